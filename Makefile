@@ -1,0 +1,46 @@
+# Everything runs in .venv, which the first target that needs it makes: `make demo` and `make test` work on a fresh machine.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OFFLINE := HF_HUB_DISABLE_TELEMETRY=1 GRADIO_ANALYTICS_ENABLED=False
+
+.PHONY: setup demo test test-all lint bench docs
+
+setup: $(READY)  ## make .venv and install Graft into it, with the versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@sh -c 'test -x $(BIN)/python && exit 0; \
+	for python in python3 python3.13 python3.12 python3.11 python; do \
+	  if $$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then \
+	    echo "$$($$python --version) -> $(VENV)"; \
+	    $$python -m venv $(VENV) && exit 0; \
+	    rm -rf $(VENV); \
+	    echo "$$python cannot make a virtual environment (on Debian and Ubuntu: apt-get install python3-venv)" >&2; \
+	  fi; \
+	done; \
+	echo "Graft needs Python 3.11 or newer with venv; none was found on PATH" >&2; exit 1'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## pretrain on the digits 0-4, transfer to 5-9, report: no hub, no GPU, no account
+	$(OFFLINE) HF_HUB_OFFLINE=1 $(BIN)/python -m pipelines.demo
+
+test: $(READY)  ## the quick suite
+	$(BIN)/python -m pytest --timeout 300
+
+test-all: $(READY)  ## the quick suite, then what takes minutes or real data
+	$(BIN)/python -m pytest --timeout 3600 -m "slow or not slow"
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## speed against transformers.Trainer on this machine
+	@set -e; for file in tests/benchmarks/[a-z]*.py; do \
+	  echo "== $$file"; $(OFFLINE) $(BIN)/python -m tests.benchmarks.$$(basename $$file .py); \
+	done
+
+docs: $(READY)  ## write the generated tables into README.md
+	$(BIN)/python -m tests.docs

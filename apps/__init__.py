@@ -1,0 +1,1 @@
+"""The Gradio demos, one per task."""

@@ -1,0 +1,169 @@
+"""The demo of image classification: a photo in, the likeliest classes out, and a map of what the model looked at."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from pipelines.apps import parts
+
+if TYPE_CHECKING:
+    from pipelines.load import Loaded
+
+TOP = 5
+CELLS = 8  # the map is CELLS x CELLS; a window of 2 x 2 cells is hidden at a time
+MAP_SIDE = 768  # pixels of the longest side while looking for regions: larger photos only cost time
+FLAT = 0.1  # log-odds; when hiding any window changes less than this, there is nothing to show
+
+Box = tuple[int, int, int, int]
+
+
+def build(loaded: "Loaded") -> gr.Blocks:
+    """The page for one model; `launch` serves it."""
+    labels = list(loaded.task.labels or [])
+    multi = bool(loaded.task.options.multi_label)
+
+    def predict(image: Image.Image | None) -> dict[str, float] | None:
+        """The likeliest classes of a photo with their confidences."""
+        if image is None:
+            return None
+        with parts.shown():
+            return {answer["label"]: answer["score"] for answer in _infer(loaded, image, TOP)}
+
+    def explain(image: Image.Image | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:  # noqa: B008  (Gradio finds it there)
+        if image is None:
+            raise gr.Error("Give it a photo first.", print_exception=False)
+        with parts.shown():
+            picture, caption = look(loaded, image, lambda done, of: progress(done / of, desc="Hiding one region at a time"))
+        return gr.Image(picture, visible=True), caption
+
+    def forget(image: Image.Image | None) -> tuple[Any, str, Any]:
+        return gr.Image(None, visible=False), "", gr.Button(interactive=image is not None)
+
+    with parts.page(loaded) as blocks:
+        parts.header(loaded, describe(labels, loaded.results))
+        with gr.Tabs():
+            with gr.Tab("Try it"):
+                with gr.Row(equal_height=False):
+                    with gr.Column(min_width=300):
+                        image = parts.Photo(
+                            label="Photo",
+                            sources=["upload", "clipboard", "webcam"],
+                            height=340,
+                            placeholder=f"Drop a photo here or tap to choose one\n(JPEG, PNG, WebP, up to {parts.MAX_FILE_SIZE.upper()})",
+                        )
+                    with gr.Column(min_width=300):
+                        answer = gr.Label(label="Prediction", num_top_classes=TOP, show_heading=not multi, elem_classes="graft-bars")
+                        button = gr.Button("What did it look at?", interactive=False)
+                        heat = gr.Image(label="What it looked at", visible=False, interactive=False, height=340, elem_classes="graft-map")
+                        note = gr.Markdown(elem_classes="graft-note")
+                files = parts.example_files(loaded, "image")
+                if files:
+                    gr.Examples([[name] for name in files], inputs=[image], label="Examples", examples_per_page=12, cache_examples=False)
+            parts.card_tab(loaded)
+
+        limit = {"concurrency_limit": 1, "concurrency_id": "model"}  # one forward at a time, whoever asks
+        room = button.click(lambda: (gr.Image(None, visible=True), ""), None, [heat, note], queue=False, api_visibility="private")
+        looking = room.then(explain, image, [heat, note], api_visibility="private", show_progress_on=heat, **limit)
+        image.change(forget, image, [heat, note, button], cancels=[looking], queue=False, api_visibility="private")
+        image.change(predict, image, answer, api_name="predict", **limit)
+    return blocks
+
+
+def describe(labels: Sequence[str], results: dict | None) -> str:
+    """One line under the title: what it tells apart, and where it comes from."""
+    shown = ", ".join(labels[:6]) + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
+    line = f"Image classification into {len(labels)} classes: {shown}."
+    source = parts.origin(results)
+    return f"{line} {source}." if source else line
+
+
+def _infer(loaded: "Loaded", image: Image.Image, top_k: int) -> list[dict[str, Any]]:
+    return list(loaded.task.infer(loaded.model, image, top_k=top_k))[-1]
+
+
+# ---- the map ----
+
+
+def look(loaded: "Loaded", image: Image.Image, tick: Callable[[int, int], Any] | None = None) -> tuple[Image.Image, str]:
+    """The photo with the regions that spoke for its first answer drawn over it, and a sentence about them.
+
+    Each window of the photo in turn is blurred away; what that costs the answer is drawn. Takes (CELLS - 1) ** 2 + 2 forwards.
+    """
+    image = image.copy()
+    image.thumbnail((MAP_SIDE, MAP_SIDE))
+    count, multi = len(loaded.task.labels), loaded.task.options.multi_label
+    answers = _infer(loaded, image, count)
+    label, sure = answers[0]["label"], _log_odds(answers, answers[0]["label"], multi)
+
+    def score(images: Sequence[Image.Image]) -> list[float]:
+        return [_log_odds(_infer(loaded, one, count), label, multi) for one in images]
+
+    drops = parts.occlusion(score, image, windows(image.size), hide_in(image), tick=tick)
+    worst = max(drops)
+    if worst < FLAT:
+        return image, f"No single region decides: whichever is hidden, the answer stays at {_percent(sure)}."
+    before, after = _percent(sure), _percent(sure - worst)
+    caption = f"Hiding the warmest region takes the answer from {before} to {after}."
+    if before == after:
+        caption = f"It stays at {before} whichever region is hidden; the warm ones weigh most."
+    return overlay(image, cell_means(drops)), caption
+
+
+def _log_odds(answers: Sequence[dict[str, Any]], label: str, multi: bool) -> float:
+    """A confident answer's probability stays at 1.0 whatever is hidden; its log-odds still move, and in the same order."""
+    scores = {answer["label"]: answer["score"] for answer in answers}
+    against = 1 - scores[label] if multi else sum(value for name, value in scores.items() if name != label)
+    return math.log(max(scores[label], 1e-12)) - math.log(max(against, 1e-12))
+
+
+def _percent(log_odds: float) -> str:
+    return f"{100 / (1 + math.exp(-log_odds)):.0f} %"
+
+
+def windows(size: tuple[int, int]) -> list[Box]:
+    """Boxes of 2 x 2 cells, one cell apart, row by row."""
+    xs, ys = (np.linspace(0, side, CELLS + 1).round().astype(int).tolist() for side in size)
+    return [(xs[x], ys[y], xs[x + 2], ys[y + 2]) for y in range(CELLS - 1) for x in range(CELLS - 1)]
+
+
+def hide_in(image: Image.Image) -> Callable[[Image.Image, Box], Image.Image]:
+    """Blurs one box away, with soft edges: a hard-edged patch would be a new thing to look at."""
+    side = max(image.size)
+    blurred = image.filter(ImageFilter.GaussianBlur(side / 8))
+
+    def hide(whole: Image.Image, box: Box) -> Image.Image:
+        mask = Image.new("L", whole.size)
+        ImageDraw.Draw(mask).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=255)
+        return Image.composite(blurred, whole, mask.filter(ImageFilter.GaussianBlur(side / CELLS / 6)))
+
+    return hide
+
+
+def cell_means(drops: Sequence[float]) -> np.ndarray:
+    """CELLS x CELLS: each cell's mean over the windows that covered it."""
+    total, times = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
+    for index, drop in enumerate(drops):
+        y, x = divmod(index, CELLS - 1)
+        total[y : y + 2, x : x + 2] += drop
+        times[y : y + 2, x : x + 2] += 1
+    return total / times
+
+
+def overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
+    """Warm colours where hiding cost most, over a paler photo; small pictures are enlarged so that the map is smooth."""
+    scale = max(1, math.ceil(320 / max(image.size)))
+    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    heat = np.clip(heat, 0, None) / max(float(heat.max()), 1e-12)
+    smooth = Image.fromarray((heat * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
+    level = np.asarray(smooth, dtype=np.float32)[..., None] / 255
+    photo = np.asarray(image, dtype=np.float32)
+    grey = photo.mean(axis=2, keepdims=True)
+    photo = 0.35 * photo + 0.65 * grey
+    yellow, red = np.float32([255, 208, 60]), np.float32([214, 30, 50])
+    colour = yellow + (red - yellow) * level
+    alpha = 0.75 * level**0.6
+    return Image.fromarray((photo * (1 - alpha) + colour * alpha).clip(0, 255).astype(np.uint8))

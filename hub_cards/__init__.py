@@ -1,0 +1,1 @@
+"""The model card templates, one per task over one base."""

@@ -1,0 +1,51 @@
+"""Graft: fine-tune pretrained hub models on your own data; one recipe format, one loop, numbers you can trust.
+
+    import pipelines
+
+    recipe = pipelines.load_recipe("beans_vit_base", ["train.epochs=1"])
+    pipelines.train(recipe, "runs/beans", name="beans")
+    pipelines.load("runs/beans").infer("leaf.jpg")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.data import load_splits as load_splits
+    from pipelines.errors import DataError, GraftError, HubError, ModelError, RecipeError, RunError
+    from pipelines.hub import publish as publish
+    from pipelines.load import load as load
+    from pipelines.recipe import Recipe, load_recipe
+    from pipelines.run import train as train
+    from pipelines.score import evaluate as evaluate
+    from pipelines.task import Task
+
+# public name -> module; imported when used, so that `import pipelines` costs nothing
+_PUBLIC = {
+    "DataError": "errors",
+    "GraftError": "errors",
+    "HubError": "errors",
+    "ModelError": "errors",
+    "Recipe": "recipe",
+    "RecipeError": "errors",
+    "RunError": "errors",
+    "Task": "task",
+    "evaluate": "score",
+    "load": "load",
+    "load_recipe": "recipe",
+    "load_splits": "data",
+    "publish": "hub",
+    "train": "run",
+}
+
+__all__ = [  # noqa: RUF022 (errors last)
+    "Recipe", "Task", "evaluate", "load", "load_recipe", "load_splits", "publish", "train",
+    "GraftError", "RecipeError", "DataError", "ModelError", "RunError", "HubError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"pipelines.{_PUBLIC[name]}"), name)

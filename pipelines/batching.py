@@ -1,0 +1,236 @@
+"""Which examples make which step, on which process, in which micro-batch; and the loader that fetches them.
+
+Everything here is a pure function of (seed, epoch, example): no state to save, nothing to skip on resume, and neither the
+number of workers nor of processes changes what a step is made of.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines.errors import DataError
+from pipelines.task import Batch, Example, Task
+
+log = logging.getLogger("graft")
+
+POOL = 50  # steps whose examples are sorted by length together
+
+
+def seeded(*parts: Any) -> int:
+    """A 63-bit seed from anything printable; the same on every machine, unlike `hash`."""
+    return int.from_bytes(hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest(), "big") >> 1
+
+
+# ---- the plan ----
+
+
+def epoch_steps(n: int, batch_size: int, seed: int, epoch: int, lengths: Sequence[int] | None = None) -> list[np.ndarray]:
+    """One epoch of `n` examples as steps: index arrays of `batch_size`, the last maybe smaller.
+
+    With `lengths`, pools of 50 steps are sorted by length and the steps shuffled, so that a step holds like lengths.
+    """
+    rng = np.random.default_rng(seeded(seed, epoch, "order"))
+    order = rng.permutation(n)
+    if lengths is None:
+        return [order[start : start + batch_size] for start in range(0, n, batch_size)]
+    steps: list[np.ndarray] = []
+    for start in range(0, n, POOL * batch_size):
+        pool = order[start : start + POOL * batch_size]
+        pool = pool[np.argsort(np.asarray(lengths)[pool], kind="stable")]
+        steps += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    return [steps[i] for i in rng.permutation(len(steps))]
+
+
+def shares(step: np.ndarray, micro_batch: int, processes: int, lengths: Sequence[int] | None = None) -> list[list[np.ndarray]]:
+    """One step -> for each process its micro-batches: as many for each, as equal as can be, some maybe empty."""
+    if lengths is not None:
+        step = step[np.argsort(np.asarray(lengths)[step], kind="stable")]
+    each = max(1, math.ceil(len(step) / (micro_batch * processes)))
+    parts = np.array_split(step, each * processes)
+    return [parts[rank::processes] for rank in range(processes)]
+
+
+# ---- examples ----
+
+
+class Micro(NamedTuple):
+    """One micro-batch. `real` is false for a stand-in that keeps processes in step and must not count."""
+
+    batch: Batch
+    real: bool
+    skipped: list[tuple[int, str]]  # (index of the example, why)
+
+
+@dataclass
+class Examples:
+    """A task's encoded examples, fetched by [(epoch, index), ...]; `epoch` None means not augmented."""
+
+    task: Task
+    encoded: Sequence[Example]
+    seed: int = 0
+    augmented: bool = False
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, keys: list[tuple[int | None, int]]) -> Micro:
+        good: list[Example] = []
+        skipped: list[tuple[int, str]] = []
+        for epoch, index in keys:
+            try:
+                good.append(self._example(epoch, index))
+            except DataError as error:
+                skipped.append((index, str(error)))
+        if good:
+            return Micro(self.task.collate(good), True, skipped)
+        return Micro(self.task.collate([self._any(keys[0][1] if keys else 0)]), False, skipped)
+
+    def feed(self, batch: Batch) -> None:
+        """Called before each forward; only cached features need it (features.Cached)."""
+
+    def _example(self, epoch: int | None, index: int) -> Example:
+        example = self.encoded[index]
+        if epoch is None or not self.augmented:
+            return example
+        rng = Random(seeded(self.seed, epoch, example["id"]))
+        example = self.task.augment(example, rng)
+        if self.task.mixes:
+            other = rng.randrange(len(self))
+            partner_rng = Random(rng.getrandbits(63))
+            try:
+                partner = self.task.augment(self.encoded[other], partner_rng)
+            except DataError:
+                return example  # the partner cannot be read: it is counted when its own turn comes
+            example = self.task.mix(example, partner, rng)
+        return example
+
+    def _any(self, start: int) -> Example:
+        """Some readable example, for a micro-batch that would be empty."""
+        last: DataError | None = None
+        for offset in range(min(len(self), 100)):
+            try:
+                return self.encoded[(start + offset) % len(self)]
+            except DataError as error:
+                last = error
+        raise DataError(f"no readable example among {min(len(self), 100)}; the last: {last}")
+
+
+# ---- loaders ----
+
+
+@dataclass
+class Plan:
+    """The training order from one step on, as a sampler: yields the keys of this process's micro-batches."""
+
+    n: int
+    batch_size: int
+    micro_batch: int
+    seed: int
+    first_step: int
+    total_steps: int
+    rank: int = 0
+    processes: int = 1
+    lengths: Sequence[int] | None = None
+    _cache: tuple[int, list[np.ndarray]] = field(default=(-1, []), repr=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.n / self.batch_size)
+
+    def step(self, number: int) -> list[list[np.ndarray]]:
+        """Shares of one step, for every process."""
+        epoch, place = divmod(number, self.steps_per_epoch)
+        if self._cache[0] != epoch:
+            self._cache = (epoch, epoch_steps(self.n, self.batch_size, self.seed, epoch, self.lengths))
+        return shares(self._cache[1][place], self.micro_batch, self.processes, self.lengths)
+
+    def rows(self, number: int) -> list[int]:
+        return [int(i) for share in self.step(number) for part in share for i in part]
+
+    def micro_batches(self, number: int) -> int:
+        return len(self.step(number)[0])
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for number in range(self.first_step, self.total_steps):
+            epoch = number // self.steps_per_epoch
+            for part in self.step(number)[self.rank]:
+                yield [(epoch, int(i)) for i in part]
+
+    def __len__(self) -> int:
+        return sum(self.micro_batches(number) for number in range(self.first_step, self.total_steps))
+
+
+def evaluation_keys(n: int, batch_size: int, rank: int, processes: int, lengths: Sequence[int] | None = None) -> list[list[tuple[None, int]]]:
+    """Every example once, over all processes; each process gets as many batches (FSDP's forward is a collective)."""
+    order = np.arange(n) if lengths is None else np.argsort(np.asarray(lengths), kind="stable")[::-1]
+    each = math.ceil(n / (batch_size * processes))
+    parts = np.array_split(order, each * processes)
+    return [[(None, int(i)) for i in part] for part in parts[rank::processes]]
+
+
+def loader(examples: Any, keys: Any, workers: int) -> Any:
+    """A DataLoader that yields one Micro per entry of `keys`, in that order, whatever the number of workers."""
+    from torch.utils.data import DataLoader
+
+    return DataLoader(
+        examples,
+        sampler=keys,
+        batch_size=None,
+        collate_fn=_as_is,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_quiet_worker,
+    )
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _quiet_worker(_: int) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's business: it saves, then ends the workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def example_lengths(encoded: Any) -> Sequence[int] | None:
+    """The `length` of every example, where the task gives one."""
+    columns = getattr(encoded, "column_names", [])
+    return encoded["length"] if "length" in columns else None
+
+
+class Skips:
+    """Unreadable examples, counted once each; too many of them end the run."""
+
+    def __init__(self, share: float, already: dict[str, list[tuple[str, str]]], totals: dict[str, int]) -> None:
+        self.share = share
+        self.found = {split: dict(rows) for split, rows in already.items()}
+        self.totals = totals
+        for split in self.found:
+            self._check(split)
+
+    def add(self, split: str, skipped: Sequence[tuple[str, str]]) -> None:
+        """Count rows (id, why) and warn of the new ones. Raises DataError when there are too many."""
+        known = self.found.setdefault(split, {})
+        new = [(id_, why) for id_, why in skipped if id_ not in known]
+        known.update(new)
+        for _, why in new:
+            log.warning("skipped, cannot be read: %s", why)
+        if new:
+            self._check(split)
+
+    def _check(self, split: str) -> None:
+        n, total = len(self.found[split]), self.totals.get(split, 0)
+        limit = max(3, math.floor(self.share * total))
+        if n > limit:
+            first = list(self.found[split].values())[:3]
+            raise DataError(
+                f"{n} rows of {split} cannot be read, {limit} of {total} may be (data.max_skipped={self.share:g}): " + "; ".join(first)
+            )

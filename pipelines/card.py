@@ -1,0 +1,234 @@
+"""The model card: run folder -> model/README.md, with recipe.yaml and results.json beside it, fit to be published.
+
+    write_card(Path("runs/image-classification/pets_vit_base"), "owner/pets-vit")
+
+The text is hub_cards/<task>.md.j2, which extends base.md.j2; the front matter is huggingface_hub's. Nothing that was not
+measured is said, no row of the data is shown unless examples/ was published, and no path of this machine gets out.
+"""
+
+import html
+import json
+import math
+import re
+import shutil
+from importlib import resources
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipelines.errors import RunError
+from pipelines.figures import AGGREGATE
+from pipelines.recipe import task_class
+from pipelines.results import write_text
+from pipelines.wording import duration, interval, large, number, spoken
+from pipelines.yamlfile import parse
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+PLACEHOLDER = "OWNER/NAME"  # the repository, where it is not known yet
+CURVES = ("learning_curves", "validation_metric")  # shown with the training procedure, every other figure with the results
+
+
+def write_card(run: Path, repo_id: str | None = None) -> Path:
+    """Write model/README.md, model/recipe.yaml, model/results.json and model/figures/. Returns the card's path.
+
+    `repo_id` (else the recipe's hub.repo_id, else a placeholder) goes into title and snippet. Raises RunError where the
+    run has not finished or what would be published holds a local path.
+    """
+    model, text = run / "model", _read(run / "results.json")
+    results, recipe = json.loads(text), parse(_read(run / "recipe.yaml"), "recipe.yaml")[0]
+    public = public_recipe(recipe, results)
+    repo_id = repo_id or recipe["hub"]["repo_id"]
+    written = {
+        "README.md": _render(run, public, results, repo_id),
+        "recipe.yaml": recipe_text(public, results),
+        "results.json": text,
+    }
+    for name, content in written.items():
+        _refuse_paths(name, content, run, recipe)
+    _copy_figures(run)
+    for name, content in written.items():
+        write_text(model / name, content)
+    return model / "README.md"
+
+
+# ---- what may be published ----
+
+
+def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """The recipe as it is published: model and data by their public names, every other local path by its last component."""
+    public = _without_paths(recipe)
+    public["data"]["id"] = results["data"]["name"]
+    if public["model"]["id"] is not None:
+        public["model"]["id"] = results["model"]["id"]
+    return public
+
+
+def recipe_text(public: dict[str, Any], results: dict[str, Any]) -> str:
+    local = [results["data"]["name"]] if results["data"]["hub_id"] is None else []
+    if results["model"]["id"] != results["model"]["base_model"] and public["model"]["id"] is not None:
+        local.append(results["model"]["id"])
+    note = f"# {' and '.join(local)}: not on the hub; put a path of your own there to train again.\n" if local else ""
+    return note + yaml.safe_dump(public, sort_keys=False, allow_unicode=True, width=120)
+
+
+_LOCAL = re.compile(r"(?:~[^/\\]*|\.{1,2})?[/\\]|[A-Za-z]:[/\\]|\w+://")
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    if isinstance(value, str) and _LOCAL.match(value):  # a URL's query may hold a token
+        return PureWindowsPath(re.split(r"[?#]", value)[0] if "://" in value else value).name
+    return value
+
+
+def _refuse_paths(name: str, text: str, run: Path, recipe: dict[str, Any]) -> None:
+    """Raise RunError where a text that is to be published names a place on this machine."""
+    places = {str(run.resolve()), str(Path.home()), str(Path.cwd())}
+    places |= {str(value) for value in (recipe["model"]["id"], recipe["data"]["id"]) if value and _LOCAL.match(value)}
+    for place in sorted(places - {"/", "."}):
+        if re.search(rf"(?<![\w.-]){re.escape(place)}(?![\w-])", text):
+            raise RunError(f"{run / 'model' / name}: not written, it would publish the local path {place}")
+
+
+def _copy_figures(run: Path) -> None:
+    """Figures that show no row of the data, into model/figures/."""
+    target = run / "model" / "figures"
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        for figure in _figures(run):
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run / "figures" / figure["file"], target / figure["file"])
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _figures(run: Path) -> list[dict[str, Any]]:
+    from PIL import Image
+
+    found = []
+    for path in sorted((run / "figures").glob("*.png")):
+        with Image.open(path) as image:
+            if image.info.get("Comment") == AGGREGATE:
+                alt = html.escape(image.info["Description"])
+                found.append({"name": path.stem, "file": path.name, "alt": alt, "width": min(round(image.width * 0.38), 760)})
+    return found
+
+
+# ---- front matter ----
+
+
+def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapter: bool = False) -> "ModelCardData":
+    """Front matter with a model-index that huggingface_hub reads back into the numbers of `results`. `recipe` is public."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, test, data, hub = task_class(recipe["task"]), results["test"], results["data"], recipe["hub"]
+    source = data[test["split"]]["source"]
+    measured = {key: float(value) for key, value in test["metrics"].items() if math.isfinite(value)}
+    evaluated = [
+        EvalResult(
+            task_type=task.hub_tag,
+            task_name=task.hub_tag.replace("-", " ").capitalize(),
+            dataset_type=data["hub_id"] or data["name"],
+            dataset_name=data["name"],
+            dataset_config=recipe["data"]["config"],
+            dataset_split=test["split"] if source.startswith("cut from") else source,
+            dataset_revision=data["revision"] if data["hub_id"] else None,
+            metric_type=key,
+            metric_name=spoken(key),
+            metric_value=value,
+            metric_args={"n": test["n"], **({"ci95": [float(v) for v in test["ci95"][key]]} if key in test["ci95"] else {})},
+        )
+        for key, value in measured.items()
+    ]
+    base = results["model"]["base_model"] if recipe["model"]["weights"] == "pretrained" else None
+    relation = {"base_model_relation": "adapter" if adapter else "finetune"} if base else {}
+    return ModelCardData(
+        license=hub["license"],
+        language=hub["language"],
+        library_name="peft" if adapter else task.library,
+        pipeline_tag=task.hub_tag,
+        base_model=base,
+        datasets=[data["hub_id"]] if data["hub_id"] else None,
+        tags=["graft", *hub["tags"]],
+        metrics=list(measured),
+        model_name=name,
+        eval_results=evaluated,
+        **relation,
+    )
+
+
+# ---- the text ----
+
+
+def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id: str | None) -> str:
+    from huggingface_hub import ModelCard
+
+    name = repo_id.split("/")[-1] if repo_id else results["recipe"]
+    adapter = (run / "model" / "adapter_config.json").is_file()
+    examples = run / "model" / "examples" / "examples.json"
+    figures = _figures(run)
+    body = _environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2").render(
+        name=name,
+        repo_id=repo_id or PLACEHOLDER,
+        placeholder=PLACEHOLDER if repo_id is None else None,
+        recipe=recipe,
+        recipe_text=recipe_text(recipe, results),
+        results=results,
+        metric=results["metric"]["name"],
+        test=results["test"],
+        before=results["before"],
+        splits={split: of for split, of in results["data"].items() if isinstance(of, dict)},
+        tables={title: rows for title, rows in results["test"]["tables"].items() if rows},
+        figures=[figure for figure in figures if figure["name"] not in CURVES],
+        curves=[figure for figure in figures if figure["name"] in CURVES],
+        examples=json.loads(_read(examples)) if examples.is_file() else [],
+        adapter=adapter,
+    )  # fmt: skip
+    front = card_data(recipe, results, name, adapter).to_yaml()
+    return str(ModelCard(f"---\n{front}\n---\n\n{body}"))
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    found = Environment(
+        loader=FileSystemLoader(str(resources.files("pipelines.hub_cards"))),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # Markdown: what comes from outside goes through `md`
+    )
+    found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "spoken": spoken}
+    found.filters |= {"md": markdown, "model_link": _model_link, "data_link": _data_link}
+    return found
+
+
+def markdown(text: Any) -> str:
+    """Text as it stands, in Markdown prose and tables: nothing in it is markup."""
+    line = " ".join(str(text).split())
+    line = re.sub(r"([\\`*\[\]<>|~$])", r"\\\1", line)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line).replace("&", "&amp;")
+
+
+def _model_link(hub_id: str) -> str:
+    return f"[{hub_id}](https://huggingface.co/{hub_id})"
+
+
+def _data_link(hub_id: str) -> str:
+    return f"[{hub_id}](https://huggingface.co/datasets/{hub_id})"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RunError(f"{path.parent}: no {path.name} here: a card is written for a finished run folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error

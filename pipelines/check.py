@@ -1,0 +1,36 @@
+"""`graft check`: everything that can be known of a run without training."""
+
+from collections.abc import Iterator
+
+from pipelines import batching, runfolder
+from pipelines.data import SPLITS, load_splits
+from pipelines.load import resolve
+from pipelines.progress import Progress
+from pipelines.recipe import Recipe, task_class
+from pipelines.stages import build
+
+
+def check(recipe: Recipe) -> Iterator[str]:
+    """Lines that say what a run of this recipe would do. Raises the GraftError that the run would raise."""
+    runfolder.quiet_libraries(Progress(True))
+    yield f"recipe   valid: {recipe.task}"
+    task = task_class(recipe.task)(recipe.options)
+    splits = load_splits(recipe.data, task.columns, task.group)
+    for split in SPLITS:
+        rows, skipped = splits[split], splits.skipped[split]
+        yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"
+        yield from (f"           skipped: {why}" for _, why in skipped[:3])
+    for kind, count in splits.ignored.items():
+        yield f"ignored    {count} files that are no images ({kind})"
+    if splits.labels:
+        yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{' ...' if len(splits.labels) > 10 else ''}"
+    weights = resolve(recipe.model)
+    model = build(recipe, task, weights, splits)
+    total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
+    yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
+    examples = batching.Examples(task, task.encode(splits.train), recipe.train.seed, task.augments())
+    batch = examples[[(0, i) for i in range(min(4, len(examples)))]].batch
+    shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
+    yield f"batch      {shapes}; loss {float(task.loss(model, batch, task.counts(batch))):.4g}"
+    steps = recipe.train.max_steps or round((recipe.train.epochs or 0) * -(-len(examples) // recipe.train.batch_size))
+    yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {runfolder.best_precision(model) if recipe.train.precision == 'auto' else recipe.train.precision}"

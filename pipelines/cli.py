@@ -1,0 +1,190 @@
+"""The verbs of `graft`. Settings live in recipes; here are only verbs and key=value overrides."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.errors import RecipeError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Fine-tune pretrained hub models on your own data: measured, documented, published, served.",
+    epilog="A recipe is a YAML file or a name that `graft recipes` prints. Errors show a traceback with --debug.",
+)
+
+Source = Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, model folder or hub id.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Data = Annotated[str | None, typer.Option("--data", help="Other data: a hub id, file or folder.")]
+Model = Annotated[str | None, typer.Option("--model", help="Another model: a hub id, model folder or run folder.")]
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe, to copy.")] = None, as_json: Json = False) -> None:
+    """List the recipes that Graft ships, or print one."""
+    from pipelines.catalog import catalog, catalog_table
+    from pipelines.recipe import find_recipe
+
+    if name is not None:
+        sys.stdout.write(find_recipe(name).read_text(encoding="utf-8"))
+    elif as_json:
+        _print_json(catalog())
+    else:
+        catalog_table()
+
+
+@app.command()
+def check(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
+    data: Data = None,
+    model: Model = None,
+) -> None:
+    """Validate a recipe, look at its data, model and first batch; train nothing."""
+    from pipelines.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [], data=data, model=model)
+    from pipelines.check import check as look
+
+    for line in look(loaded):
+        print(line)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
+    data: Data = None,
+    model: Model = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder; default runs/TASK/RECIPE.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="2 steps on 8 rows a split: does it all work?")] = False,
+) -> None:
+    """Train, evaluate, document. The same command again resumes."""
+    from pipelines.recipe import find_recipe, load_recipe
+
+    overrides = [*(overrides or []), *(["train.max_steps=2", "train.head_epochs=0"] if smoke else [])]
+    loaded = load_recipe(recipe, overrides, data=data, model=model)
+    name = find_recipe(recipe).stem
+    folder = run or Path("runs") / loaded.task / (f"{name}-smoke" if smoke else name)
+    from pipelines.run import train as start
+
+    results = start(loaded, folder, name=name, smoke=smoke)
+    if results is None:
+        raise typer.Exit(130)
+    if results:
+        print(_headline(results))
+        print(f"report: {folder / 'report.html'}\nmodel:  {folder / 'model'}\nnext:   graft demo {folder}")
+
+
+def _headline(results: dict[str, Any]) -> str:
+    name = results["metric"]["name"]
+    test, before = results["test"], results["before"]
+    low, high = test["ci95"].get(name, (float("nan"), float("nan")))
+    start = f", {before['metrics'][name]:.4g} before" if before else ""
+    return f"{name} on {test['n']} {test['split']} rows: {test['metrics'][name]:.4g} (95 % interval {low:.4g} to {high:.4g}{start})"
+
+
+@app.command()
+def evaluate(
+    source: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL_OR_RECIPE")],
+    data: Data = None,
+    split: Annotated[str | None, typer.Option("--split", help="Default: test.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model on its test split, or on other data."""
+    from pipelines.recipe import find_recipe, load_recipe
+
+    try:
+        path = find_recipe(source)
+    except RecipeError:
+        path = None
+    from pipelines import score
+
+    result = score.evaluate_recipe(load_recipe(path, data=data), split) if path else score.evaluate(source, data=data, split=split)
+    if as_json:
+        _print_json(result)
+        return
+    print(f"{result['model']} on {result['n']} {result['split']} rows")
+    for name, value in result["metrics"].items():
+        low, high = result["ci95"].get(name, (float("nan"), float("nan")))
+        print(f"  {name:20} {value:8.4f}   95 % interval {low:.4f} to {high:.4f}")
+
+
+@app.command()
+def predict(source: Source, inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")], as_json: Json = False) -> None:
+    """Answer for files, folders, tables (jsonl, csv), text or column=value."""
+    from pipelines.score import predict as answer
+
+    answers = answer(source, inputs)
+    if as_json:
+        _print_json(answers)
+        return
+    for one in answers:
+        print(f"{one['input']}: {_short(one['output'])}")
+
+
+def _short(output: Any) -> str:
+    if isinstance(output, list) and output and isinstance(output[0], dict) and {"label", "score"} <= set(output[0]):
+        return ", ".join(f"{o['label']} {o['score']:.3f}" for o in output)
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+
+
+@app.command()
+def card(run: RunFolder) -> None:
+    """Write the model card again."""
+    from pipelines.card import write_card
+
+    print(write_card(run))
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write the report again."""
+    from pipelines.report import write_report
+
+    print(write_report(run))
+
+
+@app.command()
+def publish(
+    run: RunFolder,
+    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME")],
+    private: Annotated[bool, typer.Option("--private")] = False,
+    space: Annotated[str | None, typer.Option("--space", metavar="OWNER/NAME", help="Also push a demo Space.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be uploaded; upload nothing.")] = False,
+) -> None:
+    """Push the model, its card, and a Space if asked, in one commit each."""
+    from pipelines.hub import publish as push
+
+    push(run, repo_id, private=private, space=space, dry_run=dry_run)
+
+
+@app.command()
+def demo(
+    source: Source,
+    port: Annotated[int | None, typer.Option("--port")] = None,
+    host: Annotated[str, typer.Option("--host", help="127.0.0.1 is this machine alone.")] = "127.0.0.1",
+) -> None:
+    """Serve the demo on this machine."""
+    from pipelines.apps.launch import launch
+
+    launch(source, port=port, host=host)
+
+
+@app.command()
+def schema() -> None:
+    """Print the recipe's JSON schema, for editors."""
+    from pipelines.recipe import recipe_schema
+
+    _print_json(recipe_schema())

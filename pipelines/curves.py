@@ -1,0 +1,101 @@
+"""Curves of a run from the lines of its log.jsonl: loss and learning rate, the metric over time. Steps count over all stages."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.figures import BLUE, MUTED, ORANGE, PALE, TEAL, canvas, finish, styled
+from pipelines.wording import spoken
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@styled
+def learning_figure(log: Iterable[Mapping[str, Any]]) -> "Figure":
+    """Training loss (as logged, and smoothed where there are many points) above the learning rate."""
+    lines = [line for line in log if "loss" in line and math.isfinite(line["loss"])]
+    many, dot = len(lines) > 40, "o" if len(lines) < 20 else ""
+    figure = canvas(6.2, 4.2)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    for stage in _stages(lines):
+        x, loss = [line["step"] for line in stage], np.array([line["loss"] for line in stage], dtype=float)
+        top.plot(x, loss, color=PALE if many else BLUE, linewidth=1 if many else 1.8, marker=dot, markersize=3.5)
+        if many:
+            top.plot(x, _smooth(loss), color=BLUE)
+        bottom.plot(x, [line["learning_rate"] for line in stage], color=TEAL, linewidth=1.5, marker=dot, markersize=3)
+    top.set_title("Training loss" + (", as logged and smoothed" if many else ""))
+    if all(line["loss"] >= 0 for line in lines):
+        top.set_ylim(bottom=0)
+    bottom.set_title("Learning rate")
+    bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    bottom.set_ylim(bottom=0)
+    bottom.set_xlabel("step")
+    _mark_stages(lines, top, bottom)
+    rate = max(line["learning_rate"] for line in lines)
+    ends = f"from {lines[0]['loss']:.3g} to {lines[-1]['loss']:.3g}"
+    alt = f"Training loss over {lines[-1]['step']} steps, {ends}; learning rate at most {rate:.3g}."
+    return finish(figure, alt)
+
+
+@styled
+def metric_figure(
+    log: Iterable[Mapping[str, Any]],
+    name: str,
+    direction: str = "max",
+    before: float | None = None,
+    after: float | None = None,
+    interval: Sequence[float] | None = None,
+) -> "Figure":
+    """The metric on validation over the steps, its best marked; `before`, `after` (with its interval) are the test's."""
+    lines = [line for line in log if name in line.get("validation", {})]
+    x, y = [line["step"] for line in lines], [line["validation"][name] for line in lines]
+    last = [i for i, line in enumerate(lines) if line["stage"] == lines[-1]["stage"]]  # the best of the last stage is kept
+    best = (max if direction == "max" else min)(last, key=y.__getitem__)
+    figure = canvas(6.2, 4.2)
+    axes = figure.subplots()
+    for i, stage in enumerate(_stages(lines)):
+        part = [line["step"] for line in stage], [line["validation"][name] for line in stage]
+        axes.plot(*part, color=BLUE, marker="o" if len(x) < 60 else "", markersize=4, label="" if i else "validation")
+    ring = f"best: {y[best]:.3f} at step {x[best]}"
+    axes.plot(x[best], y[best], "o", markersize=11, markerfacecolor="none", markeredgecolor=ORANGE, markeredgewidth=2, label=ring)
+    alt = f"{name} on validation over {x[-1]} steps, from {y[0]:.3f} to {y[-1]:.3f}; best {y[best]:.3f} at step {x[best]}."
+    if before is not None:
+        axes.axhline(before, color=MUTED, linestyle=":", linewidth=1.6, label=f"test, before training: {before:.3f}")
+        alt += f" Test before training {before:.3f}."
+    if after is not None:
+        bars = None if interval is None else [[max(after - interval[0], 0)], [max(interval[1] - after, 0)]]
+        axes.errorbar([x[-1]], [after], yerr=bars, fmt="D", color=TEAL, markersize=5, capsize=4, label=f"test, after training: {after:.3f}")
+        alt += f" Test after training {after:.3f}."
+    axes.set_title(f"{spoken(name)} on validation")
+    axes.set_xlabel("step")
+    axes.margins(y=0.12)
+    axes.legend(loc="best")
+    _mark_stages(lines, axes)
+    return finish(figure, alt)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Centred mean over a twentieth of the points, narrower at the ends."""
+    half = max(len(values) // 40, 2)
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    low = np.clip(np.arange(len(values)) - half, 0, None)
+    high = np.clip(np.arange(len(values)) + half + 1, None, len(values))
+    return (total[high] - total[low]) / (high - low)
+
+
+def _stages(lines: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    return [list(stage) for _, stage in groupby(lines, key=lambda line: line["stage"])]
+
+
+def _mark_stages(lines: Sequence[dict[str, Any]], *axes: "Axes") -> None:
+    """A line where the head alone stops training and the rest begins."""
+    for stage in _stages(lines)[1:]:
+        for each in axes:
+            each.axvline(stage[0]["step"], color=MUTED, linewidth=0.8, linestyle="--")
+        place = {"xycoords": ("data", "axes fraction"), "xytext": (4, -3), "textcoords": "offset points", "va": "top"}
+        axes[0].annotate("whole model ▸", (stage[0]["step"], 1), **place, color=MUTED, fontsize=7.5)

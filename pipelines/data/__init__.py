@@ -1,0 +1,148 @@
+"""Where rows come from. `load_splits` turns a recipe's data section into train, validation and test.
+
+Every format is one file in `formats/`, found by its name; each yields rows with an `id` and the task's columns.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import os
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.data.splits import USUAL, arrange, check_rows, fingerprint, label_names
+from pipelines.errors import DataError
+from pipelines.recipe import DataSection
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Source:
+    """What a format read: splits under their own names, before anything is cut or renamed."""
+
+    splits: "dict[str, Dataset]"
+    labels: list[str] | None = None  # in the data set's own order, where it has one
+    skipped: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # split -> (id, why)
+    ignored: dict[str, int] = field(default_factory=dict)  # kind of file that is no row -> how many
+    revision: str | None = None
+    license: str | None = None
+    hub_id: str | None = None
+
+
+@dataclass
+class Splits:
+    """Train, validation and test. Rows hold `id` (unique in its split) and the task's columns."""
+
+    train: "Dataset"
+    validation: "Dataset"
+    test: "Dataset"
+    labels: list[str] | None
+    source: dict[str, str]  # split -> where it came from: "train", "cut from train (10 %)"
+    skipped: dict[str, list[tuple[str, str]]]
+    fingerprint: dict[str, str]
+    name: str  # hub id, or the last path component of a local source
+    hub_id: str | None = None
+    revision: str | None = None
+    license: str | None = None
+    ignored: dict[str, int] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> "Dataset":
+        return getattr(self, name)
+
+    def stamp(self, name: str) -> str:
+        """Changes when a file of the split is written anew: for caches on this machine, not for results."""
+        digest = hashlib.blake2b(digest_size=8)
+        for row in self[name]:
+            path = (row.get("image") or {}).get("path") if "image" in row else None
+            if path and os.path.isfile(path):
+                digest.update(f"{path}/{os.stat(path).st_mtime_ns}".encode())
+        return digest.hexdigest()
+
+    def smoke(self, rows: int = 8) -> "Splits":
+        """The same data with at most `rows` rows a split, of as many classes as possible."""
+        small = {name: self[name].select(spread(self[name], rows)) for name in SPLITS}
+        return dataclasses.replace(self, **small)
+
+
+def format_names() -> list[str]:
+    folder = resources.files("pipelines.data.formats")
+    return sorted(e.name[:-3] for e in folder.iterdir() if e.name.endswith(".py") and not e.name.startswith("_"))
+
+
+def _format(section: DataSection) -> Any:
+    """The module that reads this data: the one named, else the first that knows the layout; else the hub."""
+    names = format_names()
+    if section.format is not None:
+        if section.format not in names:
+            raise DataError(f"data.format: unknown format {section.format!r} (known: {', '.join(names)})")
+        return importlib.import_module(f"pipelines.data.formats.{section.format}")
+    path = Path(section.id).expanduser()
+    if not path.exists():
+        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix in (".csv", ".jsonl", ".parquet"):
+            raise DataError(f"data.id: no such file or folder: {section.id}")
+        return importlib.import_module("pipelines.data.formats.hub")
+    for name in names:
+        module = importlib.import_module(f"pipelines.data.formats.{name}")
+        if module.detect(path):
+            return module
+    found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
+    raise DataError(f"data.id: {section.id} holds nothing that can be read as data (found: {', '.join(found) or 'nothing'}); known: {', '.join(names)}")
+
+
+def load_splits(section: DataSection, columns: tuple[str, ...], group: str | None = None) -> Splits:
+    """Read, cut and check a data set for a task that needs `columns`.
+
+    Missing validation and test are cut from train by `section.seed`, stratified by label, whole groups together.
+    Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
+    """
+    source = _format(section).read(section, columns)
+    splits, came_from = arrange(section, source.splits, section.group or group)
+    for name, rows in splits.items():
+        check_rows(name, rows, section)
+    local = Path(section.id).expanduser()
+    return Splits(
+        **splits,
+        labels=label_names(splits, source.labels) if "label" in columns else None,
+        source=came_from,
+        skipped={name: source.skipped.get(came_from[name], []) for name in splits},
+        fingerprint={name: fingerprint(rows) for name, rows in splits.items()},
+        name=source.hub_id or (local.resolve().name if local.exists() else section.id),
+        hub_id=source.hub_id,
+        revision=source.revision,
+        license=source.license,
+        ignored=source.ignored,
+    )
+
+
+def load_rows(section: DataSection, columns: tuple[str, ...], split: str | None = None) -> "tuple[str, Dataset]":
+    """One split to score or predict: `split` if given, else test, else everything there is. Returns its name and rows."""
+    from datasets import concatenate_datasets
+
+    source = _format(section).read(section, columns)
+    named = {name: getattr(section, name) or next((n for n in USUAL[name] if n in source.splits), None) for name in SPLITS}
+    if split is not None:
+        chosen = named.get(split) or split
+        if chosen not in source.splits:
+            raise DataError(f"--split {split}: {section.id} has no such split (it has: {', '.join(source.splits)})")
+        return split, source.splits[chosen]
+    if named["test"] in source.splits:
+        return "test", source.splits[named["test"]]
+    return "all", concatenate_datasets(list(source.splits.values()))
+
+
+def spread(rows: "Dataset", most: int) -> list[int]:
+    """Up to `most` row indexes that take the labels in turn."""
+    if "label" not in rows.column_names:
+        return list(range(min(most, len(rows))))
+    by_label: dict[str, list[int]] = {}
+    for index, label in enumerate(rows["label"]):
+        by_label.setdefault(str(label), []).append(index)
+    turns = max(map(len, by_label.values()), default=0)
+    picked = [indexes[turn] for turn in range(turns) for indexes in by_label.values() if turn < len(indexes)]
+    return sorted(picked[:most])

@@ -1,0 +1,1 @@
+"""One file per layout: `detect(path) -> bool` and `read(section, columns) -> Source`."""

@@ -1,0 +1,35 @@
+"""Every error that a user may see.
+
+    GraftError
+    ├── RecipeError   the recipe or an override is wrong          exit 2
+    ├── DataError     a row, a file or a column is wrong          exit 2
+    ├── ModelError    the model is missing, or does not fit       exit 2
+    ├── RunError      the run failed: disk, memory, loss          exit 1
+    └── HubError      the hub refused or could not be reached     exit 1
+
+A message is one or two lines: what was got, what is allowed, what to do.
+"""
+
+
+class GraftError(Exception):
+    exit_code = 1
+
+
+class RecipeError(GraftError):
+    exit_code = 2
+
+
+class DataError(GraftError):
+    exit_code = 2
+
+
+class ModelError(GraftError):
+    exit_code = 2
+
+
+class RunError(GraftError):
+    exit_code = 1
+
+
+class HubError(GraftError):
+    exit_code = 1

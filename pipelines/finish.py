@@ -1,0 +1,178 @@
+"""After the last step: export the best checkpoint, score what was exported, and write all that a reader may ask for."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pipelines import batching, checkpoint, evaluation, results
+from pipelines.data import SPLITS
+from pipelines.errors import RunError
+from pipelines.load import Weights, load
+from pipelines.recipe import Recipe, task_class
+from pipelines.stages import Job, build
+
+
+def finish(job: Job, state: Any) -> dict[str, Any]:
+    """Scores are those of the exported model, read back from disk: what is published is what was measured."""
+    accelerator = job.accelerator
+    job.release()
+    if accelerator.is_main_process:
+        fresh = task_class(job.recipe.task)(job.recipe.options)
+        export(fresh, build(job.recipe, fresh, job.weights, job.splits), job.root, job.folder, job.recipe, job.weights)
+    accelerator.wait_for_everyone()
+    loaded = load(job.folder / "model", device=str(accelerator.device), task=job.recipe.task)
+    loaded.task.options = job.recipe.options
+    job.task = loaded.task
+    records = {}
+    for split in ("validation", "test"):
+        examples = batching.Examples(loaded.task, loaded.task.encode(job.splits[split]))
+        records[split] = job.predict(loaded.model, examples, split, split)
+    outcome: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        outcome = write(job, state, records)
+    accelerator.end_training()
+    accelerator.wait_for_everyone()
+    return outcome
+
+
+def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:
+    """Source weights + best checkpoint -> `model/`, written beside and renamed. LoRA is merged unless the recipe keeps it apart."""
+    from safetensors.torch import load_file
+
+    best = checkpoint.marked(checkpoints, "best") or checkpoint.marked(checkpoints, "last")
+    if best is None:
+        raise RunError(f"{folder}: no whole checkpoint to export")
+    values = load_file(best / "model.safetensors")
+    if recipe.train.ema and (best / "ema.safetensors").is_file():
+        values |= load_file(best / "ema.safetensors")
+    checkpoint.load_weights(model, values)
+    target, beside = folder / "model", folder / ".model.new"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir()
+        if recipe.model.adapter is not None and recipe.hub.adapter:
+            _save_adapter(task, model, beside, weights)
+        else:
+            task.save(model.merge_and_unload() if recipe.model.adapter is not None else model, beside)
+        shutil.rmtree(target, ignore_errors=True)
+        beside.rename(target)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise RunError(f"{target}: cannot be written: {error.strerror or error}; the checkpoints are whole: free some room and run again") from None
+
+
+def _save_adapter(task: Any, model: Any, folder: Path, weights: Weights) -> None:
+    """LoRA's own files, with the base model's configuration and processor beside them."""
+    base = weights.base_model or (str(weights.folder) if weights.folder else None)
+    model.peft_config["default"].base_model_name_or_path = base
+    model.peft_config["default"].revision = weights.revision
+    task.save(model.get_base_model(), folder)
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    model.save_pretrained(folder)
+
+
+def write(job: Job, state: Any, records: dict[str, list[dict]]) -> dict[str, Any]:
+    """predictions/, results.json, figures/, examples/, report.html and the card."""
+    from pipelines.card import write_card
+
+    from pipelines.report import save_figures, write_report
+
+    task, splits, folder = job.task, job.splits, job.folder
+    for split, found in records.items():
+        results.write_records(folder / "predictions" / f"{split}.jsonl", found)
+    with job.progress.task("scoring", 2) as shown:
+        scores = {}
+        for split in ("test", "validation"):
+            scores[split] = evaluation.score_split(task, records[split], splits[split], split)
+            shown.advance()
+    outcome = summary(job, state, scores)
+    save_figures({**task.figures(records["test"], splits.test), **_balance(splits)}, folder / "figures")
+    examples(task, splits.test, folder, job.recipe.hub.examples)
+    results.write_json(folder / "results.json", outcome)
+    write_card(folder)
+    write_report(folder)
+    return outcome
+
+
+def _balance(splits: Any) -> dict[str, Any]:
+    """How many rows of each class each split holds, for data that have classes."""
+    from pipelines.figures import class_balance_figure
+
+    if splits.labels is None:
+        return {}
+    counts: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        found = Counter(part for label in splits[split]["label"] for part in (label if isinstance(label, list) else [label]))
+        counts[split] = {label: found[label] for label in splits.labels}
+    return {"class_balance": class_balance_figure(counts)}
+
+
+def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
+    """results.json."""
+    splits, weights, recipe = job.splits, job.weights, job.recipe
+    metric = job.task.metric
+    steps = state.before + state.step
+    seen = sum(len(rows) for rows in batching.epoch_steps(len(splits.train), recipe.train.batch_size, 0, 0))
+    per_epoch = -(-seen // recipe.train.batch_size)
+    epochs = steps / per_epoch
+    seconds = round(state.seconds, 3)
+    shown = round(epochs * seen)
+    return {
+        "schema": results.SCHEMA,
+        "task": recipe.task,
+        "recipe": job.name,
+        "metric": {"name": metric.name, "direction": metric.direction},
+        "test": scores["test"],
+        "validation": scores["validation"],
+        "before": state.first,
+        "train": {
+            "steps": steps,
+            "epochs": round(epochs, 4),
+            "examples": shown,
+            "seconds": seconds,
+            "examples_per_second": round(shown / max(seconds, 1e-9), 3),
+            "peak_memory_mb": round(results.peak_memory_mb(), 1),
+            "stopped": state.stopped,
+            "best_step": state.best_step,
+        },
+        "data": {
+            "name": splits.name,
+            "hub_id": splits.hub_id,
+            "license": splits.license,
+            **{
+                s: {
+                    "rows": len(splits[s]),
+                    "skipped": len(job.skips.found.get(s, {})),
+                    "fingerprint": splits.fingerprint[s],
+                    "source": splits.source[s],
+                }
+                for s in SPLITS
+            },
+        },
+        "model": {
+            "id": weights.name,
+            "base_model": weights.base_model,
+            "revision": weights.revision,
+            "license": weights.license,
+            "parameters": job.parameters[0],
+            "trainable_parameters": job.parameters[1],
+            "random_weights": weights.random,
+            "adapter": bool(recipe.model.adapter and recipe.hub.adapter),
+        },
+        "labels": getattr(job.task, "labels", None),
+        "environment": results.environment(job.accelerator.num_processes, recipe.train.precision),
+    }
+
+
+def examples(task: Any, rows: Any, folder: Path, published: int) -> None:
+    """A few test rows for card and demo, of as many classes as possible; into `model/` only as many as the recipe allows."""
+    from pipelines.data import spread
+
+    for target, count in ((folder / "examples", max(published, 6)), (folder / "model" / "examples", published)):
+        shutil.rmtree(target, ignore_errors=True)
+        if count:
+            target.mkdir(parents=True)
+            found = [task.sample(rows[i], target, str(place)) for place, i in enumerate(spread(rows, count))]
+            results.write_json(target / "examples.json", found)

@@ -1,0 +1,181 @@
+"""A finished run -> a model on the hub, and a Space that serves it.
+
+    publish(Path("runs/pets"), "me/pets", space="me/pets-demo")
+
+Everything that can be refused is found out before the first byte is sent.
+"""
+
+import json
+import re
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipelines.errors import HubError
+from pipelines.fetch import download
+from pipelines.outgoing import Parcel, model_files, refuse_leaks, visible_files
+from pipelines.patience import Say, patiently
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["download", "publish"]
+
+OWN = {".gitattributes", ".gitignore"}  # the hub's own: never deleted
+STARTERS = {*OWN, "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "style.css"}  # what a repo made by hand may hold
+OURS = {"model": "results.json", "space": "pipelines/load.py"}  # tells a repo that Graft published
+
+
+def publish(
+    run: Path, repo_id: str, *, private: bool = False, space: str | None = None, dry_run: bool = False, say: Say = print
+) -> dict[str, Any]:
+    """Push a finished run's `model/` to the hub in one commit, and a Space that serves it where `space` names one.
+
+    Safe to repeat: what has not changed is not sent, and files that are gone here are deleted there. With `dry_run` nothing
+    is sent and no token is needed. Returns {"model": report, "space": report or None}; a report has repo_id, url, private,
+    commit (None where nothing changed), uploaded and deleted (paths). Raises RunError where the run is not fit to be
+    published, HubError where the hub says no.
+    """
+    from huggingface_hub import get_token
+
+    run, token = Path(run), get_token()
+    _check_id(repo_id)
+    files = model_files(run)
+    if not dry_run and not _names(files["README.md"], repo_id):
+        from pipelines.card import write_card
+
+        write_card(run, repo_id)  # its title and snippet name the repo
+        files = model_files(run)
+    parcels = [Parcel("model", repo_id, files)]
+    with tempfile.TemporaryDirectory() as scratch:
+        if space:
+            from pipelines.space import space_folder
+
+            _check_id(space)
+            task = json.loads(parcels[0].files["results.json"].read_text(encoding="utf-8"))["task"]
+            parcels.append(Parcel("space", space, visible_files(space_folder(repo_id, task, Path(scratch)))))
+        for parcel in parcels:
+            refuse_leaks(parcel.files, run, token)
+        if dry_run:
+            reports = {p.kind: _preview(p, private, say) for p in parcels}
+        elif token is None:
+            raise HubError("no token: type `hf auth login`, or set HF_TOKEN, with a token that may write; nothing was published")
+        else:
+            reports = _send(parcels, token, private, say)
+    return {"space": None, **reports}
+
+
+def _check_id(repo_id: str) -> None:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise HubError(f"{repo_id!r} is no name for a hub repo: {error}") from None
+    if "/" not in repo_id:
+        raise HubError(f"{repo_id!r} is no name for a hub repo: write OWNER/NAME")
+
+
+def _names(card: Path, repo_id: str) -> bool:
+    return bool(re.search(rf"(?<![\w./-]){re.escape(repo_id)}(?![\w-]|\.\w)", card.read_text(encoding="utf-8")))
+
+
+def _preview(parcel: Parcel, private: bool, say: Say) -> dict[str, Any]:
+    say(f"would publish the {parcel.kind} {parcel.repo_id} ({'private' if private else 'public'}) in one commit: {parcel.size()}")
+    for line in parcel.listing():
+        say(f"  {line}")
+    return {"repo_id": parcel.repo_id, "url": None, "private": private, "commit": None, "uploaded": list(parcel.files), "deleted": []}
+
+
+def _send(parcels: list[Parcel], token: str, private: bool, say: Say) -> dict[str, dict[str, Any]]:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, library_name="graft")
+    user = patiently(lambda: api.whoami()["name"], "the hub", "", say)
+    for parcel in parcels:  # all that can be refused is asked before anything is made
+        patiently(partial(_check_card, parcel), parcel.repo_id, user, say)
+    reports: dict[str, dict[str, Any]] = {}
+    for parcel in parcels:
+        hidden = private or any(report["private"] for report in reports.values())  # a private model's Space is private too
+        is_private, head = patiently(partial(_prepare, api, parcel, hidden), parcel.repo_id, user, say)
+        done = patiently(partial(_commit, api, parcel, head), parcel.repo_id, user, say)
+        url = f"{api.endpoint}/{'spaces/' if parcel.kind == 'space' else ''}{parcel.repo_id}"
+        reports[parcel.kind] = {"repo_id": parcel.repo_id, "url": url, "private": is_private, **done}
+        say(_told(parcel, reports[parcel.kind], hidden))
+    if "space" in reports and reports["model"]["private"]:
+        say(f"the model is private: give the Space a secret HF_TOKEN that may read it, on {reports['space']['url']}/settings")
+    return reports
+
+
+def _check_card(parcel: Parcel) -> None:
+    """Have the hub check the front matter, as it will again at the commit."""
+    from huggingface_hub import RepoCard
+
+    try:
+        RepoCard(parcel.files["README.md"].read_text(encoding="utf-8"), ignore_metadata_errors=True).validate(parcel.kind)
+    except (ValueError, yaml.YAMLError) as error:
+        found = str(error)
+        if found.startswith("{"):
+            found = "; ".join(entry["message"] for entry in json.loads(found).get("errors", []))
+        raise HubError(f"the hub refuses the card (README.md): {' '.join(found.split())}; nothing was published") from error
+
+
+def _prepare(api: "HfApi", parcel: Parcel, private: bool) -> tuple[bool, str]:
+    """Make the repo, or see that the one there may be published to. Returns whether it is private, and its last commit."""
+    repo_id, kind = parcel.repo_id, parcel.kind
+    api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk="gradio" if kind == "space" else None)
+    info: Any = api.repo_info(repo_id, repo_type=kind)
+    if private and not info.private:
+        raise HubError(f"{repo_id} is there already and public: make it private on {api.endpoint}, or choose another name")
+    there = {sibling.rfilename for sibling in info.siblings or []}
+    strange = sorted(there - STARTERS)
+    if strange and OURS[kind] not in there:
+        names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+        raise HubError(f"{repo_id} holds what Graft did not publish ({names}): choose another name, or delete these files first")
+    return bool(info.private), info.sha
+
+
+def _commit(api: "HfApi", parcel: Parcel, before: str) -> dict[str, Any]:
+    """One commit that makes the repo equal to the parcel, none where it is so already.
+
+    Called again after a failure it sees what is there: a commit whose answer was lost on the way is not made twice.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.hf_api import RepoFile
+
+    repo_id, kind = parcel.repo_id, parcel.kind
+    head = api.repo_info(repo_id, repo_type=kind).sha
+    tree = api.list_repo_tree(repo_id, recursive=True, repo_type=kind, revision=head)
+    there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    changed = [name for name, path in parcel.files.items() if name not in there or not _same(there[name], path)]
+    gone = sorted(there.keys() - parcel.files.keys() - OWN)
+    if not changed and not gone:
+        lost = head != before
+        return {"commit": head if lost else None, "uploaded": list(parcel.files) if lost else [], "deleted": []}
+    operations: list[Any] = [*(CommitOperationAdd(n, parcel.files[n]) for n in changed), *(CommitOperationDelete(n) for n in gone)]
+    message = f"Publish the {'demo' if kind == 'space' else 'model'} with Graft"
+    done = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind, parent_commit=head)
+    return {"commit": done.oid, "uploaded": changed, "deleted": gone}
+
+
+def _same(known: Any, path: Path) -> bool:
+    """Whether a file on the hub (huggingface_hub's RepoFile) has this content."""
+    from huggingface_hub.utils import sha
+
+    if known.size != path.stat().st_size:
+        return False
+    if known.lfs is None:
+        return sha.git_hash(path.read_bytes()) == known.blob_id
+    with path.open("rb") as stream:
+        return sha.sha_fileobj(stream).hex() == known.lfs.sha256
+
+
+def _told(parcel: Parcel, report: dict[str, Any], asked_private: bool) -> str:
+    if report["commit"] is None:
+        return f"{report['url']}: nothing has changed, no new commit"
+    private = "" if not report["private"] else " (private)" if asked_private else " (the repo is private, and stays so)"
+    gone = f"; deleted {', '.join(report['deleted'])}" if report["deleted"] else ""
+    return f"published {report['url']}{private}: {parcel.size(report['uploaded'])}{gone}"

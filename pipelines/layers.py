@@ -1,0 +1,133 @@
+"""What a model is made of, from input to output: its blocks, what is frozen, where LoRA goes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def blocks(trunk: "nn.Module") -> "list[nn.Module]":
+    """A trunk in order: the stem (all that stands before the first block, maybe empty), then its repeated blocks.
+
+    Walks down through containers of like modules: a ViT's encoder layers, the layers in Swin's stages, the residual blocks
+    of ResNet and EfficientNet. A norm or a downsampling between blocks is in none: `depth_of_parameters` puts it with
+    the block before it. A trunk that repeats nothing (VGG) is cut into its parametrised leaves.
+    """
+    from torch import nn
+
+    stem: list[nn.Module] = []
+    found: list[nn.Module] = []
+    _walk(trunk, stem, found)
+    if not found:
+        leaves = [m for m in trunk.modules() if next(m.parameters(recurse=False), None) is not None]
+        stem, found = leaves[:1], leaves[1:]
+    return [nn.ModuleList(stem), *found]
+
+
+def _walk(module: "nn.Module", stem: "list[nn.Module]", found: "list[nn.Module]") -> None:
+    listed = _is_list_of_blocks(module)
+    for child in module.children():
+        if next(child.parameters(), None) is None:
+            continue
+        if any(_is_list_of_blocks(part) for part in child.modules()):
+            _walk(child, stem, found)
+        elif listed:
+            found.append(child)
+        elif not found:
+            stem.append(child)
+
+
+def _is_list_of_blocks(module: "nn.Module") -> bool:
+    """A list or sequence of two or more composite modules of one kind."""
+    from torch import nn
+
+    if not isinstance(module, (nn.ModuleList, nn.Sequential)):
+        return False
+    kinds = [type(c) for c in module if next(c.parameters(), None) is not None and next(c.children(), None) is not None]
+    return len(kinds) > len(set(kinds))
+
+
+def depth_of_parameters(model: "nn.Module", layers: "Sequence[nn.Module]") -> dict[str, int]:
+    """Parameter name -> index in `layers`. What belongs to none (a norm between stages) goes with the layer before it."""
+    inside = {id(p): index for index, layer in enumerate(layers) for p in layer.parameters()}
+    depth: dict[str, int] = {}
+    current = 0
+    for name, parameter in model.named_parameters():
+        # the head is last in `layers` wherever it stands in the module: it does not move the cursor
+        found = inside.get(id(parameter))
+        if found is not None and found != len(layers) - 1:
+            current = found
+        depth[name] = current if found is None else found
+    return depth
+
+
+def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) -> None:
+    """Freeze `none`, the `backbone` (all but the head), or a number of blocks from the input, the stem with them.
+
+    `layers` is [stem, *blocks, head]. Raises ModelError for more blocks than there are.
+    """
+    most = len(layers) - 2
+    if isinstance(how, int) and how > most:
+        raise ModelError(f"model.freeze: got {how}, but this model has {most} blocks before its head: give 1 to {most}, or backbone")
+    limit = {"none": 0, "backbone": len(layers) - 1}[how] if isinstance(how, str) else how + 1
+    parameters = dict(model.named_parameters())
+    for name, index in depth_of_parameters(model, layers).items():
+        parameters[name].requires_grad_(index >= limit)
+
+
+def train_mode(model: "nn.Module") -> None:
+    """Training mode for what trains; wholly frozen modules stay in eval, so BatchNorm and dropout in them are frozen too."""
+    model.train()
+    for module in frozen_modules(model):
+        module.eval()
+
+
+def frozen_modules(model: "nn.Module") -> "list[nn.Module]":
+    """The outermost modules that have parameters, none of which trains."""
+    found: list[nn.Module] = []
+    for child in model.children():
+        parameters = list(child.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            found.append(child)
+        else:
+            found += frozen_modules(child)
+    return found
+
+
+def has_batch_norm(model: "nn.Module") -> bool:
+    """Whether any BatchNorm would use batch statistics in training: such a model depends on the micro-batch."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    frozen = {id(part) for module in frozen_modules(model) for part in module.modules()}
+    return any(isinstance(m, _BatchNorm) and id(m) not in frozen for m in model.modules())
+
+
+def add_adapter(model: "nn.Module", head: "nn.Module", adapter: Any) -> "nn.Module":
+    """Wrap a model with LoRA through PEFT: every Linear and Conv2d of the trunk, or `adapter.targets`; the head trains whole."""
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    in_head = {id(m) for m in head.modules()}
+    heads = [name for name, module in model.named_modules() if module is head]
+    fits = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and id(m) not in in_head}
+    # grouped convolutions: PEFT asks for a rank that the groups divide, so depthwise ones are left as they are
+    targets = [n for n, m in fits.items() if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
+    if adapter.targets is not None:
+        missing = [t for t in adapter.targets if not any(n == t or n.endswith("." + t) for n in fits)]
+        if missing:
+            kinds = sorted({n.rsplit(".", 1)[-1] for n in fits})
+            raise ModelError(f"model.adapter.targets: no Linear or Conv2d of the trunk is called {missing[0]!r} (there are: {', '.join(kinds)})")
+        targets = [n for n in fits if any(n == t or n.endswith("." + t) for t in adapter.targets)]
+    if not targets:
+        raise ModelError("model.adapter: this model's trunk has no layer that LoRA can wrap; leave adapter out")
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha or 2 * adapter.rank,
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        modules_to_save=heads,
+    )
+    return get_peft_model(model, config)  # type: ignore[arg-type]

@@ -1,0 +1,157 @@
+"""Find weights and load finished models: a run folder, a model folder or a hub id, all through one door."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipelines.errors import ModelError
+from pipelines.recipe import ModelSection, Recipe, load_recipe, task_class, task_names
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipelines.task import Task
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a model starts from: a local folder, or a configuration and random weights."""
+
+    folder: Path | None
+    config: dict[str, Any] | None = None
+    random: bool = False
+    name: str = ""  # hub id, or last path component: fit to be published
+    base_model: str | None = None  # the nearest hub id up the chain of runs
+    revision: str | None = None  # resolved commit of a hub model
+    license: str | None = None
+
+
+def resolve(section: ModelSection) -> Weights:
+    """A recipe's model section -> weights on this disk; hub models are downloaded. Raises ModelError or HubError."""
+    if section.config is not None:
+        return Weights(None, section.config, True, name=f"{section.config['model_type']} from scratch")
+    assert section.id is not None
+    random = section.weights == "random"
+    folder = local_model(section.id)
+    if folder is None:
+        from pipelines.hub import download
+
+        folder = download(section.id, section.revision)
+        front = front_matter(folder)
+        return Weights(folder, None, random, section.id, section.id, folder.name, front.get("license"))
+    front = front_matter(folder)
+    base = front.get("base_model")
+    base = base[0] if isinstance(base, list) and base else base
+    run = folder.parent if folder.name == "model" and (folder.parent / "results.json").is_file() else None
+    return Weights(folder, None, random, (run or folder).resolve().name, base if isinstance(base, str) else None, None, front.get("license"))
+
+
+def local_model(source: str | Path) -> Path | None:
+    """The model folder at a local path (a run's is its model/), or None when `source` has the form of a hub id."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        folder = path / "model" if (path / "model" / "config.json").is_file() else path
+        if not any((folder / name).is_file() for name in ("config.json", "model_index.json")):
+            unfinished = (path / "recipe.yaml").is_file()
+            raise ModelError(
+                f"{path}: " + ("the run is not finished: run its `graft train` command again" if unfinished else "no model here (config.json)")
+            )
+        return folder
+    if path.exists():
+        raise ModelError(f"{path}: a model is a folder or a hub id, this is a file")
+    text = str(source)
+    if text.startswith((".", "/", "~")) or text.count("/") > 1 or text.startswith("runs/"):
+        raise ModelError(f"{text}: no such folder; a model is a run folder, a model folder or a hub id (owner/name)")
+    return None
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    """What a model folder's README.md says of itself; empty where there is none."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    parts = text.split("---", 2) if text.startswith("---") else []
+    try:
+        found = yaml.safe_load(parts[1]) if len(parts) == 3 else None
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass
+class Loaded:
+    """A finished model: `infer(...)` answers for one input."""
+
+    task: "Task"
+    model: "nn.Module"
+    folder: Path
+    run: Path | None
+    recipe: Recipe | None
+    results: dict[str, Any] | None
+    source: str
+
+    def infer(self, *inputs: Any, **settings: Any) -> Any:
+        """The final answer for one input, as the task gives it."""
+        answer = None
+        for answer in self.task.infer(self.model, *inputs, **settings):  # noqa: B007 (the last one is the answer)
+            pass
+        return answer
+
+
+def load(source: str | Path, *, revision: str | None = None, device: str | None = None, task: str | None = None) -> Loaded:
+    """Load a run folder, a model folder or a hub id for inference, on the best device unless one is named.
+
+    A model that Graft did not make is loaded by its pipeline tag, or by `task`. Raises ModelError, HubError.
+    """
+    folder = local_model(source)
+    run = None
+    if folder is None:
+        from pipelines.hub import download
+
+        folder = download(str(source), revision)
+    elif folder.name == "model" and (folder.parent / "recipe.yaml").is_file():
+        run = folder.parent
+    recipe = read_recipe(folder)
+    name = task or (recipe.task if recipe else _task_of(folder, str(source)))
+    worker = task_class(name)(recipe.options if recipe and recipe.task == name else None)
+    model = worker.load(folder)
+    model.to(device or best_device()).eval()
+    results = folder / "results.json"
+    return Loaded(
+        worker, model, folder, run, recipe, json.loads(results.read_text()) if results.is_file() else None, Path(source).name if run else str(source)
+    )
+
+
+def read_recipe(folder: Path) -> Recipe | None:
+    """The recipe of a run folder or a published model; None for a model that Graft did not make."""
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        return None
+    return load_recipe(path)
+
+
+def _task_of(folder: Path, source: str) -> str:
+    front = front_matter(folder)
+    tags = {task_class(name).hub_tag: name for name in task_names()}
+    if front.get("pipeline_tag") in tags:
+        return tags[front["pipeline_tag"]]
+    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+    kinds = " ".join(config.get("architectures") or []) or str(config.get("architecture", ""))
+    for tag, name in tags.items():
+        if "For" + "".join(part.capitalize() for part in tag.split("-")) in kinds or (tag == "image-classification" and "architecture" in config):
+            return name
+    raise ModelError(f"{source}: cannot tell which task this model is for ({kinds or 'no architecture'}); tasks: {', '.join(task_names())}")
+
+
+def best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+

@@ -1,0 +1,101 @@
+"""Parameter groups (layer decay, no weight decay on vectors, a rate for the head), optimiser, schedule, moving average."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.layers import depth_of_parameters
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def parameter_groups(
+    model: "nn.Module",
+    layers: "Sequence[nn.Module]",
+    learning_rate: float,
+    head_learning_rate: float | None,
+    weight_decay: float,
+    layer_decay: float | None,
+) -> list[dict[str, Any]]:
+    """Groups of trainable parameters with `scale` (of the learning rate) and `weight_decay`.
+
+    Vectors (biases, norms) are not decayed. Layer decay is that of Clark et al. 2020 (ELECTRA): rate * decay ** distance from the head.
+    """
+    last = len(layers) - 1
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    depth = depth_of_parameters(model, layers)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = (layer_decay or 1.0) ** (last - depth[name])
+        if depth[name] == last and head_learning_rate is not None:
+            scale = head_learning_rate / learning_rate
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        group = groups.setdefault((scale, decay), {"params": [], "scale": scale, "weight_decay": decay, "lr": learning_rate * scale})
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def make_optimizer(name: str, groups: list[dict[str, Any]]) -> "torch.optim.Optimizer":
+    """AdamW (0.9, 0.999) or SGD with momentum 0.9; fused where the device has it."""
+    import torch
+
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+
+def rate(step: int, total: int, schedule: str, warmup: float) -> float:
+    """Share of the learning rate at `step` of `total`, from 0. Warm-up below 1 is a share of all steps, else steps."""
+    warm = round(total * warmup) if warmup < 1 else round(warmup)
+    if step < warm:
+        return (step + 1) / warm
+    done = (step - warm) / max(1, total - warm)
+    if schedule == "constant":
+        return 1.0
+    return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+
+def set_rate(optimizer: Any, learning_rate: float, share: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * share * group["scale"]
+
+
+class Average:
+    """Exponential moving average of the trainable weights, with warm-up: min(decay, (1 + step) / (10 + step)).
+
+    The warm-up is that of TensorFlow's ExponentialMovingAverage(num_updates): early averages are not stuck at the start.
+    """
+
+    def __init__(self, model: "nn.Module", decay: float) -> None:
+        self.decay = decay
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.values = {n: p.detach().clone() for n, p in self.parameters.items()}
+
+    def update(self, step: int) -> None:
+        import torch
+
+        decay = min(self.decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.values.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model holds the average inside, its own weights again after."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                own = parameter.detach().clone()
+                parameter.copy_(self.values[name])
+                self.values[name].copy_(own)

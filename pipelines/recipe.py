@@ -1,0 +1,284 @@
+"""The recipe: one YAML file, strict and frozen, that says everything about a run.
+
+recipe = load_recipe("beans_vit_base", ["train.epochs=1"])
+"""
+
+import importlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from pipelines.catalog import find_recipe
+from pipelines.complaints import COMMAND_LINE, explain, suggest
+from pipelines.errors import RecipeError
+from pipelines.yamlfile import dump, parse, parse_value
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"a number is needed, got {str(value).lower()}")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_not_bool)]
+Float = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Base of every section and of every task's Options: unknown keys are errors, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+class Adapter(Strict):
+    kind: Literal["lora"]
+    rank: Annotated[Int, Field(ge=1, le=1024)] = 16
+    alpha: Annotated[Float, Field(gt=0)] | None = None
+    """Scale of the update is alpha / rank; left out: 2 * rank."""
+    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    targets: list[str] | None = None
+    """Module names or suffixes; left out: every Linear and Conv2d of the trunk."""
+
+
+class ModelSection(Strict):
+    id: str | None = None
+    """Hub id, timm hub id, local folder or run folder."""
+    config: dict[str, Any] | None = None
+    """Instead of `id`: a transformers configuration (`model_type` and its fields), trained from random weights."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """`random` keeps the architecture of `id` and forgets what it learned: the baseline."""
+    revision: str | None = None
+    freeze: Literal["none", "backbone"] | Annotated[Int, Field(ge=1)] = "none"
+    """`none`, `backbone`, or the number of blocks to freeze, counted from the input."""
+    adapter: Adapter | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelSection":
+        if (self.id is None) == (self.config is None):
+            raise ValueError("give exactly one of `id` and `config`")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("`config` needs a `model_type`, such as vit")
+        if self.adapter is not None and self.freeze != "none":
+            raise ValueError("`adapter` freezes the trunk by itself: leave `freeze` out")
+        return self
+
+
+class DataSection(Strict):
+    id: str
+    """Hub id, or a local file or folder."""
+    config: str | None = None
+    revision: str | None = None
+    format: str | None = None
+    """How to read it; left out: found from the id and the files."""
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    """Names of the splits; left out: the usual names, and what is missing is cut from train."""
+    columns: dict[str, str] = {}
+    """The task's column -> the data set's column."""
+    holdout: Annotated[Float, Field(gt=0, le=0.5)] = 0.1
+    """Share of train that is cut for each missing split."""
+    group: str | None = None
+    """Column whose values stay whole in one split; `none` allows overlap."""
+    max_train_rows: Annotated[Int, Field(ge=1)] | None = None
+    max_eval_rows: Annotated[Int, Field(ge=1)] | None = None
+    max_skipped: Annotated[Float, Field(ge=0, le=1)] = 0.01
+    """Share of a split that may be unreadable (at least 3 rows may) before the run stops."""
+    workers: Annotated[Int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
+    cache_gb: Annotated[Float, Field(ge=0)] = 10.0
+    """Room for cached features on disk; 0 switches the cache off."""
+    seed: Int = 0
+    """Decides the cut of missing splits and of `max_*_rows`; separate from train.seed so that seeds share a test split."""
+
+
+class TrainSection(Strict):
+    epochs: Annotated[Float, Field(gt=0, le=100_000)] | None = None
+    max_steps: Annotated[Int, Field(ge=1)] | None = None
+    head_epochs: Annotated[Int, Field(ge=0, le=1000)] = 0
+    """Epochs of the head alone on the frozen trunk, before the rest."""
+    batch_size: Annotated[Int, Field(ge=1, le=1_000_000)] = 32
+    """Examples of one step, whatever the number of processes."""
+    micro_batch: Annotated[Int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Examples on one device at a time."""
+    eval_batch_size: Annotated[Int, Field(ge=1)] | Literal["auto"] = "auto"
+    sampling: Literal["length", "random"] = "length"
+    """`length` puts examples of like length into one step, where they have one."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[Float, Field(gt=0, le=100)] = 5e-5
+    head_learning_rate: Annotated[Float, Field(gt=0, le=100)] | None = None
+    weight_decay: Annotated[Float, Field(ge=0, le=10)] = 0.01
+    layer_decay: Annotated[Float, Field(gt=0, le=1)] | None = None
+    """Each block below the head learns at this fraction of the block above it."""
+    schedule: Literal["cosine", "linear", "constant"] = "linear"
+    warmup: Annotated[Float, Field(ge=0)] = 0.1
+    """Below 1: share of all steps; from 1: steps."""
+    clip_norm: Annotated[Float, Field(gt=0)] | None = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    ema: Annotated[Float, Field(gt=0, lt=1)] | None = None
+    """Decay of the moving average of the weights, which is then what is evaluated and exported."""
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    early_stopping: Annotated[Int, Field(ge=1)] | None = None
+    """Evaluations without a better score after which the run ends."""
+    seed: Int = 0
+    log_every: Annotated[Int, Field(ge=1)] = 10
+    eval_every: Annotated[Int, Field(ge=1)] | Literal["epoch"] = "epoch"
+    save_every: Annotated[Int, Field(ge=1)] | Literal["epoch"] = "epoch"
+    keep: Annotated[Int, Field(ge=1)] = 1
+    """Newest checkpoints kept, beside the best one."""
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
+
+    @model_validator(mode="after")
+    def _one_duration(self) -> "TrainSection":
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ValueError("give exactly one of `epochs` and `max_steps`")
+        return self
+
+
+class HubSection(Strict):
+    repo_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    private: bool = False
+    license: str | None = None
+    language: str | list[str] | None = None
+    tags: list[str] = []
+    examples: Annotated[Int, Field(ge=0, le=50)] = 0
+    """Rows of the test split that are published with the model, for its card and demo. Only for data that you may share."""
+    adapter: bool = False
+    """Publish the LoRA adapter alone instead of the merged model."""
+
+
+class Recipe(Strict):
+    task: str
+    model: ModelSection
+    data: DataSection
+    options: SerializeAsAny[BaseModel] = None  # type: ignore[assignment]  # the task's Options, filled by the validator
+    train: TrainSection
+    hub: HubSection = HubSection()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        if name not in task_names():
+            raise ValueError(f"unknown task {name!r}{suggest(name, task_names())} (known: {', '.join(task_names())})")
+        return name
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _typed_options(cls, value: Any, info: Any) -> Any:
+        if "task" not in info.data:  # the task itself is wrong: that error says enough
+            return Strict()
+        options = task_class(info.data["task"]).Options
+        return value if isinstance(value, options) else options.model_validate({} if value is None else value)
+
+    model_config = ConfigDict(validate_default=True)
+
+
+# ---- tasks are found by their file names ----
+
+
+def task_names() -> list[str]:
+    folder = resources.files("pipelines.tasks")
+    names = (entry.name for entry in folder.iterdir())
+    return sorted(name[:-3].replace("_", "-") for name in names if name.endswith(".py") and not name.startswith("_"))
+
+
+def task_class(name: str) -> Any:
+    """The Task subclass in `pipelines/tasks/<name>.py`."""
+    module = importlib.import_module(f"pipelines.tasks.{name.replace('-', '_')}")
+    return next(v for v in vars(module).values() if isinstance(v, type) and getattr(v, "name", None) == name)
+
+
+# ---- reading ----
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, data: str | None = None, model: str | None = None) -> Recipe:
+    """Read, override and validate a recipe. `overrides` are `key=value` strings with the recipe's own names.
+
+    `data` and `model` are the command line's --data and --model: a new source also drops what belonged to the old one.
+    Raises RecipeError with every problem at once, one per line, each with file and line where the file gives them.
+    """
+    path = find_recipe(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    raw, lines, problems = parse(text, str(path))
+    if data is not None:
+        kept = {k: v for k, v in _section(raw, "data").items() if k not in _OF_THE_SOURCE}
+        raw["data"] = {**kept, "id": data}
+    if model is not None:
+        kept = {k: v for k, v in _section(raw, "model").items() if k not in ("revision", "config")}
+        raw["model"] = {**kept, "id": model}
+    for override in overrides:
+        problems += _override(raw, lines, override)
+    return validate(raw, str(path), lines, problems)
+
+
+_OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
+
+
+def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problems: Sequence[str] = ()) -> Recipe:
+    """A mapping -> a Recipe; RecipeError lists all problems."""
+    found = list(problems)
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        known = isinstance(raw.get("task"), str) and raw["task"] in task_names()
+        found += explain(error.errors(), name, lines or {}, Recipe, task_class(raw["task"]).Options if known else Strict)
+    if found:
+        raise RecipeError("\n".join(dict.fromkeys(found)))
+    return recipe
+
+
+def _section(raw: dict, key: str) -> dict:
+    return raw[key] if isinstance(raw.get(key), dict) else {}
+
+
+def _override(raw: dict, lines: dict, override: str) -> list[str]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        return [f"{override!r}: an override is key=value, such as train.epochs=1"]
+    *parents, last = key.split(".")
+    target = raw
+    for parent in parents:
+        target[parent] = {} if target.get(parent) is None else target[parent]  # a section may be there and empty
+        target = target[parent]
+        if not isinstance(target, dict):
+            return [f"{key}: {parent} has no keys"]
+    try:
+        target[last] = parse_value(text)
+    except yaml.YAMLError:
+        return [f"{override!r}: the value is not valid YAML"]
+    other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
+    if other:
+        target.pop(other, None)
+    parts = tuple(key.split("."))
+    lines.update({parts[:n]: lines.get(parts[:n], COMMAND_LINE) for n in range(1, len(parts))} | {parts: COMMAND_LINE})
+    return []
+
+
+# ---- writing ----
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """YAML that `load_recipe` reads back into an equal recipe; defaults are written out."""
+    return dump(recipe.model_dump(mode="json"))
+
+
+def recipe_schema() -> dict:
+    """The JSON schema of recipes, with the options of every task."""
+    schema = Recipe.model_json_schema()
+    schema["properties"]["task"]["enum"] = task_names()
+    schema["allOf"] = []
+    for name in task_names():
+        options = task_class(name).Options.model_json_schema(ref_template=f"#/$defs/{name}/$defs/{{model}}")
+        schema["$defs"][name] = options
+        rule = {"if": {"properties": {"task": {"const": name}}}, "then": {"properties": {"options": {"$ref": f"#/$defs/{name}"}}}}
+        schema["allOf"].append(rule)
+    schema["properties"]["options"] = {"type": "object"}
+    return json.loads(json.dumps(schema))

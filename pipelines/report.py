@@ -1,0 +1,167 @@
+"""The report of a run: one HTML file that opens offline, made from the run folder alone.
+
+    write_report(Path("runs/image-classification/pets_vit_base"))
+
+What a run that stopped early lacks is left out, and the page says so.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import RunError
+from pipelines.figures import AGGREGATE, png
+from pipelines.results import write_text
+from pipelines.wording import duration, interval, large, number, short, spoken
+from pipelines.yamlfile import parse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CURVES = ("learning_curves", "validation_metric")  # drawn here, from the log; all other figures are the task's
+WIDE = 1100  # pixels, at the density at which `png` draws, from which a figure takes the whole width of the page
+
+
+def write_report(run: Path) -> Path:
+    """Draw the curves into figures/ and write report.html. Returns its path. Raises RunError."""
+    page = run / "report.html"
+    source = _read(run / "recipe.yaml", needed=True)
+    results = json.loads(_read(run / "results.json") or "null")
+    log = read_log(run)
+    save_figures(curves(run), run / "figures")
+    write_text(page, _render(run, source, results, log))
+    return page
+
+
+def save_figures(figures: "Mapping[str, Figure]", folder: Path) -> None:
+    """Write each figure as `<name>.png`, with its alt text inside. Raises RunError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            (folder / f"{name}.png").write_bytes(png(figure))
+    except OSError as error:
+        raise RunError(f"{folder}: figures cannot be written: {error.strerror or error}") from error
+
+
+def curves(run: Path) -> "dict[str, Figure]":
+    """Loss, learning rate and the metric over time; of a run that logged nothing, nothing."""
+    from pipelines.curves import learning_figure, metric_figure
+
+    log = read_log(run)
+    results = json.loads(_read(run / "results.json") or "null")
+    figures = {}
+    if any(math.isfinite(line["loss"]) for line in log if "loss" in line):
+        figures["learning_curves"] = learning_figure(log)
+    scored = [line["validation"] for line in log if "validation" in line]
+    if results:
+        name, direction = results["metric"]["name"], results["metric"]["direction"]
+        before, test = results.get("before") or {"metrics": {}}, results["test"]
+        if any(name in scores for scores in scored):
+            ends = (before["metrics"].get(name), test["metrics"][name], test["ci95"].get(name))
+            figures["validation_metric"] = metric_figure(log, name, direction, *ends)
+    elif scored:  # not finished: which metric leads is not written yet, and a task names its own first
+        figures["validation_metric"] = metric_figure(log, next(iter(scored[0])))
+    return figures
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of log.jsonl; a last line cut short by a kill is left out."""
+    lines = (_read(run / "log.jsonl") or "").splitlines()
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError:
+        pass
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except json.JSONDecodeError as error:
+        raise RunError(f"{run / 'log.jsonl'}: a line is not JSON: {error}") from error
+
+
+# ---- the page ----
+
+
+def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[dict[str, Any]]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    here = Environment(
+        loader=PackageLoader("pipelines", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short, "spoken": spoken}
+    settings = parse(recipe, "recipe.yaml")[0]
+    return here.get_template("report.html.j2").render(
+        recipe=recipe,
+        settings=settings,
+        results=results,
+        last=log[-1] if log else None,
+        figures=_figures(run / "figures"),
+        splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)] if results else [],
+        tables=[(title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if rows] if results else [],
+        names=_metric_names(results) if results else [],
+        is_share=_is_share,
+        files=[(name, what) for name, what in _FILES.items() if (run / name).exists()],
+    )
+
+
+_FILES = {
+    "model": "the model as a hub repo: weights, configuration, card",
+    "predictions/test.jsonl": "one prediction per test row",
+    "predictions/validation.jsonl": "one prediction per validation row",
+    "figures": "the figures of this page",
+    "samples": "what the model generated",
+    "checkpoints": "what training resumes from",
+    "log.jsonl": "one line per logged step",
+    "results.json": "every number of this page",
+    "recipe.yaml": "the recipe, complete",
+}
+
+
+def _figures(folder: Path) -> list[dict[str, Any]]:
+    """The PNG files as data URIs with alt text, size, and whether they show rows of the data; curves first, wide ones last."""
+    from PIL import Image
+
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            width, height = image.size
+            alt, shows = image.info.get("Description", spoken(path.stem)), image.info.get("Comment")
+        uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        wide = width > WIDE
+        found.append(
+            {"name": path.stem, "uri": uri, "alt": alt, "width": width, "height": height, "wide": wide, "photos": shows != AGGREGATE}
+        )
+    return sorted(found, key=lambda figure: (figure["name"] not in CURVES, figure["wide"]))
+
+
+def _metric_names(results: dict[str, Any]) -> list[str]:
+    """All metrics of the test split, the headline metric first."""
+    first = results["metric"]["name"]
+    return [first, *(name for name in results["test"]["metrics"] if name != first)]
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How to show each column of a table: its name, whether it holds numbers, whether these are shares of 1."""
+    columns = []
+    for name in rows[0]:
+        values = [row[name] for row in rows if row[name] is not None]
+        numeric = all(isinstance(value, (int, float)) for value in values)
+        share = numeric and any(isinstance(value, float) for value in values) and _is_share(values)
+        columns.append({"name": name, "numeric": numeric, "share": share})
+    return columns
+
+
+def _is_share(values: list[float]) -> bool:
+    return all(0 <= value <= 1 for value in values)
+
+
+def _read(path: Path, needed: bool = False) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if needed:
+            raise RunError(f"{path.parent}: no run folder (it has no {path.name})") from None
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error

@@ -1,0 +1,73 @@
+"""results.json: every number that the card may show, and where it was measured."""
+
+import json
+import os
+import platform
+import resource
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import RunError
+
+SCHEMA = 1
+LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm", "diffusers", "peft", "numpy")
+
+
+def environment(processes: int, precision: str) -> dict[str, Any]:
+    """Versions and hardware. No host names, no paths."""
+    import torch
+
+    versions = {}
+    for name in ("graft-pipelines", *LIBRARIES):
+        try:
+            versions[name.removesuffix("-pipelines")] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name.removesuffix("-pipelines")] = None
+    if torch.cuda.is_available():
+        hardware = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    else:
+        hardware = f"CPU, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, {platform.machine()}"
+    return {
+        **{name: version for name, version in versions.items() if version},
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "hardware": hardware,
+        "processes": processes,
+        "precision": precision,
+    }
+
+
+def peak_memory_mb() -> float:
+    """Peak of this process: of the GPU's allocator where there is one, else resident memory."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all. Raises RunError when the disk refuses."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def write_records(path: Path, records: list[dict[str, Any]]) -> None:
+    """One JSON object per line."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

@@ -1,0 +1,58 @@
+"""One run from top to bottom: recipe -> weights and data -> stages of training -> model, scores, pictures, card.
+
+No logic of its own: every line hands one module's result to the next.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pipelines import finish, runfolder
+from pipelines.data import load_splits
+from pipelines.errors import RecipeError
+from pipelines.load import resolve
+from pipelines.progress import Progress
+from pipelines.recipe import Recipe, task_class
+from pipelines.stages import Job, build
+
+
+def train(recipe: Recipe, folder: Path, *, name: str, smoke: bool = False) -> dict[str, Any] | None:
+    """Run a recipe in `folder`, or go on where it stopped. Returns the results; None when the user stopped it.
+
+    Raises GraftErrors; what was saved before is whole.
+    """
+    from accelerate import Accelerator, PartialState
+
+    processes = PartialState()
+    progress = Progress(processes.is_main_process)
+    runfolder.quiet_libraries(progress)
+    outcome = runfolder.claim(folder, recipe, smoke)
+    if outcome is not None:
+        progress.say(f"{folder} is finished; for more, raise train.epochs, or choose another folder with --run")
+        return outcome
+    with processes.main_process_first():
+        weights = resolve(recipe.model)
+        task = task_class(recipe.task)(recipe.options)
+        splits = load_splits(recipe.data, task.columns, task.group)
+    splits = splits.smoke() if smoke else splits
+    model = build(recipe, task, weights, splits)
+    recipe = runfolder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
+    processes.wait_for_everyone()
+    accelerator = Accelerator(mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=_trackers(recipe), project_dir=folder)
+    job = Job(recipe, folder, name, task, model, weights, splits, accelerator, progress)
+    with runfolder.stop_on_signals() as stopping:
+        state = job.train(stopping)
+    if state.stopped == "signal":
+        progress.say(f"stopped at step {state.before + state.step} and saved; the same command goes on from there")
+        return None
+    del model
+    return finish.finish(job, state)
+
+
+def _trackers(recipe: Recipe) -> list[str]:
+    from accelerate.tracking import get_available_trackers
+
+    ready = {str(t.value if hasattr(t, "value") else t) for t in get_available_trackers()}
+    missing = [t for t in recipe.train.trackers if t not in ready]
+    if missing:
+        raise RecipeError(f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
+    return list(recipe.train.trackers)

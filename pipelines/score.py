@@ -1,0 +1,123 @@
+"""`graft evaluate` and `graft predict`: finished models on data, whole and row by row."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines import batching, evaluation
+from pipelines.data import load_rows
+from pipelines.errors import DataError, RecipeError
+from pipelines.load import Loaded, load
+from pipelines.progress import Progress
+from pipelines.recipe import DataSection, Recipe
+
+
+def evaluate(source: str | Path, *, data: str | None = None, split: str | None = None, device: str | None = None) -> dict[str, Any]:
+    """Score a run folder, model folder or hub id: {task, model, split, n, metric, metrics, ci95}.
+
+    `data` is any data set of the task's kind: its test split is scored, or all of it if it has none; without `data` the
+    model's own recipe says where its test data are. Raises GraftErrors.
+    """
+    from accelerate import PartialState
+
+    from pipelines.runfolder import quiet_libraries
+
+    progress = Progress(PartialState().is_main_process)
+    quiet_libraries(progress)
+    loaded = load(source, device=device)
+    return evaluate_loaded(loaded, data_section(loaded, data), split, own=data is None, progress=progress)
+
+
+def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
+    """Score a recipe's model as it is, before any training: its head must know the data's classes."""
+    from accelerate import PartialState
+
+    from pipelines.runfolder import quiet_libraries
+
+    if recipe.model.id is None:
+        raise RecipeError("this recipe trains from random weights: there is nothing to evaluate; run `graft train` first")
+    progress = Progress(PartialState().is_main_process)
+    quiet_libraries(progress)
+    loaded = load(recipe.model.id, revision=recipe.model.revision, task=recipe.task)
+    return evaluate_loaded(loaded, recipe.data, split, own=True, progress=progress)
+
+
+def data_section(loaded: Loaded, data: str | None) -> DataSection:
+    if data is not None:
+        return DataSection(id=data)
+    if loaded.recipe is None or loaded.recipe.data is None:
+        raise DataError(f"{loaded.source}: no recipe says what data to score it on; give some with --data")
+    return loaded.recipe.data
+
+
+def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, own: bool, progress: Progress) -> dict[str, Any]:
+    from accelerate import Accelerator
+
+    task = loaded.task
+    name, rows, skipped = _rows(section, task, split, own)
+    accelerator = Accelerator()
+    examples = batching.Examples(task, task.encode(rows))
+    skips = batching.Skips(section.max_skipped, {name: skipped}, {name: len(rows) + len(skipped)})
+    with progress.task(name, len(rows)) as shown:
+        records = evaluation.predict_split(
+            task, loaded.model, examples, accelerator, batch_size=16, workers=min(2, len(rows) // 64), skips=skips, split=name, tick=shown.advance
+        )  # fmt: skip
+    scored = evaluation.score_split(task, records, rows, name)
+    return {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name, **_numbers(scored)}
+
+
+def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
+    return {"metrics": scored["metrics"], "ci95": scored["ci95"]}
+
+
+def _rows(section: DataSection, task: Any, split: str | None, own: bool) -> tuple[str, Any, list]:
+    """A model's own data are cut as in its training, so that its test rows are the same; other data are taken whole."""
+    if own:
+        from pipelines.data import SPLITS, load_splits
+
+        name = split or "test"
+        if name in SPLITS:
+            splits = load_splits(section, task.columns, task.group)
+            return name, splits[name], splits.skipped[name]
+    found, rows = load_rows(section, task.columns, split)
+    return found, rows, []
+
+
+def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """What `graft predict` was given -> (how to call it, the task's columns): files, folders, tables, text, column=value."""
+    wanted = [c for c in loaded.task.columns if c != "label"]
+    found: list[tuple[str, dict[str, Any]]] = []
+    pairs = {k: v for k, _, v in (text.partition("=") for text in inputs) if v and k in wanted}
+    if pairs and len(pairs) == len(inputs):
+        return [(", ".join(inputs), pairs)]
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            if not files:
+                raise DataError(f"{text}: an empty folder")
+            found += [(str(p), {wanted[0]: str(p)}) for p in files]
+        elif path.suffix in (".csv", ".tsv", ".jsonl", ".parquet") and path.is_file():
+            _, rows = load_rows(DataSection(id=text, format="table"), tuple(wanted))
+            found += [(row["id"], {c: row[c] for c in wanted}) for row in rows]
+        elif wanted[0] == "image" and not path.is_file():
+            raise DataError(f"{text}: no such file")
+        else:
+            found.append((text, {wanted[0]: text}))
+    return found
+
+
+def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
+    """Answers of a run folder, model folder or hub id: [{input, output}] in the order given. Raises GraftErrors."""
+    from pipelines.runfolder import quiet_libraries
+
+    progress = Progress(True)
+    quiet_libraries(progress)
+    loaded = load(source, device=device)
+    wanted = read_inputs(loaded, inputs)
+    answers = []
+    with progress.task("predicting", len(wanted)) as shown:
+        for name, columns in wanted:
+            answers.append({"input": name, "output": json.loads(json.dumps(loaded.infer(*columns.values())))})
+            shown.advance()
+    return answers

@@ -1,0 +1,106 @@
+"""A published model -> the folder of a Space that serves it: page, code and pinned requirements, and no Graft package.
+
+    space_folder("me/pets", "image-classification", Path("space"))
+
+Only modules that the page reaches are copied, found by reading their imports.
+"""
+
+import ast
+import importlib.metadata
+import platform
+import shutil
+import sys
+from importlib import resources
+from pathlib import Path
+
+from pipelines.errors import ModelError
+
+# Used by the libraries themselves, so no import in our code shows it: image processors need torchvision, timm ids need timm.
+_ALWAYS = ("gradio", "huggingface_hub", "pillow", "safetensors", "timm", "torch", "torchvision", "transformers")
+
+
+def space_folder(repo_id: str, task: str, target: Path) -> Path:
+    """Write the Space of a published model into `target` (made where missing) and return it.
+
+    Raises ModelError for a task that has no demo.
+    """
+    name = task.replace("-", "_")
+    if _file(f"pipelines.apps.{name}") is None:
+        raise ModelError(f"there is no demo for the task {task!r}: publish without --space")
+    modules = _reached([f"pipelines.apps.{name}", "pipelines.apps.launch", "pipelines.load", f"pipelines.tasks.{name}"])
+    for module in modules:
+        source = _file(module)
+        assert source is not None  # it was read a moment ago
+        copy = target.joinpath(*module.split("."))
+        copy = copy / "__init__.py" if source.name == "__init__.py" else copy.with_suffix(".py")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+    # not our own __init__, which names everything that Graft can do
+    (target / "pipelines" / "__init__.py").write_text('"""The part of Graft that loads this model and draws its page."""\n')
+    words = {
+        "model": repo_id,
+        "name": repo_id.split("/")[-1],
+        "gradio": importlib.metadata.version("gradio"),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "requirements": "\n".join(requirements(modules)),
+    }
+    for template in sorted((_apps() / "space").iterdir()):
+        if template.is_file():
+            text = template.read_text(encoding="utf-8")
+            for word, value in words.items():
+                text = text.replace("{{" + word + "}}", value)
+            (target / template.name).write_text(text, encoding="utf-8")
+    return target
+
+
+def requirements(modules: dict[str, set[str]]) -> list[str]:
+    """Pinned versions, as installed here, of what these modules import: ["torch==2.15.0", ...]."""
+    owners = importlib.metadata.packages_distributions()
+    imported = {name for names in modules.values() for name in names if name not in sys.stdlib_module_names}
+    wanted = {owners[name][0] for name in imported if name in owners} | set(_ALWAYS)
+    # a version such as 2.15.0+cu130 names a build that the package index does not have
+    pins = {name.lower().replace("_", "-"): importlib.metadata.version(name).split("+")[0] for name in wanted}
+    return [f"{name}=={version}" for name, version in sorted(pins.items())]
+
+
+def _reached(start: list[str]) -> dict[str, set[str]]:
+    """Our modules that these import, however late: module name -> the top-level names that it imports from elsewhere."""
+    found: dict[str, set[str]] = {}
+    waiting = list(start)
+    while waiting:
+        name = waiting.pop()
+        path = _file(name)
+        if path is None or name in found:
+            continue
+        names = _imports(path) | {name.rpartition(".")[0]}  # the package that it lies in is run first
+        found[name] = {n.split(".")[0] for n in names} - {"pipelines"}
+        waiting += [n for n in names if n.startswith("pipelines.")]
+    return found
+
+
+def _imports(path: Path) -> set[str]:
+    """Names that a file imports, inside functions too, for types only not. `from a import b` gives a and a.b: b may be a module."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        waiting += ast.iter_child_nodes(node)
+    return names
+
+
+def _file(module: str) -> Path | None:
+    """The file of one of our modules, found without importing it; None where there is none."""
+    _, *parts = module.split(".")
+    base = _apps().joinpath(*parts[1:]) if parts[:1] == ["apps"] else Path(__file__).parent.joinpath(*parts)
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def _apps() -> Path:
+    return Path(str(resources.files("pipelines.apps")))

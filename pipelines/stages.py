@@ -1,0 +1,207 @@
+"""The stages of one run: the head alone on the frozen trunk if the recipe says so, then all that trains.
+
+Each stage is prepared here (what trains, optimiser, order of examples, cached features, checkpoint to go on from) and walked
+by loop.fit.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines import batching, checkpoint, evaluation, features, layers, loop, optim, runfolder
+from pipelines.data import SPLITS, Splits
+from pipelines.errors import RunError
+from pipelines.load import Weights
+from pipelines.progress import Progress
+from pipelines.recipe import Recipe
+from pipelines.stubs import Edge
+
+
+def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
+    """The model of a recipe before its first step, frozen and adapted as it says; the same one every time."""
+    import torch
+
+    torch.manual_seed(batching.seeded(recipe.train.seed, "build"))
+    model = task.build(weights, splits)
+    if recipe.train.gradient_checkpointing:
+        runfolder.checkpoint_gradients(model)
+    if recipe.model.adapter is not None:
+        return layers.add_adapter(model, task.layers(model)[-1], recipe.model.adapter)
+    layers.freeze(model, task.layers(model), recipe.model.freeze)
+    return model
+
+
+class Job:
+    """The parts of one run that its stages share."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, name: str, task: Any, model: Any, weights: Weights, splits: Splits, accelerator: Any, progress: Progress
+    ) -> None:  # fmt: skip
+        self.recipe, self.folder, self.name, self.task, self.model = recipe, folder, name, task, model
+        self.weights, self.splits, self.accelerator, self.progress = weights, splits, accelerator, progress
+        self.encoded = {split: task.encode(splits[split]) for split in SPLITS}
+        totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
+        self.skips = batching.Skips(recipe.data.max_skipped, splits.skipped, totals)
+        self.workers = runfolder.workers(recipe.data.workers, accelerator.num_processes)
+        self.root = folder / "checkpoints"
+        self.log = runfolder.Log(folder, accelerator, progress)
+        self.trains = {n for n, p in model.named_parameters() if p.requires_grad}
+        self.introduce()
+
+    def introduce(self) -> None:
+        trains = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.parameters = (sum(p.numel() for p in self.model.parameters()), trains)
+        rows = ", ".join(f"{len(self.splits[s]):,} {s}" for s in SPLITS)
+        self.progress.say(
+            f"{self.recipe.task}: {self.weights.name}, {self.parameters[0] / 1e6:.3g} M parameters ({trains / 1e6:.3g} M train); {rows} rows"
+        )
+        for kind, count in self.splits.ignored.items():
+            self.progress.say(f"{count} files are no images ({kind}) and are left out")
+        if self.accelerator.is_main_process:
+            self.accelerator.init_trackers("graft", config={"recipe": self.name, "task": self.recipe.task})
+
+    def release(self) -> None:
+        """Give the training model's memory back."""
+        self.model = None
+        self.accelerator.free_memory()
+
+    # ---- training ----
+
+    def train(self, stopping: Any) -> loop.State:
+        """The head alone if the recipe says so, then the rest; begins at the last checkpoint."""
+        train = self.recipe.train
+        last = checkpoint.marked(self.root, "last")
+        saved = runfolder.saved_state(last)
+        steps = -(-len(self.encoded["train"]) // train.batch_size)
+        head_steps = train.head_epochs * steps if self.recipe.model.freeze != "backbone" else 0
+        first = saved.first if saved else self.before()
+        if head_steps and (saved is None or saved.stage == "head"):
+            if str(self.accelerator.distributed_type).endswith("FSDP"):
+                raise RunError("train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder")
+            self._thaw(only_head=True)
+            state = self.fit(saved or loop.State(stage="head", first=first), head_steps, None, stopping, last)
+            if state.stopped == "signal":
+                return state
+            saved, last = None, None
+        self._thaw(only_head=False)
+        total = train.max_steps or max(1, round((train.epochs or 0) * steps))
+        return self.fit(saved or loop.State(before=head_steps, first=first), total, train.ema, stopping, last)
+
+    def _thaw(self, only_head: bool) -> None:
+        plain = self._plain()
+        head = {id(p) for p in self._layers()[-1].parameters()}
+        for name, parameter in plain.named_parameters():
+            parameter.requires_grad_(name in self.trains and (not only_head or id(parameter) in head))
+
+    def _plain(self) -> Any:
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+    def _layers(self) -> list[Any]:
+        plain = self._plain()
+        return self.task.layers(plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
+
+    def before(self) -> dict[str, Any]:
+        """Test scores before the first step: what the model knew already."""
+        records = self.predict(self.model.to(self.accelerator.device), batching.Examples(self.task, self.encoded["test"]), "test", "before")
+        return evaluation.score_split(self.task, records, self.splits.test, "test", tables=False)
+
+    def predict(self, model: Any, examples: Any, split: str, title: str, workers: int | None = None) -> list[dict]:
+        train = self.recipe.train
+        size = train.eval_batch_size if train.eval_batch_size != "auto" else (64 if self.accelerator.device.type == "cuda" else 16)
+        with self.progress.task(title, len(examples)) as shown:
+            return evaluation.predict_split(
+                self.task, model, examples, self.accelerator, batch_size=size, workers=self.workers if workers is None else workers,
+                skips=self.skips, split=split, tick=lambda n: shown.advance(n * self.accelerator.num_processes),
+            )  # fmt: skip
+
+    def fit(self, state: loop.State, total: int, decay: float | None, stopping: Any, last: Path | None) -> loop.State:
+        """Prepare one stage, restore it from `last`, and walk its steps."""
+        train, accelerator = self.recipe.train, self.accelerator
+        plain = self._plain()
+        groups = optim.parameter_groups(
+            plain, self._layers(), train.learning_rate, train.head_learning_rate, train.weight_decay, train.layer_decay
+        )  # fmt: skip
+        accelerator.free_memory()
+        if train.compile:
+            plain.compile()
+        self.model, optimizer = accelerator.prepare(plain, optim.make_optimizer(train.optimizer, groups))
+        plain = accelerator.unwrap_model(self.model)
+        average = optim.Average(plain, decay) if decay else None
+        if last is not None:
+            checkpoint.restore(last, plain, optimizer.optimizer, average)
+            self.progress.say(f"going on from step {state.before + state.step}")
+            self.log.truncate(state.before + state.step)
+        augmented = self.task.augments() and state.stage != "head"
+        examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented)
+        lengths = batching.example_lengths(self.encoded["train"]) if train.sampling == "length" else None
+        micro = runfolder.micro_batch(train, plain, accelerator)
+        plan = batching.Plan(
+            len(examples), train.batch_size, micro, train.seed, state.step, total, accelerator.process_index, accelerator.num_processes, lengths
+        )  # fmt: skip
+        with self._cached(plain, examples, augmented, state) as (fed, validation, workers):
+            run = loop.Fit(self.task, self.model, optimizer, fed, plan, train, accelerator, state, workers, average, self.skips)
+            with self.progress.task("training" if state.stage == "train" else "the head", total, state.step) as shown:
+                self.log.shown = shown
+                loop.fit(run, self._evaluator(run, validation, workers), self._saver(run), self.log, stopping)
+        return state
+
+    @contextlib.contextmanager
+    def _cached(self, plain: Any, examples: Any, augmented: bool, state: loop.State) -> Iterator[tuple[Any, Any, int]]:
+        """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
+
+        validation = batching.Examples(self.task, self.encoded["validation"])
+        edge = Edge(plain)
+        frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
+        if frozen_share < 0.1 or self.recipe.data.cache_gb == 0 or str(self.accelerator.distributed_type).endswith("FSDP"):
+            yield examples, validation, self.workers
+            return
+        if augmented:
+            self.progress.say("the trunk is frozen but augmentation is on, so every epoch runs it again: options.augment=none caches its features")
+            yield examples, validation, self.workers
+            return
+        layers.train_mode(self.model)
+        with edge.attached():
+            since = time.perf_counter()
+            cached = [self._record(edge, e, split) for e, split in ((examples, "train"), (validation, "validation"))]
+            state.seconds += time.perf_counter() - since
+            ready = all(c is not None for c in cached)
+            yield (cached[0], cached[1], 0) if ready else (examples, validation, self.workers)
+
+    def _record(self, edge: Edge, examples: Any, split: str) -> Any:
+        size = self.recipe.train.eval_batch_size
+        return features.record(
+            self.task, self.model, batching.Examples(self.task, examples.encoded), edge, self.accelerator, split=split,
+            fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split), batch_size=16 if size == "auto" else size,
+            workers=self.workers, cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
+        )  # fmt: skip
+
+    def _evaluator(self, run: loop.Fit, validation: Any, workers: int) -> Any:
+        metric = self.task.metric
+
+        def evaluate(state: loop.State) -> bool:
+            with run.average.applied() if run.average else contextlib.nullcontext():
+                records = self.predict(run.model, validation, "validation", "validation", workers)
+            scores = self.task.score(records, self.splits.validation)
+            at = state.before + state.step
+            self.log({"step": at, "epoch": state.step / run.plan.steps_per_epoch, "stage": state.stage, "validation": scores})
+            better = metric.better(scores[metric.name], state.best)
+            if better:
+                state.best, state.best_step = scores[metric.name], at
+            return better
+
+        return evaluate
+
+    def _saver(self, run: loop.Fit) -> Any:
+        def save(state: loop.State) -> None:
+            files = checkpoint.collect(self.accelerator.unwrap_model(run.model), run.optimizer.optimizer, run.average)
+            at = state.before + state.step
+            if self.accelerator.is_main_process:
+                folder = checkpoint.write(self.root, at, files, vars(state) | {"stopped": state.stopped if state.stopped == "early" else None})
+                if state.best_step == at:
+                    checkpoint.mark(self.root, "best", folder.name)
+                checkpoint.prune(self.root, self.recipe.train.keep)
+            self.accelerator.wait_for_everyone()
+
+        return save

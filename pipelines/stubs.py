@@ -1,0 +1,142 @@
+"""Take a model apart at the edge between what is frozen and what trains: record there, replay there.
+
+While the trunk is frozen and nothing random comes before the edge, the trunk's results are the same in every epoch. Two kinds
+of tensors stand at the edge: what goes into a part that trains (or drops out), and what comes out of the outermost frozen
+modules. The first kind is small (one pooled vector where a trunk gives 197 tokens) and is tried first.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pipelines.layers import frozen_modules
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Spot = tuple[str, int, int]  # (module name with "<" for its input or ">" for its output, call in this forward, leaf)
+
+
+class Edge:
+    """The hooks on one model. `mode` is "off", "record" or "replay"; `tape` holds one batch's tensors by spot."""
+
+    def __init__(self, model: "nn.Module") -> None:
+        self.mode = "off"
+        self.tape: dict[Spot, Tensor] = {}
+        self.shapes: dict[tuple[str, int], Any] = {}  # frozen call -> structure of its output, batch size taken out
+        self.live: set[tuple[str, int]] = set()  # frozen calls whose output carries gradient: they run in replay
+        self.calls: dict[str, int] = {}
+        self.batch = 0
+        names = {id(m): n for n, m in model.named_modules()}
+        self.frozen = {names[id(m)]: m for m in frozen_modules(model)}
+        self.training = {names[id(m)]: m for m in _training_modules(model)}
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator["Edge"]:
+        """The hooks are on inside."""
+        undo = [(m, m.__dict__.get("forward")) for m in [*self.frozen.values(), *self.training.values()]]
+        for name, module in self.frozen.items():
+            module.forward = self._stub(name, module.forward)  # type: ignore[method-assign]
+        for name, module in self.training.items():
+            module.forward = self._tap(name, module.forward)  # type: ignore[method-assign]
+        try:
+            yield self
+        finally:
+            self.mode = "off"
+            for module, own in undo:
+                if own is None:
+                    del module.forward
+                else:
+                    module.forward = own  # type: ignore[method-assign]
+
+    def start(self, mode: str, batch: int, tape: "dict[Spot, Tensor] | None" = None) -> None:
+        """Begin one forward of `batch` rows. In "replay", `tape` has the tensors; spots it lacks are filled with NaN."""
+        self.mode, self.batch, self.calls = mode, batch, {}
+        self.tape = {} if tape is None else tape
+
+    def _count(self, name: str) -> int:
+        self.calls[name] = self.calls.get(name, -1) + 1
+        return self.calls[name]
+
+    def _stub(self, name: str, forward: Callable) -> Callable:
+        from torch.utils import _pytree as tree
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self.mode == "off":
+                return forward(*args, **kwargs)
+            call = self._count(name)
+            if self.mode == "replay" and (name, call) not in self.live:
+                leaves, spec = self.shapes[name, call]
+                return tree.tree_unflatten([self._leaf((f"{name}>", call, i), leaf) for i, leaf in enumerate(leaves)], spec)
+            output = forward(*args, **kwargs)
+            if self.mode == "record":
+                leaves, spec = tree.tree_flatten(output)
+                if any(_is_tensor(leaf) and leaf.requires_grad for leaf in leaves):
+                    self.live.add((name, call))
+                self.shapes[name, call] = ([self._record((f"{name}>", call, i), leaf) for i, leaf in enumerate(leaves)], spec)
+            return output
+
+        return run
+
+    def _tap(self, name: str, forward: Callable) -> Callable:
+        from torch.utils import _pytree as tree
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self.mode == "off":
+                return forward(*args, **kwargs)
+            call = self._count(name)
+            leaves, spec = tree.tree_flatten((args, kwargs))
+            for i, leaf in enumerate(leaves):
+                spot = (f"{name}<", call, i)
+                if self.mode == "record":
+                    self._record(spot, leaf)
+                elif spot in self.tape:
+                    leaves[i] = self.tape[spot]
+            args, kwargs = tree.tree_unflatten(leaves, spec)
+            return forward(*args, **kwargs)
+
+        return run
+
+    def _record(self, spot: Spot, leaf: Any) -> Any:
+        """Note a float tensor that has one row per example and no gradient; returns what replay needs to imitate it."""
+        if not _is_tensor(leaf):
+            return leaf
+        if not (leaf.is_floating_point() and leaf.ndim and leaf.shape[0] == self.batch):
+            return leaf.detach()
+        if not leaf.requires_grad:
+            self.tape[spot] = leaf.detach().clone()  # what follows may work in place (MobileNet's dropout does)
+        return (tuple(leaf.shape[1:]), leaf.dtype, leaf.device)
+
+    def _leaf(self, spot: Spot, leaf: Any) -> Any:
+        if spot in self.tape:
+            return self.tape[spot]
+        return unknown(self.batch, *leaf) if isinstance(leaf, tuple) and len(leaf) == 3 and isinstance(leaf[0], tuple) else leaf
+
+
+def unknown(batch: int, shape: tuple[int, ...], dtype: Any, device: Any) -> "Tensor":
+    """NaN of a shape, in the memory of one number: whoever reads it is found out."""
+    import torch
+
+    return torch.full((), float("nan"), dtype=dtype, device=device).expand(batch, *shape)
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _training_modules(model: "nn.Module") -> "list[nn.Module]":
+    """The outermost modules all of whose parameters train, and dropouts outside frozen modules: what is random or changes."""
+    from torch import nn
+
+    found: list[nn.Module] = []
+    for child in model.children():
+        parameters = list(child.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            continue
+        if (parameters and all(p.requires_grad for p in parameters)) or isinstance(child, nn.modules.dropout._DropoutNd):
+            found.append(child)
+        else:
+            found += _training_modules(child)
+    return found

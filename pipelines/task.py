@@ -1,0 +1,137 @@
+"""Task: what one kind of fine-tuning is. One subclass per file in `tasks/`; everything else in Graft is the same for all.
+
+A task knows nothing of devices, processes, averages or checkpoints. It imports torch inside its methods.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from datasets import Dataset
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+Example = dict[str, Any]
+Batch = dict[str, Any]
+Record = dict[str, Any]
+
+
+class Metric(NamedTuple):
+    name: str
+    direction: str  # "max" or "min"
+
+    def better(self, new: float, old: float | None) -> bool:
+        return old is None or (new > old if self.direction == "max" else new < old)
+
+
+class Task(ABC):
+    """One kind of fine-tuning.
+
+    `options` are the recipe's. What `build` or `load` reads (label names, processor) stays in the task.
+    """
+
+    name: ClassVar[str]  # the file name with dashes
+    hub_tag: ClassVar[str]  # the hub's pipeline tag
+    library: ClassVar[str]  # the hub's library_name
+    columns: ClassVar[tuple[str, ...]]  # what a row must have
+    group: ClassVar[str | None] = None  # column that stays whole in one split unless the recipe says otherwise
+    mixes: bool = False  # whether `mix` wants a partner for every training example
+    Options: ClassVar[type[BaseModel]]
+
+    def __init__(self, options: BaseModel | None = None) -> None:
+        self.options: Any = options if options is not None else self.Options()
+        self.frozen: dict[str, nn.Module] = {}  # what only runs forward: moved, kept in eval, never trained or saved
+
+    @property
+    @abstractmethod
+    def metric(self) -> Metric:
+        """The headline metric, by which the best checkpoint is chosen."""
+
+    # ---- before training ----
+
+    @abstractmethod
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        """Load processor and weights for `splits` (see pipelines.data.Splits) and return the one module that trains.
+
+        `source` says from where (see pipelines.load.Weights): a local folder, or a configuration and random weights.
+        Raises ModelError where anything but the head is missing.
+        """
+
+    @abstractmethod
+    def layers(self, model: "nn.Module") -> "list[nn.Module]":
+        """The blocks from input to output, the new head last."""
+
+    @abstractmethod
+    def encode(self, rows: "Dataset") -> Sequence[Example]:
+        """Rows -> examples, deterministic, lazily or not; each has `id` and `row`, and `length` where ragged.
+
+        Indexing may raise DataError for a row that cannot be read: it is then skipped and counted.
+        """
+
+    def augment(self, example: Example, rng: "Random") -> Example:
+        """Everything random about one training example, from `rng` alone."""
+        return example
+
+    def augments(self) -> bool:
+        """Whether `augment` or `mix` changes anything under these options: cached features need False."""
+        return False
+
+    def mix(self, example: Example, partner: Example, rng: "Random") -> Example:
+        """Blend two augmented examples (mixup, cutmix); called only where `mixes` is true."""
+        return example
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Examples -> a batch: tensors, and under plain keys (`id`, `row`) lists."""
+
+    # ---- one step ----
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """What the loss averages over, known before the forward."""
+
+    @abstractmethod
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        """This batch's share of the step's loss: sums divided by the counts of the whole step. Through `model(...)`."""
+
+    # ---- after training ----
+
+    @abstractmethod
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        """One small record per example, plain Python values, with the example's `id`."""
+
+    @abstractmethod
+    def score(self, records: Sequence[Record], rows: "Dataset | None") -> dict[str, float]:
+        """Metrics of one split, pure, whatever the order of the records; contains the headline metric."""
+
+    def tables(self, records: Sequence[Record], rows: "Dataset | None") -> dict[str, list[dict[str, Any]]]:
+        """Breakdowns of the score for card and report: title -> rows (per class, per group)."""
+        return {}
+
+    def figures(self, records: Sequence[Record], rows: "Dataset | None") -> "dict[str, Figure]":
+        """Pictures of one split's predictions: name -> figure."""
+        return {}
+
+    # ---- the model folder ----
+
+    def save(self, model: "nn.Module", folder: Path) -> None:
+        """Write weights, configuration and processor so that plain `from_pretrained` reads them."""
+        model.save_pretrained(folder)  # type: ignore[operator]
+
+    @abstractmethod
+    def load(self, folder: Path) -> "nn.Module":
+        """Read back what `save` wrote, or any model folder of this task's kind; in eval mode."""
+
+    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        """Write one row as an example of the data into `folder` (for card and demo) and return its columns as JSON."""
+        return {key: value for key, value in row.items() if key in self.columns}
+
+    @abstractmethod
+    def infer(self, model: "nn.Module", *inputs: Any, **settings: Any) -> Iterator[Any]:
+        """Answer for one input; may yield partial answers, the last one is the answer."""

@@ -1,0 +1,312 @@
+"""Image classification: one label per image, or several (`options.multi_label`).
+
+Any `AutoModelForImageClassification`: ViT, DeiT, Swin, ConvNeXt, ResNet from transformers, and every timm model through
+transformers' TimmWrapper. Rows hold `image` and `label`; labels are matched by name, never by number.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.errors import DataError, ModelError
+from pipelines.recipe import Float, Int, Strict
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+log = logging.getLogger("graft")
+
+
+class Options(Strict):
+    image_size: Annotated[Int, Field(ge=4, le=4096)] | None = None
+    """Pixels a side; left out: the model's own. Position embeddings are resized."""
+    augment: Literal["none", "crop-flip", "randaugment"] = "none"
+    mixup: Annotated[Float, Field(ge=0, le=10)] = 0.0
+    """Alpha of the Beta distribution; 0 is off."""
+    cutmix: Annotated[Float, Field(ge=0, le=10)] = 0.0
+    label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
+    multi_label: bool = False
+    dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
+    """Before the classifier; left out: the model's own."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Options":
+        if self.multi_label and (self.label_smoothing or self.class_weights != "none"):
+            raise ValueError("label_smoothing and class_weights are for one label per image: leave them out with multi_label")
+        return self
+
+
+class ImageClassification(Task):
+    name = "image-classification"
+    hub_tag = "image-classification"
+    library = "transformers"
+    columns = ("image", "label")
+    Options = Options
+
+    def __init__(self, options: Options | None = None) -> None:
+        super().__init__(options)
+        self.labels: list[str] = []
+        self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
+
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        return bool(self.options.mixup or self.options.cutmix)
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("map" if self.options.multi_label else "accuracy", "max")
+
+    # ---- before training ----
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        from pipelines import vision
+
+        self.labels = self._label_names(splits)
+        if self.options.class_weights == "balanced":
+            n = dict.fromkeys(self.labels, 0)
+            for label in splits.train["label"]:
+                n[label] += 1
+            self.weights = {label: len(splits.train) / (len(n) * count) for label, count in n.items()}
+        config = vision.read_config(source.folder, source.config)
+        config.label2id = {label: index for index, label in enumerate(self.labels)}
+        config.id2label = dict(enumerate(self.labels))
+        config.problem_type = "multi_label_classification" if self.options.multi_label else "single_label_classification"
+        if config.model_type == "timm_wrapper":  # transformers passes num_classes itself
+            config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
+            config.num_labels = len(self.labels)
+        self._set_dropout(config)
+        self.processor = vision.image_processor(source.folder, config, self.options.image_size)
+        height, _ = vision.input_size(self.processor)
+        if isinstance(getattr(config, "image_size", None), int) and self.options.image_size is not None:
+            config.image_size = height
+        if config.model_type == "timm_wrapper" and self.options.image_size is not None and "vit" in config.architecture:
+            config.model_args["img_size"] = height
+        return vision.image_classifier(source.folder, config, random=source.random)
+
+    def _label_names(self, splits: Any) -> list[str]:
+        if not self.options.multi_label and any(isinstance(label, list) for label in splits.train[:1]["label"]):
+            raise DataError(f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row")
+        labels = splits.labels
+        if self.options.multi_label:
+            labels = sorted({part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in _parts(label)})
+        if len(labels) < 2:
+            raise DataError(f"{splits.name}: {len(labels)} class found ({', '.join(labels)}): classification needs at least two")
+        return labels
+
+    def _set_dropout(self, config: Any) -> None:
+        """The head's dropout. A configuration that drops more than half was not meant so (MobileNet's 0.8 and 0.999)."""
+        asked = self.options.dropout
+        if config.model_type == "timm_wrapper":
+            if asked is not None:
+                config.model_args = {**config.model_args, "drop_rate": asked}
+            return
+        own = getattr(config, "classifier_dropout_prob", None)
+        if own is None and asked is not None:
+            raise ModelError(f"options.dropout: a {config.model_type} model has no dropout before its classifier: leave it out")
+        if own is not None and asked is None and own > 0.5:
+            log.warning("the model's configuration drops %g of the classifier's input; using 0.2 (set options.dropout to decide)", own)
+            asked = 0.2
+        if asked is not None:
+            config.classifier_dropout_prob = asked
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from pipelines import vision
+        from pipelines.layers import blocks
+
+        head = vision.head(model)
+        own = {id(m) for m in head.modules()}
+        return [*[b for b in blocks(vision.trunk(model)) if id(b) not in own], head]
+
+    def encode(self, rows: Any) -> "Images":
+        return Images(rows, self.labels, self.options.multi_label)
+
+    def augments(self) -> bool:
+        return self.options.augment != "none" or self.mixes
+
+    def augment(self, example: Example, rng: Random) -> Example:
+        from pipelines import vision
+        from pipelines.data import augment
+
+        if self.options.augment == "none":
+            return example
+        image = augment.random_crop(example["image"], vision.input_size(self.processor), rng)
+        if self.options.augment == "randaugment":
+            image = augment.rand_augment(image, rng)
+        return {**example, "pixels": self._normalise(image)}
+
+    def mix(self, example: Example, partner: Example, rng: Random) -> Example:
+        from pipelines.data import augment
+
+        use_cutmix = self.options.cutmix and (not self.options.mixup or rng.random() < 0.5)
+        blend, alpha = (augment.cutmix, self.options.cutmix) if use_cutmix else (augment.mixup, self.options.mixup)
+        pixels, share = blend(self._pixels(example), self._pixels(partner), alpha, rng)
+        return {**example, "pixels": pixels, "target": example["target"] * share + partner["target"] * (1 - share)}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        return {
+            "id": [e["id"] for e in examples],
+            "row": [e["row"] for e in examples],
+            "true": [e["true"] for e in examples],
+            "target": torch.stack([e["target"] for e in examples]),
+            "pixel_values": torch.stack([self._pixels(e) for e in examples]),
+        }
+
+    def _pixels(self, example: Example) -> "Tensor":
+        """[3, H, W] float32, as the model's own processor makes it, unless an augmentation made it."""
+        if "pixels" in example:
+            return example["pixels"]
+        return self.processor(example["image"], return_tensors="pt")["pixel_values"][0]
+
+    def _normalise(self, image: Any) -> "Tensor":
+        import torch
+        from torchvision.transforms.v2 import functional as f
+
+        from pipelines import vision
+
+        mean, std = vision.mean_and_std(self.processor)
+        return f.normalize(f.to_dtype(f.pil_to_tensor(image), torch.float32, scale=True), mean, std)
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        if self.options.multi_label:
+            return {"targets": float(batch["target"].numel())}
+        if not self.weights:
+            return {"examples": float(len(batch["id"]))}
+        return {"weight": float((batch["target"].cpu() @ self._weights("cpu")).sum())}
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        from torch.nn import functional as f
+
+        logits = model(pixel_values=batch["pixel_values"]).logits.float()
+        target = batch["target"]
+        if self.options.multi_label:
+            return f.binary_cross_entropy_with_logits(logits, target, reduction="sum") / counts["targets"]
+        # with probabilities as targets, cross_entropy weighs each class's term: the same as by label, and right for mixtures
+        weight = self._weights(logits.device) if self.weights else None
+        total = f.cross_entropy(logits, target, weight=weight, reduction="sum", label_smoothing=self.options.label_smoothing)
+        return total / counts["weight" if self.weights else "examples"]
+
+    def _weights(self, device: Any) -> "Tensor":
+        import torch
+
+        return torch.tensor([self.weights[label] for label in self.labels], device=device)
+
+    # ---- after training ----
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        logits = model(pixel_values=batch["pixel_values"]).logits.float().cpu()
+        if self.options.multi_label:
+            return [self._several(*one) for one in zip(batch["id"], batch["true"], logits.sigmoid().tolist(), strict=True)]
+        probabilities = logits.softmax(-1)
+        top = probabilities.topk(min(5, len(self.labels))).indices.tolist()
+        truth = [self.labels.index(true) if true in self.labels else -1 for true in batch["true"]]
+        ranks = [int((row > row[t]).sum()) if t >= 0 else len(self.labels) for row, t in zip(probabilities, truth, strict=True)]
+        records = []
+        for i, best in enumerate(top):
+            scores = {self.labels[k]: float(probabilities[i, k]) for k in best}
+            record = {"id": batch["id"][i], "true": batch["true"][i], "predicted": self.labels[best[0]]}
+            records.append({**record, "confidence": float(probabilities[i, best[0]]), "rank": ranks[i], "scores": scores})
+        return records
+
+    def _several(self, id_: str, true: list[str], scores: list[float]) -> Record:
+        found = dict(zip(self.labels, scores, strict=True))
+        return {"id": id_, "true": true, "predicted": [label for label, p in found.items() if p > 0.5], "scores": found}
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import classification
+
+        return classification.scores(records, self.labels, self.options.multi_label)
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import classification
+
+        return {"per class": classification.per_class(records, self.labels, self.options.multi_label)}
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.data.images import read_image
+        from pipelines.metrics import classification
+
+        where = {id_: index for index, id_ in enumerate(rows["id"])} if rows is not None else {}
+
+        def image(id_: str) -> Any:
+            return read_image(rows[where[id_]]["image"])
+
+        return classification.figures(records, self.labels, image if where else None, self.options.multi_label)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+        if not hasattr(self.processor, "data_config"):  # a timm model's preprocessing is in its configuration
+            self.processor.save_pretrained(folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        from pipelines import vision
+
+        config = vision.read_config(folder, None)
+        if config.model_type == "timm_wrapper":
+            config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
+        self.processor = vision.image_processor(folder, config, None)
+        self.labels = [config.id2label[index] for index in range(config.num_labels)]
+        self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
+        return vision.image_classifier(folder, config).eval()
+
+    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        from pipelines.data.images import read_image
+
+        image = read_image(row["image"])
+        image.thumbnail((640, 640))
+        image.save(folder / f"{name}.jpg", quality=90)
+        return {"image": f"{name}.jpg", "label": row["label"]}
+
+    def infer(self, model: Any, image: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
+        """The `top_k` labels of one image (path, bytes or PIL), best first: [{"label", "score"}]."""
+        import torch
+
+        from pipelines.data.images import read_image
+
+        pixels = self.processor(read_image(image), return_tensors="pt")["pixel_values"].to(next(model.parameters()).device)
+        with torch.inference_mode():
+            logits = model(pixel_values=pixels).logits[0].float()
+        scores = logits.sigmoid() if self.options.multi_label else logits.softmax(-1)
+        best = scores.topk(min(top_k, len(self.labels)))
+        yield [{"label": self.labels[i], "score": p} for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+
+
+class Images:
+    """Rows as examples; an image is decoded when it is asked for, in a worker."""
+
+    def __init__(self, rows: Any, labels: list[str], multi_label: bool) -> None:
+        self.rows, self.multi_label = rows, multi_label
+        self.index = {label: i for i, label in enumerate(labels)}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Example:
+        import torch
+
+        from pipelines.data.images import read_image
+
+        row = self.rows[number]
+        target = torch.zeros(len(self.index))
+        true = _parts(row["label"]) if self.multi_label else row["label"]
+        for label in true if self.multi_label else [true]:
+            if label in self.index:  # a label that the model does not know counts as an error when scored
+                target[self.index[label]] = 1.0
+        return {"id": row["id"], "row": number, "image": read_image(row["image"]), "target": target, "true": true}
+
+
+def _parts(label: Any) -> list[str]:
+    """Several labels of one row: a list, or text split at `|`."""
+    return list(label) if isinstance(label, list) else [part.strip() for part in label.split("|") if part.strip()]

@@ -1,0 +1,188 @@
+"""Load image models from transformers and timm through one door, and prepare their input.
+
+Only the head may be missing or of another shape; position embeddings are resized in the weights.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger("graft")
+
+
+def read_config(folder: Path | None, config: dict | None) -> Any:
+    """The configuration of a model folder, or one made from a recipe's `model.config`. Raises ModelError."""
+    from transformers import AutoConfig
+
+    try:
+        if folder is None:
+            fields = dict(config or {})
+            return AutoConfig.for_model(fields.pop("model_type"), **fields)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        what = folder or "model.config"
+        if "trust_remote_code" in str(error) or "custom code" in str(error):
+            raise ModelError(f"{what}: this model needs code from its repository; Graft never runs remote code: choose another model") from None
+        raise ModelError(f"{what}: not a model that transformers knows: {_first(error)}") from None
+
+
+def image_classifier(folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
+    """An AutoModelForImageClassification with `config`'s labels, float32, in fresh memory.
+
+    Raises ModelError when the folder holds a model of another task, a pickle that torch will not read safely, or weights
+    that do not fit anywhere but in the head.
+    """
+    import torch
+    from transformers import AutoModelForImageClassification
+
+    try:
+        if folder is None or random:
+            config.architectures = config.architectures or []  # the auto class walks it
+            return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+        model, info = AutoModelForImageClassification.from_pretrained(
+            folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
+        )
+    except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(_why(folder, config, error)) from None
+    _check(model, folder, info)
+    with torch.no_grad():  # files are mapped at odd offsets, and convolutions then differ in the last bit
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.data = tensor.data.clone()
+    return model
+
+
+def head(model: Any) -> "nn.Module":
+    """The classifier: timm's own, else what stands beside the base model."""
+    from torch import nn
+
+    if hasattr(model, "timm_model"):
+        return model.timm_model.get_classifier()
+    parts = [m for name, m in model.named_children() if name != model.base_model_prefix and any(True for _ in m.parameters())]
+    return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
+
+
+def trunk(model: Any) -> "nn.Module":
+    return model.timm_model if hasattr(model, "timm_model") else getattr(model, model.base_model_prefix)
+
+
+def _why(folder: Path | None, config: Any, error: Exception) -> str:
+    if "Unrecognized configuration class" in str(error):
+        return f"{folder or 'model.config'}: a {config.model_type} model does not classify images; choose a model for image classification"
+    if "safetensors" in str(error) or "pickle" in str(error).lower() or "weights_only" in str(error) or "torch.load" in str(error):
+        return f"{folder}: its weights cannot be read safely: {_first(error)}"
+    return f"{folder or 'model.config'}: the model cannot be loaded: {_first(error)}"
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _check(model: Any, folder: Path, info: dict) -> None:
+    import torch
+
+    own = {id(p) for p in head(model).parameters()}
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    mismatched = {key: tuple(saved) for key, saved, _ in info["mismatched_keys"]}
+    wrong = [key for key in [*info["missing_keys"], *mismatched] if key in named and id(named[key]) not in own]
+    for key in [k for k in wrong if k in mismatched and "pos" in k and len(mismatched[k]) == 3]:
+        saved = _read_tensor(folder, key)
+        with torch.no_grad():
+            named[key].copy_(resize_positions(saved.float(), named[key].shape[1]))
+        wrong.remove(key)
+    if wrong:
+        kind = "have another shape" if wrong[0] in mismatched else "are missing"
+        raise ModelError(
+            f"{folder}: weights beyond the classifier {kind}: {', '.join(sorted(wrong)[:3])}{' ...' if len(wrong) > 3 else ''} "
+            f"({len(wrong)} in all); is it a model for image classification, and does options.image_size fit it?"
+        )
+
+
+def _read_tensor(folder: Path, key: str) -> Any:
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for name in (key, key.removeprefix("timm_model.")):
+                if name in weights.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    return weights.get_tensor(name)
+    raise ModelError(f"{folder}: {key} must be resized, which needs weights in safetensors")
+
+
+def resize_positions(positions: Any, length: int) -> Any:
+    """Bicubic resize of learned position embeddings [1, extra + n * n, dim] to [1, length, dim]; extra tokens are kept.
+
+    As in Dosovitskiy et al. 2021, section 3.2. Grids are square.
+    """
+    import math
+
+    from torch.nn import functional as f
+
+    extra = next(e for e in range(positions.shape[1] + 1) if math.isqrt(positions.shape[1] - e) ** 2 == positions.shape[1] - e)
+    old, new = math.isqrt(positions.shape[1] - extra), math.isqrt(length - extra)
+    grid = positions[:, extra:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = f.interpolate(grid, size=(new, new), mode="bicubic", antialias=True, align_corners=False)
+    import torch
+
+    return torch.cat([positions[:, :extra], grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)], dim=1)
+
+
+# ---- input ----
+
+
+def image_processor(folder: Path | None, config: Any, image_size: int | None) -> Any:
+    """The model's own image processor at `image_size`; for a model made from a configuration, a plain one (0.5 / 0.5)."""
+    from transformers import AutoImageProcessor, TimmWrapperImageProcessor, ViTImageProcessor
+
+    own = getattr(config, "image_size", None)
+    if folder is None:
+        side = image_size or (own if isinstance(own, int) else 224)
+        return ViTImageProcessor(size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    if config.model_type == "timm_wrapper":
+        pretrained = dict(config.pretrained_cfg or {})
+        if image_size is not None:
+            pretrained["input_size"] = [3, image_size, image_size]
+            config.pretrained_cfg = pretrained
+        return TimmWrapperImageProcessor(pretrained_cfg=pretrained, architecture=config.architecture)
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: no image processor (preprocessor_config.json): {_first(error)}") from None
+    if image_size is not None:
+        _set_size(processor, image_size)
+    return processor
+
+
+def _set_size(processor: Any, side: int) -> None:
+    size = {k: v for k, v in dict(processor.size).items() if v is not None}
+    crop = {k: v for k, v in dict(getattr(processor, "crop_size", None) or {}).items() if v is not None}
+    if "shortest_edge" in size:
+        old = crop.get("height", size["shortest_edge"])
+        processor.size = type(processor.size)(shortest_edge=round(side * size["shortest_edge"] / old))
+    else:
+        processor.size = type(processor.size)(height=side, width=side)
+    if crop:
+        processor.crop_size = type(processor.crop_size)(height=side, width=side)
+
+
+def input_size(processor: Any) -> tuple[int, int]:
+    """Height and width in pixels of what the model sees."""
+    if hasattr(processor, "data_config"):
+        return tuple(processor.data_config["input_size"][1:])
+    crop = getattr(processor, "crop_size", None)
+    box = crop if crop and getattr(processor, "do_center_crop", False) and crop.get("height") else processor.size
+    side = box.get("shortest_edge")
+    return (box.get("height") or side, box.get("width") or side)
+
+
+def mean_and_std(processor: Any) -> tuple[list[float], list[float]]:
+    """Of the normalisation, per channel, for pixels in 0-1."""
+    if hasattr(processor, "data_config"):
+        return list(processor.data_config["mean"]), list(processor.data_config["std"])
+    if not getattr(processor, "do_normalize", True):
+        return [0.0] * 3, [1.0] * 3
+    return list(processor.image_mean), list(processor.image_std)

@@ -1,0 +1,62 @@
+"""Numbers and names as people read them: one way for figures, report and card."""
+
+import math
+
+_METRICS = {
+    "ece": "Calibration error (ECE)",
+    "f1_macro": "F1, mean over classes",
+    "f1_micro": "F1, over all decisions",
+    "map": "Mean average precision",
+    "top_5_accuracy": "Top-5 accuracy",
+    "subset_accuracy": "Rows right in every label",
+    "exact_match": "Exact match",
+    "f1": "F1",
+    "wer": "Word error rate",
+    "cer": "Character error rate",
+    "mean_iou": "Mean IoU",
+}
+
+
+def spoken(name: str) -> str:
+    """A metric's name for people: balanced_accuracy -> Balanced accuracy."""
+    words = name.replace("_", " ")
+    return _METRICS.get(name, words[:1].upper() + words[1:])
+
+
+def short(text: str, length: int = 24) -> str:
+    """One printable line of at most `length` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def number(value: float | None) -> str:
+    """1234 -> 1,234; 0.97312 -> 0.973; 0.00005 -> 5.00e-05; what was not measured -> a dash."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value != 0 and abs(value) < 0.001:
+        return f"{value:.2e}"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def interval(bounds: tuple[float, float] | list[float] | None) -> str:
+    """[0.93, 0.99] -> 0.930 to 0.990."""
+    return "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1 min 15 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def large(count: float) -> str:
+    """85800194 -> 85.8 M; 41.03 -> 41."""
+    for size, unit in ((1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.3g}"

@@ -1,0 +1,95 @@
+"""YAML as people mean it: `no` is a word, `5e-5` is a number, a key given twice is an error, every key has its line."""
+
+import re
+
+import yaml
+
+from pipelines.errors import RecipeError
+
+Path = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML speaks YAML 1.1, where `no` is False and `5e-5` a string. These two rules are YAML 1.2's."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either YAML would take for something else than text."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in yaml.SafeDumper.yaml_implicit_resolvers.keys() | _Loader.yaml_implicit_resolvers.keys()
+}
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    # PyYAML folds these line breaks unless they stand escaped
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if re.search("[\x85\u2028\u2029\ufeff]", value) else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(value: object) -> str:
+    """YAML that `parse` reads back as the same value, keys in the order given."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def parse(text: str, name: str = "recipe") -> tuple[dict, dict[Path, int], list[str]]:
+    """Read one YAML mapping.
+
+    Returns the mapping, the line (from 1) of every key by its path, and what is wrong without stopping the reading
+    (keys given twice). Raises RecipeError when the text is no YAML or no mapping.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        value = loader.construct_document(node) if node is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    finally:
+        loader.dispose()
+    if not isinstance(value, dict):
+        raise RecipeError(f"{name}: a recipe is a mapping of keys (task, model, data, ...), got {type(value).__name__}")
+    lines: dict[Path, int] = {}
+    problems: list[str] = []
+    _walk(node, (), name, lines, problems)
+    return value, lines, problems
+
+
+def parse_value(text: str) -> object:
+    """One value as it would be read from a recipe: `5e-5` -> 5e-05, `[a, b]` -> a list, `no` -> "no"."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def _walk(node: yaml.Node | None, path: Path, name: str, lines: dict[Path, int], problems: list[str]) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            lines[(*path, position)] = item.start_mark.line + 1
+            _walk(item, (*path, position), name, lines, problems)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, item in node.value:
+        here = (*path, str(key.value))
+        line = key.start_mark.line + 1
+        if here in lines:
+            problems.append(f"{name}:{line}: {'.'.join(map(str, here))}: given twice (first on line {lines[here]})")
+            for below in [p for p in lines if p[: len(here)] == here]:  # the second is what YAML keeps
+                del lines[below]
+        lines[here] = line
+        _walk(item, here, name, lines, problems)

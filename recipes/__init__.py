@@ -1,0 +1,1 @@
+"""The recipes that Graft ships: YAML, data only."""

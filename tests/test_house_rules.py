@@ -1,0 +1,288 @@
+"""The rules of the house, read from the sources: who may import what, names, sizes, and what belongs to a task."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = sorted(
+    p for folder in ("pipelines", "apps", "recipes", "hub_cards") for p in (ROOT / folder).rglob("*.py") if "space" not in p.parts
+)
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+# What may use what: a module uses the layers below its own. One task never uses another.
+LAYERS = {
+    6: {"cli", "demo", "__main__", ""},  # "" is pipelines/__init__.py, the public names
+    5: {"apps"},
+    4: {"run", "stages", "finish", "runfolder", "check", "score"},
+    3: {"loop", "evaluation", "card", "hub", "outgoing", "patience", "space", "report", "load", "tasks"},
+    2: {"data", "batching", "optim", "features", "checkpoint", "metrics", "results", "figures", "curves", "stubs"},
+    1: {"task", "layers", "vision", "progress"},
+    0: {"errors", "recipe", "yamlfile", "complaints", "catalog", "wording"},
+}
+LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
+SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several files, or an edge that is there on purpose
+    "recipe": {"errors", "yamlfile", "complaints", "catalog"},
+    "catalog": {"errors", "yamlfile", "complaints"},
+    "yamlfile": {"errors"},
+    "features": {"batching", "checkpoint", "stubs"},
+    "curves": {"figures"},
+    "metrics": {"figures"},
+    "hub": {"outgoing", "patience", "space"},
+    "load": {"hub"},  # a hub id is one of its three sources
+    "run": {"stages", "finish", "runfolder"},
+    "finish": {"stages"},
+    "stages": {"runfolder"},
+    "check": {"stages", "runfolder"},
+    "score": {"runfolder"},
+    "__main__": {"cli"},
+}
+PACKAGES = {"data", "metrics", "apps"}  # their modules may use each other
+ONLY_IN = {"typer": {"cli"}, "gradio": {"apps"}}
+NEVER_IN = {"card": {"torch"}, "hub": {"torch"}, "report": {"torch"}, "tasks": {"accelerate"}}
+LAYER_0_MAY_USE = {"pydantic", "yaml", "pipelines"}
+
+
+# ---- reading the sources ----
+
+
+def module_name(path: Path) -> str:
+    """`apps/parts.py` -> apps.parts, `pipelines/data/images.py` -> data.images, `pipelines/__init__.py` -> the empty string."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "pipelines" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import that runs, wherever it stands; what is imported for types only does not run."""
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def used_module(dotted: str) -> str:
+    """pipelines.data.images.read_image -> data; pipelines.train -> the empty string, for it is a public name."""
+    first = dotted.split(".")[1] if "." in dotted else ""
+    return first if first in LAYER else ""
+
+
+def layer_breaks(name: str, source: str) -> list[str]:
+    own = name.split(".")[0]
+    found = []
+    for line, dotted in imports(ast.parse(source)):
+        top = dotted.split(".")[0]
+        where = f"{name}:{line}: imports {dotted}"
+        if top == "pipelines":
+            used = used_module(dotted)
+            inside = used == own and own in PACKAGES
+            if not inside and LAYER[used] >= LAYER[own] and used not in SIDEWAYS.get(own, ()):
+                found.append(f"{where}: layer {LAYER[own]} may not use layer {LAYER[used]}")
+        elif LAYER[own] == 0 and top not in LAYER_0_MAY_USE | set(sys.stdlib_module_names):
+            found.append(f"{where}: layer 0 uses the standard library, pydantic and yaml")
+        if own not in ONLY_IN.get(top, {own}) or top in NEVER_IN.get(own, ()):
+            found.append(f"{where}: not allowed in {own}")
+    return found
+
+
+# ---- layers ----
+
+
+def test_every_module_has_a_layer() -> None:
+    assert len(LIBRARY) > 20
+    unknown = sorted({module_name(p).split(".")[0] for p in LIBRARY} - set(LAYER) - {"recipes", "hub_cards"})
+    assert not unknown, f"give these modules a layer in LAYERS: {unknown}"
+
+
+def test_imports_go_down() -> None:
+    breaks = [
+        b for path in LIBRARY if path.parent.name not in ("recipes", "hub_cards") for b in layer_breaks(module_name(path), path.read_text())
+    ]
+    assert not breaks, "\n".join(breaks)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "allowed"),
+    [
+        ("recipe", "import torch", False),
+        ("recipe", "from pipelines.errors import GraftError", True),
+        ("loop", "from pipelines.evaluation import predict", False),
+        ("loop", "def f():\n    from pipelines.run import train", False),
+        ("loop", "from pipelines import train", False),
+        ("run", "from pipelines import loop", True),
+        ("report", "def f():\n    import torch", False),
+        ("tasks.x", "from accelerate import Accelerator", False),
+        ("tasks.x", "from pipelines.tasks import y", False),
+        ("metrics.x", "import gradio", False),
+        ("apps.x", "import gradio", True),
+        ("data.images", "from pipelines.data import Source", True),
+        ("task", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pipelines.data import Splits", True),
+    ],
+)
+def test_the_layer_test_sees(module: str, source: str, allowed: bool) -> None:
+    assert (layer_breaks(module, source) == []) is allowed
+
+
+def test_light_modules_leave_torch_alone() -> None:
+    """In a fresh process: no task, card, hub, report or app module brings torch along when it is only imported."""
+    from pipelines.recipe import task_names
+
+    names = [f"pipelines.tasks.{t.replace('-', '_')}" for t in task_names()]
+    names += [f"pipelines.{m}" for m in ("card", "hub", "space", "report", "catalog", "recipe", "task", "data", "run", "load", "cli")]
+    code = f"""
+import importlib, sys
+for name in {names}:
+    importlib.import_module(name)
+    for heavy in ("torch", "transformers", "diffusers", "gradio"):
+        if heavy in sys.modules:
+            sys.exit(f"importing {{name}} brings {{heavy}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- names ----
+
+
+def missing_files(task: str, root: Path) -> list[str]:
+    """Which of a task's five files are not there; the recipes are a folder with at least one recipe."""
+    name = task.replace("-", "_")
+    files = [f"pipelines/tasks/{name}.py", f"apps/{name}.py", f"hub_cards/{name}.md.j2", f"tests/tasks/test_{name}.py"]
+    missing = [f for f in files if not (root / f).is_file()]
+    return missing + ([] if list((root / "recipes" / name).glob("*.yaml")) else [f"recipes/{name}/*.yaml"])
+
+
+def task_like_names(root: Path) -> set[str]:
+    """Every name that one of the five kinds of file uses: a card or an app without its task is found too."""
+    other = {"__init__", "parts", "launch", "base"}
+    found = {p.stem for p in (root / "pipelines/tasks").glob("*.py")} | {p.stem for p in (root / "apps").glob("*.py")}
+    found |= {p.name.removesuffix(".md.j2") for p in (root / "hub_cards").glob("*.md.j2")}
+    found |= {p.stem.removeprefix("test_") for p in (root / "tests/tasks").glob("test_*.py")}
+    found |= {p.name for p in (root / "recipes").iterdir() if p.is_dir() and p.name not in ("launch", "__pycache__")}
+    return {name.replace("_", "-") for name in found - other}
+
+
+def test_each_task_has_its_five_files() -> None:
+    tasks = task_like_names(ROOT)
+    assert len(tasks) >= 1
+    missing = {task: missing_files(task, ROOT) for task in sorted(tasks)}
+    assert not any(missing.values()), missing
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for file in ("pipelines/tasks/tone.py", "hub_cards/tone.md.j2", "recipes/tone/a.yaml", "apps/parts.py", "tests/tasks/test_tone.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert task_like_names(tmp_path) == {"tone"}
+    assert missing_files("tone", tmp_path) == ["apps/tone.py"]
+
+
+def test_task_names_are_their_file_names() -> None:
+    from pipelines.recipe import task_class, task_names
+
+    names = task_names()
+    assert len(names) >= 1
+    assert [task_class(name).name for name in names] == names
+
+
+def test_public_names() -> None:
+    import pipelines
+
+    errors = {"GraftError", "RecipeError", "DataError", "ModelError", "RunError", "HubError"}
+    assert set(pipelines.__all__) == {"Recipe", "Task", "evaluate", "load", "load_recipe", "load_splits", "publish", "train"} | errors
+    for name in pipelines.__all__:
+        assert getattr(pipelines, name).__name__ == name
+    with pytest.raises(AttributeError):
+        _ = pipelines.no_such_name
+
+
+# ---- sizes and habits ----
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    yield from (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+def test_files_and_functions_are_short() -> None:
+    long = [f"{p.relative_to(ROOT)}: {n} lines" for p in LIBRARY + TESTS if (n := len(p.read_text().splitlines())) >= 300]
+    long += [f"loop.py: {n} lines" for n in [len((ROOT / "pipelines/loop.py").read_text().splitlines())] if n >= 200]
+    for path in LIBRARY + TESTS:
+        for f in functions(path):
+            lines = (f.end_lineno or f.lineno) - f.lineno + 1
+            if lines >= 60:
+                long.append(f"{path.relative_to(ROOT)}:{f.lineno}: {f.name}: {lines} lines")
+    assert not long, "\n".join(long)
+
+
+def test_no_loose_ends() -> None:
+    """Nothing is left for later, and no error is swallowed whole."""
+    mark = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b|NotImplemented" + "Error")
+    found = [
+        f"{p.relative_to(ROOT)}:{i}" for p in LIBRARY + TESTS for i, line in enumerate(p.read_text().splitlines(), 1) if mark.search(line)
+    ]
+    for path in LIBRARY + TESTS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            swallows = isinstance(node, ast.ExceptHandler) and isinstance(node.body[0], ast.Pass)
+            if swallows and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: swallows every error")
+    assert not found, "\n".join(found)
+
+
+def checks_something(function: ast.AST) -> bool:
+    names = {ast.unparse(n.func).split(".")[-1] for n in ast.walk(function) if isinstance(n, ast.Call)}
+    asserts = any(isinstance(n, ast.Assert) for n in ast.walk(function))
+    return asserts or any(name in ("raises", "warns", "expect") or name.startswith(("assert_", "check_")) for name in names)
+
+
+def test_every_test_asserts() -> None:
+    tests = [(p, f) for p in TESTS if p.name.startswith("test_") for f in functions(p) if f.name.startswith("test_")]
+    assert len(tests) > 30
+    silent = [f"{p.relative_to(ROOT)}:{f.lineno}: {f.name}" for p, f in tests if not checks_something(f)]
+    assert not silent, "\n".join(silent)
+
+
+def test_no_big_file_is_tracked() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+    big = [f"{p.relative_to(ROOT)}: {p.stat().st_size} bytes" for p in files if p.stat().st_size > 1_000_000]
+    assert not big, "\n".join(big)
+
+
+# ---- the package ----
+
+
+def test_the_package_is_complete() -> None:
+    """Every folder with code is a package of the wheel, and every other file in the three data folders is package data."""
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {p.parent for p in LIBRARY}
+    names = {".".join(("pipelines", *[x for x in f.relative_to(ROOT).parts if x != "pipelines"])) for f in folders}
+    assert names == set(setup["packages"])
+    checked = 0
+    for package in setup["packages"]:
+        base = ROOT / setup["package-dir"].get(package, package.replace(".", "/"))
+        nested = {ROOT / f for f in folders if f != base and f.is_relative_to(base)}
+        carried = {p for pattern in setup["package-data"].get(package, []) for p in base.glob(pattern)}
+        files = {p for p in base.rglob("*") if p.is_file() and "__pycache__" not in p.parts and p not in LIBRARY}
+        files = {p for p in files if not any(p.is_relative_to(f) for f in nested)}
+        checked += len(files)
+        assert files <= carried, f"not in package-data of {package}: {sorted(str(p.relative_to(ROOT)) for p in files - carried)}"
+    assert checked > 15

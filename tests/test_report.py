@@ -1,0 +1,310 @@
+"""The report and the figures: what they show, that they hold together at any size, and that the page needs nothing else."""
+
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipelines import figures, wording
+from pipelines.curves import learning_figure, metric_figure
+from pipelines.errors import RunError
+from pipelines.metrics import classification
+from pipelines.report import curves, save_figures, write_report
+from tests.fake_run import LABELS, fake_run, log, many_labels, photos, predictions, write_lines
+
+BREEDS = tuple(f"breed_{i:02}" for i in range(28))
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Reads a page and checks that its tags are closed in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+    def images(self) -> list[dict[str, str | None]]:
+        return [attrs for tag, attrs in self.tags if tag == "img"]
+
+
+# ---- the page ----
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = fake_run(tmp_path_factory.mktemp("runs") / "pets", BREEDS, 300, head=True)
+    write_report(folder)
+    return folder
+
+
+def test_the_page_shows_every_number_of_the_test_split(run: Path) -> None:
+    page, results = Page(run / "report.html"), json.loads((run / "results.json").read_text())
+    shown = " ".join(page.text.split())
+    for name, value in results["test"]["metrics"].items():
+        assert wording.spoken(name) in shown
+        assert f"{value:.3f}" in shown
+        assert wording.interval(results["test"]["ci95"][name]) in shown
+    before = results["before"]["metrics"]["accuracy"]
+    assert f"Before training: {before:.3f}" in shown
+    assert all(label in shown for label in BREEDS)
+    assert "cut from train" in shown
+    assert "learning_rate: 5.0e-05" in shown  # the recipe
+    assert results["model"]["id"] in shown
+
+
+def test_the_page_asks_for_nothing(run: Path) -> None:
+    page = Page(run / "report.html")
+    addresses = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href", "srcset", "action", "data")]
+    assert len(addresses) > 5
+    assert all(address and address.startswith("data:") for address in addresses)
+    assert "default-src 'none'" in (run / "report.html").read_text()
+    assert not re.search(r"url\(|@import|https?://", re.sub(r"data:image/png;base64,\S+", "", (run / "report.html").read_text()))
+
+
+def test_every_picture_says_what_it_shows(run: Path) -> None:
+    images = Page(run / "report.html").images()
+    assert len(images) == len(list((run / "figures").glob("*.png"))) == 6
+    assert all(len(str(image["alt"])) > 30 and image["width"] and image["height"] for image in images)
+    assert "Training loss" in str(images[0]["alt"])
+
+
+def test_text_of_the_data_is_text(tmp_path: Path) -> None:
+    evil = ('<script>alert("1")</script>', "a|b", "$x^2$ {{ 7 * 7 }}", "$x", "猫", "x" * 200, " \n\n")
+    folder = fake_run(tmp_path / "run", evil, 80)
+    page = Page(write_report(folder))
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert evil[0] in page.text
+    assert "{{ 7 * 7 }}" in page.text
+
+
+@pytest.mark.parametrize(
+    "missing", [("results.json",), ("log.jsonl",), ("figures", "predictions"), ("results.json", "log.jsonl", "figures", "model")]
+)
+def test_a_run_that_lacks_parts_shows_what_is_there(tmp_path: Path, missing: tuple[str, ...]) -> None:
+    folder = fake_run(tmp_path / "run", n=40)
+    for name in missing:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    page = Page(write_report(folder))
+    assert ("has not finished" in page.text) is ("results.json" in missing)
+    assert any("Training loss" in str(image["alt"]) for image in page.images()) is ("log.jsonl" not in missing)
+    assert "The whole recipe" in page.text
+
+
+def test_an_unfinished_run_tells_where_it_is(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path / "run", n=40, steps=300, pictures=False)
+    (folder / "results.json").unlink()
+    with (folder / "log.jsonl").open("a") as file:
+        file.write('{"step": 310, "epo')  # killed while it wrote
+    page = Page(write_report(folder))
+    assert "the log ends at step 300" in page.text
+    assert len(page.images()) == 2
+
+
+@pytest.mark.parametrize("stopped", [None, "early"])
+def test_no_test_metric_is_made_up(tmp_path: Path, stopped: str | None) -> None:
+    folder = fake_run(tmp_path / "run", n=40, pictures=False)
+    results = json.loads((folder / "results.json").read_text())
+    results["before"] = results["validation"] = None
+    results["test"]["ci95"] = {}
+    results["train"]["stopped"], results["train"]["peak_memory_mb"] = stopped, None
+    (folder / "results.json").write_text(json.dumps(results))
+    page = Page(write_report(folder))
+    assert ("early stopping" in page.text) is (stopped == "early")
+    assert "Before training:" not in page.text
+    assert "Peak memory" not in page.text
+
+
+def test_what_is_no_run_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run folder \(it has no recipe.yaml\)"):
+        write_report(tmp_path)
+    folder = fake_run(tmp_path / "run", n=20, pictures=False)
+    write_lines(folder / "log.jsonl", [{"step": 1, "stage": "train", "epoch": 0.1, "validation": {"accuracy": 0.5}}])
+    text = (folder / "log.jsonl").read_text()
+    (folder / "log.jsonl").write_text("not json\n" + text)
+    with pytest.raises(RunError, match="a line is not JSON"):
+        write_report(folder)
+
+
+def test_a_report_that_cannot_be_written_is_a_run_error(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path / "run", n=20, pictures=False)
+    (folder / "figures").write_text("a file where the folder should be")
+    with pytest.raises(RunError, match="figures cannot be written"):
+        write_report(folder)
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
+    first = (run / "report.html").read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+def test_the_page_in_a_browser(run: Path, width: int, scheme: str) -> None:
+    """Sorts by a click, is no wider than the window, and neither asks for anything nor complains."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        asked, said = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((run / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        rows = "[...document.querySelectorAll('table.sortable tbody tr')].map((row) => row.cells[{}].textContent.trim())"
+        page.get_by_role("button", name="F1").click()
+        values = [float(value) for value in page.evaluate(rows.format(4))]
+        assert len(values) == 28
+        assert values == sorted(values, reverse=True)
+        page.get_by_role("button", name="F1").click()
+        assert page.evaluate(rows.format(4)) == [f"{value:.3f}" for value in sorted(values)]
+        page.get_by_role("button", name="Label").click()
+        assert page.evaluate(rows.format(0)) == sorted(BREEDS)
+        assert page.evaluate("document.querySelectorAll('th[aria-sort]').length") == 1
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+        assert said == []
+        browser.close()
+
+
+# ---- the figures ----
+
+
+def opened(figure: Any) -> Image.Image:
+    return Image.open(io.BytesIO(figures.png(figure)))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40, 41, 1000])
+def test_classification_figures_at_any_number_of_classes(size: int) -> None:
+    labels = tuple(f"class {i}" for i in range(size)) if size > 1 else ("one", "other")
+    records = predictions(labels, 400, skill=0.7)
+    drawn = classification.figures(records, labels, None)
+    for name, figure in drawn.items():
+        image = opened(figure)
+        assert 400 < image.width < 2500, name
+        assert 150 < image.height < 2400, name
+        assert len(image.info["Description"]) > 20
+    title = drawn["confusion_matrix"].axes[0].get_title(loc="left")
+    assert title == ("Confusion matrix" if size <= 40 else f"Confusion matrix: the 30 most confused of {size} classes")
+
+
+def test_of_many_classes_the_worst_pairs_are_shown() -> None:
+    labels = [f"c{i}" for i in range(100)]
+    matrix = np.eye(100, dtype=int) * 50
+    matrix[7, 93] = 9
+    matrix[60, 2] = 8
+    figure = figures.confusion_figure(matrix, labels)
+    ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert {"c7", "c93", "c60", "c2"} <= set(ticks)
+    assert len(ticks) == 30
+    assert "c7 taken for c93, 9 times" in str(figure.get_label())
+    assert {"9", "8"} <= {text.get_text() for text in figure.axes[0].texts}
+
+
+def test_only_aggregate_figures_say_so() -> None:
+    records = predictions(LABELS, 50, skill=0.7)
+    photo = photos(1)[0]
+    marks = {name: opened(figure).info["Comment"] for name, figure in classification.figures(records, LABELS, lambda i: photo).items()}
+    assert marks == {"confusion_matrix": "aggregate", "calibration": "aggregate", "class_balance": "aggregate", "mistakes": "rows"}
+    assert opened(figures.canvas(2, 2)).info["Comment"] == "rows"  # a figure that says nothing is taken for private
+
+
+def test_labels_of_any_script_and_sign_are_drawn() -> None:
+    labels = ("猫", "$\\frac{", "a\nb", "", "🐶", "x" * 300)
+    for figure in classification.figures(predictions(labels, 60, skill=0.6), labels).values():
+        assert opened(figure).width > 300
+
+
+def test_labels_of_several_per_row_are_bars() -> None:
+    labels = tuple(f"label {i}" for i in range(60))
+    figure = figures.average_precision_figure(classification.per_class(many_labels(labels, 80), labels, True))
+    assert "the 40 lowest of 60" in str(figure.get_label())
+    assert len(figure.axes[0].patches) == 40
+
+
+def test_drawing_leaves_the_global_state_alone(tmp_path: Path) -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    save_figures({"loss": learning_figure(log(100, False, "accuracy", 0.9))}, tmp_path)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_best_of_the_last_stage_is_marked() -> None:
+    lines = [{"step": 10, "epoch": 1.0, "stage": "head", "validation": {"wer": 0.1}}]
+    lines += [{"step": 10 + s, "epoch": s / 10, "stage": "train", "validation": {"wer": w}} for s, w in ((10, 0.5), (20, 0.3), (30, 0.4))]
+    figure = metric_figure(lines, "wer", "min", before=0.9, after=0.35, interval=[0.3, 0.4])
+    assert "best 0.300 at step 30" in str(figure.get_label())
+    assert {"best: 0.300 at step 30", "test, before training: 0.900", "test, after training: 0.350"} <= {
+        text.get_text() for text in figure.axes[0].get_legend().get_texts()
+    }
+
+
+@given(st.lists(st.one_of(st.floats(0, 1e6), st.just(float("nan"))), min_size=1, max_size=120))
+@settings(max_examples=15, deadline=None)
+def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses: list[float]) -> None:
+    run = tmp_path_factory.mktemp("run")
+    write_lines(
+        run / "log.jsonl",
+        [{"step": i + 1, "epoch": 0.1, "stage": "train", "loss": loss, "learning_rate": 1e-4} for i, loss in enumerate(losses)],
+    )
+    drawn = curves(run)
+    assert bool(drawn) is any(np.isfinite(losses))
+    save_figures(drawn, run / "figures")
+    assert len(list((run / "figures").iterdir())) == len(drawn)
+
+
+# ---- wording ----
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (wording.number(None), "–"),
+        (wording.number(float("nan")), "–"),
+        (wording.number(1234), "1,234"),
+        (wording.number(0.97312), "0.973"),
+        (wording.number(0.0), "0.000"),
+        (wording.number(0.00005), "5.00e-05"),
+        (wording.number(1234.56), "1,234.6"),
+        (wording.interval(None), "–"),
+        (wording.interval([0.9, 1.0]), "0.900 to 1.000"),
+        (wording.duration(3.21), "3.2 s"),
+        (wording.duration(59.9), "60 s"),
+        (wording.duration(75), "1 min 15 s"),
+        (wording.duration(7260), "2 h 1 min"),
+        (wording.large(85_800_194), "85.8 M"),
+        (wording.large(41.03), "41"),
+        (wording.spoken("balanced_accuracy"), "Balanced accuracy"),
+        (wording.short("a  b\nc", 5), "a b c"),
+        (wording.short("abcdefgh", 5), "abcd…"),
+    ],
+)
+def test_wording(said: str, meant: str) -> None:
+    assert said == meant
