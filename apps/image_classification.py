@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pipelines.apps import parts
 
 if TYPE_CHECKING:
-    from pipelines.load import Loaded
+    from pipelines.weights import Loaded
 
 TOP = 5
 CELLS = 8  # the map is CELLS x CELLS; a window of 2 x 2 cells is hidden at a time
@@ -23,25 +23,27 @@ Box = tuple[int, int, int, int]
 
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
-    labels = list(loaded.task.labels or [])
-    multi = bool(loaded.task.options.multi_label)
+    task: Any = loaded.task  # an ImageClassification
+    labels, multi = task.labels, task.options.multi_label
 
-    def predict(image: Image.Image | None) -> dict[str, float] | None:
+    def predict(file: dict[str, Any] | None) -> dict[str, float] | None:
         """The likeliest classes of a photo with their confidences."""
+        image = parts.uploaded_image(file)
         if image is None:
             return None
         with parts.shown():
-            return {answer["label"]: answer["score"] for answer in _infer(loaded, image, TOP)}
+            return {answer["label"]: answer["score"] for answer in loaded.infer(image, top_k=TOP)}
 
-    def explain(image: Image.Image | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:  # noqa: B008  (Gradio finds it there)
+    def explain(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:  # noqa: B008  (Gradio looks there)
+        image = parts.uploaded_image(file)
         if image is None:
-            raise gr.Error("Give it a photo first.", print_exception=False)
+            return gr.Image(None, visible=False), ""
         with parts.shown():
             picture, caption = look(loaded, image, lambda done, of: progress(done / of, desc="Hiding one region at a time"))
-        return gr.Image(picture, visible=True), caption
+        return picture, caption
 
-    def forget(image: Image.Image | None) -> tuple[Any, str, Any]:
-        return gr.Image(None, visible=False), "", gr.Button(interactive=image is not None)
+    def forget(file: dict[str, Any] | None) -> tuple[Any, str, Any]:
+        return gr.Image(None, visible=False), "", gr.Button(interactive=file is not None)
 
     with parts.page(loaded) as blocks:
         parts.header(loaded, describe(labels, loaded.results))
@@ -49,11 +51,11 @@ def build(loaded: "Loaded") -> gr.Blocks:
             with gr.Tab("Try it"):
                 with gr.Row(equal_height=False):
                     with gr.Column(min_width=300):
-                        image = parts.Photo(
+                        image = gr.Image(
                             label="Photo",
                             sources=["upload", "clipboard", "webcam"],
                             height=340,
-                            placeholder=f"Drop a photo here or tap to choose one\n(JPEG, PNG, WebP, up to {parts.MAX_FILE_SIZE.upper()})",
+                            placeholder=f"Drop a photo here or tap to choose one\n(JPEG, PNG, WebP, up to {parts.MAX_MEGABYTES} MB)",
                         )
                     with gr.Column(min_width=300):
                         answer = gr.Label(label="Prediction", num_top_classes=TOP, show_heading=not multi, elem_classes="graft-bars")
@@ -65,11 +67,12 @@ def build(loaded: "Loaded") -> gr.Blocks:
                     gr.Examples([[name] for name in files], inputs=[image], label="Examples", examples_per_page=12, cache_examples=False)
             parts.card_tab(loaded)
 
-        limit = {"concurrency_limit": 1, "concurrency_id": "model"}  # one forward at a time, whoever asks
+        # one forward at a time, whoever asks; files are read by us
+        read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
         room = button.click(lambda: (gr.Image(None, visible=True), ""), None, [heat, note], queue=False, api_visibility="private")
-        looking = room.then(explain, image, [heat, note], api_visibility="private", show_progress_on=heat, **limit)
-        image.change(forget, image, [heat, note, button], cancels=[looking], queue=False, api_visibility="private")
-        image.change(predict, image, answer, api_name="predict", **limit)
+        looking = room.then(explain, image, [heat, note], api_visibility="private", show_progress_on=heat, **read)
+        image.change(forget, image, [heat, note, button], preprocess=False, cancels=[looking], queue=False, api_visibility="private")
+        image.change(predict, image, answer, api_name="predict", **read)
     return blocks
 
 
@@ -79,10 +82,6 @@ def describe(labels: Sequence[str], results: dict | None) -> str:
     line = f"Image classification into {len(labels)} classes: {shown}."
     source = parts.origin(results)
     return f"{line} {source}." if source else line
-
-
-def _infer(loaded: "Loaded", image: Image.Image, top_k: int) -> list[dict[str, Any]]:
-    return list(loaded.task.infer(loaded.model, image, top_k=top_k))[-1]
 
 
 # ---- the map ----
@@ -95,12 +94,13 @@ def look(loaded: "Loaded", image: Image.Image, tick: Callable[[int, int], Any] |
     """
     image = image.copy()
     image.thumbnail((MAP_SIDE, MAP_SIDE))
-    count, multi = len(loaded.task.labels), loaded.task.options.multi_label
-    answers = _infer(loaded, image, count)
+    task: Any = loaded.task
+    count, multi = len(task.labels), task.options.multi_label
+    answers = loaded.infer(image, top_k=count)
     label, sure = answers[0]["label"], _log_odds(answers, answers[0]["label"], multi)
 
     def score(images: Sequence[Image.Image]) -> list[float]:
-        return [_log_odds(_infer(loaded, one, count), label, multi) for one in images]
+        return [_log_odds(loaded.infer(one, top_k=count), label, multi) for one in images]
 
     drops = parts.occlusion(score, image, windows(image.size), hide_in(image), tick=tick)
     worst = max(drops)
@@ -163,7 +163,7 @@ def overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
     photo = np.asarray(image, dtype=np.float32)
     grey = photo.mean(axis=2, keepdims=True)
     photo = 0.35 * photo + 0.65 * grey
-    yellow, red = np.float32([255, 208, 60]), np.float32([214, 30, 50])
+    yellow, red = np.array([255, 208, 60], np.float32), np.array([214, 30, 50], np.float32)
     colour = yellow + (red - yellow) * level
     alpha = 0.75 * level**0.6
     return Image.fromarray((photo * (1 - alpha) + colour * alpha).clip(0, 255).astype(np.uint8))

@@ -1,8 +1,11 @@
 """Serve the demo of a trained model: what `graft demo RUN_OR_MODEL` does."""
 
+import atexit
 import importlib
 import os
+import shutil
 import socket
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +15,7 @@ from pipelines.errors import ModelError, RunError
 if TYPE_CHECKING:
     import gradio as gr
 
-    from pipelines.load import Loaded
+    from pipelines.weights import Loaded
 
 FIRST_PORT, PORTS = 7860, 100
 
@@ -26,8 +29,9 @@ def launch(
     Raises ModelError for a model without a demo, RunError where the address cannot be had.
     """
     port = free_port(host, port)  # before the model is loaded: a taken port is said at once
-    from pipelines.load import load
+    from pipelines.weights import load
 
+    _own_folder()
     blocks = app(load(source))
     serve(blocks, host, port, open_browser)
     print(f"The demo runs at {blocks.local_url}  (Ctrl-C stops it)", flush=True)
@@ -52,9 +56,11 @@ def free_port(host: str, port: int | None) -> int:
     """`port` if it can be had, or the first free one. Raises RunError."""
     wanted = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS)
     for candidate in wanted:
+        if not 0 <= candidate <= 65535:
+            raise RunError(f"cannot serve on port {candidate}: give one from 1024 to 65535, or none to have a free one found")
         try:
             family, kind, proto, _, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise RunError(f"cannot serve on {host}:{candidate}: {error}; give an address of this machine") from None
         with socket.socket(family, kind, proto) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -85,7 +91,7 @@ def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False)
             quiet=True,
             share=False,
             show_error=False,  # gr.Error still shows its own message
-            max_file_size=parts.MAX_FILE_SIZE,
+            max_file_size=f"{parts.MAX_MEGABYTES}mb",
             theme=parts.THEME,
             css=parts.CSS,
             footer_links=["api"],
@@ -107,6 +113,14 @@ def wait(blocks: "gr.Blocks") -> None:
         print("stopped", flush=True)
     finally:
         blocks.close(verbose=False)
+
+
+def _own_folder() -> None:
+    """Gradio copies uploads and examples into a folder of /tmp that everybody can read and nobody empties: give it our own."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="graft-demo-")
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _reach_directly(host: str) -> None:

@@ -21,12 +21,12 @@ from pipelines.data.images import read_image
 from pipelines.errors import DataError, GraftError
 
 if TYPE_CHECKING:
-    from pipelines.load import Loaded
+    from pipelines.weights import Loaded
 
 Input = TypeVar("Input")
 Region = TypeVar("Region")
 
-MAX_FILE_SIZE = "20mb"
+MAX_MEGABYTES = 20  # of an upload; pixels are limited where images are read
 KEEP_UPLOADS = 3600  # seconds that a visitor's files stay on the server's disk; all go when it stops
 
 # ---- looks: system fonts (nothing to download), one accent, light and dark from the visitor's setting ----
@@ -75,7 +75,7 @@ CSS = """
 .graft-card { max-width: 46rem; min-width: 0 !important; margin: 0 auto; overflow-wrap: break-word; }
 .graft-card .prose { overflow-x: auto; }
 .graft-card table { overflow-wrap: normal; word-break: normal; }
-.graft-card img { max-width: 100%; }
+.graft-card img { max-width: 100%; margin: .4rem 0; border-radius: .4rem; }
 footer .divider { display: none !important; }
 """
 
@@ -89,11 +89,10 @@ def page(loaded: "Loaded") -> gr.Blocks:
 
 
 def title(loaded: "Loaded") -> str:
-    """The hub id, or the recipe's name; never a local path."""
-    path = Path(loaded.source)
-    if not path.exists():
-        return str(loaded.source)
-    return loaded.results["recipe"] if loaded.results else path.resolve().name
+    """The hub id, or for a local model the recipe's name or the folder's; never a path."""
+    if loaded.run is None and not Path(loaded.source).expanduser().exists():
+        return loaded.source
+    return loaded.results["recipe"] if loaded.results else (loaded.run or loaded.folder).resolve().name
 
 
 def header(loaded: "Loaded", line: str) -> gr.HTML:
@@ -136,19 +135,34 @@ def card_tab(loaded: "Loaded") -> None:
 
 def card_text(readme: Path) -> str:
     """The card without front matter. Its own pictures travel inside the page; others become links: nothing is asked of other hosts."""
+
+    def markdown(match: re.Match) -> str:
+        alt, target = match.groups()
+        data = _inline(target, readme.parent)
+        return f"![{alt}]({data})" if data else _link(alt, target)
+
+    def tag(match: re.Match) -> str:
+        data = _inline(match["target"], readme.parent)
+        alt = re.search(r"\balt\s*=\s*\"([^\"]*)", match[0])
+        return match[0].replace(match["target"], data) if data else _link(alt[1] if alt else "", match["target"])
+
     text = readme.read_text(encoding="utf-8", errors="replace")
     text = re.sub(r"\A---\r?\n.*?\r?\n---\r?\n", "", text, flags=re.DOTALL)
-    text = re.sub(r"!\[([^\]]*)\]\(\s*<?([^)\s>]+)[^)]*\)", lambda m: _picture(m[1], m[2], readme.parent), text)
-    return re.sub(r"<img\b[^>]*?\bsrc\s*=\s*[\"']?([^\"'\s>]+)[^>]*>", lambda m: _picture("", m[1], readme.parent), text, flags=re.I)
+    text = re.sub(r"!\[([^\]]*)\]\(\s*<?([^)\s>]+)[^)]*\)", markdown, text)
+    return re.sub(r"<img\b[^>]*?\bsrc\s*=\s*[\"']?(?P<target>[^\"'\s>]+)[^>]*>", tag, text, flags=re.IGNORECASE)
 
 
-def _picture(alt: str, target: str, folder: Path) -> str:
+def _inline(target: str, folder: Path) -> str | None:
+    """A picture of this folder as a data URI; None for anything else."""
     kind = mimetypes.guess_type(target)[0] or ""
-    if re.match(r"[\w+.-]+:|//", target):
-        return f"[{alt or target}]({target})"
-    if kind.startswith("image/") and ".." not in Path(target).parts and not Path(target).is_absolute() and (folder / target).is_file():
-        return f"![{alt}](data:{kind};base64,{base64.b64encode((folder / target).read_bytes()).decode()})"
-    return alt
+    path = Path(target)
+    if not kind.startswith("image/") or ":" in target or path.is_absolute() or ".." in path.parts or not (folder / path).is_file():
+        return None
+    return f"data:{kind};base64,{base64.b64encode((folder / path).read_bytes()).decode()}"
+
+
+def _link(text: str, target: str) -> str:
+    return f"[{text or target}]({target})" if re.match(r"https?://", target) else text
 
 
 # ---- examples ----
@@ -186,21 +200,18 @@ def shown() -> Iterator[None]:
     try:
         yield
     except GraftError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise gr.Error(str(error), title="That did not work", print_exception=False) from None
 
 
-class Photo(gr.Image):
-    """gr.Image whose upload is read by the reader that training uses: upright, RGB, size-limited, errors in words."""
+def uploaded_image(file: dict[str, Any] | None) -> Any:
+    """What a gr.Image sends under `preprocess=False` -> PIL, by the reader that training uses; None for no image.
 
-    is_template = True  # drawn by the front end as an Image
-
-    def preprocess(self, payload: Any) -> Any:
-        if payload is None:
-            return None
-        if payload.path is None:
-            raise gr.Error("Send the image as a file.", print_exception=False)
-        with shown():
-            return read_image({"path": payload.orig_name or "the image", "bytes": Path(payload.path).read_bytes()})
+    Gradio's own `preprocess` answers a broken file with a traceback, and reads other modes than ours.
+    """
+    if file is None:
+        return None
+    with shown():
+        return read_image({"path": file.get("orig_name") or "the image", "bytes": Path(file["path"]).read_bytes()})
 
 
 # ---- what the model looked at ----

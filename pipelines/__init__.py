@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from pipelines.data import load_splits as load_splits
     from pipelines.errors import DataError, GraftError, HubError, ModelError, RecipeError, RunError
     from pipelines.hub import publish as publish
-    from pipelines.load import load as load
     from pipelines.recipe import Recipe, load_recipe
     from pipelines.run import train as train
     from pipelines.score import evaluate as evaluate
     from pipelines.task import Task
+    from pipelines.weights import load as load
 
 # public name -> module; imported when used, so that `import pipelines` costs nothing
 _PUBLIC = {
@@ -30,7 +30,7 @@ _PUBLIC = {
     "RunError": "errors",
     "Task": "task",
     "evaluate": "score",
-    "load": "load",
+    "load": "weights",
     "load_recipe": "recipe",
     "load_splits": "data",
     "publish": "hub",

@@ -91,6 +91,13 @@ class Examples:
             return Micro(self.task.collate(good), True, skipped)
         return Micro(self.task.collate([self._any(keys[0][1] if keys else 0)]), False, skipped)
 
+    def name(self, index: int) -> str:
+        """What to call an example in a message."""
+        try:
+            return self.encoded[index]["id"]
+        except DataError:
+            return f"row {index}"
+
     def feed(self, batch: Batch) -> None:
         """Called before each forward; only cached features need it (features.Cached)."""
 
@@ -119,6 +126,14 @@ class Examples:
             except DataError as error:
                 last = error
         raise DataError(f"no readable example among {min(len(self), 100)}; the last: {last}")
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a smaller micro-batch may help."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
 # ---- loaders ----
@@ -196,8 +211,10 @@ def _as_is(value: Any) -> Any:
 def _quiet_worker(_: int) -> None:
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's business: it saves, then ends the workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A stop is told to all processes at once (Ctrl-C, torchrun, Slurm), but is the main one's business: it ends its step with
+    # what workers still bring, saves, then ends them. Without it they end by themselves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def example_lengths(encoded: Any) -> Sequence[int] | None:
@@ -213,7 +230,11 @@ class Skips:
         self.share = share
         self.found = {split: dict(rows) for split, rows in already.items()}
         self.totals = totals
-        for split in self.found:
+        for split, rows in self.found.items():
+            for why in list(rows.values())[:3]:
+                log.warning("skipped, cannot be read: %s", why)
+            if len(rows) > 3:
+                log.warning("skipped, cannot be read: %d more rows of %s", len(rows) - 3, split)
             self._check(split)
 
     def add(self, split: str, skipped: Sequence[tuple[str, str]]) -> None:
@@ -232,5 +253,6 @@ class Skips:
         if n > limit:
             first = list(self.found[split].values())[:3]
             raise DataError(
-                f"{n} rows of {split} cannot be read, {limit} of {total} may be (data.max_skipped={self.share:g}): " + "; ".join(first)
+                f"{n} rows of {split} cannot be read, {limit} of {total} may be (data.max_skipped={self.share:g}): {'; '.join(first)}"
+                f"{f'; and {n - 3} more' if n > 3 else ''}. Repair them or take them out, or raise data.max_skipped"
             )

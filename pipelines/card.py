@@ -138,7 +138,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
             dataset_name=data["name"],
             dataset_config=recipe["data"]["config"],
             dataset_split=test["split"] if source.startswith("cut from") else source,
-            dataset_revision=data["revision"] if data["hub_id"] else None,
+            dataset_revision=data.get("revision") if data["hub_id"] else None,
             metric_type=key,
             metric_name=spoken(key),
             metric_value=value,
@@ -147,7 +147,6 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
         for key, value in measured.items()
     ]
     base = results["model"]["base_model"] if recipe["model"]["weights"] == "pretrained" else None
-    relation = {"base_model_relation": "adapter" if adapter else "finetune"} if base else {}
     return ModelCardData(
         license=hub["license"],
         language=hub["language"],
@@ -159,7 +158,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
         metrics=list(measured),
         model_name=name,
         eval_results=evaluated,
-        **relation,
+        base_model_relation=("adapter" if adapter else "finetune") if base else None,
     )
 
 

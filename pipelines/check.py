@@ -4,24 +4,27 @@ from collections.abc import Iterator
 
 from pipelines import batching, runfolder
 from pipelines.data import SPLITS, load_splits
-from pipelines.load import resolve
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, task_class
 from pipelines.stages import build
+from pipelines.weights import resolve
 
 
 def check(recipe: Recipe) -> Iterator[str]:
     """Lines that say what a run of this recipe would do. Raises the GraftError that the run would raise."""
+    import torch
+
     runfolder.quiet_libraries(Progress(True))
     yield f"recipe   valid: {recipe.task}"
+    runfolder.trackers(recipe)
     task = task_class(recipe.task)(recipe.options)
-    splits = load_splits(recipe.data, task.columns, task.group)
+    splits = load_splits(recipe.data, task.columns, task.group, task.several)
     for split in SPLITS:
         rows, skipped = splits[split], splits.skipped[split]
         yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"
-        yield from (f"           skipped: {why}" for _, why in skipped[:3])
+    batching.Skips(recipe.data.max_skipped, splits.skipped, {s: len(splits[s]) + len(splits.skipped[s]) for s in SPLITS})
     for kind, count in splits.ignored.items():
-        yield f"ignored    {count} files that are no images ({kind})"
+        yield f"left out   {kind} ({count:,})"
     if splits.labels:
         yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{' ...' if len(splits.labels) > 10 else ''}"
     weights = resolve(recipe.model)
@@ -31,6 +34,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     examples = batching.Examples(task, task.encode(splits.train), recipe.train.seed, task.augments())
     batch = examples[[(0, i) for i in range(min(4, len(examples)))]].batch
     shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
-    yield f"batch      {shapes}; loss {float(task.loss(model, batch, task.counts(batch))):.4g}"
+    with torch.no_grad():
+        loss = float(task.loss(model, batch, task.counts(batch)))
+    yield f"batch      {shapes}; loss {loss:.4g}"
     steps = recipe.train.max_steps or round((recipe.train.epochs or 0) * -(-len(examples) // recipe.train.batch_size))
     yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {runfolder.best_precision(model) if recipe.train.precision == 'auto' else recipe.train.precision}"

@@ -5,9 +5,11 @@ the scores so far. Nothing random is saved (batching.py). Tensors are whole, in 
 processes, so one process can resume what several began.
 """
 
+import contextlib
 import json
 import os
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,25 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PHASE = "main"  # one optimiser today; a GAN will have one for each phase
+
+
+@dataclass
+class State:
+    """What a checkpoint holds beside tensors; plain values."""
+
+    stage: str = "train"
+    step: int = 0  # of this stage
+    before: int = 0  # steps of earlier stages
+    seconds: float = 0.0  # in steps and features; evaluation and saving not counted
+    best: float | None = None
+    best_step: int = 0
+    waited: int = 0  # evaluations since the best
+    stopped: str | None = None
+    first: dict[str, Any] | None = None  # test scores before the first step
+    owed: bool = False  # the evaluation of this step, which a stop put off
+    micro_batch: int | None = None  # what memory allowed, once it did not suffice
+    skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row that cannot be read -> why
+    data: dict[str, str] = field(default_factory=dict)  # split -> fingerprint
 
 
 def whole(tensor: "Tensor") -> "Tensor":
@@ -60,22 +81,20 @@ def trainable_state(model: "nn.Module") -> dict[str, "Tensor"]:
     return {name: whole(v) for name, v in {**parameters, **dict(model.named_buffers())}.items()}
 
 
-def restore(folder: Path, model: "nn.Module", optimizer: Any = None, average: Any = None) -> dict[str, Any]:
-    """Put a checkpoint's tensors back and return its state (step, scores). Raises RunError for a damaged one."""
+def restore(folder: Path, model: "nn.Module", optimizer: Any = None, average: Any = None) -> None:
+    """Put a checkpoint's tensors back. Raises RunError for a damaged one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        state = json.loads((folder / "state.json").read_text())
         load_weights(model, load_file(folder / "model.safetensors"))
         if optimizer is not None:
             _load_optimizer(model, optimizer, load_file(folder / f"optimizer_{PHASE}.safetensors"))
         if average is not None:
             for name, value in load_file(folder / "ema.safetensors").items():
                 place(average.values[name], value)
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise RunError(f"{folder}: the checkpoint cannot be read ({error}); remove the folder to go on from an earlier one") from None
-    return state
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _damaged(folder, error) from None
 
 
 def load_weights(model: "nn.Module", values: "dict[str, Tensor]") -> None:
@@ -94,8 +113,11 @@ def _load_optimizer(model: "nn.Module", optimizer: Any, values: "dict[str, Tenso
         parameter = parameters[name]
         if value.shape == parameter.shape and isinstance(parameter, DTensor):
             value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-        device = parameter.device if value.ndim or _fused(optimizer) else torch.device("cpu")
-        optimizer.state[parameter][field] = value.to(device)
+        if value.shape == parameter.shape and value.ndim:
+            # into memory of its own, laid out as the parameter's: fused kernels go by place, and the file is mapped unaligned
+            optimizer.state[parameter][field] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+        else:
+            optimizer.state[parameter][field] = value.to(parameter.device if _fused(optimizer) else "cpu", copy=True)
 
 
 def _fused(optimizer: Any) -> bool:
@@ -105,39 +127,42 @@ def _fused(optimizer: Any) -> bool:
 # ---- files ----
 
 
-def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: dict[str, Any]) -> Path:
-    """One checkpoint folder, whole or not at all; `last` moves after it. Raises RunError when the disk refuses."""
+def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: State, *, best: bool = False) -> Path:
+    """One checkpoint folder, whole or not at all; `best` and `last` move after it. Raises RunError when the disk refuses."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     final = root / f"step_{step:06d}"
     beside = root / f".writing_{final.name}"
     try:
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        for name, tensors in files.items():
-            save_file(tensors, beside / f"{name}.safetensors")
-        (beside / "state.json").write_text(json.dumps(state))
-        for path in beside.iterdir():
-            _sync(path)
-        _sync(beside)
-        if final.exists():  # the same step again, after a resume: equal by construction, the old one is whole
-            shutil.rmtree(beside)
+        if final.is_dir():  # the same step again, now that it is evaluated: the tensors are the same
+            _replace(final / "state.json", json.dumps(vars(state)))
         else:
+            beside.mkdir(parents=True)
+            for name, tensors in files.items():
+                save_file(tensors, beside / f"{name}.safetensors")
+            (beside / "state.json").write_text(json.dumps(vars(state)))
+            for path in beside.iterdir():
+                sync(path)
+            sync(beside)
             beside.rename(final)
-        mark(root, "last", final.name)
-    except OSError as error:
+        if best:
+            _replace(root / "best", final.name + "\n")
+        _replace(root / "last", final.name + "\n")
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise RunError(f"{final}: cannot be written: {error.strerror or error}; earlier checkpoints are whole. Free some room and run again") from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunError(f"{final}: cannot be written: {why}; earlier checkpoints are whole. Free some room and run again") from None
     return final
 
 
-def mark(root: Path, name: str, value: str) -> None:
-    """Write the one-line file `last` or `best`, by renaming."""
-    beside = root / f".{name}"
-    beside.write_text(value + "\n")
-    _sync(beside)
-    beside.replace(root / name)
-    _sync(root)
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}")
+    beside.write_text(text)
+    sync(beside)
+    beside.replace(path)
+    sync(path.parent)
 
 
 def marked(root: Path, name: str) -> Path | None:
@@ -149,17 +174,67 @@ def marked(root: Path, name: str) -> Path | None:
     return folder if (folder / "state.json").is_file() else None
 
 
-def prune(root: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, the best one and what a kill left half written."""
-    for half in root.glob(".writing_*"):
+def latest(root: Path) -> Path | None:
+    """The checkpoint to go on from: the one that `last` names or, where somebody removed it, the newest there is."""
+    return marked(root, "last") or next(reversed(_steps(root)), None)
+
+
+def read_state(folder: Path) -> State:
+    try:
+        return State(**json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, error: Exception) -> RunError:
+    return RunError(f"{folder}: the checkpoint cannot be read ({error}); remove it, and the run goes on from an earlier one, if any")
+
+
+def tidy(root: Path, keep: int) -> None:
+    """After a kill, before a run goes on: what it left half written or half removed goes, and what is newer than `last`.
+
+    The run makes those steps again, maybe under a longer schedule. `best` is what the last checkpoint says it was.
+    """
+    last = latest(root)
+    for half in [*root.glob(".writing_*"), *root.glob(".removing_*")]:
         shutil.rmtree(half, ignore_errors=True)
-    best = marked(root, "best")
-    for folder in sorted(root.glob("step_*"))[:-keep]:
-        if folder != best:
-            shutil.rmtree(folder, ignore_errors=True)
+    if last is not None:
+        state = read_state(last)
+        for folder in _steps(root):
+            if _number(folder) > _number(last):
+                _remove(folder)
+        if state.best is not None:
+            _replace(root / "best", f"step_{state.best_step:06d}\n")
+        prune(root, keep)
 
 
-def _sync(path: Path) -> None:
+def prune(root: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the best one."""
+    kept = {marked(root, "best"), marked(root, "last"), *_steps(root)[-keep:]}
+    for folder in _steps(root):
+        if folder not in kept:
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Out of sight first: what has the name of a checkpoint is whole. What cannot be removed does no harm."""
+    beside = folder.with_name(f".removing_{folder.name}")
+    with contextlib.suppress(OSError):
+        folder.rename(beside)
+        shutil.rmtree(beside)
+
+
+def _steps(root: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    return sorted(root.glob("step_*"), key=_number)
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -25,6 +25,22 @@ Data = Annotated[str | None, typer.Option("--data", help="Other data: a hub id, 
 Model = Annotated[str | None, typer.Option("--model", help="Another model: a hub id, model folder or run folder.")]
 
 
+_UsageError: Any = typer.BadParameter.__base__  # typer carries a copy of click, and names only its subclasses
+
+
+def main() -> None:
+    """Run the command line; a wrong verb or option is an error like any other."""
+    try:
+        code = app(standalone_mode=False)
+    except _UsageError as error:
+        if len(sys.argv) < 2:  # `graft` alone: the message is the help
+            error.show()
+            sys.exit(error.exit_code)
+        command = error.ctx.command_path if error.ctx else "graft"
+        raise RecipeError(f"{error.format_message().rstrip('.')}. See: {command} --help") from None
+    sys.exit(code or 0)
+
+
 def _print_json(value: Any) -> None:
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")

@@ -133,6 +133,7 @@ def _expected(error: Mapping[str, Any]) -> str:
         "dict_type": "a mapping of keys",
         "model_type": "a mapping of keys",
         "list_type": "a list",
+        "value_error": "a number",  # the one check inside a union: recipe._not_bool
         "literal_error": context.get("expected"),
         "greater_than": f"above {context.get('gt')}",
         "greater_than_equal": f"at least {context.get('ge')}",

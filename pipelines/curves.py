@@ -34,7 +34,7 @@ def learning_figure(log: Iterable[Mapping[str, Any]]) -> "Figure":
     bottom.set_title("Learning rate")
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     bottom.set_ylim(bottom=0)
-    bottom.set_xlabel("step")
+    _steps(bottom)
     _mark_stages(lines, top, bottom)
     rate = max(line["learning_rate"] for line in lines)
     ends = f"from {lines[0]['loss']:.3g} to {lines[-1]['loss']:.3g}"
@@ -72,11 +72,18 @@ def metric_figure(
         axes.errorbar([x[-1]], [after], yerr=bars, fmt="D", color=TEAL, markersize=5, capsize=4, label=f"test, after training: {after:.3f}")
         alt += f" Test after training {after:.3f}."
     axes.set_title(f"{spoken(name)} on validation")
-    axes.set_xlabel("step")
+    _steps(axes)
     axes.margins(y=0.12)
     axes.legend(loc="best")
     _mark_stages(lines, axes)
     return finish(figure, alt)
+
+
+def _steps(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("step")
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -88,14 +95,14 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-def _stages(lines: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _stages(lines: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     return [list(stage) for _, stage in groupby(lines, key=lambda line: line["stage"])]
 
 
-def _mark_stages(lines: Sequence[dict[str, Any]], *axes: "Axes") -> None:
+def _mark_stages(lines: Sequence[Mapping[str, Any]], *axes: "Axes") -> None:
     """A line where the head alone stops training and the rest begins."""
     for stage in _stages(lines)[1:]:
         for each in axes:
             each.axvline(stage[0]["step"], color=MUTED, linewidth=0.8, linestyle="--")
-        place = {"xycoords": ("data", "axes fraction"), "xytext": (4, -3), "textcoords": "offset points", "va": "top"}
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (4, -3), "textcoords": "offset points", "va": "top"}
         axes[0].annotate("whole model ▸", (stage[0]["step"], 1), **place, color=MUTED, fontsize=7.5)

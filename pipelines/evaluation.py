@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.batching import Skips, evaluation_keys, example_lengths, loader, seeded
+from pipelines.batching import Skips, evaluation_keys, example_lengths, loader, out_of_memory, seeded
+from pipelines.errors import RunError
 from pipelines.task import Record, Task
 
 
@@ -30,8 +31,14 @@ def predict_split(
     for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):
         batch = send_to_device(micro.batch, accelerator.device)
         examples.feed(batch)
-        with torch.no_grad():  # not inference_mode: FSDP and hooks may keep what they see
-            records = task.predict(model, batch)
+        try:
+            with torch.no_grad():  # not inference_mode: FSDP and hooks may keep what they see
+                records = task.predict(model, batch)
+        except RuntimeError as error:
+            if batch_size == 1 or not out_of_memory(error):
+                raise
+            advice = f"set train.eval_batch_size={batch_size // 2}, and run again"
+            raise RunError(f"out of memory on {split} with {batch_size} rows at a time: {advice}") from None
         unreadable = dict(micro.skipped)
         if micro.real:
             found += zip([i for _, i in wanted if i not in unreadable], records, strict=True)
@@ -74,4 +81,5 @@ def bootstrap(task: Task, records: Sequence[Record], rows: Any, seed: int = 0) -
         picked = rng.integers(0, len(groups), len(groups))
         for name, value in task.score([r for i in picked for r in groups[i]], rows).items():
             scores.setdefault(name, []).append(float(value))
-    return {name: [float(np.nanpercentile(v, 2.5)), float(np.nanpercentile(v, 97.5))] for name, v in scores.items()}
+    known = {name: values for name, values in scores.items() if not np.isnan(values).all()}
+    return {name: [float(np.nanpercentile(v, 2.5)), float(np.nanpercentile(v, 97.5))] for name, v in known.items()}

@@ -5,17 +5,23 @@ The cache lies in $GRAFT_CACHE (default ~/.cache/graft), keyed by the frozen wei
 the data; the oldest entries leave when it grows beyond `data.cache_gb`.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from pipelines.batching import Examples, Micro, evaluation_keys, loader
+from pipelines.checkpoint import sync, whole
 from pipelines.errors import RunError
 from pipelines.stubs import Edge, Spot, unknown
 
@@ -53,6 +59,10 @@ class Cached:
         batch["features"] = [values[at] for values in self.features]
         return Micro(batch, bool(good), skipped)
 
+    def name(self, index: int) -> str:
+        row = self.plain[index]
+        return f"row {index}" if row is None else row["id"]
+
     def feed(self, batch: dict[str, Any]) -> None:
         """Tell the model's Edge which rows come next."""
         features = batch["features"]
@@ -68,28 +78,39 @@ def record(
     `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented.
     """
     import torch
+    from accelerate.utils import gather_object
 
-    probe = examples[[(None, i) for i in range(min(4, len(examples)))]]
-    batch = _to(probe.batch, accelerator.device)
-    plan = _probe(task, model, edge, batch)
-    if plan is None:
-        say("features are not cached: what trains is not separable from what is frozen, or something random comes first")
-        return None
-    spots, tape, absent = plan
-    fields = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in absent}
-    size = len(examples) * sum(v[0].numel() * v.element_size() for v in [*tape.values(), *fields.values()])
-    if size > cache_gb * 1e9:
-        say(f"features are not cached: {size / 1e9:.1f} GB, and data.cache_gb is {cache_gb:g}")
-        return None
-    key = _key(edge, batch, fingerprint, [tape[s].dtype for s in spots], len(examples), spots)
-    folder = cache_root() / "features" / f"{split}-{key}"
-    if not _complete(folder):
+    with edge.trial(model):
+        probe = examples[[(None, i) for i in range(min(4, len(examples)))]]
+        batch = _to(probe.batch, accelerator.device)
+        plan = _probe(task, model, edge, batch)
+        views = gather_object([plan and plan[0]])  # rounding may differ between devices, the decision may not
+        if plan is None or any(view != plan[0] for view in views):
+            say("features are not cached: what trains is not separable from what is frozen, or something random comes first")
+            return None
+        spots, tape, absent = plan
+        fields = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in absent}
+        size = len(examples) * sum(v[0].numel() * v.element_size() for v in [*tape.values(), *fields.values()])
+        if size > cache_gb * 1e9:
+            say(f"features are not cached: {size / 1e9:.1f} GB, and data.cache_gb is {cache_gb:g}")
+            return None
+        key = _key(edge, batch, fingerprint, [tape[s].dtype for s in spots], len(examples), spots)
+        folder = cache_root() / "features" / f"{split}-{key}"
+        dropped = {k: (tuple(batch[k].shape[1:]), batch[k].dtype) for k in absent}
+        found = _open(folder, edge, spots, tape, fields, dropped)
+        # each node has a disk of its own, and what one lacks all compute
+        if accelerator.reduce(torch.tensor(float(found is None), device=accelerator.device), "sum") == 0:
+            return found
         if accelerator.is_local_main_process:
+            if found is None:
+                shutil.rmtree(folder, ignore_errors=True)
             make_room(folder.parent, cache_gb * 1e9 - size)
         shapes = {f"feature_{i}": tape[s] for i, s in enumerate(spots)} | {f"field_{k}": v for k, v in fields.items()}
         _compute(model, task, examples, edge, accelerator, folder, spots, shapes, batch_size, workers)
-    edge.start("off", 0)
-    return _open(folder, edge, spots, tape, fields, {k: (tuple(batch[k].shape[1:]), batch[k].dtype) for k in absent})
+        found = _open(folder, edge, spots, tape, fields, dropped)
+        if found is None:
+            raise RunError(f"{folder}: the feature cache cannot be read back; run again, or set data.cache_gb=0")
+        return found
 
 
 # ---- what to record ----
@@ -151,8 +172,6 @@ def _key(edge: Edge, batch: dict, fingerprint: str, dtypes: list, n: int, spots:
 def _bytes(value: Any) -> bytes:
     import torch
 
-    from pipelines.checkpoint import whole
-
     return whole(value).reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
 
 
@@ -167,7 +186,7 @@ def _compute(
     import torch
     from accelerate.utils import gather_object
 
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    beside = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     writes = accelerator.is_local_main_process
     if writes:
         beside.mkdir(parents=True, exist_ok=True)
@@ -198,10 +217,17 @@ def _compute(
 
 
 def _finish(beside: Path, folder: Path, meta: dict) -> None:
-    (beside / "rows.json").write_text(json.dumps(meta))
-    if folder.exists():
-        shutil.rmtree(folder)
-    beside.rename(folder)
+    """Give it its name, unless another run was quicker: theirs may be in use, and is the same."""
+    try:
+        (beside / "rows.json").write_text(json.dumps(meta))
+        for path in (*beside.iterdir(), beside):
+            sync(path)
+        with contextlib.suppress(FileExistsError):
+            beside.rename(folder)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise _full(beside, error) from None
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
@@ -209,30 +235,42 @@ def _map(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
 
     try:
         with path.open("wb") as file:
-            file.truncate(math.prod(shape) * torch.empty((), dtype=dtype).element_size())
+            size = math.prod(shape) * torch.empty((), dtype=dtype).element_size()
+            # room is taken now: a disk found full through the mapping ends the process without a word (SIGBUS)
+            os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
         return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
     except (OSError, RuntimeError) as error:
-        raise RunError(f"{path.parent}: the feature cache cannot be written ({error}); free some room, or set data.cache_gb=0") from None
+        raise _full(path.parent, error) from None
 
 
-def _open(folder: Path, edge: Edge, spots: list[Spot], tape: dict, fields: dict, absent: dict) -> Cached:
+def _full(folder: Path, error: Exception) -> RunError:
+    shutil.rmtree(folder, ignore_errors=True)
+    return RunError(f"{folder.parent}: the feature cache cannot be written ({error}); free some room, or set data.cache_gb=0")
+
+
+def _open(folder: Path, edge: Edge, spots: list[Spot], tape: dict, fields: dict, absent: dict) -> Cached | None:
+    """What the disk holds, or None: nothing, something damaged, or something that is not what was just computed."""
     import torch
 
-    meta = json.loads((folder / "rows.json").read_text())
-    n = len(meta["plain"])
-    folder.touch()  # the newest use decides what leaves first
+    try:
+        meta = json.loads((folder / "rows.json").read_text())
+        n = len(meta["plain"])
+        folder.touch()  # the newest use decides what leaves first
 
-    def read(name: str, like: Any) -> Any:
-        shape = (n, *like.shape[1:])
-        return torch.from_file(str(folder / f"{name}.bin"), shared=False, size=math.prod(shape), dtype=like.dtype).view(shape)
+        def read(name: str, like: Any) -> Any:
+            shape = (n, *like.shape[1:])
+            return torch.from_file(str(folder / f"{name}.bin"), shared=False, size=math.prod(shape), dtype=like.dtype).view(shape)
 
-    features = [read(f"feature_{i}", tape[s]) for i, s in enumerate(spots)]
-    kept = {k: read(f"field_{k}", v) for k, v in fields.items()}
+        features = [read(f"feature_{i}", tape[s]) for i, s in enumerate(spots)]
+        kept = {k: read(f"field_{k}", v) for k, v in fields.items()}
+    except (OSError, ValueError, RuntimeError):
+        return None
+    first = [i for i in range(min(n, 4)) if meta["plain"][i] is not None]
+    for stored, fresh in zip(features, (tape[s].cpu() for s in spots), strict=True):
+        # computed in batches of another size, so not equal to the bit
+        if len(first) and not (stored[first] - fresh).abs().max() <= 0.05 * fresh.abs().max():
+            return None
     return Cached(edge, spots, features, kept, absent, meta["plain"], {int(k): v for k, v in meta["why"].items()})
-
-
-def _complete(folder: Path) -> bool:
-    return (folder / "rows.json").is_file()
 
 
 def cache_root() -> Path:
@@ -240,7 +278,10 @@ def cache_root() -> Path:
 
 
 def make_room(folder: Path, limit: float) -> None:
-    """Remove the entries used longest ago until the cache is at most `limit` bytes."""
+    """Remove what killed runs left half written, then the entries used longest ago, until the cache is at most `limit` bytes."""
+    for half in folder.glob(f".*.{socket.gethostname()}.*"):
+        if not psutil.pid_exists(int(half.name.rsplit(".", 1)[1])):
+            shutil.rmtree(half, ignore_errors=True)
     entries = sorted((p for p in folder.glob("*") if p.is_dir()), key=lambda p: p.stat().st_mtime)
     sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in entries}
     total = sum(sizes.values())

@@ -28,7 +28,7 @@ P = ParamSpec("P")
 
 
 @cache
-def _style() -> dict[str, Any]:
+def _style() -> Any:  # rcParams; matplotlib types their keys one by one
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
@@ -128,7 +128,7 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
     for row, column in zip(*np.nonzero(shown), strict=True):
         colour = PAPER if share[row, column] > 0.35 else INK
         axes.text(column, row, f"{shown[row, column]}", ha="center", va="center", fontsize=font, color=colour)
-    names = [short(labels[i]) for i in keep]
+    names = [short(labels[i]) for i in keep.tolist()]
     tick = 8.5 if size <= 20 else 7.5
     turn = 90 if size > 12 else 40 if size > 6 or max(map(len, names)) > 8 else 0
     axes.set_xticks(range(size), names, rotation=turn, ha="right" if turn == 40 else "center", fontsize=tick)
@@ -156,7 +156,7 @@ def _most_confused(wrong: np.ndarray, limit: int) -> np.ndarray:
 def _worst_pair(wrong: np.ndarray, labels: Sequence[str]) -> str:
     if not wrong.any():
         return "No row is confused."
-    row, column = np.unravel_index(np.argmax(wrong), wrong.shape)
+    row, column = divmod(int(np.argmax(wrong)), len(wrong))
     return f"Most frequent mistake: {labels[row]} taken for {labels[column]}, {wrong[row, column]} times."
 
 
@@ -217,7 +217,8 @@ def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
         axes.set_title(f"Rows per class, {len(labels)} classes" + only)
     if len(table) > 1:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(table))
-    alt = f"Rows per class: most {labels[most]} with {total[most]}, fewest {labels[least]} with {total[least]}."
+    ends = f"most {labels[most]} with {total[most]}, fewest {labels[least]} with {total[least]}"
+    alt = f"Rows per class: {ends if total[most] > total[least] else f'{total[most]} in each of {len(labels)}'}."
     return finish(figure, alt)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from pipelines import batching, checkpoint, evaluation, results
 from pipelines.data import SPLITS
 from pipelines.errors import RunError
-from pipelines.load import Weights, load
 from pipelines.recipe import Recipe, task_class
 from pipelines.stages import Job, build
+from pipelines.weights import Weights, load
 
 
 def finish(job: Job, state: Any) -> dict[str, Any]:
@@ -76,7 +76,6 @@ def _save_adapter(task: Any, model: Any, folder: Path, weights: Weights) -> None
 def write(job: Job, state: Any, records: dict[str, list[dict]]) -> dict[str, Any]:
     """predictions/, results.json, figures/, examples/, report.html and the card."""
     from pipelines.card import write_card
-
     from pipelines.report import save_figures, write_report
 
     task, splits, folder = job.task, job.splits, job.folder
@@ -88,15 +87,15 @@ def write(job: Job, state: Any, records: dict[str, list[dict]]) -> dict[str, Any
             scores[split] = evaluation.score_split(task, records[split], splits[split], split)
             shown.advance()
     outcome = summary(job, state, scores)
-    save_figures({**task.figures(records["test"], splits.test), **_balance(splits)}, folder / "figures")
+    save_figures({**task.figures(records["test"], splits.test), **_balance(task, splits)}, folder / "figures")
     examples(task, splits.test, folder, job.recipe.hub.examples)
     results.write_json(folder / "results.json", outcome)
-    write_card(folder)
-    write_report(folder)
+    write_report(folder)  # first: it draws the curves that the card shows
+    write_card(folder)  # last, and its copy of results.json the last of it: that says that the run is finished
     return outcome
 
 
-def _balance(splits: Any) -> dict[str, Any]:
+def _balance(task: Any, splits: Any) -> dict[str, Any]:
     """How many rows of each class each split holds, for data that have classes."""
     from pipelines.figures import class_balance_figure
 
@@ -105,7 +104,7 @@ def _balance(splits: Any) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         found = Counter(part for label in splits[split]["label"] for part in (label if isinstance(label, list) else [label]))
-        counts[split] = {label: found[label] for label in splits.labels}
+        counts[split] = {label: found[label] for label in task.labels}
     return {"class_balance": class_balance_figure(counts)}
 
 
@@ -140,6 +139,7 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
         "data": {
             "name": splits.name,
             "hub_id": splits.hub_id,
+            "revision": splits.revision,
             "license": splits.license,
             **{
                 s: {

@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipelines.errors import HubError
-from pipelines.fetch import download
 from pipelines.outgoing import Parcel, model_files, refuse_leaks, visible_files
 from pipelines.patience import Say, patiently
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["download", "publish"]
 
 OWN = {".gitattributes", ".gitignore"}  # the hub's own: never deleted
 STARTERS = {*OWN, "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "style.css"}  # what a repo made by hand may hold
-OURS = {"model": "results.json", "space": "pipelines/load.py"}  # tells a repo that Graft published
+OURS = {"model": "results.json", "space": "pipelines/weights.py"}  # tells a repo that Graft published
 
 
 def publish(

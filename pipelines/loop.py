@@ -5,33 +5,20 @@ each micro-batch's loss is its share of the whole, and gradients are never resca
 nor the number of processes changes what is learned.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.batching import Micro, Plan, Skips, loader, seeded
+from pipelines.batching import Micro, Plan, Skips, loader, out_of_memory, seeded
+from pipelines.checkpoint import State
 from pipelines.errors import RunError
 from pipelines.layers import train_mode
 from pipelines.optim import Average, rate, set_rate
 from pipelines.recipe import TrainSection
 from pipelines.task import Task
-
-
-@dataclass
-class State:
-    """What a checkpoint must hold beside tensors; plain values."""
-
-    stage: str = "train"
-    step: int = 0  # of this stage
-    before: int = 0  # steps of earlier stages
-    seconds: float = 0.0  # in steps and features; evaluation and saving not counted
-    best: float | None = None
-    best_step: int = 0
-    waited: int = 0  # evaluations since the best
-    stopped: str | None = None
-    first: dict[str, Any] | None = None  # test scores before the first step
 
 
 @dataclass
@@ -49,6 +36,7 @@ class Fit:
     workers: int
     average: Average | None = None
     skips: Skips | None = None
+    tick: Callable[[float, float], None] = lambda loss, rate: None
 
 
 def fit(
@@ -63,37 +51,37 @@ def fit(
     batches = _batches(run)
     train_mode(run.model)
     since = time.perf_counter()
-    while state.step < total and state.stopped is None:
-        try:
-            report = step(run, batches, stopping())
-        except RuntimeError as error:
-            batches = _smaller(run, error)
-            continue
-        state.step += 1
-        state.seconds += time.perf_counter() - since
-        if report.pop("stop"):
-            state.stopped = "signal"
-        do_log, do_evaluate, do_save = due(state, settings, run.plan)
-        if do_log:
-            log(
-                {
-                    "step": state.step,
-                    "epoch": state.step / run.plan.steps_per_epoch,
-                    "stage": state.stage,
-                    **report,
-                    "seconds": state.seconds,
-                }
-            )
-        if do_evaluate:
+    while state.stopped is None and (state.owed or state.step < total):
+        do_save = state.owed
+        if not state.owed:
+            try:
+                report = step(run, batches, stopping())
+            except RuntimeError as error:
+                batches = _smaller(run, error)
+                continue
+            state.step += 1
+            state.seconds += time.perf_counter() - since
+            run.tick(report["loss"], report["examples_per_second"])
+            state.stopped = "signal" if report.pop("stop") else None
+            do_log, state.owed, do_save = due(state, settings, run.plan)
+            if do_log:
+                log({**where(state, run.plan), **report, "seconds": state.seconds})
+        if state.owed and state.stopped is None:  # stop soon: the evaluation is made when the run goes on
             better = evaluate(state)
-            state.waited = 0 if better else state.waited + 1
+            state.owed, state.waited = False, 0 if better else state.waited + 1
             if settings.early_stopping and state.waited >= settings.early_stopping:
                 state.stopped = "early"
             do_save = do_save or better or state.stopped is not None
             train_mode(run.model)
-        if do_save:
+        if do_save or state.stopped is not None:
             save(state)
         since = time.perf_counter()
+
+
+def where(state: State, plan: Plan) -> dict[str, Any]:
+    """How a line of the log begins: steps and epochs over all stages."""
+    at = state.before + state.step
+    return {"step": at, "epoch": at / plan.steps_per_epoch, "stage": state.stage}
 
 
 def due(state: State, settings: TrainSection, plan: Plan) -> tuple[bool, bool, bool]:
@@ -104,8 +92,7 @@ def due(state: State, settings: TrainSection, plan: Plan) -> tuple[bool, bool, b
     def every(period: int | str) -> bool:
         return last or (epoch if period == "epoch" else state.step % int(period) == 0)
 
-    interrupted = state.stopped == "signal"  # stop soon: a checkpoint, no evaluation
-    return every(settings.log_every), every(settings.eval_every) and not interrupted, every(settings.save_every) or interrupted
+    return every(settings.log_every), every(settings.eval_every), every(settings.save_every)
 
 
 def step(run: Fit, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
@@ -116,7 +103,6 @@ def step(run: Fit, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
     accelerator, number, settings = run.accelerator, run.state.step, run.settings
     began = time.perf_counter()
     micros = [next(batches) for _ in range(run.plan.micro_batches(number))]
-    _count_skips(run, micros)
     counts = _sum_counts(run, micros)
     share = rate(number, run.plan.total_steps, settings.schedule, settings.warmup)
     set_rate(run.optimizer, _base_rate(run), share)
@@ -127,24 +113,31 @@ def step(run: Fit, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
         run.examples.feed(batch)
         final = place == len(micros) - 1
         accelerator.sync_gradients = final
-        with torch.autograd.set_grad_enabled(True), _maybe_no_sync(accelerator, run.model, not final):
+        with torch.autograd.set_grad_enabled(True), contextlib.nullcontext() if final else accelerator.no_sync(run.model):
             loss = run.task.loss(run.model, batch, counts)
             if not micro.real:
                 loss = loss * 0.0
             accelerator.backward(loss * accelerator.num_processes)
         total += loss.detach().float()
     sums = accelerator.reduce(torch.stack([total, torch.tensor(float(stop), device=total.device)]), "sum").tolist()
-    if not math.isfinite(sums[0]):
-        run.optimizer.zero_grad()
-        raise RunError(
-            f"step {run.state.before + number + 1}: the loss is {sums[0]}; rows: {_ids(run, number)}. Nothing saved is lost: "
-            "lower train.learning_rate, or look at these rows"
-        )
     norm = _clip(accelerator, run.model, settings.clip_norm)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    if run.average is not None:
-        run.average.update(number)
+    for what, value in (("loss", sums[0]), ("norm of the gradient", norm)):
+        if not math.isfinite(value):
+            rows = run.plan.rows(number)
+            raise RunError(
+                f"step {run.state.before + number + 1}: the {what} is {value}; rows: {', '.join(map(run.examples.name, rows[:8]))}"
+                + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+                + ". Nothing saved is lost: lower train.learning_rate, or look at these rows"
+            )
+    try:
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        if run.average is not None:
+            run.average.update(number)
+    except RuntimeError as error:  # half taken, so it cannot be taken again
+        if out_of_memory(error):
+            raise RunError(f"out of memory in the optimiser at step {number + 1}: {_LESS}, and run again") from None
+        raise
     speed = len(run.plan.rows(number)) / max(time.perf_counter() - began, 1e-9)
     return {"loss": sums[0], "learning_rate": _base_rate(run) * share, "grad_norm": norm, "examples_per_second": speed, "stop": sums[1] > 0}
 
@@ -163,25 +156,19 @@ def _base_rate(run: Fit) -> float:
 
 
 def _sum_counts(run: Fit, micros: list[Micro]) -> dict[str, float]:
+    """What the whole step's loss averages over. Rows that could not be read are told to all processes on the way."""
     import torch
+    from accelerate.utils import gather_object
 
     each = [run.task.counts(m.batch) for m in micros]
     names = sorted(each[0])
-    mine = [sum(c[name] for c, m in zip(each, micros, strict=True) if m.real) for name in names]
-    summed = run.accelerator.reduce(torch.tensor(mine, dtype=torch.float32, device=run.accelerator.device), "sum").tolist()
+    skipped = [(str(index), why) for m in micros for index, why in m.skipped]
+    mine = [sum(c[name] for c, m in zip(each, micros, strict=True) if m.real) for name in names] + [float(len(skipped))]
+    *summed, bad = run.accelerator.reduce(torch.tensor(mine, dtype=torch.float32, device=run.accelerator.device), "sum").tolist()
+    if bad and run.skips is not None:
+        run.skips.add("train", gather_object(skipped))
     # all rows of a step may be unreadable: the sums are zero then, and so must be the loss
     return {name: value or 1.0 for name, value in zip(names, summed, strict=True)}
-
-
-def _count_skips(run: Fit, micros: list[Micro]) -> None:
-    if run.skips is not None:
-        run.skips.add("train", [(str(index), why) for m in micros for index, why in m.skipped])
-
-
-def _maybe_no_sync(accelerator: Any, model: Any, wait: bool) -> Any:
-    import contextlib
-
-    return accelerator.no_sync(model) if wait else contextlib.nullcontext()
 
 
 def _clip(accelerator: Any, model: Any, limit: float | None) -> float:
@@ -189,29 +176,21 @@ def _clip(accelerator: Any, model: Any, limit: float | None) -> float:
     return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
-def _ids(run: Fit, number: int) -> str:
-    encoded = getattr(run.examples, "encoded", None)
-    rows = run.plan.rows(number)
-    names = [encoded.rows["id"][i] if hasattr(encoded, "rows") else str(i) for i in rows[:8]]
-    return ", ".join(names) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-
-
 def _smaller(run: Fit, error: RuntimeError) -> Iterator[Micro]:
     """Out of memory: halve the micro-batch and take the step again. Anything else goes on up."""
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+    from accelerate.utils.memory import clear_device_cache
 
-    if not should_reduce_batch_size(error):
+    if not out_of_memory(error):
         raise error
-    run.optimizer.zero_grad()
-    clear_device_cache(garbage_collection=True)
     now = max(len(part) for part in run.plan.step(run.state.step)[0])
     if run.accelerator.num_processes > 1 or now == 1:
-        advice = (
-            f"set train.micro_batch={max(1, now // 2)}"
-            if now > 1
-            else "use a smaller model or options.image_size, or train.gradient_checkpointing=true"
-        )
+        advice = f"set train.micro_batch={max(1, now // 2)}" if now > 1 else _LESS
         raise RunError(f"out of memory at step {run.state.step + 1} with {now} examples at a time: {advice}, and run again") from None
-    run.plan.micro_batch = now // 2
+    run.optimizer.optimizer.zero_grad()  # Accelerate's own does nothing between the micro-batches of a step
+    clear_device_cache(garbage_collection=True)
+    run.plan.micro_batch = run.state.micro_batch = now // 2
     run.accelerator.print(f"out of memory with {now} examples at a time: going on with {now // 2} (the result is the same)")
     return _batches(run)
+
+
+_LESS = "use a smaller model or image, model.freeze, an adapter or train.gradient_checkpointing=true"

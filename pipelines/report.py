@@ -28,7 +28,9 @@ WIDE = 1100  # pixels, at the density at which `png` draws, from which a figure 
 def write_report(run: Path) -> Path:
     """Draw the curves into figures/ and write report.html. Returns its path. Raises RunError."""
     page = run / "report.html"
-    source = _read(run / "recipe.yaml", needed=True)
+    source = _read(run / "recipe.yaml")
+    if source is None:
+        raise RunError(f"{run}: no run folder (it has no recipe.yaml)")
     results = json.loads(_read(run / "results.json") or "null")
     log = read_log(run)
     save_figures(curves(run), run / "figures")
@@ -156,12 +158,11 @@ def _is_share(values: list[float]) -> bool:
     return all(0 <= value <= 1 for value in values)
 
 
-def _read(path: Path, needed: bool = False) -> str | None:
+def _read(path: Path) -> str | None:
+    """The text of a file, None where there is none."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        if needed:
-            raise RunError(f"{path.parent}: no run folder (it has no {path.name})") from None
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error

@@ -8,11 +8,10 @@ from typing import Any
 
 from pipelines import finish, runfolder
 from pipelines.data import load_splits
-from pipelines.errors import RecipeError
-from pipelines.load import resolve
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, task_class
 from pipelines.stages import Job, build
+from pipelines.weights import resolve
 
 
 def train(recipe: Recipe, folder: Path, *, name: str, smoke: bool = False) -> dict[str, Any] | None:
@@ -28,16 +27,17 @@ def train(recipe: Recipe, folder: Path, *, name: str, smoke: bool = False) -> di
     outcome = runfolder.claim(folder, recipe, smoke)
     if outcome is not None:
         progress.say(f"{folder} is finished; for more, raise train.epochs, or choose another folder with --run")
-        return outcome
+        return outcome if processes.is_main_process else {}
+    recipe = runfolder.pinned(folder, recipe)
     with processes.main_process_first():
         weights = resolve(recipe.model)
         task = task_class(recipe.task)(recipe.options)
-        splits = load_splits(recipe.data, task.columns, task.group)
+        splits = load_splits(recipe.data, task.columns, task.group, task.several)
     splits = splits.smoke() if smoke else splits
     model = build(recipe, task, weights, splits)
     recipe = runfolder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
     processes.wait_for_everyone()
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=_trackers(recipe), project_dir=folder)
+    accelerator = Accelerator(mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=runfolder.trackers(recipe), project_dir=folder)
     job = Job(recipe, folder, name, task, model, weights, splits, accelerator, progress)
     with runfolder.stop_on_signals() as stopping:
         state = job.train(stopping)
@@ -46,13 +46,3 @@ def train(recipe: Recipe, folder: Path, *, name: str, smoke: bool = False) -> di
         return None
     del model
     return finish.finish(job, state)
-
-
-def _trackers(recipe: Recipe) -> list[str]:
-    from accelerate.tracking import get_available_trackers
-
-    ready = {str(t.value if hasattr(t, "value") else t) for t in get_available_trackers()}
-    missing = [t for t in recipe.train.trackers if t not in ready]
-    if missing:
-        raise RecipeError(f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
-    return list(recipe.train.trackers)

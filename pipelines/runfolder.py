@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +13,15 @@ from typing import Any
 
 import yaml
 
-from pipelines.errors import ModelError, RunError
-from pipelines.loop import State
+from pipelines.checkpoint import State
+from pipelines.errors import ModelError, RecipeError, RunError
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, dump_recipe, validate
 from pipelines.results import write_text
+
+# what may change while a run is under way, for it changes no result by more than rounding
+FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
+FREE |= {f"train.{key}" for key in ("micro_batch", "eval_batch_size", "gradient_checkpointing", "save_every", "keep", "log_every", "trackers")}
 
 
 def claim(folder: Path, recipe: Recipe, smoke: bool = False) -> dict[str, Any] | None:
@@ -28,23 +33,49 @@ def claim(folder: Path, recipe: Recipe, smoke: bool = False) -> dict[str, Any] |
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # several processes try at once
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another folder with --run") from None
     path = folder / "recipe.yaml"
     if not path.is_file():
-        if any(folder.iterdir()) and not (folder / "checkpoints").is_dir():
+        if any(not p.name.startswith(".") for p in folder.iterdir()) and not (folder / "checkpoints").is_dir():
             raise RunError(f"{folder}: not empty and no run of Graft's; choose another folder with --run")
         return None
-    old, new = yaml.safe_load(path.read_text()), public_paths(recipe).model_dump(mode="json")
+    old, new = _known_recipe(path), public_paths(recipe).model_dump(mode="json")
     found = _differences(old, new)
     longer = [key for key in found if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]]
     rest = {key: value for key, value in found.items() if key not in longer}
     if rest:
         listed = "; ".join(f"{key}: the run has {a!r}, you ask for {b!r}" for key, (a, b) in list(rest.items())[:4])
         raise RunError(f"{folder} belongs to another recipe ({listed}); choose another folder with --run, or remove it")
-    results = folder / "results.json"
-    return json.loads(results.read_text()) if results.is_file() and not longer else None
+    results, last = folder / "results.json", folder / "model" / "results.json"  # the model folder's copy is the last file of a run
+    if longer:  # or the longer run, should it be killed, would pass for finished
+        results.unlink(missing_ok=True)
+    return json.loads(results.read_text()) if results.is_file() and last.is_file() else None
+
+
+def pinned(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe with what the run settled when it began: a hub repo may have moved on since."""
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        return recipe
+    before = _known_recipe(path)
+    changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": before["train"]["precision"]})}
+    for section in ("model", "data"):
+        if getattr(recipe, section).revision is None:
+            changes[section] = getattr(recipe, section).model_copy(update={"revision": before[section]["revision"]})
+    return recipe.model_copy(update=changes)
+
+
+def _known_recipe(path: Path) -> dict[str, Any]:
+    """The resolved recipe of the run that is here."""
+    try:
+        old = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        old = None
+    if not isinstance(old, dict) or not {"task", "model", "data", "train"} <= old.keys():
+        raise RunError(f"{path}: no recipe of a run that Graft began; choose another folder with --run")
+    return old
 
 
 def public_paths(recipe: Recipe) -> Recipe:
@@ -65,17 +96,13 @@ def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any
             found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
         return found
     settled = path in ("train.precision", "model.revision", "data.revision") and new in (None, "auto")
-    free = path in ("data.workers", "data.cache_gb", "train.keep", "train.log_every", "train.trackers") or path.startswith("hub.")
-    return {} if old == new or settled or free else {path: (old, new)}
+    return {} if old == new or settled or path in FREE or path.startswith("hub.") else {path: (old, new)}
 
 
 def settle(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, *, main: bool) -> Recipe:
     """Decide what `auto` means for this model, machine and hub state, and write recipe.yaml."""
     path = folder / "recipe.yaml"
-    before = yaml.safe_load(path.read_text()) if path.is_file() else None
-    precision = recipe.train.precision
-    if precision == "auto":
-        precision = before["train"]["precision"] if before else best_precision(model)
+    precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision
     recipe = public_paths(recipe)
     changes = {"train": recipe.train.model_copy(update={"precision": precision})}
     if weights.revision and recipe.model.revision is None:
@@ -102,9 +129,11 @@ def best_precision(model: Any) -> str:
     return "bf16" if fast and products > 0.5 * sum(p.numel() for p in model.parameters()) else "fp32"
 
 
-def micro_batch(train: Any, model: Any, accelerator: Any) -> int:
-    """Examples on one device at a time. `auto` is the whole share on a GPU (halved when memory does not suffice) and 8 on a
-    CPU, where small batches stay in the caches; a model with BatchNorm in training is not split."""
+def micro_batch(train: Any, model: Any, accelerator: Any, examples: Any) -> int:
+    """Examples on one device at a time. `auto` is the whole share on a GPU (halved when memory does not suffice); on a CPU as
+    many as have 5 MB of input (8 photos of 224 pixels), which stay in the caches. BatchNorm in training is not split."""
+    import torch
+
     from pipelines.layers import has_batch_norm
 
     share = -(-train.batch_size // accelerator.num_processes)
@@ -112,15 +141,37 @@ def micro_batch(train: Any, model: Any, accelerator: Any) -> int:
         return min(train.micro_batch, share)
     if accelerator.device.type != "cpu" or has_batch_norm(model):
         return share
-    return min(8, share)
+    batch = examples[[(None, 0)]].batch
+    tensors = [t for value in batch.values() for t in (value if isinstance(value, list) else [value]) if isinstance(t, torch.Tensor)]
+    return max(1, min(share, round(5e6 / max(1, sum(t.untyped_storage().nbytes() for t in tensors)))))
 
 
-def workers(asked: int | str, processes: int) -> int:
-    """Loader processes per training process: what was asked, or a fair share of the cores, at most 8."""
+def workers(asked: int | str, processes: int, examples: Any) -> int:
+    """Loader processes per training process: what was asked, or a fair share of the cores, at most 8.
+
+    None where a pass over `examples` takes less than two seconds here: starting processes would take longer. The number
+    never changes a result.
+    """
     if isinstance(asked, int):
         return asked
+    since = time.perf_counter()
+    some = [(None, i) for i in range(min(4, len(examples)))]
+    examples[some]
+    if (time.perf_counter() - since) / max(1, len(some)) * len(examples) < 2.0:
+        return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(8, cores // processes))
+
+
+def trackers(recipe: Recipe) -> list[str]:
+    """The recipe's trackers. Raises RecipeError for one that is not installed."""
+    from accelerate.tracking import get_available_trackers
+
+    ready = {str(t.value if hasattr(t, "value") else t) for t in get_available_trackers()}
+    missing = [t for t in recipe.train.trackers if t not in ready]
+    if missing:
+        raise RecipeError(f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
+    return list(recipe.train.trackers)
 
 
 def checkpoint_gradients(model: Any) -> None:
@@ -129,22 +180,11 @@ def checkpoint_gradients(model: Any) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def saved_state(folder: Path | None) -> State | None:
-    """The plain state of a checkpoint."""
-    if folder is None:
-        return None
-    try:
-        return State(**json.loads((folder / "state.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{folder}: the checkpoint cannot be read ({error}); remove the folder to go on from an earlier one") from None
-
-
 class Log:
     """log.jsonl, the trackers and the progress bar: one call tells all three. Main process only."""
 
     def __init__(self, folder: Path, accelerator: Any, progress: Progress) -> None:
         self.path, self.accelerator, self.progress = folder / "log.jsonl", accelerator, progress
-        self.shown: Any = None
 
     def __call__(self, entry: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:
@@ -160,18 +200,20 @@ class Log:
             scores = ", ".join(f"{name} {value:.4g}" for name, value in list(entry["validation"].items())[:4])
             self.progress.say(f"  step {entry['step']}, epoch {entry['epoch']:.3g}: {scores}")
 
-    def truncate(self, step: int) -> None:
-        """Forget what came after the checkpoint: it will come again."""
+    def truncate(self, saved: State | None) -> None:
+        """Forget what came after the checkpoint, all of it if there is none: it will come again."""
         if self.accelerator.is_main_process and self.path.is_file():
-            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+            lines = [line for line in self.path.read_text().splitlines() if saved is not None and _known(line, saved)]
             write_text(self.path, "".join(line + "\n" for line in lines))
 
 
-def _step_of(line: str) -> float:
+def _known(line: str, saved: State) -> bool:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):  # a line cut off by a kill
-        return float("inf")
+        entry = json.loads(line)
+    except ValueError:  # a line cut off by a kill
+        return False
+    at = saved.before + saved.step
+    return entry["step"] < at or (entry["step"] == at and not (saved.owed and "validation" in entry))
 
 
 @contextlib.contextmanager
@@ -205,6 +247,8 @@ def quiet_libraries(progress: Progress) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    for library in ("datasets", "huggingface_hub"):  # they log every retry; what it comes to in the end is told by our errors
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="torch|transformers|accelerate|datasets")
     logger = logging.getLogger("graft")
     logger.handlers = [_Say(progress)]

@@ -1,15 +1,18 @@
 """`graft evaluate` and `graft predict`: finished models on data, whole and row by row."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from pipelines import batching, evaluation
 from pipelines.data import load_rows
 from pipelines.errors import DataError, RecipeError
-from pipelines.load import Loaded, load
 from pipelines.progress import Progress
 from pipelines.recipe import DataSection, Recipe
+from pipelines.weights import Loaded, load
+
+log = logging.getLogger("graft")
 
 
 def evaluate(source: str | Path, *, data: str | None = None, split: str | None = None, device: str | None = None) -> dict[str, Any]:
@@ -45,8 +48,10 @@ def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
 def data_section(loaded: Loaded, data: str | None) -> DataSection:
     if data is not None:
         return DataSection(id=data)
-    if loaded.recipe is None or loaded.recipe.data is None:
+    if loaded.recipe is None:
         raise DataError(f"{loaded.source}: no recipe says what data to score it on; give some with --data")
+    if loaded.run is None and loaded.results is not None and loaded.results["data"]["hub_id"] is None and loaded.recipe.data.format is None:
+        raise DataError(f"{loaded.source} was trained on data that are not on the hub ({loaded.recipe.data.id}); give some with --data")
     return loaded.recipe.data
 
 
@@ -77,14 +82,16 @@ def _rows(section: DataSection, task: Any, split: str | None, own: bool) -> tupl
 
         name = split or "test"
         if name in SPLITS:
-            splits = load_splits(section, task.columns, task.group)
+            splits = load_splits(section, task.columns, task.group, task.several)
             return name, splits[name], splits.skipped[name]
-    found, rows = load_rows(section, task.columns, split)
-    return found, rows, []
+    return load_rows(section, task.columns, split, task.several)
 
 
 def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """What `graft predict` was given -> (how to call it, the task's columns): files, folders, tables, text, column=value."""
+    """What `graft predict` was given -> (how to call it, the task's columns): files, folders, tables, text, column=value.
+
+    In a folder or table, what cannot be read is left out with a word; a file that was named must be there.
+    """
     wanted = [c for c in loaded.task.columns if c != "label"]
     found: list[tuple[str, dict[str, Any]]] = []
     pairs = {k: v for k, _, v in (text.partition("=") for text in inputs) if v and k in wanted}
@@ -97,8 +104,10 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
             if not files:
                 raise DataError(f"{text}: an empty folder")
             found += [(str(p), {wanted[0]: str(p)}) for p in files]
-        elif path.suffix in (".csv", ".tsv", ".jsonl", ".parquet") and path.is_file():
-            _, rows = load_rows(DataSection(id=text, format="table"), tuple(wanted))
+        elif path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet") and path.is_file():
+            _, rows, skipped = load_rows(DataSection(id=text, format="table"), tuple(wanted))
+            for _, why in skipped:
+                log.warning("skipped, cannot be read: %s", why)
             found += [(row["id"], {c: row[c] for c in wanted}) for row in rows]
         elif wanted[0] == "image" and not path.is_file():
             raise DataError(f"{text}: no such file")
@@ -116,8 +125,17 @@ def predict(source: str | Path, inputs: list[str], *, device: str | None = None)
     loaded = load(source, device=device)
     wanted = read_inputs(loaded, inputs)
     answers = []
+    last: DataError | None = None
     with progress.task("predicting", len(wanted)) as shown:
         for name, columns in wanted:
-            answers.append({"input": name, "output": json.loads(json.dumps(loaded.infer(*columns.values())))})
+            try:
+                answers.append({"input": name, "output": json.loads(json.dumps(loaded.infer(*columns.values())))})
+            except DataError as error:
+                if name in inputs:
+                    raise
+                log.warning("skipped, cannot be read: %s", error)
+                last = error
             shown.advance()
+    if last is not None and not answers:
+        raise DataError(f"nothing here can be read; the last: {last}")
     return answers

@@ -27,7 +27,7 @@ def space_folder(repo_id: str, task: str, target: Path) -> Path:
     name = task.replace("-", "_")
     if _file(f"pipelines.apps.{name}") is None:
         raise ModelError(f"there is no demo for the task {task!r}: publish without --space")
-    modules = _reached([f"pipelines.apps.{name}", "pipelines.apps.launch", "pipelines.load", f"pipelines.tasks.{name}"])
+    modules = _reached([f"pipelines.apps.{name}", "pipelines.apps.launch", "pipelines.weights", f"pipelines.tasks.{name}"])
     for module in modules:
         source = _file(module)
         assert source is not None  # it was read a moment ago

@@ -5,6 +5,7 @@ by loop.fit.
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any
 from pipelines import batching, checkpoint, evaluation, features, layers, loop, optim, runfolder
 from pipelines.data import SPLITS, Splits
 from pipelines.errors import RunError
-from pipelines.load import Weights
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.stubs import Edge
+from pipelines.weights import Weights
 
 
 def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
@@ -44,7 +45,6 @@ class Job:
         self.encoded = {split: task.encode(splits[split]) for split in SPLITS}
         totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
         self.skips = batching.Skips(recipe.data.max_skipped, splits.skipped, totals)
-        self.workers = runfolder.workers(recipe.data.workers, accelerator.num_processes)
         self.root = folder / "checkpoints"
         self.log = runfolder.Log(folder, accelerator, progress)
         self.trains = {n for n, p in model.named_parameters() if p.requires_grad}
@@ -58,7 +58,7 @@ class Job:
             f"{self.recipe.task}: {self.weights.name}, {self.parameters[0] / 1e6:.3g} M parameters ({trains / 1e6:.3g} M train); {rows} rows"
         )
         for kind, count in self.splits.ignored.items():
-            self.progress.say(f"{count} files are no images ({kind}) and are left out")
+            self.progress.say(f"left out: {kind} ({count:,})")
         if self.accelerator.is_main_process:
             self.accelerator.init_trackers("graft", config={"recipe": self.name, "task": self.recipe.task})
 
@@ -72,8 +72,17 @@ class Job:
     def train(self, stopping: Any) -> loop.State:
         """The head alone if the recipe says so, then the rest; begins at the last checkpoint."""
         train = self.recipe.train
-        last = checkpoint.marked(self.root, "last")
-        saved = runfolder.saved_state(last)
+        if self.accelerator.is_main_process:
+            checkpoint.tidy(self.root, train.keep)
+        self.accelerator.wait_for_everyone()
+        last = checkpoint.latest(self.root)
+        saved = checkpoint.read_state(last) if last else None
+        if saved:
+            changed = [split for split in SPLITS if saved.data.get(split) != self.splits.fingerprint[split]]
+            if changed:
+                raise RunError(f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run")
+            self.skips.found |= saved.skipped
+        self.log.truncate(saved)
         steps = -(-len(self.encoded["train"]) // train.batch_size)
         head_steps = train.head_epochs * steps if self.recipe.model.freeze != "backbone" else 0
         first = saved.first if saved else self.before()
@@ -107,14 +116,20 @@ class Job:
         records = self.predict(self.model.to(self.accelerator.device), batching.Examples(self.task, self.encoded["test"]), "test", "before")
         return evaluation.score_split(self.task, records, self.splits.test, "test", tables=False)
 
-    def predict(self, model: Any, examples: Any, split: str, title: str, workers: int | None = None) -> list[dict]:
+    def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
         size = train.eval_batch_size if train.eval_batch_size != "auto" else (64 if self.accelerator.device.type == "cuda" else 16)
         with self.progress.task(title, len(examples)) as shown:
             return evaluation.predict_split(
-                self.task, model, examples, self.accelerator, batch_size=size, workers=self.workers if workers is None else workers,
+                self.task, model, examples, self.accelerator, batch_size=size, workers=self.workers(examples),
                 skips=self.skips, split=split, tick=lambda n: shown.advance(n * self.accelerator.num_processes),
             )  # fmt: skip
+
+    def workers(self, examples: Any) -> int:
+        """Loader processes for these examples; cached ones need none."""
+        if not isinstance(examples, batching.Examples):
+            return 0
+        return runfolder.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
 
     def fit(self, state: loop.State, total: int, decay: float | None, stopping: Any, last: Path | None) -> loop.State:
         """Prepare one stage, restore it from `last`, and walk its steps."""
@@ -132,34 +147,34 @@ class Job:
         if last is not None:
             checkpoint.restore(last, plain, optimizer.optimizer, average)
             self.progress.say(f"going on from step {state.before + state.step}")
-            self.log.truncate(state.before + state.step)
         augmented = self.task.augments() and state.stage != "head"
         examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented)
         lengths = batching.example_lengths(self.encoded["train"]) if train.sampling == "length" else None
-        micro = runfolder.micro_batch(train, plain, accelerator)
-        plan = batching.Plan(
-            len(examples), train.batch_size, micro, train.seed, state.step, total, accelerator.process_index, accelerator.num_processes, lengths
-        )  # fmt: skip
-        with self._cached(plain, examples, augmented, state) as (fed, validation, workers):
-            run = loop.Fit(self.task, self.model, optimizer, fed, plan, train, accelerator, state, workers, average, self.skips)
+        with self._cached(plain, examples, augmented, state) as (fed, validation):
+            micro = runfolder.micro_batch(train, plain, accelerator, fed)
+            plan = batching.Plan(
+                len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
+                accelerator.process_index, accelerator.num_processes, lengths,
+            )  # fmt: skip
+            run = loop.Fit(self.task, self.model, optimizer, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips)
             with self.progress.task("training" if state.stage == "train" else "the head", total, state.step) as shown:
-                self.log.shown = shown
-                loop.fit(run, self._evaluator(run, validation, workers), self._saver(run), self.log, stopping)
+                run.tick = lambda loss, rate: shown.advance(note=f"loss {loss:.4g}  {rate:.3g} examples/s")
+                loop.fit(run, self._evaluator(run, validation), self._saver(run), self.log, stopping)
         return state
 
     @contextlib.contextmanager
-    def _cached(self, plain: Any, examples: Any, augmented: bool, state: loop.State) -> Iterator[tuple[Any, Any, int]]:
+    def _cached(self, plain: Any, examples: Any, augmented: bool, state: loop.State) -> Iterator[tuple[Any, Any]]:
         """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
 
         validation = batching.Examples(self.task, self.encoded["validation"])
         edge = Edge(plain)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         if frozen_share < 0.1 or self.recipe.data.cache_gb == 0 or str(self.accelerator.distributed_type).endswith("FSDP"):
-            yield examples, validation, self.workers
+            yield examples, validation
             return
         if augmented:
             self.progress.say("the trunk is frozen but augmentation is on, so every epoch runs it again: options.augment=none caches its features")
-            yield examples, validation, self.workers
+            yield examples, validation
             return
         layers.train_mode(self.model)
         with edge.attached():
@@ -167,28 +182,27 @@ class Job:
             cached = [self._record(edge, e, split) for e, split in ((examples, "train"), (validation, "validation"))]
             state.seconds += time.perf_counter() - since
             ready = all(c is not None for c in cached)
-            yield (cached[0], cached[1], 0) if ready else (examples, validation, self.workers)
+            yield (cached[0], cached[1]) if ready else (examples, validation)
 
     def _record(self, edge: Edge, examples: Any, split: str) -> Any:
         size = self.recipe.train.eval_batch_size
         return features.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded), edge, self.accelerator, split=split,
             fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split), batch_size=16 if size == "auto" else size,
-            workers=self.workers, cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
+            workers=self.workers(examples), cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
         )  # fmt: skip
 
-    def _evaluator(self, run: loop.Fit, validation: Any, workers: int) -> Any:
+    def _evaluator(self, run: loop.Fit, validation: Any) -> Any:
         metric = self.task.metric
 
         def evaluate(state: loop.State) -> bool:
             with run.average.applied() if run.average else contextlib.nullcontext():
-                records = self.predict(run.model, validation, "validation", "validation", workers)
+                records = self.predict(run.model, validation, "validation", "validation")
             scores = self.task.score(records, self.splits.validation)
-            at = state.before + state.step
-            self.log({"step": at, "epoch": state.step / run.plan.steps_per_epoch, "stage": state.stage, "validation": scores})
+            self.log({**loop.where(state, run.plan), "validation": scores})
             better = metric.better(scores[metric.name], state.best)
             if better:
-                state.best, state.best_step = scores[metric.name], at
+                state.best, state.best_step = scores[metric.name], state.before + state.step
             return better
 
         return evaluate
@@ -198,9 +212,9 @@ class Job:
             files = checkpoint.collect(self.accelerator.unwrap_model(run.model), run.optimizer.optimizer, run.average)
             at = state.before + state.step
             if self.accelerator.is_main_process:
-                folder = checkpoint.write(self.root, at, files, vars(state) | {"stopped": state.stopped if state.stopped == "early" else None})
-                if state.best_step == at:
-                    checkpoint.mark(self.root, "best", folder.name)
+                stopped = state.stopped if state.stopped == "early" else None
+                kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)
+                checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)
             self.accelerator.wait_for_everyone()
 

@@ -49,6 +49,23 @@ class Edge:
                 else:
                     module.forward = own  # type: ignore[method-assign]
 
+    @contextlib.contextmanager
+    def trial(self, model: "nn.Module") -> Iterator[None]:
+        """For forwards that are no part of training: the hooks are off afterwards, and the buffers as they were before.
+
+        A BatchNorm that trains notes every forward; whether features were computed or read from disk must not show.
+        """
+        import torch
+
+        before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        try:
+            yield
+        finally:
+            self.start("off", 0)
+            with torch.no_grad():
+                for buffer, value in before:
+                    buffer.copy_(value)
+
     def start(self, mode: str, batch: int, tape: "dict[Spot, Tensor] | None" = None) -> None:
         """Begin one forward of `batch` rows. In "replay", `tape` has the tensors; spots it lacks are filled with NaN."""
         self.mode, self.batch, self.calls = mode, batch, {}

@@ -41,6 +41,7 @@ class Task(ABC):
     library: ClassVar[str]  # the hub's library_name
     columns: ClassVar[tuple[str, ...]]  # what a row must have
     group: ClassVar[str | None] = None  # column that stays whole in one split unless the recipe says otherwise
+    several: bool = False  # whether a row may have several labels
     mixes: bool = False  # whether `mix` wants a partner for every training example
     Options: ClassVar[type[BaseModel]]
 
@@ -59,7 +60,7 @@ class Task(ABC):
     def build(self, source: Any, splits: Any) -> "nn.Module":
         """Load processor and weights for `splits` (see pipelines.data.Splits) and return the one module that trains.
 
-        `source` says from where (see pipelines.load.Weights): a local folder, or a configuration and random weights.
+        `source` says from where (see pipelines.weights.Weights): a local folder, or a configuration and random weights.
         Raises ModelError where anything but the head is missing.
         """
 

@@ -24,11 +24,21 @@ def read_config(folder: Path | None, config: dict | None) -> Any:
             fields = dict(config or {})
             return AutoConfig.for_model(fields.pop("model_type"), **fields)
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        what = folder or "model.config"
+    except Exception as error:  # the library's own checks raise many kinds
+        what = _called(folder)
         if "trust_remote_code" in str(error) or "custom code" in str(error):
-            raise ModelError(f"{what}: this model needs code from its repository; Graft never runs remote code: choose another model") from None
-        raise ModelError(f"{what}: not a model that transformers knows: {_first(error)}") from None
+            raise ModelError(f"{what}: this model needs code of its own; Graft never runs a model's code: choose another model") from error
+        raise ModelError(f"{what}: not a model that transformers knows: {_first(error)}") from error
+
+
+def check_classifies(folder: Path | None, config: Any) -> None:
+    """Raises ModelError for a configuration of another kind of model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+    if config.model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        raise ModelError(
+            f"{_called(folder)}: a {config.model_type} model does not classify images; choose a model for image classification"
+        )
 
 
 def image_classifier(folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
@@ -47,8 +57,10 @@ def image_classifier(folder: Path | None, config: Any, *, random: bool = False) 
         model, info = AutoModelForImageClassification.from_pretrained(
             folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
         )
-    except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(_why(folder, config, error)) from None
+    except Exception as error:  # whatever a damaged or strange file brings about: SafetensorError, UnpicklingError, KeyError, ...
+        raise ModelError(_why(folder, error)) from error
+    if not any(folder.glob("*.safetensors")):
+        log.warning("%s has no safetensors: its weights were read from a pickle, tensors only (nothing in it was run)", _called(folder))
     _check(model, folder, info)
     with torch.no_grad():  # files are mapped at odd offsets, and convolutions then differ in the last bit
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -70,16 +82,45 @@ def trunk(model: Any) -> "nn.Module":
     return model.timm_model if hasattr(model, "timm_model") else getattr(model, model.base_model_prefix)
 
 
-def _why(folder: Path | None, config: Any, error: Exception) -> str:
-    if "Unrecognized configuration class" in str(error):
-        return f"{folder or 'model.config'}: a {config.model_type} model does not classify images; choose a model for image classification"
-    if "safetensors" in str(error) or "pickle" in str(error).lower() or "weights_only" in str(error) or "torch.load" in str(error):
-        return f"{folder}: its weights cannot be read safely: {_first(error)}"
-    return f"{folder or 'model.config'}: the model cannot be loaded: {_first(error)}"
+def _why(folder: Path | None, error: Exception) -> str:
+    from pickle import UnpicklingError
+
+    if folder is not None and not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
+        return f"{_called(folder)}: no weights here (model.safetensors)"
+    if isinstance(error, UnpicklingError):
+        return f"{_called(folder)}: its weights are a pickle that holds more than tensors, and is not run: choose a model with safetensors"
+    return f"{_called(folder)}: the model cannot be loaded: {_first(error)}"
 
 
 def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _called(folder: Path | None) -> str:
+    """What a user calls a model folder: one in the hub's cache (models--OWNER--NAME/snapshots/COMMIT) by its id."""
+    if folder is None:
+        return "model.config"
+    cached = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+    return folder.parent.parent.name.removeprefix("models--").replace("--", "/") if cached else str(folder)
+
+
+def try_size(model: Any, height: int, width: int) -> None:
+    """One forward at the size that options.image_size asks for: windows and pyramids take some sizes only. Raises ModelError."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            model.eval()(pixel_values=torch.zeros(1, 3, height, width))
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+        raise ModelError(f"options.image_size: this model cannot take {height} x {width} pixels: {_first(error)}") from error
+
+
+def fixes_size(config: Any) -> bool:
+    """Whether a timm architecture is built for one image size (ViT, Swin, Mixer) and must be told of another."""
+    import timm
+
+    known = timm.get_pretrained_cfg(config.architecture)
+    return known is not None and known.fixed_input_size
 
 
 def _check(model: Any, folder: Path, info: dict) -> None:
@@ -97,7 +138,7 @@ def _check(model: Any, folder: Path, info: dict) -> None:
     if wrong:
         kind = "have another shape" if wrong[0] in mismatched else "are missing"
         raise ModelError(
-            f"{folder}: weights beyond the classifier {kind}: {', '.join(sorted(wrong)[:3])}{' ...' if len(wrong) > 3 else ''} "
+            f"{_called(folder)}: weights beyond the classifier {kind}: {', '.join(sorted(wrong)[:3])}{' ...' if len(wrong) > 3 else ''} "
             f"({len(wrong)} in all); is it a model for image classification, and does options.image_size fit it?"
         )
 
@@ -110,7 +151,7 @@ def _read_tensor(folder: Path, key: str) -> Any:
             for name in (key, key.removeprefix("timm_model.")):
                 if name in weights.keys():  # noqa: SIM118 (safe_open is no mapping)
                     return weights.get_tensor(name)
-    raise ModelError(f"{folder}: {key} must be resized, which needs weights in safetensors")
+    raise ModelError(f"{_called(folder)}: {key} must be resized, which needs weights in safetensors")
 
 
 def resize_positions(positions: Any, length: int) -> Any:
@@ -122,6 +163,8 @@ def resize_positions(positions: Any, length: int) -> Any:
 
     from torch.nn import functional as f
 
+    if length < 2:
+        raise ModelError("options.image_size: less than one patch of this model: give more pixels")
     extra = next(e for e in range(positions.shape[1] + 1) if math.isqrt(positions.shape[1] - e) ** 2 == positions.shape[1] - e)
     old, new = math.isqrt(positions.shape[1] - extra), math.isqrt(length - extra)
     grid = positions[:, extra:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
@@ -148,10 +191,12 @@ def image_processor(folder: Path | None, config: Any, image_size: int | None) ->
             pretrained["input_size"] = [3, image_size, image_size]
             config.pretrained_cfg = pretrained
         return TimmWrapperImageProcessor(pretrained_cfg=pretrained, architecture=config.architecture)
+    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        raise ModelError(f"{_called(folder)}: no preprocessor_config.json (how images are scaled): copy the one that the model came with")
     try:
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: no image processor (preprocessor_config.json): {_first(error)}") from None
+    except Exception as error:  # as for the weights
+        raise ModelError(f"{_called(folder)}: its image processor cannot be read (preprocessor_config.json): {_first(error)}") from error
     if image_size is not None:
         _set_size(processor, image_size)
     return processor

@@ -14,6 +14,7 @@ from pipelines.recipe import DataSection, HubSection, ModelSection, TrainSection
 from pipelines.report import save_figures
 
 LABELS = ("cat", "dog")
+MODEL, DATA = "google/vit-base-patch16-224-in21k", "timm/oxford-iiit-pet"
 ENVIRONMENT = {
     "graft": "0.1.0",
     "python": "3.11.9",
@@ -100,6 +101,50 @@ def photos(n: int) -> list[Image.Image]:
     return [Image.linear_gradient("L").resize((96 + 12 * (i % 4), 96)).rotate(rng.randrange(360)).convert("RGB") for i in range(n)]
 
 
+def results(
+    records: dict[str, list[dict[str, Any]]], labels: tuple[str, ...], steps: int, multi_label: bool, local: bool
+) -> dict[str, Any]:
+    """results.json of records under `test`, `validation` and `before`."""
+    n = len(records["test"])
+    return {
+        "schema": 1,
+        "task": "image-classification",
+        "recipe": "pets_vit_base",
+        "metric": {"name": "map" if multi_label else "accuracy", "direction": "max"},
+        "test": measured(records["test"], labels, "test", multi_label),
+        "validation": measured(records["validation"], labels, "validation", multi_label),
+        "before": measured(records["before"], labels, "test", multi_label, tables=False),
+        "train": {
+            "steps": steps,
+            "epochs": 5,
+            "examples": steps * 64,
+            "seconds": 780.4,
+            "examples_per_second": 41.0,
+            "peak_memory_mb": 1810,
+            "stopped": None,
+        },
+        "data": {
+            "name": "cats_dogs" if local else DATA,
+            "hub_id": None if local else DATA,
+            "revision": None if local else "3f8b2c1d0e9a",
+            "license": None if local else "cc-by-sa-4.0",
+            "train": {"rows": 8 * n, "skipped": 2, "fingerprint": "9f86d081884c7d65", "source": "train"},
+            "validation": {"rows": len(records["validation"]), "skipped": 0, "fingerprint": "60303ae22b998861", "source": "cut from train"},
+            "test": {"rows": n, "skipped": 0, "fingerprint": "fd61a03af4f77d87", "source": "test"},
+        },
+        "model": {
+            "id": "my_weights" if local else MODEL,
+            "base_model": None if local else MODEL,
+            "revision": None if local else "b4569560a39a0f1af58e3ddaf17facf20ab919b0",
+            "parameters": 85_800_194,
+            "trainable_parameters": 85_800_194,
+            "license": None if local else "apache-2.0",
+        },
+        "labels": list(labels),
+        "environment": ENVIRONMENT,
+    }
+
+
 def fake_run(
     folder: Path,
     labels: tuple[str, ...] = LABELS,
@@ -115,55 +160,18 @@ def fake_run(
     pictures: bool = True,
 ) -> Path:
     """Write a finished run into `folder`. `local`: model and data are folders of this machine, not hub ids."""
-    model, data = "google/vit-base-patch16-224-in21k", "timm/oxford-iiit-pet"
-    recipe_ids = (str(folder / "secret" / "my_weights"), str(folder / "secret" / "cats_dogs")) if local else (model, data)
+    recipe_ids = (str(folder / "secret" / "my_weights"), str(folder / "secret" / "cats_dogs")) if local else (MODEL, DATA)
     metric = "map" if multi_label else "accuracy"
     draw = many_labels if multi_label else lambda labels, n, seed=0: predictions(labels, n, skill, seed)
     test, validation = draw(labels, n, seed=1), draw(labels, n // 2, seed=2)
     untrained = many_labels(labels, n, seed=9) if multi_label else predictions(labels, n, 1 / len(labels), seed=3)
-    results = {
-        "schema": 1,
-        "task": "image-classification",
-        "recipe": "pets_vit_base",
-        "metric": {"name": metric, "direction": "max"},
-        "test": measured(test, labels, "test", multi_label),
-        "validation": measured(validation, labels, "validation", multi_label),
-        "before": measured(untrained, labels, "test", multi_label, tables=False),
-        "train": {
-            "steps": steps,
-            "epochs": 5,
-            "examples": steps * 64,
-            "seconds": 780.4,
-            "examples_per_second": 41.0,
-            "peak_memory_mb": 1810,
-            "stopped": None,
-        },
-        "data": {
-            "name": "cats_dogs" if local else data,
-            "hub_id": None if local else data,
-            "revision": None if local else "3f8b2c1d0e9a",
-            "license": None if local else "cc-by-sa-4.0",
-            "train": {"rows": 8 * n, "skipped": 2, "fingerprint": "9f86d081884c7d65", "source": "train"},
-            "validation": {"rows": n // 2, "skipped": 0, "fingerprint": "60303ae22b998861", "source": "cut from train"},
-            "test": {"rows": n, "skipped": 0, "fingerprint": "fd61a03af4f77d87", "source": "test"},
-        },
-        "model": {
-            "id": "my_weights" if local else model,
-            "base_model": None if local else model,
-            "revision": None if local else "b4569560a39a0f1af58e3ddaf17facf20ab919b0",
-            "parameters": 85_800_194,
-            "trainable_parameters": 85_800_194,
-            "license": None if local else "apache-2.0",
-        },
-        "labels": list(labels),
-        "environment": ENVIRONMENT,
-    }
+    found = results({"test": test, "validation": validation, "before": untrained}, labels, steps, multi_label, local)
     (folder / "model").mkdir(parents=True)
     (folder / "predictions").mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(*recipe_ids, hub, multi_label), sort_keys=False))
-    (folder / "results.json").write_text(json.dumps(results, indent=2))
+    (folder / "results.json").write_text(json.dumps(found, indent=2))
     (folder / "model" / "config.json").write_text(json.dumps({"model_type": "vit", "id2label": dict(enumerate(labels))}))
-    best = results["validation"]["metrics"][metric]
+    best = found["validation"]["metrics"][metric]
     write_lines(folder / "log.jsonl", log(steps, head, metric, best))
     write_lines(folder / "predictions" / "test.jsonl", test)
     write_lines(folder / "predictions" / "validation.jsonl", validation)
@@ -191,3 +199,11 @@ def _examples(folder: Path, labels: tuple[str, ...], n: int) -> None:
         photo.save(folder / f"{i}.jpg")
     rows = [{"image": f"{i}.jpg", "label": labels[i % len(labels)]} for i in range(n)]
     (folder / "examples.json").write_text(json.dumps(rows))
+
+
+def change(run: Path, section: str, **values: Any) -> None:
+    """Alter one section of results.json."""
+    path = run / "results.json"
+    results = json.loads(path.read_text())
+    results[section] |= values
+    path.write_text(json.dumps(results))

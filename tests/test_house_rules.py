@@ -21,7 +21,7 @@ LAYERS = {
     6: {"cli", "demo", "__main__", ""},  # "" is pipelines/__init__.py, the public names
     5: {"apps"},
     4: {"run", "stages", "finish", "runfolder", "check", "score"},
-    3: {"loop", "evaluation", "card", "hub", "outgoing", "patience", "space", "report", "load", "tasks"},
+    3: {"loop", "evaluation", "card", "hub", "fetch", "outgoing", "patience", "space", "report", "weights", "tasks"},
     2: {"data", "batching", "optim", "features", "checkpoint", "metrics", "results", "figures", "curves", "stubs"},
     1: {"task", "layers", "vision", "progress"},
     0: {"errors", "recipe", "yamlfile", "complaints", "catalog", "wording"},
@@ -34,8 +34,9 @@ SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several 
     "features": {"batching", "checkpoint", "stubs"},
     "curves": {"figures"},
     "metrics": {"figures"},
-    "hub": {"outgoing", "patience", "space"},
-    "load": {"hub"},  # a hub id is one of its three sources
+    "hub": {"fetch", "outgoing", "patience", "space", "card"},  # publishing writes the card for the new id
+    "fetch": {"patience"},
+    "weights": {"fetch"},  # a hub id is one of its three sources
     "run": {"stages", "finish", "runfolder"},
     "finish": {"stages"},
     "stages": {"runfolder"},
@@ -145,7 +146,7 @@ def test_light_modules_leave_torch_alone() -> None:
     from pipelines.recipe import task_names
 
     names = [f"pipelines.tasks.{t.replace('-', '_')}" for t in task_names()]
-    names += [f"pipelines.{m}" for m in ("card", "hub", "space", "report", "catalog", "recipe", "task", "data", "run", "load", "cli")]
+    names += [f"pipelines.{m}" for m in ("card", "hub", "space", "report", "catalog", "recipe", "task", "data", "run", "weights", "cli")]
     code = f"""
 import importlib, sys
 for name in {names}:

@@ -45,6 +45,7 @@ def flags(records: list[dict[str, Any]], key: str, labels: tuple[str, ...]) -> n
 
 
 @given(single())
+@settings(max_examples=60, deadline=None)
 def test_one_label_agrees_with_scikit_learn(case: Any) -> None:
     labels, records = case
     true, guess = [r["true"] for r in records], [r["predicted"] for r in records]
@@ -61,6 +62,7 @@ def test_one_label_agrees_with_scikit_learn(case: Any) -> None:
 
 
 @given(several())
+@settings(max_examples=60, deadline=None)
 def test_several_labels_agree_with_scikit_learn(case: Any) -> None:
     labels, records = case
     true, guess = flags(records, "true", labels), flags(records, "predicted", labels)
@@ -116,6 +118,7 @@ def test_torchmetrics_agrees() -> None:
 
 
 @given(single())
+@settings(max_examples=60, deadline=None)
 def test_calibration_error_is_guos(case: Any) -> None:
     """Word for word the definition: rows whose confidence lies in (low, high], and 0 in the first bin."""
     labels, records = case
@@ -133,6 +136,7 @@ def test_calibration_error_is_guos(case: Any) -> None:
 
 
 @given(single(), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
 def test_order_does_not_matter_to_the_last_bit(case: Any, rng: random.Random) -> None:
     labels, records = case
     turned = rng.sample(records, len(records))
@@ -141,6 +145,7 @@ def test_order_does_not_matter_to_the_last_bit(case: Any, rng: random.Random) ->
 
 
 @given(several(), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
 def test_order_does_not_matter_with_several_labels(case: Any, rng: random.Random) -> None:
     labels, records = case
     turned = rng.sample(records, len(records))
@@ -149,6 +154,7 @@ def test_order_does_not_matter_with_several_labels(case: Any, rng: random.Random
 
 
 @given(single())
+@settings(max_examples=60, deadline=None)
 def test_perfect_records_are_perfect(case: Any) -> None:
     labels, records = case
     perfect = [{**r, "predicted": r["true"], "rank": 0, "confidence": 1.0} for r in records]
@@ -159,6 +165,7 @@ def test_perfect_records_are_perfect(case: Any) -> None:
 
 
 @given(several())
+@settings(max_examples=60, deadline=None)
 def test_perfect_records_of_several_labels(case: Any) -> None:
     labels, records = case
     perfect = [{**r, "predicted": r["true"], "scores": {label: float(label in r["true"]) for label in labels}} for r in records]
@@ -168,7 +175,7 @@ def test_perfect_records_of_several_labels(case: Any) -> None:
 
 
 @given(single())
-@settings(max_examples=30)
+@settings(max_examples=60, deadline=None)
 def test_labels_that_never_occur_change_nothing(case: Any) -> None:
     labels, records = case
     wide = (*labels, *(f"unused {i}" for i in range(10)))

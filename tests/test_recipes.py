@@ -88,11 +88,6 @@ def test_the_catalogue_names_a_broken_recipe(tmp_path: Path, monkeypatch: pytest
         catalog()
 
 
-@pytest.mark.parametrize("name", [name for name, path in RECIPES.items() if "holdout" in path.read_text()])
-def test_a_large_holdout_is_never_cut_by_accident(name: str) -> None:
-    assert load_recipe(name).data.holdout <= 0.3
-
-
 # ---- launch files ----
 
 

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.splits import USUAL, arrange, check_rows, fingerprint, label_names
+from pipelines.data.splits import USUAL, arrange, check_rows, fingerprint, label_names, name_splits, several_labels
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
 
@@ -29,7 +29,7 @@ class Source:
     splits: "dict[str, Dataset]"
     labels: list[str] | None = None  # in the data set's own order, where it has one
     skipped: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # split -> (id, why)
-    ignored: dict[str, int] = field(default_factory=dict)  # kind of file that is no row -> how many
+    ignored: dict[str, int] = field(default_factory=dict)  # what is no row (".txt files", "rows of the split 'extra'") -> how many
     revision: str | None = None
     license: str | None = None
     hub_id: str | None = None
@@ -92,23 +92,37 @@ def _format(section: DataSection) -> Any:
         if module.detect(path):
             return module
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
-    raise DataError(f"data.id: {section.id} holds nothing that can be read as data (found: {', '.join(found) or 'nothing'}); known: {', '.join(names)}")
+    raise DataError(
+        f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
+        "give a folder of class folders, or a .csv, .tsv, .jsonl or .parquet table"
+    )
 
 
-def load_splits(section: DataSection, columns: tuple[str, ...], group: str | None = None) -> Splits:
-    """Read, cut and check a data set for a task that needs `columns`.
+def _read(section: DataSection, columns: tuple[str, ...], several: bool) -> Source:
+    strange = sorted(set(section.columns) - set(columns))
+    if strange:
+        raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join(columns)})")
+    source: Source = _format(section).read(section, columns)
+    if several:
+        source.splits = {name: several_labels(rows) for name, rows in source.splits.items()}
+    return source
+
+
+def load_splits(section: DataSection, columns: tuple[str, ...], group: str | None = None, several: bool = False) -> Splits:
+    """Read, cut and check a data set for a task that needs `columns`; with `several` a row's label is a list of labels.
 
     Missing validation and test are cut from train by `section.seed`, stratified by label, whole groups together.
     Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
     """
-    source = _format(section).read(section, columns)
+    source = _read(section, columns, several)
     splits, came_from = arrange(section, source.splits, section.group or group)
     for name, rows in splits.items():
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()
+    unused = sorted(set(source.splits) - set(name_splits(section, list(source.splits)).values()))
     return Splits(
         **splits,
-        labels=label_names(splits, source.labels) if "label" in columns else None,
+        labels=label_names(splits, source.labels, section.id) if "label" in columns else None,
         source=came_from,
         skipped={name: source.skipped.get(came_from[name], []) for name in splits},
         fingerprint={name: fingerprint(rows) for name, rows in splits.items()},
@@ -116,24 +130,30 @@ def load_splits(section: DataSection, columns: tuple[str, ...], group: str | Non
         hub_id=source.hub_id,
         revision=source.revision,
         license=source.license,
-        ignored=source.ignored,
+        ignored={**source.ignored, **{f"rows of the split {name!r}": len(source.splits[name]) for name in unused}},
     )
 
 
-def load_rows(section: DataSection, columns: tuple[str, ...], split: str | None = None) -> "tuple[str, Dataset]":
-    """One split to score or predict: `split` if given, else test, else everything there is. Returns its name and rows."""
+def load_rows(
+    section: DataSection, columns: tuple[str, ...], split: str | None = None, several: bool = False
+) -> "tuple[str, Dataset, list[tuple[str, str]]]":
+    """One split to score or predict: `split` if given, else test, else everything there is.
+
+    Returns its name, its rows and the rows that cannot be read (id, why).
+    """
     from datasets import concatenate_datasets
 
-    source = _format(section).read(section, columns)
-    named = {name: getattr(section, name) or next((n for n in USUAL[name] if n in source.splits), None) for name in SPLITS}
+    source = _read(section, columns, several)
+    own = {name.lower(): name for name in source.splits}
+    named = {name: getattr(section, name) or next((own[n] for n in usual if n in own), None) for name, usual in USUAL.items()}
     if split is not None:
         chosen = named.get(split) or split
         if chosen not in source.splits:
             raise DataError(f"--split {split}: {section.id} has no such split (it has: {', '.join(source.splits)})")
-        return split, source.splits[chosen]
+        return split, source.splits[chosen], source.skipped.get(chosen, [])
     if named["test"] in source.splits:
-        return "test", source.splits[named["test"]]
-    return "all", concatenate_datasets(list(source.splits.values()))
+        return "test", source.splits[named["test"]], source.skipped.get(named["test"], [])
+    return "all", concatenate_datasets(list(source.splits.values())), [row for rows in source.skipped.values() for row in rows]
 
 
 def spread(rows: "Dataset", most: int) -> list[int]:

@@ -1,17 +1,21 @@
 """Read images of every common mode and format, upright and in RGB."""
 
 import io
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import DataError
 
+log = logging.getLogger("graft")
+
 MAX_PIXELS = 128_000_000  # a 100-megapixel camera passes, a decompression bomb does not
+MAX_RATIO = 250  # of the sides: a processor that resizes the short side would make a bomb of a hair
 
 
 def read_image(value: Any) -> Any:
-    """An image as PIL RGB, turned upright by its EXIF tag.
+    """An image as PIL RGB, turned upright by its EXIF tag; of an animation the first picture.
 
     `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}. Transparency is laid on white, 16-bit
     grey is scaled to 8 bits. Raises DataError naming the file for anything that cannot be read whole.
@@ -22,22 +26,30 @@ def read_image(value: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns about bombs and odd EXIF; size is checked below
-            image = _open(value, Image)
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{name}: {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} in all are read")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), Image)
+            with _open(name, value, Image) as image:
+                _check_size(name, *image.size)
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image), Image)
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"{name}: no such file") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: not a readable image: {str(error).split(': <')[0] or type(error).__name__}") from None
+    except Exception as error:  # decoders raise nearly everything: OSError, SyntaxError, struct.error, RuntimeError (AVIF), ...
+        raise DataError(f"{name}: not a readable image: {_why(error, name)}") from None
 
 
-def _open(value: Any, image_module: Any) -> Any:
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{name}: {width} x {height} pixels, at most {MAX_PIXELS:,} in all are read")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise DataError(f"{name}: {width} x {height} pixels, one side may be at most {MAX_RATIO} times the other")
+
+
+def _open(name: str, value: Any, image_module: Any) -> Any:
     if isinstance(value, dict):
-        value = value["bytes"] if value.get("bytes") is not None else value["path"]
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if value is None:
+        raise DataError(f"{name}: no image here")
     if isinstance(value, (bytes, bytearray)):
         return image_module.open(io.BytesIO(value))
     if isinstance(value, (str, Path)):
@@ -53,16 +65,61 @@ def _name(value: Any) -> str:
     return str(getattr(value, "filename", "") or "image")
 
 
+def _why(error: Exception, name: str) -> str:
+    """The decoder's own words, without the file's name (it stands before them) or the address of an object in memory."""
+    return str(error).split(": <")[0].replace(repr(name), "").strip() or type(error).__name__
+
+
 def _to_rgb(image: Any, image_module: Any) -> Any:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        # 16-bit files open as I;16 or I: scale to 8 bits, or everything above 255 would be white
+        # Pillow would cut everything above 255 to white. A 16-bit file has a fixed range, so that one dark photo does not
+        # become brighter than its neighbours; of the others only the values can tell
         import numpy as np
 
-        values = np.asarray(image, dtype=np.float32)
-        top = 255.0 if values.max(initial=0) <= 255 else 65535.0
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        most = values.max(initial=0)
+        top = 65535.0 if image.mode.startswith("I;16") or most > 255 else 1.0 if image.mode == "F" and most <= 1 else 255.0
         return image_module.fromarray((values.clip(0, top) * (255.0 / top)).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = image_module.new("RGBA", image.size, "white")
         return image_module.alpha_composite(ground, image).convert("RGB")
     return image.convert("RGB") if image.mode != "RGB" else image
+
+
+class LabelledImages:
+    """Rows as examples; an image is decoded when it is asked for, in a worker.
+
+    Labels that the model does not know are said. Raises DataError where it knows none.
+    """
+
+    def __init__(self, rows: Any, labels: list[str], multi_label: bool) -> None:
+        self.rows, self.multi_label = rows, multi_label
+        self.index = {label: i for i, label in enumerate(labels)}
+        found = {part for label in rows["label"] for part in (several(label) if multi_label else [str(label)])}
+        unknown = sorted(found - set(labels))
+        names = ", ".join(unknown[:5])
+        if unknown and len(unknown) == len(found):
+            known = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+            raise DataError(f"the model knows none of the classes of these data ({names}): it tells apart {known}")
+        if unknown:
+            log.warning("the model does not know %d of %d classes (%s): their rows count as errors", len(unknown), len(found), names)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        import torch
+
+        row = self.rows[number]
+        target = torch.zeros(len(self.index))
+        true = several(row["label"]) if self.multi_label else row["label"]
+        for label in true if self.multi_label else [true]:
+            if label in self.index:  # a label that the model does not know counts as an error when scored
+                target[self.index[label]] = 1.0
+        return {"id": row["id"], "row": number, "image": read_image(row["image"]), "target": target, "true": true}
+
+
+def several(label: Any) -> list[str]:
+    """Several labels of one row: a list, or text split at `|`."""
+    return list(label) if isinstance(label, list) else [part.strip() for part in label.split("|") if part.strip()]

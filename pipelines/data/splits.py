@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.images import several
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -14,19 +16,9 @@ USUAL = {"train": ("train", "training"), "validation": ("validation", "val", "va
 
 def arrange(section: Any, found: "dict[str, Dataset]", group: str | None) -> "tuple[dict[str, Dataset], dict[str, str]]":
     """Name the splits and cut the missing ones from train. Returns the splits and where each came from."""
-    named: dict[str, str] = {}
-    for name, usual in USUAL.items():
-        asked = getattr(section, name)
-        if asked is not None and asked not in found:
-            raise DataError(f"data.{name}: {section.id} has no split {asked!r} (it has: {', '.join(found) or 'none'})")
-        choice = asked or next((n for n in usual if n in found), None)
-        if choice is not None and choice not in named.values():
-            named[name] = choice
-    if "train" not in named:
-        if len(found) != 1:
-            raise DataError(f"{section.id}: no train split (it has: {', '.join(found) or 'none'}); name one with data.train=NAME")
-        named["train"] = next(iter(found))
-        named = {k: v for k, v in named.items() if k == "train" or v != named["train"]}
+    named = name_splits(section, list(found))
+    if "test" not in named and "validation" not in named and section.holdout >= 0.5:
+        raise DataError(f"data.holdout: {section.holdout:g} for test and as much for validation leaves no rows to train on")
     splits = {name: found[source] for name, source in named.items()}
     came_from = dict(named)
     group = None if group == "none" else group
@@ -35,14 +27,45 @@ def arrange(section: Any, found: "dict[str, Dataset]", group: str | None) -> "tu
         raise DataError(f"data.group: no column {group!r} in {section.id} (it has: {', '.join(rest.column_names)})")
     for name in ("test", "validation"):
         if name not in splits:
-            rest, splits[name] = cut(rest, len(found[named["train"]]) * section.holdout, section.seed + (name == "test"), group)
+            wanted = len(found[named["train"]]) * section.holdout
+            try:
+                rest, splits[name] = cut(rest, wanted, section.seed + (name == "test"), group)
+            except DataError as error:
+                raise DataError(f"{section.id}: no {name} split, and {error}: add rows, or give {name} data of its own") from None
             came_from[name] = f"cut from {named['train']}"
     splits["train"] = rest
     limits = {"train": section.max_train_rows, "validation": section.max_eval_rows, "test": section.max_eval_rows}
     for name, most in limits.items():
         if most is not None and most < len(splits[name]):
-            splits[name] = cut(splits[name], most, section.seed, None)[1]
+            if name == "train" and "label" in rest.column_names and most < len(classes := set(map(str, rest["label"]))):
+                raise DataError(f"data.max_train_rows: {most} rows cannot hold the {len(classes)} classes of {section.id}")
+            splits[name] = limit(splits[name], most, section.seed)
     return {name: splits[name] for name in ("train", "validation", "test")}, came_from
+
+
+def name_splits(section: Any, found: list[str]) -> dict[str, str]:
+    """Our names -> the data set's: what the recipe says, else the usual names in any case, each split once."""
+    named: dict[str, str] = {}
+    for name in USUAL:
+        asked = getattr(section, name)
+        if asked is None:
+            continue
+        if asked not in found:
+            raise DataError(f"data.{name}: {section.id} has no split {asked!r} (it has: {', '.join(found) or 'none'})")
+        if asked in named.values():
+            other = next(k for k, v in named.items() if v == asked)
+            raise DataError(f"data.{name}: {asked!r} is {other} already: a row may be in one split only")
+        named[name] = asked
+    free = {own.lower(): own for own in reversed(found) if own not in named.values()}
+    for name, usual in USUAL.items():
+        choice = next((free[n] for n in usual if n in free), None)
+        if name not in named and choice is not None:
+            named[name] = choice
+    if "train" not in named:
+        if len(found) != 1 or section.validation or section.test:
+            raise DataError(f"{section.id}: no split to train on (it has: {', '.join(found) or 'none'}); name one with data.train=NAME")
+        named = {"train": found[0]}
+    return named
 
 
 def cut(rows: "Dataset", wanted: float, seed: int, group: str | None) -> "tuple[Dataset, Dataset]":
@@ -54,16 +77,15 @@ def cut(rows: "Dataset", wanted: float, seed: int, group: str | None) -> "tuple[
     if group is not None:
         taken = _whole_groups(order, [str(v) for v in rows[group]], wanted, seed)
     elif "label" in rows.column_names:
-        taken = _stratified(order, [str(v) for v in rows["label"]], wanted / max(len(rows), 1))
+        labels = rows["label"]
+        several = any(isinstance(label, list) for label in labels)
+        taken = _each_label_left(order, labels, wanted) if several else _stratified(order, labels, wanted)
     else:
-        taken = set(order[: round(wanted)])
+        taken = set(order[: max(round(wanted), 1)])
     left = [index for index in range(len(rows)) if index not in taken]
     if not left or not taken:
-        raise DataError(
-            f"{len(rows)} rows are too few to cut a split of about {wanted:.0f} from"
-            + (f" with whole groups of {group!r}" if group else "")
-            + ": add rows, or give validation and test splits of your own"
-        )
+        how = f" in whole groups of {group!r}" if group else " with each class in both" if "label" in rows.column_names else ""
+        raise DataError(f"{len(rows)} rows are too few to cut one{how}")
     return rows.select(left), rows.select(sorted(taken))
 
 
@@ -71,17 +93,45 @@ def _draw(seed: int, key: str) -> bytes:
     return hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest()
 
 
-def _stratified(order: list[int], labels: list[str], share: float) -> set[int]:
+def _stratified(order: list[int], labels: list[str], wanted: float) -> set[int]:
+    """Each class's share of about `wanted` rows, at least one row of each class left; one taken of each where that fits."""
     by_label: dict[str, list[int]] = {}
     for index in order:
         by_label.setdefault(labels[index], []).append(index)
-    # largest remainder: shares are rounded so that the total is right and no class of two or more rows is left out
-    quota = {label: len(indexes) * share for label, indexes in by_label.items()}
-    take = {label: max(int(quota[label]), 1 if len(by_label[label]) > 1 else 0) for label in quota}
-    missing = round(sum(quota.values())) - sum(take.values())
-    for label in sorted(quota, key=lambda name: (-(quota[name] % 1), name))[: max(missing, 0)]:
-        take[label] += 1
-    return {index for label, indexes in by_label.items() for index in indexes[: min(take[label], len(indexes))]}
+    quota = {label: len(indexes) * wanted / len(order) for label, indexes in by_label.items()}
+    total = max(round(wanted), 1)
+    take = {label: int(share) for label, share in quota.items()}
+    one_each = {label: max(count, len(by_label[label]) > 2) for label, count in take.items()}
+    take = one_each if sum(one_each.values()) <= total else take
+    # largest remainder: shares are rounded so that the total is right
+    for label in sorted(quota, key=lambda name: (take[name] - quota[name], name)):
+        if sum(take.values()) < total and take[label] < len(by_label[label]) - 1:
+            take[label] += 1
+    return {index for label, indexes in by_label.items() for index in indexes[: min(take[label], len(indexes) - 1)]}
+
+
+def _each_label_left(order: list[int], labels: list[list[str]], wanted: float) -> set[int]:
+    """Rows with several labels each: in the order drawn, those without which every label still occurs."""
+    left = Counter(part for label in labels for part in label)
+    taken: set[int] = set()
+    for index in order:
+        if len(taken) < max(round(wanted), 1) and all(left[part] > 1 for part in labels[index]):
+            taken.add(index)
+            left.subtract(labels[index])
+    return taken
+
+
+def limit(rows: "Dataset", most: int, seed: int) -> "Dataset":
+    """`most` of the rows, drawn like `cut` does: every class first if there is room, then each class's share."""
+    order = sorted(range(len(rows)), key=lambda index, ids=rows["id"]: _draw(seed, ids[index]))
+    labels = [str(label) for label in rows["label"]] if "label" in rows.column_names else [""] * len(rows)
+    sizes, seen = Counter(labels), Counter()
+    place: dict[int, float] = {}
+    for index in order:
+        first = seen[labels[index]] == 0 and most >= len(sizes)
+        place[index] = -1.0 if first else (seen[labels[index]] + 0.5) / sizes[labels[index]]
+        seen[labels[index]] += 1
+    return rows.select(sorted(sorted(order, key=lambda index: place[index])[:most]))
 
 
 def _whole_groups(order: list[int], groups: list[str], wanted: float, seed: int) -> set[int]:
@@ -97,16 +147,25 @@ def _whole_groups(order: list[int], groups: list[str], wanted: float, seed: int)
     return taken
 
 
-def label_names(splits: "dict[str, Dataset]", known: list[str] | None) -> list[str]:
+def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: str) -> list[str]:
     """The classes, in the data set's own order or sorted (numbers by value). Every class must occur in train."""
     seen = {name: _labels_of(rows) for name, rows in splits.items()}
     for name in ("validation", "test"):
         extra = sorted(seen[name] - seen["train"])
         if extra:
-            raise DataError(f"class {extra[0]!r} occurs in {name} but not in train ({len(extra)} such): add training rows or take it out")
+            others = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+            raise DataError(f"{source}: class {extra[0]!r}{others} occurs in {name} but not in train: add training rows, or take it out")
     if known is not None:
         return [label for label in known if label in seen["train"]]
-    return sorted(seen["train"], key=lambda label: (not label.isdigit(), int(label) if label.isdigit() else 0, label))
+    return sorted(seen["train"], key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+
+
+def several_labels(rows: "Dataset") -> "Dataset":
+    """The label column as lists: text is cut at `|`."""
+    from datasets import List, Value
+
+    lists = [several(label) for label in rows["label"]]
+    return rows.remove_columns("label").add_column("label", lists, feature=List(Value("string")))
 
 
 def _labels_of(rows: "Dataset") -> set[str]:

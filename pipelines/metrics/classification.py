@@ -173,8 +173,8 @@ def _matrices(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[st
     """All classes; then, rows x classes: true (bool), predicted (bool), score (0 for a class that the model does not know)."""
     if not records:
         raise DataError("there are no predictions to score")
-    index = _index(*({label for r in records for label in r[key]} for key in ("true", "predicted")), labels)
-    sets = []
+    held = {key: {label for r in records for label in r[key]} for key in ("true", "predicted")}
+    index, sets = _index(held["true"], held["predicted"], labels), []
     for key in ("true", "predicted"):
         matrix = np.zeros((len(records), len(index)), dtype=bool)
         pairs = [(row, index[label]) for row, record in enumerate(records) for label in record[key]]
@@ -184,7 +184,7 @@ def _matrices(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[st
     score = np.zeros((len(records), len(index)))
     known = np.fromiter((r["scores"][label] for r in records for label in labels), dtype=float, count=len(records) * len(labels))
     score[:, : len(labels)] = known.reshape(len(records), len(labels))
-    return list(index), *sets, score
+    return list(index), sets[0], sets[1], score
 
 
 def _index(true: set[str], predicted: set[str], labels: Sequence[str]) -> dict[str, int]:

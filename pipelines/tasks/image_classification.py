@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.errors import DataError, ModelError
+from pipelines.data.images import LabelledImages, several
+from pipelines.errors import DataError, ModelError, RunError
 from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
 
@@ -56,6 +57,10 @@ class ImageClassification(Task):
         self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
 
     @property
+    def several(self) -> bool:  # type: ignore[override]
+        return bool(self.options.multi_label)
+
+    @property
     def mixes(self) -> bool:  # type: ignore[override]
         return bool(self.options.mixup or self.options.cutmix)
 
@@ -75,27 +80,32 @@ class ImageClassification(Task):
                 n[label] += 1
             self.weights = {label: len(splits.train) / (len(n) * count) for label, count in n.items()}
         config = vision.read_config(source.folder, source.config)
+        vision.check_classifies(source.folder, config)
         config.label2id = {label: index for index, label in enumerate(self.labels)}
         config.id2label = dict(enumerate(self.labels))
         config.problem_type = "multi_label_classification" if self.options.multi_label else "single_label_classification"
-        if config.model_type == "timm_wrapper":  # transformers passes num_classes itself
+        if config.model_type == "timm_wrapper":
+            config.label_names = self.labels  # what its configuration saves instead of id2label
+            # transformers passes num_classes itself
             config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
-            config.num_labels = len(self.labels)
         self._set_dropout(config)
         self.processor = vision.image_processor(source.folder, config, self.options.image_size)
-        height, _ = vision.input_size(self.processor)
+        height, width = vision.input_size(self.processor)
         if isinstance(getattr(config, "image_size", None), int) and self.options.image_size is not None:
             config.image_size = height
-        if config.model_type == "timm_wrapper" and self.options.image_size is not None and "vit" in config.architecture:
+        if config.model_type == "timm_wrapper" and self.options.image_size is not None and vision.fixes_size(config):
             config.model_args["img_size"] = height
-        return vision.image_classifier(source.folder, config, random=source.random)
+        model = vision.image_classifier(source.folder, config, random=source.random)
+        if self.options.image_size is not None:
+            vision.try_size(model, height, width)
+        return model
 
     def _label_names(self, splits: Any) -> list[str]:
         if not self.options.multi_label and any(isinstance(label, list) for label in splits.train[:1]["label"]):
             raise DataError(f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row")
         labels = splits.labels
         if self.options.multi_label:
-            labels = sorted({part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in _parts(label)})
+            labels = sorted({part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in several(label)})
         if len(labels) < 2:
             raise DataError(f"{splits.name}: {len(labels)} class found ({', '.join(labels)}): classification needs at least two")
         return labels
@@ -124,8 +134,8 @@ class ImageClassification(Task):
         own = {id(m) for m in head.modules()}
         return [*[b for b in blocks(vision.trunk(model)) if id(b) not in own], head]
 
-    def encode(self, rows: Any) -> "Images":
-        return Images(rows, self.labels, self.options.multi_label)
+    def encode(self, rows: Any) -> LabelledImages:
+        return LabelledImages(rows, self.labels, self.options.multi_label)
 
     def augments(self) -> bool:
         return self.options.augment != "none" or self.mixes
@@ -204,7 +214,10 @@ class ImageClassification(Task):
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        logits = model(pixel_values=batch["pixel_values"]).logits.float().cpu()
+        logits = model(pixel_values=batch["pixel_values"]).logits.detach().float().cpu()
+        if not logits.isfinite().all():  # or a diverged model would pass for one that always says the first class
+            row = batch["id"][int((~logits.isfinite()).any(-1).nonzero()[0])]
+            raise RunError(f"the model's answer to {row} is not a number: bad weights, or training diverged (lower train.learning_rate)")
         if self.options.multi_label:
             return [self._several(*one) for one in zip(batch["id"], batch["true"], logits.sigmoid().tolist(), strict=True)]
         probabilities = logits.softmax(-1)
@@ -254,6 +267,7 @@ class ImageClassification(Task):
         from pipelines import vision
 
         config = vision.read_config(folder, None)
+        vision.check_classifies(folder, config)
         if config.model_type == "timm_wrapper":
             config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
         self.processor = vision.image_processor(folder, config, None)
@@ -281,32 +295,3 @@ class ImageClassification(Task):
         scores = logits.sigmoid() if self.options.multi_label else logits.softmax(-1)
         best = scores.topk(min(top_k, len(self.labels)))
         yield [{"label": self.labels[i], "score": p} for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
-
-
-class Images:
-    """Rows as examples; an image is decoded when it is asked for, in a worker."""
-
-    def __init__(self, rows: Any, labels: list[str], multi_label: bool) -> None:
-        self.rows, self.multi_label = rows, multi_label
-        self.index = {label: i for i, label in enumerate(labels)}
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: int) -> Example:
-        import torch
-
-        from pipelines.data.images import read_image
-
-        row = self.rows[number]
-        target = torch.zeros(len(self.index))
-        true = _parts(row["label"]) if self.multi_label else row["label"]
-        for label in true if self.multi_label else [true]:
-            if label in self.index:  # a label that the model does not know counts as an error when scored
-                target[self.index[label]] = 1.0
-        return {"id": row["id"], "row": number, "image": read_image(row["image"]), "target": target, "true": true}
-
-
-def _parts(label: Any) -> list[str]:
-    """Several labels of one row: a list, or text split at `|`."""
-    return list(label) if isinstance(label, list) else [part.strip() for part in label.split("|") if part.strip()]

@@ -1,6 +1,5 @@
-"""Chromium and a demo for it to open: a tiny ViT that has really learned its two classes, served as `graft demo` does."""
+"""Chromium, and a demo for it to open: a tiny ViT that has really learned its two classes, trained and served by Graft."""
 
-import json
 import os
 import re
 import shutil
@@ -14,22 +13,27 @@ from typing import Any
 
 import pytest
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-CLASSES = ("cat", "dog")
-CARD = """---
-license: apache-2.0
-pipeline_tag: image-classification
----
-# Cats and dogs
+from tests import tiny
 
-Tells cats from dogs. ![badge](https://img.example.org/badge.svg) <img src="https://img.example.org/more.png">
-
-| class | f1 |
-|---|---|
-| cat | 1.00 |
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+RECIPE = """
+task: image-classification
+model: {{id: {model}}}
+data: {{id: {photos}}}
+train: {{epochs: 6, batch_size: 8, learning_rate: 3.0e-3}}
+hub: {{license: apache-2.0}}
+"""
+REMOTE = """
+![badge](https://img.example.org/badge.svg) <img src="https://img.example.org/more.png">
 """
 
 
@@ -66,60 +70,32 @@ def visit(chromium: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="package")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder: model, results, card, and one example of each class."""
-    from tests import tiny
+    """A run folder as `graft train` leaves it, a few seconds long; its card also names pictures of another host."""
+    from pipelines.recipe import load_recipe
+    from pipelines.run import train
 
-    run = tmp_path_factory.mktemp("runs") / "cats_dogs_tiny"
-    photos = tiny.photos(tmp_path_factory.mktemp("photos"), CLASSES, n=32, splits=("train",))
-    tiny.vit(run / "model", labels=CLASSES)
-    _learn(run / "model", photos / "train")
-    (run / "model" / "README.md").write_text(CARD)
-    (run / "examples").mkdir()
-    rows = [{"image": f"{name}.jpg", "label": name} for name in CLASSES]
-    for name in CLASSES:
-        shutil.copy(photos / "train" / name / "000.jpg", run / "examples" / f"{name}.jpg")
-    (run / "examples" / "examples.json").write_text(json.dumps(rows))
-    results = {
-        "recipe": "cats_dogs_tiny",
-        "metric": {"name": "accuracy", "direction": "max"},
-        "test": {"split": "test", "n": 64, "metrics": {"accuracy": 0.984375}, "ci95": {"accuracy": [0.953, 1.0]}},
-        "model": {"id": "tiny", "base_model": "google/vit-tiny"},
-        "data": {"name": "cats_dogs"},
-    }
-    (run / "results.json").write_text(json.dumps(results))
-    (run / "model" / "results.json").write_text(json.dumps(results))
+    folder = tmp_path_factory.mktemp("run")
+    photos, model = tiny.photos(folder / "photos", n={"train": 16, "validation": 8, "test": 16}), tiny.vit(folder / "vit")
+    recipe = folder / "cats_dogs_tiny.yaml"
+    recipe.write_text(RECIPE.format(model=model, photos=photos))
+    run = folder / "runs" / "first"
+    results = train(load_recipe(recipe), run, name=recipe.stem)
+    assert results
+    assert results["test"]["metrics"]["accuracy"] > 0.9
+    card = run / "model" / "README.md"
+    card.write_text(card.read_text() + REMOTE)
     return run
-
-
-def _learn(folder: Path, photos: Path) -> None:
-    """A few seconds of plain training; the labels are easy (tests.tiny.picture)."""
-    import torch
-    from PIL import Image
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-    processor = AutoImageProcessor.from_pretrained(folder)
-    model = AutoModelForImageClassification.from_pretrained(folder).train()
-    images = [Image.open(file) for name in CLASSES for file in sorted((photos / name).glob("*.jpg"))]
-    pixels = processor(images, return_tensors="pt")["pixel_values"]
-    labels = torch.arange(2).repeat_interleave(len(images) // 2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(40):
-        loss = torch.nn.functional.cross_entropy(model(pixel_values=pixels).logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.1
-    model.save_pretrained(folder)
 
 
 @pytest.fixture(scope="package")
 def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The demo of `trained` in a process of its own: its url, its run folder and the file with what it said on stderr."""
     folder = tmp_path_factory.mktemp("demo")
-    code = "import sys; from pipelines.apps.launch import launch; launch(sys.argv[1])"
-    env = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads")}
+    (folder / "tmp").mkdir()
+    env = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {"TMPDIR": str(folder / "tmp")}
+    command = [sys.executable, "-m", "pipelines", "demo", str(trained)]
     with (folder / "stderr").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-c", code, str(trained)], env=env, stdout=subprocess.PIPE, stderr=log, text=True)
+        server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
     assert server.stdout is not None
     said = server.stdout.readline()
     assert "http://" in said, (folder / "stderr").read_text()
@@ -127,4 +103,4 @@ def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     server.send_signal(signal.SIGINT)
     rest, _ = server.communicate(timeout=30)
     assert (server.returncode, rest) == (0, "stopped\n")
-    assert list((folder / "uploads").rglob("*.*")) == [], "visitors' files are deleted when the server stops"
+    assert list((folder / "tmp").rglob("*.*")) == [], "visitors' files are deleted when the server stops"

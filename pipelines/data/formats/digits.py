@@ -2,7 +2,7 @@
 
 `data.config` picks digits: "0-4", "5-9", "0-9" (the default). Source: E. Alpaydin and C. Kaynak, Optical Recognition of
 Handwritten Digits, UCI Machine Learning Repository (1998), CC BY 4.0; scikit-learn ships its test part.
-The test split is the last quarter of each digit in file order, so other writers than in the first three.
+Test is the later half of each digit in file order: with few labelled digits to train on, rows are better spent on a narrow interval.
 """
 
 import io
@@ -35,5 +35,5 @@ def read(section: Any, columns: tuple[str, ...]) -> Any:
             buffer = io.BytesIO()
             Image.fromarray((digits.images[index] * (255 / 16)).round().astype("uint8")).save(buffer, format="PNG")
             row = {"id": f"digit/{index}", "image": {"path": None, "bytes": buffer.getvalue()}, "label": str(digit)}
-            parts["test" if place >= 0.75 * len(where) else "train"].append(row)
+            parts["test" if place >= len(where) // 2 else "train"].append(row)
     return Source(splits={name: Dataset.from_list(rows) for name, rows in parts.items()}, license="cc-by-4.0")

@@ -1,9 +1,13 @@
 """Data sets on the hub: parquet or plain files (a loading script is never run)."""
 
+import errno
+import logging
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import DataError, HubError
+from pipelines.errors import DataError, GraftError, HubError
+
+log = logging.getLogger("graft")
 
 
 def detect(path: Path) -> bool:
@@ -11,14 +15,15 @@ def detect(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...]) -> Any:
-    from datasets import ClassLabel, Dataset, Image
+    from datasets import ClassLabel, Image
 
     from pipelines.data import Source
 
+    if Path(section.id).expanduser().exists():
+        raise DataError(f"data.format: {section.id} is on this disk, not on the hub: leave format out")
     loaded, info = _load(section)
     source = Source(splits={}, hub_id=section.id, revision=info.get("sha"), license=info.get("license"))
     for name, rows in loaded.items():
-        assert isinstance(rows, Dataset)
         names = {c: section.columns.get(c) or _guess(c, rows.features) or c for c in columns}
         for column, own in names.items():
             if own not in rows.column_names:
@@ -26,18 +31,20 @@ def read(section: Any, columns: tuple[str, ...]) -> Any:
                     f"{section.id}: no column {own!r} (it has: {', '.join(rows.column_names)}); "
                     f"name the right one with data.columns.{column}=NAME"
                 )
-        label = rows.features.get(names.get("label", ""))
-        if isinstance(label, ClassLabel):
-            source.labels = list(label.names)
         group = section.group if section.group not in (None, "none") else None
-        keep = [*names.values(), *([group] if group and group in rows.column_names else [])]
-        rows = rows.select_columns(list(dict.fromkeys(keep))).rename_columns({own: c for c, own in names.items() if own != c})
+        if group and group not in rows.column_names:
+            raise DataError(f"data.group: {section.id} has no column {group!r} (it has: {', '.join(rows.column_names)})")
+        keep = dict.fromkeys([*names.values(), *([group] if group else [])])
+        rows = rows.select_columns(list(keep)).rename_columns({own: c for c, own in names.items() if own != c})
+        rows = rows.add_column("id", [f"{name}/{i}" for i in range(len(rows))])
         for column, feature in rows.features.items():
             if isinstance(feature, Image):
                 rows = rows.cast_column(column, Image(decode=False))
         if "label" in columns:
-            rows = _named_labels(rows)
-        source.splits[name] = rows.add_column("id", [f"{name}/{i}" for i in range(len(rows))])
+            feature = _item(rows.features["label"])
+            source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels
+            rows, source.skipped[name] = _named_labels(rows)
+        source.splits[name] = rows
     return source
 
 
@@ -52,48 +59,77 @@ def _guess(column: str, features: Any) -> str | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _named_labels(rows: Any) -> Any:
-    """Class numbers -> class names; anything else -> text. A class number of -1 (no label) is an error."""
-    from datasets import ClassLabel, Value
+def _item(feature: Any) -> Any:
+    """What a column of lists holds; else the column's own type."""
+    from datasets import List
 
-    feature = rows.features["label"]
-    if not isinstance(feature, ClassLabel):
-        texts = [[str(v) for v in label] if isinstance(label, list) else str(label) for label in rows["label"]]
-        return rows.remove_columns("label").add_column("label", texts)
-    numbers = rows["label"]
-    if any(number is None or number < 0 for number in numbers):
-        return rows.filter(lambda label: label is not None and label >= 0, input_columns="label").map(
-            lambda label: {"label": feature.names[label]}, input_columns="label", features=rows.features | {"label": Value("string")}
-        )
-    return rows.remove_columns("label").add_column("label", [feature.names[number] for number in numbers])
+    return feature.feature if isinstance(feature, List) else feature
+
+
+def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
+    """Class numbers -> class names, anything else -> text. Rows without a label (empty, or class number -1) are skipped."""
+    from datasets import ClassLabel
+
+    feature = _item(rows.features["label"])
+
+    def name(value: Any) -> str | None:
+        if not isinstance(feature, ClassLabel):
+            return None if value is None else str(value)
+        return feature.names[value] if value is not None and value >= 0 else None
+
+    labels = [[name(v) for v in label] if isinstance(label, list) else name(label) for label in rows["label"]]
+    good = [i for i, label in enumerate(labels) if label is not None and not (isinstance(label, list) and None in label)]
+    skipped = [(rows["id"][i], f"{rows['id'][i]}: no label") for i in sorted(set(range(len(labels))) - set(good))]
+    rows = rows if len(good) == len(rows) else rows.select(good)
+    return rows.remove_columns("label").add_column("label", [labels[i] for i in good]), skipped
 
 
 def _load(section: Any) -> tuple[dict, dict]:
     import huggingface_hub
-    from datasets import get_dataset_config_names, load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError
+    from datasets import load_dataset
+    from huggingface_hub.errors import HTTPError
 
-    info: dict = {}
     try:
         loaded = load_dataset(section.id, section.config, revision=section.revision)
-    except DatasetNotFoundError as error:
-        reason = "no such revision" if section.revision and "revision" in str(error).lower() else "not on the hub, or private"
-        raise DataError(f"data.id: {section.id}: {reason}; check the spelling, log in with `hf auth login`, or give a local path") from None
-    except ValueError as error:
-        if "onfig" in str(error):
-            names = get_dataset_config_names(section.id, revision=section.revision)
-            raise DataError(f"data.config: {section.id} has the configurations {', '.join(names)}; got {section.config!r}") from None
-        raise DataError(f"data.id: {section.id}: {error}") from None
-    except RuntimeError as error:
-        raise DataError(f"data.id: {section.id}: {str(error).splitlines()[0]}") from None
-    except (ConnectionError, HfHubHTTPError, OSError) as error:
-        raise HubError(f"data set {section.id} cannot be fetched: {str(error).splitlines()[0]}; check the network, or give a local path") from None
+    except Exception as error:  # that library raises nearly everything, its readers' errors and the hub client's included
+        raise _explained(section, error) from error
     try:
         found = huggingface_hub.dataset_info(section.id, revision=section.revision)
-        card = found.card_data.to_dict() if found.card_data else {}
-        license_ = card.get("license")
-        info = {"sha": found.sha, "license": license_[0] if isinstance(license_, list) and license_ else license_}
-    except (ConnectionError, HfHubHTTPError, OSError):
-        pass  # offline with a cached copy: revision and licence stay unknown, and the card says so
-    return dict(loaded), info
+    except (OSError, HTTPError):
+        log.warning("the hub cannot be asked: data set %s comes from the cache, its revision and licence are not known", section.id)
+        return dict(loaded), {}
+    license_ = (found.card_data.to_dict() if found.card_data else {}).get("license")
+    return dict(loaded), {"sha": found.sha, "license": license_[0] if isinstance(license_, list) and license_ else license_}
+
+
+def _explained(section: Any, error: Exception) -> GraftError:
+    """What the datasets library or the hub's client complains of, in a line."""
+    from datasets.data_files import EmptyDatasetError
+    from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    if isinstance(error, DatasetGenerationError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0]
+    if isinstance(error, DatasetNotFoundError):
+        if "gated" in first:
+            return DataError(f"data.id: {section.id} is gated: ask for access on its page on the hub, then type `hf auth login`")
+        if section.revision and "revision" in first.lower():
+            return DataError(f"data.revision: {section.id} has no revision {section.revision!r}: give a branch, a tag or a full commit")
+        return DataError(
+            f"data.id: {section.id}: no such folder here, and not on the hub, or private: "
+            "check the spelling, log in with `hf auth login`, or give a local path"
+        )
+    if isinstance(error, (DataFilesNotFoundError, EmptyDatasetError)):
+        return DataError(f"data.id: {section.id} holds no data that can be read: {first}")
+    if isinstance(error, HFValidationError):
+        return DataError(f"data.id: {section.id!r} is no hub id (owner/name), and no file or folder here")
+    if isinstance(error, ValueError) and ("BuilderConfig" in first or first.startswith("Config name is missing")):
+        names = text.partition("[")[2].partition("]")[0].replace("'", "")
+        return DataError(f"data.config: {section.id} has the configurations {names}; got {section.config or 'none'}: name one")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return HubError(f"no room left on the disk for data set {section.id}: free some, or set HF_HOME to a folder on another disk")
+    if isinstance(error, (OSError, HTTPError)):
+        return HubError(f"data set {section.id} cannot be fetched: {first}; check the network, or give a local path")
+    return DataError(f"data.id: {section.id} cannot be read: {first}")

@@ -3,23 +3,32 @@
     photos/cat/1.jpg                 photos/train/cat/1.jpg   photos/test/cat/9.jpg
 
 Listed here and not by `load_dataset("imagefolder")`, which drops classes and files whose names look like splits.
-A split is a direct child named train, validation, val, valid or test that holds class folders.
+A split is a direct child with a split's name (train, val, Test, ...) that holds class folders.
 """
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.formats import table
+from pipelines.data.splits import USUAL
 from pipelines.errors import DataError
 
-SPLIT_NAMES = ("train", "validation", "val", "valid", "test")
-SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"])
-_LITTER = frozenset(("Thumbs.db", "desktop.ini"))
+SPLIT_NAMES = frozenset(name for names in USUAL.values() for name in names)
+COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = frozenset((*COMMON, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"))
+_LITTER = frozenset(("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"))  # what systems leave in folders
 
 
 def detect(path: Path) -> bool:
-    return path.is_dir() and any(_files(child) for child in _folders(path))
+    """Folders that hold files; beside a table at least two, for one folder of images is what a table's paths point to."""
+    if not path.is_dir():
+        return False
+    filled = [child for child in _folders(path) if next(_files(child), None) is not None]
+    classes = {c.name for child in filled for c in (_folders(child) if _named_as_split(child) else [child])}
+    return len(classes) > 1 if table.detect(path) else bool(filled)
 
 
 def read(section: Any, columns: tuple[str, ...]) -> Any:
@@ -28,45 +37,80 @@ def read(section: Any, columns: tuple[str, ...]) -> Any:
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
-    asked = [name for name in (section.train, section.validation, section.test) if name]
-    names = [c.name for c in _folders(root) if c.name in (asked or SPLIT_NAMES) and _folders(c)]
-    parts = {name: root / name for name in names} or {"train": root}
+    if section.group not in (None, "none"):  # rows have no further columns
+        raise DataError(f"data.group: class folders have no column {section.group!r}: list the files in a csv that has it, or leave it out")
+    asked = {name for name in (section.train, section.validation, section.test) if name}
+    parts = {c.name: c for c in _folders(root) if (_named_as_split(c) or c.name in asked) and any(map(_any_file, _folders(c)))}
     source = Source(splits={})
     ignored: Counter[str] = Counter()
-    for name, folder in parts.items():
-        rows, skipped = _list(root, folder, ignored)
+    if parts:
+        _outside(root, parts, section.train, ignored)
+    for name, folder in (parts or {"train": root}).items():
+        training = not parts or name == section.train or name.lower() in USUAL["train"]
+        rows, skipped = _list(root, folder, ignored, training)
         if not rows:
-            raise DataError(f"{folder}: no readable images in class folders ({len(skipped)} files skipped)")
+            others = ", ".join(sorted(ignored))
+            raise DataError(
+                f"{folder}: no readable images in class folders ({len(skipped)} files skipped{f'; left out: {others}' if others else ''})"
+            )
         source.splits[name] = _dataset(rows)
         source.skipped[name] = skipped
     source.ignored = dict(ignored)
     return source
 
 
-def _list(root: Path, folder: Path, ignored: Counter) -> tuple[list[dict], list[tuple[str, str]]]:
-    """Every file below the class folders becomes a row, a skip, or is counted as ignored: none vanishes."""
+def _outside(root: Path, parts: dict[str, Path], named: str | None, ignored: Counter) -> None:
+    """What lies beside the split folders: images there are an error, unless the recipe says which split is train."""
+    for path in _files(root):
+        if path.relative_to(root).parts[0] in parts:
+            continue
+        if path.suffix.lower() not in SUFFIXES:
+            ignored[_kind(path)] += 1
+        elif named is not None:
+            ignored["images outside of the splits"] += 1
+        else:
+            name = path.relative_to(root).as_posix()
+            raise DataError(
+                f"{root}: {', '.join(parts)} are splits, and {name} lies outside of them: move it, "
+                "or leave such images out by naming a split, as in data.train=train"
+            )
+
+
+def _list(root: Path, folder: Path, ignored: Counter, training: bool) -> tuple[list[dict], list[tuple[str, str]]]:
+    """Every file below the folder becomes a row, a skip, or is counted as ignored: none vanishes."""
     rows: list[dict] = []
     skipped: list[tuple[str, str]] = []
-    before, found = sum(ignored.values()), 0
-    for child in _folders(folder):
-        for path in _files(child):
-            found += 1
-            name = path.relative_to(root).as_posix()
-            if path.suffix.lower() not in SUFFIXES:
-                ignored[path.suffix.lower() or "no suffix"] += 1
-                continue
-            try:
-                size = path.stat().st_size
-            except OSError as error:
-                skipped.append((name, f"{path}: {error.strerror}"))
-                continue
-            if size == 0:
-                skipped.append((name, f"{path}: empty file"))
-            else:
-                rows.append({"id": name, "image": {"path": str(path), "bytes": None}, "label": child.name, "size": size})
-    if found != len(rows) + len(skipped) + sum(ignored.values()) - before:
-        raise DataError(f"{folder}: {found} files found but {len(rows)} read and {len(skipped)} skipped")
+    classes = {child.name: 0 for child in _folders(folder)}
+    for path in _files(folder):
+        inner = path.relative_to(folder).parts
+        if len(inner) > 1:
+            classes[inner[0]] += 1
+        if path.suffix.lower() not in SUFFIXES:
+            ignored[_kind(path)] += 1
+            continue
+        name = path.relative_to(root).as_posix()
+        reason, size = _problem(path, inner)
+        if reason:
+            skipped.append((_printable(name), f"{_printable(str(path))}: {reason}"))
+        else:
+            rows.append({"id": name, "image": {"path": str(path), "bytes": None}, "label": inner[0], "size": size})
+    empty = [name for name, count in classes.items() if count == 0]
+    if training and empty:
+        raise DataError(f"{folder / empty[0]}: an empty class folder: add images, or remove it")
     return rows, skipped
+
+
+def _problem(path: Path, inner: tuple[str, ...]) -> tuple[str, int]:
+    """Why an image file is no row ("" where it is one), and its size in bytes."""
+    if len(inner) == 1:
+        return "in no class folder", 0
+    if _printable(str(path)) != str(path):
+        return "its name is not UTF-8", 0
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return error.strerror or "cannot be read", 0
+    return ("" if size else "empty file"), size
 
 
 def _dataset(rows: list[dict]) -> Any:
@@ -77,13 +121,56 @@ def _dataset(rows: list[dict]) -> Any:
     return Dataset.from_dict({key: [row[key] for row in rows] for key in features}, features=features)
 
 
+# ---- files and folders ----
+
+
+def _named_as_split(folder: Path) -> bool:
+    return folder.name.lower() in SPLIT_NAMES and bool(_folders(folder))
+
+
+def _kind(path: Path) -> str:
+    return f"{path.suffix.lower()} files" if path.suffix else "files without a suffix"
+
+
+def _printable(name: str) -> str:
+    """A file name as text; bytes that are no UTF-8 become a question mark."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _any_file(folder: Path) -> bool:
+    return next(_files(folder), None) is not None
+
+
 def _folders(path: Path) -> list[Path]:
-    return sorted(c for c in path.iterdir() if c.is_dir() and not c.name.startswith("."))
+    """Folders in a folder; links to one above it left out."""
+    here = path.resolve()
+    found = [Path(entry.path) for entry in _entries(path) if _is_folder(entry)]
+    return [child for child in found if not here.is_relative_to(child.resolve())]
 
 
-def _files(path: Path) -> list[Path]:
-    found = []
-    for folder, subfolders, names in os.walk(path, followlinks=True):
-        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
-        found += [Path(folder) / n for n in sorted(names) if not n.startswith(".") and n not in _LITTER]
-    return found
+def _files(path: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """All files below a folder, sorted, links followed unless they lead back to a folder above."""
+    status = path.stat()
+    mark = (status.st_dev, status.st_ino)
+    if mark in above:
+        return
+    for entry in _entries(path):
+        if _is_folder(entry):
+            yield from _files(Path(entry.path), (*above, mark))
+        else:
+            yield Path(entry.path)
+
+
+def _entries(path: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(path) as listed:
+            return sorted((e for e in listed if not e.name.startswith(".") and e.name not in _LITTER), key=lambda e: e.name)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be listed: {error.strerror}") from None
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: no folder, and reading it as a file will say why
+        return False

@@ -37,7 +37,7 @@ def resolve(section: ModelSection) -> Weights:
     random = section.weights == "random"
     folder = local_model(section.id)
     if folder is None:
-        from pipelines.hub import download
+        from pipelines.fetch import download
 
         folder = download(section.id, section.revision)
         front = front_matter(folder)
@@ -110,28 +110,39 @@ def load(source: str | Path, *, revision: str | None = None, device: str | None 
     folder = local_model(source)
     run = None
     if folder is None:
-        from pipelines.hub import download
+        from pipelines.fetch import download
 
         folder = download(str(source), revision)
     elif folder.name == "model" and (folder.parent / "recipe.yaml").is_file():
         run = folder.parent
-    recipe = read_recipe(folder)
+    recipe = read_recipe(run or folder)
     name = task or (recipe.task if recipe else _task_of(folder, str(source)))
     worker = task_class(name)(recipe.options if recipe and recipe.task == name else None)
     model = worker.load(folder)
     model.to(device or best_device()).eval()
-    results = folder / "results.json"
-    return Loaded(
-        worker, model, folder, run, recipe, json.loads(results.read_text()) if results.is_file() else None, Path(source).name if run else str(source)
-    )
+    results = _read_json(folder / "results.json")
+    return Loaded(worker, model, folder, run, recipe, results, Path(source).name if run else str(source))
 
 
 def read_recipe(folder: Path) -> Recipe | None:
     """The recipe of a run folder or a published model; None for a model that Graft did not make."""
     path = folder / "recipe.yaml"
-    if not path.is_file():
+    if not path.is_file() or not (folder / "results.json").is_file():  # other tools call files so, too
         return None
     return load_recipe(path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file of a model folder holds; None where there is none. Raises ModelError for a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: must hold one JSON object, got {type(found).__name__}")
+    return found
 
 
 def _task_of(folder: Path, source: str) -> str:
@@ -139,12 +150,12 @@ def _task_of(folder: Path, source: str) -> str:
     tags = {task_class(name).hub_tag: name for name in task_names()}
     if front.get("pipeline_tag") in tags:
         return tags[front["pipeline_tag"]]
-    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+    config = _read_json(folder / "config.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(config.get("architecture", ""))
     for tag, name in tags.items():
         if "For" + "".join(part.capitalize() for part in tag.split("-")) in kinds or (tag == "image-classification" and "architecture" in config):
             return name
-    raise ModelError(f"{source}: cannot tell which task this model is for ({kinds or 'no architecture'}); tasks: {', '.join(task_names())}")
+    raise ModelError(f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}")
 
 
 def best_device() -> str:
