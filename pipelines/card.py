@@ -20,7 +20,7 @@ import yaml
 from pipelines.errors import RunError
 from pipelines.figures import AGGREGATE
 from pipelines.recipe import task_class
-from pipelines.results import write_text
+from pipelines.results import read_json, write_text
 from pipelines.wording import duration, interval, large, number, spoken
 from pipelines.yamlfile import parse
 
@@ -38,7 +38,7 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
     run has not finished or what would be published holds a local path.
     """
     model, text = run / "model", _read(run / "results.json")
-    results, recipe = json.loads(text), parse(_read(run / "recipe.yaml"), "recipe.yaml")[0]
+    results, recipe = read_json(run / "results.json"), parse(_read(run / "recipe.yaml"), "recipe.yaml")[0]
     public = public_recipe(recipe, results)
     repo_id = repo_id or recipe["hub"]["repo_id"]
     written = {

@@ -168,7 +168,7 @@ def _replace(path: Path, text: str) -> None:
 def marked(root: Path, name: str) -> Path | None:
     """The checkpoint that `last` or `best` names, if both exist."""
     try:
-        folder = root / (root / name).read_text().strip()
+        folder = root / (root / name).read_text(errors="replace").strip()
     except FileNotFoundError:
         return None
     return folder if (folder / "state.json").is_file() else None

@@ -31,21 +31,25 @@ def finish(job: Job, state: Any) -> dict[str, Any]:
     outcome: dict[str, Any] = {}
     if accelerator.is_main_process:
         outcome = write(job, state, records)
-    accelerator.end_training()
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return outcome
 
 
 def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:
     """Source weights + best checkpoint -> `model/`, written beside and renamed. LoRA is merged unless the recipe keeps it apart."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     best = checkpoint.marked(checkpoints, "best") or checkpoint.marked(checkpoints, "last")
     if best is None:
         raise RunError(f"{folder}: no whole checkpoint to export")
-    values = load_file(best / "model.safetensors")
-    if recipe.train.ema and (best / "ema.safetensors").is_file():
-        values |= load_file(best / "ema.safetensors")
+    try:
+        values = load_file(best / "model.safetensors")
+        if recipe.train.ema and (best / "ema.safetensors").is_file():
+            values |= load_file(best / "ema.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{best}: the checkpoint cannot be read ({error}); remove the folder to go on from an earlier one") from None
     checkpoint.load_weights(model, values)
     target, beside = folder / "model", folder / ".model.new"
     shutil.rmtree(beside, ignore_errors=True)
@@ -57,9 +61,10 @@ def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recip
             task.save(model.merge_and_unload() if recipe.model.adapter is not None else model, beside)
         shutil.rmtree(target, ignore_errors=True)
         beside.rename(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
         shutil.rmtree(beside, ignore_errors=True)
-        raise RunError(f"{target}: cannot be written: {error.strerror or error}; the checkpoints are whole: free some room and run again") from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunError(f"{target}: cannot be written: {why}; the checkpoints are whole: free some room and run again") from None
 
 
 def _save_adapter(task: Any, model: Any, folder: Path, weights: Weights) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RunError
 from pipelines.figures import AGGREGATE, png
-from pipelines.results import write_text
+from pipelines.results import read_json, write_text
 from pipelines.wording import duration, interval, large, number, short, spoken
 from pipelines.yamlfile import parse
 
@@ -31,7 +31,7 @@ def write_report(run: Path) -> Path:
     source = _read(run / "recipe.yaml")
     if source is None:
         raise RunError(f"{run}: no run folder (it has no recipe.yaml)")
-    results = json.loads(_read(run / "results.json") or "null")
+    results = read_json(run / "results.json")
     log = read_log(run)
     save_figures(curves(run), run / "figures")
     write_text(page, _render(run, source, results, log))
@@ -53,7 +53,7 @@ def curves(run: Path) -> "dict[str, Figure]":
     from pipelines.curves import learning_figure, metric_figure
 
     log = read_log(run)
-    results = json.loads(_read(run / "results.json") or "null")
+    results = read_json(run / "results.json")
     figures = {}
     if any(math.isfinite(line["loss"]) for line in log if "loss" in line):
         figures["learning_curves"] = learning_figure(log)

@@ -1,5 +1,6 @@
 """results.json: every number that the card may show, and where it was measured."""
 
+import contextlib
 import json
 import os
 import platform
@@ -54,6 +55,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; None where there is no such file. Raises RunError for a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.new")
     try:
@@ -61,6 +72,8 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 

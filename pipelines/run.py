@@ -20,6 +20,7 @@ def train(recipe: Recipe, folder: Path, *, name: str, smoke: bool = False) -> di
     Raises GraftErrors; what was saved before is whole.
     """
     from accelerate import Accelerator, PartialState
+    from accelerate.state import AcceleratorState
 
     processes = PartialState()
     progress = Progress(processes.is_main_process)
@@ -37,12 +38,14 @@ def train(recipe: Recipe, folder: Path, *, name: str, smoke: bool = False) -> di
     model = build(recipe, task, weights, splits)
     recipe = runfolder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
     processes.wait_for_everyone()
+    AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own
     accelerator = Accelerator(mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=runfolder.trackers(recipe), project_dir=folder)
     job = Job(recipe, folder, name, task, model, weights, splits, accelerator, progress)
     with runfolder.stop_on_signals() as stopping:
         state = job.train(stopping)
     if state.stopped == "signal":
         progress.say(f"stopped at step {state.before + state.step} and saved; the same command goes on from there")
+        accelerator.end_training()
         return None
     del model
     return finish.finish(job, state)

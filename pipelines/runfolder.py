@@ -17,7 +17,7 @@ from pipelines.checkpoint import State
 from pipelines.errors import ModelError, RecipeError, RunError
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, dump_recipe, validate
-from pipelines.results import write_text
+from pipelines.results import read_json, write_text
 
 # what may change while a run is under way, for it changes no result by more than rounding
 FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
@@ -51,7 +51,7 @@ def claim(folder: Path, recipe: Recipe, smoke: bool = False) -> dict[str, Any] |
     results, last = folder / "results.json", folder / "model" / "results.json"  # the model folder's copy is the last file of a run
     if longer:  # or the longer run, should it be killed, would pass for finished
         results.unlink(missing_ok=True)
-    return json.loads(results.read_text()) if results.is_file() and last.is_file() else None
+    return read_json(results) if last.is_file() else None
 
 
 def pinned(folder: Path, recipe: Recipe) -> Recipe:

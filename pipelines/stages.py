@@ -105,7 +105,11 @@ class Job:
             parameter.requires_grad_(name in self.trains and (not only_head or id(parameter) in head))
 
     def _plain(self) -> Any:
-        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        """The model as it was before Accelerate prepared it, ready to be prepared for the next stage."""
+        plain = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        for left in ("forward", "_is_accelerate_prepared"):  # with these, a second `prepare` gives no autocast
+            plain.__dict__.pop(left, None)
+        return plain
 
     def _layers(self) -> list[Any]:
         plain = self._plain()

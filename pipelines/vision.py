@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.complaints import suggest
 from pipelines.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,14 +22,30 @@ def read_config(folder: Path | None, config: dict | None) -> Any:
 
     try:
         if folder is None:
-            fields = dict(config or {})
-            return AutoConfig.for_model(fields.pop("model_type"), **fields)
+            return _made(dict(config or {}))
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ModelError:
+        raise
     except Exception as error:  # the library's own checks raise many kinds
         what = _called(folder)
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             raise ModelError(f"{what}: this model needs code of its own; Graft never runs a model's code: choose another model") from error
         raise ModelError(f"{what}: not a model that transformers knows: {_first(error)}") from error
+
+
+def _made(fields: dict[str, Any]) -> Any:
+    """A configuration of the recipe's own. The library takes any field, so a misspelled one would do nothing."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    kind = fields.pop("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise ModelError(f"model.config.model_type: transformers knows no {kind!r}{suggest(str(kind), list(CONFIG_MAPPING))}")
+    made = AutoConfig.for_model(kind, **fields)
+    known = AutoConfig.for_model(kind).to_dict()
+    strange = [name for name in fields if name not in known and name not in made.attribute_map]
+    if strange:
+        raise ModelError(f"model.config: {kind} has no field {strange[0]!r}{suggest(strange[0], list(known))}")
+    return made
 
 
 def check_classifies(folder: Path | None, config: Any) -> None:
@@ -39,6 +56,9 @@ def check_classifies(folder: Path | None, config: Any) -> None:
         raise ModelError(
             f"{_called(folder)}: a {config.model_type} model does not classify images; choose a model for image classification"
         )
+    channels = getattr(config, "num_channels", 3)
+    if channels != 3:
+        raise ModelError(f"{_called(folder)}: the model takes images of {channels} channels; images are read in RGB: choose another model")
 
 
 def image_classifier(folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
@@ -53,7 +73,7 @@ def image_classifier(folder: Path | None, config: Any, *, random: bool = False) 
     try:
         if folder is None or random:
             config.architectures = config.architectures or []  # the auto class walks it
-            return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+            return laid_out(AutoModelForImageClassification.from_config(config, trust_remote_code=False))
         model, info = AutoModelForImageClassification.from_pretrained(
             folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
         )
@@ -65,7 +85,16 @@ def image_classifier(folder: Path | None, config: Any, *, random: bool = False) 
     with torch.no_grad():  # files are mapped at odd offsets, and convolutions then differ in the last bit
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.data = tensor.data.clone()
-    return model
+    return laid_out(model)
+
+
+def laid_out(model: Any) -> "nn.Module":
+    """A convolutional model in channels-last memory, where convolutions are faster (MobileNetV2 on a CPU: 1.2 to 1.4 times)."""
+    import torch
+
+    weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    convolutional = weights > 0.5 * sum(p.numel() for p in trunk(model).parameters())
+    return model.to(memory_format=torch.channels_last) if convolutional else model
 
 
 def head(model: Any) -> "nn.Module":
@@ -93,7 +122,7 @@ def _why(folder: Path | None, error: Exception) -> str:
 
 
 def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return " ".join(line.strip() for line in str(error).strip().splitlines()[:2])[:300] or type(error).__name__
 
 
 def _called(folder: Path | None) -> str:

@@ -4,6 +4,7 @@ start = Starter(); start(["train", ...]) -> a child to kill or wait for
 """
 
 import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -71,17 +72,20 @@ def outcome(run: Path) -> dict[str, Any]:
     """All that must be the same, bit for bit, after a run that was interrupted and went on."""
     weights = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (run / "model").glob("*.safetensors")}
     assert weights, f"{run} has no weights"
-    kept = {p.relative_to(run).as_posix() for p in (run / "checkpoints").rglob("*")}
+    kept = {p: p.read_bytes() if p.suffix == ".safetensors" else b"" for p in (run / "checkpoints").rglob("*")}
+    checkpoints = {p.relative_to(run).as_posix(): hashlib.sha256(content).hexdigest() for p, content in kept.items()}
+    assert any(name.endswith("optimizer_main.safetensors") for name in checkpoints)
     marks = {name: (run / "checkpoints" / name).read_text() for name in ("last", "best")}
     predictions = {p.name: p.read_text() for p in (run / "predictions").iterdir()}
-    files = {"weights": weights, "checkpoints": sorted(kept), "predictions": predictions}
+    files = {"weights": weights, "checkpoints": checkpoints, "predictions": predictions}
     return {**files, **marks, "log": lines(run), "results": results(run)}
 
 
 @contextlib.contextmanager
 def without_pictures() -> Iterator[None]:
-    """Figures and the report take seconds and change nothing that is compared here."""
+    """Figures, report and intervals take most of a small run's time and change nothing that is compared here."""
     with (
+        mock.patch("pipelines.evaluation.bootstrap", return_value={}),
         mock.patch("pipelines.report.save_figures"),
         mock.patch("pipelines.report.write_report"),
         mock.patch("pipelines.tasks.image_classification.ImageClassification.figures", return_value={}),
@@ -94,12 +98,14 @@ def without_pictures() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For models this small two threads wait for one another longer than they compute. Another number rounds otherwise."""
+    """Small runs quickly: two threads would wait for one another longer than they compute. (Another number rounds otherwise.)"""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    gc.freeze()  # the loop collects garbage, and should not walk all that pytest has loaded
     yield
+    gc.unfreeze()
     torch.set_num_threads(before)
 
 

@@ -81,3 +81,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # no destructors: some libraries complain about theirs

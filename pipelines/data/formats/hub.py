@@ -15,6 +15,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...]) -> Any:
+    import pyarrow.compute
     from datasets import ClassLabel, Image
 
     from pipelines.data import Source
@@ -40,6 +41,9 @@ def read(section: Any, columns: tuple[str, ...]) -> Any:
         for column, feature in rows.features.items():
             if isinstance(feature, Image):
                 rows = rows.cast_column(column, Image(decode=False))
+                # so that the fingerprint covers the images; read from the table's offsets, not from the images
+                sizes = pyarrow.compute.binary_length(pyarrow.compute.struct_field(rows.data.column(column), "bytes"))
+                rows = rows.add_column("size", sizes.to_pylist())
         if "label" in columns:
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels

@@ -29,11 +29,12 @@ def read(section: Any, columns: tuple[str, ...]) -> Any:
     tables = [path] if path.is_file() else _tables(path)
     if not tables:
         raise DataError(f"data.id: {section.id} holds no table ({', '.join(SUFFIXES)})")
+    names = ["train" if path.is_file() else table.stem for table in tables]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}: two tables are called {twice[0]!r}, which is to be the split's name: take one out")
     source = Source(splits={})
-    for table in tables:
-        name = "train" if path.is_file() else table.stem
-        if name in source.splits:
-            raise DataError(f"{path}: two tables are called {name!r}, which is to be the split's name: take one out")
+    for name, table in zip(names, tables, strict=True):
         rows, have = _parquet(table) if table.suffix.lower() == ".parquet" else _text(table)
         if not rows:
             raise DataError(f"{table}: no rows")
@@ -130,7 +131,9 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
         try:
             if None in row:
                 raise DataError(f"{len(row[None])} cells for {len(have)} columns: put quotes around a cell that holds a comma")
-            good.append({"id": id_, **{c: _cell(path, row.get(n), c, n) for c, n in names.items()}, **{g: str(row.get(g)) for g in extra}})
+            cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
+            size = {"size": _size(cells["image"])} if "image" in cells else {}  # so that the fingerprint covers the images
+            good.append({"id": id_, **cells, **size, **{g: str(row.get(g)) for g in extra}})
         except DataError as error:
             skipped.append((id_, f"{id_}: {error}"))
     if not good:
@@ -157,6 +160,11 @@ def _cell(path: Path, value: Any, column: str, name: str) -> Any:
             raise DataError(f"{name} holds {type(odd).__name__ if odd is not None else 'an empty value'}: a label is text or a number")
         return [str(part) for part in value] if isinstance(value, list) else str(value)
     return value
+
+
+def _size(image: dict[str, Any]) -> int:
+    """In bytes."""
+    return Path(image["path"]).stat().st_size if image["bytes"] is None else len(image["bytes"])
 
 
 def _image(path: Path, value: Any, name: str) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""Runs in several processes, one after another; started by torchrun with a JSON file of orders. Used by test_distributed.py.
+
+An order is {"run", "recipe", "stop": step or null, "fsdp": bool}; what became of it goes into facts.json beside the orders.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from accelerate import PartialState
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from accelerate.utils.launch import prepare_multi_gpu_env
+from torch.distributed.tensor import DTensor
+
+from pipelines import loop
+from pipelines.errors import GraftError
+from pipelines.recipe import validate
+from pipelines.run import train
+from tests.runs import ROOT, without_pictures
+
+
+def fsdp_settings() -> dict[str, str]:
+    """What `accelerate launch --config_file recipes/launch/fsdp2.yaml` tells its processes."""
+    arguments = ["--config_file", str(ROOT / "recipes" / "launch" / "fsdp2.yaml"), "-m", "pipelines"]
+    with mock.patch("torch.cuda.is_available", return_value=False):
+        parsed, *_ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    told = prepare_multi_gpu_env(parsed)
+    found = {key: value for key, value in told.items() if key.startswith("FSDP_") or key == "ACCELERATE_USE_FSDP"}
+    assert found["FSDP_VERSION"] == "2"
+    return found
+
+
+@contextlib.contextmanager
+def shim(fsdp: bool) -> Iterator[None]:
+    """On a CPU Accelerate turns FSDP into plain DDP without a word; told that these are GPUs, it shards."""
+    AcceleratorState._reset_state(True)
+    state = PartialState()
+    assert state.device.type == "cpu"
+    if not fsdp:
+        yield
+        return
+    with mock.patch.dict(os.environ, fsdp_settings()):
+        state.distributed_type = DistributedType.MULTI_GPU
+        yield
+
+
+def follow(order: dict[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"processes": torch.distributed.get_world_size(), "sharded": False, "steps": 0}
+    real = loop.step
+
+    def step(run: loop.Fit, *rest: Any) -> dict[str, Any]:
+        report = real(run, *rest)
+        facts["steps"] += 1
+        facts["kind"] = str(run.accelerator.distributed_type)
+        facts["wrapper"] = type(run.model).__name__
+        facts["sharded"] = all(isinstance(p, DTensor) for p in run.model.parameters())
+        # one process alone is told to stop: all must agree
+        if run.state.before + run.state.step + 2 == order["stop"] and run.accelerator.process_index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report
+
+    with shim(order["fsdp"]), without_pictures(), mock.patch.object(loop, "step", step):
+        try:
+            results = train(validate(order["recipe"]), Path(order["run"]), name="small")
+            facts["ended"] = "stopped" if results is None else "finished"
+        except GraftError as error:
+            facts["ended"] = f"{type(error).__name__}: {error}"
+    return facts
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    path = Path(sys.argv[1])
+    with mock.patch.object(PartialState, "destroy_process_group"):  # the next run needs it
+        found = [follow(order) for order in json.loads(path.read_text())]
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, found)
+    if torch.distributed.get_rank() == 0:
+        path.with_name("facts.json").write_text(json.dumps(everyone))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

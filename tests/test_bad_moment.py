@@ -1,0 +1,269 @@
+"""What goes wrong while a run is under way, and with a run afterwards: told in a line or two, and nothing that was saved is lost."""
+
+import contextlib
+import errno
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import safetensors.torch
+
+from pipelines import checkpoint
+from tests import tiny
+from tests.command import graft, refused
+from tests.runs import without_pictures
+from tests.wrong import World, a_right_world, a_world, csv, photo, spoiled, table  # noqa: F401 (fixtures)
+
+
+def results(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return found
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def finished(right: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run on the photos. Read only."""
+    world = World(tmp_path_factory.mktemp("finished"), **right)
+    done = world.graft("train")
+    assert done.code == 0, done.err
+    return world.tmp / "run"
+
+
+# ---- a full disk ----
+
+
+@contextlib.contextmanager
+def full_at(place: str) -> Iterator[None]:
+    """Whatever is written to a path with `place` in it finds the disk full."""
+    save, opened = safetensors.torch.save_file, io.open
+
+    def refuse(path: Any, error: Exception) -> None:
+        if place in str(path):
+            raise error
+
+    def save_file(tensors: Any, path: Any, *rest: Any, **more: Any) -> Any:
+        said = "Error while serializing: I/O error: No space left on device (os error 28)"
+        refuse(path, safetensors.SafetensorError(said))  # as that library says it
+        return save(tensors, path, *rest, **more)
+
+    def open_(path: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if set(mode) & set("wxa+"):
+            refuse(path, OSError(errno.ENOSPC, "No space left on device", str(path)))
+        return opened(path, mode, *rest, **more)
+
+    with (
+        mock.patch.object(safetensors.torch, "save_file", save_file),
+        mock.patch("transformers.modeling_utils.safe_save_file", save_file),  # its own name for it
+        mock.patch.object(io, "open", open_),
+    ):
+        yield
+
+
+# where the disk is full -> the step that a checkpoint was saved at before
+FULL = {
+    "run/.recipe.yaml": 0,
+    "log.jsonl": 0,
+    ".writing_step_000001/model": 0,
+    ".writing_step_000002/model": 1,
+    ".writing_step_000002/state": 1,
+}
+FULL |= {".writing_step_000002/state": 1, ".model.new/model": 2, "predictions": 2, "run/.results.json": 2}
+
+
+@pytest.mark.parametrize("place", FULL)
+def test_the_disk_is_full(place: str, world: World, finished: Path) -> None:
+    run, saved = world.tmp / "run", FULL[place]
+    with without_pictures():
+        with full_at(place):
+            refused(world.graft("train"), 1, str(run), "No space left on device")
+        last = checkpoint.marked(run / "checkpoints", "last")
+        assert (checkpoint.read_state(last).step if last else 0) == saved
+        assert not list(run.rglob("*.new")), "something half written was left"
+        again = world.graft("train")
+    assert again.code == 0, again.err
+    assert (f"going on from step {saved}" in again.err) is bool(saved)
+    assert weights(run) == weights(finished)
+    assert results(run)["test"]["metrics"] == results(finished)["test"]["metrics"]
+
+
+@pytest.mark.parametrize("place", ["figures", "report.html", "README.md"])
+def test_the_disk_is_full_after_the_scores(place: str, world: World, finished: Path) -> None:
+    run = world.tmp / "run"
+    shutil.copytree(finished, run)
+    (run / "recipe.yaml").write_text((finished / "recipe.yaml").read_text())
+    with full_at(place):
+        verb = "card" if place == "README.md" else "report"
+        refused(graft(verb, run), 1, place, "No space left on device")
+    assert results(run) == results(finished)
+    assert weights(run) == weights(finished)
+    assert graft(verb, run).code == 0
+
+
+# ---- numbers that are none ----
+
+
+def test_the_loss_explodes(world: World) -> None:
+    explosive = ["train.learning_rate=100", "train.optimizer=sgd", "train.schedule=constant", "train.clip_norm=null"]
+    often = ["train.max_steps=50", "train.eval_every=50", "train.save_every=1", "train.keep=99"]
+    done = world.graft("train", *explosive, *often)
+    refused(done, 1, "step ", "rows: train/", "Nothing saved is lost", "train.learning_rate")
+    last = checkpoint.marked(world.tmp / "run" / "checkpoints", "last")
+    assert last is not None
+    for tensor in safetensors.torch.load_file(last / "model.safetensors").values():
+        assert tensor.isfinite().all(), "a checkpoint without numbers was saved over a good one"
+
+
+def test_weights_that_are_no_numbers(world: World) -> None:
+    folder = world.copy(world.vit, "model")
+    bad = {name: value * float("nan") for name, value in safetensors.torch.load_file(folder / "model.safetensors").items()}
+    safetensors.torch.save_file(bad, folder / "model.safetensors", {"format": "pt"})
+    refused(world.graft("train", model=folder), 1, "test/cat/000.jpg is not a number", "weights")
+
+
+# ---- rows that cannot be read ----
+
+
+SPOILED: dict[str, Callable[[bytes], bytes]] = {
+    "not a readable image": lambda data: data[:300],
+    "empty file": lambda data: b"",
+    "not a readable image: cannot identify": lambda data: b"hello",
+}
+
+
+@pytest.mark.parametrize("why", SPOILED)
+def test_a_few_bad_photos_are_skipped_and_counted(why: str, world: World) -> None:
+    data = spoiled(world, 3, SPOILED[why])
+    with without_pictures():
+        done = world.graft("train", data=data)
+    assert done.code == 0, done.err
+    assert done.err.count("skipped, cannot be read") == 3
+    assert f"train/cat/001.jpg: {why}" in done.err
+    found = results(world.tmp / "run")["data"]
+    assert [found[split]["skipped"] for split in ("train", "validation", "test")] == [3, 0, 0]
+
+
+# ---- run folders ----
+
+
+def test_a_run_folder_of_another_recipe(world: World, finished: Path) -> None:
+    run = shutil.copytree(finished, world.tmp / "run")
+    error = refused(world.graft("train", "train.learning_rate=0.5", "options.augment=crop-flip"), 1, "another recipe", "--run")
+    assert "train.learning_rate: the run has 0.001, you ask for 0.5" in error
+    assert "options.augment: the run has 'none', you ask for 'crop-flip'" in error
+    assert results(run) == results(finished)
+    assert weights(run) == weights(finished)
+    assert world.graft("train").out.startswith("accuracy")  # its own recipe finds it finished
+
+
+def not_ours(world: World) -> str:
+    (world.tmp / "thesis").mkdir()
+    (world.tmp / "thesis" / "chapter1.tex").write_text("x")
+    return "thesis"
+
+
+def not_a_recipe(world: World) -> str:
+    (world.tmp / "odd").mkdir()
+    (world.tmp / "odd" / "recipe.yaml").write_text("soup: [leek")
+    return "odd"
+
+
+RUNS: dict[str, tuple[Callable[[World], str], list[str]]] = {
+    "a file": (lambda w: "recipe.yaml", ["recipe.yaml: cannot be written", "--run"]),
+    "below a file": (lambda w: "recipe.yaml/run", ["cannot be written", "--run"]),
+    "a place that takes nothing": (lambda w: "/proc/no/run", ["/proc/no/run: cannot be written"]),
+    "somebody's folder": (not_ours, ["thesis: not empty", "--run"]),
+    "another recipe.yaml": (not_a_recipe, ["odd/recipe.yaml", "--run"]),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_wrong_run_folder(name: str, world: World) -> None:
+    make, words = RUNS[name]
+    refused(world.graft("train", run=make(world)), 1, *words)
+    assert not list(world.tmp.rglob("checkpoints"))
+
+
+def test_an_unfinished_run(world: World, finished: Path) -> None:
+    run = shutil.copytree(finished, world.tmp / "half")
+    shutil.rmtree(run / "model")
+    (run / "results.json").unlink()
+    for verb, *rest in (["evaluate"], ["predict", photo(world.photos)], ["demo"]):
+        refused(graft(verb, run, *rest), 2, "half", "not finished", "graft train")
+    for verb, *rest in (["card"], ["publish", "me/half"]):
+        refused(graft(verb, run, *rest), 1, "half")
+
+
+def test_a_damaged_run(world: World, finished: Path) -> None:
+    for name, verbs in (("results.json", ("card", "report")), ("model/config.json", ("evaluate",)), ("recipe.yaml", ("evaluate", "card"))):
+        run = shutil.copytree(finished, world.tmp / name.replace("/", "-"))
+        (run / name).write_text('{"half": ')
+        for verb in verbs:
+            refused(graft(verb, run), 2 if verb == "evaluate" or name == "recipe.yaml" else 1, Path(name).name)
+
+
+def test_a_damaged_checkpoint(world: World, finished: Path) -> None:
+    for name in ("model.safetensors", "optimizer_main.safetensors", "state.json"):
+        run = shutil.copytree(finished, world.tmp / name)
+        path = run / "checkpoints" / "step_000002" / name
+        path.write_bytes(path.read_bytes()[:20])
+        refused(world.graft("train", "train.max_steps=3", run=name), 1, "step_000002", "cannot be read", "an earlier one")
+
+
+# ---- a finished run and other data ----
+
+# what is wrong -> (what follows `graft`, words that the error must say); {run} is a finished run
+ASKED: dict[str, tuple[str, list[str]]] = {
+    "no such run": ("evaluate {tmp}/nowhere", ["nowhere", "no such folder"]),
+    "no such split": ("evaluate {run} --split exam", ["--split exam", "train"]),
+    "no such data": ("evaluate {run} --data {tmp}/nowhere", ["nowhere"]),
+    "other classes": ("evaluate {run} --data {tmp}/birds", ["none of the classes", "emu, owl", "cat, dog"]),
+    "no recipe": ("evaluate {vit}", ["--data"]),
+    "no such file": ("predict {run} {tmp}/no.jpg", ["no.jpg: no such file"]),
+    "one file of two": ("predict {run} {photo} {tmp}/no.jpg", ["no.jpg: no such file"]),
+    "no photo": ("predict {run} {tmp}/recipe.yaml", ["recipe.yaml: not a readable image"]),
+    "an empty folder": ("predict {run} {tmp}/void", ["void: an empty folder"]),
+    "a folder without photos": ("predict {run} {tmp}/texts", ["nothing here can be read", "a.txt"]),
+    "no image column": ("predict {run} {tmp}/a.csv", ["a.csv", "no column 'image'"]),
+    "a value to nowhere": ("predict {run} image={tmp}/no.jpg", ["no.jpg: no such file"]),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_wrong_question(name: str, world: World, finished: Path) -> None:
+    command, words = ASKED[name]
+    tiny.photos(world.tmp / "birds", ("owl", "emu"), n=1, size=16)
+    table(world, "a.csv", csv("picture,label"))
+    for folder in ("void", "texts"):
+        (world.tmp / folder).mkdir()
+    (world.tmp / "texts" / "a.txt").write_text("hello")
+    (world.tmp / "recipe.yaml").write_text("hello")
+    names = {"tmp": world.tmp, "run": finished, "vit": world.vit, "photo": photo(world.photos)}
+    done = graft(*(word.format(**names) for word in command.split()))
+    refused(done, 2, *words)
+    assert done.out == ""
+
+
+def test_what_is_not_known_is_told(world: World, finished: Path) -> None:
+    """Data with some unknown classes are scored, those rows as errors; of a folder or table, what can be read is answered."""
+    done = graft("evaluate", finished, "--data", tiny.photos(world.tmp / "some", ("cat", "emu"), n=2), "--json")
+    assert done.code == 0, done.err
+    assert "does not know 1 of 2 classes (emu)" in done.err
+    assert json.loads(done.out)["n"] == 4
+    assert json.loads(done.out)["metrics"]["accuracy"] <= 0.5
+    shutil.copytree(world.photos / "test", world.tmp / "new")
+    (world.tmp / "new" / "notes.txt").write_text("hello")
+    rows = table(world, "New.CSV", "image\nflat/cat/000.jpg\nflat/no.jpg\n")
+    done = graft("predict", finished, world.tmp / "new", rows, "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)) == 8 + 1
+    assert "notes.txt" in done.err
+    assert "New.CSV:3: no such file" in done.err

@@ -1,0 +1,225 @@
+"""Every mode and format of image arrives upright, in RGB, with its colours; what is no image is refused by name."""
+
+import gc
+import io
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from pipelines.data.images import MAX_PIXELS, MAX_RATIO, read_image
+from pipelines.errors import DataError
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+
+
+def picture() -> Image.Image:
+    """48 x 32: red above left, green above right, blue below left, white below right."""
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = RED, GREEN, BLUE, WHITE
+    return Image.fromarray(pixels)
+
+
+def grey(dtype: Any, top: float) -> Image.Image:
+    """The same in grey: black, a third, two thirds, white of `top`."""
+    pixels = np.zeros((32, 48), dtype)
+    pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = top / 3, top / 3 * 2, top
+    return Image.fromarray(pixels)
+
+
+def see_through(mode: str) -> Image.Image:
+    """The picture with its white quarter transparent, and black where nobody sees it."""
+    image = picture().convert("RGBA")
+    image.paste((0, 0, 0, 0), (24, 16, 48, 32))
+    return image.convert(mode)
+
+
+def palette() -> Image.Image:
+    """Colours by number, one of which is transparent."""
+    image = Image.frombytes("P", (48, 32), np.kron([[0, 1], [2, 3]], np.ones((16, 24))).astype(np.uint8).tobytes())
+    image.putpalette([*RED, *GREEN, *BLUE, *BLACK])
+    image.info["transparency"] = 3
+    return image
+
+
+def corners(image: Image.Image) -> list[tuple[int, ...]]:
+    """The colours in the middle of the four quarters, row by row."""
+    width, height = image.size
+    return [image.getpixel((width * x // 4, height * y // 4)) for y in (1, 3) for x in (1, 3)]
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def animation(kind: str) -> bytes:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    return saved(picture(), kind, save_all=True, append_images=[Image.new("RGB", (48, 32), BLACK)] * 2, **options)
+
+
+def lab() -> bytes:
+    transform = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    return saved(ImageCms.applyTransform(picture(), transform), "TIFF")
+
+
+COLOURS = [RED, GREEN, BLUE, WHITE]
+GREYS = [(v, v, v) for v in (0, 85, 170, 255)]
+LUMA = [(v, v, v) for v in (76, 150, 29, 255)]  # ITU-R 601
+TWO = [BLACK, WHITE, BLACK, WHITE]
+
+FORMATS: dict[str, tuple[Callable[[], bytes], list]] = {
+    "JPEG": (lambda: saved(picture(), "JPEG", quality=95), COLOURS),
+    "progressive JPEG": (lambda: saved(picture(), "JPEG", quality=95, progressive=True), COLOURS),
+    "grey JPEG": (lambda: saved(grey(np.uint8, 255), "JPEG", quality=95), GREYS),
+    "CMYK JPEG": (lambda: saved(picture().convert("CMYK"), "JPEG", quality=95), COLOURS),
+    "PNG": (lambda: saved(picture(), "PNG"), COLOURS),
+    "PNG with alpha": (lambda: saved(see_through("RGBA"), "PNG"), COLOURS),
+    "grey PNG with alpha": (lambda: saved(see_through("LA"), "PNG"), LUMA),
+    "PNG with a transparent colour": (lambda: saved(picture(), "PNG", transparency=WHITE), COLOURS),
+    "palette PNG": (lambda: saved(picture().convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), COLOURS),
+    "palette PNG, one colour transparent": (lambda: saved(palette(), "PNG"), COLOURS),
+    "1-bit PNG": (lambda: saved(grey(np.uint8, 255).point(lambda v: 255 * (v in (85, 255))).convert("1"), "PNG"), TWO),
+    "16-bit PNG": (lambda: saved(grey(np.uint16, 65535), "PNG"), GREYS),
+    "dark 16-bit PNG": (lambda: saved(grey(np.uint16, 257 * 30), "PNG"), [(v, v, v) for v in (0, 10, 20, 30)]),
+    "very dark 16-bit PNG": (lambda: saved(grey(np.uint16, 240), "PNG"), [BLACK] * 4),
+    "16-bit TIFF": (lambda: saved(grey(np.uint16, 65535), "TIFF"), GREYS),
+    "32-bit TIFF": (lambda: saved(grey(np.int32, 65535), "TIFF"), GREYS),
+    "32-bit TIFF, 0 to 255": (lambda: saved(grey(np.int32, 255), "TIFF"), GREYS),
+    "float TIFF": (lambda: saved(grey(np.float32, 1.0), "TIFF"), GREYS),
+    "float TIFF, 0 to 255": (lambda: saved(grey(np.float32, 255.0), "TIFF"), GREYS),
+    "TIFF": (lambda: saved(picture(), "TIFF"), COLOURS),
+    "LZW TIFF of two pages": (lambda: animation("TIFF"), COLOURS),
+    "CMYK TIFF": (lambda: saved(picture().convert("CMYK"), "TIFF"), COLOURS),
+    "WebP": (lambda: saved(picture(), "WEBP", lossless=True), COLOURS),
+    "WebP with alpha": (lambda: saved(see_through("RGBA"), "WEBP", lossless=True), COLOURS),
+    "moving WebP": (lambda: animation("WEBP"), COLOURS),
+    "GIF": (lambda: saved(picture(), "GIF"), COLOURS),
+    "GIF, one colour transparent": (lambda: saved(palette(), "GIF", transparency=3), COLOURS),
+    "moving GIF": (lambda: animation("GIF"), COLOURS),
+    "BMP": (lambda: saved(picture(), "BMP"), COLOURS),
+    "PPM": (lambda: saved(picture(), "PPM"), COLOURS),
+    "JPEG 2000": (lambda: saved(picture(), "JPEG2000"), COLOURS),
+    "TGA": (lambda: saved(picture(), "TGA"), COLOURS),
+    "AVIF": (lambda: saved(picture(), "AVIF", quality=100, subsampling="4:4:4"), COLOURS),
+    "Lab TIFF": (lambda: lab(), COLOURS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_arrives_in_rgb(name: str, tmp_path: Path) -> None:
+    make, wanted = FORMATS[name]
+    path = tmp_path / "picture"
+    path.write_bytes(make())
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", (48, 32))
+    lossy = any(kind in name for kind in ("JPEG", "AVIF", "Lab"))
+    np.testing.assert_allclose(corners(image), wanted, atol=24 if lossy else 1)
+    gc.collect()  # a file left open would be a warning, and so an error here
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photo_arrives_upright(kind: str, orientation: int) -> None:
+    turn = Image.Transpose
+    mirrored = {2: turn.FLIP_LEFT_RIGHT, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 7: turn.TRANSVERSE}
+    lay = {3: turn.ROTATE_180, 6: turn.ROTATE_90, 8: turn.ROTATE_270, **mirrored}  # how the sensor lay: the tag undoes it
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = picture().transpose(lay[orientation]) if orientation > 1 else picture()
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    image = read_image(saved(stored, kind, exif=exif, **options))
+    assert image.size == (48, 32)
+    np.testing.assert_allclose(corners(image), COLOURS, atol=12)
+
+
+def test_every_kind_of_value(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.png", saved(picture(), "PNG")
+    path.write_bytes(content)
+    rows = [{"path": str(path), "bytes": None}, {"path": "gone.png", "bytes": content}]
+    kinds = [path, str(path), content, bytearray(content), *rows, picture()]
+    first = np.asarray(picture())
+    for value in kinds:
+        np.testing.assert_array_equal(np.asarray(read_image(value)), first)
+
+
+def test_an_open_image_is_not_changed() -> None:
+    image = see_through("RGBA")
+    before = image.tobytes()
+    assert read_image(image).mode == "RGB"
+    assert (image.mode, image.tobytes()) == ("RGBA", before)
+
+
+# ---- what is refused ----
+
+
+def odd_exif() -> bytes:
+    """A JPEG whose EXIF says that its orientation is a text."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = bytearray(saved(picture(), "JPEG", exif=exif))
+    content[content.index(b"\x01\x12\x00\x03") + 3] = 2
+    return bytes(content)
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "an empty file": (b"", "not a readable image"),
+    "a text": (b"hello", "not a readable image"),
+    "half a JPEG": (saved(picture(), "JPEG")[:400], "not a readable image"),
+    "half a PNG": (saved(picture(), "PNG")[:80], "not a readable image"),
+    "half a WebP": (saved(picture(), "WEBP", lossless=True)[:60], "not a readable image"),
+    "half a GIF": (saved(picture(), "GIF")[:60], "not a readable image"),
+    "a bomb": (saved(Image.new("1", (19_000, 10_000)), "PNG"), "190000000 pixels"),
+    "a small bomb": (saved(Image.new("1", (16_000, 9_000)), "PNG"), f"16000 x 9000 pixels, at most {MAX_PIXELS:,}"),
+    "a hair": (saved(Image.new("1", (2 * MAX_RATIO + 1, 2)), "PNG"), "501 x 2 pixels, one side may be at most 250 times"),
+    "nothing": (None, "no image here"),
+    "an empty row": ({"path": None, "bytes": None}, "no image here"),
+    "no file": ("gone.jpg", "gone.jpg: no such file"),
+    "no file in a row": ({"path": "gone.jpg", "bytes": None}, "gone.jpg: no such file"),
+    "a folder": (".", "not a readable image"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_image_is_refused(name: str, tmp_path: Path) -> None:
+    value, words = REFUSED[name]
+    if isinstance(value, bytes):
+        (tmp_path / "bad.jpg").write_bytes(value)
+        value = str(tmp_path / "bad.jpg")
+    with pytest.raises(DataError) as caught:
+        read_image(value)
+    assert words in str(caught.value)
+    if isinstance(value, str) and value != ".":
+        assert str(caught.value).startswith(f"{value}: ")
+        assert str(caught.value).count(value) == 1
+    assert "object at 0x" not in str(caught.value)
+
+
+def test_a_large_photo_is_read() -> None:
+    assert read_image(saved(Image.new("1", (4 * MAX_RATIO, 4)), "PNG")).size == (4 * MAX_RATIO, 4)
+    assert read_image(saved(Image.new("1", (11_600, 8_700)), "PNG")).size == (11_600, 8_700)  # 101 megapixels
+
+
+def test_whatever_bytes_there_are_it_is_an_image_or_a_data_error() -> None:
+    """Decoders raise nearly everything on damaged files; a run must hear of one kind of error only."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "text"
+    sources = [saved(picture(), kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP", "AVIF")]
+    sources += [saved(picture(), kind) for kind in ("GIF", "BMP", "PPM", "JPEG2000", "TGA")] + [odd_exif()]
+    rng, outcomes = random.Random(0), {"RGB": 0, "refused": 0}
+    for content in sources:
+        for _ in range(60):
+            damaged = bytearray(content)
+            for _ in range(rng.choice([1, 2, 20])):
+                damaged[rng.randrange(min(len(damaged), rng.choice([200, 10_000])))] = rng.randrange(256)
+            try:
+                outcomes[read_image(bytes(damaged[: rng.choice([len(damaged), rng.randrange(len(damaged))])])).mode] += 1
+            except DataError:
+                outcomes["refused"] += 1
+    assert min(outcomes.values()) > 100, outcomes
+    assert sum(outcomes.values()) == 600

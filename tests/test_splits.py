@@ -1,0 +1,180 @@
+"""Cutting splits: fair to every class, whole groups together, and decided by the seed and the ids alone."""
+
+import math
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.data import load_splits, spread
+from pipelines.data.splits import arrange, check_rows, cut, fingerprint, label_names, limit, several_labels
+from pipelines.errors import DataError
+from pipelines.recipe import DataSection
+
+QUICK = settings(max_examples=60, deadline=None)
+SEEDS = st.integers(0, 2**31)
+
+
+def rows(labels: list[Any], **columns: list) -> Dataset:
+    return Dataset.from_dict({"id": [f"row/{i}" for i in range(len(labels))], "label": labels, **columns})
+
+
+def shuffled(data: Dataset, seed: int) -> Dataset:
+    order = list(range(len(data)))
+    random.Random(seed).shuffle(order)
+    return data.select(order)
+
+
+@st.composite
+def classes(draw: st.DrawFn, most: int = 40) -> list[str]:
+    """Labels of a data set: up to 6 classes, from common to rare, in no order."""
+    sizes = draw(st.lists(st.integers(1, most), min_size=2, max_size=6))
+    labels = [name for name, size in zip("abcdef", sizes, strict=False) for _ in range(size)]
+    draw(st.randoms(use_true_random=False)).shuffle(labels)
+    return labels
+
+
+@QUICK
+@given(labels=classes(), share=st.floats(0.02, 0.45), seed=SEEDS)
+def test_a_cut_is_stratified_and_disjoint(labels: list[str], share: float, seed: int) -> None:
+    data, wanted = rows(labels), share * len(labels)
+    sizes = Counter(labels)
+    if max(sizes.values()) == 1:
+        with pytest.raises(DataError, match="too few"):
+            cut(data, wanted, seed, None)
+        return
+    left, taken = cut(data, wanted, seed, None)
+    assert sorted([*left["id"], *taken["id"]]) == sorted(data["id"])
+    assert set(left["label"]) == set(labels)  # the last row of a class is never taken
+    total = max(round(wanted), 1)
+    assert len(taken) <= total
+    found = Counter(taken["label"])
+    for name, size in sizes.items():
+        assert found[name] <= max(1, math.ceil(size * share)), "more than its share"
+        if total >= len(sizes) and size > 2:
+            assert found[name] >= 1, "a class without a row"
+    if all(size * (1 - share) >= 2 for size in sizes.values()):
+        assert len(taken) == total
+        assert all(found[name] >= math.floor(size * share) - (total < len(sizes)) - 1 for name, size in sizes.items())
+
+
+@QUICK
+@given(labels=classes(), seed=SEEDS, order=SEEDS)
+def test_a_cut_does_not_depend_on_the_order(labels: list[str], seed: int, order: int) -> None:
+    data = rows([*labels, "a", "a"])
+    for make in (lambda d: cut(d, len(d) * 0.2, seed, None)[1], lambda d: limit(d, max(1, len(d) // 3), seed)):
+        assert sorted(make(data)["id"]) == sorted(make(shuffled(data, order))["id"])
+
+
+@QUICK
+@given(sizes=st.lists(st.integers(1, 9), min_size=3, max_size=12), share=st.floats(0.05, 0.4), seed=SEEDS, order=SEEDS)
+def test_groups_stay_whole(sizes: list[int], share: float, seed: int, order: int) -> None:
+    groups = [f"g{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    data = rows(["x"] * len(groups), who=groups)
+    left, taken = cut(data, share * len(groups), seed, "who")
+    assert not set(left["who"]) & set(taken["who"])
+    assert len(left) + len(taken) == len(groups)
+    assert set(taken["who"]) == set(cut(shuffled(data, order), share * len(groups), seed, "who")[1]["who"])
+    assert len(taken) <= max(share * len(groups) + max(sizes) / 2, max(sizes))
+
+
+@QUICK
+@given(labels=st.lists(st.lists(st.sampled_from("abcd"), unique=True), min_size=4, max_size=60), share=st.floats(0.05, 0.4), seed=SEEDS)
+def test_of_several_labels_each_is_left_to_train(labels: list[list[str]], share: float, seed: int) -> None:
+    data = several_labels(rows(["|".join(parts) for parts in labels]))
+    assert data["label"][:] == labels
+    try:
+        left, taken = cut(data, share * len(labels), seed, None)
+    except DataError as error:
+        assert "too few" in str(error)
+        return
+    assert {part for parts in left["label"] for part in parts} == {part for parts in labels for part in parts}
+    assert len(taken) <= max(1, round(share * len(labels)))
+    assert sorted([*left["id"], *taken["id"]]) == sorted(data["id"])
+
+
+@QUICK
+@given(labels=classes(), most=st.integers(1, 80), seed=SEEDS)
+def test_a_limit_is_a_limit(labels: list[str], most: int, seed: int) -> None:
+    few = limit(rows(labels), most, seed)
+    assert len(few) == min(most, len(labels))
+    assert len(set(few["id"])) == len(few)
+    if most >= len(set(labels)):
+        assert set(few["label"]) == set(labels)
+
+
+def test_seeds_cut_differently_and_the_same_seed_the_same() -> None:
+    data = rows(["a", "b"] * 40)
+    cuts = {tuple(cut(data, 16, seed, None)[1]["id"]) for seed in range(10)}
+    assert len(cuts) == 10
+    assert cut(data, 16, 3, None)[1]["id"][:] == cut(data, 16, 3, None)[1]["id"][:]
+
+
+# ---- the whole arrangement ----
+
+
+@QUICK
+@given(labels=classes(), seed=st.integers(0, 99), holdout=st.floats(0.05, 0.3))
+def test_missing_splits_are_cut_from_train(labels: list[str], seed: int, holdout: float) -> None:
+    labels = [*labels, *"abcdef" * 3]
+    section = DataSection(id="x", seed=seed, holdout=holdout)
+    splits, came_from = arrange(section, {"all": rows(labels)}, None)
+    assert came_from == {"train": "all", "validation": "cut from all", "test": "cut from all"}
+    ids = [id_ for part in splits.values() for id_ in part["id"]]
+    assert sorted(ids) == sorted(f"row/{i}" for i in range(len(labels)))
+    assert label_names(splits, None, "x") == sorted(set(labels))
+    for name in ("validation", "test"):
+        assert abs(len(splits[name]) - len(labels) * holdout) <= 1
+
+
+def test_a_split_of_ones_own_is_left_alone() -> None:
+    own = rows(["a", "b"] * 5)
+    splits, came_from = arrange(DataSection(id="x"), {"train": rows(["a", "b"] * 20), "test": own}, None)
+    assert splits["test"]["id"][:] == own["id"][:]
+    assert came_from == {"train": "train", "validation": "cut from train", "test": "test"}
+    assert len(splits["train"]) + len(splits["validation"]) == 40
+
+
+def test_another_training_seed_has_the_same_test_rows() -> None:
+    """The cut goes by data.seed, which a recipe keeps while train.seed changes."""
+    section = DataSection(id="digits", format="digits", config="0-1", max_eval_rows=20)
+    first, second = (load_splits(section, ("image", "label")) for _ in range(2))
+    assert first.fingerprint == second.fingerprint
+    other = load_splits(section.model_copy(update={"seed": 1}), ("image", "label"))
+    assert other.fingerprint["test"] != first.fingerprint["test"]
+
+
+# ---- names, ids, fingerprints ----
+
+
+def test_classes_have_an_order() -> None:
+    parts = {name: rows(["10", "9", "b", "a", "²"]) for name in ("train", "validation", "test")}
+    assert label_names(parts, None, "x") == ["9", "10", "a", "b", "²"]
+    assert label_names(parts, ["b", "gone", "a", "10", "9", "²"], "x") == ["b", "a", "10", "9", "²"]
+
+
+def test_ids_that_occur_twice_are_refused() -> None:
+    data = Dataset.from_dict({"id": ["a", "b", "a"], "label": ["x", "y", "x"]})
+    with pytest.raises(DataError, match=r"pets.*'a' occurs twice in train"):
+        check_rows("train", data, DataSection(id="pets"))
+    with pytest.raises(DataError, match=r"pets: the test split is empty"):
+        check_rows("test", data.select([]), DataSection(id="pets"))
+
+
+def test_a_fingerprint_sees_what_changed() -> None:
+    first = rows(["a", "b"] * 4, size=[7] * 8)
+    changed = [rows(["b", "a"] * 4, size=[7] * 8), rows(["a", "b"] * 4, size=[7] * 7 + [8]), first.select(range(7)), shuffled(first, 1)]
+    prints = {fingerprint(data) for data in [first, *changed]}
+    assert len(prints) == 1 + len(changed)
+    assert fingerprint(rows(["a", "b"] * 4, size=[7] * 8)) == fingerprint(first)
+    assert all(len(text) == 16 and int(text, 16) >= 0 for text in prints)
+
+
+def test_a_few_rows_are_of_as_many_classes_as_can_be() -> None:
+    data = rows(["a"] * 50 + ["b", "c"])
+    assert Counter(data[i]["label"] for i in spread(data, 5)) == Counter(a=3, b=1, c=1)
+    assert len(spread(data, 99)) == 52
