@@ -38,8 +38,11 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## speed against transformers.Trainer on this machine; PHOTOS=FOLDER MODEL=FOLDER for your own
-	$(OFFLINE) $(BIN)/python -m tests.benchmarks.image_classification $(PHOTOS) $(MODEL)
+bench: $(READY)  ## speed against transformers.Trainer on this machine, one table per task
+	@set -e; for file in pipelines/tasks/[a-z]*.py; do \
+	  task=$$(basename $$file .py); test -f tests/benchmarks/$$task.py || continue; \
+	  $(OFFLINE) $(BIN)/python -m tests.benchmarks.$$task; \
+	done
 
 docs: $(READY)  ## write the generated tables into README.md
 	$(BIN)/python -m tests.docs

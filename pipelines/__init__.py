@@ -1,10 +1,10 @@
 """Graft: fine-tune pretrained hub models on your own data; one recipe format, one loop, numbers you can trust.
 
-    import pipelines
+import pipelines
 
-    recipe = pipelines.load_recipe("beans_vit_base", ["train.epochs=1"])
-    pipelines.train(recipe, "runs/beans", name="beans")
-    pipelines.load("runs/beans").infer("leaf.jpg")
+recipe = pipelines.load_recipe("beans_vit_base", ["train.epochs=1"])
+pipelines.train(recipe, "runs/beans")
+pipelines.load("runs/beans").infer("leaf.jpg")
 """
 
 from typing import TYPE_CHECKING, Any

@@ -181,7 +181,9 @@ class Plan:
         return sum(self.micro_batches(number) for number in range(self.first_step, self.total_steps))
 
 
-def evaluation_keys(n: int, batch_size: int, rank: int, processes: int, lengths: Sequence[int] | None = None) -> list[list[tuple[None, int]]]:
+def evaluation_keys(
+    n: int, batch_size: int, rank: int, processes: int, lengths: Sequence[int] | None = None
+) -> list[list[tuple[None, int]]]:
     """Every example once, over all processes; each process gets as many batches (FSDP's forward is a collective)."""
     order = np.arange(n) if lengths is None else np.argsort(np.asarray(lengths), kind="stable")[::-1]
     each = math.ceil(n / (batch_size * processes))

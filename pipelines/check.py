@@ -38,4 +38,5 @@ def check(recipe: Recipe) -> Iterator[str]:
         loss = float(task.loss(model, batch, task.counts(batch)))
     yield f"batch      {shapes}; loss {loss:.4g}"
     steps = recipe.train.max_steps or round((recipe.train.epochs or 0) * -(-len(examples) // recipe.train.batch_size))
-    yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {runfolder.best_precision(model) if recipe.train.precision == 'auto' else recipe.train.precision}"
+    precision = recipe.train.precision if recipe.train.precision != "auto" else runfolder.best_precision(model)
+    yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {precision}"

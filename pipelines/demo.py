@@ -69,7 +69,14 @@ def _show(console: Any, table: dict[str, dict[str, Any]]) -> None:
 
     n = next(iter(table.values()))["results"]["test"]["n"]
     shown = Table(title=f"Digits 5-9 from 10 labelled images each; accuracy on the same {n} test digits", title_justify="left")
-    for name, side in (("", "left"), ("accuracy", "right"), ("95 % interval", "right"), ("before", "right"), ("rate", "right"), ("seconds", "right")):
+    for name, side in (
+        ("", "left"),
+        ("accuracy", "right"),
+        ("95 % interval", "right"),
+        ("before", "right"),
+        ("rate", "right"),
+        ("seconds", "right"),
+    ):
         shown.add_column(name, justify=side)  # type: ignore[arg-type]
     for row, one in table.items():
         test, before = one["results"]["test"], one["results"]["before"]

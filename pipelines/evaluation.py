@@ -20,6 +20,7 @@ def predict_split(
     """
     import torch
     from accelerate.utils import gather_object, send_to_device
+    from torch.distributed.fsdp import FSDPModule
 
     was_training = model.training
     model.eval()
@@ -44,6 +45,9 @@ def predict_split(
             found += zip([i for _, i in wanted if i not in unreadable], records, strict=True)
         bad += micro.skipped
         tick(len(wanted))
+    for module in model.modules():
+        if isinstance(module, FSDPModule):  # without a backward the outermost stays whole, and would not see its weights change
+            module.reshard()
     if was_training:
         model.train()
     found, bad = gather_object(found), gather_object(bad)

@@ -93,7 +93,9 @@ def write(job: Job, state: Any, records: dict[str, list[dict]]) -> dict[str, Any
             shown.advance()
     outcome = summary(job, state, scores)
     save_figures({**task.figures(records["test"], splits.test), **_balance(task, splits)}, folder / "figures")
-    examples(task, splits.test, folder, job.recipe.hub.examples)
+    answered = {record["id"] for record in records["test"]}  # a row that cannot be read is no example
+    readable = splits.test.select([i for i, id_ in enumerate(splits.test["id"]) if id_ in answered])
+    examples(task, readable, folder, job.recipe.hub.examples)
     results.write_json(folder / "results.json", outcome)
     write_report(folder)  # first: it draws the curves that the card shows
     write_card(folder)  # last, and its copy of results.json the last of it: that says that the run is finished

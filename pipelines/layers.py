@@ -119,7 +119,9 @@ def add_adapter(model: "nn.Module", head: "nn.Module", adapter: Any) -> "nn.Modu
         missing = [t for t in adapter.targets if not any(n == t or n.endswith("." + t) for n in fits)]
         if missing:
             kinds = sorted({n.rsplit(".", 1)[-1] for n in fits})
-            raise ModelError(f"model.adapter.targets: no Linear or Conv2d of the trunk is called {missing[0]!r} (there are: {', '.join(kinds)})")
+            raise ModelError(
+                f"model.adapter.targets: no Linear or Conv2d of the trunk is called {missing[0]!r} (there are: {', '.join(kinds)})"
+            )
         targets = [n for n in fits if any(n == t or n.endswith("." + t) for t in adapter.targets)]
     if not targets:
         raise ModelError("model.adapter: this model's trunk has no layer that LoRA can wrap; leave adapter out")

@@ -105,7 +105,7 @@ def step(run: Fit, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
     micros = [next(batches) for _ in range(run.plan.micro_batches(number))]
     counts = _sum_counts(run, micros)
     share = rate(number, run.plan.total_steps, settings.schedule, settings.warmup)
-    set_rate(run.optimizer, _base_rate(run), share)
+    highest = set_rate(run.optimizer, settings.learning_rate, share)
     torch.manual_seed(seeded(settings.seed, run.state.stage, number, accelerator.process_index))
     total = torch.zeros((), device=accelerator.device)
     for place, micro in enumerate(micros):
@@ -139,7 +139,7 @@ def step(run: Fit, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
             raise RunError(f"out of memory in the optimiser at step {number + 1}: {_LESS}, and run again") from None
         raise
     speed = len(run.plan.rows(number)) / max(time.perf_counter() - began, 1e-9)
-    return {"loss": sums[0], "learning_rate": _base_rate(run) * share, "grad_norm": norm, "examples_per_second": speed, "stop": sums[1] > 0}
+    return {"loss": sums[0], "learning_rate": highest, "grad_norm": norm, "examples_per_second": speed, "stop": sums[1] > 0}
 
 
 # ---- parts of a step ----
@@ -148,11 +148,6 @@ def step(run: Fit, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
 def _batches(run: Fit) -> Iterator[Micro]:
     run.plan.first_step = run.state.step
     return iter(loader(run.examples, run.plan, run.workers))
-
-
-def _base_rate(run: Fit) -> float:
-    head = run.settings.head_learning_rate
-    return head if run.state.stage == "head" and head is not None else run.settings.learning_rate
 
 
 def _sum_counts(run: Fit, micros: list[Micro]) -> dict[str, float]:

@@ -59,9 +59,11 @@ def rate(step: int, total: int, schedule: str, warmup: float) -> float:
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
 
-def set_rate(optimizer: Any, learning_rate: float, share: float) -> None:
+def set_rate(optimizer: Any, learning_rate: float, share: float) -> float:
+    """Set every group's rate: `share` of the learning rate, times the group's scale. Returns the highest."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * share * group["scale"]
+    return max(group["lr"] for group in optimizer.param_groups)
 
 
 class Average:

@@ -20,7 +20,7 @@ def environment(processes: int, precision: str) -> dict[str, Any]:
     """Versions and hardware. No host names, no paths."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in ("graft-pipelines", *LIBRARIES):
         try:
             versions[name.removesuffix("-pipelines")] = metadata.version(name)
@@ -29,7 +29,9 @@ def environment(processes: int, precision: str) -> dict[str, Any]:
     if torch.cuda.is_available():
         hardware = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     else:
-        hardware = f"CPU, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, {platform.machine()}"
+        hardware = (
+            f"CPU, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, {platform.machine()}"
+        )
     return {
         **{name: version for name, version in versions.items() if version},
         "python": platform.python_version(),

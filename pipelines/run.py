@@ -14,15 +14,17 @@ from pipelines.stages import Job, build
 from pipelines.weights import resolve
 
 
-def train(recipe: Recipe, folder: Path, *, name: str, smoke: bool = False) -> dict[str, Any] | None:
+def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke: bool = False) -> dict[str, Any] | None:
     """Run a recipe in `folder`, or go on where it stopped. Returns the results; None when the user stopped it.
 
+    `name` is the recipe's, for card and report; left out, the folder's. `smoke` takes 8 rows a split.
     Raises GraftErrors; what was saved before is whole.
     """
-    from accelerate import Accelerator, PartialState
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    processes = PartialState()
+    folder = Path(folder)
+    processes = runfolder.processes()
     progress = Progress(processes.is_main_process)
     runfolder.quiet_libraries(progress)
     outcome = runfolder.claim(folder, recipe, smoke)
@@ -39,8 +41,10 @@ def train(recipe: Recipe, folder: Path, *, name: str, smoke: bool = False) -> di
     recipe = runfolder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
     processes.wait_for_everyone()
     AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=runfolder.trackers(recipe), project_dir=folder)
-    job = Job(recipe, folder, name, task, model, weights, splits, accelerator, progress)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=runfolder.trackers(recipe), project_dir=folder
+    )
+    job = Job(recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress)
     with runfolder.stop_on_signals() as stopping:
         state = job.train(stopping)
     if state.stopped == "signal":

@@ -21,7 +21,9 @@ from pipelines.results import read_json, write_text
 
 # what may change while a run is under way, for it changes no result by more than rounding
 FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
-FREE |= {f"train.{key}" for key in ("micro_batch", "eval_batch_size", "gradient_checkpointing", "save_every", "keep", "log_every", "trackers")}
+FREE |= {
+    f"train.{key}" for key in ("micro_batch", "eval_batch_size", "gradient_checkpointing", "save_every", "keep", "log_every", "trackers")
+}
 
 
 def claim(folder: Path, recipe: Recipe, smoke: bool = False) -> dict[str, Any] | None:
@@ -29,6 +31,9 @@ def claim(folder: Path, recipe: Recipe, smoke: bool = False) -> dict[str, Any] |
 
     Raises RunError when the folder holds a run of another recipe (naming what differs) or cannot be written.
     """
+    data = Path(recipe.data.id).expanduser()
+    if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):  # its pictures would be data the next time
+        raise RunError(f"{folder}: a run folder inside of the data {data}; choose another folder with --run")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -43,7 +48,9 @@ def claim(folder: Path, recipe: Recipe, smoke: bool = False) -> dict[str, Any] |
         return None
     old, new = _known_recipe(path), public_paths(recipe).model_dump(mode="json")
     found = _differences(old, new)
-    longer = [key for key in found if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]]
+    longer = [
+        key for key in found if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
+    ]
     rest = {key: value for key, value in found.items() if key not in longer}
     if rest:
         listed = "; ".join(f"{key}: the run has {a!r}, you ask for {b!r}" for key, (a, b) in list(rest.items())[:4])
@@ -104,7 +111,7 @@ def settle(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, 
     path = folder / "recipe.yaml"
     precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision
     recipe = public_paths(recipe)
-    changes = {"train": recipe.train.model_copy(update={"precision": precision})}
+    changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": precision})}
     if weights.revision and recipe.model.revision is None:
         changes["model"] = recipe.model.model_copy(update={"revision": weights.revision})
     if splits.revision and recipe.data.revision is None:
@@ -193,7 +200,9 @@ class Log:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error.strerror}; what was saved is whole: free some room and run again") from None
+            raise RunError(
+                f"{self.path}: cannot be written: {error.strerror}; what was saved is whole: free some room and run again"
+            ) from None
         flat = {f"validation/{k}": v for k, v in entry["validation"].items()} if "validation" in entry else entry
         self.accelerator.log({k: v for k, v in flat.items() if isinstance(v, int | float)}, step=entry["step"])
         if "validation" in entry:
@@ -236,6 +245,18 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def processes() -> Any:
+    """Accelerate's view of the processes of this run (PartialState).
+
+    Where there is no accelerator it has to be told to use the CPU, or each process that torchrun started thinks it is alone.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
 
 def quiet_libraries(progress: Progress) -> None:

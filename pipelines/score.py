@@ -21,11 +21,9 @@ def evaluate(source: str | Path, *, data: str | None = None, split: str | None =
     `data` is any data set of the task's kind: its test split is scored, or all of it if it has none; without `data` the
     model's own recipe says where its test data are. Raises GraftErrors.
     """
-    from accelerate import PartialState
+    from pipelines.runfolder import processes, quiet_libraries
 
-    from pipelines.runfolder import quiet_libraries
-
-    progress = Progress(PartialState().is_main_process)
+    progress = Progress(processes().is_main_process)
     quiet_libraries(progress)
     loaded = load(source, device=device)
     return evaluate_loaded(loaded, data_section(loaded, data), split, own=data is None, progress=progress)
@@ -33,13 +31,11 @@ def evaluate(source: str | Path, *, data: str | None = None, split: str | None =
 
 def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
     """Score a recipe's model as it is, before any training: its head must know the data's classes."""
-    from accelerate import PartialState
-
-    from pipelines.runfolder import quiet_libraries
+    from pipelines.runfolder import processes, quiet_libraries
 
     if recipe.model.id is None:
         raise RecipeError("this recipe trains from random weights: there is nothing to evaluate; run `graft train` first")
-    progress = Progress(PartialState().is_main_process)
+    progress = Progress(processes().is_main_process)
     quiet_libraries(progress)
     loaded = load(recipe.model.id, revision=recipe.model.revision, task=recipe.task)
     return evaluate_loaded(loaded, recipe.data, split, own=True, progress=progress)
@@ -64,9 +60,10 @@ def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, 
     examples = batching.Examples(task, task.encode(rows))
     skips = batching.Skips(section.max_skipped, {name: skipped}, {name: len(rows) + len(skipped)})
     with progress.task(name, len(rows)) as shown:
+        workers = min(2, len(rows) // 64)
         records = evaluation.predict_split(
-            task, loaded.model, examples, accelerator, batch_size=16, workers=min(2, len(rows) // 64), skips=skips, split=name, tick=shown.advance
-        )  # fmt: skip
+            task, loaded.model, examples, accelerator, batch_size=16, workers=workers, skips=skips, split=name, tick=shown.advance
+        )
     scored = evaluation.score_split(task, records, rows, name)
     return {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name, **_numbers(scored)}
 

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +35,37 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
     return model
 
 
+@dataclass
 class Job:
     """The parts of one run that its stages share."""
 
-    def __init__(
-        self, recipe: Recipe, folder: Path, name: str, task: Any, model: Any, weights: Weights, splits: Splits, accelerator: Any, progress: Progress
-    ) -> None:  # fmt: skip
-        self.recipe, self.folder, self.name, self.task, self.model = recipe, folder, name, task, model
-        self.weights, self.splits, self.accelerator, self.progress = weights, splits, accelerator, progress
-        self.encoded = {split: task.encode(splits[split]) for split in SPLITS}
+    recipe: Recipe
+    folder: Path
+    name: str
+    task: Any
+    model: Any
+    weights: Weights
+    splits: Splits
+    accelerator: Any
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        splits = self.splits
+        self.encoded = {split: self.task.encode(splits[split]) for split in SPLITS}
         totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
-        self.skips = batching.Skips(recipe.data.max_skipped, splits.skipped, totals)
-        self.root = folder / "checkpoints"
-        self.log = runfolder.Log(folder, accelerator, progress)
-        self.trains = {n for n, p in model.named_parameters() if p.requires_grad}
+        self.skips = batching.Skips(self.recipe.data.max_skipped, splits.skipped, totals)
+        self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
+        self.root = self.folder / "checkpoints"
+        self.log = runfolder.Log(self.folder, self.accelerator, self.progress)
+        self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
         self.introduce()
 
     def introduce(self) -> None:
         trains = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self.parameters = (sum(p.numel() for p in self.model.parameters()), trains)
         rows = ", ".join(f"{len(self.splits[s]):,} {s}" for s in SPLITS)
-        self.progress.say(
-            f"{self.recipe.task}: {self.weights.name}, {self.parameters[0] / 1e6:.3g} M parameters ({trains / 1e6:.3g} M train); {rows} rows"
-        )
+        size = f"{self.parameters[0] / 1e6:.3g} M parameters ({trains / 1e6:.3g} M train)"
+        self.progress.say(f"{self.recipe.task}: {self.weights.name}, {size}; {rows} rows")
         for kind, count in self.splits.ignored.items():
             self.progress.say(f"left out: {kind} ({count:,})")
         if self.accelerator.is_main_process:
@@ -80,15 +89,19 @@ class Job:
         if saved:
             changed = [split for split in SPLITS if saved.data.get(split) != self.splits.fingerprint[split]]
             if changed:
-                raise RunError(f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run")
+                raise RunError(
+                    f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run"
+                )
             self.skips.found |= saved.skipped
         self.log.truncate(saved)
         steps = -(-len(self.encoded["train"]) // train.batch_size)
         head_steps = train.head_epochs * steps if self.recipe.model.freeze != "backbone" else 0
         first = saved.first if saved else self.before()
         if head_steps and (saved is None or saved.stage == "head"):
-            if str(self.accelerator.distributed_type).endswith("FSDP"):
-                raise RunError("train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder")
+            if self.sharded:
+                raise RunError(
+                    "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder"
+                )
             self._thaw(only_head=True)
             state = self.fit(saved or loop.State(stage="head", first=first), head_steps, None, stopping, last)
             if state.stopped == "signal":
@@ -145,7 +158,8 @@ class Job:
         accelerator.free_memory()
         if train.compile:
             plain.compile()
-        self.model, optimizer = accelerator.prepare(plain, optim.make_optimizer(train.optimizer, groups))
+        with self._units(plain):
+            self.model, optimizer = accelerator.prepare(plain, optim.make_optimizer(train.optimizer, groups))
         plain = accelerator.unwrap_model(self.model)
         average = optim.Average(plain, decay) if decay else None
         if last is not None:
@@ -167,17 +181,33 @@ class Job:
         return state
 
     @contextlib.contextmanager
+    def _units(self, plain: Any) -> Iterator[None]:
+        """FSDP shards by the task's blocks. Accelerate's own choice fails for models without text embeddings, ViT among them:
+        it shards the input embeddings apart, which some models do not have, and others inside of a unit."""
+        plugin = self.accelerator.state.fsdp_plugin if self.sharded else None
+        if plugin is None:
+            yield
+            return
+        kinds = {type(block) for block in self._layers()[1:-1]}
+        plugin.transformer_cls_names_to_wrap = sorted(kind.__name__ for kind in kinds if not kind.__module__.startswith("torch.nn"))
+        plain.get_input_embeddings = plain.get_output_embeddings = lambda: None
+        yield
+        del plain.get_input_embeddings, plain.get_output_embeddings
+
+    @contextlib.contextmanager
     def _cached(self, plain: Any, examples: Any, augmented: bool, state: loop.State) -> Iterator[tuple[Any, Any]]:
         """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
 
         validation = batching.Examples(self.task, self.encoded["validation"])
         edge = Edge(plain)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
-        if frozen_share < 0.1 or self.recipe.data.cache_gb == 0 or str(self.accelerator.distributed_type).endswith("FSDP"):
+        if frozen_share < 0.1 or self.recipe.data.cache_gb == 0 or self.sharded:
             yield examples, validation
             return
         if augmented:
-            self.progress.say("the trunk is frozen but augmentation is on, so every epoch runs it again: options.augment=none caches its features")
+            self.progress.say(
+                "the trunk is frozen but augmentation is on, so every epoch runs it again: options.augment=none caches its features"
+            )
             yield examples, validation
             return
         layers.train_mode(self.model)

@@ -89,9 +89,16 @@ def image_classifier(folder: Path | None, config: Any, *, random: bool = False) 
 
 
 def laid_out(model: Any) -> "nn.Module":
-    """A convolutional model in channels-last memory, where convolutions are faster (MobileNetV2 on a CPU: 1.2 to 1.4 times)."""
+    """A convolutional model in channels-last memory, where convolutions are faster (MobileNetV2 on a CPU: 1.2 to 1.4 times).
+
+    transformers' MobileNets also hand TensorFlow's decay of 0.997 to BatchNorm as its momentum, so that the running statistics
+    become those of the last batch (cats and dogs, all trained: accuracy on validation swings from 0.90 to 0.64). PyTorch's 0.1 then.
+    """
     import torch
 
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.momentum is not None and module.momentum > 0.5:
+            module.momentum = 0.1
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d))
     convolutional = weights > 0.5 * sum(p.numel() for p in trunk(model).parameters())
     return model.to(memory_format=torch.channels_last) if convolutional else model

@@ -46,7 +46,9 @@ def resolve(section: ModelSection) -> Weights:
     base = front.get("base_model")
     base = base[0] if isinstance(base, list) and base else base
     run = folder.parent if folder.name == "model" and (folder.parent / "results.json").is_file() else None
-    return Weights(folder, None, random, (run or folder).resolve().name, base if isinstance(base, str) else None, None, front.get("license"))
+    return Weights(
+        folder, None, random, (run or folder).resolve().name, base if isinstance(base, str) else None, None, front.get("license")
+    )
 
 
 def local_model(source: str | Path) -> Path | None:
@@ -57,7 +59,8 @@ def local_model(source: str | Path) -> Path | None:
         if not any((folder / name).is_file() for name in ("config.json", "model_index.json")):
             unfinished = (path / "recipe.yaml").is_file()
             raise ModelError(
-                f"{path}: " + ("the run is not finished: run its `graft train` command again" if unfinished else "no model here (config.json)")
+                f"{path}: "
+                + ("the run is not finished: run its `graft train` command again" if unfinished else "no model here (config.json)")
             )
         return folder
     if path.exists():
@@ -153,7 +156,9 @@ def _task_of(folder: Path, source: str) -> str:
     config = _read_json(folder / "config.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(config.get("architecture", ""))
     for tag, name in tags.items():
-        if "For" + "".join(part.capitalize() for part in tag.split("-")) in kinds or (tag == "image-classification" and "architecture" in config):
+        if "For" + "".join(part.capitalize() for part in tag.split("-")) in kinds or (
+            tag == "image-classification" and "architecture" in config
+        ):
             return name
     raise ModelError(f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}")
 
@@ -164,5 +169,3 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-

@@ -1,10 +1,10 @@
 """What every task must hold, whatever it is for. A task's own test subclasses TaskContract and says four things.
 
-    class TestMyTask(TaskContract):
-        def recipe(self, folder): ...      a tiny recipe: model and data made in `folder`, float32, no dropout
-        def perfect(self, rows): ...       records that are right about every row
-        def question(self, run): ...       one input for `infer`, taken from the run's examples/
-        def same(self, printed, answer): ...   whether what the card's snippet printed is `infer`'s answer
+class TestMyTask(TaskContract):
+    def recipe(self, folder): ...      a tiny recipe: model and data made in `folder`, float32, no dropout
+    def perfect(self, rows): ...       records that are right about every row
+    def question(self, run): ...       one input for `infer`, taken from the run's examples/
+    def same(self, printed, answer): ...   whether what the card's snippet printed is `infer`'s answer
 """
 
 import itertools

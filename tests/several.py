@@ -25,6 +25,7 @@ from pipelines import loop
 from pipelines.errors import GraftError
 from pipelines.recipe import validate
 from pipelines.run import train
+from pipelines.runfolder import processes
 from tests.runs import ROOT, without_pictures
 
 
@@ -43,7 +44,7 @@ def fsdp_settings() -> dict[str, str]:
 def shim(fsdp: bool) -> Iterator[None]:
     """On a CPU Accelerate turns FSDP into plain DDP without a word; told that these are GPUs, it shards."""
     AcceleratorState._reset_state(True)
-    state = PartialState()
+    state = processes()
     assert state.device.type == "cpu"
     if not fsdp:
         yield
@@ -54,12 +55,13 @@ def shim(fsdp: bool) -> Iterator[None]:
 
 
 def follow(order: dict[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {"processes": torch.distributed.get_world_size(), "sharded": False, "steps": 0}
+    facts: dict[str, Any] = {"sharded": False, "steps": 0}
     real = loop.step
 
     def step(run: loop.Fit, *rest: Any) -> dict[str, Any]:
         report = real(run, *rest)
         facts["steps"] += 1
+        facts["processes"] = torch.distributed.get_world_size()
         facts["kind"] = str(run.accelerator.distributed_type)
         facts["wrapper"] = type(run.model).__name__
         facts["sharded"] = all(isinstance(p, DTensor) for p in run.model.parameters())

@@ -248,7 +248,9 @@ def test_no_loose_ends() -> None:
 
 def checks_something(function: ast.AST, helpers: set[str]) -> bool:
     names = {ast.unparse(n.func).split(".")[-1] for n in ast.walk(function) if isinstance(n, ast.Call)}
-    return any(isinstance(n, ast.Assert) for n in ast.walk(function)) or bool(names & {"raises", "warns", "expect", *helpers})
+    return any(isinstance(n, ast.Assert) for n in ast.walk(function)) or any(
+        name in {"raises", "warns", "expect", *helpers} or name.startswith("assert_") for name in names
+    )
 
 
 def test_every_test_asserts() -> None:

@@ -3,6 +3,7 @@
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _to_rgb(image: Any, image_module: Any) -> Any:
     return image.convert("RGB") if image.mode != "RGB" else image
 
 
-class LabelledImages:
+class LabelledImages(Sequence):
     """Rows as examples; an image is decoded when it is asked for, in a worker.
 
     Labels that the model does not know are said. Raises DataError where it knows none.
@@ -95,7 +96,7 @@ class LabelledImages:
 
     def __init__(self, rows: Any, labels: list[str], multi_label: bool) -> None:
         self.rows, self.multi_label = rows, multi_label
-        self.index = {label: i for i, label in enumerate(labels)}
+        self.number_of = {label: i for i, label in enumerate(labels)}
         found = {part for label in rows["label"] for part in (several(label) if multi_label else [str(label)])}
         unknown = sorted(found - set(labels))
         names = ", ".join(unknown[:5])
@@ -108,15 +109,15 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
+    def __getitem__(self, number: Any) -> Any:
         import torch
 
         row = self.rows[number]
-        target = torch.zeros(len(self.index))
+        target = torch.zeros(len(self.number_of))
         true = several(row["label"]) if self.multi_label else row["label"]
         for label in true if self.multi_label else [true]:
-            if label in self.index:  # a label that the model does not know counts as an error when scored
-                target[self.index[label]] = 1.0
+            if label in self.number_of:  # a label that the model does not know counts as an error when scored
+                target[self.number_of[label]] = 1.0
         return {"id": row["id"], "row": number, "image": read_image(row["image"]), "target": target, "true": true}
 
 

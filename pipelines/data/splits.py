@@ -1,6 +1,7 @@
 """Cut, name, limit and check splits. All of it is decided by `data.seed` and the rows, never by their order on disk."""
 
 import hashlib
+import heapq
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,8 @@ def cut(rows: "Dataset", wanted: float, seed: int, group: str | None) -> "tuple[
 
     The choice depends on the ids and the seed, not on the order of the rows.
     """
-    order = sorted(range(len(rows)), key=lambda index, ids=rows["id"]: _draw(seed, ids[index]))
+    draws = [_draw(seed, id_) for id_ in rows["id"]]
+    order = sorted(range(len(rows)), key=draws.__getitem__)
     if group is not None:
         taken = _whole_groups(order, [str(v) for v in rows[group]], wanted, seed)
     elif "label" in rows.column_names:
@@ -100,14 +102,19 @@ def _stratified(order: list[int], labels: list[str], wanted: float) -> set[int]:
         by_label.setdefault(labels[index], []).append(index)
     quota = {label: len(indexes) * wanted / len(order) for label, indexes in by_label.items()}
     total = max(round(wanted), 1)
-    take = {label: int(share) for label, share in quota.items()}
-    one_each = {label: max(count, len(by_label[label]) > 2) for label, count in take.items()}
-    take = one_each if sum(one_each.values()) <= total else take
-    # largest remainder: shares are rounded so that the total is right
-    for label in sorted(quota, key=lambda name: (take[name] - quota[name], name)):
-        if sum(take.values()) < total and take[label] < len(by_label[label]) - 1:
-            take[label] += 1
-    return {index for label, indexes in by_label.items() for index in indexes[: min(take[label], len(indexes) - 1)]}
+    common = {label for label, indexes in by_label.items() if len(indexes) > 2}
+    take = {label: int(label in common and len(common) <= total) for label in by_label}
+    # largest remainder: whoever lacks most gets the next row, so that shares are rounded and the total is right
+    lacking = [(take[label] - quota[label], label) for label, indexes in by_label.items() if take[label] < len(indexes) - 1]
+    heapq.heapify(lacking)
+    for _ in range(total - sum(take.values())):
+        if not lacking:
+            break
+        _, label = heapq.heappop(lacking)
+        take[label] += 1
+        if take[label] < len(by_label[label]) - 1:
+            heapq.heappush(lacking, (take[label] - quota[label], label))
+    return {index for label, indexes in by_label.items() for index in indexes[: take[label]]}
 
 
 def _each_label_left(order: list[int], labels: list[list[str]], wanted: float) -> set[int]:
@@ -123,9 +130,11 @@ def _each_label_left(order: list[int], labels: list[list[str]], wanted: float) -
 
 def limit(rows: "Dataset", most: int, seed: int) -> "Dataset":
     """`most` of the rows, drawn like `cut` does: every class first if there is room, then each class's share."""
-    order = sorted(range(len(rows)), key=lambda index, ids=rows["id"]: _draw(seed, ids[index]))
+    draws = [_draw(seed, id_) for id_ in rows["id"]]
+    order = sorted(range(len(rows)), key=draws.__getitem__)
     labels = [str(label) for label in rows["label"]] if "label" in rows.column_names else [""] * len(rows)
-    sizes, seen = Counter(labels), Counter()
+    sizes: Counter[str] = Counter(labels)
+    seen: Counter[str] = Counter()
     place: dict[int, float] = {}
     for index in order:
         first = seen[labels[index]] == 0 and most >= len(sizes)

@@ -51,7 +51,7 @@ class ImageClassification(Task):
     columns = ("image", "label")
     Options = Options
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self.labels: list[str] = []
         self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
@@ -105,7 +105,9 @@ class ImageClassification(Task):
             raise DataError(f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row")
         labels = splits.labels
         if self.options.multi_label:
-            labels = sorted({part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in several(label)})
+            labels = sorted(
+                {part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in several(label)}
+            )
         if len(labels) < 2:
             raise DataError(f"{splits.name}: {len(labels)} class found ({', '.join(labels)}): classification needs at least two")
         return labels

@@ -186,3 +186,10 @@ def test_a_configuration_that_drops_too_much_is_corrected(photos: Any, tmp_path:
     assert built.auto.build(resolve(ModelSection(id=str(folder))), photos).dropout.p == 0.2
     assert built.told.build(resolve(ModelSection(id=str(folder))), photos).dropout.p == 0.5
     assert "0.8" in caplog.text
+
+
+def test_running_statistics_outlive_a_batch(photos: Any, tmp_path: Path) -> None:
+    """transformers' MobileNets bring a BatchNorm momentum of 0.997: after any batch, the statistics would be that batch's."""
+    model = ImageClassification().build(resolve(ModelSection(id=str(tiny.mobilenet(tmp_path / "m")))), photos)
+    found = {m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert found == {0.1}
