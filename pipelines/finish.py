@@ -139,7 +139,7 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
             "examples": shown,
             "seconds": seconds,
             "examples_per_second": round(shown / max(seconds, 1e-9), 3),
-            "peak_memory_mb": round(results.peak_memory_mb(), 1),
+            "peak_memory_mb": round(job.peak_memory_mb, 1),
             "stopped": state.stopped,
             "best_step": state.best_step,
         },

@@ -71,7 +71,7 @@ def fit(
             state.owed, state.waited = False, 0 if better else state.waited + 1
             if settings.early_stopping and state.waited >= settings.early_stopping:
                 state.stopped = "early"
-            do_save = do_save or better or state.stopped is not None
+            do_save = do_save or state.best_step == state.before + state.step or state.stopped is not None
             train_mode(run.model)
         if do_save or state.stopped is not None:
             save(state)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import batching, checkpoint, evaluation, features, layers, loop, optim, runfolder
+from pipelines import batching, checkpoint, evaluation, features, layers, loop, optim, results, runfolder
 from pipelines.data import SPLITS, Splits
 from pipelines.errors import RunError
 from pipelines.progress import Progress
@@ -107,9 +107,14 @@ class Job:
             if state.stopped == "signal":
                 return state
             saved, last = None, None
+            plain = self._plain()
+            self.accelerator.free_memory()  # the head's optimiser and wrapper
+            self.model = plain
         self._thaw(only_head=False)
         total = train.max_steps or max(1, round((train.epochs or 0) * steps))
-        return self.fit(saved or loop.State(before=head_steps, first=first), total, train.ema, stopping, last)
+        state = self.fit(saved or loop.State(before=head_steps, first=first), total, train.ema, stopping, last)
+        self.peak_memory_mb = results.peak_memory_mb()  # of training: what follows loads a second model and draws
+        return state
 
     def _thaw(self, only_head: bool) -> None:
         plain = self._plain()
@@ -135,7 +140,7 @@ class Job:
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
-        size = train.eval_batch_size if train.eval_batch_size != "auto" else (64 if self.accelerator.device.type == "cuda" else 16)
+        size = train.eval_batch_size if train.eval_batch_size != "auto" else (64 if self.accelerator.device.type == "cuda" else 8)
         with self.progress.task(title, len(examples)) as shown:
             return evaluation.predict_split(
                 self.task, model, examples, self.accelerator, batch_size=size, workers=self.workers(examples),
@@ -155,7 +160,6 @@ class Job:
         groups = optim.parameter_groups(
             plain, self._layers(), train.learning_rate, train.head_learning_rate, train.weight_decay, train.layer_decay
         )  # fmt: skip
-        accelerator.free_memory()
         if train.compile:
             plain.compile()
         with self._units(plain):
@@ -222,7 +226,7 @@ class Job:
         size = self.recipe.train.eval_batch_size
         return features.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded), edge, self.accelerator, split=split,
-            fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split), batch_size=16 if size == "auto" else size,
+            fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split), batch_size=8 if size == "auto" else size,
             workers=self.workers(examples), cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
         )  # fmt: skip
 
@@ -235,7 +239,7 @@ class Job:
             scores = self.task.score(records, self.splits.validation)
             self.log({**loop.where(state, run.plan), "validation": scores})
             better = metric.better(scores[metric.name], state.best)
-            if better:
+            if better or scores[metric.name] == state.best:  # of equals the later one, which the schedule has settled
                 state.best, state.best_step = scores[metric.name], state.before + state.step
             return better
 

@@ -42,6 +42,8 @@ def resolve(section: ModelSection) -> Weights:
         folder = download(section.id, section.revision)
         front = front_matter(folder)
         return Weights(folder, None, random, section.id, section.id, folder.name, front.get("license"))
+    if section.revision is not None:
+        raise ModelError(f"model.revision: {section.id} is a folder here, which has no revisions: leave it out")
     front = front_matter(folder)
     base = front.get("base_model")
     base = base[0] if isinstance(base, list) and base else base

@@ -77,6 +77,7 @@ HUB: dict[str, tuple[Any, str, str, int, list[str]]] = {
         ["tester/script", "script"],
     ),
     "a readme alone": (dataset("tester/bare", "README.md", b"hi"), "data=tester/bare", "", 2, ["tester/bare", "no data"]),
+    "no images": (dataset("tester/names", "train.csv", b"image,label\na.jpg,cat\n"), "data=tester/names", "", 2, ["'image'", "no images"]),
     "a broken file": (dataset("tester/rot", "train.parquet", b"PAR1?"), "data=tester/rot", "", 2, ["tester/rot", "Parquet"]),
     "gated data": (dataset("stranger/shut", "train.csv", b"a", gated=True), "data=stranger/shut", "", 2, ["is gated"]),
 }

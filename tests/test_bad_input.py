@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.errors import RecipeError
 from tests import tiny
-from tests.command import RECIPE, graft, refused
+from tests.command import RECIPE, Done, graft, refused
 from tests.wrong import (  # noqa: F401 (fixtures)
     World,
     a_right_world,
@@ -60,6 +61,8 @@ DATA: dict[str, Case] = {
     "an unknown format": (lambda w: w.flat, "data.format=excel", ["data.format", "'excel'", "imagefolder"]),
     "a format that is not there": (lambda w: w.flat, "data.format=table", ["holds no table", ".csv"]),
     "a folder as a hub id": (lambda w: w.flat, "data.format=hub", ["data.format", "on this disk"]),
+    "a revision of a folder": (lambda w: w.flat, "data.revision=main", ["data.revision", "on this disk", "leave it out"]),
+    "columns of a folder": (lambda w: w.flat, "data.columns.label=kind", ["data.columns", "class folders", "leave it out"]),
     "digits that are none": (lambda w: w.flat, "data.format=digits data.config=9-3", ["data.config", "'9-3'", "0-4"]),
     "a column that the task has not": (lambda w: w.flat, "data.columns.lable=x", ["data.columns", "'lable'", "image, label"]),
     "no label column": (lambda w: table(w, "a.csv", csv("image,kind")), "", ["a.csv", "no column 'label'", "image, kind", "columns.label"]),
@@ -154,11 +157,15 @@ def test_wrong_command(arguments: list[str], words: list[str] | None, world: Wor
         refused(done, 2, *words)
 
 
-def test_in_a_process_of_its_own(world: World) -> None:
+def test_debug_shows_where() -> None:
+    with pytest.raises(RecipeError, match="no_such_recipe"):
+        graft("train", "no_such_recipe", "--debug")
+
+
+@pytest.mark.parametrize(("override", "words"), [("train.epoch=3", "train.epoch: unknown key"), ("data.max_skipped=0", "4 rows of train")])
+def test_in_a_process_of_its_own(override: str, words: str, world: World) -> None:
     (world.tmp / "recipe.yaml").write_text(RECIPE)
-    command = [sys.executable, "-m", "pipelines", "train", "recipe.yaml", "--data", str(spoiled(world, 4)), "--model", str(world.vit)]
+    sources = ["--data", str(spoiled(world, 4)), "--model", str(world.vit)]
+    command = [sys.executable, "-m", "pipelines", "train", "recipe.yaml", override, *sources]
     done = subprocess.run(command, cwd=world.tmp, capture_output=True, text=True)
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: 4 rows of train cannot be read")
-    assert "Traceback" not in done.stderr
+    refused(Done(done.returncode, done.stdout, done.stderr), 2, words)

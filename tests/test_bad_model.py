@@ -124,6 +124,7 @@ MODELS: dict[str, tuple[Callable[[World], Any], str | None, list[str]]] = {
     "a broken image processor": (lambda w: model(w, preprocessor_config__json="{"), None, ["preprocessor_config.json", "cannot be read"]),
     "a size below a patch": (lambda w: w.vit, "options.image_size=7", ["options.image_size", "patch"]),
     "a size that no window fits": (windows, "options.image_size=20", ["options.image_size", "another shape"]),
+    "a revision of a folder": (lambda w: w.vit, "model.revision=main", ["model.revision", "folder here", "leave it out"]),
     "more blocks than there are": (lambda w: w.vit, "model.freeze=7", ["model.freeze", "got 7", "1 to 2"]),
     "LoRA on nothing": (lambda w: w.vit, LORA, ["model.adapter.targets", "'query_key'", "q_proj"]),
     "dropout without effect": (lambda w: w.vit, "options.dropout=0.5", ["options.dropout", "vit", "leave it out"]),

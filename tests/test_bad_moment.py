@@ -151,6 +151,24 @@ def test_a_few_bad_photos_are_skipped_and_counted(why: str, world: World) -> Non
     assert [found[split]["skipped"] for split in ("train", "validation", "test")] == [3, 0, 0]
 
 
+def test_odd_names_and_a_bad_test_photo_go_all_the_way(world: World) -> None:
+    """To the figures, the report and the card; and a test row that cannot be read is no example on the card."""
+    data, odd = world.copy(), ("$\\frac{$ {{x}} <b>\n|`[b]☃", "n" * 200)
+    for split in data.iterdir():
+        for name, better in zip(("cat", "dog"), odd, strict=True):
+            (split / name).rename(split / better)
+            (split / better / "001.jpg").rename(split / better / "a b,'\"#?%.jpg")
+            if split.name == "test":  # the first of its class would be the example
+                (split / better / "000.jpg").write_bytes(b"hello")
+    done = world.graft("train", "hub.examples=4", data=data)
+    assert done.code == 0, done.err
+    run = world.tmp / "run"
+    assert len(list((run / "model" / "examples").glob("*.jpg"))) == 4
+    assert "<b>\n" not in (run / "report.html").read_text()
+    assert results(run)["labels"] == sorted(odd)
+    assert results(run)["data"]["test"]["skipped"] == 2
+
+
 # ---- run folders ----
 
 
@@ -182,14 +200,17 @@ RUNS: dict[str, tuple[Callable[[World], str], list[str]]] = {
     "a place that takes nothing": (lambda w: "/proc/no/run", ["/proc/no/run: cannot be written"]),
     "somebody's folder": (not_ours, ["thesis: not empty", "--run"]),
     "another recipe.yaml": (not_a_recipe, ["odd/recipe.yaml", "--run"]),
+    "a folder of the data": (lambda w: str(w.photos / "run"), ["run folder inside of the data", "--run"]),
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_wrong_run_folder(name: str, world: World) -> None:
     make, words = RUNS[name]
-    refused(world.graft("train", run=make(world)), 1, *words)
+    run = make(world)
+    refused(world.graft("train", run=run), 1, *words)
     assert not list(world.tmp.rglob("checkpoints"))
+    assert not (world.photos / "run").exists()
 
 
 def test_an_unfinished_run(world: World, finished: Path) -> None:

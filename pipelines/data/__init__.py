@@ -84,7 +84,7 @@ def _format(section: DataSection) -> Any:
         return importlib.import_module(f"pipelines.data.formats.{section.format}")
     path = Path(section.id).expanduser()
     if not path.exists():
-        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix in (".csv", ".jsonl", ".parquet"):
+        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix in (".csv", ".tsv", ".jsonl", ".parquet"):
             raise DataError(f"data.id: no such file or folder: {section.id}")
         return importlib.import_module("pipelines.data.formats.hub")
     for name in names:
@@ -102,6 +102,9 @@ def _read(section: DataSection, columns: tuple[str, ...], several: bool) -> Sour
     strange = sorted(set(section.columns) - set(columns))
     if strange:
         raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join(columns)})")
+    for key in ("config", "revision"):
+        if getattr(section, key) is not None and section.format is None and Path(section.id).expanduser().exists():
+            raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out")
     source: Source = _format(section).read(section, columns)
     if several:
         source.splits = {name: several_labels(rows) for name, rows in source.splits.items()}

@@ -44,6 +44,9 @@ def read(section: Any, columns: tuple[str, ...]) -> Any:
                 # so that the fingerprint covers the images; read from the table's offsets, not from the images
                 sizes = pyarrow.compute.binary_length(pyarrow.compute.struct_field(rows.data.column(column), "bytes"))
                 rows = rows.add_column("size", sizes.to_pylist())
+        if "image" in columns and not isinstance(rows.features["image"], Image):
+            kind = rows.features["image"]
+            raise DataError(f"{section.id}: column {names['image']!r} holds no images but {kind}: name another, data.columns.image=NAME")
         if "label" in columns:
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels

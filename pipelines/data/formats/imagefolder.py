@@ -39,6 +39,8 @@ def read(section: Any, columns: tuple[str, ...]) -> Any:
         raise DataError(f"data.id: no such folder: {section.id}")
     if section.group not in (None, "none"):  # rows have no further columns
         raise DataError(f"data.group: class folders have no column {section.group!r}: list the files in a csv that has it, or leave it out")
+    if section.columns:
+        raise DataError("data.columns: class folders have no columns: leave it out")
     asked = {name for name in (section.train, section.validation, section.test) if name}
     parts = {c.name: c for c in _folders(root) if (_named_as_split(c) or c.name in asked) and any(map(_any_file, _folders(c)))}
     source = Source(splits={})
