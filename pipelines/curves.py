@@ -55,7 +55,7 @@ def metric_figure(
     lines = [line for line in log if name in line.get("validation", {})]
     x, y = [line["step"] for line in lines], [line["validation"][name] for line in lines]
     last = [i for i, line in enumerate(lines) if line["stage"] == lines[-1]["stage"]]  # the best of the last stage is kept
-    best = (max if direction == "max" else min)(last, key=y.__getitem__)
+    best = (max if direction == "max" else min)(reversed(last), key=y.__getitem__)  # of equals the later, as the run keeps it
     figure = canvas(6.2, 4.2)
     axes = figure.subplots()
     for i, stage in enumerate(_stages(lines)):
