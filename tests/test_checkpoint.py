@@ -175,9 +175,9 @@ def test_pruning_keeps_last_and_best_and_counts_numbers(tmp_path: Path) -> None:
         checkpoint.write(tmp_path, step, {"model": {"w": torch.ones(1)}}, State(step=step), best=step == 5)
     checkpoint.prune(tmp_path, keep=2)
     assert sorted(p.name for p in tmp_path.glob("step_*")) == ["step_000005", "step_1000000", "step_1000001"]
-    (tmp_path / "last").write_text("step_000005\n")
+    (tmp_path / "last").write_text("step_1000000\n")
     checkpoint.prune(tmp_path, keep=1)
-    assert sorted(p.name for p in tmp_path.glob("step_*")) == ["step_000005", "step_1000001"]
+    assert sorted(p.name for p in tmp_path.glob("step_*")) == ["step_000005", "step_1000000", "step_1000001"]
 
 
 def test_the_same_step_again_takes_the_new_state(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # 33 rows in steps of 16, 16 and 1: in the last step one of two processes has nothing. 9 rows to score on: no count divides them.
 ROWS = {"train": 11, "validation": 3, "test": 3}
 BASE: dict[str, Any] = {"train__batch_size": 16, "train__micro_batch": 8, "train__max_steps": 7, "train__eval_every": "epoch"}
-ONE_BY_ONE = {**BASE, "train__micro_batch": 1}
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "averaged": {"train__ema": 0.8, "train__layer_decay": 0.7},
@@ -50,9 +49,10 @@ class Place:
         for number in range(3, 7):
             (self.broken / "train" / "dog" / f"00{number}.jpg").write_bytes(b"no image")
         self.model = tiny.vit(folder / "model")
+        self.norms = tiny.resnet(folder / "norms")
 
-    def recipe(self, data: Path | None = None, **changes: Any) -> dict[str, Any]:
-        return settings(self.model, data or self.data, **{**BASE, **changes})
+    def recipe(self, data: Path | None = None, model: Path | None = None, **changes: Any) -> dict[str, Any]:
+        return settings(model or self.model, data or self.data, **{**BASE, **changes})
 
     def alone(self, name: str, recipe: Mapping[str, Any]) -> Path:
         """The same in this process."""
@@ -128,6 +128,8 @@ def together(place: Place, begun_alone: Path) -> list[list[dict[str, Any]]]:
     orders += [{"run": "two damaged", "recipe": place.recipe(place.damaged)}, {"run": "two broken", "recipe": place.recipe(place.broken)}]
     stopped = {"run": "two stopped", "recipe": place.recipe(**KINDS["averaged"])}
     orders += [{**stopped, "stop": 5}, stopped]
+    norms = {"recipe": place.recipe(model=place.norms)}
+    orders += [{**norms, "run": "two norms"}, {**norms, "run": "norms stopped", "stop": 4}, {**norms, "run": "norms stopped"}]
     orders += [{"run": "given to one", "recipe": place.recipe(**KINDS["averaged"]), "stop": 3}]
     orders += [{"run": begun_alone.name, "recipe": place.recipe(**KINDS["averaged"])}]
     sharded = {"recipe": place.recipe(**SHARDED), "fsdp": True}
@@ -189,6 +191,7 @@ def test_a_stop_told_to_one_stops_both(place: Place, together: list[list[dict[st
         assert (first["ended"], first["steps"]) == ("stopped", 5)
         assert (second["ended"], second["steps"]) == ("finished", 2)
     assert outcome(place.folder / "two stopped") == outcome(place.folder / "two averaged")
+    assert outcome(place.folder / "norms stopped") == outcome(place.folder / "two norms")  # BatchNorm: not as one, but exactly
 
 
 def test_another_number_of_processes_goes_on(place: Place, alone: dict[str, Path], together: list[list[dict[str, Any]]]) -> None:
