@@ -123,9 +123,11 @@ def test_killed_in_the_middle_and_at_the_end(variant: Callable[[str], Runs], nam
     with at_step(10, die), pytest.raises(Killed):
         runs.start("cut")
     assert not (runs.folder / "cut" / "model").exists()
-    with mock.patch("pipelines.results.write_json", side_effect=Killed), pytest.raises(Killed):
-        runs.start("cut")  # while it writes what it found
+    with mock.patch("pipelines.card.write_card", side_effect=Killed), pytest.raises(Killed):
+        runs.start("cut")
+    assert (runs.folder / "cut" / "results.json").exists()
     assert runs.start("cut") is not None
+    assert (runs.folder / "cut" / "model" / "README.md").exists()
     runs.check("cut")
 
 

@@ -42,7 +42,15 @@ def test_it_holds_the_page_and_the_code_that_the_page_reaches(folder: Path) -> N
     assert {"app.py", "README.md", "requirements.txt"} <= names
     code = names - {"app.py", "README.md", "requirements.txt"}
     assert all(name.startswith("pipelines/") and name.endswith(".py") for name in code)
-    needed = {"__init__", "load", "apps/__init__", "apps/parts", "apps/launch", "apps/image_classification", "tasks/image_classification"}
+    needed = {
+        "__init__",
+        "weights",
+        "apps/__init__",
+        "apps/parts",
+        "apps/launch",
+        "apps/image_classification",
+        "tasks/image_classification",
+    }
     assert {f"pipelines/{name}.py" for name in needed} <= code
     assert not {f"pipelines/{name}.py" for name in ("cli", "run", "loop", "optim", "__main__")} & code
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,7 +96,9 @@ def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     env = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {"TMPDIR": str(folder / "tmp")}
     command = [sys.executable, "-m", "pipelines", "demo", str(trained)]
     with (folder / "stderr").open("w") as log:
-        server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
+        # a suite that a shell started in the background inherits a deaf ear for Ctrl-C: the server must not
+        hear = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=hear)
     assert server.stdout is not None
     said = server.stdout.readline()
     assert "http://" in said, (folder / "stderr").read_text()
