@@ -59,6 +59,7 @@ def test_title_line_and_score_are_seen_at_once(demo: Any, visit: Any) -> None:
 def test_an_example_is_one_click(demo: Any, visit: Any) -> None:
     page = visit(demo.url)
     rows = json.loads((demo.run / "examples" / "examples.json").read_text())
+    page.locator(".gallery-item").first.wait_for(timeout=20 * SECONDS)
     assert page.locator(".gallery-item").count() == len(rows) > 1
     for index, row in enumerate(rows):
         page.locator(".gallery-item").nth(index).click()
