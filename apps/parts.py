@@ -71,6 +71,9 @@ CSS = """
 .graft-bars dl.label .line { border: none; }
 .graft-bars dl.label dt { overflow-wrap: anywhere; text-align: left; }
 .graft-bars dl.label dd { font-variant-numeric: tabular-nums; }
+.graft-passage p { line-height: 1.7; overflow-wrap: anywhere; }
+.graft-passage mark { background: var(--color-accent-soft); color: inherit; border-bottom: 2px solid var(--color-accent);
+  padding: .05rem .15rem; border-radius: .2rem; }
 .graft-note, .graft-note p { color: var(--body-text-color-subdued); font-size: .9rem; }
 .graft-card { max-width: 46rem; min-width: 0 !important; margin: 0 auto; overflow-wrap: break-word; }
 .graft-card .prose { overflow-x: auto; }

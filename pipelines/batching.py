@@ -19,6 +19,8 @@ from pipelines.task import Batch, Example, Task
 
 log = logging.getLogger("graft")
 
+Lengths = Sequence[int] | np.ndarray  # of every example, in whatever its `length` counts (tokens)
+
 POOL = 50  # steps whose examples are sorted by length together
 
 
@@ -30,7 +32,7 @@ def seeded(*parts: Any) -> int:
 # ---- the plan ----
 
 
-def epoch_steps(n: int, batch_size: int, seed: int, epoch: int, lengths: Sequence[int] | None = None) -> list[np.ndarray]:
+def epoch_steps(n: int, batch_size: int, seed: int, epoch: int, lengths: Lengths | None = None) -> list[np.ndarray]:
     """One epoch of `n` examples as steps: index arrays of `batch_size`, the last maybe smaller.
 
     With `lengths`, pools of 50 steps are sorted by length and the steps shuffled, so that a step holds like lengths.
@@ -47,13 +49,34 @@ def epoch_steps(n: int, batch_size: int, seed: int, epoch: int, lengths: Sequenc
     return [steps[i] for i in rng.permutation(len(steps))]
 
 
-def shares(step: np.ndarray, micro_batch: int, processes: int, lengths: Sequence[int] | None = None) -> list[list[np.ndarray]]:
-    """One step -> for each process its micro-batches: as many for each, as equal as can be, some maybe empty."""
+def shares(
+    step: np.ndarray, micro_batch: int, processes: int, lengths: Lengths | None = None, tokens: int | None = None
+) -> list[list[np.ndarray]]:
+    """One step -> for each process its micro-batches: as many for each, as equal as can be, some maybe empty.
+
+    With `lengths` they hold like lengths; with `tokens` also, a micro-batch padded to its longest example holds at most so many.
+    """
     if lengths is not None:
         step = step[np.argsort(np.asarray(lengths)[step], kind="stable")]
-    each = max(1, math.ceil(len(step) / (micro_batch * processes)))
-    parts = np.array_split(step, each * processes)
+    if lengths is None or tokens is None:
+        each = max(1, math.ceil(len(step) / (micro_batch * processes)))
+        parts = np.array_split(step, each * processes)
+    else:
+        parts = _fill(step, micro_batch, np.asarray(lengths)[step], tokens)
+        while len(parts) % processes:  # as many for each: cut the one with most examples
+            largest = max(range(len(parts)), key=lambda i: len(parts[i]))
+            parts[largest : largest + 1] = np.array_split(parts[largest], 2)
     return [parts[rank::processes] for rank in range(processes)]
+
+
+def _fill(step: np.ndarray, micro_batch: int, sizes: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Cut ascending `sizes` where the next example would make the padded whole larger than `tokens`; one always fits."""
+    cuts = [0]
+    for place, size in enumerate(sizes):
+        count = place - cuts[-1] + 1
+        if count > 1 and (count > micro_batch or count * size > tokens):
+            cuts.append(place)
+    return np.split(step, cuts[1:])
 
 
 # ---- examples ----
@@ -151,7 +174,9 @@ class Plan:
     total_steps: int
     rank: int = 0
     processes: int = 1
-    lengths: Sequence[int] | None = None
+    lengths: Lengths | None = None
+    tokens: int | None = None  # at most so many in a micro-batch, padding included
+    pooled: bool = True  # whether a step holds like lengths
     _cache: tuple[int, list[np.ndarray]] = field(default=(-1, []), repr=False)
 
     @property
@@ -162,8 +187,8 @@ class Plan:
         """Shares of one step, for every process."""
         epoch, place = divmod(number, self.steps_per_epoch)
         if self._cache[0] != epoch:
-            self._cache = (epoch, epoch_steps(self.n, self.batch_size, self.seed, epoch, self.lengths))
-        return shares(self._cache[1][place], self.micro_batch, self.processes, self.lengths)
+            self._cache = (epoch, epoch_steps(self.n, self.batch_size, self.seed, epoch, self.lengths if self.pooled else None))
+        return shares(self._cache[1][place], self.micro_batch, self.processes, self.lengths, self.tokens)
 
     def rows(self, number: int) -> list[int]:
         return [int(i) for share in self.step(number) for part in share for i in part]
@@ -181,9 +206,7 @@ class Plan:
         return sum(self.micro_batches(number) for number in range(self.first_step, self.total_steps))
 
 
-def evaluation_keys(
-    n: int, batch_size: int, rank: int, processes: int, lengths: Sequence[int] | None = None
-) -> list[list[tuple[None, int]]]:
+def evaluation_keys(n: int, batch_size: int, rank: int, processes: int, lengths: Lengths | None = None) -> list[list[tuple[None, int]]]:
     """Every example once, over all processes; each process gets as many batches (FSDP's forward is a collective)."""
     order = np.arange(n) if lengths is None else np.argsort(np.asarray(lengths), kind="stable")[::-1]
     each = math.ceil(n / (batch_size * processes))
@@ -219,10 +242,10 @@ def _quiet_worker(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def example_lengths(encoded: Any) -> Sequence[int] | None:
+def example_lengths(encoded: Any) -> np.ndarray | None:
     """The `length` of every example, where the task gives one."""
     columns = getattr(encoded, "column_names", [])
-    return encoded["length"] if "length" in columns else None
+    return np.array(encoded["length"][:]) if "length" in columns else None
 
 
 class Skips:

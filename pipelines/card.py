@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines.errors import RunError
+from pipelines.errors import ModelError, RunError
 from pipelines.figures import AGGREGATE
 from pipelines.recipe import task_class
 from pipelines.results import read_json, write_text
@@ -34,8 +34,8 @@ CURVES = ("learning_curves", "validation_metric")  # shown with the training pro
 def write_card(run: Path, repo_id: str | None = None) -> Path:
     """Write model/README.md, model/recipe.yaml, model/results.json and model/figures/. Returns the card's path.
 
-    `repo_id` (else the recipe's hub.repo_id, else a placeholder) goes into title and snippet. Raises RunError where the
-    run has not finished or what would be published holds a local path.
+    `repo_id` (else the recipe's hub.repo_id, else a placeholder) goes into title and snippet. Raises ModelError where there
+    is no finished run, RunError where what would be published holds a local path.
     """
     model, text = run / "model", _read(run / "results.json")
     results, recipe = read_json(run / "results.json"), parse(_read(run / "recipe.yaml"), "recipe.yaml")[0]
@@ -228,6 +228,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RunError(f"{path.parent}: no {path.name} here: a card is written for a finished run folder") from None
+        kind = RunError if (path.parent / "recipe.yaml").is_file() else ModelError
+        raise kind(f"{path.parent}: no {path.name} here: a card is written for a finished run folder") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from pipelines import batching, runfolder
-from pipelines.data import SPLITS, load_splits
+from pipelines import batching, machine
+from pipelines.data import SPLITS, load_splits, needs_of
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, task_class
 from pipelines.stages import build
@@ -14,11 +14,11 @@ def check(recipe: Recipe) -> Iterator[str]:
     """Lines that say what a run of this recipe would do. Raises the GraftError that the run would raise."""
     import torch
 
-    runfolder.quiet_libraries(Progress(True))
+    machine.quiet_libraries(Progress(True))
     yield f"recipe   valid: {recipe.task}"
-    runfolder.trackers(recipe)
+    machine.trackers(recipe)
     task = task_class(recipe.task)(recipe.options)
-    splits = load_splits(recipe.data, task.columns, task.group, task.several)
+    splits = load_splits(recipe.data, needs_of(task))
     for split in SPLITS:
         rows, skipped = splits[split], splits.skipped[split]
         yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"
@@ -38,5 +38,7 @@ def check(recipe: Recipe) -> Iterator[str]:
         loss = float(task.loss(model, batch, task.counts(batch)))
     yield f"batch      {shapes}; loss {loss:.4g}"
     steps = recipe.train.max_steps or round((recipe.train.epochs or 0) * -(-len(examples) // recipe.train.batch_size))
-    precision = recipe.train.precision if recipe.train.precision != "auto" else runfolder.best_precision(model)
+    if recipe.train.head_epochs and recipe.model.freeze != "backbone":
+        steps += recipe.train.head_epochs * -(-len(examples) // recipe.train.batch_size)
+    precision = recipe.train.precision if recipe.train.precision != "auto" else machine.best_precision(model)
     yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {precision}"

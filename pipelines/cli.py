@@ -106,9 +106,9 @@ def train(
 def _headline(results: dict[str, Any]) -> str:
     name = results["metric"]["name"]
     test, before = results["test"], results["before"]
-    low, high = test["ci95"].get(name, (float("nan"), float("nan")))
-    start = f", {before['metrics'][name]:.4g} before" if before else ""
-    return f"{name} on {test['n']} {test['split']} rows: {test['metrics'][name]:.4g} (95 % interval {low:.4g} to {high:.4g}{start})"
+    about = ["95 % interval {:.4g} to {:.4g}".format(*test["ci95"][name])] if name in test["ci95"] else []
+    about += [f"{before['metrics'][name]:.4g} before"] if before else []
+    return f"{name} on {test['n']} {test['split']} rows: {test['metrics'][name]:.4g}" + (f" ({', '.join(about)})" if about else "")
 
 
 @app.command()
@@ -133,8 +133,8 @@ def evaluate(
         return
     print(f"{result['model']} on {result['n']} {result['split']} rows")
     for name, value in result["metrics"].items():
-        low, high = result["ci95"].get(name, (float("nan"), float("nan")))
-        print(f"  {name:20} {value:8.4f}   95 % interval {low:.4f} to {high:.4f}")
+        bounds = "   95 % interval {:.4f} to {:.4f}".format(*result["ci95"][name]) if name in result["ci95"] else ""
+        print(f"  {name:20} {value:8.4f}{bounds}")
 
 
 @app.command()

@@ -69,7 +69,8 @@ def score_split(task: Task, records: Sequence[Record], rows: Any, split: str, *,
 def bootstrap(task: Task, records: Sequence[Record], rows: Any, seed: int = 0) -> dict[str, list[float]]:
     """Percentile bootstrap over rows (Efron 1979): name -> [2.5 %, 97.5 %] of each metric.
 
-    1,000 resamples, fewer (at least 100) above 2,000 rows, where the interval is narrow and resampling slow. A row keeps
+    None for a score that does not vary: of six rows out of six nothing can be resampled. 1,000 resamples,
+    fewer (at least 100) above 2,000 rows, where the interval is narrow and resampling slow. A row keeps
     all its records.
     """
     by_row: dict[str, list[Record]] = {}
@@ -85,5 +86,6 @@ def bootstrap(task: Task, records: Sequence[Record], rows: Any, seed: int = 0) -
         picked = rng.integers(0, len(groups), len(groups))
         for name, value in task.score([r for i in picked for r in groups[i]], rows).items():
             scores.setdefault(name, []).append(float(value))
-    known = {name: values for name, values in scores.items() if not np.isnan(values).all()}
+    # where every resample gives the same score (all rows right), resampling does not tell how sure it is: no interval then
+    known = {name: values for name, values in scores.items() if np.nanmax(values, initial=-np.inf) > np.nanmin(values, initial=np.inf)}
     return {name: [float(np.nanpercentile(v, 2.5)), float(np.nanpercentile(v, 97.5))] for name, v in known.items()}

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from pipelines.batching import Examples, Micro, evaluation_keys, loader
+from pipelines.cache import cache_root, make_room
 from pipelines.checkpoint import sync, whole
 from pipelines.errors import RunError
 from pipelines.stubs import Edge, Spot, unknown
@@ -271,25 +270,6 @@ def _open(folder: Path, edge: Edge, spots: list[Spot], tape: dict, fields: dict,
         if len(first) and not (stored[first] - fresh).abs().max() <= 0.05 * fresh.abs().max():
             return None
     return Cached(edge, spots, features, kept, absent, meta["plain"], {int(k): v for k, v in meta["why"].items()})
-
-
-def cache_root() -> Path:
-    return Path(os.environ.get("GRAFT_CACHE") or Path.home() / ".cache" / "graft")
-
-
-def make_room(folder: Path, limit: float) -> None:
-    """Remove what killed runs left half written, then the entries used longest ago, until the cache is at most `limit` bytes."""
-    for half in folder.glob(f".*.{socket.gethostname()}.*"):
-        if not psutil.pid_exists(int(half.name.rsplit(".", 1)[1])):
-            shutil.rmtree(half, ignore_errors=True)
-    entries = sorted((p for p in folder.glob("*") if p.is_dir()), key=lambda p: p.stat().st_mtime)
-    sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in entries}
-    total = sum(sizes.values())
-    for entry in entries:
-        if total <= limit:
-            return
-        shutil.rmtree(entry, ignore_errors=True)
-        total -= sizes[entry]
 
 
 def _to(batch: Any, device: Any) -> Any:

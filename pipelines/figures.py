@@ -227,6 +227,33 @@ def _beside(axes: "Axes", x: float, y: float, note: str) -> None:
 
 
 @styled
+def bars_figure(names: Sequence[str], values: Sequence[float], title: str, most: float) -> "Figure":
+    """One bar for each name, in the order given; `most` is the best value there can be."""
+    figure = canvas(6.2, 1.1 + 0.28 * len(names))
+    axes = figure.subplots()
+    axes.barh(range(len(names)), values, 0.7, color=BLUE)
+    for place, value in enumerate(values):
+        _beside(axes, value, place, f"{value:.1f}" if most > 1 else f"{value:.3f}")
+    axes.set_yticks(range(len(names)), [short(name, 32) for name in names], fontsize=8.5)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1 * most)
+    axes.grid(False, axis="y")
+    axes.set_title(title)
+    return finish(figure, f"{title}: " + ", ".join(f"{name} {value:.3g}" for name, value in zip(names, values, strict=True)) + ".")
+
+
+@styled
+def histogram_figure(values: Sequence[float], what: str) -> "Figure":
+    """How many rows there are of each size; `what` says in which unit."""
+    figure = canvas(6.2, 2.6)
+    axes = figure.subplots()
+    axes.hist(values, bins=min(40, max(1, len(set(values)))), color=BLUE)
+    axes.set(xlabel=what, ylabel="rows")
+    middle = sorted(values)[len(values) // 2]
+    return finish(figure, f"Histogram of {len(values):,} rows by {what}: half have {middle:g} or more, the longest {max(values):g}.")
+
+
+@styled
 def average_precision_figure(table: Sequence[Mapping[str, Any]], limit: int = DRAWN_WHOLE) -> "Figure":
     """Average precision of each label (rows of `per_class`), best first; of many labels only the lowest."""
     known = sorted((r for r in table if r["average_precision"] is not None), key=lambda r: -r["average_precision"])

@@ -1,5 +1,6 @@
 """After the last step: export the best checkpoint, score what was exported, and write all that a reader may ask for."""
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -21,15 +22,18 @@ def finish(job: Job, state: Any) -> dict[str, Any]:
         fresh = task_class(job.recipe.task)(job.recipe.options)
         export(fresh, build(job.recipe, fresh, job.weights, job.splits), job.root, job.folder, job.recipe, job.weights)
     accelerator.wait_for_everyone()
-    loaded = load(job.folder / "model", device=str(accelerator.device), task=job.recipe.task)
-    loaded.task.options = job.recipe.options
+    loaded = load(job.folder / "model", device=str(accelerator.device), task=job.recipe.task, options=job.recipe.options)
     job.task = loaded.task
     records = {}
     for split in ("validation", "test"):
         examples = batching.Examples(loaded.task, loaded.task.encode(job.splits[split]))
         records[split] = job.predict(loaded.model, examples, split, split)
+    chosen = loaded.task.settle(loaded.task.merge(records["validation"], job.splits.validation), job.splits.validation)
+    records = {split: loaded.task.merge(found, job.splits[split]) for split, found in records.items()}
     outcome: dict[str, Any] = {}
     if accelerator.is_main_process:
+        if chosen:
+            _configure(job.folder / "model" / "config.json", chosen)
         outcome = write(job, state, records)
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -67,10 +71,14 @@ def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recip
         raise RunError(f"{target}: cannot be written: {why}; the checkpoints are whole: free some room and run again") from None
 
 
+def _configure(path: Path, values: dict[str, Any]) -> None:
+    """Add to a model's configuration: transformers keeps what it does not know."""
+    results.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
+
+
 def _save_adapter(task: Any, model: Any, folder: Path, weights: Weights) -> None:
     """LoRA's own files, with the base model's configuration and processor beside them."""
-    base = weights.base_model or (str(weights.folder) if weights.folder else None)
-    model.peft_config["default"].base_model_name_or_path = base
+    model.peft_config["default"].base_model_name_or_path = weights.name
     model.peft_config["default"].revision = weights.revision
     task.save(model.get_base_model(), folder)
     for file in folder.glob("*.safetensors*"):
@@ -120,7 +128,7 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
     splits, weights, recipe = job.splits, job.weights, job.recipe
     metric = job.task.metric
     steps = state.before + state.step
-    seen = sum(len(rows) for rows in batching.epoch_steps(len(splits.train), recipe.train.batch_size, 0, 0))
+    seen = len(job.encoded["train"])
     per_epoch = -(-seen // recipe.train.batch_size)
     epochs = steps / per_epoch
     seconds = round(state.seconds, 3)
@@ -169,7 +177,7 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
             "adapter": bool(recipe.model.adapter and recipe.hub.adapter),
         },
         "labels": getattr(job.task, "labels", None),
-        "environment": results.environment(job.accelerator.num_processes, recipe.train.precision),
+        "environment": results.environment(job.accelerator.num_processes, recipe.train.precision, job.accelerator.device.type),
     }
 
 

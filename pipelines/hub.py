@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
-OWN = {".gitattributes", ".gitignore"}  # the hub's own: never deleted
-STARTERS = {*OWN, "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "style.css"}  # what a repo made by hand may hold
-OURS = {"model": "results.json", "space": "pipelines/weights.py"}  # tells a repo that Graft published
+# what a repo made by hand may hold
+STARTERS = {".gitattributes", ".gitignore", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "style.css"}
+# tells a repo that Graft published
+OURS = {"model": {"results.json", "recipe.yaml"}, "space": {"pipelines/weights.py"}}
+WRITES = {  # what Graft writes into a repo, and may therefore delete there
+    "model": re.compile(r"[^/]+\.(safetensors|json|jinja)|recipe\.yaml|(vocab|merges)\.txt|(figures|examples)/.*"),
+    "space": re.compile(r"app\.py|requirements\.txt|pipelines/.*"),
+}
 
 
 def publish(
@@ -32,7 +37,8 @@ def publish(
 ) -> dict[str, Any]:
     """Push a finished run's `model/` to the hub in one commit, and a Space that serves it where `space` names one.
 
-    Safe to repeat: what has not changed is not sent, and files that are gone here are deleted there. With `dry_run` nothing
+    Private where `private` or the recipe's hub.private says so. Safe to repeat: what has not changed is not sent, and what
+    Graft put there and is gone here is deleted there, nothing else. With `dry_run` nothing
     is sent and no token is needed. Returns {"model": report, "space": report or None}; a report has repo_id, url, private,
     commit (None where nothing changed), uploaded and deleted (paths). Raises RunError where the run is not fit to be
     published, HubError where the hub says no.
@@ -42,6 +48,7 @@ def publish(
     run, token = Path(run), get_token()
     _check_id(repo_id)
     files = model_files(run)
+    private = private or bool(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["hub"].get("private"))
     if not dry_run and not _names(files["README.md"], repo_id):
         from pipelines.card import write_card
 
@@ -130,7 +137,7 @@ def _prepare(api: "HfApi", parcel: Parcel, private: bool) -> tuple[bool, str]:
         raise HubError(f"{repo_id} is there already and public: make it private on {api.endpoint}, or choose another name")
     there = {sibling.rfilename for sibling in info.siblings or []}
     strange = sorted(there - STARTERS)
-    if strange and OURS[kind] not in there:
+    if strange and not OURS[kind] <= there:
         names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
         raise HubError(f"{repo_id} holds what Graft did not publish ({names}): choose another name, or delete these files first")
     return bool(info.private), info.sha
@@ -149,7 +156,7 @@ def _commit(api: "HfApi", parcel: Parcel, before: str) -> dict[str, Any]:
     tree = api.list_repo_tree(repo_id, recursive=True, repo_type=kind, revision=head)
     there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     changed = [name for name, path in parcel.files.items() if name not in there or not _same(there[name], path)]
-    gone = sorted(there.keys() - parcel.files.keys() - OWN)
+    gone = sorted(name for name in there.keys() - parcel.files.keys() if WRITES[kind].fullmatch(name))
     if not changed and not gone:
         lost = head != before
         return {"commit": head if lost else None, "uploaded": list(parcel.files) if lost else [], "deleted": []}

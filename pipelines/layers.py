@@ -52,7 +52,8 @@ def _is_list_of_blocks(module: "nn.Module") -> bool:
 
 def depth_of_parameters(model: "nn.Module", layers: "Sequence[nn.Module]") -> dict[str, int]:
     """Parameter name -> index in `layers`. What belongs to none (a norm between stages) goes with the layer before it."""
-    inside = {id(p): index for index, layer in enumerate(layers) for p in layer.parameters()}
+    # backwards: a weight that two layers share (a language model's output is its input embedding) belongs to the first
+    inside = {id(p): index for index, layer in reversed(list(enumerate(layers))) for p in layer.parameters()}
     depth: dict[str, int] = {}
     current = 0
     for name, parameter in model.named_parameters():
@@ -111,7 +112,8 @@ def add_adapter(model: "nn.Module", head: "nn.Module", adapter: Any) -> "nn.Modu
     from torch import nn
 
     in_head = {id(m) for m in head.modules()}
-    heads = [name for name, module in model.named_modules() if module is head]
+    whole = [head] if any(module is head for module in model.modules()) else list(head.children())  # a head of several parts
+    heads = [name for name, module in model.named_modules() if any(module is part for part in whole)]
     fits = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and id(m) not in in_head}
     # grouped convolutions: PEFT asks for a rank that the groups divide, so depthwise ones are left as they are
     targets = [n for n, m in fits.items() if not (isinstance(m, nn.Conv2d) and m.groups > 1)]

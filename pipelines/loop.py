@@ -127,7 +127,7 @@ def step(run: Fit, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
             raise RunError(
                 f"step {run.state.before + number + 1}: the {what} is {value}; rows: {', '.join(map(run.examples.name, rows[:8]))}"
                 + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-                + ". Nothing saved is lost: lower train.learning_rate, or look at these rows"
+                + ". Nothing saved is lost: lower train.learning_rate (a run of its own: --run), or look at these rows"
             )
     try:
         run.optimizer.step()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.errors import RunError
+from pipelines.errors import ModelError, RunError
 
 TEXT = {".md", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".csv", ".jinja"}
 CONFIGS = {"config.json", "adapter_config.json", "model_index.json"}
@@ -38,10 +38,10 @@ def visible_files(folder: Path) -> dict[str, Path]:
 
 
 def model_files(run: Path) -> dict[str, Path]:
-    """The files of a finished run's model. Raises RunError that says what is missing and what to type."""
+    """The files of a finished run's model. Raises ModelError for no run folder, RunError that says what is missing."""
     model = run / "model"
     if not (run / "recipe.yaml").is_file():
-        raise RunError(f"{run}: no run folder (it has no recipe.yaml): give the folder that `graft train` wrote")
+        raise ModelError(f"{run}: no run folder (it has no recipe.yaml): give the folder that `graft train` wrote")
     files = visible_files(model)
     again = "finish the run: type its `graft train` command again"
     if not any(name.endswith(".safetensors") for name in files):

@@ -175,6 +175,14 @@ class Recipe(Strict):
         options = task_class(info.data["task"]).Options
         return value if isinstance(value, options) else options.model_validate({} if value is None else value)
 
+    @model_validator(mode="after")
+    def _adapter_to_publish(self) -> "Recipe":
+        if self.hub.adapter and self.model.adapter is None:
+            raise ValueError(
+                "`hub.adapter` publishes the adapter alone, and there is none: set `model.adapter`, or leave `hub.adapter` out"
+            )
+        return self
+
     model_config = ConfigDict(validate_default=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import RunError
+from pipelines.errors import ModelError, RunError
 from pipelines.figures import AGGREGATE, png
 from pipelines.results import read_json, write_text
 from pipelines.wording import duration, interval, large, number, short, spoken
@@ -26,11 +26,11 @@ WIDE = 1100  # pixels, at the density at which `png` draws, from which a figure 
 
 
 def write_report(run: Path) -> Path:
-    """Draw the curves into figures/ and write report.html. Returns its path. Raises RunError."""
+    """Draw the curves into figures/ and write report.html. Returns its path. Raises RunError; ModelError for no run folder."""
     page = run / "report.html"
     source = _read(run / "recipe.yaml")
     if source is None:
-        raise RunError(f"{run}: no run folder (it has no recipe.yaml)")
+        raise ModelError(f"{run}: no run folder (it has no recipe.yaml)")
     results = read_json(run / "results.json")
     log = read_log(run)
     save_figures(curves(run), run / "figures")

@@ -16,8 +16,8 @@ SCHEMA = 1
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm", "diffusers", "peft", "numpy")
 
 
-def environment(processes: int, precision: str) -> dict[str, Any]:
-    """Versions and hardware. No host names, no paths."""
+def environment(processes: int, precision: str, device: str) -> dict[str, Any]:
+    """Versions, and the hardware that was used: `processes` devices of the kind `device` (cuda, mps, cpu). No host names, no paths."""
     import torch
 
     versions: dict[str, str | None] = {}
@@ -26,12 +26,11 @@ def environment(processes: int, precision: str) -> dict[str, Any]:
             versions[name.removesuffix("-pipelines")] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name.removesuffix("-pipelines")] = None
-    if torch.cuda.is_available():
-        hardware = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if device == "cuda":
+        hardware = f"{processes} x {torch.cuda.get_device_name()}"
     else:
-        hardware = (
-            f"CPU, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, {platform.machine()}"
-        )
+        hardware = f"{ {'mps': 'Apple GPU (MPS)', 'cpu': 'CPU'}.get(device, device) }, {cores} cores, {platform.machine()}"
     return {
         **{name: version for name, version in versions.items() if version},
         "python": platform.python_version(),

@@ -6,8 +6,8 @@ No logic of its own: every line hands one module's result to the next.
 from pathlib import Path
 from typing import Any
 
-from pipelines import finish, runfolder
-from pipelines.data import load_splits
+from pipelines import finish, machine, runfolder
+from pipelines.data import load_splits, needs_of
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, task_class
 from pipelines.stages import Job, build
@@ -20,36 +20,38 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
     `name` is the recipe's, for card and report; left out, the folder's. `smoke` takes 8 rows a split.
     Raises GraftErrors; what was saved before is whole.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     folder = Path(folder)
-    processes = runfolder.processes()
+    processes = machine.processes()
     progress = Progress(processes.is_main_process)
-    runfolder.quiet_libraries(progress)
-    outcome = runfolder.claim(folder, recipe, smoke)
+    machine.quiet_libraries(progress)
+    outcome = runfolder.claim(folder, recipe)
     if outcome is not None:
         progress.say(f"{folder} is finished; for more, raise train.epochs, or choose another folder with --run")
         return outcome if processes.is_main_process else {}
-    recipe = runfolder.pinned(folder, recipe)
-    with processes.main_process_first():
-        weights = resolve(recipe.model)
-        task = task_class(recipe.task)(recipe.options)
-        splits = load_splits(recipe.data, task.columns, task.group, task.several)
-    splits = splits.smoke() if smoke else splits
-    model = build(recipe, task, weights, splits)
-    recipe = runfolder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
-    processes.wait_for_everyone()
-    AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own
-    accelerator = Accelerator(
-        mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=runfolder.trackers(recipe), project_dir=folder
-    )
-    job = Job(recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress)
-    with runfolder.stop_on_signals() as stopping:
-        state = job.train(stopping)
-    if state.stopped == "signal":
-        progress.say(f"stopped at step {state.before + state.step} and saved; the same command goes on from there")
-        accelerator.end_training()
-        return None
-    del model
-    return finish.finish(job, state)
+    with runfolder.alone(folder, processes.is_main_process):
+        recipe = runfolder.pinned(folder, recipe)
+        with processes.main_process_first():
+            weights = resolve(recipe.model)
+            task = task_class(recipe.task)(recipe.options)
+            splits = load_splits(recipe.data, needs_of(task))
+        splits = splits.smoke() if smoke else splits
+        model = build(recipe, task, weights, splits)
+        recipe = runfolder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
+        processes.wait_for_everyone()
+        AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own
+        accelerator = Accelerator(
+            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=machine.trackers(recipe), project_dir=folder,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # DINOv2 has one that no classification uses
+        )  # fmt: skip
+        job = Job(recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress)
+        with machine.stop_on_signals() as stopping:
+            state = job.train(stopping)
+        if state.stopped == "signal":
+            progress.say(f"stopped at step {state.before + state.step} and saved; the same command goes on from there")
+            accelerator.end_training()
+            return None
+        del model
+        return finish.finish(job, state)

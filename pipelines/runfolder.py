@@ -1,23 +1,24 @@
-"""The run folder as a place: claim it, settle what `auto` meant, write its log; and what a run needs of this machine."""
+"""The run folder as a place: claim it, settle what `auto` meant, write its log."""
 
 import contextlib
 import json
-import logging
-import os
-import signal
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipelines.checkpoint import State
-from pipelines.errors import ModelError, RecipeError, RunError
+from pipelines.checkpoint import State, latest
+from pipelines.errors import RunError
+from pipelines.machine import best_precision
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, dump_recipe, validate
 from pipelines.results import read_json, write_text
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 # what may change while a run is under way, for it changes no result by more than rounding
 FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
@@ -26,10 +27,10 @@ FREE |= {
 }
 
 
-def claim(folder: Path, recipe: Recipe, smoke: bool = False) -> dict[str, Any] | None:
+def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """Take a run folder for a recipe. Returns its results if the very run is finished, else None.
 
-    Raises RunError when the folder holds a run of another recipe (naming what differs) or cannot be written.
+    Raises RunError when the folder holds the work of another recipe (naming what differs) or cannot be written.
     """
     data = Path(recipe.data.id).expanduser()
     if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):  # its pictures would be data the next time
@@ -52,7 +53,7 @@ def claim(folder: Path, recipe: Recipe, smoke: bool = False) -> dict[str, Any] |
         key for key in found if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
     ]
     rest = {key: value for key, value in found.items() if key not in longer}
-    if rest:
+    if rest and _holds_work(folder):
         listed = "; ".join(f"{key}: the run has {a!r}, you ask for {b!r}" for key, (a, b) in list(rest.items())[:4])
         raise RunError(f"{folder} belongs to another recipe ({listed}); choose another folder with --run, or remove it")
     results, last = folder / "results.json", folder / "model" / "results.json"  # the model folder's copy is the last file of a run
@@ -61,10 +62,31 @@ def claim(folder: Path, recipe: Recipe, smoke: bool = False) -> dict[str, Any] |
     return read_json(results) if last.is_file() else None
 
 
+def _holds_work(folder: Path) -> bool:
+    """Whether a run left something that another one would spoil; not so where it ended before its first checkpoint."""
+    return latest(folder / "checkpoints") is not None or (folder / "model").is_dir()
+
+
+@contextlib.contextmanager
+def alone(folder: Path, main: bool) -> Iterator[None]:
+    """Hold the folder for one run; released when the process ends, however it does. Raises RunError while another holds it."""
+    if not main or fcntl is None:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit that
+        except BlockingIOError:
+            raise RunError(f"{folder}: another `graft train` is at work here; wait for it, or choose another folder with --run") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
 def pinned(folder: Path, recipe: Recipe) -> Recipe:
     """The recipe with what the run settled when it began: a hub repo may have moved on since."""
     path = folder / "recipe.yaml"
-    if not path.is_file():
+    if not path.is_file() or not _holds_work(folder):
         return recipe
     before = _known_recipe(path)
     changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": before["train"]["precision"]})}
@@ -122,71 +144,6 @@ def settle(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, 
     return validate(yaml.safe_load(dump_recipe(settled)), str(path))
 
 
-def best_precision(model: Any) -> str:
-    """bf16 where the hardware multiplies it faster and the model is mostly matrix products, else fp32.
-
-    On a CPU without AMX or AVX-512 bf16, and for small or convolutional models, autocast costs more than it gives.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    products = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and min(m.weight.shape) >= 128)
-    return "bf16" if fast and products > 0.5 * sum(p.numel() for p in model.parameters()) else "fp32"
-
-
-def micro_batch(train: Any, model: Any, accelerator: Any, examples: Any) -> int:
-    """Examples on one device at a time. `auto` is the whole share on a GPU (halved when memory does not suffice); on a CPU as
-    many as have 5 MB of input (8 photos of 224 pixels), which stay in the caches. BatchNorm in training is not split."""
-    import torch
-
-    from pipelines.layers import has_batch_norm
-
-    share = -(-train.batch_size // accelerator.num_processes)
-    if train.micro_batch != "auto":
-        return min(train.micro_batch, share)
-    if accelerator.device.type != "cpu" or has_batch_norm(model):
-        return share
-    batch = examples[[(None, 0)]].batch
-    tensors = [t for value in batch.values() for t in (value if isinstance(value, list) else [value]) if isinstance(t, torch.Tensor)]
-    return max(1, min(share, round(5e6 / max(1, sum(t.untyped_storage().nbytes() for t in tensors)))))
-
-
-def workers(asked: int | str, processes: int, examples: Any) -> int:
-    """Loader processes per training process: what was asked, or a fair share of the cores, at most 8.
-
-    None where a pass over `examples` takes less than two seconds here: starting processes would take longer. The number
-    never changes a result.
-    """
-    if isinstance(asked, int):
-        return asked
-    since = time.perf_counter()
-    some = [(None, i) for i in range(min(4, len(examples)))]
-    examples[some]
-    if (time.perf_counter() - since) / max(1, len(some)) * len(examples) < 2.0:
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // processes))
-
-
-def trackers(recipe: Recipe) -> list[str]:
-    """The recipe's trackers. Raises RecipeError for one that is not installed."""
-    from accelerate.tracking import get_available_trackers
-
-    ready = {str(t.value if hasattr(t, "value") else t) for t in get_available_trackers()}
-    missing = [t for t in recipe.train.trackers if t not in ready]
-    if missing:
-        raise RecipeError(f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
-    return list(recipe.train.trackers)
-
-
-def checkpoint_gradients(model: Any) -> None:
-    if not getattr(model, "supports_gradient_checkpointing", False):
-        raise ModelError(f"train.gradient_checkpointing: {type(model).__name__} does not support it; leave it out")
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
 class Log:
     """log.jsonl, the trackers and the progress bar: one call tells all three. Main process only."""
 
@@ -223,63 +180,3 @@ def _known(line: str, saved: State) -> bool:
         return False
     at = saved.before + saved.step
     return entry["step"] < at or (entry["step"] == at and not (saved.owed and "validation" in entry))
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM and Ctrl-C only raise a flag: the loop ends its step, saves and returns. A second one ends at once."""
-    asked: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread: the host program handles signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def processes() -> Any:
-    """Accelerate's view of the processes of this run (PartialState).
-
-    Where there is no accelerator it has to be told to use the CPU, or each process that torchrun started thinks it is alone.
-    """
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-
-
-def quiet_libraries(progress: Progress) -> None:
-    """Libraries speak through us: their own bars and advice off, our warnings as one line each."""
-    import datasets
-    import transformers
-
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    for library in ("datasets", "huggingface_hub"):  # they log every retry; what it comes to in the end is told by our errors
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="torch|transformers|accelerate|datasets")
-    logger = logging.getLogger("graft")
-    logger.handlers = [_Say(progress)]
-    logger.propagate = False
-
-
-class _Say(logging.Handler):
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(logging.WARNING)
-        self.progress = progress
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.progress.say(record.getMessage())

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import batching, evaluation
-from pipelines.data import load_rows
+from pipelines.data import Needs, load_rows, needs_of
 from pipelines.errors import DataError, RecipeError
 from pipelines.progress import Progress
 from pipelines.recipe import DataSection, Recipe
 from pipelines.weights import Loaded, load
+from pipelines.wording import short
 
 log = logging.getLogger("graft")
 
@@ -21,7 +22,7 @@ def evaluate(source: str | Path, *, data: str | None = None, split: str | None =
     `data` is any data set of the task's kind: its test split is scored, or all of it if it has none; without `data` the
     model's own recipe says where its test data are. Raises GraftErrors.
     """
-    from pipelines.runfolder import processes, quiet_libraries
+    from pipelines.machine import processes, quiet_libraries
 
     progress = Progress(processes().is_main_process)
     quiet_libraries(progress)
@@ -31,9 +32,9 @@ def evaluate(source: str | Path, *, data: str | None = None, split: str | None =
 
 def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
     """Score a recipe's model as it is, before any training: its head must know the data's classes."""
-    from pipelines.runfolder import processes, quiet_libraries
+    from pipelines.machine import processes, quiet_libraries
 
-    if recipe.model.id is None:
+    if recipe.model.id is None or recipe.model.weights == "random":
         raise RecipeError("this recipe trains from random weights: there is nothing to evaluate; run `graft train` first")
     progress = Progress(processes().is_main_process)
     quiet_libraries(progress)
@@ -55,7 +56,7 @@ def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, 
     from accelerate import Accelerator
 
     task = loaded.task
-    name, rows, skipped = _rows(section, task, split, own)
+    name, rows, skipped = _rows(section, task, split, loaded.results if own else None, own)
     accelerator = Accelerator()
     examples = batching.Examples(task, task.encode(rows))
     skips = batching.Skips(section.max_skipped, {name: skipped}, {name: len(rows) + len(skipped)})
@@ -64,7 +65,7 @@ def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, 
         records = evaluation.predict_split(
             task, loaded.model, examples, accelerator, batch_size=16, workers=workers, skips=skips, split=name, tick=shown.advance
         )
-    scored = evaluation.score_split(task, records, rows, name)
+    scored = evaluation.score_split(task, task.merge(records, rows), rows, name)
     return {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name, **_numbers(scored)}
 
 
@@ -72,16 +73,25 @@ def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
     return {"metrics": scored["metrics"], "ci95": scored["ci95"]}
 
 
-def _rows(section: DataSection, task: Any, split: str | None, own: bool) -> tuple[str, Any, list]:
-    """A model's own data are cut as in its training, so that its test rows are the same; other data are taken whole."""
+def _rows(section: DataSection, task: Any, split: str | None, results: dict[str, Any] | None, own: bool) -> tuple[str, Any, list]:
+    """A model's own data are cut as in its training, so that its test rows are the same; other data are taken whole.
+
+    Raises DataError where the own data are no longer those of the run: what is cut from them now may have been trained on.
+    """
     if own:
         from pipelines.data import SPLITS, load_splits
 
         name = split or "test"
         if name in SPLITS:
-            splits = load_splits(section, task.columns, task.group, task.several)
+            splits = load_splits(section, needs_of(task))
+            before = ((results or {}).get("data", {}).get(name) or {}).get("fingerprint")
+            if before not in (None, splits.fingerprint[name]):
+                raise DataError(
+                    f"{splits.name}: the data changed since the run, so its {name} rows may now be others, some of them trained on: "
+                    "restore them, or give rows that it never saw with --data"
+                )
             return name, splits[name], splits.skipped[name]
-    return load_rows(section, task.columns, split, task.several)
+    return load_rows(section, needs_of(task), split)
 
 
 def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -89,7 +99,7 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
 
     In a folder or table, what cannot be read is left out with a word; a file that was named must be there.
     """
-    wanted = [c for c in loaded.task.columns if c != "label"]
+    wanted = loaded.task.inputs
     found: list[tuple[str, dict[str, Any]]] = []
     pairs = {k: v for k, _, v in (text.partition("=") for text in inputs) if v and k in wanted}
     if pairs and len(pairs) == len(inputs):
@@ -102,10 +112,12 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
                 raise DataError(f"{text}: an empty folder")
             found += [(str(p), {wanted[0]: str(p)}) for p in files]
         elif path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet") and path.is_file():
-            _, rows, skipped = load_rows(DataSection(id=text, format="table"), tuple(wanted))
+            _, rows, skipped = load_rows(DataSection(id=text, format="table"), Needs(wanted))
             for _, why in skipped:
                 log.warning("skipped, cannot be read: %s", why)
             found += [(row["id"], {c: row[c] for c in wanted}) for row in rows]
+        elif len(wanted) > 1:
+            raise DataError(f"{short(text)!r}: this task takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")
         elif wanted[0] == "image" and not path.is_file():
             raise DataError(f"{text}: no such file")
         else:
@@ -115,7 +127,7 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
 
 def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
     """Answers of a run folder, model folder or hub id: [{input, output}] in the order given. Raises GraftErrors."""
-    from pipelines.runfolder import quiet_libraries
+    from pipelines.machine import quiet_libraries
 
     progress = Progress(True)
     quiet_libraries(progress)

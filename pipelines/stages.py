@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import batching, checkpoint, evaluation, features, layers, loop, optim, results, runfolder
+from pipelines import batching, checkpoint, evaluation, features, layers, loop, machine, optim, results, runfolder
 from pipelines.data import SPLITS, Splits
-from pipelines.errors import RunError
+from pipelines.errors import ModelError, RunError
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.stubs import Edge
@@ -28,7 +28,9 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
     torch.manual_seed(batching.seeded(recipe.train.seed, "build"))
     model = task.build(weights, splits)
     if recipe.train.gradient_checkpointing:
-        runfolder.checkpoint_gradients(model)
+        machine.checkpoint_gradients(model)
+    if recipe.hub.adapter and (weights.revision is None or weights.random):
+        raise ModelError(f"hub.adapter: an adapter alone is of use with a base model of the hub, {weights.name} is none: leave it out")
     if recipe.model.adapter is not None:
         return layers.add_adapter(model, task.layers(model)[-1], recipe.model.adapter)
     layers.freeze(model, task.layers(model), recipe.model.freeze)
@@ -51,7 +53,8 @@ class Job:
 
     def __post_init__(self) -> None:
         splits = self.splits
-        self.encoded = {split: self.task.encode(splits[split]) for split in SPLITS}
+        with self.accelerator.main_process_first():  # the others find it encoded
+            self.encoded = {split: self.task.encode(splits[split]) for split in SPLITS}
         totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
         self.skips = batching.Skips(self.recipe.data.max_skipped, splits.skipped, totals)
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
@@ -66,6 +69,9 @@ class Job:
         rows = ", ".join(f"{len(self.splits[s]):,} {s}" for s in SPLITS)
         size = f"{self.parameters[0] / 1e6:.3g} M parameters ({trains / 1e6:.3g} M train)"
         self.progress.say(f"{self.recipe.task}: {self.weights.name}, {size}; {rows} rows")
+        idle = [key for key in ("head_epochs", "layer_decay") if getattr(self.recipe.train, key)]
+        if idle and self.recipe.model.freeze == "backbone":
+            self.progress.say(f"the trunk is frozen, so this changes nothing: {', '.join(f'train.{key}' for key in idle)}")
         for kind, count in self.splits.ignored.items():
             self.progress.say(f"left out: {kind} ({count:,})")
         if self.accelerator.is_main_process:
@@ -106,13 +112,13 @@ class Job:
             state = self.fit(saved or loop.State(stage="head", first=first), head_steps, None, stopping, last)
             if state.stopped == "signal":
                 return state
-            saved, last = None, None
+            saved, last = loop.State(before=state.step, first=first, seconds=state.seconds), None
             plain = self._plain()
             self.accelerator.free_memory()  # the head's optimiser and wrapper
             self.model = plain
         self._thaw(only_head=False)
         total = train.max_steps or max(1, round((train.epochs or 0) * steps))
-        state = self.fit(saved or loop.State(before=head_steps, first=first), total, train.ema, stopping, last)
+        state = self.fit(saved or loop.State(first=first), total, train.ema, stopping, last)
         self.peak_memory_mb = results.peak_memory_mb()  # of training: what follows loads a second model and draws
         return state
 
@@ -136,7 +142,7 @@ class Job:
     def before(self) -> dict[str, Any]:
         """Test scores before the first step: what the model knew already."""
         records = self.predict(self.model.to(self.accelerator.device), batching.Examples(self.task, self.encoded["test"]), "test", "before")
-        return evaluation.score_split(self.task, records, self.splits.test, "test", tables=False)
+        return evaluation.score_split(self.task, self.task.merge(records, self.splits.test), self.splits.test, "test", tables=False)
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
@@ -151,7 +157,7 @@ class Job:
         """Loader processes for these examples; cached ones need none."""
         if not isinstance(examples, batching.Examples):
             return 0
-        return runfolder.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
+        return machine.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
 
     def fit(self, state: loop.State, total: int, decay: float | None, stopping: Any, last: Path | None) -> loop.State:
         """Prepare one stage, restore it from `last`, and walk its steps."""
@@ -171,12 +177,14 @@ class Job:
             self.progress.say(f"going on from step {state.before + state.step}")
         augmented = self.task.augments() and state.stage != "head"
         examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented)
-        lengths = batching.example_lengths(self.encoded["train"]) if train.sampling == "length" else None
+        lengths = batching.example_lengths(self.encoded["train"])
         with self._cached(plain, examples, augmented, state) as (fed, validation):
-            micro = runfolder.micro_batch(train, plain, accelerator, fed)
+            if fed is examples and lengths is None and accelerator.device.type == "cpu":
+                machine.keep_memory()  # blocks of many sizes would rather fill the memory with holes
+            micro, tokens = machine.micro_batch(train, plain, accelerator, fed, lengths is not None)
             plan = batching.Plan(
                 len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
-                accelerator.process_index, accelerator.num_processes, lengths,
+                accelerator.process_index, accelerator.num_processes, lengths, tokens, train.sampling == "length",
             )  # fmt: skip
             run = loop.Fit(self.task, self.model, optimizer, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips)
             with self.progress.task("training" if state.stage == "train" else "the head", total, state.step) as shown:
@@ -208,6 +216,10 @@ class Job:
         if frozen_share < 0.1 or self.recipe.data.cache_gb == 0 or self.sharded:
             yield examples, validation
             return
+        if batching.example_lengths(self.encoded["train"]) is not None:
+            self.progress.say("the trunk is frozen, but features of examples of unequal length are not cached: every epoch runs it again")
+            yield examples, validation
+            return
         if augmented:
             self.progress.say(
                 "the trunk is frozen but augmentation is on, so every epoch runs it again: options.augment=none caches its features"
@@ -236,7 +248,7 @@ class Job:
         def evaluate(state: loop.State) -> bool:
             with run.average.applied() if run.average else contextlib.nullcontext():
                 records = self.predict(run.model, validation, "validation", "validation")
-            scores = self.task.score(records, self.splits.validation)
+            scores = self.task.score(self.task.merge(records, self.splits.validation), self.splits.validation)
             self.log({**loop.where(state, run.plan), "validation": scores})
             better = metric.better(scores[metric.name], state.best)
             if better or scores[metric.name] == state.best:  # of equals the later one, which the schedule has settled

@@ -3,6 +3,7 @@
 A task knows nothing of devices, processes, averages or checkpoints. It imports torch inside its methods.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ class Metric(NamedTuple):
     direction: str  # "max" or "min"
 
     def better(self, new: float, old: float | None) -> bool:
-        return old is None or (new > old if self.direction == "max" else new < old)
+        if old is None or math.isnan(old):  # a score may be undefined on few rows: any number is better
+            return True
+        return new > old if self.direction == "max" else new < old
 
 
 class Task(ABC):
@@ -39,8 +42,10 @@ class Task(ABC):
     name: ClassVar[str]  # the file name with dashes
     hub_tag: ClassVar[str]  # the hub's pipeline tag
     library: ClassVar[str]  # the hub's library_name
-    columns: ClassVar[tuple[str, ...]]  # what a row must have
-    group: ClassVar[str | None] = None  # column that stays whole in one split unless the recipe says otherwise
+    columns: tuple[str, ...]  # what a row must have
+    optional: tuple[str, ...] = ()  # what is kept of a row that has it
+    inputs: tuple[str, ...]  # the columns that `infer` takes, in its order
+    group: ClassVar[str | None] = None  # column that stays whole in one split, where there is one and unless the recipe says otherwise
     several: bool = False  # whether a row may have several labels
     mixes: bool = False  # whether `mix` wants a partner for every training example
     Options: ClassVar[type[BaseModel]]
@@ -55,6 +60,13 @@ class Task(ABC):
         """The headline metric, by which the best checkpoint is chosen."""
 
     # ---- before training ----
+
+    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One row as this task wants it; every row of a data set must come out with the same columns and types.
+
+        Raises DataError for a row that cannot be used: it is then skipped and counted.
+        """
+        return row
 
     @abstractmethod
     def build(self, source: Any, splits: Any) -> "nn.Module":
@@ -107,6 +119,10 @@ class Task(ABC):
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
         """One small record per example, plain Python values, with the example's `id`."""
 
+    def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
+        """Records of examples -> one per row, for tasks that make several examples of one. `rows` is indexed by number."""
+        return list(records)
+
     @abstractmethod
     def score(self, records: Sequence[Record], rows: "Dataset | None") -> dict[str, float]:
         """Metrics of one split, pure, whatever the order of the records; contains the headline metric."""
@@ -117,6 +133,10 @@ class Task(ABC):
 
     def figures(self, records: Sequence[Record], rows: "Dataset | None") -> "dict[str, Figure]":
         """Pictures of one split's predictions: name -> figure."""
+        return {}
+
+    def settle(self, records: Sequence[Record], rows: "Dataset") -> dict[str, Any]:
+        """What is chosen by the validation split after training (a threshold): kept here, and written into the model's configuration."""
         return {}
 
     # ---- the model folder ----

@@ -1,6 +1,8 @@
 """Find weights and load finished models: a run folder, a model folder or a hub id, all through one door."""
 
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,10 +109,13 @@ class Loaded:
         return answer
 
 
-def load(source: str | Path, *, revision: str | None = None, device: str | None = None, task: str | None = None) -> Loaded:
+def load(
+    source: str | Path, *, revision: str | None = None, device: str | None = None, task: str | None = None, options: Any = None
+) -> Loaded:  # fmt: skip
     """Load a run folder, a model folder or a hub id for inference, on the best device unless one is named.
 
-    A model that Graft did not make is loaded by its pipeline tag, or by `task`. Raises ModelError, HubError.
+    A model that Graft did not make is loaded by its pipeline tag, or by `task`; with the task's `options`, else its recipe's.
+    Raises ModelError, HubError.
     """
     folder = local_model(source)
     run = None
@@ -122,11 +127,38 @@ def load(source: str | Path, *, revision: str | None = None, device: str | None 
         run = folder.parent
     recipe = read_recipe(run or folder)
     name = task or (recipe.task if recipe else _task_of(folder, str(source)))
-    worker = task_class(name)(recipe.options if recipe and recipe.task == name else None)
-    model = worker.load(folder)
+    worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
+    model = _with_adapter(worker, folder) if (folder / "adapter_config.json").is_file() else worker.load(folder)
     model.to(device or best_device()).eval()
     results = _read_json(folder / "results.json")
     return Loaded(worker, model, folder, run, recipe, results, Path(source).name if run else str(source))
+
+
+def _with_adapter(task: "Task", folder: Path) -> "nn.Module":
+    """A published adapter on its base model, merged: the base model's weights are read under the adapter's configuration."""
+    from peft import PeftModel
+
+    settings = _read_json(folder / "adapter_config.json") or {}
+    name = settings.get("base_model_name_or_path")
+    if not name:
+        raise ModelError(f"{folder}: an adapter whose adapter_config.json names no base model")
+    base = local_model(name)
+    if base is None:
+        from pipelines.fetch import download
+
+        base = download(name, settings.get("revision"))
+    with tempfile.TemporaryDirectory() as place:
+        for file in folder.iterdir():
+            if file.is_file() and not file.name.startswith("adapter_"):
+                shutil.copyfile(file, Path(place) / file.name)
+        for file in base.iterdir():
+            if file.name.endswith((".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")):
+                (Path(place) / file.name).symlink_to(file.resolve())
+        model = task.load(Path(place))
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except Exception as error:  # damaged files, or a base model of another shape
+        raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
 
 
 def read_recipe(folder: Path) -> Recipe | None:

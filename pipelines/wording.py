@@ -41,8 +41,13 @@ def number(value: float | None) -> str:
 
 
 def interval(bounds: tuple[float, float] | list[float] | None) -> str:
-    """[0.93, 0.99] -> 0.930 to 0.990."""
-    return "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
+    """[0.93, 0.99] -> 0.930 to 0.990; [0.0004, 0.056] -> 0.000 to 0.056."""
+    if bounds is None:
+        return "–"
+    low, high = (number(bound) for bound in bounds)
+    if "e" in low and "e" not in high:  # one way to write both
+        low = f"{bounds[0]:.3f}"
+    return f"{low} to {high}"
 
 
 def duration(seconds: float) -> str:

@@ -3,8 +3,10 @@
 class TestMyTask(TaskContract):
     def recipe(self, folder): ...      a tiny recipe: model and data made in `folder`, float32, no dropout
     def perfect(self, rows): ...       records that are right about every row
-    def question(self, run): ...       one input for `infer`, taken from the run's examples/
+    def question(self, run): ...       the arguments of one `infer`, taken from the run's examples/
     def same(self, printed, answer): ...   whether what the card's snippet printed is `infer`'s answer
+
+and beside it `served(recipe, hub, folder) -> Served`, with which tests/test_recipes_smoke.py runs every recipe of the task.
 """
 
 import itertools
@@ -15,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ import yaml
 
 from pipelines.batching import Examples
 from pipelines.catalog import recipe_paths
-from pipelines.data import SPLITS, load_splits
+from pipelines.data import SPLITS, load_splits, needs_of
 from pipelines.layers import depth_of_parameters, train_mode
 from pipelines.optim import make_optimizer, parameter_groups
 from pipelines.recipe import Recipe, dump_recipe, task_class, validate
@@ -33,6 +35,14 @@ from pipelines.stages import build
 from pipelines.weights import load, resolve
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
 from tests.pages import gradio_page  # noqa: F401 (a fixture)
+
+
+class Served(NamedTuple):
+    """What stands in for a shipped recipe's model and data: served by the hub under their ids, or in a folder of this disk."""
+
+    data: str | None = None  # for --data, where the recipe's is a place on disk
+    model: str | None = None
+    changes: tuple[str, ...] = ()  # settings that tiny things need, as key=value
 
 
 class TaskContract:
@@ -46,7 +56,7 @@ class TaskContract:
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
         raise AssertionError("a task's test writes perfect records here")
 
-    def question(self, run: Path) -> Any:
+    def question(self, run: Path) -> tuple[Any, ...]:
         raise AssertionError("a task's test picks an input here")
 
     def same(self, printed: str, answer: Any) -> bool:
@@ -60,7 +70,7 @@ class TaskContract:
         raw = request.cls().recipe(tmp_path_factory.mktemp("made"))
         recipe = validate(raw)
         task = task_class(recipe.task)(recipe.options)
-        splits = load_splits(recipe.data, task.columns, task.group)
+        splits = load_splits(recipe.data, needs_of(task))
         model = build(recipe, task, resolve(recipe.model), splits)
         examples = {split: Examples(task, task.encode(splits[split])) for split in SPLITS}
         return SimpleNamespace(raw=raw, recipe=recipe, task=task, splits=splits, model=model, examples=examples)
@@ -167,14 +177,14 @@ class TaskContract:
         assert all(math.isfinite(v) for v in best.values())
         made.model.eval()
         with torch.no_grad():
-            micros = [made.examples["test"][[(None, i)]] for i in range(len(rows))]
+            micros = [made.examples["test"][[(None, i)]] for i in range(len(made.examples["test"]))]
             records = [record for micro in micros for record in task.predict(made.model, micro.batch)]
-        scores = task.score(records, rows)
+        scores = task.score(task.merge(records, rows), rows)
         assert not metric.better(scores[metric.name], best[metric.name])
         for seed in range(3):
             shuffled = random.Random(seed).sample(records, len(records))
-            assert task.score(shuffled, rows) == pytest.approx(scores, rel=1e-12)
-        assert {r["id"] for r in records} == set(rows["id"])
+            assert task.score(task.merge(shuffled, rows), rows) == pytest.approx(scores, rel=1e-12)
+        assert {r["id"] for r in task.merge(records, rows)} == set(rows["id"])
 
     # ---- a whole run ----
 
@@ -189,8 +199,9 @@ class TaskContract:
         """save -> load keeps every prediction, and the predictions on disk are those of the exported model."""
         loaded = load(run, device="cpu")
         with torch.no_grad():
-            batch = Examples(loaded.task, loaded.task.encode(made.splits.test))[[(None, i) for i in range(4)]].batch
-            records = loaded.task.predict(loaded.model, batch)
+            examples = Examples(loaded.task, loaded.task.encode(made.splits.test))
+            found = loaded.task.predict(loaded.model, examples[[(None, i) for i in range(len(examples))]].batch)
+            records = loaded.task.merge(found, made.splits.test)
         saved = {r["id"]: r for r in map(yaml.safe_load, (run / "predictions" / "test.jsonl").read_text().splitlines())}
         assert all(close(record, saved[record["id"]]) for record in records)
 
@@ -199,7 +210,7 @@ class TaskContract:
 
         publish(run, f"{USER}/contract", say=lambda _: None)
         question = self.question(run)
-        assert close(load(f"{USER}/contract", device="cpu").infer(question), load(run, device="cpu").infer(question))
+        assert close(load(f"{USER}/contract", device="cpu").infer(*question), load(run, device="cpu").infer(*question))
 
     def test_the_snippet_runs_without_graft(self, run: Path, hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
         """The card's own code, from the hub, in a process where `import pipelines` fails, gives `infer`'s answer."""
@@ -212,7 +223,7 @@ class TaskContract:
         command = [sys.executable, "-c", block + snippet[1]]
         done = subprocess.run(command, env=hub.env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-        assert self.same(done.stdout, load(run, device="cpu").infer(self.question(run))), done.stdout
+        assert self.same(done.stdout, load(run, device="cpu").infer(*self.question(run))), done.stdout
 
     def test_the_app_builds(self, run: Path, gradio_page: Path) -> None:  # noqa: F811
         from pipelines.apps.launch import app

@@ -23,9 +23,9 @@ from torch.distributed.tensor import DTensor
 
 from pipelines import loop
 from pipelines.errors import GraftError
+from pipelines.machine import processes
 from pipelines.recipe import validate
 from pipelines.run import train
-from pipelines.runfolder import processes
 from tests.runs import ROOT, without_pictures
 
 

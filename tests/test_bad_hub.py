@@ -112,7 +112,7 @@ def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
     """Numbers become the data set's names; -1 and nothing are no labels; of lists each part is named."""
     from datasets import ClassLabel, Dataset, Features, Image, List
 
-    from pipelines.data import load_splits
+    from pipelines.data import Needs, load_splits
     from pipelines.recipe import DataSection
 
     image, kinds = {"path": None, "bytes": photo(world.photos).read_bytes()}, ClassLabel(names=["emu", "cat", "dog"])
@@ -122,11 +122,11 @@ def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
         rows.to_parquet(world.tmp / name / "data" / "train-00000-of-00001.parquet")
         filled.add_dataset(f"tester/{name}", world.tmp / name)
     section = DataSection(id="tester/single", columns={"label": "kind"})
-    splits = load_splits(section, ("image", "label"))
+    splits = load_splits(section, Needs(("image", "label")))
     assert splits.labels == ["cat", "dog"]
     assert [id_ for id_, _ in splits.skipped["train"]] == ["train/2", "train/3"]
     assert sum(len(splits[name]) for name in ("train", "validation", "test")) == 20
-    several = load_splits(DataSection(id="tester/lists", columns={"label": "kind"}), ("image", "label"), several=True)
+    several = load_splits(DataSection(id="tester/lists", columns={"label": "kind"}), Needs(("image", "label"), several=True))
     assert several.train["label"][:3] == [["cat", "dog"], [], ["dog"]] or several.labels == ["cat", "dog"]
 
 

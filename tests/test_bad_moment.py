@@ -17,26 +17,7 @@ from pipelines import checkpoint
 from tests import tiny
 from tests.command import graft, refused
 from tests.runs import without_pictures
-from tests.wrong import World, a_right_world, a_world, csv, photo, spoiled, table  # noqa: F401 (fixtures)
-
-
-def results(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "results.json").read_text())
-    return found
-
-
-def weights(run: Path) -> bytes:
-    return (run / "model" / "model.safetensors").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def finished(right: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run on the photos. Read only."""
-    world = World(tmp_path_factory.mktemp("finished"), **right)
-    done = world.graft("train")
-    assert done.code == 0, done.err
-    return world.tmp / "run"
-
+from tests.wrong import World, a_finished_run, a_right_world, a_world, csv, photo, results, spoiled, table, weights  # noqa: F401 (fixtures)
 
 # ---- a full disk ----
 
@@ -167,76 +148,6 @@ def test_odd_names_and_a_bad_test_photo_go_all_the_way(world: World) -> None:
     assert "<b>\n" not in (run / "report.html").read_text()
     assert results(run)["labels"] == sorted(odd)
     assert results(run)["data"]["test"]["skipped"] == 2
-
-
-# ---- run folders ----
-
-
-def test_a_run_folder_of_another_recipe(world: World, finished: Path) -> None:
-    run = shutil.copytree(finished, world.tmp / "run")
-    error = refused(world.graft("train", "train.learning_rate=0.5", "options.augment=crop-flip"), 1, "another recipe", "--run")
-    assert "train.learning_rate: the run has 0.001, you ask for 0.5" in error
-    assert "options.augment: the run has 'none', you ask for 'crop-flip'" in error
-    assert results(run) == results(finished)
-    assert weights(run) == weights(finished)
-    assert world.graft("train").out.startswith("accuracy")  # its own recipe finds it finished
-
-
-def not_ours(world: World) -> str:
-    (world.tmp / "thesis").mkdir()
-    (world.tmp / "thesis" / "chapter1.tex").write_text("x")
-    return "thesis"
-
-
-def not_a_recipe(world: World) -> str:
-    (world.tmp / "odd").mkdir()
-    (world.tmp / "odd" / "recipe.yaml").write_text("soup: [leek")
-    return "odd"
-
-
-RUNS: dict[str, tuple[Callable[[World], str], list[str]]] = {
-    "a file": (lambda w: "recipe.yaml", ["recipe.yaml: cannot be written", "--run"]),
-    "below a file": (lambda w: "recipe.yaml/run", ["cannot be written", "--run"]),
-    "a place that takes nothing": (lambda w: "/proc/no/run", ["/proc/no/run: cannot be written"]),
-    "somebody's folder": (not_ours, ["thesis: not empty", "--run"]),
-    "another recipe.yaml": (not_a_recipe, ["odd/recipe.yaml", "--run"]),
-    "a folder of the data": (lambda w: str(w.photos / "run"), ["run folder inside of the data", "--run"]),
-}
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_wrong_run_folder(name: str, world: World) -> None:
-    make, words = RUNS[name]
-    run = make(world)
-    refused(world.graft("train", run=run), 1, *words)
-    assert not list(world.tmp.rglob("checkpoints"))
-    assert not (world.photos / "run").exists()
-
-
-def test_an_unfinished_run(world: World, finished: Path) -> None:
-    run = shutil.copytree(finished, world.tmp / "half")
-    shutil.rmtree(run / "model")
-    (run / "results.json").unlink()
-    for verb, *rest in (["evaluate"], ["predict", photo(world.photos)], ["demo"]):
-        refused(graft(verb, run, *rest), 2, "half", "not finished", "graft train")
-    for verb, *rest in (["card"], ["publish", "me/half"]):
-        refused(graft(verb, run, *rest), 1, "half")
-
-
-def test_a_damaged_run(world: World, finished: Path) -> None:
-    for name, verbs in (("results.json", ("card", "report")), ("model/config.json", ("evaluate",)), ("recipe.yaml", ("evaluate", "card"))):
-        run = shutil.copytree(finished, world.tmp / name.replace("/", "-"))
-        (run / name).write_text('{"half": ')
-        for verb in verbs:
-            refused(graft(verb, run), 2 if verb == "evaluate" or name == "recipe.yaml" else 1, Path(name).name)
-
-
-def test_a_damaged_checkpoint(world: World, finished: Path) -> None:
-    for name in ("model.safetensors", "optimizer_main.safetensors", "state.json"):
-        run = shutil.copytree(finished, world.tmp / name)
-        path = run / "checkpoints" / "step_000002" / name
-        path.write_bytes(path.read_bytes()[:20])
-        refused(world.graft("train", "train.max_steps=3", run=name), 1, "step_000002", "cannot be read", "an earlier one")
 
 
 # ---- a finished run and other data ----

@@ -18,7 +18,7 @@ from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
 from pipelines.card import markdown, write_card
-from pipelines.errors import RunError
+from pipelines.errors import ModelError, RunError
 from pipelines.recipe import load_recipe
 from pipelines.report import write_report
 from tests.fake_run import LABELS, change, fake_run
@@ -214,7 +214,7 @@ def test_an_unfinished_run_has_no_card(tmp_path: Path, run: Path) -> None:
     (run / "results.json").unlink()
     with pytest.raises(RunError, match=r"no results.json here: a card is written for a finished run"):
         write_card(run)
-    with pytest.raises(RunError, match="finished run"):
+    with pytest.raises(ModelError, match="finished run"):
         write_card(tmp_path)
 
 

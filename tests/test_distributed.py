@@ -49,6 +49,7 @@ class Place:
         for number in range(3, 7):
             (self.broken / "train" / "dog" / f"00{number}.jpg").write_bytes(b"no image")
         self.model = tiny.vit(folder / "model")
+        self.unused = tiny.dinov2(folder / "unused")  # has a parameter that takes no part in classification
         self.norms = tiny.resnet(folder / "norms")
 
     def recipe(self, data: Path | None = None, model: Path | None = None, **changes: Any) -> dict[str, Any]:
@@ -103,6 +104,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def alone(place: Place) -> dict[str, Path]:
     """What one process makes of each kind of run, and two that it only begins."""
     found = {kind: place.alone(f"one {kind}", place.recipe(**changes)) for kind, changes in KINDS.items()}
+    found["unused"] = place.alone("one unused", place.recipe(model=place.unused))
     found["damaged"] = place.alone("one damaged", place.recipe(place.damaged))
     found["sharded"] = place.alone("one sharded", place.recipe(**SHARDED))
     return found

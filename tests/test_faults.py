@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 import torch
 
-from pipelines import checkpoint, features, loop
+from pipelines import cache, checkpoint, features, loop
 from pipelines.errors import RunError
 from pipelines.recipe import validate
 from pipelines.run import train
@@ -156,7 +156,7 @@ def test_a_loss_that_is_none_names_the_rows(bench: Bench, changes: dict[str, Any
     step = int(text.removeprefix("step ").partition(":")[0])
     assert f"step {step}: the loss is nan; rows: train/" in text
     assert "train/cat/003.jpg" in text
-    assert "Nothing saved is lost: lower train.learning_rate, or look at these rows" in text
+    assert "Nothing saved is lost: lower train.learning_rate (a run of its own: --run), or look at these rows" in text
     if step > 1:
         assert bench.last("none").step == step - 1
     bench("none", **changes, train__save_every=1, train__batch_size=8, train__max_steps=9)
@@ -243,5 +243,5 @@ def test_room_is_made_from_what_dead_runs_left(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "feature_0.bin").write_bytes(b"0" * 100)
         os.utime(tmp_path / name, (1e9 + age, 1e9 + age))
-    features.make_room(tmp_path, 350)
+    cache.make_room(tmp_path, 350)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([names[0], names[2], "new"])

@@ -116,6 +116,7 @@ def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses:
         (wording.number(1234.56), "1,234.6"),
         (wording.interval(None), "–"),
         (wording.interval([0.9, 1.0]), "0.900 to 1.000"),
+        (wording.interval([0.00043, 0.056]), "0.000 to 0.056"),
         (wording.duration(3.21), "3.2 s"),
         (wording.duration(59.9), "60 s"),
         (wording.duration(75), "1 min 15 s"),

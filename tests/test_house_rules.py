@@ -22,15 +22,18 @@ LAYERS = {
     5: {"apps"},
     4: {"run", "stages", "finish", "runfolder", "check", "score"},
     3: {"loop", "evaluation", "card", "hub", "fetch", "outgoing", "patience", "space", "report", "weights", "tasks"},
-    2: {"data", "batching", "optim", "features", "checkpoint", "metrics", "results", "figures", "curves", "stubs"},
-    1: {"task", "layers", "vision", "progress"},
-    0: {"errors", "recipe", "yamlfile", "complaints", "catalog", "wording"},
+    2: {"data", "batching", "optim", "features", "encoding", "checkpoint", "metrics", "results", "figures", "curves", "stubs", "machine"},
+    1: {"task", "layers", "vision", "language", "pretrained", "progress"},
+    0: {"cache", "errors", "recipe", "yamlfile", "complaints", "catalog", "wording"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several files, or an edge that is there on purpose
     "recipe": {"errors", "yamlfile", "complaints", "catalog"},
     "catalog": {"errors", "yamlfile", "complaints"},
     "yamlfile": {"errors"},
+    "vision": {"pretrained"},
+    "language": {"pretrained", "layers"},
+    "encoding": {"data"},
     "features": {"batching", "checkpoint", "stubs"},
     "curves": {"figures"},
     "metrics": {"figures"},
@@ -40,14 +43,13 @@ SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several 
     "run": {"stages", "finish", "runfolder"},
     "finish": {"stages"},
     "stages": {"runfolder"},
-    "check": {"stages", "runfolder"},
-    "score": {"runfolder"},
+    "check": {"stages"},
     "__main__": {"cli"},
 }
 PACKAGES = {"data", "metrics", "apps"}  # their modules may use each other
 ONLY_IN = {"typer": {"cli"}, "gradio": {"apps"}}
 NEVER_IN = {"card": {"torch"}, "hub": {"torch"}, "report": {"torch"}, "tasks": {"accelerate"}}
-LAYER_0_MAY_USE = {"pydantic", "yaml", "pipelines"}
+LAYER_0_MAY_USE = {"pydantic", "yaml", "psutil", "pipelines"}
 
 
 # ---- reading the sources ----

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import get_session
 
 from pipelines.errors import HubError
@@ -91,18 +92,18 @@ def test_repeating_makes_no_commit_and_says_so(hub: HubServer, run: Path) -> Non
 
 
 def test_only_what_changed_is_sent_and_what_vanished_goes(hub: HubServer, run: Path) -> None:
-    (run / "model" / "old.txt").write_text("a leftover")
+    (run / "model" / "merges.txt").write_text("a leftover")
     publish(run, REPO, say=str)
-    (run / "model" / "old.txt").unlink()
+    (run / "model" / "merges.txt").unlink()
     (run / "model" / "new.txt").write_text("something else")
     tiny.vit(run / "model", labels=("cat", "dog"), seed=1)
     said: list[str] = []
     report = publish(run, REPO, say=said.append)["model"]
     assert published(hub) == 2
-    assert (report["uploaded"], report["deleted"]) == (["model.safetensors", "new.txt"], ["old.txt"])
+    assert (report["uploaded"], report["deleted"]) == (["model.safetensors", "new.txt"], ["merges.txt"])
     assert remote(hub) == local(run)
     assert ".gitattributes" in hub.files(REPO)
-    assert said[-1].endswith("deleted old.txt")
+    assert said[-1].endswith("deleted merges.txt")
 
 
 def test_hidden_files_stay_at_home(hub: HubServer, run: Path) -> None:
@@ -225,6 +226,25 @@ def test_private_is_private(hub: HubServer, run: Path) -> None:
     assert "(private)" in said[-1]
     assert publish(run, REPO, say=said.append)["model"]["private"]  # asked for public: what is private stays so
     assert hub.repo(REPO).private
+
+
+def test_the_recipe_may_ask_for_private(hub: HubServer, run: Path) -> None:
+    path = run / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["hub"]["private"] = True
+    path.write_text(yaml.safe_dump(recipe))
+    assert publish(run, REPO, say=str)["model"]["private"]
+    assert hub.repo(REPO).private
+
+
+def test_what_others_put_there_stays(hub: HubServer, run: Path, tmp_path: Path) -> None:
+    publish(run, REPO, say=str)
+    (tmp_path / "theirs").mkdir()
+    for name in ("LICENSE", "evaluation.md", "pytorch_model.bin", "old.safetensors"):
+        (tmp_path / "theirs" / name).write_bytes(b"theirs")
+    HfApi().upload_folder(repo_id=REPO, folder_path=tmp_path / "theirs")
+    assert publish(run, REPO, say=str)["model"]["deleted"] == ["old.safetensors"]  # weights of ours: two kinds would not do
+    assert {"LICENSE", "evaluation.md", "pytorch_model.bin"} <= set(hub.files(REPO))
 
 
 def test_a_public_repo_is_not_silently_used_for_private(hub: HubServer, run: Path) -> None:

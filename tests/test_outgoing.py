@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.card import write_card
-from pipelines.errors import RunError
+from pipelines.errors import GraftError, RunError
 from pipelines.hub import publish
 from pipelines.outgoing import model_files
 from tests import tiny
@@ -110,7 +110,7 @@ def rewrite(name: str, old: str, new: str) -> Callable[[Path], Any]:
 )
 def test_an_unfit_run_is_told_what_to_do(hub: HubServer, run: Path, spoil: Callable[[Path], Any], message: str) -> None:
     spoil(run)
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(GraftError, match=message):
         publish(run, REPO)
     assert hub.asked == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import wording
-from pipelines.errors import RunError
+from pipelines.errors import ModelError, RunError
 from pipelines.report import write_report
 from tests.fake_run import fake_run, write_lines
 
@@ -132,7 +132,7 @@ def test_no_test_metric_is_made_up(tmp_path: Path, stopped: str | None) -> None:
 
 
 def test_what_is_no_run_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no run folder \(it has no recipe.yaml\)"):
+    with pytest.raises(ModelError, match=r"no run folder \(it has no recipe.yaml\)"):
         write_report(tmp_path)
     folder = fake_run(tmp_path / "run", n=20, pictures=False)
     write_lines(folder / "log.jsonl", [{"step": 1, "stage": "train", "epoch": 0.1, "validation": {"accuracy": 0.5}}])
@@ -158,7 +158,8 @@ def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_the_page_in_a_browser(run: Path, width: int, scheme: str) -> None:
     """Sorts by a click, is no wider than the window, and neither asks for anything nor complains."""
-    sync_api = pytest.importorskip("playwright.sync_api")
+    from playwright import sync_api
+
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=flags)

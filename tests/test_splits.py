@@ -10,7 +10,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.data import load_splits, spread
+from pipelines.data import Needs, load_splits, spread
 from pipelines.data.splits import arrange, check_rows, cut, fingerprint, label_names, limit, several_labels
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
@@ -143,9 +143,9 @@ def test_a_split_of_ones_own_is_left_alone() -> None:
 def test_another_training_seed_has_the_same_test_rows() -> None:
     """The cut goes by data.seed, which a recipe keeps while train.seed changes."""
     section = DataSection(id="digits", format="digits", config="0-1", max_eval_rows=20)
-    first, second = (load_splits(section, ("image", "label")) for _ in range(2))
+    first, second = (load_splits(section, Needs(("image", "label"))) for _ in range(2))
     assert first.fingerprint == second.fingerprint
-    other = load_splits(section.model_copy(update={"seed": 1}), ("image", "label"))
+    other = load_splits(section.model_copy(update={"seed": 1}), Needs(("image", "label")))
     assert other.fingerprint["test"] != first.fingerprint["test"]
 
 

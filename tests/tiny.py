@@ -160,6 +160,31 @@ def swin(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int
     return _save(folder, "SwinForImageClassification", SwinConfig(image_size=size, **shape, **_names(labels)), size, seed)
 
 
+def dinov2(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
+    """Its mask token takes no part in classification: a parameter without a gradient."""
+    from transformers import Dinov2Config
+
+    shape = {"patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
+    return _save(folder, "Dinov2ForImageClassification", Dinov2Config(image_size=size, **shape, **_names(labels)), size, seed)
+
+
+def clip(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
+    """Its trunk does not have the name that transformers gives to base models."""
+    from transformers import CLIPConfig
+
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPConfig(vision_config={"image_size": size, "patch_size": 8, **shape}, text_config=shape, **_names(labels))
+    return _save(folder, "CLIPForImageClassification", config, size, seed)
+
+
+def poolformer(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
+    """Its head has two parts, a norm and a classifier."""
+    from transformers import PoolFormerConfig
+
+    shape = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratio": 2.0}
+    return _save(folder, "PoolFormerForImageClassification", PoolFormerConfig(**shape, **_names(labels)), size, seed)
+
+
 def timm_model(
     folder: Path,
     architecture: str = "test_efficientnet",

@@ -51,6 +51,24 @@ def a_world(tmp_path: Path, right: dict[str, Path]) -> Iterator[World]:
     torch.set_num_threads(threads)
 
 
+def results(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return found
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="session", name="finished")
+def a_finished_run(right: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run on the photos. Read only."""
+    world = World(tmp_path_factory.mktemp("finished"), **right)
+    done = world.graft("train")
+    assert done.code == 0, done.err
+    return world.tmp / "run"
+
+
 # ---- folders ----
 
 

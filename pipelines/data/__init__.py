@@ -7,12 +7,13 @@ import dataclasses
 import hashlib
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.splits import USUAL, arrange, check_rows, fingerprint, label_names, name_splits, several_labels
+from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
 
@@ -33,6 +34,26 @@ class Source:
     revision: str | None = None
     license: str | None = None
     hub_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a task asks of its data."""
+
+    columns: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    group: str | None = None  # column that stays whole in one split, where there is one
+    several: bool = False  # whether a row's label is a list of labels
+    clean: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # one row as the task wants it
+    classes: bool = True  # whether labels are classes, or numbers
+
+
+def needs_of(task: Any) -> Needs:
+    """Of a Task."""
+    from pipelines.task import Task
+
+    clean = task.clean if type(task).clean is not Task.clean else None
+    return Needs(task.columns, task.optional, task.group, task.several, clean)
 
 
 @dataclass
@@ -67,7 +88,7 @@ class Splits:
     def smoke(self, rows: int = 8) -> "Splits":
         """The same data with at most `rows` rows a split, of as many classes as possible."""
         small = {name: self[name].select(spread(self[name], rows)) for name in SPLITS}
-        return dataclasses.replace(self, **small)
+        return dataclasses.replace(self, **small, fingerprint={name: fingerprint(part) for name, part in small.items()})
 
 
 def format_names() -> list[str]:
@@ -98,34 +119,38 @@ def _format(section: DataSection) -> Any:
     )
 
 
-def _read(section: DataSection, columns: tuple[str, ...], several: bool) -> Source:
-    strange = sorted(set(section.columns) - set(columns))
+def _read(section: DataSection, needs: Needs) -> Source:
+    strange = sorted(set(section.columns) - {*needs.columns, *needs.optional})
     if strange:
-        raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join(columns)})")
+        raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join((*needs.columns, *needs.optional))})")
     for key in ("config", "revision"):
         if getattr(section, key) is not None and section.format is None and Path(section.id).expanduser().exists():
             raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out")
-    source: Source = _format(section).read(section, columns)
-    if several:
+    source: Source = _format(section).read(section, needs.columns, needs.optional)
+    if needs.several:
         source.splits = {name: several_labels(rows) for name, rows in source.splits.items()}
+    if needs.clean is not None:
+        for name, rows in source.splits.items():
+            source.splits[name], bad = cleaned(rows, needs.clean, section.id)
+            source.skipped[name] = [*source.skipped.get(name, []), *bad]
     return source
 
 
-def load_splits(section: DataSection, columns: tuple[str, ...], group: str | None = None, several: bool = False) -> Splits:
-    """Read, cut and check a data set for a task that needs `columns`; with `several` a row's label is a list of labels.
+def load_splits(section: DataSection, needs: Needs) -> Splits:
+    """Read, cut and check a data set for a task.
 
     Missing validation and test are cut from train by `section.seed`, stratified by label, whole groups together.
     Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
     """
-    source = _read(section, columns, several)
-    splits, came_from = arrange(section, source.splits, section.group or group)
+    source = _read(section, needs)
+    splits, came_from = arrange(section, source.splits, needs.group, needs.classes)
     for name, rows in splits.items():
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()
     unused = sorted(set(source.splits) - set(name_splits(section, list(source.splits)).values()))
     return Splits(
         **splits,
-        labels=label_names(splits, source.labels, section.id) if "label" in columns else None,
+        labels=label_names(splits, source.labels, section.id) if needs.classes and "label" in needs.columns else None,
         source=came_from,
         skipped={name: source.skipped.get(came_from[name], []) for name in splits},
         fingerprint={name: fingerprint(rows) for name, rows in splits.items()},
@@ -137,16 +162,14 @@ def load_splits(section: DataSection, columns: tuple[str, ...], group: str | Non
     )
 
 
-def load_rows(
-    section: DataSection, columns: tuple[str, ...], split: str | None = None, several: bool = False
-) -> "tuple[str, Dataset, list[tuple[str, str]]]":
+def load_rows(section: DataSection, needs: Needs, split: str | None = None) -> "tuple[str, Dataset, list[tuple[str, str]]]":
     """One split to score or predict: `split` if given, else test, else everything there is.
 
     Returns its name, its rows and the rows that cannot be read (id, why).
     """
     from datasets import concatenate_datasets
 
-    source = _read(section, columns, several)
+    source = _read(section, needs)
     own = {name.lower(): name for name in source.splits}
     named = {name: getattr(section, name) or next((own[n] for n in usual if n in own), None) for name, usual in USUAL.items()}
     if split is not None:

@@ -4,6 +4,7 @@ import hashlib
 import heapq
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.images import several
@@ -15,22 +16,28 @@ if TYPE_CHECKING:
 USUAL = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "dev"), "test": ("test", "testing", "eval")}
 
 
-def arrange(section: Any, found: "dict[str, Dataset]", group: str | None) -> "tuple[dict[str, Dataset], dict[str, str]]":
-    """Name the splits and cut the missing ones from train. Returns the splits and where each came from."""
+def arrange(
+    section: Any, found: "dict[str, Dataset]", group: str | None, classes: bool = True
+) -> "tuple[dict[str, Dataset], dict[str, str]]":
+    """Name the splits and cut the missing ones from train. Returns the splits and where each came from.
+
+    `classes` says whether labels are classes, of which every split is to have its share.
+    """
     named = name_splits(section, list(found))
     if "test" not in named and "validation" not in named and section.holdout >= 0.5:
         raise DataError(f"data.holdout: {section.holdout:g} for test and as much for validation leaves no rows to train on")
     splits = {name: found[source] for name, source in named.items()}
     came_from = dict(named)
-    group = None if group == "none" else group
     rest = splits["train"]
+    usual = group if group in rest.column_names else None
+    group = {None: usual, "none": None}.get(section.group, section.group)
     if group is not None and group not in rest.column_names:
         raise DataError(f"data.group: no column {group!r} in {section.id} (it has: {', '.join(rest.column_names)})")
     for name in ("test", "validation"):
         if name not in splits:
             wanted = len(found[named["train"]]) * section.holdout
             try:
-                rest, splits[name] = cut(rest, wanted, section.seed + (name == "test"), group)
+                rest, splits[name] = cut(rest, wanted, section.seed + (name == "test"), group, classes)
             except DataError as error:
                 raise DataError(f"{section.id}: no {name} split, and {error}: add rows, or give {name} data of its own") from None
             came_from[name] = f"cut from {named['train']}"
@@ -38,9 +45,10 @@ def arrange(section: Any, found: "dict[str, Dataset]", group: str | None) -> "tu
     limits = {"train": section.max_train_rows, "validation": section.max_eval_rows, "test": section.max_eval_rows}
     for name, most in limits.items():
         if most is not None and most < len(splits[name]):
-            if name == "train" and "label" in rest.column_names and most < len(classes := set(map(str, rest["label"]))):
-                raise DataError(f"data.max_train_rows: {most} rows cannot hold the {len(classes)} classes of {section.id}")
-            splits[name] = limit(splits[name], most, section.seed)
+            labelled = classes and "label" in rest.column_names
+            if name == "train" and labelled and most < len(found_classes := set(map(str, rest["label"]))):
+                raise DataError(f"data.max_train_rows: {most} rows cannot hold the {len(found_classes)} classes of {section.id}")
+            splits[name] = limit(splits[name], most, section.seed, classes)
     return {name: splits[name] for name in ("train", "validation", "test")}, came_from
 
 
@@ -69,7 +77,7 @@ def name_splits(section: Any, found: list[str]) -> dict[str, str]:
     return named
 
 
-def cut(rows: "Dataset", wanted: float, seed: int, group: str | None) -> "tuple[Dataset, Dataset]":
+def cut(rows: "Dataset", wanted: float, seed: int, group: str | None, classes: bool = True) -> "tuple[Dataset, Dataset]":
     """Take about `wanted` rows out: stratified by label, or whole groups. Returns (what is left, what was taken).
 
     The choice depends on the ids and the seed, not on the order of the rows.
@@ -78,7 +86,7 @@ def cut(rows: "Dataset", wanted: float, seed: int, group: str | None) -> "tuple[
     order = sorted(range(len(rows)), key=draws.__getitem__)
     if group is not None:
         taken = _whole_groups(order, [str(v) for v in rows[group]], wanted, seed)
-    elif "label" in rows.column_names:
+    elif classes and "label" in rows.column_names:
         labels = rows["label"]
         several = any(isinstance(label, list) for label in labels)
         taken = _each_label_left(order, labels, wanted) if several else _stratified(order, labels, wanted)
@@ -86,7 +94,7 @@ def cut(rows: "Dataset", wanted: float, seed: int, group: str | None) -> "tuple[
         taken = set(order[: max(round(wanted), 1)])
     left = [index for index in range(len(rows)) if index not in taken]
     if not left or not taken:
-        how = f" in whole groups of {group!r}" if group else " with each class in both" if "label" in rows.column_names else ""
+        how = f" in whole groups of {group!r}" if group else " with each class in both" if classes and "label" in rows.column_names else ""
         raise DataError(f"{len(rows)} rows are too few to cut one{how}")
     return rows.select(left), rows.select(sorted(taken))
 
@@ -128,11 +136,11 @@ def _each_label_left(order: list[int], labels: list[list[str]], wanted: float) -
     return taken
 
 
-def limit(rows: "Dataset", most: int, seed: int) -> "Dataset":
+def limit(rows: "Dataset", most: int, seed: int, classes: bool = True) -> "Dataset":
     """`most` of the rows, drawn like `cut` does: every class first if there is room, then each class's share."""
     draws = [_draw(seed, id_) for id_ in rows["id"]]
     order = sorted(range(len(rows)), key=draws.__getitem__)
-    labels = [str(label) for label in rows["label"]] if "label" in rows.column_names else [""] * len(rows)
+    labels = [str(label) for label in rows["label"]] if classes and "label" in rows.column_names else [""] * len(rows)
     sizes: Counter[str] = Counter(labels)
     seen: Counter[str] = Counter()
     place: dict[int, float] = {}
@@ -154,6 +162,22 @@ def _whole_groups(order: list[int], groups: list[str], wanted: float, seed: int)
         if not taken or len(taken) + len(members[name]) / 2 <= wanted:
             taken.update(members[name])
     return taken
+
+
+def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tuple[Dataset, list[tuple[str, str]]]":
+    """Rows as the task wants them, and those (id, why) that it cannot use."""
+    from datasets import Dataset
+
+    good: list[dict] = []
+    bad: list[tuple[str, str]] = []
+    for row in rows:
+        try:
+            good.append(clean(row))
+        except DataError as error:
+            bad.append((row["id"], f"{row['id']}: {error}"))
+    if not good:
+        raise DataError(f"{source}: none of {len(rows)} rows can be used; the first: {bad[0][1] if bad else 'there is none'}")
+    return Dataset.from_list(good), bad
 
 
 def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: str) -> list[str]:

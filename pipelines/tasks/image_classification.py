@@ -49,6 +49,7 @@ class ImageClassification(Task):
     hub_tag = "image-classification"
     library = "transformers"
     columns = ("image", "label")
+    inputs = ("image",)
     Options = Options
 
     def __init__(self, options: Any = None) -> None:
@@ -71,15 +72,15 @@ class ImageClassification(Task):
     # ---- before training ----
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import vision
+        from pipelines import pretrained, vision
 
         self.labels = self._label_names(splits)
         if self.options.class_weights == "balanced":
             n = dict.fromkeys(self.labels, 0)
             for label in splits.train["label"]:
                 n[label] += 1
-            self.weights = {label: len(splits.train) / (len(n) * count) for label, count in n.items()}
-        config = vision.read_config(source.folder, source.config)
+            self.weights = {label: len(splits.train) / (len(n) * max(count, 1)) for label, count in n.items()}
+        config = pretrained.read_config(source.folder, source.config)
         vision.check_classifies(source.folder, config)
         config.label2id = {label: index for index, label in enumerate(self.labels)}
         config.id2label = dict(enumerate(self.labels))
@@ -151,7 +152,7 @@ class ImageClassification(Task):
         image = augment.random_crop(example["image"], vision.input_size(self.processor), rng)
         if self.options.augment == "randaugment":
             image = augment.rand_augment(image, rng)
-        return {**example, "pixels": self._normalise(image)}
+        return {**example, "pixels": vision.scaled(self.processor, image)}
 
     def mix(self, example: Example, partner: Example, rng: Random) -> Example:
         from pipelines.data import augment
@@ -177,15 +178,6 @@ class ImageClassification(Task):
         if "pixels" in example:
             return example["pixels"]
         return self.processor(example["image"], return_tensors="pt")["pixel_values"][0]
-
-    def _normalise(self, image: Any) -> "Tensor":
-        import torch
-        from torchvision.transforms.v2 import functional as f
-
-        from pipelines import vision
-
-        mean, std = vision.mean_and_std(self.processor)
-        return f.normalize(f.to_dtype(f.pil_to_tensor(image), torch.float32, scale=True), mean, std)
 
     # ---- one step ----
 
@@ -266,9 +258,9 @@ class ImageClassification(Task):
             self.processor.save_pretrained(folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        from pipelines import vision
+        from pipelines import pretrained, vision
 
-        config = vision.read_config(folder, None)
+        config = pretrained.read_config(folder, None)
         vision.check_classifies(folder, config)
         if config.model_type == "timm_wrapper":
             config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,11 +91,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The demo of `trained` in a process of its own: its url, its run folder and the file with what it said on stderr."""
-    folder = tmp_path_factory.mktemp("demo")
+    """The demo of `trained` in a process of its own."""
+    with serving(trained, tmp_path_factory.mktemp("demo")) as served:
+        yield served
+
+
+@contextmanager
+def serving(run: Path, folder: Path) -> Iterator[SimpleNamespace]:
+    """`graft demo` on a run, in a process of its own: its url, its run folder and the file with what it said on stderr."""
     (folder / "tmp").mkdir()
     env = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {"TMPDIR": str(folder / "tmp")}
-    command = [sys.executable, "-m", "pipelines", "demo", str(trained)]
+    command = [sys.executable, "-m", "pipelines", "demo", str(run)]
     with (folder / "stderr").open("w") as log:
         # a suite that a shell started in the background inherits a deaf ear for Ctrl-C: the server must not
         hear = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
@@ -102,7 +109,7 @@ def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     assert server.stdout is not None
     said = server.stdout.readline()
     assert "http://" in said, (folder / "stderr").read_text()
-    yield SimpleNamespace(url=re.findall(r"http://\S+", said)[0], run=trained, log=folder / "stderr")
+    yield SimpleNamespace(url=re.findall(r"http://\S+", said)[0], run=run, log=folder / "stderr")
     server.send_signal(signal.SIGINT)
     rest, _ = server.communicate(timeout=30)
     assert (server.returncode, rest) == (0, "stopped\n")

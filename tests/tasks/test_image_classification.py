@@ -1,23 +1,26 @@
 """Image classification: the contract, and what is its own (families of models, image size, labels, mixing, class weights)."""
 
+import copy
 import re
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pipelines.batching import Examples
-from pipelines.data import load_splits
-from pipelines.recipe import DataSection, ModelSection, validate
+from pipelines.data import Needs, load_splits
+from pipelines.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.stages import build
 from pipelines.tasks.image_classification import ImageClassification, Options
-from pipelines.vision import resize_positions
+from pipelines.vision import resize_positions, scaled
 from pipelines.weights import resolve
 from tests import tiny
-from tests.contract import TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
+from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
+from tests.hub import HubServer
 
 LABELS = ("cat", "dog")
 
@@ -38,22 +41,37 @@ class TestContract(TaskContract):
         sure = {"confidence": 1.0, "rank": 0}
         return [{"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": {r["label"]: 1.0}, **sure} for r in rows]
 
-    def question(self, run: Path) -> Any:
-        return run / "model" / "examples" / "0.jpg"
+    def question(self, run: Path) -> tuple[Any, ...]:
+        return (run / "model" / "examples" / "0.jpg",)
 
     def same(self, printed: str, answer: Any) -> bool:
         found = {label: float(score) for score, label in re.findall(r"^([\d.]+)\s+(\S+)$", printed, re.M)}
         return found == pytest.approx({a["label"]: a["score"] for a in answer}, abs=6e-4)
 
 
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+    classes, data, model = ("cat", "dog", "fox"), None, None
+    if recipe.model.id is not None and recipe.model.id.startswith("runs/"):
+        model = str(tiny.vit(folder / "vit", size=8))
+    elif recipe.model.id is not None:
+        kind = "timm_model" if recipe.model.id.startswith("timm/") else "resnet" if "resnet" in recipe.model.id else "vit"
+        hub.add_model(recipe.model.id, getattr(tiny, kind)(folder / "model"))
+    if recipe.data.format is None and "/" in recipe.data.id:
+        splits = [name for name in ("train", "validation", "test") if name in (recipe.data.test, "train")]
+        hub.add_dataset(recipe.data.id, tiny.dataset_repo(folder / "data", classes, n=20, splits=splits, columns=recipe.data.columns))
+    elif recipe.data.format is None:
+        data = str(tiny.photos(folder / "photos", classes, n=12))
+    return Served(data, model, ("options.image_size=32",) if recipe.options.image_size else ())  # type: ignore[attr-defined]
+
+
 # ---- every family goes the same way ----
 
-FAMILIES = ("vit", "resnet", "mobilenet", "convnext", "swin", "timm_model", "timm_wrapper")
+FAMILIES = ("vit", "clip", "resnet", "mobilenet", "convnext", "swin", "timm_model", "timm_wrapper")
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load_splits(DataSection(id=str(tiny.photos(tmp_path_factory.mktemp("photos")))), ("image", "label"))
+    return load_splits(DataSection(id=str(tiny.photos(tmp_path_factory.mktemp("photos")))), Needs(("image", "label")))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -147,7 +165,7 @@ def test_randaugment_is_a_function_of_its_seed(photos: Any, tmp_path: Path) -> N
 
 
 def test_balanced_weights_make_classes_count_the_same(tmp_path: Path) -> None:
-    rows = load_splits(DataSection(id=str(tiny.photos(tmp_path / "p", n=10, splits=()))), ("image", "label"))
+    rows = load_splits(DataSection(id=str(tiny.photos(tmp_path / "p", n=10, splits=()))), Needs(("image", "label")))
     rows.train = rows.train.select([i for i, label in enumerate(rows.train["label"]) if label == "cat" or i % 4 == 0])
     task = ImageClassification(Options(class_weights="balanced"))
     model = task.build(resolve(ModelSection(id=str(tiny.vit(tmp_path / "m")))), rows)
@@ -167,7 +185,7 @@ def test_several_labels(tmp_path: Path) -> None:
     files = sorted(folder.rglob("*.jpg"))
     lines = [f"{f.relative_to(folder)},{'cat|pet' if 'cat' in f.parent.name else 'dog|pet|big'}" for f in files]
     (folder / "all.csv").write_text("image,label\n" + "\n".join(lines) + "\n")
-    rows = load_splits(DataSection(id=str(folder / "all.csv")), ("image", "label"))
+    rows = load_splits(DataSection(id=str(folder / "all.csv")), Needs(("image", "label")))
     task = ImageClassification(Options(multi_label=True))
     model = task.build(resolve(ModelSection(id=str(tiny.vit(tmp_path / "m")))), rows)
     assert task.labels == ["big", "cat", "dog", "pet"]
@@ -193,3 +211,38 @@ def test_running_statistics_outlive_a_batch(photos: Any, tmp_path: Path) -> None
     model = ImageClassification().build(resolve(ModelSection(id=str(tiny.mobilenet(tmp_path / "m")))), photos)
     found = {m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
     assert found == {0.1}
+
+
+@pytest.mark.parametrize("kind", ["V1", "V2"])
+def test_a_mobilenet_answers_as_plain_transformers_does(kind: str) -> None:
+    """Padding by the convolution itself and ReLU6 in place: for even and odd sizes, the answers of the library's own model."""
+    import transformers
+
+    from pipelines.vision import laid_out
+
+    config = getattr(transformers, f"MobileNet{kind}Config")(depth_multiplier=0.25, num_labels=3)
+    torch.manual_seed(0)
+    plain = getattr(transformers, f"MobileNet{kind}ForImageClassification")(config).eval()
+    ours = laid_out(copy.deepcopy(plain))
+    assert {layer.config.tf_padding for layer in ours.modules() if type(layer).__name__.endswith("ConvLayer")} == {True, False}
+    for size in (32, 45):
+        pixels = torch.randn(2, 3, size, size)
+        with torch.no_grad():
+            assert torch.allclose(ours(pixel_values=pixels).logits, plain(pixel_values=pixels).logits, rtol=1e-4, atol=1e-6)
+    assert ours.config.tf_padding
+
+
+@pytest.mark.parametrize("name", ["MobileViTImageProcessor", "EfficientNetImageProcessor", "ViTImageProcessor", "ConvNextImageProcessor"])
+def test_augmented_pixels_are_on_the_scale_of_the_model(name: str) -> None:
+    """What a processor does beyond mean and deviation (swap channels, scale twice) it does to augmented images, too."""
+    import transformers
+
+    task = ImageClassification(Options(augment="crop-flip"))
+    edge = "shortest_edge" in str(getattr(transformers, name)().size)
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}} if edge else {"size": {"height": 32, "width": 32}}
+    task.processor = getattr(transformers, name)(**size)
+    image = tiny.picture(0, 2, 32, np.random.default_rng(0))
+    whole = task.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(scaled(task.processor, image), whole)
+    channels = task.processor(image, return_tensors="pt")["pixel_values"][0].mean((1, 2))
+    assert torch.allclose(whole.mean((1, 2)), channels, atol=0.05)

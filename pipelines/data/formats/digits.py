@@ -17,7 +17,7 @@ def detect(path: Path) -> bool:
     return False  # it is asked for by name, data.format: digits
 
 
-def read(section: Any, columns: tuple[str, ...]) -> Any:
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
     from datasets import Dataset
     from PIL import Image
     from sklearn.datasets import load_digits

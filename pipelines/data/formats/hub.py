@@ -14,7 +14,7 @@ def detect(path: Path) -> bool:
     return False  # what is not on disk
 
 
-def read(section: Any, columns: tuple[str, ...]) -> Any:
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
     import pyarrow.compute
     from datasets import ClassLabel, Image
 
@@ -35,6 +35,7 @@ def read(section: Any, columns: tuple[str, ...]) -> Any:
         group = section.group if section.group not in (None, "none") else None
         if group and group not in rows.column_names:
             raise DataError(f"data.group: {section.id} has no column {group!r} (it has: {', '.join(rows.column_names)})")
+        names |= {c: section.columns.get(c, c) for c in optional if section.columns.get(c, c) in rows.column_names}
         keep = dict.fromkeys([*names.values(), *([group] if group else [])])
         rows = rows.select_columns(list(keep)).rename_columns({own: c for c, own in names.items() if own != c})
         rows = rows.add_column("id", [f"{name}/{i}" for i in range(len(rows))])

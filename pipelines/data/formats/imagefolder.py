@@ -31,7 +31,7 @@ def detect(path: Path) -> bool:
     return len(classes) > 1 if table.detect(path) else bool(filled)
 
 
-def read(section: Any, columns: tuple[str, ...]) -> Any:
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
     from pipelines.data import Source
 
     root = Path(section.id).expanduser()

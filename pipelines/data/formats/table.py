@@ -20,7 +20,7 @@ def detect(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES if path.is_file() else any(_tables(path))
 
 
-def read(section: Any, columns: tuple[str, ...]) -> Any:
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
     from pipelines.data import Source
 
     path = Path(section.id).expanduser()
@@ -38,7 +38,7 @@ def read(section: Any, columns: tuple[str, ...]) -> Any:
         rows, have = _parquet(table) if table.suffix.lower() == ".parquet" else _text(table)
         if not rows:
             raise DataError(f"{table}: no rows")
-        source.splits[name], source.skipped[name] = _take(table, rows, have, section, columns)
+        source.splits[name], source.skipped[name] = _take(table, rows, have, section, columns, optional)
     return source
 
 
@@ -111,7 +111,7 @@ def _parquet(path: Path) -> tuple[Rows, list[str]]:
 # ---- rows to the task's columns ----
 
 
-def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[str, ...]) -> Any:
+def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[str, ...], optional: tuple[str, ...]) -> Any:
     """Rename to the task's columns, turn path cells into files, skip rows whose cells are empty or point nowhere."""
     import pyarrow
     from datasets import Dataset
@@ -122,7 +122,12 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
             raise DataError(
                 f"{path}: no column {name!r} (it has: {', '.join(have)}); rename it, or name the right one with data.columns.{column}=NAME"
             )
-    extra = [] if section.group in (None, "none") else [section.group]
+    also = {column: section.columns.get(column, column) for column in optional}
+    unknown = next((c for c in section.columns if c in also and also[c] not in have), None)
+    if unknown:
+        raise DataError(f"data.columns.{unknown}: {path} has no column {also[unknown]!r} (it has: {', '.join(have)})")
+    also = {column: name for column, name in also.items() if name in have}
+    extra = [] if section.group in (None, "none", *also) else [section.group]
     if extra and extra[0] not in have:
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
     good: list[dict] = []
@@ -133,7 +138,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
                 raise DataError(f"{len(row[None])} cells for {len(have)} columns: put quotes around a cell that holds a comma")
             cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
             size = {"size": _size(cells["image"])} if "image" in cells else {}  # so that the fingerprint covers the images
-            good.append({"id": id_, **cells, **size, **{g: str(row.get(g)) for g in extra}})
+            good.append({"id": id_, **cells, **{c: row.get(n) for c, n in also.items()}, **size, **{g: str(row.get(g)) for g in extra}})
         except DataError as error:
             skipped.append((id_, f"{id_}: {error}"))
     if not good:
