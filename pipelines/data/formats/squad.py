@@ -1,0 +1,77 @@
+"""SQuAD's own JSON files, 1.1 and 2.0: one file, or a folder with train*.json and dev*.json, which is the test split.
+
+{"data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import DataError
+
+
+def detect(path: Path) -> bool:
+    files = _files(path)
+    return bool(files) and all(_looks_right(file) for file in files)
+
+
+def _looks_right(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(4000)
+    return b'"data"' in start or b'"paragraphs"' in start or b'"version"' in start
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() and path.suffix == ".json" else sorted(path.glob("*.json")) if path.is_dir() else []
+
+
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    from datasets import Dataset
+
+    from pipelines.data import Source
+
+    path = Path(section.id).expanduser()
+    if not path.exists():
+        raise DataError(f"data.id: no such file or folder: {section.id}")
+    files = _files(path)
+    if not files:
+        raise DataError(f"data.id: {section.id} holds no .json file")
+    source = Source(splits={})
+    for file in files:
+        rows = list(_rows(file))
+        if not rows:
+            raise DataError(f"{file}: no questions")
+        source.splits["train" if path.is_file() else file.stem] = Dataset.from_list(rows)
+    if path.is_dir():  # train-v1.1.json, dev-v1.1.json
+        names = {name.split("-")[0].lower(): name for name in source.splits}
+        if len(names) == len(source.splits):
+            source.splits = {short: source.splits[name] for short, name in names.items()}
+        if "dev" in source.splits and "test" not in source.splits:  # the official test set is not public: all report on dev
+            source.splits["test"] = source.splits.pop("dev")
+    return source
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        articles = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
+        for article in articles:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    answers = [] if question.get("is_impossible") else question.get("answers", [])
+                    yield {
+                        "id": str(question["id"]),
+                        "question": question["question"],
+                        "context": paragraph["context"],
+                        "answer": {"text": [a["text"] for a in answers], "answer_start": [a["answer_start"] for a in answers]},
+                        "title": article.get("title", ""),
+                    }
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {getattr(error, 'msg', error)} (line {getattr(error, 'lineno', '?')})") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        form = "data > paragraphs > qas > answers"
+        raise DataError(f"{path}: not in SQuAD's form ({form}): {type(error).__name__} {error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None

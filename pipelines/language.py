@@ -1,0 +1,89 @@
+"""Load text models and their tokenizers, and pad what they read.
+
+Any encoder or decoder of transformers; a tokenizer must be a fast one, which alone tells where in the text a token stands.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import ModelError
+from pipelines.layers import blocks
+from pipelines.pretrained import called, first_line, head, load_model, trunk
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+
+
+def tokenizer(folder: Path | None) -> Any:
+    """The fast tokenizer of a model folder. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    if folder is None:
+        raise ModelError("model.config: a text model needs a tokenizer: give model.id, and model.weights=random for random weights")
+    if not any((folder / name).is_file() for name in FILES):
+        raise ModelError(f"{called(folder)}: no tokenizer here (tokenizer.json): copy the one that the model came with")
+    try:
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # damaged files raise many kinds
+        raise ModelError(f"{called(folder)}: its tokenizer cannot be read: {first_line(error)}") from error
+    if not found.is_fast:
+        raise ModelError(f"{called(folder)}: its tokenizer has no fast form (tokenizer.json), which tells where a token stands in the text")
+    return found
+
+
+def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: str) -> None:
+    """Raises ModelError for a configuration of another kind of model; `mapping` is one of transformers' by model type."""
+    if config.model_type not in mapping:
+        raise ModelError(f"{called(folder)}: a {config.model_type} model does not {does}; choose another model")
+
+
+def longest(found: Any, config: Any) -> int:
+    """Tokens that the model can read at once, special ones included."""
+    limits = [found.model_max_length]
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        # RoBERTa and its kin count positions from the padding token on
+        taken = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer") else 0
+        limits.append(positions - taken)
+    return int(min(limits))
+
+
+def length(asked: int | None, found: Any, config: Any, usual: int) -> int:
+    """options.max_length, or the usual one where the model can read so much. Raises ModelError where it cannot."""
+    most = longest(found, config)
+    if asked is not None and asked > most:
+        raise ModelError(f"options.max_length: got {asked}, but this model reads at most {most} tokens")
+    return asked or min(usual, most)
+
+
+def text_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
+    """A model of `auto`'s kind. A pooler may be new beside the head: models pretrained without one are many. Raises ModelError."""
+    hint = "is it a model for text?"
+    return load_model(auto, folder, config, head, random=random, may_be_new=("pooler",), hint=hint)
+
+
+def layers(model: Any) -> "list[nn.Module]":
+    """From input to output: embeddings, blocks, head."""
+    return [*blocks(trunk(model)), head(model)]
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> "Tensor":
+    """Rows of unequal length -> int64 [rows, longest], filled with `value` on the right."""
+    import torch
+
+    filled = torch.full((len(rows), max(map(len, rows))), value)
+    for line, row in zip(filled, rows, strict=True):
+        line[: len(row)] = torch.tensor(row)
+    return filled
+
+
+def inputs(examples: Sequence[dict[str, Any]], found: Any) -> "dict[str, Tensor]":
+    """What the model reads, int64 [examples, longest]: input_ids, attention_mask and, where it has them, token_type_ids."""
+    ids = [e["input_ids"] for e in examples]
+    batch = {"input_ids": padded(ids, found.pad_token_id), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
+    if "token_type_ids" in examples[0]:
+        batch["token_type_ids"] = padded([e["token_type_ids"] for e in examples], found.pad_token_type_id)
+    return batch

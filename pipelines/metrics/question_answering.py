@@ -1,0 +1,137 @@
+"""Exact match and F1 of extractive and generative question answering, as SQuAD's official script has them.
+
+    scores([{"id": "a", "true": ["Denver Broncos"], "predicted": "the Broncos"}])  ->  {"exact_match": 0.0, "f1": 66.7}
+
+Rajpurkar et al. 2016 (arXiv:1606.05250) and 2018 (arXiv:1806.03822). Scores are 0-100. A record: {"id", "question", "true":
+every accepted answer (none: the question has none), "predicted": text, "confidence"}.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+WORDS = ("what", "who", "when", "where", "which", "how", "why")
+
+
+def normalize(text: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces: the official script's `normalize_answer`."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def exact_match(predicted: str, true: Sequence[str]) -> float:
+    """1 if the answer equals any accepted one after `normalize`, else 0. No answer equals no answer."""
+    return float(any(normalize(predicted) == normalize(answer) for answer in true or [""]))
+
+
+def f1(predicted: str, true: Sequence[str]) -> float:
+    """The best overlap of words with any accepted answer, 0-1. Where one of the two is empty, 1 if both are."""
+    return max(_overlap(normalize(predicted).split(), normalize(answer).split()) for answer in true or [""])
+
+
+def _overlap(predicted: list[str], true: list[str]) -> float:
+    if not predicted or not true:
+        return float(predicted == true)
+    same = sum((Counter(predicted) & Counter(true)).values())
+    return 2 * same / (len(predicted) + len(true))
+
+
+def scores(records: Sequence[Record]) -> dict[str, float]:
+    """exact_match and f1, means over rows, 0-100.
+
+    Where some rows have no answer also the F1 of the others (`has_answer_f1`) and the share of the unanswerable for which
+    none was given (`no_answer_accuracy`, a fraction). Raises DataError for no records.
+    """
+    if not records:
+        raise DataError("there are no predictions to score")
+    exact, overlap = (np.sort([r[name] for r in map(_judged, records)]) for name in ("exact_match", "f1"))
+    found = {"exact_match": 100 * float(exact.mean()), "f1": 100 * float(overlap.mean())}
+    answerable = [r for r in records if r["true"]]
+    if len(answerable) < len(records):
+        none = [not r["predicted"] for r in records if not r["true"]]
+        found["no_answer_accuracy"] = float(np.mean(none))
+        found["has_answer_f1"] = 100 * float(np.sort([_judged(r)["f1"] for r in answerable]).mean()) if answerable else float("nan")
+    return found
+
+
+def _judged(record: Record) -> dict[str, float]:
+    """A record's own scores: noted when it was made, else computed."""
+    if "f1" in record and "exact_match" in record:
+        return {"exact_match": record["exact_match"], "f1": record["f1"]}
+    return judge(record["predicted"], record["true"])
+
+
+def judge(predicted: str, true: Sequence[str]) -> dict[str, float]:
+    """{"exact_match", "f1"} of one answer, 0-1."""
+    return {"exact_match": exact_match(predicted, true), "f1": f1(predicted, true)}
+
+
+# ---- breakdowns ----
+
+
+def question_word(question: str) -> str:
+    """The first question word in it: what, who, when, where, which, how, why, or other."""
+    words = re.findall(r"[a-z]+", question.lower())
+    return next((w for w in words if w in WORDS), "other")
+
+
+def tables(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
+    """Scores by question word and by the number of words in the shortest accepted answer."""
+    return {
+        "by question word": _grouped(records, "question word", lambda r: question_word(r["question"]), [*WORDS, "other"]),
+        "by answer length": _grouped(records, "words in the answer", _length, ["none", "1", "2", "3", "4", "5 to 8", "9 and more"]),
+    }
+
+
+def _length(record: Record) -> str:
+    if not record["true"]:
+        return "none"
+    words = max(1, min(len(answer.split()) for answer in record["true"]))
+    return str(words) if words < 5 else "5 to 8" if words < 9 else "9 and more"
+
+
+def _grouped(records: Sequence[Record], title: str, key: Any, order: Sequence[str]) -> list[dict[str, Any]]:
+    groups: dict[str, list[dict[str, float]]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(_judged(record))
+    return [
+        {title: name, "n": len(group), **{m: 100 * float(np.mean(np.sort([one[m] for one in group]))) for m in ("exact_match", "f1")}}
+        for name in order
+        if (group := groups.get(name))
+    ]
+
+
+def no_answer_threshold(records: Sequence[Record]) -> float:
+    """The difference `null - best` from which saying nothing gives the best F1 over these records (SQuAD 2.0).
+
+    A record has `margin` (null score minus the best span's) and `span` (the text that would be said). Ties: the smallest.
+    """
+    order = sorted(records, key=lambda r: r["margin"])
+    gain = [f1(r["span"], r["true"]) - float(not r["true"]) for r in order]  # of answering instead of saying nothing
+    total = np.concatenate([[0.0], np.cumsum(gain)])  # answering the first k
+    best = int(total.argmax())
+    edges = [order[0]["margin"] - 1.0, *(r["margin"] for r in order), order[-1]["margin"] + 1.0]
+    return (edges[best] + edges[best + 1]) / 2
+
+
+def figures(records: Sequence[Record]) -> "dict[str, Figure]":
+    """F1 by question word and by answer length."""
+    from pipelines import figures as draw
+
+    drawn = {}
+    for title, rows in tables(records).items():
+        label = next(iter(rows[0]))
+        names = [f"{row[label]} (n = {row['n']:,})" for row in rows]
+        drawn["f1_" + title.replace(" ", "_")] = draw.bars_figure(names, [row["f1"] for row in rows], f"F1 {title}", 100)
+    return drawn

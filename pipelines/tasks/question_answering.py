@@ -1,0 +1,284 @@
+"""Extractive question answering: the words of a passage that answer a question, or none (`options.version: "2.0"`).
+
+Any `AutoModelForQuestionAnswering`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT, MiniLM. Rows hold `question`, `context` and
+`answer`: SQuAD's {"text": [...], "answer_start": [...]} or plain text (Rajpurkar et al. 2016, arXiv:1606.05250). A passage that is
+longer than the model reads becomes several overlapping windows, and the answer is the best span of them all.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipelines.data.passages import answered, token_span
+from pipelines.errors import ModelError
+from pipelines.recipe import Int, Strict
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CANDIDATES = 20  # spans of a window that may become the answer, as in the library's example
+
+
+class Options(Strict):
+    version: Literal["1.1", "2.0"] = "1.1"
+    """`2.0`: some questions have no answer in their passage."""
+    max_length: Annotated[Int, Field(ge=16, le=8192)] | None = None
+    """Tokens of a window, question included; left out: 384, or what the model can read."""
+    stride: Annotated[Int, Field(ge=0, le=4096)] | None = None
+    """Tokens that neighbouring windows share; left out: 128, or half of what a window holds of the passage."""
+    max_answer_length: Annotated[Int, Field(ge=1, le=512)] = 30
+    """In tokens."""
+    max_question_length: Annotated[Int, Field(ge=4, le=4096)] = 64
+    """In tokens; longer questions are cut."""
+
+
+class QuestionAnswering(Task):
+    name = "question-answering"
+    hub_tag = "question-answering"
+    library = "transformers"
+    columns = ("question", "context", "answer")
+    optional = ("answer_start", "title")
+    inputs = ("question", "context")
+    group = "title"
+    Options = Options
+    tokenizer: Any
+    threshold: float = 0.0  # no answer is given where the null score beats the best span by more
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("f1", "max")
+
+    # ---- before training ----
+
+    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+        return answered(row, self.options.version == "2.0")
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        from pipelines import pretrained
+
+        config = pretrained.read_config(source.folder, source.config)
+        self._read_tokens(source.folder, config)
+        return self._model(source.folder, config, source.random)
+
+    def _read_tokens(self, folder: Path | None, config: Any) -> None:
+        """Tokenizer, and tokens of a window. Raises ModelError where neighbouring windows could not share `options.stride`."""
+        from pipelines import language
+
+        self.tokenizer = language.tokenizer(folder)
+        self.window = language.length(self.options.max_length, self.tokenizer, config, 384)
+        room = self.window - self.options.max_question_length - 3
+        self.stride = min(128, room // 2) if self.options.stride is None else self.options.stride
+        if room <= self.stride:
+            raise ModelError(
+                f"options.stride: windows of {self.window} tokens less a question of up to {self.options.max_question_length} cannot share "
+                f"{self.stride}: lower options.stride or options.max_question_length"
+            )
+
+    def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
+        from transformers import AutoModelForQuestionAnswering
+        from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES as KINDS
+
+        from pipelines import language
+
+        language.check_kind(folder, config, KINDS, "point at answers in a passage")
+        return language.text_model(AutoModelForQuestionAnswering, folder, config, random=random)
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from pipelines import language
+
+        return language.layers(model)
+
+    def encode(self, rows: Any) -> Sequence[Example]:
+        from pipelines.encoding import encode
+
+        return encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, self.tokenizer.backend_tokenizer.to_str()])
+
+    def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+        """Rows -> windows: tokens, where in the passage each stands, and where the first accepted answer lies (0, 0: not here)."""
+        questions = [q.strip() for q in rows["question"]]
+        cut = self.tokenizer(questions, add_special_tokens=False, truncation=True, max_length=self.options.max_question_length)
+        questions = [
+            q if len(ids) < self.options.max_question_length else self.tokenizer.decode(ids)
+            for q, ids in zip(questions, cut["input_ids"], strict=True)
+        ]
+        made = self.tokenizer(
+            questions, rows["context"], truncation="only_second", max_length=self.window, stride=self.stride,
+            return_overflowing_tokens=True, return_offsets_mapping=True,
+        )  # fmt: skip
+        examples: dict[str, list] = {key: [] for key in ("id", "row", "length", "input_ids", "first", "offsets", "start", "end")}
+        if "token_type_ids" in made:
+            examples["token_type_ids"] = made["token_type_ids"]
+        for window, place in enumerate(made["overflow_to_sample_mapping"]):
+            parts = made.sequence_ids(window)
+            first = parts.index(1)
+            last = len(parts) - 1 - parts[::-1].index(1)
+            offsets = made["offset_mapping"][window][first : last + 1]
+            answer = rows["answer"][place]
+            start, end = token_span(offsets, answer["answer_start"][0], len(answer["text"][0])) if answer["text"] else (-1, -1)
+            examples["id"].append(rows["id"][place])
+            examples["row"].append(numbers[place])
+            examples["length"].append(len(parts))
+            examples["input_ids"].append(made["input_ids"][window])
+            examples["first"].append(first)
+            examples["offsets"].append([list(pair) for pair in offsets])
+            examples["start"].append(first + start if start >= 0 else 0)
+            examples["end"].append(first + end if start >= 0 else 0)
+        return examples
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        from pipelines import language
+
+        return {
+            **{key: [e[key] for e in examples] for key in ("id", "row", "first", "offsets")},
+            **language.inputs(examples, self.tokenizer),
+            "start": torch.tensor([e["start"] for e in examples]),
+            "end": torch.tensor([e["end"] for e in examples]),
+        }
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"examples": float(len(batch["id"]))}
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        """Mean cross-entropy of the first and the last token. Padding is no choice: the library's own loss counts it as one."""
+        from torch.nn import functional as f
+
+        start, end = self._logits(model, batch)
+        total = f.cross_entropy(start, batch["start"], reduction="sum") + f.cross_entropy(end, batch["end"], reduction="sum")
+        return total / 2 / counts["examples"]
+
+    def _logits(self, model: "nn.Module", batch: Batch) -> "tuple[Tensor, Tensor]":
+        """Start and end logits [batch, length], float32, padding at -inf."""
+        fields = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
+        found = model(**fields)
+        padding = batch["attention_mask"] == 0
+        start, end = (logits.float().masked_fill(padding, float("-inf")) for logits in (found.start_logits, found.end_logits))
+        return start, end
+
+    # ---- after training ----
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        """The best spans of each window as [score, first character, end], and the score of none."""
+        import torch
+
+        start, end = (logits.detach().cpu() for logits in self._logits(model, batch))
+        records = []
+        for i, (first, offsets) in enumerate(zip(batch["first"], batch["offsets"], strict=True)):
+            inside = slice(first, first + len(offsets))
+            pairs = start[i, inside, None] + end[i, None, inside]
+            # an answer ends where it starts or up to so many tokens later
+            allowed = torch.ones_like(pairs, dtype=torch.bool).triu().tril(self.options.max_answer_length - 1)
+            best = pairs.masked_fill(~allowed, float("-inf")).flatten().topk(min(CANDIDATES, int(allowed.sum())))
+            spans = [
+                [score, offsets[place // len(offsets)][0], offsets[place % len(offsets)][1]]
+                for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
+            records.append({"id": batch["id"][i], "row": batch["row"][i], "spans": spans, "null": float(start[i, 0] + end[i, 0])})
+        return records
+
+    def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
+        """Windows -> rows: the best span of all windows, and no answer where that beats it by more than the threshold."""
+        from pipelines.metrics.question_answering import judge
+
+        found: dict[int, list[Record]] = {}
+        for record in records:
+            found.setdefault(record["row"], []).append(record)
+        merged = []
+        for number, windows in sorted(found.items()):
+            row = rows[number]
+            ranked, null = _ranked(windows)
+            margin = null - ranked[0][0]
+            scores = _softmax([span[0] for span in ranked] + ([null] if self.options.version == "2.0" else []))
+            best = [{"text": row["context"][s:e], "start": s, "end": e, "score": p} for p, (_, s, e) in zip(scores, ranked, strict=False)]
+            none = self.options.version == "2.0" and margin > self.threshold
+            predicted = "" if none else best[0]["text"]
+            true = list(row["answer"]["text"])
+            merged.append({
+                "id": row["id"], "question": row["question"], "true": true, "predicted": predicted, **judge(predicted, true),
+                "confidence": scores[-1] if none else best[0]["score"], "margin": margin, "span": best[0]["text"], "nbest": best[:5],
+            })  # fmt: skip
+        return merged
+
+    def settle(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.metrics.question_answering import no_answer_threshold
+
+        if self.options.version == "1.1":
+            return {}
+        self.threshold = no_answer_threshold(records)
+        return {"no_answer_threshold": self.threshold}
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import question_answering
+
+        return question_answering.scores(records)
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import question_answering
+
+        return question_answering.tables(records)
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.metrics import question_answering
+
+        return question_answering.figures(records)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        from pipelines import pretrained
+
+        config = pretrained.read_config(folder, None)
+        self._read_tokens(folder, config)
+        threshold = getattr(config, "no_answer_threshold", None)
+        if threshold is not None:
+            self.threshold = threshold
+            self.options = self.options.model_copy(update={"version": "2.0"})
+        return self._model(folder, config).eval()
+
+    def infer(self, model: Any, question: str, context: str) -> Iterator[dict[str, Any]]:
+        """The answer in the passage: {"answer", "score", "start", "end", "nbest"}; an empty answer where there is none."""
+        import torch
+
+        row = answered({"id": "input", "question": question, "context": context, "answer": []}, True)
+        made = self._windows({key: [value] for key, value in row.items()}, [0])
+        examples = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
+        device = next(model.parameters()).device
+        records = []
+        for start in range(0, len(examples), 8):
+            batch = self.collate(examples[start : start + 8])
+            batch = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+            with torch.inference_mode():
+                records += self.predict(model, batch)
+        found = self.merge(records, [row])[0]
+        best = found["nbest"][0]
+        where = {"start": best["start"], "end": best["end"]} if found["predicted"] else {"start": None, "end": None}
+        yield {"answer": found["predicted"], "score": found["confidence"], **where, "nbest": found["nbest"]}
+
+
+# ---- spans ----
+
+
+def _ranked(windows: Sequence[Record]) -> tuple[list[list[Any]], float]:
+    """The spans of all windows, each once, best first; and the score of no answer, the least that a window gives."""
+    best: dict[tuple[int, int], float] = {}
+    for score, start, end in (span for window in windows for span in window["spans"]):
+        best[start, end] = max(score, best.get((start, end), float("-inf")))
+    ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:CANDIDATES]
+    return [[score, *span] for span, score in ranked], min(window["null"] for window in windows)
+
+
+def _softmax(scores: Sequence[float]) -> list[float]:
+    import math
+
+    powers = [math.exp(score - max(scores)) for score in scores]
+    return [power / sum(powers) for power in powers]

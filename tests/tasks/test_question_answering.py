@@ -1,0 +1,185 @@
+"""Question answering: the contract, and what is its own (windows, padding, spans, no answer, the official scores)."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.batching import Examples
+from pipelines.data import load_splits, needs_of
+from pipelines.errors import DataError
+from pipelines.metrics.question_answering import judge
+from pipelines.recipe import DataSection, ModelSection, Recipe, validate
+from pipelines.run import train
+from pipelines.tasks.question_answering import Options, QuestionAnswering
+from pipelines.weights import resolve
+from tests import tiny_text
+from tests.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
+from tests.hub import HubServer
+
+
+class TestContract(TaskContract):
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        return {
+            "task": "question-answering",
+            "model": {"id": str(tiny_text.bert(folder / "bert"))},
+            "data": {"id": str(tiny_text.squad(folder / "squad", n=12)), "workers": 0, "max_eval_rows": 12},
+            "options": {"max_length": 48, "stride": 8, "max_question_length": 12},
+            "train": {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"},
+            "hub": {"examples": 2},
+        }
+
+    def perfect(self, rows: Any) -> list[dict[str, Any]]:
+        def record(row: Any) -> dict[str, Any]:
+            true = row["answer"]["text"]
+            return {"id": row["id"], "question": row["question"], "true": true, "predicted": true[0], "confidence": 1.0}
+
+        return [record(row) for row in rows]
+
+    def question(self, run: Path) -> tuple[Any, ...]:
+        example = json.loads((run / "model" / "examples" / "examples.json").read_text())[0]
+        return example["question"], example["context"]
+
+    def same(self, printed: str, answer: Any) -> bool:
+        return printed.strip() == answer["answer"]
+
+
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+    assert recipe.model.id is not None
+    hub.add_model(recipe.model.id, tiny_text.bert(folder / "model"))
+    files = tiny_text.squad(folder / "squad", version=recipe.options.version)  # type: ignore[attr-defined]
+    small = ("options.max_length=64", "options.stride=16", "options.max_question_length=16")
+    if recipe.data.format == "squad":
+        return Served(str(files), changes=small)
+    hub.add_dataset(recipe.data.id, tiny_text.squad_repo(folder / "data", files))
+    return Served(changes=small)
+
+
+# ---- windows and spans ----
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_text.bert(tmp_path_factory.mktemp("bert"))
+
+
+def made(model: Path, data: Path, **options: Any) -> tuple[QuestionAnswering, Any, Any]:
+    """A task, its model and its data."""
+    task = QuestionAnswering(Options(**{"max_length": 40, "stride": 8, "max_question_length": 12, **options}))
+    splits = load_splits(DataSection(id=str(data)), needs_of(task))
+    torch.manual_seed(0)
+    return task, task.build(resolve(ModelSection(id=str(model))), splits).eval(), splits
+
+
+def test_the_windows_of_a_passage_cover_it_and_hold_its_answer(model: Path, tmp_path: Path) -> None:
+    task, _, splits = made(model, tiny_text.squad(tmp_path / "squad"))
+    examples = task.encode(splits.train)
+    assert len(examples) > len(splits.train), "one window a passage: nothing is shown"
+    by_row: dict[int, list[dict]] = {}
+    for example in examples:
+        assert example["length"] == len(example["input_ids"]) <= 40
+        by_row.setdefault(example["row"], []).append(example)
+    for number, windows in by_row.items():
+        row = splits.train[number]
+        seen = {place for window in windows for start, end in window["offsets"] for place in range(start, end)}
+        assert all(c.isspace() for i, c in enumerate(row["context"]) if i not in seen)
+        found = [w for w in windows if w["end"]]
+        assert found
+        for window in found:
+            first, last = (window["offsets"][window[key] - window["first"]] for key in ("start", "end"))
+            assert row["context"][first[0] : last[1]] == row["answer"]["text"][0]
+
+
+def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -> None:
+    """Alone, in pairs, all at once, beside a longer one: the same loss and the same spans."""
+    task, net, splits = made(model, tiny_text.squad(tmp_path / "squad"), max_length=100)
+    examples = Examples(task, task.encode(splits.train))
+    lengths = np.array(examples.encoded["length"][:])
+    keys = [(None, int(i)) for i in np.argsort(lengths)[[0, 1, 2, -3, -2, -1]]]
+    whole = examples[keys].batch
+    assert lengths.min() < lengths.max()
+    counts = task.counts(whole)
+    with torch.no_grad():
+        loss = float(task.loss(net, whole, counts))
+        for size in (1, 2, 3):
+            parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
+            assert sum(float(task.loss(net, part, counts)) for part in parts) == pytest.approx(loss, rel=1e-5)
+        together = task.merge(task.predict(net, whole), splits.train)
+        alone = task.merge([r for key in keys for r in task.predict(net, examples[[key]].batch)], splits.train)
+    assert all(close(a, b, 1e-4) for a, b in zip(together, alone, strict=True))
+
+
+def test_a_question_without_an_answer(model: Path, tmp_path: Path) -> None:
+    """2.0: the threshold is the one that is best on the rows it is chosen by, and travels with the model."""
+    task, net, splits = made(model, tiny_text.squad(tmp_path / "squad", version="2.0"), version="2.0")
+    examples = Examples(task, task.encode(splits.validation))
+    assert any(not row["answer"]["text"] for row in splits.validation)
+    with torch.no_grad():
+        raw = task.predict(net, examples[[(None, i) for i in range(len(examples))]].batch)
+    chosen = task.settle(task.merge(raw, splits.validation), splits.validation)
+    best = task.score(task.merge(raw, splits.validation), None)["f1"]
+    for other in sorted({r["margin"] for r in task.merge(raw, splits.validation)}):
+        task.threshold = other
+        assert task.score(task.merge(raw, splits.validation), None)["f1"] <= best + 1e-9
+    net.config.update(chosen)
+    task.save(net, tmp_path / "saved")
+    again = QuestionAnswering()
+    again.load(tmp_path / "saved")
+    assert (again.threshold, again.options.version) == (chosen["no_answer_threshold"], "2.0")
+
+
+def test_an_answer_of_several_windows_is_found_in_one_pass(model: Path, tmp_path: Path) -> None:
+    task, net, splits = made(model, tiny_text.squad(tmp_path / "squad"))
+    row = splits.train[0]
+    found = list(task.infer(net, row["question"], row["context"] * 3))[-1]
+    assert (row["context"] * 3)[found["start"] : found["end"]] == found["answer"]
+    assert found["nbest"][0]["score"] >= found["nbest"][-1]["score"]
+    with pytest.raises(DataError, match="question is empty"):
+        list(task.infer(net, " ", row["context"]))
+
+
+# ---- the official scores ----
+
+
+def test_scores_are_those_of_an_independent_implementation() -> None:
+    """torchmetrics' SQuAD, on every row of a set that holds what is hard: articles, punctuation, several answers, nothing in common."""
+    from torchmetrics.functional.text import squad
+
+    texts = [
+        "the Broncos",
+        "Denver Broncos.",
+        "a  denver",
+        "broncos broncos",
+        "Édouard's",
+        "49ers",
+        "-",
+        "the",
+        "U.S.",
+        "24 to 10",
+        "twenty-four",
+    ]
+    rng = random.Random(0)
+    for _ in range(400):
+        predicted, true = rng.choice(texts), rng.sample(texts, rng.randrange(1, 4))
+        found = judge(predicted, true)
+        target = {"answers": {"text": true, "answer_start": [0] * len(true)}, "id": "1"}
+        theirs = squad([{"prediction_text": predicted, "id": "1"}], [target])
+        assert 100 * found["exact_match"] == pytest.approx(float(theirs["exact_match"]), abs=1e-4), (predicted, true)
+        assert 100 * found["f1"] == pytest.approx(float(theirs["f1"]), abs=1e-4), (predicted, true)
+
+
+def test_a_frozen_trunk_trains_though_its_features_are_ragged(model: Path, tmp_path: Path) -> None:
+    raw = {
+        "task": "question-answering",
+        "model": {"id": str(model), "freeze": "backbone"},
+        "data": {"id": str(tiny_text.squad(tmp_path / "squad", n=4)), "workers": 0},
+        "options": {"max_length": 48, "stride": 8, "max_question_length": 12},
+        "train": {"max_steps": 2, "batch_size": 8, "precision": "fp32"},
+    }
+    results = train(validate({**raw, "train": {**raw["train"], "max_steps": None, "epochs": 2}}), tmp_path / "run")  # type: ignore[dict-item]
+    assert results
+    assert results["train"]["epochs"] == 2, "epochs count examples, of which a row makes several"
