@@ -6,28 +6,25 @@ Listed here and not by `load_dataset("imagefolder")`, which drops classes and fi
 A split is a direct child with a split's name (train, val, Test, ...) that holds class folders.
 """
 
-import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of, printable
 from pipelines.data.formats import table
 from pipelines.data.splits import USUAL
 from pipelines.errors import DataError
 
-SPLIT_NAMES = frozenset(name for names in USUAL.values() for name in names)
 COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SUFFIXES = frozenset((*COMMON, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"))
-_LITTER = frozenset(("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"))  # what systems leave in folders
 
 
 def detect(path: Path) -> bool:
     """Folders that hold files; beside a table at least two, for one folder of images is what a table's paths point to."""
-    if not path.is_dir():
+    if not path.is_dir() or _documents_only(path):
         return False
-    filled = [child for child in _folders(path) if next(_files(child), None) is not None]
-    classes = {c.name for child in filled for c in (_folders(child) if _named_as_split(child) else [child])}
+    filled = [child for child in folders(path) if next(all_files(child), None) is not None]
+    classes = {c.name for child in filled for c in (folders(child) if _named_as_split(child) else [child])}
     return len(classes) > 1 if table.detect(path) else bool(filled)
 
 
@@ -42,7 +39,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     if section.columns:
         raise DataError("data.columns: class folders have no columns: leave it out")
     asked = {name for name in (section.train, section.validation, section.test) if name}
-    parts = {c.name: c for c in _folders(root) if (_named_as_split(c) or c.name in asked) and any(map(_any_file, _folders(c)))}
+    parts = {c.name: c for c in folders(root) if (_named_as_split(c) or c.name in asked) and any(map(_any_file, folders(c)))}
     source = Source(splits={})
     ignored: Counter[str] = Counter()
     if parts:
@@ -63,11 +60,11 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
 
 def _outside(root: Path, parts: dict[str, Path], named: str | None, ignored: Counter) -> None:
     """What lies beside the split folders: images there are an error, unless the recipe says which split is train."""
-    for path in _files(root):
+    for path in all_files(root):
         if path.relative_to(root).parts[0] in parts:
             continue
         if path.suffix.lower() not in SUFFIXES:
-            ignored[_kind(path)] += 1
+            ignored[kind_of(path)] += 1
         elif named is not None:
             ignored["images outside of the splits"] += 1
         else:
@@ -82,18 +79,18 @@ def _list(root: Path, folder: Path, ignored: Counter, training: bool) -> tuple[l
     """Every file below the folder becomes a row, a skip, or is counted as ignored: none vanishes."""
     rows: list[dict] = []
     skipped: list[tuple[str, str]] = []
-    classes = {child.name: 0 for child in _folders(folder)}
-    for path in _files(folder):
+    classes = {child.name: 0 for child in folders(folder)}
+    for path in all_files(folder):
         inner = path.relative_to(folder).parts
         if len(inner) > 1:
             classes[inner[0]] += 1
         if path.suffix.lower() not in SUFFIXES:
-            ignored[_kind(path)] += 1
+            ignored[kind_of(path)] += 1
             continue
         name = path.relative_to(root).as_posix()
         reason, size = _problem(path, inner)
         if reason:
-            skipped.append((_printable(name), f"{_printable(str(path))}: {reason}"))
+            skipped.append((printable(name), f"{printable(str(path))}: {reason}"))
         else:
             rows.append({"id": name, "image": {"path": str(path), "bytes": None}, "label": inner[0], "size": size})
     empty = [name for name, count in classes.items() if count == 0]
@@ -106,7 +103,7 @@ def _problem(path: Path, inner: tuple[str, ...]) -> tuple[str, int]:
     """Why an image file is no row ("" where it is one), and its size in bytes."""
     if len(inner) == 1:
         return "in no class folder", 0
-    if _printable(str(path)) != str(path):
+    if printable(str(path)) != str(path):
         return "its name is not UTF-8", 0
     try:
         size = path.stat().st_size
@@ -127,52 +124,18 @@ def _dataset(rows: list[dict]) -> Any:
 
 
 def _named_as_split(folder: Path) -> bool:
-    return folder.name.lower() in SPLIT_NAMES and bool(_folders(folder))
+    return folder.name.lower() in SPLIT_NAMES and bool(folders(folder))
 
 
-def _kind(path: Path) -> str:
-    return f"{path.suffix.lower()} files" if path.suffix else "files without a suffix"
-
-
-def _printable(name: str) -> str:
-    """A file name as text; bytes that are no UTF-8 become a question mark."""
-    return os.fsencode(name).decode("utf-8", "replace")
+def _documents_only(path: Path) -> bool:
+    """Texts and no image: a folder of folders of them is no folder of classes."""
+    texts = False
+    for file in all_files(path):
+        if file.suffix.lower() in SUFFIXES:
+            return False
+        texts = texts or file.suffix.lower() in (".txt", ".md")
+    return texts
 
 
 def _any_file(folder: Path) -> bool:
-    return next(_files(folder), None) is not None
-
-
-def _folders(path: Path) -> list[Path]:
-    """Folders in a folder; links to one above it left out."""
-    here = path.resolve()
-    found = [Path(entry.path) for entry in _entries(path) if _is_folder(entry)]
-    return [child for child in found if not here.is_relative_to(child.resolve())]
-
-
-def _files(path: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """All files below a folder, sorted, links followed unless they lead back to a folder above."""
-    status = path.stat()
-    mark = (status.st_dev, status.st_ino)
-    if mark in above:
-        return
-    for entry in _entries(path):
-        if _is_folder(entry):
-            yield from _files(Path(entry.path), (*above, mark))
-        else:
-            yield Path(entry.path)
-
-
-def _entries(path: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(path) as listed:
-            return sorted((e for e in listed if not e.name.startswith(".") and e.name not in _LITTER), key=lambda e: e.name)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be listed: {error.strerror}") from None
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: no folder, and reading it as a file will say why
-        return False
+    return next(all_files(folder), None) is not None

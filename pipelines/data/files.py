@@ -1,0 +1,55 @@
+"""Walk folders the same way for every format: sorted, without what is hidden or what systems leave behind."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.data.splits import USUAL
+from pipelines.errors import DataError
+
+SPLIT_NAMES = frozenset(name for names in USUAL.values() for name in names)
+_LITTER = frozenset(("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"))
+
+
+def all_files(path: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """All files below a folder, sorted, links followed unless they lead back to a folder above."""
+    status = path.stat()
+    mark = (status.st_dev, status.st_ino)
+    if mark in above:
+        return
+    for entry in _entries(path):
+        if _is_folder(entry):
+            yield from all_files(Path(entry.path), (*above, mark))
+        else:
+            yield Path(entry.path)
+
+
+def folders(path: Path) -> list[Path]:
+    """Folders in a folder; links to one above it left out."""
+    here = path.resolve()
+    found = [Path(entry.path) for entry in _entries(path) if _is_folder(entry)]
+    return [child for child in found if not here.is_relative_to(child.resolve())]
+
+
+def kind_of(path: Path) -> str:
+    return f"{path.suffix.lower()} files" if path.suffix else "files without a suffix"
+
+
+def printable(name: str) -> str:
+    """A file name as text; bytes that are no UTF-8 become a question mark."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _entries(path: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(path) as listed:
+            return sorted((e for e in listed if not e.name.startswith(".") and e.name not in _LITTER), key=lambda e: e.name)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be listed: {error.strerror}") from None
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: no folder, and reading it as a file will say why
+        return False

@@ -1,0 +1,137 @@
+"""Plain text, .txt and .md in UTF-8: a folder of documents, or one file.
+
+    books/a.txt   books/b.md                     one file is one document, which is one row
+    books/train/a.txt   books/test/b.txt         split folders, named as splits usually are
+    news/train.txt      news/test.txt            split files
+    diary.txt                                    one file
+
+A split file, or a file that is given by itself, is cut at its empty lines: as one row it could not be parted into train, validation
+and test. Split names count only where there is one to train on, or where no text lies outside of them.
+"""
+
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pipelines.data.files import SPLIT_NAMES, all_files, kind_of, printable
+from pipelines.data.formats import wikipedia
+from pipelines.data.formats.imagefolder import SUFFIXES as IMAGES
+from pipelines.data.splits import USUAL
+from pipelines.errors import DataError
+
+SUFFIXES = (".txt", ".md")
+
+Rows = list[tuple[str, str]]  # (id, text), or (id, why not)
+
+
+def detect(path: Path) -> bool:
+    """Text, and no images or dump beside it, of which it would tell."""
+    if path.is_file():
+        return _is_text(path)
+    suffixes = {file.suffix.lower() for file in all_files(path)}
+    return bool(suffixes.intersection(SUFFIXES)) and not suffixes & IMAGES and not wikipedia.detect(path)
+
+
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    from pipelines.data import Source
+
+    root = Path(section.id).expanduser()
+    if not root.exists():
+        raise DataError(f"data.id: no such file or folder: {section.id}")
+    if columns != ("text",):
+        raise DataError(f"data.id: {section.id} holds plain text, which has one column, text, but this task needs {', '.join(columns)}")
+    if section.columns:
+        raise DataError("data.columns: plain text has no columns: leave it out")
+    if section.group not in (None, "none"):
+        raise DataError(f"data.group: plain text has no column {section.group!r}: put it in a jsonl that has it, or leave it out")
+    source = Source(splits={})
+    if root.is_file():
+        source.splits["train"] = _dataset(root, _paragraphs(root), [])
+        return source
+    files = list(all_files(root))
+    texts = [path for path in files if _is_text(path)]
+    parts, cut = _parts(root, texts, section)
+    for name, paths in parts.items():
+        rows, skipped = ([row for path in paths for row in _paragraphs(path)], []) if cut else _documents(root, paths)
+        source.splits[name], source.skipped[name] = _dataset(paths[0] if cut else root, rows, skipped), skipped
+    ignored = Counter(kind_of(path) for path in files if not _is_text(path))
+    ignored["text files outside of the splits"] = len(texts) - sum(map(len, parts.values()))
+    source.ignored = {what: count for what, count in ignored.items() if count}
+    return source
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def _parts(root: Path, texts: list[Path], section: Any) -> tuple[dict[str, list[Path]], bool]:
+    """Split -> its files, and whether these are split files, to be cut."""
+    asked = {name for name in (section.train, section.validation, section.test) if name}
+    for cut in (False, True):
+        parts: dict[str, list[Path]] = {}
+        for path in texts:
+            if (path.parent == root) == cut:
+                name = path.stem if cut else path.relative_to(root).parts[0]
+                if name in asked or name.lower() in SPLIT_NAMES:
+                    parts.setdefault(name, []).append(path)
+        training = section.train in parts or any(name.lower() in USUAL["train"] for name in parts)
+        if parts and (training or sum(map(len, parts.values())) == len(texts)):
+            return parts, cut
+    return {"train": texts}, False
+
+
+# ---- files to rows ----
+
+
+def _documents(root: Path, paths: list[Path]) -> tuple[Rows, Rows]:
+    """Every file as it is, and those that cannot be used."""
+    rows: Rows = []
+    skipped: Rows = []
+    for path in paths:
+        own = path.relative_to(root).as_posix()
+        name = printable(own)
+        try:
+            if name != own:
+                raise DataError(f"{printable(str(path))}: its name is not UTF-8")
+            text = _text(path).strip("\n")
+            if not text.strip():
+                raise DataError(f"{path}: no text")
+            rows.append((name, text))
+        except DataError as error:
+            skipped.append((name, str(error)))
+    return rows, skipped
+
+
+def _paragraphs(path: Path) -> Rows:
+    """What stands between empty lines, as file:line; the line is its first."""
+    rows: Rows = []
+    lines = enumerate(_text(path).split("\n"), 1)
+    for filled, group in groupby(lines, key=lambda line: bool(line[1].strip())):
+        if filled:
+            numbers, text = zip(*group, strict=True)
+            rows.append((f"{path.name}:{numbers[0]}", "\n".join(text)))
+    return rows
+
+
+def _text(path: Path) -> str:
+    """A file's text with \\n as line ends. Raises DataError naming the file."""
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if "\0" in text:
+        raise DataError(f"{path}: holds zero bytes: no text, or UTF-16: save the file as UTF-8")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _dataset(path: Path, rows: Rows, skipped: Rows) -> Any:
+    from datasets import Dataset
+
+    if not rows:
+        why = f"none of {len(skipped)} text files can be used; the first: {skipped[0][1]}" if skipped else "no text in it"
+        raise DataError(f"{path}: {why}")
+    ids, texts = zip(*rows, strict=True)
+    return Dataset.from_dict({"id": ids, "text": texts})

@@ -1,0 +1,297 @@
+"""Wikipedia as it is given away (dumps.wikimedia.org): a pages-articles dump, .xml or .xml.bz2; one file, or a folder of such files.
+
+<mediawiki> <siteinfo/> <page> <title/> <ns/> <id/> <redirect/>? <revision> <text/> </revision> </page> ... </mediawiki>
+
+An article is a row {id, title, text}; its text is the prose that is left without markup, tables, notes and lists of sources (their headings
+are known in English). Taking that out of a whole Wikipedia takes hours, so the rows are kept in $GRAFT_CACHE/wikipedia and mapped back.
+"""
+
+import bz2
+import hashlib
+import html
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import socket
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.cache import cache_root, make_room
+from pipelines.data.files import kind_of
+from pipelines.errors import DataError, RunError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SUFFIXES = (".xml", ".bz2")
+ROOM = 60e9  # bytes: the largest Wikipedia, the parts of a folder beside each other
+PROSE = 1  # to be raised when `prose` gives other text: what was kept before is then not used
+
+
+def detect(path: Path) -> bool:
+    return any(map(_looks_right, _dumps(path)))
+
+
+def _looks_right(path: Path) -> bool:
+    try:
+        with _open(path) as file:
+            return b"<mediawiki" in file.read(4000)
+    except (EOFError, OSError):  # cut off, or damaged: `read` will say so, of what is named like a dump
+        return ".xml" in path.name.lower()
+
+
+def _dumps(path: Path) -> list[Path]:
+    """A part is called pages-articles1.xml-p1p41242.bz2, and beside it may lie an index, .txt.bz2."""
+    if path.is_file():
+        return [path] if path.suffix.lower() in SUFFIXES else []
+    files = [p for p in path.iterdir() if ".xml" in p.name.lower() and p.suffix.lower() in SUFFIXES]
+    return sorted(p for p in files if p.is_file() and not p.name.startswith("."))
+
+
+def _open(path: Path) -> bz2.BZ2File | io.BufferedReader:
+    return bz2.open(path) if path.suffix.lower() == ".bz2" else path.open("rb")
+
+
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    from datasets import concatenate_datasets
+
+    from pipelines.data import Source
+
+    path = Path(section.id).expanduser()
+    if not path.exists():
+        raise DataError(f"data.id: no such file or folder: {section.id}")
+    strange = [column for column in columns if column not in ("text", "title")]
+    if strange:
+        raise DataError(f"data.id: {section.id} holds articles, which have a title and a text, but this task needs {', '.join(columns)}")
+    if section.columns:
+        raise DataError("data.columns: articles have no columns but title and text: leave it out")
+    dumps = _dumps(path)
+    if not dumps:
+        raise DataError(f"data.id: {section.id} holds no dump ({', '.join(SUFFIXES)})")
+    ignored: Counter[str] = Counter()
+    if path.is_dir():
+        ignored.update(kind_of(p) for p in path.iterdir() if p.is_file() and p not in dumps and not p.name.startswith("."))
+    parts, skipped = [], []
+    for dump in dumps:
+        rows, left_out = _kept(dump)
+        parts.append(rows)
+        ignored.update(left_out["ignored"])
+        skipped += [(id_, why) for id_, why in left_out["skipped"]]
+    rows = _once(concatenate_datasets(parts), ignored) if len(parts) > 1 else parts[0]
+    if not len(rows):
+        raise DataError(f"{path}: no articles (left out: {', '.join(f'{n} {what}' for what, n in ignored.items()) or 'nothing'})")
+    return Source(splits={"train": rows}, skipped={"train": skipped}, ignored=dict(ignored))
+
+
+def _once(rows: "Dataset", ignored: Counter) -> "Dataset":
+    """Each page once: parts that were cut at other places, or on another day, hold some pages twice."""
+    seen: set[tuple[str, str]] = set()
+    pages = zip(rows["id"], rows["title"], strict=True)
+    first = [index for index, page in enumerate(pages) if page not in seen and not seen.add(page)]  # type: ignore[func-returns-value]
+    if len(first) == len(rows):
+        return rows
+    ignored["articles that an earlier file holds"] += len(rows) - len(first)
+    return rows.select(first)
+
+
+# ---- rows that are kept ----
+
+
+def _kept(path: Path) -> "tuple[Dataset, dict]":
+    """The articles of one dump, mapped from the cache, and what was left out: {"ignored": {what: how many}, "skipped": [[id, why]]}."""
+    import mwparserfromhell
+    from datasets import Dataset
+
+    key = [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, PROSE, mwparserfromhell.__version__]
+    folder = cache_root() / "wikipedia" / hashlib.blake2b(json.dumps(key).encode(), digest_size=12).hexdigest()
+    if not folder.is_dir():
+        _keep(path, folder)
+    folder.touch()  # the newest use decides what leaves first
+    return Dataset.from_file(str(folder / "rows.arrow")), json.loads((folder / "left_out.json").read_text())
+
+
+def _keep(path: Path, folder: Path) -> None:
+    import pyarrow
+
+    schema = pyarrow.schema({name: pyarrow.string() for name in ("id", "title", "text")})
+    left_out: dict[str, Any] = {"ignored": Counter(), "skipped": []}
+    rows = _rows(path, **left_out)
+    beside = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_room(folder.parent, ROOM)
+        beside.mkdir()
+        with pyarrow.OSFile(str(beside / "rows.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+            while batch := list(itertools.islice(rows, 200)):
+                writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
+        (beside / "left_out.json").write_text(json.dumps(left_out))
+        if not folder.exists():  # else another run was quicker: theirs is the same
+            beside.rename(folder)
+    except OSError as error:  # of the cache: the dump's own are DataErrors by now
+        raise RunError(f"{folder.parent}: the articles cannot be written ({error}); free some room, or set GRAFT_CACHE") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+# ---- pages to rows ----
+
+# pyexpat's codes for an end that comes too early: no element, an unclosed token, part of a character, an open CDATA section
+_ENDS_EARLY = (3, 5, 6, 20)
+
+
+def _rows(path: Path, ignored: Counter, skipped: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
+    """{id, title, text} of every article; fills in what is left out. Raises DataError naming the file."""
+    from mwparserfromhell.parser import ParserError
+
+    found = 0
+    early = f"{path}: the dump ends in the middle, after {{}} articles: download it again"
+    try:
+        for page, dropped in _pages(path):
+            if page.findtext("{*}ns") != "0":
+                ignored["pages outside the articles"] += 1
+                continue
+            if page.find("{*}redirect") is not None:
+                ignored["redirects"] += 1
+                continue
+            id_, title = page.findtext("{*}id", ""), page.findtext("{*}title", "")
+            try:
+                text = prose(page.findtext("{*}revision/{*}text") or "", dropped)
+                reason = "no text is left without its markup"
+            except ParserError:  # one page in millions
+                text, reason = "", "its markup cannot be read"
+            if text:
+                found += 1
+                yield {"id": id_, "title": title, "text": text}
+            else:
+                skipped.append((id_, f"page {id_} ({title}): {reason}"))
+    except EOFError:
+        raise DataError(early.format(found)) from None
+    except ET.ParseError as error:
+        if error.code in _ENDS_EARLY:
+            raise DataError(early.format(found)) from None
+        raise DataError(f"{path}: no dump, or a damaged one, after {found} articles: not valid XML: {error}") from None
+    except OSError as error:
+        why = error.strerror or "not bz2, or damaged: download it again"
+        raise DataError(f"{path}: cannot be read after {found} articles: {why}") from None
+
+
+def _pages(path: Path) -> Iterator[tuple[ET.Element, frozenset[str]]]:
+    """Every page, and the prefixes by which this wiki's links to files and categories begin."""
+    dropped = frozenset(("file", "image", "media", "category"))
+    with _open(path) as file:
+        events = ET.iterparse(file, events=("start", "end"))
+        _, root = next(events)
+        if _name(root) != "mediawiki":
+            raise DataError(f"{path}: not a dump of MediaWiki: it begins with <{_name(root)}>, not with <mediawiki>")
+        for event, element in events:
+            if event == "end" and _name(element) == "siteinfo":
+                dropped |= {e.text.lower() for e in element.iter() if e.get("key") in ("6", "14") and e.text}
+            if event == "end" and _name(element) == "page":
+                yield element, dropped
+                root.clear()  # else every page stays in memory, as a child of the root
+
+
+def _name(element: ET.Element) -> str:
+    """A tag without its namespace, which changes with the version of the export."""
+    return element.tag.rpartition("}")[2]
+
+
+# ---- markup to prose ----
+
+# sections of lists, of sources and of notes; what stands below them goes too
+ENDING = frozenset((
+    "bibliography", "citations", "external links", "external references", "footnotes", "further reading", "gallery", "notes",
+    "notes and references", "references", "references and notes", "see also", "sources",
+))  # fmt: skip
+TAGS = frozenset(("gallery", "graph", "imagemap", "references", "score", "table", "timeline"))
+# English templates that stand for words in a sentence, and where these are; without them the sentence has a hole
+WORDS = {"lang": 2, "transl": 2, "as of": 1, "nowrap": 1, "small": 1, "smaller": 1, "nihongo": 1, "quote": 1, "val": 1, "angbr": 1}
+
+_HEADING = re.compile(r"^(={1,6})[ \t]*(.+?)[ \t]*\1[ \t]*$", re.MULTILINE)
+# taken out before parsing, as MediaWiki does: a quote that is open inside a note would spoil what follows it
+_NOTES = re.compile(r"<!--.*?-->|<ref\b[^>]*?(?:/>|>.*?</ref\s*>)", re.DOTALL | re.IGNORECASE)
+_TIDY = [
+    (re.compile(r"^\{\|.*?^\|\}", re.DOTALL | re.MULTILINE), ""),  # tables that the parser gave up on
+    (re.compile(r"</?(?:blockquote|center|div|ref|small|span)\b[^<>]*>|__[A-Z]+__|''+"), ""),
+    (re.compile(r"[^\S\n]+"), " "),
+    (re.compile(r"\((?: ?[,;:])+ ?|\( "), "("),  # (Greek: {{gone}}; born ...)
+    (re.compile(r" ?\( ?\)"), ""),
+    (re.compile(r" (?=[,.;:)](?:\s|$))"), ""),
+    (re.compile(r" ?\n ?"), "\n"),
+    (re.compile(r"\n{3,}"), "\n\n"),
+]
+
+
+def prose(markup: str, dropped: frozenset[str]) -> str:
+    """What a reader would read of an article: paragraphs and headings, an empty line between them. `dropped`: prefixes of links."""
+    pieces = ["", "", *_HEADING.split(_NOTES.sub("", markup))]  # the lead has no heading
+    sections, above = [], 7
+    for marks, heading, body in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
+        title = _tidy(heading, dropped)
+        if len(marks) <= above:
+            above = len(marks) if title.lower() in ENDING else 7
+        if above == 7:
+            sections.append((len(marks), title, _tidy(body, dropped)))
+    kept: list[str] = []
+    below = 0
+    for level, title, text in reversed(sections):
+        if text or below > level:  # a heading with nothing under it says nothing
+            kept += [text, title]
+            below = level
+    return "\n\n".join(piece for piece in reversed(kept) if piece)
+
+
+def _tidy(markup: str, dropped: frozenset[str]) -> str:
+    import mwparserfromhell
+
+    text = _plain(mwparserfromhell.parse(markup).nodes, dropped)
+    for pattern, instead in _TIDY:
+        text = pattern.sub(instead, text)
+    return text.strip()
+
+
+def _plain(nodes: Iterable[Any], dropped: frozenset[str]) -> str:
+    """The text of parsed nodes. Not mwparserfromhell's own strip_code, which keeps captions and drops the words of templates."""
+    from mwparserfromhell.nodes import ExternalLink, HTMLEntity, Tag, Template, Text, Wikilink
+
+    parts: list[str] = []
+    for node in nodes:
+        inner = None
+        if isinstance(node, Text):
+            parts.append(node.value)
+        elif isinstance(node, HTMLEntity):
+            parts.append(html.unescape(str(node)))  # the node's own normalize gives half characters
+        elif isinstance(node, Wikilink):
+            if str(node.title).partition(":")[0].strip().lower() not in dropped:
+                inner = node.text
+                parts.append(str(node.title).lstrip(":") if inner is None else "")
+        elif isinstance(node, ExternalLink):
+            inner = node.title
+        elif isinstance(node, Tag):
+            name = str(node.tag).strip().lower()
+            parts.append("\n" if name == "br" else "")
+            inner = None if name in TAGS else node.contents
+        elif isinstance(node, Template):
+            parts.append(_said(node, dropped))
+        if inner is not None:
+            parts.append(_plain(inner.nodes, dropped))
+    return "".join(parts)
+
+
+def _said(template: Any, dropped: frozenset[str]) -> str:
+    """What a template says in the sentence around it."""
+    name = str(template.name).strip()
+    values = [argument.value for argument in template.params if not argument.showkey]
+    if name.lower() == "convert":
+        said = values[: 4 if len(values) > 1 and str(values[1]).strip() in ("to", "-", "–", "and", "or", "by", "x") else 2]
+    else:
+        place = 1 if name.lower().startswith("lang-") else WORDS.get(name.lower(), 0)
+        said = values[place - 1 : place] if place else []
+    words = " ".join(_plain(value.nodes, dropped) for value in said)
+    return f"{name} {words}" if name.lower() == "as of" else words
