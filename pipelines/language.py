@@ -87,3 +87,61 @@ def inputs(examples: Sequence[dict[str, Any]], found: Any) -> "dict[str, Tensor]
     if "token_type_ids" in examples[0]:
         batch["token_type_ids"] = padded([e["token_type_ids"] for e in examples], found.pad_token_type_id)
     return batch
+
+
+def set_attention_dropout(config: Any, asked: float | None) -> None:
+    """options.attention_dropout, under whichever name the configuration has it; None leaves the model's own. Raises ModelError."""
+    names = [name for name in ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop") if name in config.to_dict()]
+    if asked is not None and not names:
+        raise ModelError(f"options.attention_dropout: a {config.model_type} model has no dropout on its attention: leave it out")
+    for name in names if asked is not None else ():
+        setattr(config, name, asked)
+
+
+# ---- language models ----
+
+
+def language_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False, new_head: bool = False) -> "nn.Module":
+    """A model that scores a vocabulary. `new_head`: its head may be missing, as an encoder's is. Raises ModelError."""
+    from torch import nn
+
+    hint = "is it a language model?"
+    return load_model(auto, folder, config, head if new_head else lambda _: nn.ModuleList(), random=random, hint=hint)
+
+
+def language_model_layers(model: Any) -> "list[nn.Module]":
+    """From input to output: embeddings, blocks, and what comes after them without the output embedding, which is often the input's."""
+    from torch import nn
+
+    base, output = trunk(model), model.get_output_embeddings()
+    stem, *found = blocks(base)
+    beside = [m for m in model.modules() if _own(m) and m is not output and not _inside(m, base)]
+    if not beside:
+        taken = {id(m) for block in (stem, *found) for m in block.modules()}
+        beside = [m for m in base.modules() if _own(m) and id(m) not in taken]
+    return [stem, *found, nn.ModuleList(beside)] if beside else [stem, *found]
+
+
+def _own(module: "nn.Module") -> bool:
+    """Whether it is a leaf with parameters."""
+    return next(module.children(), None) is None and next(module.parameters(), None) is not None
+
+
+def _inside(module: "nn.Module", of: "nn.Module") -> bool:
+    return any(module is part for part in of.modules())
+
+
+def keeps_apart(model: Any) -> bool:
+    """Whether a causal model, told by its positions where a document begins, does not look back beyond that."""
+    import torch
+
+    device = next(model.parameters()).device
+    one, two = torch.tensor([[1, 2, 3]], device=device), torch.tensor([[3, 1]], device=device)
+    places = torch.tensor([[0, 1, 2, 0, 1]], device=device)
+    before = model.training
+    model.eval()
+    with torch.no_grad():
+        together = model(input_ids=torch.cat([one, two], 1), position_ids=places, use_cache=False).logits[:, 3:]
+        alone = model(input_ids=two, position_ids=places[:, 3:], use_cache=False).logits
+    model.train(before)
+    return bool(torch.allclose(together, alone, rtol=1e-3, atol=1e-4))

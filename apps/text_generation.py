@@ -1,0 +1,72 @@
+"""The demo of text generation: a text or the parts of a prompt in, and what follows, word by word."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from pipelines.apps import parts
+from pipelines.errors import DataError
+
+if TYPE_CHECKING:
+    from pipelines.weights import Loaded
+
+LONGEST = 20_000  # characters of a visitor's text
+
+
+def build(loaded: "Loaded") -> gr.Blocks:
+    """The page for one model; `launch` serves it."""
+    task: Any = loaded.task  # a TextGeneration
+    columns, answers = task.inputs, task.options.prompt is not None
+
+    def write(*values: Any) -> Iterator[str]:
+        """What follows, as it grows: the columns' texts, then the settings."""
+        texts, (most, temperature, top_p, seed) = values[: len(columns)], values[len(columns) :]
+        with parts.shown():
+            long = next((name for name, text in zip(columns, texts, strict=True) if len(text) > LONGEST), None)
+            if long is not None:
+                raise DataError(f"{long} is too long: at most {LONGEST:,} characters are read here")
+            settings = {"max_new_tokens": int(most), "temperature": temperature, "top_p": top_p, "seed": int(seed)}
+            for text in task.infer(loaded.model, *texts, **settings):
+                yield text if answers else texts[0] + text
+
+    with parts.page(loaded) as blocks:
+        does = f"Answers from {' and '.join(columns)}." if answers else "Goes on with a text."
+        parts.header(loaded, f"{does} {parts.origin(loaded.results)}")
+        with gr.Tabs():
+            with gr.Tab("Try it"):
+                with gr.Row(equal_height=False):
+                    with gr.Column(min_width=300):
+                        fields = [_field(name, place == len(columns) - 1) for place, name in enumerate(columns)]
+                        with gr.Row():
+                            button = gr.Button("Write", variant="primary")
+                            stop = gr.Button("Stop")
+                        with gr.Accordion("Settings", open=False):
+                            most = gr.Slider(1, 512, task.options.max_new_tokens, step=1, label="Tokens at most")
+                            temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0: always the likeliest token")
+                            top_p = gr.Slider(
+                                0.05, 1, 1, step=0.05, label="Top p", info="draw from the likeliest tokens of this probability"
+                            )
+                            seed = gr.Number(0, label="Seed", precision=0, info="the same seed draws the same text")
+                    with gr.Column(min_width=300):
+                        said = gr.Textbox(label="Answer" if answers else "Text", lines=12, interactive=False, elem_classes="graft-said")
+                rows = [[row[name] for name in columns] for row in parts.example_rows(loaded)[1]]
+                if rows:
+                    gr.Examples(rows, inputs=fields, label="Examples", examples_per_page=6, cache_examples=False)
+            parts.card_tab(loaded)
+
+        limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
+        asked = [*fields, most, temperature, top_p, seed]
+        writing = gr.on([button.click, fields[-1].submit], write, asked, said, api_name="predict", **limits)
+        stop.click(None, cancels=[writing], queue=False, api_visibility="private")
+    return blocks
+
+
+def _field(name: str, last: bool) -> gr.Textbox:
+    return gr.Textbox(
+        label=name.replace("_", " ").capitalize(),
+        lines=2 if last else 6,
+        max_lines=16,
+        max_length=LONGEST,
+        placeholder="Type or paste here",
+    )

@@ -1,0 +1,77 @@
+"""Let a causal language model go on with a text, token by token, with its keys and values kept."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def decode(
+    model: Any, prompts: Sequence[Sequence[int]], ends: set[int], most: int, *, limit: int, pad: int = 0, temperature: float = 0.0,
+    top_p: float = 1.0, seed: int = 0,
+) -> Iterator[list[int | None]]:  # fmt: skip
+    """The next token of each prompt, up to `most` times; None for one that has ended.
+
+    It ends with a token of `ends`, which is not given, and where prompt and answer have `limit` tokens, all that the model can read.
+    Temperature 0 takes the likeliest token. Above it a token is drawn, of the likeliest that have `top_p` of the probability
+    together (Holtzman et al. 2020, arXiv:1904.09751).
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    ended = torch.zeros(len(prompts), dtype=torch.bool)
+    sizes = torch.tensor([len(p) for p in prompts])
+    kept = None
+    for number in range(most):
+        places = (mask.cumsum(-1) - 1).clamp(0, limit - 1)[:, -ids.shape[1] :]
+        with torch.no_grad():
+            found = model(
+                input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=kept, use_cache=True, logits_to_keep=1
+            )  # fmt: skip
+        kept = found.past_key_values
+        chosen = _choose(found.logits[:, -1].float().cpu(), temperature, top_p, generator)
+        ended |= torch.tensor([token in ends for token in chosen.tolist()]) | (sizes + number >= limit)
+        yield [None if over else token for token, over in zip(chosen.tolist(), ended.tolist(), strict=True)]
+        if _all_ended(bool(ended.all()), device):
+            return
+        ids = chosen.masked_fill(ended, pad)[:, None].to(device)
+        mask = torch.cat([mask, torch.ones_like(ids)], 1)
+
+
+def continuations(
+    model: Any, prompts: Sequence[Sequence[int]], ends: set[int], most: int, *, limit: int, pad: int = 0
+) -> list[list[int]]:  # fmt: skip
+    """The likeliest `most` tokens after each prompt, up to its end."""
+    found: list[list[int]] = [[] for _ in prompts]
+    for tokens in decode(model, prompts, ends, most, limit=limit, pad=pad):
+        for row, token in zip(found, tokens, strict=True):
+            if token is not None:
+                row.append(token)
+    return found
+
+
+def _choose(logits: "Tensor", temperature: float, top_p: float, generator: Any) -> "Tensor":
+    import torch
+
+    if temperature == 0:
+        return logits.argmax(-1)
+    ranked, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
+    ranked[ranked.cumsum(-1) - ranked >= top_p] = 0.0
+    return order.gather(-1, torch.multinomial(ranked, 1, generator=generator))[:, 0]
+
+
+def _all_ended(mine: bool, device: Any) -> bool:
+    """Of all processes: under DDP and FSDP a forward is a matter of all of them, so they stop together."""
+    import torch
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        return mine
+    left = torch.tensor(float(not mine), device=device)
+    distributed.all_reduce(left)
+    return float(left) == 0

@@ -1,0 +1,40 @@
+"""Prompts with the names of columns in braces, "{context} Question: {question} Answer:", and the answers that are to follow."""
+
+from collections.abc import Sequence
+from string import Formatter
+from typing import Any
+
+from pipelines.packing import IGNORED
+
+
+def columns(prompt: str) -> tuple[str, ...]:
+    """The columns that a prompt names, each once. Raises ValueError for braces that name none."""
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(prompt) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}; a brace that is part of the text is written twice") from None
+    if not names or not all(name.isidentifier() for name in names):
+        raise ValueError('name the columns in braces, such as "{question} Answer:"')
+    return tuple(dict.fromkeys(names))
+
+
+def encoded(words: Any, prompts: Sequence[str], answers: Sequence[Sequence[str]], window: int) -> dict[str, list]:
+    """Prompts, each with its first answer and the end of text, as tokens of `words`, a tokenizer.
+
+    `labels` are the tokens to foretell: the answer's and the end. `prompt` counts the tokens before them. One that has more than
+    `window` tokens cannot be used, and `wrong` says so.
+    """
+    made = words([f"{p} {a[0]}" if a else p for p, a in zip(prompts, answers, strict=True)], return_offsets_mapping=True)
+    examples: dict[str, list] = {key: [] for key in ("length", "input_ids", "labels", "prompt", "wrong")}
+    for prompt, ids, offsets in zip(prompts, made["input_ids"], made["offset_mapping"], strict=True):
+        ids = ids[:-1] if ids[-1] == words.eos_token_id else ids
+        cut = next((i for i, (_, end) in enumerate(offsets[: len(ids)]) if end > len(prompt)), len(ids))
+        whole = [*ids, words.eos_token_id]
+        fits = len(whole) <= window
+        examples["length"].append(min(len(whole), window))
+        examples["input_ids"].append(whole[:window])
+        examples["labels"].append([IGNORED] * (cut - 1) + whole[cut:] + [IGNORED] if fits else [IGNORED] * window)
+        examples["prompt"].append(cut)
+        long = f"prompt and answer have {len(whole):,} tokens, and {window:,} are read (options.max_length)"
+        examples["wrong"].append("" if fits else long)
+    return examples

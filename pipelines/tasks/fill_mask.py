@@ -1,0 +1,218 @@
+"""Fill-mask: the words that are missing from a text, which is how BERT and its kin learn a language (Devlin et al. 2019, arXiv:1810.04805).
+
+Any `AutoModelForMaskedLM`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT. Rows hold `text`; long ones become several windows. In
+training the masks are drawn anew each time; in evaluation they depend on the row alone, so that scores can be compared.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from pipelines.batching import seeded
+from pipelines.data.texts import readable, titled
+from pipelines.errors import DataError, ModelError
+from pipelines.packing import IGNORED
+from pipelines.recipe import Float, Int, Strict
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Options(Strict):
+    mask_probability: Annotated[Float, Field(gt=0, lt=1)] = 0.15
+    """Share of the tokens that are to be foretold: 8 of 10 are masked, one is swapped, one is left as it is."""
+    whole_words: bool = False
+    """Mask all tokens of a word together: harder, since no part of it gives the rest away."""
+    max_length: Annotated[Int, Field(ge=8, le=8192)] | None = None
+    """Tokens of a window; left out: 256, or what the model can read."""
+    attention_dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
+    """Left out: the model's own. On a CPU, 0 makes training about twice as fast: any other keeps the whole attention matrix."""
+
+
+class FillMask(Task):
+    name = "fill-mask"
+    hub_tag = "fill-mask"
+    library = "transformers"
+    columns = ("text",)
+    optional = ("title",)
+    inputs = ("text",)
+    group = "title"
+    Options = Options
+    tokenizer: Any
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("perplexity", "min")
+
+    # ---- before training ----
+
+    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"id": row["id"], "text": readable(row, "text"), **titled(row)}
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        return self._read(source.folder, source.config, source.random)
+
+    def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> "nn.Module":
+        from transformers import AutoModelForMaskedLM
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as KINDS
+
+        from pipelines import language, pretrained
+
+        found = pretrained.read_config(folder, config)
+        language.check_kind(folder, found, KINDS, "fill masks")
+        self.tokenizer = language.tokenizer(folder)
+        if self.tokenizer.mask_token_id is None:
+            raise ModelError(f"{pretrained.called(folder)}: its tokenizer has no mask (mask_token); choose another model")
+        language.set_attention_dropout(found, self.options.attention_dropout)
+        self.limit = language.longest(self.tokenizer, found)
+        self.window = language.length(self.options.max_length, self.tokenizer, found, 256)
+        return language.language_model(AutoModelForMaskedLM, folder, found, random=random, new_head=True)
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from pipelines import language
+
+        return language.language_model_layers(model)
+
+    def encode(self, rows: Any) -> Sequence[Example]:
+        from pipelines.encoding import encode
+
+        return encode(rows, self._windows, [self.name, self.window, self.tokenizer.backend_tokenizer.to_str()])
+
+    def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+        """Texts -> windows of tokens, and which word each token belongs to (-1: none, a special token)."""
+        made = self.tokenizer(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
+        places = made["overflow_to_sample_mapping"]
+        words = [[-1 if word is None else word for word in made.word_ids(window)] for window in range(len(places))]
+        kept = [window for window, found in enumerate(words) if max(found) >= 0]  # a text of nothing but spaces has no word
+        fields = ("input_ids", "token_type_ids") if "token_type_ids" in made else ("input_ids",)
+        return {
+            "id": [f"{rows['id'][places[window]]}+{window - places.index(places[window])}" for window in kept],
+            "row": [numbers[places[window]] for window in kept],
+            "length": [len(words[window]) for window in kept],
+            "word": [words[window] for window in kept],
+            **{field: [made[field][window] for window in kept] for field in fields},
+        }
+
+    def augments(self) -> bool:
+        return True
+
+    def augment(self, example: Example, rng: Random) -> Example:
+        """Masks, at least one; `labels` has the token that stood there, and IGNORED elsewhere."""
+        parts: dict[int, list[int]] = {}
+        for place, word in enumerate(example["word"]):
+            if word >= 0:
+                parts.setdefault(word if self.options.whole_words else place, []).append(place)
+        chosen = [places for places in parts.values() if rng.random() < self.options.mask_probability]
+        chosen = chosen or [rng.choice(list(parts.values()))]
+        ids, labels = list(example["input_ids"]), [IGNORED] * len(example["input_ids"])
+        for place in (place for places in chosen for place in places):
+            labels[place], how = ids[place], rng.random()
+            if how < 0.8:
+                ids[place] = self.tokenizer.mask_token_id
+            elif how < 0.9:
+                ids[place] = rng.randrange(len(self.tokenizer))
+        return {**example, "input_ids": ids, "labels": labels}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        from pipelines import language
+
+        masked = [e if "labels" in e else self.augment(e, Random(seeded("masks", e["id"]))) for e in examples]
+        return {
+            **{key: [e[key] for e in masked] for key in ("id", "row")},
+            **language.inputs(masked, self.tokenizer),
+            "labels": language.padded([e["labels"] for e in masked], IGNORED),
+        }
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"tokens": float((batch["labels"] != IGNORED).sum())}
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        """Mean cross-entropy of the masked tokens."""
+        from torch.nn import functional as f
+
+        logits, wanted = self._logits(model, batch)
+        return f.cross_entropy(logits, wanted, reduction="sum") / counts["tokens"]
+
+    def _logits(self, model: "nn.Module", batch: Batch) -> "tuple[Tensor, Tensor]":
+        """Scores of the vocabulary [masked tokens, vocabulary], float32, and the tokens that stood there."""
+        fields = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
+        at = batch["labels"] != IGNORED
+        return model(**fields).logits[at].float(), batch["labels"][at]
+
+    # ---- after training ----
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        """Of each window: nats and number of its masked tokens, how many were the likeliest, and among the likeliest five."""
+        from torch.nn import functional as f
+
+        logits, wanted = (tensor.detach().cpu() for tensor in self._logits(model, batch))
+        sizes = (batch["labels"] != IGNORED).sum(1).tolist()
+        nats = f.cross_entropy(logits, wanted, reduction="none").double().split(sizes)
+        ranks = (logits > logits.gather(1, wanted[:, None])).sum(1).split(sizes)
+        return [
+            {"id": id_, "row": row, "nll": float(nat.sum()), "tokens": size, "top_1": int((rank < 1).sum()), "top_5": int((rank < 5).sum())}
+            for id_, row, nat, size, rank in zip(batch["id"], batch["row"], nats, sizes, ranks, strict=True)
+        ]
+
+    def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
+        from pipelines.metrics import language_modelling
+
+        return language_modelling.masked_rows(records, rows)
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import language_modelling
+
+        return language_modelling.masked_scores(records)
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import language_modelling
+
+        return {"by length": language_modelling.by_length(records)}
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.metrics import language_modelling
+
+        return language_modelling.figures(records)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        return self._read(folder, None).eval()
+
+    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        """The beginning of a text with one word masked, and that word."""
+        words = row["text"].split()[:40]
+        place = max(range(len(words)), key=lambda i: (sum(c.isalpha() for c in words[i]), i))
+        masked = [*words[:place], self.tokenizer.mask_token, *words[place + 1 :]]
+        return {"text": " ".join(masked), "word": words[place]}
+
+    def infer(self, model: Any, text: str, top_k: int = 5) -> Iterator[list[list[dict[str, Any]]]]:
+        """The `top_k` likeliest tokens at each mask ([MASK], or the model's own) of the text: [[{"token", "score"}]]. Raises DataError."""
+        import torch
+
+        text = readable({"text": text}, "text")
+        for mask in ("[MASK]", "<mask>"):
+            text = text.replace(mask, self.tokenizer.mask_token)
+        made = self.tokenizer(text, return_tensors="pt")
+        places = (made["input_ids"][0] == self.tokenizer.mask_token_id).nonzero()[:, 0]
+        if not len(places):
+            raise DataError("the text has no [MASK]: put one where a word is to be found")
+        if made["input_ids"].shape[1] > self.limit:
+            raise DataError(f"the text has {made['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: shorten it")
+        with torch.inference_mode():
+            logits = model(**made.to(next(model.parameters()).device)).logits[0, places].float().cpu()
+        best = logits.softmax(-1).topk(top_k)
+        yield [
+            [{"token": self.tokenizer.decode([i]).strip(), "score": p} for p, i in zip(scores, ids, strict=True)]
+            for scores, ids in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]

@@ -1,0 +1,277 @@
+"""Text generation: what comes next in a text, or the answer to a prompt (`options.prompt`).
+
+Any `AutoModelForCausalLM`: GPT-2, SmolLM, Qwen, Llama. Without a prompt, rows hold `text`, are packed into full blocks, and every
+token counts (perplexity, bits per byte). With one, such as "{context} Question: {question} Answer:", rows hold its columns and
+`answer`; the loss is on the answer alone, and greedy answers are scored as SQuAD's are (Radford et al. 2019 introduced both uses).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from pipelines.data.passages import answer_texts
+from pipelines.data.texts import readable, titled
+from pipelines.errors import DataError, ModelError
+from pipelines.packing import IGNORED, blocks, positions
+from pipelines.prompts import columns, encoded
+from pipelines.recipe import Float, Int, Strict
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Options(Strict):
+    prompt: str | None = None
+    """A text with the names of columns in braces, after which `answer` is to follow; left out: every word of `text` is learned."""
+    rows: Literal["document", "line"] = "document"
+    """`line`: rows are the lines of one running text (WikiText), so that a line is foretold from those before it."""
+    max_length: Annotated[Int, Field(ge=8, le=1_000_000)] | None = None
+    """Tokens of a block, or of prompt and answer together; left out: 1024, or what the model can read."""
+    max_new_tokens: Annotated[Int, Field(ge=1, le=4096)] = 48
+    """Of an answer, or of what `predict` and the demo add to a text."""
+    attention_dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
+    """Left out: the model's own. On a CPU, 0 makes training about twice as fast: any other keeps the whole attention matrix."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _names_columns(cls, prompt: str | None) -> str | None:
+        if prompt is not None:
+            columns(prompt)
+        return prompt
+
+
+class TextGeneration(Task):
+    name = "text-generation"
+    hub_tag = "text-generation"
+    library = "transformers"
+    optional = ("title",)
+    group = "title"
+    Options = Options
+    tokenizer: Any
+    packs: bool = True  # whether the model keeps the documents of a block apart
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("text",) if self.options.prompt is None else columns(self.options.prompt)
+
+    @property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.inputs if self.options.prompt is None else (*self.inputs, "answer")
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("perplexity", "min") if self.options.prompt is None else Metric("f1", "max")
+
+    # ---- before training ----
+
+    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+        texts = {name: readable(row, name, may_be_empty=self.options.rows == "line") for name in self.inputs}
+        answer = {} if self.options.prompt is None else {"answer": list(dict.fromkeys(answer_texts(row["answer"])))}
+        return {"id": row["id"], **texts, **answer, **titled(row)}
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        return self._read(source.folder, source.config, source.random)
+
+    def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> "nn.Module":
+        from transformers import AutoModelForCausalLM
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+
+        from pipelines import language, pretrained
+
+        found = pretrained.read_config(folder, config)
+        language.check_kind(folder, found, KINDS, "write text word by word")
+        if found.model_type in MASKED and not found.is_decoder:
+            raise ModelError(f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits it")
+        self.tokenizer = language.tokenizer(folder)
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError(f"{pretrained.called(folder)}: its tokenizer has no end-of-text token (eos_token), by which a text ends")
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        language.set_attention_dropout(found, self.options.attention_dropout)
+        self.limit = language.longest(self.tokenizer, found)
+        self.window = language.length(self.options.max_length, self.tokenizer, found, 1024)
+        model = language.language_model(AutoModelForCausalLM, folder, found, random=random)
+        self.packs = language.keeps_apart(model)
+        return model
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from pipelines import language
+
+        return language.language_model_layers(model)
+
+    def encode(self, rows: Any) -> Sequence[Example]:
+        from pipelines.encoding import Fitting, encode
+
+        key = [self.name, self.options.model_dump(), self.window, self.packs, self.tokenizer.backend_tokenizer.to_str()]
+        made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
+        return made if self.options.prompt is None else Fitting(made)
+
+    def _blocks(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+        """Texts -> full blocks. A document is opened by the tokenizer's first token and closed by its last."""
+        words = self.tokenizer
+        first = words.eos_token_id if words.bos_token_id is None else words.bos_token_id
+        found = words(rows["text"], add_special_tokens=False)["input_ids"]
+        running = self.options.rows == "line"
+        texts = [
+            (number, ids if running else [first, *ids, words.eos_token_id], place == 0 or not running)
+            for place, (number, ids) in enumerate(zip(numbers, found, strict=True))
+        ]
+        packed = [texts] if self.packs or running else [[text] for text in texts]
+        made = [block for part in packed if any(ids for _, ids, _ in part) for block in blocks(part, self.window)]
+        made = [block for block in made if (block["labels"] != IGNORED).any()]
+        examples: dict[str, list] = {key: [block[key] for block in made] for key in ("input_ids", "labels", "starts", "owners")}
+        examples["id"] = [f"{rows['id'][0]}+{place}" for place in range(len(made))]
+        examples["row"] = [int(block["owners"][0][0]) for block in made]
+        examples["length"] = [len(block["input_ids"]) for block in made]
+        return examples
+
+    def _answered(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+        """Prompts and answers -> tokens."""
+        asked = [self._prompt(texts) for texts in zip(*(rows[name] for name in self.inputs), strict=True)]
+        examples = encoded(self.tokenizer, asked, rows["answer"], self.window)
+        examples["wrong"] = [why and f"{id_}: {why}" for id_, why in zip(rows["id"], examples["wrong"], strict=True)]
+        return {"id": rows["id"], "row": numbers, **examples}
+
+    def _prompt(self, texts: Sequence[str]) -> str:
+        return self.options.prompt.format(**dict(zip(self.inputs, texts, strict=True)))
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        from pipelines.language import padded
+
+        ids = [e["input_ids"] for e in examples]
+        batch: Batch = {key: [e[key] for e in examples] for key in ("id", "row")}
+        batch |= {"input_ids": padded(ids, self.tokenizer.pad_token_id), "labels": padded([e["labels"] for e in examples], IGNORED)}
+        if self.options.prompt is not None:
+            return {**batch, "prompt": [list(row[: e["prompt"]]) for row, e in zip(ids, examples, strict=True)]}
+        if self.packs:
+            longest = max(map(len, ids))
+            places = [positions([*e["starts"], *range(len(row), longest)], longest) for e, row in zip(examples, ids, strict=True)]
+            batch["position_ids"] = torch.stack([torch.from_numpy(place) for place in places])
+        return {**batch, "owners": [e["owners"] for e in examples]}
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"tokens": float((batch["labels"] != IGNORED).sum())}
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        """Mean cross-entropy of the tokens that are to be foretold."""
+        return self._surprise(model, batch)[0].sum() / counts["tokens"]
+
+    def _surprise(self, model: Any, batch: Batch) -> "tuple[Tensor, Tensor]":
+        """-log p of every target, in nats, [targets]; and where they stand, bool [batch, length]."""
+        from torch.nn import functional as f
+
+        wanted = batch["labels"] != IGNORED
+        fields = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
+        # the vocabulary is large: its scores are computed where there is a target only
+        logits = model(**fields, use_cache=False, logits_to_keep=wanted).logits
+        return f.cross_entropy(logits.float(), batch["labels"][wanted], reduction="none"), wanted
+
+    # ---- after training ----
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        """nats and tokens of each row's share in each block; with a prompt, of each answer, and the greedy answer."""
+        from pipelines.metrics.language_modelling import shares
+
+        found, wanted = self._surprise(model, batch)
+        names = [{"id": id_, "row": row} for id_, row in zip(batch["id"], batch["row"], strict=True)]
+        if self.options.prompt is None:
+            parts = shares(found.detach().cpu(), wanted.cpu(), batch["owners"])
+            return [{**name, "parts": part} for name, part in zip(names, parts, strict=True)]
+        whole = [[[row, int(n)]] for row, n in zip(batch["row"], wanted.sum(1).tolist(), strict=True)]
+        nats = shares(found.detach().cpu(), wanted.cpu(), [[[row, wanted.shape[1]]] for ((row, _),) in whole])
+        said = self._write(model, batch["prompt"])
+        return [
+            {**name, "nll": part[0][1], "tokens": part[0][2], "predicted": text} for name, part, text in zip(names, nats, said, strict=True)
+        ]
+
+    def _write(self, model: Any, prompts: Sequence[Sequence[int]]) -> list[str]:
+        from pipelines.decoding import continuations
+
+        words = self.tokenizer
+        ends, most = {words.eos_token_id}, self.options.max_new_tokens
+        found = continuations(model, prompts, ends, most, limit=self.limit, pad=words.pad_token_id)
+        return [text.strip() for text in words.batch_decode(found, skip_special_tokens=True)]
+
+    def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
+        """Blocks -> rows, each with what its tokens cost; with a prompt, answers are judged."""
+        from pipelines.metrics import language_modelling
+        from pipelines.metrics.question_answering import judge
+
+        if self.options.prompt is None:
+            return language_modelling.rows_of(records, rows)
+        merged = []
+        for record in sorted(records, key=lambda r: r["row"]):
+            row = rows[record["row"]]
+            said, true = record["predicted"], list(row["answer"])
+            asked = {key: row[key] for key in ("question",) if key in row}
+            kept = {key: record[key] for key in ("id", "nll", "tokens")}
+            merged.append({**kept, **asked, "true": true, "predicted": said, **judge(said, true)})
+        return merged
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import language_modelling, question_answering
+
+        found = language_modelling.scores(records)
+        return found if self.options.prompt is None else {**question_answering.scores(records), **found}
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import language_modelling, question_answering
+
+        if self.options.prompt is None:
+            return {"by length": language_modelling.by_length(records)}
+        return question_answering.tables(records)
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.metrics import language_modelling, question_answering
+
+        return (language_modelling if self.options.prompt is None else question_answering).figures(records)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        from transformers import GenerationConfig
+
+        words = self.tokenizer
+        # of its own: a chat model's asks for sampling and penalties, and the card's snippet is to give what was scored
+        model.generation_config = GenerationConfig(
+            bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id
+        )
+        model.save_pretrained(folder)
+        words.save_pretrained(folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        return self._read(folder, None).eval()
+
+    def told(self, record: Record) -> dict[str, Any]:
+        return {} if self.options.prompt is None else {"predicted": record["predicted"]}
+
+    def infer(self, model: Any, *texts: str, **settings: Any) -> Iterator[str]:
+        """What follows a text, or the answer to the prompt's columns, as it grows.
+
+        Settings: `max_new_tokens`, `temperature` (0, the default, takes the likeliest token), `top_p`, `seed`. Raises DataError.
+        """
+        from pipelines.decoding import decode
+
+        for name in self.inputs:
+            readable(dict(zip(self.inputs, texts, strict=True)), name)
+        words, prompt = self.tokenizer, self.options.prompt
+        ids = words(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
+        ids = ids[:-1] if ids[-1] == words.eos_token_id else ids
+        if len(ids) >= self.limit:
+            raise DataError(f"the text has {len(ids):,} tokens, and this model reads at most {self.limit:,}: shorten it")
+        most = settings.pop("max_new_tokens", self.options.max_new_tokens)
+        said: list[int] = []
+        yield ""
+        for (token,) in decode(model, [ids], {words.eos_token_id}, most, limit=self.limit, pad=words.pad_token_id, **settings):
+            if token is not None:
+                said.append(token)
+                text = words.decode(said, skip_special_tokens=True)
+                yield text.strip() if prompt else text
