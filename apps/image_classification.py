@@ -97,31 +97,20 @@ def look(loaded: "Loaded", image: Image.Image, tick: Callable[[int, int], Any] |
     task: Any = loaded.task
     count, multi = len(task.labels), task.options.multi_label
     answers = loaded.infer(image, top_k=count)
-    label, sure = answers[0]["label"], _log_odds(answers, answers[0]["label"], multi)
+    label, sure = answers[0]["label"], parts.log_odds(answers, answers[0]["label"], multi)
 
     def score(images: Sequence[Image.Image]) -> list[float]:
-        return [_log_odds(loaded.infer(one, top_k=count), label, multi) for one in images]
+        return [parts.log_odds(loaded.infer(one, top_k=count), label, multi) for one in images]
 
     drops = parts.occlusion(score, image, windows(image.size), hide_in(image), tick=tick)
     worst = max(drops)
     if worst < FLAT:
-        return image, f"No single region decides: whichever is hidden, the answer stays at {_percent(sure)}."
-    before, after = _percent(sure), _percent(sure - worst)
+        return image, f"No single region decides: whichever is hidden, the answer stays at {parts.percent(sure)}."
+    before, after = parts.percent(sure), parts.percent(sure - worst)
     caption = f"Hiding the warmest region takes the answer from {before} to {after}."
     if before == after:
         caption = f"It stays at {before} whichever region is hidden; the warm ones weigh most."
     return overlay(image, cell_means(drops)), caption
-
-
-def _log_odds(answers: Sequence[dict[str, Any]], label: str, multi: bool) -> float:
-    """A confident answer's probability stays at 1.0 whatever is hidden; its log-odds still move, and in the same order."""
-    scores = {answer["label"]: answer["score"] for answer in answers}
-    against = 1 - scores[label] if multi else sum(value for name, value in scores.items() if name != label)
-    return math.log(max(scores[label], 1e-12)) - math.log(max(against, 1e-12))
-
-
-def _percent(log_odds: float) -> str:
-    return f"{100 / (1 + math.exp(-log_odds)):.0f} %"
 
 
 def windows(size: tuple[int, int]) -> list[Box]:

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 import mimetypes
 import os
 import re
@@ -242,3 +243,14 @@ def occlusion(
         if tick:
             tick(len(drops), len(regions))
     return drops
+
+
+def log_odds(answers: Sequence[dict[str, Any]], label: str, multi: bool) -> float:
+    """A confident answer's probability stays at 1.0 whatever is hidden; its log-odds still move, and in the same order."""
+    scores = {answer["label"]: answer["score"] for answer in answers}
+    against = 1 - scores[label] if multi else sum(value for name, value in scores.items() if name != label)
+    return math.log(max(scores[label], 1e-12)) - math.log(max(against, 1e-12))
+
+
+def percent(log_odds: float) -> str:
+    return f"{100 / (1 + math.exp(-log_odds)):.0f} %"

@@ -137,7 +137,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
             dataset_type=data["hub_id"] or data["name"],
             dataset_name=data["name"],
             dataset_config=recipe["data"]["config"],
-            dataset_split=test["split"] if source.startswith("cut from") else source,
+            dataset_split=source,  # "cut from train" is no split of the data set's own
             dataset_revision=data.get("revision") if data["hub_id"] else None,
             metric_type=key,
             metric_name=spoken(key),
@@ -172,11 +172,13 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
     adapter = (run / "model" / "adapter_config.json").is_file()
     examples = run / "model" / "examples" / "examples.json"
     figures = _figures(run)
+    kind = task_class(recipe["task"])
     body = _environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2").render(
         name=name,
         repo_id=repo_id or PLACEHOLDER,
         placeholder=PLACEHOLDER if repo_id is None else None,
         recipe=recipe,
+        columns=kind(kind.Options.model_validate(recipe["options"])).inputs,
         recipe_text=recipe_text(recipe, results),
         results=results,
         metric=results["metric"]["name"],

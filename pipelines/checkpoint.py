@@ -35,6 +35,7 @@ class State:
     stopped: str | None = None
     first: dict[str, Any] | None = None  # test scores before the first step
     owed: bool = False  # the evaluation of this step, which a stop put off
+    peak_memory_mb: float = 0.0  # of all processes that trained so far
     micro_batch: int | None = None  # what memory allowed, once it did not suffice
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row that cannot be read -> why
     data: dict[str, str] = field(default_factory=dict)  # split -> fingerprint

@@ -26,7 +26,9 @@ ROOM = 10e9  # bytes
 def encode(
     rows: "Dataset", function: Callable[[dict[str, list], list[int]], dict[str, list]], key: Any, at_once: int = 500
 ) -> "Dataset":  # fmt: skip
-    """`rows.map(function)` in batches of `at_once`, called with columns and row numbers; `function` may return more or fewer examples than it got rows.
+    """`rows.map(function)` in batches of `at_once`, called with columns and row numbers.
+
+    `function` may return more or fewer examples than it got rows.
 
     `key` is all that the result depends on beside the rows, as JSON. What was computed before is read from disk.
     """

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.batching import Skips, evaluation_keys, example_lengths, loader, out_of_memory, seeded
+from pipelines.batching import Skips, evaluation_keys, example_lengths, loader, on_device, out_of_memory, seeded
 from pipelines.errors import RunError
 from pipelines.task import Record, Task
 
@@ -19,7 +19,7 @@ def predict_split(
     `tick(n)` hears of examples done here. Rows that cannot be read are handed to `skips`.
     """
     import torch
-    from accelerate.utils import gather_object, send_to_device
+    from accelerate.utils import gather_object
     from torch.distributed.fsdp import FSDPModule
 
     was_training = model.training
@@ -30,7 +30,7 @@ def predict_split(
     found: list[tuple[int, Record]] = []
     bad: list[tuple[int, str]] = []
     for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):
-        batch = send_to_device(micro.batch, accelerator.device)
+        batch = on_device(micro.batch, accelerator.device)
         examples.feed(batch)
         try:
             with torch.no_grad():  # not inference_mode: FSDP and hooks may keep what they see

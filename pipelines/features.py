@@ -18,16 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.batching import Examples, Micro, evaluation_keys, loader
+import numpy as np
+
+from pipelines import probe
+from pipelines.batching import Examples, Micro, evaluation_keys, loader, on_device, shares
 from pipelines.cache import cache_root, make_room
 from pipelines.checkpoint import sync, whole
 from pipelines.errors import RunError
-from pipelines.stubs import Edge, Spot, unknown
+from pipelines.probe import Plan
+from pipelines.ragged import Ragged
+from pipelines.stubs import Edge, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-BIG = 1024  # numbers per row from which an input of the model is tried without
 
 
 @dataclass
@@ -35,15 +38,20 @@ class Cached:
     """Recorded examples: fetched by [(epoch, index), ...] like batching.Examples, and fed to the model's Edge."""
 
     edge: Edge
-    spots: list[Spot]
-    features: "list[Tensor]"  # one per spot, [n, ...], mapped from disk
+    plan: Plan
+    examples: Examples  # what they were recorded from: asked again for what is ragged or long, and still read
+    features: "list[Tensor | Ragged]"  # one per spot, [n, ...], mapped from disk
     fields: "dict[str, Tensor]"  # batch tensors that are small or needed, [n, ...]
-    absent: dict[str, tuple]  # batch tensors that only frozen modules read: (shape, dtype)
     plain: list[dict[str, Any] | None]  # batch lists (id, row, ...), one per example; None where it could not be read
     why: dict[int, str]
 
     def __len__(self) -> int:
         return len(self.plain)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether a batch is padded."""
+        return bool(self.plan.ragged or self.plan.anew)
 
     def __getitem__(self, keys: list[tuple[int | None, int]]) -> Micro:
         import torch
@@ -51,12 +59,19 @@ class Cached:
         good = [index for _, index in keys if self.plain[index] is not None]
         skipped = [(index, self.why[index]) for _, index in keys if self.plain[index] is None]
         rows = good or [next(i for i, p in enumerate(self.plain) if p is not None)]
-        at = torch.tensor(rows)
+        at, longest = torch.tensor(rows), self._longest(rows)
         batch: dict[str, Any] = {key: [self.plain[i][key] for i in rows] for key in self.plain[rows[0]]}  # type: ignore[index, union-attr]
         batch.update({key: values[at] for key, values in self.fields.items()})
-        batch.update({key: unknown(len(rows), shape, dtype, "cpu") for key, (shape, dtype) in self.absent.items()})
-        batch["features"] = [values[at] for values in self.features]
+        batch.update({key: unknown(len(rows), shape, dtype, "cpu", longest) for key, (shape, dtype) in self.plan.absent.items()})
+        if self.plan.anew:
+            whole = self.examples[[(None, i) for i in rows]].batch
+            batch.update({key: whole[key] for key in self.plan.anew})
+        batch["features"] = [values.take(rows) if isinstance(values, Ragged) else values[at] for values in self.features]
+        batch["longest"] = longest
         return Micro(batch, bool(good), skipped)
+
+    def _longest(self, rows: list[int]) -> int:
+        return 0 if self.plan.lengths is None else int(self.plan.lengths[rows].max())
 
     def name(self, index: int) -> str:
         row = self.plain[index]
@@ -65,38 +80,34 @@ class Cached:
     def feed(self, batch: dict[str, Any]) -> None:
         """Tell the model's Edge which rows come next."""
         features = batch["features"]
-        self.edge.start("replay", len(features[0]), dict(zip(self.spots, features, strict=True)))
+        self.edge.start("replay", len(features[0]), dict(zip(self.plan.spots, features, strict=True)), batch["longest"])
 
 
 def record(
     task: Any, model: Any, examples: Examples, edge: Edge, accelerator: Any, *, split: str, fingerprint: str,
-    batch_size: int, workers: int, cache_gb: float, say: Callable[[str], None],
+    batch_size: int, tokens: int, workers: int, cache_gb: float, say: Callable[[str], None],
 ) -> Cached | None:  # fmt: skip
     """Record every example's features, or read them from an earlier run. None (and one line why) where that is impossible.
 
-    `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented.
+    `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented; `tokens` is what a batch of
+    ragged ones may hold.
     """
     import torch
     from accelerate.utils import gather_object
 
     with edge.trial(model):
-        probe = examples[[(None, i) for i in range(min(4, len(examples)))]]
-        batch = _to(probe.batch, accelerator.device)
-        plan = _probe(task, model, edge, batch)
-        views = gather_object([plan and plan[0]])  # rounding may differ between devices, the decision may not
-        if plan is None or any(view != plan[0] for view in views):
+        plan = probe.find(task, model, edge, examples, accelerator.device)
+        views = gather_object([plan and plan.spots])  # rounding may differ between devices, the decision may not
+        if plan is None or any(view != plan.spots for view in views):
             say("features are not cached: what trains is not separable from what is frozen, or something random comes first")
             return None
-        spots, tape, absent = plan
-        fields = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in absent}
-        size = len(examples) * sum(v[0].numel() * v.element_size() for v in [*tape.values(), *fields.values()])
+        size = plan.bytes(len(examples))
         if size > cache_gb * 1e9:
             say(f"features are not cached: {size / 1e9:.1f} GB, and data.cache_gb is {cache_gb:g}")
             return None
-        key = _key(edge, batch, fingerprint, [tape[s].dtype for s in spots], len(examples), spots)
-        folder = cache_root() / "features" / f"{split}-{key}"
-        dropped = {k: (tuple(batch[k].shape[1:]), batch[k].dtype) for k in absent}
-        found = _open(folder, edge, spots, tape, fields, dropped)
+        folder = cache_root() / "features" / f"{split}-{_key(edge, plan, fingerprint, len(examples))}"
+        edge.shapes = plan.shapes
+        found = _open(folder, edge, plan, examples)
         # each node has a disk of its own, and what one lacks all compute
         if accelerator.reduce(torch.tensor(float(found is None), device=accelerator.device), "sum") == 0:
             return found
@@ -104,67 +115,40 @@ def record(
             if found is None:
                 shutil.rmtree(folder, ignore_errors=True)
             make_room(folder.parent, cache_gb * 1e9 - size)
-        shapes = {f"feature_{i}": tape[s] for i, s in enumerate(spots)} | {f"field_{k}": v for k, v in fields.items()}
-        _compute(model, task, examples, edge, accelerator, folder, spots, shapes, batch_size, workers)
-        found = _open(folder, edge, spots, tape, fields, dropped)
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        _compute(
+            model, task, examples, edge, accelerator, folder, plan, _keys(plan, len(examples), batch_size, tokens, rank, processes), workers
+        )
+        edge.shapes = plan.shapes
+        found = _open(folder, edge, plan, examples)
         if found is None:
             raise RunError(f"{folder}: the feature cache cannot be read back; run again, or set data.cache_gb=0")
         return found
 
 
-# ---- what to record ----
+def _keys(plan: Plan, n: int, batch_size: int, tokens: int, rank: int, processes: int) -> list[list[tuple[None, int]]]:
+    """What one process computes, in batches of like length where examples have one."""
+    if plan.lengths is None:
+        return evaluation_keys(n, batch_size, rank, processes)
+    return [[(None, int(i)) for i in part] for part in shares(np.arange(n), batch_size, processes, plan.lengths, tokens)[rank]]
 
 
-def _probe(task: Any, model: Any, edge: Edge, batch: dict) -> Any:
-    """Find the smallest set of spots that gives the uncached loss. Returns (spots, one batch's tensors, absent inputs)."""
-    import torch
-
-    n = len(batch["id"])
-    counts = task.counts(batch)
-
-    def loss(mode: str, seed: int, tape: dict | None, inputs: dict) -> float:
-        torch.manual_seed(seed)
-        edge.start(mode, n, None if tape is None else {s: v.clone() for s, v in tape.items()})
-        try:
-            return float(task.loss(model, inputs, counts).detach())
-        except RuntimeError:
-            if mode == "record":
-                raise
-            return math.nan  # an operation in place met a stand-in: it is needed
-
-    want = loss("record", 0, None, batch)
-    first = dict(edge.tape)
-    loss("record", 1, None, batch)
-    stable = {s: v for s, v in first.items() if s in edge.tape and torch.equal(v, edge.tape[s])}
-    if not math.isfinite(want) or not edge.frozen:
-        return None
-    big = [k for k, v in batch.items() if isinstance(v, torch.Tensor) and v.is_floating_point() and v[0].numel() > BIG]
-    blank = batch | {k: unknown(n, tuple(batch[k].shape[1:]), batch[k].dtype, batch[k].device) for k in big}
-    spots = [s for s in stable if s[0].endswith("<")]
-    if not spots or loss("replay", 0, {s: stable[s] for s in spots}, blank) != want:
-        spots = list(stable)
-        if loss("replay", 0, {s: stable[s] for s in spots}, blank) != want:
-            return None
-    for spot in sorted(spots, key=lambda s: -stable[s].numel()):
-        fewer = [s for s in spots if s != spot]
-        if fewer and loss("replay", 0, {s: stable[s] for s in fewer}, blank) == want:
-            spots = fewer
-    return spots, {s: stable[s] for s in spots}, big
-
-
-def _key(edge: Edge, batch: dict, fingerprint: str, dtypes: list, n: int, spots: list[Spot]) -> str:
+def _key(edge: Edge, plan: Plan, fingerprint: str, n: int) -> str:
     """Of everything that decides the features: weights, preprocessing (by its result), data, precision, library."""
     import torch
 
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(json.dumps([fingerprint, [str(d) for d in dtypes], n, spots, torch.__version__, batch["id"]]).encode())
+    dtypes = [str(plan.tape[s].dtype) for s in plan.spots]
+    digest.update(json.dumps([fingerprint, dtypes, n, plan.spots, torch.__version__, plan.batch["id"]]).encode())
     for module in edge.frozen.values():
         for name, value in module.state_dict().items():
             digest.update(name.encode())
             digest.update(_bytes(value))
-    for name, value in batch.items():
+    for name, value in plan.batch.items():
         if isinstance(value, torch.Tensor):
             digest.update(name.encode() + _bytes(value))
+    if plan.lengths is not None:
+        digest.update(plan.lengths.tobytes())
     return digest.hexdigest()
 
 
@@ -178,9 +162,8 @@ def _bytes(value: Any) -> bytes:
 
 
 def _compute(
-    model: Any, task: Any, examples: Examples, edge: Edge, accelerator: Any, folder: Path, spots: list[Spot], shapes: dict,
-    batch_size: int, workers: int,
-) -> None:  # fmt: skip
+    model: Any, task: Any, examples: Examples, edge: Edge, accelerator: Any, folder: Path, plan: Plan, keys: list, workers: int
+) -> None:
     """Every process computes its share; each node's first process writes all of it, then the folder is renamed."""
     import torch
     from accelerate.utils import gather_object
@@ -189,30 +172,48 @@ def _compute(
     writes = accelerator.is_local_main_process
     if writes:
         beside.mkdir(parents=True, exist_ok=True)
-        files = {name: _map(beside / f"{name}.bin", (len(examples), *v.shape[1:]), v.dtype) for name, v in shapes.items()}
+        files = _stored(plan, len(examples), lambda name, shape, dtype: _map(beside / f"{name}.bin", shape, dtype))
     plain: list[dict[str, Any] | None] = [None] * len(examples)
     why: dict[int, str] = {}
-    keys = evaluation_keys(len(examples), batch_size, accelerator.process_index, accelerator.num_processes)
     for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):
-        batch = _to(micro.batch, accelerator.device)
+        batch = on_device(micro.batch, accelerator.device)
         edge.start("record", len(batch["id"]))
+        edge.wanted = set(plan.spots)
         with torch.no_grad():
             task.loss(model, batch, task.counts(batch))
-        values = {f"feature_{i}": edge.tape[s].cpu() for i, s in enumerate(spots)}
-        values |= {f"field_{k[6:]}": batch[k[6:]].cpu() for k in shapes if k.startswith("field_")}
-        lists = {k: v for k, v in batch.items() if isinstance(v, list)}
+        edge.wanted = None
+        values = {f"feature_{i}": edge.tape[s].cpu() for i, s in enumerate(plan.spots)}
+        values |= {f"field_{k}": batch[k].cpu() for k in plan.fields}
+        lists = {k: v for k, v in batch.items() if isinstance(v, list) and k not in plan.anew}
         bad = dict(micro.skipped)
         read = [index for _, index in wanted if index not in bad] if micro.real else []
         for indexes, skipped, part_values, part_lists in gather_object([(read, bad, values, lists)]):
             why.update(skipped)
             if indexes and writes:
                 for name, value in part_values.items():
-                    files[name][torch.tensor(indexes)] = value
+                    if isinstance(files[name], Ragged):
+                        files[name].put(indexes, value)
+                    else:
+                        files[name][torch.tensor(indexes)] = value
                 for place, index in enumerate(indexes):
                     plain[index] = {k: v[place] for k, v in part_lists.items()}
     if writes:
         _finish(beside, folder, {"plain": plain, "why": {str(k): v for k, v in why.items()}})
     accelerator.wait_for_everyone()
+
+
+def _stored(plan: Plan, n: int, make: "Callable[[str, tuple[int, ...], Any], Tensor]") -> "dict[str, Any]":
+    """File name -> what is in it, a tensor or Ragged one, of `make(name, shape, dtype)`."""
+    found: dict[str, Any] = {}
+    for place, spot in enumerate(plan.spots):
+        name, value, dim = f"feature_{place}", plan.tape[spot], plan.ragged.get(spot)
+        if dim is None:
+            found[name] = make(name, (n, *value.shape[1:]), value.dtype)
+        else:
+            assert plan.lengths is not None
+            rest = [size for d, size in enumerate(value.shape) if d not in (0, dim)]
+            found[name] = Ragged(make(name, (int(plan.lengths.sum()), *rest), value.dtype), plan.lengths, dim)
+    return found | {f"field_{k}": make(f"field_{k}", (n, *v.shape[1:]), v.dtype) for k, v in plan.fields.items()}
 
 
 def _finish(beside: Path, folder: Path, meta: dict) -> None:
@@ -247,32 +248,29 @@ def _full(folder: Path, error: Exception) -> RunError:
     return RunError(f"{folder.parent}: the feature cache cannot be written ({error}); free some room, or set data.cache_gb=0")
 
 
-def _open(folder: Path, edge: Edge, spots: list[Spot], tape: dict, fields: dict, absent: dict) -> Cached | None:
+def _open(folder: Path, edge: Edge, plan: Plan, examples: Examples) -> Cached | None:
     """What the disk holds, or None: nothing, something damaged, or something that is not what was just computed."""
     import torch
 
     try:
         meta = json.loads((folder / "rows.json").read_text())
         n = len(meta["plain"])
+        if n != len(examples):
+            return None
         folder.touch()  # the newest use decides what leaves first
 
-        def read(name: str, like: Any) -> Any:
-            shape = (n, *like.shape[1:])
-            return torch.from_file(str(folder / f"{name}.bin"), shared=False, size=math.prod(shape), dtype=like.dtype).view(shape)
+        def read(name: str, shape: tuple[int, ...], dtype: Any) -> "Tensor":
+            return torch.from_file(str(folder / f"{name}.bin"), shared=False, size=math.prod(shape), dtype=dtype).view(shape)
 
-        features = [read(f"feature_{i}", tape[s]) for i, s in enumerate(spots)]
-        kept = {k: read(f"field_{k}", v) for k, v in fields.items()}
+        stored = _stored(plan, n, read)
     except (OSError, ValueError, RuntimeError):
         return None
-    first = [i for i in range(min(n, 4)) if meta["plain"][i] is not None]
-    for stored, fresh in zip(features, (tape[s].cpu() for s in spots), strict=True):
+    features = [stored[f"feature_{i}"] for i in range(len(plan.spots))]
+    first = [i for i in plan.read if meta["plain"][i] is not None]
+    for kept, fresh in zip(features, (plan.tape[s].cpu() for s in plan.spots), strict=True):
         # computed in batches of another size, so not equal to the bit
-        if len(first) and not (stored[first] - fresh).abs().max() <= 0.05 * fresh.abs().max():
+        again = kept.take(first) if isinstance(kept, Ragged) else kept[first]
+        if len(first) and not (again - fresh).abs().max() <= 0.05 * fresh.abs().max():
             return None
-    return Cached(edge, spots, features, kept, absent, meta["plain"], {int(k): v for k, v in meta["why"].items()})
-
-
-def _to(batch: Any, device: Any) -> Any:
-    from accelerate.utils import send_to_device
-
-    return send_to_device(batch, device)
+    fields = {k: stored[f"field_{k}"] for k in plan.fields}
+    return Cached(edge, plan, examples, features, fields, meta["plain"], {int(k): v for k, v in meta["why"].items()})

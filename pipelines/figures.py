@@ -243,17 +243,6 @@ def bars_figure(names: Sequence[str], values: Sequence[float], title: str, most:
 
 
 @styled
-def histogram_figure(values: Sequence[float], what: str) -> "Figure":
-    """How many rows there are of each size; `what` says in which unit."""
-    figure = canvas(6.2, 2.6)
-    axes = figure.subplots()
-    axes.hist(values, bins=min(40, max(1, len(set(values)))), color=BLUE)
-    axes.set(xlabel=what, ylabel="rows")
-    middle = sorted(values)[len(values) // 2]
-    return finish(figure, f"Histogram of {len(values):,} rows by {what}: half have {middle:g} or more, the longest {max(values):g}.")
-
-
-@styled
 def average_precision_figure(table: Sequence[Mapping[str, Any]], limit: int = DRAWN_WHOLE) -> "Figure":
     """Average precision of each label (rows of `per_class`), best first; of many labels only the lowest."""
     known = sorted((r for r in table if r["average_precision"] is not None), key=lambda r: -r["average_precision"])

@@ -1,10 +1,13 @@
 """After the last step: export the best checkpoint, score what was exported, and write all that a reader may ask for."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from pipelines import batching, checkpoint, evaluation, results
 from pipelines.data import SPLITS
@@ -101,9 +104,9 @@ def write(job: Job, state: Any, records: dict[str, list[dict]]) -> dict[str, Any
             shown.advance()
     outcome = summary(job, state, scores)
     save_figures({**task.figures(records["test"], splits.test), **_balance(task, splits)}, folder / "figures")
-    answered = {record["id"] for record in records["test"]}  # a row that cannot be read is no example
+    answered = {record["id"]: record for record in records["test"]}  # a row that cannot be read is no example
     readable = splits.test.select([i for i, id_ in enumerate(splits.test["id"]) if id_ in answered])
-    examples(task, readable, folder, job.recipe.hub.examples)
+    examples(task, readable, answered, folder, job.recipe.hub.examples)
     results.write_json(folder / "results.json", outcome)
     write_report(folder)  # first: it draws the curves that the card shows
     write_card(folder)  # last, and its copy of results.json the last of it: that says that the run is finished
@@ -147,7 +150,7 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
             "examples": shown,
             "seconds": seconds,
             "examples_per_second": round(shown / max(seconds, 1e-9), 3),
-            "peak_memory_mb": round(job.peak_memory_mb, 1),
+            "peak_memory_mb": round(state.peak_memory_mb, 1),  # of training: what follows loads a second model and draws
             "stopped": state.stopped,
             "best_step": state.best_step,
         },
@@ -181,13 +184,42 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def examples(task: Any, rows: Any, folder: Path, published: int) -> None:
-    """A few test rows for card and demo, of as many classes as possible; into `model/` only as many as the recipe allows."""
+def examples(task: Any, rows: Any, answered: dict[str, dict], folder: Path, published: int) -> None:
+    """A few test rows for card and demo, of as many classes as possible, with what `answered` (by id) says of them where the task tells it.
+
+    Into `model/` only as many as the recipe allows.
+    """
     from pipelines.data import spread
 
     for target, count in ((folder / "examples", max(published, 6)), (folder / "model" / "examples", published)):
         shutil.rmtree(target, ignore_errors=True)
         if count:
             target.mkdir(parents=True)
-            found = [task.sample(rows[i], target, str(place)) for place, i in enumerate(spread(rows, count))]
+            chosen = [rows[i] for i in spread(rows, count)]
+            found = [task.sample(row, target, str(place)) | task.told(answered[row["id"]]) for place, row in enumerate(chosen)]
             results.write_json(target / "examples.json", found)
+
+
+def publish_as(folder: Path, recipe: Recipe) -> None:
+    """Another `hub` section for a finished run: recipe.yaml, the published examples and the card follow it. Raises RunError."""
+    from pipelines.card import write_card
+    from pipelines.recipe import dump_recipe, validate
+
+    old = validate(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    if old.hub.adapter != recipe.hub.adapter:
+        raise RunError(f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run")
+    kept = folder / "examples" / "examples.json"
+    rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    if recipe.hub.examples > len(rows):
+        raise RunError(f"{folder}: hub.examples: the run kept {len(rows)} examples, you ask for {recipe.hub.examples}")
+    target = folder / "model" / "examples"
+    shutil.rmtree(target, ignore_errors=True)
+    if recipe.hub.examples:
+        target.mkdir()
+        chosen = rows[: recipe.hub.examples]
+        for value in (value for row in chosen for value in row.values() if isinstance(value, str)):
+            if os.path.isfile(kept.parent / value):  # a text may be longer than any name can be
+                shutil.copyfile(kept.parent / value, target / value)
+        results.write_json(target / "examples.json", chosen)
+    results.write_text(folder / "recipe.yaml", dump_recipe(old.model_copy(update={"hub": recipe.hub})))
+    write_card(folder)

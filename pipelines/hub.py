@@ -102,10 +102,12 @@ def _send(parcels: list[Parcel], token: str, private: bool, say: Say) -> dict[st
     user = patiently(lambda: api.whoami()["name"], "the hub", "", say)
     for parcel in parcels:  # all that can be refused is asked before anything is made
         patiently(partial(_check_card, parcel), parcel.repo_id, user, say)
-    reports: dict[str, dict[str, Any]] = {}
+    ready: list[tuple[Parcel, bool, bool, str]] = []
     for parcel in parcels:
-        hidden = private or any(report["private"] for report in reports.values())  # a private model's Space is private too
-        is_private, head = patiently(partial(_prepare, api, parcel, hidden), parcel.repo_id, user, say)
+        hidden = private or any(is_private for _, _, is_private, _ in ready)  # a private model's Space is private too
+        ready.append((parcel, hidden, *patiently(partial(_prepare, api, parcel, hidden), parcel.repo_id, user, say)))
+    reports: dict[str, dict[str, Any]] = {}
+    for parcel, hidden, is_private, head in ready:
         done = patiently(partial(_commit, api, parcel, head), parcel.repo_id, user, say)
         url = f"{api.endpoint}/{'spaces/' if parcel.kind == 'space' else ''}{parcel.repo_id}"
         reports[parcel.kind] = {"repo_id": parcel.repo_id, "url": url, "private": is_private, **done}

@@ -3,6 +3,7 @@
 Any encoder or decoder of transformers; a tokenizer must be a fast one, which alone tells where in the text a token stands.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,12 @@ def tokenizer(folder: Path | None) -> Any:
     if not found.is_fast:
         raise ModelError(f"{called(folder)}: its tokenizer has no fast form (tokenizer.json), which tells where a token stands in the text")
     return found
+
+
+def stamp(found: Any) -> str:
+    """What a tokenizer is, as text: for caches. A call that cuts or pads leaves its settings in the tokenizer: they are no part of it."""
+    said = json.loads(found.backend_tokenizer.to_str())
+    return json.dumps({key: value for key, value in said.items() if key not in ("truncation", "padding")})
 
 
 def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: str) -> None:

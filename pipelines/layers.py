@@ -107,14 +107,18 @@ def has_batch_norm(model: "nn.Module") -> bool:
 
 
 def add_adapter(model: "nn.Module", head: "nn.Module", adapter: Any) -> "nn.Module":
-    """Wrap a model with LoRA through PEFT: every Linear and Conv2d of the trunk, or `adapter.targets`; the head trains whole."""
+    """Wrap a model with LoRA through PEFT: every Linear and Conv2d of the trunk, or `adapter.targets`; the head trains whole.
+
+    A language model's output stays as it is: it is often the input embedding, which a merged update would tear from it.
+    """
     from peft import LoraConfig, get_peft_model
     from torch import nn
+    from transformers.pytorch_utils import Conv1D  # GPT-2's Linear, with its weight the other way round
 
-    in_head = {id(m) for m in head.modules()}
+    in_head = {id(m) for m in (*head.modules(), model.get_output_embeddings())}  # type: ignore[operator]
     whole = [head] if any(module is head for module in model.modules()) else list(head.children())  # a head of several parts
     heads = [name for name, module in model.named_modules() if any(module is part for part in whole)]
-    fits = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and id(m) not in in_head}
+    fits = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, Conv1D)) and id(m) not in in_head}
     # grouped convolutions: PEFT asks for a rank that the groups divide, so depthwise ones are left as they are
     targets = [n for n, m in fits.items() if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
     if adapter.targets is not None:
@@ -133,5 +137,6 @@ def add_adapter(model: "nn.Module", head: "nn.Module", adapter: Any) -> "nn.Modu
         lora_dropout=adapter.dropout,
         target_modules=targets,
         modules_to_save=heads,
+        fan_in_fan_out=all(isinstance(fits[n], Conv1D) for n in targets),
     )
     return get_peft_model(model, config)  # type: ignore[arg-type]

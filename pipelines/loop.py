@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.batching import Micro, Plan, Skips, loader, out_of_memory, seeded
+from pipelines.batching import Micro, Plan, Skips, loader, on_device, out_of_memory, seeded
 from pipelines.checkpoint import State
 from pipelines.errors import RunError
-from pipelines.layers import train_mode
+from pipelines.layers import has_batch_norm, train_mode
 from pipelines.optim import Average, rate, set_rate
 from pipelines.recipe import TrainSection
 from pipelines.task import Task
@@ -98,7 +98,6 @@ def due(state: State, settings: TrainSection, plan: Plan) -> tuple[bool, bool, b
 def step(run: Fit, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
     """One optimiser step. Returns what is logged: loss, learning rate, gradient norm; and `stop`, agreed on by all."""
     import torch
-    from accelerate.utils import send_to_device
 
     accelerator, number, settings = run.accelerator, run.state.step, run.settings
     began = time.perf_counter()
@@ -109,7 +108,7 @@ def step(run: Fit, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
     torch.manual_seed(seeded(settings.seed, run.state.stage, number, accelerator.process_index))
     total = torch.zeros((), device=accelerator.device)
     for place, micro in enumerate(micros):
-        batch = send_to_device(micro.batch, accelerator.device)
+        batch = on_device(micro.batch, accelerator.device)
         run.examples.feed(batch)
         final = place == len(micros) - 1
         accelerator.sync_gradients = final
@@ -184,7 +183,8 @@ def _smaller(run: Fit, error: RuntimeError) -> Iterator[Micro]:
     run.optimizer.optimizer.zero_grad()  # Accelerate's own does nothing between the micro-batches of a step
     clear_device_cache(garbage_collection=True)
     run.plan.micro_batch = run.state.micro_batch = now // 2
-    run.accelerator.print(f"out of memory with {now} examples at a time: going on with {now // 2} (the result is the same)")
+    means = "BatchNorm sees fewer, so the result changes a little" if has_batch_norm(run.model) else "the result is the same"
+    run.accelerator.print(f"out of memory with {now} examples at a time: going on with {now // 2} ({means})")
     return _batches(run)
 
 

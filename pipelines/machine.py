@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import datetime
 import logging
 import os
 import signal
@@ -13,6 +14,9 @@ from typing import Any
 from pipelines.errors import ModelError, RecipeError
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
+
+# that processes wait for the first one to download and encode; by default they give up after ten minutes
+PATIENCE = datetime.timedelta(hours=12)
 
 
 def best_precision(model: Any) -> str:
@@ -56,6 +60,13 @@ def micro_batch(train: Any, model: Any, accelerator: Any, examples: Any, ragged:
     return max(1, min(share, round(5e6 / max(1, sum(t.untyped_storage().nbytes() for t in tensors))))), None
 
 
+def eval_batch(asked: int | str, device: str, ragged: bool) -> int:
+    """Examples scored at a time: what was asked, or 64 on a GPU; on a CPU as few as stay in its caches, 4 texts or 8 photos."""
+    if isinstance(asked, int):
+        return asked
+    return 64 if device == "cuda" else 4 if ragged else 8
+
+
 def workers(asked: int | str, processes: int, examples: Any) -> int:
     """Loader processes per training process: what was asked, or a fair share of the cores, at most 8.
 
@@ -70,7 +81,8 @@ def workers(asked: int | str, processes: int, examples: Any) -> int:
     if (time.perf_counter() - since) / max(1, len(some)) * len(examples) < 2.0:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // processes))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # other nodes have cores of their own
+    return max(1, min(8, cores // here))
 
 
 def keep_memory() -> None:
@@ -133,7 +145,8 @@ def processes() -> Any:
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, timeout=PATIENCE)
 
 
 def quiet_libraries(progress: Progress) -> None:

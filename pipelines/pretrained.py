@@ -77,6 +77,9 @@ def load_model(
     shapes = {key: tuple(saved) for key, saved, _ in info["mismatched_keys"]}
     new = [key for key in [*info["missing_keys"], *shapes] if key in named and id(named[key]) not in own]
     wrong = [key for key in new if not any(part in key for part in may_be_new)]
+    if len(wrong) < len(new):
+        fresh = next(key for key in new if key not in wrong)
+        log.warning("%s has no %s: it begins with random weights, and stays so if it is frozen", called(folder), fresh.rpartition(".")[0])
     if mend is not None:
         mended = mend(model, folder, {key: shapes[key] for key in wrong if key in shapes})
         wrong = [key for key in wrong if key not in mended]

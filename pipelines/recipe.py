@@ -222,6 +222,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, data: str 
     if model is not None:
         kept = {k: v for k, v in _section(raw, "model").items() if k not in ("revision", "config")}
         raw["model"] = {**kept, "id": model}
+    named = {override.partition("=")[0] for override in overrides}
+    hub = _section(raw, "hub")
+    if data is not None or "data.id" in named:  # who wrote the recipe allowed rows of their data to be published, not of these
+        hub.pop("examples", None)
+    if model is not None or "model.id" in named:  # nor does their licence fit whatever model this is
+        hub.pop("license", None)
     for override in overrides:
         problems += _override(raw, lines, override)
     return validate(raw, str(path), lines, problems)
@@ -261,7 +267,7 @@ def _override(raw: dict, lines: dict, override: str) -> list[str]:
     try:
         target[last] = parse_value(text)
     except yaml.YAMLError:
-        return [f"{override!r}: the value is not valid YAML"]
+        return [f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the shell's)"]
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
     if other:
         target.pop(other, None)

@@ -29,6 +29,10 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
     machine.quiet_libraries(progress)
     outcome = runfolder.claim(folder, recipe)
     if outcome is not None:
+        if processes.is_main_process and runfolder.other_hub(folder, recipe):
+            finish.publish_as(folder, recipe)
+            progress.say(f"{folder} is finished; its card and what may be published follow the new hub section")
+            return outcome
         progress.say(f"{folder} is finished; for more, raise train.epochs, or choose another folder with --run")
         return outcome if processes.is_main_process else {}
     with runfolder.alone(folder, processes.is_main_process):

@@ -1,6 +1,7 @@
 """The run folder as a place: claim it, settle what `auto` meant, write its log."""
 
 import contextlib
+import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,6 @@ from pipelines.machine import best_precision
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, dump_recipe, validate
 from pipelines.results import read_json, write_text
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 # what may change while a run is under way, for it changes no result by more than rounding
 FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
@@ -47,7 +43,7 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         if any(not p.name.startswith(".") for p in folder.iterdir()) and not (folder / "checkpoints").is_dir():
             raise RunError(f"{folder}: not empty and no run of Graft's; choose another folder with --run")
         return None
-    old, new = _known_recipe(path), public_paths(recipe).model_dump(mode="json")
+    old, new = _known_recipe(path), absolute_paths(recipe).model_dump(mode="json")
     found = _differences(old, new)
     longer = [
         key for key in found if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
@@ -62,6 +58,11 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     return read_json(results) if last.is_file() else None
 
 
+def other_hub(folder: Path, recipe: Recipe) -> bool:
+    """Whether the run was begun with another `hub` section."""
+    return bool(_known_recipe(folder / "recipe.yaml").get("hub") != recipe.hub.model_dump(mode="json"))
+
+
 def _holds_work(folder: Path) -> bool:
     """Whether a run left something that another one would spoil; not so where it ended before its first checkpoint."""
     return latest(folder / "checkpoints") is not None or (folder / "model").is_dir()
@@ -70,7 +71,7 @@ def _holds_work(folder: Path) -> bool:
 @contextlib.contextmanager
 def alone(folder: Path, main: bool) -> Iterator[None]:
     """Hold the folder for one run; released when the process ends, however it does. Raises RunError while another holds it."""
-    if not main or fcntl is None:
+    if not main:
         yield
         return
     with (folder / ".lock").open("w") as file:
@@ -107,7 +108,7 @@ def _known_recipe(path: Path) -> dict[str, Any]:
     return old
 
 
-def public_paths(recipe: Recipe) -> Recipe:
+def absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with local sources as absolute paths, so that the run can be repeated from any folder."""
     changes: dict[str, Any] = {}
     for section in ("model", "data"):
@@ -132,7 +133,7 @@ def settle(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, 
     """Decide what `auto` means for this model, machine and hub state, and write recipe.yaml."""
     path = folder / "recipe.yaml"
     precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision
-    recipe = public_paths(recipe)
+    recipe = absolute_paths(recipe)
     changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": precision})}
     if weights.revision and recipe.model.revision is None:
         changes["model"] = recipe.model.model_copy(update={"revision": weights.revision})

@@ -2,10 +2,11 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
-from pipelines import batching, evaluation
+from pipelines import batching, evaluation, machine
 from pipelines.data import Needs, load_rows, needs_of
 from pipelines.errors import DataError, RecipeError
 from pipelines.progress import Progress
@@ -22,29 +23,25 @@ def evaluate(source: str | Path, *, data: str | None = None, split: str | None =
     `data` is any data set of the task's kind: its test split is scored, or all of it if it has none; without `data` the
     model's own recipe says where its test data are. Raises GraftErrors.
     """
-    from pipelines.machine import processes, quiet_libraries
-
-    progress = Progress(processes().is_main_process)
-    quiet_libraries(progress)
+    progress = Progress(machine.processes().is_main_process)
+    machine.quiet_libraries(progress)
     loaded = load(source, device=device)
     return evaluate_loaded(loaded, data_section(loaded, data), split, own=data is None, progress=progress)
 
 
 def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
     """Score a recipe's model as it is, before any training: its head must know the data's classes."""
-    from pipelines.machine import processes, quiet_libraries
-
     if recipe.model.id is None or recipe.model.weights == "random":
         raise RecipeError("this recipe trains from random weights: there is nothing to evaluate; run `graft train` first")
-    progress = Progress(processes().is_main_process)
-    quiet_libraries(progress)
-    loaded = load(recipe.model.id, revision=recipe.model.revision, task=recipe.task)
+    progress = Progress(machine.processes().is_main_process)
+    machine.quiet_libraries(progress)
+    loaded = load(recipe.model.id, revision=recipe.model.revision, task=recipe.task, options=recipe.options)
     return evaluate_loaded(loaded, recipe.data, split, own=True, progress=progress)
 
 
 def data_section(loaded: Loaded, data: str | None) -> DataSection:
     if data is not None:
-        return DataSection(id=data)
+        return DataSection(id=data, columns=_columns(loaded))
     if loaded.recipe is None:
         raise DataError(f"{loaded.source}: no recipe says what data to score it on; give some with --data")
     if loaded.run is None and loaded.results is not None and loaded.results["data"]["hub_id"] is None and loaded.recipe.data.format is None:
@@ -60,10 +57,11 @@ def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, 
     accelerator = Accelerator()
     examples = batching.Examples(task, task.encode(rows))
     skips = batching.Skips(section.max_skipped, {name: skipped}, {name: len(rows) + len(skipped)})
+    size = machine.eval_batch("auto", accelerator.device.type, batching.example_lengths(examples.encoded) is not None)
     with progress.task(name, len(rows)) as shown:
         workers = min(2, len(rows) // 64)
         records = evaluation.predict_split(
-            task, loaded.model, examples, accelerator, batch_size=16, workers=workers, skips=skips, split=name, tick=shown.advance
+            task, loaded.model, examples, accelerator, batch_size=size, workers=workers, skips=skips, split=name, tick=shown.advance
         )
     scored = evaluation.score_split(task, task.merge(records, rows), rows, name)
     return {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name, **_numbers(scored)}
@@ -91,7 +89,22 @@ def _rows(section: DataSection, task: Any, split: str | None, results: dict[str,
                     "restore them, or give rows that it never saw with --data"
                 )
             return name, splits[name], splits.skipped[name]
-    return load_rows(section, needs_of(task), split)
+    return _by_either_name(section, needs_of(task), split)
+
+
+def _columns(loaded: Loaded) -> dict[str, str]:
+    """What the columns of the model's own data were called."""
+    return dict(loaded.recipe.data.columns) if loaded.recipe else {}
+
+
+def _by_either_name(section: DataSection, needs: Needs, split: str | None) -> tuple[str, Any, list]:
+    """Other data may have columns called as the model's own, or as the task calls them. Raises DataError."""
+    try:
+        return load_rows(section, needs, split)
+    except DataError:
+        if not section.columns:
+            raise
+        return load_rows(section.model_copy(update={"columns": {}}), needs, split)
 
 
 def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -106,19 +119,20 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
         return [(", ".join(inputs), pairs)]
     for text in inputs:
         path = Path(text).expanduser()
-        if path.is_dir():
+        if os.path.isdir(path):  # and not path.is_dir(): a text may be longer than any path can be, or hold a NUL
             files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
             if not files:
                 raise DataError(f"{text}: an empty folder")
             found += [(str(p), {wanted[0]: str(p)}) for p in files]
-        elif path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet") and path.is_file():
-            _, rows, skipped = load_rows(DataSection(id=text, format="table"), Needs(wanted))
+        elif path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet") and os.path.isfile(path):
+            columns = {name: own for name, own in _columns(loaded).items() if name in wanted}
+            _, rows, skipped = _by_either_name(DataSection(id=text, format="table", columns=columns), Needs(wanted), None)
             for _, why in skipped:
                 log.warning("skipped, cannot be read: %s", why)
             found += [(row["id"], {c: row[c] for c in wanted}) for row in rows]
         elif len(wanted) > 1:
             raise DataError(f"{short(text)!r}: this task takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")
-        elif wanted[0] == "image" and not path.is_file():
+        elif wanted[0] == "image" and not os.path.isfile(path):
             raise DataError(f"{text}: no such file")
         else:
             found.append((text, {wanted[0]: text}))
@@ -127,10 +141,8 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
 
 def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
     """Answers of a run folder, model folder or hub id: [{input, output}] in the order given. Raises GraftErrors."""
-    from pipelines.machine import quiet_libraries
-
     progress = Progress(True)
-    quiet_libraries(progress)
+    machine.quiet_libraries(progress)
     loaded = load(source, device=device)
     wanted = read_inputs(loaded, inputs)
     answers = []

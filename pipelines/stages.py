@@ -112,14 +112,13 @@ class Job:
             state = self.fit(saved or loop.State(stage="head", first=first), head_steps, None, stopping, last)
             if state.stopped == "signal":
                 return state
-            saved, last = loop.State(before=state.step, first=first, seconds=state.seconds), None
+            saved, last = loop.State(before=state.step, first=first, seconds=state.seconds, peak_memory_mb=state.peak_memory_mb), None
             plain = self._plain()
             self.accelerator.free_memory()  # the head's optimiser and wrapper
             self.model = plain
         self._thaw(only_head=False)
         total = train.max_steps or max(1, round((train.epochs or 0) * steps))
         state = self.fit(saved or loop.State(first=first), total, train.ema, stopping, last)
-        self.peak_memory_mb = results.peak_memory_mb()  # of training: what follows loads a second model and draws
         return state
 
     def _thaw(self, only_head: bool) -> None:
@@ -146,7 +145,8 @@ class Job:
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
-        size = train.eval_batch_size if train.eval_batch_size != "auto" else (64 if self.accelerator.device.type == "cuda" else 8)
+        ragged = batching.example_lengths(getattr(examples, "encoded", None)) is not None
+        size = machine.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged)
         with self.progress.task(title, len(examples)) as shown:
             return evaluation.predict_split(
                 self.task, model, examples, self.accelerator, batch_size=size, workers=self.workers(examples),
@@ -181,7 +181,8 @@ class Job:
         with self._cached(plain, examples, augmented, state) as (fed, validation):
             if fed is examples and lengths is None and accelerator.device.type == "cpu":
                 machine.keep_memory()  # blocks of many sizes would rather fill the memory with holes
-            micro, tokens = machine.micro_batch(train, plain, accelerator, fed, lengths is not None)
+            ragged = lengths is not None and (fed is examples or fed.ragged)
+            micro, tokens = machine.micro_batch(train, plain, accelerator, fed, ragged)
             plan = batching.Plan(
                 len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
                 accelerator.process_index, accelerator.num_processes, lengths, tokens, train.sampling == "length",
@@ -211,13 +212,10 @@ class Job:
         """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
 
         validation = batching.Examples(self.task, self.encoded["validation"])
-        edge = Edge(plain)
+        edge = Edge(plain, inner=batching.example_lengths(self.encoded["train"]) is not None)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
-        if frozen_share < 0.1 or self.recipe.data.cache_gb == 0 or self.sharded:
-            yield examples, validation
-            return
-        if batching.example_lengths(self.encoded["train"]) is not None:
-            self.progress.say("the trunk is frozen, but features of examples of unequal length are not cached: every epoch runs it again")
+        # with an adapter something trains in every layer: there is no edge to record at
+        if frozen_share < 0.1 or self.recipe.model.adapter or self.recipe.data.cache_gb == 0 or self.sharded:
             yield examples, validation
             return
         if augmented:
@@ -236,10 +234,13 @@ class Job:
 
     def _record(self, edge: Edge, examples: Any, split: str) -> Any:
         size = self.recipe.train.eval_batch_size
+        if size == "auto":
+            size = 8 if batching.example_lengths(examples.encoded) is None else 256  # ragged ones: as many as fit
         return features.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded), edge, self.accelerator, split=split,
-            fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split), batch_size=8 if size == "auto" else size,
-            workers=self.workers(examples), cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
+            fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split), batch_size=size,
+            tokens=machine.TOKENS.get(self.accelerator.device.type, 8192), workers=self.workers(examples),
+            cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
         )  # fmt: skip
 
     def _evaluator(self, run: loop.Fit, validation: Any) -> Any:
@@ -261,6 +262,7 @@ class Job:
         def save(state: loop.State) -> None:
             files = checkpoint.collect(self.accelerator.unwrap_model(run.model), run.optimizer.optimizer, run.average)
             at = state.before + state.step
+            state.peak_memory_mb = max(state.peak_memory_mb, results.peak_memory_mb())
             if self.accelerator.is_main_process:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)

@@ -6,7 +6,7 @@ modules. The first kind is small (one pooled vector where a trunk gives 197 toke
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.layers import frozen_modules
@@ -18,18 +18,25 @@ Spot = tuple[str, int, int]  # (module name with "<" for its input or ">" for it
 
 
 class Edge:
-    """The hooks on one model. `mode` is "off", "record" or "replay"; `tape` holds one batch's tensors by spot."""
+    """The hooks on one model. `mode` is "off", "record" or "replay"; `tape` holds one batch's tensors by spot.
 
-    def __init__(self, model: "nn.Module") -> None:
+    `inner` also looks one level into what trains: a head that takes all tokens and uses the first hands it on to its parts.
+    """
+
+    def __init__(self, model: "nn.Module", inner: bool = False) -> None:
         self.mode = "off"
         self.tape: dict[Spot, Tensor] = {}
+        self.wanted: set[Spot] | None = None  # all that "record" notes; None: everything
         self.shapes: dict[tuple[str, int], Any] = {}  # frozen call -> structure of its output, batch size taken out
         self.live: set[tuple[str, int]] = set()  # frozen calls whose output carries gradient: they run in replay
         self.calls: dict[str, int] = {}
         self.batch = 0
+        self.longest = 0  # example of this batch: stands for every None in `shapes`
         names = {id(m): n for n, m in model.named_modules()}
         self.frozen = {names[id(m)]: m for m in frozen_modules(model)}
-        self.training = {names[id(m)]: m for m in _training_modules(model)}
+        training = _training_modules(model)
+        training += [part for module in training for part in module.children() if inner]
+        self.training = {names[id(m)]: m for m in training}
 
     @contextlib.contextmanager
     def attached(self) -> Iterator["Edge"]:
@@ -66,9 +73,14 @@ class Edge:
                 for buffer, value in before:
                     buffer.copy_(value)
 
-    def start(self, mode: str, batch: int, tape: "dict[Spot, Tensor] | None" = None) -> None:
-        """Begin one forward of `batch` rows. In "replay", `tape` has the tensors; spots it lacks are filled with NaN."""
-        self.mode, self.batch, self.calls = mode, batch, {}
+    def start(self, mode: str, batch: int, tape: "dict[Spot, Tensor] | None" = None, longest: int = 0) -> None:
+        """Begin one forward of `batch` rows. In "replay", `tape` has the tensors; spots it lacks are filled with NaN.
+
+        `longest` is the length of the longest row, where rows are ragged.
+        """
+        self.mode, self.batch, self.calls, self.longest = mode, batch, {}, longest
+        if mode == "record":
+            self.shapes = {}
         self.tape = {} if tape is None else tape
 
     def _count(self, name: str) -> int:
@@ -120,21 +132,67 @@ class Edge:
             return leaf
         if not (leaf.is_floating_point() and leaf.ndim and leaf.shape[0] == self.batch):
             return leaf.detach()
-        if not leaf.requires_grad:
+        if not leaf.requires_grad and (self.wanted is None or spot in self.wanted):
             self.tape[spot] = leaf.detach().clone()  # what follows may work in place (MobileNet's dropout does)
         return (tuple(leaf.shape[1:]), leaf.dtype, leaf.device)
 
     def _leaf(self, spot: Spot, leaf: Any) -> Any:
         if spot in self.tape:
             return self.tape[spot]
-        return unknown(self.batch, *leaf) if isinstance(leaf, tuple) and len(leaf) == 3 and isinstance(leaf[0], tuple) else leaf
+        if not _is_shape(leaf):
+            return leaf
+        shape, dtype, device = leaf
+        return unknown(self.batch, shape, dtype, device, self.longest)
 
 
-def unknown(batch: int, shape: tuple[int, ...], dtype: Any, device: Any) -> "Tensor":
-    """NaN of a shape, in the memory of one number: whoever reads it is found out."""
+def unknown(batch: int, shape: tuple[int | None, ...], dtype: Any, device: Any, longest: int = 0) -> "Tensor":
+    """NaN of a shape, in the memory of one number: whoever reads it is found out. Zero where the type has no NaN.
+
+    None in `shape` is `longest`.
+    """
     import torch
 
-    return torch.full((), float("nan"), dtype=dtype, device=device).expand(batch, *shape)
+    nothing = torch.full((), float("nan") if dtype.is_floating_point else 0, dtype=dtype, device=device)
+    return nothing.expand(batch, *[longest if size is None else size for size in shape])
+
+
+def ragged_dims(one: Sequence[int], other: Sequence[int], longest: tuple[int, int]) -> list[int] | None:
+    """The dimensions in which two shapes differ as the longest examples of their batches do; None where they differ otherwise."""
+    if len(one) != len(other):
+        return None
+    differ = [(place, pair) for place, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]]
+    return [place for place, _ in differ] if all(pair == longest for _, pair in differ) else None
+
+
+def merged(one: dict, other: dict, longest: tuple[int, int]) -> dict | None:
+    """`Edge.shapes` of two batches as one, with None where they differ as the longest rows of the batches do; else None."""
+    if set(one) != set(other):
+        return None
+    found = {}
+    for call, (leaves, spec) in one.items():
+        others, other_spec = other[call]
+        pairs = [_merged(*pair, longest) for pair in zip(leaves, others, strict=False)]
+        if spec != other_spec or not all(same for same, _ in pairs):
+            return None
+        found[call] = ([leaf for _, leaf in pairs], spec)
+    return found
+
+
+def _merged(one: Any, other: Any, longest: tuple[int, int]) -> tuple[bool, Any]:
+    """Whether one leaf can stand for both, and that leaf."""
+    if _is_shape(one) and _is_shape(other):
+        dims = ragged_dims(one[0], other[0], longest)
+        if dims is None or one[1:] != other[1:]:
+            return False, None
+        return True, (tuple(None if place in dims else size for place, size in enumerate(one[0])), *one[1:])
+    if _is_tensor(one) and _is_tensor(other):
+        return one.shape == other.shape and bool((one == other).all()), one
+    return not _is_shape(one) and not _is_shape(other) and type(one) is type(other), one
+
+
+def _is_shape(leaf: Any) -> bool:
+    """Whether `_record` left this for a tensor with one row per example: (shape of a row, dtype, device)."""
+    return isinstance(leaf, tuple) and len(leaf) == 3 and isinstance(leaf[0], tuple)
 
 
 def _is_tensor(value: Any) -> bool:

@@ -47,6 +47,7 @@ class Task(ABC):
     inputs: tuple[str, ...]  # the columns that `infer` takes, in its order
     group: ClassVar[str | None] = None  # column that stays whole in one split, where there is one and unless the recipe says otherwise
     several: bool = False  # whether a row may have several labels
+    classes: bool = True  # whether labels are classes; else they are numbers
     mixes: bool = False  # whether `mix` wants a partner for every training example
     Options: ClassVar[type[BaseModel]]
 
@@ -152,6 +153,10 @@ class Task(ABC):
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         """Write one row as an example of the data into `folder` (for card and demo) and return its columns as JSON."""
         return {key: value for key, value in row.items() if key in self.columns}
+
+    def told(self, record: Record) -> dict[str, Any]:
+        """What of a row's record stands beside it among the examples."""
+        return {}
 
     @abstractmethod
     def infer(self, model: "nn.Module", *inputs: Any, **settings: Any) -> Iterator[Any]:

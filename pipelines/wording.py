@@ -14,6 +14,10 @@ _METRICS = {
     "wer": "Word error rate",
     "cer": "Character error rate",
     "mean_iou": "Mean IoU",
+    "mcc": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "mse": "Mean squared error",
 }
 
 

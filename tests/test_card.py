@@ -158,7 +158,7 @@ def test_limits_are_computed(tmp_path: Path) -> None:
     card = write_card(plain)
     assert "The test rows were cut from the rows of the training split" in card.read_text()
     assert "Training stopped early" in card.read_text()
-    assert ModelCard.load(card).data.eval_results[0].dataset_split == "test"
+    assert ModelCard.load(card).data.eval_results[0].dataset_split == "cut from train (10 %)"
 
 
 def test_labels_that_look_like_markup_stay_text(tmp_path: Path) -> None:

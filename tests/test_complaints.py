@@ -153,7 +153,7 @@ def test_wrong_overrides_are_all_named(write) -> None:
     assert complaints(write(GOOD), *wrong) == [
         "'train.epochs': an override is key=value, such as train.epochs=1",
         "'=3': an override is key=value, such as train.epochs=1",
-        "'hub.tags=[a': the value is not valid YAML",
+        "'hub.tags=[a': the value is not valid YAML (text with braces needs quotes around it, inside of the shell's)",
         "task.x: task has no keys",
         "command line: train.batch_size: must be at least 1, got 0",
         "command line: train.lr: unknown key: did you mean 'learning_rate'?",

@@ -22,19 +22,23 @@ LAYERS = {
     5: {"apps"},
     4: {"run", "stages", "finish", "runfolder", "check", "score"},
     3: {"loop", "evaluation", "card", "hub", "fetch", "outgoing", "patience", "space", "report", "weights", "tasks"},
-    2: {"data", "batching", "optim", "features", "encoding", "checkpoint", "metrics", "results", "figures", "curves", "stubs", "machine"},
-    1: {"task", "layers", "vision", "language", "pretrained", "progress"},
+    2: {"data", "batching", "classes", "optim", "features", "probe", "ragged", "stubs", "encoding", "checkpoint", "metrics", "results",
+        "figures", "curves", "machine"},
+    1: {"task", "layers", "vision", "language", "pretrained", "decoding", "packing", "prompts", "progress"},
     0: {"cache", "errors", "recipe", "yamlfile", "complaints", "catalog", "wording"},
-}
+}  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several files, or an edge that is there on purpose
     "recipe": {"errors", "yamlfile", "complaints", "catalog"},
     "catalog": {"errors", "yamlfile", "complaints"},
     "yamlfile": {"errors"},
     "vision": {"pretrained"},
+    "prompts": {"packing"},
     "language": {"pretrained", "layers"},
     "encoding": {"data"},
-    "features": {"batching", "checkpoint", "stubs"},
+    "classes": {"data"},
+    "features": {"batching", "checkpoint", "probe", "ragged", "stubs"},
+    "probe": {"batching", "ragged", "stubs"},
     "curves": {"figures"},
     "metrics": {"figures"},
     "hub": {"fetch", "outgoing", "patience", "space", "card"},  # publishing writes the card for the new id

@@ -179,3 +179,15 @@ def test_each_task_brings_its_options_into_the_schema() -> None:
     schema = recipe_schema()
     rules = {r["if"]["properties"]["task"]["const"]: r["then"]["properties"]["options"]["$ref"] for r in schema["allOf"]}
     assert rules == {name: f"#/$defs/{name}" for name in task_names()}
+
+
+def test_what_was_allowed_for_other_data_and_models_is_not_for_these() -> None:
+    """A recipe may publish rows of its open data; `--data` brings data of the user's own, and a model another licence."""
+    shipped = load_recipe("beans_vit_base")
+    assert shipped.hub.examples > 0
+    assert shipped.hub.license
+    for other in (load_recipe("beans_vit_base", data="mine"), load_recipe("beans_vit_base", ["data.id=mine"])):
+        assert (other.hub.examples, other.hub.license) == (0, shipped.hub.license)
+    assert load_recipe("beans_vit_base", model="mine").hub.license is None
+    asked = load_recipe("beans_vit_base", ["hub.examples=3", "hub.license=mit"], data="mine", model="mine")
+    assert (asked.hub.examples, asked.hub.license) == (3, "mit")

@@ -1,8 +1,10 @@
 """Cutting splits: fair to every class, whole groups together, and decided by the seed and the ids alone."""
 
+import json
 import math
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,3 +181,34 @@ def test_a_few_rows_are_of_as_many_classes_as_can_be() -> None:
     data = rows(["a"] * 50 + ["b", "c"])
     assert Counter(data[i]["label"] for i in spread(data, 5)) == Counter(a=3, b=1, c=1)
     assert len(spread(data, 99)) == 52
+
+
+# ---- what belongs together, and labels of which a row has several ----
+
+
+def test_questions_on_one_passage_stay_together_without_titles(tmp_path: Path) -> None:
+    from pipelines.data.passages import answered
+
+    lines = [
+        json.dumps({"question": f"Who is {k}?", "context": f"Ada {n} met Boris.", "answer": "Boris"}) for n in range(50) for k in range(4)
+    ]
+    (tmp_path / "asked.jsonl").write_text("\n".join(lines))
+    needs = Needs(("question", "context", "answer"), ("title",), "title", clean=lambda row: answered(row, False))
+    splits = load_splits(DataSection(id=str(tmp_path / "asked.jsonl")), needs)
+    contexts = [set(splits[name]["context"]) for name in ("train", "validation", "test")]
+    assert sum(map(len, contexts)) == len(set.union(*contexts)) == 50
+    (tmp_path / "few.jsonl").write_text("\n".join(lines[:8]))
+    with pytest.raises(DataError, match=r"of which there are 2 \(data.group=none cuts row by row\)"):
+        load_splits(DataSection(id=str(tmp_path / "few.jsonl")), needs)
+
+
+def test_a_limit_leaves_every_label_of_several(tmp_path: Path) -> None:
+    """155 combinations of 7 labels need no 155 rows."""
+    rng = random.Random(0)
+    rows = [{"text": f"text {i}", "label": sorted(rng.sample("abcdefg", rng.randrange(1, 5)))} for i in range(300)]
+    (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    needs = Needs(("text", "label"), several=True)
+    for most in (50, 7):
+        splits = load_splits(DataSection(id=str(tmp_path / "many.jsonl"), max_train_rows=most), needs)
+        assert len(splits.train) == most
+        assert {label for labels in splits.train["label"] for label in labels} == set("abcdefg")

@@ -93,3 +93,98 @@ def bert(folder: Path, kind: str = "BertForQuestionAnswering", seed: int = 0, **
     with _seeded(seed):
         getattr(transformers, kind)(made).save_pretrained(folder)
     return folder
+
+
+def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: Any) -> Path:
+    """A GPT-2 of 32 dimensions without dropout, whose tokens are bytes and the commonest pairs of these passages."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=letters, show_progress=False)
+    made.train_from_iterator([passage(Random(n))[0] for n in range(50)], trainer)
+    end = "<|endoftext|>"
+    words = transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=128, bos_token=end, eos_token=end)
+    words.save_pretrained(folder)
+    plain = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, **plain, **config}
+    with _seeded(seed):
+        getattr(transformers, kind)(transformers.GPT2Config(vocab_size=len(words), **shape)).save_pretrained(folder)
+    return folder
+
+
+def texts(folder: Path, n: int = 24, splits: Sequence[str] = ("train", "validation", "test"), seed: int = 0) -> Path:
+    """jsonl files with one passage a row in `text`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in splits:
+        rng = Random(f"{seed}/{split}")
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps({"text": passage(rng)[0]}) + "\n" for _ in range(n)))
+    return folder
+
+
+def distilbert(folder: Path, kind: str = "DistilBertForSequenceClassification", seed: int = 0, **config: Any) -> Path:
+    """A DistilBERT of 32 dimensions without dropout: its head takes the first of all tokens."""
+    import transformers
+
+    words = tokenizer(folder)
+    shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 128}
+    plain = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0}
+    made = transformers.DistilBertConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config})
+    with _seeded(seed):
+        getattr(transformers, kind)(made).save_pretrained(folder)
+    return folder
+
+
+def labelled_rows(kind: str, n: int, seed: Any = 0) -> list[dict[str, Any]]:
+    """Texts of one to three sentences about one thing. `kind` says what their label is: the thing ("class"), the things of several
+    ("several"), whether a second text is about the same ("pair"), or how many sentences there are ("number")."""
+    rng, rows = Random(f"{seed}/{kind}"), []
+    for number in range(n):
+        thing, other = THINGS[number % 3], THINGS[(number + 1) % 3]
+
+        def sentence(what: str) -> str:
+            return f"The {what} was made by {rng.choice(PEOPLE)} in {rng.choice(PLACES)} in the year {rng.randrange(1700, 2000)}."
+
+        many = 1 + number // 3 % 3
+        row: dict[str, Any] = {"text": " ".join(sentence(thing) for _ in range(many)), "label": thing}
+        if kind == "several":
+            row = {"text": f"{row['text']} {sentence(other)}", "label": [thing, other]}
+        if kind == "pair":
+            row |= {"text_pair": sentence(thing if number % 2 else other), "label": "same" if number % 2 else "other"}
+        if kind == "number":
+            row["label"] = many + 0.5
+        rows.append(row)
+    return rows
+
+
+def labelled(folder: Path, kind: str = "class", n: int = 24, splits: Sequence[str] = ("train", "validation", "test")) -> Path:
+    """`labelled_rows` as one jsonl file a split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in splits:
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled_rows(kind, n, split)))
+    return folder
+
+
+def labelled_repo(
+    folder: Path, splits: Sequence[str], columns: dict[str, str], *, secret: Sequence[str] = (), config: str | None = None, n: int = 24
+) -> Path:
+    """The same as GLUE has it on the hub: parquet, in a folder of the configuration, classes by number; all are -1 in a `secret` split."""
+    from datasets import ClassLabel, Dataset
+
+    pair = "text_pair" in columns
+    names = ["same", "other"] if pair else list(THINGS[:3])
+    place = folder / (config or "data")
+    place.mkdir(parents=True, exist_ok=True)
+    for split in splits:
+        rows = labelled_rows("pair" if pair else "class", n, split)
+        made = Dataset.from_list([{columns.get(key, key): value for key, value in row.items()} for row in rows])
+        labels = [-1 if split in secret else names.index(row["label"]) for row in rows]
+        made = made.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=names))
+        made.to_parquet(place / f"{split}-00000-of-00001.parquet")
+    if config:
+        files = "".join(f"  - split: {split}\n    path: {config}/{split}-*\n" for split in splits)
+        (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{files}---\n")
+    return folder

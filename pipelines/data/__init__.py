@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", ".bz2")  # with such a name it is no hub id
 
 
 @dataclass
@@ -53,7 +54,7 @@ def needs_of(task: Any) -> Needs:
     from pipelines.task import Task
 
     clean = task.clean if type(task).clean is not Task.clean else None
-    return Needs(task.columns, task.optional, task.group, task.several, clean)
+    return Needs(task.columns, task.optional, task.group, task.several, clean, task.classes)
 
 
 @dataclass
@@ -105,7 +106,7 @@ def _format(section: DataSection) -> Any:
         return importlib.import_module(f"pipelines.data.formats.{section.format}")
     path = Path(section.id).expanduser()
     if not path.exists():
-        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix in (".csv", ".tsv", ".jsonl", ".parquet"):
+        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix in FILES:
             raise DataError(f"data.id: no such file or folder: {section.id}")
         return importlib.import_module("pipelines.data.formats.hub")
     for name in names:
@@ -115,7 +116,7 @@ def _format(section: DataSection) -> Any:
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
-        "give a folder of class folders, or a .csv, .tsv, .jsonl or .parquet table"
+        "give a folder of class folders, a .csv, .tsv, .jsonl or .parquet table, .txt or .md files, or a Wikipedia dump"
     )
 
 
@@ -124,7 +125,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
     if strange:
         raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join((*needs.columns, *needs.optional))})")
     for key in ("config", "revision"):
-        if getattr(section, key) is not None and section.format is None and Path(section.id).expanduser().exists():
+        if getattr(section, key) is not None and section.format != "digits" and Path(section.id).expanduser().exists():
             raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out")
     source: Source = _format(section).read(section, needs.columns, needs.optional)
     if needs.several:
@@ -183,11 +184,12 @@ def load_rows(section: DataSection, needs: Needs, split: str | None = None) -> "
 
 
 def spread(rows: "Dataset", most: int) -> list[int]:
-    """Up to `most` row indexes that take the labels in turn."""
-    if "label" not in rows.column_names:
+    """Up to `most` row indexes that take the labels in turn, or the articles by their titles."""
+    column = next((name for name in ("label", "title") if name in rows.column_names), None)
+    if column is None:
         return list(range(min(most, len(rows))))
     by_label: dict[str, list[int]] = {}
-    for index, label in enumerate(rows["label"]):
+    for index, label in enumerate(rows[column]):
         by_label.setdefault(str(label), []).append(index)
     turns = max(map(len, by_label.values()), default=0)
     picked = [indexes[turn] for turn in range(turns) for indexes in by_label.values() if turn < len(indexes)]

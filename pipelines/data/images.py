@@ -1,15 +1,13 @@
 """Read images of every common mode and format, upright and in RGB."""
 
 import io
-import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.labels import check_known, several
 from pipelines.errors import DataError
-
-log = logging.getLogger("graft")
 
 MAX_PIXELS = 128_000_000  # a 100-megapixel camera passes, a decompression bomb does not
 MAX_RATIO = 250  # of the sides: a processor that resizes the short side would make a bomb of a hair
@@ -98,13 +96,7 @@ class LabelledImages(Sequence):
         self.rows, self.multi_label = rows, multi_label
         self.number_of = {label: i for i, label in enumerate(labels)}
         found = {part for label in rows["label"] for part in (several(label) if multi_label else [str(label)])}
-        unknown = sorted(found - set(labels))
-        names = ", ".join(unknown[:5])
-        if unknown and len(unknown) == len(found):
-            known = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
-            raise DataError(f"the model knows none of the classes of these data ({names}): it tells apart {known}")
-        if unknown:
-            log.warning("the model does not know %d of %d classes (%s): their rows count as errors", len(unknown), len(found), names)
+        check_known(found, labels)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -119,8 +111,3 @@ class LabelledImages(Sequence):
             if label in self.number_of:  # a label that the model does not know counts as an error when scored
                 target[self.number_of[label]] = 1.0
         return {"id": row["id"], "row": number, "image": read_image(row["image"]), "target": target, "true": true}
-
-
-def several(label: Any) -> list[str]:
-    """Several labels of one row: a list, or text split at `|`."""
-    return list(label) if isinstance(label, list) else [part.strip() for part in label.split("|") if part.strip()]

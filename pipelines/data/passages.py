@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.data.texts import titled
 from pipelines.errors import DataError
 
 
@@ -24,8 +25,7 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
             there = f" (there: {found[:60]!r})" if found else ""
             raise DataError(f"the answer {text[:60]!r} does not stand at {start} of its context{there}")
     kept = {key: row[key] for key in ("id", "question", "context")}
-    title = {"title": str(row["title"])} if row.get("title") is not None else {}
-    return {**kept, **title, "answer": {"text": texts, "answer_start": starts}}
+    return {**kept, **titled(row), "answer": {"text": texts, "answer_start": starts}}
 
 
 def answer_texts(answer: Any) -> list[str]:

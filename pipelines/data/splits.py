@@ -1,4 +1,4 @@
-"""Cut, name, limit and check splits. All of it is decided by `data.seed` and the rows, never by their order on disk."""
+"""Cut, name, limit and check splits. All of it is decided by `data.seed` and the rows' ids: file names, or line and row numbers."""
 
 import hashlib
 import heapq
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.images import several
+from pipelines.data.labels import several
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,8 +46,10 @@ def arrange(
     for name, most in limits.items():
         if most is not None and most < len(splits[name]):
             labelled = classes and "label" in rest.column_names
-            if name == "train" and labelled and most < len(found_classes := set(map(str, rest["label"]))):
-                raise DataError(f"data.max_train_rows: {most} rows cannot hold the {len(found_classes)} classes of {section.id}")
+            if name == "train" and labelled and most < (rows_needed := len(_cover(list(range(len(rest))), _sets(rest["label"])))):
+                raise DataError(
+                    f"data.max_train_rows: {most} rows cannot hold every class of {section.id}: at least {rows_needed} are needed"
+                )
             splits[name] = limit(splits[name], most, section.seed, classes)
     return {name: splits[name] for name in ("train", "validation", "test")}, came_from
 
@@ -94,7 +96,10 @@ def cut(rows: "Dataset", wanted: float, seed: int, group: str | None, classes: b
         taken = set(order[: max(round(wanted), 1)])
     left = [index for index in range(len(rows)) if index not in taken]
     if not left or not taken:
-        how = f" in whole groups of {group!r}" if group else " with each class in both" if classes and "label" in rows.column_names else ""
+        groups = (
+            f" in whole groups of {group!r}, of which there are {len(set(rows[group]))} (data.group=none cuts row by row)" if group else ""
+        )
+        how = groups if group else " with each class in both" if classes and "label" in rows.column_names else ""
         raise DataError(f"{len(rows)} rows are too few to cut one{how}")
     return rows.select(left), rows.select(sorted(taken))
 
@@ -140,15 +145,36 @@ def limit(rows: "Dataset", most: int, seed: int, classes: bool = True) -> "Datas
     """`most` of the rows, drawn like `cut` does: every class first if there is room, then each class's share."""
     draws = [_draw(seed, id_) for id_ in rows["id"]]
     order = sorted(range(len(rows)), key=draws.__getitem__)
-    labels = [str(label) for label in rows["label"]] if classes and "label" in rows.column_names else [""] * len(rows)
-    sizes: Counter[str] = Counter(labels)
-    seen: Counter[str] = Counter()
+    labels = _sets(rows["label"]) if classes and "label" in rows.column_names else [frozenset()] * len(rows)
+    sizes: Counter[frozenset[str]] = Counter(labels)
+    seen: Counter[frozenset[str]] = Counter()
+    first = _cover(order, labels)
+    first = first if len(first) <= most else set()
     place: dict[int, float] = {}
     for index in order:
-        first = seen[labels[index]] == 0 and most >= len(sizes)
-        place[index] = -1.0 if first else (seen[labels[index]] + 0.5) / sizes[labels[index]]
+        place[index] = -1.0 if index in first else (seen[labels[index]] + 0.5) / sizes[labels[index]]
         seen[labels[index]] += 1
     return rows.select(sorted(sorted(order, key=lambda index: place[index])[:most]))
+
+
+def _sets(labels: list[Any]) -> list[frozenset[str]]:
+    return [frozenset(label if isinstance(label, list) else [label]) for label in labels]
+
+
+def _cover(order: list[int], labels: list[frozenset[str]]) -> set[int]:
+    """Few rows that have every label: of each, the rarest first, the first row in `order` that has it."""
+    sizes = Counter(label for row in labels for label in row)
+    firsts: dict[str, int] = {}
+    for index in order:
+        for label in labels[index]:
+            firsts.setdefault(label, index)
+    taken: set[int] = set()
+    held: set[str] = set()
+    for label in sorted(firsts, key=lambda one: (sizes[one], one)):
+        if label not in held:
+            taken.add(firsts[label])
+            held |= labels[firsts[label]]
+    return taken
 
 
 def _whole_groups(order: list[int], groups: list[str], wanted: float, seed: int) -> set[int]:
@@ -168,6 +194,8 @@ def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tup
     """Rows as the task wants them, and those (id, why) that it cannot use."""
     from datasets import Dataset
 
+    if len(rows) == 0:  # GLUE's test splits: not a label in them
+        return rows, []
     good: list[dict] = []
     bad: list[tuple[str, str]] = []
     for row in rows:
@@ -176,7 +204,7 @@ def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tup
         except DataError as error:
             bad.append((row["id"], f"{row['id']}: {error}"))
     if not good:
-        raise DataError(f"{source}: none of {len(rows)} rows can be used; the first: {bad[0][1] if bad else 'there is none'}")
+        raise DataError(f"{source}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
     return Dataset.from_list(good), bad
 
 

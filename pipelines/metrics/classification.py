@@ -65,6 +65,18 @@ def scores(records: Sequence[Record], labels: Sequence[str], multi_label: bool =
     return {**result, "ece": float(np.abs(hits - confident).sum() / count.sum())}
 
 
+def matthews(records: Sequence[Record], labels: Sequence[str]) -> float:
+    """Correlation of true and predicted labels, -1 to 1 (Matthews 1975; for more than two classes Gorodkin 2004); CoLA's metric.
+
+    0 where only one label is true, or only one was ever predicted, as in scikit-learn.
+    """
+    classes, truth, guess, _, _ = _columns(records, labels)
+    found, guessed = (np.bincount(part, minlength=len(classes)).astype(float) for part in (truth, guess))
+    n, right = float(len(truth)), float((truth == guess).sum())
+    spread = (n**2 - (guessed**2).sum()) * (n**2 - (found**2).sum())
+    return float((right * n - (found * guessed).sum()) / np.sqrt(spread)) if spread > 0 else 0.0
+
+
 def per_class(records: Sequence[Record], labels: Sequence[str], multi_label: bool = False) -> list[dict[str, Any]]:
     """One row per label, in the order of `labels`, then those that only `true` holds: label, n (rows that have it), precision, recall, f1.
 

@@ -106,9 +106,10 @@ def by_length(records: Sequence[Record]) -> list[dict[str, Any]]:
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
     """How long the rows are, and what their length means for perplexity."""
     from pipelines import figures as draw
+    from pipelines.metrics.lengths import histogram
 
     rows = by_length(records)
     names = [f"{row['tokens']} tokens (n = {row['n']:,})" for row in rows]
     values = [row["perplexity"] for row in rows]
-    lengths = draw.histogram_figure([r["tokens"] for r in records], "tokens of a row")
-    return {"perplexity_by_length": draw.bars_figure(names, values, "Perplexity by length", max(values)), "lengths": lengths}
+    bars = draw.bars_figure(names, values, "Perplexity by length", max(values))
+    return {"perplexity_by_length": bars, "text_lengths": histogram([r["tokens"] for r in records])}

@@ -78,9 +78,10 @@ class FillMask(Task):
         return language.language_model_layers(model)
 
     def encode(self, rows: Any) -> Sequence[Example]:
+        from pipelines import language
         from pipelines.encoding import encode
 
-        return encode(rows, self._windows, [self.name, self.window, self.tokenizer.backend_tokenizer.to_str()])
+        return encode(rows, self._windows, [self.name, self.window, language.stamp(self.tokenizer)])
 
     def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Texts -> windows of tokens, and which word each token belongs to (-1: none, a special token)."""

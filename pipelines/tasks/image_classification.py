@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.data.images import LabelledImages, several
-from pipelines.errors import DataError, ModelError, RunError
+from pipelines.data.images import LabelledImages
+from pipelines.errors import ModelError
 from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
 
@@ -72,14 +72,11 @@ class ImageClassification(Task):
     # ---- before training ----
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import pretrained, vision
+        from pipelines import classes, pretrained, vision
 
-        self.labels = self._label_names(splits)
+        self.labels = classes.names(splits, self.options.multi_label)
         if self.options.class_weights == "balanced":
-            n = dict.fromkeys(self.labels, 0)
-            for label in splits.train["label"]:
-                n[label] += 1
-            self.weights = {label: len(splits.train) / (len(n) * max(count, 1)) for label, count in n.items()}
+            self.weights = classes.balanced(splits.train["label"], self.labels)
         config = pretrained.read_config(source.folder, source.config)
         vision.check_classifies(source.folder, config)
         config.label2id = {label: index for index, label in enumerate(self.labels)}
@@ -100,18 +97,6 @@ class ImageClassification(Task):
         if self.options.image_size is not None:
             vision.try_size(model, height, width)
         return model
-
-    def _label_names(self, splits: Any) -> list[str]:
-        if not self.options.multi_label and any(isinstance(label, list) for label in splits.train[:1]["label"]):
-            raise DataError(f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row")
-        labels = splits.labels
-        if self.options.multi_label:
-            labels = sorted(
-                {part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in several(label)}
-            )
-        if len(labels) < 2:
-            raise DataError(f"{splits.name}: {len(labels)} class found ({', '.join(labels)}): classification needs at least two")
-        return labels
 
     def _set_dropout(self, config: Any) -> None:
         """The head's dropout. A configuration that drops more than half was not meant so (MobileNet's 0.8 and 0.999)."""
@@ -182,52 +167,24 @@ class ImageClassification(Task):
     # ---- one step ----
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        if self.options.multi_label:
-            return {"targets": float(batch["target"].numel())}
-        if not self.weights:
-            return {"examples": float(len(batch["id"]))}
-        return {"weight": float((batch["target"].cpu() @ self._weights("cpu")).sum())}
+        from pipelines import classes
+
+        return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
-        from torch.nn import functional as f
+        from pipelines import classes
 
         logits = model(pixel_values=batch["pixel_values"]).logits.float()
-        target = batch["target"]
-        if self.options.multi_label:
-            return f.binary_cross_entropy_with_logits(logits, target, reduction="sum") / counts["targets"]
-        # with probabilities as targets, cross_entropy weighs each class's term: the same as by label, and right for mixtures
-        weight = self._weights(logits.device) if self.weights else None
-        total = f.cross_entropy(logits, target, weight=weight, reduction="sum", label_smoothing=self.options.label_smoothing)
-        return total / counts["weight" if self.weights else "examples"]
-
-    def _weights(self, device: Any) -> "Tensor":
-        import torch
-
-        return torch.tensor([self.weights[label] for label in self.labels], device=device)
+        weights = classes.weights_of(self.weights, self.labels, logits.device)
+        return classes.loss(logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing)
 
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        logits = model(pixel_values=batch["pixel_values"]).logits.detach().float().cpu()
-        if not logits.isfinite().all():  # or a diverged model would pass for one that always says the first class
-            row = batch["id"][int((~logits.isfinite()).any(-1).nonzero()[0])]
-            raise RunError(f"the model's answer to {row} is not a number: bad weights, or training diverged (lower train.learning_rate)")
-        if self.options.multi_label:
-            return [self._several(*one) for one in zip(batch["id"], batch["true"], logits.sigmoid().tolist(), strict=True)]
-        probabilities = logits.softmax(-1)
-        top = probabilities.topk(min(5, len(self.labels))).indices.tolist()
-        truth = [self.labels.index(true) if true in self.labels else -1 for true in batch["true"]]
-        ranks = [int((row > row[t]).sum()) if t >= 0 else len(self.labels) for row, t in zip(probabilities, truth, strict=True)]
-        records = []
-        for i, best in enumerate(top):
-            scores = {self.labels[k]: float(probabilities[i, k]) for k in best}
-            record = {"id": batch["id"][i], "true": batch["true"][i], "predicted": self.labels[best[0]]}
-            records.append({**record, "confidence": float(probabilities[i, best[0]]), "rank": ranks[i], "scores": scores})
-        return records
+        from pipelines import classes
 
-    def _several(self, id_: str, true: list[str], scores: list[float]) -> Record:
-        found = dict(zip(self.labels, scores, strict=True))
-        return {"id": id_, "true": true, "predicted": [label for label, p in found.items() if p > 0.5], "scores": found}
+        logits = model(pixel_values=batch["pixel_values"]).logits.detach().float().cpu()
+        return classes.records(batch, logits, self.labels, self.options.multi_label)
 
     def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
         from pipelines.metrics import classification
@@ -274,6 +231,7 @@ class ImageClassification(Task):
 
         image = read_image(row["image"])
         image.thumbnail((640, 640))
+        image.info.clear()  # a comment in the file would be written again
         image.save(folder / f"{name}.jpg", quality=90)
         return {"image": f"{name}.jpg", "label": row["label"]}
 
@@ -281,11 +239,10 @@ class ImageClassification(Task):
         """The `top_k` labels of one image (path, bytes or PIL), best first: [{"label", "score"}]."""
         import torch
 
+        from pipelines import classes
         from pipelines.data.images import read_image
 
         pixels = self.processor(read_image(image), return_tensors="pt")["pixel_values"].to(next(model.parameters()).device)
         with torch.inference_mode():
             logits = model(pixel_values=pixels).logits[0].float()
-        scores = logits.sigmoid() if self.options.multi_label else logits.softmax(-1)
-        best = scores.topk(min(top_k, len(self.labels)))
-        yield [{"label": self.labels[i], "score": p} for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        yield classes.ranked(logits, self.labels, self.options.multi_label, top_k)

@@ -104,9 +104,10 @@ class TextGeneration(Task):
         return language.language_model_layers(model)
 
     def encode(self, rows: Any) -> Sequence[Example]:
+        from pipelines import language
         from pipelines.encoding import Fitting, encode
 
-        key = [self.name, self.options.model_dump(), self.window, self.packs, self.tokenizer.backend_tokenizer.to_str()]
+        key = [self.name, self.options.model_dump(), self.window, self.packs, language.stamp(self.tokenizer)]
         made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
         return made if self.options.prompt is None else Fitting(made)
 

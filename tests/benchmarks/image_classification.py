@@ -7,10 +7,8 @@ rounds; Trainer runs once as its defaults are and once at its best (bf16, loader
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from typing import Any
 import yaml
 
 from tests import tiny
+from tests.benchmarks import machine
 
 VIT = {
     "model_type": "vit", "image_size": 224, "patch_size": 16, "hidden_size": 384, "num_hidden_layers": 12,
@@ -113,9 +112,7 @@ def _mobilenet(folder: Path) -> Path:
 
 
 def _table(photos: str, model: str, turns: int) -> None:
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), platform.machine())
-    print(f"{datetime.date.today()}, {len(os.sched_getaffinity(0))} cores ({cpu}), Python {platform.python_version()}, batch 16, 224 px.\n")
+    print(machine("batch 16, 224 px"))
     print("| | Graft | Trainer at its best | ratio | Trainer's defaults | ratio | peak memory, MB: Graft / best / defaults | accuracy |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name, case in CASES.items():

@@ -183,3 +183,14 @@ def test_a_frozen_trunk_trains_though_its_features_are_ragged(model: Path, tmp_p
     results = train(validate({**raw, "train": {**raw["train"], "max_steps": None, "epochs": 2}}), tmp_path / "run")  # type: ignore[dict-item]
     assert results
     assert results["train"]["epochs"] == 2, "epochs count examples, of which a row makes several"
+
+
+def test_two_versions_in_one_folder(tmp_path: Path) -> None:
+    """Whoever downloads SQuAD whole has both: the dev file of train's version is the test split, the other one is left out and named."""
+    folder = tiny_text.squad(tmp_path, n=4)
+    tiny_text.squad(tmp_path, n=2, version="2.0", splits=("dev",))
+    splits = load_splits(DataSection(id=str(folder)), needs_of(QuestionAnswering(Options())))
+    assert len(splits.test) == 4 * 9
+    assert splits.ignored == {"rows of the split 'dev-v2.0'": 14}  # those without an answer are skipped first
+    other = load_splits(DataSection(id=str(folder), test="dev-v2.0"), needs_of(QuestionAnswering(Options(version="2.0"))))
+    assert any(not row["answer"]["text"] for row in other.test)

@@ -35,6 +35,10 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         group = section.group if section.group not in (None, "none") else None
         if group and group not in rows.column_names:
             raise DataError(f"data.group: {section.id} has no column {group!r} (it has: {', '.join(rows.column_names)})")
+        absent = next((c for c in optional if section.columns.get(c, c) not in rows.column_names and c in section.columns), None)
+        if absent:
+            have = ", ".join(rows.column_names)
+            raise DataError(f"data.columns.{absent}: {section.id} has no column {section.columns[absent]!r} (it has: {have})")
         names |= {c: section.columns.get(c, c) for c in optional if section.columns.get(c, c) in rows.column_names}
         keep = dict.fromkeys([*names.values(), *([group] if group else [])])
         rows = rows.select_columns(list(keep)).rename_columns({own: c for c, own in names.items() if own != c})
@@ -76,7 +80,7 @@ def _item(feature: Any) -> Any:
 
 def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
     """Class numbers -> class names, anything else -> text. Rows without a label (empty, or class number -1) are skipped."""
-    from datasets import ClassLabel
+    from datasets import ClassLabel, Dataset
 
     feature = _item(rows.features["label"])
 
@@ -88,6 +92,8 @@ def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
     labels = [[name(v) for v in label] if isinstance(label, list) else name(label) for label in rows["label"]]
     good = [i for i, label in enumerate(labels) if label is not None and not (isinstance(label, list) and None in label)]
     skipped = [(rows["id"][i], f"{rows['id'][i]}: no label") for i in sorted(set(range(len(labels))) - set(good))]
+    if not good:  # GLUE keeps the labels of its test splits secret; the library cannot add a column to no rows
+        return Dataset.from_dict({name: [] for name in rows.column_names}), skipped
     rows = rows if len(good) == len(rows) else rows.select(good)
     return rows.remove_columns("label").add_column("label", [labels[i] for i in good]), skipped
 

@@ -34,6 +34,8 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
+    if section.columns:
+        raise DataError(f"data.columns: {section.id} is in SQuAD's form, which has columns of its own: leave it out")
     files = _files(path)
     if not files:
         raise DataError(f"data.id: {section.id} holds no .json file")
@@ -43,13 +45,19 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         if not rows:
             raise DataError(f"{file}: no questions")
         source.splits["train" if path.is_file() else file.stem] = Dataset.from_list(rows)
-    if path.is_dir():  # train-v1.1.json, dev-v1.1.json
-        names = {name.split("-")[0].lower(): name for name in source.splits}
-        if len(names) == len(source.splits):
-            source.splits = {short: source.splits[name] for short, name in names.items()}
+    if path.is_dir():
+        source.splits = {_short(name, list(source.splits)): rows for name, rows in source.splits.items()}
         if "dev" in source.splits and "test" not in source.splits:  # the official test set is not public: all report on dev
             source.splits["test"] = source.splits.pop("dev")
     return source
+
+
+def _short(name: str, names: list[str]) -> str:
+    """train-v1.1 -> train; of dev-v1.1 and dev-v2.0 the one of train's version is dev, the other keeps its name."""
+    short, _, version = name.partition("-")
+    alike = [other for other in names if other.partition("-")[0].lower() == short.lower()]
+    of_train = {other.partition("-")[2] for other in names if other.lower().startswith("train")}
+    return short.lower() if len(alike) == 1 or {version} == of_train else name
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,187 @@
+"""The demo of text classification: a text or a pair in, the likeliest labels out, and the words that spoke for the first of them."""
+
+import html
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gradio as gr
+
+from pipelines.apps import parts
+from pipelines.errors import DataError
+
+if TYPE_CHECKING:
+    from pipelines.weights import Loaded
+
+TOP = 5
+LONGEST = 20_000  # characters of a visitor's text
+REGIONS = 80  # are hidden at most, one at a time: in a longer text neighbouring words go together
+FLAT = 0.1  # log-odds; when hiding any word changes less than this, there is nothing to show
+LINE = {1: "A text is needed.", 2: "Two texts are needed."}
+
+Texts = tuple[str, ...]
+
+
+class Region(NamedTuple):
+    """Some words of one text: which text, and the characters from `start` to `end`."""
+
+    text: int
+    start: int
+    end: int
+
+
+def build(loaded: "Loaded") -> gr.Blocks:
+    """The page for one model; `launch` serves it."""
+    task: Any = loaded.task  # a TextClassification
+    number = len(task.inputs)
+
+    def predict(*texts: str) -> tuple[Any, str]:
+        """The likeliest labels with their confidences (for regression the number), and what was not read."""
+        with parts.shown():
+            check(texts)
+            return display(loaded.infer(*texts)), cut_note(task.read(*texts), texts)
+
+    def explain(*texts: str, progress: gr.Progress = gr.Progress()) -> tuple[str, str]:  # noqa: B008  (Gradio looks there)
+        with parts.shown():
+            check(texts)
+            page, caption = look(loaded, texts, lambda done, of: progress(done / of, desc="Hiding one word at a time"))
+        return page, f"<p>{html.escape(caption)}</p>"
+
+    with parts.page(loaded) as blocks:
+        parts.header(loaded, describe(task, loaded.results))
+        with gr.Tabs():
+            with gr.Tab("Try it"):
+                with gr.Row(equal_height=False):
+                    with gr.Column(min_width=300):
+                        fields = [
+                            gr.Textbox(
+                                label=label, lines=6 if number == 1 else 3, max_lines=14, max_length=LONGEST, placeholder="Paste a text"
+                            )
+                            for label in (("Text",) if number == 1 else ("First text", "Second text"))
+                        ]
+                        button = gr.Button("Classify" if task.classes else "Estimate", variant="primary")
+                    with gr.Column(min_width=300):
+                        single = not task.options.multi_label
+                        answer = gr.Label(label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars")
+                        unread = gr.Markdown(elem_classes="graft-note")
+                        ask = gr.Button("What did it look at?")
+                        words = gr.HTML(elem_classes="graft-passage")
+                        note = gr.HTML(elem_classes="graft-note")
+                rows = [[row[column] for column in task.inputs] for row in parts.example_rows(loaded)[1]]
+                if rows:
+                    gr.Examples(rows, inputs=fields, label="Examples", examples_per_page=6, cache_examples=False)
+            parts.card_tab(loaded)
+
+        limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
+        gr.on([button.click, *[field.submit for field in fields]], predict, fields, [answer, unread], api_name="predict", **limits)
+        looking = ask.click(explain, fields, [words, note], api_visibility="private", show_progress_on=words, **limits)
+        for field in fields:  # an old map does not stand beside a new text
+            field.change(lambda: ("", ""), None, [words, note], cancels=[looking], queue=False, api_visibility="private")
+    return blocks
+
+
+def check(texts: Sequence[str]) -> None:
+    """Raises DataError for an empty or very long text."""
+    if not all(text and text.strip() for text in texts):
+        raise DataError(LINE[len(texts)])
+    longest = max(map(len, texts))
+    if longest > LONGEST:
+        raise DataError(f"the text has {longest:,} characters; at most {LONGEST:,} are read here")
+
+
+def display(answer: Any) -> Any:
+    """An answer of the task as gr.Label takes it: label -> confidence, or a number in words."""
+    return f"{answer['value']:.4g}" if isinstance(answer, dict) else {one["label"]: one["score"] for one in answer}
+
+
+def cut_note(read: Sequence[int], texts: Sequence[str]) -> str:
+    """What is said where a text is longer than the model reads."""
+    short = [f"the first {n:,} of {len(text.rstrip()):,} characters" for n, text in zip(read, texts, strict=True) if n < len(text.rstrip())]
+    return f"Too long to be read whole: {' and '.join(short)} were read." if short else ""
+
+
+def describe(task: Any, results: dict | None) -> str:
+    """One line under the title: what it tells apart, and where it comes from."""
+    what = "Two texts in" if len(task.inputs) > 1 else "A text in"
+    shown = ", ".join(task.labels[:6]) + (f" and {len(task.labels) - 6} more" if len(task.labels) > 6 else "")
+    few = "any" if task.options.multi_label else "one"
+    line = f"{what}, {few} of {len(task.labels)} labels out: {shown}." if task.classes else f"{what}, a number out."
+    source = parts.origin(results)
+    return f"{line} {source}." if source else line
+
+
+# ---- the words ----
+
+
+def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None = None) -> tuple[str, str]:
+    """The texts as HTML with the words coloured that spoke for the first answer or against it, and a sentence about them.
+
+    Each word in turn is taken out; what that costs the answer is shown. Takes up to REGIONS + 2 forwards.
+    """
+    task: Any = loaded.task
+    read = task.read(*texts)
+    places = regions(texts, read)
+    if len(places) < 2:
+        return coloured(texts, read, places, [0.0] * len(places)), "There is one word only: nothing to compare it with."
+    label = loaded.infer(*texts, top_k=1)[0]["label"] if task.classes else ""
+
+    def score(inputs: Sequence[Texts]) -> list[float]:
+        if not task.classes:
+            return [loaded.infer(*one)["value"] for one in inputs]
+        return [parts.log_odds(loaded.infer(*one, top_k=len(task.labels)), label, task.options.multi_label) for one in inputs]
+
+    base = score([texts])[0]
+    drops = parts.occlusion(score, texts, places, hide, tick=tick)
+    flat = FLAT if task.classes else 0.01 * max(abs(base), 0.1)
+    place, worst = max(enumerate(drops), key=lambda item: abs(item[1]))
+    if abs(worst) < flat:
+        stays = parts.percent(base) if task.classes else f"{base:.3g}"
+        return coloured(
+            texts, read, places, [0.0] * len(places)
+        ), f"No single word decides: whichever is taken out, the answer stays at {stays}."
+    region = places[place]
+    words = " ".join(texts[region.text][region.start : region.end].split())
+    of, show = (f" “{label}”", parts.percent) if task.classes else (" the number", lambda value: f"{value:.3g}")
+    caption = f"Without “{words}”{of} goes from {show(base)} to {show(base - worst)}. Green spoke for it, orange against."
+    return coloured(texts, read, places, drops), caption
+
+
+def regions(texts: Sequence[str], read: Sequence[int]) -> list[Region]:
+    """The words that are read, neighbours together where there are more than REGIONS. Han and kana characters count as words."""
+    # neither script puts spaces between words
+    words = [
+        [match.span() for match in re.finditer(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+", text[:end])]
+        for text, end in zip(texts, read, strict=True)
+    ]
+    size = max(1, math.ceil(sum(map(len, words)) / REGIONS))
+    return [
+        Region(number, found[i][0], found[min(i + size, len(found)) - 1][1])
+        for number, found in enumerate(words)
+        for i in range(0, len(found), size)
+    ]
+
+
+def hide(texts: Texts, region: Region) -> Texts:
+    """The texts without some words; a text is never empty."""
+    text = texts[region.text]
+    left = text[: region.start] + text[region.end :]
+    return (*texts[: region.text], left if left.strip() else "…", *texts[region.text + 1 :])
+
+
+def coloured(texts: Sequence[str], read: Sequence[int], places: Sequence[Region], drops: Sequence[float]) -> str:
+    """HTML: green where taking the words out cost the answer, orange where it helped; what was not read is pale."""
+    highest = max(map(abs, drops), default=0.0) or 1.0
+    lines = []
+    for number, text in enumerate(texts):
+        pieces, at = [], 0
+        for region, drop in zip(places, drops, strict=True):
+            if region.text == number:
+                share, ground = abs(drop) / highest, "20, 170, 140" if drop > 0 else "235, 125, 30"
+                style = f' style="background: rgba({ground}, {0.65 * share:.2f}); border-radius: .2rem"' if share > 0.05 else ""
+                pieces += [html.escape(text[at : region.start]), f"<span{style}>{html.escape(text[region.start : region.end])}</span>"]
+                at = region.end
+        pieces.append(html.escape(text[at : max(at, read[number])]))
+        rest = html.escape(text[max(at, read[number]) :])
+        lines.append("".join(pieces) + (f'<span style="opacity: .45">{rest}</span>' if rest.strip() else ""))
+    return "".join(f"<p>{line}</p>" for line in lines).replace("\n", "<br>")

@@ -1,0 +1,201 @@
+"""Which tensors at a model's Edge have to be recorded so that the rest of it trains as if the whole were run: found by trying.
+
+Two small batches are enough to see what is ragged; whatever gives the uncached loss, to the last bit, will do.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.batching import Examples, example_lengths, on_device
+from pipelines.ragged import without_padding
+from pipelines.stubs import Edge, Spot, merged, ragged_dims, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BIG = 1024  # numbers of a row's input, and letters of a row's list, from which it is tried without
+
+Shape = tuple[int | None, ...]  # of one example; None is its length
+
+
+@dataclass
+class Plan:
+    """What to record of every example, and what a batch is then made of."""
+
+    spots: list[Spot]
+    tape: "dict[Spot, Tensor]"  # of the probe, padding at zero
+    batch: dict[str, Any]  # the probe itself
+    read: list[int]  # the examples in it
+    lengths: np.ndarray | None  # of all examples; None where nothing is ragged
+    shapes: dict[tuple[str, int], Any]  # for Edge.shapes
+    ragged: dict[Spot, int] = field(default_factory=dict)  # spot -> the dimension that is as long as the example
+    absent: dict[str, tuple[Shape, Any]] = field(default_factory=dict)  # inputs that only frozen modules read: shape, dtype
+    anew: list[str] = field(default_factory=list)  # what is fetched from the examples every time: ragged inputs, long lists
+
+    @property
+    def fields(self) -> "dict[str, Tensor]":
+        """Inputs that are kept, one per example."""
+        import torch
+
+        return {k: v for k, v in self.batch.items() if isinstance(v, torch.Tensor) and k not in self.absent and k not in self.anew}
+
+    def bytes(self, n: int) -> int:
+        """On disk, for `n` examples."""
+        every = [v for s, v in self.tape.items() if s not in self.ragged] + list(self.fields.values())
+        size = n * sum(v[0].numel() * v.element_size() for v in every)
+        for spot, dim in self.ragged.items():
+            value = self.tape[spot]
+            size += int(self.lengths.sum()) * (value[0].numel() // value.shape[dim]) * value.element_size()  # type: ignore[union-attr]
+        return size
+
+
+def find(task: Any, model: Any, edge: Edge, examples: Examples, device: Any) -> Plan | None:
+    """None where what trains is not separable from what is frozen, or something random comes first."""
+    lengths = example_lengths(examples.encoded)
+    picks, short = _picks(lengths, len(examples))
+    batch, read = _batch(examples, picks, device)
+    trial = _Trial(task, model, edge, batch)
+    if not short or lengths is None:
+        spots = trial.spots(None)
+        if spots is None:
+            return None
+        found = Plan(spots, {s: trial.first[s] for s in spots}, batch, read, None, dict(edge.shapes))
+    else:
+        other, read_other = _batch(examples, short, device)
+        _Trial(task, model, edge, other).record()
+        tape, shapes = edge.tape, edge.shapes
+        longest = (int(lengths[read].max()), int(lengths[read_other].max()))
+        trial.record()
+        both = merged(edge.shapes, shapes, longest)
+        dims = {s: ragged_dims(v.shape[1:], tape[s].shape[1:], longest) for s, v in edge.tape.items() if s in tape}
+        usable = {s: d[0] + 1 if d else 0 for s, d in dims.items() if d is not None and len(d) < 2}
+        trial.cut = {s: (lengths[read].tolist(), d) for s, d in usable.items() if d}
+        spots = trial.spots(usable)
+        if spots is None or both is None:
+            return None
+        found = Plan(spots, {s: trial.first[s] for s in spots}, batch, read, lengths, both)
+        found.ragged = {s: usable[s] for s in spots if usable[s]}
+        _without_long_inputs(found, other, longest, trial)
+    for key in trial.big:
+        found.absent.setdefault(key, (tuple(batch[key].shape[1:]), batch[key].dtype))
+    found.anew += [k for k, v in batch.items() if isinstance(v, list) and len(json.dumps(v)) > BIG * len(v)]
+    return found
+
+
+def _picks(lengths: np.ndarray | None, n: int) -> tuple[list[int], list[int]]:
+    """Examples of the probe, and shorter ones beside which it is seen what is ragged; none where all are alike."""
+    if lengths is None or lengths.min() == lengths.max():
+        return list(range(min(4, n))), []
+    order = np.argsort(lengths, kind="stable")
+    picks = sorted({int(order[place]) for place in np.linspace(0, n - 1, 4).round().astype(int)})
+    return picks, [int(i) for i in order[:3] if lengths[i] < lengths.max()]
+
+
+def _batch(examples: Examples, picks: list[int], device: Any) -> tuple[dict[str, Any], list[int]]:
+    micro = examples[[(None, i) for i in picks]]
+    bad = {index for index, _ in micro.skipped}
+    return on_device(micro.batch, device), [i for i in picks if i not in bad]
+
+
+def _without_long_inputs(plan: Plan, other: dict[str, Any], longest: tuple[int, int], trial: "_Trial") -> None:
+    """Numbers as long as the text (input_ids): left out where only frozen modules read them, else fetched anew every time."""
+    import torch
+
+    batch = plan.batch
+    whole = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and v.ndim > 1}
+    dims = {k: ragged_dims(v.shape[1:], other[k].shape[1:], longest) for k, v in whole.items()}
+    long = [k for k, d in dims.items() if d != [] and k not in trial.big]
+    unread = long if trial.unread(plan.tape, long) else [k for k in long if trial.unread(plan.tape, [k])]
+    if unread != long and not trial.unread(plan.tape, unread):
+        unread = []
+    for key in [*long, *trial.big]:
+        if key in trial.big or (key in unread and dims[key] is not None):
+            shape: Shape = tuple(None if place in (dims[key] or ()) else size for place, size in enumerate(batch[key].shape[1:]))
+            plan.absent[key] = (shape, batch[key].dtype)
+        else:
+            plan.anew.append(key)
+
+
+class _Trial:
+    """One batch, run through the model in every way that is asked."""
+
+    def __init__(self, task: Any, model: Any, edge: Edge, batch: dict[str, Any]) -> None:
+        import torch
+
+        self.task, self.model, self.edge, self.batch, self.n = task, model, edge, batch, len(batch["id"])
+        self.counts = task.counts(batch)
+        self.cut: dict[Spot, tuple[Sequence[int], int]] = {}  # spot -> lengths and dimension by which its padding is zeroed
+        self.first: dict[Spot, Tensor] = {}
+        self.big = [k for k, v in batch.items() if isinstance(v, torch.Tensor) and v.is_floating_point() and v[0].numel() > BIG]
+        self.blank = batch | {k: unknown(self.n, tuple(batch[k].shape[1:]), batch[k].dtype, batch[k].device) for k in self.big}
+
+    def record(self, seed: int = 0) -> float:
+        return self._loss("record", seed, None, self.batch)
+
+    def replay(self, spots: Sequence[Spot]) -> float:
+        return self._loss("replay", 0, {s: self.first[s] for s in spots}, self.blank)
+
+    def _loss(self, mode: str, seed: int, tape: dict | None, inputs: dict) -> float:
+        import torch
+
+        torch.manual_seed(seed)
+        self._start(mode, tape, inputs)
+        try:
+            return float(self.task.loss(self.model, inputs, self.counts).detach())
+        except RuntimeError:
+            if mode == "record":
+                raise
+            return math.nan  # an operation in place met a stand-in: it is needed
+
+    def _start(self, mode: str, tape: dict | None, inputs: dict) -> None:
+        copies = None if tape is None else {s: v.clone() for s, v in tape.items()}
+        self.edge.start(mode, self.n, copies)
+
+    def spots(self, usable: dict[Spot, int] | None) -> list[Spot] | None:
+        """The smallest set that gives the uncached loss; of `usable` ones only, where some are ragged."""
+        import torch
+
+        self.want = self.record()
+        first = dict(self.edge.tape)
+        self.record(1)
+        stable = {s: v for s, v in first.items() if s in self.edge.tape and torch.equal(v, self.edge.tape[s])}
+        if usable is not None:
+            stable = {s: v for s, v in stable.items() if s in usable}
+        self.first = {s: without_padding(v, *self.cut[s]) if s in self.cut else v for s, v in stable.items()}
+        if not math.isfinite(self.want) or not self.edge.frozen:
+            return None
+        spots = [s for s in stable if s[0].endswith("<")]
+        if not spots or self.replay(spots) != self.want:
+            spots = list(stable)
+            if self.replay(spots) != self.want:
+                return None
+        for spot in sorted(spots, key=lambda s: -stable[s].numel()):
+            fewer = [s for s in spots if s != spot]
+            if fewer and self.replay(fewer) == self.want:
+                spots = fewer
+        return spots
+
+    def unread(self, tape: dict, keys: list[str]) -> bool:
+        """Whether loss, counts and predictions stay the same when these inputs are all zeros, and all ones."""
+        import torch
+
+        def predictions(inputs: dict) -> Any:
+            torch.manual_seed(0)
+            self._start("replay", tape, inputs)
+            with torch.no_grad():
+                return self.task.predict(self.model, inputs)
+
+        for value in (0, 1):
+            inputs = self.blank | {k: torch.full_like(self.batch[k], value) for k in keys}
+            try:
+                same = self.task.counts(inputs) == self.counts and self._loss("replay", 0, tape, inputs) == self.want
+                if not same or predictions(inputs) != predictions(self.blank):
+                    return False
+            except (RuntimeError, IndexError):  # a zero may be no index there
+                return False
+        return True

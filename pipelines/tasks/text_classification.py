@@ -1,0 +1,287 @@
+"""Text classification: one label per text or pair of texts, several (`options.multi_label`), or a number (`options.regression`).
+
+Any `AutoModelForSequenceClassification`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT, MiniLM. Rows hold `text`, `label` and, for
+pairs, `text_pair` (GLUE, Wang et al. 2018, arXiv:1804.07461). Labels are matched by name, never by number: GLUE's test splits have
+none (-1), so its recipes test on validation. A text longer than the model reads is cut at its end.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.data.labels import check_known, check_numbers, number
+from pipelines.data.texts import readable
+from pipelines.errors import DataError, ModelError
+from pipelines.recipe import Float, Int, Strict
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TEXTS = ("text", "text_pair")
+
+
+class Options(Strict):
+    max_length: Annotated[Int, Field(ge=4, le=1_000_000)] | None = None
+    """Tokens of a text, or of a pair together; left out: 512, or what the model can read. Longer ones are cut."""
+    multi_label: bool = False
+    regression: bool = False
+    """Labels are numbers. They are learned as they stand, so let them spread by about 1 (0 to 5, not 0 to 100,000)."""
+    label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Options":
+        if self.multi_label and self.regression:
+            raise ValueError("multi_label and regression exclude each other: give one of them")
+        if (self.multi_label or self.regression) and (self.label_smoothing or self.class_weights != "none"):
+            raise ValueError("label_smoothing and class_weights are for one class per text: leave them out with multi_label or regression")
+        return self
+
+
+class TextClassification(Task):
+    name = "text-classification"
+    hub_tag = "text-classification"
+    library = "transformers"
+    columns = ("text", "label")
+    optional = ("text_pair",)
+    Options = Options
+    tokenizer: Any
+    pair: bool = False  # whether it was trained on pairs of texts
+    window: int  # tokens that it reads
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.labels: list[str] = []  # none for regression
+        self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
+
+    @property
+    def several(self) -> bool:  # type: ignore[override]
+        return bool(self.options.multi_label)
+
+    @property
+    def classes(self) -> bool:  # type: ignore[override]
+        return not self.options.regression
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        return TEXTS if self.pair else TEXTS[:1]
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("pearson" if self.options.regression else "map" if self.options.multi_label else "accuracy", "max")
+
+    # ---- before training ----
+
+    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+        for column in TEXTS:
+            if column in row:
+                readable(row, column)
+        return {**row, "label": number(row["label"])} if self.options.regression else row
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        from pipelines import classes, pretrained
+
+        self.pair = "text_pair" in splits.train.column_names
+        config = pretrained.read_config(source.folder, source.config)
+        if self.options.regression:
+            check_numbers(splits.train["label"], splits.name)
+        else:
+            self.labels = classes.names(splits, self.options.multi_label)
+        if self.options.class_weights == "balanced":
+            self.weights = classes.balanced(splits.train["label"], self.labels)
+        config.id2label = dict(enumerate(self.labels or ["value"]))
+        config.label2id = {label: index for index, label in config.id2label.items()}
+        kind = "regression" if self.options.regression else "multi" if self.options.multi_label else "single"
+        config.problem_type = kind if kind == "regression" else f"{kind}_label_classification"
+        config.reads_pairs = self.pair
+        self._read_tokens(source.folder, config)
+        return self._model(source.folder, config, source.random)
+
+    def _read_tokens(self, folder: Path | None, config: Any) -> None:
+        from pipelines import language
+
+        self.tokenizer = language.tokenizer(folder)
+        if self.tokenizer.pad_token is None:
+            if self.tokenizer.eos_token is None:
+                raise ModelError("this model's tokenizer has no padding token, so texts cannot be read side by side: choose another model")
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = self.tokenizer.pad_token_id  # by which a decoder finds the last token of a text
+        self.window = language.length(self.options.max_length, self.tokenizer, config, 512)
+
+    def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
+        from transformers import AutoModelForSequenceClassification
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KINDS
+
+        from pipelines import language
+
+        language.check_kind(folder, config, KINDS, "classify texts")
+        return language.text_model(AutoModelForSequenceClassification, folder, config, random=random)
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from pipelines import language
+
+        return language.layers(model)
+
+    def encode(self, rows: Any) -> Sequence[Example]:
+        from pipelines import language
+        from pipelines.encoding import encode
+
+        if self.pair and "text_pair" not in rows.column_names:
+            raise DataError("these data have no text_pair, and the model reads pairs: name its column with data.columns.text_pair=NAME")
+        if not self.options.regression:
+            found = {part for label in rows["label"] for part in (label if isinstance(label, list) else [label])}
+            check_known(found, self.labels)
+        return encode(rows, self._tokens, [self.name, self.window, language.stamp(self.tokenizer)])
+
+    def _tokens(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+        """Rows -> token ids, cut where they are too many, and how many there were (`tokens`)."""
+        texts = [rows[column] for column in TEXTS if column in rows]
+        made = self.tokenizer(*texts, verbose=False)
+        examples = {key: made[key] for key in ("input_ids", "token_type_ids") if key in made}
+        tokens = [len(ids) for ids in made["input_ids"]]
+        long = [i for i, n in enumerate(tokens) if n > self.window]
+        if long:
+            cut = self.tokenizer(*[[text[i] for i in long] for text in texts], truncation=True, max_length=self.window)
+            for key, values in examples.items():
+                for i, value in zip(long, cut[key], strict=True):
+                    values[i] = value
+        lengths = [len(ids) for ids in examples["input_ids"]]
+        return {"id": rows["id"], "row": numbers, "label": rows["label"], "length": lengths, "tokens": tokens, **examples}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        from pipelines import language
+
+        true = [e["label"] for e in examples]
+        if self.options.regression:
+            target = torch.tensor(true, dtype=torch.float32)
+        else:
+            number_of = {label: i for i, label in enumerate(self.labels)}
+            target = torch.zeros(len(true), len(self.labels))
+            for line, label in zip(target, true, strict=True):
+                for part in label if isinstance(label, list) else [label]:
+                    if part in number_of:  # a label that the model does not know counts as an error when scored
+                        line[number_of[part]] = 1.0
+        lists = {key: [e[key] for e in examples] for key in ("id", "row", "tokens")}
+        return {**lists, "true": true, "target": target, **language.inputs(examples, self.tokenizer)}
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        from pipelines import classes
+
+        if self.options.regression:
+            return {"examples": float(len(batch["id"]))}
+        return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        from pipelines import classes
+
+        logits = self._logits(model, batch)
+        if self.options.regression:
+            return ((logits[:, 0] - batch["target"]) ** 2).sum() / counts["examples"]
+        weights = classes.weights_of(self.weights, self.labels, logits.device)
+        return classes.loss(logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing)
+
+    def _logits(self, model: "nn.Module", batch: Batch) -> "Tensor":
+        """[batch, classes], float32."""
+        return model(**{key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}).logits.float()
+
+    # ---- after training ----
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        from pipelines import classes
+
+        logits = self._logits(model, batch).detach().cpu()
+        if self.options.regression:
+            classes.check_finite(batch, logits)
+            pairs = zip(batch["id"], batch["true"], logits[:, 0].tolist(), strict=True)
+            records = [{"id": id_, "true": true, "predicted": predicted} for id_, true, predicted in pairs]
+        else:
+            records = classes.records(batch, logits, self.labels, self.options.multi_label)
+        return [{**record, "tokens": tokens} for record, tokens in zip(records, batch["tokens"], strict=True)]
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import classification, regression
+
+        if self.options.regression:
+            return regression.scores(records)
+        found = classification.scores(records, self.labels, self.options.multi_label)
+        return found if self.options.multi_label else {**found, "mcc": classification.matthews(records, self.labels)}
+
+    def _by_length(self) -> tuple[Any, str, int]:
+        """What is averaged over texts of like length, its name, and the length at which texts are cut."""
+        if self.options.regression:
+            return lambda r: abs(r["true"] - r["predicted"]), "mean_absolute_error", self.window
+        if self.options.multi_label:
+            return lambda r: float(set(r["true"]) == set(r["predicted"])), "subset_accuracy", self.window
+        return lambda r: float(r["true"] == r["predicted"]), "accuracy", self.window
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import classification, lengths
+
+        by_length = {"by text length": lengths.table(records, *self._by_length())}
+        if self.options.regression:
+            return by_length
+        return {"per class": classification.per_class(records, self.labels, self.options.multi_label), **by_length}
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.metrics import classification, lengths, regression
+
+        by_length = lengths.figures(records, *self._by_length())
+        if self.options.regression:
+            return {**regression.figures(records), **by_length}
+        return {**classification.figures(records, self.labels, multi_label=self.options.multi_label), **by_length}
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        from pipelines import pretrained
+
+        config = pretrained.read_config(folder, None)
+        kinds = {"regression": config.problem_type == "regression", "multi_label": config.problem_type == "multi_label_classification"}
+        self.options = self.options.model_copy(update=kinds)
+        self.labels = [] if self.options.regression else [config.id2label[index] for index in range(config.num_labels)]
+        self.pair = getattr(config, "reads_pairs", False)  # only a model of ours says
+        self._read_tokens(folder, config)
+        return self._model(folder, config).eval()
+
+    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        return {key: row[key] for key in (*TEXTS, "label") if key in row}
+
+    def told(self, record: Record) -> dict[str, Any]:
+        return {"predicted": record["predicted"]}
+
+    def infer(self, model: Any, text: str, text_pair: str | None = None, top_k: int = 5) -> Iterator[Any]:
+        """The `top_k` labels of a text or pair, best first: [{"label", "score"}]; for regression {"value": number}."""
+        import torch
+
+        from pipelines import classes
+
+        row = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
+        texts = [readable(row, column) for column in row]
+        if self.pair and len(texts) < 2:
+            raise DataError("this model reads two texts: give text_pair, too")
+        made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(next(model.parameters()).device)
+        with torch.inference_mode():
+            logits = self._logits(model, made)[0]  # type: ignore[arg-type]
+        if self.options.regression:
+            yield {"value": float(logits[0])}
+        else:
+            yield classes.ranked(logits, self.labels, self.options.multi_label, top_k)
+
+    def read(self, *texts: str) -> list[int]:
+        """How many characters of each text the model reads before it is cut."""
+        made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_offsets_mapping=True)
+        places = list(zip(made.sequence_ids(0), made["offset_mapping"], strict=True))
+        return [max((end for part, (_, end) in places if part == number), default=0) for number in range(len(texts))]

@@ -1,0 +1,73 @@
+"""A run that is finished: asked again with another hub section, and used on other data of the same form."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.recipe import validate
+from pipelines.run import train
+from pipelines.yamlfile import dump
+from tests import tiny_text
+from tests.command import graft, refused
+from tests.runs import without_pictures
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A recipe and its run; its table calls the columns otherwise than the task does, and six rows are published."""
+    folder = tmp_path_factory.mktemp("finished")
+    rows = [(tiny_text.passage(tiny_text.Random(n))[0], "even" if n % 2 else "odd") for n in range(40)]
+    _table(folder / "texts.csv", ["said", "kind"], rows)
+    raw = {
+        "task": "text-classification",
+        "model": {"id": str(tiny_text.bert(folder / "bert", "BertForSequenceClassification"))},
+        "data": {"id": str(folder / "texts.csv"), "columns": {"text": "said", "label": "kind"}, "workers": 0},
+        "options": {"max_length": 32},
+        "train": {"max_steps": 2, "batch_size": 8, "precision": "fp32"},
+        "hub": {"examples": 4, "license": "mit"},
+    }
+    (folder / "recipe.yaml").write_text(dump(raw))
+    with without_pictures():
+        assert train(validate(raw), folder / "run", name="texts")
+    return folder / "recipe.yaml", folder / "run"
+
+
+def _table(path: Path, header: list[str], rows: list[tuple[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def test_the_hub_section_may_change(finished: tuple[Path, Path]) -> None:
+    """What is published follows: rows are taken back, the licence is the new one; what was not kept is refused."""
+    recipe, run = finished
+    before = (run / "results.json").read_text()
+    assert len(json.loads((run / "model" / "examples" / "examples.json").read_text())) == 4
+    done = graft("train", recipe, "hub.examples=0", "hub.license=apache-2.0", "hub.private=true", "--run", run)
+    assert done.code == 0, done.err
+    assert "follow the new hub section" in done.err
+    assert not (run / "model" / "examples").exists()
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["hub"]["private"] is True
+    assert "license: apache-2.0" in (run / "model" / "README.md").read_text()
+    assert (run / "results.json").read_text() == before
+    assert (
+        "is finished; for more" in graft("train", recipe, "hub.examples=0", "hub.license=apache-2.0", "hub.private=true", "--run", run).err
+    )
+    assert graft("train", recipe, "hub.examples=2", "--run", run).code == 0
+    assert len(json.loads((run / "model" / "examples" / "examples.json").read_text())) == 2
+    refused(graft("train", recipe, "hub.examples=40", "--run", run), 1, "hub.examples: the run kept 4 examples, you ask for 40")
+
+
+@pytest.mark.parametrize("header", [["said", "kind"], ["text", "label"]])
+def test_other_data_may_be_named_as_its_own_or_as_the_task_s(finished: tuple[Path, Path], tmp_path: Path, header: list[str]) -> None:
+    _, run = finished
+    other = _table(tmp_path / "other.csv", header, [("The song was made by Ada.", "even"), ("The clock was made by Hugo.", "odd")])
+    scored = graft("evaluate", run, "--data", other, "--json")
+    assert scored.code == 0, scored.err
+    assert json.loads(scored.out)["n"] == 2
+    answers = graft("predict", run, other, "--json")
+    assert answers.code == 0, answers.err
+    assert [answer["input"] for answer in json.loads(answers.out)] == ["other.csv:2", "other.csv:3"]
