@@ -75,9 +75,8 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
         gr.on([button.click, *[field.submit for field in fields]], predict, fields, [answer, unread], api_name="predict", **limits)
-        looking = ask.click(explain, fields, [words, note], api_visibility="private", show_progress_on=words, **limits)
-        for field in fields:  # an old map does not stand beside a new text
-            field.change(lambda: ("", ""), None, [words, note], cancels=[looking], queue=False, api_visibility="private")
+        # a map has its own text in it, so it need not be taken away when the fields change
+        ask.click(explain, fields, [words, note], api_visibility="private", show_progress_on=words, **limits)
     return blocks
 
 

@@ -57,7 +57,7 @@ DATA: dict[str, Case] = {
     "a split that is not there": (lambda w: w.photos, "data.test=exam", ["data.test", "no split 'exam'", "train"]),
     "test is train": (lambda w: w.photos, "data.train=train data.test=train", ["data.test", "'train' is train already"]),
     "holdout takes all": (lambda w: w.flat, "data.holdout=0.5", ["data.holdout", "no rows to train on"]),
-    "fewer rows than classes": (lambda w: w.flat, "data.max_train_rows=1", ["data.max_train_rows", "2 classes"]),
+    "fewer rows than classes": (lambda w: w.flat, "data.max_train_rows=1", ["data.max_train_rows", "at least 2 are needed"]),
     "an unknown format": (lambda w: w.flat, "data.format=excel", ["data.format", "'excel'", "imagefolder"]),
     "a format that is not there": (lambda w: w.flat, "data.format=table", ["holds no table", ".csv"]),
     "a folder as a hub id": (lambda w: w.flat, "data.format=hub", ["data.format", "on this disk"]),

@@ -87,11 +87,12 @@ def question_word(question: str) -> str:
 
 
 def tables(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
-    """Scores by question word and by the number of words in the shortest accepted answer."""
-    return {
-        "by question word": _grouped(records, "question word", lambda r: question_word(r["question"]), [*WORDS, "other"]),
-        "by answer length": _grouped(records, "words in the answer", _length, ["none", "1", "2", "3", "4", "5 to 8", "9 and more"]),
-    }
+    """Scores by question word, where there are questions, and by the number of words in the shortest accepted answer."""
+    by_length = _grouped(records, "words in the answer", _length, ["none", "1", "2", "3", "4", "5 to 8", "9 and more"])
+    if "question" not in records[0]:
+        return {"by answer length": by_length}
+    by_word = _grouped(records, "question word", lambda r: question_word(r["question"]), [*WORDS, "other"])
+    return {"by question word": by_word, "by answer length": by_length}
 
 
 def _length(record: Record) -> str:
@@ -126,12 +127,18 @@ def no_answer_threshold(records: Sequence[Record]) -> float:
 
 
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
-    """F1 by question word and by answer length."""
+    """F1 by question word and by answer length; where answers come with a confidence, how often they are right at each."""
     from pipelines import figures as draw
+    from pipelines.metrics.classification import calibration
 
     drawn = {}
     for title, rows in tables(records).items():
         label = next(iter(rows[0]))
         names = [f"{row[label]} (n = {row['n']:,})" for row in rows]
         drawn["f1_" + title.replace(" ", "_")] = draw.bars_figure(names, [row["f1"] for row in rows], f"F1 {title}", 100)
+    if "confidence" in records[0]:
+        right = [{"confidence": r["confidence"], "true": 1.0, "predicted": _judged(r)["exact_match"]} for r in records]
+        bins = [b for b in calibration(right) if b["n"]]
+        ece = sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / len(records)
+        drawn["calibration"] = draw.calibration_figure(bins, ece)
     return drawn

@@ -228,3 +228,15 @@ def test_an_adapter_leaves_the_shared_embedding_alone(tmp_path: Path) -> None:
     assert after.lm_head.weight is after.transformer.wte.weight
     assert not torch.equal(before.transformer.h[0].attn.c_attn.weight, after.transformer.h[0].attn.c_attn.weight)
     assert results["model"]["trainable_parameters"] < results["model"]["parameters"] / 4
+
+
+def test_prompts_need_no_question(tmp_path: Path) -> None:
+    """Any columns will do: instructions, translations, whatever a table has."""
+    lines = [json.dumps({"order": f"Say {word}", "answer": word}) for word in ("Rome", "Oslo", "Lima", "Cairo") * 6]
+    (tmp_path / "orders.jsonl").write_text("\n".join(lines))
+    raw = TestAnswers().recipe(tmp_path)
+    raw |= {"data": {"id": str(tmp_path / "orders.jsonl"), "workers": 0}, "options": {"prompt": "{order}:", "max_new_tokens": 4}}
+    results = train(validate(raw), tmp_path / "run")
+    assert results
+    assert list(results["test"]["tables"]) == ["by answer length"]
+    assert "Answers a prompt that is made of order" in (tmp_path / "run" / "model" / "README.md").read_text()
