@@ -28,12 +28,12 @@ def launch(
     Without `port` the first free one from 7860 is taken. With `block` the call lasts until Ctrl-C.
     Raises ModelError for a model without a demo, RunError where the address cannot be had.
     """
-    port = free_port(host, port)  # before the model is loaded: a taken port is said at once
+    free_port(host, port)  # before the model is loaded: a taken port is said at once
     from pipelines.weights import load
 
     _own_folder()
     blocks = app(load(source))
-    serve(blocks, host, port, open_browser)
+    serve(blocks, host, free_port(host, port), open_browser)  # loading takes seconds, in which another demo may take a port
     print(f"The demo runs at {blocks.local_url}  (Ctrl-C stops it)", flush=True)
     if block:
         wait(blocks)

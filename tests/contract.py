@@ -47,6 +47,7 @@ class Served(NamedTuple):
 
 class TaskContract:
     name = "contract"
+    spine = True  # also under tests/test_every_task.py; False for a second contract of a task that differs in its data alone
 
     # ---- what a task's test says ----
 

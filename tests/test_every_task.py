@@ -33,7 +33,7 @@ def contracts() -> dict[str, type[TaskContract]]:
     for task in task_names():
         module = importlib.import_module(f"tests.tasks.test_{task.replace('-', '_')}")
         kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, TaskContract)]
-        found |= {f"{task} {kind.__name__}": kind for kind in kinds if kind is not TaskContract}
+        found |= {f"{task} {kind.__name__}": kind for kind in kinds if kind is not TaskContract and kind.spine}
     return found
 
 
@@ -105,7 +105,7 @@ def check_equal(one: Path, other: Path) -> None:
         assert close(theirs[split]["metrics"], mine[split]["metrics"], 1e-4)
 
 
-@pytest.mark.parametrize("micro", [1, 3])
+@pytest.mark.parametrize("micro", [3])
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_micro_batches_change_nothing(place: Place, alone: dict[str, Path], name: str, micro: int) -> None:
     raw = place.recipes[name]

@@ -51,10 +51,14 @@ class TestContract(TaskContract):
 
 
 class TestPairs(TestContract):
+    spine = False
+    test_published_and_loaded_is_the_same = test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]
     kind = "pair"
 
 
 class TestSeveral(TestContract):
+    spine = False
+    test_published_and_loaded_is_the_same = test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]
     kind, options = "several", {"max_length": 48, "multi_label": True}
 
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
@@ -66,6 +70,8 @@ class TestSeveral(TestContract):
 
 
 class TestNumbers(TestContract):
+    spine = False
+    test_published_and_loaded_is_the_same = test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]
     kind, options = "number", {"max_length": 48, "regression": True}
 
     def same(self, printed: str, answer: Any) -> bool:
