@@ -5,6 +5,8 @@ import signal
 import sys
 from typing import NoReturn
 
+asked: list[int] = []  # signals that told this command to stop
+
 
 def main() -> None:
     from pipelines.errors import GraftError
@@ -18,7 +20,10 @@ def main() -> None:
     # 9.6 images/s so, 5.2 to 8.5 if they sleep at once, 2.0 to 8.0 as OpenMP has it; alone on the machine there is no difference.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    asked.clear()
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job is told to ignore it
+        signal.signal(signal.SIGINT, _stop)
     try:
         from pipelines import cli
 
@@ -34,6 +39,9 @@ def main() -> None:
     except BrokenPipeError:  # `graft recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
+        if asked:  # compiled code may turn the interrupt into an error of its own
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
         if debug:
             raise
         print(f"error: unexpected {type(error).__name__}: {error}\nThis is a bug; run again with --debug to see where.", file=sys.stderr)
@@ -42,6 +50,7 @@ def main() -> None:
 
 def _stop(number: int, frame: object) -> NoReturn:
     """SIGTERM ends a command as Ctrl-C does. While it trains, it does better: it saves first (machine.stop_on_signals)."""
+    asked.append(number)
     raise KeyboardInterrupt
 
 

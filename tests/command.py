@@ -30,7 +30,7 @@ def graft(*arguments: Any) -> Done:
     from pipelines.__main__ import main
 
     out, err = io.StringIO(), io.StringIO()
-    handler, code = signal.getsignal(signal.SIGTERM), 0
+    handlers, code = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}, 0
     try:
         with (
             mock.patch.object(sys, "argv", ["graft", *map(str, arguments)]),
@@ -41,7 +41,8 @@ def graft(*arguments: Any) -> Done:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return Done(code, out.getvalue(), err.getvalue())
 
 

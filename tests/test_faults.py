@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,19 @@ def test_room_is_made_from_what_dead_runs_left(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (1e9 + age, 1e9 + age))
     cache.make_room(tmp_path, 350)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([names[0], names[2], "new"])
+
+
+def test_a_stop_that_compiled_code_turns_into_an_error_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt inside of a pybind11 conversion comes out as its TypeError (seen in matplotlib, at a SIGTERM while drawing)."""
+    from pipelines import cli
+    from tests.command import graft
+
+    def draw() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise TypeError("incompatible function arguments") from None
+
+    monkeypatch.setattr(cli, "main", draw)
+    done = graft("recipes")
+    assert (done.code, done.err) == (130, "stopped\n")

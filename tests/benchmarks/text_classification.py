@@ -8,10 +8,8 @@ of like length, threads that sleep while they wait). Graft's feature cache is co
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from typing import Any
 import yaml
 
 from tests import tiny_text
+from tests.benchmarks import machine
 
 BATCH, RATE, LONGEST = 32, 1e-2, 128
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}  # MiniLM's
@@ -99,11 +98,8 @@ def main() -> None:
 
 
 def _table(data: Path, model: str, epochs: int, rounds: int, work: Path) -> None:
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), platform.machine())
     texts = sum(1 for _ in (data / "train.jsonl").open())
-    where = f"{len(os.sched_getaffinity(0))} cores ({cpu}), Python {platform.python_version()}"
-    print(f"{datetime.date.today()}, {where}, {texts:,} texts, batch {BATCH}, up to {LONGEST} tokens.\n")
+    print(machine(f"{texts:,} texts, batch {BATCH}, up to {LONGEST} tokens"))
     print("| | Graft | Trainer at its best | ratio | peak memory, MB: Graft / best | accuracy |")
     print("|---|---|---|---|---|---|", flush=True)
     ran: list[tuple[dict[str, Any], dict[str, Any]]] = []
