@@ -42,6 +42,7 @@ class Task(ABC):
     name: ClassVar[str]  # the file name with dashes
     hub_tag: ClassVar[str]  # the hub's pipeline tag
     library: ClassVar[str]  # the hub's library_name
+    heads: ClassVar[tuple[str, ...]]  # how the names of its model classes end: by them a model that Graft did not make is known
     columns: tuple[str, ...]  # what a row must have
     optional: tuple[str, ...] = ()  # what is kept of a row that has it
     inputs: tuple[str, ...]  # the columns that `infer` takes, in its order

@@ -190,9 +190,8 @@ def _task_of(folder: Path, source: str) -> str:
     config = _read_json(folder / "config.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(config.get("architecture", ""))
     for tag, name in tags.items():
-        if "For" + "".join(part.capitalize() for part in tag.split("-")) in kinds or (
-            tag == "image-classification" and "architecture" in config
-        ):
+        timm = tag == "image-classification" and "architecture" in config
+        if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).heads):
             return name
     raise ModelError(f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}")
 

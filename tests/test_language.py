@@ -1,5 +1,6 @@
 """Families of text models: where their layers are, how much they read, whether they keep documents apart."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ import transformers
 from pipelines.errors import ModelError
 from pipelines.language import keeps_apart, language_model_layers, length, longest, set_attention_dropout
 from pipelines.layers import depth_of_parameters
+from pipelines.weights import load
+from tests import tiny_text
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2}
@@ -78,3 +81,17 @@ def test_attention_dropout_has_many_names(kind: str, name: str) -> None:
     assert getattr(config, name) == 0
     with pytest.raises(ModelError, match="a xlnet model has no dropout on its attention"):
         set_attention_dropout(transformers.XLNetConfig(), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "task"),
+    [
+        (tiny_text.gpt, "GPT2LMHeadModel", "text-generation"),
+        (tiny_text.bert, "BertForMaskedLM", "fill-mask"),
+        (tiny_text.bert, "BertForQuestionAnswering", "question-answering"),
+        (tiny_text.bert, "BertForSequenceClassification", "text-classification"),
+    ],
+)
+def test_a_model_of_others_is_known_by_its_class(make: Any, kind: str, task: str, tmp_path: Path) -> None:
+    """The hub's older models say nothing in their README of what they are for."""
+    assert load(make(tmp_path, kind), device="cpu").task.name == task

@@ -37,6 +37,7 @@ class FillMask(Task):
     name = "fill-mask"
     hub_tag = "fill-mask"
     library = "transformers"
+    heads = ("ForMaskedLM",)
     columns = ("text",)
     optional = ("title",)
     inputs = ("text",)

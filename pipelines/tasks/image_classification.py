@@ -48,6 +48,7 @@ class ImageClassification(Task):
     name = "image-classification"
     hub_tag = "image-classification"
     library = "transformers"
+    heads = ("ForImageClassification",)
     columns = ("image", "label")
     inputs = ("image",)
     Options = Options

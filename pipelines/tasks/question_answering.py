@@ -41,6 +41,7 @@ class QuestionAnswering(Task):
     name = "question-answering"
     hub_tag = "question-answering"
     library = "transformers"
+    heads = ("ForQuestionAnswering",)
     columns = ("question", "context", "answer")
     optional = ("answer_start", "title")
     inputs = ("question", "context")

@@ -46,6 +46,7 @@ class TextClassification(Task):
     name = "text-classification"
     hub_tag = "text-classification"
     library = "transformers"
+    heads = ("ForSequenceClassification",)
     columns = ("text", "label")
     optional = ("text_pair",)
     Options = Options

@@ -47,6 +47,7 @@ class TextGeneration(Task):
     name = "text-generation"
     hub_tag = "text-generation"
     library = "transformers"
+    heads = ("ForCausalLM", "LMHeadModel")
     optional = ("title",)
     group = "title"
     Options = Options

@@ -50,28 +50,25 @@ class TestContract(TaskContract):
         return found == pytest.approx({a["label"]: a["score"] for a in answer}, abs=6e-4)
 
 
-class TestPairs(TestContract):
+class Other(TestContract):
     spine = False
     test_published_and_loaded_is_the_same = test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]
+
+
+class TestPairs(Other):
     kind = "pair"
 
 
-class TestSeveral(TestContract):
-    spine = False
-    test_published_and_loaded_is_the_same = test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]
+class TestSeveral(Other):
     kind, options = "several", {"max_length": 48, "multi_label": True}
 
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
         names = tiny_text.THINGS[:3]
-        return [
-            {"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": {n: float(n in r["label"]) for n in names}, "tokens": 9}
-            for r in rows
-        ]
+        found = [(r, {name: float(name in r["label"]) for name in names}) for r in rows]
+        return [{"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": s, "tokens": 9} for r, s in found]
 
 
-class TestNumbers(TestContract):
-    spine = False
-    test_published_and_loaded_is_the_same = test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]
+class TestNumbers(Other):
     kind, options = "number", {"max_length": 48, "regression": True}
 
     def same(self, printed: str, answer: Any) -> bool:
