@@ -33,7 +33,8 @@ def predict_split(
         batch = on_device(micro.batch, accelerator.device)
         examples.feed(batch)
         try:
-            with torch.no_grad():  # not inference_mode: FSDP and hooks may keep what they see
+            # in the precision of the training; not inference_mode: FSDP and hooks may keep what they see
+            with torch.no_grad(), accelerator.autocast():
                 records = task.predict(model, batch)
         except RuntimeError as error:
             if batch_size == 1 or not out_of_memory(error):

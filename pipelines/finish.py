@@ -18,7 +18,9 @@ from pipelines.weights import Weights, load
 
 
 def finish(job: Job, state: Any) -> dict[str, Any]:
-    """Scores are those of the exported model, read back from disk: what is published is what was measured."""
+    """Scores are those of the exported model, read back from disk: what is published is what was measured, in the run's precision."""
+    from pipelines import kernels
+
     accelerator = job.accelerator
     job.release()
     if accelerator.is_main_process:
@@ -27,6 +29,7 @@ def finish(job: Job, state: Any) -> dict[str, Any]:
     accelerator.wait_for_everyone()
     loaded = load(job.folder / "model", device=str(accelerator.device), task=job.recipe.task, options=job.recipe.options)
     job.task = loaded.task
+    kernels.install(loaded.model, accelerator.device)
     records = {}
     for split in ("validation", "test"):
         examples = batching.Examples(loaded.task, loaded.task.encode(job.splits[split]))

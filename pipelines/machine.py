@@ -22,15 +22,19 @@ PATIENCE = datetime.timedelta(hours=12)
 def best_precision(model: Any) -> str:
     """bf16 where the hardware multiplies it faster and the model is mostly matrix products, else fp32.
 
-    On a CPU without AMX or AVX-512 bf16, and for small or convolutional models, autocast costs more than it gives.
+    On a CPU without AMX or AVX-512 bf16, and for small or convolutional models, autocast costs more than it gives. Embeddings
+    do not count: looking up takes no time. They are half of a small language model's parameters.
     """
     import torch
+    from transformers.pytorch_utils import Conv1D  # GPT-2's Linear
 
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    products = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and min(m.weight.shape) >= 128)
-    return "bf16" if fast and products > 0.5 * sum(p.numel() for p in model.parameters()) else "fp32"
+    looked_up = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    products = {id(m.weight) for m in model.modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and min(m.weight.shape) >= 128}
+    sizes = {id(p): p.numel() for p in model.parameters() if id(p) in products or id(p) not in looked_up}
+    return "bf16" if fast and sum(sizes[p] for p in products) > 0.5 * sum(sizes.values()) else "fp32"
 
 
 # of one micro-batch, padding included. 4 windows of 384 were fastest on two cores; a GPU's is a first try, halved when memory does

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines import batching, evaluation, machine
 from pipelines.data import Needs, load_rows, needs_of
+from pipelines.data.splits import MEDIA
 from pipelines.errors import DataError, RecipeError
 from pipelines.progress import Progress
 from pipelines.recipe import DataSection, Recipe
@@ -52,9 +53,12 @@ def data_section(loaded: Loaded, data: str | None) -> DataSection:
 def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, own: bool, progress: Progress) -> dict[str, Any]:
     from accelerate import Accelerator
 
+    from pipelines import kernels
+
     task = loaded.task
     name, rows, skipped = _rows(section, task, split, loaded.results if own else None, own)
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision=_precision(loaded))
+    kernels.install(loaded.model, accelerator.device)
     examples = batching.Examples(task, task.encode(rows))
     skips = batching.Skips(section.max_skipped, {name: skipped}, {name: len(rows) + len(skipped)})
     size = machine.eval_batch("auto", accelerator.device.type, batching.example_lengths(examples.encoded) is not None)
@@ -65,6 +69,12 @@ def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, 
         )
     scored = evaluation.score_split(task, task.merge(records, rows), rows, name)
     return {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name, **_numbers(scored)}
+
+
+def _precision(loaded: Loaded) -> str:
+    """That of its training, so that the scores are those of its results; fp32 where this machine has no use for bf16."""
+    asked = loaded.recipe.train.precision if loaded.recipe is not None else "auto"
+    return "no" if asked == "fp32" or machine.best_precision(loaded.model) == "fp32" else "bf16"
 
 
 def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +142,7 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
             found += [(row["id"], {c: row[c] for c in wanted}) for row in rows]
         elif len(wanted) > 1:
             raise DataError(f"{short(text)!r}: this task takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")
-        elif wanted[0] == "image" and not os.path.isfile(path):
+        elif wanted[0] in MEDIA and not os.path.isfile(path):
             raise DataError(f"{text}: no such file")
         else:
             found.append((text, {wanted[0]: text}))

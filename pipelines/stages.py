@@ -52,7 +52,10 @@ class Job:
     progress: Progress
 
     def __post_init__(self) -> None:
+        from pipelines import kernels
+
         splits = self.splits
+        kernels.install(self.model, self.accelerator.device)
         with self.accelerator.main_process_first():  # the others find it encoded
             self.encoded = {split: self.task.encode(splits[split]) for split in SPLITS}
         totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}

@@ -7,7 +7,8 @@ import ast
 import re
 from pathlib import Path
 
-from tests.test_house_rules import LAYER, module_name
+from tests.layers import LAYER
+from tests.test_house_rules import module_name
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -10,50 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.layers import LAYER, LAYER_0_MAY_USE, NEVER_IN, ONLY_IN, PACKAGES, SIDEWAYS
+
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted(
     p for folder in ("pipelines", "apps", "recipes", "hub_cards") for p in (ROOT / folder).rglob("*.py") if "space" not in p.parts
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-
-# What may use what: a module uses the layers below its own. One task never uses another.
-LAYERS = {
-    6: {"cli", "demo", "__main__", ""},  # "" is pipelines/__init__.py, the public names
-    5: {"apps"},
-    4: {"run", "stages", "finish", "runfolder", "check", "score"},
-    3: {"loop", "evaluation", "card", "hub", "fetch", "outgoing", "patience", "space", "report", "weights", "tasks"},
-    2: {"data", "batching", "classes", "optim", "features", "probe", "ragged", "stubs", "encoding", "checkpoint", "metrics", "results",
-        "figures", "curves", "machine"},
-    1: {"task", "layers", "vision", "language", "pretrained", "decoding", "packing", "prompts", "progress"},
-    0: {"cache", "errors", "recipe", "yamlfile", "complaints", "catalog", "wording"},
-}  # fmt: skip
-LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
-SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several files, or an edge that is there on purpose
-    "recipe": {"errors", "yamlfile", "complaints", "catalog"},
-    "catalog": {"errors", "yamlfile", "complaints"},
-    "yamlfile": {"errors"},
-    "vision": {"pretrained"},
-    "prompts": {"packing"},
-    "language": {"pretrained", "layers"},
-    "encoding": {"data"},
-    "classes": {"data"},
-    "features": {"batching", "checkpoint", "probe", "ragged", "stubs"},
-    "probe": {"batching", "ragged", "stubs"},
-    "curves": {"figures"},
-    "metrics": {"figures"},
-    "hub": {"fetch", "outgoing", "patience", "space", "card"},  # publishing writes the card for the new id
-    "fetch": {"patience"},
-    "weights": {"fetch"},  # a hub id is one of its three sources
-    "run": {"stages", "finish", "runfolder"},
-    "finish": {"stages"},
-    "stages": {"runfolder"},
-    "check": {"stages"},
-    "__main__": {"cli"},
-}
-PACKAGES = {"data", "metrics", "apps"}  # their modules may use each other
-ONLY_IN = {"typer": {"cli"}, "gradio": {"apps"}}
-NEVER_IN = {"card": {"torch"}, "hub": {"torch"}, "report": {"torch"}, "tasks": {"accelerate"}}
-LAYER_0_MAY_USE = {"pydantic", "yaml", "psutil", "pipelines"}
 
 
 # ---- reading the sources ----

@@ -45,7 +45,6 @@ def graft(work: Path, model: str, data: str, rows: int) -> dict[str, float]:
         "task": "question-answering",
         "model": {"id": model},
         "data": {"id": data, "max_train_rows": rows, "max_eval_rows": rows // 4},
-        "options": {"attention_dropout": 0.0},
         "train": {"epochs": 1, "batch_size": BATCH, "learning_rate": RATE, "weight_decay": 0.0, "warmup": 0},
     }
     (work / "recipe.yaml").write_text(yaml.safe_dump(raw))
@@ -99,9 +98,11 @@ def prediction(model: str, rows: Any) -> tuple[float, float]:
     from accelerate import Accelerator
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
+    from pipelines import kernels
     from pipelines.batching import Examples
     from pipelines.evaluation import predict_split
     from pipelines.machine import eval_batch
+    from pipelines.score import _precision
     from pipelines.weights import load
     from tests.benchmarks.trainer_questions import answers
 
@@ -114,7 +115,9 @@ def prediction(model: str, rows: Any) -> tuple[float, float]:
     plain = len(few) / (time.perf_counter() - began)
     began = time.perf_counter()
     examples = Examples(loaded.task, loaded.task.encode(rows))
-    records = predict_split(loaded.task, loaded.model, examples, Accelerator(), batch_size=eval_batch("auto", "cpu", True))
+    accelerator = Accelerator(mixed_precision=_precision(loaded))
+    kernels.install(loaded.model, accelerator.device)
+    records = predict_split(loaded.task, loaded.model, examples, accelerator, batch_size=eval_batch("auto", "cpu", True))
     loaded.task.merge(records, rows)
     return len(rows) / (time.perf_counter() - began), plain
 

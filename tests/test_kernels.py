@@ -1,0 +1,96 @@
+"""Attention and dropout on a CPU: the library's results, exact gradients, the same draw for the same seed, nothing left in what is saved."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForQuestionAnswering, GPT2Config, GPT2LMHeadModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from pipelines import kernels
+from tests import tiny_text
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("masked", ["no", "bool", "added", "causal"])
+@pytest.mark.parametrize("heads", [4, 2])  # of keys and values, for 4 of queries
+def test_attention_is_the_librarys(masked: str, heads: int) -> None:
+    torch.manual_seed(0)
+    module = SimpleNamespace(is_causal=masked == "causal", num_key_value_groups=4 // heads, training=True)
+    q, k, v = (torch.randn(2, n, 9, 8, dtype=torch.bfloat16, requires_grad=True) for n in (4, heads, heads))
+    mask = (torch.arange(9) < 6).expand(2, 1, 9, 9) if masked in ("bool", "added") else None
+    if masked == "added":
+        mask = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill(~mask, float("-inf"))  # type: ignore[union-attr]
+    weight = torch.randn(2, 9, 4, 8)
+    found = []
+    for function in (kernels.attention, sdpa_attention_forward):
+        out, _ = function(module, q, k, v, mask)  # type: ignore[arg-type]
+        found.append((out, *torch.autograd.grad((out.float() * weight).sum(), (q, k, v))))
+    assert found[0][0].is_contiguous()
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.05, atol=0.03)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_gradients_are_exact(p: float) -> None:
+    q, k, v = (torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    bias = torch.randn(2, 1, 5, 5, dtype=torch.float64)
+
+    def drawn(*inputs: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)  # what is dropped must not change between two evaluations
+        return kernels._Attention.apply(*inputs, bias, 0.5, p)  # type: ignore[no-any-return, no-untyped-call]
+
+    assert torch.autograd.gradcheck(drawn, (q, k, v))
+
+
+def test_what_is_kept_follows_the_seed_and_the_rate() -> None:
+    torch.manual_seed(3)
+    one, two = kernels.kept(torch.Size((300, 301)), 0.1), kernels.kept(torch.Size((300, 301)), 0.1)
+    torch.manual_seed(3)
+    assert torch.equal(one, kernels.kept(torch.Size((300, 301)), 0.1))
+    assert not torch.equal(one, two)
+    assert abs(one.float().mean() - 0.9) < 4 * (0.09 / one.numel()) ** 0.5
+    assert abs((one & two).float().mean() - 0.81) < 4 * (0.81 * 0.19 / one.numel()) ** 0.5  # two draws know nothing of each other
+
+
+def test_dropout_keeps_the_mean_and_rests_in_evaluation() -> None:
+    layer, x = nn.Sequential(nn.Dropout(0.25)), torch.ones(400, 400, requires_grad=True)
+    kernels.install(layer, CPU)
+    out = layer.train()(x)
+    assert out.detach().unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert out.mean().item() == pytest.approx(1, abs=0.01)
+    out.sum().backward()
+    assert torch.equal(x.grad, out)  # type: ignore[arg-type]
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_a_model_scores_the_same_and_its_files_do_not_tell(tmp_path: Path) -> None:
+    model = AutoModelForQuestionAnswering.from_pretrained(tiny_text.bert(tmp_path / "bert")).eval()
+    fields = {"input_ids": torch.randint(5, 50, (3, 12)), "attention_mask": torch.ones(3, 12, dtype=torch.long)}
+    fields["attention_mask"][1, 7:] = 0
+    before = model(**fields).start_logits
+    kernels.install(model, CPU)
+    torch.testing.assert_close(model(**fields).start_logits, before, rtol=0, atol=0)  # fp32 is torch's own
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(**fields).start_logits
+    torch.testing.assert_close(found[fields["attention_mask"] == 1].float(), before[fields["attention_mask"] == 1], rtol=0.05, atol=0.03)
+    model.save_pretrained(tmp_path / "saved")
+    assert kernels.NAME not in json.dumps(json.loads((tmp_path / "saved" / "config.json").read_text()))
+
+
+def test_a_causal_model_does_not_look_ahead() -> None:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4)).train()
+    kernels.install(model, CPU)
+    assert model.config._attn_implementation == kernels.NAME
+    one = torch.randint(0, 50, (2, 10))
+    two = one.clone()
+    two[:, 6:] = torch.randint(0, 50, (2, 4))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found = [(torch.manual_seed(5), model(input_ids=ids).logits)[1] for ids in (one, two)]
+    assert torch.equal(found[0][:, :6], found[1][:, :6])
+    assert not torch.equal(found[0], found[1])
