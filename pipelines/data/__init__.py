@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
+from pipelines.data.splits import MEDIA, USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
 
@@ -81,7 +81,7 @@ class Splits:
         """Changes when a file of the split is written anew: for caches on this machine, not for results."""
         digest = hashlib.blake2b(digest_size=8)
         for row in self[name]:
-            path = (row.get("image") or {}).get("path") if "image" in row else None
+            path = next(((row[column] or {}).get("path") for column in MEDIA if column in row), None)
             if path and os.path.isfile(path):
                 digest.update(f"{path}/{os.stat(path).st_mtime_ns}".encode())
         return digest.hexdigest()

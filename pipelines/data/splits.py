@@ -13,6 +13,7 @@ from pipelines.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+MEDIA = ("image", "audio")  # columns of files
 USUAL = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "dev"), "test": ("test", "testing", "eval")}
 
 
@@ -247,8 +248,8 @@ def check_rows(name: str, rows: "Dataset", section: Any) -> None:
 
 
 def fingerprint(rows: "Dataset") -> str:
-    """Sixteen hex digits that change when an id, a label or a text changes. Pixels are covered by file size only."""
+    """Sixteen hex digits that change when an id, a label or a text changes. Images and audio are covered by file size only."""
     digest = hashlib.blake2b(digest_size=8)
-    for row in rows.select_columns([c for c in rows.column_names if c != "image"]):
+    for row in rows.select_columns([c for c in rows.column_names if c not in MEDIA]):
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
     return digest.hexdigest()

@@ -16,7 +16,7 @@ def detect(path: Path) -> bool:
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
     import pyarrow.compute
-    from datasets import ClassLabel, Image
+    from datasets import Audio, ClassLabel, Image
 
     from pipelines.data import Source
 
@@ -44,14 +44,15 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         rows = rows.select_columns(list(keep)).rename_columns({own: c for c, own in names.items() if own != c})
         rows = rows.add_column("id", [f"{name}/{i}" for i in range(len(rows))])
         for column, feature in rows.features.items():
-            if isinstance(feature, Image):
-                rows = rows.cast_column(column, Image(decode=False))
-                # so that the fingerprint covers the images; read from the table's offsets, not from the images
+            if isinstance(feature, (Image, Audio)):
+                rows = rows.cast_column(column, Image(decode=False) if isinstance(feature, Image) else Audio(decode=False))
+                # so that the fingerprint covers the files; read from the table's offsets, not from the files
                 sizes = pyarrow.compute.binary_length(pyarrow.compute.struct_field(rows.data.column(column), "bytes"))
                 rows = rows.add_column("size", sizes.to_pylist())
-        if "image" in columns and not isinstance(rows.features["image"], Image):
-            kind = rows.features["image"]
-            raise DataError(f"{section.id}: column {names['image']!r} holds no images but {kind}: name another, data.columns.image=NAME")
+        for column, wanted in {"image": Image, "audio": Audio}.items():
+            if column in columns and not isinstance(rows.features[column], wanted):
+                what, own = rows.features[column], names[column]
+                raise DataError(f"{section.id}: column {own!r} holds no {column} but {what}: name another, data.columns.{column}=NAME")
         if "label" in columns:
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels
@@ -62,11 +63,11 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
 
 def _guess(column: str, features: Any) -> str | None:
     """The only column of the right type, where the name differs (img, fine_label)."""
-    from datasets import ClassLabel, Image
+    from datasets import Audio, ClassLabel, Image
 
     if column in features:
         return column
-    wanted = {"image": Image, "label": ClassLabel}.get(column)
+    wanted = {"image": Image, "audio": Audio, "label": ClassLabel}.get(column)
     fitting = [name for name, feature in features.items() if wanted and isinstance(feature, wanted)]
     return fitting[0] if len(fitting) == 1 else None
 

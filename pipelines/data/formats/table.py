@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipelines.data.splits import MEDIA
 from pipelines.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -137,7 +138,8 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
             if None in row:
                 raise DataError(f"{len(row[None])} cells for {len(have)} columns: put quotes around a cell that holds a comma")
             cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
-            size = {"size": _size(cells["image"])} if "image" in cells else {}  # so that the fingerprint covers the images
+            files = [cells[column] for column in MEDIA if column in cells]
+            size = {"size": sum(map(_size, files))} if files else {}  # so that the fingerprint covers the files
             good.append({"id": id_, **cells, **{c: row.get(n) for c, n in also.items()}, **size, **{g: str(row.get(g)) for g in extra}})
         except DataError as error:
             skipped.append((id_, f"{id_}: {error}"))
@@ -156,8 +158,8 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
 def _cell(path: Path, value: Any, column: str, name: str) -> Any:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"{name} is empty")
-    if column == "image":
-        return _image(path, value, name)
+    if column in MEDIA:
+        return _file(path, value, name, column)
     if column == "label":
         parts = value if isinstance(value, list) else [value]
         odd = next((part for part in parts if part is None or isinstance(part, (dict, list, bytes))), parts)
@@ -167,19 +169,19 @@ def _cell(path: Path, value: Any, column: str, name: str) -> Any:
     return value
 
 
-def _size(image: dict[str, Any]) -> int:
+def _size(file: dict[str, Any]) -> int:
     """In bytes."""
-    return Path(image["path"]).stat().st_size if image["bytes"] is None else len(image["bytes"])
+    return Path(file["path"]).stat().st_size if file["bytes"] is None else len(file["bytes"])
 
 
-def _image(path: Path, value: Any, name: str) -> dict[str, Any]:
+def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     """A path, bytes, or datasets' {"path", "bytes"}."""
     content = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, bytes):
         return {"path": None, "bytes": content}
     where = value.get("path") if isinstance(value, dict) else value
     if not isinstance(where, str):
-        raise DataError(f"{name} holds {type(where).__name__}: an image is a path, or bytes in a parquet file")
+        raise DataError(f"{name} holds {type(where).__name__}: {column} is a path, or bytes in a parquet file")
     file = path.parent / where
     if "\0" in where or not file.is_file():
         raise DataError(f"no such file: {where}")
