@@ -1,4 +1,4 @@
-"""Which examples make which step, on which process, in which micro-batch; and the loader that fetches them.
+"""Which examples make which step, on which process, in which micro-batch; and their loader.
 
 Everything here is a pure function of (seed, epoch, example): no state to save, nothing to skip on resume, and neither the
 number of workers nor of processes changes what a step is made of.

@@ -101,6 +101,15 @@ def keep_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: up to 2 GB stay
 
 
+def keep_few_kernels() -> None:
+    """On a CPU, for examples of many lengths: oneDNN keeps the kernels of its last 64 shapes instead of 1,024.
+
+    Each length has some twenty of its own, which are not wanted again soon. BERT of 22 M parameters, bf16, 100 steps: 3.3 -> 2.6 GB
+    at the same speed. oneDNN reads this once, before its first product.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+
+
 def trackers(recipe: Recipe) -> list[str]:
     """The recipe's trackers. Raises RecipeError for one that is not installed."""
     from accelerate.tracking import get_available_trackers

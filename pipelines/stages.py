@@ -58,6 +58,8 @@ class Job:
         kernels.install(self.model, self.accelerator.device)
         with self.accelerator.main_process_first():  # the others find it encoded
             self.encoded = {split: self.task.encode(splits[split]) for split in SPLITS}
+        if batching.example_lengths(self.encoded["train"]) is not None:
+            machine.keep_few_kernels()
         totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
         self.skips = batching.Skips(self.recipe.data.max_skipped, splits.skipped, totals)
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")

@@ -1,4 +1,4 @@
-"""Metrics of one number per row, from prediction records alone: {"id", "true": 3.5, "predicted": 3.2, ...}.
+"""Metrics of one number per row, from prediction records: {"id", "true": 3.5, "predicted": 3.2, ...}.
 
     scores(records)  ->  {"pearson": 0.88, "spearman": 0.87, "mse": 0.41}
 
