@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
+CONFIGURED = ("digits", "esc50")  # formats of which data.config picks a part
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", ".bz2")  # with such a name it is no hub id
 
 
@@ -35,6 +36,7 @@ class Source:
     revision: str | None = None
     license: str | None = None
     hub_id: str | None = None
+    group: str | None = None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def _format(section: DataSection) -> Any:
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
-        "give a folder of class folders, a .csv, .tsv, .jsonl or .parquet table, .txt or .md files, or a Wikipedia dump"
+        "give a folder of class folders, a .csv, .tsv, .jsonl or .parquet table, speech with its transcripts (metadata.csv, or as "
+        "LibriSpeech and Common Voice are laid out), .txt or .md files, or a Wikipedia dump"
     )
 
 
@@ -125,7 +128,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
     if strange:
         raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join((*needs.columns, *needs.optional))})")
     for key in ("config", "revision"):
-        if getattr(section, key) is not None and section.format != "digits" and Path(section.id).expanduser().exists():
+        if getattr(section, key) is not None and section.format not in CONFIGURED and Path(section.id).expanduser().exists():
             raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out")
     source: Source = _format(section).read(section, needs.columns, needs.optional)
     if needs.several:
@@ -144,7 +147,7 @@ def load_splits(section: DataSection, needs: Needs) -> Splits:
     Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
     """
     source = _read(section, needs)
-    splits, came_from = arrange(section, source.splits, needs.group, needs.classes)
+    splits, came_from = arrange(section, source.splits, source.group or needs.group, needs.classes)
     for name, rows in splits.items():
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()

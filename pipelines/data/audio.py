@@ -3,9 +3,13 @@
 import io
 import logging
 import math
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.errors import DataError
@@ -19,9 +23,17 @@ SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", 
 FRAME = 0.02  # seconds; a recording's `length` counts these, as wav2vec2's outputs do: token budgets then are seconds
 SHORTEST = 0.05  # seconds: below it no model here has a frame
 LONGEST = 4 * 3600.0  # seconds; what claims more is damaged, or would fill the memory
+SLOWEST = 1000  # samples a second; heart sounds come at 2,000, below it a header is damaged
 SILENT = 1e-4  # of full scale (-80 dB): a recording that never gets above it holds nothing
+LOUDEST = 100.0  # times full scale: floats above it are integers that were never scaled
 CLIPPED = 0.01  # share of the samples at full scale from which a recording counts as clipped
-LOOKED_AT = 500  # recordings of a split that are listened to before training
+LOOKED_AT = 200  # recordings of a split whose first minute is listened to before training
+BLOCK = 60  # seconds read at a time: of three hours in stereo only what the model reads is ever whole in memory
+
+# libsndfile fits a header's length to the file and says so in its log only. A writer that cannot go back claims the most there is.
+CUT_OFF = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+STREAMED = 0x7FFFF000
+OGG_CUT_OFF = re.compile(r"Ogg ?: Last page lacks an end-of-stream bit\.\s+Ogg ?: Junk after the last page\.")
 
 
 class Sound(NamedTuple):
@@ -40,17 +52,28 @@ def read_audio(value: Any, rate: int) -> "np.ndarray":
     0.05 or longer than 14,400 seconds, is silent or holds what is no number.
     """
     import numpy as np
+    import soxr
 
     name = name_of(value)
-    samples, own = _samples(name, value)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1)
-    _check_length(name, len(samples) / own)
-    if not np.isfinite(samples).all():
-        raise DataError(f"{name}: holds samples that are no numbers (NaN or infinite): write the file anew")
-    if np.abs(samples).max() < SILENT:
-        raise DataError(f"{name}: silent from beginning to end")
-    return resampled(samples, own, rate)
+    made: list[np.ndarray] = []
+    low, high, loudest = math.inf, -math.inf, 0.0
+    resampler = None
+    for block, own in _blocks(name, value):
+        if not np.isfinite(block).all():
+            raise DataError(f"{name}: holds samples that are no numbers (NaN or infinite): write the file anew")
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        low, high, loudest = min(low, mono.min()), max(high, mono.max()), max(loudest, np.abs(block).max())
+        if resampler is None and own != rate:
+            resampler = soxr.ResampleStream(own, rate, 1, dtype="float32")
+        made.append(mono if resampler is None else resampler.resample_chunk(mono))
+    if high - low < 2 * SILENT:
+        mixed = " once its channels are mixed" if loudest >= SILENT and block.shape[1] > 1 else ""
+        raise DataError(f"{name}: silent from beginning to end{mixed}")
+    if loudest > LOUDEST:
+        raise DataError(f"{name}: samples up to {loudest:,.0f}, full scale is 1: integers written as floats, write the file anew")
+    if resampler is not None:
+        made.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+    return np.ascontiguousarray(made[0] if len(made) == 1 else np.concatenate(made), dtype=np.float32)
 
 
 def resampled(samples: "np.ndarray", own: int, rate: int) -> "np.ndarray":
@@ -64,18 +87,8 @@ def resampled(samples: "np.ndarray", own: int, rate: int) -> "np.ndarray":
 
 def header(value: Any) -> Sound:
     """Duration, rate and channels, without reading the samples. Raises DataError like `read_audio`, for length and form."""
-    import soundfile
-
-    name = name_of(value)
-    try:
-        with soundfile.SoundFile(_source(name, value)) as file:
-            found = Sound(file.frames / file.samplerate, file.samplerate, file.channels)
-    except DataError:
-        raise
-    except Exception as error:  # libsndfile's errors, and what a strange header makes of them
-        raise DataError(_unreadable(name, value, error)) from None
-    _check_length(name, found.seconds)
-    return found
+    with _opened(name_of(value), value) as file:
+        return Sound(file.frames / file.samplerate, file.samplerate, file.channels)
 
 
 def name_of(value: Any) -> str:
@@ -88,34 +101,32 @@ def name_of(value: Any) -> str:
 class Recordings(Sequence):
     """Rows as examples with their `length` in frames of 20 ms; a recording is decoded when it is asked for, in a worker.
 
-    `extra(row)` gives an example's further fields, and may raise DataError. What cannot be used (an unreadable header, longer
-    than `longest` seconds, what `extra` complains of) raises DataError when it is asked for, and so is skipped and counted.
+    `extra(row, seconds)` gives an example's further fields, and may raise DataError. What cannot be used (an unreadable header,
+    longer than `longest` seconds, what `extra` complains of) raises DataError when it is asked for, and so is skipped and counted.
     """
 
     column_names = ("id", "row", "length", "audio")
 
     def __init__(self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}) -> None:
         self.rows, self.rate = rows, rate
-        with ThreadPoolExecutor(8) as pool:  # headers wait for the disk
-            looked = list(pool.map(_looked, rows["audio"]))
         self.wrong: dict[int, str] = {}
         self.seconds: list[float] = []
         self.fields: list[dict[str, Any]] = []
-        others = rows.remove_columns("audio")
-        for number, (sound, why) in enumerate(looked):
+        looked = _headers(rows)
+        for number, (row, (sound, name, why)) in enumerate(zip(rows.remove_columns("audio"), looked, strict=True)):
             fields: dict[str, Any] = {}
             if not why and sound.seconds > longest:
-                why = f"{name_of(rows[number]['audio'])}: {sound.seconds:.1f} seconds, at most {longest:g} are read (options.max_seconds)"
+                why = f"{name}: {sound.seconds:.1f} seconds, at most {longest:g} are read (options.max_seconds)"
             if not why:
                 try:
-                    fields = extra(others[number], sound.seconds)
+                    fields = extra(row, sound.seconds)
                 except DataError as error:
-                    why = f"{others[number]['id']}: {error}"
+                    why = f"{row['id']}: {error}"
             if why:
                 self.wrong[number] = why
             self.seconds.append(sound.seconds)
             self.fields.append(fields)
-        self._tell([sound for sound, why in looked if not why])
+        self._tell([sound for sound, _, why in looked if not why])
 
     def _tell(self, sounds: list[Sound]) -> None:
         """Say what of these recordings may be unexpected: a lower rate than the model's, clipping."""
@@ -126,15 +137,13 @@ class Recordings(Sequence):
                 "%d of %d recordings have fewer samples a second than the model's %d (%s): they are resampled, and sound dull to it",
                 count, len(sounds), self.rate, ", ".join(map(str, low[:3])),
             )  # fmt: skip
-        clipped = [
-            name_of(self.rows[i]["audio"]) for i in _few(len(self.rows)) if i not in self.wrong and _is_clipped(self.rows[i]["audio"])
-        ]
-        if clipped:
-            log.warning(
-                "clipped, 1 in 100 samples at full scale: %s%s",
-                ", ".join(clipped[:3]),
-                f" and {len(clipped) - 3} more" if clipped[3:] else "",
-            )
+        usable = [number for number in range(len(self.rows)) if number not in self.wrong]
+        usable = usable[:: max(1, math.ceil(len(usable) / LOOKED_AT))]
+        with ThreadPoolExecutor(8) as pool:
+            names = [name for name in pool.map(lambda number: _clipped(self.rows[number]["audio"]), usable) if name]
+        if names:
+            some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            log.warning("%d of %d recordings looked at are clipped, 1 in 100 samples at full scale: %s", len(names), len(usable), some)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -150,25 +159,117 @@ class Recordings(Sequence):
         return {"id": row["id"], "row": index, "audio": samples, "seconds": self.seconds[index], **self.fields[index]}
 
 
-def _looked(value: Any) -> tuple[Sound, str]:
+def _headers(rows: Any) -> list[tuple[Sound, str, str]]:
+    """Of every row what its header says, its recording's name, and why it cannot be read ("" where it can)."""
+    found: list[tuple[Sound, str, str]] = []
+    with ThreadPoolExecutor(8) as pool:  # headers wait for the disk
+        for some in rows.select_columns("audio").iter(256):  # a hub data set holds the files' bytes: never all of them in memory
+            found += pool.map(_looked, some["audio"])
+    return found
+
+
+def _looked(value: Any) -> tuple[Sound, str, str]:
     try:
-        return header(value), ""
+        return header(value), name_of(value), ""
     except DataError as error:
-        return Sound(0.0, 0, 0), str(error)
+        return Sound(0.0, 0, 0), name_of(value), str(error)
 
 
-def _few(count: int) -> range:
-    return range(0, count, max(1, count // LOOKED_AT))
-
-
-def _is_clipped(value: Any) -> bool:
+def _clipped(value: Any) -> str:
+    """The recording's name if its first minute is clipped."""
     import numpy as np
 
     try:
-        samples, _ = _samples(name_of(value), value)
+        block, _ = next(_blocks(name_of(value), value))
+    except DataError:  # it is told when the recording is asked for
+        return ""
+    return name_of(value) if (np.abs(block) >= 0.999).mean() > CLIPPED else ""
+
+
+# ---- files ----
+
+
+def _blocks(name: str, value: Any) -> "Iterator[tuple[np.ndarray, int]]":
+    """float32 [samples, channels], a minute at a time and at least one, each with the rate."""
+    if isinstance(value, tuple):
+        yield _given(name, value)
+        return
+    with _opened(name, value) as file:
+        count = 0
+        while len(block := file.read(BLOCK * file.samplerate, dtype="float32", always_2d=True)):
+            count += len(block)
+            yield block, file.samplerate
+        if count < file.frames:
+            raise DataError(f"{name}: ends after {count:,} of {file.frames:,} samples: it was cut off")
+
+
+def _given(name: str, value: tuple[int, Any]) -> "tuple[np.ndarray, int]":
+    """What Gradio gives. Integers as soundfile reads them, so that an upload and a file are the same samples."""
+    import numpy as np
+
+    rate, samples = int(value[0]), np.asarray(value[1])
+    if samples.dtype.kind in "iu":
+        scale = -float(np.iinfo(f"i{samples.dtype.itemsize}").min)
+        samples = samples / scale - float(samples.dtype.kind == "u")
+    _check_rate(name, rate)
+    _check_length(name, len(samples) / rate)
+    return samples.astype(np.float32).reshape(len(samples), -1), rate
+
+
+@contextmanager
+def _opened(name: str, value: Any) -> Iterator[Any]:
+    """An open soundfile.SoundFile with a length that can be. Raises DataError, also for what goes wrong while it is read."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(_source(name, value)) as file:
+            _check_rate(name, file.samplerate)
+            if file.frames > 1 << 60:
+                raise DataError(f"{name}: does not say how long it is (it was written as a stream): write it anew, as a file")
+            told = file.extra_info
+            short = CUT_OFF.search(told)
+            if short and file.frames and int(short[1]) < STREAMED:
+                missing = (int(short[1]) / int(short[2]) - 1) * file.frames
+                if missing > SHORTEST * file.samplerate:  # less is a header that was counted wrong
+                    raise DataError(f"{name}: ends after {file.frames:,} of {file.frames + missing:,.0f} samples: it was cut off")
+            if OGG_CUT_OFF.search(told):
+                raise DataError(f"{name}: ends in the middle of a page: it was cut off")
+            _check_length(name, file.frames / file.samplerate)
+            yield file
     except DataError:
-        return False
-    return bool(samples.size and (np.abs(samples) >= 0.999).mean() > CLIPPED)
+        raise
+    except Exception as error:  # libsndfile's errors, and what a damaged header or stream makes of them
+        why = str(error).rpartition(": ")[2].strip() or type(error).__name__
+        raise DataError(f"{name}: not readable audio (flac, wav, ogg, opus, mp3, aiff): {why}") from None
+
+
+def _source(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if value is None:
+        raise DataError(f"{name}: no audio here")
+    if isinstance(value, (bytes, bytearray)):
+        if not value:
+            raise DataError(f"{name}: no bytes")
+        return io.BytesIO(value)
+    try:
+        status = Path(value).stat()
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
+    if not S_ISREG(status.st_mode):
+        raise DataError(f"{name}: {'a folder' if S_ISDIR(status.st_mode) else 'a device'}, not a file")
+    if not status.st_size:
+        raise DataError(f"{name}: empty file")
+    if not os.access(value, os.R_OK):
+        raise DataError(f"{name}: may not be read (permission denied)")
+    return str(value)
+
+
+def _check_rate(name: str, rate: int) -> None:
+    if rate < SLOWEST:
+        raise DataError(f"{name}: {rate} samples a second, at least {SLOWEST:,} are needed: its header is damaged")
 
 
 def _check_length(name: str, seconds: float) -> None:
@@ -178,45 +279,3 @@ def _check_length(name: str, seconds: float) -> None:
         raise DataError(f"{name}: {seconds * 1000:.0f} milliseconds are too short: at least {SHORTEST * 1000:.0f} are needed")
     if seconds > LONGEST:
         raise DataError(f"{name}: {seconds / 3600:.1f} hours, at most {LONGEST / 3600:g} are read at once: cut it")
-
-
-def _samples(name: str, value: Any) -> "tuple[np.ndarray, int]":
-    """float32 [samples] or [samples, channels], and the rate."""
-    import numpy as np
-    import soundfile
-
-    if isinstance(value, tuple):
-        rate, samples = value
-        samples = np.asarray(samples)
-        if samples.dtype.kind in "iu":
-            samples = samples.astype(np.float32) / np.iinfo(samples.dtype).max
-        return samples.astype(np.float32), int(rate)
-    try:
-        with soundfile.SoundFile(_source(name, value)) as file:
-            if file.frames > LONGEST * file.samplerate:
-                _check_length(name, file.frames / file.samplerate)
-            samples = file.read(dtype="float32")
-            if len(samples) < file.frames:
-                raise DataError(f"{name}: ends after {len(samples):,} of {file.frames:,} samples: it was cut off")
-            return samples, file.samplerate
-    except DataError:
-        raise
-    except Exception as error:  # libsndfile's errors, and what a damaged stream makes of them
-        raise DataError(_unreadable(name, value, error)) from None
-
-
-def _source(name: str, value: Any) -> Any:
-    if isinstance(value, dict):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if value is None:
-        raise DataError(f"{name}: no audio here")
-    if isinstance(value, (bytes, bytearray)):
-        return io.BytesIO(value)
-    if not Path(value).is_file():
-        raise DataError(f"{name}: no such file")
-    return str(value)
-
-
-def _unreadable(name: str, value: Any, error: Exception) -> str:
-    why = str(error).rpartition(": ")[2].strip() or type(error).__name__
-    return f"{name}: not readable audio (flac, wav, ogg, opus, mp3, aiff): {why}"

@@ -40,6 +40,17 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
+def problem(path: Path) -> tuple[str, int]:
+    """Why a file is no row ("" where it is one), and its size in bytes."""
+    if printable(str(path)) != str(path):
+        return "its name is not UTF-8", 0
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return error.strerror or "cannot be read", 0
+    return ("" if size else "empty file"), size
+
+
 def _entries(path: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(path) as listed:

@@ -43,6 +43,10 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     return source
 
 
+def column_names(path: Path) -> list[str]:
+    return (_parquet(path) if path.suffix.lower() == ".parquet" else _text(path))[1]
+
+
 def _tables(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
 

@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.audio import SUFFIXES as AUDIO
 from pipelines.data.files import SPLIT_NAMES, all_files, kind_of, printable
 from pipelines.data.formats import wikipedia
 from pipelines.data.formats.imagefolder import SUFFIXES as IMAGES
@@ -26,11 +27,11 @@ Rows = list[tuple[str, str]]  # (id, text), or (id, why not)
 
 
 def detect(path: Path) -> bool:
-    """Text, and no images or dump beside it, of which it would tell."""
+    """Text, and no images, recordings or dump beside it, of which it would tell."""
     if path.is_file():
         return _is_text(path)
     suffixes = {file.suffix.lower() for file in all_files(path)}
-    return bool(suffixes.intersection(SUFFIXES)) and not suffixes & IMAGES and not wikipedia.detect(path)
+    return bool(suffixes.intersection(SUFFIXES)) and not suffixes & (IMAGES | AUDIO) and not wikipedia.detect(path)
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:

@@ -1,0 +1,110 @@
+"""AudioSet's own lists, whose clips everybody fetches for himself: several labels a clip. By Gemmeke et al. (2017).
+
+    class_labels_indices.csv             index, mid, display_name
+    eval_segments.csv                    three lines of header; then YTID, start_seconds, end_seconds, "mid,mid"
+    balanced_train_segments.csv ...      likewise; all that are here, *train* together, are the split `train`, eval is test
+    clips/<YTID>.wav                     anywhere below: <YTID>, <YTID>_<start> or <YTID>_<start>_<end>, in seconds or milliseconds,
+                                         also with a Y before it
+
+Rows without a clip are counted and left out: many videos are gone. Labels are display names, in the order of the class list. The lists
+are CC BY 4.0; the clips are their authors'.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.data import native
+from pipelines.data.audio import SUFFIXES
+from pipelines.data.files import all_files
+from pipelines.errors import DataError
+
+CLASSES = "class_labels_indices.csv"
+LIST = "_segments.csv"
+
+
+def detect(path: Path) -> bool:
+    return path.is_dir() and (path / CLASSES).is_file() and bool(_lists(path))
+
+
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    from pipelines.data import Source
+
+    root = native.folder(section)
+    lists = _lists(root)
+    if not lists or not (root / CLASSES).is_file():
+        raise DataError(f"data.id: {section.id} holds no {CLASSES} with lists such as eval{LIST} beside it")
+    found, wrong = native.listed(root / CLASSES, ("mid", "display_name"), skipinitialspace=True)
+    names = {cells["mid"]: cells["display_name"] for _, cells in found}
+    if wrong:
+        raise DataError(f"{root / CLASSES} is damaged: {wrong[0][1]}")
+    clips = {path.stem: path for path in all_files(root) if path.suffix.lower() in SUFFIXES}
+    source = Source(splits={}, labels=None if "label" in section.columns else list(names.values()))
+    rows: dict[str, list[native.Row]] = {}
+    skips: dict[str, native.Skips] = {}
+    ignored: Counter[str] = Counter()
+    for path in lists:
+        own = path.name.removesuffix(LIST)
+        asked = own in (section.train, section.validation, section.test)
+        split = "train" if "train" in own and not asked and not section.train else own
+        good, bad, absent = _rows(path, names, clips)
+        rows.setdefault(split, []).extend(good)
+        skips.setdefault(split, []).extend(bad)
+        ignored[f"rows of {path.name} without a clip"] += absent
+    for split, good in rows.items():
+        if good:
+            native.add(source, section, split, good, skips[split], columns, root)
+    if not source.splits:
+        whys = [why for several in skips.values() for _, why in several]
+        first = f", and {len(whys)} cannot be used; the first: {whys[0]}" if whys else ""
+        raise DataError(f"{root}: none of {sum(ignored.values())} rows has a clip: put <YTID>.wav files into a folder in it{first}")
+    source.ignored = {what: count for what, count in ignored.items() if count}
+    return source
+
+
+def _lists(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob(f"*{LIST}") if path.is_file())
+
+
+def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[list[native.Row], native.Skips, int]:
+    """Rows, those that cannot be used, and how many have no clip."""
+    rows: dict[str, native.Row] = {}
+    skips: native.Skips = []
+    absent = 0
+    text = ["" if line.startswith("#") else line for line in native.lines(path)]
+    for number, cells in native.cells(path, text, skipinitialspace=True):
+        where = f"{path.name}:{number}"
+        try:
+            if len(cells) != 4:
+                raise DataError(f"{len(cells)} cells for YTID, start_seconds, end_seconds, positive_labels: are the labels in quotes?")
+            video, start, end, labels = cells
+            clip = next((clips[stem] for stem in _stems(video, start, end) if stem in clips), None)
+            if clip is None:
+                absent += 1
+                continue
+            mids = [mid.strip() for mid in labels.split(",") if mid.strip()]
+            unknown = [mid for mid in mids if mid not in names]
+            if unknown or not mids:
+                raise DataError(f"{unknown[0]} is no class of {CLASSES}" if unknown else "no labels")
+            id_ = f"{video}_{start}"
+            if id_ in rows:
+                raise DataError(f"{id_} a second time")
+            rows[id_] = {"id": id_, **native.recording(clip), "label": [names[mid] for mid in mids], "video": video}
+        except DataError as error:
+            skips.append((where, f"{where}: {error}"))
+    return list(rows.values()), skips, absent
+
+
+def _stems(video: str, start: str, end: str) -> Iterator[str]:
+    """What tools call a clip. Raises DataError for seconds that are none."""
+    try:
+        times = (float(start), float(end))
+    except ValueError:
+        raise DataError(f"{start!r} to {end!r} are no seconds") from None
+    for name in (video, f"Y{video}"):
+        yield name
+        for low, high in (times, (times[0] * 1000, times[1] * 1000)):
+            for form in (".3f", ".0f", ".1f"):
+                yield f"{name}_{low:{form}}"
+                yield f"{name}_{low:{form}}_{high:{form}}"

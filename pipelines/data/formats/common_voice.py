@@ -1,0 +1,74 @@
+"""Mozilla Common Voice as it is downloaded, one language: the set has left the hub. By Ardila et al. (2020).
+
+    cv-corpus-17.0-2024-03-15/tr/        data.id, or the folder above it where there is one language only
+        clips/common_voice_tr_1.mp3 ...
+        train.tsv  dev.tsv  test.tsv     client_id, path, sentence, and more
+
+Its splits have no speaker (client_id) in common. Other lists of the download, such as validated.tsv, are read where the recipe names
+them (data.train=validated), or where they are all there is. A quote in these lists is a character like any other.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from pipelines.data import native
+from pipelines.data.files import folders
+from pipelines.errors import DataError
+
+OFFICIAL = ("train", "dev", "test")
+LISTS = (*OFFICIAL, "validated")
+COLUMNS = ("client_id", "path", "sentence")
+
+
+def detect(path: Path) -> bool:
+    return path.is_dir() and bool(_languages(path))
+
+
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    from pipelines.data import Source
+
+    root = native.folder(section)
+    languages = _languages(root)
+    if len(languages) != 1:
+        several = ", ".join(folder.name for folder in languages)
+        which = f"holds several languages ({several}): give the folder of one" if languages else "holds no clips/ with train.tsv beside it"
+        raise DataError(f"data.id: {section.id} {which}")
+    folder = languages[0]
+    asked = [name for name in (section.train, section.validation, section.test) if name]
+    names = [name for name in dict.fromkeys([*OFFICIAL, *asked]) if (folder / f"{name}.tsv").is_file()]
+    source = Source(splits={}, group="speaker")
+    for name in names or ["validated"]:
+        path = folder / f"{name}.tsv"
+        rows, skips = _rows(path, folder / "clips")
+        native.add(source, section, name, rows, skips, columns, path)
+    return source
+
+
+def _languages(path: Path) -> list[Path]:
+    """The folder of a language, or those in a folder."""
+    return [folder for folder in (path, *folders(path)) if (folder / "clips").is_dir() and any(_is_list(folder, name) for name in LISTS)]
+
+
+def _is_list(folder: Path, name: str) -> bool:
+    path = folder / f"{name}.tsv"
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return {column.encode() for column in COLUMNS} <= set(file.readline().strip().split(b"\t"))
+
+
+def _rows(path: Path, clips: Path) -> tuple[list[native.Row], native.Skips]:
+    found, skips = native.listed(path, COLUMNS, delimiter="\t", quoting=csv.QUOTE_NONE)
+    rows: dict[str, native.Row] = {}
+    for where, cells in found:
+        name = cells["path"] if Path(cells["path"]).suffix else f"{cells['path']}.mp3"  # the first editions left it out
+        try:
+            if not cells["sentence"].strip():
+                raise DataError("no sentence")
+            if name in rows:
+                raise DataError(f"{name} a second time")
+            rows[name] = {"id": name, **native.recording(clips / name), "text": cells["sentence"].strip(), "speaker": cells["client_id"]}
+        except DataError as error:
+            skips.append((where, f"{where}: {error}"))
+    return list(rows.values()), skips

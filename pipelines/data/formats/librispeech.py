@@ -1,0 +1,131 @@
+"""LibriSpeech's own tree, and what is laid out like it: read from any of three folders. By Panayotov et al. (2015).
+
+    LibriSpeech/                         or the folder above it, or one part
+        train-clean-100/                 a part: train*, dev-clean, dev-other, test-clean, test-other
+            103/1240/                    speaker, chapter
+                103-1240-0000.flac ...
+                103-1240.trans.txt       a line for each recording: its name, a blank, the text in upper case
+
+All train* parts together are the split `train`; dev-clean is validation and test-clean test, or the -other one where it stands alone.
+A split may be one part or several: data.train=train-clean-100+train-clean-360. A part that nothing uses is told, and can be evaluated
+by its name. No speaker stands in two splits, as in the official parts, unless data.group=none says so.
+"""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pipelines.data import native
+from pipelines.data.audio import SUFFIXES
+from pipelines.data.files import all_files, folders, kind_of
+from pipelines.errors import DataError
+
+TRANSCRIPTS = ".trans.txt"
+
+
+def detect(path: Path) -> bool:
+    return path.is_dir() and bool(_parts(path))
+
+
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    from pipelines.data import Source
+
+    root = native.folder(section)
+    parts = _parts(root)
+    if not parts:
+        raise DataError(f"data.id: {section.id} holds no part such as train-clean-100 with speaker/chapter/*{TRANSCRIPTS} in it")
+    source = Source(splits={}, group="speaker")
+    ignored: Counter[str] = Counter()
+    for name, names in _splits(section, list(parts)).items():
+        chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]
+        rows: list[native.Row] = []
+        skips: native.Skips = []
+        with ThreadPoolExecutor(8) as pool:  # a large part has thousands of chapters, and the disk answers many at a time
+            for good, bad, others in pool.map(_chapter, chapters):
+                rows += good
+                skips += bad
+                ignored.update(others)
+        native.add(source, section, name, rows, skips, columns, root / names[0])
+    source.ignored = dict(ignored)
+    return source
+
+
+def _parts(path: Path) -> dict[str, Path]:
+    """Part -> its folder."""
+    path = path / "LibriSpeech" if (path / "LibriSpeech").is_dir() else path
+    if _is_part(path):
+        return {path.resolve().name: path}
+    return {child.name: child for child in folders(path) if _is_part(child)}
+
+
+def _is_part(folder: Path) -> bool:
+    """Whether one of the first chapters has transcripts: to look at all of them would take long where there is no speech."""
+    chapters = [chapter for speaker in folders(folder)[:3] for chapter in folders(speaker)[:3]]
+    return any(file.name.endswith(TRANSCRIPTS) for chapter in chapters for file in chapter.iterdir())
+
+
+def _splits(section: Any, parts: list[str]) -> dict[str, list[str]]:
+    """Split -> its parts: what the recipe names, then all that is left to train on, then the others by their own names."""
+    found: dict[str, list[str]] = {}
+    for asked in (section.train, section.validation, section.test):
+        names = asked.split("+") if asked else []
+        if set(names) <= set(parts) and asked not in found:  # name_splits tells of a name that is none, or stands twice
+            twice = next((name for name in names if any(name in others for others in found.values())), None)
+            if twice:
+                raise DataError(f"data: part {twice!r} of {section.id} is in two splits: a row may be in one split only")
+            if asked:
+                found[asked] = names
+    used = {name for names in found.values() for name in names}
+    free = [name for name in parts if name not in used]
+    training = [name for name in free if name.startswith("train")]
+    if training and not section.train:
+        found["train"] = training
+        free = [name for name in free if name not in training]
+    return {**found, **{name: [name] for name in free}}
+
+
+def _chapter(folder: Path) -> tuple[list[native.Row], native.Skips, Counter[str]]:
+    """Every recording and every transcript of a chapter becomes a row or a skip; other files are counted."""
+    rows: list[native.Row] = []
+    skips: native.Skips = []
+    ignored: Counter[str] = Counter()
+    sounds: dict[str, Path] = {}
+    texts: dict[str, str] = {}
+    for path in all_files(folder):
+        if path.name.endswith(TRANSCRIPTS):
+            _transcripts(path, texts, skips)
+        elif path.suffix.lower() not in SUFFIXES:
+            ignored[kind_of(path)] += 1
+        elif path.stem in sounds:
+            skips.append((path.stem, f"{path}: a second recording of {path.stem}"))
+        else:
+            sounds[path.stem] = path
+    for name, path in sounds.items():
+        try:
+            if name not in texts:
+                raise DataError(f"{path}: no transcript in {folder.name}/*{TRANSCRIPTS}")
+            also = {"text": texts.pop(name), "speaker": folder.parent.name, "chapter": folder.name}
+            rows.append({"id": name, **native.recording(path), **also})
+        except DataError as error:
+            skips.append((name, str(error)))
+    skips += [(name, f"{folder / name}.flac: no such file, though it has a transcript") for name in texts]
+    return rows, skips, ignored
+
+
+def _transcripts(path: Path, texts: dict[str, str], skips: native.Skips) -> None:
+    try:
+        lines = native.lines(path)
+    except DataError as error:
+        skips.append((path.name, str(error)))
+        return
+    for number, line in enumerate(lines, 1):
+        name, _, text = line.strip().partition(" ")
+        if not name:
+            continue
+        if not text.strip():
+            skips.append((f"{path.name}:{number}", f"{path}:{number}: not a name, a blank and a text: {line[:60]!r}"))
+        elif name in texts:
+            skips.append((f"{path.name}:{number}", f"{path}:{number}: a second transcript of {name}"))
+        else:
+            texts[name] = text.strip()

@@ -1,0 +1,57 @@
+"""The Free Spoken Digit Dataset: recordings/<digit>_<speaker>_<index>.wav, or that folder by itself. By Zohar Jackson and others.
+
+Columns: audio, label (the digit), text (its English word), speaker, index. The official test split is index 0 to 4 of each digit and
+speaker, so it shares its speakers with train: they are not kept apart (data.group is none here), and validation is cut as test is.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pipelines.data import native
+from pipelines.data.audio import SUFFIXES
+from pipelines.data.files import all_files, kind_of
+from pipelines.errors import DataError
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NAME = re.compile(r"([0-9])_(.+)_([0-9]+)")
+TEST = 5  # index from which a recording is for training
+
+
+def detect(path: Path) -> bool:
+    """All recordings here are called so; one that is not would be told, but such a folder is then of another kind."""
+    if not path.is_dir():
+        return False
+    names = [file.stem for file in _folder(path).iterdir() if file.suffix.lower() in SUFFIXES]
+    return bool(names) and sum(NAME.fullmatch(name) is not None for name in names) > len(names) / 2
+
+
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    from pipelines.data import Source
+
+    folder = _folder(native.folder(section))
+    rows: dict[str, list[native.Row]] = {"train": [], "test": []}
+    skips: native.Skips = []
+    source = Source(splits={}, group="none")
+    for path in all_files(folder):
+        if path.suffix.lower() not in SUFFIXES:
+            kind = kind_of(path)
+            source.ignored[kind] = source.ignored.get(kind, 0) + 1
+            continue
+        try:
+            match = NAME.fullmatch(path.stem)
+            if match is None:
+                raise DataError(f"{path}: not called <digit>_<speaker>_<index>")
+            digit, speaker, index = match[1], match[2], int(match[3])
+            also = {"label": digit, "text": WORDS[int(digit)], "speaker": speaker, "index": index}
+            rows["test" if index < TEST else "train"].append({"id": path.stem, **native.recording(path), **also})
+        except DataError as error:
+            skips.append((path.stem, str(error)))
+    for name, good in rows.items():
+        if good or name == "train":
+            native.add(source, section, name, good, skips if name == "train" else [], columns, folder)
+    return source
+
+
+def _folder(path: Path) -> Path:
+    return path / "recordings" if (path / "recordings").is_dir() else path

@@ -1,0 +1,91 @@
+"""What the layouts of published audio sets share: lists read line by line, files looked at, rows under the task's columns."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.data.files import printable, problem
+from pipelines.errors import DataError
+
+Row = dict[str, Any]
+Skips = list[tuple[str, str]]  # (id, why)
+
+
+def folder(section: Any) -> Path:
+    root = Path(section.id).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data.id: no such folder: {section.id}")
+    return root
+
+
+def lines(path: Path) -> list[str]:
+    """A text file's lines, without their ends. Raises DataError naming the file."""
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def cells(path: Path, text: Sequence[str], **dialect: Any) -> list[tuple[int, list[str]]]:
+    """The rows of a list, each with the number of its last line; empty lines are no rows."""
+    reader = csv.reader((line + "\n" for line in text), strict=True, **dialect)
+    found = []
+    try:
+        for row in reader:
+            if row:
+                found.append((reader.line_num, row))
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not valid csv: {error}") from None
+    return found
+
+
+def listed(path: Path, needed: Sequence[str], **dialect: Any) -> tuple[list[tuple[str, dict[str, str]]], Skips]:
+    """The rows of a list with a header, (file:line, cells by column), and those with too many or too few cells."""
+    (_, header), *rest = cells(path, lines(path), **dialect) or [(0, [])]
+    lacking = [name for name in needed if name not in header]
+    if lacking:
+        raise DataError(f"{path}: no column {lacking[0]!r} (it has: {', '.join(header) or 'none'})")
+    rows: list[tuple[str, dict[str, str]]] = []
+    skips: Skips = []
+    for number, row in rest:
+        where = f"{path.name}:{number}"
+        if len(row) == len(header):
+            rows.append((where, dict(zip(header, row, strict=True))))
+        else:
+            skips.append((where, f"{path}:{number}: {len(row)} cells for {len(header)} columns"))
+    return rows, skips
+
+
+def recording(path: Path) -> Row:
+    """The cells of a recording: its file, and its size in bytes. Raises DataError naming the file."""
+    why, size = problem(path)
+    if not why and not path.is_file():
+        why = "a folder, not a file"
+    if why:
+        raise DataError(f"{printable(str(path))}: {why}")
+    return {"audio": {"path": str(path), "bytes": None}, "size": size}
+
+
+def add(source: Any, section: Any, name: str, rows: list[Row], skips: Skips, columns: Sequence[str], where: Path) -> None:
+    """Make the rows a split of `source`, their columns under the task's names (data.columns). Raises DataError for none."""
+    from datasets import Dataset, Features, List, Value
+
+    if not rows:
+        why = f"; the first: {skips[0][1]}" if skips else ""
+        raise DataError(f"{where}: no recordings that can be used ({len(skips)} skipped{why})")
+    kinds = {str: Value("string"), int: Value("int64"), list: List(Value("string"))}
+    file = {"path": Value("string"), "bytes": Value("binary")}
+    features = {key: file if key == "audio" else kinds[type(value)] for key, value in rows[0].items()}
+    data = {key: [row[key] for row in rows] for key in features}
+    have = ", ".join(key for key in features if key not in ("id", "size"))
+    for column, own in {**{column: column for column in columns}, **section.columns}.items():
+        if own not in features:
+            hint = f"; this task needs it: name one with data.columns.{column}=NAME" if own == column else ""
+            raise DataError(f"{section.id}: no column {own!r} (it has: {have}){hint}")
+        if own != column:
+            data[column], features[column] = list(map(str, data[own])), Value("string")
+    source.splits[name] = Dataset.from_dict(data, features=Features(features))
+    source.skipped[name] = skips
