@@ -8,7 +8,8 @@ LAYERS = {
     3: {"loop", "evaluation", "card", "hub", "fetch", "outgoing", "patience", "space", "report", "weights", "tasks"},
     2: {"data", "batching", "classes", "optim", "features", "probe", "ragged", "stubs", "encoding", "checkpoint", "metrics", "results",
         "figures", "curves", "machine"},
-    1: {"task", "layers", "kernels", "vision", "sound", "language", "pretrained", "decoding", "packing", "prompts", "progress"},
+    1: {"task", "layers", "kernels", "vision", "sound", "language", "pretrained", "decoding", "normalisers", "ctc", "vocabulary", "whisper",
+        "packing", "prompts", "progress"},
     0: {"cache", "errors", "recipe", "yamlfile", "complaints", "catalog", "wording"},
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
@@ -17,8 +18,11 @@ SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several 
     "catalog": {"errors", "yamlfile", "complaints"},
     "yamlfile": {"errors"},
     "vision": {"pretrained"},
-    "sound": {"pretrained"},
+    "sound": {"pretrained", "layers"},
+    "ctc": {"pretrained"},
+    "vocabulary": {"pretrained"},
     "prompts": {"packing"},
+    "whisper": {"decoding", "language", "pretrained"},
     "language": {"pretrained", "layers"},
     "encoding": {"data"},
     "classes": {"data"},

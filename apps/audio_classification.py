@@ -1,0 +1,75 @@
+"""The demo of audio classification: a recording in, the likeliest classes out, and the spectrogram of what was heard."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from pipelines import sound as models
+from pipelines.apps import parts, sound
+
+if TYPE_CHECKING:
+    from pipelines.weights import Loaded
+
+TOP = 5
+
+
+def build(loaded: "Loaded") -> gr.Blocks:
+    """The page for one model; `launch` serves it."""
+    task: Any = loaded.task  # an AudioClassification
+    rate = models.rate(task.extractor)
+
+    def predict(file: dict[str, Any] | None) -> tuple[dict[str, float] | None, str, str]:
+        """The likeliest classes with their confidences, the spectrogram, and what was not read."""
+        samples = sound.uploaded_audio(file, rate)
+        if samples is None:
+            return None, "", ""
+        with parts.shown():
+            answers = loaded.infer((rate, samples), top_k=TOP)
+        read = part_read(len(samples), task.window, rate)
+        picture = sound.inline(sound.spectrogram(samples, rate, read))
+        return {answer["label"]: answer["score"] for answer in answers}, picture, note(len(samples) / rate, read)
+
+    with parts.page(loaded) as blocks:
+        parts.header(loaded, describe(task.labels, loaded.results))
+        with gr.Tabs():
+            with gr.Tab("Try it"):
+                with gr.Row(equal_height=False):
+                    with gr.Column(min_width=300):
+                        recording = sound.recorder()
+                        rows = parts.example_rows(loaded)[1]
+                        files = parts.example_files(loaded, "audio")
+                        if files:
+                            names = [str(row["label"] if isinstance(row["label"], str) else ", ".join(row["label"])) for row in rows]
+                            shown = names if len(names) == len(files) else None
+                            gr.Examples([[f] for f in files], [recording], label="Examples", example_labels=shown, cache_examples=False)
+                    with gr.Column(min_width=300):
+                        single = not task.options.multi_label
+                        answer = gr.Label(label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars")
+                picture = gr.HTML(elem_classes="graft-sound")
+                unread = gr.Markdown(elem_classes="graft-note")
+            parts.card_tab(loaded)
+
+        # one forward at a time, whoever asks; files are read by us
+        read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
+        recording.change(predict, recording, [answer, picture, unread], api_name="predict", show_progress_on=answer, **read)
+    return blocks
+
+
+def describe(labels: Sequence[str], results: dict | None) -> str:
+    """One line under the title: what it tells apart, and where it comes from."""
+    shown = ", ".join(labels[:6]) + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
+    line = f"Audio classification into {len(labels)} classes: {shown}."
+    source = parts.origin(results)
+    return f"{line} {source}." if source else line
+
+
+def part_read(samples: int, window: int, rate: int) -> tuple[float, float] | None:
+    """Seconds from and to, where only the middle of a recording is read."""
+    start = (samples - window) // 2
+    return (start / rate, (start + window) / rate) if samples > window else None
+
+
+def note(seconds: float, read: tuple[float, float] | None) -> str:
+    """What is said where a recording is longer than the model reads."""
+    return f"The model reads {read[1] - read[0]:.1f} seconds at a time: the middle of these {seconds:.1f}." if read else ""

@@ -1,0 +1,237 @@
+"""Connectionist temporal classification with wav2vec2 and its kin: frames, masks, the loss, and what is read from the logits.
+
+Graves et al. 2006; Baevski et al. 2020 (arXiv:2006.11477). A forward pass here gives every utterance what it gets alone,
+whatever it is padded with: the attention mask always goes in, and a norm over time sees one utterance at a time. (The library
+gives such models no mask, so that its own batches change what they hear.) Data2Vec's stacked position convolutions still do.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipelines.errors import ModelError
+from pipelines.pretrained import called, trunk
+
+LONG = 16_000  # samples
+
+
+def check_kind(folder: Path | None, config: Any) -> None:
+    """Raises ModelError for a model that has no CTC head, or reads no raw samples."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES as KINDS
+
+    if config.model_type not in KINDS:
+        raise ModelError(f"{called(folder)}: a {config.model_type} model has no CTC head: choose wav2vec2, HuBERT, WavLM or Data2Vec-audio")
+    if not hasattr(config, "conv_stride"):
+        raise ModelError(f"{called(folder)}: a {config.model_type} model reads spectrograms: choose wav2vec2 or another of its kin")
+
+
+def frames(config: Any, samples: int, *, masked: bool = False) -> int:
+    """Outputs of the model for so many samples, maybe none; `masked`: of its convolutions alone, where SpecAugment masks."""
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        samples = (samples - kernel) // stride + 1
+    if getattr(config, "add_adapter", False) and not masked:
+        for _ in range(config.num_adapter_layers):
+            samples = (samples - 1) // config.adapter_stride + 1
+    return max(0, samples)
+
+
+def hop(config: Any) -> int:
+    """Samples from one output to the next."""
+    adapter = config.adapter_stride**config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
+    return math.prod(config.conv_stride) * adapter
+
+
+# ---- the forward pass ----
+
+
+@dataclass
+class Beside:
+    """What a forward pass needs that a model's arguments do not carry: they differ between models, and wrappers stand in between."""
+
+    samples: Sequence[int] = ()  # of each example, without padding
+    time: Tensor | None = None  # bool [n, frames]: what SpecAugment replaces by the learned embedding
+    feature: Tensor | None = None  # bool [n, hidden size]: what it sets to zero
+
+
+beside = Beside()  # of the forward pass that runs: `logits` fills it, the parts that `install` taught read it
+
+
+def install(model: Any) -> None:
+    """Teach a model to take masks from outside and to count no padding.
+
+    Its weights and its saved files know nothing of it. The library's own masks, which come from numpy's global state and so
+    could not be repeated on resume, are off; set `config.apply_spec_augment` again before saving.
+    """
+    base: Any = trunk(model)
+    model.config.apply_spec_augment = False
+
+    def mask(_: Any, args: tuple) -> tuple:
+        hidden = args[0]
+        if beside.time is not None:
+            hidden = torch.where(beside.time[:, :, None], base.masked_spec_embed.to(hidden.dtype), hidden)
+        if beside.feature is not None:
+            hidden = hidden.masked_fill(beside.feature[:, None, :], 0.0)
+        return (hidden, *args[1:])
+
+    base.encoder.register_forward_pre_hook(mask)
+    convolutions = base.feature_extractor
+    convolutions.over_time = any(isinstance(part, nn.GroupNorm) for part in convolutions.modules())
+    convolutions.__class__ = type("OneByOne", (OneByOne, type(convolutions)), {})
+
+
+class OneByOne:
+    """A feature encoder that takes utterances singly where it must or where that is faster; beyond their ends come zeros.
+
+    It must where a group norm takes its mean over time: padding would count. On a CPU a batch of long utterances takes gigabytes
+    that have to be fetched from memory.
+    """
+
+    over_time: bool
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        run = super().forward  # type: ignore[misc]
+        sizes = beside.samples
+        long = input_values.device.type == "cpu" and input_values.shape[1] > LONG
+        if len(sizes) != len(input_values) or len(sizes) == 1 or not (long or (self.over_time and min(sizes) < max(sizes))):
+            return run(input_values)  # type: ignore[no-any-return]
+        made = [run(input_values[i : i + 1, :size]) for i, size in enumerate(sizes)]
+        longest = max(one.shape[2] for one in made)
+        return torch.cat([F.pad(one, (0, longest - one.shape[2])) for one in made])
+
+
+def logits(model: Any, batch: dict[str, Any]) -> Tensor:
+    """[n, frames, tokens] float32 of padded `input_values`, `samples` of each, and where there are any masks."""
+    samples = beside.samples = batch["samples"]
+    beside.time, beside.feature = batch.get("time_mask"), batch.get("feature_mask")
+    mask = None
+    if min(samples) < max(samples):
+        places = torch.arange(batch["input_values"].shape[1], device=batch["input_values"].device)
+        mask = (places < torch.tensor(samples, device=places.device)[:, None]).long()
+    return model(input_values=batch["input_values"], attention_mask=mask).logits.float()  # type: ignore[no-any-return]
+
+
+def loss(outputs: Tensor, targets: Sequence[Sequence[int]], sizes: Sequence[int], blank: int) -> Tensor:
+    """The sum of -log p(target) in nats; an impossible target (too few frames) costs nothing. `sizes` are outputs without padding."""
+    said = torch.tensor([token for target in targets for token in target], dtype=torch.long, device=outputs.device)
+    lengths = torch.tensor([len(target) for target in targets]), torch.tensor(list(sizes))
+    with torch.backends.cudnn.flags(enabled=False):  # its kernel asks for blank 0 and short targets, and adds up in any order
+        return F.ctc_loss(
+            outputs.log_softmax(-1).transpose(0, 1), said, lengths[1], lengths[0], blank=blank, reduction="sum", zero_infinity=True
+        )
+
+
+def frames_for(target: Sequence[int]) -> int:
+    """The fewest outputs that can spell a target: one for each token, and a blank between equal neighbours."""
+    return len(target) + sum(one == two for one, two in pairwise(target))
+
+
+# ---- SpecAugment ----
+
+
+def spans(size: int, share: float, length: int, fewest: int, rng: Random) -> np.ndarray:
+    """bool [size]: spans of `length` that may overlap, so many that without overlap they would cover `share`, rounded at random.
+
+    The library's own rule (Park et al. 2019; wav2vec 2.0, appendix B), one utterance at a time.
+    """
+    masked = np.zeros(size, dtype=bool)
+    count = max(int(share * size / length + rng.random()), fewest)
+    for start in rng.sample(range(size - length + 1), min(count, size // length)) if size >= length else ():
+        masked[start : start + length] = True
+    return masked
+
+
+def masks(config: Any, outputs: int, rng: Random) -> dict[str, np.ndarray]:
+    """SpecAugment of one utterance with so many outputs of the convolutions: `time_mask` and `feature_mask`, where they are on."""
+    found = {}
+    if config.mask_time_prob:
+        found["time_mask"] = spans(outputs, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks, rng)
+    if config.mask_feature_prob:
+        share, length, fewest = config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks
+        found["feature_mask"] = spans(config.hidden_size, share, length, fewest, rng)
+    return found
+
+
+def stacked(examples: Sequence[dict[str, Any]], outputs: int, hidden: int) -> dict[str, Tensor]:
+    """The masks of a batch; all false where an example has none."""
+    found = {"time_mask": torch.zeros(len(examples), outputs, dtype=torch.bool)}
+    found["feature_mask"] = torch.zeros(len(examples), hidden, dtype=torch.bool)
+    for name, values in found.items():
+        for line, example in zip(values, examples, strict=True):
+            if name in example:
+                line[: len(example[name])] = torch.from_numpy(example[name])
+    return found
+
+
+# ---- reading ----
+
+
+@dataclass
+class Heard:
+    """The likeliest token of every output of one utterance."""
+
+    tokens: np.ndarray  # [frames]
+    sure: np.ndarray  # [frames], its probability
+
+
+def likeliest(outputs: Tensor, sizes: Sequence[int]) -> list[Heard]:
+    """Logits [n, frames, tokens] -> one Heard each, without padding."""
+    sure, tokens = (part.cpu().numpy() for part in outputs.detach().softmax(-1).max(-1))
+    return [Heard(tokens[i, :size], sure[i, :size]) for i, size in enumerate(sizes)]
+
+
+def pieces(samples: np.ndarray, config: Any, window: int, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
+    """A long recording in overlapping windows, and which of a window's outputs count: its margins are only listened to.
+
+    `window` and `margin` are samples; both are rounded to whole hops, so that the outputs of the windows join without a gap.
+    """
+    step = hop(config)
+    edge = margin // step
+    inner = max(1, window // step - 2 * edge - 1)  # the last hop of a window has no output of its own
+    begin, left = 0, 0
+    while len(samples) - begin > (left + inner + edge + 1) * step:
+        yield samples[begin : begin + (left + inner + edge + 1) * step], slice(left, left + inner)
+        begin += (left + inner - edge) * step
+        left = edge
+    yield samples[begin:], slice(left, None)
+
+
+def words(heard: Heard, tokenizer: Any, seconds: float) -> list[dict[str, Any]]:
+    """Repeats merged, blanks left out, cut at the word delimiter: [{"word", "start", "end", "confidence"}].
+
+    An output stands for `seconds`. A word's confidence is the geometric mean of its tokens' probabilities, each at its surest.
+    """
+    found: list[dict[str, Any]] = []
+    letters: list[tuple[str, int, int, float]] = []
+
+    def close() -> None:
+        if letters:
+            sure = float(np.exp(np.mean(np.log([max(p, 1e-12) for *_, p in letters]))))
+            word = "".join(letter for letter, *_ in letters)
+            times = {"start": round(letters[0][1] * seconds, 3), "end": round(letters[-1][2] * seconds, 3)}
+            found.append({"word": word.lower() if tokenizer.do_lower_case else word, **times, "confidence": sure})
+            letters.clear()
+
+    special, delimiter = set(tokenizer.all_special_ids), tokenizer.word_delimiter_token_id
+    edges = np.flatnonzero(np.diff(heard.tokens, prepend=-1, append=-1))
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        token = int(heard.tokens[start])
+        if token == delimiter:
+            close()
+        elif token not in special:
+            letters.append((tokenizer.convert_ids_to_tokens(token), start, end, float(heard.sure[start:end].max())))
+    close()
+    return found
+
+
+def confidence(heard: Heard, said: Sequence[dict[str, Any]]) -> float:
+    """Of a whole utterance: the mean of its words'; where nothing was heard, how sure that is."""
+    return float(np.mean([word["confidence"] for word in said] or [heard.sure.mean() if len(heard.sure) else 0.0]))

@@ -1,0 +1,60 @@
+"""Random changes of a recording, each a pure function of its samples and a `random.Random`."""
+
+from random import Random
+
+import numpy as np
+
+from pipelines.data.audio import resampled
+
+SPEED = (0.9, 1.1)  # Ko et al. 2015: pitch and duration together
+NOISE = (10.0, 40.0)  # dB that white noise lies below the recording
+CLEAN = 0.5  # share without noise: it fills bands that are empty in clean recordings, which have to be heard, too
+GAIN = (-6.0, 6.0)  # dB
+
+
+def perturbed(samples: np.ndarray, rate: int, rng: Random) -> np.ndarray:
+    """Faster or slower, half of them with some noise, louder or softer; float32 of another length."""
+    made = resampled(samples, round(rate * rng.uniform(*SPEED)), rate)
+    if rng.random() > CLEAN:
+        below = 10 ** (-rng.uniform(*NOISE) / 20)
+        noise = np.random.default_rng(rng.getrandbits(64)).standard_normal(len(made), dtype=np.float32)
+        made = made + noise * np.float32(below * np.sqrt(np.mean(made**2)))
+    return made * np.float32(10 ** (rng.uniform(*GAIN) / 20))
+
+
+def cropped(samples: np.ndarray, longest: int, rng: Random | None = None) -> np.ndarray:
+    """At most `longest` samples in one piece: from anywhere, or without `rng` the middle."""
+    spare = len(samples) - longest
+    if spare <= 0:
+        return samples
+    start = spare // 2 if rng is None else rng.randint(0, spare)
+    return samples[start : start + longest]
+
+
+def shifted(samples: np.ndarray, longest: int, rng: Random) -> np.ndarray:
+    """A recording shorter than what the model reads begins anywhere in it: silence comes before."""
+    spare = longest - len(samples)
+    return samples if spare <= 0 else np.pad(samples, (rng.randint(0, spare), 0))
+
+
+def stretch(share: float, rng: Random) -> tuple[float, float]:
+    """Where to mask, as shares of the whole: a stretch of up to `share`, anywhere (SpecAugment, Park et al. 2019)."""
+    width = rng.uniform(0, share)
+    start = rng.uniform(0, 1 - width)
+    return start, start + width
+
+
+def masked(values: np.ndarray, part: tuple[float, float], axis: int) -> np.ndarray:
+    """A copy with zeros in such a stretch of one axis."""
+    size = values.shape[axis]
+    made = np.moveaxis(values.copy(), axis, 0)
+    made[round(part[0] * size) : round(part[1] * size)] = 0
+    return np.moveaxis(made, 0, axis)
+
+
+def mixup(first: np.ndarray, second: np.ndarray, alpha: float, rng: Random) -> tuple[np.ndarray, float]:
+    """A weighted mean of two recordings, as long as the first (Tokozume et al. 2018). Returns it and the weight of the first."""
+    weight = rng.betavariate(alpha, alpha)
+    other = np.zeros_like(first)
+    other[: len(second)] = second[: len(first)]
+    return np.float32(weight) * first + np.float32(1 - weight) * other, weight

@@ -1,0 +1,54 @@
+"""Recordings with their labels, as examples for classification."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.data.audio import Recordings
+from pipelines.data.labels import check_known, several
+
+
+class Clips(Sequence):
+    """Rows as examples; a recording is decoded when it is asked for, in a worker.
+
+    `frames(samples)` gives the `length` of a recording, of which at most `window` samples are read; without it all count the
+    same. Labels that the model does not know are said. Raises DataError where it knows none.
+    """
+
+    def __init__(
+        self, rows: Any, labels: list[str], multi_label: bool, rate: int, window: int, frames: Callable[[int], int] | None
+    ) -> None:
+        self.multi_label, self.window, self.frames, self.labels = multi_label, window, frames, rows["label"]
+        self.number_of = {label: i for i, label in enumerate(labels)}
+        check_known({part for label in self.labels for part in self._parts(label)}, labels)
+        self.recordings = Recordings(rows, rate, math.inf)
+        self.column_names = ("id", "row", "audio", "target", "true", *(("length",) if frames else ()))
+
+    def _parts(self, label: Any) -> list[str]:
+        return several(label) if self.multi_label else [str(label)]
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def samples(self, number: int) -> int:
+        """How many there are at the model's rate, by the file's header."""
+        return round(self.recordings.seconds[number] * self.recordings.rate)
+
+    def __getitem__(self, number: Any) -> Any:
+        """One example by number; the whole column of lengths by its name."""
+        import torch
+
+        if number == "length":
+            assert self.frames is not None
+            return [max(1, self.frames(min(self.samples(i), self.window))) for i in range(len(self))]
+        example = self.recordings[number]
+        target, label = torch.zeros(len(self.number_of)), self.labels[number]
+        for part in self._parts(label):
+            if part in self.number_of:  # a label that the model does not know counts as an error when scored
+                target[self.number_of[part]] = 1.0
+        audio, wanted = example["audio"], self.samples(number)
+        # as long as its header says, to the sample: `length` counts on it, and some decoders give a few more
+        audio = audio[:wanted] if len(audio) >= wanted else np.pad(audio, (0, wanted - len(audio)))
+        return {**example, "audio": audio, "target": target, "true": self._parts(label) if self.multi_label else label}

@@ -1,0 +1,287 @@
+"""Audio classification: one label per recording, or several (`options.multi_label`), as in ESC-50 (Piczak 2015) and AudioSet.
+
+Any `AutoModelForAudioClassification` that reads samples (wav2vec2, HuBERT, WavLM, Data2Vec, SEW) or a log-mel spectrogram of one
+size (AST, Whisper's encoder). Rows hold `audio` and `label`; labels are matched by name, never by number. Of a recording that
+is longer than the model reads, training with augmentation takes any part, and everything else the middle.
+
+A recording gets the answer that it would get alone, whatever it is padded with; of models with a GroupNorm (wav2vec2-base) the
+library's own batches do not hold that. Data2Vec and SEW still feel it, in the convolutions that tell them positions.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.errors import ModelError
+from pipelines.recipe import Float, Strict
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from pipelines.data.clips import Clips
+
+
+SPEECH = ("Wav2Vec2", "Wav2Vec2Conformer", "Hubert", "WavLM", "Data2VecAudio", "SEW", "SEWD", "UniSpeech", "UniSpeechSat")
+
+
+class Options(Strict):
+    max_seconds: Annotated[Float, Field(ge=0.1, le=600)] | None = None
+    """What is read of a recording; left out: the spectrogram's own length (AST 10 s, Whisper 30 s), or 30 s. AST is fitted to it."""
+    augment: Literal["none", "wave"] = "none"
+    """`wave`: faster or slower by up to 10 %, noise 10 to 40 dB below, up to 6 dB louder or softer, and any part of a long one."""
+    time_mask: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """The longest stretch that is masked, as a share of the recording (AST: of its window); 0 is off."""
+    frequency_mask: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """The widest band that is masked, as a share of the spectrogram; for models that read one."""
+    mixup: Annotated[Float, Field(ge=0, le=50)] = 0.0
+    """Alpha of the Beta distribution; 0 is off."""
+    freeze_feature_encoder: bool | None = None
+    """The convolutions before wav2vec2's transformer; left out: frozen if they are pretrained."""
+    label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
+    multi_label: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Options":
+        if self.multi_label and (self.label_smoothing or self.class_weights != "none"):
+            raise ValueError("label_smoothing and class_weights are for one label per recording: leave them out with multi_label")
+        return self
+
+
+class AudioClassification(Task):
+    name = "audio-classification"
+    hub_tag = "audio-classification"
+    library = "transformers"
+    heads = ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH))
+    columns = ("audio", "label")
+    inputs = ("audio",)
+    Options = Options
+    extractor: Any
+    window: int  # samples that the model reads of a recording
+    frames: Any = None  # samples -> the frames that the model makes of them; None where it reads spectrograms, which have one size
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.labels: list[str] = []
+        self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
+
+    @property
+    def several(self) -> bool:  # type: ignore[override]
+        return bool(self.options.multi_label)
+
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        return bool(self.options.mixup)
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("map" if self.options.multi_label else "accuracy", "max")
+
+    # ---- before training ----
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        from pipelines import classes, pretrained, sound
+
+        self.labels = classes.names(splits, self.options.multi_label)
+        if self.options.class_weights == "balanced":
+            self.weights = classes.balanced(splits.train["label"], self.labels)
+        config = pretrained.read_config(source.folder, source.config)
+        sound.check_classifies(source.folder, config)
+        config.problem_type = "multi_label_classification" if self.options.multi_label else "single_label_classification"
+        self.extractor = sound.extractor(source.folder, config)
+        sound.prepare(config, self.extractor, self.options.max_seconds)
+        model = self._model(source.folder, config, random=source.random)
+        if self.options.frequency_mask and self.frames is not None:
+            raise ModelError(f"options.frequency_mask: a {config.model_type} model reads no spectrogram: leave it out")
+        encoder = sound.feature_encoder(model)
+        if self.options.freeze_feature_encoder and encoder is None:
+            raise ModelError(f"options.freeze_feature_encoder: a {config.model_type} model has none: leave it out")
+        frozen = self.options.freeze_feature_encoder
+        if encoder is not None and (frozen or (frozen is None and not source.random)):
+            encoder.requires_grad_(False)  # model.freeze freezes, and thaws nothing
+        return model
+
+    def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
+        from pipelines import ctc, pretrained, sound
+
+        model = sound.classifier(folder, config, self.labels, random=random)
+        self.window = sound.window(config, self.extractor, self.options.max_seconds)
+        if sound.feature_encoder(model) is not None:
+            self.frames = partial(ctc.frames, config)
+            ctc.install(model)
+            pretrained.trunk(model).encoder.register_forward_pre_hook(sound.copied)  # type: ignore[union-attr, operator]
+        return model
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from pipelines import sound
+
+        return sound.layers(model)
+
+    def encode(self, rows: Any) -> "Clips":
+        from pipelines import sound
+        from pipelines.data.clips import Clips
+
+        return Clips(rows, self.labels, self.options.multi_label, sound.rate(self.extractor), self.window, self.frames)
+
+    def augments(self) -> bool:
+        return bool(self.options.augment != "none" or self.options.time_mask or self.options.frequency_mask or self.mixes)
+
+    def augment(self, example: Example, rng: Random) -> Example:
+        from pipelines import sound
+        from pipelines.data import augment_audio as change
+
+        audio = example["audio"]
+        if self.options.augment == "wave":
+            enough = math.ceil(change.SPEED[1] * self.window)  # of an hour, only what is read is changed
+            audio = change.perturbed(change.cropped(audio, enough, rng), sound.rate(self.extractor), rng)
+        audio = change.cropped(audio, self.window, rng)
+        masks = {name: change.stretch(share, rng) for name in ("time_mask", "frequency_mask") if (share := getattr(self.options, name))}
+        return {**example, "audio": audio, **masks}
+
+    def mix(self, example: Example, partner: Example, rng: Random) -> Example:
+        from pipelines.data import augment_audio as change
+
+        audio, share = change.mixup(example["audio"], partner["audio"], self.options.mixup, rng)
+        return {**example, "audio": audio, "target": example["target"] * share + partner["target"] * (1 - share)}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        return {
+            **{key: [e[key] for e in examples] for key in ("id", "row", "true")},
+            "target": torch.stack([e["target"] for e in examples]),
+            **self._read(examples),
+        }
+
+    def _read(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """What the model reads, masks in place: `input_values` [n, samples] of `samples` [n] each, or spectrograms."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        from pipelines import sound
+        from pipelines.data.augment_audio import masked
+
+        audio = [self.part(e["audio"]) for e in examples]
+        if self.frames is None:
+            name, made, time = sound.spectrograms(audio, self.extractor)
+            for value, e in zip(made, examples, strict=True):
+                for mask, axis in (("time_mask", time), ("frequency_mask", 1 - time)):
+                    value[:] = masked(value, e[mask], axis) if mask in e else value
+            return {name: torch.from_numpy(made)}
+        # one by one, so that how loud a recording is taken to be does not depend on its neighbours
+        values = [sound.scaled(a, self.extractor) for a in audio]
+        values = [masked(v, e["time_mask"], 0) if "time_mask" in e else v for v, e in zip(values, examples, strict=True)]
+        return {"input_values": pad_sequence([torch.from_numpy(v) for v in values], batch_first=True), "samples": [len(v) for v in values]}
+
+    def part(self, audio: "np.ndarray") -> "np.ndarray":
+        """What is read of a recording: all, or the middle."""
+        from pipelines.data.augment_audio import cropped
+
+        return cropped(audio, self.window)
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        from pipelines import classes
+
+        return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        from pipelines import classes
+
+        logits = self._logits(model, batch)
+        weights = classes.weights_of(self.weights, self.labels, logits.device)
+        return classes.loss(logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing)
+
+    def _logits(self, model: "nn.Module", batch: Batch) -> "Tensor":
+        """[batch, classes], float32."""
+        import torch
+
+        from pipelines import ctc
+
+        read: dict[str, Any] = {key: batch[key] for key in ("input_values", "input_features") if key in batch}
+        samples = ctc.beside.samples = batch.get("samples", ())
+        ctc.beside.time = ctc.beside.feature = None
+        if samples and min(samples) < max(samples):
+            # as long as the longest, whatever `input_values` are: cached features bring a stand-in, and the head leaves padding out
+            device = batch["input_values"].device
+            read["attention_mask"] = (torch.arange(max(samples), device=device) < torch.tensor(samples, device=device)[:, None]).long()
+        return model(**read).logits.float()
+
+    # ---- after training ----
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        from pipelines import classes
+
+        return classes.records(batch, self._logits(model, batch).detach().cpu(), self.labels, self.options.multi_label)
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import classification
+
+        return classification.scores(records, self.labels, self.options.multi_label)
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import classification
+
+        return {"per class": classification.per_class(records, self.labels, self.options.multi_label)}
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines import sound
+        from pipelines.data.audio import read_audio
+        from pipelines.data.spectrum import picture
+        from pipelines.metrics import classification
+
+        where = {id_: index for index, id_ in enumerate(rows["id"])} if rows is not None else {}
+        rate = sound.rate(self.extractor)
+
+        def image(id_: str) -> Any:
+            return picture(self.part(read_audio(rows[where[id_]]["audio"], rate)), rate)
+
+        return classification.figures(records, self.labels, image if where else None, self.options.multi_label)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+        self.extractor.save_pretrained(folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        from pipelines import pretrained, sound
+
+        config = pretrained.read_config(folder, None)
+        sound.check_classifies(folder, config)
+        self.extractor = sound.extractor(folder, config)
+        self.labels = [config.id2label[index] for index in range(config.num_labels)]
+        self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
+        return self._model(folder, config).eval()
+
+    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        import soundfile
+
+        from pipelines import sound
+        from pipelines.data.audio import read_audio
+
+        rate = sound.rate(self.extractor)
+        soundfile.write(folder / f"{name}.flac", self.part(read_audio(row["audio"], rate)), rate)  # no tags of the file's own
+        return {"audio": f"{name}.flac", "label": row["label"]}
+
+    def infer(self, model: Any, audio: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
+        """The `top_k` labels of one recording (path, bytes, or (rate, samples)), best first: [{"label", "score"}]."""
+        import torch
+
+        from pipelines import classes, sound
+        from pipelines.data.audio import read_audio
+
+        device = next(model.parameters()).device
+        read = self._read([{"audio": read_audio(audio, sound.rate(self.extractor))}])
+        with torch.inference_mode():
+            logits = self._logits(model, {k: v if isinstance(v, list) else v.to(device) for k, v in read.items()})[0]
+        yield classes.ranked(logits, self.labels, self.options.multi_label, top_k)

@@ -1,0 +1,125 @@
+"""The demo of audio classification as a visitor meets it: a file, a microphone, a long recording and a broken one."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.apps import sound
+from pipelines.recipe import validate
+from pipelines.run import train
+from pipelines.weights import load
+from tests import tiny_audio
+from tests.browser.conftest import FLAGS, serving
+from tests.runs import without_pictures
+from tests.tasks.test_audio_classification import TestContract as Contract
+
+pytestmark = pytest.mark.browser
+
+SECONDS = 1000
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The contract's tiny model, which tells three tones apart, and reads a second."""
+    folder = tmp_path_factory.mktemp("tones")
+    raw = Contract().recipe(folder)
+    raw["options"] = {"max_seconds": 1.0, "freeze_feature_encoder": False}
+    raw["train"] = {**raw["train"], "epochs": 8}
+    with without_pictures():
+        assert train(validate(raw), folder / "run", name="tones_tiny")
+    (folder / "demo").mkdir()
+    with serving(folder / "run", folder / "demo") as found:
+        yield found
+
+
+def bars(page: Any) -> list[str]:
+    page.locator(".graft-bars h2").wait_for(timeout=30 * SECONDS)
+    return page.locator(".graft-bars dt").all_inner_texts()
+
+
+def test_a_file_gives_bars_and_its_spectrogram(tones: Any, visit: Any, tmp_path: Path) -> None:
+    page = visit(tones.url)
+    path = tiny_audio.write(tmp_path / "new.wav", tiny_audio.spoken("high", 99))
+    page.locator("input[type=file]").first.set_input_files(str(path))
+    expected = load(tones.run, device="cpu").infer(str(path))
+    assert bars(page) == [answer["label"] for answer in expected]
+    assert page.locator(".graft-bars h2").inner_text() == expected[0]["label"] == "high"
+    picture = page.locator(".graft-sound img")
+    picture.wait_for(timeout=20 * SECONDS)
+    assert picture.get_attribute("src").startswith("data:image/png;base64,")
+    assert picture.get_attribute("alt") == "Spectrogram of 0.2 seconds, up to 8 kHz"
+    assert picture.evaluate("image => image.naturalWidth") > 1000
+    assert page.get_by_text("at a time").count() == 0
+    page.screenshot(path=str(tones.log.parent / "page.png"), full_page=True)
+    assert not page.broken
+    assert {url for url in page.asked if not url.startswith((tones.url, "data:", "blob:", "ws:"))} == set()
+
+
+def test_of_a_long_recording_the_middle_is_read(tones: Any, visit: Any, tmp_path: Path) -> None:
+    page = visit(tones.url, 390)
+    path = tiny_audio.write(tmp_path / "long.flac", tiny_audio.spoken(" ".join(["mid"] * 14), 1, 44100), 44100)
+    page.locator("input[type=file]").first.set_input_files(str(path))
+    said = page.get_by_text("The model reads 1.0 seconds at a time: the middle of these 2.6.")
+    said.wait_for(timeout=30 * SECONDS)
+    assert page.locator(".graft-bars h2").inner_text() == load(tones.run, device="cpu").infer(str(path))[0]["label"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.screenshot(path=str(tones.log.parent / "phone.png"), full_page=True)
+
+
+def test_a_microphone_is_heard(tones: Any, chromium: Any, tmp_path: Path) -> None:
+    """Chromium's fake microphone plays a file, over and over."""
+    spoken = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken(" ".join(["low"] * 6), 3, 48000), 48000)
+    flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={spoken}"]
+    browser = chromium.browser_type.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, *flags])
+    page = browser.new_context(permissions=["microphone"]).new_page()
+    page.goto(tones.url)
+    page.get_by_label("Record audio").first.click()
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(1.5 * SECONDS)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    assert sorted(bars(page)) == ["high", "low", "mid"]
+    page.locator(".graft-sound img").wait_for(timeout=20 * SECONDS)
+    page.screenshot(path=str(tones.log.parent / "microphone.png"), full_page=True)
+    browser.close()
+
+
+def test_an_example_is_one_click(tones: Any, visit: Any) -> None:
+    page = visit(tones.url)
+    row = json.loads((tones.run / "examples" / "examples.json").read_text())[0]
+    page.locator(".gallery-item, .table-wrap tr").filter(has_text=row["label"]).first.click()
+    bars(page)
+    expected = load(tones.run, device="cpu").infer(str(tones.run / "model" / "examples" / row["audio"]))
+    assert page.locator(".graft-bars h2").inner_text() == expected[0]["label"]
+
+
+@pytest.mark.parametrize(("name", "words"), [("broken.wav", "not readable audio"), ("silent.wav", "silent from beginning to end")])
+def test_a_bad_file_gives_a_message(tones: Any, visit: Any, tmp_path: Path, name: str, words: str) -> None:
+    path = tmp_path / name
+    if name == "silent.wav":
+        tiny_audio.write(path, 0 * tiny_audio.spoken("low"))
+    else:
+        path.write_bytes(b"RIFF, but nothing else")
+    page = visit(tones.url)
+    page.locator("input[type=file]").first.set_input_files(str(path))
+    message = page.get_by_test_id("toast-body").first
+    message.wait_for(timeout=20 * SECONDS)
+    assert name in message.inner_text()
+    assert words in message.inner_text()
+    assert "Traceback" not in tones.log.read_text()
+
+
+def test_pictures_of_an_hour_are_no_larger() -> None:
+    """A picture has so many columns, whatever the recording."""
+    import numpy as np
+
+    samples = np.sin(np.arange(3600 * 8000) / 5).astype(np.float32)
+    low, high = sound.envelope(samples)
+    assert len(low) == len(high) == sound.COLUMNS
+    drawn = [sound.spectrogram(samples, 8000, (10.0, 20.0)), sound.waveform(samples[:8000], 8000, [(0.0, 0.5, "word"), (0.5, 1.0, "next")])]
+    assert [f.get_label().split(",")[0] for f in drawn] == ["Spectrogram of 3600.0 seconds", "Waveform of 1.0 seconds"]
+    assert {text.get_text() for text in drawn[1].axes[0].texts} == {"word", "next"}
+    assert all("data:image/png" in sound.inline(figure) for figure in drawn)

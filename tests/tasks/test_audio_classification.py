@@ -1,0 +1,292 @@
+"""Audio classification: the contract, and what is its own (families, what is read of a recording, changes, frozen features)."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines import ctc, features, pretrained, sound, stages
+from pipelines.batching import Examples
+from pipelines.data import Needs, augment_audio, load_splits
+from pipelines.errors import ModelError
+from pipelines.layers import freeze
+from pipelines.recipe import DataSection, ModelSection, Recipe, validate
+from pipelines.run import train
+from pipelines.tasks.audio_classification import AudioClassification, Options
+from pipelines.weights import resolve
+from tests import tiny_audio, tiny_audio_sets
+from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
+from tests.hub import HubServer
+from tests.runs import losses, without_pictures
+
+
+class TestContract(TaskContract):
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        model, data = tiny_audio.wav2vec2(folder / "model"), tiny_audio.labelled(folder / "clips")
+        return {
+            "task": "audio-classification",
+            "model": {"id": str(model)},
+            "data": {"id": str(data), "workers": 0},
+            "options": {"augment": "wave", "time_mask": 0.1, "freeze_feature_encoder": False},
+            "train": {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"},
+            "hub": {"examples": 2},
+        }
+
+    def perfect(self, rows: Any) -> list[dict[str, Any]]:
+        sure = {"confidence": 1.0, "rank": 0}
+        return [{"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": {r["label"]: 1.0}, **sure} for r in rows]
+
+    def question(self, run: Path) -> tuple[Any, ...]:
+        return (run / "model" / "examples" / "0.flac",)
+
+    def same(self, printed: str, answer: Any) -> bool:
+        found = {label: float(score) for score, label in re.findall(r"^([\d.]+)\s+(\S+)$", printed, re.M)}
+        return found == pytest.approx({a["label"]: a["score"] for a in answer}, abs=6e-4)
+
+
+def class_folders(folder: Path) -> Path:
+    for split in ("train", "validation", "test"):
+        for word in tiny_audio.WORDS:
+            for i in range(8):
+                tiny_audio.write(folder / split / word / f"{i}.wav", tiny_audio.spoken(word, i))
+    return folder
+
+
+DATA: dict[str | None, Callable[[Path], Path]] = {
+    "audiofolder": class_folders,
+    "esc50": lambda folder: tiny_audio_sets.esc50(folder, folds=5),
+    "audioset": lambda folder: tiny_audio_sets.audioset(folder, lists=("balanced_train", "eval")),
+    "spoken_digits": tiny_audio_sets.digits,
+}
+
+
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+    if recipe.model.id is not None:
+        hub.add_model(recipe.model.id, tiny(folder / "model", "ast" if "/ast-" in recipe.model.id else "group norm"))
+    changes = ("options.max_seconds=0.3",) if recipe.options.max_seconds else ()  # type: ignore[attr-defined]
+    return Served(str(DATA[recipe.data.format](folder / "data")), None, changes)
+
+
+# ---- every family goes the same way ----
+
+AST = {"num_mel_bins": 16, "max_length": 32, "patch_size": 8, "frequency_stride": 8, "time_stride": 8, "hidden_size": 32,
+       "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}  # fmt: skip
+WHISPER = {"num_mel_bins": 16, "max_source_positions": 50, "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2,
+           "encoder_ffn_dim": 64, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": 8,
+           "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1, "classifier_proj_size": 16}  # fmt: skip
+LAYER = {**tiny_audio.SHAPE, "classifier_proj_size": 16, "initializer_range": 0.2}
+GROUP = {**LAYER, "feat_extract_norm": "group", "do_stable_layer_norm": False}
+SEW = {**GROUP, "squeeze_factor": 2}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "wav2vec2": ("wav2vec2", LAYER),
+    "group norm": ("wav2vec2", GROUP),
+    "hubert": ("hubert", GROUP),
+    "wavlm": ("wavlm", GROUP),
+    "sew": ("sew", SEW),
+    "unispeech-sat": ("unispeech-sat", GROUP),
+    "ast": ("audio-spectrogram-transformer", AST),
+    "whisper": ("whisper", WHISPER),
+}
+
+
+def tiny(folder: Path, family: str) -> Path:
+    """A pretrained trunk of two layers with its feature extractor; what head it has is for other classes."""
+    import transformers
+
+    kind, shape = FAMILIES[family]
+    config = transformers.AutoConfig.for_model(kind, num_labels=5, **shape)
+    auto = transformers.WhisperForConditionalGeneration if kind == "whisper" else transformers.AutoModelForAudioClassification
+    torch.manual_seed(0)
+    model = auto(config) if kind == "whisper" else auto.from_config(config)
+    model.save_pretrained(folder)
+    sound.extractor(None, config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tiny_audio.labelled(tmp_path_factory.mktemp("clips"), n=9)
+    return load_splits(DataSection(id=str(folder), format="table"), Needs(("audio", "label")))
+
+
+def built(folder: Path, splits: Any, family: str, **options: Any) -> tuple[Any, Any]:
+    """A task and its model."""
+    task = AudioClassification(Options(**options))
+    torch.manual_seed(0)
+    return task, task.build(resolve(ModelSection(id=str(tiny(folder, family)))), splits).eval()
+
+
+def scored(task: Any, model: Any, audio: list[np.ndarray]) -> torch.Tensor:
+    read = task._read([{"audio": samples} for samples in audio])
+    with torch.no_grad():
+        return task._logits(model, read)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_builds_freezes_saves_and_loads(family: str, clips: Any, tmp_path: Path) -> None:
+    task, model = built(tmp_path / "model", clips, family)
+    found = task.layers(model)
+    assert len(found) == 4, "stem, two blocks, head"
+    freeze(model, found, "backbone")
+    trains = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trains <= {"classifier", "projector"}
+    assert "classifier" in trains
+    task.save(model, tmp_path / "saved")
+    again = AudioClassification()
+    loaded = again.load(tmp_path / "saved")
+    assert again.labels == ["high", "low", "mid"]
+    batch = Examples(task, task.encode(clips.test))[[(None, 0), (None, 1)]].batch
+    with torch.no_grad():
+        assert torch.allclose(task._logits(model, batch), again._logits(loaded, batch), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM's attention
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("ast", "whisper", "sew")])
+def test_a_recording_gets_the_answer_that_it_would_get_alone(family: str, clips: Any, tmp_path: Path) -> None:
+    """Whatever it is padded with; its `length` is the number of the model's outputs, so that these can be cached."""
+    task, model = built(tmp_path / "model", clips, family)
+    audio = [tiny_audio.spoken(text, 1) for text in ("low", "high mid low", "mid high")]
+    assert torch.allclose(scored(task, model, audio), torch.cat([scored(task, model, [one]) for one in audio]), atol=2e-6)
+    encoded = task.encode(clips.test)
+    made = task._read([encoded[3]])["input_values"]
+    ctc.beside.samples = ()
+    assert pretrained.trunk(model)(made).last_hidden_state.shape[1] == encoded["length"][3] > 5
+
+
+# ---- frozen features ----
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "group norm", "ast", "whisper"])
+def test_cached_equals_uncached(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    seen: list[Any] = []
+    real = features.record
+    monkeypatch.setattr(stages.features, "record", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
+    model, data = tiny(tmp_path / "model", family), tiny_audio.table(tmp_path / "data", ROWS)
+    raw = {
+        "task": "audio-classification",
+        "model": {"id": str(model), "freeze": "backbone"},
+        "data": {"id": str(data / "train.jsonl"), "workers": 0, "holdout": 0.25},
+        "train": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "precision": "fp32", "log_every": 1},
+    }
+    found = []
+    for room in (0, 1):
+        with without_pictures():
+            train(validate({**raw, "data": {**raw["data"], "cache_gb": room}}), tmp_path / f"run{room}", name="small")
+        found.append(losses(tmp_path / f"run{room}"))
+    assert [cached is not None for cached in seen] == [True, True]
+    assert not seen[0].plan.anew, "an epoch reads no audio"
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+    assert len(found[0]) >= 6
+
+
+ROWS = [
+    (text, {"label": text.split()[0]}) for text in ("low", "high mid", "mid low low", "low mid", "high", "mid high low") for _ in range(3)
+]
+
+
+# ---- what is read of a recording ----
+
+
+def test_the_middle_is_read_and_training_takes_any_part(clips: Any, tmp_path: Path) -> None:
+    task, _ = built(tmp_path / "m", clips, "wav2vec2", max_seconds=0.2, augment="wave")
+    long = np.arange(16000, dtype=np.float32) / 16000 + 0.1
+    assert np.array_equal(task.part(long), long[6400:9600])
+    assert task.part(long[:3200]) is not long
+    parts = [task.augment({"audio": long}, Random(seed))["audio"] for seed in range(6)]
+    assert {len(part) for part in parts} <= {3200}
+    assert len({round(float(part.mean() / part.std()), 1) for part in parts}) > 3
+
+
+def test_ast_is_fitted_to_what_is_read(clips: Any, tmp_path: Path) -> None:
+    """Shorter: the middle of its positions; longer: between them. The saved model keeps its window."""
+    task, model = built(tmp_path / "m", clips, "ast", max_seconds=0.2)
+    base = model.audio_spectrogram_transformer
+    assert task._read([{"audio": tiny_audio.spoken("low")}])["input_values"].shape == (1, 20, 16)
+    assert (model.config.max_length, base.embeddings.position_embeddings.shape[1]) == (20, 2 + 2 * 2)
+    task.save(model, tmp_path / "saved")
+    again = AudioClassification()
+    again.load(tmp_path / "saved")
+    assert again.window == task.window == 400 + 19 * 160
+    positions = torch.arange(10.0).reshape(1, 10, 1)  # two tokens, then two bands of four times
+    assert sound.fit_positions(positions, 2, 10).flatten().tolist() == list(range(10))
+    assert sound.fit_positions(positions, 2, 6).flatten().tolist() == [0, 1, 3, 4, 7, 8]
+    assert sound.fit_positions(positions, 2, 18).shape == (1, 18, 1)
+
+
+def test_a_head_that_knows_the_classes_is_kept(clips: Any, tmp_path: Path) -> None:
+    task, model = built(tmp_path / "m", clips, "ast")
+    task.save(model, tmp_path / "saved")
+    few = SimpleNamespace(labels=["mid", "high"], train=clips.train, name="few")
+    again = AudioClassification()
+    chosen = again.build(resolve(ModelSection(id=str(tmp_path / "saved"))), few).eval()
+    audio = [tiny_audio.spoken("low")]
+    assert torch.equal(scored(again, chosen, audio), scored(task, model, audio)[:, [2, 0]])
+    assert chosen.config.id2label == {0: "mid", 1: "high"}
+
+
+# ---- options ----
+
+
+def test_changes_are_functions_of_their_seed(clips: Any, tmp_path: Path) -> None:
+    task, _ = built(tmp_path / "m", clips, "ast", augment="wave", time_mask=0.5, frequency_mask=0.5, mixup=1.0, multi_label=False)
+    encoded = task.encode(clips.train)
+    batches = [Examples(task, encoded, seed, True)[[(0, i) for i in range(6)]].batch for seed in (0, 0, 1)]
+    assert torch.equal(batches[0]["input_values"], batches[1]["input_values"])
+    assert not torch.equal(batches[0]["input_values"], batches[2]["input_values"])
+    assert torch.allclose(batches[0]["target"].sum(1), torch.ones(6))
+    assert ((batches[0]["target"] > 0).sum(1) == 2).any()
+    value = batches[0]["input_values"]
+    assert (value == 0).all(1).any(), "a band is masked"
+    assert (value == 0).all(2).any(), "a stretch is masked"
+
+
+def test_mixup_adds_up(clips: Any) -> None:
+    one, two = np.ones(8, np.float32), np.full(5, 3, np.float32)
+    made, share = augment_audio.mixup(one, two, 1.0, Random(0))
+    assert made == pytest.approx([share + 3 * (1 - share)] * 5 + [share] * 3)
+
+
+def test_the_feature_encoder_is_frozen_if_it_is_pretrained(clips: Any, tmp_path: Path) -> None:
+    for options, frozen in (({}, True), ({"freeze_feature_encoder": False}, False)):
+        task, model = built(tmp_path / "m", clips, "group norm", **options)
+        freeze(model, task.layers(model), "none")
+        assert {p.requires_grad for p in model.wav2vec2.feature_extractor.parameters()} == {not frozen}
+        assert all(p.requires_grad for p in model.wav2vec2.encoder.parameters())
+    scratch = ModelSection(config={"model_type": "wav2vec2", **LAYER})
+    model = AudioClassification().build(resolve(scratch), clips)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "words"),
+    [
+        ("wav2vec2", {"frequency_mask": 0.1}, "reads no spectrogram"),
+        ("ast", {"freeze_feature_encoder": True}, "has none"),
+        ("whisper", {"max_seconds": 2}, "reads 1 seconds"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_an_error(family: str, options: dict, words: str, clips: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=words):
+        built(tmp_path / "m", clips, family, **options)
+
+
+def test_several_labels(tmp_path: Path) -> None:
+    folder = tiny_audio.labelled(tmp_path / "clips", n=9, several=True)
+    rows = load_splits(DataSection(id=str(folder), format="table"), Needs(("audio", "label"), several=True))
+    task, model = built(tmp_path / "m", rows, "wav2vec2", multi_label=True)
+    batch = Examples(task, task.encode(rows.train))[[(None, 0), (None, 1)]].batch
+    assert batch["target"].sum(1).tolist() == [len(label) for label in rows.train["label"][:2]]
+    assert set(task.predict(model, batch)[0]["scores"]) == set(task.labels) == {"low", "mid", "high"}
+    perfect = [
+        {"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": {n: float(n in r["label"]) for n in task.labels}}
+        for r in rows.test
+    ]
+    assert set(task.score(perfect, None).values()) == {1.0}
+    assert task.metric.name == "map"
