@@ -37,7 +37,7 @@ def decode(
         chosen = _choose(found.logits[:, -1].float().cpu(), temperature, top_p, generator)
         ended |= torch.tensor([token in ends for token in chosen.tolist()]) | (sizes + number >= limit)
         yield [None if over else token for token, over in zip(chosen.tolist(), ended.tolist(), strict=True)]
-        if _all_ended(bool(ended.all()), device):
+        if all_ended(bool(ended.all()), device):
             return
         ids = chosen.masked_fill(ended, pad)[:, None].to(device)
         mask = torch.cat([mask, torch.ones_like(ids)], 1)
@@ -65,7 +65,7 @@ def _choose(logits: "Tensor", temperature: float, top_p: float, generator: Any) 
     return order.gather(-1, torch.multinomial(ranked, 1, generator=generator))[:, 0]
 
 
-def _all_ended(mine: bool, device: Any) -> bool:
+def all_ended(mine: bool, device: Any) -> bool:
     """Of all processes: under DDP and FSDP a forward is a matter of all of them, so they stop together."""
     import torch
     from torch import distributed

@@ -68,7 +68,7 @@ def depth_of_parameters(model: "nn.Module", layers: "Sequence[nn.Module]") -> di
 def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) -> None:
     """Freeze `none`, the `backbone` (all but the head), or a number of blocks from the input, the stem with them.
 
-    `layers` is [stem, *blocks, head]. Raises ModelError for more blocks than there are.
+    `layers` is [stem, *blocks, head]. What the task has frozen stays so. Raises ModelError for more blocks than there are.
     """
     most = len(layers) - 2
     if isinstance(how, int) and how > most:
@@ -76,7 +76,7 @@ def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) ->
     limit = {"none": 0, "backbone": len(layers) - 1}[how] if isinstance(how, str) else how + 1
     parameters = dict(model.named_parameters())
     for name, index in depth_of_parameters(model, layers).items():
-        parameters[name].requires_grad_(index >= limit)
+        parameters[name].requires_grad_(parameters[name].requires_grad and index >= limit)
 
 
 def train_mode(model: "nn.Module") -> None:
@@ -109,13 +109,15 @@ def has_batch_norm(model: "nn.Module") -> bool:
 def add_adapter(model: "nn.Module", head: "nn.Module", adapter: Any) -> "nn.Module":
     """Wrap a model with LoRA through PEFT: every Linear and Conv2d of the trunk, or `adapter.targets`; the head trains whole.
 
-    A language model's output stays as it is: it is often the input embedding, which a merged update would tear from it.
+    A language model's output stays as it is: it is often the input embedding, which a merged update would tear from it. So does
+    what the task has frozen.
     """
     from peft import LoraConfig, get_peft_model
     from torch import nn
     from transformers.pytorch_utils import Conv1D  # GPT-2's Linear, with its weight the other way round
 
     in_head = {id(m) for m in (*head.modules(), model.get_output_embeddings())}  # type: ignore[operator]
+    in_head |= {id(part) for module in frozen_modules(model) for part in module.modules()}
     whole = [head] if any(module is head for module in model.modules()) else list(head.children())  # a head of several parts
     heads = [name for name, module in model.named_modules() if any(module is part for part in whole)]
     fits = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, Conv1D)) and id(m) not in in_head}

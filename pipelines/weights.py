@@ -184,13 +184,13 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def _task_of(folder: Path, source: str) -> str:
     front = front_matter(folder)
-    tags = {task_class(name).hub_tag: name for name in task_names()}
-    if front.get("pipeline_tag") in tags:
-        return tags[front["pipeline_tag"]]
+    tagged = [name for name in task_names() if task_class(name).hub_tag == front.get("pipeline_tag")]
+    if len(tagged) == 1:
+        return tagged[0]
     config = _read_json(folder / "config.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(config.get("architecture", ""))
-    for tag, name in tags.items():
-        timm = tag == "image-classification" and "architecture" in config
+    for name in tagged or task_names():  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
+        timm = name == "image-classification" and "architecture" in config
         if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).heads):
             return name
     raise ModelError(f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}")

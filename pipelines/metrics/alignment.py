@@ -1,0 +1,64 @@
+"""The picture of transcripts beside what was said: word under word, with what is wrong in colour."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipelines.figures import BLUE, INK, MUTED, ORANGE, ROWS, TEAL, canvas, finish, styled
+from pipelines.wording import short
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Pairs = Sequence[tuple[str, str, str]]  # (equal | substitute | delete | insert, true, predicted)
+
+COLOURS = {"equal": INK, "substitute": BLUE, "delete": ORANGE, "insert": TEAL}
+WIDTH = 96  # characters of a line
+LONGEST = 40  # words of an utterance; the rest is not drawn
+
+
+@styled
+def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
+    """Utterances (name, aligned words), each as pairs of lines: what was said above, what was heard below."""
+    from matplotlib.patches import Patch
+
+    laid = [(name, _lines(pairs[:LONGEST]), len(pairs) > LONGEST) for name, pairs in utterances]
+    rows = sum(1.3 + 2.3 * len(lines) for _, lines, _ in laid)
+    figure = canvas(11.0, 0.9 + 0.165 * rows)
+    axes = figure.subplots()
+    axes.axis("off")
+    axes.set_xlim(0, WIDTH + 1)
+    axes.set_ylim(rows, 0)
+    at = 0.6
+    for name, lines, cut in laid:
+        axes.text(0, at, short(name, 80) + (f" (its first {LONGEST} words)" if cut else ""), fontsize=8, color=MUTED, va="center")
+        at += 1.1
+        for line in lines:
+            for column, kind, true, said in line:
+                for text, below in ((true, 0.0), (said, 1.0)):
+                    axes.text(
+                        column, at + below, text or "·" * len(true or said), family="DejaVu Sans Mono", fontsize=8, va="center",
+                        color=COLOURS[kind] if text else MUTED, fontweight="normal" if kind == "equal" else "bold",
+                    )  # fmt: skip
+            at += 2.3
+        at += 0.2
+    handles = [Patch(color=COLOURS[kind], label=label) for kind, label in
+               (("substitute", "another word"), ("delete", "left out"), ("insert", "added"))]  # fmt: skip
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    axes.set_title("Worst utterances: said above, heard below")
+    wrong = sum(kind != "equal" for _, pairs in utterances for kind, _, _ in pairs)
+    return finish(figure, f"The {len(utterances)} utterances with most errors, word by word: {wrong} words are wrong.", ROWS)
+
+
+def _lines(pairs: Pairs) -> list[list[tuple[int, str, str, str]]]:
+    """Words with their columns, in lines of at most WIDTH characters."""
+    lines: list[list[tuple[int, str, str, str]]] = [[]]
+    column = 0
+    for kind, true, said in pairs:
+        true, said = short(true, WIDTH), short(said, WIDTH)
+        size = max(len(true), len(said))
+        if lines[-1] and column + size > WIDTH:
+            lines.append([])
+            column = 0
+        lines[-1].append((column, kind, true, said))
+        column += size + 1
+    return lines

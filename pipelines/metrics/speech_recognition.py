@@ -1,0 +1,183 @@
+"""Word and character error rates of transcripts, from prediction records alone.
+
+    scores([{"id": "a", "true": "the cat sat", "predicted": "a cat"}], "none")  ->  {"wer": 0.667, "cer": ..., ...}
+
+A record: {"id", "true", "predicted", "seconds", and where known "speaker", "confidence"}. Aligned by jiwer. All sums are of
+whole numbers, so neither the order of the records nor how they are grouped changes a score.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipelines.errors import DataError
+from pipelines.normalisers import normalised
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+ENDS = (2, 5, 10, 15, 20, 30)  # seconds, at which the groups of `by_length` end
+PHRASE = 8  # words: the longest phrase that `loops` looks for
+
+
+class Counts(NamedTuple):
+    """What one utterance adds to the sums."""
+
+    words: int  # of the reference
+    insertions: int
+    deletions: int
+    substitutions: int
+    characters: int  # of the reference, spaces among them
+    character_errors: int
+
+    @property
+    def errors(self) -> int:
+        return self.insertions + self.deletions + self.substitutions
+
+
+@lru_cache(maxsize=2**18)  # a bootstrap scores the same utterances a thousand times
+def counts(true: str, predicted: str, normaliser: str) -> Counts:
+    """Errors of one transcript against its reference, which may be empty: all that was said then is an insertion."""
+    import jiwer
+
+    pair = normalised(true, normaliser), normalised(predicted, normaliser)
+    words, characters = jiwer.process_words(*pair), jiwer.process_characters(*pair)
+    return Counts(
+        words.hits + words.substitutions + words.deletions, words.insertions, words.deletions, words.substitutions,
+        len(pair[0]), characters.insertions + characters.deletions + characters.substitutions,
+    )  # fmt: skip
+
+
+def scores(records: Sequence[Record], normaliser: str) -> dict[str, float]:
+    """wer, cer, and insertions, deletions, substitutions per word of the references; all better when lower, and may pass 1.
+
+    With a normaliser also `wer_raw` and `cer_raw`, those without it. Where the references hold no word at all, what was said is
+    counted instead (as jiwer does). Raises DataError for no records.
+    """
+    if not records:
+        raise DataError("there are no predictions to score")
+    sums = _summed(records, normaliser)
+    words = max(sums.words, 1)
+    found = {
+        "wer": sums.errors / words,
+        "cer": sums.character_errors / max(sums.characters, 1),
+        "insertions": sums.insertions / words,
+        "deletions": sums.deletions / words,
+        "substitutions": sums.substitutions / words,
+    }
+    if normaliser != "none":
+        raw = _summed(records, "none")
+        found["wer_raw"] = raw.errors / max(raw.words, 1)
+        found["cer_raw"] = raw.character_errors / max(raw.characters, 1)
+    return found
+
+
+def _summed(records: Sequence[Record], normaliser: str) -> Counts:
+    return Counts(*map(sum, zip(*[counts(r["true"], r["predicted"], normaliser) for r in records], strict=True)))
+
+
+# ---- signs of hallucination ----
+
+
+def loops(text: str) -> int:
+    """How often running the most repeated phrase of up to 8 words is said: "no no no thank you" -> 3."""
+    words, most = text.split(), min(1, len(text.split()))
+    for size in range(1, min(PHRASE, len(words) // 2) + 1):
+        run = 0  # words in a row that are those of `size` words before
+        for place in range(size, len(words)):
+            run = run + 1 if words[place] == words[place - size] else 0
+            most = max(most, run // size + 1)
+    return most
+
+
+def hallucinations(records: Sequence[Record], normaliser: str) -> dict[str, float]:
+    """What tells of a model that invents: none of it sees an error rate, and a good model has next to none.
+
+    repetition     share of transcripts that say a phrase at least 4 times running, more often than the reference
+    overlong       share of transcripts with more than twice the reference's words, and 2
+    length_ratio   words that were said for each word of the references
+    """
+    if not records:
+        raise DataError("there are no predictions to score")
+    repeated, overlong, true, said = map(sum, zip(*[_signs(r["true"], r["predicted"], normaliser) for r in records], strict=True))
+    return {"repetition": repeated / len(records), "overlong": overlong / len(records), "length_ratio": said / max(true, 1)}
+
+
+@lru_cache(maxsize=2**18)
+def _signs(true: str, predicted: str, normaliser: str) -> tuple[bool, bool, int, int]:
+    """Whether it repeats, whether it is too long, and the words of both."""
+    true, predicted = normalised(true, normaliser), normalised(predicted, normaliser)
+    words, said = len(true.split()), len(predicted.split())
+    return loops(predicted) >= 4 and loops(predicted) > loops(true), said > 2 * words + 2, words, said
+
+
+# ---- breakdowns ----
+
+
+def tables(records: Sequence[Record], normaliser: str) -> dict[str, list[dict[str, Any]]]:
+    """Errors by the length of the utterances, and by speaker where the records name several, the worst first."""
+    names = [f"up to {ENDS[0]}", *[f"{low} to {high}" for low, high in pairwise(ENDS)], f"more than {ENDS[-1]}"]
+    found = {"by utterance length": _grouped(records, "seconds", lambda r: names[sum(r["seconds"] > end for end in ENDS)], normaliser)}
+    found["by utterance length"].sort(key=lambda row: names.index(row["seconds"]))
+    if len({r.get("speaker") for r in records} - {None}) > 1:
+        by_speaker = _grouped(records, "speaker", lambda r: "unknown" if r.get("speaker") is None else str(r["speaker"]), normaliser)
+        found["by speaker"] = sorted(by_speaker, key=lambda row: (-row["wer"], row["speaker"]))
+    return found
+
+
+def _grouped(records: Sequence[Record], title: str, key: Callable[[Record], str], normaliser: str) -> list[dict[str, Any]]:
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    rows = []
+    for name, group in groups.items():
+        sums = _summed(group, normaliser)
+        wer, cer = sums.errors / max(sums.words, 1), sums.character_errors / max(sums.characters, 1)
+        rows.append({title: name, "n": len(group), "words": sums.words, "wer": wer, "cer": cer})
+    return rows
+
+
+def worst(records: Sequence[Record], normaliser: str, most: int) -> list[Record]:
+    """The utterances with most wrong words, at most `most`; none that is right."""
+    judged = [(counts(r["true"], r["predicted"], normaliser), r) for r in records]
+    wrong = [(c, r) for c, r in judged if c.errors]
+    return [r for c, r in sorted(wrong, key=lambda pair: (-pair[0].errors, pair[0].words, pair[1]["id"]))[:most]]
+
+
+def aligned(record: Record, normaliser: str) -> list[tuple[str, str, str]]:
+    """A transcript beside its reference, word by word: (equal | substitute | delete | insert, true, predicted)."""
+    import jiwer
+
+    made = jiwer.process_words(normalised(record["true"], normaliser), normalised(record["predicted"], normaliser))
+    true, said = made.references[0], made.hypotheses[0]
+    pairs = []
+    for chunk in made.alignments[0]:
+        for place in range(max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)):
+            one = true[chunk.ref_start_idx + place] if chunk.type != "insert" else ""
+            two = said[chunk.hyp_start_idx + place] if chunk.type != "delete" else ""
+            pairs.append((chunk.type, one, two))
+    return pairs
+
+
+def figures(records: Sequence[Record], normaliser: str) -> "dict[str, Figure]":
+    """Errors by length and by speaker as bars; the worst utterances word by word, which stay in the run folder."""
+    from pipelines import figures as draw
+    from pipelines.metrics.alignment import alignment_figure
+
+    drawn = {}
+    for title, rows in tables(records, normaliser).items():
+        label = next(iter(rows[0]))
+        shown = rows[: draw.DRAWN_WHOLE]
+        unit = " s" if label == "seconds" else ""
+        names = [f"{row[label]}{unit} (n = {row['n']:,})" for row in shown]
+        few = f": the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""
+        heading = f"Word error rate {title}{few}"
+        highest = max([0.1, *[row["wer"] for row in shown]])
+        drawn["wer_" + title.replace(" ", "_")] = draw.bars_figure(names, [row["wer"] for row in shown], heading, highest)
+    few_worst = worst(records, normaliser, 8)
+    if few_worst:
+        drawn["worst_utterances"] = alignment_figure([(r["id"], aligned(r, normaliser)) for r in few_worst])
+    return drawn

@@ -1,0 +1,298 @@
+"""Speech recognition with Whisper (Radford et al. 2022, arXiv:2212.04356): audio -> text, or its English translation, token by token.
+
+Rows hold `audio` and `text`, maybe `speaker`: LibriSpeech (Panayotov et al. 2015), Common Voice. Whisper always reads a window of 30
+seconds, so what a step costs is its number of recordings, not their length; longer ones are skipped in training, and cut where it is
+quiet when they are transcribed. A model of several languages is told which one is spoken; a word error rate is meant under its
+normaliser only. Transcripts are greedy, and have no time stamps.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pipelines.data.audio import SILENT, Recordings, read_audio
+from pipelines.data.texts import readable
+from pipelines.errors import DataError, ModelError
+from pipelines.normalisers import Normaliser
+from pipelines.packing import IGNORED
+from pipelines.recipe import Float, Int, Strict
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Share = Annotated[Float, Field(ge=0, le=1)]
+
+ROOM = 5e8  # bytes of log-mels of a split that stay in memory: 20 minutes of speech are 50 MB
+
+
+class Options(Strict):
+    language: str | None = None
+    """That is spoken, a code or an English name: en, german. Models of one language have none; the others need it."""
+    task: Literal["transcribe", "translate"] = "transcribe"
+    """`translate`: the transcripts are English, whatever is spoken."""
+    freeze_encoder: bool = False
+    """Whether only the decoder learns: what the encoder makes of a recording is then computed once."""
+    normaliser: Normaliser = "basic"
+    """How transcripts are made comparable before they are scored; the scores without it stand beside."""
+    case: Literal["keep", "lower"] = "keep"
+    """Of the transcripts that are learned."""
+    max_seconds: Annotated[Float, Field(gt=0, le=30)] | None = None
+    """Longer recordings are skipped, and counted; left out: the model's window, 30."""
+    max_new_tokens: Annotated[Int, Field(ge=1, le=448)] | None = None
+    """Of a transcript that the model writes; left out: what its own settings say, else 224."""
+    augment: Literal["none", "wave"] = "none"
+    """`wave`: faster or slower by up to 10 %, noise 10 to 40 dB below, up to 6 dB louder or softer."""
+    mask_time_prob: Share = 0.0
+    """SpecAugment: the share of a recording that is masked, in spans of 0.1 seconds."""
+    mask_feature_prob: Share = 0.0
+    """The share of its bands, 10 beside each other."""
+
+
+class SpeechRecognitionSeq2Seq(Task):
+    name = "speech-recognition-seq2seq"
+    hub_tag = "automatic-speech-recognition"
+    library = "transformers"
+    heads = ("WhisperForConditionalGeneration",)
+    columns = ("audio", "text")
+    optional = ("speaker",)
+    inputs = ("audio",)
+    group: ClassVar[str | None] = "speaker"
+    Options = Options
+    tokenizer: Any
+    extractor: Any
+    config: Any
+    languages: dict[str, int]  # that the model tells apart, with their tokens
+    language: str | None  # the code of the one that is spoken; None where the model has one language, or is to hear which it is
+    opening: list[int]  # the tokens with which a transcript begins
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("wer", "min")
+
+    # ---- before training ----
+
+    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+        readable(row, "text")
+        return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        model = self._read(source.folder, source.config, source.random)
+        if self.options.freeze_encoder:
+            model.model.encoder.requires_grad_(False)
+        return model
+
+    def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> Any:
+        from pipelines import sound, whisper
+
+        found = whisper.read_config(folder, config)
+        self.tokenizer = whisper.tokenizer(folder)
+        self.config = found = whisper.own_config(found, self.tokenizer) if folder is None else found
+        self.extractor = sound.extractor(folder, found)
+        whisper.check_window(folder, found, self.extractor)
+        model = whisper.whisper(folder, found, self.tokenizer, random=random)
+        own = model.generation_config
+        self.languages = whisper.languages(self.tokenizer, found, own) if folder is not None else {}
+        self.language = whisper.code_of(self.options.language or getattr(own, "language", None), self.languages)
+        self.opening = whisper.opening(self.tokenizer, self.language, self.options.task, self.languages)
+        most = self.options.max_new_tokens or own.max_new_tokens or 224
+        self.most = min(most, found.max_target_positions - len(self.opening))
+        self.never, self.never_first = own.suppress_tokens or [], own.begin_suppress_tokens or []
+        return model
+
+    @property
+    def rate(self) -> int:
+        """Samples per second that the model reads."""
+        return int(self.extractor.sampling_rate)
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from pipelines import whisper
+
+        return whisper.layers(model)
+
+    def encode(self, rows: Any) -> Sequence[Example]:
+        from pipelines.data.logmels import LogMels
+
+        window = self.config.max_source_positions / 50
+        longest = self.options.max_seconds or window
+        if longest > window:
+            raise ModelError(f"options.max_seconds: got {longest:g}, but this model reads {window:g} seconds at once")
+        if self.languages and self.language is None:
+            known = ", ".join(self.languages)
+            raise ModelError(f"options.language: this model knows {len(self.languages)} languages: say which one is spoken ({known})")
+        recordings = Recordings(rows, self.rate, longest, self._transcript)
+        room = 0 if self.options.freeze_encoder else ROOM  # the feature cache reads them once
+        return LogMels(recordings, self.extractor, self.config.max_source_positions, room, raw=self.options.augment != "none")
+
+    def _transcript(self, row: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """A row's labels: its tokens as they are to follow <|startoftranscript|>."""
+        text = row["text"].lower() if self.options.case == "lower" else row["text"]
+        tokens = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
+        labels = [*self.opening[1:], *tokens, self.tokenizer.eos_token_id]
+        if len(labels) > self.config.max_target_positions:
+            raise DataError(f"its transcript has {len(labels):,} tokens, this model writes at most {self.config.max_target_positions}")
+        return {"labels": labels}
+
+    def augments(self) -> bool:
+        return bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob)
+
+    def augment(self, example: Example, rng: Random) -> Example:
+        from pipelines.data.augment_audio import perturbed
+        from pipelines.data.logmels import log_mel, masked
+
+        features = example.get("input_features")
+        if features is None:
+            audio = perturbed(example["audio"], self.rate, rng)
+            fits = len(audio) <= self.extractor.n_samples  # slower, it may not: its last words would be lost
+            features = log_mel(audio if fits else example["audio"], self.extractor)
+        shares = (self.options.mask_time_prob, self.options.mask_feature_prob)
+        return {**example, "input_features": masked(features, round(100 * example["seconds"]), *shares, rng)}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        from pipelines.data.logmels import log_mel
+
+        features = [e["input_features"] if "input_features" in e else log_mel(e["audio"], self.extractor) for e in examples]
+        # of one size, whatever stands beside them, so that cached features need no recording; `loss` cuts them
+        labels = torch.full((len(examples), self.config.max_target_positions), IGNORED)
+        for line, example in zip(labels, examples, strict=True):
+            line[: len(example["labels"])] = torch.tensor(example["labels"])
+        lists = {key: [e[key] for e in examples] for key in ("id", "row", "seconds")}
+        return {**lists, "labels": labels, "input_features": torch.stack(list(map(torch.from_numpy, features)))}
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"tokens": float((batch["labels"] != IGNORED).sum())}
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        """Mean cross-entropy of the tokens after <|startoftranscript|>, padding left out."""
+        return self._surprise(model, batch)[0].sum() / counts["tokens"]
+
+    def _surprise(self, model: Any, batch: Batch, use_cache: bool = False) -> "tuple[Tensor, Tensor, Any]":
+        """-log p of every label, in nats, [labels]; where they stand, bool [batch, longest]; and the outputs."""
+        import torch
+        from torch.nn import functional as f
+
+        labels = batch["labels"]
+        labels = labels[:, : int((labels != IGNORED).sum(1).max())]
+        wanted = labels != IGNORED
+        ids = torch.cat([torch.full_like(labels[:, :1], self.opening[0]), labels[:, :-1]], 1)
+        ids = ids.masked_fill(ids == IGNORED, self.tokenizer.pad_token_id)
+        outputs = model(input_features=batch["input_features"], decoder_input_ids=ids, use_cache=use_cache)
+        return f.cross_entropy(outputs.logits[wanted].float(), labels[wanted], reduction="none"), wanted, outputs
+
+    # ---- after training ----
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        """What each transcript costs, and the greedy one; the encoder runs once for both."""
+        import torch
+
+        from pipelines import whisper
+
+        nats, wanted, outputs = self._surprise(model, batch, use_cache=True)
+        spread = torch.zeros(wanted.shape, dtype=torch.float64)
+        spread[wanted.cpu()] = nats.detach().double().cpu()
+        said = whisper.written(self._go_on(model, outputs), len(wanted))
+        texts = self.tokenizer.batch_decode(said, skip_special_tokens=True)
+        costs = zip(spread.sum(1).tolist(), wanted.sum(1).tolist(), strict=True)
+        return [
+            {"id": id_, "row": row, "seconds": seconds, "predicted": text.strip(), "nll": nll, "tokens": tokens}
+            for id_, row, seconds, text, (nll, tokens) in zip(batch["id"], batch["row"], batch["seconds"], texts, costs, strict=True)
+        ]
+
+    def _go_on(self, model: Any, outputs: Any) -> Iterator[list[Any]]:
+        from pipelines.whisper import likeliest
+
+        size, end = len(self.opening), self.tokenizer.eos_token_id
+        return likeliest(model, outputs, size, end, self.most, self.never, self.never_first)
+
+    def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
+        texts = rows.select_columns([name for name in ("text", "speaker") if name in rows.column_names])  # and no audio
+        merged = []
+        for record in sorted(records, key=lambda r: r["row"]):
+            row = texts[record["row"]]
+            speaker = {"speaker": row["speaker"]} if row.get("speaker") is not None else {}
+            merged.append({**{key: value for key, value in record.items() if key != "row"}, "true": row["text"], **speaker})
+        return merged
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import language_modelling, speech_recognition
+
+        return {**speech_recognition.scores(records, self.options.normaliser), **language_modelling.scores(records)}
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics.speech_recognition import hallucinations, tables
+
+        signs = {"signs of invention": [hallucinations(records, self.options.normaliser)]}
+        return {**tables(records, self.options.normaliser), **signs}
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.metrics import speech_recognition
+
+        return speech_recognition.figures(records, self.options.normaliser)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        from transformers import WhisperProcessor
+
+        from pipelines import whisper
+
+        task = self.options.task if self.languages else None
+        self.tokenizer.set_prefix_tokens(language=self.language, task=task, predict_timestamps=False)
+        own, known = model.generation_config, (self.language, self.options.task, self.languages, self.most)
+        model.generation_config = whisper.settings(own, self.tokenizer, *known)
+        model.save_pretrained(folder)
+        WhisperProcessor(self.extractor, self.tokenizer).save_pretrained(folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        return self._read(folder, None).eval()
+
+    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        import soundfile
+
+        soundfile.write(folder / f"{name}.flac", read_audio(row["audio"], self.rate), self.rate)
+        return {"audio": f"{name}.flac", "text": row["text"]}
+
+    def told(self, record: Record) -> dict[str, Any]:
+        return {"predicted": record["predicted"]}
+
+    def infer(self, model: Any, audio: Any, language: str | None = None) -> Iterator[dict[str, Any]]:
+        """What is said in a recording of any length, as it is written; the last is the answer.
+
+        {"text", "parts": [{"text", "words": [{"word", "confidence"}], "start", "end"}], "language", "seconds"}: a part for each piece of up
+        to 30 seconds. A model of several languages that was not told which is spoken hears it from the first piece. Raises DataError.
+        """
+        import torch
+
+        from pipelines import whisper
+        from pipelines.data.logmels import log_mel, pieces
+
+        rate, device = self.rate, next(model.parameters()).device
+        samples = read_audio(audio, rate)
+        code = whisper.code_of(language, self.languages) or self.language
+        parts: list[dict[str, Any]] = []
+
+        def answer(parts: list[dict[str, Any]]) -> dict[str, Any]:
+            text = " ".join(part["text"] for part in parts if part["text"])
+            return {"text": text, "parts": parts, "language": code, "seconds": len(samples) / rate}
+
+        for begin, end in pieces(samples, rate, self.config.max_source_positions / 50):
+            if abs(samples[begin:end]).max() < SILENT:  # it would invent something
+                continue
+            features = torch.from_numpy(log_mel(samples[begin:end], self.extractor))[None].to(device)
+            if self.languages and code is None:
+                code = whisper.spoken(model, features, self.tokenizer, self.languages)
+            opening = whisper.opening(self.tokenizer, code, self.options.task, self.languages)
+            with torch.no_grad():
+                outputs = model(input_features=features, decoder_input_ids=torch.tensor([opening], device=device), use_cache=True)
+            place = {"start": begin / rate, "end": end / rate}
+            for part in whisper.transcript(self._go_on(model, outputs), self.tokenizer):
+                yield answer([*parts, {**part, **place}])
+            parts.append({**part, **place})
+        yield answer(parts)

@@ -1,0 +1,240 @@
+"""Whisper's own (Radford et al. 2022, arXiv:2212.04356): what opens a transcript, its tokens, its settings, and how it is written.
+
+A transcript is <|startoftranscript|>, where the model has several languages one's token and the task's, <|notimestamps|>, the text and
+<|endoftext|>; the sound is always a window of 30 seconds as a log-mel spectrogram, the rest of it silence.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.complaints import suggest
+from pipelines.decoding import all_ended
+from pipelines.errors import ModelError
+from pipelines.pretrained import called
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+START, SILENT = "<|startoftranscript|>", "<|notimestamps|>"
+BLANK = "\u0120"  # as a byte-level tokenizer writes it
+TASKS = ("transcribe", "translate")
+MARKS = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", SILENT)
+HOP = 2  # log-mel columns of 10 ms that become one position of the encoder
+
+Token = tuple[int, float]  # and how sure the model was of it: log p
+
+# ---- tokens ----
+
+
+def tokenizer(folder: Path | None) -> Any:
+    """A Whisper tokenizer: the folder's, or for a model of the recipe's own one whose tokens are bytes. Raises ModelError."""
+    from pipelines import language
+
+    if folder is None:
+        return _letters()
+    found = language.tokenizer(folder)
+    if START not in found.get_vocab() or SILENT not in found.get_vocab():
+        raise ModelError(f"{called(folder)}: its tokenizer has no {START}: it is none of Whisper's; copy the one that the model came with")
+    return found
+
+
+def _letters() -> Any:
+    from tokenizers import pre_tokenizers
+    from transformers import WhisperTokenizer
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    found = WhisperTokenizer(vocab={letter: place for place, letter in enumerate(letters)}, merges=[])
+    found.add_special_tokens({"additional_special_tokens": [START, *MARKS]})
+    found.pad_token = found.eos_token
+    return found
+
+
+def languages(words: Any, config: Any, settings: Any) -> dict[str, int]:
+    """Code -> token of the languages that a model tells apart; none for a model of one language.
+
+    English-only models have the tokens, too, and never learned them: their settings say so, or the size of their vocabulary.
+    """
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    if not getattr(settings, "is_multilingual", config.vocab_size > 51864):
+        return {}
+    known = words.get_vocab()
+    return {code: known[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in known}
+
+
+def code_of(asked: str | None, known: dict[str, int]) -> str | None:
+    """options.language, a code or an English name, as a code that this model knows. Raises ModelError."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    if asked is None:
+        return None
+    if not known:
+        raise ModelError(f"options.language: got {asked!r}, but this model knows one language and has no token for any: leave it out")
+    code = TO_LANGUAGE_CODE.get(asked.lower(), asked.lower())
+    if code not in known:
+        names = [*known, *(name for name, short in TO_LANGUAGE_CODE.items() if short in known)]
+        raise ModelError(f"options.language: this model knows no {asked!r}{suggest(asked, names)} (known: {', '.join(known)})")
+    return code
+
+
+def opening(words: Any, code: str | None, task: str, known: dict[str, int]) -> list[int]:
+    """The tokens with which a transcript begins. Raises ModelError."""
+    number = words.convert_tokens_to_ids
+    if not known and task == "translate":
+        raise ModelError("options.task: this model knows one language and cannot translate: leave it out")
+    told = [known[code], number(f"<|{task}|>")] if code is not None else []
+    return [number(START), *told, number(SILENT)]
+
+
+# ---- the model ----
+
+
+def read_config(folder: Path | None, fields: dict[str, Any] | None) -> Any:
+    """The configuration of a Whisper. Raises ModelError."""
+    from pipelines.pretrained import read_config
+
+    found = read_config(folder, fields)
+    if found.model_type != "whisper":
+        name = called(folder)
+        raise ModelError(f"{name}: a {found.model_type} model is no Whisper: task speech-recognition-ctc fits wav2vec2 and its kin")
+    return found
+
+
+def whisper(folder: Path | None, config: Any, words: Any, *, random: bool = False) -> Any:
+    """A WhisperForConditionalGeneration, its settings those of the folder. Raises ModelError."""
+    from torch import nn
+    from transformers import AutoModelForSpeechSeq2Seq, GenerationConfig
+
+    from pipelines.pretrained import load_model
+
+    if config.vocab_size < len(words):
+        many = f"{len(words):,} tokens, the model {config.vocab_size:,}"
+        raise ModelError(f"{called(folder)}: its tokenizer has {many}: they do not belong together")
+    config.apply_spec_augment = False  # it would draw from numpy's one generator, and not be the same twice
+    config.encoder_layerdrop = config.decoder_layerdrop = 0.0
+    model: Any = load_model(AutoModelForSpeechSeq2Seq, folder, config, lambda _: nn.ModuleList(), random=random, hint="is it a Whisper?")
+    if folder is not None and random and (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    # its positions are sinusoids, which are not learned; the library says so, and forgets it where weights are loaded
+    model.model.encoder.embed_positions.requires_grad_(False)
+    return model
+
+
+def own_config(config: Any, words: Any) -> Any:
+    """A configuration of the recipe's own, made to fit its tokenizer."""
+    config.vocab_size, config.decoder_start_token_id = len(words), words.convert_tokens_to_ids(START)
+    config.pad_token_id = config.bos_token_id = config.eos_token_id = words.eos_token_id
+    config.begin_suppress_tokens = config.suppress_tokens = None
+    return config
+
+
+def check_window(folder: Path | None, config: Any, extractor: Any) -> None:
+    """Raises ModelError where the feature extractor makes another picture than the model reads."""
+    made = (extractor.feature_size, extractor.nb_max_frames)
+    wanted = (config.num_mel_bins, HOP * config.max_source_positions)
+    if made != wanted:
+        raise ModelError(
+            f"{called(folder)}: its feature extractor makes {made[0]} x {made[1]:g} numbers of a recording, the model reads "
+            f"{wanted[0]} x {wanted[1]}: they do not belong together"
+        )
+
+
+def layers(model: Any) -> "list[nn.Module]":
+    """Convolutions, the encoder's blocks, the decoder's (its embeddings with the first of them), and its last norm."""
+    from torch import nn
+
+    encoder, decoder = model.model.encoder, model.model.decoder
+    first, *others = decoder.layers
+    stem = nn.ModuleList([encoder.conv1, encoder.conv2, encoder.embed_positions])
+    below = nn.ModuleList([decoder.embed_tokens, decoder.embed_positions, first])
+    return [stem, *encoder.layers, below, *others, decoder.layer_norm]
+
+
+def settings(own: Any, words: Any, code: str | None, task: str, known: dict[str, int], most: int) -> Any:
+    """Generation settings under which the library writes what was scored here: greedy, the same opening, the same tokens forbidden."""
+    from transformers import GenerationConfig
+
+    number, kept, end = words.convert_tokens_to_ids, own.to_dict(), words.eos_token_id
+    names = ("alignment_heads", "suppress_tokens", "begin_suppress_tokens", "prev_sot_token_id", "median_filter_width")
+    told: dict[str, Any] = {name: kept[name] for name in names if kept.get(name) is not None}
+    if known:
+        told |= {"language": code, "task": task, "task_to_id": {name: number(f"<|{name}|>") for name in TASKS}}
+        told["lang_to_id"] = {f"<|{name}|>": token for name, token in known.items()}
+    return GenerationConfig(
+        decoder_start_token_id=number(START), eos_token_id=end, bos_token_id=end, pad_token_id=end, max_new_tokens=most,
+        no_timestamps_token_id=number(SILENT), is_multilingual=bool(known), return_timestamps=False, num_beams=1, do_sample=False, **told,
+    )  # fmt: skip
+
+
+# ---- what it writes ----
+
+
+def likeliest(
+    model: Any, found: Any, opening: int, end: int, most: int, never: Sequence[int], never_first: Sequence[int]
+) -> Iterator[list[Token | None]]:  # fmt: skip
+    """After a forward (`found`) over transcripts that all begin with the same `opening` tokens: what the model writes after these.
+
+    The likeliest token of each row, up to `most` times; None for a row that has ended. What the encoder gave, and the keys and values
+    of sound and opening, are those of that forward: nothing is computed twice.
+    """
+    import torch
+
+    kept, heard = found.past_key_values, (found.encoder_last_hidden_state,)
+    kept.self_attention_cache.crop(opening - found.logits.shape[1])
+    scores = found.logits[:, opening - 1].float()
+    ended = torch.zeros(len(scores), dtype=torch.bool)
+    for number in range(most):
+        forbidden = torch.tensor([*never, *(never_first if number == 0 else ())], dtype=torch.long, device=scores.device)
+        scores = scores.index_fill(1, forbidden, -torch.inf)
+        sure, chosen = scores.log_softmax(-1).max(-1)
+        ended |= chosen.cpu() == end
+        said = zip(chosen.tolist(), sure.tolist(), ended.tolist(), strict=True)
+        yield [None if over else (token, log_p) for token, log_p, over in said]
+        if number + 1 == most or all_ended(bool(ended.all()), scores.device):
+            return
+        ids = chosen.masked_fill(ended.to(chosen.device), end)[:, None]
+        with torch.no_grad():
+            after = model(encoder_outputs=heard, decoder_input_ids=ids, past_key_values=kept, use_cache=True)
+        kept, scores = after.past_key_values, after.logits[:, -1].float()
+
+
+def spoken(model: Any, features: "Tensor", words: Any, known: dict[str, int]) -> str:
+    """The code of the language that is spoken, as the model hears it. `features` are of one recording."""
+    import torch
+
+    ids = torch.tensor([[words.convert_tokens_to_ids(START)]], device=features.device)
+    with torch.no_grad():
+        scores = model(input_features=features, decoder_input_ids=ids, use_cache=False).logits[0, -1]
+    return max(known, key=lambda code: float(scores[known[code]]))
+
+
+def written(steps: Iterator[list[Token | None]], rows: int) -> list[list[int]]:
+    """The tokens of each row."""
+    found: list[list[int]] = [[] for _ in range(rows)]
+    for step in steps:
+        for row, token in zip(found, step, strict=True):
+            if token is not None:
+                row.append(token[0])
+    return found
+
+
+def transcript(steps: Iterator[list[Token | None]], words: Any) -> Iterator[dict[str, Any]]:
+    """Of one recording, as it is written: {"text", "words": [{"word", "confidence"}]}.
+
+    A word's confidence is the geometric mean of its tokens' probabilities. A language without blanks has one word in a piece.
+    """
+    said: list[list[Token]] = [[]]
+    for (token,) in steps:
+        if token is not None:
+            if words.convert_ids_to_tokens(token[0]).startswith(BLANK):
+                said.append([])
+            said[-1].append(token)
+        text = words.decode([number for part in said for number, _ in part], skip_special_tokens=True).strip()
+        yield {"text": text, "words": [word for part in said if (word := _word(part, words))]}
+
+
+def _word(part: list[Token], words: Any) -> dict[str, Any] | None:
+    text = words.decode([number for number, _ in part], skip_special_tokens=True).strip()
+    return {"word": text, "confidence": math.exp(sum(log_p for _, log_p in part) / len(part))} if text else None

@@ -1,0 +1,71 @@
+"""The demo of Whisper as a visitor meets it: a real recording is uploaded, what is written is what `infer` says, its waveform below."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.recipe import validate
+from pipelines.run import train
+from pipelines.weights import load
+from tests import tiny_audio
+from tests.browser.conftest import serving
+from tests.runs import without_pictures
+from tests.tasks.test_speech_recognition_seq2seq import TestContract as Contract
+
+pytestmark = pytest.mark.browser
+
+SECONDS = 1000
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("listening")
+    with without_pictures():
+        assert train(validate(Contract().recipe(folder)), folder / "run", name="tiny_whisper")
+    (folder / "demo").mkdir()
+    with serving(folder / "run", folder / "demo") as found:
+        yield found
+
+
+def said(page: Any) -> str:
+    return " ".join(page.locator(".graft-said span[title]").all_inner_texts())
+
+
+def test_a_recording_is_written_down(listening: Any, visit: Any, tmp_path: Path) -> None:
+    """Stereo and at another rate than the model's, as recordings come."""
+    samples = tiny_audio.spoken("low mid high", rate=44100)
+    wave = tiny_audio.write(tmp_path / "speech.wav", np.stack([samples, samples], 1), 44100)
+    page = visit(listening.url)
+    page.locator("input[type=file]").first.set_input_files(wave)
+    page.locator(".graft-wave img").wait_for(timeout=60 * SECONDS)
+    expected = load(listening.run, device="cpu").infer(str(wave))
+    assert said(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
+    note = page.locator(".prose.graft-note").inner_text()
+    assert f"in {expected['seconds']:.1f} seconds." in note
+    assert "Language: en." in note
+    page.screenshot(path=str(listening.log.parent / "page.png"), full_page=True)
+    assert not page.broken
+    assert {url for url in page.asked if not url.startswith((listening.url, "data:", "blob:", "ws:"))} == set()
+
+
+def test_what_is_no_recording_is_told(listening: Any, visit: Any, tmp_path: Path) -> None:
+    page = visit(listening.url)
+    wave = tiny_audio.write(tmp_path / "silence.wav", np.zeros(16000, np.float32))
+    page.locator("input[type=file]").first.set_input_files(wave)
+    shown = page.get_by_text("silence.wav: silent from beginning to end")
+    shown.wait_for(timeout=20 * SECONDS)
+    assert shown.count() >= 1
+
+
+def test_the_language_can_be_chosen(listening: Any, visit: Any) -> None:
+    page = visit(listening.url)
+    page.locator("button.gallery-item, .gallery-item, table tr").first.wait_for(timeout=20 * SECONDS)
+    page.get_by_label("Spoken language").fill("de")
+    page.get_by_label("Spoken language").press("Enter")
+    page.locator("input[type=file]").first.set_input_files(listening.run / "examples" / "0.flac")
+    page.get_by_text("Language: de.").wait_for(timeout=60 * SECONDS)
+    expected = load(listening.run, device="cpu").infer(str(listening.run / "examples" / "0.flac"), language="de")
+    assert said(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])

@@ -1,0 +1,119 @@
+"""What Whisper reads and writes outside of training: log-mels, masks, long recordings, languages, a model from nothing."""
+
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.batching import Examples
+from pipelines.data import load_splits, needs_of
+from pipelines.data.logmels import masked, pieces
+from pipelines.recipe import DataSection, ModelSection
+from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
+from pipelines.weights import load, resolve
+from tests import tiny_audio, tiny_whisper
+from tests.tasks.test_speech_recognition_seq2seq import made
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_audio.transcribed(tmp_path_factory.mktemp("speech"), 8)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return tiny_whisper.both(tmp_path_factory.mktemp("models"))
+
+
+def test_a_log_mel_is_the_library_s_and_made_once(speech: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.data import logmels
+
+    task, _, splits = made(speech, folders["one"])
+    encoded, calls, real = task.encode(splits.train), [], logmels.log_mel
+    monkeypatch.setattr(logmels, "log_mel", lambda *given: calls.append(1) or real(*given))
+    one, again = encoded[0]["input_features"], encoded[0]["input_features"]
+    audio = encoded.recordings[0]["audio"]  # type: ignore[attr-defined]
+    wanted = task.extractor(audio, sampling_rate=16000, return_tensors="np")["input_features"][0]
+    assert np.array_equal(one, wanted)
+    assert np.array_equal(one, again)
+    assert len(calls) == 1
+    assert encoded.kept[0][1].shape[1] < wanted.shape[1], "the silence is not kept"  # type: ignore[attr-defined]
+    encoded.room = 0  # type: ignore[attr-defined]
+    encoded[1], encoded[1]
+    assert len(calls) == 3, "no more room"
+
+
+def test_spec_augment_masks_what_was_said(speech: Path, folders: dict[str, Path]) -> None:
+    features = np.ones((16, 100), dtype=np.float32)
+    made_ = masked(features, 60, 0.5, 0.4, Random(1))
+    assert np.array_equal(made_, masked(features, 60, 0.5, 0.4, Random(1)))
+    assert not np.array_equal(made_, masked(features, 60, 0.5, 0.4, Random(2)))
+    assert features.all()
+    assert 0 < (made_[:, :60] == 0).all(0).sum() <= 40
+    assert not (made_[:, 60:] == 0).all(0).any()
+    task, net, splits = made(speech, folders["many"], language="en", augment="wave", mask_time_prob=0.3)
+    assert not net.config.apply_spec_augment, "the library's own would draw from numpy's one generator"
+    moving = Examples(task, task.encode(splits.train), seed=1, augmented=task.augments())
+    one, again, other = (moving[[(epoch, 0)]].batch["input_features"] for epoch in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_pieces_are_cut_where_it_is_quiet() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal(70 * 1000).astype(np.float32)
+    samples[25_000:25_200] = samples[47_000:47_200] = 0
+    found = pieces(samples, 1000, 30.0)
+    (_, first), (_, second), (_, last) = found
+    assert 25_000 < first < 25_200
+    assert 47_000 < second < 47_200
+    assert last == 70_000
+    for seconds in (1, 29.99, 30, 30.01, 31, 44, 60, 61, 300):
+        parts = pieces(rng.standard_normal(round(seconds * 1000)), 1000, 30.0)
+        assert parts[0][0] == 0
+        assert parts[-1][1] == round(seconds * 1000)
+        assert all(0 < end - begin <= 30_000 for begin, end in parts)
+        assert all(one[1] == two[0] for one, two in pairwise(parts))
+
+
+def test_a_long_recording_is_transcribed_piece_by_piece(speech: Path, folders: dict[str, Path]) -> None:
+    task, net, _ = made(speech, folders["many"], language="en", max_new_tokens=6)
+    samples = np.concatenate([tiny_audio.spoken("low mid high low", n) for n in range(3)] + [np.zeros(40_000, np.float32)])
+    answers = list(task.infer(net, (16000, samples)))
+    last = answers[-1]
+    assert len(last["parts"]) >= 2
+    assert last["parts"][-1]["end"] < last["seconds"], "a silent piece is left out: it would be invented"
+    assert last["text"] == " ".join(part["text"] for part in last["parts"])
+    assert len(answers) > len(last["parts"]), "it grows"
+    assert all(0 <= word["confidence"] <= 1 for part in last["parts"] for word in part["words"])
+    assert last["language"] == "en"
+
+
+def test_a_model_that_was_not_told_hears_the_language(speech: Path, folders: dict[str, Path]) -> None:
+    loaded = load(folders["many"], device="cpu", task="speech-recognition-seq2seq")
+    assert loaded.task.language is None  # type: ignore[attr-defined]
+    recording = (16000, tiny_audio.spoken("low high"))
+    answer = loaded.infer(recording)
+    features = torch.from_numpy(loaded.task.extractor(recording[1], sampling_rate=16000, return_tensors="np")["input_features"])  # type: ignore[attr-defined]
+    heard = loaded.model.detect_language(features)  # type: ignore[operator]
+    assert loaded.task.tokenizer.decode(heard) == f"<|{answer['language']}|>"  # type: ignore[attr-defined]
+    assert loaded.infer(recording, language="german")["language"] == "de"
+    assert load(folders["many"], device="cpu").task.name == "speech-recognition-seq2seq", "known by its class alone"
+
+
+def test_from_nothing_it_spells_in_letters(speech: Path, tmp_path: Path) -> None:
+    """A configuration of the recipe's own has letters for tokens; what is saved is a whole Whisper, German letters and all."""
+    config = {"model_type": "whisper", **tiny_whisper.SHAPE}
+    task = SpeechRecognitionSeq2Seq(Options(max_new_tokens=8))
+    splits = load_splits(DataSection(id=str(speech)), needs_of(task))
+    net = task.build(resolve(ModelSection(config=config)), splits).eval()
+    assert net.config.vocab_size == 264
+    assert task._transcript({"text": "größe"}, 1.0)["labels"][-1] == task.tokenizer.eos_token_id
+    assert task.tokenizer.decode(task._transcript({"text": "größe"}, 1.0)["labels"], skip_special_tokens=True) == "größe"
+    task.save(net, tmp_path / "model")
+    loaded = load(tmp_path / "model", device="cpu", task=task.name)
+    question = (16000, tiny_audio.spoken("mid high"))
+    assert loaded.infer(question) == list(task.infer(net, question))[-1]
