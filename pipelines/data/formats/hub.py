@@ -49,10 +49,10 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
                 # so that the fingerprint covers the files; read from the table's offsets, not from the files
                 sizes = pyarrow.compute.binary_length(pyarrow.compute.struct_field(rows.data.column(column), "bytes"))
                 rows = rows.add_column("size", sizes.to_pylist())
-        for column, wanted in {"image": Image, "audio": Audio}.items():
+        for column, wanted, many in (("image", Image, "images"), ("audio", Audio, "recordings")):
             if column in columns and not isinstance(rows.features[column], wanted):
                 what, own = rows.features[column], names[column]
-                raise DataError(f"{section.id}: column {own!r} holds no {column} but {what}: name another, data.columns.{column}=NAME")
+                raise DataError(f"{section.id}: column {own!r} holds no {many} but {what}: name another, data.columns.{column}=NAME")
         if "label" in columns:
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels
