@@ -5,6 +5,7 @@ whatever it is padded with: the attention mask always goes in, and a norm over t
 gives such models no mask, so that its own batches change what they hear.) Data2Vec's stacked position convolutions still do.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torch.nn import functional as F
 
 from pipelines.errors import ModelError
 from pipelines.pretrained import called, trunk
+
+log = logging.getLogger("graft")
 
 LONG = 16_000  # samples
 
@@ -158,6 +161,16 @@ def masks(config: Any, outputs: int, rng: Random) -> dict[str, np.ndarray]:
         share, length, fewest = config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks
         found["feature_mask"] = spans(config.hidden_size, share, length, fewest, rng)
     return found
+
+
+def check_masks(config: Any, outputs: Sequence[int]) -> None:
+    """Warn where every short utterance is masked: a model that never hears one whole may learn to wait for the masks."""
+    hidden, usual = config.mask_time_min_masks * config.mask_time_length, sorted(outputs)[len(outputs) // 2]
+    if config.mask_time_prob and 5 * hidden > usual:
+        log.warning(
+            "SpecAugment hides at least %d outputs of every utterance, and half of these have no more than %d: the model may fail where "
+            "nothing is hidden; set options.mask_time_min_masks=0", hidden, usual,
+        )  # fmt: skip
 
 
 def stacked(examples: Sequence[dict[str, Any]], outputs: int, hidden: int) -> dict[str, Tensor]:

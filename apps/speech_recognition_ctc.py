@@ -1,0 +1,49 @@
+"""The demo of speech recognition by CTC: a recording or the microphone in, the transcript out as it grows, with times."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from pipelines.apps import parts, sound, transcript
+
+if TYPE_CHECKING:
+    from pipelines.weights import Loaded
+
+
+def build(loaded: "Loaded") -> gr.Blocks:
+    """The page for one model; `launch` serves it."""
+    task: Any = loaded.task  # a SpeechRecognitionCTC
+    rate = task.rate
+
+    def listen(file: dict[str, Any] | None) -> Iterator[tuple[str, str, str]]:
+        """The transcript, the waveform with its words, and a line about both; several times for a long recording."""
+        samples = sound.uploaded_audio(file, rate)
+        if samples is None:
+            yield "", "", ""
+            return
+        with parts.shown():
+            answer: dict[str, Any] = {}
+            for answer in task.infer(loaded.model, (rate, samples)):
+                yield transcript.written(answer["words"], answer["seconds"], done=False), "", ""
+            words, seconds = answer["words"], answer["seconds"]
+            marks = [(word["start"], word["end"], word["word"]) for word in words]
+            picture = sound.inline(sound.waveform(samples, rate, marks))
+            yield transcript.written(words, seconds), picture, transcript.summary(words, seconds)
+
+    with parts.page(loaded) as blocks:
+        parts.header(loaded, f"Writes down what is said. {parts.origin(loaded.results)}".strip())
+        with gr.Tabs():
+            with gr.Tab("Try it"):
+                audio = gr.Audio(label="Recording", sources=["upload", "microphone"], type="filepath")
+                said = gr.HTML(label="Transcript", show_label=True, container=True, min_height=120, elem_classes="graft-said")
+                wave = gr.HTML(elem_classes="graft-wave")
+                note = gr.Markdown(elem_classes="graft-note")
+                files = parts.example_files(loaded, "audio")
+                if files:
+                    gr.Examples([[name] for name in files], inputs=[audio], label="Examples", examples_per_page=6, cache_examples=False)
+            parts.card_tab(loaded)
+
+        read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
+        audio.change(listen, audio, [said, wave, note], api_name="predict", trigger_mode="always_last", **read)
+    return blocks

@@ -1,0 +1,294 @@
+"""Speech recognition with a CTC head: audio -> text, letter by letter, with a time for every word.
+
+Any `AutoModelForCTC` that reads raw samples: wav2vec2 (Baevski et al. 2020, arXiv:2006.11477), HuBERT, WavLM, Data2Vec-audio. Rows
+hold `audio` and `text`, maybe `speaker`: LibriSpeech (Panayotov et al. 2015), Common Voice. A word error rate is meant under its
+normaliser only (`options.normaliser`). Greedy decoding, no language model.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pipelines.data.audio import read_audio
+from pipelines.data.texts import readable
+from pipelines.errors import DataError, ModelError
+from pipelines.normalisers import Normaliser
+from pipelines.recipe import Float, Int, Strict
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+log = logging.getLogger("graft")
+
+Share = Annotated[Float, Field(ge=0, le=1)]
+Length = Annotated[Int, Field(ge=1, le=1000)]
+
+WINDOW, MARGIN = 30.0, 4.0  # seconds: longer recordings are read in windows, whose margins are only listened to
+
+
+class Options(Strict):
+    normaliser: Normaliser = "none"
+    """How transcripts are made comparable before they are scored; the scores without it stand beside."""
+    vocabulary: Literal["auto", "model", "data"] = "auto"
+    """What is spelled with: the `model`'s own characters, or those of the training `data`. `auto`: the model's if it has a CTC head."""
+    case: Literal["auto", "keep", "lower", "upper"] = "auto"
+    """Of the transcripts that are learned. `auto`: that of a model's own vocabulary, else as they stand."""
+    ignore: str = ""
+    """Characters that are taken out of the transcripts before they are learned: ,.?!;:"""
+    max_seconds: Annotated[Float, Field(gt=0, le=3600)] = 40.0
+    """Longer recordings are skipped, and counted."""
+    freeze_feature_encoder: bool | None = None
+    """Whether the convolutions stay as they are; left out: yes, unless they begin at random."""
+    augment: Literal["none", "wave"] = "none"
+    """`wave`: faster or slower by up to 10 %, noise 10 to 40 dB below, up to 6 dB louder or softer."""
+    mask_time_prob: Share | None = None
+    """SpecAugment: the share of frames that is masked, in spans of `mask_time_length`. Left out: the model's own."""
+    mask_time_length: Length | None = None
+    mask_time_min_masks: Annotated[Int, Field(ge=0, le=100)] | None = None
+    """The fewest spans of an utterance, most often 2. Short ones, of which these would hide a good part, need 0."""
+    mask_feature_prob: Share | None = None
+    mask_feature_length: Length | None = None
+    dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
+    """Of hidden states, attention and the last layer; left out: the model's own."""
+    layerdrop: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """The share of layers left out of a step; 0 where several processes train, which could not average then."""
+
+
+class SpeechRecognitionCTC(Task):
+    name = "speech-recognition-ctc"
+    hub_tag = "automatic-speech-recognition"
+    library = "transformers"
+    heads = ("ForCTC",)
+    columns = ("audio", "text")
+    optional = ("speaker",)
+    inputs = ("audio",)
+    group: ClassVar[str | None] = "speaker"
+    Options = Options
+    tokenizer: Any
+    extractor: Any
+    config: Any
+    trains: bool = False
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("wer", "min")
+
+    @property
+    def rate(self) -> int:
+        """Samples per second that the model reads."""
+        from pipelines import sound
+
+        return sound.rate(self.extractor)
+
+    # ---- before training ----
+
+    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+        readable(row, "text")
+        return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        from pipelines import ctc, pretrained, sound, vocabulary
+
+        self.trains = True
+        config = pretrained.read_config(source.folder, source.config)
+        ctc.check_kind(source.folder, config)
+        self.extractor = sound.extractor(source.folder, config)
+        heads = [name for name in config.architectures or [] if name.endswith("ForCTC")]
+        own = self.options.vocabulary == "model" or (self.options.vocabulary == "auto" and heads and source.folder is not None)
+        case = "keep" if self.options.case == "auto" else self.options.case
+        if own:
+            self.tokenizer = vocabulary.read(source.folder)
+            case = vocabulary.own_case(self.tokenizer) if self.options.case == "auto" else case
+        else:
+            self.tokenizer = vocabulary.made(vocabulary.spelled(t, case, self.options.ignore) for t in splits.train["text"])
+        config.vocab_size, config.pad_token_id = len(self.tokenizer), self.tokenizer.pad_token_id
+        config.ctc_case = case
+        self._regularise(config)
+        model = self._model(source.folder, config, random=source.random)
+        frozen = self.options.freeze_feature_encoder
+        if not source.random if frozen is None else frozen:
+            sound.feature_encoder(model).requires_grad_(False)  # type: ignore[union-attr] # model.freeze thaws nothing
+        return model
+
+    def _regularise(self, config: Any) -> None:
+        """Masks and dropout, as the options or else the model has them."""
+        if self.options.layerdrop and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ModelError("options.layerdrop: several processes train, and each would leave out layers of its own: set it to 0")
+        config.layerdrop = self.options.layerdrop
+        for name in ("mask_time_prob", "mask_time_length", "mask_time_min_masks", "mask_feature_prob", "mask_feature_length"):
+            if getattr(self.options, name) is not None:
+                setattr(config, name, getattr(self.options, name))
+        if self.options.dropout is not None:
+            for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout"):
+                setattr(config, name, self.options.dropout)
+
+    def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
+        from transformers import AutoModelForCTC
+
+        from pipelines import ctc, sound
+
+        model = sound.audio_model(AutoModelForCTC, folder, config, random=random)
+        self.config = model.config
+        ctc.install(model)
+        return model
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from pipelines import sound
+
+        return sound.layers(model)
+
+    def encode(self, rows: Any) -> Sequence[Example]:
+        from pipelines import ctc, vocabulary
+        from pipelines.data.utterances import Utterances
+
+        speller = vocabulary.Speller(self.tokenizer, self.config.ctc_case, self.options.ignore)
+        found = Utterances(rows, self.rate, self.options.max_seconds, self.config, speller)
+        speller.tell()
+        if self.trains:
+            ctc.check_masks(self.config, found["length"])
+        return found
+
+    def augments(self) -> bool:
+        return self._masks() or self.options.augment != "none"
+
+    def _masks(self) -> bool:
+        return bool(self.config.mask_time_prob or self.config.mask_feature_prob)
+
+    def augment(self, example: Example, rng: Random) -> Example:
+        from pipelines import ctc
+        from pipelines.data.augment_audio import perturbed
+
+        config, audio = self.config, example["audio"]
+        if self.options.augment == "wave":
+            made = perturbed(audio, self.rate, rng)
+            if ctc.frames(config, len(made)) >= ctc.frames_for(example["target"]):  # said too fast, it could not be spelled
+                audio = made
+        return {**example, "audio": audio, **ctc.masks(config, ctc.frames(config, len(audio), masked=True), rng)}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        from pipelines import ctc, sound
+
+        # each alone: the extractor would take the padding for sound where it makes no mask
+        values = [torch.from_numpy(sound.scaled(e["audio"], self.extractor)) for e in examples]
+        samples = [len(v) for v in values]
+        batch = {
+            "id": [e["id"] for e in examples],
+            "row": [e["row"] for e in examples],
+            "samples": samples,
+            **{key: [e[key] for e in examples] for key in ("target", "true", "speaker", "seconds")},
+            "input_values": torch.nn.utils.rnn.pad_sequence(values, batch_first=True),
+        }
+        if self._masks():  # the embedding of what is masked takes part in every step, or processes could not average it
+            batch |= ctc.stacked(examples, ctc.frames(self.config, max(samples), masked=True), self.config.hidden_size)
+        return batch
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"characters": float(sum(map(len, batch["target"])))}
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        from pipelines import ctc
+
+        outputs = ctc.logits(model, batch)
+        return ctc.loss(outputs, batch["target"], self._sizes(batch), self.config.pad_token_id) / counts["characters"]
+
+    def _sizes(self, batch: Batch) -> list[int]:
+        from pipelines import ctc
+
+        return [ctc.frames(self.config, samples) for samples in batch["samples"]]
+
+    # ---- after training ----
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        from pipelines import ctc
+
+        heard = ctc.likeliest(ctc.logits(model, batch), self._sizes(batch))
+        records = []
+        for place, one in enumerate(heard):
+            said = ctc.words(one, self.tokenizer, self._seconds())
+            record = {key: batch[key][place] for key in ("id", "true", "seconds", "speaker") if batch[key][place] is not None}
+            records.append({**record, "predicted": " ".join(w["word"] for w in said), "confidence": ctc.confidence(one, said)})
+        return records
+
+    def _seconds(self) -> float:
+        """From one output to the next."""
+        from pipelines import ctc
+
+        return ctc.hop(self.config) / self.rate
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import speech_recognition
+
+        return speech_recognition.scores(records, self.options.normaliser)
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import speech_recognition
+
+        return speech_recognition.tables(records, self.options.normaliser)
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.metrics import speech_recognition
+
+        return speech_recognition.figures(records, self.options.normaliser)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        from transformers import Wav2Vec2Processor
+
+        model.config.apply_spec_augment = True
+        model.save_pretrained(folder)
+        model.config.apply_spec_augment = False
+        Wav2Vec2Processor(self.extractor, self.tokenizer).save_pretrained(folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        from pipelines import ctc, pretrained, sound, vocabulary
+
+        config = pretrained.read_config(folder, None)
+        ctc.check_kind(folder, config)
+        self.extractor = sound.extractor(folder, config)
+        self.tokenizer = vocabulary.read(folder)
+        config.ctc_case = getattr(config, "ctc_case", vocabulary.own_case(self.tokenizer))  # only a model of ours says
+        return self._model(folder, config).eval()
+
+    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        import soundfile
+
+        soundfile.write(folder / f"{name}.flac", read_audio(row["audio"], self.rate), self.rate)
+        return {"audio": f"{name}.flac", "text": row["text"]}
+
+    def told(self, record: Record) -> dict[str, Any]:
+        return {"predicted": record["predicted"]}
+
+    def infer(self, model: Any, audio: Any) -> Iterator[dict[str, Any]]:
+        """What is said in a recording of any length: {"text", "words": [{"word", "start", "end", "confidence"}], "seconds"}.
+
+        A long one is read in windows of 30 seconds; after each, what was heard so far.
+        """
+        import numpy as np
+        import torch
+
+        from pipelines import ctc, sound
+
+        rate, samples = self.rate, read_audio(audio, self.rate)
+        device = next(model.parameters()).device
+        tokens, sure = np.zeros(0, dtype=int), np.zeros(0)
+        if ctc.frames(self.config, len(samples)) == 0:
+            raise DataError(f"{len(samples) / rate:.2f} seconds are too short for this model")
+        for piece, counting in ctc.pieces(samples, self.config, round(WINDOW * rate), round(MARGIN * rate)):
+            values = torch.from_numpy(sound.scaled(piece, self.extractor))[None].to(device)
+            with torch.inference_mode():
+                outputs = ctc.logits(model, {"input_values": values, "samples": [len(piece)]})
+            heard = ctc.likeliest(outputs, [outputs.shape[1]])[0]
+            tokens, sure = np.append(tokens, heard.tokens[counting]), np.append(sure, heard.sure[counting])
+            said = ctc.words(ctc.Heard(tokens, sure), self.tokenizer, self._seconds())
+            yield {"text": " ".join(w["word"] for w in said), "words": said, "seconds": len(samples) / rate}

@@ -1,0 +1,91 @@
+"""What a CTC model spells with: the characters of the training transcripts, or a tokenizer that came with the model."""
+
+import json
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import DataError, ModelError
+from pipelines.pretrained import called, first_line
+
+log = logging.getLogger("graft")
+
+CASES: dict[str, Callable[[str], str]] = {"keep": str, "lower": str.lower, "upper": str.upper}
+MOST = 10_000  # characters: more is no alphabet
+
+
+def made(texts: Iterable[str]) -> Any:
+    """A tokenizer for every character of these transcripts, the commonest scripts' letters in their order. Raises DataError."""
+    from transformers import Wav2Vec2CTCTokenizer
+
+    letters = sorted(set().union(*texts) - {" ", "|"})
+    if not letters:
+        raise DataError("the transcripts of train hold no character to learn: look at their column, and at options.ignore")
+    if len(letters) > MOST:
+        raise DataError(f"the transcripts of train hold {len(letters):,} different characters, at most {MOST:,} are learned")
+    tokens = {token: number for number, token in enumerate(["<pad>", "<unk>", "|", *letters])}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocab.json"
+        path.write_text(json.dumps(tokens, ensure_ascii=False), encoding="utf-8")
+        return Wav2Vec2CTCTokenizer(str(path), bos_token=None, eos_token=None)
+
+
+def read(folder: Path | None) -> Any:
+    """The CTC tokenizer of a model folder. Raises ModelError where it has none."""
+    from transformers import AutoTokenizer, Wav2Vec2CTCTokenizer
+
+    if folder is None or not (folder / "vocab.json").is_file():
+        raise ModelError(f"{called(folder)}: no vocabulary here (vocab.json): copy it, or let options.vocabulary=data build one")
+    try:
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # damaged files raise many kinds
+        raise ModelError(f"{called(folder)}: its vocabulary cannot be read: {first_line(error)}") from error
+    if not isinstance(found, Wav2Vec2CTCTokenizer):
+        raise ModelError(f"{called(folder)}: its tokenizer ({type(found).__name__}) does not spell letters: take options.vocabulary=data")
+    return found
+
+
+def own_case(tokenizer: Any) -> str:
+    """The case in which a vocabulary is written; `keep` where it has both, or none."""
+    letters = [token for token in tokenizer.get_vocab() if len(token) == 1]
+    lower, upper = any(letter.islower() for letter in letters), any(letter.isupper() for letter in letters)
+    if tokenizer.do_lower_case:
+        return "keep"  # it sees to it by itself
+    return "keep" if lower == upper else "lower" if lower else "upper"
+
+
+def spelled(text: str, case: str, ignore: str) -> str:
+    """A transcript as it is learned: its case, without what is ignored, words one space apart."""
+    return " ".join(CASES[case](text).translate(dict.fromkeys(map(ord, ignore))).split())
+
+
+class Speller:
+    """Transcripts -> tokens. Characters outside of the vocabulary are left out, counted in `strange`."""
+
+    def __init__(self, tokenizer: Any, case: str, ignore: str) -> None:
+        self.tokenizer, self.case, self.ignore = tokenizer, case, ignore
+        self.strange: Counter[str] = Counter()
+
+    def __call__(self, text: str) -> list[int]:
+        plain = spelled(text, self.case, self.ignore)
+        tokens = self.tokenizer(plain).input_ids
+        unknown = self.tokenizer.unk_token_id
+        if unknown in tokens:
+            self.strange.update(character for character in plain if self._unknown(character))
+        return [token for token in tokens if token != unknown]
+
+    def _unknown(self, character: str) -> bool:
+        return character != " " and self.tokenizer.unk_token_id in self.tokenizer(character).input_ids
+
+    def tell(self) -> None:
+        """Warn of what was left out."""
+        if self.strange:
+            listed = ", ".join(f"{character!r} ({n:,})" for character, n in self.strange.most_common(8))
+            log.warning(
+                "characters that the vocabulary lacks, which the model never writes, so that they count as errors: %s%s; "
+                "options.case, options.ignore and options.normaliser decide about them",
+                listed, f" and {len(self.strange) - 8} more" if len(self.strange) > 8 else "",
+            )  # fmt: skip

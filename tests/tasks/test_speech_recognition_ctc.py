@@ -1,0 +1,266 @@
+"""Speech recognition by CTC: the contract, and what is its own (vocabularies, masks, padding, long recordings, families)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines import vocabulary
+from pipelines.batching import Examples
+from pipelines.data import load_splits, needs_of
+from pipelines.errors import DataError, ModelError
+from pipelines.recipe import DataSection, ModelSection, Recipe, validate
+from pipelines.run import train
+from pipelines.stages import build
+from pipelines.tasks.speech_recognition_ctc import Options, SpeechRecognitionCTC
+from pipelines.weights import load, resolve
+from tests import tiny_audio, tiny_whisper
+from tests.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
+from tests.hub import HubServer
+from tests.runs import losses, without_pictures
+
+QUICK = {"conv_stride": (10, 8, 2), "num_conv_pos_embeddings": 4}  # an output for 10 ms: a tone of 120 ms has room for four letters
+
+
+class TestContract(TaskContract):
+    """With everything random switched on."""
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        return {
+            "task": "speech-recognition-ctc",
+            "model": {"id": str(tiny_audio.wav2vec2(folder / "model", **QUICK))},
+            "data": {"id": str(tiny_audio.transcribed(folder / "data", 16)), "workers": 0},
+            "options": {"mask_time_prob": 0.2, "mask_feature_prob": 0.1, "mask_feature_length": 2, "augment": "wave"},
+            "train": {"epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32"},
+            "hub": {"examples": 2},
+        }
+
+    def perfect(self, rows: Any) -> list[dict[str, Any]]:
+        return [{"id": r["id"], "true": r["text"], "predicted": r["text"], "seconds": 1.0, "confidence": 1.0} for r in rows]
+
+    def question(self, run: Path) -> tuple[Any, ...]:
+        examples = run / "model" / "examples"
+        return (str(examples / json.loads((examples / "examples.json").read_text())[0]["audio"]),)
+
+    def same(self, printed: str, answer: Any) -> bool:
+        return " ".join(printed.split()) == answer["text"]
+
+
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+    """A tiny wav2vec2, and the data in their own layout."""
+    if recipe.model.id is not None:
+        tuned = recipe.model.id.endswith("960h")
+        hub.add_model(recipe.model.id, tuned_model(folder / "model") if tuned else tiny_audio.wav2vec2(folder / "model", **QUICK))
+    lay = {"librispeech": tiny_whisper.librispeech, "common_voice": tiny_whisper.common_voice, "spoken_digits": spoken_digits}[
+        str(recipe.data.format)
+    ]
+    return Served(str(lay(folder / "data")))
+
+
+def spoken_digits(folder: Path) -> Path:
+    for digit in range(10):
+        for index in range(8):
+            samples = tiny_audio.tone("low", np.random.default_rng(digit * 10 + index), 0.4, 8000)
+            tiny_audio.write(folder / "recordings" / f"{digit}_ann_{index}.wav", samples, 8000)
+    return folder
+
+
+def tuned_model(folder: Path, text: str = "LOWMIDHIGH'", **changes: Any) -> Path:
+    """A model of others that knows capital letters."""
+    words = vocabulary.made([text])
+    tiny_audio.wav2vec2(folder, "Wav2Vec2ForCTC", vocab_size=len(words), pad_token_id=0, **{**QUICK, **changes})
+    words.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_audio.transcribed(tmp_path_factory.mktemp("speech"), 16)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_audio.wav2vec2(tmp_path_factory.mktemp("plain"), **QUICK)
+
+
+def made(speech: Path, folder: Path, **options: Any) -> tuple[SpeechRecognitionCTC, Any, Any]:
+    """A task, its model and its data."""
+    task = SpeechRecognitionCTC(Options(**options))
+    splits = load_splits(DataSection(id=str(speech)), needs_of(task))
+    torch.manual_seed(0)
+    return task, task.build(resolve(ModelSection(id=str(folder))), splits).eval(), splits
+
+
+def several(task: SpeechRecognitionCTC, rows: Any, n: int = 6) -> list[dict[str, Any]]:
+    """Examples of different lengths."""
+    encoded = task.encode(rows)
+    order = np.argsort(encoded["length"])
+    return [encoded[int(i)] for i in order[np.linspace(0, len(order) - 1, n).astype(int)]]
+
+
+# ---- what trains ----
+
+
+def test_the_feature_encoder_is_frozen_unless_it_begins_at_random(speech: Path, plain: Path) -> None:
+    def trains(source: dict[str, Any], **options: Any) -> bool:
+        raw = {
+            "task": "speech-recognition-ctc", "model": source, "data": {"id": str(speech)}, "options": options, "train": {"epochs": 1},
+        }  # fmt: skip
+        recipe = validate(raw)
+        task = SpeechRecognitionCTC(recipe.options)
+        model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, needs_of(task)))
+        assert any(p.requires_grad for p in model.lm_head.parameters())
+        return all(p.requires_grad for p in model.wav2vec2.feature_extractor.parameters())
+
+    pretrained, random = {"id": str(plain)}, {"id": str(plain), "weights": "random"}
+    assert not trains(pretrained)
+    assert trains(pretrained, freeze_feature_encoder=False)
+    assert trains(random)
+    assert not trains(random, freeze_feature_encoder=True)
+
+
+def test_a_frozen_trunk_trains_the_same_from_cached_features(
+    speech: Path, plain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw: dict[str, Any] = {
+        "task": "speech-recognition-ctc",
+        "model": {"id": str(plain), "freeze": "backbone"},
+        "data": {"id": str(speech), "workers": 0},
+        "options": {"mask_time_prob": 0.0},
+        "train": {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", "log_every": 1},
+    }
+    with without_pictures():
+        assert train(validate(raw), tmp_path / "cached")
+        assert "not cached" not in capfd.readouterr().err
+        assert train(validate({**raw, "data": {**raw["data"], "cache_gb": 0}}), tmp_path / "computed")
+    assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "computed"), rel=1e-5)
+
+
+# ---- vocabularies and transcripts ----
+
+
+def test_a_vocabulary_of_the_data(speech: Path, plain: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task, model, _ = made(speech, plain)
+    assert list(task.tokenizer.get_vocab()) == ["<pad>", "<unk>", "|", *sorted("dghilmow")]
+    assert (model.config.vocab_size, model.config.pad_token_id) == (11, 0)
+    spell = vocabulary.Speller(task.tokenizer, "lower", "-!")
+    assert task.tokenizer.decode(spell(" LOW - low!\n"), group_tokens=False) == "low low"
+    assert task.tokenizer.decode(spell("low x|é low x"), group_tokens=False) == "low | low".replace(" |", "|") or spell.strange
+    assert spell.strange == {"x": 2, "é": 1}
+    spell.tell()
+    assert "'x' (2), 'é' (1)" in caplog.text
+    assert not vocabulary.spelled("--", "keep", "-")
+
+
+def test_a_vocabulary_of_the_model_and_its_case(speech: Path, tmp_path: Path) -> None:
+    folder = tuned_model(tmp_path / "model")
+    task, model, splits = made(speech, folder)
+    assert task.config.ctc_case == "upper"
+    example = task.encode(splits.train)[0]
+    assert task.tokenizer.decode(example["target"], group_tokens=False) == example["true"].upper()
+    assert model.config.vocab_size == len(task.tokenizer) == 12
+    assert torch.equal(model.lm_head.weight, made(speech, folder)[1].lm_head.weight), "a head that is there is kept"
+    other, net, _ = made(speech, folder, vocabulary="data")
+    assert other.config.ctc_case == "keep"
+    assert net.lm_head.weight.shape[0] == len(other.tokenizer) == 11
+
+
+def test_what_it_heard_is_what_the_pipeline_hears(speech: Path, tmp_path: Path) -> None:
+    """Text and the times of words, from the folder that was saved."""
+    from transformers import pipeline
+
+    from pipelines.data.audio import read_audio
+
+    task, model, splits = made(speech, tuned_model(tmp_path / "model", "LOWMIDHIGH"))
+    with torch.no_grad():  # letters instead of the blank, so that there is something to read
+        model.lm_head.weight.mul_(30)
+        model.lm_head.bias[0] -= 3
+    task.save(model, tmp_path / "saved")
+    listener = pipeline("automatic-speech-recognition", model=str(tmp_path / "saved"))
+    heard = 0
+    for row in splits.test:
+        *_, answer = task.infer(model, row["audio"])
+        found = listener({"raw": read_audio(row["audio"], 16000), "sampling_rate": 16000}, return_timestamps="word")
+        assert " ".join(found["text"].replace("<unk>", "").split()) == answer["text"]
+        chunks = [(c["text"].replace("<unk>", ""), c["timestamp"]) for c in found["chunks"] if c["text"].replace("<unk>", "")]
+        assert [(w["word"], (w["start"], w["end"])) for w in answer["words"]] == chunks or "<unk>" in found["text"]
+        heard += len(answer["words"])
+    assert heard > 8
+
+
+# ---- bad input ----
+
+
+def rows_of(folder: Path, rows: list[tuple[str, dict[str, Any]]]) -> Path:
+    """Good rows and these, in one file."""
+    tiny_audio.table(folder, [(text, {"text": text}) for text in tiny_audio.sentences(40)] + rows, "all")
+    return folder / "all.jsonl"
+
+
+def test_transcripts_that_cannot_be_learned_are_skipped_and_told(plain: Path, tmp_path: Path) -> None:
+    bad: list[tuple[str, dict[str, Any]]] = [
+        ("low", {"text": ""}), ("low", {"text": "  "}), ("low", {"text": None}), ("low", {}), ("low", {"text": "\0"}),
+        ("low", {"text": "low " * 20}),
+    ]  # fmt: skip
+    task = SpeechRecognitionCTC(Options(max_seconds=2))
+    section = DataSection(id=str(rows_of(tmp_path, bad)), max_skipped=0.3)
+    splits = load_splits(section, needs_of(task))
+    said = [why for rows in splits.skipped.values() for _, why in rows]
+    assert len(said) == 5
+    assert all(f"all.jsonl:{n}" in "".join(said) for n in range(41, 46))
+    task.build(resolve(ModelSection(id=str(plain))), splits)
+    wrong = [w for name in ("train", "validation", "test") for w in task.encode(splits[name]).wrong.values()]
+    assert len(wrong) == 1
+    assert "its transcript is too long: 0.24 seconds give" in wrong[0]
+
+
+def test_characters_outside_of_a_models_vocabulary(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [("low", {"text": "low é"}), ("low", {"text": "ÉÉÉ"}), ("low", {"text": "123"})]
+    task, _, splits = made(rows_of(tmp_path / "data", rows), tuned_model(tmp_path / "model"))
+    found = [(task.encode(splits[name]), name) for name in ("train", "validation", "test")]
+    assert "characters that the vocabulary lacks" in caplog.text
+    assert "'É' (4)" in caplog.text or caplog.text.count("'É'") >= 1
+    wrong = [why for encoded, _ in found for why in encoded.wrong.values()]
+    assert len(wrong) == 2
+    assert all("no character of its transcript is in the vocabulary" in why for why in wrong)
+
+
+def test_models_that_cannot_listen(speech: Path, plain: Path, tmp_path: Path) -> None:
+    from tests import tiny_text
+
+    with pytest.raises(ModelError, match=r"no vocabulary here \(vocab\.json\).*options\.vocabulary=data"):
+        made(speech, plain, vocabulary="model")
+    with pytest.raises(ModelError, match="a bert model has no CTC head: choose wav2vec2"):
+        made(speech, tiny_text.bert(tmp_path / "bert"))
+    broken = tuned_model(tmp_path / "broken")
+    (broken / "vocab.json").write_text("{")
+    with pytest.raises(ModelError, match="its vocabulary cannot be read"):
+        made(speech, broken)
+    with pytest.raises(DataError, match="no character to learn"):
+        made(speech, plain, ignore="lowmidhg")
+    silent = tuned_model(tmp_path / "silent")
+    (silent / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="no feature extractor here"):
+        made(speech, silent)
+
+
+def test_layerdrop_needs_one_process(speech: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert made(speech, plain, layerdrop=0.1)[1].config.layerdrop == 0.1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ModelError, match=r"options\.layerdrop: several processes"):
+        made(speech, plain, layerdrop=0.1)
+
+
+def test_a_model_of_others_is_known_and_scored(speech: Path, tmp_path: Path) -> None:
+    loaded = load(tuned_model(tmp_path / "model"), device="cpu")
+    assert loaded.task.name == "speech-recognition-ctc"
+    splits = load_splits(DataSection(id=str(speech)), needs_of(loaded.task))
+    examples = Examples(loaded.task, loaded.task.encode(splits.test))
+    with torch.no_grad():
+        records = loaded.task.predict(loaded.model, examples[[(None, i) for i in range(len(examples))]].batch)
+        alone = [r for i in range(len(examples)) for r in loaded.task.predict(loaded.model, examples[[(None, i)]].batch)]
+    assert all(close(a, b, 1e-4) for a, b in zip(records, alone, strict=True))
+    assert {"wer", "cer", "insertions", "deletions", "substitutions"} == set(loaded.task.score(records, splits.test))
