@@ -21,7 +21,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
     def predict(file: dict[str, Any] | None) -> tuple[dict[str, float] | None, str, str]:
         """The likeliest classes with their confidences, the spectrogram, and what was not read."""
-        samples = sound.uploaded_audio(file, rate)
+        samples = sound.uploaded_audio(file, rate, silent_ok=True)
         if samples is None:
             return None, "", ""
         with parts.shown():

@@ -36,7 +36,7 @@ def recorder() -> gr.Audio:
     return field
 
 
-def uploaded_audio(value: dict[str, Any] | None, rate: int) -> np.ndarray | None:
+def uploaded_audio(value: dict[str, Any] | None, rate: int, silent_ok: bool = False) -> np.ndarray | None:
     """What a gr.Audio sends under `preprocess=False` -> float32 [samples] at `rate`, by the reader that training uses.
 
     None for no recording. What cannot be read becomes a message in the page, which names the file as the visitor does.
@@ -44,7 +44,8 @@ def uploaded_audio(value: dict[str, Any] | None, rate: int) -> np.ndarray | None
     if value is None:
         return None
     with parts.shown():
-        return read_audio({"path": value.get("orig_name") or "the recording", "bytes": Path(value["path"]).read_bytes()}, rate)
+        file = {"path": value.get("orig_name") or "the recording", "bytes": Path(value["path"]).read_bytes()}
+        return read_audio(file, rate, silent_ok)
 
 
 # ---- pictures ----

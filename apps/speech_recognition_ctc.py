@@ -35,7 +35,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         parts.header(loaded, f"Writes down what is said. {parts.origin(loaded.results)}".strip())
         with gr.Tabs():
             with gr.Tab("Try it"):
-                audio = gr.Audio(label="Recording", sources=["upload", "microphone"], type="filepath")
+                audio = sound.recorder()
                 said = gr.HTML(label="Transcript", show_label=True, container=True, min_height=120, elem_classes="graft-said")
                 wave = gr.HTML(elem_classes="graft-wave")
                 note = gr.Markdown(elem_classes="graft-note")

@@ -32,12 +32,11 @@ def build(loaded: "Loaded") -> gr.Blocks:
             picture = sound.inline(sound.waveform(samples, task.rate, marks if len(marks) > 1 else ()))
             yield written(answer["parts"]), picture, told(answer)
 
-    does = "Translates what is said into English." if task.options.task == "translate" else "Writes down what is said."
     with parts.page(loaded) as blocks:
-        parts.header(loaded, f"{does} {parts.origin(loaded.results)}".strip())
+        parts.header(loaded, f"Writes down what is said. {parts.origin(loaded.results)}".strip())
         with gr.Tabs():
             with gr.Tab("Try it"):
-                audio = gr.Audio(label="Recording", sources=["upload", "microphone"], type="filepath")
+                audio = sound.recorder()
                 spoken = [] if not task.languages else [_languages(task)]
                 said = gr.HTML(label="Transcript", show_label=True, container=True, min_height=120, elem_classes="graft-said")
                 wave = gr.HTML(elem_classes="graft-wave")

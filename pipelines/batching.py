@@ -5,7 +5,6 @@ number of workers nor of processes changes what a step is made of.
 """
 
 import hashlib
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,6 @@ import numpy as np
 
 from pipelines.errors import DataError
 from pipelines.task import Batch, Example, Task
-
-log = logging.getLogger("graft")
 
 Lengths = Sequence[int] | np.ndarray  # of every example, in whatever its `length` counts (tokens)
 
@@ -62,11 +59,17 @@ def shares(
         each = max(1, math.ceil(len(step) / (micro_batch * processes)))
         parts = np.array_split(step, each * processes)
     else:
-        parts = _fill(step, micro_batch, np.asarray(lengths)[step], tokens)
-        while len(parts) % processes:  # as many for each: cut the one with most examples
-            largest = max(range(len(parts)), key=lambda i: len(parts[i]))
-            parts[largest : largest + 1] = np.array_split(parts[largest], 2)
+        parts = _within(step, micro_batch, processes, np.asarray(lengths), tokens)
     return [parts[rank::processes] for rank in range(processes)]
+
+
+def _within(order: np.ndarray, most: int, processes: int, lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Parts of ascending length, at most so many examples and tokens each; as many for each process."""
+    parts = _fill(order, most, lengths[order], tokens)
+    while len(parts) % processes:  # cut the one with most examples
+        largest = max(range(len(parts)), key=lambda i: len(parts[i]))
+        parts[largest : largest + 1] = np.array_split(parts[largest], 2)
+    return parts
 
 
 def _fill(step: np.ndarray, micro_batch: int, sizes: np.ndarray, tokens: int) -> list[np.ndarray]:
@@ -218,11 +221,17 @@ class Plan:
         return sum(self.micro_batches(number) for number in range(self.first_step, self.total_steps))
 
 
-def evaluation_keys(n: int, batch_size: int, rank: int, processes: int, lengths: Lengths | None = None) -> list[list[tuple[None, int]]]:
-    """Every example once, over all processes; each process gets as many batches (FSDP's forward is a collective)."""
-    order = np.arange(n) if lengths is None else np.argsort(np.asarray(lengths), kind="stable")[::-1]
-    each = math.ceil(n / (batch_size * processes))
-    parts = np.array_split(order, each * processes)
+def evaluation_keys(
+    n: int, batch_size: int, rank: int, processes: int, lengths: Lengths | None = None, tokens: int = 2**62
+) -> list[list[tuple[None, int]]]:  # fmt: skip
+    """Every example once, over all processes; each process gets as many batches (FSDP's forward is a collective).
+
+    With `lengths` the longest come first, and a batch padded to its longest holds at most so many `tokens`.
+    """
+    if lengths is None:
+        parts = np.array_split(np.arange(n), math.ceil(n / (batch_size * processes)) * processes)
+    else:
+        parts = _within(np.argsort(np.asarray(lengths), kind="stable"), batch_size, processes, np.asarray(lengths), tokens)[::-1]
     return [[(None, int(i)) for i in part] for part in parts[rank::processes]]
 
 
@@ -258,38 +267,3 @@ def example_lengths(encoded: Any) -> np.ndarray | None:
     """The `length` of every example, where the task gives one."""
     columns = getattr(encoded, "column_names", [])
     return np.array(encoded["length"][:]) if "length" in columns else None
-
-
-class Skips:
-    """Unreadable examples, counted once each; too many of them end the run."""
-
-    def __init__(self, share: float, already: dict[str, list[tuple[str, str]]], totals: dict[str, int]) -> None:
-        self.share = share
-        self.found = {split: dict(rows) for split, rows in already.items()}
-        self.totals = totals
-        for split, rows in self.found.items():
-            for why in list(rows.values())[:3]:
-                log.warning("skipped, cannot be read: %s", why)
-            if len(rows) > 3:
-                log.warning("skipped, cannot be read: %d more rows of %s", len(rows) - 3, split)
-            self._check(split)
-
-    def add(self, split: str, skipped: Sequence[tuple[str, str]]) -> None:
-        """Count rows (id, why) and warn of the new ones. Raises DataError when there are too many."""
-        known = self.found.setdefault(split, {})
-        new = [(id_, why) for id_, why in skipped if id_ not in known]
-        known.update(new)
-        for _, why in new:
-            log.warning("skipped, cannot be read: %s", why)
-        if new:
-            self._check(split)
-
-    def _check(self, split: str) -> None:
-        n, total = len(self.found[split]), self.totals.get(split, 0)
-        limit = max(3, math.floor(self.share * total))
-        if n > limit:
-            first = list(self.found[split].values())[:3]
-            raise DataError(
-                f"{n} rows of {split} cannot be read, {limit} of {total} may be (data.max_skipped={self.share:g}): {'; '.join(first)}"
-                f"{f'; and {n - 3} more' if n > 3 else ''}. Repair them or take them out, or raise data.max_skipped"
-            )

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from pipelines import batching, machine
-from pipelines.data import SPLITS, load_splits, needs_of
+from pipelines.data import SPLITS, load_splits, needs_of, usable
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, task_class
+from pipelines.skips import Skips
 from pipelines.stages import build
 from pipelines.weights import resolve
 
@@ -22,7 +23,7 @@ def check(recipe: Recipe) -> Iterator[str]:
     for split in SPLITS:
         rows, skipped = splits[split], splits.skipped[split]
         yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"
-    batching.Skips(recipe.data.max_skipped, splits.skipped, {s: len(splits[s]) + len(splits.skipped[s]) for s in SPLITS})
+    Skips(recipe.data.max_skipped, splits.skipped, {s: len(splits[s]) + len(splits.skipped[s]) for s in SPLITS})
     for kind, count in splits.ignored.items():
         yield f"left out   {kind} ({count:,})"
     if splits.labels:
@@ -31,7 +32,11 @@ def check(recipe: Recipe) -> Iterator[str]:
     model = build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
-    examples = batching.Examples(task, task.encode(splits.train), recipe.train.seed, task.augments())
+    encoded, known, left_out = usable.sorted_out(task.encode(splits.train), splits.train["id"], "train")
+    Skips(recipe.data.max_skipped, {"train": [*splits.skipped["train"], *known]}, {"train": len(splits.train)})
+    for kind, count in left_out.items():
+        yield f"left out   {kind} ({count:,})"
+    examples = batching.Examples(task, encoded, recipe.train.seed, task.augments())
     batch = examples[[(0, i) for i in range(min(4, len(examples)))]].batch
     shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
     with torch.no_grad():

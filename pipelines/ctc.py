@@ -7,7 +7,7 @@ gives such models no mask, so that its own batches change what they hear.) Data2
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -111,6 +111,12 @@ class OneByOne:
         return torch.cat([F.pad(one, (0, longest - one.shape[2])) for one in made])
 
 
+def begin_head(model: Any) -> None:
+    """Give a model a new head: one that knew other letters is no better, and in its place where there happen to be as many."""
+    nn.init.normal_(model.lm_head.weight, std=model.config.initializer_range)
+    nn.init.zeros_(model.lm_head.bias)
+
+
 def logits(model: Any, batch: dict[str, Any]) -> Tensor:
     """[n, frames, tokens] float32 of padded `input_values`, `samples` of each, and where there are any masks."""
     samples = beside.samples = batch["samples"]
@@ -123,13 +129,17 @@ def logits(model: Any, batch: dict[str, Any]) -> Tensor:
 
 
 def loss(outputs: Tensor, targets: Sequence[Sequence[int]], sizes: Sequence[int], blank: int) -> Tensor:
-    """The sum of -log p(target) in nats; an impossible target (too few frames) costs nothing. `sizes` are outputs without padding."""
+    """The sum of -log p(target) in nats; an empty target costs nothing, nor does an impossible one (too few frames).
+
+    `sizes` are outputs without padding.
+    """
     said = torch.tensor([token for target in targets for token in target], dtype=torch.long, device=outputs.device)
     lengths = torch.tensor([len(target) for target in targets]), torch.tensor(list(sizes))
     with torch.backends.cudnn.flags(enabled=False):  # its kernel asks for blank 0 and short targets, and adds up in any order
-        return F.ctc_loss(
-            outputs.log_softmax(-1).transpose(0, 1), said, lengths[1], lengths[0], blank=blank, reduction="sum", zero_infinity=True
+        each = F.ctc_loss(
+            outputs.log_softmax(-1).transpose(0, 1), said, lengths[1], lengths[0], blank=blank, reduction="none", zero_infinity=True
         )
+    return each[(lengths[0] > 0).to(each.device)].sum()  # to the library, an empty one is to be spelled by blanks
 
 
 def frames_for(target: Sequence[int]) -> int:
@@ -138,6 +148,17 @@ def frames_for(target: Sequence[int]) -> int:
 
 
 # ---- SpecAugment ----
+
+
+def set_masks(config: Any, wanted: Mapping[str, Any]) -> None:
+    """Put options into a configuration, where they are not None. Raises ModelError for one that would do nothing."""
+    for name, value in wanted.items():
+        if value is not None:
+            setattr(config, name, value)
+    for name, value in wanted.items():
+        share = f"mask_{name.split('_')[1]}_prob"
+        if value is not None and name != share and not getattr(config, share):
+            raise ModelError(f"options.{name}: nothing is masked, as {share} is 0: set options.{share}, or leave this out")
 
 
 def spans(size: int, share: float, length: int, fewest: int, rng: Random) -> np.ndarray:

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.batching import Skips, evaluation_keys, example_lengths, loader, on_device, out_of_memory, seeded
+from pipelines.batching import evaluation_keys, example_lengths, loader, on_device, out_of_memory, seeded
 from pipelines.errors import RunError
+from pipelines.machine import EVAL_TOKENS
+from pipelines.skips import Skips
 from pipelines.task import Record, Task
 
 
@@ -16,7 +18,8 @@ def predict_split(
 ) -> list[Record]:  # fmt: skip
     """Records of every readable example, once each, in the order of the examples, the same on every process.
 
-    `tick(n)` hears of examples done here. Rows that cannot be read are handed to `skips`.
+    A batch holds at most `batch_size` examples and, where they have lengths, what fits with its padding. `tick(n)` hears of
+    examples done here. Rows that cannot be read are handed to `skips`.
     """
     import torch
     from accelerate.utils import gather_object
@@ -24,9 +27,9 @@ def predict_split(
 
     was_training = model.training
     model.eval()
-    keys = evaluation_keys(
-        len(examples), batch_size, accelerator.process_index, accelerator.num_processes, example_lengths(getattr(examples, "encoded", None))
-    )
+    lengths = example_lengths(getattr(examples, "encoded", None))
+    tokens = EVAL_TOKENS.get(accelerator.device.type, 8192)
+    keys = evaluation_keys(len(examples), batch_size, accelerator.process_index, accelerator.num_processes, lengths, tokens)
     found: list[tuple[int, Record]] = []
     bad: list[tuple[int, str]] = []
     for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.batching import Micro, Plan, Skips, loader, on_device, out_of_memory, seeded
+from pipelines.batching import Micro, Plan, loader, on_device, out_of_memory, seeded
 from pipelines.checkpoint import State
 from pipelines.errors import RunError
 from pipelines.layers import has_batch_norm, train_mode
 from pipelines.optim import Average, rate, set_rate
 from pipelines.recipe import TrainSection
+from pipelines.skips import Skips
 from pipelines.task import Task
 
 

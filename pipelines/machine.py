@@ -40,6 +40,7 @@ def best_precision(model: Any) -> str:
 # of one micro-batch, padding included. 4 windows of 384 were fastest on two cores; a GPU's is a first try, halved when memory does
 # not suffice
 TOKENS = {"cpu": 1536, "cuda": 32768}
+EVAL_TOKENS = {"cpu": 6144, "cuda": 32768}  # nothing is kept for a gradient
 
 
 def micro_batch(train: Any, model: Any, accelerator: Any, examples: Any, ragged: bool = False) -> tuple[int, int | None]:

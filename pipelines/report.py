@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVES = ("learning_curves", "validation_metric")  # drawn here, from the log; all other figures are the task's
+CLIPS = 1_000_000  # bytes of recordings, at most, that the page carries
+SOUNDS = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 WIDE = 1100  # pixels, at the density at which `png` draws, from which a figure takes the whole width of the page
 
 
@@ -99,6 +101,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         results=results,
         last=log[-1] if log else None,
         figures=_figures(run / "figures"),
+        clips=_clips(run / "examples"),
         splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)] if results else [],
         tables=[(title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if rows] if results else [],
         names=_metric_names(results) if results else [],
@@ -135,6 +138,19 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
             {"name": path.stem, "uri": uri, "alt": alt, "width": width, "height": height, "wide": wide, "photos": shows != AGGREGATE}
         )
     return sorted(found, key=lambda figure: (figure["name"] not in CURVES, figure["wide"]))
+
+
+def _clips(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The recordings that a run keeps of its test split, as data URIs, and what else stands in their rows; as many as have room."""
+    found, room = [], CLIPS
+    for row in read_json(folder / "examples.json") or []:
+        told = dict(row)
+        path = folder / str(told.pop("audio", ""))
+        if path.suffix in SOUNDS and path.is_file() and path.stat().st_size <= room:
+            room -= path.stat().st_size
+            uri = f"data:{SOUNDS[path.suffix]};base64," + base64.b64encode(path.read_bytes()).decode()
+            found.append((uri, told))
+    return found
 
 
 def _metric_names(results: dict[str, Any]) -> list[str]:

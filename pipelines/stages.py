@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import batching, checkpoint, evaluation, features, layers, loop, machine, optim, results, runfolder
-from pipelines.data import SPLITS, Splits
+from pipelines.data import SPLITS, Splits, usable
 from pipelines.errors import ModelError, RunError
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
+from pipelines.skips import Skips
 from pipelines.stubs import Edge
 from pipelines.weights import Weights
 
@@ -58,10 +59,16 @@ class Job:
         kernels.install(self.model, self.accelerator.device)
         with self.accelerator.main_process_first():  # the others find it encoded
             self.encoded = {split: self.task.encode(splits[split]) for split in SPLITS}
+        skipped, ignored = dict(splits.skipped), dict(splits.ignored)
+        for split, encoded in self.encoded.items():
+            self.encoded[split], known, left_out = usable.sorted_out(encoded, splits[split]["id"], split)
+            skipped[split] = [*skipped[split], *known]  # too many end the run now, not in the middle of an epoch
+            ignored |= left_out
+        self.splits = dataclasses.replace(splits, ignored=ignored)
         if batching.example_lengths(self.encoded["train"]) is not None:
             machine.keep_few_kernels()
         totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
-        self.skips = batching.Skips(self.recipe.data.max_skipped, splits.skipped, totals)
+        self.skips = Skips(self.recipe.data.max_skipped, skipped, totals)
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
         self.root = self.folder / "checkpoints"
         self.log = runfolder.Log(self.folder, self.accelerator, self.progress)

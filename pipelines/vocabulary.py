@@ -63,22 +63,32 @@ def spelled(text: str, case: str, ignore: str) -> str:
 
 
 class Speller:
-    """Transcripts -> tokens. Characters outside of the vocabulary are left out, counted in `strange`."""
+    """Transcripts -> tokens. Characters outside of the vocabulary are left out, counted in `strange`; so is a word of nothing else."""
 
     def __init__(self, tokenizer: Any, case: str, ignore: str) -> None:
         self.tokenizer, self.case, self.ignore = tokenizer, case, ignore
         self.strange: Counter[str] = Counter()
+        self.words: dict[str, tuple[list[int], list[str]]] = {}  # word -> its tokens, and what of it has none
+        # a text may hold "|" or "<pad>" as well: as tokens these would end a word, or be the blank
+        self.reserved = {*tokenizer.all_special_ids, tokenizer.word_delimiter_token_id}
+        self.between = [tokenizer.word_delimiter_token_id] if tokenizer.word_delimiter_token in tokenizer.encoder else []
 
     def __call__(self, text: str) -> list[int]:
-        plain = spelled(text, self.case, self.ignore)
-        tokens = self.tokenizer(plain).input_ids
-        unknown = self.tokenizer.unk_token_id
-        if unknown in tokens:
-            self.strange.update(character for character in plain if self._unknown(character))
-        return [token for token in tokens if token != unknown]
+        target: list[int] = []
+        for word in spelled(text, self.case, self.ignore).split():
+            if word not in self.words:
+                self.words[word] = self._spell(word)
+            tokens, strange = self.words[word]
+            self.strange.update(strange)
+            if tokens:
+                target += [*(self.between if target else ()), *tokens]
+        return target
 
-    def _unknown(self, character: str) -> bool:
-        return character != " " and self.tokenizer.unk_token_id in self.tokenizer(character).input_ids
+    def _spell(self, word: str) -> tuple[list[int], list[str]]:
+        found = self.tokenizer(word).input_ids
+        tokens = [token for token in found if token not in self.reserved]
+        strange = [c for c in word if self.reserved.intersection(self.tokenizer(c).input_ids)] if len(tokens) < len(found) else []
+        return tokens, strange
 
     def tell(self) -> None:
         """Warn of what was left out."""

@@ -1,7 +1,8 @@
-"""Whisper's own (Radford et al. 2022, arXiv:2212.04356): what opens a transcript, its tokens, its settings, and how it is written.
+"""Whisper's own: what opens a transcript, its tokens, its settings, and how it is written.
 
-A transcript is <|startoftranscript|>, where the model has several languages one's token and the task's, <|notimestamps|>, the text and
-<|endoftext|>; the sound is always a window of 30 seconds as a log-mel spectrogram, the rest of it silence.
+Radford et al. 2022, arXiv:2212.04356. A transcript is <|startoftranscript|>, where the model has several languages one's token and
+<|transcribe|>, then <|notimestamps|>, the text and <|endoftext|>; the sound is always a window of 30 seconds as a log-mel spectrogram,
+the rest of it silence.
 """
 
 import math
@@ -79,12 +80,10 @@ def code_of(asked: str | None, known: dict[str, int]) -> str | None:
     return code
 
 
-def opening(words: Any, code: str | None, task: str, known: dict[str, int]) -> list[int]:
-    """The tokens with which a transcript begins. Raises ModelError."""
+def opening(words: Any, code: str | None, known: dict[str, int]) -> list[int]:
+    """The tokens with which a transcript begins."""
     number = words.convert_tokens_to_ids
-    if not known and task == "translate":
-        raise ModelError("options.task: this model knows one language and cannot translate: leave it out")
-    told = [known[code], number(f"<|{task}|>")] if code is not None else []
+    told = [known[code], number("<|transcribe|>")] if code is not None else []
     return [number(START), *told, number(SILENT)]
 
 
@@ -152,7 +151,7 @@ def layers(model: Any) -> "list[nn.Module]":
     return [stem, *encoder.layers, below, *others, decoder.layer_norm]
 
 
-def settings(own: Any, words: Any, code: str | None, task: str, known: dict[str, int], most: int) -> Any:
+def settings(own: Any, words: Any, code: str | None, known: dict[str, int], most: int) -> Any:
     """Generation settings under which the library writes what was scored here: greedy, the same opening, the same tokens forbidden."""
     from transformers import GenerationConfig
 
@@ -160,7 +159,7 @@ def settings(own: Any, words: Any, code: str | None, task: str, known: dict[str,
     names = ("alignment_heads", "suppress_tokens", "begin_suppress_tokens", "prev_sot_token_id", "median_filter_width")
     told: dict[str, Any] = {name: kept[name] for name in names if kept.get(name) is not None}
     if known:
-        told |= {"language": code, "task": task, "task_to_id": {name: number(f"<|{name}|>") for name in TASKS}}
+        told |= {"language": code, "task": "transcribe", "task_to_id": {name: number(f"<|{name}|>") for name in TASKS}}
         told["lang_to_id"] = {f"<|{name}|>": token for name, token in known.items()}
     return GenerationConfig(
         decoder_start_token_id=number(START), eos_token_id=end, bos_token_id=end, pad_token_id=end, max_new_tokens=most,

@@ -29,7 +29,7 @@ OTHER_FILES = {
 
 def half_line(text: str, width: int = 104) -> str:
     """The first sentence, or as many of its clauses as fit."""
-    sentence = re.split(r"\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
+    sentence = re.split(r"(?<!\bet al)\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
     if len(sentence) <= width:
         return sentence
     starts = [sentence[: m.start()] for m in re.finditer(r"[;:,] ", sentence) if m.start() <= width]

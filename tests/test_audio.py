@@ -13,7 +13,10 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.batching import example_lengths
 from pipelines.data.audio import SUFFIXES, Recordings, header, read_audio, resampled
+from pipelines.data.clips import Clips
+from pipelines.data.usable import sorted_out
 from pipelines.errors import DataError
 from tests.tiny_audio import write
 
@@ -200,6 +203,37 @@ def test_recordings_count_their_length_and_skip_what_cannot_be_used(tmp_path: Pa
         with pytest.raises(DataError, match=words):
             examples[index]
     assert len(examples) == 5
+
+
+def test_silence_may_be_a_class(tmp_path: Path) -> None:
+    """But not for speech; and channels that cancel each other out are a fault of the file, whatever is learned."""
+    silent = write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    with pytest.raises(DataError, match="silent from beginning to end"):
+        read_audio(silent, RATE)
+    assert not read_audio(silent, RATE, silent_ok=True).any()
+    left = sine()
+    with pytest.raises(DataError, match="once its channels are mixed"):
+        read_audio(write(tmp_path / "opposed.wav", np.stack([left, -left], 1), RATE), RATE, silent_ok=True)
+    data = rows(tmp_path, {"hush.wav": (np.zeros(RATE), RATE), "loud.wav": (sine(), RATE)}).add_column("label", ["silence", "tone"])
+    clips = Clips(data, ["silence", "tone"], False, RATE, RATE, None)
+    assert [(clips[i]["true"], bool(clips[i]["audio"].any())) for i in range(2)] == [("silence", False), ("tone", True)]
+
+
+def test_train_does_without_what_cannot_be_used(tmp_path: Path) -> None:
+    """Too long is what the options say; unreadable is a skip, known before the first step. `row` stays the data set's."""
+    data = rows(tmp_path, {f"{i}.wav": (sine(3.0 if i % 3 == 0 else 1.0), RATE) for i in range(6)})
+    (tmp_path / "1.wav").write_bytes(b"RIFF")
+    recordings = Recordings(data, RATE, 2.0)
+    taken, known, left_out = sorted_out(recordings, data["id"], "train")
+    assert [(example["id"], example["row"]) for example in taken] == [("2.wav", 2), ("4.wav", 4), ("5.wav", 5)]
+    assert (taken["length"], example_lengths(taken).tolist()) == ([50] * 3, [50] * 3)  # type: ignore[union-attr]
+    assert [id_ for id_, _ in known] == ["1.wav"]
+    assert left_out == {"recordings of train longer than 2 seconds (options.max_seconds)": 2}
+    whole, known, left_out = sorted_out(recordings, data["id"], "test")  # what is scored keeps every row
+    assert (whole is recordings, [id_ for id_, _ in known], left_out) == (True, ["0.wav", "1.wav", "3.wav"], {})
+    assert sorted_out(["any"], ["a"], "train") == (["any"], [], {})
+    with pytest.raises(DataError, match=r"none of 6 recordings of train can be used; the first: .*0\.wav: 3\.0 seconds, at most 0\.5"):
+        sorted_out(Recordings(data, RATE, 0.5), data["id"], "train")
 
 
 def test_bytes_of_a_hub_data_set(tmp_path: Path) -> None:

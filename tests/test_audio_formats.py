@@ -95,7 +95,7 @@ def test_librispeech_is_split_by_its_parts(tmp_path: Path) -> None:
     )
     splits = load(tmp_path, TEXT)
     assert splits.source == {"train": "train", "validation": "dev-clean", "test": "test-clean"}
-    assert sizes(splits) == [24, 8, 8]
+    assert (sizes(splits), splits.license) == ([24, 8, 8], "cc-by-4.0")
     assert splits.ignored == {"rows of the split 'dev-other'": 8}
     row = splits.test[0]
     path = tree / "test-clean" / "106" / "1061" / "106-1061-0000.flac"
@@ -190,7 +190,19 @@ def test_common_voice(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"several languages \(xx, yy\): give the folder of one"):
         load(tmp_path, TEXT)
     cut = load(tmp_path / "yy", TEXT)
-    assert sum(map(len, named(cut, "speaker").values())) == 6
+    assert (sum(map(len, named(cut, "speaker").values())), cut.license) == (6, "cc0-1.0")
+
+
+@pytest.mark.parametrize("group", [None, "none"])
+def test_a_clip_in_two_lists_of_common_voice_is_refused(group: str | None, tmp_path: Path) -> None:
+    """validated.tsv holds the clips of dev and test, too; that speakers are shared may be accepted, this may not."""
+    folder = common_voice(tmp_path, {"train": 6, "dev": 3, "test": 3})
+    lists = [(folder / f"{name}.tsv").read_text().splitlines(True) for name in ("train", "dev", "test")]
+    (folder / "validated.tsv").write_text("".join([*lists[0], *lists[1][1:], *lists[2][1:]]))
+    shared = r"speaker '.* and 2 more" if group is None else r".*dev0\.wav and 2 more"
+    with pytest.raises(DataError, match=rf"{shared} in train and in validation too"):
+        load(tmp_path, TEXT, train="validated", group=group)
+    assert sizes(load(tmp_path, TEXT, group=group)) == [6, 3, 3]
 
 
 # ---- tables ----

@@ -91,7 +91,7 @@ def test_audioset_without_audio_is_said(tmp_path: Path) -> None:
 
 def test_spoken_digits_have_their_official_split(tmp_path: Path) -> None:
     splits = load(digits(tmp_path, ("ann", "bo b", "cy")), TEXT)  # its speakers are shared, and that is not refused
-    assert sizes(splits) == [81, 9, 150]
+    assert (sizes(splits), splits.license) == ([81, 9, 150], "cc-by-sa-4.0")
     assert set(splits.test["index"]) == {0, 1, 2, 3, 4}
     assert named(splits, "speaker")["train"] == named(splits, "speaker")["test"] == {"ann", "bo b", "cy"}
     assert {(row["label"], row["text"]) for row in splits.test} >= {("0", "zero"), ("9", "nine")}

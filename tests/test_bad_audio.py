@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.batching import Skips
 from pipelines.data import load_splits
 from pipelines.data.audio import Recordings, header, read_audio
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
+from pipelines.recipe import DataSection, validate
+from pipelines.run import train
+from pipelines.skips import Skips
+from tests import tiny_audio
+from tests.runs import without_pictures
 from tests.tiny_audio import spoken, write
 from tests.tiny_audio_sets import LABEL, TEXT, common_voice, files, librispeech, text
 
@@ -179,6 +182,28 @@ def test_three_hours_are_a_skip_in_training_and_read_for_an_answer(tmp_path: Pat
     with pytest.raises(DataError, match=r"long\.wav: 10800\.0 seconds, at most 30 are read \(options\.max_seconds\)"):
         Recordings(rows, RATE, 30)[0]
     assert len(read_audio(path, 1000)) == 3 * 3600 * 1000
+
+
+def test_what_headers_tell_is_settled_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Recordings of train that are too long are left out and told; too many in what is scored end the run before it trains."""
+    data, model = tiny_audio.transcribed(tmp_path / "data", 16), tiny_audio.wav2vec2(tmp_path / "model", conv_stride=(10, 8, 2))
+    for number in range(6):
+        write(data / "clips" / f"train_{number}.wav", spoken("low mid high " * 5))
+    raw = {
+        "task": "speech-recognition-ctc",
+        "model": {"id": str(model)},
+        "data": {"id": str(data), "workers": 0, "group": "none"},
+        "options": {"max_seconds": 1.5},
+        "train": {"max_steps": 2, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32"},
+    }
+    with without_pictures():
+        train(validate(raw), tmp_path / "run", name="small")
+        assert "left out: recordings of train longer than 1.5 seconds (options.max_seconds) (6)" in "".join(capsys.readouterr())
+        for number in range(4):
+            write(data / "clips" / f"validation_{number}.wav", spoken("low mid high " * 5))
+        with pytest.raises(DataError, match=r"4 rows of validation cannot be read, 3 of 8 may be.*options\.max_seconds"):
+            train(validate(raw), tmp_path / "again", name="small")
+    assert not list((tmp_path / "again").rglob("*.safetensors"))
 
 
 # ---- lists ----

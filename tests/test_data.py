@@ -104,11 +104,15 @@ def test_every_table_holds_the_same_rows(layout: str, flat: Path, tmp_path: Path
 
 
 def test_a_folder_of_tables_and_one_of_images(flat: Path, tmp_path: Path) -> None:
-    for name in ("Train", "val", "test"):
-        write_csv(tmp_path / f"{name}.csv", listed(flat))
+    rows = listed(flat)
+    for name, some in (("Train", rows[::2]), ("val", rows[1::4]), ("test", rows[3::4])):
+        write_csv(tmp_path / f"{name}.csv", some)
     splits = load(tmp_path)
     assert splits.source == {"train": "Train", "validation": "val", "test": "test"}
-    assert [len(splits[name]) for name in SPLITS] == [20, 20, 20]
+    assert [len(splits[name]) for name in SPLITS] == [10, 5, 5]
+    write_csv(tmp_path / "test.csv", rows[2::4])
+    with pytest.raises(DataError, match=r"002\.jpg and 4 more in train and in test too: a file may be in one split only"):
+        load(tmp_path, group="none")
     beside = tmp_path / "beside"
     shutil.copytree(flat / "cat", beside / "images")
     write_csv(beside / "labels.csv", [{"image": f"images/{i:03d}.jpg", "label": str(i % 2)} for i in range(12)])
@@ -126,10 +130,11 @@ def test_columns_by_other_names(flat: Path, tmp_path: Path) -> None:
 def test_a_comma_and_a_line_break_inside_quotes(flat: Path, tmp_path: Path) -> None:
     odd = tmp_path / "a, b\nc.jpg"
     shutil.copy(files(flat)[0], odd)
-    splits = load(write_csv(tmp_path / "a.csv", [*listed(flat), {"image": odd.name, "label": "cat"}, *listed(flat)[:1]]))
+    last = listed(flat)[0]
+    splits = load(write_csv(tmp_path / "a.csv", [*listed(flat)[1:], {"image": odd.name, "label": "cat"}, last]))
     paths = {row["id"]: row["image"]["path"] for row in all_rows(splits)}
-    assert paths["a.csv:22"] == str(odd)
-    assert paths["a.csv:24"] == str(files(flat)[0])  # the line after one that is two lines long
+    assert paths["a.csv:21"] == str(odd)
+    assert paths["a.csv:23"] == str(files(flat)[0])  # the line after one that is two lines long
 
 
 def test_digits_come_with_scikit_learn() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.data import Needs, load_splits, spread
-from pipelines.data.splits import arrange, check_rows, cut, fingerprint, label_names, limit, several_labels
+from pipelines.data import Needs, Splits, load_splits, spread
+from pipelines.data.splits import arrange, check_rows, cleaned, cut, fingerprint, label_names, limit, several_labels
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
 
@@ -181,6 +181,68 @@ def test_a_few_rows_are_of_as_many_classes_as_can_be() -> None:
     data = rows(["a"] * 50 + ["b", "c"])
     assert Counter(data[i]["label"] for i in spread(data, 5)) == Counter(a=3, b=1, c=1)
     assert len(spread(data, 99)) == 52
+
+
+# ---- files: not read, and in one split only ----
+
+
+def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
+    """A task's `clean` may drop rows, change columns and their types; the recordings are neither given to it nor copied."""
+    import tracemalloc
+
+    import pyarrow
+
+    size = 1 << 20
+    audio = [{"path": f"{i}.wav", "bytes": bytes([i]) * size} for i in range(16)]
+    kinds = Features({"id": Value("string"), "audio": {"path": Value("string"), "bytes": Value("binary")}, "label": Value("string")})
+    data = Dataset.from_dict({"id": [f"row/{i}" for i in range(16)], "audio": audio, "label": list(map(str, range(16)))}, features=kinds)
+    del audio
+
+    def clean(row: dict[str, Any]) -> dict[str, Any]:
+        assert "audio" not in row
+        if row["id"] in ("row/0", "row/5"):
+            raise DataError("no label")
+        return {"id": row["id"], "label": float(row["label"]), "more": [row["label"]]}
+
+    before = pyarrow.total_allocated_bytes()
+    tracemalloc.start()
+    made, bad = cleaned(data, clean, "x")
+    empty: dict[str, Any] = {"labels": None, "source": {}, "skipped": {}, "fingerprint": {}, "name": "x"}
+    stamp = Splits(train=made, validation=made, test=made, **empty).stamp("train")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(stamp) == 16
+    assert max(pyarrow.total_allocated_bytes() - before, peak) < size
+    assert bad == [("row/0", "row/0: no label"), ("row/5", "row/5: no label")]
+    left = [i for i in range(16) if i not in (0, 5)]
+    assert made["id"][:] == [f"row/{i}" for i in left]
+    assert (made.features["audio"], made.features["label"], made["label"][:]) == (kinds["audio"], Value("float64"), list(map(float, left)))
+    assert all(row["audio"] == {"path": f"{i}.wav", "bytes": bytes([i]) * size} for i, row in zip(left, made, strict=True))
+    with pytest.raises(DataError, match="none of 1 rows can be used; the first: row/0"):
+        cleaned(data.select([0]), clean, "x")
+
+
+def test_recordings_without_speakers_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, where a split is cut and nobody said that this is right."""
+    heard = {"audio": [{"path": None, "bytes": b"a"}] * 40}
+    for group, own, section, told in (
+        ("speaker", heard, {}, True),
+        ("speaker", heard, {"group": "none"}, False),
+        ("none", heard, {}, False),  # a format whose own splits share speakers
+        ("speaker", heard | {"speaker": list("abcd") * 10}, {}, False),
+        (None, heard, {}, False),
+        ("title", {}, {}, False),
+    ):
+        caplog.clear()
+        arrange(DataSection(id="voices", **section), {"train": rows(["a", "b"] * 20, **own)}, group)
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == told
+        if told:
+            assert said[0].startswith("voices: no column 'speaker', so validation and test may share speakers with train")
+            assert "data.group=NAME" in said[0]
+    own = {name: rows(["a", "b"] * 4, audio=[{"path": None, "bytes": b"a"}] * 8) for name in ("train", "validation", "test")}
+    arrange(DataSection(id="voices"), own, "speaker")
+    assert not caplog.records
 
 
 # ---- what belongs together, and labels of which a row has several ----

@@ -1,15 +1,17 @@
 """What Whisper reads and writes outside of training: log-mels, masks, long recordings, languages, a model from nothing."""
 
+import pickle
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pipelines.batching import Examples
-from pipelines.data import load_splits, needs_of
+from pipelines.data import load_splits, logmels, needs_of
 from pipelines.data.logmels import masked, pieces
 from pipelines.recipe import DataSection, ModelSection
 from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
@@ -29,8 +31,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_a_log_mel_is_the_library_s_and_made_once(speech: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.data import logmels
-
     task, _, splits = made(speech, folders["one"])
     encoded, calls, real = task.encode(splits.train), [], logmels.log_mel
     monkeypatch.setattr(logmels, "log_mel", lambda *given: calls.append(1) or real(*given))
@@ -40,10 +40,28 @@ def test_a_log_mel_is_the_library_s_and_made_once(speech: Path, folders: dict[st
     assert np.array_equal(one, wanted)
     assert np.array_equal(one, again)
     assert len(calls) == 1
-    assert encoded.kept[0][1].shape[1] < wanted.shape[1], "the silence is not kept"  # type: ignore[attr-defined]
-    encoded.room = 0  # type: ignore[attr-defined]
-    encoded[1], encoded[1]
-    assert len(calls) == 3, "no more room"
+    assert encoded.known[0] < wanted.shape[1], "the silence is not kept"  # type: ignore[attr-defined]
+
+
+def test_workers_share_log_mels(speech: Path, folders: dict[str, Path]) -> None:
+    """What a forked worker computed is not computed again; one that got a copy remembers nothing; without room none does."""
+    task, _, splits = made(speech, folders["one"])
+    encoded: Any = task.encode(splits.train)
+    plain = logmels.LogMels(encoded.recordings, task.extractor, 50, 0)
+    wanted = [plain[number] for number in range(len(plain))]
+    assert len(plain.known) == 0
+    few = logmels.LogMels(encoded.recordings, task.extractor, 50, 4.0 * encoded.ends[2])
+    assert len(few.known) == 3
+    assert all(np.array_equal(few[3]["input_features"], wanted[3]["input_features"]) for _ in range(2))
+    assert not encoded.known.any()
+    loader = torch.utils.data.DataLoader(encoded, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    list(loader)
+    assert encoded.known.all()
+    encoded.recordings.rows = None  # nothing is read again
+    for found, other in zip([encoded[number] for number in range(len(wanted))], wanted, strict=True):
+        assert np.array_equal(found.pop("input_features"), other.pop("input_features"))
+        assert found == other
+    assert len(pickle.loads(pickle.dumps(few)).known) == 0
 
 
 def test_spec_augment_masks_what_was_said(speech: Path, folders: dict[str, Path]) -> None:
@@ -101,6 +119,26 @@ def test_a_model_that_was_not_told_hears_the_language(speech: Path, folders: dic
     heard = loaded.model.detect_language(features)  # type: ignore[operator]
     assert loaded.task.tokenizer.decode(heard) == f"<|{answer['language']}|>"  # type: ignore[attr-defined]
     assert loaded.infer(recording, language="german")["language"] == "de"
+
+
+def test_what_a_model_that_was_not_told_writes_is_the_library_s(folders: dict[str, Path]) -> None:
+    """The opening is longer than the task's own then: what follows it is judged, not what follows its second token."""
+    loaded = load(folders["many"], device="cpu", task="speech-recognition-seq2seq")
+    task: Any = loaded.task
+    net: Any = loaded.model
+    with torch.no_grad():
+        net.model.decoder.embed_positions.weight.mul_(40)
+    for number, language in enumerate((None, "en", "de", "fr")):
+        recording = (16000, tiny_audio.spoken("low high", number))
+        features = torch.from_numpy(task.extractor(recording[1], sampling_rate=16000, return_tensors="np")["input_features"])
+        answer = loaded.infer(recording, language=language)
+        most = task.config.max_target_positions - 4
+        theirs = net.generate(features, language=answer["language"], task="transcribe", max_new_tokens=most)
+        assert answer["text"] == task.tokenizer.batch_decode(theirs, skip_special_tokens=True)[0].strip()
+        assert len(set(theirs[0].tolist())) > 5, "it wanders"
+
+
+def test_known_by_its_class_alone(folders: dict[str, Path]) -> None:
     assert load(folders["many"], device="cpu").task.name == "speech-recognition-seq2seq", "known by its class alone"
 
 
@@ -111,8 +149,8 @@ def test_from_nothing_it_spells_in_letters(speech: Path, tmp_path: Path) -> None
     splits = load_splits(DataSection(id=str(speech)), needs_of(task))
     net = task.build(resolve(ModelSection(config=config)), splits).eval()
     assert net.config.vocab_size == 264
-    assert task._transcript({"text": "größe"}, 1.0)["labels"][-1] == task.tokenizer.eos_token_id
-    assert task.tokenizer.decode(task._transcript({"text": "größe"}, 1.0)["labels"], skip_special_tokens=True) == "größe"
+    assert task._labels("größe")[-1] == task.tokenizer.eos_token_id
+    assert task.tokenizer.decode(task._labels("größe"), skip_special_tokens=True) == "größe"
     task.save(net, tmp_path / "model")
     loaded = load(tmp_path / "model", device="cpu", task=task.name)
     question = (16000, tiny_audio.spoken("mid high"))

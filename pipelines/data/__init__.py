@@ -13,7 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.splits import MEDIA, USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
+from pipelines.data.apart import paths
+from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
 
@@ -82,8 +83,7 @@ class Splits:
     def stamp(self, name: str) -> str:
         """Changes when a file of the split is written anew: for caches on this machine, not for results."""
         digest = hashlib.blake2b(digest_size=8)
-        for row in self[name]:
-            path = next(((row[column] or {}).get("path") for column in MEDIA if column in row), None)
+        for path in paths(self[name]):
             if path and os.path.isfile(path):
                 digest.update(f"{path}/{os.stat(path).st_mtime_ns}".encode())
         return digest.hexdigest()

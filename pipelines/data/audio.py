@@ -44,12 +44,12 @@ class Sound(NamedTuple):
     channels: int
 
 
-def read_audio(value: Any, rate: int) -> "np.ndarray":
+def read_audio(value: Any, rate: int, silent_ok: bool = False) -> "np.ndarray":
     """A recording as float32 [samples], mono (the mean of its channels), resampled to `rate`; full scale is -1 to 1.
 
     `value` is a path, bytes, datasets' {"path", "bytes"}, or (rate, samples) as Gradio gives it: [samples] or
     [samples, channels], float or integer. Raises DataError naming the file for what cannot be read whole, is shorter than
-    0.05 or longer than 14,400 seconds, is silent or holds what is no number.
+    0.05 or longer than 14,400 seconds, is silent (unless `silent_ok`: silence may be a class) or holds what is no number.
     """
     import numpy as np
     import soxr
@@ -66,8 +66,8 @@ def read_audio(value: Any, rate: int) -> "np.ndarray":
         if resampler is None and own != rate:
             resampler = soxr.ResampleStream(own, rate, 1, dtype="float32")
         made.append(mono if resampler is None else resampler.resample_chunk(mono))
-    if high - low < 2 * SILENT:
-        mixed = " once its channels are mixed" if loudest >= SILENT and block.shape[1] > 1 else ""
+    mixed = " once its channels are mixed" if loudest >= SILENT and block.shape[1] > 1 else ""
+    if high - low < 2 * SILENT and (mixed or not silent_ok):
         raise DataError(f"{name}: silent from beginning to end{mixed}")
     if loudest > LOUDEST:
         raise DataError(f"{name}: samples up to {loudest:,.0f}, full scale is 1: integers written as floats, write the file anew")
@@ -103,13 +103,17 @@ class Recordings(Sequence):
 
     `extra(row, seconds)` gives an example's further fields, and may raise DataError. What cannot be used (an unreadable header,
     longer than `longest` seconds, what `extra` complains of) raises DataError when it is asked for, and so is skipped and counted.
+    These are `wrong`, and those of them that are too long are `long`.
     """
 
     column_names = ("id", "row", "length", "audio")
 
-    def __init__(self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}) -> None:
-        self.rows, self.rate = rows, rate
+    def __init__(
+        self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}, silent_ok: bool = False
+    ) -> None:  # fmt: skip
+        self.rows, self.rate, self.longest, self.silent_ok = rows, rate, longest, silent_ok
         self.wrong: dict[int, str] = {}
+        self.long: set[int] = set()
         self.seconds: list[float] = []
         self.fields: list[dict[str, Any]] = []
         looked = _headers(rows)
@@ -117,6 +121,7 @@ class Recordings(Sequence):
             fields: dict[str, Any] = {}
             if not why and sound.seconds > longest:
                 why = f"{name}: {sound.seconds:.1f} seconds, at most {longest:g} are read (options.max_seconds)"
+                self.long.add(number)
             if not why:
                 try:
                     fields = extra(row, sound.seconds)
@@ -155,7 +160,7 @@ class Recordings(Sequence):
         if index in self.wrong:
             raise DataError(self.wrong[index])
         row = self.rows[index]
-        samples = read_audio(row["audio"], self.rate)
+        samples = read_audio(row["audio"], self.rate, self.silent_ok)
         return {"id": row["id"], "row": index, "audio": samples, "seconds": self.seconds[index], **self.fields[index]}
 
 

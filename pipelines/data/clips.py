@@ -23,7 +23,7 @@ class Clips(Sequence):
         self.multi_label, self.window, self.frames, self.labels = multi_label, window, frames, rows["label"]
         self.number_of = {label: i for i, label in enumerate(labels)}
         check_known({part for label in self.labels for part in self._parts(label)}, labels)
-        self.recordings = Recordings(rows, rate, math.inf)
+        self.recordings = Recordings(rows, rate, math.inf, silent_ok=True)
         self.column_names = ("id", "row", "audio", "target", "true", *(("length",) if frames else ()))
 
     def _parts(self, label: Any) -> list[str]:

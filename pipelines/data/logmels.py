@@ -1,30 +1,72 @@
 """What Whisper reads: log-mel spectrograms of one size, of recordings that are shorter, and pieces of those that are longer."""
 
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Callable, Sequence
+from mmap import mmap
 from random import Random
 from typing import Any
 
 import numpy as np
 
 from pipelines.ctc import spans
+from pipelines.data.audio import Recordings
+
+log = logging.getLogger("graft")
 
 HOP = 2  # columns of 10 ms that become one position of the encoder
+SPARE = 4  # columns that a recording reaches beyond its end
 SPAN = 10  # columns, or bands, that SpecAugment masks together
+
+
+class Transcribed(Recordings):
+    """Recordings with the `labels` of their transcripts, at most `most`: of a longer one the rest is not learned; it is scored whole."""
+
+    def __init__(self, rows: Any, rate: int, longest: float, spell: Callable[[str], list[int]], most: int) -> None:
+        cut = 0
+
+        def extra(row: dict[str, Any], seconds: float) -> dict[str, Any]:
+            nonlocal cut
+            labels = spell(row["text"])
+            cut += len(labels) > most
+            return {"labels": labels[:most]}
+
+        super().__init__(rows, rate, longest, extra)
+        if self.long:
+            log.warning(
+                "%d of %d recordings are longer than the %g seconds that are read: scores leave them out, too",
+                len(self.long), len(self), longest,
+            )  # fmt: skip
+        if cut:
+            log.warning(
+                "%d of %d transcripts have more than the %d tokens that this model writes: the loss sees their beginning, scores all of it",
+                cut, len(self), most,
+            )  # fmt: skip
 
 
 class LogMels(Sequence):
     """Recordings as Whisper reads them: `input_features` float32 [bands, columns], computed once where `room` (bytes) suffices.
 
-    An example's `length` is what it costs: the encoder's positions, the same for all, and the tokens of its transcript. `raw`
-    leaves the samples as they are, for what is to change them first.
+    What was computed lies in memory that a data loader's workers share where they are forked: none computes it again. An example's
+    `length` is what it costs: the encoder's positions, the same for all, and the tokens of its transcript. `raw` leaves the samples as
+    they are, for what is to change them first.
     """
 
     column_names = ("id", "row", "length", "input_features")
 
     def __init__(self, recordings: Any, extractor: Any, positions: int, room: float, raw: bool = False) -> None:
-        self.recordings, self.extractor, self.positions = recordings, extractor, positions
-        self.room, self.raw = room, raw
-        self.kept: dict[int, tuple[dict[str, Any], np.ndarray, np.ndarray]] = {}
+        self.recordings, self.extractor, self.positions, self.raw = recordings, extractor, positions, raw
+        self.ids = list(recordings.rows["id"])
+        # the columns that each may take, and one of the silence after it; a page of memory is taken when it is written
+        most = [min(math.ceil(100 * seconds) + SPARE, HOP * positions) + 1 for seconds in recordings.seconds]
+        self.ends = np.cumsum([extractor.feature_size * columns for columns in most])
+        fit = 0 if raw else int((4 * self.ends <= room).sum())
+        self.kept = _shared(int(self.ends[fit - 1]) if fit else 0, np.float32)
+        self.known = _shared(fit, np.int32)  # how many columns are kept of each, and one; 0: it was not computed yet
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers that are not forked: they remember nothing, and are not sent what this process does."""
+        return {**self.__dict__, "kept": self.kept[:0].copy(), "known": self.known[:0].copy()}
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -35,19 +77,26 @@ class LogMels(Sequence):
             return [self.positions + len(fields.get("labels", ())) for fields in self.recordings.fields]
         if self.raw:
             return self.recordings[index]
-        found = self.kept.get(index)
-        if found is None:
-            example = dict(self.recordings[index])
-            mels = log_mel(example.pop("audio"), self.extractor)
-            found = (example, *_without_silence(mels))
-            self.room -= found[1].nbytes
-            if self.room > 0:
-                self.kept[index] = found
-        example, heard, rest = found
-        features = np.empty((len(rest), HOP * self.positions), dtype=np.float32)
-        features[:, : heard.shape[1]] = heard
-        features[:, heard.shape[1] :] = rest
-        return {**example, "input_features": features}
+        bands = self.extractor.feature_size
+        place = int(self.ends[index - 1]) if index else 0
+        columns = int(self.known[index]) if index < len(self.known) else 0
+        if columns:
+            found = self.kept[place : place + bands * columns].reshape(bands, columns)
+        else:
+            found = _without_silence(log_mel(self.recordings[index]["audio"], self.extractor))
+            if index < len(self.known) and place + found.size <= self.ends[index]:
+                self.kept[place : place + found.size] = found.ravel()
+                self.known[index] = found.shape[1]  # last: what is known is there
+        features = np.empty((bands, HOP * self.positions), dtype=np.float32)
+        features[:, : found.shape[1] - 1] = found[:, :-1]
+        features[:, found.shape[1] - 1 :] = found[:, -1:]
+        fields = {"seconds": self.recordings.seconds[index], **self.recordings.fields[index]}
+        return {"id": self.ids[index], "row": index, **fields, "input_features": features}
+
+
+def _shared(size: int, kind: Any) -> np.ndarray:
+    """Zeros that a forked process and this one both see."""
+    return np.frombuffer(mmap(-1, max(size, 1) * np.dtype(kind).itemsize), kind)[:size]
 
 
 def log_mel(samples: np.ndarray, extractor: Any) -> np.ndarray:
@@ -55,11 +104,10 @@ def log_mel(samples: np.ndarray, extractor: Any) -> np.ndarray:
     return extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")["input_features"][0]
 
 
-def _without_silence(mels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _without_silence(mels: np.ndarray) -> np.ndarray:
     """The columns before the last one begins to repeat itself, and that one: a window is mostly silence, all of it the same."""
-    last = mels[:, -1:]
-    other = np.flatnonzero((mels != last).any(0))
-    return mels[:, : other[-1] + 1 if len(other) else 0].copy(), last.copy()
+    other = np.flatnonzero((mels != mels[:, -1:]).any(0))
+    return np.concatenate([mels[:, : other[-1] + 1 if len(other) else 0], mels[:, -1:]], 1)[:, : mels.shape[1]]
 
 
 def masked(features: np.ndarray, columns: int, time: float, bands: float, rng: Random) -> np.ndarray:

@@ -5,16 +5,15 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.apart import MEDIA, check_files, check_groups, warn_of_speakers
 from pipelines.data.labels import several
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-MEDIA = ("image", "audio")  # columns of files
 USUAL = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev", "dev-clean", "dev-other"),
@@ -36,6 +35,8 @@ def arrange(
     came_from = dict(named)
     rest = splits["train"]
     usual = group if group in rest.column_names else None
+    if section.group is None and usual is None and group not in (None, "none"):
+        warn_of_speakers(section, rest, str(group), [name for name in ("validation", "test") if name not in splits])
     group = {None: usual, "none": None}.get(section.group, section.group)
     if group is not None and group not in rest.column_names:
         raise DataError(f"data.group: no column {group!r} in {section.id} (it has: {', '.join(rest.column_names)})")
@@ -49,7 +50,8 @@ def arrange(
             came_from[name] = f"cut from {named['train']}"
     splits["train"] = rest
     if group is not None:
-        _check_apart(section, splits, group)
+        check_groups(section, splits, group)
+    check_files(section, splits)
     limits = {"train": section.max_train_rows, "validation": section.max_eval_rows, "test": section.max_eval_rows}
     for name, most in limits.items():
         if most is not None and most < len(splits[name]):
@@ -60,19 +62,6 @@ def arrange(
                 )
             splits[name] = limit(splits[name], most, section.seed, classes)
     return {name: splits[name] for name in ("train", "validation", "test")}, came_from
-
-
-def _check_apart(section: Any, splits: "dict[str, Dataset]", group: str) -> None:
-    """Raises DataError where a value of the group column stands in two splits, as a data set's own splits may have it."""
-    found = {name: set(map(str, rows[group][:])) - {"", "None"} for name, rows in splits.items() if group in rows.column_names}
-    for one, other in combinations(found, 2):
-        both = sorted(found[one] & found[other])
-        if both:
-            more = f" and {len(both) - 1} more" if len(both) > 1 else ""
-            raise DataError(
-                f"{section.id}: {group} {both[0]!r}{more} in {one} and in {other} too, which makes scores too good: "
-                "take such rows out of one, or accept it with data.group=none"
-            )
 
 
 def name_splits(section: Any, found: list[str]) -> dict[str, str]:
@@ -212,21 +201,28 @@ def _whole_groups(order: list[int], groups: list[str], wanted: float, seed: int)
 
 
 def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tuple[Dataset, list[tuple[str, str]]]":
-    """Rows as the task wants them, and those (id, why) that it cannot use."""
-    from datasets import Dataset
+    """Rows as the task wants them, and those (id, why) that it cannot use. `clean` sees no files, whose bytes a row may hold."""
+    from datasets import Dataset, concatenate_datasets
 
     if len(rows) == 0:  # GLUE's test splits: not a label in them
         return rows, []
-    good: list[dict] = []
+    media = [column for column in rows.column_names if column in MEDIA]
+    good: dict[int, dict] = {}
     bad: list[tuple[str, str]] = []
-    for row in rows:
+    for number, row in enumerate(rows.remove_columns(media)):
         try:
-            good.append(clean(row))
+            good[number] = clean(row)
         except DataError as error:
             bad.append((row["id"], f"{row['id']}: {error}"))
     if not good:
         raise DataError(f"{source}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
-    return Dataset.from_list(good), bad
+    if not media:
+        return Dataset.from_list(list(good.values())), bad
+    # beside the files stand as many rows, so that these are neither read nor copied
+    lacking = dict.fromkeys(next(iter(good.values())))
+    made = Dataset.from_list([good.get(number, lacking) for number in range(len(rows))])
+    made = concatenate_datasets([made, rows.select_columns(media)], axis=1)
+    return made.select(good) if bad else made, bad
 
 
 def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Recordings with their transcripts, spelled, as a CTC model learns them."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -7,26 +8,45 @@ from pipelines import ctc
 from pipelines.data.audio import Recordings
 from pipelines.errors import DataError
 
+log = logging.getLogger("graft")
+
 
 class Utterances(Recordings):
     """Recordings whose `length` is the number of the model's outputs (so that these can be cached), with the `target` to spell.
 
-    A transcript of which nothing can be spelled, or that needs more outputs than there are, is skipped and counted.
+    A transcript of which nothing can be spelled, or that needs more outputs than there are, has an empty target: it teaches
+    nothing, but counts where it is scored, as every row of a test does.
     """
 
     def __init__(self, rows: Any, rate: int, longest: float, config: Any, spell: Callable[[str], list[int]]) -> None:
         self.config = config
+        self.strange = self.crowded = 0  # rows that cannot be learned: nothing to spell, too much of it
 
         def extra(row: dict[str, Any], seconds: float) -> dict[str, Any]:
-            target, text = spell(row["text"]), row["text"]
+            target, heard = spell(row["text"]), ctc.frames(config, round(seconds * rate))
+            if heard == 0:
+                raise DataError(f"{seconds:.2f} seconds are too short for this model")
             if not target:
-                raise DataError(f"no character of its transcript is in the vocabulary: {text[:40]!r}")
-            heard, needed = ctc.frames(config, round(seconds * rate)), ctc.frames_for(target)
-            if needed > heard:
-                raise DataError(f"its transcript is too long: {seconds:.2f} seconds give {heard} outputs, to spell it takes {needed}")
-            return {"target": target, "true": text, "speaker": row.get("speaker")}
+                self.strange += 1
+            elif ctc.frames_for(target) > heard:
+                self.crowded += 1
+                target = []
+            return {"target": target, "true": row["text"], "speaker": row.get("speaker")}
 
         super().__init__(rows, rate, longest, extra)
+        long = sum(seconds > longest for seconds in self.seconds)
+        if long:
+            log.warning("%d of %d recordings are longer than options.max_seconds=%g: scores leave them out, too", long, len(self), longest)
+        if self.strange or self.crowded:
+            log.warning(
+                "%d of %d transcripts cannot be learned: of %d no character is in the vocabulary, %d are too long for their recording; "
+                "training leaves them out, scores count them", self.strange + self.crowded, len(self), self.strange, self.crowded,
+            )  # fmt: skip
+
+    def check(self) -> None:
+        """Raises DataError where no transcript can be learned."""
+        if self.strange + self.crowded and not any(fields.get("target") for fields in self.fields):
+            raise DataError("none of these transcripts can be learned: look at options.vocabulary, options.case and options.ignore")
 
     def _samples(self, index: int) -> int:
         return round(self.seconds[index] * self.rate)

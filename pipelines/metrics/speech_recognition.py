@@ -118,13 +118,17 @@ def _signs(true: str, predicted: str, normaliser: str) -> tuple[bool, bool, int,
 
 
 def tables(records: Sequence[Record], normaliser: str) -> dict[str, list[dict[str, Any]]]:
-    """Errors by the length of the utterances, and by speaker where the records name several, the worst first."""
+    """Errors by the length of the utterances, and by speaker where the records name several, the worst first.
+
+    Speakers are numbered by that order: these tables are published, who somebody is is not.
+    """
     names = [f"up to {ENDS[0]}", *[f"{low} to {high}" for low, high in pairwise(ENDS)], f"more than {ENDS[-1]}"]
     found = {"by utterance length": _grouped(records, "seconds", lambda r: names[sum(r["seconds"] > end for end in ENDS)], normaliser)}
     found["by utterance length"].sort(key=lambda row: names.index(row["seconds"]))
     if len({r.get("speaker") for r in records} - {None}) > 1:
         by_speaker = _grouped(records, "speaker", lambda r: "unknown" if r.get("speaker") is None else str(r["speaker"]), normaliser)
-        found["by speaker"] = sorted(by_speaker, key=lambda row: (-row["wer"], row["speaker"]))
+        ranked = sorted(by_speaker, key=lambda row: (-row["wer"], row["speaker"]))
+        found["by speaker"] = [{**row, "speaker": f"speaker {place}"} for place, row in enumerate(ranked, 1)]
     return found
 
 

@@ -243,7 +243,7 @@ class AudioClassification(Task):
         rate = sound.rate(self.extractor)
 
         def image(id_: str) -> Any:
-            return picture(self.part(read_audio(rows[where[id_]]["audio"], rate)), rate)
+            return picture(self.part(read_audio(rows[where[id_]]["audio"], rate, silent_ok=True)), rate)
 
         return classification.figures(records, self.labels, image if where else None, self.options.multi_label)
 
@@ -270,7 +270,8 @@ class AudioClassification(Task):
         from pipelines.data.audio import read_audio
 
         rate = sound.rate(self.extractor)
-        soundfile.write(folder / f"{name}.flac", self.part(read_audio(row["audio"], rate)), rate)  # no tags of the file's own
+        audio = read_audio(row["audio"], rate, silent_ok=True)
+        soundfile.write(folder / f"{name}.flac", self.part(audio), rate)  # no tags of the file's own
         return {"audio": f"{name}.flac", "label": row["label"]}
 
     def infer(self, model: Any, audio: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
@@ -281,7 +282,7 @@ class AudioClassification(Task):
         from pipelines.data.audio import read_audio
 
         device = next(model.parameters()).device
-        read = self._read([{"audio": read_audio(audio, sound.rate(self.extractor))}])
+        read = self._read([{"audio": read_audio(audio, sound.rate(self.extractor), silent_ok=True)}])
         with torch.inference_mode():
             logits = self._logits(model, {k: v if isinstance(v, list) else v.to(device) for k, v in read.items()})[0]
         yield classes.ranked(logits, self.labels, self.options.multi_label, top_k)

@@ -2,7 +2,7 @@
 
 Any `AutoModelForCTC` that reads raw samples: wav2vec2 (Baevski et al. 2020, arXiv:2006.11477), HuBERT, WavLM, Data2Vec-audio. Rows
 hold `audio` and `text`, maybe `speaker`: LibriSpeech (Panayotov et al. 2015), Common Voice. A word error rate is meant under its
-normaliser only (`options.normaliser`). Greedy decoding, no language model.
+normaliser only (`options.normaliser`). Decoding is greedy, without a language model: pyctcdecode, to search with one, needs numpy < 2.
 """
 
 import logging
@@ -29,6 +29,7 @@ log = logging.getLogger("graft")
 Share = Annotated[Float, Field(ge=0, le=1)]
 Length = Annotated[Int, Field(ge=1, le=1000)]
 
+MASKS = {"mask_time_prob", "mask_time_length", "mask_time_min_masks", "mask_feature_prob", "mask_feature_length"}
 WINDOW, MARGIN = 30.0, 4.0  # seconds: longer recordings are read in windows, whose margins are only listened to
 
 
@@ -42,7 +43,7 @@ class Options(Strict):
     ignore: str = ""
     """Characters that are taken out of the transcripts before they are learned: ,.?!;:"""
     max_seconds: Annotated[Float, Field(gt=0, le=3600)] = 40.0
-    """Longer recordings are skipped, and counted."""
+    """Longer recordings are left out, of scores as well, and counted."""
     freeze_feature_encoder: bool | None = None
     """Whether the convolutions stay as they are; left out: yes, unless they begin at random."""
     augment: Literal["none", "wave"] = "none"
@@ -111,6 +112,8 @@ class SpeechRecognitionCTC(Task):
         config.ctc_case = case
         self._regularise(config)
         model = self._model(source.folder, config, random=source.random)
+        if not own and source.folder is not None and not source.random:
+            ctc.begin_head(model)
         frozen = self.options.freeze_feature_encoder
         if not source.random if frozen is None else frozen:
             sound.feature_encoder(model).requires_grad_(False)  # type: ignore[union-attr] # model.freeze thaws nothing
@@ -118,12 +121,12 @@ class SpeechRecognitionCTC(Task):
 
     def _regularise(self, config: Any) -> None:
         """Masks and dropout, as the options or else the model has them."""
+        from pipelines import ctc
+
         if self.options.layerdrop and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ModelError("options.layerdrop: several processes train, and each would leave out layers of its own: set it to 0")
         config.layerdrop = self.options.layerdrop
-        for name in ("mask_time_prob", "mask_time_length", "mask_time_min_masks", "mask_feature_prob", "mask_feature_length"):
-            if getattr(self.options, name) is not None:
-                setattr(config, name, getattr(self.options, name))
+        ctc.set_masks(config, self.options.model_dump(include=MASKS))
         if self.options.dropout is not None:
             for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout"):
                 setattr(config, name, self.options.dropout)
@@ -151,6 +154,7 @@ class SpeechRecognitionCTC(Task):
         found = Utterances(rows, self.rate, self.options.max_seconds, self.config, speller)
         speller.tell()
         if self.trains:
+            found.check()
             ctc.check_masks(self.config, found["length"])
         return found
 
@@ -167,7 +171,7 @@ class SpeechRecognitionCTC(Task):
         config, audio = self.config, example["audio"]
         if self.options.augment == "wave":
             made = perturbed(audio, self.rate, rng)
-            if ctc.frames(config, len(made)) >= ctc.frames_for(example["target"]):  # said too fast, it could not be spelled
+            if ctc.frames(config, len(made)) >= max(1, ctc.frames_for(example["target"])):  # said too fast, it could not be spelled
                 audio = made
         return {**example, "audio": audio, **ctc.masks(config, ctc.frames(config, len(audio), masked=True), rng)}
 
@@ -199,7 +203,7 @@ class SpeechRecognitionCTC(Task):
         from pipelines import ctc
 
         outputs = ctc.logits(model, batch)
-        return ctc.loss(outputs, batch["target"], self._sizes(batch), self.config.pad_token_id) / counts["characters"]
+        return ctc.loss(outputs, batch["target"], self._sizes(batch), self.config.pad_token_id) / max(counts["characters"], 1.0)
 
     def _sizes(self, batch: Batch) -> list[int]:
         from pipelines import ctc

@@ -1,9 +1,9 @@
-"""Speech recognition with Whisper (Radford et al. 2022, arXiv:2212.04356): audio -> text, or its English translation, token by token.
+"""Speech recognition with Whisper: audio -> text, token by token.
 
-Rows hold `audio` and `text`, maybe `speaker`: LibriSpeech (Panayotov et al. 2015), Common Voice. Whisper always reads a window of 30
-seconds, so what a step costs is its number of recordings, not their length; longer ones are skipped in training, and cut where it is
-quiet when they are transcribed. A model of several languages is told which one is spoken; a word error rate is meant under its
-normaliser only. Transcripts are greedy, and have no time stamps.
+Whisper (Radford et al. 2022, arXiv:2212.04356) always reads a window of 30 seconds, so what a step costs is its number of recordings,
+not their length; longer ones are left out of training and scores, and told; `infer` cuts them where it is quiet. Rows hold `audio` and
+`text`, maybe `speaker`: LibriSpeech (Panayotov et al. 2015), Common Voice. A model of several languages is told which one is spoken; a
+word error rate is meant under its normaliser only. Transcripts are greedy, and have no time stamps.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipelines.data.audio import SILENT, Recordings, read_audio
+from pipelines.data.audio import SILENT, read_audio
 from pipelines.data.texts import readable
-from pipelines.errors import DataError, ModelError
+from pipelines.errors import ModelError
 from pipelines.normalisers import Normaliser
 from pipelines.packing import IGNORED
 from pipelines.recipe import Float, Int, Strict
@@ -32,8 +32,6 @@ ROOM = 5e8  # bytes of log-mels of a split that stay in memory: 20 minutes of sp
 class Options(Strict):
     language: str | None = None
     """That is spoken, a code or an English name: en, german. Models of one language have none; the others need it."""
-    task: Literal["transcribe", "translate"] = "transcribe"
-    """`translate`: the transcripts are English, whatever is spoken."""
     freeze_encoder: bool = False
     """Whether only the decoder learns: what the encoder makes of a recording is then computed once."""
     normaliser: Normaliser = "basic"
@@ -41,7 +39,7 @@ class Options(Strict):
     case: Literal["keep", "lower"] = "keep"
     """Of the transcripts that are learned."""
     max_seconds: Annotated[Float, Field(gt=0, le=30)] | None = None
-    """Longer recordings are skipped, and counted; left out: the model's window, 30."""
+    """Longer recordings are in no step and no score, and counted; left out: the model's window, 30."""
     max_new_tokens: Annotated[Int, Field(ge=1, le=448)] | None = None
     """Of a transcript that the model writes; left out: what its own settings say, else 224."""
     augment: Literal["none", "wave"] = "none"
@@ -97,7 +95,7 @@ class SpeechRecognitionSeq2Seq(Task):
         own = model.generation_config
         self.languages = whisper.languages(self.tokenizer, found, own) if folder is not None else {}
         self.language = whisper.code_of(self.options.language or getattr(own, "language", None), self.languages)
-        self.opening = whisper.opening(self.tokenizer, self.language, self.options.task, self.languages)
+        self.opening = whisper.opening(self.tokenizer, self.language, self.languages)
         most = self.options.max_new_tokens or own.max_new_tokens or 224
         self.most = min(most, found.max_target_positions - len(self.opening))
         self.never, self.never_first = own.suppress_tokens or [], own.begin_suppress_tokens or []
@@ -114,7 +112,7 @@ class SpeechRecognitionSeq2Seq(Task):
         return whisper.layers(model)
 
     def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.logmels import LogMels
+        from pipelines.data.logmels import LogMels, Transcribed
 
         window = self.config.max_source_positions / 50
         longest = self.options.max_seconds or window
@@ -123,18 +121,15 @@ class SpeechRecognitionSeq2Seq(Task):
         if self.languages and self.language is None:
             known = ", ".join(self.languages)
             raise ModelError(f"options.language: this model knows {len(self.languages)} languages: say which one is spoken ({known})")
-        recordings = Recordings(rows, self.rate, longest, self._transcript)
+        recordings = Transcribed(rows, self.rate, longest, self._labels, self.config.max_target_positions)
         room = 0 if self.options.freeze_encoder else ROOM  # the feature cache reads them once
         return LogMels(recordings, self.extractor, self.config.max_source_positions, room, raw=self.options.augment != "none")
 
-    def _transcript(self, row: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """A row's labels: its tokens as they are to follow <|startoftranscript|>."""
-        text = row["text"].lower() if self.options.case == "lower" else row["text"]
+    def _labels(self, text: str) -> list[int]:
+        """A transcript's tokens as they are to follow <|startoftranscript|>."""
+        text = text.lower() if self.options.case == "lower" else text
         tokens = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
-        labels = [*self.opening[1:], *tokens, self.tokenizer.eos_token_id]
-        if len(labels) > self.config.max_target_positions:
-            raise DataError(f"its transcript has {len(labels):,} tokens, this model writes at most {self.config.max_target_positions}")
-        return {"labels": labels}
+        return [*self.opening[1:], *tokens, self.tokenizer.eos_token_id]
 
     def augments(self) -> bool:
         return bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob)
@@ -197,7 +192,7 @@ class SpeechRecognitionSeq2Seq(Task):
         nats, wanted, outputs = self._surprise(model, batch, use_cache=True)
         spread = torch.zeros(wanted.shape, dtype=torch.float64)
         spread[wanted.cpu()] = nats.detach().double().cpu()
-        said = whisper.written(self._go_on(model, outputs), len(wanted))
+        said = whisper.written(self._go_on(model, outputs, self.opening), len(wanted))
         texts = self.tokenizer.batch_decode(said, skip_special_tokens=True)
         costs = zip(spread.sum(1).tolist(), wanted.sum(1).tolist(), strict=True)
         return [
@@ -205,11 +200,12 @@ class SpeechRecognitionSeq2Seq(Task):
             for id_, row, seconds, text, (nll, tokens) in zip(batch["id"], batch["row"], batch["seconds"], texts, costs, strict=True)
         ]
 
-    def _go_on(self, model: Any, outputs: Any) -> Iterator[list[Any]]:
+    def _go_on(self, model: Any, outputs: Any, opening: Sequence[int]) -> Iterator[list[Any]]:
+        """What is written after an `opening`, which may be longer than the task's own: `infer` may have been told a language."""
         from pipelines.whisper import likeliest
 
-        size, end = len(self.opening), self.tokenizer.eos_token_id
-        return likeliest(model, outputs, size, end, self.most, self.never, self.never_first)
+        most = min(self.most, self.config.max_target_positions - len(opening))
+        return likeliest(model, outputs, len(opening), self.tokenizer.eos_token_id, most, self.never, self.never_first)
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
         texts = rows.select_columns([name for name in ("text", "speaker") if name in rows.column_names])  # and no audio
@@ -243,9 +239,9 @@ class SpeechRecognitionSeq2Seq(Task):
 
         from pipelines import whisper
 
-        task = self.options.task if self.languages else None
+        task = "transcribe" if self.languages else None
         self.tokenizer.set_prefix_tokens(language=self.language, task=task, predict_timestamps=False)
-        own, known = model.generation_config, (self.language, self.options.task, self.languages, self.most)
+        own, known = model.generation_config, (self.language, self.languages, self.most)
         model.generation_config = whisper.settings(own, self.tokenizer, *known)
         model.save_pretrained(folder)
         WhisperProcessor(self.extractor, self.tokenizer).save_pretrained(folder)
@@ -288,11 +284,11 @@ class SpeechRecognitionSeq2Seq(Task):
             features = torch.from_numpy(log_mel(samples[begin:end], self.extractor))[None].to(device)
             if self.languages and code is None:
                 code = whisper.spoken(model, features, self.tokenizer, self.languages)
-            opening = whisper.opening(self.tokenizer, code, self.options.task, self.languages)
+            opening = whisper.opening(self.tokenizer, code, self.languages)
             with torch.no_grad():
                 outputs = model(input_features=features, decoder_input_ids=torch.tensor([opening], device=device), use_cache=True)
             place = {"start": begin / rate, "end": end / rate}
-            for part in whisper.transcript(self._go_on(model, outputs), self.tokenizer):
+            for part in whisper.transcript(self._go_on(model, outputs, opening), self.tokenizer):
                 yield answer([*parts, {**part, **place}])
             parts.append({**part, **place})
         yield answer(parts)

@@ -37,7 +37,10 @@ def model_folder(folder: Path, texts: list[str]) -> Path:
 
     words = vocabulary.made(texts)
     torch.manual_seed(0)
-    Wav2Vec2ForCTC(Wav2Vec2Config(**SHAPE, vocab_size=len(words), pad_token_id=words.pad_token_id)).save_pretrained(folder)
+    model = Wav2Vec2ForCTC(Wav2Vec2Config(**SHAPE, vocab_size=len(words), pad_token_id=words.pad_token_id))
+    with torch.no_grad():  # the pipeline writes <unk> where it is likeliest, Graft never: so it is likeliest nowhere
+        model.lm_head.bias[words.unk_token_id] = -1e4
+    model.save_pretrained(folder)
     Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=False), words).save_pretrained(folder)
     return folder
 

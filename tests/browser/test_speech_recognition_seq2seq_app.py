@@ -43,7 +43,7 @@ def test_a_recording_is_written_down(listening: Any, visit: Any, tmp_path: Path)
     page.locator(".graft-wave img").wait_for(timeout=60 * SECONDS)
     expected = load(listening.run, device="cpu").infer(str(wave))
     assert said(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
-    note = page.locator(".prose.graft-note").inner_text()
+    note = page.locator(".prose.graft-note").last.inner_text()
     assert f"in {expected['seconds']:.1f} seconds." in note
     assert "Language: en." in note
     page.screenshot(path=str(listening.log.parent / "page.png"), full_page=True)

@@ -22,6 +22,9 @@ from pipelines.data.files import all_files, folders, kind_of
 from pipelines.errors import DataError
 
 TRANSCRIPTS = ".trans.txt"
+OFFICIAL = {
+    "train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other",
+}  # fmt: skip
 
 
 def detect(path: Path) -> bool:
@@ -35,7 +38,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     parts = _parts(root)
     if not parts:
         raise DataError(f"data.id: {section.id} holds no part such as train-clean-100 with speaker/chapter/*{TRANSCRIPTS} in it")
-    source = Source(splits={}, group="speaker")
+    source = Source(splits={}, group="speaker", license="cc-by-4.0" if set(parts) <= OFFICIAL else None)  # other sets are laid out so, too
     ignored: Counter[str] = Counter()
     for name, names in _splits(section, list(parts)).items():
         chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]

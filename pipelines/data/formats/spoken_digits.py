@@ -32,7 +32,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     folder = _folder(native.folder(section))
     rows: dict[str, list[native.Row]] = {"train": [], "test": []}
     skips: native.Skips = []
-    source = Source(splits={}, group="none")
+    source = Source(splits={}, group="none", license="cc-by-sa-4.0")
     for path in all_files(folder):
         if path.suffix.lower() not in SUFFIXES:
             kind = kind_of(path)
