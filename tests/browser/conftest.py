@@ -114,3 +114,18 @@ def serving(run: Path, folder: Path) -> Iterator[SimpleNamespace]:
     rest, _ = server.communicate(timeout=30)
     assert (server.returncode, rest) == (0, "stopped\n")
     assert list((folder / "tmp").rglob("*.*")) == [], "visitors' files are deleted when the server stops"
+
+
+@contextmanager
+def speaking(chromium: Any, url: str, wave: Path) -> Iterator[Any]:
+    """A page of a browser that plays a file into its microphone, over and over, after two seconds of recording."""
+    fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={wave}"]
+    browser = chromium.browser_type.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, *fake])
+    page = browser.new_page(permissions=["microphone"])
+    page.goto(url)
+    page.get_by_label("Record audio").click()
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(2000)
+    page.get_by_role("button", name="Stop", exact=True).first.click()
+    yield page
+    browser.close()

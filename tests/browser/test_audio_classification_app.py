@@ -1,7 +1,6 @@
 """The demo of audio classification as a visitor meets it: a file, a microphone, a long recording and a broken one."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pipelines.recipe import validate
 from pipelines.run import train
 from pipelines.weights import load
 from tests import tiny_audio
-from tests.browser.conftest import FLAGS, serving
+from tests.browser.conftest import serving, speaking
 from tests.runs import without_pictures
 from tests.tasks.test_audio_classification import TestContract as Contract
 
@@ -73,18 +72,10 @@ def test_of_a_long_recording_the_middle_is_read(tones: Any, visit: Any, tmp_path
 def test_a_microphone_is_heard(tones: Any, chromium: Any, tmp_path: Path) -> None:
     """Chromium's fake microphone plays a file, over and over."""
     spoken = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken(" ".join(["low"] * 6), 3, 48000), 48000)
-    flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={spoken}"]
-    browser = chromium.browser_type.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, *flags])
-    page = browser.new_context(permissions=["microphone"]).new_page()
-    page.goto(tones.url)
-    page.get_by_label("Record audio").first.click()
-    page.get_by_role("button", name="Record", exact=True).click()
-    page.wait_for_timeout(1.5 * SECONDS)
-    page.get_by_role("button", name="Stop", exact=True).click()
-    assert sorted(bars(page)) == ["high", "low", "mid"]
-    page.locator(".graft-sound img").wait_for(timeout=20 * SECONDS)
-    page.screenshot(path=str(tones.log.parent / "microphone.png"), full_page=True)
-    browser.close()
+    with speaking(chromium, tones.url, spoken) as page:
+        assert sorted(bars(page)) == ["high", "low", "mid"]
+        page.locator(".graft-sound img").wait_for(timeout=20 * SECONDS)
+        page.screenshot(path=str(tones.log.parent / "microphone.png"), full_page=True)
 
 
 def test_an_example_is_one_click(tones: Any, visit: Any) -> None:

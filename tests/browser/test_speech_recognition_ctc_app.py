@@ -1,6 +1,5 @@
 """The demo of speech recognition as a visitor meets it: a real wav file, the microphone, and what cannot be read."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pipelines.recipe import validate
 from pipelines.run import train
 from pipelines.weights import load
 from tests import tiny_audio
-from tests.browser.conftest import FLAGS, serving
+from tests.browser.conftest import serving, speaking
 from tests.runs import without_pictures
 from tests.tasks.test_speech_recognition_ctc import tuned_model
 
@@ -78,14 +77,6 @@ def test_what_is_no_recording_is_told(listening: Any, visit: Any, tmp_path: Path
 def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) -> None:
     """Chromium plays a file into it."""
     said = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
-    fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={said}"]
-    browser = chromium.browser_type.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, *fake])
-    page = browser.new_page(permissions=["microphone"])
-    page.goto(listening.url)
-    page.get_by_label("Record audio").click()
-    page.get_by_role("button", name="Record", exact=True).click()
-    page.wait_for_timeout(2 * SECONDS)
-    page.get_by_role("button", name="Stop", exact=True).first.click()
-    page.locator(".graft-wave img").wait_for(timeout=30 * SECONDS)
-    assert page.locator(".graft-said span[title]").count() > 0
-    browser.close()
+    with speaking(chromium, listening.url, said) as page:
+        page.locator(".graft-wave img").wait_for(timeout=30 * SECONDS)
+        assert page.locator(".graft-said span[title]").count() > 0

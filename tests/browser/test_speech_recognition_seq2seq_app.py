@@ -11,7 +11,7 @@ from pipelines.recipe import validate
 from pipelines.run import train
 from pipelines.weights import load
 from tests import tiny_audio
-from tests.browser.conftest import serving
+from tests.browser.conftest import serving, speaking
 from tests.runs import without_pictures
 from tests.tasks.test_speech_recognition_seq2seq import TestContract as Contract
 
@@ -69,3 +69,10 @@ def test_the_language_can_be_chosen(listening: Any, visit: Any) -> None:
     page.get_by_text("Language: de.").wait_for(timeout=60 * SECONDS)
     expected = load(listening.run, device="cpu").infer(str(listening.run / "examples" / "0.flac"), language="de")
     assert said(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
+
+
+def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) -> None:
+    voice = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
+    with speaking(chromium, listening.url, voice) as page:
+        page.locator(".graft-wave img").wait_for(timeout=60 * SECONDS)
+        assert said(page)
