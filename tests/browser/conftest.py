@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,7 +102,10 @@ def serving(run: Path, folder: Path) -> Iterator[SimpleNamespace]:
     """`graft demo` on a run, in a process of its own: its url, its run folder and the file with what it said on stderr."""
     (folder / "tmp").mkdir()
     env = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {"TMPDIR": str(folder / "tmp")}
-    command = [sys.executable, "-m", "pipelines", "demo", str(run)]
+    with socket.socket() as one:  # of its own: several of these start at a time
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    command = [sys.executable, "-m", "pipelines", "demo", str(run), "--port", str(port)]
     with (folder / "stderr").open("w") as log:
         # a suite that a shell started in the background inherits a deaf ear for Ctrl-C: the server must not
         hear = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
