@@ -163,7 +163,7 @@ def layers(model: Any) -> "list[nn.Module]":
 def spectrograms(recordings: "Sequence[np.ndarray]", found: Any) -> "tuple[str, np.ndarray, int]":
     """The input's name, float32 [n, ...] of one size, and which axis of a recording's is time.
 
-    AST's takes 20 ms of a core for 10 s: what keeping them would save is a fiftieth of the model's own time.
+    They are made anew each time: AST's takes 20 ms of a core for 10 seconds of sound.
     """
     made = found(list(recordings), sampling_rate=rate(found), return_tensors="np")
     name = "input_features" if "input_features" in made else "input_values"
