@@ -4,12 +4,12 @@
 LAYERS = {
     6: {"cli", "demo", "__main__", ""},  # "" is pipelines/__init__.py, the public names
     5: {"apps"},
-    4: {"run", "stages", "finish", "runfolder", "check", "score"},
-    3: {"loop", "evaluation", "card", "hub", "fetch", "outgoing", "patience", "space", "report", "weights", "tasks"},
+    4: {"run", "stages", "finish", "making", "runfolder", "check", "score"},
+    3: {"samples", "loop", "evaluation", "card", "hub", "fetch", "outgoing", "patience", "space", "report", "weights", "tasks"},
     2: {"data", "batching", "skips", "classes", "optim", "features", "probe", "ragged", "stubs", "encoding", "checkpoint", "metrics",
-        "results", "figures", "curves", "machine"},
-    1: {"task", "layers", "kernels", "vision", "sound", "language", "pretrained", "decoding", "normalisers", "ctc", "vocabulary", "whisper",
-        "packing", "prompts", "progress"},
+        "results", "unet", "pipes", "pipefiles", "figures", "curves", "machine", "extractors", "galleries", "requested"},
+    1: {"diffusion", "task", "layers", "kernels", "kernels_diffusers", "vision", "sound", "language", "pretrained", "decoding",
+        "normalisers", "ctc", "vocabulary", "whisper", "packing", "prompts", "progress"},
     0: {"cache", "errors", "recipe", "yamlfile", "complaints", "catalog", "wording"},
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
@@ -29,13 +29,20 @@ SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several 
     "features": {"batching", "checkpoint", "probe", "ragged", "stubs"},
     "probe": {"batching", "ragged", "stubs"},
     "curves": {"figures"},
-    "metrics": {"figures"},
+    "galleries": {"figures"},
+    "requested": {"batching"},
+    "extractors": {"data"},
+    "metrics": {"figures", "galleries"},
     "hub": {"fetch", "outgoing", "patience", "space", "card"},  # publishing writes the card for the new id
     "fetch": {"patience"},
     "weights": {"fetch"},  # a hub id is one of its three sources
     "run": {"stages", "finish", "runfolder"},
-    "finish": {"stages"},
-    "stages": {"runfolder"},
+    "finish": {"stages", "making"},
+    "stages": {"runfolder", "making"},
+    "diffusion": {"pretrained"},
+    "kernels": {"kernels_diffusers"},
+    "unet": {"data"},
+    "pipefiles": {"pipes"},
     "check": {"stages"},
     "__main__": {"cli"},
 }
