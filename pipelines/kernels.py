@@ -1,11 +1,15 @@
-"""Attention and dropout for training on a CPU, where torch's own take a third of a transformer's step in bf16.
+"""Attention, dropout and group norm for training on a CPU, where torch's own take a third of a step in bf16.
 
 Its attention kernel works through a backward pass at 30 GFLOP/s where matrix products run at 400, and it cannot drop out;
 its dropout draws one number after another (6 ns each). Here attention is four plain products, and dropout's bits come from
 numpy's SFC64, seeded by torch: the same seed still gives the same run. Measured for bf16, forward and backward, two cores:
 6 x 12 heads x 170 tokens x 32: 23 -> 10 ms; 8 x 6 x 197 x 64 (ViT-S): 22 -> 8 ms; 1 x 12 x 1024 x 64: 77 -> 44 ms.
+
+A U-Net of diffusers (32-64-64 channels, 28 px, batch 32): 115 images/s in fp32 and 130 in bf16; 151 with attention as products; 181 with
+group norms in fp32 too, which torch does in half the time.
 """
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -28,8 +32,24 @@ def install(model: nn.Module, device: torch.device) -> None:
     for part in model.modules():
         if type(part) is nn.Dropout:
             part.__class__ = Dropout
+        if type(part) is nn.GroupNorm:
+            part.__class__ = GroupNorm
         if isinstance(part, PreTrainedModel) and part.config._attn_implementation == "sdpa" and part._can_set_attn_implementation():
             part.set_attn_implementation(NAME)
+    if "diffusers" in sys.modules:  # else no part is of it
+        from pipelines.kernels_diffusers import install as install_diffusers
+
+        install_diffusers(model, MOST)
+
+
+class GroupNorm(nn.GroupNorm):
+    """torch's, of images in bf16 by its kernel for fp32."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.dtype != torch.bfloat16 or input.ndim != 4 or input.device.type != "cpu":
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float()).to(input.dtype)
 
 
 class Dropout(nn.Dropout):

@@ -22,8 +22,9 @@ PATIENCE = datetime.timedelta(hours=12)
 def best_precision(model: Any) -> str:
     """bf16 where the hardware multiplies it faster and the model is mostly matrix products, else fp32.
 
-    On a CPU without AMX or AVX-512 bf16, and for small or convolutional models, autocast costs more than it gives. Embeddings
-    do not count: looking up takes no time. They are half of a small language model's parameters.
+    On a CPU without AMX or AVX-512 bf16, and for small or convolutional models, autocast costs more than it gives; not so for
+    convolutions between group norms, which have a kernel of their own (see pipelines.kernels). Embeddings do not count: looking
+    up takes no time. They are half of a small language model's parameters.
     """
     import torch
     from transformers.pytorch_utils import Conv1D  # GPT-2's Linear
@@ -33,6 +34,8 @@ def best_precision(model: Any) -> str:
     fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     looked_up = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     products = {id(m.weight) for m in model.modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and min(m.weight.shape) >= 128}
+    if any(isinstance(m, torch.nn.GroupNorm) for m in model.modules()):
+        products |= {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Conv2d) and min(m.weight.shape[:2]) >= 32}
     sizes = {id(p): p.numel() for p in model.parameters() if id(p) in products or id(p) not in looked_up}
     return "bf16" if fast and sum(sizes[p] for p in products) > 0.5 * sum(sizes.values()) else "fp32"
 
@@ -123,6 +126,9 @@ def trackers(recipe: Recipe) -> list[str]:
 
 
 def checkpoint_gradients(model: Any) -> None:
+    if getattr(model, "_supports_gradient_checkpointing", False):  # diffusers' name for it
+        model.enable_gradient_checkpointing()
+        return
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise ModelError(f"train.gradient_checkpointing: {type(model).__name__} does not support it; leave it out")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -94,3 +95,54 @@ def test_a_causal_model_does_not_look_ahead() -> None:
         found = [(torch.manual_seed(5), model(input_ids=ids).logits)[1] for ids in (one, two)]
     assert torch.equal(found[0][:, :6], found[1][:, :6])
     assert not torch.equal(found[0], found[1])
+
+
+def unet() -> Any:
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    kinds = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    sizes = {"sample_size": 16, "block_out_channels": (32, 64), "norm_num_groups": 8, "attention_head_dim": 16, "layers_per_block": 1}
+    return UNet2DModel(**sizes, **kinds).eval()
+
+
+def test_a_unet_answers_the_same() -> None:
+    """In fp32 to the bit, for nothing is changed there; in bf16 no farther from the fp32 answer than the library's."""
+    model, quick = unet(), unet()
+    kernels.install(quick, torch.device("cpu"))
+    assert any(type(part).__name__ == "Products" for m in quick.modules() for part in [getattr(m, "processor", None)])
+    pixels, times = torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
+    with torch.no_grad():
+        exact = model(pixels, times).sample
+        assert torch.equal(quick(pixels, times).sample, exact)
+        with torch.autocast("cpu", torch.bfloat16):
+            theirs, ours = model(pixels, times).sample.float(), quick(pixels, times).sample.float()
+    assert not torch.equal(ours, theirs)
+    assert (ours - exact).abs().mean() < 1.2 * (theirs - exact).abs().mean()
+
+
+def test_gradients_of_a_unet_are_the_librarys() -> None:
+    found = []
+    for quick in (False, True):
+        model = unet()
+        if quick:
+            kernels.install(model, torch.device("cpu"))
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(torch.randn(2, 3, 16, 16), torch.tensor([3, 700])).sample.float().square().mean()
+        loss.backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.999
+
+
+def test_large_pictures_keep_the_librarys_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights would fill the memory."""
+    model = unet()
+    monkeypatch.setattr(kernels, "MOST", 1000)
+    kernels.install(model, torch.device("cpu"))
+    calls = []
+    real = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(torch.randn(2, 3, 16, 16), torch.tensor([3, 700]))
+    assert calls

@@ -1,0 +1,33 @@
+"""Attention of diffusers' U-Nets and VAEs by plain products, on a CPU and in bf16: see pipelines.kernels."""
+
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+
+
+def install(model: Any, most: float) -> None:
+    """Where torch's attention is in use. `most` bytes of attention weights are kept for a backward pass; beyond it, torch's."""
+    for part in model.modules():
+        if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
+            part.set_processor(Products(most))
+
+
+class Products(AttnProcessor2_0):
+    """diffusers' two ways, whichever is faster for the size and type at hand."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def __call__(
+        self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None, temb: torch.Tensor | None = None, *args: Any, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        # the names above are read by the library, which drops what it does not find there
+        queries = hidden_states.shape[1] if hidden_states.ndim == 3 else hidden_states.shape[2] * hidden_states.shape[3]
+        keys = queries if encoder_hidden_states is None else encoder_hidden_states.shape[1]
+        weights = 2 * len(hidden_states) * attn.heads * queries * keys
+        faster = torch.is_autocast_enabled("cpu") and hidden_states.device.type == "cpu" and weights <= self.most
+        way: Any = AttnProcessor if faster else AttnProcessor2_0
+        return way.__call__(self, attn, hidden_states, encoder_hidden_states, attention_mask, temb, *args, **kwargs)
