@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.apart import paths
+from pipelines.data.apart import paths, with_files
 from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
-CONFIGURED = ("digits", "esc50")  # formats of which data.config picks a part
+CONFIGURED = ("digits", "esc50", "mnist")  # formats of which data.config picks a part
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", ".bz2")  # with such a name it is no hub id
 
 
@@ -118,8 +118,8 @@ def _format(section: DataSection) -> Any:
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
-        "give a folder of class folders, a .csv, .tsv, .jsonl or .parquet table, speech with its transcripts (metadata.csv, or as "
-        "LibriSpeech and Common Voice are laid out), .txt or .md files, or a Wikipedia dump"
+        "give a folder of images or of class folders, a .csv, .tsv, .jsonl or .parquet table, speech with its transcripts "
+        "(metadata.csv, or as LibriSpeech and Common Voice are laid out), .txt or .md files, or a Wikipedia dump"
     )
 
 
@@ -137,6 +137,10 @@ def _read(section: DataSection, needs: Needs) -> Source:
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, needs.clean, section.id)
             source.skipped[name] = [*source.skipped.get(name, []), *bad]
+    if {"image", "text"} <= set(needs.columns) and section.group is None and needs.group is None:
+        found = {name: with_files(rows) for name, rows in source.splits.items()}
+        if any("file" in rows.column_names for rows in found.values()):
+            source.splits, source.group = found, "file"
     return source
 
 

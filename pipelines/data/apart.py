@@ -25,6 +25,14 @@ def paths(rows: "Dataset") -> list[str | None]:
     return flat.select_columns(name)[name][:] if name in flat.column_names else [None] * len(rows)
 
 
+def with_files(rows: "Dataset") -> "Dataset":
+    """Where a file has several rows, as an image has with several captions: with a column `file`, the id of the file's first row."""
+    firsts: dict[str, str] = {}
+    ids, files = rows["id"][:], paths(rows)
+    column = [firsts.setdefault(file, id_) if file and os.path.isfile(file) else id_ for id_, file in zip(ids, files, strict=True)]
+    return rows if column == list(ids) or "file" in rows.column_names else rows.add_column("file", column)
+
+
 def check_groups(section: Any, splits: "dict[str, Dataset]", group: str) -> None:
     """Raises DataError where a value of the group column stands in two splits, as a data set's own splits may have it."""
     found = {name: set(map(str, rows[group][:])) - {"", "None"} for name, rows in splits.items() if group in rows.column_names}

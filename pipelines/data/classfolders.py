@@ -1,6 +1,7 @@
 """Class folders of media files, with or without split folders above them: what imagefolder and audiofolder share.
 
-A split is a direct child with a split's name (train, val, Test, ...) that holds class folders.
+A split is a direct child with a split's name (train, val, Test, ...) that holds class folders. For tasks that learn no labels a folder
+may hold its files itself: children are then splits, too, where all are called so.
 """
 
 from collections import Counter
@@ -63,23 +64,40 @@ def read(section: Any, kind: Kind, columns: tuple[str, ...]) -> Any:
     lacking = sorted(set(columns) - {kind.column, "label"})
     if lacking:
         raise DataError(f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: use a table")
-    asked = {name for name in (section.train, section.validation, section.test) if name}
-    parts = {c.name: c for c in folders(root) if (_named_as_split(c) or c.name in asked) and any(map(_any_file, folders(c)))}
+    labelled = "label" in columns
+    filled = [child for child in folders(root) if _any_file(child)]
+    if labelled and not folders(root):
+        found = ", ".join(printable(path.name) for path in islice(all_files(root), 6)) or "nothing"
+        raise DataError(
+            f"data.id: {section.id} cannot be read as data (found: {found}): this task learns labels, "
+            f"so give {kind.files} in class folders, or a table of them"
+        )
+    parts = _parts(section, filled, labelled)
     source = Source(splits={})
     ignored: Counter[str] = Counter()
     if parts:
         _outside(root, kind, parts, section.train, ignored)
     for name, folder in (parts or {"train": root}).items():
         training = not parts or name == section.train or name.lower() in USUAL["train"]
-        rows, skipped = _list(root, kind, folder, ignored, training)
+        rows, skipped = _list(root, kind, folder, ignored, training, labelled)
         if not rows:
             others = ", ".join(sorted(ignored))
             left_out = f"; left out: {others}" if others else ""
-            raise DataError(f"{folder}: no readable {kind.files} in class folders ({len(skipped)} files skipped{left_out})")
-        source.splits[name] = _dataset(kind, rows)
+            where = " in class folders" if labelled else ""
+            raise DataError(f"{folder}: no readable {kind.files}{where} ({len(skipped)} files skipped{left_out})")
+        source.splits[name] = _dataset(kind, rows, labelled)
         source.skipped[name] = skipped
     source.ignored = dict(ignored)
     return source
+
+
+def _parts(section: Any, filled: list[Path], labelled: bool) -> dict[str, Path]:
+    """The split folders; without labels also those that hold their files themselves, unless other folders stand beside them."""
+    asked = {name for name in (section.train, section.validation, section.test) if name}
+    if not labelled and all(child.name.lower() in SPLIT_NAMES or child.name in asked for child in filled):
+        return {child.name: child for child in filled}
+    found = {c.name: c for c in filled if (_named_as_split(c) or c.name in asked) and any(map(_any_file, folders(c)))}
+    return found if labelled else {**found, **{c.name: c for c in filled if c.name in asked}}
 
 
 def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, ignored: Counter) -> None:
@@ -99,7 +117,9 @@ def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, 
             )
 
 
-def _list(root: Path, kind: Kind, folder: Path, ignored: Counter, training: bool) -> tuple[list[dict], list[tuple[str, str]]]:
+def _list(
+    root: Path, kind: Kind, folder: Path, ignored: Counter, training: bool, labelled: bool
+) -> tuple[list[dict], list[tuple[str, str]]]:
     """Every file below the folder becomes a row, a skip, or is counted as ignored: none vanishes."""
     rows: list[dict] = []
     skipped: list[tuple[str, str]] = []
@@ -112,22 +132,23 @@ def _list(root: Path, kind: Kind, folder: Path, ignored: Counter, training: bool
             ignored[kind_of(path)] += 1
             continue
         name = path.relative_to(root).as_posix()
-        reason, size = ("in no class folder", 0) if len(inner) == 1 else problem(path)
+        reason, size = ("in no class folder", 0) if labelled and len(inner) == 1 else problem(path)
         if reason:
             skipped.append((printable(name), f"{printable(str(path))}: {reason}"))
         else:
-            rows.append({"id": name, kind.column: {"path": str(path), "bytes": None}, "label": inner[0], "size": size})
+            rows.append({"id": name, kind.column: {"path": str(path), "bytes": None}, "size": size, "label": inner[0]})
     empty = [name for name, count in classes.items() if count == 0]
-    if training and empty:
+    if labelled and training and empty:
         raise DataError(f"{folder / empty[0]}: an empty class folder: add {kind.files}, or remove it")
     return rows, skipped
 
 
-def _dataset(kind: Kind, rows: list[dict]) -> Any:
+def _dataset(kind: Kind, rows: list[dict], labelled: bool) -> Any:
     from datasets import Dataset, Features, Value
 
     file = {"path": Value("string"), "bytes": Value("binary")}
-    features = Features({"id": Value("string"), kind.column: file, "label": Value("string"), "size": Value("int64")})
+    label = {"label": Value("string")} if labelled else {}
+    features = Features({"id": Value("string"), kind.column: file, **label, "size": Value("int64")})
     return Dataset.from_dict({key: [row[key] for row in rows] for key in features}, features=features)
 
 

@@ -24,12 +24,10 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
 
     from pipelines.data import Source
 
-    match = re.fullmatch(r"([0-9])-([0-9])", section.config or "0-9")
-    if not match or int(match[1]) >= int(match[2]):
-        raise DataError(f"data.config: {section.config!r} is no range of digits such as 0-4")
+    wanted = labels_wanted(section.config or "0-9")
     digits = load_digits()
     parts: dict[str, list[dict]] = {"train": [], "test": []}
-    for digit in range(int(match[1]), int(match[2]) + 1):
+    for digit in wanted:
         where = (digits.target == digit).nonzero()[0]
         for place, index in enumerate(where):
             buffer = io.BytesIO()
@@ -37,3 +35,11 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
             row = {"id": f"digit/{index}", "image": {"path": None, "bytes": buffer.getvalue()}, "label": str(digit)}
             parts["test" if place >= len(where) // 2 else "train"].append(row)
     return Source(splits={name: Dataset.from_list(rows) for name, rows in parts.items()}, license="cc-by-4.0")
+
+
+def labels_wanted(config: str) -> range:
+    """Of "0-4" the digits 0 to 4."""
+    match = re.fullmatch(r"([0-9])-([0-9])", config)
+    if not match or int(match[1]) >= int(match[2]):
+        raise DataError(f"data.config: {config!r} is no range of digits such as 0-4")
+    return range(int(match[1]), int(match[2]) + 1)

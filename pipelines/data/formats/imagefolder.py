@@ -1,27 +1,83 @@
-"""Photos in class folders, with or without split folders above them.
+"""Images in class folders, with or without split folders above them; in no class folders; or beside a list of them, as on the hub.
 
     photos/cat/1.jpg                 photos/train/cat/1.jpg   photos/test/cat/9.jpg
+    photos/1.jpg                     photos/train/1.jpg       photos/test/9.jpg            for tasks that learn no labels
+    photos/metadata.csv              photos/train/metadata.csv   photos/test/metadata.csv
 
-Listed here and not by `load_dataset("imagefolder")`, which drops classes and files whose names look like splits.
+The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's: label, or text, which
+may be called caption. Files are listed here and not by `load_dataset("imagefolder")`, which drops classes and files whose names look
+like splits.
 """
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import classfolders
+from pipelines.data import classfolders, listed
 from pipelines.data.classfolders import AUDIO, IMAGES
 from pipelines.data.files import all_files
+from pipelines.data.formats import mnist, table
+from pipelines.errors import DataError
 
 SUFFIXES = IMAGES.suffixes
+TEXTS = ("text", "caption")
 
 
 def detect(path: Path) -> bool:
-    """Class folders, unless they hold recordings, or texts and no image."""
-    if not classfolders.detect(path):
+    """Folders of images, unless they hold recordings, or more texts than images; class folders, unless they hold texts and no image."""
+    if not path.is_dir() or mnist.detect(path):
         return False
     found = classfolders.medium(path)
-    return found is not AUDIO and (found is IMAGES or not any(file.suffix.lower() in (".txt", ".md") for file in all_files(path)))
+    if found is AUDIO:
+        return False
+    if classfolders.detect(path):
+        return found is IMAGES or not any(_is_text(file) for file in all_files(path))
+    if found is not IMAGES:
+        return False
+    return _listed(path) or (not table.detect(path) and not _texts_with_pictures(path))
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    root = Path(section.id).expanduser()
+    lists = _lists(root, section, columns) if root.is_dir() else {}
+    if lists:
+        return listed.read(section, IMAGES, lists, TEXTS, columns, optional)
+    if "text" in columns:
+        odd = next((path for folder in (root, *listed.split_folders(root, section)) if (path := _metadata(folder))), None)
+        if odd is not None:
+            raise DataError(
+                f"{odd}: no column {listed.FILE!r} (it has: {', '.join(table.column_names(odd))}): it is to say of which image a row is"
+            )
+        raise DataError(
+            f"{section.id}: images without text, which this task needs: put a metadata.csv with the columns file_name and text beside "
+            "them, or beside each image its caption, 1.txt beside 1.jpg"
+        )
     return classfolders.read(section, IMAGES, columns)
+
+
+def _lists(root: Path, section: Any, columns: tuple[str, ...]) -> dict[str, Path]:
+    """The lists to read: none where the files do without, because a list of all stands beside split folders, or has no labels."""
+    if "text" not in columns and listed.own_list(root) and listed.split_folders(root, section):
+        return {}
+    found = listed.lists(root, section)
+    label = section.columns.get("label", "label")
+    if "label" in columns and "text" not in columns and not all(label in table.column_names(path) for path in found.values()):
+        return {}
+    return found
+
+
+def _listed(root: Path) -> bool:
+    return any(listed.own_list(folder) for folder in (root, *listed.split_folders(root)))
+
+
+def _metadata(folder: Path) -> Path | None:
+    return next((path for name in listed.LISTS if (path := folder / name).is_file()), None)
+
+
+def _is_text(file: Path) -> bool:
+    return file.suffix.lower() in (".txt", ".md")
+
+
+def _texts_with_pictures(path: Path) -> bool:
+    files = list(islice(all_files(path), classfolders.LOOKED_AT))
+    return sum(map(_is_text, files)) > sum(file.suffix.lower() in SUFFIXES for file in files)

@@ -1,0 +1,69 @@
+"""Media files beside a list of them, as on the hub: what imagefolder and audiofolder share.
+
+    photos/metadata.csv              photos/train/metadata.csv   photos/test/metadata.csv
+
+The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's other columns.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.data.apart import paths
+from pipelines.data.classfolders import Kind
+from pipelines.data.files import SPLIT_NAMES, all_files, folders
+from pipelines.data.formats import table
+from pipelines.errors import DataError
+
+LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+FILE = "file_name"
+
+
+def lists(root: Path, section: Any = None) -> dict[str, Path]:
+    """Split -> its list: of the folder itself, or of its split folders, those that the recipe names included."""
+    parts = split_folders(root, section)
+    within = {child.name: path for child in parts if (path := own_list(child))}
+    own = own_list(root)
+    if own is None:
+        return within
+    if parts:
+        raise DataError(f"{own}: stands beside split folders ({', '.join(c.name for c in parts)}): put a list into each of these")
+    return {"train": own}
+
+
+def split_folders(root: Path, section: Any = None) -> list[Path]:
+    asked = {section.train, section.validation, section.test} if section is not None else set()
+    return [child for child in folders(root) if child.name.lower() in SPLIT_NAMES or child.name in asked]
+
+
+def own_list(folder: Path) -> Path | None:
+    return next((path for name in LISTS if (path := folder / name).is_file() and FILE in table.column_names(path)), None)
+
+
+def read(
+    section: Any, kind: Kind, found: dict[str, Path], texts: Sequence[str], columns: tuple[str, ...], optional: tuple[str, ...]
+) -> Any:
+    """The rows of every list `found`. The task's text may be called by any of `texts`."""
+    from pipelines.data import Source
+
+    root = Path(section.id).expanduser()
+    source = Source(splits={})
+    listed: set[Path] = set()
+    for name, path in found.items():
+        names = {kind.column: FILE, **_text_column(path, texts, columns), **section.columns}
+        part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns, optional)
+        where = path.relative_to(root).as_posix()
+        rows = part.splits["train"]
+        ids = [f"{where}:{id_.rpartition(':')[2]}" for id_ in rows["id"]]  # of every split another
+        source.splits[name] = rows.remove_columns("id").add_column("id", ids)
+        source.skipped[name] = part.skipped["train"]
+        listed |= {Path(file).resolve() for file in paths(rows) if file}
+    others = sum(file.suffix.lower() in kind.suffixes and file.resolve() not in listed for file in all_files(root))
+    source.ignored = {f"{kind.files} that no metadata lists": others} if others else {}
+    return source
+
+
+def _text_column(path: Path, texts: Sequence[str], columns: tuple[str, ...]) -> dict[str, str]:
+    """The task's text -> the list's name for it."""
+    have = table.column_names(path)
+    return next(({"text": name} for name in texts if name in have and "text" in columns), {})

@@ -1,0 +1,84 @@
+"""Images as a generator learns them: all of one size, float32 from -1 to 1, and back to what can be looked at."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.data.images import read_image
+from pipelines.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODES = {1: "L", 3: "RGB"}  # channels -> what Pillow calls it
+
+
+class Pictures(Sequence):
+    """Rows as examples: `pixels` [channels, height, width] in -1..1, and `text` where it is asked for.
+
+    `size` is (height, width). An image is decoded when it is asked for, in a worker. One that is smaller than the size in either
+    direction is a DataError unless `upscale` says that it is to be enlarged: what is blurred teaches a generator to blur.
+    """
+
+    def __init__(self, rows: Any, size: tuple[int, int], channels: int = 3, *, text: bool = False, upscale: bool = False) -> None:
+        _mode(channels)
+        self.rows, self.size, self.channels, self.text, self.upscale = rows, size, channels, text, upscale
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        row = self.rows[number]
+        image = read_image(row["image"])
+        height, width = self.size
+        if not self.upscale and (image.height < height or image.width < width):
+            path = row["image"].get("path") if isinstance(row["image"], Mapping) else row["image"]
+            raise DataError(
+                f"{path or row['id']}: {image.width} x {image.height} pixels, smaller than the {width} x {height} wanted: "
+                "take a smaller options.image_size, or enlarge such images with options.upscale=true"
+            )
+        example = {"id": row["id"], "row": number, "pixels": to_pixels(image, self.size, self.channels)}
+        return {**example, "text": row["text"]} if self.text else example
+
+
+def to_pixels(image: Any, size: tuple[int, int], channels: int = 3) -> "Tensor":
+    """A PIL image as float32 [channels, height, width] in -1..1: resized until it covers `size`, (height, width), and cut at its centre."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    image = image.convert(_mode(channels))
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    if scale != 1:
+        covers = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+        image = image.resize(covers, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    values = np.array(image.crop((left, top, left + width, top + height)))
+    values = values[None] if channels == 1 else values.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(values)).float() / 127.5 - 1
+
+
+def to_image(pixels: "Tensor") -> Any:
+    """What `to_pixels` made as a PIL image again, to the bit; what lies outside of -1..1 is cut off. One channel makes it grey."""
+    from PIL import Image
+
+    values = ((pixels.detach().cpu().float() + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+    _mode(len(values))
+    return Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0))
+
+
+def caption(row: Mapping[str, Any]) -> str:
+    """The row's text as a prompt, without NULs and blanks around it. Raises DataError where nothing is left, or where it is no text."""
+    text = row["text"]
+    if text is not None and not isinstance(text, str):
+        raise DataError(f"no caption: text holds {type(text).__name__}, not a text")
+    text = (text or "").replace("\0", "").strip()
+    if not text:
+        raise DataError("no caption: text is empty")
+    return text
+
+
+def _mode(channels: int) -> str:
+    if channels not in MODES:
+        raise DataError(f"images have 1 channel (grey) or 3 (colour), not {channels}")
+    return MODES[channels]
