@@ -1,0 +1,142 @@
+"""Pictures of generated samples: grids, what they were before, and the training images that they are nearest to."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.errors import DataError
+from pipelines.figures import BLUE, INK, MUTED, ORANGE, ROWS, TEAL, canvas, finish, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+SEEN = 64  # pixels a side from which on an image needs no enlarging
+SHOWN = 8  # pairs of sample and training image
+MOMENTS = 6  # of a training
+
+
+def grid(images: "Sequence[Image]", columns: int | None = None, gap: int = 2) -> "Image":
+    """The images in rows on white, as square as it can be or in so many columns; small ones enlarged, each pixel a square.
+
+    Images of several sizes stand in the middle of cells of the largest. Raises DataError for none.
+    """
+    from PIL import Image
+
+    if not images:
+        raise DataError("there are no images to show")
+    times = math.ceil(SEEN / max(max(image.size) for image in images))
+    shown = [image.convert("RGB").resize((image.width * times, image.height * times), Image.Resampling.NEAREST) for image in images]
+    across = min(columns or (3 if len(shown) <= 3 else math.ceil(math.sqrt(len(shown)))), len(shown))
+    down = math.ceil(len(shown) / across)
+    width, height = max(image.width for image in shown), max(image.height for image in shown)
+    sheet = Image.new("RGB", (across * (width + gap) - gap, down * (height + gap) - gap), "white")
+    for place, image in enumerate(shown):
+        row, column = divmod(place, across)
+        left, top = column * (width + gap) + (width - image.width) // 2, row * (height + gap) + (height - image.height) // 2
+        sheet.paste(image, (left, top))
+    return sheet
+
+
+@styled
+def grid_figure(images: "Sequence[Image]", title: str) -> "Figure":
+    """Samples in a grid. They are no rows of the data."""
+    sheet = grid(images)
+    width = min(max(sheet.width / 110, 3.2), 6.2)
+    figure = canvas(width, width * sheet.height / sheet.width + 0.28)
+    axes = figure.subplots()
+    _picture(axes, sheet)
+    axes.set_title(title)
+    return finish(figure, f"{title}: {len(images)} generated image{'s' if len(images) > 1 else ''}.")
+
+
+@styled
+def over_training(grids: "Sequence[tuple[str, Image]]") -> "Figure":
+    """The same samples as training goes on: up to six grids with their step, the first and the last among them."""
+    if not grids:
+        raise DataError("there are no grids to show")
+    chosen = sorted({round(place) for place in np.linspace(0, len(grids) - 1, min(len(grids), MOMENTS))})
+    shown = [grids[place] for place in chosen]
+    across = len(shown) if len(shown) <= 3 else math.ceil(len(shown) / 2)
+    down = math.ceil(len(shown) / across)
+    ratio = max(sheet.height / sheet.width for _, sheet in shown)
+    side = 6.2 / max(across, 2)
+    figure = canvas(side * across, down * (side * ratio + 0.17) + 0.25)
+    places = figure.subplots(down, across, squeeze=False).ravel()
+    for place in places:
+        place.axis("off")
+    for place, (label, sheet) in zip(places, shown, strict=False):
+        _picture(place, sheet)
+        place.set_title(label, fontsize=8.5, fontweight="normal", color=MUTED, loc="center", pad=4)
+    _headline(figure, "The same noise over training")
+    return finish(figure, f"Samples from the same noise as training goes on: {', '.join(label for label, _ in shown)}.")
+
+
+@styled
+def nearest_figure(pairs: "Sequence[tuple[Image, Image, float]]", limit: float = 1 / 3) -> "Figure":
+    """Samples beside their nearest training images, the closest first, at most eight. It shows rows of the data.
+
+    A pair's number is its distance over that to the second nearest; below `limit` a sample is taken for a copy.
+    """
+    if not pairs:
+        raise DataError("there are no samples to show")
+    shown = sorted(pairs, key=lambda pair: pair[2])[:SHOWN]
+    across = min(len(shown), 4)
+    down = math.ceil(len(shown) / across)
+    sheets = [grid(pair[:2], 2, gap=4) for pair in shown]
+    ratio = max(sheet.height / sheet.width for sheet in sheets)
+    figure = canvas(1.75 * max(across, 2), down * (1.65 * ratio + 0.2) + 0.5)
+    places = figure.subplots(down, across, squeeze=False).ravel()
+    for place in places:
+        place.axis("off")
+    for place, sheet, (_, _, nearness) in zip(places, sheets, shown, strict=False):
+        _picture(place, sheet)
+        copied = nearness < limit
+        said = f"{nearness:.2f}" + (", a copy" if copied else "")
+        place.set_title(said, fontsize=8, fontweight="normal", color=ORANGE if copied else MUTED, loc="center", pad=3)
+    _headline(figure, "Sample | nearest training image")
+    note = f"Distance over that to the second nearest; a copy: below {limit:.2f}"
+    figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color=MUTED)
+    said = f"{len(shown)} samples beside their nearest training images, the closest first: distance over that to the second nearest"
+    return finish(figure, f"{said} {shown[0][2]:.2f} to {shown[-1][2]:.2f}.", ROWS)
+
+
+@styled
+def loss_by_time_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> "Figure":
+    """Mean denoising loss over the noise schedule, a line for each name; points are (share of the schedule, loss)."""
+    figure = canvas(6.2, 3.6)
+    axes = figure.subplots()
+    colours, dashes = (BLUE, ORANGE, TEAL, MUTED), ("-", "--", ":")
+    losses: list[float] = []
+    for number, (name, points) in enumerate(curves.items()):
+        x, y = zip(*sorted(points), strict=True)
+        colour, dash = colours[number % len(colours)], dashes[number // len(colours) % len(dashes)]
+        axes.plot(x, y, color=colour, linestyle=dash, marker="o" if len(x) <= 20 else "", markersize=3.5, label=name)
+        losses += y
+    if min(losses) > 0 and max(losses) > 20 * min(losses):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # powers would be written as formulas, which the style takes for text
+        axes.grid(False, which="minor")
+        axes.set_ylabel("mean loss, log scale")
+    else:
+        axes.set_ylim(bottom=min(0, min(losses)))
+        axes.set_ylabel("mean loss")
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of the noise schedule: 0 almost clean, 1 all noise")
+    axes.set_title("Denoising loss by time step")
+    if len(curves) > 1:
+        axes.legend(loc="best")
+    told = "; ".join(f"{name} {np.mean([loss for _, loss in points]):.3g} on average" for name, points in curves.items())
+    return finish(figure, f"Denoising loss by time step: {told}.")
+
+
+def _picture(axes: "Axes", sheet: "Image") -> None:
+    axes.imshow(np.asarray(sheet))
+    axes.axis("off")
+
+
+def _headline(figure: Any, text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK)
