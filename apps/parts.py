@@ -75,6 +75,14 @@ CSS = """
 .graft-passage p { line-height: 1.7; overflow-wrap: anywhere; }
 .graft-passage mark { background: var(--color-accent-soft); color: inherit; border-bottom: 2px solid var(--color-accent);
   padding: .05rem .15rem; border-radius: .2rem; }
+.graft-made .grid-wrap { padding-top: var(--size-8); min-height: var(--size-80); max-height: none; }
+.graft-made .thumbnail-lg { aspect-ratio: auto; height: auto; }
+.graft-made .thumbnail-lg img { aspect-ratio: 1; height: auto; }
+.graft-made .grid-container { grid-auto-rows: auto; grid-template-rows: none; }
+.graft-made .caption-label { position: static; max-width: 100%; border: none; background: none; padding: .15rem .3rem; text-align: center;
+  font-variant-numeric: tabular-nums; }
+.graft-grids .grid-wrap { padding-top: var(--size-2); }
+.graft-pixels img { image-rendering: pixelated; }
 .graft-note, .graft-note p { color: var(--body-text-color-subdued); font-size: .9rem; }
 .graft-card { max-width: 46rem; min-width: 0 !important; margin: 0 auto; overflow-wrap: break-word; }
 .graft-card .prose { overflow-x: auto; }
@@ -121,8 +129,10 @@ def origin(results: dict | None) -> str:
     """Fine-tuned from X on Y, as far as it is known, else empty."""
     if not results:
         return ""
-    base = results["model"].get("base_model") or results["model"].get("id")
     data = results["data"].get("name")
+    if results["model"].get("random_weights"):
+        return f"Trained from scratch on {data}" if data else ""
+    base = results["model"].get("base_model") or results["model"].get("id")
     return " ".join(filter(None, ["Fine-tuned" if base or data else "", f"from {base}" if base else "", f"on {data}" if data else ""]))
 
 

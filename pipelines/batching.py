@@ -113,9 +113,19 @@ class Examples:
                 good.append(self._example(epoch, index))
             except DataError as error:
                 skipped.append((index, str(error)))
-        if good:
-            return Micro(self.task.collate(good), True, skipped)
-        return Micro(self.task.collate([self._any(keys[0][1] if keys else 0)]), False, skipped)
+        real = bool(good)
+        good = good or [self._any(keys[0][1] if keys else 0)]
+        bad = {index for index, _ in skipped}
+        epochs = [epoch for epoch, index in keys if index not in bad] or [None]
+        batch = self.task.collate(good)
+        return Micro(batch | self.drawn(epochs, [example["id"] for example in good]), real, skipped)
+
+    def drawn(self, epochs: Sequence[int | None], ids: Sequence[str]) -> dict[str, list]:
+        """What the task draws for these examples: key -> a value for each."""
+        draws = [
+            self.task.draw(Random(seeded(self.seed if e is not None else "score", e, "draw", i))) for e, i in zip(epochs, ids, strict=True)
+        ]
+        return {key: [draw[key] for draw in draws] for key in draws[0]}
 
     def name(self, index: int) -> str:
         """What to call an example in a message."""

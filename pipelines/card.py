@@ -129,6 +129,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
 
     task, test, data, hub = task_class(recipe["task"]), results["test"], results["data"], recipe["hub"]
     source = data[test["split"]]["source"]
+    made = results.get("samples", {"metrics": []})  # images, of a task that makes some: their number is that of no rows
     measured = {key: float(value) for key, value in test["metrics"].items() if math.isfinite(value)}
     evaluated = [
         EvalResult(
@@ -142,7 +143,10 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
             metric_type=key,
             metric_name=spoken(key),
             metric_value=value,
-            metric_args={"n": test["n"], **({"ci95": [float(v) for v in test["ci95"][key]]} if key in test["ci95"] else {})},
+            metric_args={
+                "n": made["n"] if key in made["metrics"] else test["n"],
+                **({"ci95": [float(v) for v in test["ci95"][key]]} if key in test["ci95"] else {}),
+            },
         )
         for key, value in measured.items()
     ]
@@ -150,7 +154,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
     return ModelCardData(
         license=hub["license"],
         language=hub["language"],
-        library_name="peft" if adapter else task.library,
+        library_name=task.adapter_library if adapter else task.library,
         pipeline_tag=task.hub_tag,
         base_model=base,
         datasets=[data["hub_id"]] if data["hub_id"] else None,
@@ -169,10 +173,10 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
     from huggingface_hub import ModelCard
 
     name = repo_id.split("/")[-1] if repo_id else results["recipe"]
-    adapter = (run / "model" / "adapter_config.json").is_file()
+    kind = task_class(recipe["task"])
+    adapter = (run / "model" / kind.adapter_file).is_file()
     examples = run / "model" / "examples" / "examples.json"
     figures = _figures(run)
-    kind = task_class(recipe["task"])
     body = _environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2").render(
         name=name,
         repo_id=repo_id or PLACEHOLDER,

@@ -23,7 +23,6 @@ def predict_split(
     """
     import torch
     from accelerate.utils import gather_object
-    from torch.distributed.fsdp import FSDPModule
 
     was_training = model.training
     model.eval()
@@ -49,15 +48,22 @@ def predict_split(
             found += zip([i for _, i in wanted if i not in unreadable], records, strict=True)
         bad += micro.skipped
         tick(len(wanted))
-    for module in model.modules():
-        if isinstance(module, FSDPModule):  # without a backward the outermost stays whole, and would not see its weights change
-            module.reshard()
+    sharded_again(model)
     if was_training:
         model.train()
     found, bad = gather_object(found), gather_object(bad)
     if skips is not None and bad:
         skips.add(split, [(str(index), why) for index, why in bad])
     return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+
+
+def sharded_again(model: Any) -> None:
+    """After forwards without a backward: under FSDP the outermost module stays whole, and would not see its weights change."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def score_split(task: Task, records: Sequence[Record], rows: Any, split: str, *, tables: bool = True) -> dict[str, Any]:

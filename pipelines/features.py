@@ -27,7 +27,7 @@ from pipelines.checkpoint import sync, whole
 from pipelines.errors import RunError
 from pipelines.probe import Plan
 from pipelines.ragged import Ragged
-from pipelines.stubs import Edge, unknown
+from pipelines.stubs import Edge, Enough, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +59,7 @@ class Cached:
         good = [index for _, index in keys if self.plain[index] is not None]
         skipped = [(index, self.why[index]) for _, index in keys if self.plain[index] is None]
         rows = good or [next(i for i, p in enumerate(self.plain) if p is not None)]
+        epochs = [epoch for epoch, index in keys if self.plain[index] is not None] or [None]
         at, longest = torch.tensor(rows), self._longest(rows)
         batch: dict[str, Any] = {key: [self.plain[i][key] for i in rows] for key in self.plain[rows[0]]}  # type: ignore[index, union-attr]
         batch.update({key: values[at] for key, values in self.fields.items()})
@@ -66,6 +67,7 @@ class Cached:
         if self.plan.anew:
             whole = self.examples[[(None, i) for i in rows]].batch
             batch.update({key: whole[key] for key in self.plan.anew})
+        batch.update(self.examples.drawn(epochs, batch["id"]))
         batch["features"] = [values.take(rows) if isinstance(values, Ragged) else values[at] for values in self.features]
         batch["longest"] = longest
         return Micro(batch, bool(good), skipped)
@@ -179,7 +181,7 @@ def _compute(
         batch = on_device(micro.batch, accelerator.device)
         edge.start("record", len(batch["id"]))
         edge.wanted = set(plan.spots)
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.suppress(Enough):
             task.loss(model, batch, task.counts(batch))
         edge.wanted = None
         values = {f"feature_{i}": edge.tape[s].cpu() for i, s in enumerate(plan.spots)}

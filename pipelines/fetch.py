@@ -41,7 +41,9 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
                 raise
             return _cached(model_id, revision, named, error, say)
         safe = any(sibling.rfilename.endswith(".safetensors") for sibling in info.siblings or [])
-        fetch = partial(snapshot_download, model_id, revision=revision, ignore_patterns=UNUSED + (PICKLED if safe else []))
+        names = [sibling.rfilename for sibling in info.siblings or []]
+        unused = UNUSED + (PICKLED if safe else []) + (_beside_pipeline(names) if "model_index.json" in names else [])
+        fetch = partial(snapshot_download, model_id, revision=revision, ignore_patterns=unused)
         return Path(patiently(fetch, named, "", say, missing))
     except GatedRepoError as error:
         raise ModelError(f"{model_id} is gated: ask for access on its page on the hub, then type `hf auth login`") from error
@@ -53,6 +55,13 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
         raise ModelError(f"{model_id!r} is no hub id (owner/name) and no folder here") from error
     except (OSError, http_error()) as error:
         raise explained(error, named, "") from error
+
+
+def _beside_pipeline(names: list[str]) -> list[str]:
+    """Of a diffusers repo: the same weights in other precisions, and in one file for other tools, where each part has its own folder."""
+    whole = [name for name in names if "/" not in name and name.endswith((".safetensors", ".bin", ".ckpt"))]
+    parts = any("/" in name and name.endswith((".safetensors", ".bin")) for name in names)
+    return ["*.fp16.*", "*.bf16.*", "*.non_ema.*", *(whole if parts else [])]
 
 
 def _cached(model_id: str, revision: str | None, named: str, problem: Exception, say: Say) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipelines import batching, checkpoint, evaluation, results
+from pipelines import batching, checkpoint, evaluation, making, results
 from pipelines.data import SPLITS
 from pipelines.errors import RunError
 from pipelines.recipe import Recipe, task_class
@@ -35,12 +35,13 @@ def finish(job: Job, state: Any) -> dict[str, Any]:
         examples = batching.Examples(loaded.task, loaded.task.encode(job.splits[split]))
         records[split] = job.predict(loaded.model, examples, split, split)
     chosen = loaded.task.settle(loaded.task.merge(records["validation"], job.splits.validation), job.splits.validation)
+    made = making.make(job, loaded.task, loaded.model)
     records = {split: loaded.task.merge(found, job.splits[split]) for split, found in records.items()}
     outcome: dict[str, Any] = {}
     if accelerator.is_main_process:
         if chosen:
             _configure(job.folder / "model" / "config.json", chosen)
-        outcome = write(job, state, records)
+        outcome = write(job, state, records, made)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return outcome
@@ -66,7 +67,7 @@ def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recip
     try:
         beside.mkdir()
         if recipe.model.adapter is not None and recipe.hub.adapter:
-            _save_adapter(task, model, beside, weights)
+            task.save_adapter(model, beside, weights.name, weights.revision)
         else:
             task.save(model.merge_and_unload() if recipe.model.adapter is not None else model, beside)
         shutil.rmtree(target, ignore_errors=True)
@@ -82,18 +83,8 @@ def _configure(path: Path, values: dict[str, Any]) -> None:
     results.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
 
 
-def _save_adapter(task: Any, model: Any, folder: Path, weights: Weights) -> None:
-    """LoRA's own files, with the base model's configuration and processor beside them."""
-    model.peft_config["default"].base_model_name_or_path = weights.name
-    model.peft_config["default"].revision = weights.revision
-    task.save(model.get_base_model(), folder)
-    for file in folder.glob("*.safetensors*"):
-        file.unlink()
-    model.save_pretrained(folder)
-
-
-def write(job: Job, state: Any, records: dict[str, list[dict]]) -> dict[str, Any]:
-    """predictions/, results.json, figures/, examples/, report.html and the card."""
+def write(job: Job, state: Any, records: dict[str, list[dict]], made: dict[str, Any] | None = None) -> dict[str, Any]:
+    """predictions/, results.json, figures/, examples/, report.html and the card. `made` is what making.make found."""
     from pipelines.card import write_card
     from pipelines.report import save_figures, write_report
 
@@ -105,8 +96,11 @@ def write(job: Job, state: Any, records: dict[str, list[dict]]) -> dict[str, Any
         for split in ("test", "validation"):
             scores[split] = evaluation.score_split(task, records[split], splits[split], split)
             shown.advance()
-    outcome = summary(job, state, scores)
-    save_figures({**task.figures(records["test"], splits.test), **_balance(task, splits)}, folder / "figures")
+    for part in ("metrics", "ci95", "tables") if made else ():
+        scores["test"][part] |= made[part]  # type: ignore[index]
+    outcome = summary(job, state, scores) | ({"samples": made["samples"]} if made else {})
+    figures = {**(made["figures"] if made else {}), **task.figures(records["test"], splits.test), **_balance(task, splits)}
+    save_figures(figures, folder / "figures")
     answered = {record["id"]: record for record in records["test"]}  # a row that cannot be read is no example
     readable = splits.test.select([i for i, id_ in enumerate(splits.test["id"]) if id_ in answered])
     examples(task, readable, answered, folder, job.recipe.hub.examples)

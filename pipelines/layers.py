@@ -106,19 +106,21 @@ def has_batch_norm(model: "nn.Module") -> bool:
     return any(isinstance(m, _BatchNorm) and id(m) not in frozen for m in model.modules())
 
 
-def add_adapter(model: "nn.Module", head: "nn.Module", adapter: Any) -> "nn.Module":
-    """Wrap a model with LoRA through PEFT: every Linear and Conv2d of the trunk, or `adapter.targets`; the head trains whole.
+def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "nn.Module":
+    """Wrap a model with LoRA through PEFT: every Linear and Conv2d of the trunk, or `adapter.targets`; a new head trains whole.
 
     A language model's output stays as it is: it is often the input embedding, which a merged update would tear from it. So does
     what the task has frozen.
     """
     from peft import LoraConfig, get_peft_model
     from torch import nn
+    from transformers import PreTrainedModel
     from transformers.pytorch_utils import Conv1D  # GPT-2's Linear, with its weight the other way round
 
-    in_head = {id(m) for m in (*head.modules(), model.get_output_embeddings())}  # type: ignore[operator]
+    kept = [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
+    in_head = {id(m) for m in (*(head.modules() if head is not None else ()), *kept)}
     in_head |= {id(part) for module in frozen_modules(model) for part in module.modules()}
-    whole = [head] if any(module is head for module in model.modules()) else list(head.children())  # a head of several parts
+    whole = [] if head is None else [head] if any(module is head for module in model.modules()) else list(head.children())
     heads = [name for name, module in model.named_modules() if any(module is part for part in whole)]
     fits = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, Conv1D)) and id(m) not in in_head}
     # grouped convolutions: PEFT asks for a rank that the groups divide, so depthwise ones are left as they are
@@ -138,7 +140,7 @@ def add_adapter(model: "nn.Module", head: "nn.Module", adapter: Any) -> "nn.Modu
         lora_alpha=adapter.alpha or 2 * adapter.rank,
         lora_dropout=adapter.dropout,
         target_modules=targets,
-        modules_to_save=heads,
+        modules_to_save=heads or None,
         fan_in_fan_out=all(isinstance(fits[n], Conv1D) for n in targets),
     )
     return get_peft_model(model, config)  # type: ignore[arg-type]

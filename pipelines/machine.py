@@ -114,6 +114,25 @@ def keep_few_kernels() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
+@contextlib.contextmanager
+def sharded_by(plugin: Any, model: Any, blocks: list[Any]) -> Iterator[None]:
+    """While a model is prepared: FSDP shards by these blocks. `plugin` is Accelerate's; None changes nothing.
+
+    Accelerate's own choice fails for models without text embeddings, ViT among them: it shards the input embeddings apart, which
+    some models do not have, and others inside of a unit.
+    """
+    if plugin is None:
+        yield
+        return
+    kinds = {type(block) for block in blocks}
+    plugin.transformer_cls_names_to_wrap = sorted(kind.__name__ for kind in kinds if not kind.__module__.startswith("torch.nn"))
+    for parameter in model.parameters():  # FSDP takes none in channels-last memory
+        parameter.data = parameter.data.contiguous()
+    model.get_input_embeddings = model.get_output_embeddings = lambda: None
+    yield
+    del model.get_input_embeddings, model.get_output_embeddings
+
+
 def trackers(recipe: Recipe) -> list[str]:
     """The recipe's trackers. Raises RecipeError for one that is not installed."""
     from accelerate.tracking import get_available_trackers

@@ -12,6 +12,7 @@ from pipelines.errors import ModelError, RunError
 
 TEXT = {".md", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".csv", ".jinja"}
 CONFIGS = {"config.json", "adapter_config.json", "model_index.json"}
+LORA = "pytorch_lora_weights.safetensors"  # of diffusers, which holds its own configuration
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def model_files(run: Path) -> dict[str, Path]:
     if not any(name.endswith(".safetensors") for name in files):
         raise RunError(f"{model}: no weights (*.safetensors): {again}")
     missing = [name for name in ("recipe.yaml", "results.json") if name not in files]
-    missing += [] if CONFIGS & files.keys() else ["config.json"]
+    missing += [] if (CONFIGS | {LORA}) & files.keys() else ["config.json"]
     if missing:
         raise RunError(f"{model}: {', '.join(missing)} missing: {again}")
     if "README.md" not in files:

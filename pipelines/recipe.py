@@ -119,8 +119,8 @@ class TrainSection(Strict):
     """Below 1: share of all steps; from 1: steps."""
     clip_norm: Annotated[Float, Field(gt=0)] | None = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    ema: Annotated[Float, Field(gt=0, lt=1)] | None = None
-    """Decay of the moving average of the weights, which is then what is evaluated and exported."""
+    ema: Annotated[Float, Field(gt=0, lt=1)] | Literal["auto"] | None = "auto"
+    """Decay of the moving average of the weights, which is then what is evaluated and exported. `auto`: 0.9999 for diffusion, else none."""
     compile: bool = False
     gradient_checkpointing: bool = False
     early_stopping: Annotated[Int, Field(ge=1)] | None = None

@@ -13,7 +13,7 @@ from pipelines.checkpoint import State, latest
 from pipelines.errors import RunError
 from pipelines.machine import best_precision
 from pipelines.progress import Progress
-from pipelines.recipe import Recipe, dump_recipe, validate
+from pipelines.recipe import Recipe, dump_recipe, task_class, validate
 from pipelines.results import read_json, write_text
 
 # what may change while a run is under way, for it changes no result by more than rounding
@@ -126,6 +126,7 @@ def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any
             found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
         return found
     settled = path in ("train.precision", "model.revision", "data.revision") and new in (None, "auto")
+    settled = settled or (path, new) == ("train.ema", "auto")
     return {} if old == new or settled or path in FREE or path.startswith("hub.") else {path: (old, new)}
 
 
@@ -134,7 +135,8 @@ def settle(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, 
     path = folder / "recipe.yaml"
     precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision
     recipe = absolute_paths(recipe)
-    changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": precision})}
+    ema = task_class(recipe.task).average if recipe.train.ema == "auto" else recipe.train.ema
+    changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": precision, "ema": ema})}
     if weights.revision and recipe.model.revision is None:
         changes["model"] = recipe.model.model_copy(update={"revision": weights.revision})
     if splits.revision and recipe.data.revision is None:

@@ -130,8 +130,9 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
     In a folder or table, what cannot be read is left out with a word; a file that was named must be there.
     """
     wanted = loaded.task.inputs
+    optional = ("seed",) if loaded.task.makes and "seed" not in wanted else ()
     found: list[tuple[str, dict[str, Any]]] = []
-    pairs = {k: v for k, _, v in (text.partition("=") for text in inputs) if v and k in wanted}
+    pairs = {k: v for k, _, v in (text.partition("=") for text in inputs) if v and k in (*wanted, *optional)}
     if pairs and len(pairs) == len(inputs):
         return [(", ".join(inputs), pairs)]
     for text in inputs:
@@ -143,10 +144,10 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
             found += [(str(p), {wanted[0]: str(p)}) for p in files]
         elif path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet") and os.path.isfile(path):
             columns = {name: own for name, own in _columns(loaded).items() if name in wanted}
-            _, rows, skipped = _by_either_name(DataSection(id=text, format="table", columns=columns), Needs(wanted), None)
+            _, rows, skipped = _by_either_name(DataSection(id=text, format="table", columns=columns), Needs(wanted, optional), None)
             for _, why in skipped:
                 log.warning("skipped, cannot be read: %s", why)
-            found += [(row["id"], {c: row[c] for c in wanted}) for row in rows]
+            found += [(row["id"], {c: row[c] for c in (*wanted, *optional) if c in wanted or row.get(c) is not None}) for row in rows]
         elif len(wanted) > 1:
             raise DataError(f"{short(text)!r}: this task takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")
         elif wanted[0] in MEDIA and not os.path.isfile(path):
@@ -154,6 +155,20 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
         else:
             found.append((text, {wanted[0]: text}))
     return found
+
+
+def _made(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:
+    """Make an image and write it into the current folder: its file and the settings that made it."""
+    from pipelines import requested
+
+    request = requested.whole(loaded.task, request)
+    image = None
+    for image in requested.images(loaded.task, loaded.model, request):  # noqa: B007 (the last one is the image)
+        pass
+    model = loaded.results["recipe"] if loaded.results else Path(loaded.source).name
+    about = requested.settings(model, request)
+    path = requested.write(Path(), requested.file_name(about.get("prompt", model), request["seed"]), image, about)
+    return {"image": path.name, **{key: value for key, value in about.items() if key != "model"}}
 
 
 def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
@@ -167,7 +182,8 @@ def predict(source: str | Path, inputs: list[str], *, device: str | None = None)
     with progress.task("predicting", len(wanted)) as shown:
         for name, columns in wanted:
             try:
-                answers.append({"input": name, "output": json.loads(json.dumps(loaded.infer(*columns.values())))})
+                output = _made(loaded, columns) if loaded.task.makes else loaded.infer(*columns.values())
+                answers.append({"input": name, "output": json.loads(json.dumps(output))})
             except DataError as error:
                 if name in inputs:
                     raise

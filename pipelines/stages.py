@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import batching, checkpoint, evaluation, features, layers, loop, machine, optim, results, runfolder
+from pipelines import batching, checkpoint, evaluation, features, layers, loop, machine, making, optim, results, runfolder
 from pipelines.data import SPLITS, Splits, usable
 from pipelines.errors import ModelError, RunError
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.skips import Skips
 from pipelines.stubs import Edge
+from pipelines.task import Task
 from pipelines.weights import Weights
 
 
@@ -33,7 +34,7 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
     if recipe.hub.adapter and (weights.revision is None or weights.random):
         raise ModelError(f"hub.adapter: an adapter alone is of use with a base model of the hub, {weights.name} is none: leave it out")
     if recipe.model.adapter is not None:
-        return layers.add_adapter(model, task.layers(model)[-1], recipe.model.adapter)
+        return layers.add_adapter(model, task.layers(model)[-1] if task.new_head else None, recipe.model.adapter)
     layers.freeze(model, task.layers(model), recipe.model.freeze)
     return model
 
@@ -57,6 +58,7 @@ class Job:
 
         splits = self.splits
         kernels.install(self.model, self.accelerator.device)
+        self.task.place(self.accelerator.device)
         with self.accelerator.main_process_first():  # the others find it encoded
             self.encoded = {split: self.task.encode(splits[split]) for split in SPLITS}
         skipped, ignored = dict(splits.skipped), dict(splits.ignored)
@@ -70,6 +72,8 @@ class Job:
         totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
         self.skips = Skips(self.recipe.data.max_skipped, skipped, totals)
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
+        self.extractor = making.extractor_of(self.task.options, self.accelerator.device) if self.task.makes else None
+        self.fits = making.fits_of(self.task, self.accelerator.device) if self.task.makes else None
         self.root = self.folder / "checkpoints"
         self.log = runfolder.Log(self.folder, self.accelerator, self.progress)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
@@ -130,7 +134,7 @@ class Job:
             self.model = plain
         self._thaw(only_head=False)
         total = train.max_steps or max(1, round((train.epochs or 0) * steps))
-        state = self.fit(saved or loop.State(first=first), total, train.ema, stopping, last)
+        state = self.fit(saved or loop.State(first=first), total, train.ema if isinstance(train.ema, float) else None, stopping, last)
         return state
 
     def _thaw(self, only_head: bool) -> None:
@@ -152,7 +156,9 @@ class Job:
 
     def before(self) -> dict[str, Any]:
         """Test scores before the first step: what the model knew already."""
-        records = self.predict(self.model.to(self.accelerator.device), batching.Examples(self.task, self.encoded["test"]), "test", "before")
+        model = self.model.to(self.accelerator.device)
+        records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before")
+        making.sketch(self, model, 0)
         return evaluation.score_split(self.task, self.task.merge(records, self.splits.test), self.splits.test, "test", tables=False)
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
@@ -164,6 +170,11 @@ class Job:
                 self.task, model, examples, self.accelerator, batch_size=size, workers=self.workers(examples),
                 skips=self.skips, split=split, tick=lambda n: shown.advance(n * self.accelerator.num_processes),
             )  # fmt: skip
+
+    def at_once(self) -> int:
+        """Images that are made at a time: what the recipe says, else 64 small ones, 16 of 256 pixels, 4 of 512."""
+        asked = self.recipe.train.eval_batch_size
+        return asked if isinstance(asked, int) else max(1, min(64, 2**20 // max(self.task.size) ** 2))
 
     def workers(self, examples: Any) -> int:
         """Loader processes for these examples; cached ones need none."""
@@ -180,7 +191,8 @@ class Job:
         )  # fmt: skip
         if train.compile:
             plain.compile()
-        with self._units(plain):
+        plugin = accelerator.state.fsdp_plugin if self.sharded else None
+        with machine.sharded_by(plugin, plain, self._layers()[1:-1]):
             self.model, optimizer = accelerator.prepare(plain, optim.make_optimizer(train.optimizer, groups))
         plain = accelerator.unwrap_model(self.model)
         average = optim.Average(plain, decay) if decay else None
@@ -206,28 +218,16 @@ class Job:
         return state
 
     @contextlib.contextmanager
-    def _units(self, plain: Any) -> Iterator[None]:
-        """FSDP shards by the task's blocks. Accelerate's own choice fails for models without text embeddings, ViT among them:
-        it shards the input embeddings apart, which some models do not have, and others inside of a unit."""
-        plugin = self.accelerator.state.fsdp_plugin if self.sharded else None
-        if plugin is None:
-            yield
-            return
-        kinds = {type(block) for block in self._layers()[1:-1]}
-        plugin.transformer_cls_names_to_wrap = sorted(kind.__name__ for kind in kinds if not kind.__module__.startswith("torch.nn"))
-        plain.get_input_embeddings = plain.get_output_embeddings = lambda: None
-        yield
-        del plain.get_input_embeddings, plain.get_output_embeddings
-
-    @contextlib.contextmanager
     def _cached(self, plain: Any, examples: Any, augmented: bool, state: loop.State) -> Iterator[tuple[Any, Any]]:
         """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
 
         validation = batching.Examples(self.task, self.encoded["validation"])
-        edge = Edge(plain, inner=batching.example_lengths(self.encoded["train"]) is not None)
+        draws = type(self.task).draw is not Task.draw  # noise is added behind the frozen modules beside the model: no edge within it
+        edge = Edge(plain, batching.example_lengths(self.encoded["train"]) is not None, self.task.frozen if draws else None)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         # with an adapter something trains in every layer: there is no edge to record at
-        if frozen_share < 0.1 or self.recipe.model.adapter or self.recipe.data.cache_gb == 0 or self.sharded:
+        inside = not draws and (self.recipe.model.adapter or self.sharded)
+        if frozen_share < 0.1 or inside or self.recipe.data.cache_gb == 0:
             yield examples, validation
             return
         if augmented:
@@ -249,7 +249,7 @@ class Job:
         if size == "auto":
             size = 8 if batching.example_lengths(examples.encoded) is None else 256  # ragged ones: as many as fit
         return features.record(
-            self.task, self.model, batching.Examples(self.task, examples.encoded), edge, self.accelerator, split=split,
+            self.task, self.model, batching.Examples(self.task, examples.encoded, examples.seed), edge, self.accelerator, split=split,
             fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split), batch_size=size,
             tokens=machine.TOKENS.get(self.accelerator.device.type, 8192), workers=self.workers(examples),
             cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
@@ -261,6 +261,7 @@ class Job:
         def evaluate(state: loop.State) -> bool:
             with run.average.applied() if run.average else contextlib.nullcontext():
                 records = self.predict(run.model, validation, "validation", "validation")
+                making.sketch(self, self.accelerator.unwrap_model(run.model), state.before + state.step)
             scores = self.task.score(self.task.merge(records, self.splits.validation), self.splits.validation)
             self.log({**loop.where(state, run.plan), "validation": scores})
             better = metric.better(scores[metric.name], state.best)

@@ -6,7 +6,7 @@ modules. The first kind is small (one pooled vector where a trunk gives 197 toke
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.layers import frozen_modules
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 Spot = tuple[str, int, int]  # (module name with "<" for its input or ">" for its output, call in this forward, leaf)
 
 
+class Enough(Exception):
+    """All that was wanted is recorded, and the rest of the forward need not be run."""
+
+
 class Edge:
     """The hooks on one model. `mode` is "off", "record" or "replay"; `tape` holds one batch's tensors by spot.
 
     `inner` also looks one level into what trains: a head that takes all tokens and uses the first hands it on to its parts.
+    `beside` are frozen modules that the task keeps beside the model (a VAE, a text encoder): then they alone are recorded, for
+    in the model itself noise may have been added to what they gave.
     """
 
-    def __init__(self, model: "nn.Module", inner: bool = False) -> None:
+    def __init__(self, model: "nn.Module", inner: bool = False, beside: "Mapping[str, nn.Module] | None" = None) -> None:
         self.mode = "off"
         self.tape: dict[Spot, Tensor] = {}
         self.wanted: set[Spot] | None = None  # all that "record" notes; None: everything
@@ -32,6 +38,11 @@ class Edge:
         self.calls: dict[str, int] = {}
         self.batch = 0
         self.longest = 0  # example of this batch: stands for every None in `shapes`
+        self.beside = bool(beside)
+        self.frozen: dict[str, nn.Module] = dict(beside or {})
+        self.training: dict[str, nn.Module] = {}
+        if beside is not None:
+            return
         names = {id(m): n for n, m in model.named_modules()}
         self.frozen = {names[id(m)]: m for m in frozen_modules(model)}
         training = _training_modules(model)
@@ -103,6 +114,8 @@ class Edge:
                 if any(_is_tensor(leaf) and leaf.requires_grad for leaf in leaves):
                     self.live.add((name, call))
                 self.shapes[name, call] = ([self._record((f"{name}>", call, i), leaf) for i, leaf in enumerate(leaves)], spec)
+                if self.beside and self.wanted is not None and self.wanted <= self.tape.keys():
+                    raise Enough
             return output
 
         return run

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel
 
+from pipelines.errors import ModelError
+
 if TYPE_CHECKING:
     from random import Random
 
     from datasets import Dataset
     from matplotlib.figure import Figure
+    from PIL.Image import Image
     from torch import Tensor, nn
 
 Example = dict[str, Any]
@@ -50,11 +53,21 @@ class Task(ABC):
     several: bool = False  # whether a row may have several labels
     classes: bool = True  # whether labels are classes; else they are numbers
     mixes: bool = False  # whether `mix` wants a partner for every training example
+    average: ClassVar[float | None] = None  # decay of the moving average of the weights where the recipe leaves it to the task
+    new_head: ClassVar[bool] = True  # whether the last of `layers` begins anew, and so trains whole beside an adapter
+    makes: ClassVar[bool] = False  # whether it makes images: then `requests` and `generate` are asked, see pipelines.samples
+    adapter_file: ClassVar[str] = "adapter_config.json"  # by it the folder of an adapter alone is known
+    adapter_library: ClassVar[str] = "peft"  # with which it is used
     Options: ClassVar[type[BaseModel]]
 
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
-        self.frozen: dict[str, nn.Module] = {}  # what only runs forward: moved, kept in eval, never trained or saved
+        self.frozen: dict[str, nn.Module] = {}  # what only runs forward (VAE, text encoder): moved, kept in eval, never trained
+
+    def place(self, device: Any) -> None:
+        """Move what is frozen to a device and keep it from learning."""
+        for module in self.frozen.values():
+            module.to(device).eval().requires_grad_(False)
 
     @property
     @abstractmethod
@@ -100,6 +113,13 @@ class Task(ABC):
     def mix(self, example: Example, partner: Example, rng: "Random") -> Example:
         """Blend two augmented examples (mixup, cutmix); called only where `mixes` is true."""
         return example
+
+    def draw(self, rng: "Random") -> dict[str, Any]:
+        """What is random about an example beside its input (noise seed, time step): plain values, which join its batch as lists.
+
+        Drawn anew in every epoch, cached features or not; for scoring always the same.
+        """
+        return {}
 
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -151,6 +171,20 @@ class Task(ABC):
     def load(self, folder: Path) -> "nn.Module":
         """Read back what `save` wrote, or any model folder of this task's kind; in eval mode."""
 
+    def save_adapter(self, model: "nn.Module", folder: Path, base: str, revision: str | None) -> None:
+        """LoRA's own files, with the base model's configuration and processor beside them."""
+        peft: Any = model
+        peft.peft_config["default"].base_model_name_or_path = base
+        peft.peft_config["default"].revision = revision
+        self.save(peft.get_base_model(), folder)
+        for file in folder.glob("*.safetensors*"):
+            file.unlink()
+        peft.save_pretrained(folder)
+
+    def load_adapter(self, base: Path, folder: Path) -> "nn.Module":
+        """What `save_adapter` wrote on the base model in `base`, for tasks whose adapters are not PEFT's."""
+        raise ModelError(f"{folder}: {self.name} has no adapters of this kind")
+
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         """Write one row as an example of the data into `folder` (for card and demo) and return its columns as JSON."""
         return {key: value for key, value in row.items() if key in self.columns}
@@ -158,6 +192,16 @@ class Task(ABC):
     def told(self, record: Record) -> dict[str, Any]:
         """What of a row's record stands beside it among the examples."""
         return {}
+
+    # ---- tasks that make images ----
+
+    def requests(self, rows: "Dataset", count: int) -> list[dict[str, Any]]:
+        """What is asked of the model for its samples, the same every time: the keyword arguments of `infer`, each with a `seed`."""
+        return []
+
+    def generate(self, model: "nn.Module", requests: Sequence[Mapping[str, Any]]) -> "list[Image]":
+        """One image for each request, whatever else is asked in the same batch."""
+        return []
 
     @abstractmethod
     def infer(self, model: "nn.Module", *inputs: Any, **settings: Any) -> Iterator[Any]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 
+LORA = "pytorch_lora_weights.safetensors"
+DESCRIBED = ("config.json", "model_index.json", LORA)  # a model of transformers or timm, a pipeline of diffusers, an adapter of one
+
+
 @dataclass(frozen=True)
 class Weights:
     """Where a model starts from: a local folder, or a configuration and random weights."""
@@ -59,8 +63,8 @@ def local_model(source: str | Path) -> Path | None:
     """The model folder at a local path (a run's is its model/), or None when `source` has the form of a hub id."""
     path = Path(source).expanduser()
     if path.is_dir():
-        folder = path / "model" if (path / "model" / "config.json").is_file() else path
-        if not any((folder / name).is_file() for name in ("config.json", "model_index.json")):
+        folder = path / "model" if any((path / "model" / name).is_file() for name in DESCRIBED) else path
+        if not any((folder / name).is_file() for name in DESCRIBED):
             unfinished = (path / "recipe.yaml").is_file()
             raise ModelError(
                 f"{path}: "
@@ -128,9 +132,15 @@ def load(
     recipe = read_recipe(run or folder)
     name = task or (recipe.task if recipe else _task_of(folder, str(source)))
     worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
-    model = _with_adapter(worker, folder) if (folder / "adapter_config.json").is_file() else worker.load(folder)
-    model.to(device or best_device()).eval()
     results = _read_json(folder / "results.json")
+    if (folder / "adapter_config.json").is_file():
+        model = _with_adapter(worker, folder)
+    elif (folder / LORA).is_file() and not (folder / "model_index.json").is_file():
+        model = worker.load_adapter(_base_of(folder), folder)
+    else:
+        model = worker.load(folder)
+    model.to(device or best_device()).eval()
+    worker.place(device or best_device())
     return Loaded(worker, model, folder, run, recipe, results, Path(source).name if run else str(source))
 
 
@@ -161,6 +171,27 @@ def _with_adapter(task: "Task", folder: Path) -> "nn.Module":
         raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
 
 
+def _base_of(folder: Path) -> Path:
+    """The base model of an adapter in diffusers' format, which its file or its card names. Raises ModelError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / LORA, "np") as file:
+            about = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{folder / LORA}: cannot be read: {error}") from None
+    known = {key.rpartition(".")[2]: value for key, value in about.items()}  # unet.revision
+    name = known.get("base_model_name_or_path") or front_matter(folder).get("base_model")
+    if not isinstance(name, str):
+        raise ModelError(f"{folder}: an adapter that names no base model, nor does its README.md (base_model)")
+    base = local_model(name)
+    if base is None:
+        from pipelines.fetch import download
+
+        base = download(name, known.get("revision"))
+    return base
+
+
 def read_recipe(folder: Path) -> Recipe | None:
     """The recipe of a run folder or a published model; None for a model that Graft did not make."""
     path = folder / "recipe.yaml"
@@ -188,7 +219,8 @@ def _task_of(folder: Path, source: str) -> str:
     if len(tagged) == 1:
         return tagged[0]
     config = _read_json(folder / "config.json") or {}
-    kinds = " ".join(config.get("architectures") or []) or str(config.get("architecture", ""))
+    index = _read_json(folder / "model_index.json") or {}
+    kinds = " ".join(config.get("architectures") or []) or str(index.get("_class_name") or config.get("architecture", ""))
     for name in tagged or task_names():  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
         timm = name == "image-classification" and "architecture" in config
         if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).heads):

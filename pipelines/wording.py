@@ -14,10 +14,13 @@ _METRICS = {
     "wer": "Word error rate",
     "cer": "Character error rate",
     "mean_iou": "Mean IoU",
+    "fid": "FID",
+    "kid": "KID",
     "mcc": "Matthews correlation",
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
     "mse": "Mean squared error",
+    "clip_score": "CLIP score",
 }
 
 

@@ -27,7 +27,7 @@ OTHER_FILES = {
 }
 
 
-def half_line(text: str, width: int = 104) -> str:
+def half_line(text: str, width: int = 99) -> str:
     """The first sentence, or as many of its clauses as fit."""
     sentence = re.split(r"(?<!\bet al)\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
     if len(sentence) <= width:

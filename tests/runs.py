@@ -70,7 +70,8 @@ def results(run: Path) -> dict[str, Any]:
 
 def outcome(run: Path) -> dict[str, Any]:
     """All that must be the same, bit for bit, after a run that was interrupted and went on."""
-    weights = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (run / "model").glob("*.safetensors")}
+    files = sorted((run / "model").rglob("*.safetensors"))  # a pipeline has them in folders of its parts
+    weights = {p.relative_to(run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     assert weights, f"{run} has no weights"
     kept = {p: p.read_bytes() if p.suffix == ".safetensors" else b"" for p in (run / "checkpoints").rglob("*")}
     checkpoints = {p.relative_to(run).as_posix(): hashlib.sha256(content).hexdigest() for p, content in kept.items()}

@@ -12,6 +12,7 @@ import pytest
 from pipelines.catalog import recipe_paths
 from pipelines.recipe import load_recipe
 from pipelines.run import train
+from pipelines.weights import DESCRIBED
 from tests.hub import HubServer, hub  # noqa: F401 (a fixture)
 
 RECIPES = recipe_paths()
@@ -30,7 +31,7 @@ def test_a_recipe_runs(name: str, hub: HubServer, tmp_path: Path) -> None:  # no
     assert results
     assert results["train"]["steps"] == 2
     assert results["test"]["n"] > 0
-    assert (tmp_path / "run" / "model" / "config.json").is_file()
+    assert any((tmp_path / "run" / "model" / name).is_file() for name in DESCRIBED)
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert str(tmp_path) not in card
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == results

@@ -18,7 +18,7 @@ from pipelines.stages import build
 from pipelines.tasks.image_classification import ImageClassification, Options
 from pipelines.vision import resize_positions, scaled
 from pipelines.weights import resolve
-from tests import tiny
+from tests import tiny, tiny_pictures
 from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer
 
@@ -59,6 +59,8 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F81
     if recipe.data.format is None and "/" in recipe.data.id:
         splits = [name for name in ("train", "validation", "test") if name in (recipe.data.test, "train")]
         hub.add_dataset(recipe.data.id, tiny.dataset_repo(folder / "data", classes, n=20, splits=splits, columns=recipe.data.columns))
+    elif recipe.data.format == "mnist":
+        data = str(tiny_pictures.idx(folder / "mnist", n=200))
     elif recipe.data.format is None:
         data = str(tiny.photos(folder / "photos", classes, n=12))
     return Served(data, model, ("options.image_size=32",) if recipe.options.image_size else ())  # type: ignore[attr-defined]

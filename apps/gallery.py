@@ -1,0 +1,248 @@
+"""What the demos of image generation share: images in the making, those of the model before, files with settings."""
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from pipelines import requested
+from pipelines.apps import parts
+from pipelines.diffusion import check_seed, preview_every, save_png
+from pipelines.errors import DataError, GraftError, ModelError
+
+if TYPE_CHECKING:
+    from pipelines.weights import Loaded
+
+Item = tuple[Any, str]  # a PIL image or a file, and its caption
+Request = dict[str, Any]
+
+SMALL = 128  # pixels a side: up to here single pixels are shown sharp
+GRIDS = 8  # of those over training
+
+
+# ---- images in the making ----
+
+
+def make(loaded: "Loaded", requests: Sequence[Request], base: "Base | None" = None) -> Iterator[tuple[list[Item], list[Item], str]]:
+    """The images of `requests` as they come to be: what is there of this model, of the one before it, and a note.
+
+    Images are made one by one: each is the same however many are asked for.
+    """
+    after: list[Item] = []
+    before: list[Item] = []
+    models: list[tuple[Any, list[Item], str]] = [(loaded, after, "")]
+    remark = ""
+    if base is not None:
+        if base.loaded is None:
+            yield [], [], f"Loading {base.name}, the model before fine-tuning …"
+        try:
+            models.append((base.load(), before, f", before fine-tuning ({base.name})"))
+        except GraftError as error:
+            remark = f" The model before fine-tuning cannot be had: {error}"
+    for number, request in enumerate(requests, 1):
+        for model, kept, whose in models:
+            steps, image = request["steps"], None
+            for shown, image in enumerate(requested.images(model.task, model.model, request), 1):
+                step = f"step {min(shown * preview_every(steps), steps)} of {steps}"
+                both = [[*items, (image, step)] if items is kept else list(items) for items in (after, before)]
+                yield both[0], both[1], f"Image {number} of {len(requests)}{whose}: {step}{remark}"
+            name = parts.title(loaded) if kept is after else base.name if base else ""
+            kept.append((saved(image, name, request, kept is before), f"seed {request['seed']}"))
+    count = len(requests)
+    yield after, before, f"{count} image{'s' if count > 1 else ''}. A saved file says what made it.{remark}"
+
+
+def saved(image: Any, model: str, request: Request, before: bool = False) -> str:
+    """A file among those that Gradio serves and deletes; the settings are inside."""
+    about = requested.settings(model, request)
+    what = f"{about['prompt'][: requested.LONGEST - 7]}{' before' if before else ''}" if "prompt" in about else model
+    data = io.BytesIO()
+    save_png(image, data, about)
+    return save_bytes_to_cache(data.getvalue(), requested.file_name(what, request["seed"]), get_upload_folder())
+
+
+def seeds(first: str, count: float) -> list[int]:
+    """The first seed and those after it. Raises DataError."""
+    start = check_seed(first)
+    return [check_seed(start + place) for place in range(int(count))]
+
+
+# ---- before and after ----
+
+
+class Base:
+    """The model that this one was fine-tuned from: loaded when it is first asked for, and kept."""
+
+    def __init__(self, loaded: "Loaded", source: str, revision: str | None) -> None:
+        self.tuned, self.source, self.revision = loaded, source, revision
+        self.loaded: Loaded | None = None
+        self.name = Path(source).expanduser().resolve().name if Path(source).expanduser().is_dir() else source
+
+    def load(self) -> "Loaded":
+        """Raises ModelError, HubError."""
+        from pipelines.weights import load
+
+        if self.loaded is None:
+            task = self.tuned.task
+            self.loaded = load(self.source, revision=self.revision, task=task.name, options=task.options)
+        return self.loaded
+
+
+def base_of(loaded: "Loaded") -> Base:
+    """The model before fine-tuning, not yet loaded. Raises ModelError with the reason why there is none to be had."""
+    recipe, about = loaded.recipe, (loaded.results or {}).get("model")
+    if recipe is None or about is None:
+        raise ModelError("What this model was fine-tuned from is not known: there is nothing to compare it with.")
+    if recipe.model.id is None or about["random_weights"]:
+        raise ModelError("This model was trained from random weights: there is none before it to compare it with.")
+    if about["id"] == about["base_model"]:
+        return Base(loaded, about["id"], about["revision"])
+    # a model from elsewhere may name a folder of another machine as if it were one here
+    if loaded.run is not None and Path(recipe.model.id).expanduser().is_dir():
+        return Base(loaded, recipe.model.id, None)
+    if about["base_model"]:
+        return Base(loaded, about["base_model"], None)
+    raise ModelError(f"The model that it was fine-tuned from ({about['id']}) is not on the hub, and its folder is not here: no comparison.")
+
+
+# ---- the page ----
+
+
+def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
+    """The page of a task that makes up to `most` images at a time, of a prompt or of nothing."""
+    try:
+        base, why = base_of(loaded), ""
+    except ModelError as error:
+        base, why = None, str(error)
+
+    with parts.page(loaded) as blocks:
+        parts.header(loaded, line)
+        with gr.Tabs():
+            with gr.Tab("Try it"):
+                with gr.Row(equal_height=False):
+                    with gr.Column(min_width=280, scale=2):
+                        fields = _fields(loaded.task, most, prompts, base)
+                        button = gr.Button("Make images", variant="primary")
+                        with gr.Row():
+                            more = gr.Button("Next seeds", size="md", min_width=100)
+                            stop = gr.Button("Stop", size="md", min_width=100)
+                        if why:
+                            gr.Markdown(why, elem_classes="graft-note")
+                        _examples(loaded, fields)
+                    with gr.Column(min_width=300, scale=3):
+                        note = gr.Markdown("Images appear here as they come out of the noise.", elem_classes=["graft-note", "graft-said"])
+                        with gr.Row(equal_height=False):
+                            before = _gallery(loaded.task, "Before", "graft-before", visible=False)
+                            after = _gallery(loaded.task, "Images", "graft-after")
+                _grids(loaded)
+            with gr.Tab("What made this image?"):
+                _what_made_it()
+            parts.card_tab(loaded)
+
+        draw, inputs, outputs = _drawing(loaded, list(fields), base), list(fields.values()), [before, after, note]
+        limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
+        triggers = [button.click, *([fields["text"].submit] if prompts else []), fields["seed"].submit]
+        drawing = gr.on(triggers, draw, inputs, outputs, api_name="predict", trigger_mode="once", **limits)
+        stepping = more.click(_following, [fields["seed"], fields["count"]], fields["seed"], queue=False, api_visibility="private")
+        again = stepping.success(draw, inputs, outputs, api_visibility="private", **limits)
+        stop.click(None, cancels=[drawing, again], queue=False, api_visibility="private")
+    return blocks
+
+
+def _drawing(loaded: "Loaded", names: list[str], base: Base | None) -> Callable[..., Any]:
+    """What the button does with the values of the fields `names`."""
+
+    def draw(*values: Any) -> Iterator[tuple[Any, Any, str]]:
+        """Images as they come to be, and beside them those of the model before; what is being done."""
+        asked = dict(zip(names, values, strict=True))
+        other = base if asked.get("compare") else None
+        with parts.shown():
+            common: Request = {"steps": int(asked["steps"])}
+            if "text" in asked:
+                if not asked["text"].strip():
+                    raise DataError("a prompt is needed: say what the image is to show")
+                common |= {"text": asked["text"].strip(), "guidance": float(asked["guidance"])}
+            requests = [{**common, "seed": seed} for seed in seeds(asked["seed"], asked["count"])]
+            columns = min(2 if other else 4, math.ceil(math.sqrt(len(requests))))  # two in half the width, else as many as make a square
+            for after, before, note in make(loaded, requests, other):
+                label, there = (f"After: {parts.title(loaded)}", other.loaded is not None) if other else ("Images", False)
+                yield _shown(before, f"Before: {other.name if other else ''}", columns, there), _shown(after, label, columns), note
+
+    return draw
+
+
+def _following(seed: str, count: float) -> str:
+    with parts.shown():
+        return str(seeds(seed, count + 1)[-1])
+
+
+def _fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str, Any]:
+    """What a visitor sets, by name, in the order of the page."""
+    full = requested.whole(task, {})
+    fields: dict[str, Any] = {}
+    if prompts:
+        fields["text"] = gr.Textbox(label="Prompt", lines=2, max_lines=6, max_length=2000, placeholder="What the image is to show")
+    fields["count"] = gr.Slider(1, most, min(4, most), step=1, label="Number of images")
+    fields["seed"] = gr.Textbox("0", label="First seed", max_lines=1, info="the same seed and settings make the same image")
+    longest = task.diffusion.scheduler.config.num_train_timesteps
+    fields["steps"] = gr.Slider(1, min(1000, longest), min(full["steps"], longest), step=1, label="Denoising steps")
+    if prompts:
+        fields["guidance"] = gr.Slider(0, 20, full["guidance"], step=0.5, label="Guidance", info="how strictly images follow the prompt")
+    if base is not None:
+        fields["compare"] = gr.Checkbox(False, label="Before and after", info=f"beside it the same by {base.name}, before fine-tuning")
+    return fields
+
+
+def _gallery(task: Any, label: str, name: str, **more: Any) -> gr.Gallery:
+    height, width = task.size
+    sharp = ["graft-pixels"] if max(height, width) <= SMALL else []
+    return gr.Gallery(
+        label=label, format="png", columns=4, object_fit="contain", height="auto", interactive=False, min_width=200,
+        elem_classes=["graft-made", name, *sharp], buttons=["download", "download_all", "fullscreen"], **more,
+    )  # fmt: skip
+
+
+def _shown(items: list[Item], label: str, columns: int, visible: bool = True) -> Any:
+    return gr.Gallery(items, label=label, visible=visible, columns=columns)
+
+
+def _examples(loaded: "Loaded", fields: dict[str, Any]) -> None:
+    rows = [row["text"] for row in parts.example_rows(loaded)[1] if isinstance(row.get("text"), str)] if "text" in fields else []
+    if rows:
+        gr.Examples([[text] for text in rows], inputs=[fields["text"]], label="Prompts", examples_per_page=6, cache_examples=False)
+
+
+def _grids(loaded: "Loaded") -> None:
+    """How the run's images changed in training, where its folder is here."""
+    found = sorted((loaded.run / "samples" / "grids").glob("step_*.png")) if loaded.run else []
+    if len(found) < 2:
+        return
+    places = sorted({round(place * (len(found) - 1) / (GRIDS - 1)) for place in range(GRIDS)})
+    items: list[Item] = []
+    for path in (found[place] for place in places):
+        with Image.open(path) as image:
+            items.append((image.convert("RGB"), f"step {int(path.stem.removeprefix('step_')):,}"))
+    with gr.Accordion("Over training", open=False):
+        gr.Markdown("The same seeds at the start of training and as it went on.", elem_classes="graft-note")
+        look: dict[str, Any] = {"elem_classes": ["graft-made", "graft-grids"], "buttons": ["download", "fullscreen"]}
+        gr.Gallery(items, show_label=False, format="png", columns=4, object_fit="contain", height="auto", interactive=False, **look)
+
+
+def _what_made_it() -> None:
+    def tell(file: dict[str, Any] | None) -> Any:
+        if file is None:
+            return gr.JSON(None, visible=False)
+        with parts.shown():
+            return gr.JSON(requested.read_settings(Path(file["path"]), file.get("orig_name") or "the image"), visible=True)
+
+    gr.Markdown("Drop in a PNG that was saved here: it carries the settings that made it.", elem_classes="graft-note")
+    with gr.Row(equal_height=False):
+        dropped = gr.Image(label="Image", sources=["upload", "clipboard"], height=300, min_width=280)
+        told = gr.JSON(label="Made with", visible=False, min_width=280, elem_classes="graft-told")
+    dropped.change(tell, dropped, told, preprocess=False, queue=False, api_visibility="private")

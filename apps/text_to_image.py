@@ -1,0 +1,18 @@
+"""The demo of text-to-image: a prompt in, an image out of noise, step by step."""
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from pipelines.apps import gallery, parts
+
+if TYPE_CHECKING:
+    from pipelines.weights import Loaded
+
+MOST = 4  # images at a time
+
+
+def build(loaded: "Loaded") -> gr.Blocks:
+    """The page for one model; `launch` serves it."""
+    line = f"Makes images of what a text says. {parts.origin(loaded.results)}"
+    return gallery.page(loaded, line, most=MOST, prompts=True)

@@ -1,0 +1,210 @@
+"""What diffusion models share: a clean image or latent and noise become what the model sees and what it is to answer.
+
+Two families: `Diffusion` (a schedule of betas: Ho et al. 2020) and `Flow` (straight lines to the noise: Lipman et al. 2023, as in
+Stable Diffusion 3). `position` is a number from 0 (clean) to 1 (noise), one per example.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from pipelines.errors import DataError, ModelError
+from pipelines.pretrained import called, first_line
+from pipelines.recipe import Int, Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STRATA = 4  # noise levels at which every held-out example is scored
+
+
+class Sampling(Strict):
+    """Options of every task that makes images."""
+
+    steps: Annotated[Int, Field(ge=1, le=1000)] = 50
+    """Denoising steps of an image."""
+    samples: Annotated[Int, Field(ge=0, le=100_000)] = 64
+    """Images made after training, at fixed seeds: kept in samples/ and measured; 0: none."""
+    grid: Annotated[Int, Field(ge=0, le=64)] = 16
+    """Images made at the start and at every evaluation, at fixed seeds, to see the model learn; 0: none."""
+    extractor: str | None = None
+    """By whose features samples are compared with images: `inception` (gives fid and kid; needs torch-fidelity) or an image
+    classifier (run folder, model folder, hub id)."""
+
+
+class Noisy(NamedTuple):
+    """One batch as the model sees it."""
+
+    inputs: "Tensor"  # as the clean ones
+    timesteps: "Tensor"  # [B]
+    target: "Tensor"  # what the model is to answer, as the clean ones
+    weights: "Tensor"  # [B], of the loss
+
+
+class Diffusion:
+    """Noise by a schedule of betas. `scheduler` is a DDPMScheduler, whose prediction_type says what the model answers.
+
+    `snr_gamma` is that of min-SNR weighting (Hang et al. 2023): no noise level weighs more than this in the loss on the clean image.
+    """
+
+    def __init__(self, scheduler: Any, snr_gamma: float | None = None) -> None:
+        self.scheduler, self.snr_gamma = scheduler, snr_gamma
+
+    def mix(self, clean: "Tensor", noise: "Tensor", positions: "Tensor") -> Noisy:
+        import torch
+
+        count = self.scheduler.config.num_train_timesteps
+        times = (positions * count).long().clamp(max=count - 1)
+        inputs = self.scheduler.add_noise(clean, noise, times)
+        kind = self.scheduler.config.prediction_type
+        answers = {
+            "epsilon": lambda: noise,
+            "sample": lambda: clean,
+            "v_prediction": lambda: self.scheduler.get_velocity(clean, noise, times),
+        }
+        weights = torch.ones(len(times), device=times.device)
+        if self.snr_gamma is not None:
+            alphas = self.scheduler.alphas_cumprod.to(times.device)[times]
+            snr = alphas / (1 - alphas)
+            weights = snr.clamp(max=self.snr_gamma) / {"epsilon": snr, "sample": 1.0, "v_prediction": snr + 1}[kind]
+        return Noisy(inputs, times, answers[kind](), weights)
+
+
+class Flow:
+    """Rectified flow: the input is a weighted mean of clean and noise, the answer the way from clean to noise.
+
+    `scheduler` is a FlowMatchEulerDiscreteScheduler, whose shift moves the positions towards the noise. Training positions follow
+    the logit of a normal distribution (Esser et al. 2024, section 3.1); `even` ones, for scoring, do not.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+
+    def mix(self, clean: "Tensor", noise: "Tensor", positions: "Tensor", even: bool = False) -> Noisy:
+        import torch
+
+        count, shift = self.scheduler.config.num_train_timesteps, self.scheduler.config.shift
+        spread = positions if even else torch.sigmoid(torch.special.ndtri(positions.double().clamp(1e-6, 1 - 1e-6))).to(positions.dtype)
+        spread = spread.clamp(min=1 / count)
+        sigmas = shift * spread / (1 + (shift - 1) * spread)
+        share = sigmas.view(-1, *[1] * (clean.ndim - 1)).to(clean.dtype)
+        return Noisy((1 - share) * clean + share * noise, sigmas * count, noise - clean, torch.ones_like(sigmas))
+
+
+def draw(rng: Any) -> dict[str, Any]:
+    """What is random about one example: the seed of its noise and the position of its noise level."""
+    return {"noise": rng.getrandbits(62), "position": rng.random()}
+
+
+def noise(seeds: Sequence[int], shape: Sequence[int], device: Any) -> "Tensor":
+    """Standard normal [len(seeds), *shape], each example's of its own seed and the same on every device."""
+    import torch
+
+    drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(drawn).to(device)
+
+
+def strata(positions: Sequence[float]) -> "list[Tensor]":
+    """For each of STRATA noise levels, a position for every example: one random place, the same in each level."""
+    import torch
+
+    start = torch.tensor(list(positions), dtype=torch.float32)
+    return [(start + level) / STRATA for level in range(STRATA)]
+
+
+def squared_error(answer: "Tensor", noisy: Noisy) -> "Tensor":
+    """[B], the mean over an example, in float32."""
+    return (answer.float() - noisy.target.float()).square().flatten(1).mean(1)
+
+
+# ---- schedulers and pipelines ----
+
+
+def read_scheduler(folder: Path) -> Any:
+    """The noise schedule of a pipeline's folder as a training scheduler: DDPMScheduler or FlowMatchEulerDiscreteScheduler. ModelError."""
+    from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+
+    place = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    try:
+        config = json.loads((place / "scheduler_config.json").read_text(encoding="utf-8"))
+        flow = str(config.get("_class_name", "")).startswith("FlowMatch")
+        return (FlowMatchEulerDiscreteScheduler if flow else DDPMScheduler).from_config(config)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{called(folder)}: no noise schedule that can be read (scheduler/scheduler_config.json): {first_line(error)}"
+        ) from None
+
+
+def sampler(scheduler: Any, kind: Literal["ddim", "ddpm"]) -> Any:
+    """The scheduler that makes images of noise, from the one of training.
+
+    DDIM (Song et al. 2021) takes few steps; they end at the last training step, which few-step samplers left out (Lin et al. 2024).
+    """
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    if kind == "ddpm":
+        return DDPMScheduler.from_config(scheduler.config)
+    return DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """A pipeline's model_index.json. Raises ModelError where the folder holds no pipeline."""
+    path = folder / "model_index.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{called(folder)}: no diffusers pipeline here (model_index.json): choose a model made for diffusers") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("_class_name"), str):
+        raise ModelError(f"{path}: names no pipeline (_class_name)")
+    return found
+
+
+def fresh(module: Any) -> Any:
+    """The module with its weights in memory of its own: files are mapped at odd offsets, and convolutions then differ in the last bit."""
+    import torch
+
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            tensor.data = tensor.data.float().clone() if tensor.is_floating_point() else tensor.data.clone()
+    return module
+
+
+# ---- images ----
+
+
+def check_seed(value: Any) -> int:
+    """A seed given as a number or as text. Raises DataError."""
+    try:
+        seed = int(str(value).strip())
+    except ValueError:
+        raise DataError(f"{value!r} is no seed: give a whole number, such as 0") from None
+    if not 0 <= seed < 2**63:
+        raise DataError(f"seed {seed}: give a number from 0 to {2**63 - 1}")
+    return seed
+
+
+def check_steps(steps: int, scheduler: Any) -> int:
+    """Denoising steps that the schedule has. Raises DataError."""
+    most = scheduler.config.num_train_timesteps
+    if not 1 <= steps <= most:
+        raise DataError(f"{steps} steps: this model's noise has {most} levels: give a number from 1 to {most}")
+    return steps
+
+
+def preview_every(steps: int) -> int:
+    """Steps between two looks at an image as it comes to be: about ten of them."""
+    return max(1, steps // 10)
+
+
+def save_png(image: Any, path: Path | IO[bytes], settings: dict[str, Any]) -> None:
+    """Write an image with the settings that made it in its text field `parameters`, as JSON."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_itxt("parameters", json.dumps(settings, ensure_ascii=False))
+    image.save(path, format="PNG", pnginfo=info)

@@ -1,0 +1,117 @@
+"""Images of a run: a grid of them at every evaluation, and at its end as many as the recipe asks for, kept and measured."""
+
+from pathlib import Path
+from typing import Any
+
+from pipelines import evaluation, galleries, requested, samples
+from pipelines.data.pictures import to_image
+from pipelines.extractors import Extractor, Fits, classifier, clip, inception
+from pipelines.weights import local_model
+
+SHOWN = 64  # of the finished images, in one figure
+
+
+def extractor_of(options: Any, device: Any) -> Extractor | None:
+    """What the recipe compares images by, loaded before the first step so that what is wrong with it is known. Raises GraftErrors."""
+    if options.extractor is None or options.samples == 0:
+        return None
+    if options.extractor == "inception":
+        return inception(device)
+    name = options.extractor if local_model(options.extractor) is None else Path(options.extractor).expanduser().resolve().name
+    return classifier(_folder(options.extractor), device, name)
+
+
+def fits_of(task: Any, device: Any) -> Fits | None:
+    """What tells how well samples fit their texts, where the recipe names one: as early. Raises GraftErrors."""
+    if "text" not in task.columns or task.options.clip is None or task.options.samples == 0:
+        return None
+    return clip(_folder(task.options.clip), device)
+
+
+def _folder(source: str) -> Path:
+    from pipelines.fetch import download
+
+    return local_model(source) or download(source)
+
+
+def sketch(job: Any, model: Any, step: int) -> None:
+    """A grid of images at fixed seeds as the model is now, in samples/grids/. Where it is sharded, every process takes part."""
+    task = job.task
+    if not task.makes or not task.options.grid or not (job.accelerator.is_main_process or job.sharded):
+        return
+    was_training = model.training
+    model.eval()
+    requests = task.requests(job.splits.validation, task.options.grid)
+    with job.accelerator.autocast(), job.progress.task("images", len(requests)) as shown:
+        images = samples.draw(task, model, requests, size=job.at_once(), tick=shown.advance)
+    evaluation.sharded_again(model)
+    model.train(was_training)
+    if job.accelerator.is_main_process:
+        folder = job.folder / "samples" / "grids"
+        folder.mkdir(parents=True, exist_ok=True)
+        galleries.grid(images).save(folder / f"step_{step:06}.png")
+
+
+def make(job: Any, task: Any, model: Any) -> dict[str, Any] | None:
+    """The run's finished images in samples/ and what is measured of them: {metrics, ci95, tables, figures, samples}. None without any.
+
+    Every process makes its share; what is returned on the others is empty.
+    """
+    from torch.utils.data import Subset
+
+    if not task.makes or not task.options.samples:
+        return None
+    accelerator, options, splits = job.accelerator, task.options, job.splits
+    requests = task.requests(splits.test, options.samples)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    with accelerator.autocast(), job.progress.task("images", len(requests)) as shown:
+        images = samples.draw(
+            task, model, requests, size=job.at_once(), rank=rank, processes=processes, tick=lambda n: shown.advance(n * processes)
+        )
+    if not accelerator.is_main_process:
+        return {}
+    samples.keep(job.folder / "samples", images, [requested.settings(job.name, requested.whole(task, one)) for one in requests])
+    train, reference = task.encode(splits.train), task.encode(splits[options.reference])
+    known = Subset(train, _readable(job, "train"))  # no list: pixels would fill the memory
+    numbers = _readable(job, options.reference)
+    real = [to_image(reference[i]["pixels"]) for i in numbers]
+    found = samples.measure(images, real, known, job.extractor)
+    if job.fits is not None:
+        captions = [splits[options.reference][i]["text"] for i in numbers]
+        samples.fit(found, job.fits, images, [request["text"] for request in requests], real, captions)
+    figures = {"samples": galleries.grid_figure(images[:SHOWN], f"{min(SHOWN, len(images))} samples, seeds from 0")}
+    if found["nearest"]:
+        pairs = [(images[one], to_image(known[other]["pixels"]), ratio) for one, other, ratio in found["nearest"]]
+        figures["nearest_training_images"] = galleries.nearest_figure(pairs)
+    grids = sorted((job.folder / "samples" / "grids").glob("step_*.png"))
+    if len(grids) > 1:
+        figures["over_training"] = galleries.over_training([(f"step {int(path.stem[5:]):,}", _opened(path)) for path in _few(grids)])
+    extractor = job.extractor.name if job.extractor is not None else None
+    about: dict[str, Any] = {
+        "n": len(images),
+        "steps": options.steps,
+        "extractor": extractor,
+        "reference": options.reference,
+        "compared": len(real),
+    }
+    about["metrics"] = list(found["metrics"])
+    return {**{key: found[key] for key in ("metrics", "ci95", "tables")}, "figures": figures, "samples": about}
+
+
+def _readable(job: Any, split: str) -> list[int]:
+    """Numbers of the rows that were not skipped, by which Skips knows them."""
+    skipped = job.skips.found.get(split, {})
+    return [number for number in range(len(job.splits[split])) if str(number) not in skipped]
+
+
+def _few(grids: list[Path], most: int = 6) -> list[Path]:
+    """The first, the last, and what lies evenly between."""
+    places = [round(place * (len(grids) - 1) / (min(most, len(grids)) - 1)) for place in range(min(most, len(grids)))]
+    return [grids[place] for place in places]
+
+
+def _opened(path: Path) -> Any:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")

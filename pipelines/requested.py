@@ -1,0 +1,87 @@
+"""One image on request, for `graft predict` and the demos: made, named, and kept with the settings that made it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.diffusion import check_seed, save_png
+from pipelines.errors import DataError, RunError
+
+LONGEST = 48  # letters of a prompt in a file name: names have at most 255 bytes
+
+
+def images(task: Any, model: Any, request: dict[str, Any]) -> Iterator[Any]:
+    """What `infer` yields: the image as it comes to be, the finished one last. Raises RunError out of memory."""
+    from pipelines.batching import out_of_memory
+
+    try:
+        yield from task.infer(model, **request)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise RunError("out of memory while making an image: make fewer or smaller ones, or free some memory of this machine") from None
+
+
+def whole(task: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """The request with every setting that it leaves to the task. Raises DataError for a seed that is none."""
+    options = task.options
+    full = {"steps": options.steps}
+    if "guidance" in type(options).model_fields:
+        full["guidance"] = task.pipe.guidance if options.guidance is None else options.guidance
+    return {**full, **request, "seed": check_seed(request.get("seed", 0))}
+
+
+def settings(model: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What is written into the file: {model, prompt, seed, steps, guidance}, as far as the task has them."""
+    found = {"model": model, "prompt": request.get("text"), **{key: request.get(key) for key in ("seed", "steps", "guidance")}}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def file_name(what: str, seed: int) -> str:
+    """`a red disc` -> a-red-disc-seed-0.png."""
+    words = re.sub(r"[^\w]+", "-", what.lower())[:LONGEST].strip("-_")
+    return f"{words or 'image'}-seed-{seed}.png"
+
+
+def write(folder: Path, name: str, image: Any, about: dict[str, Any]) -> Path:
+    """A new file, never over one that is there: x.png, else x-2.png, x-3.png. Raises RunError."""
+    path, number = folder / name, 1
+    while True:
+        try:
+            path.open("xb").close()  # it is ours from here on, whoever else writes
+        except FileExistsError:
+            number += 1
+            path = folder / f"{Path(name).stem}-{number}.png"
+            continue
+        except OSError as error:
+            raise _refused(folder, error) from None
+        try:
+            save_png(image, path, about)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise _refused(folder, error) from None
+        return path
+
+
+def _refused(folder: Path, error: OSError) -> RunError:
+    return RunError(f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room for it")
+
+
+def read_settings(path: Path, called: str) -> dict[str, Any]:
+    """What made an image, from its `parameters`. Raises DataError where the file says nothing, or cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            said = image.info.get("parameters")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{called}: not a readable image: {str(error).splitlines()[0]}") from None
+    if not isinstance(said, str):
+        raise DataError(f"{called} does not say what made it: PNG files saved here do, screenshots and converted copies do not")
+    try:
+        found = json.loads(said)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"parameters": said}  # other programs write plain text there

@@ -1,0 +1,153 @@
+"""What a generative model makes: images at fixed seeds, kept, compared with real images, and looked up among the training images.
+
+Distances are of features (see pipelines.extractors). Only Inception's are called fid and kid; those of another extractor carry its
+name, for the numbers of two extractors cannot be compared.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.data.pictures import to_image
+from pipelines.diffusion import save_png
+from pipelines.errors import RunError
+from pipelines.extractors import Extractor, Fits
+from pipelines.metrics import generation
+
+CONFIDENT = 0.9  # from here on a classifier recognises an image
+FEWEST = 3  # of fewer, precision and recall have no third neighbour
+SIDE = 32  # pixels a side at which training images are searched
+Request = Mapping[str, Any]
+
+
+def draw(
+    task: Any, model: Any, requests: Sequence[Request], *, size: int, rank: int = 0, processes: int = 1,
+    tick: Callable[[int], None] = lambda n: None,
+) -> list[Any]:  # fmt: skip
+    """One image for each request, on every process all of them. `size` are made at a time. Raises RunError out of memory."""
+    from accelerate.utils import gather_object
+
+    from pipelines.batching import out_of_memory
+
+    mine = list(range(rank, len(requests), processes))
+    made: list[tuple[int, Any]] = []
+    for start in range(0, len(mine), size):
+        part = mine[start : start + size]
+        try:
+            images = task.generate(model, [requests[number] for number in part])
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            less = f"set train.eval_batch_size={size // 2}" if size > 1 else "make smaller images"
+            raise RunError(f"out of memory while making {len(part)} images at a time: {less}, and run again; nothing is lost") from None
+        made += zip(part, images, strict=True)
+        tick(len(part))
+    if processes > 1:
+        made = gather_object(made)
+    return [image for _, image in sorted(made, key=lambda pair: pair[0])]
+
+
+def keep(folder: Path, images: Sequence[Any], settings: Sequence[Mapping[str, Any]]) -> None:
+    """Write them as 00000.png and so on, each with the settings that made it in its `parameters`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.png"):
+            old.unlink()
+        for number, (image, made) in enumerate(zip(images, settings, strict=True)):
+            save_png(image, folder / f"{number:05}.png", dict(made))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror or error}; free some room and run again") from None
+
+
+def measure(
+    images: Sequence[Any], real: Sequence[Any], train: Any, extractor: Extractor | None, tick: Any = lambda n: None
+) -> dict[str, Any]:
+    """What is said of `images` beside the `real` ones: {metrics, ci95, tables, nearest}.
+
+    `train` are the training examples (with pixels), or None. `nearest` are (number of the image, number of the training example,
+    ratio of the nearest distance to the second), the closest first.
+    """
+    metrics: dict[str, float] = {}
+    ci95: dict[str, list[float]] = {}
+    about: dict[str, dict[str, Any]] = {"samples": {"set": "samples", "images": len(images)}, "real": {"set": "real", "images": len(real)}}
+    tables: dict[str, list[dict[str, Any]]] = {}
+    if extractor is not None and min(len(images), len(real)) > FEWEST:
+        made_features, made_odds = extractor.look(images, tick=tick)
+        real_features, real_odds = extractor.look(real, tick=tick)
+        metrics |= distances(real_features, made_features, extractor)
+        if made_odds is not None and real_odds is not None:
+            for row, odds in (("samples", made_odds), ("real", real_odds)):
+                sure = odds.max(axis=1) >= CONFIDENT
+                about[row] |= {"recognised": float(sure.mean()), "classes": len(set(odds[sure].argmax(axis=1).tolist()))}
+            metrics["recognised"] = about["samples"]["recognised"]
+            ci95["recognised"] = interval(made_odds.max(axis=1) >= CONFIDENT)
+            tables["classes"] = _classes(extractor.labels or [], made_odds, real_odds)
+    nearest: list[tuple[int, int, float]] = []
+    if train is not None and len(images):
+        nearest, shares, copied = _memorised(images, real, train)
+        for row in about:
+            about[row]["memorised"] = shares[row]
+        metrics["memorised"] = shares["samples"]
+        ci95["memorised"] = interval(copied)
+    known = {name: bounds for name, bounds in ci95.items() if bounds[0] < bounds[1]}
+    return {"metrics": metrics, "ci95": known, "tables": {"samples and real images": list(about.values()), **tables}, "nearest": nearest}
+
+
+def fit(
+    found: dict[str, Any], fits: Fits, images: Sequence[Any], texts: Sequence[str], real: Sequence[Any], captions: Sequence[str]
+) -> None:
+    """Add to what `measure` found how well `images` fit the texts of which they were made, and the real ones their captions."""
+    made, known = fits(images, texts), fits(real, captions)
+    bounds = interval(made)
+    found["metrics"]["clip_score"] = float(made.mean())
+    if bounds[0] < bounds[1]:
+        found["ci95"]["clip_score"] = bounds
+    for row, scores in zip(found["tables"]["samples and real images"], (made, known), strict=True):
+        row["clip_score"] = float(scores.mean())
+
+
+def distances(real: np.ndarray, made: np.ndarray, extractor: Extractor) -> dict[str, float]:
+    """Frechet and kernel distance, precision and recall, under names that say whose features they are of."""
+    of = "" if extractor.inception else f" ({extractor.name})"
+    precision, recall = generation.precision_recall(real, made)
+    return {
+        f"{'fid' if extractor.inception else 'frechet_distance'}{of}": generation.frechet_distance(real, made),
+        f"{'kid' if extractor.inception else 'kernel_distance'}{of}": generation.kernel_distance(real, made)[0],
+        f"precision{of}": precision,
+        f"recall{of}": recall,
+    }
+
+
+def interval(hits: np.ndarray, draws: int = 1000) -> list[float]:
+    """Percentile bootstrap of a share, or of a mean."""
+    rng = np.random.default_rng(0)
+    shares = rng.choice(hits.astype(float), (draws, len(hits))).mean(axis=1)
+    return [float(bound) for bound in np.percentile(shares, [2.5, 97.5])]
+
+
+def _classes(labels: list[str], made: np.ndarray, real: np.ndarray) -> list[dict[str, Any]]:
+    """How many of each class the classifier sees among the samples, and among the real images."""
+    seen = [np.bincount(odds.argmax(axis=1), minlength=len(labels)) for odds in (made, real)]
+    return [{"label": label, "samples": int(seen[0][i]), "real": int(seen[1][i])} for i, label in enumerate(labels)]
+
+
+def _memorised(images: Sequence[Any], real: Sequence[Any], train: Any) -> tuple[list[tuple[int, int, float]], dict[str, float], np.ndarray]:
+    """The nearest training image of each image, by pixels; the shares that count as copies; which images do."""
+    known = _flat([to_image(train[index]["pixels"]) for index in range(len(train))])
+    where, distances_ = generation.nearest(_flat(images), known)
+    copied = generation.memorised(distances_)
+    _, others = generation.nearest(_flat(real), known)
+    ratios = generation.ratios(distances_)
+    order = np.argsort(ratios)
+    nearest = [(int(number), int(where[number]), float(ratios[number])) for number in order[:8]]
+    return nearest, {"samples": float(copied.mean()), "real": float(generation.memorised(others).mean())}, copied
+
+
+def _flat(images: Sequence[Any]) -> np.ndarray:
+    """[N, pixels] float32 in 0..1, at most SIDE pixels a side."""
+    from PIL import Image
+
+    small = [i if max(i.size) <= SIDE else i.resize((SIDE, SIDE), Image.Resampling.BOX) for i in images]
+    return np.stack([np.asarray(image, dtype=np.float32).reshape(-1) / 255 for image in small])

@@ -1,0 +1,276 @@
+"""Text-to-image: a pretrained diffusion model learns a subject or a style from images with captions (Rombach et al. 2022).
+
+Stable Diffusion's U-Net, or the transformer of Stable Diffusion 3 (Esser et al. 2024), whole or through LoRA. VAE and text encoders
+stay as they are and run once over the data. Scored by the error of the denoising on held-out images, at the same noise every time.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipelines.diffusion import Sampling
+from pipelines.errors import DataError, ModelError
+from pipelines.recipe import Float, Int
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+log = logging.getLogger("graft")
+
+MOST_STEPS = 500
+
+
+class Options(Sampling):
+    image_size: Annotated[Int, Field(ge=8, le=2048)] | None = None
+    """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
+    upscale: bool = False
+    """Whether images smaller than that are enlarged; else they are skipped and counted."""
+    flip: bool = False
+    """Mirror half of the training images. They then go through the VAE in every epoch, which else runs once."""
+    caption_dropout: Annotated[Float, Field(ge=0, le=1)] = 0.0
+    """Share of captions that are left empty in training, for guidance (Ho and Salimans 2022): 0.1 where all weights train."""
+    snr_gamma: Annotated[Float, Field(gt=0)] | None = None
+    """Min-SNR weighting of the loss (Hang et al. 2023), 5 in the paper; not for Stable Diffusion 3."""
+    steps: Annotated[Int, Field(ge=1, le=MOST_STEPS)] = 30
+    """Denoising steps of an image."""
+    guidance: Annotated[Float, Field(ge=0, le=100)] | None = None
+    """How strictly images follow the text; left out: 7.5, and 7 for Stable Diffusion 3, as the library has it."""
+    clip: str | None = None
+    """A CLIP model (folder, hub id) that tells how well samples fit their captions: clip_score (Hessel et al. 2021)."""
+    reference: Literal["test", "train"] = "test"
+    """The images with which samples are compared."""
+
+
+class TextToImage(Task):
+    name = "text-to-image"
+    hub_tag = "text-to-image"
+    library = "diffusers"
+    heads = ("StableDiffusionPipeline", "StableDiffusion3Pipeline")
+    columns = ("image", "text")
+    inputs = ("text",)
+    average = 0.9999
+    new_head = False
+    makes = True
+    adapter_file = "pytorch_lora_weights.safetensors"
+    adapter_library = "diffusers"
+    Options = Options
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("denoising_loss", "min")
+
+    # ---- before training ----
+
+    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+        from pipelines.data.pictures import caption
+
+        return {**row, "text": caption(row)}
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        if source.folder is None:
+            raise ModelError("model.config: this task fine-tunes a pipeline, whose text encoders must know something: give model.id")
+        model = self._read(source.folder, size=self.options.image_size, random=source.random)
+        self.says = True
+        if self.pipe.flow and self.options.snr_gamma is not None:
+            log.warning("options.snr_gamma changes nothing: flow matching has no schedule of noise to weigh by")
+        return model
+
+    def _read(self, folder: Path, *, size: int | None, random: bool = False) -> "nn.Module":
+        import torch
+
+        from pipelines import diffusion, pipefiles, pipes
+
+        self.pipe, model = pipefiles.read_pipe(folder, size=size, random=random)
+        self.size = pipes.image_size(self.pipe, model)
+        scheduler = diffusion.read_scheduler(folder)
+        self.diffusion: Any = diffusion.Flow(scheduler) if self.pipe.flow else diffusion.Diffusion(scheduler, self.options.snr_gamma)
+        self.frozen = {"vae": pipes.Latents(self.pipe.parts["vae"]), "text": pipes.Prompts(self.pipe, model)}
+        with torch.no_grad():
+            self.nothing = tuple(part.float() for part in self.frozen["text"]([""]))  # what the model sees of an empty caption
+        self.says = False
+        return model
+
+    def place(self, device: Any) -> None:
+        super().place(device)
+        if self.pipe.parts.get("safety_checker") is not None:
+            self.pipe.parts["safety_checker"].to(device)
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from torch import nn
+
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        parts = dict(model.named_children())
+        if "transformer_blocks" in parts:
+            blocks, end = list(model.transformer_blocks), ("norm_out", "proj_out")
+        else:
+            middle = [model.mid_block] if model.mid_block is not None else []
+            blocks, end = [*model.down_blocks, *middle, *model.up_blocks], ("conv_norm_out", "conv_out")
+        inner = ("transformer_blocks", "down_blocks", "mid_block", "up_blocks", *end)
+        stem = nn.ModuleList([part for name, part in parts.items() if name not in inner])
+        return [stem, *blocks, nn.ModuleList([parts[name] for name in end if parts.get(name) is not None])]
+
+    def encode(self, rows: Any) -> Any:
+        from pipelines.data.pictures import Pictures
+
+        if self.says:
+            prompts = self.frozen["text"]
+            count = prompts.too_long(rows["text"][:])  # type: ignore[operator]
+            if count:
+                log.warning(
+                    "%s of %s captions are longer than %s tokens: the text encoder reads no more", count, len(rows), prompts.longest
+                )
+        return Pictures(rows, self.size, text=True, upscale=self.options.upscale)
+
+    def augments(self) -> bool:
+        return bool(self.options.flip)
+
+    def augment(self, example: Example, rng: Random) -> Example:
+        return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
+
+    def draw(self, rng: Random) -> dict[str, Any]:
+        from pipelines.diffusion import draw
+
+        return {**draw(rng), "latent": rng.getrandbits(62), "dropped": rng.random() < self.options.caption_dropout}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        plain = {key: [e[key] for e in examples] for key in ("id", "row", "text")}
+        return {**plain, "pixels": torch.stack([e["pixels"] for e in examples])}
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"images": float(len(batch["id"]))}
+
+    def _seen(self, batch: Batch) -> "tuple[Tensor, Tensor, tuple[Tensor, ...]]":
+        """Clean latents, their noise, and what the model sees of the texts, without gradient."""
+        import torch
+
+        from pipelines import diffusion
+
+        vae: Any = self.frozen["vae"]
+        with torch.no_grad():
+            latents = vae.sample(vae(batch["pixels"]).float(), batch["latent"])
+            texts = tuple(part.float() for part in self.frozen["text"](batch["text"]))
+        return latents, diffusion.noise(batch["noise"], latents.shape[1:], latents.device), texts
+
+    def _without(self, texts: "tuple[Tensor, ...]", dropped: Sequence[bool]) -> "tuple[Tensor, ...]":
+        """The empty caption in place of those that are dropped."""
+        import torch
+
+        found = []
+        for text, nothing in zip(texts, self.nothing, strict=True):
+            share = torch.tensor(dropped, dtype=text.dtype, device=text.device).view(-1, *[1] * (text.ndim - 1))
+            # a product, not a choice: where all of a first batch are dropped, features would else be thought not to matter
+            found.append((1 - share) * text + share * nothing.to(text.device))
+        return tuple(found)
+
+    def _errors(self, model: Any, noisy: Any, texts: "tuple[Tensor, ...]") -> "Tensor":
+        from pipelines.diffusion import squared_error
+
+        names = ("encoder_hidden_states", "pooled_projections")
+        given = dict(zip(names, texts, strict=False))
+        if self.pipe.flow:
+            return squared_error(model(hidden_states=noisy.inputs, timestep=noisy.timesteps, **given).sample, noisy)
+        return squared_error(model(noisy.inputs, noisy.timesteps, **given).sample, noisy)
+
+    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        import torch
+
+        latents, noise, texts = self._seen(batch)
+        noisy = self.diffusion.mix(latents, noise, torch.tensor(batch["position"], device=latents.device))
+        return (self._errors(model, noisy, self._without(texts, batch["dropped"])) * noisy.weights).sum() / counts["images"]
+
+    # ---- after training ----
+
+    def predict(self, model: Any, batch: Batch) -> list[Record]:
+        import torch
+
+        from pipelines.diffusion import strata
+        from pipelines.metrics import denoising
+
+        latents, noise, texts = self._seen(batch)
+        even = {"even": True} if self.pipe.flow else {}
+        mixed = [self.diffusion.mix(latents, noise, positions.to(latents.device), **even) for positions in strata(batch["position"])]
+        levels = torch.stack([self._errors(model, noisy, texts) for noisy in mixed], dim=1).detach().cpu().tolist()
+        return [denoising.record(id_, own) for id_, own in zip(batch["id"], levels, strict=True)]
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import denoising
+
+        return denoising.scores(records)
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import denoising
+
+        return {"by noise level": denoising.by_level(records)}
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.metrics import denoising
+
+        return denoising.figures(records)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        from pipelines import pipefiles
+
+        pipefiles.save_pipe(self.pipe, model, folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        return self._read(folder, size=None).eval()
+
+    def save_adapter(self, model: Any, folder: Path, base: str, revision: str | None) -> None:
+        from pipelines import pipefiles
+
+        pipefiles.save_lora(self.pipe, model, folder, base, revision)
+
+    def load_adapter(self, base: Path, folder: Path) -> "nn.Module":
+        from pipelines import pipefiles
+
+        model = self._read(base, size=self.options.image_size)
+        return pipefiles.load_lora(self.pipe, model, folder).eval()
+
+    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        from pipelines.data.images import read_image
+
+        image = read_image(row["image"])
+        image.thumbnail((640, 640))
+        image.info.clear()  # a comment in the file would be written again
+        image.save(folder / f"{name}.jpg", quality=90)
+        return {"image": f"{name}.jpg", "text": row["text"]}
+
+    # ---- images ----
+
+    def requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
+        return [{"text": rows[seed % len(rows)]["text"], "seed": seed} for seed in range(count)]
+
+    def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+        from pipelines import pipes
+
+        texts, seeds = [request["text"] for request in requests], [request["seed"] for request in requests]
+        return pipes.painted(self.pipe, model, texts, seeds, self.options.steps, self.options.guidance)
+
+    def infer(self, model: Any, text: str, seed: Any = 0, steps: int | None = None, guidance: float | None = None) -> Iterator[Any]:
+        """The image (PIL) of a text and a seed; before it, a few times, how far it has come."""
+        from pipelines import diffusion, pipes
+        from pipelines.data.pictures import caption
+
+        try:
+            text = caption({"text": text})
+        except DataError:
+            raise DataError("no text: write what the image is to show") from None
+        prompts: Any = self.frozen["text"]
+        if prompts.too_long([text]):
+            log.warning("the text is longer than %s tokens: the text encoder reads no more of it", prompts.longest)
+        steps = self.options.steps if steps is None else steps
+        if not 1 <= steps <= MOST_STEPS:
+            raise DataError(f"{steps} steps: give a number from 1 to {MOST_STEPS}")
+        guidance = self.options.guidance if guidance is None else guidance
+        yield from pipes.painting(self.pipe, model, text, diffusion.check_seed(seed), steps, guidance, diffusion.preview_every(steps))

@@ -1,0 +1,220 @@
+"""Unconditional image generation: images like those of a folder, made of noise (DDPM, Ho et al. 2020).
+
+A `UNet2DModel` of diffusers, from a pretrained DDPMPipeline or DDIMPipeline or from a configuration. Rows hold `image` alone. What is
+scored is the error of the denoising on held-out images, at the same noise every time; images are made and measured after training.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipelines.diffusion import Sampling
+from pipelines.errors import ModelError
+from pipelines.recipe import Float, Int
+from pipelines.task import Batch, Example, Metric, Record, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Options(Sampling):
+    image_size: Annotated[Int, Field(ge=4, le=2048)] | None = None
+    """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
+    upscale: bool = False
+    """Whether images smaller than that are enlarged; else they are skipped and counted."""
+    flip: bool = False
+    """Mirror half of the training images: not for digits or text."""
+    prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
+    """What the model answers: the noise, the velocity (Salimans and Ho 2022) or the clean image. Left out: as pretrained, else epsilon."""
+    schedule: Literal["linear", "squaredcos_cap_v2"] | None = None
+    """How noise grows: linear, or by a cosine (Nichol and Dhariwal 2021). Left out: as pretrained, else linear."""
+    snr_gamma: Annotated[Float, Field(gt=0)] | None = None
+    """Min-SNR weighting of the loss (Hang et al. 2023), 5 in the paper; left out: every noise level weighs the same."""
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    """How images are made, and which pipeline is saved: DDIM in few steps, DDPM in as many as the schedule has."""
+    reference: Literal["test", "train"] = "test"
+    """The images with which samples are compared; published FID takes those of training."""
+
+
+class UnconditionalImageGeneration(Task):
+    name = "unconditional-image-generation"
+    hub_tag = "unconditional-image-generation"
+    library = "diffusers"
+    heads = ("DDPMPipeline", "DDIMPipeline")
+    columns = ("image",)
+    optional = ("label",)  # not learned: every split gets its share of each
+    inputs = ("seed",)
+    average = 0.9999
+    new_head = False
+    makes = True
+    Options = Options
+
+    @property
+    def metric(self) -> Metric:
+        return Metric("denoising_loss", "min")
+
+    # ---- before training ----
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        from diffusers import DDPMScheduler
+
+        from pipelines import diffusion, unet
+
+        model = unet.read_unet(source.folder, source.config, size=self.options.image_size, random=source.random)
+        scheduler = DDPMScheduler() if source.folder is None else diffusion.read_scheduler(source.folder)
+        if not isinstance(scheduler, DDPMScheduler):
+            raise ModelError(f"{source.name}: its noise follows no schedule of betas ({type(scheduler).__name__}): choose another model")
+        changes = {"prediction_type": self.options.prediction, "beta_schedule": self.options.schedule}
+        own: Any = scheduler.config  # type: ignore[attr-defined]
+        self.scheduler: Any = DDPMScheduler.from_config(own, **{key: value for key, value in changes.items() if value is not None})
+        if self.options.steps > self.scheduler.config.num_train_timesteps:
+            raise ModelError(
+                f"options.steps: the noise has {self.scheduler.config.num_train_timesteps} levels, you ask for {self.options.steps}"
+            )
+        self._know(model)
+        return model
+
+    def _know(self, model: Any) -> None:
+        from pipelines import unet
+        from pipelines.diffusion import Diffusion
+
+        self.size, self.channels = unet.image_size(model), model.config.in_channels
+        self.diffusion = Diffusion(self.scheduler, self.options.snr_gamma)
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        from torch import nn
+
+        stem = nn.ModuleList([model.conv_in, model.time_embedding])
+        middle = [model.mid_block] if model.mid_block is not None else []
+        return [stem, *model.down_blocks, *middle, *model.up_blocks, nn.ModuleList([model.conv_norm_out, model.conv_out])]
+
+    def encode(self, rows: Any) -> Any:
+        from pipelines.data.pictures import Pictures
+
+        return Pictures(rows, self.size, self.channels, upscale=self.options.upscale)
+
+    def augments(self) -> bool:
+        return bool(self.options.flip)
+
+    def augment(self, example: Example, rng: Random) -> Example:
+        return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
+
+    def draw(self, rng: Random) -> dict[str, Any]:
+        from pipelines.diffusion import draw
+
+        return draw(rng)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        return {
+            "id": [e["id"] for e in examples],
+            "row": [e["row"] for e in examples],
+            "pixels": torch.stack([e["pixels"] for e in examples]).contiguous(memory_format=torch.channels_last),
+        }
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"images": float(len(batch["id"]))}
+
+    def _noise(self, batch: Batch) -> "Tensor":
+        from pipelines import diffusion
+
+        return diffusion.noise(batch["noise"], batch["pixels"].shape[1:], batch["pixels"].device)
+
+    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        import torch
+
+        from pipelines.diffusion import squared_error
+
+        positions = torch.tensor(batch["position"], device=batch["pixels"].device)
+        noisy = self.diffusion.mix(batch["pixels"], self._noise(batch), positions)
+        errors = squared_error(model(noisy.inputs, noisy.timesteps).sample, noisy)
+        return (errors * noisy.weights).sum() / counts["images"]
+
+    # ---- after training ----
+
+    def predict(self, model: Any, batch: Batch) -> list[Record]:
+        import torch
+
+        from pipelines.diffusion import squared_error, strata
+        from pipelines.metrics import denoising
+
+        pixels, noise = batch["pixels"], self._noise(batch)
+        mixed = [self.diffusion.mix(pixels, noise, positions.to(pixels.device)) for positions in strata(batch["position"])]
+        errors = [squared_error(model(noisy.inputs, noisy.timesteps).sample, noisy) for noisy in mixed]
+        levels = torch.stack(errors, dim=1).detach().cpu().tolist()
+        return [denoising.record(id_, own) for id_, own in zip(batch["id"], levels, strict=True)]
+
+    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+        from pipelines.metrics import denoising
+
+        return denoising.scores(records)
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import denoising
+
+        return {"by noise level": denoising.by_level(records)}
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.metrics import denoising
+
+        return denoising.figures(records)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        self._pipeline(model).save_pretrained(folder)
+
+    def _pipeline(self, model: Any) -> Any:
+        from diffusers import DDIMPipeline, DDPMPipeline
+
+        from pipelines.diffusion import sampler
+
+        kind = DDIMPipeline if self.options.sampler == "ddim" else DDPMPipeline
+        pipeline: Any = kind(model, sampler(self.scheduler, self.options.sampler))
+        pipeline.scheduler = sampler(self.scheduler, self.options.sampler)  # DDIMPipeline makes its own, with another spacing
+        return pipeline
+
+    def load(self, folder: Path) -> "nn.Module":
+        from pipelines import diffusion, unet
+
+        model = unet.read_unet(folder, None, size=None)
+        self.scheduler = diffusion.read_scheduler(folder)
+        self.options = self.options.model_copy(update={"sampler": unet.PIPELINES[diffusion.read_index(folder)["_class_name"]]})
+        self._know(model)
+        return model.eval()
+
+    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        from pipelines.data.images import read_image
+
+        image = read_image(row["image"])
+        image.thumbnail((640, 640))
+        image.info.clear()  # a comment in the file would be written again
+        image.save(folder / f"{name}.jpg", quality=90)
+        return {"image": f"{name}.jpg"}
+
+    # ---- images ----
+
+    def requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
+        return [{"seed": seed} for seed in range(count)]
+
+    def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+        from pipelines import diffusion, unet
+
+        scheduler = diffusion.sampler(self.scheduler, self.options.sampler)
+        *_, images = unet.denoised(model, scheduler, [request["seed"] for request in requests], self.options.steps)
+        return images
+
+    def infer(self, model: Any, seed: Any = 0, steps: int | None = None) -> Iterator[Any]:
+        """The image of one seed (PIL) after `steps` of denoising; before it, a few times, what the model takes it to be."""
+        from pipelines import diffusion, unet
+
+        steps = diffusion.check_steps(self.options.steps if steps is None else steps, self.scheduler)
+        scheduler = diffusion.sampler(self.scheduler, self.options.sampler)
+        for images in unet.denoised(model, scheduler, [diffusion.check_seed(seed)], steps, every=diffusion.preview_every(steps)):
+            yield images[0]

@@ -1,0 +1,109 @@
+"""Images on request: their files, and what `graft predict` writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from pipelines import requested
+from pipelines.errors import DataError, RunError
+from pipelines.score import predict
+from tests.test_apps_generation import TASKS, folders
+
+__all__ = ["folders"]
+
+
+def test_out_of_memory_is_one_line() -> None:
+    class Full:
+        def infer(self, model: Any, **asked: Any) -> Any:
+            yield "preview"
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+
+    with pytest.raises(RunError, match="make fewer or smaller ones"):
+        list(requested.images(Full(), None, {}))
+
+
+# ---- files ----
+
+
+def test_names_of_files() -> None:
+    assert requested.file_name("a red disc", 0) == "a-red-disc-seed-0.png"
+    assert requested.file_name("me/digits_ddpm", 12) == "me-digits_ddpm-seed-12.png"
+    assert requested.file_name("../../x\n\0y/", 1) == "x-y-seed-1.png"
+    assert requested.file_name("?!", 1) == "image-seed-1.png"
+    assert len(requested.file_name("漢" * 500, 2**63 - 1).encode()) < 255
+
+
+def test_what_a_file_says(tmp_path: Path) -> None:
+    image = Image.new("RGB", (4, 4))
+    path = requested.write(tmp_path, "x.png", image, {"model": "m", "prompt": "ein Häuschen", "seed": 2})
+    assert requested.read_settings(path, "x.png") == {"model": "m", "prompt": "ein Häuschen", "seed": 2}
+    image.save(tmp_path / "plain.png")
+    image.save(tmp_path / "photo.jpg")
+    for name in ("plain.png", "photo.jpg"):
+        with pytest.raises(DataError, match=f"{name} does not say what made it"):
+            requested.read_settings(tmp_path / name, name)
+    (tmp_path / "words.png").write_text("no image")
+    with pytest.raises(DataError, match=r"words\.png: not a readable image"):
+        requested.read_settings(tmp_path / "words.png", "words.png")
+    info = PngInfo()
+    info.add_text("parameters", "a cat\nSteps: 20")  # as other programs write it
+    image.save(tmp_path / "other.png", pnginfo=info)
+    assert requested.read_settings(tmp_path / "other.png", "it") == {"parameters": "a cat\nSteps: 20"}
+
+
+# ---- graft predict ----
+
+
+def test_predict_writes_images_and_never_over_others(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = folders[TASKS[0]]
+    (tmp_path / "shapes-seed-1.png").write_text("mine")
+    answers = predict(source, ["0", "1", "0"], device="cpu")
+    assert [one["input"] for one in answers] == ["0", "1", "0"]
+    names = ["shapes-seed-0.png", "shapes-seed-1-2.png", "shapes-seed-0-2.png"]
+    assert [one["output"] for one in answers] == [
+        {"image": name, "seed": seed, "steps": 50} for name, seed in zip(names, (0, 1, 0), strict=True)
+    ]
+    assert (tmp_path / "shapes-seed-1.png").read_text() == "mine"
+    assert (tmp_path / names[0]).read_bytes() == (tmp_path / names[2]).read_bytes() != (tmp_path / names[1]).read_bytes()
+    assert requested.read_settings(tmp_path / names[1], "it") == {"model": "shapes", "seed": 1, "steps": 50}
+    with pytest.raises(DataError, match="'one' is no seed"):
+        predict(source, ["one"], device="cpu")
+
+
+def test_predict_reads_prompts_and_tables(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": "a blue disc", "seed": 3}, {"text": "a red square", "seed": None}]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "asked.csv").write_text("seed\n4\n")
+    painter = folders["text_to_image"]
+    outputs = [one["output"] for inputs in (["a red disc", "asked.jsonl"], ["text=a disc", "seed=9"]) for one in predict(painter, inputs)]
+    told = {"steps": 30, "guidance": 7.5}
+    assert outputs == [
+        {"image": "a-red-disc-seed-0.png", "prompt": "a red disc", "seed": 0, **told},
+        {"image": "a-blue-disc-seed-3.png", "prompt": "a blue disc", "seed": 3, **told},
+        {"image": "a-red-square-seed-0.png", "prompt": "a red square", "seed": 0, **told},
+        {"image": "a-disc-seed-9.png", "prompt": "a disc", "seed": 9, **told},
+    ]
+    with Image.open("a-blue-disc-seed-3.png") as image:
+        assert image.size == (16, 16)
+    assert predict(folders[TASKS[0]], ["asked.csv"])[0]["output"]["image"] == "shapes-seed-4.png"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.new("RGB", (4, 4))
+    with pytest.raises(RunError, match=r"none: the image cannot be written: No such file or directory; go to a folder"):
+        requested.write(tmp_path / "none", "x.png", image, {})
+
+    def full(*anything: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(requested, "save_png", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        requested.write(tmp_path, "x.png", image, {})
+    assert list(tmp_path.iterdir()) == []  # no empty file is left
