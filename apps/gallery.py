@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
@@ -89,8 +89,12 @@ class Base:
         from pipelines.weights import load
 
         if self.loaded is None:
-            task = self.tuned.task
+            task: Any = self.tuned.task
             self.loaded = load(self.source, revision=self.revision, task=task.name, options=task.options)
+            # its own files may name another sampler and size: what differs is to be what was learned
+            other: Any = self.loaded
+            other.task.options, other.task.size = task.options, task.size
+            other.model.register_to_config(sample_size=cast("Any", self.tuned.model).config.sample_size)
         return self.loaded
 
 
@@ -190,8 +194,8 @@ def _fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str,
         fields["text"] = gr.Textbox(label="Prompt", lines=2, max_lines=6, max_length=2000, placeholder="What the image is to show")
     fields["count"] = gr.Slider(1, most, min(4, most), step=1, label="Number of images")
     fields["seed"] = gr.Textbox("0", label="First seed", max_lines=1, info="the same seed and settings make the same image")
-    longest = task.diffusion.scheduler.config.num_train_timesteps
-    fields["steps"] = gr.Slider(1, min(1000, longest), min(full["steps"], longest), step=1, label="Denoising steps")
+    longest = requested.most_steps(task)
+    fields["steps"] = gr.Slider(1, longest, min(full["steps"], longest), step=1, label="Denoising steps")
     if prompts:
         fields["guidance"] = gr.Slider(0, 20, full["guidance"], step=0.5, label="Guidance", info="how strictly images follow the prompt")
     if base is not None:

@@ -128,7 +128,6 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
     from huggingface_hub import EvalResult, ModelCardData
 
     task, test, data, hub = task_class(recipe["task"]), results["test"], results["data"], recipe["hub"]
-    source = data[test["split"]]["source"]
     made = results.get("samples", {"metrics": []})  # images, of a task that makes some: their number is that of no rows
     measured = {key: float(value) for key, value in test["metrics"].items() if math.isfinite(value)}
     evaluated = [
@@ -138,17 +137,18 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
             dataset_type=data["hub_id"] or data["name"],
             dataset_name=data["name"],
             dataset_config=recipe["data"]["config"],
-            dataset_split=source,  # "cut from train" is no split of the data set's own
+            dataset_split=data[of["split"]]["source"],  # "cut from train" is no split of the data set's own
             dataset_revision=data.get("revision") if data["hub_id"] else None,
             metric_type=key,
             metric_name=spoken(key),
             metric_value=value,
             metric_args={
-                "n": made["n"] if key in made["metrics"] else test["n"],
+                **of["args"],
                 **({"ci95": [float(v) for v in test["ci95"][key]]} if key in test["ci95"] else {}),
             },
         )
         for key, value in measured.items()
+        for of in [_of_made(made) if key in made["metrics"] else {"split": test["split"], "args": {"n": test["n"]}}]
     ]
     base = results["model"]["base_model"] if recipe["model"]["weights"] == "pretrained" else None
     return ModelCardData(
@@ -164,6 +164,12 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
         eval_results=evaluated,
         base_model_relation=("adapter" if adapter else "finetune") if base else None,
     )
+
+
+def _of_made(made: dict[str, Any]) -> dict[str, Any]:
+    """What a metric of images that the model made is of: so many of them, beside so many real ones of a split."""
+    n = made["n"] - made.get("flagged", 0)
+    return {"split": made["reference"], "args": {"n": n, "compared": made["compared"], "reference": made["reference"]}}
 
 
 # ---- the text ----
@@ -187,6 +193,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         results=results,
         metric=results["metric"]["name"],
         test=results["test"],
+        apart=results.get("samples", {}).get("metrics", []),  # metrics that are not of test rows
         before=results["before"],
         splits={split: of for split, of in results["data"].items() if isinstance(of, dict)},
         tables={title: rows for title, rows in results["test"]["tables"].items() if rows},

@@ -5,9 +5,12 @@
 The folder's name is the commit.
 """
 
+import re
 import sys
+from fnmatch import fnmatch
 from functools import partial
-from pathlib import Path
+from glob import escape
+from pathlib import Path, PurePosixPath
 
 from pipelines.errors import HubError, ModelError
 from pipelines.patience import Say, explained, http_error, passing, patiently
@@ -16,6 +19,7 @@ from pipelines.patience import Say, explained, http_error, passing, patiently
 UNUSED = ["*.py", "*.pyc", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.onnx*", "*.tflite", "*.ot", "*.gguf", "*.mlmodel", "*.mlpackage/*"]
 UNUSED += ["onnx/*", "openvino/*", "coreml/*", "checkpoint-*/*", "runs/*", "*tfevents*", "optimizer.*", "scheduler.*", "training_args.bin"]
 PICKLED = ["*.bin", "*.pt", "*.pth", "*.ckpt"]  # only where there are no safetensors
+VARIANT = re.compile(r"\.(?:fp16|bf16|fp8|int8|fp32|ema|non_ema|ema_only)[.-]")  # the same weights in another precision, or not averaged
 
 
 def _to_stderr(line: str) -> None:
@@ -40,9 +44,7 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
             if isinstance(error, missing) or not (isinstance(error, OfflineModeIsEnabled) or passing(error)):
                 raise
             return _cached(model_id, revision, named, error, say)
-        safe = any(sibling.rfilename.endswith(".safetensors") for sibling in info.siblings or [])
-        names = [sibling.rfilename for sibling in info.siblings or []]
-        unused = UNUSED + (PICKLED if safe else []) + (_beside_pipeline(names) if "model_index.json" in names else [])
+        unused = UNUSED + unneeded([sibling.rfilename for sibling in info.siblings or []])
         fetch = partial(snapshot_download, model_id, revision=revision, ignore_patterns=unused)
         return Path(patiently(fetch, named, "", say, missing))
     except GatedRepoError as error:
@@ -57,11 +59,26 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
         raise explained(error, named, "") from error
 
 
-def _beside_pipeline(names: list[str]) -> list[str]:
-    """Of a diffusers repo: the same weights in other precisions, and in one file for other tools, where each part has its own folder."""
-    whole = [name for name in names if "/" not in name and name.endswith((".safetensors", ".bin", ".ckpt"))]
-    parts = any("/" in name and name.endswith((".safetensors", ".bin")) for name in names)
-    return ["*.fp16.*", "*.bf16.*", "*.non_ema.*", *(whole if parts else [])]
+def unneeded(names: list[str]) -> list[str]:
+    """Patterns of the weights among a repo's files that are there a second time.
+
+    Of a diffusers pipeline it is decided folder by folder: each of its parts may come in formats and precisions of its own.
+    """
+    if "model_index.json" not in names:
+        return PICKLED if any(name.endswith(".safetensors") for name in names) else []
+    folders: dict[PurePosixPath, list[PurePosixPath]] = {}
+    for name in names:
+        if _any(name, ["*.safetensors", *PICKLED]) and not _any(name, UNUSED):
+            folders.setdefault(PurePosixPath(name).parent, []).append(PurePosixPath(name))
+    found = folders.pop(PurePosixPath(), []) if len(folders) > 1 else []  # whole pipelines in one file, for other tools
+    for weights in folders.values():
+        plain = [one for one in weights if one.suffix == ".safetensors" and not VARIANT.search(one.name)]
+        found += [one for one in weights if one not in plain] if plain else []
+    return [escape(str(one)) for one in found]
+
+
+def _any(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _cached(model_id: str, revision: str | None, named: str, problem: Exception, say: Say) -> Path:

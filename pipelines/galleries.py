@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.errors import DataError
-from pipelines.figures import BLUE, INK, MUTED, ORANGE, ROWS, TEAL, canvas, finish, styled
+from pipelines.figures import AGGREGATE, BLUE, INK, MUTED, ORANGE, ROWS, TEAL, canvas, finish, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,8 +54,11 @@ def grid_figure(images: "Sequence[Image]", title: str) -> "Figure":
 
 
 @styled
-def over_training(grids: "Sequence[tuple[str, Image]]") -> "Figure":
-    """The same samples as training goes on: up to six grids with their step, the first and the last among them."""
+def over_training(grids: "Sequence[tuple[str, Image]]", shows: str = AGGREGATE) -> "Figure":
+    """The same samples as training goes on: up to six grids with their step, the first and the last among them.
+
+    `shows` is ROWS where samples are copies of training images.
+    """
     if not grids:
         raise DataError("there are no grids to show")
     chosen = sorted({round(place) for place in np.linspace(0, len(grids) - 1, min(len(grids), MOMENTS))})
@@ -72,7 +75,7 @@ def over_training(grids: "Sequence[tuple[str, Image]]") -> "Figure":
         _picture(place, sheet)
         place.set_title(label, fontsize=8.5, fontweight="normal", color=MUTED, loc="center", pad=4)
     _headline(figure, "The same noise over training")
-    return finish(figure, f"Samples from the same noise as training goes on: {', '.join(label for label, _ in shown)}.")
+    return finish(figure, f"Samples from the same noise as training goes on: {', '.join(label for label, _ in shown)}.", shows)
 
 
 @styled

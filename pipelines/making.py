@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import evaluation, galleries, requested, samples
-from pipelines.data.pictures import to_image
 from pipelines.extractors import Extractor, Fits, classifier, clip, inception
+from pipelines.figures import AGGREGATE, ROWS
 from pipelines.weights import local_model
 
 SHOWN = 64  # of the finished images, in one figure
@@ -57,8 +57,6 @@ def make(job: Any, task: Any, model: Any) -> dict[str, Any] | None:
 
     Every process makes its share; what is returned on the others is empty.
     """
-    from torch.utils.data import Subset
-
     if not task.makes or not task.options.samples:
         return None
     accelerator, options, splits = job.accelerator, task.options, job.splits
@@ -71,31 +69,61 @@ def make(job: Any, task: Any, model: Any) -> dict[str, Any] | None:
     if not accelerator.is_main_process:
         return {}
     samples.keep(job.folder / "samples", images, [requested.settings(job.name, requested.whole(task, one)) for one in requests])
-    train, reference = task.encode(splits.train), task.encode(splits[options.reference])
-    known = Subset(train, _readable(job, "train"))  # no list: pixels would fill the memory
-    numbers = _readable(job, options.reference)
-    real = [to_image(reference[i]["pixels"]) for i in numbers]
-    found = samples.measure(images, real, known, job.extractor)
-    if job.fits is not None:
-        captions = [splits[options.reference][i]["text"] for i in numbers]
-        samples.fit(found, job.fits, images, [request["text"] for request in requests], real, captions)
-    figures = {"samples": galleries.grid_figure(images[:SHOWN], f"{min(SHOWN, len(images))} samples, seeds from 0")}
-    if found["nearest"]:
-        pairs = [(images[one], to_image(known[other]["pixels"]), ratio) for one, other, ratio in found["nearest"]]
-        figures["nearest_training_images"] = galleries.nearest_figure(pairs)
+    unflagged = [number for number, image in enumerate(images) if not image.info.get("flagged")]
+    kept = [images[number] for number in unflagged]
+    found, compared, nearest = _compared(job, task, kept, [requests[number] for number in unflagged])
+    flagged = len(images) - len(kept)
+    if flagged:  # by the base model's safety checker, which blackens them
+        for row in found["tables"]["samples and real images"]:
+            row["flagged"] = flagged if row["set"] == "samples" else None
+    copies = {number for number, copied in zip(unflagged, found["copied"], strict=True) if copied}
+    shown = [image for number, image in enumerate(images) if number not in copies][:SHOWN]
+    about = {
+        "n": len(images),
+        "flagged": flagged,
+        "copies": len(copies),
+        "steps": options.steps,
+        "extractor": job.extractor.name if job.extractor is not None else None,
+        "reference": options.reference,
+        "compared": compared,
+        "metrics": list(found["metrics"]),
+    }
+    figures = nearest | _figures(job, shown, bool(copies))
+    return {**{key: found[key] for key in ("metrics", "ci95", "tables")}, "figures": figures, "samples": about}
+
+
+def _compared(job: Any, task: Any, images: list[Any], requests: list[Any]) -> tuple[dict[str, Any], int, dict[str, Any]]:
+    """What samples.measure says of the images, of how many real ones, and a figure of the nearest training images."""
+    options, splits = task.options, job.splits
+    encoded = {split: task.encode(splits[split]) for split in ("train", "test")}
+    small, numbers = {}, {}
+    for split, examples in encoded.items():
+        wanted = _readable(job, split)
+        with job.progress.task("images to compare", len(wanted)) as shown:
+            small[split], numbers[split], bad = samples.thumbnails(examples, wanted, shown.advance)
+        job.skips.add(split, bad)  # a short training may not have visited them
+    real = samples.Decoded(encoded[options.reference], numbers[options.reference])
+    found = samples.measure(images, real, job.extractor, small["train"], small["test"], flip=options.flip)
+    if job.fits is not None and images:
+        captions = list(splits[options.reference]["text"])
+        texts = [captions[number] for number in real.numbers]
+        samples.fit(found, job.fits, images, [request["text"] for request in requests], real, texts)
+    known = samples.Decoded(encoded["train"], numbers["train"])
+    pairs = [(images[one], known[other], ratio) for one, other, ratio in found["nearest"]]
+    return found, len(real), {"nearest_training_images": galleries.nearest_figure(pairs)} if pairs else {}
+
+
+def _figures(job: Any, shown: list[Any], copies: bool) -> dict[str, Any]:
+    """The samples without copies of training images; grids, which may hold some, are published only where the recipe publishes rows."""
+    found = {}
+    if shown:
+        title = f"{len(shown)} samples, seeds from 0" + (", without copies of training images" if copies else "")
+        found["samples"] = galleries.grid_figure(shown, title)
     grids = sorted((job.folder / "samples" / "grids").glob("step_*.png"))
     if len(grids) > 1:
-        figures["over_training"] = galleries.over_training([(f"step {int(path.stem[5:]):,}", _opened(path)) for path in _few(grids)])
-    extractor = job.extractor.name if job.extractor is not None else None
-    about: dict[str, Any] = {
-        "n": len(images),
-        "steps": options.steps,
-        "extractor": extractor,
-        "reference": options.reference,
-        "compared": len(real),
-    }
-    about["metrics"] = list(found["metrics"])
-    return {**{key: found[key] for key in ("metrics", "ci95", "tables")}, "figures": figures, "samples": about}
+        steps = [(f"step {int(path.stem[5:]):,}", _opened(path)) for path in _few(grids)]
+        found["over_training"] = galleries.over_training(steps, ROWS if copies and not job.recipe.hub.examples else AGGREGATE)
+    return found
 
 
 def _readable(job: Any, split: str) -> list[int]:

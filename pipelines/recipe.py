@@ -217,8 +217,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, data: str 
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     raw, lines, problems = parse(text, str(path))
     if data is not None:
-        kept = {k: v for k, v in _section(raw, "data").items() if k not in _OF_THE_SOURCE}
-        raw["data"] = {**kept, "id": data}
+        part = "config" if _section(raw, "data").get("format") in _IN_PARTS else ""
+        raw["data"] = {**{k: v for k, v in _section(raw, "data").items() if k == part or k not in _OF_THE_SOURCE}, "id": data}
     if model is not None:
         kept = {k: v for k, v in _section(raw, "model").items() if k not in ("revision", "config")}
         raw["model"] = {**kept, "id": model}
@@ -234,6 +234,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, data: str 
 
 
 _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
+_IN_PARTS = ("esc50", "mnist")  # of these formats a recipe may take a part (digits 0-4), wherever they lie
 
 
 def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problems: Sequence[str] = ()) -> Recipe:

@@ -1,13 +1,16 @@
 """One image on request, for `graft predict` and the demos: made, named, and kept with the settings that made it."""
 
+import inspect
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.diffusion import check_seed, save_png
 from pipelines.errors import DataError, RunError
+from pipelines.wording import short
 
 LONGEST = 48  # letters of a prompt in a file name: names have at most 255 bytes
 
@@ -31,6 +34,49 @@ def whole(task: Any, request: dict[str, Any]) -> dict[str, Any]:
     if "guidance" in type(options).model_fields:
         full["guidance"] = task.pipe.guidance if options.guidance is None else options.guidance
     return {**full, **request, "seed": check_seed(request.get("seed", 0))}
+
+
+def most_steps(task: Any) -> int:
+    """The most denoising steps that the task and this model's noise allow."""
+    limits = [mark.le for mark in type(task.options).model_fields["steps"].metadata if hasattr(mark, "le")]
+    return min([*limits, task.diffusion.scheduler.config.num_train_timesteps])
+
+
+def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Inputs of `graft predict` -> what `name=value` says of every image, and the rest: prompts, seeds, tables.
+
+    A prompt that begins like a pair is written text=...; it then stands alone. Raises DataError.
+    """
+    allowed = [name for name in inspect.signature(task.infer).parameters if name != "model"]
+    pairs: dict[str, Any] = {}
+    rest = []
+    for text in inputs:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            rest.append(text)
+            continue
+        if name not in allowed:
+            own = f"; a prompt that begins so is written text={short(text)!r}" if "text" in allowed else ""
+            raise DataError(f"{short(text)!r}: this task takes {', '.join(f'{key}=...' for key in allowed)}{own}")
+        if name in pairs:
+            raise DataError(f"{name} is given twice: give it once")
+        pairs[name] = _number(name, value) if name in ("steps", "guidance") else value
+    asked = task.inputs[0]
+    if rest and asked in pairs:
+        raise DataError(f"{asked}={short(str(pairs[asked]))} and {short(rest[0])!r}: give either {asked}=..., or values without a name")
+    if not rest and asked not in pairs and asked != "seed":
+        raise DataError(f"{asked} is missing: give {asked}=... beside {', '.join(f'{key}=...' for key in pairs)}")
+    return pairs, rest
+
+
+def _number(name: str, value: str) -> int | float:
+    try:
+        found = int(value) if name == "steps" else float(value)
+    except ValueError:
+        found = math.nan
+    if math.isnan(found) or (name == "guidance" and not 0 <= found <= 100):
+        raise DataError(f"{name}={short(value)}: give a {'whole number' if name == 'steps' else 'number from 0 to 100'}")
+    return found
 
 
 def settings(model: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
             splits = load_splits(recipe.data, needs_of(task))
         splits = splits.smoke() if smoke else splits
         model = build(recipe, task, weights, splits)
+        recipe = recipe.model_copy(update={"options": task.options}) if task.makes else recipe  # steps, where the schedule settles them
         recipe = runfolder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
         processes.wait_for_everyone()
         AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own

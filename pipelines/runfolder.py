@@ -115,6 +115,11 @@ def absolute_paths(recipe: Recipe) -> Recipe:
         source = getattr(recipe, section)
         if source.id is not None and Path(source.id).expanduser().exists():
             changes[section] = source.model_copy(update={"id": str(Path(source.id).expanduser().resolve())})
+    named = {key: getattr(recipe.options, key, None) for key in ("extractor", "clip")}  # models that measure what a run makes
+    folders = {key: Path(value).expanduser() for key, value in named.items() if value not in (None, "inception")}
+    found = {key: str(folder.resolve()) for key, folder in folders.items() if folder.is_dir()}
+    if found:
+        changes["options"] = recipe.options.model_copy(update=found)
     return recipe.model_copy(update=changes)
 
 
@@ -125,7 +130,7 @@ def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any
         for key in [*old, *(k for k in new if k not in old)]:
             found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
         return found
-    settled = path in ("train.precision", "model.revision", "data.revision") and new in (None, "auto")
+    settled = path in ("train.precision", "model.revision", "data.revision", "options.steps") and new in (None, "auto")
     settled = settled or (path, new) == ("train.ema", "auto")
     return {} if old == new or settled or path in FREE or path.startswith("hub.") else {path: (old, new)}
 

@@ -4,6 +4,7 @@ Distances are of features (see pipelines.extractors). Only Inception's are calle
 name, for the numbers of two extractors cannot be compared.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import numpy as np
 
 from pipelines.data.pictures import to_image
 from pipelines.diffusion import save_png
-from pipelines.errors import RunError
+from pipelines.errors import DataError, RunError
 from pipelines.extractors import Extractor, Fits
 from pipelines.metrics import generation
+
+log = logging.getLogger("graft")
 
 CONFIDENT = 0.9  # from here on a classifier recognises an image
 FEWEST = 3  # of fewer, precision and recall have no third neighbour
 SIDE = 32  # pixels a side at which training images are searched
+ENOUGH = 10_000  # images on either side; of fewer the distance comes out too high (Heusel et al. 2017)
 Request = Mapping[str, Any]
 
 
@@ -61,19 +65,67 @@ def keep(folder: Path, images: Sequence[Any], settings: Sequence[Mapping[str, An
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}; free some room and run again") from None
 
 
-def measure(
-    images: Sequence[Any], real: Sequence[Any], train: Any, extractor: Extractor | None, tick: Any = lambda n: None
-) -> dict[str, Any]:
-    """What is said of `images` beside the `real` ones: {metrics, ci95, tables, nearest}.
+class Decoded(Sequence):
+    """The images of some examples, decoded each time they are looked at: all of them at once may be more than the memory holds."""
 
-    `train` are the training examples (with pixels), or None. `nearest` are (number of the image, number of the training example,
-    ratio of the nearest distance to the second), the closest first.
+    def __init__(self, examples: Any, numbers: Sequence[int]) -> None:
+        self.examples, self.numbers = examples, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[one] for one in range(len(self))[place]]
+        return to_image(self.examples[self.numbers[place]]["pixels"])
+
+
+def thumbnails(
+    examples: Any, numbers: Sequence[int], tick: Callable[[int], None] = lambda n: None
+) -> tuple[np.ndarray, list[int], list[tuple[str, str]]]:
+    """The examples of these numbers as `measure` searches them (uint8, at most SIDE pixels a side), the numbers of those that could be
+    read, and (number, why) of the others.
+    """
+    found: np.ndarray = np.empty((0, 1, 1), dtype=np.uint8)
+    kept: list[int] = []
+    bad: list[tuple[str, str]] = []
+    for number in numbers:
+        tick(1)
+        try:
+            small = _small(to_image(examples[number]["pixels"]))
+        except DataError as error:
+            bad.append((str(number), str(error)))
+            continue
+        if not kept:
+            found = np.empty((len(numbers), *small.shape), dtype=np.uint8)
+        found[len(kept)] = small
+        kept.append(number)
+    return found[: len(kept)], kept, bad
+
+
+def measure(
+    images: Sequence[Any],
+    real: Sequence[Any],
+    extractor: Extractor | None,
+    train: np.ndarray | None = None,
+    held_out: np.ndarray | None = None,
+    *,
+    flip: bool = False,
+    tick: Any = lambda n: None,
+) -> dict[str, Any]:
+    """What is said of `images` beside the `real` ones: {metrics, ci95, tables, nearest, copied}.
+
+    `train` and `held_out` are thumbnails of training images and of test images, which took no part in it: how many of these count as
+    copies tells how many would by chance. `flip` says that mirror images were trained on as well. `nearest` are (number of the image,
+    of the training image, ratio of the nearest distance to the second), the closest first; `copied` says which images are copies.
     """
     metrics: dict[str, float] = {}
     ci95: dict[str, list[float]] = {}
     about: dict[str, dict[str, Any]] = {"samples": {"set": "samples", "images": len(images)}, "real": {"set": "real", "images": len(real)}}
     tables: dict[str, list[dict[str, Any]]] = {}
     if extractor is not None and min(len(images), len(real)) > FEWEST:
+        if few := too_few(len(images), len(real), extractor):
+            log.warning("%s", few)
         made_features, made_odds = extractor.look(images, tick=tick)
         real_features, real_odds = extractor.look(real, tick=tick)
         metrics |= distances(real_features, made_features, extractor)
@@ -85,14 +137,24 @@ def measure(
             ci95["recognised"] = interval(made_odds.max(axis=1) >= CONFIDENT)
             tables["classes"] = _classes(extractor.labels or [], made_odds, real_odds)
     nearest: list[tuple[int, int, float]] = []
-    if train is not None and len(images):
-        nearest, shares, copied = _memorised(images, real, train)
-        for row in about:
-            about[row]["memorised"] = shares[row]
-        metrics["memorised"] = shares["samples"]
+    copied = np.zeros(len(images), dtype=bool)
+    if train is not None and len(train) > 1 and len(images):
+        nearest, copied = _memorised(np.stack([_small(image) for image in images]), train, flip)
+        by_chance = _memorised(held_out, train, flip)[1].mean() if held_out is not None and len(held_out) else None
+        about["samples"]["memorised"] = metrics["memorised"] = float(copied.mean())
+        about["real"]["memorised"] = None if by_chance is None else float(by_chance)
         ci95["memorised"] = interval(copied)
     known = {name: bounds for name, bounds in ci95.items() if bounds[0] < bounds[1]}
-    return {"metrics": metrics, "ci95": known, "tables": {"samples and real images": list(about.values()), **tables}, "nearest": nearest}
+    tables = {"samples and real images": list(about.values()), **tables}
+    return {"metrics": metrics, "ci95": known, "tables": tables, "nearest": nearest, "copied": copied}
+
+
+def too_few(made: int, real: int, extractor: Extractor) -> str | None:
+    """Why an Inception distance of so many images says little; None where it is of enough."""
+    if not extractor.inception or min(made, real) >= ENOUGH:
+        return None
+    what = f"fid of {made:,} images" if made < ENOUGH else f"fid with {real:,} real images"
+    return f"{what}: values of fewer than {ENOUGH:,} are too high and cannot be compared with published ones"
 
 
 def fit(
@@ -123,7 +185,7 @@ def distances(real: np.ndarray, made: np.ndarray, extractor: Extractor) -> dict[
 def interval(hits: np.ndarray, draws: int = 1000) -> list[float]:
     """Percentile bootstrap of a share, or of a mean."""
     rng = np.random.default_rng(0)
-    shares = rng.choice(hits.astype(float), (draws, len(hits))).mean(axis=1)
+    shares = [rng.choice(hits.astype(float), len(hits)).mean() for _ in range(draws)]
     return [float(bound) for bound in np.percentile(shares, [2.5, 97.5])]
 
 
@@ -133,21 +195,22 @@ def _classes(labels: list[str], made: np.ndarray, real: np.ndarray) -> list[dict
     return [{"label": label, "samples": int(seen[0][i]), "real": int(seen[1][i])} for i, label in enumerate(labels)]
 
 
-def _memorised(images: Sequence[Any], real: Sequence[Any], train: Any) -> tuple[list[tuple[int, int, float]], dict[str, float], np.ndarray]:
-    """The nearest training image of each image, by pixels; the shares that count as copies; which images do."""
-    known = _flat([to_image(train[index]["pixels"]) for index in range(len(train))])
-    where, distances_ = generation.nearest(_flat(images), known)
-    copied = generation.memorised(distances_)
-    _, others = generation.nearest(_flat(real), known)
+def _memorised(images: np.ndarray, train: np.ndarray, flip: bool) -> tuple[list[tuple[int, int, float]], np.ndarray]:
+    """The nearest training images of the thumbnails that are nearest to one; which of all count as copies."""
+    mirrored = _flat(images[:, :, ::-1]) if flip else None
+    where, distances_ = generation.nearest(_flat(images), _flat(train), mirrored=mirrored)
     ratios = generation.ratios(distances_)
-    order = np.argsort(ratios)
-    nearest = [(int(number), int(where[number]), float(ratios[number])) for number in order[:8]]
-    return nearest, {"samples": float(copied.mean()), "real": float(generation.memorised(others).mean())}, copied
+    order = np.argsort(ratios)[:8]
+    nearest = [(int(number), int(where[number]), float(ratios[number])) for number in order]
+    return nearest, generation.memorised(distances_)
 
 
-def _flat(images: Sequence[Any]) -> np.ndarray:
-    """[N, pixels] float32 in 0..1, at most SIDE pixels a side."""
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)
+
+
+def _small(image: Any) -> np.ndarray:
+    """[height, width] or [height, width, 3] uint8, at most SIDE pixels a side."""
     from PIL import Image
 
-    small = [i if max(i.size) <= SIDE else i.resize((SIDE, SIDE), Image.Resampling.BOX) for i in images]
-    return np.stack([np.asarray(image, dtype=np.float32).reshape(-1) / 255 for image in small])
+    return np.asarray(image if max(image.size) <= SIDE else image.resize((SIDE, SIDE), Image.Resampling.BOX))

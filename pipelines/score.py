@@ -132,10 +132,16 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
     wanted = loaded.task.inputs
     optional = ("seed",) if loaded.task.makes and "seed" not in wanted else ()
     found: list[tuple[str, dict[str, Any]]] = []
-    pairs = {k: v for k, _, v in (text.partition("=") for text in inputs) if v and k in (*wanted, *optional)}
-    if pairs and len(pairs) == len(inputs):
+    if loaded.task.makes:
+        from pipelines.requested import split_pairs
+
+        pairs, rest = split_pairs(loaded.task, inputs)
+    else:
+        pairs, rest = {k: v for k, _, v in (text.partition("=") for text in inputs) if v and k in wanted}, inputs
+    if pairs and (not rest or len(pairs) == len(inputs)):
         return [(", ".join(inputs), pairs)]
-    for text in inputs:
+    shared = pairs if loaded.task.makes else {}  # settings of every image
+    for text in rest:
         path = Path(text).expanduser()
         if os.path.isdir(path):  # and not path.is_dir(): a text may be longer than any path can be, or hold a NUL
             files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
@@ -154,7 +160,7 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
             raise DataError(f"{text}: no such file")
         else:
             found.append((text, {wanted[0]: text}))
-    return found
+    return [(name, {**shared, **columns}) for name, columns in found]
 
 
 def _made(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:

@@ -250,7 +250,7 @@ class Job:
             size = 8 if batching.example_lengths(examples.encoded) is None else 256  # ragged ones: as many as fit
         return features.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded, examples.seed), edge, self.accelerator, split=split,
-            fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split), batch_size=size,
+            fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split) + self.task.stamp(), batch_size=size,
             tokens=machine.TOKENS.get(self.accelerator.device.type, 8192), workers=self.workers(examples),
             cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
         )  # fmt: skip

@@ -102,6 +102,10 @@ class Task(ABC):
         Indexing may raise DataError for a row that cannot be read: it is then skipped and counted.
         """
 
+    def stamp(self) -> str:
+        """Of the options what decides which rows can be used: the key of cached features holds it, which else sees a few rows only."""
+        return ""
+
     def augment(self, example: Example, rng: "Random") -> Example:
         """Everything random about one training example, from `rng` alone."""
         return example

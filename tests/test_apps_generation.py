@@ -125,6 +125,29 @@ def test_the_model_before_stands_beside_it(models: dict[str, Loaded], folders: d
     assert "Loading" not in again[0][2]
 
 
+def test_before_and_after_are_made_alike(models: dict[str, Loaded], tmp_path: Path) -> None:
+    """The base's own files name another sampler, and another size."""
+    from pipelines.apps.gallery import base_of
+
+    ancestral = unconditional(tmp_path / "ancestral", seed=2)
+    index = ancestral / "model_index.json"
+    index.write_text(index.read_text().replace("DDIMPipeline", "DDPMPipeline"))
+    config = ancestral / "unet" / "config.json"
+    config.write_text(config.read_text().replace('"sample_size": 8', '"sample_size": 16'))
+    large = tiny_diffusion.stable(tmp_path / "large", unet={"sample_size": 16})
+    for name, source in zip(TASKS, (ancestral, large), strict=True):
+        alone = load(source, device="cpu")
+        assert alone.infer(**request(name)).size == (models[name].task.size[0] * 2,) * 2  # type: ignore[attr-defined]
+        before = base_of(tuned(models[name], tmp_path, str(source))).load()
+        assert before.infer(**request(name)).size == before.task.size == models[name].task.size  # type: ignore[attr-defined]
+        assert before.task.options == models[name].task.options
+    assert models[TASKS[0]].task.options.sampler == "ddim"
+
+
+def test_steps_end_where_the_task_ends(models: dict[str, Loaded]) -> None:
+    assert [requested.most_steps(models[name].task) for name in TASKS] == [100, 500]
+
+
 def test_where_the_model_before_comes_from(models: dict[str, Loaded], tmp_path: Path) -> None:
     from pipelines.apps.gallery import base_of
 

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from pipelines.errors import HubError, ModelError
-from pipelines.fetch import download
+from pipelines.fetch import UNUSED, download, unneeded
 from tests.hub import OTHER_TOKEN, USER, HubServer, hub
 from tests.publishing import impatient
 
@@ -54,6 +54,55 @@ def test_pickles_come_only_where_there_is_nothing_else(hub: HubServer, folder: P
         (folder / weights).unlink()
     hub.add_model(VIT, folder)
     assert names(download(VIT)) == {"config.json", "README.md", "pytorch_model.bin"}
+
+
+SD15 = ["v1-5-pruned.safetensors", "v1-5-pruned.ckpt", "v1-5-pruned-emaonly.safetensors", "v1-5-pruned-emaonly.ckpt"]
+SD3 = ["text_encoder_3/model-00001-of-00002.safetensors", "text_encoder_3/model-00002-of-00002.safetensors"]
+SD3 += ["text_encoder_3/model.safetensors.index.json", "text_encoder_3/model.safetensors.index.fp16.json"]
+LISTINGS: dict[str, tuple[list[str], list[str]]] = {
+    "stable-diffusion-v1-5": (
+        [f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "safety_checker")]
+        + [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
+        + [f"{part}/model.safetensors" for part in ("text_encoder", "safety_checker")],
+        SD15
+        + [f"{part}/diffusion_pytorch_model.{end}" for part in ("unet", "vae") for end in ("bin", "fp16.bin", "fp16.safetensors")]
+        + [f"{part}/{end}" for part in ("text_encoder", "safety_checker") for end in ("pytorch_model.bin", "model.fp16.safetensors")]
+        + ["unet/diffusion_pytorch_model.non_ema.bin", "unet/diffusion_pytorch_model.non_ema.safetensors"],
+    ),
+    "stable-diffusion-3-medium-diffusers": (
+        [
+            "transformer/diffusion_pytorch_model.safetensors",
+            "vae/diffusion_pytorch_model.safetensors",
+            "text_encoder/model.safetensors",
+            *SD3,
+        ],
+        [
+            "text_encoder/model.fp16.safetensors",
+            "text_encoder_3/model.fp16-00001-of-00002.safetensors",
+            "text_encoder_3/model.fp16-00002-of-00002.safetensors",
+            "text_encoder_3/model-00001-of-00002.fp16.safetensors",
+        ],
+    ),
+    "ddpm-cifar10-32": (["config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors"], ["diffusion_pytorch_model.bin"]),
+    "ddpm, pickled": (["config.json", "diffusion_pytorch_model.bin"], ["checkpoint-500/unet/diffusion_pytorch_model.safetensors"]),
+    "fp16 only": (
+        ["unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"],
+        ["whole.fp16.safetensors"],
+    ),
+    "by part": (
+        ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin", "text_encoder/model.fp16.safetensors"],
+        ["unet/diffusion_pytorch_model.bin"],
+    ),
+}
+
+
+@pytest.mark.parametrize("repo", LISTINGS)
+def test_which_weights_of_a_pipeline_come(repo: str) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    wanted, left = LISTINGS[repo]
+    wanted = [*wanted, "model_index.json"]
+    assert set(filter_repo_objects([*left, *wanted], ignore_patterns=UNUSED + unneeded([*left, *wanted]))) == set(wanted)
 
 
 def test_revisions_are_branches_tags_and_commits(hub: HubServer, folder: Path) -> None:

@@ -191,3 +191,18 @@ def test_what_was_allowed_for_other_data_and_models_is_not_for_these() -> None:
     assert load_recipe("beans_vit_base", model="mine").hub.license is None
     asked = load_recipe("beans_vit_base", ["hub.examples=3", "hub.license=mit"], data="mine", model="mine")
     assert (asked.hub.examples, asked.hub.license) == (3, "mit")
+
+
+def test_other_data_of_the_same_form_keep_the_part_that_the_recipe_takes(tmp_path: Path) -> None:
+    """`--data MNIST` says where the digits lie, not that all ten are wanted."""
+    from pipelines.data import load_splits, needs_of
+    from pipelines.recipe import task_class
+    from tests import tiny_pictures
+
+    folder = tiny_pictures.idx(tmp_path / "digits", n=100)
+    for name, wanted in {"mnist_ddpm_pretrain": "01234", "mnist_ddpm_transfer": "56789", "mnist_ddpm": "0123456789"}.items():
+        recipe = load_recipe(name, data=str(folder))
+        splits = load_splits(recipe.data, needs_of(task_class(recipe.task)(recipe.options)))
+        assert {label for split in (splits.train, splits.validation, splits.test) for label in split["label"]} == set(wanted)
+    assert load_recipe("esc10_ast_frozen", data="x").data.config == "esc10"
+    assert load_recipe("digits_vit_transfer", data="x").data.config is None

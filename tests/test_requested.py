@@ -1,6 +1,7 @@
 """Images on request: their files, and what `graft predict` writes."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,48 @@ def test_predict_reads_prompts_and_tables(folders: dict[str, Path], tmp_path: Pa
     with Image.open("a-blue-disc-seed-3.png") as image:
         assert image.size == (16, 16)
     assert predict(folders[TASKS[0]], ["asked.csv"])[0]["output"]["image"] == "shapes-seed-4.png"
+
+
+def test_settings_hold_for_every_prompt(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    painter, shapes = folders["text_to_image"], folders[TASKS[0]]
+    outputs = [
+        [one["output"] for one in predict(source, inputs, device="cpu")]
+        for source, inputs in (
+            (painter, ["text=a=1 cat", "steps=2", "guidance=3"]),
+            (painter, ["a cat", "steps=2", "seed=3", "a dog = a cat"]),
+            (shapes, ["seed=4", "steps=2"]),
+            (shapes, ["4", "5", "steps=2"]),
+        )
+    ]
+    own = {"seed": 3, "steps": 2, "guidance": 7.5}
+    assert outputs == [
+        [{"image": "a-1-cat-seed-0.png", "prompt": "a=1 cat", "seed": 0, "steps": 2, "guidance": 3.0}],
+        [{"image": f"{file}-seed-3.png", "prompt": words, **own} for file, words in (("a-cat", "a cat"), ("a-dog-a-cat", "a dog = a cat"))],
+        [{"image": "shapes-seed-4.png", "seed": 4, "steps": 2}],
+        [{"image": f"shapes-seed-{name}.png", "seed": seed, "steps": 2} for name, seed in (("4-2", 4), ("5", 5))],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        (
+            ["text=a cat", "stps=20"],
+            "this task takes text=..., seed=..., steps=..., guidance=...; a prompt that begins so is",
+        ),
+        (["text=a cat", "a dog"], "text=a cat and 'a dog': give either text=..., or values without a name"),
+        (["text=a cat", "text=a dog"], "text is given twice"),
+        (["steps=20"], "text is missing: give text=... beside steps=..."),
+        (["a cat", "steps=many"], "steps=many: give a whole number"),
+        (["a cat", "steps=501"], "501 steps: give a number from 1 to 500"),
+        (["a cat", "guidance=nan"], "guidance=nan: give a number from 0 to 100"),
+        (["a cat", "seed=x"], "'x' is no seed"),
+    ],
+)
+def test_settings_that_are_none(folders: dict[str, Path], inputs: list[str], says: str) -> None:
+    with pytest.raises(DataError, match=re.escape(says)):
+        predict(folders["text_to_image"], inputs, device="cpu")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,10 +127,12 @@ def _read(section: DataSection, needs: Needs) -> Source:
     strange = sorted(set(section.columns) - {*needs.columns, *needs.optional})
     if strange:
         raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join((*needs.columns, *needs.optional))})")
+    kind = _format(section)
     for key in ("config", "revision"):
-        if getattr(section, key) is not None and section.format not in CONFIGURED and Path(section.id).expanduser().exists():
-            raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out")
-    source: Source = _format(section).read(section, needs.columns, needs.optional)
+        parted = key == "config" and kind.__name__.rpartition(".")[2] in CONFIGURED
+        if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():
+            raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out (data.{key}=null)")
+    source: Source = kind.read(section, needs.columns, needs.optional)
     if needs.several:
         source.splits = {name: several_labels(rows) for name, rows in source.splits.items()}
     if needs.clean is not None:

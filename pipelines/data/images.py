@@ -37,6 +37,15 @@ def read_image(value: Any) -> Any:
         raise DataError(f"{name}: not a readable image: {_why(error, name)}") from None
 
 
+def save_example(value: Any, folder: Path, name: str) -> str:
+    """Write an image, made small, as the example `name` of a card. Returns the file's name. Raises DataError."""
+    image = read_image(value)
+    image.thumbnail((640, 640))
+    image.info.clear()  # a comment in the file would be written again
+    image.save(folder / f"{name}.jpg", quality=90)
+    return f"{name}.jpg"
+
+
 def _check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise DataError(f"{name}: {width} x {height} pixels, at most {MAX_PIXELS:,} in all are read")

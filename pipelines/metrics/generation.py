@@ -62,19 +62,23 @@ def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) ->
     return float(made_hit.mean()), float(real_hit.mean())
 
 
-def nearest(made: np.ndarray, train: np.ndarray, neighbours: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def nearest(made: np.ndarray, train: np.ndarray, neighbours: int = 2, mirrored: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The nearest training row of each sample: its index [M], and the distances to the nearest ones, ascending [M, neighbours].
 
-    L2 in whatever space the rows are in: features, or pixels laid flat.
+    L2 in whatever space the rows are in: features, or pixels laid flat. With `mirrored`, the samples once more as mirror images, a
+    training row is as far away as the nearer of the two: one that is symmetric stays one row.
     """
     train, made = _pair(train, made, at_least=neighbours, at_least_made=1, names=("training", "made"))
-    index, _ = _closest(made, train, neighbours)
-    exact = np.empty(index.shape)
-    for column in range(neighbours):
-        for part in _blocks(len(made), ROWS):  # again, by differences: a copy is at 0 exactly
-            exact[part, column] = np.linalg.norm(made[part].astype(np.float64) - train[index[part, column]], axis=1)
-    order = np.argsort(exact, axis=1, kind="stable")
-    return np.take_along_axis(index, order, 1)[:, 0], np.take_along_axis(exact, order, 1)
+    index, exact = _neighbours(made, train, neighbours)
+    if mirrored is not None:
+        index, exact = (np.concatenate(both, axis=1) for both in zip((index, exact), _neighbours(mirrored, train, neighbours), strict=True))
+        order = np.argsort(exact, axis=1, kind="stable")
+        index, exact = np.take_along_axis(index, order, 1), np.take_along_axis(exact, order, 1)
+        for column in range(1, index.shape[1]):
+            exact[(index[:, :column] == index[:, column : column + 1]).any(axis=1), column] = np.inf
+        order = np.argsort(exact, axis=1, kind="stable")[:, :neighbours]
+        index, exact = np.take_along_axis(index, order, 1), np.take_along_axis(exact, order, 1)
+    return index[:, 0], exact
 
 
 def ratios(distances: np.ndarray) -> np.ndarray:
@@ -116,7 +120,7 @@ def _pair(
             raise DataError(f"{name} features: a table of rows is needed, got the shape {rows.shape}")
         if len(rows) < need:
             raise DataError(f"{name} features: {need} row{'s' if need > 1 else ''} or more are needed, got {len(rows)}")
-        if not np.isfinite(rows).all():
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             raise DataError(f"{name} features: some numbers are not finite")
     if both[0].shape[1] != both[1].shape[1]:
         raise DataError(f"{both[0].shape[1]} {names[0]} and {both[1].shape[1]} {names[1]} features a row: both must be of one extractor")
@@ -153,6 +157,17 @@ def _squared(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     distances = lengths - 2 * (one @ two.T)
     distances[distances < SAME * lengths] = 0
     return distances
+
+
+def _neighbours(made: np.ndarray, train: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Index and distance of each sample's nearest training rows, ascending [M, count]."""
+    index, _ = _closest(made, train, count)
+    exact = np.empty(index.shape)
+    for column in range(count):
+        for part in _blocks(len(made), ROWS):  # again, by differences: a copy is at 0 exactly
+            exact[part, column] = np.linalg.norm(made[part].astype(np.float64) - train[index[part, column]], axis=1)
+    order = np.argsort(exact, axis=1, kind="stable")
+    return np.take_along_axis(index, order, 1), np.take_along_axis(exact, order, 1)
 
 
 def _closest(rows: np.ndarray, others: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:

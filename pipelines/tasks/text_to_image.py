@@ -1,4 +1,4 @@
-"""Text-to-image: a pretrained diffusion model learns a subject or a style from images with captions (Rombach et al. 2022).
+"""Text-to-image: a pretrained model learns a subject or a style from images with captions.
 
 Stable Diffusion's U-Net, or the transformer of Stable Diffusion 3 (Esser et al. 2024), whole or through LoRA. VAE and text encoders
 stay as they are and run once over the data. Scored by the error of the denoising on held-out images, at the same noise every time.
@@ -125,6 +125,9 @@ class TextToImage(Task):
                     "%s of %s captions are longer than %s tokens: the text encoder reads no more", count, len(rows), prompts.longest
                 )
         return Pictures(rows, self.size, text=True, upscale=self.options.upscale)
+
+    def stamp(self) -> str:
+        return f"{self.size} upscale={self.options.upscale}"
 
     def augments(self) -> bool:
         return bool(self.options.flip)

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+STEPS = 50  # of DDIM
+
+
 class Options(Sampling):
+    steps: Annotated[Int, Field(ge=1, le=1000)] | None = None  # type: ignore[assignment]
+    """Denoising steps of an image; left out: 50, and by DDPM as many as the schedule has, for fewer leave noise behind."""
     image_size: Annotated[Int, Field(ge=4, le=2048)] | None = None
     """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
     upscale: bool = False
@@ -31,6 +36,8 @@ class Options(Sampling):
     """What the model answers: the noise, the velocity (Salimans and Ho 2022) or the clean image. Left out: as pretrained, else epsilon."""
     schedule: Literal["linear", "squaredcos_cap_v2"] | None = None
     """How noise grows: linear, or by a cosine (Nichol and Dhariwal 2021). Left out: as pretrained, else linear."""
+    variance: Literal["fixed_small", "fixed_large"] | None = None
+    """Of the noise that a step of the ddpm sampler adds (Ho et al. 2020, section 3.2). Left out: as pretrained, else fixed_small."""
     snr_gamma: Annotated[Float, Field(gt=0)] | None = None
     """Min-SNR weighting of the loss (Hang et al. 2023), 5 in the paper; left out: every noise level weighs the same."""
     sampler: Literal["ddim", "ddpm"] = "ddim"
@@ -67,13 +74,16 @@ class UnconditionalImageGeneration(Task):
         scheduler = DDPMScheduler() if source.folder is None else diffusion.read_scheduler(source.folder)
         if not isinstance(scheduler, DDPMScheduler):
             raise ModelError(f"{source.name}: its noise follows no schedule of betas ({type(scheduler).__name__}): choose another model")
-        changes = {"prediction_type": self.options.prediction, "beta_schedule": self.options.schedule}
+        changes = {
+            "prediction_type": self.options.prediction,
+            "beta_schedule": self.options.schedule,
+            "variance_type": self.options.variance,
+        }
         own: Any = scheduler.config  # type: ignore[attr-defined]
         self.scheduler: Any = DDPMScheduler.from_config(own, **{key: value for key, value in changes.items() if value is not None})
-        if self.options.steps > self.scheduler.config.num_train_timesteps:
-            raise ModelError(
-                f"options.steps: the noise has {self.scheduler.config.num_train_timesteps} levels, you ask for {self.options.steps}"
-            )
+        levels = self.scheduler.config.num_train_timesteps
+        if self.options.steps is not None and self.options.steps > levels:
+            raise ModelError(f"options.steps: the noise has {levels} levels, you ask for {self.options.steps}")
         self._know(model)
         return model
 
@@ -81,6 +91,9 @@ class UnconditionalImageGeneration(Task):
         from pipelines import unet
         from pipelines.diffusion import Diffusion
 
+        if self.options.steps is None:
+            levels = self.scheduler.config.num_train_timesteps
+            self.options = self.options.model_copy(update={"steps": levels if self.options.sampler == "ddpm" else min(STEPS, levels)})
         self.size, self.channels = unet.image_size(model), model.config.in_channels
         self.diffusion = Diffusion(self.scheduler, self.options.snr_gamma)
 
@@ -95,6 +108,9 @@ class UnconditionalImageGeneration(Task):
         from pipelines.data.pictures import Pictures
 
         return Pictures(rows, self.size, self.channels, upscale=self.options.upscale)
+
+    def stamp(self) -> str:
+        return f"{self.size} upscale={self.options.upscale}"
 
     def augments(self) -> bool:
         return bool(self.options.flip)
@@ -190,13 +206,9 @@ class UnconditionalImageGeneration(Task):
         return model.eval()
 
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.images import read_image
+        from pipelines.data.images import save_example
 
-        image = read_image(row["image"])
-        image.thumbnail((640, 640))
-        image.info.clear()  # a comment in the file would be written again
-        image.save(folder / f"{name}.jpg", quality=90)
-        return {"image": f"{name}.jpg"}
+        return {"image": save_example(row["image"], folder, name)}
 
     # ---- images ----
 

@@ -94,13 +94,16 @@ def text_to_image(settings: dict[str, Any]) -> dict[str, Any]:
     unet, vae, encoder = pipe.unet, pipe.vae, pipe.text_encoder
     for module in (unet, vae, encoder):
         module.requires_grad_(False)
+    kind = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
+    for module in (unet, vae, encoder):  # as the example does; what Accelerate wraps is the U-Net alone
+        module.to(dtype=kind)
     targets = ["to_k", "to_q", "to_v", "to_out.0"]
     unet.add_adapter(LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=targets))
     trained = [p for p in unet.parameters() if p.requires_grad]
     schedule = DDPMScheduler.from_config(pipe.scheduler.config)
 
     def predict(model: Any, batch: Any) -> tuple[Any, Any]:
-        latents = vae.encode(batch["pixels"]).latent_dist.sample() * vae.config.scaling_factor
+        latents = vae.encode(batch["pixels"].to(kind)).latent_dist.sample() * vae.config.scaling_factor
         noise = torch.randn_like(latents)
         times = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),)).long()
         states = encoder(batch["input_ids"], return_dict=False)[0]

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.unconditional_image_generation [IMAGES] [--rounds N] [--rows N] [--epochs N] > table.md
 
-IMAGES is a folder of images; left out, shapes drawn for the purpose. Both keep a moving average of the weights and work in fp32,
-which is what either chooses here. Each figure is the median of the rounds.
+IMAGES is a folder of images; left out, shapes drawn for the purpose. Both keep a moving average of the weights. Graft chooses its
+precision; the example runs in fp32, its default, and in bf16. Each figure is the median of the rounds.
 """
 
 import argparse
@@ -76,18 +76,19 @@ def output(arguments: list[str], environment: dict[str, str]) -> str:
     return done.stdout.strip()
 
 
-def table(title: str, what: str, rounds: int, mine: Any, other: Any) -> None:
-    """Rounds by turns; the medians as a line of Markdown."""
+def table(title: str, what: str, rounds: int, mine: Any, others: dict[str, Any]) -> None:
+    """Rounds by turns; the medians as a line of Markdown for each of the `others`."""
     print(machine(title))
     print("| | Graft | diffusers' example | ratio | peak memory, MB: Graft / example | last loss |")
     print("|---|---|---|---|---|---|", flush=True)
-    ran = [(other(), mine()) for _ in range(rounds)]
-    example, graft = ({key: statistics.median(r[i][key] for r in ran) for key in ran[0][i]} for i in range(2))
-    ratio = graft["examples_per_second"] / example["examples_per_second"]
-    memory = " / ".join(f"{one['peak_memory_mb']:.0f}" for one in (graft, example))
-    losses = " / ".join(f"{one['loss']:.3f}" for one in (graft, example))
-    speeds = f"{graft['examples_per_second']:.1f} images/s | {example['examples_per_second']:.1f}"
-    print(f"| {what} | {speeds} | {ratio:.2f} | {memory} | {losses} |", flush=True)
+    ran = [(mine(), *(other() for other in others.values())) for _ in range(rounds)]
+    graft, *examples = ({key: statistics.median(r[i][key] for r in ran) for key in ran[0][i]} for i in range(1 + len(others)))
+    for label, example in zip(others, examples, strict=True):
+        ratio = graft["examples_per_second"] / example["examples_per_second"]
+        memory = " / ".join(f"{one['peak_memory_mb']:.0f}" for one in (graft, example))
+        losses = " / ".join(f"{one['loss']:.3f}" for one in (graft, example))
+        speeds = f"{graft['examples_per_second']:.1f} images/s | {example['examples_per_second']:.1f}"
+        print(f"| {what}; the example in {label} | {speeds} | {ratio:.2f} | {memory} | {losses} |", flush=True)
 
 
 def main() -> None:
@@ -103,17 +104,21 @@ def main() -> None:
         images = chosen(source, work / "images", asked.rows)
         count = len(list(images.iterdir()))
         settings = {"task": "unconditional", "images": str(images), "size": SIZE, "batch_size": BATCH, "epochs": asked.epochs}
-        settings |= {"config": CONFIG, "ema": True, "precision": "no"}
+        settings |= {"config": CONFIG, "ema": True}
         recipe = {
             "task": "unconditional-image-generation",
             "model": {"config": {"model_type": "UNet2DModel", **CONFIG}},
             "data": {"id": str(apart(images, work / "splits"))},
             "options": {"flip": True, "samples": 0, "grid": 0},
-            "train": {"epochs": asked.epochs, "batch_size": BATCH, "learning_rate": 1e-4, "precision": "fp32", "log_every": 1},
+            "train": {"epochs": asked.epochs, "batch_size": BATCH, "learning_rate": 1e-4, "log_every": 1},
         }
         title = f"{count:,} images of {SIZE} px, batch {BATCH}, U-Net 32-64-64"
         what = f"DDPM, all trains, {asked.epochs} epochs"
-        table(title, what, asked.rounds, lambda: ours(recipe, work), lambda: theirs(settings, work))
+        others = {
+            "fp32": lambda: theirs({**settings, "precision": "no"}, work),
+            "bf16": lambda: theirs({**settings, "precision": "bf16"}, work),
+        }
+        table(title, what, asked.rounds, lambda: ours(recipe, work), others)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from PIL import Image
 
 from pipelines import unet
 from pipelines.data.pictures import to_image
 from pipelines.diffusion import read_scheduler
-from pipelines.recipe import Recipe, validate
+from pipelines.recipe import Recipe, load_recipe, validate
 from pipelines.run import train
+from pipelines.runfolder import claim
 from pipelines.weights import load
 from tests import tiny, tiny_pictures
 from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
@@ -94,11 +95,14 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F81
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("diffusion")
     raw = TestContract().recipe(folder)
-    raw |= {"model": {"id": str(pipeline(folder / "base"))}, "options": {**raw["options"], "sampler": "ddpm", "steps": 100}}
+    raw |= {"model": {"id": str(pipeline(folder / "base"))}, "options": {**raw["options"], "sampler": "ddpm"}}
+    del raw["options"]["steps"]
     raw["data"]["id"] = str(tiny_pictures.shapes(folder / "more", n=50, size=10))
     classifier = tiny.vit(folder / "judge", size=8)
-    raw["options"] |= {"extractor": str(classifier), "samples": 5, "grid": 2}
-    assert train(validate(raw), folder / "run", name="shapes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(classifier.parent)
+        raw["options"] |= {"extractor": classifier.name, "samples": 5, "grid": 2}
+        assert train(validate(raw), folder / "run", name="shapes")
     return folder / "run"
 
 
@@ -127,6 +131,23 @@ def test_the_run_keeps_its_samples(run: Path) -> None:
     assert {row["set"] for row in results["test"]["tables"]["samples and real images"]} == {"samples", "real"}
     assert {"samples", "nearest_training_images", "over_training", "loss_by_time"} <= {p.stem for p in (run / "figures").glob("*.png")}
     assert not (run / "model" / "figures" / "nearest_training_images.png").exists()  # it shows rows of the data
+
+
+def test_ddpm_takes_every_step_unless_told(run: Path, tmp_path: Path) -> None:
+    told = [load_recipe(run / name / "recipe.yaml").options.steps for name in ("", "model")]  # type: ignore[attr-defined]
+    assert told == [100, 100]
+    own = load_recipe(run / "recipe.yaml")
+    assert claim(run, own.model_copy(update={"options": own.options.model_copy(update={"steps": None})})) is not None  # the same run
+    assert "num_inference_steps=100)" in (run / "model" / "README.md").read_text()
+    for kind, steps in ((DDPMPipeline, 100), (DDIMPipeline, 50)):
+        assert load(pipeline(tmp_path / kind.__name__, kind=kind), device="cpu").task.options.steps == steps
+
+
+def test_what_measures_is_found_from_any_folder_and_published_by_its_name(run: Path) -> None:
+    own, public = (load_recipe(run / name / "recipe.yaml").options.extractor for name in ("", "model"))  # type: ignore[attr-defined]
+    assert Path(own).is_absolute()
+    assert Path(own).is_dir()
+    assert public == "judge"
 
 
 def test_a_grid_is_made_at_every_evaluation(run: Path) -> None:
