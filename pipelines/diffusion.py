@@ -77,7 +77,8 @@ class Flow:
     """Rectified flow: the input is a weighted mean of clean and noise, the answer the way from clean to noise.
 
     `scheduler` is a FlowMatchEulerDiscreteScheduler, whose shift moves the positions towards the noise. Training positions follow
-    the logit of a normal distribution (Esser et al. 2024, section 3.1); `even` ones, for scoring, do not.
+    the logit of a normal distribution (Esser et al. 2024, section 3.1); `even` ones, for scoring, are the share of noise themselves,
+    not shifted either: what is said by noise level is of equally many levels each.
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -87,9 +88,11 @@ class Flow:
         import torch
 
         count, shift = self.scheduler.config.num_train_timesteps, self.scheduler.config.shift
-        spread = positions if even else torch.sigmoid(torch.special.ndtri(positions.double().clamp(1e-6, 1 - 1e-6))).to(positions.dtype)
-        spread = spread.clamp(min=1 / count)
-        sigmas = shift * spread / (1 + (shift - 1) * spread)
+        if even:
+            sigmas = positions.clamp(min=1 / count)
+        else:
+            spread = torch.sigmoid(torch.special.ndtri(positions.double().clamp(1e-6, 1 - 1e-6))).to(positions.dtype).clamp(min=1 / count)
+            sigmas = shift * spread / (1 + (shift - 1) * spread)
         share = sigmas.view(-1, *[1] * (clean.ndim - 1)).to(clean.dtype)
         return Noisy((1 - share) * clean + share * noise, sigmas * count, noise - clean, torch.ones_like(sigmas))
 

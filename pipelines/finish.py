@@ -1,5 +1,6 @@
 """After the last step: export the best checkpoint, score what was exported, and write all that a reader may ask for."""
 
+import gc
 import json
 import os
 import shutil
@@ -24,8 +25,8 @@ def finish(job: Job, state: Any) -> dict[str, Any]:
     accelerator = job.accelerator
     job.release()
     if accelerator.is_main_process:
-        fresh = task_class(job.recipe.task)(job.recipe.options)
-        export(fresh, build(job.recipe, fresh, job.weights, job.splits), job.root, job.folder, job.recipe, job.weights)
+        _export_best(job)
+    gc.collect()  # pipelines hold each other in circles
     accelerator.wait_for_everyone()
     loaded = load(job.folder / "model", device=str(accelerator.device), task=job.recipe.task, options=job.recipe.options)
     job.task = loaded.task
@@ -45,6 +46,11 @@ def finish(job: Job, state: Any) -> dict[str, Any]:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return outcome
+
+
+def _export_best(job: Job) -> None:
+    fresh = task_class(job.recipe.task)(job.recipe.options)
+    export(fresh, build(job.recipe, fresh, job.weights, job.splits), job.root, job.folder, job.recipe, job.weights)
 
 
 def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:

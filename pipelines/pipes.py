@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from pipelines import diffusion
@@ -70,7 +71,9 @@ class Latents(nn.Module):
         self.vae = vae
 
     def forward(self, pixels: "Tensor") -> "Tensor":
-        return self.vae.encode(pixels).latent_dist.parameters.contiguous()  # in the order in which they are kept, or sums round otherwise
+        with torch.autocast(pixels.device.type, enabled=False):
+            # in the order in which they are kept, or sums round otherwise
+            return self.vae.encode(pixels.float()).latent_dist.parameters.contiguous()
 
     def sample(self, parameters: "Tensor", seeds: Sequence[int]) -> "Tensor":
         """Latents as the model sees them, each with noise of its own seed."""
@@ -93,7 +96,7 @@ class Prompts(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> "tuple[Tensor, ...]":
         device = next(self.parameters()).device
-        with quiet():
+        with quiet(), torch.autocast(device.type, enabled=False):
             if self.flow:
                 words, _, pooled, _ = self.pipeline.encode_prompt(list(texts), None, None, device, do_classifier_free_guidance=False)
                 return words, pooled
@@ -138,19 +141,49 @@ def image_size(pipe: Pipe, model: Any) -> tuple[int, int]:
 def painted(
     pipe: Pipe, model: Any, texts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float | None, **more: Any
 ) -> list[Any]:
-    """An image (PIL) of each text, as the library's pipeline makes it from `torch.Generator().manual_seed(seed)`."""
-    import torch
+    """An image (PIL) of each text, as the library's pipeline makes it from `torch.Generator().manual_seed(seed)`.
 
+    What the model's safety checker blackened is `flagged` in its `info`. Mixed precision, where it is on, is the model's alone.
+    """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     whole = pipe.around(model)
-    with quiet():
-        return whole(
+    with quiet(), _mixed_alone(model):
+        found = whole(
             list(texts),
             generator=generators,
             num_inference_steps=steps,
             guidance_scale=pipe.guidance if guidance is None else guidance,
             **more,
-        ).images
+        )
+    for image, flagged in zip(found.images, getattr(found, "nsfw_content_detected", None) or [], strict=False):
+        if flagged:
+            image.info["flagged"] = True
+    return list(found.images)
+
+
+@contextlib.contextmanager
+def _mixed_alone(model: Any) -> Iterator[None]:
+    """Without autocast but in the model, where it is on: VAE and text encoders make images in the precision in which they train."""
+    from accelerate.utils import convert_to_fp32
+
+    device = next(model.parameters()).device.type
+    if not torch.is_autocast_enabled(device):
+        yield
+        return
+    own, had, kind = model.forward, vars(model).get("forward"), torch.get_autocast_dtype(device)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, kind):
+            return convert_to_fp32(own(*args, **kwargs))
+
+    model.forward = forward
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        del model.forward
+        if had is not None:
+            model.forward = had
 
 
 class _Closed(Exception):

@@ -94,8 +94,9 @@ class Job:
             self.accelerator.init_trackers("graft", config={"recipe": self.name, "task": self.recipe.task})
 
     def release(self) -> None:
-        """Give the training model's memory back."""
+        """Give back the memory of the training model and of what ran frozen beside it."""
         self.model = None
+        self.task.release()
         self.accelerator.free_memory()
 
     # ---- training ----
@@ -232,7 +233,8 @@ class Job:
             return
         if augmented:
             self.progress.say(
-                "the trunk is frozen but augmentation is on, so every epoch runs it again: options.augment=none caches its features"
+                f"{'a part' if draws else 'the trunk'} is frozen but augmentation is on, so every epoch runs it again: "
+                f"{self.task.augment_switch} caches its features"
             )
             yield examples, validation
             return

@@ -58,6 +58,7 @@ class Task(ABC):
     makes: ClassVar[bool] = False  # whether it makes images: then `requests` and `generate` are asked, see pipelines.samples
     adapter_file: ClassVar[str] = "adapter_config.json"  # by it the folder of an adapter alone is known
     adapter_library: ClassVar[str] = "peft"  # with which it is used
+    augment_switch: ClassVar[str] = "options.augment=none"  # under which `augments` is False
     Options: ClassVar[type[BaseModel]]
 
     def __init__(self, options: BaseModel | None = None) -> None:
@@ -68,6 +69,10 @@ class Task(ABC):
         """Move what is frozen to a device and keep it from learning."""
         for module in self.frozen.values():
             module.to(device).eval().requires_grad_(False)
+
+    def release(self) -> None:
+        """Let go of what is frozen: the training is over, and what was exported is read back."""
+        self.frozen = {}
 
     @property
     @abstractmethod

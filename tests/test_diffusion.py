@@ -1,14 +1,17 @@
 """Noise, targets and draws of diffusion models."""
 
+import math
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.training_utils import compute_density_for_timestep_sampling, compute_snr
 from PIL import Image
 
 from pipelines.batching import Examples
-from pipelines.diffusion import Diffusion, noise
+from pipelines.diffusion import Diffusion, Flow, noise
 from pipelines.tasks.unconditional_image_generation import Options, UnconditionalImageGeneration
 
 
@@ -29,12 +32,46 @@ def test_min_snr_bounds_the_weight_on_the_clean_image(kind: str) -> None:
     scheduler = DDPMScheduler(prediction_type=kind)
     clean, drawn = torch.randn(50, 1, 2, 2), torch.randn(50, 1, 2, 2)
     noisy = Diffusion(scheduler, 5.0).mix(clean, drawn, torch.linspace(0, 0.999, 50))
-    alphas = scheduler.alphas_cumprod[noisy.timesteps]
-    snr = alphas / (1 - alphas)
-    # an error of the clean image shows as so much error of the prediction: noise sqrt(SNR), velocity sqrt(SNR + 1) times
-    share = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}[kind]
-    assert torch.allclose(noisy.weights * share, snr.clamp(max=5.0), rtol=1e-4)
+    snr = compute_snr(scheduler, noisy.timesteps)
+    bounded = torch.stack([snr, torch.full_like(snr, 5.0)], dim=1).min(dim=1)[0]
+    if kind == "epsilon":  # as in diffusers' examples/text_to_image/train_text_to_image.py
+        bounded = bounded / snr
+    elif kind == "v_prediction":
+        bounded = bounded / (snr + 1)
+    assert torch.allclose(noisy.weights, bounded, rtol=1e-4)
+    assert noisy.weights.max() / noisy.weights.min() > 2
     assert set(Diffusion(scheduler).mix(clean, drawn, torch.zeros(50)).weights.tolist()) == {1.0}
+
+
+@pytest.mark.parametrize("even", [False, True])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_is_the_librarys(shift: float, even: bool) -> None:
+    """The library's scheduler makes the same input at the same time, and one step along the target ends at the clean latent."""
+    clean, drawn, positions = torch.randn(7, 4, 2, 2), torch.randn(7, 4, 2, 2), torch.linspace(0.02, 0.98, 7)
+    noisy = Flow(FlowMatchEulerDiscreteScheduler(shift=shift)).mix(clean, drawn, positions, even=even)
+    for i, position in enumerate(positions.tolist()):
+        spread = 1 / (1 + math.exp(-NormalDist().inv_cdf(position)))  # the logit is normal
+        sigma = position if even else shift * spread / (1 + (shift - 1) * spread)
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+        scheduler.set_timesteps(sigmas=[sigma / (shift - (shift - 1) * sigma)])  # which it shifts
+        time = noisy.timesteps[i]
+        assert scheduler.sigmas.tolist() == pytest.approx([sigma, 0], rel=1e-4)
+        assert float(time) == pytest.approx(1000 * sigma, rel=1e-4) == pytest.approx(float(scheduler.timesteps[0]), rel=1e-4)
+        one = slice(i, i + 1)
+        assert torch.allclose(noisy.inputs[one], scheduler.scale_noise(clean[one], scheduler.timesteps, drawn[one]), atol=1e-4)
+        found = scheduler.step(noisy.target[one], scheduler.timesteps[0], noisy.inputs[one]).prev_sample
+        assert torch.allclose(found, clean[one], atol=1e-3)
+    assert set(noisy.weights.tolist()) == {1.0}
+
+
+def test_training_levels_are_spread_as_in_the_example() -> None:
+    """Quantiles of the noise level against diffusers' own draw of times (logit normal, mean 0, deviation 1)."""
+    drawn = compute_density_for_timestep_sampling("logit_normal", 40_000, 0.0, 1.0, generator=torch.Generator().manual_seed(1))
+    one = torch.zeros(40_000, 1, 1, 1)
+    places = (torch.arange(40_000) + 0.5) / 40_000
+    own = Flow(FlowMatchEulerDiscreteScheduler(shift=1.0)).mix(one, one, places).timesteps / 1000
+    at = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    assert torch.allclose(own.quantile(at), drawn.quantile(at), atol=0.01)
 
 
 def test_noise_is_an_examples_own() -> None:

@@ -1,7 +1,7 @@
 """Text-to-image beyond its contract: cached features, dropped captions, adapters in diffusers' format, CLIP score."""
 
 import json
-import re
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,23 +9,19 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
 
-from pipelines import pipefiles, pipes
+from pipelines import finish, pipefiles, pipes
 from pipelines.batching import Examples
 from pipelines.data import load_splits, needs_of
-from pipelines.errors import ModelError
 from pipelines.extractors import clip
-from pipelines.hub import publish
-from pipelines.layers import add_adapter
-from pipelines.recipe import Adapter, validate
+from pipelines.recipe import validate
 from pipelines.run import train
 from pipelines.stages import build
 from pipelines.tasks.text_to_image import Options, TextToImage
 from pipelines.weights import load, resolve
 from tests import tiny_diffusion, tiny_pictures
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
-from tests.tasks.test_text_to_image import alike, tiny_recipe
+from tests.tasks.test_text_to_image import tiny_recipe
 
 BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
@@ -47,30 +43,40 @@ KINDS: dict[str, tuple[Callable[..., Path], dict[str, Any]]] = {
 }
 
 
+TRIED = 2 * (4 + 3)  # images by which it is found what to record, of train and validation, under two seeds
+
+
+def encoded(raw: dict[str, Any], run: Path) -> "list[torch.Tensor]":
+    """The images that the VAE sees in the training of a run without samples, one after the other."""
+    seen: list[torch.Tensor] = []
+    own = pipes.Latents.forward
+
+    def noted(self: Any, pixels: Any) -> Any:
+        seen.extend(pixels)
+        return own(self, pixels)
+
+    raw["options"] |= {"samples": 0, "grid": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.finish.finish", lambda job, state: {"steps": state.step})  # what follows does not matter here
+        patch.setattr(pipes.Latents, "forward", noted)
+        assert train(validate(raw), run, name="x")
+    return seen
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_is_uncached(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The same losses to the last bit over two epochs, and the VAE sees every image once."""
+    """The same losses to the last bit over two epochs, and the VAE sees every image of training and validation once."""
     make, sections = KINDS[kind]
     model, found, seen = make(tmp_path / "model"), {}, {}
     for name, room in (("cached", 10.0), ("uncached", 0.0)):
         raw = tiny_recipe(tmp_path, model, **sections)
         raw["data"]["cache_gb"] = room
-        raw["options"] |= {"samples": 0, "grid": 0}
         raw["train"] |= {"log_every": 1}
-        count = [0]
-
-        def counted(self: Any, pixels: Any, own: Any = pipes.Latents.forward, count: list[int] = count) -> Any:
-            count[0] += len(pixels)
-            return own(self, pixels)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipelines.finish.finish", lambda job, state: {"steps": state.step})  # what follows does not matter here
-            patch.setattr(pipes.Latents, "forward", counted)
-            assert train(validate(raw), tmp_path / name, name="x")
-        found[name], seen[name] = losses(tmp_path / name), count[0]
+        seen[name] = len(encoded(raw, tmp_path / name))
+        found[name] = losses(tmp_path / name)
     assert len(found["cached"]) == 6 + 2
     assert found["cached"] == found["uncached"]
-    assert seen["cached"] < seen["uncached"]
+    assert seen == {"cached": 24 + 3 + 3 + TRIED, "uncached": 2 * (24 + 3) + 3}  # the last three are test's, before the first step
     assert (kind == "every caption dropped") or len(set(found["cached"])) == 8
 
 
@@ -121,82 +127,85 @@ def test_files_in_half_precision_are_read_as_float32(tmp_path: Path) -> None:
     assert load(tmp_path / "half", device="cpu").infer("a red disc", steps=1).size == (16, 16)
 
 
-def test_flips_come_before_the_vae_and_are_said(tmp_path: Path) -> None:
-    task, _, _ = made(tmp_path, flip=True)
+def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every epoch the VAE sees about half of the training images mirrored, never those that are scored."""
+    said: list[str] = []
+    monkeypatch.setattr("pipelines.progress.Progress.say", lambda self, text: said.append(text))
+    task, _, examples = made(tmp_path, flip=True)
     assert task.augments()
     assert not TextToImage(Options()).augments()
-
-
-# ---- adapters ----
-
-
-def test_an_adapter_alone_is_diffusers_own(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """Trained, published, used by plain diffusers: its images are Graft's, though alpha is not the rank."""
-    hub.add_model(BASE, tiny_diffusion.stable(tmp_path / "base", safety=True))
-    adapter = {"kind": "lora", "rank": 4, "alpha": 1.0, "targets": ["to_q", "to_k", "to_v", "to_out.0"]}
-    raw = tiny_recipe(
-        tmp_path, Path(BASE), model={"id": BASE, "adapter": adapter}, hub={"adapter": True, "license": "creativeml-openrail-m"}
-    )
-    raw["train"] |= {"learning_rate": 0.05, "ema": None}
-    run = tmp_path / "run"
-    assert train(validate(raw), run, name="shapes")
-    assert {path.name for path in (run / "model").iterdir() if path.suffix == ".safetensors"} == {"pytorch_lora_weights.safetensors"}
-    publish(run, f"{USER}/adapter", say=str)
-    loaded = load(f"{USER}/adapter", device="cpu")
-    image = loaded.infer("a red disc", 3)
-    assert alike(image, load(run, device="cpu").infer("a red disc", 3))
-    plain = DiffusionPipeline.from_pretrained(tmp_path / "base")
-    before = plain("a red disc", generator=torch.Generator().manual_seed(3), num_inference_steps=2).images[0]
-    plain.load_lora_weights(run / "model")
-    after = plain("a red disc", generator=torch.Generator().manual_seed(3), num_inference_steps=2).images[0]
-    assert alike(image, after)
-    assert not alike(before, after)
-    card = (run / "model" / "README.md").read_text()
-    assert "library_name: diffusers" in card
-    assert "base_model_relation: adapter" in card
-    assert f"- {BASE}" in card or f"base_model: {BASE}" in card
-    snippet = re.search(r"```python\n(.*?)```", card, re.S)
-    assert snippet
-    monkeypatch.chdir(tmp_path)
-    exec(snippet[1], {})
-    with Image.open("sample.png") as sample:
-        assert alike(sample, loaded.infer("a lighthouse at dusk"))
+    seen = encoded(tiny_recipe(tmp_path, tmp_path / "model", options={"flip": True}), tmp_path / "run")
+    assert len(seen) == 2 * (24 + 3) + 3
+    plain = [task.encode(load_splits(validate(tiny_recipe(tmp_path, tmp_path / "model")).data, needs_of(task)).train)[i] for i in range(24)]
+    pixels = [example["pixels"] for example in plain]
+    mirrored = sum(any(torch.equal(image, own.flip(-1)) and not torch.equal(image, own) for own in pixels) for image in seen)
+    assert 12 <= mirrored <= 36
+    assert len(examples) == 24
+    assert any("augmentation is on" in text and text.endswith("options.flip=false caches its features") for text in said)
 
 
 @pytest.mark.parametrize("make", [tiny_diffusion.stable, tiny_diffusion.stable3])
-@pytest.mark.parametrize(("rank", "alpha"), [(2, 2.0), (2, None), (4, 1.0)])
-def test_lora_in_training_is_lora_in_diffusers(make: Any, rank: int, alpha: float | None, tmp_path: Path) -> None:
-    base = make(tmp_path / "base", **({"t5": True} if make is tiny_diffusion.stable3 else {}))
-    pipe, model = pipefiles.read_pipe(base)
-    adapted = add_adapter(model, None, Adapter(kind="lora", rank=rank, alpha=alpha))
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))) * 0.1)
-    (image,) = pipes.painted(pipe, adapted.eval(), ["a red disc"], [3], 2, None)
-    pipefiles.save_lora(pipe, adapted, tmp_path / "lora", BASE, None)
-    plain = DiffusionPipeline.from_pretrained(base)
-    before = plain("a red disc", generator=torch.Generator().manual_seed(3), num_inference_steps=2).images[0]
-    plain.load_lora_weights(tmp_path / "lora")
-    after = plain("a red disc", generator=torch.Generator().manual_seed(3), num_inference_steps=2).images[0]
-    assert alike(image, after)
-    assert not alike(before, after)
+def test_mixed_precision_is_the_models_alone(make: Any, tmp_path: Path) -> None:
+    """VAE and text encoders run in float32: in training, for the cache, for scoring and for samples."""
+    task, model, examples = made(tmp_path, make)
+    batch = examples[[(None, 0), (None, 1)]].batch
+    mixed: dict[str, set[bool]] = {"model": set(), "encoder": set(), "vae": set()}
+
+    def watch(name: str, own: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            mixed[name].add(torch.is_autocast_enabled("cpu"))
+            return own(*args, **kwargs)
+
+        return run
+
+    vae, encoder = task.pipe.parts["vae"], task.pipe.parts["text_encoder"]
+    watched = (("model", model, "forward"), ("encoder", encoder, "forward"), ("vae", vae, "encode"), ("vae", vae, "decode"))
+    for name, module, method in watched:
+        setattr(module, method, watch(name, getattr(module, method)))
+    plain = task._seen(batch)
+    before = model.forward
+    for kinds in mixed.values():
+        kinds.clear()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        under = task._seen(batch)
+        assert task.predict(model, batch)
+        (image,) = task.generate(model, [{"text": "a red disc", "seed": 1}])
+    assert mixed == {"model": {True}, "encoder": {False}, "vae": {False}}
+    assert model.forward is before
+    assert torch.equal(plain[0], under[0])
+    assert all(torch.equal(one, other) for one, other in zip(plain[2], under[2], strict=True))
+    assert image.size == (16, 16)
 
 
-def test_an_adapter_on_another_base_is_refused(hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
-    base = tiny_diffusion.stable(tmp_path / "base")
-    pipe, model = pipefiles.read_pipe(base)
-    adapted = add_adapter(model, None, Adapter(kind="lora", rank=2))
-    pipefiles.save_lora(pipe, adapted, tmp_path / "lora", BASE, None)
-    hub.add_model(BASE, tiny_diffusion.stable(tmp_path / "wider", unet={"block_out_channels": (16, 32)}))
-    (tmp_path / "lora" / "README.md").write_text("---\npipeline_tag: text-to-image\n---\n")
-    with pytest.raises(ModelError, match="does not fit its base model"):
-        load(tmp_path / "lora", device="cpu")
-    pipefiles.save_lora(pipe, adapted, tmp_path / "lora", "", None)
-    with pytest.raises(ModelError, match="names no base model"):
-        load(tmp_path / "lora", device="cpu")
-    with pytest.raises(ModelError, match="no diffusers pipeline here"):
-        TextToImage().build(resolve(validate(tiny_recipe(tmp_path, tmp_path / "lora")).model), None)
+def test_what_the_safety_checker_blackened_is_marked(tmp_path: Path) -> None:
+    for flags in (True, False):
+        loaded = load(tiny_diffusion.stable(tmp_path / str(flags), safety=True, flags=flags), device="cpu")
+        images = loaded.task.generate(loaded.model, [{"text": "a red disc", "seed": seed} for seed in range(2)])
+        assert [image.info.get("flagged", False) for image in images] == [flags, flags]
+
+
+def test_at_the_end_one_pipeline_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one of training and the one that was exported are gone when the exported one is read back."""
+    held: list[Any] = []
+    alive: list[int] = []
+    own, back = pipefiles.read_pipe, finish.load
+
+    def read(*args: Any, **kwargs: Any) -> Any:
+        pipe, model = own(*args, **kwargs)
+        held.extend(weakref.ref(part) for part in (model, pipe.parts["vae"], pipe.parts["text_encoder"]))
+        return pipe, model
+
+    def loading(*args: Any, **kwargs: Any) -> Any:
+        alive.append(sum(part() is not None for part in held))
+        return back(*args, **kwargs)
+
+    monkeypatch.setattr(pipefiles, "read_pipe", read)
+    monkeypatch.setattr(finish, "load", loading)
+    raw = tiny_recipe(tmp_path, tiny_diffusion.stable(tmp_path / "model"), options={"samples": 0, "grid": 0})
+    raw["train"] |= {"epochs": None, "max_steps": 1}
+    assert train(validate(raw), tmp_path / "run", name="x")
+    assert len(held) == 9
+    assert alive == [0]
 
 
 # ---- CLIP score ----

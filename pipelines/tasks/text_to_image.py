@@ -1,7 +1,8 @@
 """Text-to-image: a pretrained model learns a subject or a style from images with captions.
 
 Stable Diffusion's U-Net, or the transformer of Stable Diffusion 3 (Esser et al. 2024), whole or through LoRA. VAE and text encoders
-stay as they are and run once over the data. Scored by the error of the denoising on held-out images, at the same noise every time.
+stay as they are and run once over the data, always in float32. Scored by the error of the denoising on held-out images, at the same
+noise every time.
 """
 
 import logging
@@ -31,7 +32,7 @@ class Options(Sampling):
     upscale: bool = False
     """Whether images smaller than that are enlarged; else they are skipped and counted."""
     flip: bool = False
-    """Mirror half of the training images. They then go through the VAE in every epoch, which else runs once."""
+    """Mirror half of the training images. VAE and text encoders then run in every epoch, else once over the data."""
     caption_dropout: Annotated[Float, Field(ge=0, le=1)] = 0.0
     """Share of captions that are left empty in training, for guidance (Ho and Salimans 2022): 0.1 where all weights train."""
     snr_gamma: Annotated[Float, Field(gt=0)] | None = None
@@ -58,6 +59,7 @@ class TextToImage(Task):
     makes = True
     adapter_file = "pytorch_lora_weights.safetensors"
     adapter_library = "diffusers"
+    augment_switch = "options.flip=false"
     Options = Options
 
     @property
@@ -99,6 +101,10 @@ class TextToImage(Task):
         super().place(device)
         if self.pipe.parts.get("safety_checker") is not None:
             self.pipe.parts["safety_checker"].to(device)
+
+    def release(self) -> None:
+        super().release()
+        del self.pipe
 
     def layers(self, model: Any) -> "list[nn.Module]":
         from torch import nn
