@@ -18,7 +18,7 @@ from tests.runs import without_pictures
 
 pytestmark = pytest.mark.browser
 
-STRIDE = 5  # steps from one preview to the next, of 40
+STRIDE = 4  # steps from one preview to the next, of 40
 
 
 @pytest.fixture(scope="module")
