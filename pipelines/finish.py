@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipelines import batching, checkpoint, evaluation, making, results
+from pipelines import batching, checkpoint, evaluation, layers, making, results
 from pipelines.data import SPLITS
 from pipelines.errors import RunError
 from pipelines.recipe import Recipe, task_class
@@ -28,7 +28,11 @@ def finish(job: Job, state: Any) -> dict[str, Any]:
         _export_best(job)
     gc.collect()  # pipelines hold each other in circles
     accelerator.wait_for_everyone()
-    loaded = load(job.folder / "model", device=str(accelerator.device), task=job.recipe.task, options=job.recipe.options)
+    loaded = load(job.folder / "model", device="cpu", task=job.recipe.task, options=job.recipe.options)
+    if accelerator.mixed_precision == "bf16":  # before it is moved: what was trained in half the memory may not fit whole
+        layers.keep_in_bf16(loaded.model, ())
+    loaded.model.to(accelerator.device)
+    loaded.task.place(accelerator.device)
     job.task = loaded.task
     kernels.install(loaded.model, accelerator.device)
     records = {}

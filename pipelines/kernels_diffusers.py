@@ -1,9 +1,13 @@
-"""Attention of diffusers' U-Nets and VAEs by plain products, on a CPU and in bf16: see pipelines.kernels."""
+"""Attention of diffusers' U-Nets and VAEs by plain products, on a CPU and in bf16, and blocks that keep their images' layout.
+
+See pipelines.kernels.
+"""
 
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from diffusers.models.resnet import ResnetBlock2D
 
 
 def install(model: Any, most: float) -> None:
@@ -11,6 +15,8 @@ def install(model: Any, most: float) -> None:
     for part in model.modules():
         if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
             part.set_processor(Products(most))
+        if type(part) is ResnetBlock2D:
+            part.__class__ = Block
 
 
 class Products(AttnProcessor2_0):
@@ -31,3 +37,17 @@ class Products(AttnProcessor2_0):
         faster = torch.is_autocast_enabled("cpu") and hidden_states.device.type == "cpu" and weights <= self.most
         way: Any = AttnProcessor if faster else AttnProcessor2_0
         return way.__call__(self, attn, hidden_states, encoder_hidden_states, attention_mask, temb, *args, **kwargs)
+
+
+class Block(ResnetBlock2D):
+    """diffusers' block, which in training copies what goes past it out of channels-last memory and the gradient back again.
+
+    It does so for DDP's sake on a GPU (huggingface/diffusers issue 12975); on a CPU it is a tenth of a step.
+    """
+
+    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        training, self.training = self.training, False  # asked for that copy alone; dropout is a module of its own
+        try:
+            return super().forward(input_tensor, temb, *args, **kwargs)
+        finally:
+            self.training = training

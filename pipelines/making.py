@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipelines import evaluation, galleries, requested, samples
+from pipelines import evaluation, galleries, machine, requested, samples
 from pipelines.extractors import Extractor, Fits, classifier, clip, inception
 from pipelines.figures import AGGREGATE, ROWS
 from pipelines.weights import local_model
@@ -43,7 +43,9 @@ def sketch(job: Any, model: Any, step: int) -> None:
     model.eval()
     requests = task.requests(job.splits.validation, task.options.grid)
     with job.accelerator.autocast(), job.progress.task("images", len(requests)) as shown:
-        images = samples.draw(task, model, requests, size=job.at_once(), tick=shown.advance)
+        images = samples.draw(
+            task, model, requests, size=machine.images_at_once(job.recipe.train.eval_batch_size, task.size), tick=shown.advance
+        )
     evaluation.sharded_again(model)
     model.train(was_training)
     if job.accelerator.is_main_process:
@@ -64,7 +66,13 @@ def make(job: Any, task: Any, model: Any) -> dict[str, Any] | None:
     rank, processes = accelerator.process_index, accelerator.num_processes
     with accelerator.autocast(), job.progress.task("images", len(requests)) as shown:
         images = samples.draw(
-            task, model, requests, size=job.at_once(), rank=rank, processes=processes, tick=lambda n: shown.advance(n * processes)
+            task,
+            model,
+            requests,
+            size=machine.images_at_once(job.recipe.train.eval_batch_size, task.size),
+            rank=rank,
+            processes=processes,
+            tick=lambda n: shown.advance(n * processes),
         )
     if not accelerator.is_main_process:
         return {}

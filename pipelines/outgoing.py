@@ -9,10 +9,10 @@ from pathlib import Path
 import yaml
 
 from pipelines.errors import ModelError, RunError
+from pipelines.pretrained import LORA
 
 TEXT = {".md", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".csv", ".jinja"}
 CONFIGS = {"config.json", "adapter_config.json", "model_index.json"}
-LORA = "pytorch_lora_weights.safetensors"  # of diffusers, which holds its own configuration
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from torch import nn
 from pipelines import diffusion
 from pipelines.errors import ModelError
 from pipelines.pipes import ENCODERS, TRAINS, Pipe, image_size, quiet
-from pipelines.pretrained import called, first_line
-
-LORA = "pytorch_lora_weights.safetensors"
+from pipelines.pretrained import LORA, called, first_line
 
 # ---- reading ----
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
+LORA = "pytorch_lora_weights.safetensors"  # an adapter of diffusers, which holds its own configuration
+
 
 def read_config(folder: Path | None, config: dict | None) -> Any:
     """The configuration of a model folder, or one made from a recipe's `model.config`. Raises ModelError."""

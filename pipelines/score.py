@@ -62,7 +62,7 @@ def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, 
     kernels.install(loaded.model, accelerator.device)
     examples = batching.Examples(task, task.encode(rows))
     skips = Skips(section.max_skipped, {name: skipped}, {name: len(rows) + len(skipped)})
-    size = machine.eval_batch("auto", accelerator.device.type, batching.example_lengths(examples.encoded) is not None)
+    size = machine.eval_batch("auto", accelerator.device.type, batching.example_lengths(examples.encoded) is not None, task)
     with progress.task(name, len(rows)) as shown:
         workers = min(2, len(rows) // 64)
         records = evaluation.predict_split(

@@ -77,6 +77,8 @@ class Job:
         self.root = self.folder / "checkpoints"
         self.log = runfolder.Log(self.folder, self.accelerator, self.progress)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        if self.accelerator.mixed_precision == "bf16" and not self.sharded:  # FSDP shards weights of one type alone
+            layers.keep_in_bf16(self.model, self.trains)
         self.introduce()
 
     def introduce(self) -> None:
@@ -165,17 +167,12 @@ class Job:
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
         ragged = batching.example_lengths(getattr(examples, "encoded", None)) is not None
-        size = machine.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged)
+        size = machine.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged, self.task)
         with self.progress.task(title, len(examples)) as shown:
             return evaluation.predict_split(
                 self.task, model, examples, self.accelerator, batch_size=size, workers=self.workers(examples),
                 skips=self.skips, split=split, tick=lambda n: shown.advance(n * self.accelerator.num_processes),
             )  # fmt: skip
-
-    def at_once(self) -> int:
-        """Images that are made at a time: what the recipe says, else 64 small ones, 16 of 256 pixels, 4 of 512."""
-        asked = self.recipe.train.eval_batch_size
-        return asked if isinstance(asked, int) else max(1, min(64, 2**20 // max(self.task.size) ** 2))
 
     def workers(self, examples: Any) -> int:
         """Loader processes for these examples; cached ones need none."""
@@ -247,9 +244,13 @@ class Job:
             yield (cached[0], cached[1]) if ready else (examples, validation)
 
     def _record(self, edge: Edge, examples: Any, split: str) -> Any:
-        size = self.recipe.train.eval_batch_size
-        if size == "auto":
-            size = 8 if batching.example_lengths(examples.encoded) is None else 256  # ragged ones: as many as fit
+        train, device = self.recipe.train, self.accelerator.device.type
+        if isinstance(train.eval_batch_size, int):
+            size = train.eval_batch_size
+        elif batching.example_lengths(examples.encoded) is not None:
+            size = 256  # ragged ones: as many as fit
+        else:  # on a CPU no more than a step of training holds, on a GPU no more than are scored at a time
+            size = min(8, train.batch_size if device == "cpu" else machine.eval_batch("auto", device, False, self.task))
         return features.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded, examples.seed), edge, self.accelerator, split=split,
             fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split) + self.task.stamp(), batch_size=size,

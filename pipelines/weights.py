@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipelines.errors import ModelError
+from pipelines.pretrained import LORA
 from pipelines.recipe import ModelSection, Recipe, load_recipe, task_class, task_names
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 
-LORA = "pytorch_lora_weights.safetensors"
 DESCRIBED = ("config.json", "model_index.json", LORA)  # a model of transformers or timm, a pipeline of diffusers, an adapter of one
 
 

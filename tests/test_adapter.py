@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
+from pipelines import layers
 from pipelines.errors import ModelError
 from pipelines.hub import publish
 from pipelines.recipe import validate
@@ -19,6 +22,8 @@ from pipelines.tasks.image_classification import ImageClassification
 from pipelines.weights import load, resolve
 from tests import tiny
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
+from tests.runs import losses, without_pictures
+from tests.test_every_task import CONTRACTS
 
 BASE = "google/vit-base-patch16-224-in21k"
 
@@ -83,3 +88,55 @@ def test_a_head_of_several_parts_trains_whole(photos: Path, tmp_path: Path) -> N
     assert any("lora_A" in name for name in trains)
     head = [p for n, p in model.named_parameters() if n in trains and "classifier" in n]
     assert all(isinstance(p, torch.nn.Parameter) for p in head)
+
+
+LORA = {"adapter": {"kind": "lora", "rank": 2}}
+FROZEN = {  # Linear and its cached features, Conv1D, convolutions of two kinds, and samples while it trains
+    "image-classification TestContract": LORA,
+    "question-answering TestContract": {"freeze": "backbone"},
+    "text-generation TestContract": LORA,
+    "speech-recognition-ctc TestContract": {"freeze": "backbone"},
+    "text-to-image TestContract": LORA,
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_frozen_weights_in_bf16_change_no_number(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same losses and scores to the bit as with float32 weights, which are in what is exported."""
+    own, seen, found, files = layers.keep_in_bf16, [], [], []
+    for quick in (False, True):
+
+        def keep(model: Any, trains: Any, quick: bool = quick) -> None:
+            if quick:
+                own(model, trains)
+                seen.append({parameter.dtype for name, parameter in model.named_parameters() if name in trains})
+                seen.append({parameter.dtype for name, parameter in model.named_parameters() if name not in trains})
+
+        monkeypatch.setattr(layers, "keep_in_bf16", keep)
+        raw, run = CONTRACTS[name]().recipe(tmp_path / "made"), tmp_path / str(quick)
+        raw["model"] = {**raw["model"], "adapter": None, **FROZEN[name]}
+        raw["train"] = {**raw["train"], "epochs": None, "max_steps": 4, "precision": "bf16", "log_every": 1}
+        raw["data"]["max_eval_rows"] = 9
+        with without_pictures():
+            results = train(validate(raw), run, name="x")
+        assert results
+        found.append((losses(run), results["test"]["metrics"], results["validation"]["metrics"]))
+        files.append({path.relative_to(run): load_file(path) for path in sorted((run / "model").rglob("*.safetensors"))})
+    assert found[0] == found[1]
+    assert seen[:2] == [{torch.float32}, {torch.float32, torch.bfloat16}]
+    assert seen[2:] == [set(), {torch.float32, torch.bfloat16}]  # what was exported, to be scored
+    assert files[0].keys() == files[1].keys() != set()
+    assert all(torch.equal(value, files[1][path][key]) for path, values in files[0].items() for key, value in values.items())
+
+
+def test_a_weight_that_is_looked_up_too_stays_float32() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.middle, self.out, self.norm = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False), nn.LayerNorm(4)
+            self.head = nn.Linear(9, 2)
+            self.out.weight = self.words.weight
+
+    model = Tied()
+    layers.keep_in_bf16(model, {"head.weight", "head.bias"})
+    assert {name for name, value in model.state_dict().items() if value.dtype == torch.bfloat16} == {"middle.weight"}

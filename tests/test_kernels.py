@@ -135,6 +135,55 @@ def test_gradients_of_a_unet_are_the_librarys() -> None:
     assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.999
 
 
+def test_a_blocks_way_past_keeps_its_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library copies it out of channels-last memory in training; and its results are the library's all the same."""
+    seen: dict[bool, list[bool]] = {}
+    answers = []
+    for quick in (False, True):
+        model = unet().to(memory_format=torch.channels_last).train()
+        if quick:
+            kernels.install(model, CPU)
+        past = [part.conv_shortcut for part in model.modules() if getattr(part, "conv_shortcut", None) is not None]
+        kept = seen.setdefault(quick, [])
+        for part in past:
+            part.register_forward_pre_hook(
+                lambda _, given, kept=kept: kept.append(given[0].is_contiguous(memory_format=torch.channels_last))
+            )
+        torch.manual_seed(1)
+        pixels = torch.randn(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+        answers.append(model(pixels, torch.tensor([3, 700])).sample)
+        assert all(part.training for part in model.modules())
+    torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-5)
+    assert len(seen[True]) == len(seen[False]) > 0
+    assert all(seen[True])
+    assert not all(seen[False])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_of_bf16_is_that_of_float32(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(4, 8)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    images = torch.randn(3, 8, 5, 6, dtype=torch.bfloat16).contiguous(memory_format=layout)
+    weight = torch.randn(3, 8, 5, 6)
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        own, given = nn.GroupNorm(4, 8), images.detach().to(kind).requires_grad_()
+        own.load_state_dict(norm.state_dict())
+        kernels.install(nn.Sequential(own), CPU)
+        out = own(given)
+        assert out.dtype == kind
+        assert out.is_contiguous(memory_format=layout)
+        found.append((out, *torch.autograd.grad((out.float() * weight).sum(), (given, own.weight, own.bias))))
+    (out, *rest), (rounded, *others) = found
+    torch.testing.assert_close(rounded, out.to(torch.bfloat16), rtol=0, atol=0)
+    torch.testing.assert_close(others[0], rest[0].to(torch.bfloat16), rtol=0.02, atol=0.02)
+    for exact, close in zip(rest[1:], others[1:], strict=True):
+        torch.testing.assert_close(close, exact, rtol=1e-2, atol=5e-2)
+
+
 def test_large_pictures_keep_the_librarys_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weights would fill the memory."""
     model = unet()

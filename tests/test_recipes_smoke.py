@@ -3,6 +3,7 @@
 What stands in for them is told by the task's own test: `served(recipe, hub, folder)` in tests/tasks/test_<task>.py.
 """
 
+import contextlib
 import importlib
 import json
 from pathlib import Path
@@ -14,8 +15,10 @@ from pipelines.recipe import load_recipe
 from pipelines.run import train
 from pipelines.weights import DESCRIBED
 from tests.hub import HubServer, hub  # noqa: F401 (a fixture)
+from tests.runs import without_pictures
 
 RECIPES = recipe_paths()
+DRAWN = {path.parent: name for name, path in sorted(RECIPES.items())}.values()  # one of each task has its figures and report drawn
 RAN: list[str] = []
 
 
@@ -27,7 +30,8 @@ def test_a_recipe_runs(name: str, hub: HubServer, tmp_path: Path) -> None:  # no
     # models and data are tiny, so are the sizes that the task's test names; every other setting is the recipe's own
     quick = ["train.max_steps=2", "train.head_epochs=0", "train.precision=fp32", *served.changes]
     recipe = load_recipe(name, quick, data=served.data, model=served.model)
-    results = train(recipe, tmp_path / "run", name=name, smoke=True)
+    with contextlib.nullcontext() if name in DRAWN else without_pictures():
+        results = train(recipe, tmp_path / "run", name=name, smoke=True)
     assert results
     assert results["train"]["steps"] == 2
     assert results["test"]["n"] > 0

@@ -228,13 +228,9 @@ class ImageClassification(Task):
         return vision.image_classifier(folder, config).eval()
 
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.images import read_image
+        from pipelines.data.images import save_example
 
-        image = read_image(row["image"])
-        image.thumbnail((640, 640))
-        image.info.clear()  # a comment in the file would be written again
-        image.save(folder / f"{name}.jpg", quality=90)
-        return {"image": f"{name}.jpg", "label": row["label"]}
+        return {"image": save_example(row["image"], folder, name), "label": row["label"]}
 
     def infer(self, model: Any, image: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
         """The `top_k` labels of one image (path, bytes or PIL), best first: [{"label", "score"}]."""

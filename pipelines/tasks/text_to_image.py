@@ -15,6 +15,7 @@ from pydantic import Field
 
 from pipelines.diffusion import Sampling
 from pipelines.errors import DataError, ModelError
+from pipelines.pretrained import LORA
 from pipelines.recipe import Float, Int
 from pipelines.task import Batch, Example, Metric, Record, Task
 
@@ -57,7 +58,7 @@ class TextToImage(Task):
     average = 0.9999
     new_head = False
     makes = True
-    adapter_file = "pytorch_lora_weights.safetensors"
+    adapter_file = LORA
     adapter_library = "diffusers"
     augment_switch = "options.flip=false"
     Options = Options
@@ -74,13 +75,15 @@ class TextToImage(Task):
         return {**row, "text": caption(row)}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
+        import torch
+
         if source.folder is None:
             raise ModelError("model.config: this task fine-tunes a pipeline, whose text encoders must know something: give model.id")
         model = self._read(source.folder, size=self.options.image_size, random=source.random)
         self.says = True
         if self.pipe.flow and self.options.snr_gamma is not None:
             log.warning("options.snr_gamma changes nothing: flow matching has no schedule of noise to weigh by")
-        return model
+        return model.to(memory_format=torch.channels_last)
 
     def _read(self, folder: Path, *, size: int | None, random: bool = False) -> "nn.Module":
         import torch
@@ -98,7 +101,11 @@ class TextToImage(Task):
         return model
 
     def place(self, device: Any) -> None:
+        import torch
+
         super().place(device)
+        if torch.device(device).type == "cpu":  # twice as fast in float32; the decoder stays as it is, or images would round otherwise
+            self.pipe.parts["vae"].encoder.to(memory_format=torch.channels_last)
         if self.pipe.parts.get("safety_checker") is not None:
             self.pipe.parts["safety_checker"].to(device)
 
@@ -247,13 +254,9 @@ class TextToImage(Task):
         return pipefiles.load_lora(self.pipe, model, folder).eval()
 
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.images import read_image
+        from pipelines.data.images import save_example
 
-        image = read_image(row["image"])
-        image.thumbnail((640, 640))
-        image.info.clear()  # a comment in the file would be written again
-        image.save(folder / f"{name}.jpg", quality=90)
-        return {"image": f"{name}.jpg", "text": row["text"]}
+        return {"image": save_example(row["image"], folder, name), "text": row["text"]}
 
     # ---- images ----
 

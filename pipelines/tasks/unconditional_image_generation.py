@@ -25,7 +25,7 @@ STEPS = 50  # of DDIM
 
 class Options(Sampling):
     steps: Annotated[Int, Field(ge=1, le=1000)] | None = None  # type: ignore[assignment]
-    """Denoising steps of an image; left out: 50, and by DDPM as many as the schedule has, for fewer leave noise behind."""
+    """Denoising steps of an image; left out: 50, and by DDPM as many as the schedule has, as published scores do."""
     image_size: Annotated[Int, Field(ge=4, le=2048)] | None = None
     """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
     upscale: bool = False
@@ -80,7 +80,9 @@ class UnconditionalImageGeneration(Task):
             "variance_type": self.options.variance,
         }
         own: Any = scheduler.config  # type: ignore[attr-defined]
-        self.scheduler: Any = DDPMScheduler.from_config(own, **{key: value for key, value in changes.items() if value is not None})
+        given = {key: value for key, value in changes.items() if value is not None}
+        given |= {"trained_betas": None} if self.options.schedule else {}  # which a pretrained one may have, and would go by
+        self.scheduler: Any = DDPMScheduler.from_config(own, **given)
         levels = self.scheduler.config.num_train_timesteps
         if self.options.steps is not None and self.options.steps > levels:
             raise ModelError(f"options.steps: the noise has {levels} levels, you ask for {self.options.steps}")

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.diffusers_loops SETTINGS.json
 
-After examples/unconditional_image_generation/train_unconditional.py and examples/text_to_image/train_text_to_image_lora.py at their
-defaults: an imagefolder read by `datasets` with torchvision transforms, Accelerator, AdamW, a cosine or constant rate, gradients
-clipped to 1. Prints {examples_per_second, peak_memory_mb, loss} as JSON; what stands before the first step is not timed.
+After examples/unconditional_image_generation/train_unconditional.py (with --use_ema --random_flip --center_crop) and
+examples/text_to_image/train_text_to_image_lora.py (with --center_crop), else at their defaults: an imagefolder read by `datasets`
+with torchvision transforms, Accelerator, AdamW, a cosine or constant rate, gradients clipped to 1. Prints {examples_per_second,
+peak_memory_mb, loss} as JSON; what stands before the first step is not timed.
 """
 
 import json
