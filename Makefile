@@ -27,8 +27,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## pretrain on the digits 0-4, transfer to 5-9, report: no hub, no GPU, no account
 	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pipelines.demo
 
+# Three workers on two cores: one of them mostly waits, for a browser or for a process that starts.
 test: $(READY)  ## the quick suite
-	$(BIN)/python -m pytest --timeout 300 --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --timeout 300 --numprocesses 3 --dist loadfile
 
 test-all: $(READY)  ## the quick suite, then what takes minutes or real data
 	$(BIN)/python -m pytest --timeout 3600 -m "slow or not slow"
