@@ -132,6 +132,7 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
     what the task has frozen.
     """
     from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
     from torch import nn
     from transformers import PreTrainedModel
     from transformers.pytorch_utils import Conv1D  # GPT-2's Linear, with its weight the other way round
@@ -162,4 +163,8 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
         modules_to_save=heads or None,
         fan_in_fan_out=all(isinstance(fits[n], Conv1D) for n in targets),
     )
-    return get_peft_model(model, config)  # type: ignore[arg-type]
+    adapted = get_peft_model(model, config)  # type: ignore[arg-type]
+    for part in adapted.modules():
+        if isinstance(part, LoraLayer):
+            part.cast_input_dtype_enabled = False  # mixed precision casts what it must: inputs would go to float32 and back
+    return adapted
