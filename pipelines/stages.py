@@ -32,7 +32,10 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
     if recipe.train.gradient_checkpointing:
         machine.checkpoint_gradients(model)
     if recipe.hub.adapter and (weights.revision is None or weights.random):
-        raise ModelError(f"hub.adapter: an adapter alone is of use with a base model of the hub, {weights.name} is none: leave it out (hub.adapter=false)")
+        raise ModelError(
+            f"hub.adapter: an adapter alone is of use with a base model of the hub, {weights.name} is none: leave it out, "
+            "or set hub.adapter=false"
+        )
     if recipe.model.adapter is not None:
         return layers.add_adapter(model, task.layers(model)[-1] if task.new_head else None, recipe.model.adapter)
     layers.freeze(model, task.layers(model), recipe.model.freeze)
