@@ -47,21 +47,30 @@ def make(loaded: "Loaded", requests: Sequence[Request], base: "Base | None" = No
             remark = f" The model before fine-tuning cannot be had: {error}"
     for number, request in enumerate(requests, 1):
         for model, kept, whose in models:
+            own = _known(model.task, request)
             steps, image = request["steps"], None
-            for shown, image in enumerate(requested.images(model.task, model.model, request), 1):
+            for shown, image in enumerate(requested.images(model.task, model.model, own), 1):
                 step = f"step {min(shown * preview_every(steps), steps)} of {steps}"
                 both = [[*items, (image, step)] if items is kept else list(items) for items in (after, before)]
                 yield both[0], both[1], f"Image {number} of {len(requests)}{whose}: {step}{remark}"
             name = parts.title(loaded) if kept is after else base.name if base else ""
-            kept.append((saved(image, name, request, kept is before), f"seed {request['seed']}"))
+            caption = f"{own['label']}, seed {own['seed']}" if "label" in own else f"seed {own['seed']}"
+            kept.append((saved(image, name, own, kept is before), caption))
     count = len(requests)
     yield after, before, f"{count} image{'s' if count > 1 else ''}. A saved file says what made it.{remark}"
+
+
+def _known(task: Any, request: Request) -> Request:
+    """The request as this model understands it: the one before fine-tuning may know other classes, and then shows one of its own."""
+    known = getattr(task, "labels", [])
+    return requested.whole(task, {key: value for key, value in request.items() if key != "label" or value in known})
 
 
 def saved(image: Any, model: str, request: Request, before: bool = False) -> str:
     """A file among those that Gradio serves and deletes; the settings are inside."""
     about = requested.settings(model, request)
-    what = f"{about['prompt'][: requested.LONGEST - 7]}{' before' if before else ''}" if "prompt" in about else model
+    what = requested.subject(model, about)
+    what = f"{what[: requested.LONGEST - 7]} before" if before and "prompt" in about else what
     data = io.BytesIO()
     save_png(image, data, about)
     return save_bytes_to_cache(data.getvalue(), requested.file_name(what, request["seed"]), get_upload_folder())
@@ -119,7 +128,7 @@ def base_of(loaded: "Loaded") -> Base:
 
 
 def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
-    """The page of a task that makes up to `most` images at a time, of a prompt or of nothing."""
+    """The page of a task that makes up to `most` images at a time, of a prompt, of a class or of nothing."""
     try:
         base, why = base_of(loaded), ""
     except ModelError as error:
@@ -172,6 +181,8 @@ def _drawing(loaded: "Loaded", names: list[str], base: Base | None) -> Callable[
                 if not asked["text"].strip():
                     raise DataError("a prompt is needed: say what the image is to show")
                 common |= {"text": asked["text"].strip(), "guidance": float(asked["guidance"])}
+            if asked.get("label"):
+                common |= {"label": asked["label"]}
             requests = [{**common, "seed": seed} for seed in seeds(asked["seed"], asked["count"])]
             columns = min(2 if other else 4, math.ceil(math.sqrt(len(requests))))  # two in half the width, else as many as make a square
             for after, before, note in make(loaded, requests, other):
@@ -192,6 +203,8 @@ def _fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str,
     fields: dict[str, Any] = {}
     if prompts:
         fields["text"] = gr.Textbox(label="Prompt", lines=2, max_lines=6, max_length=2000, placeholder="What the image is to show")
+    if labels := getattr(task, "labels", None):
+        fields["label"] = gr.Dropdown([("each in turn", ""), *labels], value="", label="Class")
     fields["count"] = gr.Slider(1, most, min(4, most), step=1, label="Number of images")
     fields["seed"] = gr.Textbox("0", label="First seed", max_lines=1, info="the same seed and settings make the same image")
     longest = requested.most_steps(task)

@@ -1,5 +1,6 @@
 """Classes of rows: their names, what they weigh in the loss, and the records of what was predicted; for every task that classifies."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,17 @@ def balanced(labels: Sequence[str], classes: Sequence[str]) -> dict[str, float]:
     for label in labels:
         n[label] += 1
     return {label: len(labels) / (len(n) * max(count, 1)) for label, count in n.items()}
+
+
+def shares(labels: Sequence[str], count: int) -> list[str]:
+    """`count` labels in the proportions of `labels`, the most frequent first and each in its turn (Sainte-Lague's method)."""
+    given = dict.fromkeys(sorted(set(labels)), 0)
+    there = Counter(labels)
+    found = []
+    for _ in range(count):
+        found.append(max(given, key=lambda label: there[label] / (2 * given[label] + 1)))
+        given[found[-1]] += 1
+    return found
 
 
 # ---- the loss ----

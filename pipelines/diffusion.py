@@ -126,19 +126,31 @@ def squared_error(answer: "Tensor", noisy: Noisy) -> "Tensor":
 # ---- schedulers and pipelines ----
 
 
+def scheduler_config(folder: Path) -> dict[str, Any]:
+    """What a pipeline's folder says of its noise. Raises ModelError."""
+    place = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    try:
+        config: dict[str, Any] = json.loads((place / "scheduler_config.json").read_text(encoding="utf-8"))
+        config.get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise _no_schedule(folder, error) from None
+    return config
+
+
+def _no_schedule(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"{called(folder)}: no noise schedule that can be read (scheduler/scheduler_config.json): {first_line(error)}")
+
+
 def read_scheduler(folder: Path) -> Any:
     """The noise schedule of a pipeline's folder as a training scheduler: DDPMScheduler or FlowMatchEulerDiscreteScheduler. ModelError."""
     from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
-    place = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    config = scheduler_config(folder)
+    flow = str(config.get("_class_name", "")).startswith("FlowMatch")
     try:
-        config = json.loads((place / "scheduler_config.json").read_text(encoding="utf-8"))
-        flow = str(config.get("_class_name", "")).startswith("FlowMatch")
         return (FlowMatchEulerDiscreteScheduler if flow else DDPMScheduler).from_config(config)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(
-            f"{called(folder)}: no noise schedule that can be read (scheduler/scheduler_config.json): {first_line(error)}"
-        ) from None
+    except (ValueError, TypeError) as error:
+        raise _no_schedule(folder, error) from None
 
 
 def sampler(scheduler: Any, kind: Literal["ddim", "ddpm"]) -> Any:

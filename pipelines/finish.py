@@ -186,7 +186,7 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
             "random_weights": weights.random,
             "adapter": bool(recipe.model.adapter and recipe.hub.adapter),
         },
-        "labels": getattr(job.task, "labels", None),
+        "labels": getattr(job.task, "labels", None) or None,
         "environment": results.environment(job.accelerator.num_processes, recipe.train.precision, job.accelerator.device.type),
     }
 

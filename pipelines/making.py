@@ -91,6 +91,7 @@ def make(job: Any, task: Any, model: Any) -> dict[str, Any] | None:
         "flagged": flagged,
         "copies": len(copies),
         "steps": options.steps,
+        **({"classes": len({request["label"] for request in requests})} if "label" in requests[0] else {}),
         "extractor": job.extractor.name if job.extractor is not None else None,
         "reference": options.reference,
         "compared": compared,
@@ -111,7 +112,9 @@ def _compared(job: Any, task: Any, images: list[Any], requests: list[Any]) -> tu
             small[split], numbers[split], bad = samples.thumbnails(examples, wanted, shown.advance)
         job.skips.add(split, bad)  # a short training may not have visited them
     real = samples.Decoded(encoded[options.reference], numbers[options.reference])
-    found = samples.measure(images, real, job.extractor, small["train"], small["test"], flip=options.flip)
+    asked = [request["label"] for request in requests if "label" in request]
+    classes = (asked, [splits[options.reference]["label"][number] for number in real.numbers]) if asked else None
+    found = samples.measure(images, real, job.extractor, small["train"], small["test"], classes=classes, flip=options.flip)
     if job.fits is not None and images:
         captions = list(splits[options.reference]["text"])
         texts = [captions[number] for number in real.numbers]

@@ -33,7 +33,10 @@ def whole(task: Any, request: dict[str, Any]) -> dict[str, Any]:
     full = {"steps": options.steps}
     if "guidance" in type(options).model_fields:
         full["guidance"] = task.pipe.guidance if options.guidance is None else options.guidance
-    return {**full, **request, "seed": check_seed(request.get("seed", 0))}
+    seed = check_seed(request.get("seed", 0))
+    if classes := getattr(task, "labels", None):
+        full["label"] = classes[seed % len(classes)]
+    return {**full, **request, "seed": seed}
 
 
 def most_steps(task: Any) -> int:
@@ -80,9 +83,14 @@ def _number(name: str, value: str) -> int | float:
 
 
 def settings(model: str, request: dict[str, Any]) -> dict[str, Any]:
-    """What is written into the file: {model, prompt, seed, steps, guidance}, as far as the task has them."""
-    found = {"model": model, "prompt": request.get("text"), **{key: request.get(key) for key in ("seed", "steps", "guidance")}}
+    """What is written into the file: {model, prompt, label, seed, steps, guidance}, as far as the task has them."""
+    found = {"model": model, "prompt": request.get("text"), **{key: request.get(key) for key in ("label", "seed", "steps", "guidance")}}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def subject(model: str, about: dict[str, Any]) -> str:
+    """What an image with these settings is called: its prompt, else its model and class."""
+    return str(about.get("prompt") or " ".join([model, *([about["label"]] if "label" in about else [])]))
 
 
 def file_name(what: str, seed: int) -> str:

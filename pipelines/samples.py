@@ -110,13 +110,15 @@ def measure(
     train: np.ndarray | None = None,
     held_out: np.ndarray | None = None,
     *,
+    classes: tuple[Sequence[str], Sequence[str]] | None = None,
     flip: bool = False,
     tick: Any = lambda n: None,
 ) -> dict[str, Any]:
     """What is said of `images` beside the `real` ones: {metrics, ci95, tables, nearest, copied}.
 
     `train` and `held_out` are thumbnails of training images and of test images, which took no part in it: how many of these count as
-    copies tells how many would by chance. `flip` says that mirror images were trained on as well. `nearest` are (number of the image,
+    copies tells how many would by chance. `classes` are those of which images were asked, one each, and those of the real ones. `flip` says
+    that mirror images were trained on as well. `nearest` are (number of the image,
     of the training image, ratio of the nearest distance to the second), the closest first; `copied` says which images are copies.
     """
     metrics: dict[str, float] = {}
@@ -135,6 +137,11 @@ def measure(
                 about[row] |= {"recognised": float(sure.mean()), "classes": len(set(odds[sure].argmax(axis=1).tolist()))}
             metrics["recognised"] = about["samples"]["recognised"]
             ci95["recognised"] = interval(made_odds.max(axis=1) >= CONFIDENT)
+            for row, odds, wanted in zip(about, (made_odds, real_odds), classes or ((), ()), strict=True):
+                if len(wanted) and (right := _right(extractor, odds, wanted)) is not None:
+                    about[row]["class_accuracy"] = float(right.mean())
+                    if row == "samples":
+                        metrics["class_accuracy"], ci95["class_accuracy"] = float(right.mean()), interval(right)
             tables["classes"] = _classes(extractor.labels or [], made_odds, real_odds)
     nearest: list[tuple[int, int, float]] = []
     copied = np.zeros(len(images), dtype=bool)
@@ -187,6 +194,15 @@ def interval(hits: np.ndarray, draws: int = 1000) -> list[float]:
     rng = np.random.default_rng(0)
     shares = [rng.choice(hits.astype(float), len(hits)).mean() for _ in range(draws)]
     return [float(bound) for bound in np.percentile(shares, [2.5, 97.5])]
+
+
+def _right(extractor: Extractor, odds: np.ndarray, wanted: Sequence[str]) -> np.ndarray | None:
+    """Of each image whether the classifier sees the class `wanted` of it. None where it does not know them all."""
+    labels = extractor.labels or []
+    if strange := sorted(set(wanted) - set(labels)):
+        log.warning("%s does not know the class %s: it cannot tell whether images show their classes", extractor.name, strange[0])
+        return None
+    return odds.argmax(axis=1) == np.array([labels.index(label) for label in wanted])
 
 
 def _classes(labels: list[str], made: np.ndarray, real: np.ndarray) -> list[dict[str, Any]]:

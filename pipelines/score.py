@@ -130,7 +130,7 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
     In a folder or table, what cannot be read is left out with a word; a file that was named must be there.
     """
     wanted = loaded.task.inputs
-    optional = ("seed",) if loaded.task.makes and "seed" not in wanted else ()
+    optional = tuple(name for name in ("seed", "label") if loaded.task.makes and name not in wanted)
     found: list[tuple[str, dict[str, Any]]] = []
     if loaded.task.makes:
         from pipelines.requested import split_pairs
@@ -149,10 +149,12 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
                 raise DataError(f"{text}: an empty folder")
             found += [(str(p), {wanted[0]: str(p)}) for p in files]
         elif path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet") and os.path.isfile(path):
-            columns = {name: own for name, own in _columns(loaded).items() if name in wanted}
+            columns = {name: own for name, own in _columns(loaded).items() if name in (*wanted, *optional)}
             _, rows, skipped = _by_either_name(DataSection(id=text, format="table", columns=columns), Needs(wanted, optional), None)
             for _, why in skipped:
                 log.warning("skipped, cannot be read: %s", why)
+            classes = getattr(loaded.task, "labels", None)
+            optional = tuple(name for name in optional if name != "label" or classes)  # of a model that knows none, they say nothing
             found += [(row["id"], {c: row[c] for c in (*wanted, *optional) if c in wanted or row.get(c) is not None}) for row in rows]
         elif len(wanted) > 1:
             raise DataError(f"{short(text)!r}: this task takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")
@@ -173,7 +175,7 @@ def _made(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:
         pass
     model = loaded.results["recipe"] if loaded.results else Path(loaded.source).name
     about = requested.settings(model, request)
-    path = requested.write(Path(), requested.file_name(about.get("prompt", model), request["seed"]), image, about)
+    path = requested.write(Path(), requested.file_name(requested.subject(model, about), request["seed"]), image, about)
     return {"image": path.name, **{key: value for key, value in about.items() if key != "model"}}
 
 

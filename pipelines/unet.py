@@ -1,40 +1,45 @@
 """Load diffusers' UNet2DModel, and make images with it as DDPMPipeline and DDIMPipeline do."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.complaints import suggest
-from pipelines.diffusion import fresh, read_index
+from pipelines.diffusion import fresh, read_index, scheduler_config
 from pipelines.errors import ModelError
 from pipelines.pretrained import called, first_line
 
 if TYPE_CHECKING:
     from torch import nn
 
-PIPELINES = {"DDPMPipeline": "ddpm", "DDIMPipeline": "ddim"}  # class in model_index.json -> how it samples
+# Classes in model_index.json. The last is diffusers' only one that asks a U-Net for images of a class; it takes any sampler.
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
+LABELS = "id2label.json"  # beside model_index.json: the number of each class -> its name
 
 
-def read_unet(folder: Path | None, config: dict[str, Any] | None, *, size: int | None, random: bool = False) -> "nn.Module":
+def read_unet(
+    folder: Path | None, config: dict[str, Any] | None, *, size: int | None, random: bool = False, labels: Sequence[str] | None = None
+) -> "nn.Module":
     """A UNet2DModel in float32, of a pipeline's folder or from a configuration with random weights. Raises ModelError.
 
-    `size` is the side of its images in pixels; left out, the model's own.
+    `size` is the side of its images in pixels; left out, the model's own. `labels` are the classes it is to know, none if empty; left
+    out, those it knows.
     """
     from diffusers import UNet2DModel
 
+    wanted: dict[str, Any] = ({"sample_size": size} if size else {}) | ({"num_class_embeds": len(labels)} if labels else {})
     if folder is None:
-        fields = _checked(dict(config or {}), UNet2DModel)
-        return _checked_model(_made(UNet2DModel, fields | ({"sample_size": size} if size else {})), "model.config")
+        return _checked_model(_made(UNet2DModel, _checked(dict(config or {}), UNet2DModel) | wanted), "model.config", labels)
     kind = read_index(folder)["_class_name"]
     if kind not in PIPELINES:
-        raise ModelError(f"{called(folder)}: a {kind} is no unconditional one; choose a {' or a '.join(PIPELINES)}")
+        raise ModelError(f"{called(folder)}: a {kind} is no unconditional one; choose a {' or a '.join(PIPELINES[:2])}")
     place = folder / "unet" if (folder / "unet").is_dir() else folder  # the first repos of diffusers have all in one folder
     try:
         settings = UNet2DModel.load_config(place, local_files_only=True)
         settings = {key: value for key, value in settings.items() if key not in ("_class_name", "_diffusers_version", "_name_or_path")}
-        settings |= {"sample_size": size} if size else {}
         if random:
-            return _checked_model(_made(UNet2DModel, settings), called(folder))
+            return _checked_model(_made(UNet2DModel, settings | wanted), called(folder), labels)
         model, info = UNet2DModel.from_pretrained(place, output_loading_info=True, low_cpu_mem_usage=False, local_files_only=True)
     except ModelError:
         raise
@@ -43,8 +48,49 @@ def read_unet(folder: Path | None, config: dict[str, Any] | None, *, size: int |
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
         raise ModelError(f"{called(folder)}: weights of its U-Net are missing or of another shape: {lacking[0]} ({len(lacking)} in all)")
-    model.register_to_config(**settings)
-    return _checked_model(fresh(model), called(folder))
+    if labels:
+        _learns(model, read_labels(folder, model), labels)
+    model.register_to_config(**settings | wanted)
+    return _checked_model(fresh(model), called(folder), labels)
+
+
+def read_labels(folder: Path, model: Any) -> list[str]:
+    """The names of the model's classes, in order; their numbers where the folder has none. Raises ModelError."""
+    count = model.config.num_class_embeds or 0
+    path = folder / LABELS
+    if not count or not path.is_file():
+        return [str(number) for number in range(count)]
+    try:
+        named = {int(number): str(label) for number, label in json.loads(path.read_text(encoding="utf-8")).items()}
+        return [named[number] for number in range(count)]
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise ModelError(f"{path}: no names of {count} classes ({type(error).__name__}): correct it, or delete it") from None
+
+
+def write_labels(folder: Path, labels: Sequence[str]) -> None:
+    text = json.dumps({str(number): label for number, label in enumerate(labels)}, indent=2, ensure_ascii=False)
+    (folder / LABELS).write_text(text + "\n", encoding="utf-8")
+
+
+def _learns(model: Any, known: Sequence[str], labels: Sequence[str]) -> None:
+    """Give a pretrained model an embedding for each of `labels`: its own where it knows the name, else the mean of its own, or zeros."""
+    import torch
+    from torch import nn
+
+    own = model.class_embedding.weight if known else torch.zeros(1, model.time_embedding.linear_2.out_features)
+    rows = [own[known.index(label)] if label in known else own.mean(0) for label in labels]
+    model.class_embedding = nn.Embedding.from_pretrained(torch.stack(rows).detach().clone(), freeze=False)
+
+
+def sampler_of(folder: Path) -> Literal["ddpm", "ddim"]:
+    """How a pipeline's folder makes images. Raises ModelError where it is neither."""
+    kind = str(read_index(folder)["_class_name"])
+    if kind == PIPELINES[-1]:
+        kind = str(scheduler_config(folder).get("_class_name"))
+    for name in ("ddpm", "ddim"):
+        if kind.lower().startswith(name):
+            return name  # type: ignore[return-value]
+    raise ModelError(f"{called(folder)}: images by a {kind}, which is no sampler of DDPM or DDIM: choose another model")
 
 
 def _checked(fields: dict[str, Any], kind: Any) -> dict[str, Any]:
@@ -68,7 +114,7 @@ def _made(kind: Any, fields: dict[str, Any]) -> Any:
         raise ModelError(f"model.config: no UNet2DModel can be made of it: {first_line(error)}") from error
 
 
-def _checked_model(model: Any, name: str) -> "nn.Module":
+def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.Module":
     """Channels and size fit, and one forward runs. In channels-last memory, where convolutions are faster. Raises ModelError."""
     import torch
 
@@ -77,16 +123,22 @@ def _checked_model(model: Any, name: str) -> "nn.Module":
         raise ModelError(
             f"{name}: {config.in_channels} channels in and {config.out_channels} out; images have 3 (RGB) or 1 (grey), in and out alike"
         )
-    if config.num_class_embeds or config.class_embed_type:
-        raise ModelError(f"{name}: this U-Net wants a class for every image; choose an unconditional one")
+    if config.class_embed_type:
+        raise ModelError(f"{name}: class_embed_type {config.class_embed_type!r} takes no classes by number: choose another model")
+    if config.num_class_embeds and labels is not None and not labels:
+        raise ModelError(f"{name}: this U-Net wants a class for every image: set options.class_conditional=true")
     if config.sample_size is None:
         raise ModelError(f"{name}: no sample_size (pixels a side): set options.image_size")
     height, width = image_size(model)
     if height < 1:
         raise ModelError(f"{name}: sample_size {config.sample_size} is no size")
+    if config.num_class_embeds and height != width:
+        raise ModelError(f"{name}: {height} x {width} pixels: images of a class are square in diffusers: set options.image_size")
+    if config.num_class_embeds:
+        model.register_to_config(sample_size=height)  # of a pair, its pipeline would make nothing
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, config.in_channels, height, width), torch.zeros(1, dtype=torch.long))
+            model.eval()(torch.zeros(1, config.in_channels, height, width), torch.zeros(1, dtype=torch.long), _numbers([0], model))
     except (RuntimeError, ValueError) as error:
         halvings = 2 ** (len(config.block_out_channels) - 1)
         raise ModelError(
@@ -102,8 +154,19 @@ def image_size(model: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def denoised(model: Any, scheduler: Any, seeds: Sequence[int], steps: int, every: int | None = None) -> "Iterator[list[Any]]":
+def _numbers(classes: Sequence[int] | None, model: Any) -> Any:
+    """[len(classes)] on the model's device; None where it knows no classes."""
+    import torch
+
+    return torch.tensor(classes, device=next(model.parameters()).device) if model.config.num_class_embeds and classes is not None else None
+
+
+def denoised(
+    model: Any, scheduler: Any, seeds: Sequence[int], steps: int, every: int | None = None, classes: Sequence[int] | None = None
+) -> "Iterator[list[Any]]":
     """Images of these seeds, as the pipelines of diffusers make them from `torch.Generator().manual_seed(seed)` each.
+
+    `classes` are the numbers of what they are to show, where the model knows classes.
 
     Yields the finished ones last; before them, where `every` is given, after so many steps what the model takes the clean
     images to be. Each image is the same whatever else is in the batch, but for rounding.
@@ -117,10 +180,11 @@ def denoised(model: Any, scheduler: Any, seeds: Sequence[int], steps: int, every
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = (len(generators), model.config.in_channels, *image_size(model))
     image = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
+    numbers = _numbers(classes, model)
     scheduler.set_timesteps(steps)
     with torch.no_grad():
         for place, time in enumerate(scheduler.timesteps):
-            taken = scheduler.step(model(image, time).sample.float(), time, image, generator=generators)
+            taken = scheduler.step(model(image, time, numbers).sample.float(), time, image, generator=generators)
             image = taken.prev_sample
             if every and place % every == every - 1 and place + 1 < len(scheduler.timesteps):
                 yield [to_image(one) for one in taken.pred_original_sample.float().cpu()]

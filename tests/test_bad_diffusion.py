@@ -33,7 +33,7 @@ WRONG_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "channels": ({"in_channels": 4, "out_channels": 4}, "4 channels in"),
     "learned variance": ({"out_channels": 6}, "6 out"),
     "groups": ({"norm_num_groups": 5}, "no UNet2DModel can be made"),
-    "classes": ({"num_class_embeds": 10}, "unconditional"),
+    "classes": ({"num_class_embeds": 10}, r"options\.class_conditional=true"),
     "no size": ({"sample_size": None}, "options.image_size"),
     "odd size": ({"sample_size": 9}, "multiples of 2"),
 }
@@ -43,7 +43,7 @@ WRONG_MODELS: dict[str, tuple[dict[str, Any], str]] = {
 def test_wrong_configurations(case: str) -> None:
     fields, says = WRONG_MODELS[case]
     with pytest.raises(ModelError, match=says):
-        unet.read_unet(None, small() | fields, size=None)
+        unet.read_unet(None, small() | fields, size=None, labels=[])
 
 
 def test_wrong_folders(tmp_path: Path) -> None:

@@ -51,6 +51,15 @@ def shapes(folder: Path, n: int = 12, size: int = 16, captions: str = "none", se
     return folder
 
 
+def shape_classes(folder: Path, n: int = 12, size: int = 16) -> Path:
+    """The same in a folder for each colour: red/000.png, green/002.png, ..."""
+    for number in range(n):
+        file = folder / CAPTIONS[number % len(CAPTIONS)].split()[1] / f"{number:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shape(number, size).save(file)
+    return folder
+
+
 def digit(number: int, size: int = 28, seed: int = 0) -> np.ndarray:
     """Grey values [size, size] of the label number % 10: a soft spot, at an angle that tells it."""
     angle = 2 * np.pi * (number % 10) / 10

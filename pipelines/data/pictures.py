@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.data.images import read_image
 from pipelines.errors import DataError
+from pipelines.wording import short
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,15 +14,18 @@ MODES = {1: "L", 3: "RGB"}  # channels -> what Pillow calls it
 
 
 class Pictures(Sequence):
-    """Rows as examples: `pixels` [channels, height, width] in -1..1, and `text` where it is asked for.
+    """Rows as examples: `pixels` [channels, height, width] in -1..1, `text` where it is asked for, `class` as a number of `labels`.
 
     `size` is (height, width). An image is decoded when it is asked for, in a worker. One that is smaller than the size in either
     direction is a DataError unless `upscale` says that it is to be enlarged: what is blurred teaches a generator to blur.
     """
 
-    def __init__(self, rows: Any, size: tuple[int, int], channels: int = 3, *, text: bool = False, upscale: bool = False) -> None:
+    def __init__(
+        self, rows: Any, size: tuple[int, int], channels: int = 3, *, text: bool = False, labels: Sequence[str] = (), upscale: bool = False
+    ) -> None:
         _mode(channels)
         self.rows, self.size, self.channels, self.text, self.upscale = rows, size, channels, text, upscale
+        self.numbers = {label: number for number, label in enumerate(labels)}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,6 +41,9 @@ class Pictures(Sequence):
                 "take a smaller options.image_size, or enlarge such images with options.upscale=true"
             )
         example = {"id": row["id"], "row": number, "pixels": to_pixels(image, self.size, self.channels)}
+        if self.numbers and row["label"] not in self.numbers:
+            raise DataError(f"{row['id']}: label {short(str(row['label']))!r} is none that this model knows ({', '.join(self.numbers)})")
+        example |= {"class": self.numbers[row["label"]]} if self.numbers else {}
         return {**example, "text": row["text"]} if self.text else example
 
 

@@ -1,7 +1,8 @@
-"""Unconditional image generation: images like those of a folder, made of noise (DDPM, Ho et al. 2020).
+"""Unconditional image generation: images like those of a folder, made of noise (DDPM, Ho et al. 2020), or of a class on request.
 
-A `UNet2DModel` of diffusers, from a pretrained DDPMPipeline or DDIMPipeline or from a configuration. Rows hold `image` alone. What is
-scored is the error of the denoising on held-out images, at the same noise every time; images are made and measured after training.
+A `UNet2DModel` of diffusers, from a pretrained pipeline or from a configuration. Rows hold `image`, and `label` where classes are
+learned (`options.class_conditional`). What is scored is the error of the denoising on held-out images, at the same noise every time;
+images are made and measured after training.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.diffusion import Sampling
-from pipelines.errors import ModelError
+from pipelines.errors import DataError, ModelError
 from pipelines.recipe import Float, Int
 from pipelines.task import Batch, Example, Metric, Record, Task
 
@@ -32,6 +33,9 @@ class Options(Sampling):
     """Whether images smaller than that are enlarged; else they are skipped and counted."""
     flip: bool = False
     """Mirror half of the training images: not for digits or text."""
+    class_conditional: bool = False
+    """Learn the class of every image (its `label`, its folder) too, and make images of a class: clearer ones where classes differ.
+    The saved pipeline is diffusers' ConsistencyModelPipeline, the one that passes a class to a U-Net, with the sampler below."""
     prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
     """What the model answers: the noise, the velocity (Salimans and Ho 2022) or the clean image. Left out: as pretrained, else epsilon."""
     schedule: Literal["linear", "squaredcos_cap_v2"] | None = None
@@ -50,14 +54,23 @@ class UnconditionalImageGeneration(Task):
     name = "unconditional-image-generation"
     hub_tag = "unconditional-image-generation"
     library = "diffusers"
-    heads = ("DDPMPipeline", "DDIMPipeline")
-    columns = ("image",)
-    optional = ("label",)  # not learned: every split gets its share of each
+    heads = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
+    columns: tuple[str, ...] = ("image",)
+    optional: tuple[str, ...] = ("label",)  # where it is not learned, every split still gets its share of each
     inputs = ("seed",)
     average = 0.9999
     new_head = False
     makes = True
     Options = Options
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.labels: list[str] = []  # the classes that the model knows
+        self._wants_labels(self.options.class_conditional)
+
+    def _wants_labels(self, wanted: bool) -> None:
+        self.columns, self.optional = (("image", "label"), ()) if wanted else (("image",), ("label",))
+        self.new_head = wanted  # type: ignore[misc]  # the classes' embedding
 
     @property
     def metric(self) -> Metric:
@@ -70,7 +83,10 @@ class UnconditionalImageGeneration(Task):
 
         from pipelines import diffusion, unet
 
-        model = unet.read_unet(source.folder, source.config, size=self.options.image_size, random=source.random)
+        self.labels = self._classes(splits) if self.options.class_conditional else []
+        if source.folder is not None:
+            unet.sampler_of(source.folder)  # else it is no such model
+        model = unet.read_unet(source.folder, source.config, size=self.options.image_size, random=source.random, labels=self.labels)
         scheduler = DDPMScheduler() if source.folder is None else diffusion.read_scheduler(source.folder)
         if not isinstance(scheduler, DDPMScheduler):
             raise ModelError(f"{source.name}: its noise follows no schedule of betas ({type(scheduler).__name__}): choose another model")
@@ -89,6 +105,15 @@ class UnconditionalImageGeneration(Task):
         self._know(model)
         return model
 
+    def _classes(self, splits: Any) -> list[str]:
+        labels = splits.labels or []
+        if any(isinstance(label, list) for label in splits.train[:1]["label"]):
+            raise DataError(f"{splits.name}: the label column holds lists: an image is of one class, so give one label per row")
+        if len(labels) < 2:
+            found = f"{len(labels)} class found ({', '.join(labels)})"
+            raise DataError(f"{splits.name}: {found}: there is nothing to tell apart; leave out options.class_conditional")
+        return list(labels)
+
     def _know(self, model: Any) -> None:
         from pipelines import unet
         from pipelines.diffusion import Diffusion
@@ -104,15 +129,16 @@ class UnconditionalImageGeneration(Task):
 
         stem = nn.ModuleList([model.conv_in, model.time_embedding])
         middle = [model.mid_block] if model.mid_block is not None else []
-        return [stem, *model.down_blocks, *middle, *model.up_blocks, nn.ModuleList([model.conv_norm_out, model.conv_out])]
+        new = [model.class_embedding] if self.labels else []  # so it always trains, though it stands at the entrance
+        return [stem, *model.down_blocks, *middle, *model.up_blocks, nn.ModuleList([*new, model.conv_norm_out, model.conv_out])]
 
     def encode(self, rows: Any) -> Any:
         from pipelines.data.pictures import Pictures
 
-        return Pictures(rows, self.size, self.channels, upscale=self.options.upscale)
+        return Pictures(rows, self.size, self.channels, labels=self.labels, upscale=self.options.upscale)
 
     def stamp(self) -> str:
-        return f"{self.size} upscale={self.options.upscale}"
+        return f"{self.size} upscale={self.options.upscale}" + (f" {self.labels}" if self.labels else "")
 
     def augments(self) -> bool:
         return bool(self.options.flip)
@@ -132,6 +158,7 @@ class UnconditionalImageGeneration(Task):
             "id": [e["id"] for e in examples],
             "row": [e["row"] for e in examples],
             "pixels": torch.stack([e["pixels"] for e in examples]).contiguous(memory_format=torch.channels_last),
+            **({"class": torch.tensor([int(e["class"]) for e in examples])} if self.labels else {}),
         }
 
     # ---- one step ----
@@ -151,7 +178,7 @@ class UnconditionalImageGeneration(Task):
 
         positions = torch.tensor(batch["position"], device=batch["pixels"].device)
         noisy = self.diffusion.mix(batch["pixels"], self._noise(batch), positions)
-        errors = squared_error(model(noisy.inputs, noisy.timesteps).sample, noisy)
+        errors = squared_error(model(noisy.inputs, noisy.timesteps, batch.get("class")).sample, noisy)
         return (errors * noisy.weights).sum() / counts["images"]
 
     # ---- after training ----
@@ -164,7 +191,7 @@ class UnconditionalImageGeneration(Task):
 
         pixels, noise = batch["pixels"], self._noise(batch)
         mixed = [self.diffusion.mix(pixels, noise, positions.to(pixels.device)) for positions in strata(batch["position"])]
-        errors = [squared_error(model(noisy.inputs, noisy.timesteps).sample, noisy) for noisy in mixed]
+        errors = [squared_error(model(noisy.inputs, noisy.timesteps, batch.get("class")).sample, noisy) for noisy in mixed]
         levels = torch.stack(errors, dim=1).detach().cpu().tolist()
         return [denoising.record(id_, own) for id_, own in zip(batch["id"], levels, strict=True)]
 
@@ -186,14 +213,18 @@ class UnconditionalImageGeneration(Task):
     # ---- the model folder ----
 
     def save(self, model: Any, folder: Path) -> None:
+        from pipelines import unet
+
         self._pipeline(model).save_pretrained(folder)
+        if self.labels:
+            unet.write_labels(folder, self.labels)
 
     def _pipeline(self, model: Any) -> Any:
-        from diffusers import DDIMPipeline, DDPMPipeline
+        from diffusers import ConsistencyModelPipeline, DDIMPipeline, DDPMPipeline
 
         from pipelines.diffusion import sampler
 
-        kind = DDIMPipeline if self.options.sampler == "ddim" else DDPMPipeline
+        kind: Any = ConsistencyModelPipeline if self.labels else DDIMPipeline if self.options.sampler == "ddim" else DDPMPipeline
         pipeline: Any = kind(model, sampler(self.scheduler, self.options.sampler))
         pipeline.scheduler = sampler(self.scheduler, self.options.sampler)  # DDIMPipeline makes its own, with another spacing
         return pipeline
@@ -201,9 +232,12 @@ class UnconditionalImageGeneration(Task):
     def load(self, folder: Path) -> "nn.Module":
         from pipelines import diffusion, unet
 
-        model = unet.read_unet(folder, None, size=None)
+        model: Any = unet.read_unet(folder, None, size=None)
+        self.labels = unet.read_labels(folder, model)
+        self._wants_labels(bool(self.labels))
+        sampler = unet.sampler_of(folder)
         self.scheduler = diffusion.read_scheduler(folder)
-        self.options = self.options.model_copy(update={"sampler": unet.PIPELINES[diffusion.read_index(folder)["_class_name"]]})
+        self.options = self.options.model_copy(update={"sampler": sampler, "class_conditional": bool(self.labels)})
         self._know(model)
         return model.eval()
 
@@ -215,20 +249,43 @@ class UnconditionalImageGeneration(Task):
     # ---- images ----
 
     def requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
-        return [{"seed": seed} for seed in range(count)]
+        from pipelines.classes import shares
+
+        if not self.labels:
+            return [{"seed": seed} for seed in range(count)]
+        return [{"seed": seed, "label": label} for seed, label in enumerate(shares(rows["label"], count))]
 
     def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
         from pipelines import diffusion, unet
 
         scheduler = diffusion.sampler(self.scheduler, self.options.sampler)
-        *_, images = unet.denoised(model, scheduler, [request["seed"] for request in requests], self.options.steps)
+        seeds, classes = zip(*((request["seed"], self._number(request["seed"], request.get("label"))) for request in requests), strict=True)
+        *_, images = unet.denoised(model, scheduler, seeds, self.options.steps, classes=classes)
         return images
 
-    def infer(self, model: Any, seed: Any = 0, steps: int | None = None) -> Iterator[Any]:
-        """The image of one seed (PIL) after `steps` of denoising; before it, a few times, what the model takes it to be."""
+    def _number(self, seed: int, label: Any) -> int:
+        """Of a class; left out, each seed has the next. Raises DataError."""
+        from pipelines.complaints import suggest
+        from pipelines.wording import short
+
+        if label is None:
+            return seed % max(1, len(self.labels))
+        if not self.labels:
+            raise DataError(f"label={label}: this model knows no classes: leave it out")
+        if str(label) not in self.labels:
+            raise DataError(f"label={label}: this model knows {short(', '.join(self.labels), 200)}{suggest(str(label), self.labels)}")
+        return self.labels.index(str(label))
+
+    def infer(self, model: Any, seed: Any = 0, steps: int | None = None, label: str | None = None) -> Iterator[Any]:
+        """The image of one seed (PIL) after `steps` of denoising; before it, a few times, what the model takes it to be.
+
+        `label` is the class it is to show, of a model that knows some; left out, seeds take them in turn.
+        """
         from pipelines import diffusion, unet
 
         steps = diffusion.check_steps(self.options.steps if steps is None else steps, self.scheduler)
         scheduler = diffusion.sampler(self.scheduler, self.options.sampler)
-        for images in unet.denoised(model, scheduler, [diffusion.check_seed(seed)], steps, every=diffusion.preview_every(steps)):
+        seed = diffusion.check_seed(seed)
+        number = self._number(seed, label)
+        for images in unet.denoised(model, scheduler, [seed], steps, every=diffusion.preview_every(steps), classes=[number]):
             yield images[0]

@@ -61,6 +61,15 @@ class TestContract(TaskContract):
             return str(image.size) in printed and np.array_equal(np.asarray(image), np.asarray(answer))
 
 
+class TestContractOfClasses(TestContract):
+    """The same, of a model that learns classes."""
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        raw = super().recipe(folder)
+        raw["data"]["id"] = str(tiny_pictures.shape_classes(folder / "kinds", n=30, size=10))
+        return raw | {"options": {**raw["options"], "class_conditional": True, "sampler": "ddpm"}}
+
+
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
     size = (recipe.model.config or {}).get("sample_size", 28 if recipe.data.format == "mnist" else 32)
     changes = ["options.steps=2", "options.samples=2", "options.grid=2"]
