@@ -44,7 +44,7 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             raise RunError(f"{folder}: not empty and no run of Graft's; choose another folder with --run")
         return None
     old, new = _known_recipe(path), absolute_paths(recipe).model_dump(mode="json")
-    old["options"] = type(recipe.options)().model_dump(mode="json") | old.get("options", {})  # some may be younger than the run
+    old["options"] = type(recipe.options)().model_dump(mode="json") | (old.get("options") or {})  # some may be younger than the run
     found = _differences(old, new)
     longer = [
         key for key in found if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]

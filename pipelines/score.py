@@ -130,7 +130,8 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
     In a folder or table, what cannot be read is left out with a word; a file that was named must be there.
     """
     wanted = loaded.task.inputs
-    optional = tuple(name for name in ("seed", "label") if loaded.task.makes and name not in wanted)
+    known = ("seed", *(("label",) if getattr(loaded.task, "labels", None) else ())) if loaded.task.makes else ()
+    optional = tuple(name for name in known if name not in wanted)
     found: list[tuple[str, dict[str, Any]]] = []
     if loaded.task.makes:
         from pipelines.requested import split_pairs
@@ -153,8 +154,6 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
             _, rows, skipped = _by_either_name(DataSection(id=text, format="table", columns=columns), Needs(wanted, optional), None)
             for _, why in skipped:
                 log.warning("skipped, cannot be read: %s", why)
-            classes = getattr(loaded.task, "labels", None)
-            optional = tuple(name for name in optional if name != "label" or classes)  # of a model that knows none, they say nothing
             found += [(row["id"], {c: row[c] for c in (*wanted, *optional) if c in wanted or row.get(c) is not None}) for row in rows]
         elif len(wanted) > 1:
             raise DataError(f"{short(text)!r}: this task takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")

@@ -49,7 +49,7 @@ def read_unet(
     if lacking:
         raise ModelError(f"{called(folder)}: weights of its U-Net are missing or of another shape: {lacking[0]} ({len(lacking)} in all)")
     if labels:
-        _learns(model, read_labels(folder, model), labels)
+        _set_classes(model, read_labels(folder, model), labels)
     model.register_to_config(**settings | wanted)
     return _checked_model(fresh(model), called(folder), labels)
 
@@ -68,11 +68,12 @@ def read_labels(folder: Path, model: Any) -> list[str]:
 
 
 def write_labels(folder: Path, labels: Sequence[str]) -> None:
+    """For `read_labels`, and for whoever calls the pipeline with numbers of classes."""
     text = json.dumps({str(number): label for number, label in enumerate(labels)}, indent=2, ensure_ascii=False)
     (folder / LABELS).write_text(text + "\n", encoding="utf-8")
 
 
-def _learns(model: Any, known: Sequence[str], labels: Sequence[str]) -> None:
+def _set_classes(model: Any, known: Sequence[str], labels: Sequence[str]) -> None:
     """Give a pretrained model an embedding for each of `labels`: its own where it knows the name, else the mean of its own, or zeros."""
     import torch
     from torch import nn

@@ -42,7 +42,9 @@ class Pictures(Sequence):
             )
         example = {"id": row["id"], "row": number, "pixels": to_pixels(image, self.size, self.channels)}
         if self.numbers and row["label"] not in self.numbers:
-            raise DataError(f"{row['id']}: label {short(str(row['label']))!r} is none that this model knows ({', '.join(self.numbers)})")
+            raise DataError(
+                f"{row['id']}: label {short(str(row['label']))!r} is none that this model knows ({short(', '.join(self.numbers), 200)})"
+            )
         example |= {"class": self.numbers[row["label"]]} if self.numbers else {}
         return {**example, "text": row["text"]} if self.text else example
 
