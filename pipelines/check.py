@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipelines import batching, machine
-from pipelines.data import SPLITS, load_splits, needs_of, usable
+from pipelines.data import SPLITS, load_splits, needs_of, trained_rows, usable
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, task_class
 from pipelines.skips import Skips
@@ -19,16 +19,18 @@ def check(recipe: Recipe) -> Iterator[str]:
     yield f"recipe   valid: {recipe.task}"
     machine.trackers(recipe)
     task = task_class(recipe.task)(recipe.options)
-    splits = load_splits(recipe.data, needs_of(task))
+    weights = resolve(recipe.model)
+    splits = load_splits(recipe.data, needs_of(task), trained_rows.of(weights))
     for split in SPLITS:
         rows, skipped = splits[split], splits.skipped[split]
         yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"
     Skips(recipe.data.max_skipped, splits.skipped, {s: len(splits[s]) + len(splits.skipped[s]) for s in SPLITS})
     for kind, count in splits.ignored.items():
         yield f"left out   {kind} ({count:,})"
+    for split in splits.in_train:
+        yield f"overlap    {splits.overlap(split)}"
     if splits.labels:
         yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{' ...' if len(splits.labels) > 10 else ''}"
-    weights = resolve(recipe.model)
     model = build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"

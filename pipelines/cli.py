@@ -116,6 +116,9 @@ def evaluate(
     source: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL_OR_RECIPE")],
     data: Data = None,
     split: Annotated[str | None, typer.Option("--split", help="Default: test.")] = None,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Score rows of --data that the model was trained on, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score a model on its test split, or on other data."""
@@ -127,7 +130,10 @@ def evaluate(
         path = None
     from pipelines import score
 
-    result = score.evaluate_recipe(load_recipe(path, data=data), split) if path else score.evaluate(source, data=data, split=split)
+    if path:
+        result = score.evaluate_recipe(load_recipe(path, data=data), split)
+    else:
+        result = score.evaluate(source, data=data, split=split, allow_overlap=allow_overlap)
     if as_json:
         _print_json(result)
         return

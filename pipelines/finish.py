@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipelines import batching, checkpoint, evaluation, layers, making, results
-from pipelines.data import SPLITS
+from pipelines.data import SPLITS, trained_rows
 from pipelines.errors import RunError
 from pipelines.recipe import Recipe, task_class
 from pipelines.stages import Job, build
@@ -115,6 +115,9 @@ def write(job: Job, state: Any, records: dict[str, list[dict]], made: dict[str, 
     readable = splits.test.select([i for i, id_ in enumerate(splits.test["id"]) if id_ in answered])
     examples(task, readable, answered, folder, job.recipe.hub.examples)
     results.write_json(folder / "results.json", outcome)
+    if splits.contents:
+        trained = trained_rows.text(job.name, splits.contents["train"], trained_rows.of(job.weights))
+        results.write_text(folder / "model" / trained_rows.FILE, trained)
     write_report(folder)  # first: it draws the curves that the card shows
     write_card(folder)  # last, and its copy of results.json the last of it: that says that the run is finished
     return outcome
@@ -172,6 +175,8 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
                     "skipped": len(job.skips.found.get(s, {})),
                     "fingerprint": splits.fingerprint[s],
                     "source": splits.source[s],
+                    "in_train": splits.in_train.get(s, 0),
+                    "trained_before": splits.trained_before.get(s, 0),
                 }
                 for s in SPLITS
             },

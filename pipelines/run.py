@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import finish, machine, runfolder
-from pipelines.data import load_splits, needs_of
+from pipelines.data import load_splits, needs_of, trained_rows
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, task_class
 from pipelines.stages import Job, build
@@ -40,7 +40,7 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
         with processes.main_process_first():
             weights = resolve(recipe.model)
             task = task_class(recipe.task)(recipe.options)
-            splits = load_splits(recipe.data, needs_of(task))
+            splits = load_splits(recipe.data, needs_of(task), trained_rows.of(weights))
         splits = splits.smoke() if smoke else splits
         model = build(recipe, task, weights, splits)
         recipe = recipe.model_copy(update={"options": task.options}) if task.makes else recipe  # steps, where the schedule settles them

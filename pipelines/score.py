@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import batching, evaluation, machine
-from pipelines.data import Needs, load_rows, needs_of
+from pipelines.data import SPLITS, Needs, load_rows, load_splits, needs_of, trained_rows
+from pipelines.data.apart import contents
 from pipelines.data.splits import MEDIA
+from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, RecipeError
 from pipelines.progress import Progress
 from pipelines.recipe import DataSection, Recipe
@@ -18,17 +20,38 @@ from pipelines.wording import short
 
 log = logging.getLogger("graft")
 
+Rows = tuple[str, Any, list[tuple[str, str]]]  # a split's name, its rows, and those that cannot be read: (id, why)
 
-def evaluate(source: str | Path, *, data: str | None = None, split: str | None = None, device: str | None = None) -> dict[str, Any]:
-    """Score a run folder, model folder or hub id: {task, model, split, n, metric, metrics, ci95}.
 
-    `data` is any data set of the task's kind: its test split is scored, or all of it if it has none; without `data` the
-    model's own recipe says where its test data are. Raises GraftErrors.
+def evaluate(
+    source: str | Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    device: str | None = None,
+    allow_overlap: bool = False,
+) -> dict[str, Any]:
+    """Score a run folder, model folder or hub id: {task, model, split, n, metric, metrics, ci95, trained_on}.
+
+    `data` is any data set of the task's kind: its test split is scored, or all of it if it has none; without `data`, or where
+    `data` is what the model was trained on, the test rows of its training are scored. Rows that the model was trained on, by
+    their content, are left out, and counted in `trained_on`: {rows, scored}, or None where the model does not say on which rows
+    it was trained. `allow_overlap` scores all rows of `data`. Raises GraftErrors.
     """
     progress = Progress(machine.processes().is_main_process)
     machine.quiet_libraries(progress)
     loaded = load(source, device=device)
-    return evaluate_loaded(loaded, data_section(loaded, data), split, own=data is None, progress=progress)
+    section, own = data_section(loaded, data), data is None
+    if not own and not allow_overlap and _same_source(loaded, section.id):
+        assert loaded.recipe is not None
+        try:
+            rows = _rows(loaded.recipe.data, loaded, split, own=True)
+        except DataError:  # the rows changed since the run: they are compared by their content
+            rows = None
+        if rows is not None:
+            progress.say(f"{section.id} is what the model was trained on: the {rows[0]} rows of its training are scored")
+            return evaluate_loaded(loaded, loaded.recipe.data, split, own=True, progress=progress, rows=rows)
+    return evaluate_loaded(loaded, section, split, own=own, progress=progress, allow_overlap=allow_overlap)
 
 
 def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
@@ -38,7 +61,9 @@ def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
     progress = Progress(machine.processes().is_main_process)
     machine.quiet_libraries(progress)
     loaded = load(recipe.model.id, revision=recipe.model.revision, task=recipe.task, options=recipe.options)
-    return evaluate_loaded(loaded, recipe.data, split, own=True, progress=progress)
+    trained = trained_rows.read(loaded.folder, loaded.source)
+    rows = _own_rows(recipe.data, loaded.task, split, None, trained)
+    return evaluate_loaded(loaded, recipe.data, split, own=True, progress=progress, rows=rows)
 
 
 def data_section(loaded: Loaded, data: str | None) -> DataSection:
@@ -51,25 +76,71 @@ def data_section(loaded: Loaded, data: str | None) -> DataSection:
     return loaded.recipe.data
 
 
-def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, own: bool, progress: Progress) -> dict[str, Any]:
+def _same_source(loaded: Loaded, data: str) -> bool:
+    """Whether `data` is what a run was trained on: the same hub id, or the same place on this disk."""
+    if loaded.recipe is None or loaded.results is None or (loaded.run is None and loaded.results["data"]["hub_id"] is None):
+        return False
+    own, given = (Path(place).expanduser() for place in (loaded.recipe.data.id, data))
+    return given.resolve() == own.resolve() if given.exists() else loaded.results["data"]["hub_id"] == data
+
+
+def evaluate_loaded(
+    loaded: Loaded,
+    section: DataSection,
+    split: str | None,
+    *,
+    own: bool,
+    progress: Progress,
+    rows: Rows | None = None,
+    allow_overlap: bool = False,
+) -> dict[str, Any]:
     from accelerate import Accelerator
 
     from pipelines import kernels
 
     task = loaded.task
-    name, rows, skipped = _rows(section, task, split, loaded.results if own else None, own)
+    name, found, skipped = rows or _rows(section, loaded, split, own)
+    found, trained_on = _unseen(loaded, found, section, own, allow_overlap, progress)
     accelerator = Accelerator(mixed_precision=_precision(loaded))
     kernels.install(loaded.model, accelerator.device)
-    examples = batching.Examples(task, task.encode(rows))
-    skips = Skips(section.max_skipped, {name: skipped}, {name: len(rows) + len(skipped)})
+    examples = batching.Examples(task, task.encode(found))
+    skips = Skips(section.max_skipped, {name: skipped}, {name: len(found) + len(skipped)})
     size = machine.eval_batch("auto", accelerator.device.type, batching.example_lengths(examples.encoded) is not None, task)
-    with progress.task(name, len(rows)) as shown:
-        workers = min(2, len(rows) // 64)
+    with progress.task(name, len(found)) as shown:
+        workers = min(2, len(found) // 64)
         records = evaluation.predict_split(
             task, loaded.model, examples, accelerator, batch_size=size, workers=workers, skips=skips, split=name, tick=shown.advance
         )
-    scored = evaluation.score_split(task, task.merge(records, rows), rows, name)
-    return {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name, **_numbers(scored)}
+    scored = evaluation.score_split(task, task.merge(records, found), found, name)
+    about = {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name}
+    return {**about, **_numbers(scored), "trained_on": trained_on}
+
+
+def _unseen(
+    loaded: Loaded, rows: Any, section: DataSection, own: bool, allow_overlap: bool, progress: Progress
+) -> tuple[Any, dict[str, Any] | None]:
+    """The rows to score, and how many of those given the model was trained on. Raises DataError where it was on all of them.
+
+    Of the run's own splits nothing is taken out: they are scored as the run scored them.
+    """
+    trained = trained_rows.read(loaded.folder, loaded.source)
+    if not trained:
+        if not own:
+            progress.say(f"{loaded.source} does not say on which rows it was trained: some of these may be among them")
+        return rows, None
+    known = trained.known(contents(rows, needs_of(loaded.task).content))
+    count = sum(known)
+    if not count or own or allow_overlap:
+        if count:
+            progress.say(f"{count:,} of {len(rows):,} rows have the content of rows that the model was trained on: they are scored, too")
+        return rows, {"rows": count, "scored": bool(count)}
+    if count == len(rows):
+        raise DataError(
+            f"{section.id}: the model was trained on all of these {count:,} rows, so a score on them says nothing about new ones: "
+            "give other rows, or score them all the same with --allow-overlap"
+        )
+    progress.say(f"left out: rows that the model was trained on ({count:,} of {len(rows):,}); --allow-overlap scores them, too")
+    return rows.select([number for number, seen in enumerate(known) if not seen]), {"rows": count, "scored": False}
 
 
 def _precision(loaded: Loaded) -> str:
@@ -82,31 +153,36 @@ def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
     return {"metrics": scored["metrics"], "ci95": scored["ci95"]}
 
 
-def _rows(section: DataSection, task: Any, split: str | None, results: dict[str, Any] | None, own: bool) -> tuple[str, Any, list]:
-    """A model's own data are cut as in its training, so that its test rows are the same; other data are taken whole.
+def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) -> Rows:
+    """A model's own data are cut as in its training, so that its test rows are the same; other data are taken whole."""
+    if not own:
+        return _by_either_name(section, needs_of(loaded.task), split)
+    before = trained_rows.read(loaded.folder, loaded.source).before()
+    return _own_rows(section, loaded.task, split, loaded.results, before)
 
-    Raises DataError where the own data are no longer those of the run: what is cut from them now may have been trained on.
+
+def _own_rows(section: DataSection, task: Any, split: str | None, results: dict[str, Any] | None, trained: TrainedRows) -> Rows:
+    """A split as a run cuts it that starts from a model trained on `trained`; another split that the data set has by its name.
+
+    Raises DataError where the data are no longer those of the run: what is cut from them now may have been trained on.
     """
-    if own:
-        from pipelines.data import SPLITS, load_splits
-
-        name = split or "test"
-        if name in SPLITS:
-            try:
-                splits = load_splits(section, needs_of(task))
-            except DataError:
-                if results is not None or getattr(section, name) is None:
-                    raise
-                # a model that nothing was trained on here: the split that the recipe names will do, without the others on this disk
-                return load_rows(section.model_copy(update={other: None for other in SPLITS if other != name}), needs_of(task), name)
-            before = ((results or {}).get("data", {}).get(name) or {}).get("fingerprint")
-            if before not in (None, splits.fingerprint[name]):
-                raise DataError(
-                    f"{splits.name}: the data changed since the run, so its {name} rows may now be others, some of them trained on: "
-                    "restore them, or give rows that it never saw with --data"
-                )
-            return name, splits[name], splits.skipped[name]
-    return _by_either_name(section, needs_of(task), split)
+    name = split or "test"
+    if name not in SPLITS:
+        return _by_either_name(section, needs_of(task), split)
+    try:
+        splits = load_splits(section, needs_of(task), trained)
+    except DataError:
+        if results is not None or getattr(section, name) is None:
+            raise
+        # a model that nothing was trained on here: the split that the recipe names will do, without the others on this disk
+        return load_rows(section.model_copy(update={other: None for other in SPLITS if other != name}), needs_of(task), name)
+    before = ((results or {}).get("data", {}).get(name) or {}).get("fingerprint")
+    if before not in (None, splits.fingerprint[name]):
+        raise DataError(
+            f"{splits.name}: the data changed since the run, so its {name} rows may now be others, some of them trained on: "
+            "restore them, or give rows that it never saw with --data"
+        )
+    return name, splits[name], splits.skipped[name]
 
 
 def _columns(loaded: Loaded) -> dict[str, str]:
@@ -114,7 +190,7 @@ def _columns(loaded: Loaded) -> dict[str, str]:
     return dict(loaded.recipe.data.columns) if loaded.recipe else {}
 
 
-def _by_either_name(section: DataSection, needs: Needs, split: str | None) -> tuple[str, Any, list]:
+def _by_either_name(section: DataSection, needs: Needs, split: str | None) -> Rows:
     """Other data may have columns called as the model's own, or as the task calls them. Raises DataError."""
     try:
         return load_rows(section, needs, split)

@@ -95,6 +95,8 @@ class Job:
             self.progress.say(f"the trunk is frozen, so this changes nothing: {', '.join(f'train.{key}' for key in idle)}")
         for kind, count in self.splits.ignored.items():
             self.progress.say(f"left out: {kind} ({count:,})")
+        for split in self.splits.in_train:
+            self.progress.say(self.splits.overlap(split))
         if self.accelerator.is_main_process:
             self.accelerator.init_trackers("graft", config={"recipe": self.name, "task": self.recipe.task})
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.data import Needs, Splits, load_splits, spread
-from pipelines.data.splits import arrange, check_rows, cleaned, cut, fingerprint, label_names, limit, several_labels
+from pipelines.data.splits import arrange, check_rows, cleaned, fingerprint, label_names, limit, several_labels
+from pipelines.data.splits import cut as cut_splits
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
 
@@ -23,6 +24,12 @@ SEEDS = st.integers(0, 2**31)
 
 def rows(labels: list[Any], **columns: list) -> Dataset:
     return Dataset.from_dict({"id": [f"row/{i}" for i in range(len(labels))], "label": labels, **columns})
+
+
+def cut(data: Dataset, wanted: float, seed: int, group: str | None) -> tuple[Dataset, Dataset]:
+    """One split of about `wanted` rows: (what is left, what was taken)."""
+    parts = cut_splits(data, {"validation": wanted / len(data)}, seed, group)
+    return parts["train"], parts["validation"]
 
 
 def shuffled(data: Dataset, seed: int) -> Dataset:
@@ -125,7 +132,7 @@ def test_seeds_cut_differently_and_the_same_seed_the_same() -> None:
 def test_missing_splits_are_cut_from_train(labels: list[str], seed: int, holdout: float) -> None:
     labels = [*labels, *"abcdef" * 3]
     section = DataSection(id="x", seed=seed, holdout=holdout)
-    splits, came_from = arrange(section, {"all": rows(labels)}, None)
+    splits, came_from, _ = arrange(section, {"all": rows(labels)}, None)
     assert came_from == {"train": "all", "validation": "cut from all", "test": "cut from all"}
     ids = [id_ for part in splits.values() for id_ in part["id"]]
     assert sorted(ids) == sorted(f"row/{i}" for i in range(len(labels)))
@@ -136,7 +143,7 @@ def test_missing_splits_are_cut_from_train(labels: list[str], seed: int, holdout
 
 def test_a_split_of_ones_own_is_left_alone() -> None:
     own = rows(["a", "b"] * 5)
-    splits, came_from = arrange(DataSection(id="x"), {"train": rows(["a", "b"] * 20), "test": own}, None)
+    splits, came_from, _ = arrange(DataSection(id="x"), {"train": rows(["a", "b"] * 20), "test": own}, None)
     assert splits["test"]["id"][:] == own["id"][:]
     assert came_from == {"train": "train", "validation": "cut from train", "test": "test"}
     assert len(splits["train"]) + len(splits["validation"]) == 40

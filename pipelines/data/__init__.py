@@ -13,8 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.apart import paths, with_files
-from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
+from pipelines.data.apart import CONTENT, MEDIA, in_train, paths, with_contents, with_files
+from pipelines.data.splits import NONE_TRAINED, USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
+from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 CONFIGURED = ("digits", "esc50", "mnist")  # formats of which data.config picks a part
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", ".bz2")  # with such a name it is no hub id
+
+
+ANSWERS = ("label", "answer", "answer_start", "title", "speaker")  # columns that a row is not known by
 
 
 @dataclass
@@ -51,6 +55,12 @@ class Needs:
     clean: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # one row as the task wants it
     classes: bool = True  # whether labels are classes, or numbers
 
+    @property
+    def content(self) -> tuple[str, ...]:
+        """The columns by which two rows are equal: images and recordings, else all texts that are no answer."""
+        media = tuple(name for name in self.columns if name in MEDIA)
+        return media or tuple(name for name in (*self.columns, *self.optional) if name not in ANSWERS)
+
 
 def needs_of(task: Any) -> Needs:
     """Of a Task."""
@@ -76,9 +86,19 @@ class Splits:
     revision: str | None = None
     license: str | None = None
     ignored: dict[str, int] = field(default_factory=dict)
+    in_train: dict[str, int] = field(default_factory=dict)  # validation, test -> how many of its rows have the content of a row of train
+    trained_before: dict[str, int] = field(default_factory=dict)  # validation, test -> rows taken out: the run's model knows them
+    contents: dict[str, list[str]] = field(default_factory=dict)  # split -> of every row a digest of its content
 
     def __getitem__(self, name: str) -> "Dataset":
         return getattr(self, name)
+
+    def overlap(self, name: str) -> str:
+        """In words, how many rows of a split have the content of a row of train."""
+        return (
+            f"{self.in_train[name]:,} of {len(self[name]):,} rows of {name} have the same content as a row of train: "
+            f"the score on {name} is better than on rows that are new"
+        )
 
     def stamp(self, name: str) -> str:
         """Changes when a file of the split is written anew: for caches on this machine, not for results."""
@@ -90,8 +110,11 @@ class Splits:
 
     def smoke(self, rows: int = 8) -> "Splits":
         """The same data with at most `rows` rows a split, of as many classes as possible."""
-        small = {name: self[name].select(spread(self[name], rows)) for name in SPLITS}
-        return dataclasses.replace(self, **small, fingerprint={name: fingerprint(part) for name, part in small.items()})
+        places = {name: spread(self[name], rows) for name in SPLITS}
+        small = {name: self[name].select(found) for name, found in places.items()}
+        contents = {name: [found[place] for place in places[name]] for name, found in self.contents.items()}
+        prints = {name: fingerprint(part) for name, part in small.items()}
+        return dataclasses.replace(self, **small, fingerprint=prints, contents=contents)
 
 
 def format_names() -> list[str]:
@@ -146,18 +169,25 @@ def _read(section: DataSection, needs: Needs) -> Source:
     return source
 
 
-def load_splits(section: DataSection, needs: Needs) -> Splits:
+def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_TRAINED) -> Splits:
     """Read, cut and check a data set for a task.
 
-    Missing validation and test are cut from train by `section.seed`, stratified by label, whole groups together.
+    Missing validation and test are cut from train by `section.seed`, stratified by label; whole groups, and rows with equal
+    content, stay in one split. Rows of `trained` (see trained_rows.read) are in train only.
     Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
     """
     source = _read(section, needs)
-    splits, came_from = arrange(section, source.splits, source.group or needs.group, needs.classes)
+    found = {name: with_contents(rows, needs.content) for name, rows in source.splits.items()}
+    splits, came_from, before = arrange(section, found, source.group or needs.group, needs.classes, trained)
+    shared = in_train(splits)
+    contents = {name: list(rows[CONTENT][:]) for name, rows in splits.items() if CONTENT in rows.column_names}
+    splits = {name: rows.remove_columns(CONTENT) if name in contents else rows for name, rows in splits.items()}
     for name, rows in splits.items():
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()
     unused = sorted(set(source.splits) - set(name_splits(section, list(source.splits)).values()))
+    others = {f"rows of the split {name!r}": len(source.splits[name]) for name in unused}
+    others |= {f"rows of {name} that {trained.named} was trained on before": count for name, count in before.items()}
     return Splits(
         **splits,
         labels=label_names(splits, source.labels, section.id) if needs.classes and "label" in needs.columns else None,
@@ -168,7 +198,10 @@ def load_splits(section: DataSection, needs: Needs) -> Splits:
         hub_id=source.hub_id,
         revision=source.revision,
         license=source.license,
-        ignored={**source.ignored, **{f"rows of the split {name!r}": len(source.splits[name]) for name in unused}},
+        ignored={**source.ignored, **others},
+        in_train=shared,
+        trained_before=before,
+        contents=contents,
     )
 
 

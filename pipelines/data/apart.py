@@ -1,7 +1,10 @@
-"""Whether what belongs together stands in one split only: the rows of a group, and the rows of one file."""
+"""Whether what belongs together stands in one split only: the rows of a group, of one file, and rows with equal content."""
 
+import hashlib
 import logging
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("graft")
 
 MEDIA = ("image", "audio")  # columns of files
+CONTENT = "_content"  # the column of `with_contents`, while splits are cut
+PART = ("start", "end", "offset", "duration")  # columns that say which part of a recording a row is
 
 
 def paths(rows: "Dataset") -> list[str | None]:
@@ -67,3 +72,71 @@ def warn_of_speakers(section: Any, rows: "Dataset", group: str, cut: list[str]) 
             "%s: no column %r, so %s may share speakers with train, which makes scores too good: name the column that says who speaks "
             "with data.group=NAME, or accept it with data.group=none", section.id, group, " and ".join(cut),
         )  # fmt: skip
+
+
+# ---- rows with equal content ----
+
+
+def with_contents(rows: "Dataset", columns: Sequence[str]) -> "Dataset":
+    """The rows with a column CONTENT: 32 hex digits, equal where all of `columns` hold the same.
+
+    Texts are equal when their words are: blanks between and around them do not count. Images and recordings are equal when
+    their files are, byte by byte; files are read in threads. A row of which nothing can be read, or whose texts are all
+    empty, equals no other.
+    """
+    have = [name for name in columns if name in rows.column_names]
+    if len(rows) == 0 or not have:
+        return rows
+    also = [name for name in PART if name in rows.column_names] if set(have) & set(MEDIA) else []
+    digests: list[str] = []
+    with ThreadPoolExecutor(8) as pool:
+        for batch in rows.select_columns(list(dict.fromkeys(["id", *have, *also]))).iter(256):
+            values = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+            digests += pool.map(lambda row: _digest(row, have, also), values)
+    return rows.add_column(CONTENT, digests)
+
+
+def contents(rows: "Dataset", columns: Sequence[str]) -> list[str]:
+    """The column CONTENT alone."""
+    found = with_contents(rows, columns)
+    return list(found[CONTENT][:]) if CONTENT in found.column_names else []
+
+
+def _digest(row: dict[str, Any], columns: Sequence[str], also: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    empty = True
+    for name in columns:
+        value = row[name]
+        part = _bytes(value) if name in MEDIA else " ".join(str(value).split()).encode("utf-8", "surrogatepass") if value else b""
+        empty = empty and not part
+        digest.update(len(part or b"").to_bytes(8, "big") + (part or b""))
+    if empty:
+        return hashlib.blake2b(f"row {row['id']}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    for name in also:
+        digest.update(f"{name}={row[name]}".encode())
+    return digest.hexdigest()
+
+
+def _bytes(value: Any) -> bytes:
+    """A digest of what a file holds; nothing where it cannot be read, which is reported when the row is used."""
+    if not isinstance(value, dict):
+        return b""
+    if value.get("bytes") is not None:
+        return hashlib.blake2b(value["bytes"]).digest()
+    path = value.get("path")
+    if not path or not os.path.isfile(path):
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, hashlib.blake2b).digest()
+    except OSError:
+        return b""
+
+
+def in_train(splits: "dict[str, Dataset]") -> dict[str, int]:
+    """Of validation and test, where it is not 0, how many rows have the content of a row of train."""
+    if any(CONTENT not in rows.column_names for rows in splits.values()):
+        return {}
+    trained = set(splits["train"][CONTENT][:])
+    counts = {name: sum(content in trained for content in splits[name][CONTENT][:]) for name in ("validation", "test")}
+    return {name: count for name, count in counts.items() if count}

@@ -4,16 +4,19 @@ import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.apart import MEDIA, check_files, check_groups, warn_of_speakers
+from pipelines.data.apart import CONTENT, MEDIA, check_files, check_groups, warn_of_speakers
 from pipelines.data.labels import several
+from pipelines.data.trained_rows import TrainedRows
+from pipelines.data.units import assign, units_of
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+NONE_TRAINED = TrainedRows()
 USUAL = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev", "dev-clean", "dev-other"),
@@ -22,17 +25,30 @@ USUAL = {
 
 
 def arrange(
-    section: Any, found: "dict[str, Dataset]", group: str | None, classes: bool = True
-) -> "tuple[dict[str, Dataset], dict[str, str]]":
-    """Name the splits and cut the missing ones from train. Returns the splits and where each came from.
+    section: Any,
+    found: "dict[str, Dataset]",
+    group: str | None,
+    classes: bool = True,
+    trained: TrainedRows = NONE_TRAINED,
+) -> "tuple[dict[str, Dataset], dict[str, str], dict[str, int]]":
+    """Name the splits and cut the missing ones from train.
 
-    `classes` says whether labels are classes, of which every split is to have its share.
+    Returns the splits, where each came from, and of validation and test how many rows the model was trained on before.
+
+    `classes` says whether labels are classes, of which every split is to have its share. Rows of `trained`, which the model
+    that the run starts from was trained on, are in train only: the cut goes around them, and the data set's own validation
+    and test lose them.
     """
     named = name_splits(section, list(found))
     if "test" not in named and "validation" not in named and section.holdout >= 0.5:
         raise DataError(f"data.holdout: {section.holdout:g} for test and as much for validation leaves no rows to train on")
     splits = {name: found[source] for name, source in named.items()}
     came_from = dict(named)
+    before: dict[str, int] = {}
+    for name in ("validation", "test"):
+        if name in splits:
+            splits[name], count = _untrained(section, name, splits[name], trained)
+            before |= {name: count} if count else {}
     rest = splits["train"]
     usual = group if group in rest.column_names else None
     if section.group is None and usual is None and group not in (None, "none"):
@@ -40,28 +56,38 @@ def arrange(
     group = {None: usual, "none": None}.get(section.group, section.group)
     if group is not None and group not in rest.column_names:
         raise DataError(f"data.group: no column {group!r} in {section.id} (it has: {', '.join(rest.column_names)})")
-    for name in ("test", "validation"):
-        if name not in splits:
-            wanted = len(found[named["train"]]) * section.holdout
-            try:
-                rest, splits[name] = cut(rest, wanted, section.seed + (name == "test"), group, classes)
-            except DataError as error:
-                raise DataError(f"{section.id}: no {name} split, and {error}: add rows, or give {name} data of its own") from None
-            came_from[name] = f"cut from {named['train']}"
-    splits["train"] = rest
+    missing = [name for name in ("test", "validation") if name not in splits]
+    if missing:
+        try:
+            splits |= cut(rest, dict.fromkeys(missing, section.holdout), section.seed, group, classes, trained)
+        except DataError as error:
+            raise DataError(f"{section.id}: {error}") from None
+        came_from |= dict.fromkeys(missing, f"cut from {named['train']}")
     if group is not None:
         check_groups(section, splits, group)
     check_files(section, splits)
     limits = {"train": section.max_train_rows, "validation": section.max_eval_rows, "test": section.max_eval_rows}
     for name, most in limits.items():
         if most is not None and most < len(splits[name]):
-            labelled = classes and "label" in rest.column_names
-            if name == "train" and labelled and most < (rows_needed := len(_cover(list(range(len(rest))), _sets(rest["label"])))):
-                raise DataError(
-                    f"data.max_train_rows: {most} rows cannot hold every class of {section.id}: at least {rows_needed} are needed"
-                )
-            splits[name] = limit(splits[name], most, section.seed, classes)
-    return {name: splits[name] for name in ("train", "validation", "test")}, came_from
+            rows = splits[name]
+            labelled = classes and "label" in rows.column_names
+            if name == "train" and labelled and most < (needed := len(_cover(list(range(len(rows))), _sets(rows["label"])))):
+                raise DataError(f"data.max_train_rows: {most} rows cannot hold every class of {section.id}: at least {needed} are needed")
+            splits[name] = limit(rows, most, section.seed, classes)
+    return {name: splits[name] for name in ("train", "validation", "test")}, came_from, before
+
+
+def _untrained(section: Any, name: str, rows: "Dataset", trained: TrainedRows) -> "tuple[Dataset, int]":
+    """The rows that the model was not trained on, and how many it was. Raises DataError where no row is left."""
+    if not trained or CONTENT not in rows.column_names:
+        return rows, 0
+    known = trained.known(rows[CONTENT][:])
+    if all(known) and known:
+        raise DataError(
+            f"{section.id}: {trained.named} was trained on every row of {name}, so a score on them says nothing: "
+            f"give {name} rows that it has not seen, or start from another model"
+        )
+    return (rows.select([number for number, seen in enumerate(known) if not seen]), sum(known)) if any(known) else (rows, 0)
 
 
 def name_splits(section: Any, found: list[str]) -> dict[str, str]:
@@ -89,29 +115,72 @@ def name_splits(section: Any, found: list[str]) -> dict[str, str]:
     return named
 
 
-def cut(rows: "Dataset", wanted: float, seed: int, group: str | None, classes: bool = True) -> "tuple[Dataset, Dataset]":
-    """Take about `wanted` rows out: stratified by label, or whole groups. Returns (what is left, what was taken).
+def cut(
+    rows: "Dataset",
+    shares: Mapping[str, float],
+    seed: int,
+    group: str | None,
+    classes: bool = True,
+    trained: TrainedRows = NONE_TRAINED,
+) -> "dict[str, Dataset]":
+    """Cut splits out of `rows`, each about its share of them. Returns these splits and `train`, which is the rest.
 
-    The choice depends on the ids and the seed, not on the order of the rows.
+    Rows are drawn one by one, stratified by label. Where rows belong together (a value of the column `group`, or equal
+    content, see apart.with_contents) they stay together, see units.assign. The choice depends on the ids and the seed, not on
+    the order of the rows. Rows of `trained` stay in train: the cut is made without regard to them first, so that the same data
+    and seed give the same rows to test as in the run before; where that would take one of them, it is made around them.
+    Raises DataError where there are too few rows.
     """
+    labels = rows["label"][:] if classes and "label" in rows.column_names else None
     draws = [_draw(seed, id_) for id_ in rows["id"][:]]
-    order = sorted(range(len(rows)), key=draws.__getitem__)
-    if group is not None:
-        taken = _whole_groups(order, [str(v) for v in rows[group][:]], wanted, seed)
-    elif classes and "label" in rows.column_names:
-        labels = rows["label"]
-        several = any(isinstance(label, list) for label in labels)
-        taken = _each_label_left(order, labels, wanted) if several else _stratified(order, labels, wanted)
+    fixed = trained.known(rows[CONTENT][:]) if trained and CONTENT in rows.column_names else [False] * len(rows)
+    units = units_of(rows, group)
+    if len(set(units)) == len(rows) and group is None:
+        taken = _row_by_row(rows["id"][:], shares, seed, labels)
     else:
-        taken = set(order[: max(round(wanted), 1)])
-    left = [index for index in range(len(rows)) if index not in taken]
-    if not left or not taken:
-        groups = (
-            f" in whole groups of {group!r}, of which there are {len(set(rows[group]))} (data.group=none cuts row by row)" if group else ""
-        )
-        how = groups if group else " with each class in both" if classes and "label" in rows.column_names else ""
-        raise DataError(f"{len(rows)} rows are too few to cut one{how}")
-    return rows.select(left), rows.select(sorted(taken))
+        taken = assign(units, draws, labels, shares, [False] * len(rows), seed)
+    if any(fixed[index] for name in shares for index in taken.get(name, ())):
+        taken = assign(units, draws, labels, shares, fixed, seed)
+        for name, share in shares.items():
+            if len(taken.get(name, ())) < share * len(rows) / 2:
+                why = f"{trained.named} was trained on {sum(fixed)} of the {len(rows)} rows, which leaves too few"
+                raise DataError(f"no {name} split, and {why}: add rows, lower data.holdout, or start from another model")
+    for name in shares:
+        if not taken.get(name) or sum(map(len, taken.values())) == len(rows):
+            why = _too_few(rows, units, group, labels)
+            raise DataError(f"no {name} split, and {why}: add rows, or give {name} data of its own")
+    gone = {index for indexes in taken.values() for index in indexes}
+    splits = {name: rows.select(sorted(taken[name])) for name in shares}
+    return {**splits, "train": rows.select([index for index in range(len(rows)) if index not in gone])}
+
+
+def _too_few(rows: "Dataset", units: list[int], group: str | None, labels: list | None) -> str:
+    if group is not None:
+        count = len(set(rows[group]))
+        how = f" in whole groups of {group!r}, of which there are {count} (data.group=none cuts row by row)"
+    elif len(set(units)) < len(rows):
+        how = f": only {len(set(units))} of them differ in content"
+    else:
+        how = " with each class in both" if labels is not None else ""
+    return f"{len(rows)} rows are too few to cut one{how}"
+
+
+def _row_by_row(ids: list[str], shares: Mapping[str, float], seed: int, labels: list | None) -> dict[str, set[int]]:
+    """Rows that all differ: each split in turn takes its share of every class of what is left."""
+    taken: dict[str, set[int]] = {}
+    left = list(range(len(ids)))
+    for name, share in shares.items():
+        wanted = len(ids) * share
+        draws = {index: _draw(seed + (name == "test"), ids[index]) for index in left}
+        order = sorted(left, key=draws.__getitem__)
+        if labels is None:
+            taken[name] = set(order[: max(round(wanted), 1)])
+        elif any(isinstance(label, list) for label in labels):
+            taken[name] = _each_label_left(order, labels, wanted)
+        else:
+            taken[name] = _stratified(order, labels, wanted)
+        left = [index for index in left if index not in taken[name]]
+    return taken
 
 
 def _draw(seed: int, key: str) -> bytes:
@@ -184,19 +253,6 @@ def _cover(order: list[int], labels: list[frozenset[str]]) -> set[int]:
         if label not in held:
             taken.add(firsts[label])
             held |= labels[firsts[label]]
-    return taken
-
-
-def _whole_groups(order: list[int], groups: list[str], wanted: float, seed: int) -> set[int]:
-    members: dict[str, list[int]] = {}
-    for index in order:
-        members.setdefault(groups[index], []).append(index)
-    if len(members) < 3:
-        return set()
-    taken: set[int] = set()
-    for name in sorted(members, key=lambda key: _draw(seed, key)):
-        if not taken or len(taken) + len(members[name]) / 2 <= wanted:
-            taken.update(members[name])
     return taken
 
 

@@ -1,0 +1,208 @@
+"""Rows that belong together as one unit, and which units go to which split.
+
+The rows of a group (a speaker, an article, a patient) are a unit, and so are rows with equal content.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.data.apart import CONTENT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+
+log = logging.getLogger("graft")
+
+WORK = 400_000  # units that all tries together may walk through
+TRIES = 100  # at most
+
+
+def units_of(rows: "Dataset", group: str | None) -> list[int]:
+    """The unit of every row, as a number.
+
+    Rows of one group are joined, and rows with equal content; a row without a value in the group column is alone. Where equal
+    contents would join groups until more than half of all rows are one unit, while no group is that large, groups count alone:
+    short texts that everybody writes would leave nothing to cut.
+    """
+    count = len(rows)
+    alike = rows[CONTENT][:] if CONTENT in rows.column_names else None
+    if group is None:
+        return _joined(count, [alike] if alike is not None else [])
+    named = [value if value not in (None, "", "None") else None for value in rows[group][:]]
+    groups = [str(value) if value is not None else None for value in named]
+    whole = _joined(count, [groups])
+    if alike is None:
+        return whole
+    both = _joined(count, [groups, alike])
+    if _largest(both) > count / 2 >= _largest(whole):
+        log.warning("rows with equal content stand in most groups of %r: groups stay in one split, such rows may not", group)
+        return whole
+    return both
+
+
+def _joined(count: int, keys: list[list[Any]]) -> list[int]:
+    """Rows that share a value (other than None) of any of the `keys` get the same number, by union-find."""
+    parent = list(range(count))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for values in keys:
+        firsts: dict[Any, int] = {}
+        for index, value in enumerate(values):
+            if value is not None and (first := firsts.setdefault(value, index)) != index:
+                parent[root(index)] = root(first)
+    return [root(index) for index in range(count)]
+
+
+def _largest(units: list[int]) -> int:
+    sizes: dict[int, int] = {}
+    for unit in units:
+        sizes[unit] = sizes.get(unit, 0) + 1
+    return max(sizes.values(), default=0)
+
+
+def assign(
+    units: Sequence[int],
+    draws: Sequence[bytes],
+    labels: "Sequence[Any] | None",
+    shares: Mapping[str, float],
+    fixed: Sequence[bool],
+    seed: int,
+) -> dict[str, set[int]]:
+    """The rows of each split: whole units, so that sizes and classes come as near to the shares as can be found.
+
+    `draws` decide the order of the units, `labels` are classes (or lists of classes) of the rows, a row that is `fixed` stays
+    in train with its whole unit. A split that no unit can be given to is left out.
+
+    Units are put in random order class by class, each under the class of which it holds the largest part, and walked through:
+    a unit goes to the split that lacks most, if half of it fits into what that split may have so far, and if it is not the
+    last of a class in train. So each split is within half of the largest unit of its share, and has its part of each class.
+    That is tried with up to 100 orders, of which the best counts: fewest rows beyond max(2 % of the rows, half of the largest
+    unit) from the share, then nearest in size and classes together.
+    """
+    import numpy as np
+
+    problem = _Problem(units, draws, labels, list(shares.values()), fixed)
+    tries = int(np.clip(WORK // max(1, len(problem.sizes)), 1, TRIES))
+    best, chosen = None, None
+    for turn in range(tries):
+        found = problem.walk(np.random.default_rng([seed % 2**32, turn]))
+        cost = problem.cost(found)
+        if best is None or cost < best:
+            best, chosen = cost, found
+    assert chosen is not None
+    split_of = chosen[problem.unit_of_row]
+    taken = {name: set(np.flatnonzero(split_of == number).tolist()) for number, name in enumerate(shares)}
+    return {name: rows for name, rows in taken.items() if rows}
+
+
+TRAIN = -1
+
+
+class _Problem:
+    """Units with sizes and classes, in an order that depends on no row's place; and what each split should get of them."""
+
+    def __init__(
+        self,
+        units: Sequence[int],
+        draws: Sequence[bytes],
+        labels: "Sequence[Any] | None",
+        shares: list[float],
+        fixed: Sequence[bool],
+    ) -> None:
+        import numpy as np
+
+        firsts: dict[int, bytes] = {}
+        for unit, draw in zip(units, draws, strict=True):
+            firsts[unit] = min(draw, firsts.get(unit, draw))
+        number = {unit: place for place, unit in enumerate(sorted(firsts, key=firsts.__getitem__))}
+        self.unit_of_row = np.array([number[unit] for unit in units])
+        self.sizes = np.bincount(self.unit_of_row, minlength=len(number))
+        self.fixed = np.bincount(self.unit_of_row, weights=np.asarray(fixed, float), minlength=len(number)) > 0
+        self.shares, self.rows = shares, len(units)
+        parts = [{str(part) for part in (label if isinstance(label, list) else [label])} for label in labels or []]
+        names = {name: place for place, name in enumerate(sorted(set().union(*parts)))}
+        counts: dict[tuple[int, int], int] = {}
+        for unit, own_parts in zip(self.unit_of_row.tolist(), parts, strict=False):
+            for part in own_parts:
+                counts[unit, names[part]] = counts.get((unit, names[part]), 0) + 1
+        self.pairs: list[list[tuple[int, int]]] = [[] for _ in self.sizes]
+        for (unit, own), count in counts.items():
+            self.pairs[unit].append((own, count))
+        # the same as three columns: unit, class, rows
+        self.columns = np.array([(unit, own, count) for (unit, own), count in counts.items()], int).reshape(-1, 3).T
+        self.totals = self._by_class(np.ones(len(self.sizes), bool), len(names))
+        # the class of which a unit holds the largest part; without classes all stand under one
+        self.main = np.array([max(((count / self.totals[own], own) for own, count in of), default=(0, 0))[1] for of in self.pairs])
+
+    def _by_class(self, mine: "np.ndarray", classes: int) -> "np.ndarray":
+        """Rows of each class in the units that are `mine`."""
+        import numpy as np
+
+        units, own, count = self.columns
+        return np.bincount(own, weights=count * mine[units], minlength=classes)
+
+    def walk(self, rng: "np.random.Generator") -> "np.ndarray":
+        """The split of every unit, by one random order."""
+        import numpy as np
+
+        places = rng.permutation(len(self.sizes))
+        ranks = rng.permutation(max(1, len(self.totals)))
+        order = places[np.argsort(ranks[self.main[places]], kind="stable")]
+        found = np.full(len(self.sizes), TRAIN)
+        left, filled, allowed = self.totals.copy(), [0] * len(self.shares), [0.0] * len(self.shares)
+        of_class = np.bincount(self.main, weights=self.sizes, minlength=len(ranks))
+        at = None
+        for unit in order.tolist():
+            if self.main[unit] != at:
+                at = self.main[unit]
+                allowed = [value + share * of_class[at] for value, share in zip(allowed, self.shares, strict=True)]
+            size = int(self.sizes[unit])
+            lacks = [((may - has) / share, split) for split, (may, has, share) in enumerate(zip(allowed, filled, self.shares, strict=True))]
+            split = max(lacks)[1]
+            if self.fixed[unit] or filled[split] + size / 2 > allowed[split] or not self._leaves(unit, left):
+                continue
+            found[unit] = split
+            filled[split] += size
+            for own, count in self.pairs[unit]:
+                left[own] -= count
+        for split in range(len(self.shares)):
+            if not filled[split]:
+                self._give_one(split, found, left)
+        return found
+
+    def _leaves(self, unit: int, left: "np.ndarray") -> bool:
+        """Whether train, which has `left` of each class, keeps every class without this unit."""
+        return all(left[own] > count for own, count in self.pairs[unit])
+
+    def _give_one(self, split: int, found: "np.ndarray", left: "np.ndarray") -> None:
+        """To a split without any the unit that is nearest in size, of those that train can spare."""
+        wanted = self.shares[split] * self.rows
+        free = [u for u in range(len(found)) if found[u] == TRAIN and not self.fixed[u] and self._leaves(u, left)]
+        if free and (found == TRAIN).sum() > 1:
+            unit = min(free, key=lambda u: (abs(self.sizes[u] - wanted), u))
+            found[unit] = split
+            for own, count in self.pairs[unit]:
+                left[own] -= count
+
+    def cost(self, found: "np.ndarray") -> tuple[int, float, float]:
+        """What is worse is larger: splits without a unit, rows beyond the bound, distance in size and classes."""
+        import numpy as np
+
+        empty, beyond, distance = 0, 0.0, 0.0
+        bound = max(0.02 * self.rows, self.sizes.max() / 2)
+        for split, share in [*enumerate(self.shares), (TRAIN, 1 - sum(self.shares))]:
+            mine = found == split
+            size = float(self.sizes[mine].sum())
+            empty += not mine.any()
+            beyond += max(0.0, abs(size - share * self.rows) - bound)
+            distance += abs(size - share * self.rows)
+            has = self._by_class(mine, len(self.totals))
+            distance += 0.5 * float(np.abs(has - share * self.totals).sum())
+        return empty, beyond, distance
