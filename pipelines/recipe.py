@@ -84,7 +84,7 @@ class DataSection(Strict):
     holdout: Annotated[Float, Field(gt=0, le=0.5)] = 0.1
     """Share of train that is cut for each missing split."""
     group: str | None = None
-    """Column whose values stay whole in one split; `none` allows overlap."""
+    """Column whose values stay in one split; `none` allows overlap. Rows with equal content stay in one split in any case."""
     max_train_rows: Annotated[Int, Field(ge=1)] | None = None
     max_eval_rows: Annotated[Int, Field(ge=1)] | None = None
     max_skipped: Annotated[Float, Field(ge=0, le=1)] = 0.01
