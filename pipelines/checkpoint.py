@@ -6,6 +6,7 @@ processes, so one process can resume what several began.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -37,8 +38,13 @@ class State:
     owed: bool = False  # the evaluation of this step, which a stop put off
     peak_memory_mb: float = 0.0  # of all processes that trained so far
     micro_batch: int | None = None  # what memory allowed, once it did not suffice
+    eval_batch: int | None = None  # the same of an evaluation
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row that cannot be read -> why
     data: dict[str, str] = field(default_factory=dict)  # split -> fingerprint
+
+    def next_stage(self) -> "State":
+        """What the stage after this one begins with: all that this one found out. Patience alone begins again."""
+        return dataclasses.replace(self, stage="train", step=0, before=self.before + self.step, waited=0, stopped=None)
 
 
 def whole(tensor: "Tensor") -> "Tensor":
@@ -138,12 +144,12 @@ def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: S
     try:
         shutil.rmtree(beside, ignore_errors=True)
         if final.is_dir():  # the same step again, now that it is evaluated: the tensors are the same
-            _replace(final / "state.json", json.dumps(vars(state)))
+            _replace(final / "state.json", json.dumps(vars(state), allow_nan=False))
         else:
             beside.mkdir(parents=True)
             for name, tensors in files.items():
                 save_file(tensors, beside / f"{name}.safetensors")
-            (beside / "state.json").write_text(json.dumps(vars(state)))
+            (beside / "state.json").write_text(json.dumps(vars(state), allow_nan=False))
             for path in beside.iterdir():
                 sync(path)
             sync(beside)
@@ -204,7 +210,7 @@ def tidy(root: Path, keep: int) -> None:
         for folder in _steps(root):
             if _number(folder) > _number(last):
                 _remove(folder)
-        if state.best is not None:
+        if state.best_step:
             _replace(root / "best", f"step_{state.best_step:06d}\n")
         prune(root, keep)
 

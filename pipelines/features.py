@@ -44,6 +44,7 @@ class Cached:
     fields: "dict[str, Tensor]"  # batch tensors that are small or needed, [n, ...]
     plain: list[dict[str, Any] | None]  # batch lists (id, row, ...), one per example; None where it could not be read
     why: dict[int, str]
+    least: int = 1  # as in batching.Examples
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -58,8 +59,11 @@ class Cached:
 
         good = [index for _, index in keys if self.plain[index] is not None]
         skipped = [(index, self.why[index]) for _, index in keys if self.plain[index] is None]
-        rows = good or [next(i for i, p in enumerate(self.plain) if p is not None)]
-        epochs = [epoch for epoch, index in keys if self.plain[index] is not None] or [None]
+        rows, epochs = list(good), [epoch for epoch, index in keys if self.plain[index] is not None]
+        if len(rows) < max(1, self.least):
+            others = [i for i, p in enumerate(self.plain) if p is not None and i not in good] or good
+            more = [others[place % len(others)] for place in range(max(1, self.least) - len(rows))]
+            rows, epochs = [*rows, *more], [*epochs, *[epochs[0] if epochs else None] * len(more)]
         at, longest = torch.tensor(rows), self._longest(rows)
         batch: dict[str, Any] = {key: [self.plain[i][key] for i in rows] for key in self.plain[rows[0]]}  # type: ignore[index, union-attr]
         batch.update({key: values[at] for key, values in self.fields.items()})

@@ -139,8 +139,7 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
     metric = job.task.metric
     steps = state.before + state.step
     seen = len(job.encoded["train"])
-    per_epoch = -(-seen // recipe.train.batch_size)
-    epochs = steps / per_epoch
+    epochs = steps / job.per_epoch
     seconds = round(state.seconds, 3)
     shown = round(epochs * seen)
     return {

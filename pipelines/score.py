@@ -66,8 +66,9 @@ def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, 
     with progress.task(name, len(rows)) as shown:
         workers = min(2, len(rows) // 64)
         records = evaluation.predict_split(
-            task, loaded.model, examples, accelerator, batch_size=size, workers=workers, skips=skips, split=name, tick=shown.advance
-        )
+            task, loaded.model, examples, accelerator, batch_size=size, workers=workers, skips=skips, split=name, tick=shown.advance,
+            smaller=lambda n: progress.say(f"out of memory on {name}: going on with {n} rows at a time (the result is the same)"),
+        )  # fmt: skip
     scored = evaluation.score_split(task, task.merge(records, rows), rows, name)
     return {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name, **_numbers(scored)}
 
