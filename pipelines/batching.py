@@ -84,8 +84,8 @@ def shares(
         each = max(1, math.ceil(len(step) / (micro_batch * processes)))
         parts = np.array_split(step, each * processes)
         if least > 1 and any(0 < len(part) < least for part in parts):
-            each = max(1, min(each, len(step) // (least * processes)))
             filled = max(1, min(each * processes, len(step) // least))
+            each = math.ceil(filled / processes)
             parts = [*np.array_split(step, filled), *[step[:0]] * (each * processes - filled)]
     else:
         parts = _within(step, micro_batch, processes, np.asarray(lengths), tokens)
