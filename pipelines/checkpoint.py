@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RunError
+from pipelines.results import to_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -144,12 +145,12 @@ def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: S
     try:
         shutil.rmtree(beside, ignore_errors=True)
         if final.is_dir():  # the same step again, now that it is evaluated: the tensors are the same
-            _replace(final / "state.json", json.dumps(vars(state), allow_nan=False))
+            _replace(final / "state.json", to_json(vars(state)))
         else:
             beside.mkdir(parents=True)
             for name, tensors in files.items():
                 save_file(tensors, beside / f"{name}.safetensors")
-            (beside / "state.json").write_text(json.dumps(vars(state), allow_nan=False))
+            (beside / "state.json").write_text(to_json(vars(state)))
             for path in beside.iterdir():
                 sync(path)
             sync(beside)

@@ -125,5 +125,6 @@ def bootstrap(task: Task, records: Sequence[Record], rows: Any, seed: int = 0) -
         for name, value in task.score([r for i in picked for r in groups[i]], rows).items():
             scores.setdefault(name, []).append(float(value))
     # where every resample gives the same score (all rows right), resampling does not tell how sure it is: no interval then
-    known = {name: values for name, values in scores.items() if np.nanmax(values, initial=-np.inf) > np.nanmin(values, initial=np.inf)}
-    return {name: [float(np.nanpercentile(v, 2.5)), float(np.nanpercentile(v, 97.5))] for name, v in known.items()}
+    defined = {name: [value for value in values if np.isfinite(value)] for name, values in scores.items()}
+    known = {name: values for name, values in defined.items() if values and max(values) > min(values)}
+    return {name: [float(np.percentile(v, 2.5)), float(np.percentile(v, 97.5))] for name, v in known.items()}

@@ -105,6 +105,8 @@ def write(job: Job, state: Any, records: dict[str, list[dict]], made: dict[str, 
         scores = {}
         for split in ("test", "validation"):
             scores[split] = evaluation.score_split(task, records[split], splits[split], split)
+            for line in results.undefined(split, scores[split]["n"], scores[split]["metrics"]):
+                job.progress.say(line)
             shown.advance()
     for part in ("metrics", "ci95", "tables") if made else ():
         scores["test"][part] |= made[part]  # type: ignore[index]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipelines import batching, evaluation, machine
+from pipelines import batching, evaluation, machine, results
 from pipelines.data import Needs, load_rows, needs_of
 from pipelines.data.splits import MEDIA
 from pipelines.errors import DataError, RecipeError
@@ -70,6 +70,8 @@ def evaluate_loaded(loaded: Loaded, section: DataSection, split: str | None, *, 
             smaller=lambda n: progress.say(f"out of memory on {name}: going on with {n} rows at a time (the result is the same)"),
         )  # fmt: skip
     scored = evaluation.score_split(task, task.merge(records, rows), rows, name)
+    for line in results.undefined(name, scored["n"], scored["metrics"]):
+        progress.say(line)
     return {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name, **_numbers(scored)}
 
 

@@ -331,7 +331,7 @@ class Job:
             score = float(scores[metric.name])
             better = metric.better(score, state.best)
             if better or score == state.best:  # of equals the later one, which the schedule has settled
-                state.best, state.best_step = None if math.isnan(score) else score, state.before + state.step
+                state.best, state.best_step = score if math.isfinite(score) else None, state.before + state.step
             return better
 
         return evaluate

@@ -152,6 +152,7 @@ def together(place: Place, begun_alone: Path) -> list[list[dict[str, Any]]]:
     sharded = {"recipe": place.recipe(**SHARDED), "fsdp": True}
     orders += [{**sharded, "run": "two sharded"}, {**sharded, "run": "sharded stopped", "stop": 9}, {**sharded, "run": "sharded stopped"}]
     orders += [{**sharded, "run": "sharded given to one", "stop": 9}]
+    orders += [{"run": "scored", "evaluate": str(place.folder / "two plain")}]
     facts = torchrun(place, "together", orders, ["--nproc_per_node", "2", "--standalone"])
     return [[{**fact, "run": order["run"]} for fact, order in zip(one, orders, strict=True)] for one in facts]
 
@@ -194,6 +195,14 @@ def test_there_are_two(together: list[list[dict[str, Any]]]) -> None:
 def test_two_processes_learn_the_same(place: Place, alone: dict[str, Path], together: list[list[dict[str, Any]]], kind: str) -> None:
     assert {fact["ended"] for one in together for fact in one if fact["run"] == f"two {kind}"} == {"finished"}
     check_equal(alone[kind], place.folder / f"two {kind}")
+
+
+def test_one_of_two_processes_prints_the_scores(place: Place, together: list[list[dict[str, Any]]]) -> None:
+    """With --json there is one document on stdout."""
+    first, second = (fact for one in together for fact in one if fact["run"] == "scored")
+    assert (first["ended"], second["ended"]) == (0, 0), first["told"] + second["told"]
+    assert json.loads(first["printed"])["metrics"] == results(place.folder / "two plain")["test"]["metrics"]
+    assert second["printed"] == ""
 
 
 def test_no_process_trains_batch_norm_on_one_row(together: list[list[dict[str, Any]]]) -> None:
