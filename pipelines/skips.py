@@ -39,7 +39,8 @@ class Skips:
         if n > limit:
             first = list(self.found[split].values())[:3]
             allowed = f"{limit} of {total} may be" if limit else "none may be"
+            them = "them" if n > 1 else "it"
             raise DataError(
                 f"{n} row{'s' * (n > 1)} of {split} cannot be read, {allowed} (data.max_skipped={self.share:g}): {'; '.join(first)}"
-                f"{f'; and {n - 3} more' if n > 3 else ''}. Repair {'them' if n > 1 else 'it'} or take {'them' if n > 1 else 'it'} out, or raise data.max_skipped"
+                f"{f'; and {n - 3} more' if n > 3 else ''}. Repair {them} or take {them} out, or raise data.max_skipped"
             )

@@ -1,6 +1,6 @@
 """A model with BatchNorm compares the rows of a batch, so it never trains on one row alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+def start(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
 
     def run(name: str, **changes: Any) -> Path:
@@ -40,7 +40,7 @@ def start(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             train(small(model, data, **{**base, **changes}), tmp_path / name, name="small")
         return tmp_path / name
 
-    yield run
+    return run
 
 
 @pytest.mark.parametrize(("batch_size", "micro_batch", "steps"), [(4, "auto", 3), (8, "auto", 2), (8, 1, 2), (2, "auto", 4)], ids=str)
