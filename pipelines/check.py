@@ -42,7 +42,9 @@ def check(recipe: Recipe) -> Iterator[str]:
     rows = len(encoded["train"])
     least = stages.least_examples(model, rows, recipe.train.batch_size)
     examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augments(), least)
-    batch = examples[[(0, i) for i in range(min(4, len(examples)))]].batch
+    micro = examples[[(0, i) for i in range(min(4, len(examples)))]]
+    skips.add("train", [(str(index), why) for index, why in micro.skipped])
+    batch = micro.batch
     shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
     with torch.no_grad():
         loss = float(task.loss(model, batch, task.counts(batch)))

@@ -33,7 +33,10 @@ def predict_split(
     keys = evaluation_keys(len(examples), batch_size, accelerator.process_index, accelerator.num_processes, lengths, tokens)
     found: list[tuple[int, Record]] = []
     bad: list[tuple[int, str]] = []
-    batches, place = iter(loader(examples, keys, workers)), 0
+    batches: Any = iter(loader(examples, keys, workers))
+    batch: Any = None
+    records: Any = None
+    place = 0
     while place < len(keys):
         micro = next(batches)
         try:

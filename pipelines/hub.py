@@ -39,9 +39,9 @@ def publish(
 
     Only what Graft wrote into `model/` is sent; what else lies there is left out, and named. Private where `private` or the
     recipe's hub.private says so. Safe to repeat: what has not changed is not sent, and what Graft put there and is gone here is
-    deleted there, nothing else. With `dry_run` nothing is sent and no token is needed. Returns {"model": report, "space": report or None}; a report has repo_id, url, private,
-    commit (None where nothing changed), uploaded and deleted (paths). Raises RunError where the run is not fit to be
-    published, HubError where the hub says no.
+    deleted there, nothing else. With `dry_run` nothing is sent and no token is needed. Returns {"model": report, "space": report
+    or None}; a report has repo_id, url, private, commit (None where nothing changed), uploaded and deleted (paths). Raises
+    RunError where the run is not fit to be published, HubError where the hub says no.
     """
     from huggingface_hub import get_token
 
