@@ -33,7 +33,8 @@ class State:
     seconds: float = 0.0  # in steps and features; evaluation and saving not counted
     best: float | None = None
     best_step: int = 0
-    waited: int = 0  # evaluations since the best
+    stage_best: float | None = None  # of this stage: by it patience is measured
+    waited: int = 0  # evaluations since then
     stopped: str | None = None
     first: dict[str, Any] | None = None  # test scores before the first step
     owed: bool = False  # the evaluation of this step, which a stop put off
@@ -45,7 +46,8 @@ class State:
 
     def next_stage(self) -> "State":
         """What the stage after this one begins with: all that this one found out. Patience alone begins again."""
-        return dataclasses.replace(self, stage="train", step=0, before=self.before + self.step, waited=0, stopped=None)
+        before = self.before + self.step
+        return dataclasses.replace(self, stage="train", step=0, before=before, stage_best=None, waited=0, stopped=None)
 
 
 def whole(tensor: "Tensor") -> "Tensor":
@@ -189,8 +191,9 @@ def latest(root: Path) -> Path | None:
 
 def read_state(folder: Path) -> State:
     try:
-        return State(**json.loads((folder / "state.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        found = json.loads((folder / "state.json").read_text())
+        return State(**{"stage_best": found["best"], **found})  # older checkpoints know one best only
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(folder, error) from None
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import probe
-from pipelines.batching import Examples, Micro, evaluation_keys, loader, on_device, shares
+from pipelines.batching import Examples, Micro, evaluation_keys, loader, on_device, out_of_memory, shares
 from pipelines.cache import cache_root, make_room
 from pipelines.checkpoint import sync, whole
 from pipelines.errors import RunError
@@ -185,8 +185,15 @@ def _compute(
         batch = on_device(micro.batch, accelerator.device)
         edge.start("record", len(batch["id"]))
         edge.wanted = set(plan.spots)
-        with torch.no_grad(), contextlib.suppress(Enough):
-            task.loss(model, batch, task.counts(batch))
+        try:
+            with torch.no_grad(), contextlib.suppress(Enough):
+                task.loss(model, batch, task.counts(batch))
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            size = len(batch["id"])
+            advice = f"set train.eval_batch_size={size // 2}" if size > 1 else "set data.cache_gb=0"
+            raise RunError(f"out of memory with {size} rows at a time while features are recorded: {advice}, and run again") from None
         edge.wanted = None
         values = {f"feature_{i}": edge.tape[s].cpu() for i, s in enumerate(plan.spots)}
         values |= {f"field_{k}": batch[k].cpu() for k in plan.fields}

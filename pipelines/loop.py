@@ -43,7 +43,7 @@ class Fit:
 def fit(
     run: Fit, evaluate: Callable[[State], bool], save: Callable[[State], None], log: Callable[[dict], None], stopping: Callable[[], bool]
 ) -> None:  # fmt: skip
-    """Train until the plan ends. `evaluate` scores validation and tells whether it is the best yet; `save` checkpoints;
+    """Train until the plan ends. `evaluate` scores validation and tells whether it is the stage's best; `save` checkpoints;
     `stopping` is true once the user asked to stop (it is agreed on by all processes at the end of a step).
 
     Raises RunError for a loss that is not finite or memory that does not suffice; DataError for too many unreadable rows.

@@ -329,9 +329,11 @@ class Job:
             scores = self.task.score(self.task.merge(records, self.splits.validation), self.splits.validation)
             self.log({**loop.where(state, run.plan), "validation": scores})
             score = float(scores[metric.name])
-            better = metric.better(score, state.best)
-            if better or score == state.best:  # of equals the later one, which the schedule has settled
-                state.best, state.best_step = score if math.isfinite(score) else None, state.before + state.step
+            known = score if math.isfinite(score) else None
+            if metric.better(score, state.best) or score == state.best:  # of equals the later one, which the schedule has settled
+                state.best, state.best_step = known, state.before + state.step
+            better = metric.better(score, state.stage_best)
+            state.stage_best = known if better else state.stage_best
             return better
 
         return evaluate

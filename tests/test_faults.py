@@ -256,6 +256,20 @@ def entries(bench: Bench) -> list[Path]:
     return sorted((bench.folder / "cache" / "features").iterdir())
 
 
+def test_out_of_memory_while_features_are_recorded(bench: Bench) -> None:
+    """The probe runs four rows in several ways; then come batches of the size that was asked for."""
+    real = ImageClassification.loss
+
+    def loss(task: Any, model: Any, batch: Any, counts: Any) -> torch.Tensor:
+        if len(batch["id"]) > 4:
+            of_a_gpu()
+        return real(task, model, batch, counts)
+
+    advice = "out of memory with 6 rows at a time while features are recorded: set train.eval_batch_size=3, and run again"
+    with mock.patch.object(ImageClassification, "loss", loss), pytest.raises(RunError, match=advice):
+        bench("cut", **FROZEN, train__eval_batch_size=6)
+
+
 def test_cached_equals_uncached(bench: Bench) -> None:
     cached = bench("cached", **FROZEN)
     assert [p.name.split("-")[0] for p in entries(bench)] == ["train", "validation"]
