@@ -212,13 +212,11 @@ def test_what_a_stage_knows_survives_the_next() -> None:
         stage="head", step=5, before=2, seconds=1.5, best=0.9, best_step=4, stage_best=0.8, waited=3, stopped="early", first={"n": 1},
         peak_memory_mb=7.0, micro_batch=4, eval_batch=2, skipped={"train": {"1": "why"}}, data={"train": "ab"},
     )  # fmt: skip
-    anew = {"stage": "train", "step": 0, "before": 7, "stage_best": None, "waited": 0, "stopped": None}
-    assert vars(state.next_stage()) == vars(state) | anew
+    fresh = {"stage": "train", "step": 0, "before": 7, "stage_best": None, "waited": 0, "stopped": None}
+    assert vars(state.next_stage()) == vars(state) | fresh
 
 
-def test_patience_begins_anew_in_a_stage(
-    data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_is_of_one_stage(data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage is measured by its own best: it may get better for a while before it passes the head's. The head's stays the best."""
     scores = iter([0.1, 0.9, 0.2, *(0.3, 0.4, 0.5, 0.5, 0.1), *[0.5] * 9])
     real = ImageClassification.score
@@ -232,7 +230,8 @@ def test_patience_begins_anew_in_a_stage(
     with mock.patch.object(ImageClassification, "score", score):
         found = runs.start("run")
     assert found is not None
-    assert [line["validation"]["accuracy"] for line in lines(tmp_path / "run") if "validation" in line] == [0.9, 0.2, 0.3, 0.4, 0.5, 0.5, 0.1]
+    scored = [line["validation"]["accuracy"] for line in lines(tmp_path / "run") if "validation" in line]
+    assert scored == [0.9, 0.2, 0.3, 0.4, 0.5, 0.5, 0.1]
     assert (found["train"]["best_step"], found["train"]["stopped"], found["train"]["steps"]) == (4, "early", 25)
 
 
