@@ -11,6 +11,7 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -64,9 +65,9 @@ def _own(run: Path) -> list[str]:
     model = run / "model"
     exported = read_json(run / EXPORTED)
     names = set(exported) if isinstance(exported, list) else _named_as_an_export(model)
-    examples = _text(model / "examples" / "examples.json")
-    if examples is not None:
-        values = {value for row in json.loads(examples) for value in row.values() if isinstance(value, str)}
+    examples = _json(model / "examples" / "examples.json")
+    if isinstance(examples, list):
+        values = {value for row in examples if isinstance(row, dict) for value in row.values() if isinstance(value, str)}
         found = {name for name in _listed(model / "examples") if name in values}
         names |= {"examples/examples.json", *(f"examples/{name}" for name in found)}
     figures = re.findall(r"\bfigures/([\w-][\w.-]*\.png)\b", _text(model / "README.md") or "")
@@ -75,13 +76,13 @@ def _own(run: Path) -> list[str]:
 
 def _named_as_an_export(model: Path) -> set[str]:
     """What the names say, of a run that has no list: files of the model, and of the parts of a pipeline."""
-    index = json.loads(_text(model / "model_index.json") or "{}")
+    index = _json(model / "model_index.json") or {}
     parts = [name for name, value in index.items() if isinstance(value, list) and re.fullmatch(r"\w+", name)]
     found = set()
     for folder in ("", *parts):
         names = _listed(model / folder)
         weights = [name for name in names if WEIGHTS.fullmatch(name)]
-        indexes = [json.loads(_text(model / folder / name) or "{}") for name in weights if name.endswith(".index.json")]
+        indexes = [_json(model / folder / name) or {} for name in weights if name.endswith(".index.json")]
         shards = {shard for index in indexes for shard in index.get("weight_map", {}).values() if SHARD.fullmatch(shard)}
         found |= {f"{folder}/{name}".lstrip("/") for name in names if name in weights or name in shards or READS.fullmatch(name)}
     more = "additional_chat_templates"
@@ -100,6 +101,15 @@ def _text(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def _json(path: Path) -> Any:
+    """What a regular file holds; None where there is none. Raises RunError for one that is damaged."""
+    text = _text(path)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise RunError(f"{path}: not JSON: {error}") from error
 
 
 def own_files(run: Path) -> dict[str, Path]:

@@ -160,6 +160,13 @@ def test_a_linked_folder_is_not_followed(run: Path, tmp_path: Path) -> None:
         own_files(run)
 
 
+def test_a_damaged_list_of_examples_is_named(run: Path) -> None:
+    (run / "model" / "examples").mkdir()
+    (run / "model" / "examples" / "examples.json").write_text("[{")
+    with pytest.raises(RunError, match=r"examples\.json: not JSON"):
+        own_files(run)
+
+
 def test_an_example_whose_text_is_a_path_brings_no_file(tmp_path: Path) -> None:
     """A run's hub section changes: its examples are copied, and a row may be a text such as ../recipe.yaml."""
     folder = fake_run(tmp_path / "run", pictures=False, hub={"license": "mit", "examples": 1})
