@@ -118,7 +118,8 @@ def _numbers(results: dict | None) -> list[str]:
     if not results:
         return []
     name, test = results["metric"]["name"], results["test"]
-    found = [f"{html.escape(name)} <b>{test['metrics'][name]:.3f}</b>"]
+    value = test["metrics"][name]  # None: undefined on these rows
+    found = [f"{html.escape(name)} <b>{'undefined' if value is None else f'{value:.3f}'}</b>"]
     if name in test.get("ci95", {}):
         low, high = test["ci95"][name]
         found.append(f"95 % interval {low:.3f} to {high:.3f}")

@@ -29,35 +29,64 @@ def seeded(*parts: Any) -> int:
 # ---- the plan ----
 
 
-def epoch_steps(n: int, batch_size: int, seed: int, epoch: int, lengths: Lengths | None = None) -> list[np.ndarray]:
+def steps_per_epoch(n: int, batch_size: int, least: int = 1) -> int:
+    """How many steps an epoch of `n` examples has, where a step holds at least `least` of them if it can."""
+    return max(1, min(math.ceil(n / batch_size), n // min(least, batch_size)))
+
+
+def epoch_steps(
+    n: int, batch_size: int, seed: int, epoch: int, lengths: Lengths | None = None, least: int = 1
+) -> list[np.ndarray]:  # fmt: skip
     """One epoch of `n` examples as steps: index arrays of `batch_size`, the last maybe smaller.
 
-    With `lengths`, pools of 50 steps are sorted by length and the steps shuffled, so that a step holds like lengths.
+    With `lengths`, pools of 50 steps are sorted by length and the steps shuffled, so that a step holds like lengths. A last
+    step of fewer than `least` examples shares with the step before it: 32 and 1 become 17 and 16.
     """
     rng = np.random.default_rng(seeded(seed, epoch, "order"))
     order = rng.permutation(n)
     if lengths is None:
-        return [order[start : start + batch_size] for start in range(0, n, batch_size)]
+        return _last_shared([order[start : start + batch_size] for start in range(0, n, batch_size)], batch_size, least)
     steps: list[np.ndarray] = []
     for start in range(0, n, POOL * batch_size):
         pool = order[start : start + POOL * batch_size]
         pool = pool[np.argsort(np.asarray(lengths)[pool], kind="stable")]
         steps += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    steps = _last_shared(steps, batch_size, least)
     return [steps[i] for i in rng.permutation(len(steps))]
 
 
+def _last_shared(steps: list[np.ndarray], batch_size: int, least: int) -> list[np.ndarray]:
+    """The steps of an epoch, the last two of like size where the last would be too small."""
+    if len(steps) < 2 or len(steps[-1]) >= min(least, batch_size):
+        return steps
+    together = np.concatenate(steps[-2:])
+    count = steps_per_epoch((len(steps) - 1) * batch_size + len(steps[-1]), batch_size, least)
+    return [*steps[:-2], *np.array_split(together, count - len(steps) + 2)]
+
+
 def shares(
-    step: np.ndarray, micro_batch: int, processes: int, lengths: Lengths | None = None, tokens: int | None = None
+    step: np.ndarray,
+    micro_batch: int,
+    processes: int,
+    lengths: Lengths | None = None,
+    tokens: int | None = None,
+    least: int = 1,
 ) -> list[list[np.ndarray]]:
     """One step -> for each process its micro-batches: as many for each, as equal as can be, some maybe empty.
 
     With `lengths` they hold like lengths; with `tokens` also, a micro-batch padded to its longest example holds at most so many.
+    None holds fewer than `least` examples, unless it is empty: it rather holds one more than `micro_batch`. The limit of tokens
+    comes first: every token is a value of its own.
     """
     if lengths is not None:
         step = step[np.argsort(np.asarray(lengths)[step], kind="stable")]
     if lengths is None or tokens is None:
         each = max(1, math.ceil(len(step) / (micro_batch * processes)))
         parts = np.array_split(step, each * processes)
+        if least > 1 and any(0 < len(part) < least for part in parts):
+            filled = max(1, min(each * processes, len(step) // least))
+            each = math.ceil(filled / processes)
+            parts = [*np.array_split(step, filled), *[step[:0]] * (each * processes - filled)]
     else:
         parts = _within(step, micro_batch, processes, np.asarray(lengths), tokens)
     return [parts[rank::processes] for rank in range(processes)]
@@ -101,6 +130,7 @@ class Examples:
     encoded: Sequence[Example]
     seed: int = 0
     augmented: bool = False
+    least: int = 1  # examples of a batch, where rows that cannot be read would leave fewer
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -114,9 +144,12 @@ class Examples:
             except DataError as error:
                 skipped.append((index, str(error)))
         real = bool(good)
-        good = good or [self._any(keys[0][1] if keys else 0)]
         bad = {index for index, _ in skipped}
-        epochs = [epoch for epoch, index in keys if index not in bad] or [None]
+        epochs = [epoch for epoch, index in keys if index not in bad]
+        if len(good) < max(1, self.least):
+            epoch = epochs[0] if epochs else None
+            more = self._readable(epoch, [index for _, index in keys], max(1, self.least) - len(good))
+            good, epochs = [*good, *more], [*epochs, *[epoch] * len(more)]
         batch = self.task.collate(good)
         return Micro(batch | self.drawn(epochs, [example["id"] for example in good]), real, skipped)
 
@@ -153,15 +186,22 @@ class Examples:
             example = self.task.mix(example, partner, rng)
         return example
 
-    def _any(self, start: int) -> Example:
-        """Some readable example, for a micro-batch that would be empty."""
+    def _readable(self, epoch: int | None, taken: list[int], count: int) -> list[Example]:
+        """The next readable examples, for a micro-batch that would hold too few; a `taken` one only where there is no other."""
         last: DataError | None = None
-        for offset in range(min(len(self), 100)):
+        found: list[Example] = []
+        start = taken[-1] + 1 if taken else 0
+        tried = [(start + offset) % len(self) for offset in range(min(len(self), 100))]
+        for index in sorted(tried, key=lambda index: index in taken):
             try:
-                return self.encoded[(start + offset) % len(self)]
+                found.append(self._example(epoch, index))
             except DataError as error:
                 last = error
-        raise DataError(f"no readable example among {min(len(self), 100)}; the last: {last}")
+            if len(found) == count:
+                return found
+        if not found:
+            raise DataError(f"no readable example among {len(tried)}; the last: {last}")
+        return [found[place % len(found)] for place in range(count)]
 
 
 def on_device(batch: Batch, device: Any) -> Batch:
@@ -202,18 +242,20 @@ class Plan:
     lengths: Lengths | None = None
     tokens: int | None = None  # at most so many in a micro-batch, padding included
     pooled: bool = True  # whether a step holds like lengths
+    least: int = 1  # examples of a micro-batch that is not empty
     _cache: tuple[int, list[np.ndarray]] = field(default=(-1, []), repr=False)
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.n / self.batch_size)
+        return steps_per_epoch(self.n, self.batch_size, self.least)
 
     def step(self, number: int) -> list[list[np.ndarray]]:
         """Shares of one step, for every process."""
         epoch, place = divmod(number, self.steps_per_epoch)
         if self._cache[0] != epoch:
-            self._cache = (epoch, epoch_steps(self.n, self.batch_size, self.seed, epoch, self.lengths if self.pooled else None))
-        return shares(self._cache[1][place], self.micro_batch, self.processes, self.lengths, self.tokens)
+            lengths = self.lengths if self.pooled else None
+            self._cache = (epoch, epoch_steps(self.n, self.batch_size, self.seed, epoch, lengths, self.least))
+        return shares(self._cache[1][place], self.micro_batch, self.processes, self.lengths, self.tokens, self.least)
 
     def rows(self, number: int) -> list[int]:
         return [int(i) for share in self.step(number) for part in share for i in part]

@@ -20,7 +20,7 @@ import yaml
 from pipelines.errors import ModelError, RunError
 from pipelines.figures import AGGREGATE
 from pipelines.recipe import task_class
-from pipelines.results import read_json, write_text
+from pipelines.results import read_json, to_json, write_text
 from pipelines.wording import duration, interval, large, number, spoken
 from pipelines.yamlfile import parse
 
@@ -37,14 +37,15 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
     `repo_id` (else the recipe's hub.repo_id, else a placeholder) goes into title and snippet. Raises ModelError where there
     is no finished run, RunError where what would be published holds a local path.
     """
-    model, text = run / "model", _read(run / "results.json")
+    model = run / "model"
+    _read(run / "results.json")
     results, recipe = read_json(run / "results.json"), parse(_read(run / "recipe.yaml"), "recipe.yaml")[0]
     public = public_recipe(recipe, results)
     repo_id = repo_id or recipe["hub"]["repo_id"]
     written = {
         "README.md": _render(run, public, results, repo_id),
         "recipe.yaml": recipe_text(public, results),
-        "results.json": text,
+        "results.json": to_json(results, indent=2) + "\n",
     }
     for name, content in written.items():
         _refuse_paths(name, content, run, recipe)
@@ -129,7 +130,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
 
     task, test, data, hub = task_class(recipe["task"]), results["test"], results["data"], recipe["hub"]
     made = results.get("samples", {"metrics": []})  # images, of a task that makes some: their number is that of no rows
-    measured = {key: float(value) for key, value in test["metrics"].items() if math.isfinite(value)}
+    measured = {key: float(value) for key, value in test["metrics"].items() if value is not None and math.isfinite(value)}
     evaluated = [
         EvalResult(
             task_type=task.hub_tag,

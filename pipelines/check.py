@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 
-from pipelines import batching, machine
-from pipelines.data import SPLITS, load_splits, needs_of, trained_rows, usable
+from pipelines import batching, layers, machine, making, stages
+from pipelines.data import SPLITS, load_splits, needs_of, trained_rows
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, task_class
-from pipelines.skips import Skips
-from pipelines.stages import build
 from pipelines.weights import resolve
 
 
@@ -24,28 +22,44 @@ def check(recipe: Recipe) -> Iterator[str]:
     for split in SPLITS:
         rows, skipped = splits[split], splits.skipped[split]
         yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"
-    Skips(recipe.data.max_skipped, splits.skipped, {s: len(splits[s]) + len(splits.skipped[s]) for s in SPLITS})
     for kind, count in splits.ignored.items():
         yield f"left out   {kind} ({count:,})"
     for split in splits.in_train:
         yield f"overlap    {splits.overlap(split)}"
     if splits.labels:
         yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{' ...' if len(splits.labels) > 10 else ''}"
-    model = build(recipe, task, weights, splits)
+    model = stages.build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
-    encoded, known, left_out = usable.sorted_out(task.encode(splits.train), splits.train["id"], "train")
-    Skips(recipe.data.max_skipped, {"train": [*splits.skipped["train"], *known]}, {"train": len(splits.train)})
-    for kind, count in left_out.items():
-        yield f"left out   {kind} ({count:,})"
-    examples = batching.Examples(task, encoded, recipe.train.seed, task.augments())
-    batch = examples[[(0, i) for i in range(min(4, len(examples)))]].batch
+    encoded, taken, skips = stages.usable_of(recipe, splits, stages.encode(task, splits))
+    for split in SPLITS:
+        if (more := len(skips.found[split]) - len(splits.skipped[split])) > 0:
+            yield f"skipped    {more} more of {split}, which cannot be used"
+    for kind, count in taken.ignored.items():
+        if kind not in splits.ignored:
+            yield f"left out   {kind} ({count:,})"
+    if task.makes:
+        making.extractor_of(task.options, "cpu")
+        making.fits_of(task, "cpu")
+    rows = len(encoded["train"])
+    least = stages.least_examples(model, rows, recipe.train.batch_size)
+    examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augments(), least)
+    micro = examples[[(0, i) for i in range(min(4, len(examples)))]]
+    skips.add("train", [(str(index), why) for index, why in micro.skipped])
+    batch = micro.batch
     shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
     with torch.no_grad():
         loss = float(task.loss(model, batch, task.counts(batch)))
     yield f"batch      {shapes}; loss {loss:.4g}"
-    steps = recipe.train.max_steps or round((recipe.train.epochs or 0) * -(-len(examples) // recipe.train.batch_size))
-    if recipe.train.head_epochs and recipe.model.freeze != "backbone":
-        steps += recipe.train.head_epochs * -(-len(examples) // recipe.train.batch_size)
+    steps, per_epoch = stages.length(recipe, rows, least)
+    if least > 1:  # what training does with the fewest rows that a step of it has
+        fewest = min(batching.epoch_steps(rows, recipe.train.batch_size, recipe.train.seed, 0, least=least), key=len)
+        layers.train_mode(model)
+        with torch.no_grad():
+            batch = examples[[(0, int(i)) for i in fewest[:4]]].batch
+            task.loss(model, batch, task.counts(batch))
+    for line in stages.without_effect(recipe, steps, per_epoch):
+        yield f"no effect  {line}"
+    steps += stages.head_epochs(recipe) * batching.steps_per_epoch(rows, recipe.train.batch_size)
     precision = recipe.train.precision if recipe.train.precision != "auto" else machine.best_precision(model)
     yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {precision}"

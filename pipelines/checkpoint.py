@@ -6,6 +6,7 @@ processes, so one process can resume what several began.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RunError
+from pipelines.results import to_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,14 +33,21 @@ class State:
     seconds: float = 0.0  # in steps and features; evaluation and saving not counted
     best: float | None = None
     best_step: int = 0
-    waited: int = 0  # evaluations since the best
+    stage_best: float | None = None  # of this stage: by it patience is measured
+    waited: int = 0  # evaluations since then
     stopped: str | None = None
     first: dict[str, Any] | None = None  # test scores before the first step
     owed: bool = False  # the evaluation of this step, which a stop put off
     peak_memory_mb: float = 0.0  # of all processes that trained so far
     micro_batch: int | None = None  # what memory allowed, once it did not suffice
+    eval_batch: int | None = None  # the same of an evaluation
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row that cannot be read -> why
     data: dict[str, str] = field(default_factory=dict)  # split -> fingerprint
+
+    def next_stage(self) -> "State":
+        """What the stage after this one begins with: all that this one found out. Patience alone begins again."""
+        before = self.before + self.step
+        return dataclasses.replace(self, stage="train", step=0, before=before, stage_best=None, waited=0, stopped=None)
 
 
 def whole(tensor: "Tensor") -> "Tensor":
@@ -138,12 +147,12 @@ def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: S
     try:
         shutil.rmtree(beside, ignore_errors=True)
         if final.is_dir():  # the same step again, now that it is evaluated: the tensors are the same
-            _replace(final / "state.json", json.dumps(vars(state)))
+            _replace(final / "state.json", to_json(vars(state)))
         else:
             beside.mkdir(parents=True)
             for name, tensors in files.items():
                 save_file(tensors, beside / f"{name}.safetensors")
-            (beside / "state.json").write_text(json.dumps(vars(state)))
+            (beside / "state.json").write_text(to_json(vars(state)))
             for path in beside.iterdir():
                 sync(path)
             sync(beside)
@@ -182,8 +191,9 @@ def latest(root: Path) -> Path | None:
 
 def read_state(folder: Path) -> State:
     try:
-        return State(**json.loads((folder / "state.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        found = json.loads((folder / "state.json").read_text())
+        return State(**{"stage_best": found["best"], **found})  # older checkpoints know one best only
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(folder, error) from None
 
 
@@ -204,7 +214,7 @@ def tidy(root: Path, keep: int) -> None:
         for folder in _steps(root):
             if _number(folder) > _number(last):
                 _remove(folder)
-        if state.best is not None:
+        if state.best_step:
             _replace(root / "best", f"step_{state.best_step:06d}\n")
         prune(root, keep)
 

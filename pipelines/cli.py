@@ -1,6 +1,6 @@
 """The verbs of `graft`. Settings live in recipes; here are only verbs and key=value overrides."""
 
-import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,8 +42,9 @@ def main() -> None:
 
 
 def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    from pipelines.results import to_json
+
+    sys.stdout.write(to_json(value, indent=2) + "\n")
 
 
 @app.command()
@@ -107,8 +108,14 @@ def _headline(results: dict[str, Any]) -> str:
     name = results["metric"]["name"]
     test, before = results["test"], results["before"]
     about = ["95 % interval {:.4g} to {:.4g}".format(*test["ci95"][name])] if name in test["ci95"] else []
-    about += [f"{before['metrics'][name]:.4g} before"] if before else []
-    return f"{name} on {test['n']} {test['split']} rows: {test['metrics'][name]:.4g}" + (f" ({', '.join(about)})" if about else "")
+    about += [f"{_figure(before['metrics'][name], '.4g')} before"] if before else []
+    score = _figure(test["metrics"][name], ".4g")
+    return f"{name} on {test['n']} {test['split']} rows: {score}" + (f" ({', '.join(about)})" if about else "")
+
+
+def _figure(value: float | None, form: str) -> str:
+    """A score; one that has no value on these rows is None in a file, and NaN or infinite where it was computed."""
+    return "undefined" if value is None or not math.isfinite(value) else format(value, form)
 
 
 @app.command()
@@ -128,27 +135,32 @@ def evaluate(
         path = find_recipe(source)
     except RecipeError:
         path = None
-    from pipelines import score
+    from pipelines import machine, score
 
     if path:
         result = score.evaluate_recipe(load_recipe(path, data=data), split)
     else:
         result = score.evaluate(source, data=data, split=split, allow_overlap=allow_overlap)
+    if not machine.processes().is_main_process:  # the first of several processes speaks for all
+        return
     if as_json:
         _print_json(result)
         return
     print(f"{result['model']} on {result['n']} {result['split']} rows")
     for name, value in result["metrics"].items():
         bounds = "   95 % interval {:.4f} to {:.4f}".format(*result["ci95"][name]) if name in result["ci95"] else ""
-        print(f"  {name:20} {value:8.4f}{bounds}")
+        print(f"  {name:20} {_figure(value, '8.4f'):>8}{bounds}")
 
 
 @app.command()
 def predict(source: Source, inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")], as_json: Json = False) -> None:
     """Answer for files, folders, tables (jsonl, csv), text or column=value."""
+    from pipelines import machine
     from pipelines.score import predict as answer
 
     answers = answer(source, inputs)
+    if not machine.processes().is_main_process:
+        return
     if as_json:
         _print_json(answers)
         return
@@ -159,7 +171,9 @@ def predict(source: Source, inputs: Annotated[list[str], typer.Argument(metavar=
 def _short(output: Any) -> str:
     if isinstance(output, list) and output and isinstance(output[0], dict) and {"label", "score"} <= set(output[0]):
         return ", ".join(f"{o['label']} {o['score']:.3f}" for o in output)
-    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    from pipelines.results import to_json
+
+    return output if isinstance(output, str) else to_json(output)
 
 
 @app.command()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @styled
 def learning_figure(log: Iterable[Mapping[str, Any]]) -> "Figure":
     """Training loss (as logged, and smoothed where there are many points) above the learning rate."""
-    lines = [line for line in log if "loss" in line and math.isfinite(line["loss"])]
+    lines = [line for line in log if line.get("loss") is not None and math.isfinite(line["loss"])]
     many, dot = len(lines) > 40, "o" if len(lines) < 20 else ""
     figure = canvas(6.2, 4.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -52,10 +52,10 @@ def metric_figure(
     interval: Sequence[float] | None = None,
 ) -> "Figure":
     """The metric on validation over the steps, its best marked; `before`, `after` (with its interval) are the test's."""
-    lines = [line for line in log if name in line.get("validation", {})]
+    lines = [line for line in log if line.get("validation", {}).get(name) is not None]  # None: undefined on these rows
     x, y = [line["step"] for line in lines], [line["validation"][name] for line in lines]
-    last = [i for i, line in enumerate(lines) if line["stage"] == lines[-1]["stage"]]  # the best of the last stage is kept
-    best = (max if direction == "max" else min)(reversed(last), key=y.__getitem__)  # of equals the later, as the run keeps it
+    # of equals the later, as the run keeps it
+    best = (max if direction == "max" else min)(reversed(range(len(lines))), key=y.__getitem__)
     figure = canvas(6.2, 4.2)
     axes = figure.subplots()
     for i, stage in enumerate(_stages(lines)):

@@ -14,15 +14,17 @@ from pipelines.task import Record, Task
 
 def predict_split(
     task: Task, model: Any, examples: Any, accelerator: Any, *, batch_size: int, workers: int = 0, skips: Skips | None = None,
-    split: str = "test", tick: Callable[[int], None] = lambda n: None,
+    split: str = "test", tick: Callable[[int], None] = lambda n: None, smaller: Callable[[int], None] = lambda n: None,
 ) -> list[Record]:  # fmt: skip
     """Records of every readable example, once each, in the order of the examples, the same on every process.
 
-    A batch holds at most `batch_size` examples and, where they have lengths, what fits with its padding. `tick(n)` hears of
-    examples done here. Rows that cannot be read are handed to `skips`.
+    A batch holds at most `batch_size` examples and, where they have lengths, what fits with its padding. Where memory does not
+    suffice, it is halved, and `smaller(n)` is told of the new size. `tick(n)` hears of examples done here. Rows that cannot be
+    read are handed to `skips`.
     """
     import torch
     from accelerate.utils import gather_object
+    from accelerate.utils.memory import clear_device_cache
 
     was_training = model.training
     model.eval()
@@ -31,18 +33,30 @@ def predict_split(
     keys = evaluation_keys(len(examples), batch_size, accelerator.process_index, accelerator.num_processes, lengths, tokens)
     found: list[tuple[int, Record]] = []
     bad: list[tuple[int, str]] = []
-    for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):
-        batch = on_device(micro.batch, accelerator.device)
-        examples.feed(batch)
+    batches: Any = iter(loader(examples, keys, workers))
+    batch: Any = None
+    records: Any = None
+    place = 0
+    while place < len(keys):
+        micro = next(batches)
         try:
+            batch = on_device(micro.batch, accelerator.device)
+            examples.feed(batch)
             # in the precision of the training; not inference_mode: FSDP and hooks may keep what they see
             with torch.no_grad(), accelerator.autocast():
                 records = task.predict(model, batch)
         except RuntimeError as error:
-            if batch_size == 1 or not out_of_memory(error):
+            if not out_of_memory(error):
                 raise
-            advice = f"set train.eval_batch_size={batch_size // 2}, and run again"
-            raise RunError(f"out of memory on {split} with {batch_size} rows at a time: {advice}") from None
+            most = _fewer(max(1, len(keys[place])), model, accelerator, split)
+            keys, place = [part for wanted in keys[place:] for part in _cut(wanted, most)], 0
+            batch = records = batches = None  # the old loader and its processes end before new ones begin
+        if batches is None:
+            clear_device_cache(garbage_collection=True)  # here: the error held what the forward had computed
+            smaller(most)
+            batches = iter(loader(examples, keys, workers))
+            continue
+        wanted, place = keys[place], place + 1
         unreadable = dict(micro.skipped)
         if micro.real:
             found += zip([i for _, i in wanted if i not in unreadable], records, strict=True)
@@ -55,6 +69,23 @@ def predict_split(
     if skips is not None and bad:
         skips.add(split, [(str(index), why) for index, why in bad])
     return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+
+
+def _fewer(now: int, model: Any, accelerator: Any, split: str) -> int:
+    """Half of `now` rows. Raises RunError for one row, and where the forwards of several processes must stay in step."""
+    from torch.distributed.fsdp import FSDPModule
+    from torch.nn.parallel import DistributedDataParallel
+
+    if now > 1 and (accelerator.num_processes == 1 or not isinstance(model, (FSDPModule, DistributedDataParallel))):
+        return now // 2
+    advice = f"set train.eval_batch_size={now // 2}" if now > 1 else "use a smaller model, or shorter or smaller inputs"
+    rows = "1 row" if now == 1 else f"{now} rows"
+    raise RunError(f"out of memory on {split} with {rows} at a time: {advice}, and run again")
+
+
+def _cut(keys: list[tuple[None, int]], most: int) -> list[list[tuple[None, int]]]:
+    """A batch as batches of at most so many; an empty one (a stand-in) stays."""
+    return [keys[start : start + most] for start in range(0, len(keys), most)] or [keys]
 
 
 def sharded_again(model: Any) -> None:
@@ -97,5 +128,6 @@ def bootstrap(task: Task, records: Sequence[Record], rows: Any, seed: int = 0) -
         for name, value in task.score([r for i in picked for r in groups[i]], rows).items():
             scores.setdefault(name, []).append(float(value))
     # where every resample gives the same score (all rows right), resampling does not tell how sure it is: no interval then
-    known = {name: values for name, values in scores.items() if np.nanmax(values, initial=-np.inf) > np.nanmin(values, initial=np.inf)}
-    return {name: [float(np.nanpercentile(v, 2.5)), float(np.nanpercentile(v, 97.5))] for name, v in known.items()}
+    defined = {name: [value for value in values if np.isfinite(value)] for name, values in scores.items()}
+    known = {name: values for name, values in defined.items() if values and max(values) > min(values)}
+    return {name: [float(np.percentile(v, 2.5)), float(np.percentile(v, 97.5))] for name, v in known.items()}

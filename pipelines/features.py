@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import probe
-from pipelines.batching import Examples, Micro, evaluation_keys, loader, on_device, shares
+from pipelines.batching import Examples, Micro, evaluation_keys, loader, on_device, out_of_memory, shares
 from pipelines.cache import cache_root, make_room
 from pipelines.checkpoint import sync, whole
 from pipelines.errors import RunError
@@ -44,6 +44,7 @@ class Cached:
     fields: "dict[str, Tensor]"  # batch tensors that are small or needed, [n, ...]
     plain: list[dict[str, Any] | None]  # batch lists (id, row, ...), one per example; None where it could not be read
     why: dict[int, str]
+    least: int = 1  # as in batching.Examples
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -58,8 +59,11 @@ class Cached:
 
         good = [index for _, index in keys if self.plain[index] is not None]
         skipped = [(index, self.why[index]) for _, index in keys if self.plain[index] is None]
-        rows = good or [next(i for i, p in enumerate(self.plain) if p is not None)]
-        epochs = [epoch for epoch, index in keys if self.plain[index] is not None] or [None]
+        rows, epochs = list(good), [epoch for epoch, index in keys if self.plain[index] is not None]
+        if len(rows) < max(1, self.least):
+            others = [i for i, p in enumerate(self.plain) if p is not None and i not in good] or good
+            more = [others[place % len(others)] for place in range(max(1, self.least) - len(rows))]
+            rows, epochs = [*rows, *more], [*epochs, *[epochs[0] if epochs else None] * len(more)]
         at, longest = torch.tensor(rows), self._longest(rows)
         batch: dict[str, Any] = {key: [self.plain[i][key] for i in rows] for key in self.plain[rows[0]]}  # type: ignore[index, union-attr]
         batch.update({key: values[at] for key, values in self.fields.items()})
@@ -181,8 +185,15 @@ def _compute(
         batch = on_device(micro.batch, accelerator.device)
         edge.start("record", len(batch["id"]))
         edge.wanted = set(plan.spots)
-        with torch.no_grad(), contextlib.suppress(Enough):
-            task.loss(model, batch, task.counts(batch))
+        try:
+            with torch.no_grad(), contextlib.suppress(Enough):
+                task.loss(model, batch, task.counts(batch))
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            size = len(batch["id"])
+            advice = f"set train.eval_batch_size={size // 2}" if size > 1 else "set data.cache_gb=0"
+            raise RunError(f"out of memory with {size} rows at a time while features are recorded: {advice}, and run again") from None
         edge.wanted = None
         values = {f"feature_{i}": edge.tape[s].cpu() for i, s in enumerate(plan.spots)}
         values |= {f"field_{k}": batch[k].cpu() for k in plan.fields}

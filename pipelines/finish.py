@@ -2,7 +2,6 @@
 
 import gc
 import json
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipelines import batching, checkpoint, evaluation, layers, making, results
+from pipelines import batching, checkpoint, evaluation, layers, making, outgoing, results
 from pipelines.data import SPLITS, trained_rows
 from pipelines.errors import RunError
 from pipelines.recipe import Recipe, task_class
@@ -81,6 +80,7 @@ def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recip
         else:
             task.save(model.merge_and_unload() if recipe.model.adapter is not None else model, beside)
         shutil.rmtree(target, ignore_errors=True)
+        outgoing.list_export(folder, beside)
         beside.rename(target)
     except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
         shutil.rmtree(beside, ignore_errors=True)
@@ -105,6 +105,8 @@ def write(job: Job, state: Any, records: dict[str, list[dict]], made: dict[str, 
         scores = {}
         for split in ("test", "validation"):
             scores[split] = evaluation.score_split(task, records[split], splits[split], split)
+            for line in results.undefined(split, scores[split]["n"], scores[split]["metrics"]):
+                job.progress.say(line)
             shown.advance()
     for part in ("metrics", "ci95", "tables") if made else ():
         scores["test"][part] |= made[part]  # type: ignore[index]
@@ -142,8 +144,7 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
     metric = job.task.metric
     steps = state.before + state.step
     seen = len(job.encoded["train"])
-    per_epoch = -(-seen // recipe.train.batch_size)
-    epochs = steps / per_epoch
+    epochs = steps / job.per_epoch
     seconds = round(state.seconds, 3)
     shown = round(epochs * seen)
     return {
@@ -229,8 +230,9 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
     if recipe.hub.examples:
         target.mkdir()
         chosen = rows[: recipe.hub.examples]
+        files = {path.name for path in kept.parent.iterdir() if path.is_file() and not path.is_symlink()}
         for value in (value for row in chosen for value in row.values() if isinstance(value, str)):
-            if os.path.isfile(kept.parent / value):  # a text may be longer than any name can be
+            if value in files:  # a text may be a path too
                 shutil.copyfile(kept.parent / value, target / value)
         results.write_json(target / "examples.json", chosen)
     results.write_text(folder / "recipe.yaml", dump_recipe(old.model_copy(update={"hub": recipe.hub})))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipelines.errors import HubError
-from pipelines.outgoing import Parcel, model_files, refuse_leaks, visible_files
+from pipelines.outgoing import Parcel, every_file, left_out, model_files, refuse_leaks
 from pipelines.patience import Say, patiently
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ WRITES = {  # what Graft writes into a repo, and may therefore delete there
 def publish(
     run: Path, repo_id: str, *, private: bool = False, space: str | None = None, dry_run: bool = False, say: Say = print
 ) -> dict[str, Any]:
-    """Push a finished run's `model/` to the hub in one commit, and a Space that serves it where `space` names one.
+    """Push a finished run's model to the hub in one commit, and a Space that serves it where `space` names one.
 
-    Private where `private` or the recipe's hub.private says so. Safe to repeat: what has not changed is not sent, and what
-    Graft put there and is gone here is deleted there, nothing else. With `dry_run` nothing
-    is sent and no token is needed. Returns {"model": report, "space": report or None}; a report has repo_id, url, private,
-    commit (None where nothing changed), uploaded and deleted (paths). Raises RunError where the run is not fit to be
-    published, HubError where the hub says no.
+    Only what Graft wrote into `model/` is sent; what else lies there is left out, and named. Private where `private` or the
+    recipe's hub.private says so. Safe to repeat: what has not changed is not sent, and what Graft put there and is gone here is
+    deleted there, nothing else. With `dry_run` nothing is sent and no token is needed. Returns {"model": report, "space": report
+    or None}; a report has repo_id, url, private, commit (None where nothing changed), uploaded and deleted (paths). Raises
+    RunError where the run is not fit to be published, HubError where the hub says no.
     """
     from huggingface_hub import get_token
 
@@ -54,6 +54,8 @@ def publish(
 
         write_card(run, repo_id)  # its title and snippet name the repo
         files = model_files(run)
+    for line in left_out(run, files):
+        say(f"left out   model/{line}")
     parcels = [Parcel("model", repo_id, files)]
     with tempfile.TemporaryDirectory() as scratch:
         if space:
@@ -61,7 +63,7 @@ def publish(
 
             _check_id(space)
             task = json.loads(parcels[0].files["results.json"].read_text(encoding="utf-8"))["task"]
-            parcels.append(Parcel("space", space, visible_files(space_folder(repo_id, task, Path(scratch)))))
+            parcels.append(Parcel("space", space, every_file(space_folder(repo_id, task, Path(scratch)))))
         for parcel in parcels:
             refuse_leaks(parcel.files, run, token)
         if dry_run:

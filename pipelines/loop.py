@@ -43,7 +43,7 @@ class Fit:
 def fit(
     run: Fit, evaluate: Callable[[State], bool], save: Callable[[State], None], log: Callable[[dict], None], stopping: Callable[[], bool]
 ) -> None:  # fmt: skip
-    """Train until the plan ends. `evaluate` scores validation and tells whether it is the best yet; `save` checkpoints;
+    """Train until the plan ends. `evaluate` scores validation and tells whether it is the stage's best; `save` checkpoints;
     `stopping` is true once the user asked to stop (it is agreed on by all processes at the end of a step).
 
     Raises RunError for a loss that is not finite or memory that does not suffice; DataError for too many unreadable rows.
@@ -67,6 +67,8 @@ def fit(
             do_log, state.owed, do_save = due(state, settings, run.plan)
             if do_log:
                 log({**where(state, run.plan), **report, "seconds": state.seconds})
+            if state.owed and state.stopped is None and (do_save or state.best is None):
+                save(state)  # whatever the evaluation may come to
         if state.owed and state.stopped is None:  # stop soon: the evaluation is made when the run goes on
             better = evaluate(state)
             state.owed, state.waited = False, 0 if better else state.waited + 1
@@ -178,12 +180,14 @@ def _smaller(run: Fit, error: RuntimeError) -> Iterator[Micro]:
     if not out_of_memory(error):
         raise error
     now = max(len(part) for part in run.plan.step(run.state.step)[0])
-    if run.accelerator.num_processes > 1 or now == 1:
-        advice = f"set train.micro_batch={max(1, now // 2)}" if now > 1 else _LESS
+    alone = run.accelerator.num_processes == 1
+    run.plan.micro_batch = max(1, now // 2) if alone else run.plan.micro_batch
+    if max(len(part) for part in run.plan.step(run.state.step)[0]) == now:  # several processes, one row, or two for BatchNorm
+        advice = _LESS if alone or now == 1 else f"set train.micro_batch={now // 2}"
         raise RunError(f"out of memory at step {run.state.step + 1} with {now} examples at a time: {advice}, and run again") from None
     run.optimizer.optimizer.zero_grad()  # Accelerate's own does nothing between the micro-batches of a step
     clear_device_cache(garbage_collection=True)
-    run.plan.micro_batch = run.state.micro_batch = now // 2
+    run.state.micro_batch = run.plan.micro_batch
     means = "BatchNorm sees fewer, so the result changes a little" if has_batch_norm(run.model) else "the result is the same"
     run.accelerator.print(f"out of memory with {now} examples at a time: going on with {now // 2} ({means})")
     return _batches(run)

@@ -50,13 +50,34 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> "torch.optim.Opti
 
 def rate(step: int, total: int, schedule: str, warmup: float) -> float:
     """Share of the learning rate at `step` of `total`, from 0. Warm-up below 1 is a share of all steps, else steps."""
-    warm = round(total * warmup) if warmup < 1 else round(warmup)
+    warm = warm_up(total, warmup)
     if step < warm:
         return (step + 1) / warm
     done = (step - warm) / max(1, total - warm)
     if schedule == "constant":
         return 1.0
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+
+def warm_up(total: int, warmup: float) -> int:
+    """Steps in which the rate rises."""
+    return round(total * warmup) if warmup < 1 else round(warmup)
+
+
+def without_effect(train: Any, total: int, per_epoch: int) -> list[str]:
+    """Settings of the schedule that cannot do in `total` steps what they are for, a line each."""
+    found = []
+    if (warm := warm_up(total, train.warmup)) >= total > 1:
+        found.append(f"train.warmup={train.warmup:g}: the warm-up has {warm:,} steps, the training {total:,}: the learning rate only rises")
+    for key, what in (("eval_every", "validation is scored"), ("save_every", "a checkpoint is saved")):
+        if isinstance(every := getattr(train, key), int) and every > total:
+            found.append(f"train.{key}={every}: the training has {total:,} steps: {what} once, after the last of them")
+    every = per_epoch if train.eval_every == "epoch" else train.eval_every
+    if train.early_stopping and (evaluations := math.ceil(total / every)) <= train.early_stopping + 1:
+        found.append(
+            f"train.early_stopping={train.early_stopping}: the training has {evaluations} evaluations: it cannot end before its last step"
+        )
+    return found
 
 
 def set_rate(optimizer: Any, learning_rate: float, share: float) -> float:

@@ -1,18 +1,37 @@
-"""What may leave this machine: the files of a finished run's model, complete, and without tokens or local paths in them."""
+"""What may leave this machine: the files that Graft wrote for a finished run's model, complete, without tokens or local paths.
+
+What else lies in `model/` stays at home, and no link is followed. `list_export` notes what an export wrote; for a run that is
+older than that list, the names say it.
+"""
 
 import json
+import os
 import re
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from pipelines.data import trained_rows
 from pipelines.errors import ModelError, RunError
 from pipelines.pretrained import LORA
+from pipelines.results import read_json, write_json
 
 TEXT = {".md", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".csv", ".jinja"}
 CONFIGS = {"config.json", "adapter_config.json", "model_index.json"}
+EXPORTED = "exported.json"  # in the run folder: names of what the export wrote into model/
+CARD = ("README.md", "recipe.yaml", "results.json")  # what the card writes there, beside figures/
+# How the libraries call the files of a model and of what reads its input.
+WEIGHTS = re.compile(r"(model|adapter_model|diffusion_pytorch_model|pytorch_lora_weights)\.safetensors(\.index\.json)?")
+SHARD = re.compile(r"(model|diffusion_pytorch_model)-\d{5}-of-\d{5}\.safetensors")
+READS = re.compile(
+    r"(config|generation_config|adapter_config|model_index|id2label|(pre|video_pre)?processor_config|image_processor|scheduler_config|"
+    r"tokenizer|tokenizer_config|special_tokens_map|added_tokens|normalizer|vocab|entity_vocab|unigram)\.json|"
+    r"(vocab|merges|dict|sentencepiece|emoji)\.txt|chat_template\.(jinja|json)|bpe\.codes|[\w.-]+\.(model|spm)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,10 +51,99 @@ class Parcel:
         return [f"{_bytes(path.stat().st_size):>9}  {name}" for name, path in self.files.items()]
 
 
-def visible_files(folder: Path) -> dict[str, Path]:
-    """Path inside the folder -> file; hidden ones stay at home."""
-    paths = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return {name: path for name, path in paths.items() if not any(part.startswith(".") for part in name.split("/"))}
+def every_file(folder: Path) -> dict[str, Path]:
+    """Path inside the folder -> file, of a folder in which everything is Graft's own."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def list_export(run: Path, model: Path) -> None:
+    """Note in the run folder what an export wrote into `model`, a folder that was empty before it."""
+    write_json(run / EXPORTED, list(every_file(model)))
+
+
+def _own(run: Path) -> list[str]:
+    """Names of what Graft wrote into model/, whether it is still there or not."""
+    model = run / "model"
+    exported = read_json(run / EXPORTED)
+    names = set(exported) if isinstance(exported, list) else _named_as_an_export(model)
+    names |= {trained_rows.FILE} & set(_listed(model))  # older runs have none
+    examples = _json(model / "examples" / "examples.json")
+    if isinstance(examples, list):
+        values = {value for row in examples if isinstance(row, dict) for value in row.values() if isinstance(value, str)}
+        found = {name for name in _listed(model / "examples") if name in values}
+        names |= {"examples/examples.json", *(f"examples/{name}" for name in found)}
+    figures = re.findall(r"\bfigures/([\w-][\w.-]*\.png)\b", _text(model / "README.md") or "")
+    return sorted({*names, *CARD, *(f"figures/{name}" for name in figures)})
+
+
+def _named_as_an_export(model: Path) -> set[str]:
+    """What the names say, of a run that has no list: files of the model, and of the parts of a pipeline."""
+    index = _json(model / "model_index.json") or {}
+    parts = [name for name, value in index.items() if isinstance(value, list) and re.fullmatch(r"\w+", name)]
+    found = set()
+    for folder in ("", *parts):
+        names = _listed(model / folder)
+        weights = [name for name in names if WEIGHTS.fullmatch(name)]
+        indexes = [_json(model / folder / name) or {} for name in weights if name.endswith(".index.json")]
+        shards = {shard for index in indexes for shard in index.get("weight_map", {}).values() if SHARD.fullmatch(shard)}
+        found |= {f"{folder}/{name}".lstrip("/") for name in names if name in weights or name in shards or READS.fullmatch(name)}
+    more = "additional_chat_templates"
+    return found | {f"{more}/{name}" for name in _listed(model / more) if name.endswith(".jinja")}
+
+
+def _listed(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def _text(path: Path) -> str | None:
+    """The text of a regular file; None where there is none. Raises RunError for one that cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8") if stat.S_ISREG(path.lstat().st_mode) else None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def _json(path: Path) -> Any:
+    """What a regular file holds; None where there is none. Raises RunError for one that is damaged."""
+    text = _text(path)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise RunError(f"{path}: not JSON: {error}") from error
+
+
+def own_files(run: Path) -> dict[str, Path]:
+    """Path inside `model/` -> file, of all that Graft wrote there. Raises RunError where a link stands in the place of one."""
+    model, found = run / "model", {}
+    for name in _own(run):
+        path = model / name
+        places = [path, *(parent for parent in path.parents if parent != model and parent.is_relative_to(model))]
+        if link := next((place for place in places if place.is_symlink()), None):
+            raise RunError(f"{link}: a link, and publish follows none: put the file itself there, or type the `graft train` command again")
+        if path.is_file():
+            found[name] = path
+    return found
+
+
+def left_out(run: Path, files: dict[str, Path]) -> list[str]:
+    """What else lies in `model/`, one line each: a folder without any of `files` is one."""
+    model, found = run / "model", []
+    for place, folders, names in os.walk(model):
+        at = Path(place)
+        for name in sorted(folders):
+            inside = (at / name).relative_to(model).as_posix()
+            if (at / name).is_symlink():
+                found.append(f"{inside}: a link")
+            elif not any(file.startswith(f"{inside}/") for file in files):
+                folders.remove(name)
+                found.append(f"{inside}/: not written by Graft")
+        for name in names:
+            inside = (at / name).relative_to(model).as_posix()
+            if inside not in files:
+                found.append(f"{inside}: {'a link' if (at / name).is_symlink() else 'not written by Graft'}")
+    return sorted(found)
 
 
 def model_files(run: Path) -> dict[str, Path]:
@@ -43,7 +151,7 @@ def model_files(run: Path) -> dict[str, Path]:
     model = run / "model"
     if not (run / "recipe.yaml").is_file():
         raise ModelError(f"{run}: no run folder (it has no recipe.yaml): give the folder that `graft train` wrote")
-    files = visible_files(model)
+    files = own_files(run)
     again = "finish the run: type its `graft train` command again"
     if not any(name.endswith(".safetensors") for name in files):
         raise RunError(f"{model}: no weights (*.safetensors): {again}")

@@ -88,7 +88,7 @@ class DataSection(Strict):
     max_train_rows: Annotated[Int, Field(ge=1)] | None = None
     max_eval_rows: Annotated[Int, Field(ge=1)] | None = None
     max_skipped: Annotated[Float, Field(ge=0, le=1)] = 0.01
-    """Share of a split that may be unreadable (at least 3 rows may) before the run stops."""
+    """Share of a split that may be unreadable before the run stops. A share above 0 allows 3 rows of any split; 0 allows none."""
     workers: Annotated[Int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     cache_gb: Annotated[Float, Field(ge=0)] = 10.0
     """Room for cached features on disk; 0 switches the cache off."""

@@ -57,16 +57,17 @@ def curves(run: Path) -> "dict[str, Figure]":
     log = read_log(run)
     results = read_json(run / "results.json")
     figures = {}
-    if any(math.isfinite(line["loss"]) for line in log if "loss" in line):
+    if any(math.isfinite(line["loss"]) for line in log if line.get("loss") is not None):
         figures["learning_curves"] = learning_figure(log)
     scored = [line["validation"] for line in log if "validation" in line]
     if results:
         name, direction = results["metric"]["name"], results["metric"]["direction"]
         before, test = results.get("before") or {"metrics": {}}, results["test"]
-        if any(name in scores for scores in scored):
+        if any(scores.get(name) is not None for scores in scored):
             ends = (before["metrics"].get(name), test["metrics"][name], test["ci95"].get(name))
             figures["validation_metric"] = metric_figure(log, name, direction, *ends)
-    elif scored:  # not finished: which metric leads is not written yet, and a task names its own first
+    elif scored and any(scores[next(iter(scores))] is not None for scores in scored):
+        # not finished: which metric leads is not written yet, and a task names its own first
         figures["validation_metric"] = metric_figure(log, next(iter(scored[0])))
     return figures
 
@@ -75,13 +76,18 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     """The lines of log.jsonl; a last line cut short by a kill is left out."""
     lines = (_read(run / "log.jsonl") or "").splitlines()
     try:
-        return [json.loads(line) for line in lines]
+        return [_line(line) for line in lines]
     except json.JSONDecodeError:
         pass
     try:
-        return [json.loads(line) for line in lines[:-1]]
+        return [_line(line) for line in lines[:-1]]
     except json.JSONDecodeError as error:
         raise RunError(f"{run / 'log.jsonl'}: a line is not JSON: {error}") from error
+
+
+def _line(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)  # older runs wrote NaN
+    return found
 
 
 # ---- the page ----
@@ -170,8 +176,8 @@ def _columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return columns
 
 
-def _is_share(values: list[float]) -> bool:
-    return all(0 <= value <= 1 for value in values)
+def _is_share(values: list[float | None]) -> bool:
+    return all(value is not None and 0 <= value <= 1 for value in values)
 
 
 def _read(path: Path) -> str | None:

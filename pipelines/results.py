@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
 import resource
@@ -51,15 +52,37 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def to_json(value: Any, indent: int | None = None) -> str:
+    """A JSON document of what Graft found out. JSON has no NaN and no infinity: they are null."""
+    return json.dumps(_without_nan(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def undefined(split: str, n: int, metrics: dict[str, Any]) -> list[str]:
+    """What to say of the metrics that have no value on these rows: one line, or none."""
+    names = [name for name, value in metrics.items() if value is None or not math.isfinite(value)]
+    if not names:
+        return []
+    rows = f"the {n} row{'s' * (n != 1)} of {split}"
+    return [f"{', '.join(names)}: undefined on {rows} (null in JSON): they are too few, or do not hold what it compares"]
+
+
 def write_json(path: Path, value: Any) -> None:
     """Whole or not at all. Raises RunError when the disk refuses."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, to_json(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """What `write_json` wrote; None where there is no such file. Raises RunError for a damaged one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # older runs wrote NaN
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -80,7 +103,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_records(path: Path, records: list[dict[str, Any]]) -> None:
     """One JSON object per line."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    write_text(path, "".join(to_json(record) + "\n" for record in records))
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

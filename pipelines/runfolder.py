@@ -14,7 +14,7 @@ from pipelines.errors import RunError
 from pipelines.machine import best_precision
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, dump_recipe, task_class, validate
-from pipelines.results import read_json, write_text
+from pipelines.results import read_json, to_json, write_text
 
 # what may change while a run is under way, for it changes no result by more than rounding
 FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
@@ -164,15 +164,17 @@ class Log:
             return
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(to_json(entry) + "\n")
         except OSError as error:
             raise RunError(
                 f"{self.path}: cannot be written: {error.strerror}; what was saved is whole: free some room and run again"
             ) from None
+        entry = json.loads(to_json(entry))
         flat = {f"validation/{k}": v for k, v in entry["validation"].items()} if "validation" in entry else entry
         self.accelerator.log({k: v for k, v in flat.items() if isinstance(v, int | float)}, step=entry["step"])
         if "validation" in entry:
-            scores = ", ".join(f"{name} {value:.4g}" for name, value in list(entry["validation"].items())[:4])
+            shown = list(entry["validation"].items())[:4]
+            scores = ", ".join(f"{name} {'undefined' if value is None else f'{value:.4g}'}" for name, value in shown)
             self.progress.say(f"  step {entry['step']}, epoch {entry['epoch']:.3g}: {scores}")
 
     def truncate(self, saved: State | None) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipelines import batching, evaluation, machine
+from pipelines import batching, evaluation, machine, results
 from pipelines.data import SPLITS, Needs, load_rows, load_splits, needs_of, trained_rows
 from pipelines.data.apart import contents
 from pipelines.data.splits import MEDIA
@@ -109,9 +109,20 @@ def evaluate_loaded(
     with progress.task(name, len(found)) as shown:
         workers = min(2, len(found) // 64)
         records = evaluation.predict_split(
-            task, loaded.model, examples, accelerator, batch_size=size, workers=workers, skips=skips, split=name, tick=shown.advance
+            task,
+            loaded.model,
+            examples,
+            accelerator,
+            batch_size=size,
+            workers=workers,
+            skips=skips,
+            split=name,
+            tick=shown.advance,
+            smaller=lambda n: progress.say(f"out of memory on {name}: going on with {n} rows at a time (the result is the same)"),
         )
     scored = evaluation.score_split(task, task.merge(records, found), found, name)
+    for line in results.undefined(name, scored["n"], scored["metrics"]):
+        progress.say(line)
     about = {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name}
     return {**about, **_numbers(scored), "trained_on": trained_on}
 

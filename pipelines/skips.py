@@ -35,10 +35,12 @@ class Skips:
 
     def _check(self, split: str) -> None:
         n, total = len(self.found[split]), self.totals.get(split, 0)
-        limit = max(3, math.floor(self.share * total))
+        limit = max(3, math.floor(self.share * total)) if self.share else 0  # of few rows, a share is no row at all
         if n > limit:
             first = list(self.found[split].values())[:3]
+            allowed = f"{limit} of {total} may be" if limit else "none may be"
+            them = "them" if n > 1 else "it"
             raise DataError(
-                f"{n} rows of {split} cannot be read, {limit} of {total} may be (data.max_skipped={self.share:g}): {'; '.join(first)}"
-                f"{f'; and {n - 3} more' if n > 3 else ''}. Repair them or take them out, or raise data.max_skipped"
+                f"{n} row{'s' * (n > 1)} of {split} cannot be read, {allowed} (data.max_skipped={self.share:g}): {'; '.join(first)}"
+                f"{f'; and {n - 3} more' if n > 3 else ''}. Repair {them} or take {them} out, or raise data.max_skipped"
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipelines.errors import ModelError
 
+_TEMPLATES = ("README.md", "app.py", "requirements.txt")  # and nothing else that lies beside them
 # Used by the libraries themselves, so no import in our code shows it: image processors need torchvision, timm ids need timm.
 _ALWAYS = ("gradio", "huggingface_hub", "pillow", "safetensors", "timm", "torch", "torchvision", "transformers")
 
@@ -44,12 +45,11 @@ def space_folder(repo_id: str, task: str, target: Path) -> Path:
         "python": ".".join(platform.python_version_tuple()[:2]),
         "requirements": "\n".join(requirements(modules)),
     }
-    for template in sorted((_apps() / "space").iterdir()):
-        if template.is_file():
-            text = template.read_text(encoding="utf-8")
-            for word, value in words.items():
-                text = text.replace("{{" + word + "}}", value)
-            (target / template.name).write_text(text, encoding="utf-8")
+    for template in _TEMPLATES:
+        text = (_apps() / "space" / template).read_text(encoding="utf-8")
+        for word, value in words.items():
+            text = text.replace("{{" + word + "}}", value)
+        (target / template).write_text(text, encoding="utf-8")
     return target
 
 

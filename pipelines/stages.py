@@ -6,6 +6,7 @@ by loop.fit.
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import batching, checkpoint, evaluation, features, layers, loop, machine, making, optim, results, runfolder
+from pipelines.checkpoint import State
 from pipelines.data import SPLITS, Splits, usable
-from pipelines.errors import ModelError, RunError
+from pipelines.errors import DataError, ModelError, RecipeError, RunError
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.skips import Skips
@@ -42,6 +44,59 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
     return model
 
 
+def encode(task: Any, splits: Splits) -> dict[str, Any]:
+    return {split: task.encode(splits[split]) for split in SPLITS}
+
+
+def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Any]) -> tuple[dict[str, Any], Splits, Skips]:
+    """The examples of every split that a run takes, its splits with what it leaves out, and the rows that it skips.
+
+    Raises DataError where too many rows of a split cannot be used: now, not in the middle of an epoch.
+    """
+    encoded, skipped, ignored = dict(encoded), dict(splits.skipped), dict(splits.ignored)
+    for split in SPLITS:
+        encoded[split], known, left_out = usable.sorted_out(encoded[split], splits[split]["id"], split)
+        skipped[split] = [*skipped[split], *known]
+        ignored |= left_out
+    totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
+    return encoded, dataclasses.replace(splits, ignored=ignored), Skips(recipe.data.max_skipped, skipped, totals)
+
+
+def least_examples(model: Any, rows: int, batch_size: int) -> int:
+    """How many examples the model must see at a time to learn: two where a BatchNorm trains, which compares them.
+
+    Raises DataError or RecipeError where there are never two.
+    """
+    if not layers.has_batch_norm(model):
+        return 1
+    if rows == 1:
+        raise DataError(
+            "the train split has one row, and BatchNorm in this model needs two or more: add rows, or set model.freeze=backbone"
+        )
+    if batch_size == 1:
+        raise RecipeError("train.batch_size=1: BatchNorm in this model needs two or more rows in a step: set train.batch_size=2 or more")
+    return 2
+
+
+def length(recipe: Recipe, rows: int, least: int) -> tuple[int, int]:
+    """Steps of the training after its head stage, and steps of one epoch."""
+    per_epoch = batching.steps_per_epoch(rows, recipe.train.batch_size, least)
+    return recipe.train.max_steps or max(1, round((recipe.train.epochs or 0) * per_epoch)), per_epoch
+
+
+def head_epochs(recipe: Recipe) -> int:
+    """Epochs of the head alone; a stage of its own only where the trunk trains afterwards."""
+    return recipe.train.head_epochs if recipe.model.freeze != "backbone" else 0
+
+
+def without_effect(recipe: Recipe, total: int, per_epoch: int) -> list[str]:
+    """Settings of the recipe that change nothing in this run, a line each."""
+    idle = [key for key in ("head_epochs", "layer_decay") if getattr(recipe.train, key)]
+    frozen = recipe.model.freeze == "backbone" and idle
+    lines = [f"the trunk is frozen, so this changes nothing: {', '.join(f'train.{key}' for key in idle)}"] if frozen else []
+    return [*lines, *optim.without_effect(recipe.train, total, per_epoch)]
+
+
 @dataclass
 class Job:
     """The parts of one run that its stages share."""
@@ -59,21 +114,16 @@ class Job:
     def __post_init__(self) -> None:
         from pipelines import kernels
 
-        splits = self.splits
         kernels.install(self.model, self.accelerator.device)
         self.task.place(self.accelerator.device)
         with self.accelerator.main_process_first():  # the others find it encoded
-            self.encoded = {split: self.task.encode(splits[split]) for split in SPLITS}
-        skipped, ignored = dict(splits.skipped), dict(splits.ignored)
-        for split, encoded in self.encoded.items():
-            self.encoded[split], known, left_out = usable.sorted_out(encoded, splits[split]["id"], split)
-            skipped[split] = [*skipped[split], *known]  # too many end the run now, not in the middle of an epoch
-            ignored |= left_out
-        self.splits = dataclasses.replace(splits, ignored=ignored)
+            self.encoded = encode(self.task, self.splits)
+        self.encoded, self.splits, self.skips = usable_of(self.recipe, self.splits, self.encoded)
+        rows = len(self.encoded["train"])
+        self.steps, self.per_epoch = length(self.recipe, rows, least_examples(self.model, rows, self.recipe.train.batch_size))
+        self.eval_batch: int | None = None  # what memory allowed an evaluation, once it did not suffice
         if batching.example_lengths(self.encoded["train"]) is not None:
             machine.keep_few_kernels()
-        totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
-        self.skips = Skips(self.recipe.data.max_skipped, skipped, totals)
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
         self.extractor = making.extractor_of(self.task.options, self.accelerator.device) if self.task.makes else None
         self.fits = making.fits_of(self.task, self.accelerator.device) if self.task.makes else None
@@ -90,9 +140,8 @@ class Job:
         rows = ", ".join(f"{len(self.splits[s]):,} {s}" for s in SPLITS)
         size = f"{self.parameters[0] / 1e6:.3g} M parameters ({trains / 1e6:.3g} M train)"
         self.progress.say(f"{self.recipe.task}: {self.weights.name}, {size}; {rows} rows")
-        idle = [key for key in ("head_epochs", "layer_decay") if getattr(self.recipe.train, key)]
-        if idle and self.recipe.model.freeze == "backbone":
-            self.progress.say(f"the trunk is frozen, so this changes nothing: {', '.join(f'train.{key}' for key in idle)}")
+        for line in without_effect(self.recipe, self.steps, self.per_epoch):
+            self.progress.say(line)
         for kind, count in self.splits.ignored.items():
             self.progress.say(f"left out: {kind} ({count:,})")
         for split in self.splits.in_train:
@@ -108,7 +157,7 @@ class Job:
 
     # ---- training ----
 
-    def train(self, stopping: Any) -> loop.State:
+    def train(self, stopping: Any) -> State:
         """The head alone if the recipe says so, then the rest; begins at the last checkpoint."""
         train = self.recipe.train
         if self.accelerator.is_main_process:
@@ -123,27 +172,28 @@ class Job:
                     f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run"
                 )
             self.skips.found |= saved.skipped
+            self.eval_batch = saved.eval_batch
         self.log.truncate(saved)
-        steps = -(-len(self.encoded["train"]) // train.batch_size)
-        head_steps = train.head_epochs * steps if self.recipe.model.freeze != "backbone" else 0
-        first = saved.first if saved else self.before()
-        if head_steps and (saved is None or saved.stage == "head"):
-            if self.sharded:
-                raise RunError(
-                    "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder"
-                )
+        stage = saved.stage if saved else "head" if head_epochs(self.recipe) else "train"
+        if self.sharded and stage == "head":
+            raise RunError(
+                "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder"
+            )
+        state = saved or State(stage=stage, first=self.before())
+        if stage == "head":
             self._thaw(only_head=True)
-            state = self.fit(saved or loop.State(stage="head", first=first), head_steps, None, stopping, last)
+            rows = len(self.encoded["train"])
+            least = least_examples(self._plain(), rows, train.batch_size)
+            steps = train.head_epochs * batching.steps_per_epoch(rows, train.batch_size, least)
+            state = self.fit(state, steps, None, stopping, last)
             if state.stopped == "signal":
                 return state
-            saved, last = loop.State(before=state.step, first=first, seconds=state.seconds, peak_memory_mb=state.peak_memory_mb), None
+            state, last = state.next_stage(), None
             plain = self._plain()
             self.accelerator.free_memory()  # the head's optimiser and wrapper
             self.model = plain
         self._thaw(only_head=False)
-        total = train.max_steps or max(1, round((train.epochs or 0) * steps))
-        state = self.fit(saved or loop.State(first=first), total, train.ema if isinstance(train.ema, float) else None, stopping, last)
-        return state
+        return self.fit(state, self.steps, train.ema if isinstance(train.ema, float) else None, stopping, last)
 
     def _thaw(self, only_head: bool) -> None:
         plain = self._plain()
@@ -173,10 +223,16 @@ class Job:
         train = self.recipe.train
         ragged = batching.example_lengths(getattr(examples, "encoded", None)) is not None
         size = machine.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged, self.task)
+
+        def smaller(count: int) -> None:
+            self.eval_batch = count
+            self.progress.say(f"out of memory on {split}: going on with {count} rows at a time (the result is the same)")
+
         with self.progress.task(title, len(examples)) as shown:
             return evaluation.predict_split(
-                self.task, model, examples, self.accelerator, batch_size=size, workers=self.workers(examples),
-                skips=self.skips, split=split, tick=lambda n: shown.advance(n * self.accelerator.num_processes),
+                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size),
+                workers=self.workers(examples), skips=self.skips, split=split, smaller=smaller,
+                tick=lambda n: shown.advance(n * self.accelerator.num_processes),
             )  # fmt: skip
 
     def workers(self, examples: Any) -> int:
@@ -185,7 +241,7 @@ class Job:
             return 0
         return machine.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
 
-    def fit(self, state: loop.State, total: int, decay: float | None, stopping: Any, last: Path | None) -> loop.State:
+    def fit(self, state: State, total: int, decay: float | None, stopping: Any, last: Path | None) -> State:
         """Prepare one stage, restore it from `last`, and walk its steps."""
         train, accelerator = self.recipe.train, self.accelerator
         plain = self._plain()
@@ -203,16 +259,18 @@ class Job:
             checkpoint.restore(last, plain, optimizer.optimizer, average)
             self.progress.say(f"going on from step {state.before + state.step}")
         augmented = self.task.augments() and state.stage != "head"
-        examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented)
+        least = least_examples(plain, len(self.encoded["train"]), train.batch_size)
+        examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented, least)
         lengths = batching.example_lengths(self.encoded["train"])
         with self._cached(plain, examples, augmented, state) as (fed, validation):
+            fed.least = least
             if fed is examples and lengths is None and accelerator.device.type == "cpu":
                 machine.keep_memory()  # blocks of many sizes would rather fill the memory with holes
             ragged = lengths is not None and (fed is examples or fed.ragged)
             micro, tokens = machine.micro_batch(train, plain, accelerator, fed, ragged)
             plan = batching.Plan(
                 len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
-                accelerator.process_index, accelerator.num_processes, lengths, tokens, train.sampling == "length",
+                accelerator.process_index, accelerator.num_processes, lengths, tokens, train.sampling == "length", least,
             )  # fmt: skip
             run = loop.Fit(self.task, self.model, optimizer, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips)
             with self.progress.task("training" if state.stage == "train" else "the head", total, state.step) as shown:
@@ -221,7 +279,7 @@ class Job:
         return state
 
     @contextlib.contextmanager
-    def _cached(self, plain: Any, examples: Any, augmented: bool, state: loop.State) -> Iterator[tuple[Any, Any]]:
+    def _cached(self, plain: Any, examples: Any, augmented: bool, state: State) -> Iterator[tuple[Any, Any]]:
         """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
 
         validation = batching.Examples(self.task, self.encoded["validation"])
@@ -266,27 +324,36 @@ class Job:
     def _evaluator(self, run: loop.Fit, validation: Any) -> Any:
         metric = self.task.metric
 
-        def evaluate(state: loop.State) -> bool:
+        def evaluate(state: State) -> bool:
             with run.average.applied() if run.average else contextlib.nullcontext():
                 records = self.predict(run.model, validation, "validation", "validation")
                 making.sketch(self, self.accelerator.unwrap_model(run.model), state.before + state.step)
             scores = self.task.score(self.task.merge(records, self.splits.validation), self.splits.validation)
             self.log({**loop.where(state, run.plan), "validation": scores})
-            better = metric.better(scores[metric.name], state.best)
-            if better or scores[metric.name] == state.best:  # of equals the later one, which the schedule has settled
-                state.best, state.best_step = scores[metric.name], state.before + state.step
+            score = float(scores[metric.name])
+            known = score if math.isfinite(score) else None
+            if metric.better(score, state.best) or score == state.best:  # of equals the later one, which the schedule has settled
+                state.best, state.best_step = known, state.before + state.step
+            better = metric.better(score, state.stage_best)
+            state.stage_best = known if better else state.stage_best
             return better
 
         return evaluate
 
     def _saver(self, run: loop.Fit) -> Any:
-        def save(state: loop.State) -> None:
-            files = checkpoint.collect(self.accelerator.unwrap_model(run.model), run.optimizer.optimizer, run.average)
-            at = state.before + state.step
+        saved_at = -1
+
+        def save(state: State) -> None:
+            nonlocal saved_at
+            at, files = state.before + state.step, {}
+            if at != saved_at:  # else the tensors are there already, and an evaluation changed none
+                files = checkpoint.collect(self.accelerator.unwrap_model(run.model), run.optimizer.optimizer, run.average)
+            saved_at = at
             state.peak_memory_mb = max(state.peak_memory_mb, results.peak_memory_mb())
             if self.accelerator.is_main_process:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)
+                kept.eval_batch = self.eval_batch
                 checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)
             self.accelerator.wait_for_everyone()

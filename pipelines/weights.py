@@ -205,7 +205,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # NaN: undefined
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(found, dict):

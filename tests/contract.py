@@ -35,6 +35,7 @@ from pipelines.stages import build
 from pipelines.weights import DESCRIBED, load, resolve
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
 from tests.pages import gradio_page  # noqa: F401 (a fixture)
+from tests.publishing import check_all_is_own
 
 
 class Served(NamedTuple):
@@ -211,6 +212,7 @@ class TaskContract:
     def test_published_and_loaded_is_the_same(self, run: Path, hub: HubServer) -> None:  # noqa: F811
         from pipelines.hub import publish
 
+        check_all_is_own(run)
         publish(run, f"{USER}/contract", say=lambda _: None)
         question = self.question(run)
         assert close(load(f"{USER}/contract", device="cpu").infer(*question), load(run, device="cpu").infer(*question))

@@ -12,6 +12,7 @@ from PIL import Image
 from pipelines.metrics import classification
 from pipelines.recipe import DataSection, HubSection, ModelSection, TrainSection
 from pipelines.report import save_figures
+from pipelines.results import write_json
 
 LABELS = ("cat", "dog")
 MODEL, DATA = "google/vit-base-patch16-224-in21k", "timm/oxford-iiit-pet"
@@ -169,7 +170,7 @@ def fake_run(
     (folder / "model").mkdir(parents=True)
     (folder / "predictions").mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(*recipe_ids, hub, multi_label), sort_keys=False))
-    (folder / "results.json").write_text(json.dumps(found, indent=2))
+    write_json(folder / "results.json", found)
     (folder / "model" / "config.json").write_text(json.dumps({"model_type": "vit", "id2label": dict(enumerate(labels))}))
     best = found["validation"]["metrics"][metric]
     write_lines(folder / "log.jsonl", log(steps, head, metric, best))

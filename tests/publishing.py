@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.card import write_card
-from pipelines.outgoing import visible_files
+from pipelines.outgoing import EXPORTED, left_out, own_files
 from tests import tiny
 from tests.fake_run import fake_run
 from tests.hub import USER, HubServer
@@ -36,7 +36,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def local(run: Path) -> dict[str, bytes]:
-    return {name: path.read_bytes() for name, path in visible_files(run / "model").items()}
+    """All that lies in the model folder, whoever put it there."""
+    files = [path for path in (run / "model").rglob("*") if path.is_file()]
+    return {path.relative_to(run / "model").as_posix(): path.read_bytes() for path in files}
+
+
+def check_all_is_own(run: Path) -> None:
+    """All that a run has put into model/ is published: by the list of its export and, without it, by the names."""
+    files = set(local(run))
+    assert set(own_files(run)) == files
+    assert left_out(run, own_files(run)) == []
+    (run / EXPORTED).rename(run / "kept.json")
+    assert set(own_files(run)) == files
+    (run / "kept.json").rename(run / EXPORTED)
 
 
 def remote(hub: HubServer, repo: str = REPO) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """Runs in several processes, one after another; started by torchrun with a JSON file of orders. Used by test_distributed.py.
 
-An order is {"run", "recipe", "stop": step or null, "fsdp": bool}; what became of it goes into facts.json beside the orders.
+An order is {"run", "recipe", "stop": step or null, "fsdp": bool}; what became of it goes into facts.json beside the orders. One
+with "evaluate" (a run folder) scores that run instead, as the command line does with --json.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from pipelines.errors import GraftError
 from pipelines.machine import processes
 from pipelines.recipe import validate
 from pipelines.run import train
+from tests.command import graft
 from tests.runs import ROOT, without_pictures
 
 
@@ -56,6 +58,10 @@ def shim(fsdp: bool) -> Iterator[None]:
 
 def follow(order: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"sharded": False, "steps": 0}
+    if "evaluate" in order:
+        with shim(fsdp=False):
+            done = graft("evaluate", order["evaluate"], "--json")
+        return {**facts, "ended": done.code, "printed": done.out, "told": done.err}
     real = loop.step
 
     def step(run: loop.Fit, *rest: Any) -> dict[str, Any]:

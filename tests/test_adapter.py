@@ -22,6 +22,7 @@ from pipelines.tasks.image_classification import ImageClassification
 from pipelines.weights import load, resolve
 from tests import tiny
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
+from tests.publishing import check_all_is_own
 from tests.runs import losses, without_pictures
 from tests.test_every_task import CONTRACTS
 
@@ -55,6 +56,7 @@ def test_an_adapter_alone_goes_all_the_way(hub: HubServer, photos: Path, tmp_pat
     assert {"adapter_config.json", "adapter_model.safetensors", "config.json"} <= names
     assert "model.safetensors" not in names
     assert json.loads((run / "model" / "adapter_config.json").read_text())["base_model_name_or_path"] == BASE
+    check_all_is_own(run)
     publish(run, f"{USER}/adapter", say=str)
     photo = run / "model" / "examples" / "0.jpg"
     here, there = load(run, device="cpu").infer(photo), load(f"{USER}/adapter", device="cpu").infer(photo)

@@ -1,10 +1,11 @@
 """Steps and micro-batches: every example once, as many parts for each process, no part above its budget."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.batching import epoch_steps, shares
+from pipelines.batching import Plan, epoch_steps, shares, steps_per_epoch
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=60)
 
@@ -27,6 +28,38 @@ def test_an_epoch_holds_every_example_once(lengths: list[int], batch_size: int, 
         steps = epoch_steps(len(lengths), batch_size, 0, epoch, known)
         assert sorted(i for step in steps for i in step) == list(range(len(lengths)))
         assert all(np.array_equal(a, b) for a, b in zip(steps, epoch_steps(len(lengths), batch_size, 0, epoch, known), strict=True))
+
+
+@given(st.integers(2, 80), st.integers(2, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2), st.booleans())
+def test_no_share_of_one(n: int, batch_size: int, micro_batch: int, processes: int, epoch: int, ragged: bool) -> None:
+    """For a model that compares rows. What has no such share stays as it is, to the last row."""
+    lengths = list(range(1, n + 1)) if ragged else None
+    plain = epoch_steps(n, batch_size, 0, epoch, lengths)
+    steps = epoch_steps(n, batch_size, 0, epoch, lengths, least=2)
+    assert sorted(i for step in steps for i in step) == list(range(n))
+    assert len(steps) == steps_per_epoch(n, batch_size, 2)
+    assert min(map(len, steps)) >= 2
+    assert max(map(len, steps)) <= max(batch_size, 3)
+    if min(map(len, plain)) > 1:
+        assert [list(step) for step in steps] == [list(step) for step in plain]
+    for step in steps:
+        before = [[list(p) for p in share] for share in shares(step, micro_batch, processes, lengths)]
+        after = [[list(p) for p in share] for share in shares(step, micro_batch, processes, lengths, least=2)]
+        parts = [part for share in after for part in share]
+        assert sorted(i for part in parts for i in part) == sorted(step)
+        assert all(len(part) != 1 for part in parts)
+        assert len({len(share) for share in after}) == 1, "processes would wait for one another"
+        assert max(map(len, parts)) <= max(micro_batch + 1, 3)
+        if all(len(part) != 1 for share in before for part in share):
+            assert after == before
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"), [(33, 32, [17, 16]), (65, 32, [32, 17, 16]), (5, 2, [2, 3]), (3, 2, [3]), (64, 32, [32, 32]), (1, 8, [1])]
+)
+def test_the_step_before_shares_with_a_lone_row(n: int, batch_size: int, sizes: list[int]) -> None:
+    assert [len(step) for step in epoch_steps(n, batch_size, 0, 0, least=2)] == sizes
+    assert Plan(n, batch_size, batch_size, 0, 0, 1, least=2).steps_per_epoch == len(sizes)
 
 
 def test_little_is_padded() -> None:

@@ -52,6 +52,7 @@ class Place:
         self.model = tiny.vit(folder / "model")
         self.unused = tiny.dinov2(folder / "unused")  # has a parameter that takes no part in classification
         self.norms = tiny.resnet(folder / "norms")
+        self.pixels = tiny.mobilenet(folder / "pixels")  # ends in maps of one pixel: BatchNorm cannot train on one row
 
     def recipe(self, data: Path | None = None, model: Path | None = None, **changes: Any) -> dict[str, Any]:
         return settings(model or self.model, data or self.data, **{**BASE, **changes})
@@ -144,12 +145,14 @@ def together(place: Place, begun_alone: Path) -> list[list[dict[str, Any]]]:
     stopped = {"run": "two stopped", "recipe": place.recipe(**KINDS["averaged"])}
     orders += [{**stopped, "stop": 5}, stopped]
     norms = {"recipe": place.recipe(model=place.norms)}
+    orders += [{"run": "two lone", "recipe": place.recipe(model=place.pixels, train__batch_size=2)}]
     orders += [{**norms, "run": "two norms"}, {**norms, "run": "norms stopped", "stop": 4}, {**norms, "run": "norms stopped"}]
     orders += [{"run": "given to one", "recipe": place.recipe(**KINDS["averaged"]), "stop": 3}]
     orders += [{"run": begun_alone.name, "recipe": place.recipe(**KINDS["averaged"])}]
     sharded = {"recipe": place.recipe(**SHARDED), "fsdp": True}
     orders += [{**sharded, "run": "two sharded"}, {**sharded, "run": "sharded stopped", "stop": 9}, {**sharded, "run": "sharded stopped"}]
     orders += [{**sharded, "run": "sharded given to one", "stop": 9}]
+    orders += [{"run": "scored", "evaluate": str(place.folder / "two plain")}]
     facts = torchrun(place, "together", orders, ["--nproc_per_node", "2", "--standalone"])
     return [[{**fact, "run": order["run"]} for fact, order in zip(one, orders, strict=True)] for one in facts]
 
@@ -192,6 +195,19 @@ def test_there_are_two(together: list[list[dict[str, Any]]]) -> None:
 def test_two_processes_learn_the_same(place: Place, alone: dict[str, Path], together: list[list[dict[str, Any]]], kind: str) -> None:
     assert {fact["ended"] for one in together for fact in one if fact["run"] == f"two {kind}"} == {"finished"}
     check_equal(alone[kind], place.folder / f"two {kind}")
+
+
+def test_one_of_two_processes_prints_the_scores(place: Place, together: list[list[dict[str, Any]]]) -> None:
+    """With --json there is one document on stdout."""
+    first, second = (fact for one in together for fact in one if fact["run"] == "scored")
+    assert (first["ended"], second["ended"]) == (0, 0), first["told"] + second["told"]
+    assert json.loads(first["printed"])["metrics"] == results(place.folder / "two plain")["test"]["metrics"]
+    assert second["printed"] == ""
+
+
+def test_no_process_trains_batch_norm_on_one_row(together: list[list[dict[str, Any]]]) -> None:
+    """Steps of 2 and, at the end of an epoch, 3 rows: one of the two processes has them all, the other runs along."""
+    assert [(fact["ended"], fact["steps"]) for one in together for fact in one if fact["run"] == "two lone"] == [("finished", 7)] * 2
 
 
 def test_both_hear_of_too_many_bad_rows(together: list[list[dict[str, Any]]]) -> None:

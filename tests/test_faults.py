@@ -1,6 +1,7 @@
 """Memory that does not suffice, numbers that are none, and the feature cache when its disk is full or its files are damaged."""
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -124,13 +125,81 @@ def test_out_of_memory_in_the_optimiser_is_not_tried_again(bench: Bench) -> None
     assert outcome(bench("cut")) == outcome(whole)
 
 
-def test_out_of_memory_in_an_evaluation_says_what_to_set(bench: Bench) -> None:
-    advice = "out of memory on validation with 6 rows at a time: set train.eval_batch_size=3, and run again"
+@contextlib.contextmanager
+def at_most(rows: int, owner: Any = ImageClassification, runs_out: Callable[[], None] = of_a_gpu) -> Iterator[list[int]]:
+    """More rows than these do not fit where answers are predicted. Yields the numbers of rows that did not."""
+    real, refused = owner.predict, []
+
+    def predict(task: Any, model: Any, batch: Any) -> Any:
+        if len(batch["id"]) > rows:
+            refused.append(len(batch["id"]))
+            runs_out()
+        return real(task, model, batch)
+
+    with mock.patch.object(owner, "predict", predict):
+        yield refused
+
+
+@pytest.mark.parametrize("runs_out", [of_a_gpu, of_a_cpu])
+def test_out_of_memory_in_an_evaluation_halves_its_batch(
+    bench: Bench, runs_out: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the very first one, before any step. The evaluations after it begin with what memory allowed."""
     whole = bench("whole", train__eval_batch_size=6)
-    with at_call(2 + 1, of_a_gpu, name="predict"), pytest.raises(RunError, match=advice):
-        bench("cut", train__eval_batch_size=6)
-    found = bench("cut", train__eval_batch_size=3)  # no other recipe: the run goes on
+    with at_most(2, runs_out=runs_out) as refused:
+        found = bench("halved", train__eval_batch_size=6)
+    assert refused == [5]  # 9 rows are 5 and 4
+    assert capsys.readouterr().err.count("out of memory on test: going on with 2 rows at a time") == 1
     assert losses(found) == losses(whole)
+    assert [metrics(found, split) for split in SCORED] == [pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED]
+    assert bench.last("halved").eval_batch == 2
+    assert bench.last("whole").eval_batch is None
+
+
+SCORED = ("before", "validation", "test")
+
+
+def metrics(run: Path, split: str) -> dict[str, float]:
+    found: dict[str, float] = json.loads((run / "results.json").read_text())[split]["metrics"]
+    return found
+
+
+@pytest.mark.parametrize("call", [3, 7, 9], ids=["in training", "of what is exported, validation", "of what is exported, test"])
+def test_out_of_memory_in_a_later_evaluation(bench: Bench, call: int) -> None:
+    whole = bench("whole", train__eval_batch_size=6)
+    with at_call(call, of_a_gpu, name="predict"):
+        found = bench("halved", train__eval_batch_size=6)
+    assert losses(found) == losses(whole)
+    assert [metrics(found, split) for split in SCORED] == [pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED]
+
+
+def test_what_memory_allowed_an_evaluation_is_remembered(bench: Bench) -> None:
+    stopped = at_call(5, lambda: (_ for _ in ()).throw(Killed), loop, "step")
+    with at_most(2), stopped, pytest.raises(Killed):
+        bench("cut", train__eval_batch_size=6)
+    with at_most(2) as refused:
+        bench("cut", train__eval_batch_size=6)
+    assert refused == []
+
+
+def test_too_little_memory_for_one_row(bench: Bench) -> None:
+    advice = "out of memory on test with 1 row at a time: use a smaller model, or shorter or smaller inputs, and run again"
+    with at_most(0) as refused, pytest.raises(RunError, match=advice):
+        bench("small", train__eval_batch_size=6)
+    assert refused == [5, 2, 1]
+
+
+def test_a_checkpoint_comes_before_its_evaluation(bench: Bench) -> None:
+    """Where one is due at that step, and before the first evaluation always: if that ends the run, its steps are not lost."""
+    whole = bench("whole", train__eval_batch_size=9, train__save_every=1000)
+    dies = lambda: (_ for _ in ()).throw(Killed)  # noqa: E731
+    with at_call(2, dies, name="predict"), pytest.raises(Killed):
+        bench("cut", train__eval_batch_size=9, train__save_every=1000)
+    assert (bench.last("cut").step, bench.last("cut").owed, bench.last("cut").best) == (4, True, None)
+    with at_call(1, dies, name="predict"), pytest.raises(Killed):
+        bench("cut", train__eval_batch_size=9, train__save_every=1000)
+    assert (bench.last("cut").step, bench.last("cut").owed) == (4, True)
+    assert outcome(bench("cut", train__eval_batch_size=9, train__save_every=1000)) == outcome(whole)
 
 
 def test_other_errors_go_on_up(bench: Bench) -> None:
@@ -185,6 +254,20 @@ def test_a_gradient_that_is_none_does_not_reach_the_weights(bench: Bench) -> Non
 
 def entries(bench: Bench) -> list[Path]:
     return sorted((bench.folder / "cache" / "features").iterdir())
+
+
+def test_out_of_memory_while_features_are_recorded(bench: Bench) -> None:
+    """The probe runs four rows in several ways; then come batches of the size that was asked for."""
+    real = ImageClassification.loss
+
+    def loss(task: Any, model: Any, batch: Any, counts: Any) -> torch.Tensor:
+        if len(batch["id"]) > 4:
+            of_a_gpu()
+        return real(task, model, batch, counts)
+
+    advice = "out of memory with 6 rows at a time while features are recorded: set train.eval_batch_size=3, and run again"
+    with mock.patch.object(ImageClassification, "loss", loss), pytest.raises(RunError, match=advice):
+        bench("cut", **FROZEN, train__eval_batch_size=6)
 
 
 def test_cached_equals_uncached(bench: Bench) -> None:

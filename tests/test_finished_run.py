@@ -13,6 +13,7 @@ from pipelines.yamlfile import dump
 from tests import tiny_text
 from tests.command import graft, refused
 from tests.runs import without_pictures
+from tests.test_faults import at_most
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,22 @@ def test_the_hub_section_may_change(finished: tuple[Path, Path]) -> None:
     assert graft("train", recipe, "hub.examples=2", "--run", run).code == 0
     assert len(json.loads((run / "model" / "examples" / "examples.json").read_text())) == 2
     refused(graft("train", recipe, "hub.examples=40", "--run", run), 1, "hub.examples: the run kept 4 examples, you ask for 40")
+
+
+def test_an_evaluation_halves_its_batch_where_memory_does_not_suffice(finished: tuple[Path, Path]) -> None:
+    """Texts are of many lengths, so a batch is cut by its tokens too."""
+    from pipelines.tasks.text_classification import TextClassification
+
+    _, run = finished
+    wanted = json.loads(graft("evaluate", run, "--json").out)
+    with at_most(1, TextClassification) as refused_:
+        done = graft("evaluate", run, "--json")
+    assert done.code == 0, done.err
+    assert max(refused_) > 1
+    assert done.err.count("out of memory on test: going on with 1 rows at a time") == 1
+    found = json.loads(done.out)
+    assert found["n"] == wanted["n"]
+    assert found["metrics"] == pytest.approx(wanted["metrics"], abs=1e-5)
 
 
 @pytest.mark.parametrize("header", [["said", "kind"], ["text", "label"]])

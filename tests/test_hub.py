@@ -95,12 +95,12 @@ def test_only_what_changed_is_sent_and_what_vanished_goes(hub: HubServer, run: P
     (run / "model" / "merges.txt").write_text("a leftover")
     publish(run, REPO, say=str)
     (run / "model" / "merges.txt").unlink()
-    (run / "model" / "new.txt").write_text("something else")
+    (run / "model" / "vocab.txt").write_text("something else")
     tiny.vit(run / "model", labels=("cat", "dog"), seed=1)
     said: list[str] = []
     report = publish(run, REPO, say=said.append)["model"]
     assert published(hub) == 2
-    assert (report["uploaded"], report["deleted"]) == (["model.safetensors", "new.txt"], ["merges.txt"])
+    assert (report["uploaded"], report["deleted"]) == (["model.safetensors", "vocab.txt"], ["merges.txt"])
     assert remote(hub) == local(run)
     assert ".gitattributes" in hub.files(REPO)
     assert said[-1].endswith("deleted merges.txt")

@@ -18,11 +18,13 @@ import pytest
 
 from pipelines import loop
 from pipelines.batching import Plan
+from pipelines.checkpoint import State
 from pipelines.errors import DataError, RunError
 from pipelines.recipe import validate
 from pipelines.run import train
+from pipelines.tasks.image_classification import ImageClassification
 from tests import tiny
-from tests.runs import Killed, Writes, losses, one_thread, outcome, settings, without_pictures  # noqa: F401 (one_thread is a fixture)
+from tests.runs import Killed, Writes, lines, losses, one_thread, outcome, settings, without_pictures  # noqa: F401 (one_thread is a fixture)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -177,6 +179,60 @@ def stop_before_the_first_step(runs: Runs) -> None:
 
     with mock.patch.object(loop, "fit", fit):
         assert runs.start("cut") is None
+
+
+RUINED: dict[str, Any] = {
+    "train__head_epochs": 4, "train__head_learning_rate": 3e-2, "train__learning_rate": 0.5, "train__warmup": 0,
+    "train__max_steps": 4, "train__eval_every": 2, "train__save_every": 2,
+}  # fmt: skip
+
+
+def test_the_best_of_the_head_s_stage_is_what_is_exported(
+    data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second stage ruins it. What a stage found out is known to the next, and to a run that was killed on the way."""
+    runs = Runs(tmp_path, settings(models["vit"], data, **RUINED), monkeypatch, {})
+    scored = {line["step"]: (line["stage"], line["validation"]["accuracy"]) for line in runs.wanted["log"] if "validation" in line}
+    head = max(score for stage, score in scored.values() if stage == "head")
+    assert max(score for stage, score in scored.values() if stage == "train") < head
+    found = runs.wanted["results"]
+    assert found["validation"]["metrics"]["accuracy"] == head
+    assert scored[found["train"]["best_step"]] == ("head", head)
+    assert runs.wanted["best"] == f"step_{found['train']['best_step']:06d}\n"
+    steps = {name.split("/")[1] for name in runs.wanted["checkpoints"] if "step_" in name}
+    assert steps == {runs.wanted["best"].strip(), "step_000024"}
+    with at_step(21, die), pytest.raises(Killed):  # before the second stage's first checkpoint
+        runs.start("cut")
+    runs.start("cut")
+    runs.check("cut")
+
+
+def test_what_a_stage_knows_survives_the_next() -> None:
+    state = State(
+        stage="head", step=5, before=2, seconds=1.5, best=0.9, best_step=4, stage_best=0.8, waited=3, stopped="early", first={"n": 1},
+        peak_memory_mb=7.0, micro_batch=4, eval_batch=2, skipped={"train": {"1": "why"}}, data={"train": "ab"},
+    )  # fmt: skip
+    fresh = {"stage": "train", "step": 0, "before": 7, "stage_best": None, "waited": 0, "stopped": None}
+    assert vars(state.next_stage()) == vars(state) | fresh
+
+
+def test_patience_is_of_one_stage(data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage is measured by its own best: it may get better for a while before it passes the head's. The head's stays the best."""
+    scores = iter([0.1, 0.9, 0.2, *(0.3, 0.4, 0.5, 0.5, 0.1), *[0.5] * 9])
+    real = ImageClassification.score
+
+    def score(task: Any, records: Any, rows: Any) -> dict[str, float]:
+        return real(task, records, rows) | {"accuracy": next(scores)}
+
+    changes = {"train__head_epochs": 1, "train__max_steps": 40, "train__early_stopping": 2, "train__save_every": 50}
+    raw = settings(models["vit"], data, **changes)
+    runs = Runs(tmp_path, raw, monkeypatch, {json.dumps(raw): {}})
+    with mock.patch.object(ImageClassification, "score", score):
+        found = runs.start("run")
+    assert found is not None
+    scored = [line["validation"]["accuracy"] for line in lines(tmp_path / "run") if "validation" in line]
+    assert scored == [0.9, 0.2, 0.3, 0.4, 0.5, 0.5, 0.1]
+    assert (found["train"]["best_step"], found["train"]["stopped"], found["train"]["steps"]) == (4, "early", 25)
 
 
 def test_a_second_signal_does_not_wait(variant: Callable[[str], Runs]) -> None:

@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines import space
 from pipelines.errors import ModelError
 from pipelines.hub import publish
 from pipelines.space import space_folder
@@ -35,6 +37,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ---- what it holds ----
+
+
+def test_nothing_else_that_lies_beside_the_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = space_folder(REPO, "image-classification", tmp_path / "plain")
+    apps = Path(shutil.copytree(space._apps(), tmp_path / "apps"))
+    (apps / "space" / ".env").write_text("SECRET=1")
+    (apps / "space" / "notes.txt").write_text("mine")
+    (apps / "space" / "config.json").symlink_to("/etc/hostname")
+    monkeypatch.setattr(space, "_apps", lambda: apps)
+    found = space_folder(REPO, "image-classification", tmp_path / "found")
+    files = [{path.relative_to(at).as_posix() for path in at.rglob("*") if path.is_file()} for at in (plain, found)]
+    assert files[0] == files[1]
+    assert {"README.md", "app.py", "requirements.txt"} <= files[0]
 
 
 def test_it_holds_the_page_and_the_code_that_the_page_reaches(folder: Path) -> None:

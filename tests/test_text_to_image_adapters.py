@@ -19,6 +19,7 @@ from pipelines.tasks.text_to_image import TextToImage
 from pipelines.weights import load, resolve
 from tests import tiny_diffusion
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
+from tests.publishing import check_all_is_own
 from tests.tasks.test_text_to_image import alike, tiny_recipe
 
 BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -35,6 +36,7 @@ def test_an_adapter_alone_is_diffusers_own(hub: HubServer, tmp_path: Path, monke
     run = tmp_path / "run"
     assert train(validate(raw), run, name="shapes")
     assert {path.name for path in (run / "model").iterdir() if path.suffix == ".safetensors"} == {"pytorch_lora_weights.safetensors"}
+    check_all_is_own(run)
     publish(run, f"{USER}/adapter", say=str)
     loaded = load(f"{USER}/adapter", device="cpu")
     image = loaded.infer("a red disc", 3)
