@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.apart import paths, with_files
-from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
+from pipelines.data.labels import decimal_points, labelled, warn_alike, warn_joined
+from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
 
@@ -23,7 +24,20 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 CONFIGURED = ("digits", "esc50", "mnist")  # formats of which data.config picks a part
-FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", ".bz2")  # with such a name it is no hub id
+FILES = (
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".parquet",
+    ".txt",
+    ".md",
+    ".xml",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zst",
+)  # with such a name it is no hub id
 
 
 @dataclass
@@ -37,6 +51,8 @@ class Source:
     revision: str | None = None
     license: str | None = None
     hub_id: str | None = None
+    unlabelled: list[str] = field(default_factory=list)  # splits that were left out, as their table has no labels
+    decimal_comma: set[str] = field(default_factory=set)  # splits whose table does not part its cells by commas, so 3,5 may be a number
     group: str | None = None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
 
 
@@ -133,8 +149,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
         if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():
             raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out (data.{key}=null)")
     source: Source = kind.read(section, needs.columns, needs.optional)
-    if needs.several:
-        source.splits = {name: several_labels(rows) for name, rows in source.splits.items()}
+    _settle_labels(source, needs, section.id)
     if needs.clean is not None:
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, needs.clean, section.id)
@@ -144,6 +159,21 @@ def _read(section: DataSection, needs: Needs) -> Source:
         if any("file" in rows.column_names for rows in found.values()):
             source.splits, source.group = found, "file"
     return source
+
+
+def _settle_labels(source: Source, needs: Needs, name: str) -> None:
+    """Labels without blanks around them, as lists where a row may have several; rows that lack one are skipped where it is needed."""
+    for split, rows in source.splits.items():
+        if "label" in rows.column_names:
+            if not needs.classes and split in source.decimal_comma:
+                rows = decimal_points(rows, name)
+            source.splits[split], bad = labelled(rows, needs.several, "label" in needs.columns)
+            source.skipped[split] = [*source.skipped.get(split, []), *bad]
+            if bad and not len(source.splits[split]) and source.hub_id is None:
+                raise DataError(f"{name}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
+    source.labels = None if source.labels is None else list(dict.fromkeys(label.strip() for label in source.labels))
+    if needs.several:
+        warn_joined([label for rows in source.splits.values() for label in rows["label"][:]], name)
 
 
 def load_splits(section: DataSection, needs: Needs) -> Splits:
@@ -157,10 +187,12 @@ def load_splits(section: DataSection, needs: Needs) -> Splits:
     for name, rows in splits.items():
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()
+    labels = label_names(splits, source.labels, section.id) if needs.classes and "label" in needs.columns else None
+    warn_alike(labels or [], section.id)
     unused = sorted(set(source.splits) - set(name_splits(section, list(source.splits)).values()))
     return Splits(
         **splits,
-        labels=label_names(splits, source.labels, section.id) if needs.classes and "label" in needs.columns else None,
+        labels=labels,
         source=came_from,
         skipped={name: source.skipped.get(came_from[name], []) for name in splits},
         fingerprint={name: fingerprint(rows) for name, rows in splits.items()},
@@ -182,8 +214,10 @@ def load_rows(section: DataSection, needs: Needs, split: str | None = None) -> "
     source = _read(section, needs)
     own = {name.lower(): name for name in source.splits}
     named = {name: getattr(section, name) or next((own[n] for n in usual if n in own), None) for name, usual in USUAL.items()}
+    chosen = named["test"] if split is None else named.get(split) or split
+    if unlabelled := {chosen, *(USUAL["test"] if split in (None, "test") else ())} & {name.lower() for name in source.unlabelled}:
+        raise DataError(f"{section.id}: the table of {min(unlabelled)} has no labels to score by: give other data, or another split")
     if split is not None:
-        chosen = named.get(split) or split
         if chosen not in source.splits:
             raise DataError(f"--split {split}: {section.id} has no such split (it has: {', '.join(source.splits)})")
         return split, source.splits[chosen], source.skipped.get(chosen, [])

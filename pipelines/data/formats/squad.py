@@ -17,9 +17,19 @@ def detect(path: Path) -> bool:
 
 
 def _looks_right(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(4000)
-    return b'"data"' in start or b'"paragraphs"' in start or b'"version"' in start
+    """One object with SQuAD's keys, and not rows of which one has a column of such a name."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return True  # reading it will say why
+    if not start.startswith(b"{") or not any(key in start[:4000] for key in (b'"data"', b'"paragraphs"', b'"version"')):
+        return False
+    try:
+        first = json.loads(start.splitlines()[0])
+    except (ValueError, RecursionError):
+        return True  # an object of many lines, or a long one
+    return not isinstance(first, dict) or isinstance(first.get("data", first.get("paragraphs")), (list, str)) or "version" in first
 
 
 def _files(path: Path) -> list[Path]:
