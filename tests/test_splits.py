@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.data import Needs, Splits, load_splits, spread
+from pipelines.data.labels import labelled
 from pipelines.data.splits import arrange, check_rows, cleaned, cut, fingerprint, label_names, limit
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data import compressed
 from pipelines.data.apart import paths, with_files
 from pipelines.data.labels import decimal_points, labelled, warn_alike, warn_joined
 from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits
@@ -24,20 +25,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 CONFIGURED = ("digits", "esc50", "mnist")  # formats of which data.config picks a part
-FILES = (
-    ".csv",
-    ".tsv",
-    ".json",
-    ".jsonl",
-    ".parquet",
-    ".txt",
-    ".md",
-    ".xml",
-    ".gz",
-    ".bz2",
-    ".xz",
-    ".zst",
-)  # with such a name it is no hub id
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)  # no hub id ends so
 
 
 @dataclass
@@ -52,7 +40,7 @@ class Source:
     license: str | None = None
     hub_id: str | None = None
     unlabelled: list[str] = field(default_factory=list)  # splits that were left out, as their table has no labels
-    decimal_comma: set[str] = field(default_factory=set)  # splits whose table does not part its cells by commas, so 3,5 may be a number
+    decimal_comma: set[str] = field(default_factory=set)  # splits in whose table a comma parts no cells: 3,5 may be a number
     group: str | None = None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
 
 
@@ -162,7 +150,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
 
 
 def _settle_labels(source: Source, needs: Needs, name: str) -> None:
-    """Labels without blanks around them, as lists where a row may have several; rows that lack one are skipped where it is needed."""
+    """Labels without blanks around them, as lists where a row may have several; rows that lack a needed one are skipped."""
     for split, rows in source.splits.items():
         if "label" in rows.column_names:
             if not needs.classes and split in source.decimal_comma:
@@ -215,8 +203,10 @@ def load_rows(section: DataSection, needs: Needs, split: str | None = None) -> "
     own = {name.lower(): name for name in source.splits}
     named = {name: getattr(section, name) or next((own[n] for n in usual if n in own), None) for name, usual in USUAL.items()}
     chosen = named["test"] if split is None else named.get(split) or split
-    if unlabelled := {chosen, *(USUAL["test"] if split in (None, "test") else ())} & {name.lower() for name in source.unlabelled}:
-        raise DataError(f"{section.id}: the table of {min(unlabelled)} has no labels to score by: give other data, or another split")
+    wanted = {chosen, *(USUAL["test"] if split in (None, "test") else ())}
+    for name in source.unlabelled:
+        if name in wanted or name.lower() in wanted:
+            raise DataError(f"{section.id}: the table of {name} has no labels to score by: give other data, or a split")
     if split is not None:
         if chosen not in source.splits:
             raise DataError(f"--split {split}: {section.id} has no such split (it has: {', '.join(source.splits)})")

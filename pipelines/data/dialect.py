@@ -11,8 +11,10 @@ the header or a column has quotes throughout.
 Blanks belong to their cell, but for files that have one after every sign (`a, b, "c, d"`).
 """
 
+import contextlib
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,10 +122,8 @@ def _sign(text: str, usual: str) -> str:
 def _share(sample: str, sign: str) -> float | None:
     """Of the rows, those with the header's number of cells; None where that is one."""
     readings = []
-    try:
-        readings.append([cells for (_, cells), _ in zip(_records(sample, sign, strict=False), range(_SAMPLED), strict=False)])
-    except _Broken:
-        pass  # by this sign it is no csv
+    with contextlib.suppress(_Broken):  # by this sign it is no csv
+        readings.append([cells for _, cells in itertools.islice(_records(sample, sign, strict=False), _SAMPLED)])
     if sign == "\t":
         readings.append([cells for _, cells in _lines(sample)[:_SAMPLED]])
     found = [

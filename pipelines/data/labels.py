@@ -66,8 +66,11 @@ def _printed(labels: Sequence[str]) -> dict[str, list[str]] | None:
         found = {label: [str(part) for part in ast.literal_eval(label.strip())] for label in labels}
     except (ValueError, SyntaxError):
         return None
-    log.warning("labels are printed lists (%s): they are read as several labels each", short(labels[0], 60))
+    log.warning("labels are printed lists (%s): they are read as several labels each", short(max(labels, key=len), 60))
     return found
+
+
+_SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "/": "slashes", "+": "plus signs", "&": "ampersands", " ": "blanks"}
 
 
 def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
@@ -75,23 +78,16 @@ def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
     if any(len(row) > 1 for row in rows):
         return
     labels = Counter(label for row in rows for label in row)
-    for sign, name in (
-        (",", "commas"),
-        (";", "semicolons"),
-        ("\t", "tabs"),
-        ("/", "slashes"),
-        ("+", "plus signs"),
-        ("&", "ampersands"),
-        (" ", "blanks"),
-    ):
+    for sign, name in _SIGNS.items():
         parted = {label: [part.strip() for part in label.split(sign) if part.strip()] for label in labels}
         parts = Counter(part for found in parted.values() for part in set(found))
         # a comma between words is enough; other signs may stand in a name, unless its parts are labels, too
-        joined = [label for label, found in parted.items() if len(found) > 1 and (sign in ",;" or any(parts[part] > 1 for part in found))]
-        if joined:
+        several = {label: found for label, found in parted.items() if len(found) > 1}
+        joined = next((label for label, found in several.items() if sign in ",;" or any(parts[part] > 1 for part in found)), None)
+        if joined is not None:
             log.warning(
                 "%s: no row has two labels, though several are asked for, and %r looks like %d labels with %s between them: "
-                "labels are parted by | alone, or are lists in jsonl or parquet", source, joined[0], len(parted[joined[0]]), name,
+                "labels are parted by | alone, or are lists in jsonl or parquet", source, joined, len(parted[joined]), name,
             )  # fmt: skip
             return
 

@@ -25,7 +25,8 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
         found = row["context"][start : start + len(text)] if start >= 0 else ""
         if found != text:
             there = f" (there: {found[:60]!r})" if found else ""
-            raise DataError(f"the answer {text[:60]!r} does not stand at {start} of its context{there}")
+            where = f"at {start} of" if start >= 0 else "in"
+            raise DataError(f"the answer {text[:60]!r} does not stand {where} its context{there}")
     kept = {key: row[key] for key in ("id", "question", "context")}
     return {**kept, **titled(row), "answer": {"text": texts, "answer_start": starts}}
 

@@ -15,14 +15,18 @@ def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False,
     if numbers and isinstance(text, (bool, int, float)):
         text = str(text)
     if not isinstance(text, str):
-        talk = isinstance(text, list) and text and isinstance(text[0], Mapping) and {"content", "value"} & set(text[0])
-        hint = ": conversations are not read; write each as one text, or its parts as columns" if talk else ""
-        raise DataError(f"{column} is no text but {type(text).__name__}{hint}")
+        raise DataError(f"{column} is no text but {type(text).__name__}{talk(text)}")
     if "\0" in text:
         raise DataError(f"{column} holds NUL bytes: is it text?")
     if not text.strip() and not may_be_empty:
         raise DataError(f"{column} is empty")
     return text
+
+
+def talk(value: Any) -> str:
+    """What to say of a cell that holds a conversation, a list of what each side wrote; nothing of any other."""
+    parts = isinstance(value, list) and bool(value) and isinstance(value[0], Mapping) and bool({"content", "value"} & set(value[0]))
+    return ": conversations are not read; write each as one text, or its parts as columns" if parts else ""
 
 
 def titled(row: Mapping[str, Any]) -> dict[str, str]:

@@ -80,7 +80,7 @@ def _item(feature: Any) -> Any:
 
 
 def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
-    """Class numbers -> class names, anything else -> text; an empty label stays empty. Rows of class -1, or with gaps, are skipped."""
+    """Class numbers -> class names, anything else -> text; an empty label stays so. Rows of class -1 or with gaps are skipped."""
     from datasets import ClassLabel, Dataset, List, Value
 
     feature = _item(rows.features["label"])
@@ -93,9 +93,8 @@ def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
     given = rows["label"][:]
     labels = [[name(v) for v in label] if isinstance(label, list) else name(label) for label in given]
     # no label at all may mean that none fits (several labels): the task decides; -1 means that the label is kept secret
-    good = [
-        i for i, label in enumerate(labels) if given[i] is None or (label is not None and not (isinstance(label, list) and None in label))
-    ]
+    known = [label is not None and not (isinstance(label, list) and None in label) for label in labels]
+    good = [i for i in range(len(labels)) if given[i] is None or known[i]]
     skipped = [(rows["id"][i], f"{rows['id'][i]}: no label") for i in sorted(set(range(len(labels))) - set(good))]
     if not good:  # GLUE keeps the labels of its test splits secret; the library cannot add a column to no rows
         return Dataset.from_dict({name: [] for name in rows.column_names}), skipped

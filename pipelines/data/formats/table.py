@@ -19,6 +19,7 @@ from typing import Any
 from pipelines.data import compressed, dialect
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.splits import MEDIA, USUAL
+from pipelines.data.texts import talk
 from pipelines.errors import DataError
 from pipelines.wording import short
 
@@ -263,8 +264,8 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
         if name not in have:
-            talk = next((t for t in TALKS if t in have), None)
-            hint = f"; conversations ({talk}) are not read: write each as one text, or its parts as columns" if talk else ""
+            chat = next((column for column in TALKS if column in have), None)
+            hint = f"; conversations ({chat}) are not read: write each as one text, or its parts as columns" if chat else ""
             raise _Lacking(
                 f"{path}: no column {name!r} (it has: {', '.join(have)}); rename it, or name the right one with "
                 f"data.columns.{column}=NAME{hint}",
@@ -280,7 +281,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
     good: list[dict] = []
     skipped: list[tuple[str, str]] = []
-    hint: str | None = None  # where a file may be that is not there: looked for once, as folders may be large
+    near: str | None = None  # where a file may be that is not there: looked for once, as folders may be large
     for id_, row in rows:
         try:
             if None in row:
@@ -291,8 +292,8 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
             more = {c: _cell(path, row.get(n), c, n) for c, n in also.items()}
             good.append({"id": id_, **cells, **more, **size, **{g: str(row.get(g)) for g in extra}})
         except _NoFile as error:
-            hint, first = (_like(path.parent, error.where), True) if hint is None else (hint, False)
-            skipped.append((id_, f"{id_}: {error}{hint if first else ''}"))
+            first, near = near is None, _like(path.parent, error.where) if near is None else near
+            skipped.append((id_, f"{id_}: {error}{near if first else ''}"))
         except DataError as error:
             skipped.append((id_, f"{id_}: {error}"))
     if not good:
@@ -375,8 +376,8 @@ def _cell(path: Path, value: Any, column: str, name: str) -> Any:
         parts = value if isinstance(value, list) else [] if value is None else [value]
         odd = next((part for part in parts if part is None or isinstance(part, (dict, list, bytes))), parts)
         if odd is not parts:
-            what = {"label": "a label", "answer": "an answer"}[column]
-            raise DataError(f"{name} holds {type(odd).__name__ if odd is not None else 'an empty value'}: {what} is text or a number")
+            kind = type(odd).__name__ if odd is not None else "an empty value"
+            raise DataError(f"{name} holds {kind}{talk(value) or f': {column} is text or a number'}")
         return [str(part) for part in value] if isinstance(value, list) else value if value is None else str(value)
     return value
 
