@@ -122,7 +122,7 @@ def _format(section: DataSection) -> Any:
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
-        "give a folder of images or of class folders, a .csv, .tsv, .jsonl or .parquet table, speech with its transcripts "
+        "give a folder of images or of class folders, a .csv, .tsv, .jsonl, .json or .parquet table, speech with its transcripts "
         "(metadata.csv, or as LibriSpeech and Common Voice are laid out), .txt or .md files, or a Wikipedia dump"
     )
 

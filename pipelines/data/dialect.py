@@ -188,9 +188,11 @@ def _blanks(records: Records, text: str, sign: str) -> bool:
 
 def _check_merged(path: Path, records: Records, text: str, sign: str, first: int) -> None:
     """Raises DataError where two quotes that belong to the text hold many rows together, of which each would be right by itself."""
+    if not records:
+        return
     ends = [line for line, _ in records[1:]] + [sum(1 for _ in _physical(text)) + 1]
     long = [(line, end) for (line, _), end in zip(records, ends, strict=True) if end - line > _MERGED]
-    columns = len(records[0][1]) if records else 0
+    columns = len(records[0][1])
     if not long or columns < 2:
         return
     fits = [line.count(sign) + 1 == columns for line in _physical(text)]

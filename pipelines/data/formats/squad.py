@@ -13,7 +13,7 @@ from pipelines.errors import DataError
 
 def detect(path: Path) -> bool:
     files = _files(path)
-    return bool(files) and all(_looks_right(file) for file in files)
+    return any(_looks_right(file) for file in files)
 
 
 def _looks_right(path: Path) -> bool:

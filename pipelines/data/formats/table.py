@@ -123,10 +123,14 @@ def _suffix(path: Path) -> str:
 
 
 def _tables(path: Path) -> list[Path]:
-    """The tables in a folder. A .json file is one only if it is called like a split and begins like a list of rows: many are no tables."""
-    found = sorted(p for p in path.iterdir() if is_table(p) and p.is_file() and not p.name.startswith("."))
-    named = [p for p in found if _suffix(p) != ".json" or (compressed.inner(p).stem.lower() in SPLIT_NAMES and _begins_with_rows(p))]
-    return named
+    """The tables in a folder. Many a .json file is none: it must begin like rows, and be called like a split or be all there is."""
+    entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    alone = all(p.is_file() and _suffix(p) in (".json", ".md", ".txt") for p in entries)
+    found = []
+    for p in entries:
+        if p.is_file() and is_table(p) and (_suffix(p) != ".json" or alone or compressed.inner(p).stem.lower() in SPLIT_NAMES):
+            found += [p] if _suffix(p) != ".json" or _begins_with_rows(p) else []
+    return found
 
 
 def _begins_with_rows(path: Path) -> bool:
@@ -137,10 +141,8 @@ def _begins_with_rows(path: Path) -> bool:
         return True  # reading it will say why
     if start.startswith(b"["):
         return start[1:].lstrip().startswith(b"{")
-    try:
-        return isinstance(json.loads(start.splitlines()[0]), dict)
-    except (ValueError, RecursionError, IndexError):
-        return False
+    lines = [line for line in start.splitlines() if line.strip()]
+    return len(lines) > 1 and all(line.startswith(b"{") for line in lines[:2])
 
 
 def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[str, ...]) -> None:
@@ -267,7 +269,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
             chat = next((column for column in TALKS if column in have), None)
             hint = f"; conversations ({chat}) are not read: write each as one text, or its parts as columns" if chat else ""
             raise _Lacking(
-                f"{path}: no column {name!r} (it has: {', '.join(have)}); rename it, or name the right one with "
+                f"{path}: no column {name!r} (it has: {', '.join(have)}); add it, or name the right one with "
                 f"data.columns.{column}=NAME{hint}",
                 column, name, len(rows),
             )  # fmt: skip
