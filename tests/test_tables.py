@@ -418,6 +418,19 @@ def test_answers_of_several_forms_and_one_that_is_none(tmp_path: Path) -> None:
         assert [one["answer"] for one in found] == [squad] * 18
 
 
+def test_odd_questions_in_squads_form(tmp_path: Path) -> None:
+    def question(number: int, text: Any) -> dict[str, Any]:
+        return {"id": str(number), "question": text, "answers": [{"text": "Mara", "answer_start": 7}]}
+
+    texts = ["Who?"] * 18 + [5, "half \ud800"]
+    paragraph = {"context": "It was Mara.", "qas": [question(number, text) for number, text in enumerate(texts)]}
+    put(tmp_path / "train.json.gz", gzip.compress(json.dumps({"data": [{"title": 3, "paragraphs": [paragraph]}]}).encode()))
+    put(tmp_path / "notes.pdf", b"%PDF")
+    found, skipped, splits = load(tmp_path, QuestionAnswering(), group="none")
+    assert (len(found), splits.ignored) == (18, {".pdf files": 1})
+    assert [why.partition(", ")[0] for why in skipped] == ["18: question holds int", "19: question holds half of a surrogate pair"]
+
+
 def test_a_cell_may_be_a_book(tmp_path: Path) -> None:
     book = "word " * 40_000
     rows = [["text", "label"], ["a", "x"], [book, "y"]]

@@ -29,7 +29,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 ANSWERS = ("label", "answer")  # what a task is to learn of a row: numbers count as their text, and test tables of contests have none
 TALKS = ("messages", "conversations")  # columns of chats
 
-Rows = list[tuple[str, dict]]  # (id, cells by column; all under None where they do not fit the header)
+Rows = list[tuple[str, dict]]  # (id, cells by column; under None why they do not fit the header)
 
 
 def detect(path: Path) -> bool:
@@ -169,12 +169,16 @@ def _csv(path: Path) -> tuple[Rows, list[str], int, dialect.Written]:
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
         raise DataError(f"{path}:1: two columns are called {twice[0]!r}: rename one")
-    # a cell too many or too few is a comma too many or too few: which cell is which cannot be known
-    rows: Rows = [
-        (f"{path.name}:{line}", dict(zip(header, cells, strict=True)) if len(cells) == len(header) else {None: cells})
-        for line, cells in written.rows
-        if any(cells) or len(header) == 1
-    ]
+    signs = dialect.SIGNS.get(written.sign, repr(written.sign))
+    hint = "is one too many or too few?" if written.sign == "\t" else f"put quotes around a cell that holds some of the {signs}"
+    rows: Rows = []
+    for line, cells in written.rows:
+        if len(cells) == len(header):
+            row: dict = dict(zip(header, cells, strict=True))
+        else:  # a cell too many or too few is a comma too many or too few: which cell is which cannot be known
+            row = {None: f"{len(cells)} cells for {len(header)} columns, parted by {signs}: {hint}"}
+        if any(cells) or len(header) == 1:
+            rows.append((f"{path.name}:{line}", row))
     return rows, header, len(written.rows) - len(rows), written
 
 
@@ -287,7 +291,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
     for id_, row in rows:
         try:
             if None in row:
-                raise DataError(f"{len(row[None])} cells for {len(have)} columns: put quotes around a cell that holds a comma")
+                raise DataError(row[None])
             cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
             files = [cells[column] for column in MEDIA if column in cells]
             size = {"size": sum(map(_size, files))} if files else {}  # so that the fingerprint covers the files
@@ -302,15 +306,18 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
         raise DataError(f"{path}: none of {len(rows)} rows can be used; the first: {skipped[0][1]}")
     for column in ANSWERS:
         if any(isinstance(row.get(column), list) for row in good):
-            good = [{**row, column: [row[column]] * bool(row[column]) if isinstance(row[column], str) else row[column]} for row in good]
+            for row in good:
+                if isinstance(row[column], str):
+                    row[column] = [row[column]] * bool(row[column])
     for column in good[0]:
         if column not in MEDIA and column != "label" and all(row[column] is None or isinstance(row[column], str) for row in good):
-            good = [{**row, column: row[column] or ""} for row in good]  # null in a jsonl is what an empty cell is in a csv
-    made, odd = _dataset(path, good)
+            for row in good:
+                row[column] = row[column] or ""  # null in a jsonl is what an empty cell is in a csv
+    made, odd = as_dataset(path, good)
     return made, [*skipped, *odd]
 
 
-def _dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]]:
+def as_dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]]:
     """The rows as a data set, and those (id, why) of which a cell is of another kind than most, or no text that can be written."""
     import pyarrow
     from datasets import Dataset
