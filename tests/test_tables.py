@@ -34,10 +34,11 @@ def section(path: Path, **settings: Any) -> DataSection:
     return DataSection(id=str(path), **settings)
 
 
-def read(path: Path, columns: tuple[str, ...] = ("text", "label"), **settings: Any) -> tuple[list[dict[str, Any]], list[str]]:
+def read(path: Path, columns: tuple[str, ...] = ("text", "label")) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of one file, and why others were skipped."""
-    source = table.read(section(path, **settings), columns)
-    return [{column: row[column] for column in columns} for row in source.splits["train"]], [why for _, why in source.skipped["train"]]
+    source = table.read(section(path), columns)
+    rows = [{column: row[column] for column in columns} for row in source.splits["train"]]
+    return rows, [why for _, why in source.skipped["train"]]
 
 
 def load(path: Path, task: Any, **settings: Any) -> tuple[list[dict[str, Any]], list[str], Splits]:
@@ -74,12 +75,15 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2
 
 # ---- the same rows from every form ----
 
-CELLS = st.text(st.sampled_from("ab ,;|\t\n\"'\\é\u00a0\u2028#=") | st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)
+SIGNS = st.sampled_from("ab ,;|\t\n\"'\\é\u00a0\u2028#=")
+CELLS = st.text(SIGNS | st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)
+QUOTING = st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+TEXTS = st.text(st.sampled_from("ab \"',;"), min_size=1, max_size=8).map(lambda text: f"x{text}")
 ROWS = st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8)
 
 
 @PROPERTY
-@given(rows=ROWS, quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]), end=st.sampled_from(["\n", "\r\n"]))
+@given(rows=ROWS, quoting=QUOTING, end=st.sampled_from(["\n", "\r\n"]))
 def test_every_form_holds_the_same_rows(rows: list[tuple[str, str]], quoting: Any, end: str, tmp_path: Path) -> None:
     """As csv.writer and pandas write them, as JSON and as parquet."""
     found = [{"n": str(number), "text": text, "note": note} for number, (text, note) in enumerate(rows)]
@@ -90,13 +94,13 @@ def test_every_form_holds_the_same_rows(rows: list[tuple[str, str]], quoting: An
         assert read(path, columns) == (found, []), (sign, suffix)
     packed = put(tmp_path / "a.csv.gz", gzip.compress(written(cells).encode()))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(found), tmp_path / "a.parquet")
-    array = put(tmp_path / "a.json", json.dumps(found, indent=2))
-    for path in (packed, tmp_path / "a.parquet", array, put(tmp_path / "a.jsonl", lines(found)), put(tmp_path / "b.json", lines(found))):
+    array, listed = put(tmp_path / "a.json", json.dumps(found, indent=2)), put(tmp_path / "b.json", lines(found))
+    for path in (packed, tmp_path / "a.parquet", array, listed, put(tmp_path / "a.jsonl", lines(found))):
         assert read(path, columns) == (found, []), path.name
 
 
 @PROPERTY
-@given(texts=st.lists(st.text(st.sampled_from("ab \"',;"), min_size=1, max_size=8).map(lambda text: f"x{text}"), min_size=2, max_size=9))
+@given(texts=st.lists(TEXTS, min_size=2, max_size=9))
 def test_lines_without_quoting_are_as_many_rows(texts: list[str], tmp_path: Path) -> None:
     """A quote inside a cell is a character, whatever the rows around it hold."""
     path = put(tmp_path / "a.tsv", "label\ttext\n" + "".join(f"good\t{text}\n" for text in texts))

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 CONFIGURED = ("digits", "esc50", "mnist")  # formats of which data.config picks a part
-FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)  # no hub id ends so
+# what ends so is no hub id
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Source:
     license: str | None = None
     hub_id: str | None = None
     unlabelled: list[str] = field(default_factory=list)  # splits that were left out, as their table has no labels
-    decimal_comma: set[str] = field(default_factory=set)  # splits in whose table a comma parts no cells: 3,5 may be a number
+    decimal_comma: set[str] = field(default_factory=set)  # splits in whose table 3,5 may be a number
     group: str | None = None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
 
 
@@ -122,7 +123,8 @@ def _format(section: DataSection) -> Any:
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
-        "give a folder of images or of class folders, a .csv, .tsv, .jsonl, .json or .parquet table, speech with its transcripts "
+        "give a folder of images or of class folders, a .csv, .tsv, .jsonl, .json or .parquet table, "
+        "speech with its transcripts "
         "(metadata.csv, or as LibriSpeech and Common Voice are laid out), .txt or .md files, or a Wikipedia dump"
     )
 
@@ -150,7 +152,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
 
 
 def _settle_labels(source: Source, needs: Needs, name: str) -> None:
-    """Labels without blanks around them, as lists where a row may have several; rows that lack a needed one are skipped."""
+    """Labels without blanks around them, as lists where a row may have several; rows that lack one are skipped."""
     for split, rows in source.splits.items():
         if "label" in rows.column_names:
             if not needs.classes and split in source.decimal_comma:

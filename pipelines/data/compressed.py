@@ -1,4 +1,4 @@
-"""Compressed files (.gz, .bz2, .xz, .zst), read as if they were not compressed, and never further than a table or a text can go."""
+"""Compressed files (.gz, .bz2, .xz, .zst), read as if they were not compressed, up to a size that tables do not reach."""
 
 import bz2
 import gzip
@@ -24,22 +24,24 @@ def inner(path: Path) -> Path:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, decompressed where it is compressed. Raises DataError naming the file, also while it is read."""
+    """The bytes of a file, decompressed where it is compressed. Raises DataError, also while they are read."""
     import pyarrow
 
+    own = path.suffix.lower()
     try:
         with path.open("rb") as file:
             start = file.read(6)
             file.seek(0)
             kind = next((suffix for begin, suffix in _STARTS.items() if start.startswith(begin)), None)
-            if kind is None and path.suffix.lower() in SUFFIXES:
-                raise DataError(f"{path}: no {path.suffix.lower()} file, whatever its name says: compress it again, or correct its name")
-            yield file if kind is None else io.BufferedReader(_Decompressed(path, file, kind), 1 << 16)  # type: ignore[type-var]
+            if kind is None and own in SUFFIXES:
+                raise DataError(f"{path}: no {own} file, whatever its name says: compress it again, or rename it")
+            unpacked: Any = file if kind is None else io.BufferedReader(_Decompressed(path, file, kind), 1 << 16)
+            yield unpacked
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: a damaged {path.suffix.lower()} file: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path}: a damaged {own} file: {str(error).splitlines()[0]}") from None
     except OSError as error:
         if error.strerror is None:  # the decompressors' own
-            raise DataError(f"{path}: a damaged {path.suffix.lower()} file: {str(error).splitlines()[0]}") from None
+            raise DataError(f"{path}: a damaged {own} file: {str(error).splitlines()[0]}") from None
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
@@ -60,7 +62,8 @@ class _Decompressed(io.RawIOBase):
         import pyarrow
 
         readers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-        self.source: Any = readers[kind](file) if kind in readers else pyarrow.CompressedInputStream(pyarrow.PythonFile(file), "zstd")
+        # the standard library knows no zstd
+        self.source: Any = readers[kind](file) if kind in readers else pyarrow.CompressedInputStream(file, "zstd")
         self.path, self.count, self.most = path, 0, max(_FREE, _RATIO * path.stat().st_size)
 
     def readable(self) -> bool:
@@ -70,6 +73,7 @@ class _Decompressed(io.RawIOBase):
         found = self.source.read(len(buffer))
         self.count += len(found)
         if self.count > self.most:
-            raise DataError(f"{self.path}: holds more than {_RATIO} times its size, which no table or text does: unpack it yourself")
+            times = f"more than {_RATIO} times its size"
+            raise DataError(f"{self.path}: holds {times}, which no table or text does: unpack it yourself")
         buffer[: len(found)] = found
         return len(found)

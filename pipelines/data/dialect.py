@@ -1,12 +1,13 @@
 """How a csv or tsv file is written: by which sign its cells are parted, and whether quotes hold a cell together.
 
-The header and the first rows decide on the sign, whatever the suffix: the one by which most rows have as many cells as the header.
+The header and the first rows decide on the sign, whatever the suffix: the one by which most rows have as many cells as
+the header.
 
-Quotes. A csv has them (RFC 4180). A tsv by IANA's definition has none, but Python and pandas write some: a cell that holds a tab, a line
-break or a quote stands in quotes, and the quotes in it are written twice. So a file of tabs is read without quoting where every line has
-the header's number of cells. It is read with quoting where only that gives every row the right number, and where every quote in it is
-written as a program writes it: all cells that hold one begin and end with one and have the others twice, and there are such others, or
-the header or a column has quotes throughout.
+Quotes. A csv has them (RFC 4180). A tsv by IANA's definition has none, but Python and pandas write some: a cell that
+holds a tab, a line break or a quote stands in quotes, and the quotes in it are written twice. So a file of tabs is read
+without quoting where every line has the header's number of cells. It is read with quoting where only that gives the rows
+the right number, and where every quote in it is written as a program writes it: all cells that hold one begin and end
+with one and have the others twice, and there are such others, or the header or a column has quotes throughout.
 
 Blanks belong to their cell, but for files that have one after every sign (`a, b, "c, d"`).
 """
@@ -24,7 +25,7 @@ from pipelines.errors import DataError
 
 SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE, _SAMPLED = 200_000, 200  # characters and rows that decide on the sign
-_MERGED = 3  # so many further lines in one cell, each of which would be a row, are rows that two stray quotes hold together
+_MERGED = 3  # more lines in one row, each of which would be a row, are rows that two stray quotes hold together
 
 Records = list[tuple[int, list[str]]]  # (number of the first line, cells)
 
@@ -72,7 +73,8 @@ def read(path: Path, text: str, suffix: str) -> Written:
         hint = ": a quote opens here and is not closed" if "end of data" in str(error) else ""
         raise DataError(f"{path}:{error.line + first - 1}: not valid csv: {error}{hint}") from None
     (_, header), *rows = records or [(1, [])]
-    return Written([name.strip() for name in header], [(line + first - 1, cells) for line, cells in rows], sign, quotes, blanks)
+    numbered = [(line + first - 1, cells) for line, cells in rows]
+    return Written([name.strip() for name in header], numbered, sign, quotes, blanks)
 
 
 class _Broken(Exception):
@@ -150,7 +152,8 @@ def _quoted(text: str) -> bool:
         return _as_written(rows, [cells for _, cells in lines])
     starts = {number for number, _ in rows}
     # lines that are no row of their own, but part of a cell: whether each would be a row by itself
-    inside = [line.count("\t") + 1 == columns for number, line in enumerate(_physical(text), 1) if number not in starts and line.strip()]
+    others = [line for number, line in enumerate(_physical(text), 1) if number not in starts and line.strip()]
+    inside = [line.count("\t") + 1 == columns for line in others]
     wrong = sum(len(cells) != len(rows[0][1]) for _, cells in rows)
     return wrong < bad and sum(inside) * 2 <= len(inside)
 
@@ -161,7 +164,9 @@ def _as_written(rows: Records, lines: list[list[str]]) -> bool:
     if len(rows) != len(lines) or not all(_whole(cell) for cell in holding):
         return False
     columns = zip(*lines[1:], strict=True) if len(lines) > 2 else ()
-    return any(all(map(_whole, cells)) for cells in (lines[0], *columns)) or all(cell == '""' or '"' in cell[1:-1] for cell in holding)
+    if any(all(map(_whole, cells)) for cells in (lines[0], *columns)):
+        return True
+    return all(cell == '""' or '"' in cell[1:-1] for cell in holding)
 
 
 def _whole(cell: str) -> bool:
@@ -187,7 +192,7 @@ def _blanks(records: Records, text: str, sign: str) -> bool:
 
 
 def _check_merged(path: Path, records: Records, text: str, sign: str, first: int) -> None:
-    """Raises DataError where two quotes that belong to the text hold many rows together, of which each would be right by itself."""
+    """Raises DataError where two quotes that belong to the text hold rows together, each of them right by itself."""
     if not records:
         return
     ends = [line for line, _ in records[1:]] + [sum(1 for _ in _physical(text)) + 1]
@@ -199,6 +204,6 @@ def _check_merged(path: Path, records: Records, text: str, sign: str, first: int
     for line, end in long:
         if all(fits[line - 1 : end - 1]):
             raise DataError(
-                f"{path}:{line + first - 1}: a quote opens here and closes {end - line - 1} lines below, and each of these would be a row: "
-                "write a quote that belongs to a text twice, and put that text in quotes"
+                f"{path}:{line + first - 1}: a quote opens here and closes {end - line - 1} lines below, and each of "
+                "these would be a row: write a quote that belongs to a text twice, and put that text in quotes"
             )

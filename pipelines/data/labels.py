@@ -28,8 +28,8 @@ def several(label: Any) -> list[str]:
 def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[tuple[str, str]]]":
     """The label column without blanks around labels, and the rows (id, why) without one.
 
-    With `many`, every row has a list: text is cut at `|`, and no label is the empty list. Else a row without a label is skipped
-    where one is needed, and has an empty one where not.
+    With `many`, every row has a list: text is cut at `|`, and no label is the empty list. Else a row without a label is
+    skipped where one is needed, and has an empty one where not.
     """
     from datasets import List, Value
 
@@ -51,7 +51,8 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
     if not needed or not lacking:
         return rows, []
     ids = rows["id"][:]
-    return rows.select([i for i in range(len(rows)) if i not in lacking]), [(ids[i], f"{ids[i]}: label is empty") for i in sorted(lacking)]
+    kept = rows.select([i for i in range(len(rows)) if i not in lacking])
+    return kept, [(ids[i], f"{ids[i]}: label is empty") for i in sorted(lacking)]
 
 
 _ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+]?\d+(?:\.\d+)?)"""
@@ -70,7 +71,7 @@ def _printed(labels: Sequence[str]) -> dict[str, list[str]] | None:
     return found
 
 
-_SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "/": "slashes", "+": "plus signs", "&": "ampersands", " ": "blanks"}
+_SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "/": "slashes", "+": "pluses", "&": "ampersands", " ": "blanks"}
 
 
 def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
@@ -82,12 +83,13 @@ def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
         parted = {label: [part.strip() for part in label.split(sign) if part.strip()] for label in labels}
         parts = Counter(part for found in parted.values() for part in set(found))
         # a comma between words is enough; other signs may stand in a name, unless its parts are labels, too
-        several = {label: found for label, found in parted.items() if len(found) > 1}
-        joined = next((label for label, found in several.items() if sign in ",;" or any(parts[part] > 1 for part in found)), None)
+        long = [label for label, found in parted.items() if len(found) > 1]
+        joined = next((label for label in long if sign in ",;" or any(parts[part] > 1 for part in parted[label])), None)
         if joined is not None:
             log.warning(
-                "%s: no row has two labels, though several are asked for, and %r looks like %d labels with %s between them: "
-                "labels are parted by | alone, or are lists in jsonl or parquet", source, joined, len(parted[joined]), name,
+                "%s: no row has two labels, though several are asked for, and %r looks like %d labels with %s between "
+                "them: labels are parted by | alone, or are lists in jsonl or parquet",
+                source, joined, len(parted[joined]), name,
             )  # fmt: skip
             return
 
@@ -107,7 +109,8 @@ def warn_alike(labels: Sequence[str], source: str) -> None:
     if near:
         more = f"; and {len(near) - 3} more" if len(near) > 3 else ""
         log.warning(
-            "%s: classes that differ in case, blanks or accents' spelling only: %s%s; spell a class in one way if these are one",
+            "%s: classes that differ in case, blanks or accents' spelling only: %s%s; "
+            "spell a class in one way if these are one",
             source, "; ".join(near[:3]), more,
         )  # fmt: skip
 
@@ -144,7 +147,12 @@ _COMMA = re.compile(r"\s*[-+]?(?:\d{1,3}(?:\.\d{3})+|\d*),\d+\s*")  # 3,5 or 1.2
 def decimal_points(rows: "Dataset", source: str) -> "Dataset":
     """Labels of a table that does not part its cells by commas: 3,5 is 3.5 there."""
     labels = rows["label"][:]
-    made = [label.replace(".", "").replace(",", ".") if isinstance(label, str) and _COMMA.fullmatch(label) else label for label in labels]
+
+    def point(label: Any) -> Any:
+        comma = isinstance(label, str) and _COMMA.fullmatch(label)
+        return label.replace(".", "").replace(",", ".") if comma else label
+
+    made = list(map(point, labels))
     changed = next(((old, new) for old, new in zip(labels, made, strict=True) if old != new), None)
     if changed is None:
         return rows

@@ -32,12 +32,10 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
 
 
 def answer_texts(answer: Any) -> list[str]:
-    """The accepted answers, in SQuAD's form, as text or a list of texts; none: an empty list. Numbers count as their text.
-
-    Raises DataError.
-    """
+    """The accepted answers, in SQuAD's form, as text or a list of texts; none: an empty list. Raises DataError."""
     texts = answer.get("text") if isinstance(answer, Mapping) else answer
     texts = [] if texts is None or texts == "" else texts if isinstance(texts, (list, tuple)) else [texts]
+    # numbers and true or false count as their text, as labels do
     texts = [str(text) if isinstance(text, (bool, int, float)) else text for text in texts]
     if not all(isinstance(text, str) and text for text in texts):
         raise DataError("answer holds what is no text")

@@ -8,7 +8,7 @@ from pipelines.errors import DataError
 
 
 def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False, numbers: bool = False) -> str:
-    """The text in a row's column. Raises DataError for anything else: numbers (but where these count as text), nothing, what is binary."""
+    """The text in a row's column. Raises DataError for anything else: numbers (unless these count as text), nothing."""
     text = row[column]
     if text is None:
         text = ""
@@ -25,12 +25,13 @@ def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False,
 
 def talk(value: Any) -> str:
     """What to say of a cell that holds a conversation, a list of what each side wrote; nothing of any other."""
-    parts = isinstance(value, list) and bool(value) and isinstance(value[0], Mapping) and bool({"content", "value"} & set(value[0]))
-    return ": conversations are not read; write each as one text, or its parts as columns" if parts else ""
+    first = value[0] if isinstance(value, list) and value else None
+    known = isinstance(first, Mapping) and not {"content", "value"}.isdisjoint(first)
+    return ": conversations are not read; write each as one text, or its parts as columns" if known else ""
 
 
 def titled(row: Mapping[str, Any]) -> dict[str, str]:
-    """The row's `title`, by which what belongs together stays in one split: its article's, else one made of its `context`.
+    """The row's `title`, by which rows of one text stay in one split: its article's, else one made of its `context`.
 
     A row without either stands alone, under its own id; nothing where no row has such a column.
     """

@@ -74,10 +74,11 @@ class TextGeneration(Task):
             return {"id": row["id"], **texts, **titled(row)}
         if row["answer"] is None or row["answer"] == "":  # [] is SQuAD's way to write that there is none
             raise DataError("answer is empty")
-        return {"id": row["id"], **texts, "answer": list(dict.fromkeys(answer_texts(row["answer"]))), **titled({**row, **texts})}
+        answers = list(dict.fromkeys(answer_texts(row["answer"])))
+        return {"id": row["id"], **texts, "answer": answers, **titled({**row, **texts})}
 
     def _texts(self, row: Mapping[str, Any], *, may_be_empty: bool) -> dict[str, str]:
-        """The inputs of a row. Of a prompt's columns some may be empty, as Alpaca's `input` often is. Raises DataError."""
+        """The inputs of a row. Columns of a prompt may be empty, as Alpaca's `input` often is. Raises DataError."""
         if self.options.prompt is None:
             return {"text": readable(row, "text", may_be_empty=may_be_empty)}
         texts = {name: readable(row, name, may_be_empty=True, numbers=True) for name in self.inputs}

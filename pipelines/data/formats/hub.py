@@ -80,7 +80,7 @@ def _item(feature: Any) -> Any:
 
 
 def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
-    """Class numbers -> class names, anything else -> text; an empty label stays so. Rows of class -1 or with gaps are skipped."""
+    """Class numbers -> class names, anything else -> text; an empty label stays so. Rows of class -1 are skipped."""
     from datasets import ClassLabel, Dataset, List, Value
 
     feature = _item(rows.features["label"])

@@ -1,4 +1,6 @@
-"""SQuAD's own JSON files, 1.1 and 2.0, compressed or not: one file, or a folder with train*.json and dev*.json, which is the test split.
+"""SQuAD's own JSON files, 1.1 and 2.0, compressed or not: one file, or a folder with train*.json and dev*.json.
+
+dev*.json is the test split.
 
 {"data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}
 """
@@ -33,12 +35,15 @@ def _looks_right(path: Path) -> bool:
         first = json.loads(start.splitlines()[0])
     except (ValueError, RecursionError):
         return True  # an object of many lines, or a long one
-    return not isinstance(first, dict) or isinstance(first.get("data", first.get("paragraphs")), (list, str)) or "version" in first
+    if not isinstance(first, dict) or "version" in first:
+        return True
+    return isinstance(first.get("data", first.get("paragraphs")), (list, str))
 
 
 def _files(path: Path) -> list[Path]:
     files = [path] if path.is_file() else path.iterdir() if path.is_dir() else ()
-    return sorted(file for file in files if compressed.inner(file).suffix == ".json" and file.is_file() and not file.name.startswith("."))
+    named = [file for file in files if compressed.inner(file).suffix == ".json" and not file.name.startswith(".")]
+    return sorted(file for file in named if file.is_file())
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:

@@ -1,8 +1,9 @@
 """csv, tsv, jsonl, json and parquet: one file, or a folder with one file per split (train.csv, test.csv).
 
-All but parquet may be compressed (train.csv.gz; .bz2, .xz, .zst). A .json file holds an array of objects, or one object a line.
-How a csv or tsv file parts and quotes its cells is found in the file (see pipelines.data.dialect). All cells of a csv are text, and
-blanks in them belong to it. A column that holds paths is read relative to the table's folder. A row's id is file:line.
+All but parquet may be compressed (train.csv.gz; .bz2, .xz, .zst). A .json file holds an array of objects, or an object a
+line. How a csv or tsv file parts and quotes its cells is found in the file (see pipelines.data.dialect). All cells of a
+csv are text, and blanks in them belong to it. A column that holds paths is read relative to the table's folder. A row's
+id is file:line.
 
 An empty cell is no reason to skip a row here, unless a file is wanted: what it means is for the task to decide.
 """
@@ -12,6 +13,7 @@ import logging
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from pipelines.wording import short
 log = logging.getLogger("graft")
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-ANSWERS = ("label", "answer")  # what a task is to learn of a row: numbers count as their text, and test tables of contests have none
+ANSWERS = ("label", "answer")  # what a task learns of a row: numbers count as text, and contests leave them out of test
 TALKS = ("messages", "conversations")  # columns of chats
 
 Rows = list[tuple[str, dict]]  # (id, cells by column; under None why they do not fit the header)
@@ -54,15 +56,16 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         both = " and ".join(table.name for name, table in zip(names, tables, strict=True) if name == twice[0])
-        raise DataError(f"{path}: two tables are called {twice[0]!r}, which is to be the split's name ({both}): take one out")
+        raise DataError(f"{path}: two tables are called {twice[0]!r}, which is the split's name ({both}): take one out")
     source = Source(splits={})
     asked = {section.train, section.validation, section.test}
     splits = [name for name in names if name in asked or name.lower() in SPLIT_NAMES] or names
+    to_train = any(name.lower() in USUAL["train"] for name in splits)
     for name, table in zip(names, tables, strict=True):
         try:
             _add(source, name, table, section, columns, optional)
         except _Lacking as error:
-            needed = name in asked or name.lower() in USUAL["train"] or not any(n.lower() in USUAL["train"] for n in splits)
+            needed = name in asked or name.lower() in USUAL["train"] or not to_train
             unlabelled = name in splits and not needed and error.column in ANSWERS
             if not unlabelled and name in splits:
                 raise
@@ -87,7 +90,7 @@ class _Lacking(DataError):
         self.column, self.own, self.rows = column, own, rows
 
 
-def _add(source: Any, name: str, table: Path, section: Any, columns: tuple[str, ...], optional: tuple[str, ...]) -> None:
+def _add(source: Any, name: str, table: Path, section: Any, columns: Sequence[str], optional: Sequence[str]) -> None:
     """Read one table as a split of `source`."""
     if _suffix(table) == ".parquet":
         have = _parquet_columns(table)
@@ -123,13 +126,14 @@ def _suffix(path: Path) -> str:
 
 
 def _tables(path: Path) -> list[Path]:
-    """The tables in a folder. Many a .json file is none: it must begin like rows, and be called like a split or be all there is."""
+    """The tables in a folder. A .json file must begin like rows, and be called like a split, or be all there is."""
     entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     alone = all(p.is_file() and _suffix(p) in (".json", ".md", ".txt") for p in entries)
     found = []
     for p in entries:
-        if p.is_file() and is_table(p) and (_suffix(p) != ".json" or alone or compressed.inner(p).stem.lower() in SPLIT_NAMES):
-            found += [p] if _suffix(p) != ".json" or _begins_with_rows(p) else []
+        called = alone or compressed.inner(p).stem.lower() in SPLIT_NAMES
+        if p.is_file() and is_table(p) and (_suffix(p) != ".json" or (called and _begins_with_rows(p))):
+            found.append(p)
     return found
 
 
@@ -151,7 +155,8 @@ def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[st
 
     media = any(column in MEDIA for column in columns)
     named = {os.path.realpath(file) for rows in source.splits.values() for file in paths(rows) if file}
-    files = all_files(path) if media else (p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith("."))
+    near = (p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith("."))
+    files = all_files(path) if media else near
     others = [file for file in files if file not in tables and not (media and os.path.realpath(file) in named)]
     for file in others:
         packed = is_table(file) or file.suffix.lower() in (*compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
@@ -170,7 +175,7 @@ def _csv(path: Path) -> tuple[Rows, list[str], int, dialect.Written]:
     if twice:
         raise DataError(f"{path}:1: two columns are called {twice[0]!r}: rename one")
     signs = dialect.SIGNS.get(written.sign, repr(written.sign))
-    hint = "is one too many or too few?" if written.sign == "\t" else f"put quotes around a cell that holds some of the {signs}"
+    hint = "is one too many or too few?" if written.sign == "\t" else "put quotes around a cell that holds one"
     rows: Rows = []
     for line, cells in written.rows:
         if len(cells) == len(header):
@@ -201,9 +206,8 @@ def _json(path: Path) -> Rows:
                     rows.append(_json_row(path, number, json.loads(text)))
                 except (ValueError, RecursionError) as error:
                     if not rows and start == b"{" and _is_object(path):
-                        raise DataError(
-                            f"{path}: one object, not rows: make it an array of objects ([{{...}}, {{...}}]), or write an object a line"
-                        ) from None
+                        advice = "make it an array of objects ([{...}, {...}]), or write an object a line"
+                        raise DataError(f"{path}: one object, not rows: {advice}") from None
                     raise DataError(f"{path}:{number}: not valid JSON: {getattr(error, 'msg', error)}") from None
     return rows
 
@@ -265,24 +269,24 @@ def _no_parquet(path: Path, error: Exception) -> DataError:
 # ---- rows to the task's columns ----
 
 
-def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[str, ...], optional: tuple[str, ...]) -> Any:
-    """Rename to the task's columns, turn path cells into files, skip rows whose cells cannot be used or point nowhere."""
+def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequence[str], also: Sequence[str]) -> Any:
+    """Rename to the task's columns, turn paths into files, skip rows whose cells cannot be used or point nowhere."""
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
         if name not in have:
             chat = next((column for column in TALKS if column in have), None)
-            hint = f"; conversations ({chat}) are not read: write each as one text, or its parts as columns" if chat else ""
+            hint = f"; conversations ({chat}) are not read: write each as one text, or in columns" if chat else ""
             raise _Lacking(
                 f"{path}: no column {name!r} (it has: {', '.join(have)}); add it, or name the right one with "
                 f"data.columns.{column}=NAME{hint}",
                 column, name, len(rows),
             )  # fmt: skip
-    also = {column: section.columns.get(column, column) for column in optional}
-    unknown = next((c for c in section.columns if c in also and also[c] not in have), None)
+    others = {column: section.columns.get(column, column) for column in also}
+    unknown = next((c for c in section.columns if c in others and others[c] not in have), None)
     if unknown:
-        raise DataError(f"data.columns.{unknown}: {path} has no column {also[unknown]!r} (it has: {', '.join(have)})")
-    also = {column: name for column, name in also.items() if name in have}
-    extra = [] if section.group in (None, "none", *also) else [section.group]
+        raise DataError(f"data.columns.{unknown}: {path} has no column {others[unknown]!r} (it has: {', '.join(have)})")
+    others = {column: name for column, name in others.items() if name in have}
+    extra = [] if section.group in (None, "none", *others) else [section.group]
     if extra and extra[0] not in have:
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
     good: list[dict] = []
@@ -295,7 +299,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
             cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
             files = [cells[column] for column in MEDIA if column in cells]
             size = {"size": sum(map(_size, files))} if files else {}  # so that the fingerprint covers the files
-            more = {c: _cell(path, row.get(n), c, n) for c, n in also.items()}
+            more = {c: _cell(path, row.get(n), c, n) for c, n in others.items()}
             good.append({"id": id_, **cells, **more, **size, **{g: str(row.get(g)) for g in extra}})
         except _NoFile as error:
             first, near = near is None, _like(path.parent, error.where) if near is None else near
@@ -310,7 +314,8 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
                 if isinstance(row[column], str):
                     row[column] = [row[column]] * bool(row[column])
     for column in good[0]:
-        if column not in MEDIA and column != "label" and all(row[column] is None or isinstance(row[column], str) for row in good):
+        texts = all(row[column] is None or isinstance(row[column], str) for row in good)
+        if texts and column != "label":
             for row in good:
                 row[column] = row[column] or ""  # null in a jsonl is what an empty cell is in a csv
     made, odd = as_dataset(path, good)
@@ -318,7 +323,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
 
 
 def as_dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]]:
-    """The rows as a data set, and those (id, why) of which a cell is of another kind than most, or no text that can be written."""
+    """The rows as a data set, and those (id, why) with a cell of another kind than most, or one that cannot be stored."""
     import pyarrow
     from datasets import Dataset
 
@@ -370,7 +375,7 @@ def _odd(value: Any, column: str, kind: Any) -> str:
     if isinstance(value, str) and _arrow(value) is None:
         return f"{column} holds half of a surrogate pair, which is no text"
     if kind is None or _arrow(value) is None:
-        return f"{column} holds what cannot be stored: {short(repr(value).encode('ascii', 'backslashreplace').decode())}"
+        return f"{column} holds what cannot be stored: {short(ascii(value))}"
     return f"{column} holds {type(value).__name__}, and most other rows hold {kind}"
 
 
@@ -423,7 +428,8 @@ def _like(folder: Path, where: str) -> str:
     name = where.replace("\\", "/").rpartition("/")[2]
     if "\0" in where or not name or len(name) > 200:
         return ""
-    found = next((file for place in [folder, *folders(folder)] for file in sorted(place.glob(f"{escape(name)}.*")) if file.is_file()), None)
+    near = (file for place in [folder, *folders(folder)] for file in sorted(place.glob(f"{escape(name)}.*")))
+    found = next((file for file in near if file.is_file()), None)
     if found is None:
         return ""
     return f"; there is {found.relative_to(folder)}: write the path from the table's folder, with its suffix"
