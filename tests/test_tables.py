@@ -21,6 +21,8 @@ from pipelines.data import SPLITS, Needs, Splits, load_rows, load_splits
 from pipelines.data.formats import table
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
+from pipelines.tasks.fill_mask import FillMask
+from pipelines.tasks.image_classification import ImageClassification
 from pipelines.tasks.question_answering import QuestionAnswering
 from pipelines.tasks.text_classification import TextClassification
 from pipelines.tasks.text_generation import TextGeneration
@@ -329,6 +331,33 @@ def test_a_row_without_a_label_has_none_where_there_may_be_several(tmp_path: Pat
     assert skipped[0] == "a.csv:3: label is empty"
 
 
+def test_an_empty_label_of_a_hub_data_set_is_for_the_task_to_judge() -> None:
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    from pipelines.data.formats.hub import _named_labels
+    from pipelines.data.labels import labelled
+
+    def named(labels: list[Any], kind: Any) -> tuple[Any, list[str]]:
+        ids = [f"train/{number}" for number in range(len(labels))]
+        features = Features({"id": Value("string"), "label": kind})
+        rows, skipped = _named_labels(Dataset.from_dict({"id": ids, "label": labels}, features=features))
+        return rows, [id_ for id_, _ in skipped]
+
+    names = ClassLabel(names=["cat", "dog"])
+    for labels, kind, found in (
+        ([["cat "], None, []], List(Value("string")), [["cat"], [], []]),
+        ([[0, 1], None, []], List(names), [["cat", "dog"], [], []]),
+        (["cat|dog", None, ""], Value("string"), [["cat", "dog"], [], []]),
+    ):
+        rows, skipped = named(labels, kind)
+        assert (labelled(rows, True, True)[0]["label"][:], skipped) == (found, [])
+    rows, skipped = named([0, None, -1, 1], names)
+    assert skipped == ["train/2"]  # kept secret
+    rows, bad = labelled(rows, False, True)
+    assert (rows["label"][:], bad) == (["cat", "dog"], [("train/1", "train/1: label is empty")])
+    assert len(named([-1, -1], names)[0]) == 0
+
+
 def test_an_empty_second_text_is_a_pair(tmp_path: Path) -> None:
     rows = [{"text": f"report {n}", "text_pair": f"by {n}" if n % 3 else None, "label": "xy"[n % 2]} for n in range(20)]
     cells = [list(rows[0]), *([value or "" for value in row.values()] for row in rows)]
@@ -396,6 +425,38 @@ ODD: dict[str, tuple[Any, str]] = {
     "no number": (float("nan"), "text is empty"),
     "NUL": ("a\0", "text holds NUL"),
 }
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(["", " ", "a\ud800", 2**90])
+ANY = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "a"]), inner))
+TASKS = [
+    TextClassification(),
+    TextClassification(TextClassification.Options(multi_label=True)),
+    TextClassification(TextClassification.Options(regression=True)),
+    TextGeneration(),
+    TextGeneration(TextGeneration.Options(prompt="{context} {question}")),
+    QuestionAnswering(QuestionAnswering.Options(version="2.0")),
+    FillMask(),
+    ImageClassification(),
+]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), task=st.sampled_from(TASKS))
+def test_whatever_cells_hold_only_data_errors_come_out(data: Any, task: Any, tmp_path: Path) -> None:
+    """Rows of any JSON, some of them right: each is a row or is skipped, or the data are refused."""
+    from pipelines.data import needs_of
+
+    columns = (*task.columns, *task.optional)
+    right = {**dict.fromkeys(columns, "Mara"), "label": "1", "answer_start": 0}
+    odd = data.draw(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(columns, ANY)), min_size=1, max_size=6))
+    rows = [{**right, **row} for row in odd] + [{column: right[column] for column in columns}] * data.draw(st.sampled_from([0, 9]))
+    path = put(tmp_path / "a.jsonl", lines(rows))
+    try:
+        _, found, skipped = load_rows(section(path), needs_of(task))
+    except DataError:
+        return
+    assert len(found) + len(skipped) == len(rows)
 
 
 @pytest.mark.parametrize("case", ODD)
