@@ -172,6 +172,13 @@ def test_blanks_of_a_cell_belong_to_it_and_those_of_a_label_do_not(tmp_path: Pat
         assert "classes that differ in case, blanks or accents' spelling only: 'X', 'x'" in caplog.text
 
 
+def test_classes_that_print_alike_are_told_from_one_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labels = ["caf\u00e9", "cafe\u0301", "a\u00a0b", "a b"] * 5
+    load(put(tmp_path / "a.jsonl", lines([{"text": f"t{n}", "label": label} for n, label in enumerate(labels)])), TextClassification())
+    assert r"'cafe\u0301', 'caf\xe9'" in caplog.text
+    assert r"'a b', 'a\xa0b'" in caplog.text
+
+
 def test_a_class_spelled_otherwise_in_test_is_shown(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", "text,label\n" + "a,Late\nb,early\n" * 5)
     put(tmp_path / "test.csv", "text,label\na,late\n")

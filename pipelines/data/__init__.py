@@ -113,7 +113,7 @@ def _format(section: DataSection) -> Any:
         return importlib.import_module(f"pipelines.data.formats.{section.format}")
     path = Path(section.id).expanduser()
     if not path.exists():
-        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix in FILES:
+        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix.lower() in FILES:
             raise DataError(f"data.id: no such file or folder: {section.id}")
         return importlib.import_module("pipelines.data.formats.hub")
     for name in names:

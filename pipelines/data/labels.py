@@ -89,8 +89,11 @@ def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
             log.warning(
                 "%s: no row has two labels, though several are asked for, and %r looks like %d labels with %s between "
                 "them: labels are parted by | alone, or are lists in jsonl or parquet",
-                source, joined, len(parted[joined]), name,
-            )  # fmt: skip
+                source,
+                joined,
+                len(parted[joined]),
+                name,
+            )
             return
 
 
@@ -105,14 +108,15 @@ def warn_alike(labels: Sequence[str], source: str) -> None:
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault(alike(label), []).append(label)
-    near = [", ".join(ascii(label) for label in group) for group in groups.values() if len(group) > 1]
+    near = []
+    for group in groups.values():
+        if len(group) > 1:
+            seen = {unicodedata.normalize("NFC", label) for label in group}
+            near.append(", ".join(map(repr if len(seen) == len(group) else ascii, group)))  # ascii, where they print alike
     if near:
-        more = f"; and {len(near) - 3} more" if len(near) > 3 else ""
-        log.warning(
-            "%s: classes that differ in case, blanks or accents' spelling only: %s%s; "
-            "spell a class in one way if these are one",
-            source, "; ".join(near[:3]), more,
-        )  # fmt: skip
+        shown = "; ".join(near[:3]) + (f"; and {len(near) - 3} more" if len(near) > 3 else "")
+        what = "classes that differ in case, blanks or accents' spelling only"
+        log.warning("%s: %s: %s; spell a class in one way if these are one", source, what, shown)
 
 
 def check_known(found: set[str], classes: Sequence[str]) -> None:

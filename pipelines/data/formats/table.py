@@ -276,11 +276,9 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
         if name not in have:
             chat = next((column for column in TALKS if column in have), None)
             hint = f"; conversations ({chat}) are not read: write each as one text, or in columns" if chat else ""
-            raise _Lacking(
-                f"{path}: no column {name!r} (it has: {', '.join(have)}); add it, or name the right one with "
-                f"data.columns.{column}=NAME{hint}",
-                column, name, len(rows),
-            )  # fmt: skip
+            advice = f"add it, or name the right one with data.columns.{column}=NAME{hint}"
+            message = f"{path}: no column {name!r} (it has: {', '.join(have)}); {advice}"
+            raise _Lacking(message, column, name, len(rows))
     others = {column: section.columns.get(column, column) for column in also}
     unknown = next((c for c in section.columns if c in others and others[c] not in have), None)
     if unknown:
