@@ -39,6 +39,7 @@ class Written:
     sign: str
     quotes: bool  # whether quotes were taken as quotes, and there are some
     blanks: bool  # whether a blank after the sign was taken as part of it
+    backslashes: bool  # whether quotes in a cell have a backslash before them
 
     def unusual(self, suffix: str) -> str:
         """What is to be said about it; nothing where it is written as files with this suffix usually are."""
@@ -48,6 +49,8 @@ class Written:
             found.append("quotes around a cell are no part of it")
         if self.blanks:
             found.append("a blank follows every sign and is no part of the next cell")
+        if self.backslashes:
+            found.append("a backslash stands before the quotes in a cell and is no part of it")
         return " and ".join(found)
 
 
@@ -58,12 +61,14 @@ def read(path: Path, text: str, suffix: str) -> Written:
     if sep := re.match(r'"?sep=([^\r\n])"?(\r\n|\n|\r)', text):  # Excel's own line
         first, sign, text = 2, sep[1], text[sep.end() :]
     sign = sign or _sign(text, "\t" if suffix == ".tsv" else ",")
-    quotes, blanks = '"' in text, False
+    quotes, blanks, escaped = '"' in text, False, None
     try:
         if sign == "\t":
             quotes = quotes and _quoted(text)
             records = list(_records(text, sign)) if quotes else _lines(text)
         else:
+            escaped = _without_backslashes(text, sign)
+            text = text if escaped is None else escaped
             records = list(_records(text, sign))
             blanks = _blanks(records, text, sign)
             if blanks:
@@ -71,10 +76,11 @@ def read(path: Path, text: str, suffix: str) -> Written:
             _check_merged(path, records, text, sign, first)
     except _Broken as error:
         hint = ": a quote opens here and is not closed" if "end of data" in str(error) else ""
+        hint = ": a quote inside of a quoted cell is written twice" if "expected after" in str(error) else hint
         raise DataError(f"{path}:{error.line + first - 1}: not valid csv: {error}{hint}") from None
     (_, header), *rows = records or [(1, [])]
     numbered = [(line + first - 1, cells) for line, cells in rows]
-    return Written([name.strip() for name in header], numbered, sign, quotes, blanks)
+    return Written([name.strip() for name in header], numbered, sign, quotes, blanks, escaped is not None)
 
 
 class _Broken(Exception):
@@ -172,6 +178,23 @@ def _as_written(rows: Records, lines: list[list[str]]) -> bool:
 def _whole(cell: str) -> bool:
     """In quotes, with those in it written twice."""
     return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
+
+
+def _without_backslashes(text: str, sign: str) -> str | None:
+    """The text with \\" as "", where only so every row has the right number of cells, as in files of Spark; else None."""
+    if '\\"' not in text or _fits(text, sign):
+        return None
+    doubled = re.sub(r'(?<!\\)\\"', '""', text)
+    return doubled if _fits(doubled, sign) else None
+
+
+def _fits(text: str, sign: str) -> bool:
+    """Whether every row has as many cells as the header."""
+    try:
+        rows = [cells for _, cells in _records(text, sign)]
+    except _Broken:
+        return False
+    return all(len(cells) == len(rows[0]) for cells in rows)
 
 
 def _blanks(records: Records, text: str, sign: str) -> bool:

@@ -106,4 +106,5 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: not valid JSON: {getattr(error, 'msg', error)} (line {getattr(error, 'lineno', '?')})") from None
     except (KeyError, TypeError, AttributeError) as error:
         form = "data > paragraphs > qas > answers"
-        raise DataError(f"{path}: not in SQuAD's form ({form}): {type(error).__name__} {error}") from None
+        other = "other rows are an array of objects, or an object a line"
+        raise DataError(f"{path}: not in SQuAD's form ({form}): {type(error).__name__} {error}; {other}") from None
