@@ -28,7 +28,7 @@ from pipelines.tasks.text_classification import TextClassification
 from pipelines.tasks.text_generation import TextGeneration
 from tests import tiny
 
-PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LABELLED = Needs(("text", "label"), ("text_pair",))
 
 
@@ -450,7 +450,7 @@ TASKS = [
 ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), task=st.sampled_from(TASKS))
 def test_whatever_cells_hold_only_data_errors_come_out(data: Any, task: Any, tmp_path: Path) -> None:
     """Rows of any JSON, some of them right: each is a row or is skipped, or the data are refused."""
