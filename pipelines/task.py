@@ -84,6 +84,7 @@ class Task(ABC):
     def clean(self, row: dict[str, Any]) -> dict[str, Any]:
         """One row as this task wants it; every row of a data set must come out with the same columns and types.
 
+        An empty cell comes as "" or None: the task decides what that means.
         Raises DataError for a row that cannot be used: it is then skipped and counted.
         """
         return row

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.data import Needs, Splits, load_splits, spread
-from pipelines.data.splits import arrange, check_rows, cleaned, fingerprint, label_names, limit, several_labels
+from pipelines.data.labels import labelled
+from pipelines.data.splits import arrange, check_rows, cleaned, fingerprint, label_names, limit
 from pipelines.data.splits import cut as cut_splits
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
@@ -94,7 +95,7 @@ def test_groups_stay_whole(sizes: list[int], share: float, seed: int, order: int
 @QUICK
 @given(labels=st.lists(st.lists(st.sampled_from("abcd"), unique=True), min_size=4, max_size=60), share=st.floats(0.05, 0.4), seed=SEEDS)
 def test_of_several_labels_each_is_left_to_train(labels: list[list[str]], share: float, seed: int) -> None:
-    data = several_labels(rows(["|".join(parts) for parts in labels]))
+    data, _ = labelled(rows(["|".join(parts) for parts in labels]), True, True)
     assert data["label"][:] == labels
     seen = Counter(part for parts in labels for part in parts)
     if not any(all(seen[part] > 1 for part in parts) for parts in labels):

@@ -13,8 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data import compressed
 from pipelines.data.apart import CONTENT, MEDIA, in_train, paths, with_contents, with_files
-from pipelines.data.splits import NONE_TRAINED, USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
+from pipelines.data.labels import decimal_points, labelled, warn_alike, warn_joined
+from pipelines.data.splits import NONE_TRAINED, USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 CONFIGURED = ("digits", "esc50", "mnist")  # formats of which data.config picks a part
-FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", ".bz2")  # with such a name it is no hub id
+# what ends so is no hub id
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)
 
 
 ANSWERS = ("label", "answer", "answer_start", "title", "speaker")  # columns that a row is not known by
@@ -41,6 +44,8 @@ class Source:
     revision: str | None = None
     license: str | None = None
     hub_id: str | None = None
+    unlabelled: list[str] = field(default_factory=list)  # splits that were left out, as their table has no labels
+    decimal_comma: set[str] = field(default_factory=set)  # splits in whose table 3,5 may be a number
     group: str | None = None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
 
 
@@ -131,7 +136,7 @@ def _format(section: DataSection) -> Any:
         return importlib.import_module(f"pipelines.data.formats.{section.format}")
     path = Path(section.id).expanduser()
     if not path.exists():
-        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix in FILES:
+        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix.lower() in FILES:
             raise DataError(f"data.id: no such file or folder: {section.id}")
         return importlib.import_module("pipelines.data.formats.hub")
     for name in names:
@@ -141,7 +146,8 @@ def _format(section: DataSection) -> Any:
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
-        "give a folder of images or of class folders, a .csv, .tsv, .jsonl or .parquet table, speech with its transcripts "
+        "give a folder of images or of class folders, a .csv, .tsv, .jsonl, .json or .parquet table, "
+        "speech with its transcripts "
         "(metadata.csv, or as LibriSpeech and Common Voice are laid out), .txt or .md files, or a Wikipedia dump"
     )
 
@@ -156,8 +162,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
         if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():
             raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out (data.{key}=null)")
     source: Source = kind.read(section, needs.columns, needs.optional)
-    if needs.several:
-        source.splits = {name: several_labels(rows) for name, rows in source.splits.items()}
+    _settle_labels(source, needs, section.id)
     if needs.clean is not None:
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, needs.clean, section.id)
@@ -167,6 +172,21 @@ def _read(section: DataSection, needs: Needs) -> Source:
         if any("file" in rows.column_names for rows in found.values()):
             source.splits, source.group = found, "file"
     return source
+
+
+def _settle_labels(source: Source, needs: Needs, name: str) -> None:
+    """Labels without blanks around them, as lists where a row may have several; rows that lack one are skipped."""
+    for split, rows in source.splits.items():
+        if "label" in rows.column_names:
+            if not needs.classes and split in source.decimal_comma:
+                rows = decimal_points(rows, name)
+            source.splits[split], bad = labelled(rows, needs.several, "label" in needs.columns)
+            source.skipped[split] = [*source.skipped.get(split, []), *bad]
+            if bad and not len(source.splits[split]) and source.hub_id is None:
+                raise DataError(f"{name}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
+    source.labels = None if source.labels is None else list(dict.fromkeys(label.strip() for label in source.labels))
+    if needs.several:
+        warn_joined([label for rows in source.splits.values() for label in rows["label"][:]], name)
 
 
 def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_TRAINED) -> Splits:
@@ -185,12 +205,14 @@ def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_
     for name, rows in splits.items():
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()
+    labels = label_names(splits, source.labels, section.id) if needs.classes and "label" in needs.columns else None
+    warn_alike(labels or [], section.id)
     unused = sorted(set(source.splits) - set(name_splits(section, list(source.splits)).values()))
     others = {f"rows of the split {name!r}": len(source.splits[name]) for name in unused}
     others |= {f"rows of {name} that {trained.named} was trained on before": count for name, count in before.items()}
     return Splits(
         **splits,
-        labels=label_names(splits, source.labels, section.id) if needs.classes and "label" in needs.columns else None,
+        labels=labels,
         source=came_from,
         skipped={name: source.skipped.get(came_from[name], []) for name in splits},
         fingerprint={name: fingerprint(rows) for name, rows in splits.items()},
@@ -215,8 +237,12 @@ def load_rows(section: DataSection, needs: Needs, split: str | None = None) -> "
     source = _read(section, needs)
     own = {name.lower(): name for name in source.splits}
     named = {name: getattr(section, name) or next((own[n] for n in usual if n in own), None) for name, usual in USUAL.items()}
+    chosen = named["test"] if split is None else named.get(split) or split
+    wanted = {chosen, *(USUAL["test"] if split in (None, "test") else ())}
+    for name in source.unlabelled:
+        if name in wanted or name.lower() in wanted:
+            raise DataError(f"{section.id}: the table of {name} has no labels to score by: give other data, or a split")
     if split is not None:
-        chosen = named.get(split) or split
         if chosen not in source.splits:
             raise DataError(f"--split {split}: {section.id} has no such split (it has: {', '.join(source.splits)})")
         return split, source.splits[chosen], source.skipped.get(chosen, [])

@@ -1,19 +1,122 @@
 """Labels as data sets write them, classes or numbers, and whether a model knows them."""
 
+import ast
 import logging
 import math
+import re
 import statistics
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DataError
+from pipelines.wording import short
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger("graft")
 
 
 def several(label: Any) -> list[str]:
-    """Several labels of one row: a list, or text split at `|`."""
-    return list(label) if isinstance(label, list) else [part.strip() for part in label.split("|") if part.strip()]
+    """Several labels of one row: a list, or text split at `|`; none: an empty list."""
+    parts = label if isinstance(label, list) else (label or "").split("|")
+    return [part.strip() for part in parts if part.strip()]
+
+
+def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[tuple[str, str]]]":
+    """The label column without blanks around labels, and the rows (id, why) without one.
+
+    With `many`, every row has a list: text is cut at `|`, and no label is the empty list. Else a row without a label is
+    skipped where one is needed, and has an empty one where not.
+    """
+    from datasets import List, Value
+
+    found = rows["label"][:]
+    lists = any(isinstance(label, list) for label in found)
+    if many:
+        printed = None if lists else _printed([label for label in found if label and label.strip()])
+        made: list[Any] = [several(label if printed is None else printed.get(label)) for label in found]
+    elif lists:  # which the task refuses, or knows what to do with
+        made = [None if label is None else several(label) for label in found]
+    else:
+        made = [None if label is None else label.strip() for label in found]
+    lacking = set() if many else {i for i, label in enumerate(made) if label is None or label == ""}
+    if lacking:
+        made = [([] if lists else "") if i in lacking else label for i, label in enumerate(made)]
+    if made != found:
+        kind = List(Value("string")) if many or lists else Value("string")
+        rows = rows.remove_columns("label").add_column("label", made, feature=kind)
+    if not needed or not lacking:
+        return rows, []
+    ids = rows["id"][:]
+    kept = rows.select([i for i in range(len(rows)) if i not in lacking])
+    return kept, [(ids[i], f"{ids[i]}: label is empty") for i in sorted(lacking)]
+
+
+_ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+]?\d+(?:\.\d+)?)"""
+_LIST = re.compile(rf"\s*\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*,?\s*)?\]\s*")
+
+
+def _printed(labels: Sequence[str]) -> dict[str, list[str]] | None:
+    """Labels -> what they hold, where all are lists as Python or JSON prints them: ['a', 'b']."""
+    if not labels or not all(_LIST.fullmatch(label) for label in labels):
+        return None
+    try:
+        found = {label: [str(part) for part in ast.literal_eval(label.strip())] for label in labels}
+    except (ValueError, SyntaxError):
+        return None
+    log.warning("labels are printed lists (%s): they are read as several labels each", short(max(labels, key=len), 60))
+    return found
+
+
+_SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "/": "slashes", "+": "pluses", "&": "ampersands", " ": "blanks"}
+
+
+def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
+    """Warn where no row has two labels, and some look like several that another sign than `|` joins."""
+    if any(len(row) > 1 for row in rows):
+        return
+    labels = Counter(label for row in rows for label in row)
+    for sign, name in _SIGNS.items():
+        parted = {label: [part.strip() for part in label.split(sign) if part.strip()] for label in labels}
+        parts = Counter(part for found in parted.values() for part in set(found))
+        # a comma between words is enough; other signs may stand in a name, unless its parts are labels, too
+        long = [label for label, found in parted.items() if len(found) > 1]
+        joined = next((label for label in long if sign in ",;" or any(parts[part] > 1 for part in parted[label])), None)
+        if joined is not None:
+            log.warning(
+                "%s: no row has two labels, though several are asked for, and %r looks like %d labels with %s between "
+                "them: labels are parted by | alone, or are lists in jsonl or parquet",
+                source,
+                joined,
+                len(parted[joined]),
+                name,
+            )
+            return
+
+
+def alike(label: str) -> str:
+    """The same for labels that people read as the same: case, blanks and ways to write an accent count for nothing."""
+    text = unicodedata.normalize("NFKC", "".join(c for c in label if unicodedata.category(c) != "Cf"))
+    return " ".join(unicodedata.normalize("NFKC", text.casefold()).split())
+
+
+def warn_alike(labels: Sequence[str], source: str) -> None:
+    """Name classes that look the same, or nearly so."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(alike(label), []).append(label)
+    near = []
+    for group in groups.values():
+        if len(group) > 1:
+            seen = {unicodedata.normalize("NFC", label) for label in group}
+            near.append(", ".join(map(repr if len(seen) == len(group) else ascii, group)))  # ascii, where they print alike
+    if near:
+        shown = "; ".join(near[:3]) + (f"; and {len(near) - 3} more" if len(near) > 3 else "")
+        what = "classes that differ in case, blanks or accents' spelling only"
+        log.warning("%s: %s: %s; spell a class in one way if these are one", source, what, shown)
 
 
 def check_known(found: set[str], classes: Sequence[str]) -> None:
@@ -37,8 +140,28 @@ def number(label: Any) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"label is no number: {label!r} (options.regression wants one per row)")
+        comma = ", with a decimal point" if isinstance(label, str) and _COMMA.fullmatch(label) else ""
+        raise DataError(f"label is no number: {short(repr(label), 60)} (options.regression wants one per row{comma})")
     return value
+
+
+_COMMA = re.compile(r"\s*[-+]?(?:\d{1,3}(?:\.\d{3})+|\d*),\d+\s*")  # 3,5 or 1.234,5
+
+
+def decimal_points(rows: "Dataset", source: str) -> "Dataset":
+    """Labels of a table that does not part its cells by commas: 3,5 is 3.5 there."""
+    labels = rows["label"][:]
+
+    def point(label: Any) -> Any:
+        comma = isinstance(label, str) and _COMMA.fullmatch(label)
+        return label.replace(".", "").replace(",", ".") if comma else label
+
+    made = list(map(point, labels))
+    changed = next(((old, new) for old, new in zip(labels, made, strict=True) if old != new), None)
+    if changed is None:
+        return rows
+    log.warning("%s: labels have a decimal comma: %s is read as %s", source, *changed)
+    return rows.remove_columns("label").add_column("label", made)
 
 
 def check_numbers(labels: Sequence[float], source: str) -> None:

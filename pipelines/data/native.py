@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines.data.files import printable, problem
 from pipelines.errors import DataError
+from pipelines.wording import short
 
 Row = dict[str, Any]
 Skips = list[tuple[str, str]]  # (id, why)
@@ -31,6 +32,7 @@ def lines(path: Path) -> list[str]:
 
 def cells(path: Path, text: Sequence[str], **dialect: Any) -> list[tuple[int, list[str]]]:
     """The rows of a list, each with the number of its last line; empty lines are no rows."""
+    csv.field_size_limit(2**31 - 1)
     reader = csv.reader((line + "\n" for line in text), strict=True, **dialect)
     found = []
     try:
@@ -61,6 +63,8 @@ def listed(path: Path, needed: Sequence[str], **dialect: Any) -> tuple[list[tupl
 
 def recording(path: Path) -> Row:
     """The cells of a recording: its file, and its size in bytes. Raises DataError naming the file."""
+    if "\0" in str(path):
+        raise DataError(f"{short(str(path), 300)!r}: no file has a NUL in its name")
     why, size = problem(path)
     if not why and not path.is_file():
         why = "a folder, not a file"

@@ -1,10 +1,12 @@
 """Questions on a passage: rows in one form however a data set writes its answers, and where an answer stands among the tokens."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.data.texts import titled
 from pipelines.errors import DataError
+from pipelines.wording import short
 
 
 def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
@@ -23,7 +25,8 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
         found = row["context"][start : start + len(text)] if start >= 0 else ""
         if found != text:
             there = f" (there: {found[:60]!r})" if found else ""
-            raise DataError(f"the answer {text[:60]!r} does not stand at {start} of its context{there}")
+            where = f"at {start} of" if start >= 0 else "in"
+            raise DataError(f"the answer {text[:60]!r} does not stand {where} its context{there}")
     kept = {key: row[key] for key in ("id", "question", "context")}
     return {**kept, **titled(row), "answer": {"text": texts, "answer_start": starts}}
 
@@ -31,7 +34,9 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
 def answer_texts(answer: Any) -> list[str]:
     """The accepted answers, in SQuAD's form, as text or a list of texts; none: an empty list. Raises DataError."""
     texts = answer.get("text") if isinstance(answer, Mapping) else answer
-    texts = [] if texts is None or texts == "" else [texts] if isinstance(texts, str) else list(texts)
+    texts = [] if texts is None or texts == "" else texts if isinstance(texts, (list, tuple)) else [texts]
+    # numbers and true or false count as their text, as labels do
+    texts = [str(text) if isinstance(text, (bool, int, float)) else text for text in texts]
     if not all(isinstance(text, str) and text for text in texts):
         raise DataError("answer holds what is no text")
     return texts
@@ -42,17 +47,27 @@ def _answers(row: Mapping[str, Any]) -> tuple[list[str], list[int]]:
     answer = row["answer"]
     texts = answer_texts(answer)
     starts = answer.get("answer_start", answer.get("start")) if isinstance(answer, Mapping) else row.get("answer_start")
-    if starts is None:
+    starts = list(starts) if isinstance(starts, (list, tuple)) else [] if starts is None or starts == "" else [starts]
+    if not texts:  # programs write no place, or one of these
+        starts = [start for start in starts if start not in (None, "", 0, -1, "0", "-1", "0.0", "-1.0")]
+    elif not starts:
         starts = [row["context"].find(text) for text in texts]
-    starts = list(starts) if isinstance(starts, (list, tuple)) else [starts]
-    try:
-        numbers = [int(start) for start in starts]
-    except (TypeError, ValueError):
-        raise DataError(f"answer_start is no number: {starts!r}") from None
+    numbers = [_place(start) for start in starts]
     if len(numbers) != len(texts):
         raise DataError(f"{len(texts)} answers, but {len(numbers)} places where they start")
     once = dict.fromkeys(zip(texts, numbers, strict=True))
     return [text for text, _ in once], [start for _, start in once]
+
+
+def _place(start: Any) -> int:
+    """31, or 31.0 as pandas writes it where other rows have none. Raises DataError."""
+    try:
+        number = float(start)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(start, bool) or not number.is_integer():
+        raise DataError(f"answer_start is no number: {short(repr(start))}")
+    return int(number)
 
 
 def token_span(offsets: Sequence[Sequence[int]], start: int, size: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.apart import CONTENT, MEDIA, check_files, check_groups, warn_of_speakers
-from pipelines.data.labels import several
+from pipelines.data.labels import alike
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.data.units import assign, units_of
 from pipelines.errors import DataError
@@ -288,18 +288,12 @@ def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: s
         extra = sorted(seen[name] - seen["train"])
         if extra:
             others = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+            near = next((label for label in sorted(seen["train"]) if alike(label) == alike(extra[0])), None)
+            others += "" if near is None else f" (train has {near!r}: spell it in one way)"
             raise DataError(f"{source}: class {extra[0]!r}{others} occurs in {name} but not in train: add training rows, or take it out")
     if known is not None:
         return [label for label in known if label in seen["train"]]
     return sorted(seen["train"], key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
-
-
-def several_labels(rows: "Dataset") -> "Dataset":
-    """The label column as lists: text is cut at `|`."""
-    from datasets import List, Value
-
-    lists = [several(label) for label in rows["label"]]
-    return rows.remove_columns("label").add_column("label", lists, feature=List(Value("string")))
 
 
 def _labels_of(rows: "Dataset") -> set[str]:

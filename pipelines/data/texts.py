@@ -7,11 +7,15 @@ from typing import Any
 from pipelines.errors import DataError
 
 
-def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False) -> str:
-    """The text in a row's column. Raises DataError for anything else: numbers, nothing, what is binary."""
+def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False, numbers: bool = False) -> str:
+    """The text in a row's column. Raises DataError for anything else: numbers (unless these count as text), nothing."""
     text = row[column]
+    if text is None:
+        text = ""
+    if numbers and isinstance(text, (bool, int, float)):
+        text = str(text)
     if not isinstance(text, str):
-        raise DataError(f"{column} is no text but {type(text).__name__ if text is not None else 'empty'}")
+        raise DataError(f"{column} is no text but {type(text).__name__}{talk(text)}")
     if "\0" in text:
         raise DataError(f"{column} holds NUL bytes: is it text?")
     if not text.strip() and not may_be_empty:
@@ -19,8 +23,20 @@ def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False)
     return text
 
 
+def talk(value: Any) -> str:
+    """What to say of a cell that holds a conversation, a list of what each side wrote; nothing of any other."""
+    first = value[0] if isinstance(value, list) and value else None
+    known = isinstance(first, Mapping) and not {"content", "value"}.isdisjoint(first)
+    return ": conversations are not read; write each as one text, or its parts as columns" if known else ""
+
+
 def titled(row: Mapping[str, Any]) -> dict[str, str]:
-    """The row's `title`, by which what belongs together stays in one split: its article's, else one made of its `context`."""
+    """The row's `title`, by which rows of one text stay in one split: its article's, else one made of its `context`.
+
+    A row without either stands alone, under its own id; nothing where no row has such a column.
+    """
     if row.get("title"):
         return {"title": str(row["title"])}
-    return {"title": hashlib.blake2b(row["context"].encode(), digest_size=8).hexdigest()} if row.get("context") else {}
+    if row.get("context"):
+        return {"title": hashlib.blake2b(row["context"].encode(), digest_size=8).hexdigest()}
+    return {"title": str(row["id"])} if "title" in row or "context" in row else {}

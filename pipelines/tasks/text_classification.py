@@ -42,6 +42,11 @@ class Options(Strict):
         return self
 
 
+def _text(row: Mapping[str, Any], column: str) -> str:
+    """The second text of a pair may be empty. Raises DataError."""
+    return readable(row, column, may_be_empty=column == "text_pair")
+
+
 class TextClassification(Task):
     name = "text-classification"
     hub_tag = "text-classification"
@@ -78,10 +83,8 @@ class TextClassification(Task):
     # ---- before training ----
 
     def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        for column in TEXTS:
-            if column in row:
-                readable(row, column)
-        return {**row, "label": number(row["label"])} if self.options.regression else row
+        texts = {column: _text(row, column) for column in TEXTS if column in row}
+        return {**row, **texts, **({"label": number(row["label"])} if self.options.regression else {})}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines import classes, pretrained
@@ -270,7 +273,7 @@ class TextClassification(Task):
         from pipelines import classes
 
         row = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
-        texts = [readable(row, column) for column in row]
+        texts = [_text(row, column) for column in row]
         if self.pair and len(texts) < 2:
             raise DataError("this model reads two texts: give text_pair, too")
         made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(next(model.parameters()).device)

@@ -69,9 +69,22 @@ class TextGeneration(Task):
     # ---- before training ----
 
     def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        texts = {name: readable(row, name, may_be_empty=self.options.rows == "line") for name in self.inputs}
-        answer = {} if self.options.prompt is None else {"answer": list(dict.fromkeys(answer_texts(row["answer"])))}
-        return {"id": row["id"], **texts, **answer, **titled(row)}
+        texts = self._texts(row, may_be_empty=self.options.rows == "line")
+        if self.options.prompt is None:
+            return {"id": row["id"], **texts, **titled(row)}
+        if row["answer"] is None or row["answer"] == "":  # [] is SQuAD's way to write that there is none
+            raise DataError("answer is empty")
+        answers = list(dict.fromkeys(answer_texts(row["answer"])))
+        return {"id": row["id"], **texts, "answer": answers, **titled({**row, **texts})}
+
+    def _texts(self, row: Mapping[str, Any], *, may_be_empty: bool) -> dict[str, str]:
+        """The inputs of a row. Columns of a prompt may be empty, as Alpaca's `input` often is. Raises DataError."""
+        if self.options.prompt is None:
+            return {"text": readable(row, "text", may_be_empty=may_be_empty)}
+        texts = {name: readable(row, name, may_be_empty=True, numbers=True) for name in self.inputs}
+        if not any(text.strip() for text in texts.values()):
+            raise DataError(f"{' and '.join(texts)} {'is' if len(texts) == 1 else 'are'} empty")
+        return texts
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         return self._read(source.folder, source.config, source.random)
@@ -262,8 +275,7 @@ class TextGeneration(Task):
         """
         from pipelines.decoding import decode
 
-        for name in self.inputs:
-            readable(dict(zip(self.inputs, texts, strict=True)), name)
+        texts = tuple(self._texts(dict(zip(self.inputs, texts, strict=True)), may_be_empty=False).values())
         words, prompt = self.tokenizer, self.options.prompt
         ids = words(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
         ids = ids[:-1] if ids[-1] == words.eos_token_id else ids

@@ -80,8 +80,8 @@ def _item(feature: Any) -> Any:
 
 
 def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
-    """Class numbers -> class names, anything else -> text. Rows without a label (empty, or class number -1) are skipped."""
-    from datasets import ClassLabel, Dataset
+    """Class numbers -> class names, anything else -> text; an empty label stays so. Rows of class -1 are skipped."""
+    from datasets import ClassLabel, Dataset, List, Value
 
     feature = _item(rows.features["label"])
 
@@ -90,13 +90,17 @@ def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
             return None if value is None else str(value)
         return feature.names[value] if value is not None and value >= 0 else None
 
-    labels = [[name(v) for v in label] if isinstance(label, list) else name(label) for label in rows["label"]]
-    good = [i for i, label in enumerate(labels) if label is not None and not (isinstance(label, list) and None in label)]
+    given = rows["label"][:]
+    labels = [[name(v) for v in label] if isinstance(label, list) else name(label) for label in given]
+    # no label at all may mean that none fits (several labels): the task decides; -1 means that the label is kept secret
+    known = [label is not None and not (isinstance(label, list) and None in label) for label in labels]
+    good = [i for i in range(len(labels)) if given[i] is None or known[i]]
     skipped = [(rows["id"][i], f"{rows['id'][i]}: no label") for i in sorted(set(range(len(labels))) - set(good))]
     if not good:  # GLUE keeps the labels of its test splits secret; the library cannot add a column to no rows
         return Dataset.from_dict({name: [] for name in rows.column_names}), skipped
     rows = rows if len(good) == len(rows) else rows.select(good)
-    return rows.remove_columns("label").add_column("label", [labels[i] for i in good]), skipped
+    kind = List(Value("string")) if any(isinstance(label, list) for label in labels) else Value("string")
+    return rows.remove_columns("label").add_column("label", [labels[i] for i in good], feature=kind), skipped
 
 
 def _load(section: Any) -> tuple[dict, dict]:

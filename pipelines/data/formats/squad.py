@@ -1,34 +1,52 @@
-"""SQuAD's own JSON files, 1.1 and 2.0: one file, or a folder with train*.json and dev*.json, which is the test split.
+"""SQuAD's own JSON files, 1.1 and 2.0, compressed or not: one file, or a folder with train*.json and dev*.json.
+
+dev*.json is the test split.
 
 {"data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.data import compressed
+from pipelines.data.files import kind_of
+from pipelines.data.formats import table
 from pipelines.errors import DataError
 
 
 def detect(path: Path) -> bool:
     files = _files(path)
-    return bool(files) and all(_looks_right(file) for file in files)
+    return any(_looks_right(file) for file in files)
 
 
 def _looks_right(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(4000)
-    return b'"data"' in start or b'"paragraphs"' in start or b'"version"' in start
+    """One object with SQuAD's keys, and not rows of which one has a column of such a name."""
+    try:
+        with compressed.opened(path) as file:
+            start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except DataError:
+        return True  # reading it will say why
+    if not start.startswith(b"{") or not any(key in start[:4000] for key in (b'"data"', b'"paragraphs"', b'"version"')):
+        return False
+    try:
+        first = json.loads(start.splitlines()[0])
+    except (ValueError, RecursionError):
+        return True  # an object of many lines, or a long one
+    if not isinstance(first, dict) or "version" in first:
+        return True
+    return isinstance(first.get("data", first.get("paragraphs")), (list, str))
 
 
 def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() and path.suffix == ".json" else sorted(path.glob("*.json")) if path.is_dir() else []
+    files = [path] if path.is_file() else path.iterdir() if path.is_dir() else ()
+    named = [file for file in files if compressed.inner(file).suffix == ".json" and not file.name.startswith(".")]
+    return sorted(file for file in named if file.is_file())
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from datasets import Dataset
-
     from pipelines.data import Source
 
     path = Path(section.id).expanduser()
@@ -44,12 +62,22 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         rows = list(_rows(file))
         if not rows:
             raise DataError(f"{file}: no questions")
-        source.splits["train" if path.is_file() else file.stem] = Dataset.from_list(rows)
+        name = "train" if path.is_file() else compressed.inner(file).stem
+        if name in source.splits:
+            raise DataError(f"{path}: two files are called {name}.json, compressed or not: take one out")
+        source.splits[name], source.skipped[name] = table.as_dataset(file, rows)
     if path.is_dir():
-        source.splits = {_short(name, list(source.splits)): rows for name, rows in source.splits.items()}
+        short = {name: _short(name, list(source.splits)) for name in source.splits}
+        source.splits = {short[name]: rows for name, rows in source.splits.items()}
+        source.skipped = {short[name]: rows for name, rows in source.skipped.items()}
+        source.ignored = dict(Counter(kind_of(file) for file in sorted(path.iterdir()) if _is_other(file)))
         if "dev" in source.splits and "test" not in source.splits:  # the official test set is not public: all report on dev
-            source.splits["test"] = source.splits.pop("dev")
+            source.splits["test"], source.skipped["test"] = source.splits.pop("dev"), source.skipped.pop("dev")
     return source
+
+
+def _is_other(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".") and compressed.inner(file).suffix != ".json"
 
 
 def _short(name: str, names: list[str]) -> str:
@@ -62,7 +90,7 @@ def _short(name: str, names: list[str]) -> str:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        articles = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
+        articles = json.loads(compressed.text(path))["data"]
         for article in articles:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
@@ -72,14 +100,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                         "question": question["question"],
                         "context": paragraph["context"],
                         "answer": {"text": [a["text"] for a in answers], "answer_start": [a["answer_start"] for a in answers]},
-                        "title": article.get("title", ""),
+                        "title": str(article.get("title") or ""),
                     }
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON: {getattr(error, 'msg', error)} (line {getattr(error, 'lineno', '?')})") from None
     except (KeyError, TypeError, AttributeError) as error:
         form = "data > paragraphs > qas > answers"
-        raise DataError(f"{path}: not in SQuAD's form ({form}): {type(error).__name__} {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        other = "other rows are an array of objects, or an object a line"
+        raise DataError(f"{path}: not in SQuAD's form ({form}): {type(error).__name__} {error}; {other}") from None

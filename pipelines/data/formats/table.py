@@ -1,24 +1,46 @@
-"""csv, tsv, jsonl and parquet: one file, or a folder with one file per split (train.csv, test.csv).
+"""csv, tsv, jsonl, json and parquet: one file, or a folder with one file per split (train.csv, test.csv).
 
-A column that holds paths is read relative to the table's folder. All cells of a csv are text. A row's id is file:line.
+All but parquet may be compressed (train.csv.gz; .bz2, .xz, .zst). A .json file holds an array of objects, or an object a
+line. How a csv or tsv file parts and quotes its cells is found in the file (see pipelines.data.dialect). All cells of a
+csv are text, and blanks in them belong to it. A column that holds paths is read relative to the table's folder. A row's
+id is file:line.
+
+An empty cell is no reason to skip a row here, unless a file is wanted: what it means is for the task to decide.
 """
 
-import csv
 import json
+import logging
 import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from pipelines.data.splits import MEDIA
+from pipelines.data import compressed, dialect
+from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
+from pipelines.data.splits import MEDIA, USUAL
+from pipelines.data.texts import talk
 from pipelines.errors import DataError
+from pipelines.wording import short
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+log = logging.getLogger("graft")
 
-Rows = list[tuple[str, dict]]  # (id, cells by column; all under None where they do not fit the header)
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+ANSWERS = ("label", "answer")  # what a task learns of a row: numbers count as text, and contests leave them out of test
+TALKS = ("messages", "conversations")  # columns of chats
+
+Rows = list[tuple[str, dict]]  # (id, cells by column; under None why they do not fit the header)
 
 
 def detect(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES if path.is_file() else any(_tables(path))
+    return is_table(path) if path.is_file() else any(_tables(path))
+
+
+def is_table(path: Path) -> bool:
+    """By its name."""
+    return _suffix(path) in SUFFIXES and (path.suffix.lower() in SUFFIXES or _suffix(path) != ".parquet")
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
@@ -30,146 +52,345 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     tables = [path] if path.is_file() else _tables(path)
     if not tables:
         raise DataError(f"data.id: {section.id} holds no table ({', '.join(SUFFIXES)})")
-    names = ["train" if path.is_file() else table.stem for table in tables]
+    names = ["train" if path.is_file() else compressed.inner(table).stem for table in tables]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise DataError(f"{path}: two tables are called {twice[0]!r}, which is to be the split's name: take one out")
+        both = " and ".join(table.name for name, table in zip(names, tables, strict=True) if name == twice[0])
+        raise DataError(f"{path}: two tables are called {twice[0]!r}, which is the split's name ({both}): take one out")
     source = Source(splits={})
+    asked = {section.train, section.validation, section.test}
+    splits = [name for name in names if name in asked or name.lower() in SPLIT_NAMES] or names
+    to_train = any(name.lower() in USUAL["train"] for name in splits)
     for name, table in zip(names, tables, strict=True):
-        rows, have = _parquet(table) if table.suffix.lower() == ".parquet" else _text(table)
-        if not rows:
-            raise DataError(f"{table}: no rows")
-        source.splits[name], source.skipped[name] = _take(table, rows, have, section, columns, optional)
+        try:
+            _add(source, name, table, section, columns, optional)
+        except _Lacking as error:
+            needed = name in asked or name.lower() in USUAL["train"] or not to_train
+            unlabelled = name in splits and not needed and error.column in ANSWERS
+            if not unlabelled and name in splits:
+                raise
+            if unlabelled:
+                source.unlabelled.append(name)
+                log.warning("%s has no column %r: no row of it is used", table, error.own)
+            source.ignored[f"rows of {table.name}, which has no column {error.own!r}"] = error.rows
+        except DataError:
+            if name in splits:
+                raise
+            source.ignored[f"tables that cannot be read: {table.name}"] = 1
+    if path.is_dir():
+        _count_others(source, path, tables, columns)
     return source
 
 
+class _Lacking(DataError):
+    """A column that the task needs is not there."""
+
+    def __init__(self, message: str, column: str, own: str, rows: int) -> None:
+        super().__init__(message)
+        self.column, self.own, self.rows = column, own, rows
+
+
+def _add(source: Any, name: str, table: Path, section: Any, columns: Sequence[str], optional: Sequence[str]) -> None:
+    """Read one table as a split of `source`."""
+    if _suffix(table) == ".parquet":
+        have = _parquet_columns(table)
+        wanted = {*(section.columns.get(column, column) for column in (*columns, *optional)), section.group}
+        rows, empty = _parquet(table, [column for column in have if column in wanted]), 0
+    elif _suffix(table) in (".json", ".jsonl"):
+        rows, empty = _json(table), 0
+        have = list(dict.fromkeys(key for _, row in rows for key in row))
+    else:
+        rows, have, empty, written = _csv(table)
+        unusual = written.unusual(_suffix(table))
+        if unusual:
+            log.warning("%s: %s", table, unusual)
+        if written.sign != ",":
+            source.decimal_comma.add(name)
+    if not rows:
+        raise DataError(f"{table}: no rows")
+    source.splits[name], source.skipped[name] = _take(table, rows, have, section, columns, optional)
+    if empty:
+        source.ignored[f"rows of {table.name} without a filled cell"] = empty
+
+
 def column_names(path: Path) -> list[str]:
-    return (_parquet(path) if path.suffix.lower() == ".parquet" else _text(path))[1]
+    if _suffix(path) == ".parquet":
+        return _parquet_columns(path)
+    if _suffix(path) in (".json", ".jsonl"):
+        return list(dict.fromkeys(key for _, row in _json(path) for key in row))
+    return _csv(path)[1]
+
+
+def _suffix(path: Path) -> str:
+    return compressed.inner(path).suffix.lower()
 
 
 def _tables(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    """The tables in a folder. A .json file must begin like rows, and be called like a split, or be all there is."""
+    entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    alone = all(p.is_file() and _suffix(p) in (".json", ".md", ".txt") for p in entries)
+    found = []
+    for p in entries:
+        called = alone or compressed.inner(p).stem.lower() in SPLIT_NAMES
+        if p.is_file() and is_table(p) and (_suffix(p) != ".json" or (called and _begins_with_rows(p))):
+            found.append(p)
+    return found
+
+
+def _begins_with_rows(path: Path) -> bool:
+    try:
+        with compressed.opened(path) as file:
+            start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except DataError:
+        return True  # reading it will say why
+    if start.startswith(b"["):
+        return start[1:].lstrip().startswith(b"{")
+    lines = [line for line in start.splitlines() if line.strip()]
+    return len(lines) > 1 and all(line.startswith(b"{") for line in lines[:2])
+
+
+def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[str, ...]) -> None:
+    """Count the files of a folder of tables that are no tables and that no row names."""
+    from pipelines.data.apart import paths
+
+    media = any(column in MEDIA for column in columns)
+    named = {os.path.realpath(file) for rows in source.splits.values() for file in paths(rows) if file}
+    near = (p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith("."))
+    files = all_files(path) if media else near
+    others = [file for file in files if file not in tables and not (media and os.path.realpath(file) in named)]
+    for file in others:
+        packed = is_table(file) or file.suffix.lower() in (*compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
+        what = f"files that may be tables and are not read: {file.relative_to(path)}" if packed else kind_of(file)
+        source.ignored[what] = source.ignored.get(what, 0) + 1
 
 
 # ---- files to rows ----
 
 
-def _text(path: Path) -> tuple[Rows, list[str]]:
-    """Rows, and the names of the columns."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() != ".jsonl":
-                return _csv(path, file)
-            rows = [_json_row(path, number, line) for number, line in enumerate(file, 1) if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return rows, list(dict.fromkeys(key for _, row in rows for key in row))
-
-
-def _csv(path: Path, file: TextIO) -> tuple[Rows, list[str]]:
-    start = file.readline()
-    file.seek(0)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in start and "," not in start else ","
-    reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
+def _csv(path: Path) -> tuple[Rows, list[str], int, dialect.Written]:
+    """Rows, the names of the columns, how many rows hold nothing at all, and how it is written."""
+    written = dialect.read(path, compressed.text(path), _suffix(path))
+    header = written.header
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}:1: two columns are called {twice[0]!r}: rename one")
+    signs = dialect.SIGNS.get(written.sign, repr(written.sign))
+    hint = "is one too many or too few?" if written.sign == "\t" else "put quotes around a cell that holds one"
     rows: Rows = []
-    line = 1
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        twice = [name for name in header if name and header.count(name) > 1]
-        if twice:
-            raise DataError(f"{path}:1: two columns are called {twice[0]!r}: rename one")
-        line = reader.line_num + 1
-        for cells in reader:
-            if any(cells):
-                # a cell too many or too few is a comma too many or too few: which cell is which cannot be told
-                rows.append((f"{path.name}:{line}", dict(zip(header, cells, strict=True)) if len(cells) == len(header) else {None: cells}))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        hint = ": a quote opens here and is not closed" if "end of data" in str(error) else ""
-        raise DataError(f"{path}:{line}: not valid csv: {error}{hint}") from None
-    return rows, header
+    for line, cells in written.rows:
+        if len(cells) == len(header):
+            row: dict = dict(zip(header, cells, strict=True))
+        else:  # a cell too many or too few is a comma too many or too few: which cell is which cannot be known
+            row = {None: f"{len(cells)} cells for {len(header)} columns, parted by {signs}: {hint}"}
+        if any(cells) or len(header) == 1:
+            rows.append((f"{path.name}:{line}", row))
+    return rows, header, len(written.rows) - len(rows), written
 
 
-def _json_row(path: Path, number: int, line: str) -> tuple[str, dict]:
+def _json(path: Path) -> Rows:
+    """An array of objects, or an object a line."""
+    with compressed.opened(path) as file:
+        start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    array = _json_array(path) if start == b"[" else None
+    if array is not None:
+        return array
+    rows: Rows = []
+    with compressed.opened(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise DataError(f"{path}:{number}: not UTF-8 text: save the file as UTF-8") from None
+            if text.strip():
+                try:
+                    rows.append(_json_row(path, number, json.loads(text)))
+                except (ValueError, RecursionError) as error:
+                    if not rows and start == b"{" and _is_object(path):
+                        advice = "make it an array of objects ([{...}, {...}]), or write an object a line"
+                        raise DataError(f"{path}: one object, not rows: {advice}") from None
+                    raise DataError(f"{path}:{number}: not valid JSON: {getattr(error, 'msg', error)}") from None
+    return rows
+
+
+def _json_array(path: Path) -> Rows | None:
+    """None for what is no array of objects: lines that are arrays, or no JSON at all."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}:{number}: not valid JSON: {getattr(error, 'msg', error)}") from None
+        found = json.loads(compressed.text(path))
+    except RecursionError:
+        return None
+    except ValueError as error:
+        line = getattr(error, "lineno", 1)
+        if getattr(error, "msg", "") == "Extra data" or line == 1:
+            return None
+        raise DataError(f"{path}:{line}: not valid JSON: {getattr(error, 'msg', error)}") from None
+    if not any(isinstance(row, dict) for row in found):
+        return None
+    return [_json_row(path, number, row) for number, row in enumerate(found, 1)]
+
+
+def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict]:
     if not isinstance(row, dict):
         raise DataError(f"{path}:{number}: a row is an object with the columns as keys, got {type(row).__name__}")
     return f"{path.name}:{number}", row
 
 
-def _parquet(path: Path) -> tuple[Rows, list[str]]:
+def _is_object(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(compressed.text(path)), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parquet_columns(path: Path) -> list[str]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        return list(pyarrow.parquet.read_schema(path).names)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
-    return [(f"{path.name}:{number}", row) for number, row in enumerate(table.to_pylist())], table.column_names
+        raise _no_parquet(path, error) from None
+
+
+def _parquet(path: Path, columns: list[str]) -> Rows:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path, columns=columns)
+        return [(f"{path.name}:{number}", row) for number, row in enumerate(table.to_pylist())]
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise _no_parquet(path, error) from None
+
+
+def _no_parquet(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}")
 
 
 # ---- rows to the task's columns ----
 
 
-def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[str, ...], optional: tuple[str, ...]) -> Any:
-    """Rename to the task's columns, turn path cells into files, skip rows whose cells are empty or point nowhere."""
-    import pyarrow
-    from datasets import Dataset
-
+def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequence[str], also: Sequence[str]) -> Any:
+    """Rename to the task's columns, turn paths into files, skip rows whose cells cannot be used or point nowhere."""
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
         if name not in have:
-            raise DataError(
-                f"{path}: no column {name!r} (it has: {', '.join(have)}); rename it, or name the right one with data.columns.{column}=NAME"
-            )
-    also = {column: section.columns.get(column, column) for column in optional}
-    unknown = next((c for c in section.columns if c in also and also[c] not in have), None)
+            chat = next((column for column in TALKS if column in have), None)
+            hint = f"; conversations ({chat}) are not read: write each as one text, or in columns" if chat else ""
+            advice = f"add it, or name the right one with data.columns.{column}=NAME{hint}"
+            message = f"{path}: no column {name!r} (it has: {', '.join(have)}); {advice}"
+            raise _Lacking(message, column, name, len(rows))
+    others = {column: section.columns.get(column, column) for column in also}
+    unknown = next((c for c in section.columns if c in others and others[c] not in have), None)
     if unknown:
-        raise DataError(f"data.columns.{unknown}: {path} has no column {also[unknown]!r} (it has: {', '.join(have)})")
-    also = {column: name for column, name in also.items() if name in have}
-    extra = [] if section.group in (None, "none", *also) else [section.group]
+        raise DataError(f"data.columns.{unknown}: {path} has no column {others[unknown]!r} (it has: {', '.join(have)})")
+    others = {column: name for column, name in others.items() if name in have}
+    extra = [] if section.group in (None, "none", *others) else [section.group]
     if extra and extra[0] not in have:
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
     good: list[dict] = []
     skipped: list[tuple[str, str]] = []
+    near: str | None = None  # where a file may be that is not there: looked for once, as folders may be large
     for id_, row in rows:
         try:
             if None in row:
-                raise DataError(f"{len(row[None])} cells for {len(have)} columns: put quotes around a cell that holds a comma")
+                raise DataError(row[None])
             cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
             files = [cells[column] for column in MEDIA if column in cells]
             size = {"size": sum(map(_size, files))} if files else {}  # so that the fingerprint covers the files
-            good.append({"id": id_, **cells, **{c: row.get(n) for c, n in also.items()}, **size, **{g: str(row.get(g)) for g in extra}})
+            more = {c: _cell(path, row.get(n), c, n) for c, n in others.items()}
+            good.append({"id": id_, **cells, **more, **size, **{g: str(row.get(g)) for g in extra}})
+        except _NoFile as error:
+            first, near = near is None, _like(path.parent, error.where) if near is None else near
+            skipped.append((id_, f"{id_}: {error}{near if first else ''}"))
         except DataError as error:
             skipped.append((id_, f"{id_}: {error}"))
     if not good:
         raise DataError(f"{path}: none of {len(rows)} rows can be used; the first: {skipped[0][1]}")
-    if any(isinstance(row.get("label"), list) for row in good):
-        good = [{**row, "label": row["label"] if isinstance(row["label"], list) else [row["label"]]} for row in good]
+    for column in ANSWERS:
+        if any(isinstance(row.get(column), list) for row in good):
+            for row in good:
+                if isinstance(row[column], str):
+                    row[column] = [row[column]] * bool(row[column])
+    for column in good[0]:
+        texts = all(row[column] is None or isinstance(row[column], str) for row in good)
+        if texts and column != "label":
+            for row in good:
+                row[column] = row[column] or ""  # null in a jsonl is what an empty cell is in a csv
+    made, odd = as_dataset(path, good)
+    return made, [*skipped, *odd]
+
+
+def as_dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]]:
+    """The rows as a data set, and those (id, why) with a cell of another kind than most, or one that cannot be stored."""
+    import pyarrow
+    from datasets import Dataset
+
     try:
-        return Dataset.from_list(good), skipped
-    except UnicodeError as error:  # half of a surrogate pair, which JSON can write
-        raise DataError(f"{path}: text that is no Unicode: {error}") from None
-    except pyarrow.ArrowException as error:
+        return Dataset.from_list(good), []
+    except (pyarrow.ArrowException, UnicodeError, OverflowError, TypeError):
+        pass  # which rows it is, only a look at each can say
+    kinds = {column: _kind([row[column] for row in good]) for column in good[0]}
+    right: list[dict] = []
+    skipped: list[tuple[str, str]] = []
+    for row in good:
+        why = next((why for column, kind in kinds.items() if (why := _odd(row[column], column, kind))), "")
+        if why:
+            skipped.append((row["id"], f"{row['id']}: {why}"))
+        else:
+            right.append(row)
+    if not right:
+        raise DataError(f"{path}: none of {len(good)} rows can be used; the first: {skipped[0][1]}")
+    try:
+        return Dataset.from_list(right), skipped
+    except (pyarrow.ArrowException, UnicodeError, OverflowError, TypeError) as error:
         raise DataError(f"{path}: a column holds values of different kinds: {str(error).splitlines()[0]}") from None
 
 
+def _arrow(value: Any, kind: Any = None) -> Any:
+    """A cell as Arrow holds it, or None where it cannot."""
+    import pyarrow
+
+    try:
+        return pyarrow.array([value], type=kind)
+    except (pyarrow.ArrowException, UnicodeError, OverflowError, TypeError, ValueError):
+        return None
+
+
+def _kind(values: list[Any]) -> Any:
+    """What most cells of a column are, as a type of Arrow."""
+    import pyarrow
+
+    found = Counter(made.type for value in values if value is not None and (made := _arrow(value)) is not None)
+    full = {kind: count for kind, count in found.items() if "null" not in str(kind)} or found
+    most = max(full, key=lambda kind: full[kind], default=None)
+    return pyarrow.float64() if most == pyarrow.int64() and pyarrow.float64() in full else most
+
+
+def _odd(value: Any, column: str, kind: Any) -> str:
+    """Why a cell does not fit its column; nothing where it fits."""
+    if value is None or (kind is not None and _arrow(value, kind) is not None):
+        return ""
+    if isinstance(value, str) and _arrow(value) is None:
+        return f"{column} holds half of a surrogate pair, which is no text"
+    if kind is None or _arrow(value) is None:
+        return f"{column} holds what cannot be stored: {short(ascii(value))}"
+    return f"{column} holds {type(value).__name__}, and most other rows hold {kind}"
+
+
 def _cell(path: Path, value: Any, column: str, name: str) -> Any:
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        raise DataError(f"{name} is empty")
+    if isinstance(value, float) and math.isnan(value):
+        value = None
     if column in MEDIA:
+        if value is None or value == "":
+            raise DataError(f"{name} is empty")
         return _file(path, value, name, column)
-    if column == "label":
-        parts = value if isinstance(value, list) else [value]
+    if column == "label" or (column == "answer" and not isinstance(value, dict)):
+        parts = value if isinstance(value, list) else [] if value is None else [value]
         odd = next((part for part in parts if part is None or isinstance(part, (dict, list, bytes))), parts)
         if odd is not parts:
-            raise DataError(f"{name} holds {type(odd).__name__ if odd is not None else 'an empty value'}: a label is text or a number")
-        return [str(part) for part in value] if isinstance(value, list) else str(value)
+            kind = type(odd).__name__ if odd is not None else "an empty value"
+            raise DataError(f"{name} holds {kind}{talk(value) or f': {column} is text or a number'}")
+        return [str(part) for part in value] if isinstance(value, list) else value if value is None else str(value)
     return value
 
 
@@ -186,7 +407,27 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     where = value.get("path") if isinstance(value, dict) else value
     if not isinstance(where, str):
         raise DataError(f"{name} holds {type(where).__name__}: {column} is a path, or bytes in a parquet file")
-    file = path.parent / where
-    if "\0" in where or not file.is_file():
-        raise DataError(f"no such file: {where}")
-    return {"path": str(file), "bytes": None}
+    for way in dict.fromkeys([where, where.replace("\\", "/")]):  # as Windows parts folders
+        if os.path.isfile(path.parent / way):  # and not Path.is_file, which fails on names that no disk has
+            return {"path": str(path.parent / way), "bytes": None}
+    raise _NoFile(path.parent, where)
+
+
+class _NoFile(DataError):
+    """A cell names a file that is not there."""
+
+    def __init__(self, folder: Path, where: str) -> None:
+        super().__init__(f"no such file: {short(where, 200)} ({short(str((folder / where).absolute()), 300)})")
+        self.where = where
+
+
+def _like(folder: Path, where: str) -> str:
+    """A file with that name and a suffix, here or in a folder below: what the table has may be an id."""
+    name = where.replace("\\", "/").rpartition("/")[2]
+    if "\0" in where or not name or len(name) > 200:
+        return ""
+    near = (file for place in [folder, *folders(folder)] for file in sorted(place.glob(f"{escape(name)}.*")))
+    found = next((file for file in near if file.is_file()), None)
+    if found is None:
+        return ""
+    return f"; there is {found.relative_to(folder)}: write the path from the table's folder, with its suffix"

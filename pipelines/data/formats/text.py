@@ -1,4 +1,4 @@
-"""Plain text, .txt and .md in UTF-8: a folder of documents, or one file.
+"""Plain text, .txt and .md in UTF-8, compressed or not (a.txt.gz; .bz2, .xz, .zst): a folder of documents, or one file.
 
     books/a.txt   books/b.md                     one file is one document, which is one row
     books/train/a.txt   books/test/b.txt         split folders, named as splits usually are
@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pipelines.data import compressed
 from pipelines.data.audio import SUFFIXES as AUDIO
 from pipelines.data.files import SPLIT_NAMES, all_files, kind_of, printable
 from pipelines.data.formats import wikipedia
@@ -30,7 +31,7 @@ def detect(path: Path) -> bool:
     """Text, and no images, recordings or dump beside it, of which it would tell."""
     if path.is_file():
         return _is_text(path)
-    suffixes = {file.suffix.lower() for file in all_files(path)}
+    suffixes = {compressed.inner(file).suffix.lower() for file in all_files(path)}
     return bool(suffixes.intersection(SUFFIXES)) and not suffixes & (IMAGES | AUDIO) and not wikipedia.detect(path)
 
 
@@ -63,7 +64,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
 
 
 def _is_text(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+    return compressed.inner(path).suffix.lower() in SUFFIXES
 
 
 def _parts(root: Path, texts: list[Path], section: Any) -> tuple[dict[str, list[Path]], bool]:
@@ -73,7 +74,7 @@ def _parts(root: Path, texts: list[Path], section: Any) -> tuple[dict[str, list[
         parts: dict[str, list[Path]] = {}
         for path in texts:
             if (path.parent == root) == cut:
-                name = path.stem if cut else path.relative_to(root).parts[0]
+                name = compressed.inner(path).stem if cut else path.relative_to(root).parts[0]
                 if name in asked or name.lower() in SPLIT_NAMES:
                     parts.setdefault(name, []).append(path)
         training = section.train in parts or any(name.lower() in USUAL["train"] for name in parts)
@@ -117,15 +118,10 @@ def _paragraphs(path: Path) -> Rows:
 
 def _text(path: Path) -> str:
     """A file's text with \\n as line ends. Raises DataError naming the file."""
-    try:
-        text = path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    text = compressed.text(path)
     if "\0" in text:
         raise DataError(f"{path}: holds zero bytes: no text, or UTF-16: save the file as UTF-8")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _dataset(path: Path, rows: Rows, skipped: Rows) -> Any:
