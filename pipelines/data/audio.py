@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("graft")
 
 SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"))
+UNREAD = frozenset((".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".wma", ".amr", ".3gp", ".ape", ".wv", ".ac3"))
 FRAME = 0.02  # seconds; a recording's `length` counts these, as wav2vec2's outputs do: token budgets then are seconds
 SHORTEST = 0.05  # seconds: below it no model here has a frame
 LONGEST = 4 * 3600.0  # seconds; what claims more is damaged, or would fill the memory
@@ -244,8 +245,36 @@ def _opened(name: str, value: Any) -> Iterator[Any]:
     except DataError:
         raise
     except Exception as error:  # libsndfile's errors, and what a damaged header or stream makes of them
-        why = str(error).rpartition(": ")[2].strip() or type(error).__name__
+        why = _foreign(value) or str(error).rpartition(": ")[2].strip() or type(error).__name__
         raise DataError(f"{name}: not readable audio (flac, wav, ogg, opus, mp3, aiff): {why}") from None
+
+
+def advice(suffix: str) -> str:
+    """Why recordings whose names end so cannot be read, and what to do."""
+    return f"{suffix.lstrip('.')} recordings cannot be read: convert them, as with `ffmpeg -i x{suffix} x.wav`"
+
+
+def _foreign(value: Any) -> str:
+    """What to do about a recording of a kind that is known and not read, by its first bytes or its name; "" for any other."""
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    start, suffix = b"", ""
+    if isinstance(value, (bytes, bytearray)):
+        start = bytes(value[:12])
+    elif isinstance(value, (str, Path)):
+        suffix = Path(value).suffix.lower()
+        try:
+            with open(value, "rb") as file:
+                start = file.read(12)
+        except (OSError, ValueError):
+            return ""
+    if suffix in UNREAD:
+        return advice(suffix)
+    if start[4:8] == b"ftyp":
+        return advice(".m4a")
+    if start.startswith(b"\x1a\x45\xdf\xa3"):
+        return advice(".webm")
+    return advice(".aac") if start[:2] in (b"\xff\xf1", b"\xff\xf9") else ""
 
 
 def _source(name: str, value: Any) -> Any:

@@ -4,6 +4,7 @@ The rows were written by somebody else, so an image or a recording is bytes in i
 that names any other file or an address is skipped and counted; the file is not opened, the address is not fetched.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -113,6 +114,8 @@ def _inside(rows: Any, column: str, own: Sequence[Path]) -> tuple[Any, list[tupl
 def outside(path: str, roots: Sequence[str]) -> str:
     """Why a row of somebody else's may not name this file: it does not lie below one of `roots`, links followed. "" where it may."""
     shown = short(path, 200)
+    if path.startswith("zip://"):  # not shown: a path in the cache, which no user knows
+        return "its file lies in an archive, which is not unpacked: download the data set, unpack it and give the folder"
     if "://" in path or path.lower().startswith("file:"):
         return f"its file is an address, {shown!r}, which is not fetched: the data set is to hold the file's bytes"
     real = os.path.realpath(path) if os.path.isabs(path) and "\0" not in path else ""
@@ -165,10 +168,8 @@ def _load(section: Any) -> tuple[dict, dict]:
     from huggingface_hub.errors import HTTPError
 
     found = None
-    try:
+    with contextlib.suppress(OSError, HTTPError, ValueError):  # the other library has better words for it, and may have the set cached
         found = huggingface_hub.dataset_info(section.id, revision=section.revision)
-    except (OSError, HTTPError, ValueError):  # the other library's words on it are better, and it may know the set from its cache
-        pass
     card = found.card_data.to_dict() if found is not None and found.card_data else {}
     _check_sources(section, _strings(card.get("configs")))
     try:
