@@ -6,6 +6,7 @@ Every format is one file in `formats/`, found by its name; each yields rows with
 import dataclasses
 import hashlib
 import importlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,13 +14,15 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.apart import paths, with_files
+from pipelines.data.apart import MEDIA, paths, with_files
 from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+log = logging.getLogger("graft")
 
 SPLITS = ("train", "validation", "test")
 CONFIGURED = ("digits", "esc50", "mnist")  # formats of which data.config picks a part
@@ -139,10 +142,19 @@ def _read(section: DataSection, needs: Needs) -> Source:
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, needs.clean, section.id)
             source.skipped[name] = [*source.skipped.get(name, []), *bad]
-    if {"image", "text"} <= set(needs.columns) and section.group is None and needs.group is None:
+    grouped = source.group or any(needs.group in rows.column_names for rows in source.splits.values())
+    of_one_file = "audio" in needs.columns or ({"image", "text"} <= set(needs.columns) and needs.group is None)
+    if section.group in MEDIA or (section.group is None and of_one_file and not grouped):
         found = {name: with_files(rows) for name, rows in source.splits.items()}
-        if any("file" in rows.column_names for rows in found.values()):
+        several = [name for name, rows in found.items() if "file" in rows.column_names]
+        if several:
             source.splits, source.group = found, "file"
+        if "audio" in needs.columns and any("start" not in found[name].column_names for name in several):
+            log.warning(
+                "%s: several rows name one recording, and each gets it from beginning to end: give the columns offset and duration, "
+                "or start and end, in seconds, where a row is of a part of it",
+                section.id,
+            )
     return source
 
 
@@ -153,6 +165,8 @@ def load_splits(section: DataSection, needs: Needs) -> Splits:
     Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
     """
     source = _read(section, needs)
+    if section.group in MEDIA:  # the rows of one file belong together: a column says of which
+        section = section.model_copy(update={"group": None})
     splits, came_from = arrange(section, source.splits, source.group or needs.group, needs.classes)
     for name, rows in splits.items():
         check_rows(name, rows, section)

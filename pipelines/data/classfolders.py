@@ -219,7 +219,8 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
     roles = [_role(child.name) for child in filled]
     within = [_classes(child) for child in filled]
     if len(filled) > 1 and all(roles) and "train" in roles and not any(within):
-        first = next((file.relative_to(root).as_posix() for file in all_files(filled[0]) if file.suffix.lower() in kind.suffixes), "")
+        train = filled[roles.index("train")]
+        first = next((file.relative_to(root).as_posix() for file in all_files(train) if file.suffix.lower() in kind.suffixes), "")
         raise DataError(
             f"{root}: {names} are splits, and hold {kind.files} without class folders ({printable(first)}): put each class into a folder, "
             f"as in train/cat/1.jpg; where the class stands in the file's name, write a train.csv with the columns {kind.column} and label"

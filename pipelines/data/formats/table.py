@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipelines.data.parts import part_columns, times, typed
 from pipelines.data.splits import MEDIA
 from pipelines.errors import DataError
 
@@ -132,7 +133,8 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
     if unknown:
         raise DataError(f"data.columns.{unknown}: {path} has no column {also[unknown]!r} (it has: {', '.join(have)})")
     also = {column: name for column, name in also.items() if name in have}
-    extra = [] if section.group in (None, "none", *also) else [section.group]
+    part = part_columns(have, [*names.values(), *also.values()]) if "audio" in names else None
+    extra = [] if section.group in (None, "none", *also, *(c for c in names if c in MEDIA)) else [section.group]
     if extra and extra[0] not in have:
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
     good: list[dict] = []
@@ -143,7 +145,10 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
                 raise DataError(f"{len(row[None])} cells for {len(have)} columns: put quotes around a cell that holds a comma")
             cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
             files = [cells[column] for column in MEDIA if column in cells]
-            size = {"size": sum(map(_size, files))} if files else {}  # so that the fingerprint covers the files
+            size: dict[str, Any] = {"size": sum(map(_size, files))} if files else {}  # so that the fingerprint covers the files
+            if part:
+                size |= (of := times(row, part))
+                cells["audio"] |= of
             good.append({"id": id_, **cells, **{c: row.get(n) for c, n in also.items()}, **size, **{g: str(row.get(g)) for g in extra}})
         except DataError as error:
             skipped.append((id_, f"{id_}: {error}"))
@@ -152,7 +157,8 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
     if any(isinstance(row.get("label"), list) for row in good):
         good = [{**row, "label": row["label"] if isinstance(row["label"], list) else [row["label"]]} for row in good]
     try:
-        return Dataset.from_list(good), skipped
+        made = Dataset.from_list(good)
+        return (typed(made) if part else made), skipped
     except UnicodeError as error:  # half of a surrogate pair, which JSON can write
         raise DataError(f"{path}: text that is no Unicode: {error}") from None
     except pyarrow.ArrowException as error:
@@ -188,5 +194,7 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
         raise DataError(f"{name} holds {type(where).__name__}: {column} is a path, or bytes in a parquet file")
     file = path.parent / where
     if "\0" in where or not file.is_file():
-        raise DataError(f"no such file: {where}")
+        if "://" in where:
+            raise DataError(f"{name} is an address, {where[:200]!r}, which is not fetched: download the file and name it by its path")
+        raise DataError(f"no such file: {where} (looked for {file}; a path is relative to the folder of {path.name})")
     return {"path": str(file), "bytes": None}
