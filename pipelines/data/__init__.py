@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("graft")
 
 SPLITS = ("train", "validation", "test")
-CONFIGURED = ("digits", "esc50", "mnist")  # formats of which data.config picks a part
+CONFIGURED = ("digits", "esc50", "hubfolder", "mnist")  # formats of which data.config picks a part
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", ".bz2")  # with such a name it is no hub id
 
 
@@ -116,8 +116,11 @@ def _format(section: DataSection) -> Any:
         return importlib.import_module("pipelines.data.formats.hub")
     for name in names:
         module = importlib.import_module(f"pipelines.data.formats.{name}")
-        if module.detect(path):
-            return module
+        try:
+            if module.detect(path):
+                return module
+        except OSError as error:
+            raise DataError(f"data.id: {section.id}: {error.filename or path} cannot be read: {error.strerror}") from None
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "

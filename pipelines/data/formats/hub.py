@@ -33,9 +33,13 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     return source
 
 
-def take(source: Any, section: Any, loaded: dict, own: Sequence[Path], columns: tuple[str, ...], optional: tuple[str, ...]) -> None:
-    """Add the splits that `datasets` loaded to `source`, under the task's columns. Files of rows lie below one of the folders `own`."""
-    import pyarrow
+def take(
+    source: Any, section: Any, loaded: dict, own: Sequence[Path], columns: tuple[str, ...], optional: tuple[str, ...], base: str = ""
+) -> None:
+    """Add the splits that `datasets` loaded to `source`, under the task's columns.
+
+    Files of rows lie below one of the folders `own`; a path that is not absolute is relative to `base`, and wrong without it.
+    """
     import pyarrow.compute
     from datasets import Audio, ClassLabel, Image
 
@@ -68,10 +72,10 @@ def take(source: Any, section: Any, loaded: dict, own: Sequence[Path], columns: 
         for column, feature in rows.features.items():
             if isinstance(feature, (Image, Audio)):
                 rows = rows.cast_column(column, Image(decode=False) if isinstance(feature, Image) else Audio(decode=False))
-                rows, outside = _inside(rows, column, own)
-                refused += outside
-                if outside and not len(rows):
-                    raise DataError(f"{section.id}: none of {len(outside)} rows of {name} can be used; the first: {outside[0][1]}")
+                rows, without = _inside(rows, column, own, base)
+                refused += without
+                if without and not len(rows):
+                    raise DataError(f"{section.id}: none of {len(without)} rows of {name} can be used; the first: {without[0][1]}")
                 # so that the fingerprint covers the files; read from the table's offsets, not from the files
                 held = rows.with_format("arrow").select_columns(column)[:].column(column) if rows._indices else rows.data.column(column)
                 sizes = pyarrow.compute.binary_length(pyarrow.compute.struct_field(held, "bytes")).to_pylist()
@@ -88,7 +92,7 @@ def take(source: Any, section: Any, loaded: dict, own: Sequence[Path], columns: 
         source.splits[name], source.skipped[name] = rows, refused
 
 
-def _inside(rows: Any, column: str, own: Sequence[Path]) -> tuple[Any, list[tuple[str, str]]]:
+def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any, list[tuple[str, str]]]:
     """The rows whose files are bytes or lie in the data set, and (id, why) of the others. No file is opened to tell."""
     import pyarrow.compute
 
@@ -99,6 +103,9 @@ def _inside(rows: Any, column: str, own: Sequence[Path]) -> tuple[Any, list[tupl
     if not any(nothing):
         return rows, []
     paths = pyarrow.compute.struct_field(held, "path").to_pylist()
+    if base and any(path and nothing[number] for number, path in enumerate(paths)):
+        paths = [os.path.join(base, path) if path and none and "://" not in path else path for path, none in zip(paths, nothing, strict=True)]
+        rows = _with_paths(rows, column, paths)
     roots = [os.path.realpath(folder) for folder in own]
     ids = rows["id"][:]
     wrong = [
@@ -109,6 +116,23 @@ def _inside(rows: Any, column: str, own: Sequence[Path]) -> tuple[Any, list[tupl
     left_out = {number for number, _ in wrong}
     kept = rows.select([number for number in range(len(rows)) if number not in left_out]).flatten_indices()
     return kept, [(ids[number], f"{ids[number]}: {why}") for number, why in wrong]
+
+
+def _with_paths(rows: Any, column: str, paths: list[str | None]) -> Any:
+    """The rows with other paths; the bytes are not copied."""
+    import pyarrow.compute
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    table = rows.data.table
+    chunks, at = [], 0
+    for chunk in table.column(column).chunks:
+        names = pyarrow.array(paths[at : at + len(chunk)], pyarrow.string())
+        fields = [pyarrow.compute.struct_field(chunk, "bytes"), names]
+        chunks.append(pyarrow.StructArray.from_arrays(fields, ["bytes", "path"], mask=chunk.is_null()))
+        at += len(chunk)
+    table = table.set_column(table.column_names.index(column), column, pyarrow.chunked_array(chunks))
+    return Dataset(InMemoryTable(table), info=rows.info)
 
 
 def outside(path: str, roots: Sequence[str]) -> str:
