@@ -21,6 +21,7 @@ from pipelines.skips import Skips
 from pipelines.stubs import Edge
 from pipelines.task import Task
 from pipelines.weights import Weights
+from pipelines.wording import short
 
 
 def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
@@ -91,7 +92,8 @@ class Job:
         size = f"{self.parameters[0] / 1e6:.3g} M parameters ({trains / 1e6:.3g} M train)"
         self.progress.say(f"{self.recipe.task}: {self.weights.name}, {size}; {rows} rows")
         if labels := self.splits.labels:
-            self.progress.say(f"{len(labels)} classes: {', '.join(labels[:10])}{' ...' if len(labels) > 10 else ''}")
+            some = ", ".join(short(label, 40) for label in labels[:10])
+            self.progress.say(f"{len(labels)} classes: {some}{' ...' if len(labels) > 10 else ''}")
         idle = [key for key in ("head_epochs", "layer_decay") if getattr(self.recipe.train, key)]
         if idle and self.recipe.model.freeze == "backbone":
             self.progress.say(f"the trunk is frozen, so this changes nothing: {', '.join(f'train.{key}' for key in idle)}")

@@ -91,7 +91,10 @@ def hostile(secret: Path) -> list[str]:
 
 
 def test_rows_of_a_hub_data_set_name_no_file_of_the_users(
-    hub: HubServer, secret: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    hub: HubServer,
+    secret: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
 ) -> None:
     monkeypatch.chdir(secret.parent)
     monkeypatch.setenv("HOME", str(secret.parent))
@@ -129,7 +132,9 @@ CARD = "---\n{}dataset_info:\n  features:\n  - name: image\n    dtype: image\n  
 
 
 def test_a_csv_of_the_hub_whose_card_says_that_a_column_holds_images(
-    hub: HubServer, secret: Path, tmp_path: Path  # noqa: F811
+    hub: HubServer,
+    secret: Path,
+    tmp_path: Path,  # noqa: F811
 ) -> None:
     folder = tmp_path / "set"
     folder.mkdir()

@@ -18,6 +18,7 @@ from pipelines.data.apart import MEDIA, paths, with_files
 from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
+from pipelines.wording import short
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -105,12 +106,16 @@ def format_names() -> list[str]:
 def _format(section: DataSection) -> Any:
     """The module that reads this data: the one named, else the first that knows the layout; else the hub."""
     names = format_names()
+    try:
+        path = Path(section.id).expanduser()
+        there = path.exists()
+    except (OSError, ValueError, RuntimeError):  # longer than a name can be, a NUL in it, a home folder of nobody
+        raise DataError(f"data.id: no such file or folder: {short(section.id, 200)!r}") from None
     if section.format is not None:
         if section.format not in names:
             raise DataError(f"data.format: unknown format {section.format!r} (known: {', '.join(names)})")
         return importlib.import_module(f"pipelines.data.formats.{section.format}")
-    path = Path(section.id).expanduser()
-    if not path.exists():
+    if not there:
         if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix in FILES:
             raise DataError(f"data.id: no such file or folder: {section.id}")
         return importlib.import_module("pipelines.data.formats.hub")

@@ -104,13 +104,13 @@ def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any
         return rows, []
     paths = pyarrow.compute.struct_field(held, "path").to_pylist()
     if base and any(path and nothing[number] for number, path in enumerate(paths)):
-        paths = [os.path.join(base, path) if path and none and "://" not in path else path for path, none in zip(paths, nothing, strict=True)]
+        paths = [
+            os.path.join(base, path) if path and none and "://" not in path else path for path, none in zip(paths, nothing, strict=True)
+        ]
         rows = _with_paths(rows, column, paths)
     roots = [os.path.realpath(folder) for folder in own]
     ids = rows["id"][:]
-    wrong = [
-        (number, why) for number, path in enumerate(paths) if nothing[number] and path is not None and (why := outside(path, roots))
-    ]
+    wrong = [(number, why) for number, path in enumerate(paths) if nothing[number] and path is not None and (why := outside(path, roots))]
     if not wrong:
         return rows, []
     left_out = {number for number, _ in wrong}

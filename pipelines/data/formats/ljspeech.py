@@ -21,7 +21,7 @@ LIST, FOLDER = "metadata.csv", "wavs"
 
 
 def detect(path: Path) -> bool:
-    """A list without a header: its first lines are a name and one or two texts, parted by `|`, and one of the names is a recording's."""
+    """A list without a header: most of its first lines are a name and one or two texts, and one of the names is a recording's."""
     found = _list(path)
     if not found.is_file() or not (found.parent / FOLDER).is_dir() or (path.is_file() and path.name != LIST):
         return False
@@ -30,7 +30,10 @@ def detect(path: Path) -> bool:
             start = [line.rstrip("\r\n").split("|") for line in islice(file, 20)]
     except OSError:
         return False
-    return all(2 <= len(cells) <= 3 for cells in start) and any(_recording(found.parent, cells[0]) for cells in start)
+    lines = [cells for cells in start if 2 <= len(cells) <= 3]
+    if not lines or len(lines) * 2 <= len(start) or "file_name" in start[0]:
+        return False
+    return any(_recording(found.parent, cells[0].strip()) for cells in lines)
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
