@@ -54,7 +54,6 @@ def parquet(folder: Path, rows: list[dict[str, Any]], column: str = "image") -> 
     """A data set of one file of rows (bytes, path), cats and dogs in turn."""
     import pyarrow
     import pyarrow.parquet
-
     from datasets import Audio, ClassLabel, Features
     from datasets import Image as ImageFeature
 
@@ -83,18 +82,16 @@ def load(hub_id: str, needs: Needs = PHOTOS, **section: Any) -> Any:
 def hostile(secret: Path) -> list[str]:
     outside = secret.parent / "link.png"
     outside.symlink_to(secret)
-    return [
-        str(secret), f"/nowhere/../{secret}", "secret.png", "../secret.png", f"file://{secret}", f"FILE:{secret}", str(outside),
-        "~/secret.png", "http://127.0.0.1:9/a.png", "hf://datasets/tester/mine/a.png", f"zip://a.png::{secret}", "/dev/zero",
-        f"{secret}\0.jpg", "",
-    ]  # fmt: skip
+    local = [str(secret), f"/nowhere/../{secret}", "secret.png", "../secret.png", str(outside), "~/secret.png", "/dev/zero", ""]
+    addresses = [f"file://{secret}", f"FILE:{secret}", "http://127.0.0.1:9/a.png", "hf://datasets/tester/mine/a.png"]
+    return [*local, *addresses, f"zip://a.png::{secret}", f"{secret}\0.jpg"]
 
 
 def test_rows_of_a_hub_data_set_name_no_file_of_the_users(
     hub: HubServer,
     secret: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(secret.parent)
     monkeypatch.setenv("HOME", str(secret.parent))
@@ -110,8 +107,8 @@ def test_rows_of_a_hub_data_set_name_no_file_of_the_users(
     for name in SPLITS:
         for row in splits[name]:
             assert read_image(row["image"]).getpixel((20, 20)) != SECRET
+    hub.add_dataset("tester/only", parquet(tmp_path / "only", [{"bytes": None, "path": str(secret)}] * 2))
     with pytest.raises(DataError, match=r"none of 2 rows of train can be used; the first: train/0: it names the file"):
-        hub.add_dataset("tester/only", parquet(tmp_path / "only", [{"bytes": None, "path": str(secret)}] * 2))
         load("tester/only")
 
 
@@ -134,7 +131,7 @@ CARD = "---\n{}dataset_info:\n  features:\n  - name: image\n    dtype: image\n  
 def test_a_csv_of_the_hub_whose_card_says_that_a_column_holds_images(
     hub: HubServer,
     secret: Path,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     folder = tmp_path / "set"
     folder.mkdir()

@@ -76,12 +76,10 @@ def test_a_folder_around_the_splits(tmp_path: Path) -> None:
 def test_the_recipe_names_split_folders(tmp_path: Path) -> None:
     for name in ("seg_a", "seg_b"):
         classes(tmp_path / name / name, 6)
-    with pytest.raises(DataError, match=r"seg_a, seg_b all hold the same folders \(seg_a\)|cannot be told") as caught:
-        shutil.copytree(tmp_path / "seg_a" / "seg_a", tmp_path / "plain" / "first")
-        shutil.copytree(tmp_path / "seg_b" / "seg_b", tmp_path / "plain" / "second")
+    shutil.copytree(tmp_path / "seg_a" / "seg_a", tmp_path / "plain" / "first")
+    shutil.copytree(tmp_path / "seg_b" / "seg_b", tmp_path / "plain" / "second")
+    with pytest.raises(DataError, match=r"first, second all hold the same folders \(forest, sea\).*data\.train=first"):
         load(tmp_path / "plain")
-    assert "first, second all hold the same folders (forest, sea)" in str(caught.value)
-    assert "data.train=first" in str(caught.value)
     for folder, (train, test) in {"plain": ("first", "second"), ".": ("seg_a", "seg_b")}.items():
         splits = load(tmp_path / folder, train=train, test=test)
         assert (splits.labels, splits.source["test"], len(splits.test)) == (["forest", "sea"], test, 12)
@@ -166,10 +164,9 @@ def test_files_of_another_kind_count(tmp_path: Path) -> None:
     files(folder, ["sea/c.wav", "sea/000.wav"])  # one of them belongs to an image
     splits = load(folder)
     assert splits.ignored == {".wav files": 1}
-    assert [why.removeprefix(f"{folder}/sea/") for _, why in splits.skipped["train"]] == [
-        "a.heic: HEIC images cannot be read: convert them to JPEG or PNG, as with `magick mogrify -format jpg *.heic`",
-        "b.mov.m4a: no image but a recording", "c.wav: no image but a recording",
-    ]  # fmt: skip
+    whys = [why.removeprefix(f"{folder}/sea/") for _, why in splits.skipped["train"]]
+    assert whys[1:] == ["b.mov.m4a: no image but a recording", "c.wav: no image but a recording"]
+    assert whys[0].startswith("a.heic: HEIC images cannot be read: convert them to JPEG or PNG, as with `magick")
     (folder / "sea" / "d.heif").write_bytes(HEIC)
     skipped = load(folder).skipped
     with pytest.raises(DataError, match=r"4 rows of train cannot be read, 3 of 20 may be.*a\.heic: HEIC images cannot be read"):
@@ -180,9 +177,8 @@ def test_files_of_another_kind_count(tmp_path: Path) -> None:
     (sounds / "a" / "x.m4a").write_bytes(M4A)
     splits = load(sounds, SOUND)
     assert splits.ignored == {".jpg files": 1}
-    assert [why.partition(": ")[2] for _, why in splits.skipped["train"]] == [
-        "no recording but an image", "m4a recordings cannot be read: convert them, as with `ffmpeg -i x.m4a x.wav`",
-    ]  # fmt: skip
+    advice = "m4a recordings cannot be read: convert them, as with `ffmpeg -i x.m4a x.wav`"
+    assert [why.partition(": ")[2] for _, why in splits.skipped["train"]] == ["no recording but an image", advice]
 
 
 @pytest.mark.parametrize("ending", ["m4a", "webm", "aac", "wma"])
@@ -311,10 +307,8 @@ def test_ljspeech(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "metadata.csv"):
         splits = load(path, needs)
         rows = {row["id"]: row["text"] for name in SPLITS for row in splits[name]}
-        assert rows == {
-            **{f"LJ-{i}": f"the word {i}" for i in range(10)},
-            "LJ-10": '"Yes, he said', "LJ-11": "no third text", "LJ-12": "two cells",
-        }  # fmt: skip
+        others = {"LJ-10": '"Yes, he said', "LJ-11": "no third text", "LJ-12": "two cells"}
+        assert rows == {**{f"LJ-{i}": f"the word {i}" for i in range(10)}, **others}
         assert [why.partition(": ")[0] for _, why in splits.skipped["train"]] == [f"metadata.csv:{n}" for n in (14, 15, 16, 17)]
         assert (splits.license, splits.ignored) == (None, {"recordings that metadata.csv does not list": 1})
     with pytest.raises(DataError, match=r"no column 'label' \(it has: audio, text\)"):

@@ -37,8 +37,9 @@ def long(folder: Path, number: int, ending: str = "wav") -> tuple[str, list[dict
 
 def table(folder: Path, rows: list[dict[str, Any]], kind: str = "jsonl", columns: str = "start") -> Path:
     if columns == "offset":
-        rows = [{**{k: v for k, v in row.items() if k not in ("start", "end")},
-                 "offset": row["start"], "duration": round(row["end"] - row["start"], 4)} for row in rows]  # fmt: skip
+        times = [{"offset": row["start"], "duration": round(row["end"] - row["start"], 4)} for row in rows]
+        plain = [{name: cell for name, cell in row.items() if name not in ("start", "end")} for row in rows]
+        rows = [{**row, **time} for row, time in zip(plain, times, strict=True)]
     path = folder / f"all.{kind}"
     if kind == "jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -150,10 +151,9 @@ def test_parts_that_are_none(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in nemo))
     _, found, skipped = load_rows(DataSection(id=str(path)), TEXT)
     assert [(row["start"], row["end"]) for row in found] == [(0.0, 0.3), (0.1, None)]
-    assert [why.partition(": ")[2] for _, why in skipped] == [
-        "duration is 0: a part is longer than 0 seconds", "duration is -1: a part is longer than 0 seconds",
-        "offset is -0.1: a recording begins at 0 seconds",
-    ]  # fmt: skip
+    whys = [why.partition(": ")[2] for _, why in skipped]
+    assert whys[:2] == [f"duration is {duration}: a part is longer than 0 seconds" for duration in (0, -1)]
+    assert whys[2:] == ["offset is -0.1: a recording begins at 0 seconds"]
 
 
 def test_parts_outside_of_their_recording(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_predict_reads_the_part(tmp_path: Path) -> None:
     class Loaded:
         recipe = None
 
-        class task:  # noqa: N801
+        class task:
             inputs, makes, labels, optional = ("audio",), False, None, ()
 
     rows = made(tmp_path, 1)

@@ -50,8 +50,9 @@ def read_audio(value: Any, rate: int, silent_ok: bool = False) -> "np.ndarray":
     """A recording as float32 [samples], mono (the mean of its channels), resampled to `rate`; full scale is -1 to 1.
 
     `value` is a path, bytes, datasets' {"path", "bytes"}, or (rate, samples) as Gradio gives it: [samples] or
-    [samples, channels], float or integer. A dictionary with "start" and "end" (seconds) asks for that part of the file. Raises DataError naming the file for what cannot be read whole, is shorter than
-    0.05 or longer than 14,400 seconds, is silent (unless `silent_ok`: silence may be a class) or holds what is no number.
+    [samples, channels], float or integer. A dictionary with "start" and "end" (seconds) asks for that part of the file.
+    Raises DataError naming the file for what cannot be read to its end, is shorter than 0.05 or longer than 14,400 seconds,
+    is silent (unless `silent_ok`: silence may be a class) or holds what is no number.
     """
     import numpy as np
     import soxr

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data import classfolders, listed
-from pipelines.data.classfolders import AUDIO, IMAGES, Kind
+from pipelines.data.classfolders import IMAGES, Kind
 from pipelines.data.files import printable
 from pipelines.data.formats import audiofolder, imagefolder, table
 from pipelines.data.pictures import caption

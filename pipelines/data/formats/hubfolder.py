@@ -1,6 +1,6 @@
 """A data set of the hub on this disk: cloned or downloaded as it is there, or written by `save_to_disk` of the datasets library.
 
-    beans/README.md   beans/data/train-00000-of-00002.parquet   beans/data/train-00001-of-00002.parquet   beans/data/test-00000-of-00001.parquet
+    beans/data/train-00000-of-00002.parquet   beans/data/train-00001-of-00002.parquet   beans/data/test-00000-of-00001.parquet
     beans/train.parquet   beans/test.parquet         files in which that library wrote what a column's classes are called
     saved/dataset_dict.json   saved/train/state.json   saved/train/data-00000-of-00001.arrow
 
@@ -37,10 +37,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
     source = Source(splits={})
-    if root.is_dir() and _is_saved(root):
-        loaded = _saved(section, root)
-    else:
-        loaded = _shards(section, root, source)
+    loaded = _saved(section, root) if root.is_dir() and _is_saved(root) else _shards(section, root, source)
     base = (root if root.is_dir() else root.parent).resolve()
     hub.take(source, section, loaded, [base], columns, optional, str(base))
     return source
