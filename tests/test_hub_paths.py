@@ -82,17 +82,21 @@ def load(hub_id: str, needs: Needs = PHOTOS, **section: Any) -> Any:
 def hostile(secret: Path) -> list[str]:
     outside = secret.parent / "link.png"
     outside.symlink_to(secret)
-    local = [str(secret), f"/nowhere/../{secret}", "secret.png", "../secret.png", str(outside), "~/secret.png", "/dev/zero", ""]
+    local = [
+        str(secret),
+        f"/nowhere/../{secret}",
+        "secret.png",
+        "../secret.png",
+        str(outside),
+        "~/secret.png",
+        "/dev/zero",
+        "",
+    ]
     addresses = [f"file://{secret}", f"FILE:{secret}", "http://127.0.0.1:9/a.png", "hf://datasets/tester/mine/a.png"]
     return [*local, *addresses, f"zip://a.png::{secret}", f"{secret}\0.jpg"]
 
 
-def test_rows_of_a_hub_data_set_name_no_file_of_the_users(
-    hub: HubServer,
-    secret: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_rows_that_name_files_of_the_user(hub: HubServer, secret: Path, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
     monkeypatch.chdir(secret.parent)
     monkeypatch.setenv("HOME", str(secret.parent))
     wanted = hostile(secret)
@@ -121,18 +125,17 @@ def test_recordings_of_a_hub_data_set(hub: HubServer, secret: Path, tmp_path: Pa
     hub.add_dataset("tester/sounds", parquet(tmp_path / "set", rows, "audio"))
     splits = load("tester/sounds", SOUNDS)
     assert splits.skipped["train"] == [
-        ("train/20", f"train/20: it names the file {str(secret.with_suffix('.wav'))!r}, which is not in the data set: not opened")
+        (
+            "train/20",
+            f"train/20: it names the file {str(secret.with_suffix('.wav'))!r}, which is not in the data set: not opened",
+        )
     ]
 
 
 CARD = "---\n{}dataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n    dtype: string\n---\n"
 
 
-def test_a_csv_of_the_hub_whose_card_says_that_a_column_holds_images(
-    hub: HubServer,
-    secret: Path,
-    tmp_path: Path,
-) -> None:
+def test_a_csv_whose_card_calls_a_column_images(hub: HubServer, secret: Path, tmp_path: Path) -> None:  # noqa: F811
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "README.md").write_text(CARD.format(""))

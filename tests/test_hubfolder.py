@@ -78,13 +78,27 @@ def test_files_of_a_clone_lie_in_its_folder(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(secret)
     (photos / "link.png").symlink_to(secret)
     inside = [f"images/{name}/{i:03d}.jpg" for i in range(10) for name in ("cat", "dog")]
-    outside = [str(secret), "../secret.png", "images/link.png", f"file://{secret}", "http://127.0.0.1:9/a.png", "images/none.jpg"]
+    outside = [
+        str(secret),
+        "../secret.png",
+        "images/link.png",
+        f"file://{secret}",
+        "http://127.0.0.1:9/a.png",
+        "images/none.jpg",
+    ]
     rows = [{"bytes": None, "path": path} for path in [*inside, str(photos / "cat" / "000.jpg"), *outside]]
     made = parquet(tmp_path / "made", rows) / "train.parquet"
     made.rename(tmp_path / "pets" / "train.parquet")
     splits = load(tmp_path / "pets", max_skipped=0.5)
     assert sum(len(splits[name]) for name in SPLITS) == 21
-    assert [why.partition(": ")[2].partition(" ")[0] for _, why in splits.skipped["train"]] == ["it", "it", "it", "its", "its", "no"]
+    assert [why.partition(": ")[2].partition(" ")[0] for _, why in splits.skipped["train"]] == [
+        "it",
+        "it",
+        "it",
+        "its",
+        "its",
+        "no",
+    ]
     assert {Path(row["image"]["path"]).suffix for row in splits.train} == {".jpg"}
     read_image(splits.train[0]["image"])
     assert min(splits.train["size"]) > 100

@@ -90,7 +90,8 @@ def test_flat_split_folders_hold_no_classes(test: str, tmp_path: Path) -> None:
     loose(tmp_path / "train", 6, "cat.{}.jpg")
     loose(tmp_path / test)
     with pytest.raises(
-        DataError, match=rf"{test}, train are splits, .* without class folders \(train/cat\.0\.jpg\).*columns image and label"
+        DataError,
+        match=rf"{test}, train are splits, .* without class folders \(train/cat\.0\.jpg\).*columns image and label",
     ):
         load(tmp_path)
     assert len(load(tmp_path, IMAGE, train="train").train) > 0
@@ -188,7 +189,8 @@ def test_recordings_of_a_kind_that_is_not_read(ending: str, tmp_path: Path) -> N
         for number in range(4):
             (tmp_path / name / f"{number}.{ending}").write_bytes(M4A)
     with pytest.raises(
-        DataError, match=rf"/no: no recording of this class .*: {ending} recordings cannot be read: .*ffmpeg -i x\.{ending}"
+        DataError,
+        match=rf"/no: no recording of this class .*: {ending} recordings cannot be read: .*ffmpeg -i x\.{ending}",
     ):
         load(tmp_path, SOUND)
     (tmp_path / "a.wav").write_bytes(M4A)

@@ -27,7 +27,13 @@ def long(folder: Path, number: int, ending: str = "wav") -> tuple[str, list[dict
     for place, word in enumerate(WORDS):
         sound = tiny_audio.spoken(word, 10 * number + place, RATE)
         rows.append(
-            {"audio": f"{number}.{ending}", "text": word, "label": word, "start": round(at, 4), "end": round(at + len(sound) / RATE, 4)}
+            {
+                "audio": f"{number}.{ending}",
+                "text": word,
+                "label": word,
+                "start": round(at, 4),
+                "end": round(at + len(sound) / RATE, 4),
+            }
         )
         parts += [sound, np.zeros(RATE // 10, np.float32)]
         at += len(sound) / RATE + 0.1
@@ -119,7 +125,12 @@ def test_a_long_recording_is_not_decoded_for_a_part(tmp_path: Path, monkeypatch:
     part = read_audio({"path": str(tmp_path / "long.wav"), "bytes": None, "start": 100.0, "end": 101.5}, RATE)
     assert len(part) == 1.5 * RATE
     assert sum(read) == 1.5 * RATE
-    to_the_end = {"path": str(tmp_path / "long.wav"), "bytes": None, "start": header(str(tmp_path / "long.wav")).seconds - 1, "end": None}
+    to_the_end = {
+        "path": str(tmp_path / "long.wav"),
+        "bytes": None,
+        "start": header(str(tmp_path / "long.wav")).seconds - 1,
+        "end": None,
+    }
     assert abs(len(read_audio(to_the_end, RATE)) - RATE) <= 1
 
 
