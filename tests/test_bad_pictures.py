@@ -87,7 +87,8 @@ def test_rows_without_an_image_or_a_caption_are_skipped_and_named(tmp_path: Path
     write(path, path.read_text() + 'gone.png,a red disc\n000.png,\n001.png,"  "\n,a red disc\n')
     splits = load(path.parent, TEXT)
     assert [why for _, why in splits.skipped["train"]] == [
-        "metadata.csv:14: no such file: gone.png", "metadata.csv:15: text is empty", "metadata.csv:17: file_name is empty",
+        f"metadata.csv:14: no such file: gone.png ({path.parent / 'gone.png'})",
+        "metadata.csv:15: text is empty", "metadata.csv:17: file_name is empty",
         "metadata.csv:16: no caption: text is empty",
     ]  # fmt: skip
     assert len(all_rows(splits)) == 12

@@ -39,6 +39,7 @@ _PHOTOS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".
 _FURTHER = (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga")
 IMAGES = Kind("image", "image", "images", frozenset((*_PHOTOS, *_FURTHER)), images.UNREAD)
 AUDIO = Kind("audio", "recording", "recordings", audio.SUFFIXES, audio.UNREAD)
+TRIED_ON = frozenset(("pred", "predict", "prediction", "predictions", "inference", "unlabelled", "unlabeled"))
 LOOKED_AT = 1000  # files by which the medium of a folder is told
 
 
@@ -201,9 +202,13 @@ def _by_role(filled: list[Path]) -> dict[str, Path]:
 
 def _role(name: str) -> str | None:
     """Which split a folder's name speaks of: imagenet-val -> validation. None where it is none, or several."""
-    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    words = _words(name)
     found = {role for role, usual in USUAL.items() for word in words if word in usual or word.removesuffix("set") in usual}
     return found.pop() if len(found) == 1 else None
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
 
 
 def _usual(name: str, parts: dict[str, Path], section: Any) -> str:
@@ -238,9 +243,10 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
 def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, ignored: Counter) -> None:
     """What lies beside the split folders: such files there are an error, unless the recipe says which split is train.
 
-    A folder without class folders is counted by its name: what a model is to be tried on often lies there.
+    A folder without class folders that is called like a split, or as what a model is to be tried on, is counted by its name.
     """
-    loose = {child.name for child in folders(root) if child.name not in parts and not _classes(child)}
+    others = [child for child in folders(root) if child.name not in parts and not _classes(child)]
+    loose = {child.name for child in others if _role(child.name) or TRIED_ON.intersection(_words(child.name))}
     loose = loose if all(map(_classes, parts.values())) else set()
     for path in all_files(root):
         inner = path.relative_to(root).parts

@@ -196,5 +196,5 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     if "\0" in where or not file.is_file():
         if "://" in where:
             raise DataError(f"{name} is an address, {where[:200]!r}, which is not fetched: download the file and name it by its path")
-        raise DataError(f"no such file: {where} (looked for {file}; a path is relative to the folder of {path.name})")
+        raise DataError(f"no such file: {where} ({file.absolute()})")
     return {"path": str(file), "bytes": None}
