@@ -23,6 +23,7 @@ from pipelines.skips import Skips
 from pipelines.stubs import Edge
 from pipelines.task import Task
 from pipelines.weights import Weights
+from pipelines.wording import short
 
 
 def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
@@ -140,6 +141,9 @@ class Job:
         rows = ", ".join(f"{len(self.splits[s]):,} {s}" for s in SPLITS)
         size = f"{self.parameters[0] / 1e6:.3g} M parameters ({trains / 1e6:.3g} M train)"
         self.progress.say(f"{self.recipe.task}: {self.weights.name}, {size}; {rows} rows")
+        if labels := self.splits.labels:
+            some = ", ".join(short(label, 40) for label in labels[:10])
+            self.progress.say(f"{len(labels)} classes: {some}{' ...' if len(labels) > 10 else ''}")
         for line in without_effect(self.recipe, self.steps, self.per_epoch):
             self.progress.say(line)
         for kind, count in self.splits.ignored.items():

@@ -126,6 +126,7 @@ def test_a_few_bad_photos_are_skipped_and_counted(why: str, world: World) -> Non
     with without_pictures():
         done = world.graft("train", data=data)
     assert done.code == 0, done.err
+    assert "2 classes: cat, dog\n" in done.out + done.err  # as check prints them
     assert done.err.count("skipped, cannot be read") == 3
     assert f"train/cat/001.jpg: {why}" in done.err
     found = results(world.tmp / "run")["data"]

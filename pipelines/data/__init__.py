@@ -6,6 +6,7 @@ Every format is one file in `formats/`, found by its name; each yields rows with
 import dataclasses
 import hashlib
 import importlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,12 +21,15 @@ from pipelines.data.splits import NONE_TRAINED, USUAL, arrange, check_rows, clea
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
+from pipelines.wording import short
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+log = logging.getLogger("graft")
+
 SPLITS = ("train", "validation", "test")
-CONFIGURED = ("digits", "esc50", "mnist")  # formats of which data.config picks a part
+CONFIGURED = ("digits", "esc50", "hubfolder", "mnist")  # formats of which data.config picks a part
 # what ends so is no hub id
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)
 
@@ -130,19 +134,26 @@ def format_names() -> list[str]:
 def _format(section: DataSection) -> Any:
     """The module that reads this data: the one named, else the first that knows the layout; else the hub."""
     names = format_names()
+    try:
+        path = Path(section.id).expanduser()
+        there = path.exists()
+    except (OSError, ValueError, RuntimeError):  # longer than a name can be, a NUL in it, a home folder of nobody
+        raise DataError(f"data.id: no such file or folder: {short(section.id, 200)!r}") from None
     if section.format is not None:
         if section.format not in names:
             raise DataError(f"data.format: unknown format {section.format!r} (known: {', '.join(names)})")
         return importlib.import_module(f"pipelines.data.formats.{section.format}")
-    path = Path(section.id).expanduser()
-    if not path.exists():
+    if not there:
         if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix.lower() in FILES:
             raise DataError(f"data.id: no such file or folder: {section.id}")
         return importlib.import_module("pipelines.data.formats.hub")
     for name in names:
         module = importlib.import_module(f"pipelines.data.formats.{name}")
-        if module.detect(path):
-            return module
+        try:
+            if module.detect(path):
+                return module
+        except OSError as error:
+            raise DataError(f"data.id: {section.id}: {error.filename or path} cannot be read: {error.strerror}") from None
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
@@ -167,10 +178,19 @@ def _read(section: DataSection, needs: Needs) -> Source:
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, needs.clean, section.id)
             source.skipped[name] = [*source.skipped.get(name, []), *bad]
-    if {"image", "text"} <= set(needs.columns) and section.group is None and needs.group is None:
+    grouped = source.group or any(needs.group in rows.column_names for rows in source.splits.values())
+    of_one_file = "audio" in needs.columns or ({"image", "text"} <= set(needs.columns) and needs.group is None)
+    if section.group in MEDIA or (section.group is None and of_one_file and not grouped):
         found = {name: with_files(rows) for name, rows in source.splits.items()}
-        if any("file" in rows.column_names for rows in found.values()):
+        several = [name for name, rows in found.items() if "file" in rows.column_names]
+        if several:
             source.splits, source.group = found, "file"
+        if "audio" in needs.columns and any("start" not in found[name].column_names for name in several):
+            log.warning(
+                "%s: several rows name one recording, and each gets it from beginning to end: give the columns offset and duration, "
+                "or start and end, in seconds, where a row is of a part of it",
+                section.id,
+            )
     return source
 
 
@@ -197,6 +217,8 @@ def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_
     Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
     """
     source = _read(section, needs)
+    if section.group in MEDIA:  # the rows of one file belong together: a column says of which
+        section = section.model_copy(update={"group": None})
     found = {name: with_contents(rows, needs.content) for name, rows in source.splits.items()}
     splits, came_from, before = arrange(section, found, source.group or needs.group, needs.classes, trained)
     shared = in_train(splits)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("graft")
 
 SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"))
+UNREAD = frozenset((".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".wma", ".amr", ".3gp", ".ape", ".wv", ".ac3"))
 FRAME = 0.02  # seconds; a recording's `length` counts these, as wav2vec2's outputs do: token budgets then are seconds
 SHORTEST = 0.05  # seconds: below it no model here has a frame
 LONGEST = 4 * 3600.0  # seconds; what claims more is damaged, or would fill the memory
@@ -28,6 +29,7 @@ SILENT = 1e-4  # of full scale (-80 dB): a recording that never gets above it ho
 LOUDEST = 100.0  # times full scale: floats above it are integers that were never scaled
 CLIPPED = 0.01  # share of the samples at full scale from which a recording counts as clipped
 LOOKED_AT = 200  # recordings of a split whose first minute is listened to before training
+SLACK = 0.05  # seconds by which a part may end after its recording: lists are rounded, and some headers count short
 BLOCK = 60  # seconds read at a time: of three hours in stereo only what the model reads is ever whole in memory
 
 # libsndfile fits a header's length to the file and says so in its log only. A writer that cannot go back claims the most there is.
@@ -48,8 +50,9 @@ def read_audio(value: Any, rate: int, silent_ok: bool = False) -> "np.ndarray":
     """A recording as float32 [samples], mono (the mean of its channels), resampled to `rate`; full scale is -1 to 1.
 
     `value` is a path, bytes, datasets' {"path", "bytes"}, or (rate, samples) as Gradio gives it: [samples] or
-    [samples, channels], float or integer. Raises DataError naming the file for what cannot be read whole, is shorter than
-    0.05 or longer than 14,400 seconds, is silent (unless `silent_ok`: silence may be a class) or holds what is no number.
+    [samples, channels], float or integer. A dictionary with "start" and "end" (seconds) asks for that part of the file.
+    Raises DataError naming the file for what cannot be read to its end, is shorter than 0.05 or longer than 14,400 seconds,
+    is silent (unless `silent_ok`: silence may be a class) or holds what is no number.
     """
     import numpy as np
     import soxr
@@ -86,15 +89,20 @@ def resampled(samples: "np.ndarray", own: int, rate: int) -> "np.ndarray":
 
 
 def header(value: Any) -> Sound:
-    """Duration, rate and channels, without reading the samples. Raises DataError like `read_audio`, for length and form."""
-    with _opened(name_of(value), value) as file:
-        return Sound(file.frames / file.samplerate, file.samplerate, file.channels)
+    """Duration, rate and channels, without reading the samples; of a part its own duration.
+
+    Raises DataError like `read_audio`, for length and form.
+    """
+    with _opened(name_of(value), value) as (file, _, frames):
+        return Sound(frames / file.samplerate, file.samplerate, file.channels)
 
 
 def name_of(value: Any) -> str:
     """What to call a recording in a message."""
     if isinstance(value, dict):
-        return str(value.get("path") or "audio bytes")
+        start, end = _part(value)
+        part = "" if start is None else f" from {start:g} s" + ("" if end is None else f" to {end:g} s")
+        return str(value.get("path") or "audio bytes") + part
     return str(value) if isinstance(value, (str, Path)) else "audio"
 
 
@@ -199,13 +207,16 @@ def _blocks(name: str, value: Any) -> "Iterator[tuple[np.ndarray, int]]":
     if isinstance(value, tuple):
         yield _given(name, value)
         return
-    with _opened(name, value) as file:
-        count = 0
-        while len(block := file.read(BLOCK * file.samplerate, dtype="float32", always_2d=True)):
+    with _opened(name, value) as (file, first, frames):
+        part = frames < file.frames  # the end of a file is where reading ends: some hold more than their headers say
+        if first:
+            file.seek(first)
+        count, most = 0, BLOCK * file.samplerate
+        while len(block := file.read(min(most, frames - count) if part else most, dtype="float32", always_2d=True)):
             count += len(block)
             yield block, file.samplerate
-        if count < file.frames:
-            raise DataError(f"{name}: ends after {count:,} of {file.frames:,} samples: it was cut off")
+        if count < frames:
+            raise DataError(f"{name}: ends after {count:,} of {frames:,} samples: it was cut off")
 
 
 def _given(name: str, value: tuple[int, Any]) -> "tuple[np.ndarray, int]":
@@ -223,7 +234,10 @@ def _given(name: str, value: tuple[int, Any]) -> "tuple[np.ndarray, int]":
 
 @contextmanager
 def _opened(name: str, value: Any) -> Iterator[Any]:
-    """An open soundfile.SoundFile with a length that can be. Raises DataError, also for what goes wrong while it is read."""
+    """An open soundfile.SoundFile with a length that can be, the first frame that is asked for, and how many are.
+
+    Raises DataError, also for what goes wrong while it is read.
+    """
     import soundfile
 
     try:
@@ -239,13 +253,65 @@ def _opened(name: str, value: Any) -> Iterator[Any]:
                     raise DataError(f"{name}: ends after {file.frames:,} of {file.frames + missing:,.0f} samples: it was cut off")
             if OGG_CUT_OFF.search(told):
                 raise DataError(f"{name}: ends in the middle of a page: it was cut off")
-            _check_length(name, file.frames / file.samplerate)
-            yield file
+            first, frames = _frames(name, value, file)
+            _check_length(name, frames / file.samplerate)
+            yield file, first, frames
     except DataError:
         raise
     except Exception as error:  # libsndfile's errors, and what a damaged header or stream makes of them
-        why = str(error).rpartition(": ")[2].strip() or type(error).__name__
+        why = _foreign(value) or str(error).rpartition(": ")[2].strip() or type(error).__name__
         raise DataError(f"{name}: not readable audio (flac, wav, ogg, opus, mp3, aiff): {why}") from None
+
+
+def _part(value: Any) -> tuple[float | None, float | None]:
+    """Where the part that is asked for begins and ends, in seconds; None where it is the file's own beginning or end."""
+    return (value.get("start"), value.get("end")) if isinstance(value, dict) else (None, None)
+
+
+def _frames(name: str, value: Any, file: Any) -> tuple[int, int]:
+    """The first frame to read, and how many. Raises DataError for a part that is not in the file."""
+    start, end = _part(value)
+    if start is None and end is None:
+        return 0, file.frames
+    seconds = file.frames / file.samplerate
+    first, last = start or 0.0, seconds if end is None else end
+    if not 0 <= first < last:
+        raise DataError(f"{name}: no part of a recording")
+    if first >= seconds or last > seconds + SLACK:
+        raise DataError(
+            f"{name}: the recording is {seconds:.2f} seconds long, so this part is not in it (where each file is cut already, "
+            "take the columns that name parts out of the table)"
+        )
+    begin = round(first * file.samplerate)
+    return begin, max(0, min(round(last * file.samplerate), file.frames) - begin)
+
+
+def advice(suffix: str) -> str:
+    """Why recordings whose names end so cannot be read, and what to do."""
+    return f"{suffix.lstrip('.')} recordings cannot be read: convert them, as with `ffmpeg -i x{suffix} x.wav`"
+
+
+def _foreign(value: Any) -> str:
+    """What to do about a recording of a kind that is known and not read, by its first bytes or its name; "" for any other."""
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    start, suffix = b"", ""
+    if isinstance(value, (bytes, bytearray)):
+        start = bytes(value[:12])
+    elif isinstance(value, (str, Path)):
+        suffix = Path(value).suffix.lower()
+        try:
+            with open(value, "rb") as file:
+                start = file.read(12)
+        except (OSError, ValueError):
+            return ""
+    if suffix in UNREAD:
+        return advice(suffix)
+    if start[4:8] == b"ftyp":
+        return advice(".m4a")
+    if start.startswith(b"\x1a\x45\xdf\xa3"):
+        return advice(".webm")
+    return advice(".aac") if start[:2] in (b"\xff\xf1", b"\xff\xf9") else ""
 
 
 def _source(name: str, value: Any) -> Any:

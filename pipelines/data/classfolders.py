@@ -1,32 +1,45 @@
 """Class folders of media files, with or without split folders above them: what imagefolder and audiofolder share.
 
-A split is a direct child with a split's name (train, val, Test, ...) that holds class folders. For tasks that learn no labels a folder
-may hold its files itself: children are then splits, too, where all are called so.
+A split is a direct child with a split's name (train, val, Test, ...) that holds class folders. Folders with a split's name in theirs
+(seg_train, test_images) are splits where they hold the same class folders. A folder that holds nothing but a folder of its own name is
+looked through, as archives are often unpacked to it. For tasks that learn no labels a folder may hold its files itself: children are
+then splits, too, where all are called so.
+
+A table in the folder that has the task's columns goes before the names of the folders.
 """
 
+import logging
+import re
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.data import audio
+from pipelines.data import audio, images
+from pipelines.data.apart import paths
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
 from pipelines.data.formats import table
 from pipelines.data.splits import USUAL
 from pipelines.errors import DataError
 
+log = logging.getLogger("graft")
+
 
 class Kind(NamedTuple):
-    """A medium: its column, what its files are called in messages, and how their names end."""
+    """A medium: its column, what its files are called in messages, how their names end, and how those end that cannot be read."""
 
     column: str
+    one: str
     files: str
     suffixes: frozenset[str]
+    unread: frozenset[str]
 
 
 _PHOTOS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-IMAGES = Kind("image", "images", frozenset((*_PHOTOS, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga")))
-AUDIO = Kind("audio", "recordings", audio.SUFFIXES)
+_FURTHER = (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga")
+IMAGES = Kind("image", "image", "images", frozenset((*_PHOTOS, *_FURTHER)), images.UNREAD)
+AUDIO = Kind("audio", "recording", "recordings", audio.SUFFIXES, audio.UNREAD)
+TRIED_ON = frozenset(("pred", "predict", "prediction", "predictions", "inference", "unlabelled", "unlabeled"))
 LOOKED_AT = 1000  # files by which the medium of a folder is told
 
 
@@ -44,11 +57,20 @@ def detect(path: Path) -> bool:
 def medium(path: Path) -> Kind | None:
     """What most files below a folder are, of images and recordings; None where there is neither."""
     found = Counter(file.suffix.lower() for file in islice(all_files(path), LOOKED_AT))
-    counts = {kind: sum(found[suffix] for suffix in kind.suffixes) for kind in (IMAGES, AUDIO)}
-    best = max(counts, key=counts.__getitem__)
-    if counts[best] or sum(found.values()) < LOOKED_AT:
-        return best if counts[best] else None
-    return next((kind for file in all_files(path) for kind in counts if file.suffix.lower() in kind.suffixes), None)
+    for readable in (True, False):  # photos among videos are a folder of photos
+        counts = {kind: sum(found[suffix] for suffix in (kind.suffixes if readable else kind.unread)) for kind in (IMAGES, AUDIO)}
+        best = max(counts, key=counts.__getitem__)
+        if counts[best]:
+            return best
+    if sum(found.values()) < LOOKED_AT:
+        return None
+    return next((kind for file in all_files(path) for kind in (IMAGES, AUDIO) if file.suffix.lower() in kind.suffixes), None)
+
+
+def with_texts(path: Path, kind: Kind) -> bool:
+    """Whether most files of this kind have a text file of the same name in their folder."""
+    found = [file for file in islice(all_files(path), LOOKED_AT) if file.suffix.lower() in kind.suffixes]
+    return sum(file.with_suffix(".txt").is_file() for file in found) * 2 > len(found)
 
 
 def read(section: Any, kind: Kind, columns: tuple[str, ...]) -> Any:
@@ -57,6 +79,9 @@ def read(section: Any, kind: Kind, columns: tuple[str, ...]) -> Any:
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
+    tables, unfit = _tables(root, section, kind, columns)
+    if tables:
+        return _of_tables(root, section, kind, columns, tables, unfit)
     if section.group not in (None, "none"):  # rows have no further columns
         raise DataError(f"data.group: class folders have no column {section.group!r}: list the files in a csv that has it, or leave it out")
     if section.columns:
@@ -65,30 +90,92 @@ def read(section: Any, kind: Kind, columns: tuple[str, ...]) -> Any:
     if lacking:
         raise DataError(f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: use a table")
     labelled = "label" in columns
-    filled = [child for child in folders(root) if _any_file(child)]
-    if labelled and not folders(root):
+    top = _unwrapped(root) if labelled else root
+    filled = [child for child in folders(top) if _any_file(child)]
+    if labelled and not folders(top):
         found = ", ".join(printable(path.name) for path in islice(all_files(root), 6)) or "nothing"
         raise DataError(
             f"data.id: {section.id} cannot be read as data (found: {found}): this task learns labels, "
             f"so give {kind.files} in class folders, or a table of them"
         )
     parts = _parts(section, filled, labelled)
+    if labelled and not parts:
+        _check_classes(top, kind, filled)
     source = Source(splits={})
     ignored: Counter[str] = Counter()
     if parts:
-        _outside(root, kind, parts, section.train, ignored)
-    for name, folder in (parts or {"train": root}).items():
-        training = not parts or name == section.train or name.lower() in USUAL["train"]
+        _outside(top, kind, parts, section.train, ignored)
+    for name, folder in (parts or {"train": top}).items():
+        training = not parts or name == section.train or name.lower() in USUAL["train"] or _role(name) == "train"
         rows, skipped = _list(root, kind, folder, ignored, training, labelled)
         if not rows:
             others = ", ".join(sorted(ignored))
             left_out = f"; left out: {others}" if others else ""
+            first = f"; the first: {skipped[0][1]}" if skipped else ""
             where = " in class folders" if labelled else ""
-            raise DataError(f"{folder}: no readable {kind.files}{where} ({len(skipped)} files skipped{left_out})")
-        source.splits[name] = _dataset(kind, rows, labelled)
-        source.skipped[name] = skipped
-    source.ignored = dict(ignored)
+            raise DataError(f"{folder}: no readable {kind.files}{where} ({len(skipped)} files skipped{left_out}{first})")
+        source.splits[_usual(name, parts, section)] = _dataset(kind, rows, labelled)
+        source.skipped[_usual(name, parts, section)] = skipped
+    for path, why in unfit.items():
+        if ignored[f"{path.suffix.lower()} files"] > 0:
+            ignored[f"{path.suffix.lower()} files"] -= 1
+        ignored[f"the table {path.name}: {why}"] = 1
+    source.ignored = {what: count for what, count in ignored.items() if count}
     return source
+
+
+# ---- a table among the folders ----
+
+
+def _tables(root: Path, section: Any, kind: Kind, columns: tuple[str, ...]) -> tuple[dict[Path, dict[str, str]], dict[Path, str]]:
+    """The tables in a folder that have the task's columns, each with their names there; and why each other one is not read."""
+    found: dict[Path, dict[str, str]] = {}
+    unfit: dict[Path, str] = {}
+    if set(columns) == {kind.column}:
+        return found, unfit
+    for path in all_files(root, deep=False):
+        if path.suffix.lower() not in table.SUFFIXES:
+            continue
+        try:
+            have = table.column_names(path)
+        except DataError as error:
+            unfit[path] = str(error)
+            continue
+        names = {column: section.columns.get(column, column) for column in columns}
+        if kind.column not in section.columns and names[kind.column] not in have and "file_name" in have:
+            names[kind.column] = "file_name"
+        missing = [name for name in names.values() if name not in have]
+        if missing:
+            unfit[path] = f"it has no column {missing[0]!r}"
+        else:
+            found[path] = {**section.columns, **{column: name for column, name in names.items() if name != column}}
+    return found, unfit
+
+
+def _of_tables(
+    root: Path, section: Any, kind: Kind, columns: tuple[str, ...], tables: dict[Path, dict[str, str]], unfit: dict[Path, str]
+) -> Any:
+    """The rows of the user's own tables: what they say goes before the names of the folders."""
+    from pipelines.data import Source
+
+    shown = ", ".join(path.name for path in tables)
+    log.warning(
+        "%s: %s has the columns that this task needs, so its rows are the data, and the names of folders say nothing", section.id, shown
+    )
+    source = Source(splits={})
+    listed: set[Path] = set()
+    for path, names in tables.items():
+        name = "train" if len(tables) == 1 else path.stem
+        part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns)
+        source.splits[name], source.skipped[name] = part.splits["train"], part.skipped["train"]
+        listed |= {Path(file).resolve() for file in paths(part.splits["train"]) if file}
+    others = sum(file.suffix.lower() in kind.suffixes and file.resolve() not in listed for file in all_files(root))
+    source.ignored = {f"{kind.files} that {shown} does not list": others} if others else {}
+    source.ignored |= {f"the table {path.name}: {why}": 1 for path, why in unfit.items()}
+    return source
+
+
+# ---- splits ----
 
 
 def _parts(section: Any, filled: list[Path], labelled: bool) -> dict[str, Path]:
@@ -96,19 +183,81 @@ def _parts(section: Any, filled: list[Path], labelled: bool) -> dict[str, Path]:
     asked = {name for name in (section.train, section.validation, section.test) if name}
     if not labelled and all(child.name.lower() in SPLIT_NAMES or child.name in asked for child in filled):
         return {child.name: child for child in filled}
-    found = {c.name: c for c in filled if (_named_as_split(c) or c.name in asked) and any(map(_any_file, folders(c)))}
-    return found if labelled else {**found, **{c.name: c for c in filled if c.name in asked}}
+    known = [c for c in filled if c.name.lower() in SPLIT_NAMES or c.name in asked]
+    found = {c.name: _inner(c) for c in known if _classes(c)}
+    found = found if labelled else {**found, **{c.name: c for c in filled if c.name in asked}}
+    return found or _by_role(filled)
+
+
+def _by_role(filled: list[Path]) -> dict[str, Path]:
+    """Folders such as seg_train and seg_test: splits, where each has another part and they hold the same class folders."""
+    named = {child: role for child in filled if (role := _role(child.name)) and _classes(child)}
+    roles = list(named.values())
+    first = next((child for child, role in named.items() if role == "train"), None)
+    if first is None or len(named) < 2 or len(set(roles)) < len(roles):
+        return {}
+    shared = all(_classes(first) & _classes(child) for child in named)
+    return {child.name: _inner(child) for child in named} if shared else {}
+
+
+def _role(name: str) -> str | None:
+    """Which split a folder's name speaks of: imagenet-val -> validation. None where it is none, or several."""
+    words = _words(name)
+    found = {role for role, usual in USUAL.items() for word in words if word in usual or word.removesuffix("set") in usual}
+    return found.pop() if len(found) == 1 else None
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+
+
+def _usual(name: str, parts: dict[str, Path], section: Any) -> str:
+    """A split's name for those who look for the usual names; the folder's own where it is one, or the recipe names it."""
+    asked = (section.train, section.validation, section.test)
+    role = _role(name)
+    return role if parts and role and name not in asked and name.lower() not in SPLIT_NAMES and role not in parts else name
+
+
+def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
+    """Raises DataError where folders cannot be classes: all are called like splits, or all hold the same folders."""
+    names = ", ".join(printable(child.name) for child in filled[:6])
+    roles = [_role(child.name) for child in filled]
+    within = [_classes(child) for child in filled]
+    if len(filled) > 1 and all(roles) and "train" in roles and not any(within):
+        train = filled[roles.index("train")]
+        first = next((file.relative_to(root).as_posix() for file in all_files(train) if file.suffix.lower() in kind.suffixes), "")
+        raise DataError(
+            f"{root}: {names} are splits, and hold {kind.files} without class folders ({printable(first)}): put each class into a folder, "
+            f"as in train/cat/1.jpg; where the class stands in the file's name, write a train.csv with the columns {kind.column} and label"
+        )
+    same = set.intersection(*within) if within else set()
+    if len(filled) > 1 and len(same) > 1 and all(part == same for part in within):
+        inner = ", ".join(printable(name) for name in sorted(same)[:6])
+        raise DataError(
+            f"{root}: {names} all hold the same folders ({inner}), so these cannot be told to be classes: if they are splits, call them "
+            f"train, validation and test, or name them, as in data.train={printable(filled[0].name)}; if they are classes, list the files "
+            f"in a train.csv with the columns {kind.column} and label"
+        )
 
 
 def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, ignored: Counter) -> None:
-    """What lies beside the split folders: such files there are an error, unless the recipe says which split is train."""
+    """What lies beside the split folders: such files there are an error, unless the recipe says which split is train.
+
+    A folder without class folders that is called like a split, or as what a model is to be tried on, is counted by its name.
+    """
+    others = [child for child in folders(root) if child.name not in parts and not _classes(child)]
+    loose = {child.name for child in others if _role(child.name) or TRIED_ON.intersection(_words(child.name))}
+    loose = loose if all(map(_classes, parts.values())) else set()
     for path in all_files(root):
-        if path.relative_to(root).parts[0] in parts:
+        inner = path.relative_to(root).parts
+        if inner[0] in parts:
             continue
         if path.suffix.lower() not in kind.suffixes:
             ignored[kind_of(path)] += 1
         elif named is not None:
             ignored[f"{kind.files} outside of the splits"] += 1
+        elif len(inner) > 1 and inner[0] in loose:
+            ignored[f"{kind.files} in {printable(inner[0])}, which holds no class folders"] += 1
         else:
             name = path.relative_to(root).as_posix()
             raise DataError(
@@ -117,30 +266,71 @@ def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, 
             )
 
 
+# ---- files to rows ----
+
+
 def _list(
     root: Path, kind: Kind, folder: Path, ignored: Counter, training: bool, labelled: bool
 ) -> tuple[list[dict], list[tuple[str, str]]]:
-    """Every file below the folder becomes a row, a skip, or is counted as ignored: none vanishes."""
+    """Every file below the folder becomes a row, a skip, or is counted as ignored: none vanishes.
+
+    A recording among images is a skip, and so is an image among recordings, unless a file that is read has the same name (as a
+    spectrogram may have): who puts it there may expect that it is read.
+    """
     rows: list[dict] = []
     skipped: list[tuple[str, str]] = []
     classes = {child.name: 0 for child in folders(folder)}
+    media: dict[str, list[tuple[Path, str]]] = {name: [] for name in classes}  # of each class its files that are no rows, with the reason
+    other = IMAGES if kind is AUDIO else AUDIO
     for path in all_files(folder):
         inner = path.relative_to(folder).parts
-        if len(inner) > 1:
-            classes[inner[0]] += 1
-        if path.suffix.lower() not in kind.suffixes:
+        label = inner[0] if len(inner) > 1 else ""
+        if label:
+            classes[label] += 1
+        name, suffix, size = path.relative_to(root).as_posix(), path.suffix.lower(), 0
+        if suffix in kind.suffixes:
+            reason, size = ("in no class folder", 0) if labelled and not label else problem(path)
+        elif suffix in kind.unread:
+            reason = unread(kind, suffix)
+        elif suffix in other.suffixes | other.unread and not any(path.with_suffix(own).is_file() for own in kind.suffixes):
+            reason = f"no {kind.one} but {'an' if other is IMAGES else 'a'} {other.one}"
+        else:
             ignored[kind_of(path)] += 1
             continue
-        name = path.relative_to(root).as_posix()
-        reason, size = ("in no class folder", 0) if labelled and len(inner) == 1 else problem(path)
         if reason:
             skipped.append((printable(name), f"{printable(str(path))}: {reason}"))
+            media.get(label, []).append((path, reason))
         else:
-            rows.append({"id": name, kind.column: {"path": str(path), "bytes": None}, "size": size, "label": inner[0]})
+            rows.append({"id": name, kind.column: {"path": str(path), "bytes": None}, "size": size, "label": label})
     empty = [name for name, count in classes.items() if count == 0]
     if labelled and training and empty:
         raise DataError(f"{folder / empty[0]}: an empty class folder: add {kind.files}, or remove it")
+    if labelled and training:
+        _check_readable(folder, kind, rows, media)
     return rows, skipped
+
+
+def unread(kind: Kind, suffix: str) -> str:
+    """Why files of this medium whose names end so are not read, and what to do."""
+    return audio.advice(suffix) if kind is AUDIO else images.advice(suffix)
+
+
+def _check_readable(folder: Path, kind: Kind, rows: list[dict], media: dict[str, list[tuple[Path, str]]]) -> None:
+    """Raises DataError for a class of which no file can be read: the model would never learn it. One header of each class is read."""
+    wrong: dict[str, list[tuple[Path, str]]] = {name: list(found) for name, found in media.items()}
+    right: set[str] = set()
+    for row in rows:
+        if row["label"] in right:
+            continue
+        try:
+            (audio.header if kind is AUDIO else images.check_header)(row[kind.column])
+            right.add(row["label"])
+        except DataError as error:
+            wrong[row["label"]].append((Path(row[kind.column]["path"]), str(error).partition(": ")[2]))
+    for name, files in wrong.items():
+        if files and name not in right:
+            some = ", ".join(printable(path.name) for path, _ in files[:3]) + (f" and {len(files) - 3} more" if files[3:] else "")
+            raise DataError(f"{printable(str(folder / name))}: no {kind.one} of this class can be read ({some}): {files[0][1]}")
 
 
 def _dataset(kind: Kind, rows: list[dict], labelled: bool) -> Any:
@@ -161,3 +351,25 @@ def _named_as_split(folder: Path) -> bool:
 
 def _any_file(folder: Path) -> bool:
     return next(all_files(folder), None) is not None
+
+
+def _inner(folder: Path) -> Path:
+    """Where the files are: archives are often unpacked to seg_train/seg_train/."""
+    found = folders(folder)
+    if len(found) == 1 and found[0].name.lower() == folder.name.lower() and next(all_files(folder, deep=False), None) is None:
+        return found[0]
+    return folder
+
+
+def _classes(folder: Path) -> set[str]:
+    """The names of the folders with files that a split folder holds."""
+    return {child.name for child in folders(_inner(folder)) if _any_file(child)}
+
+
+def _unwrapped(root: Path) -> Path:
+    """The folder that holds splits or classes: the only one in `root` where it has the same name, or holds split folders."""
+    found = [child for child in folders(root) if _any_file(child)]
+    if len(found) != 1 or next(all_files(root, deep=False), None) is not None:
+        return root
+    splits = [child for child in folders(found[0]) if _role(child.name) == "train" and _classes(child)]
+    return found[0] if splits or found[0].name.lower() == root.resolve().name.lower() else root

@@ -11,15 +11,19 @@ SPLIT_NAMES = frozenset(name for names in USUAL.values() for name in names)
 _LITTER = frozenset(("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"))
 
 
-def all_files(path: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """All files below a folder, sorted, links followed unless they lead back to a folder above."""
-    status = path.stat()
+def all_files(path: Path, above: tuple[tuple[int, int], ...] = (), *, deep: bool = True) -> Iterator[Path]:
+    """All files below a folder, or only those in it, sorted, links followed unless they lead back to a folder above."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{printable(str(path))}: cannot be listed: {error.strerror}") from None
     mark = (status.st_dev, status.st_ino)
     if mark in above:
         return
     for entry in _entries(path):
         if _is_folder(entry):
-            yield from all_files(Path(entry.path), (*above, mark))
+            if deep:
+                yield from all_files(Path(entry.path), (*above, mark))
         else:
             yield Path(entry.path)
 
@@ -56,7 +60,7 @@ def _entries(path: Path) -> list[os.DirEntry]:
         with os.scandir(path) as listed:
             return sorted((e for e in listed if not e.name.startswith(".") and e.name not in _LITTER), key=lambda e: e.name)
     except OSError as error:
-        raise DataError(f"{path}: cannot be listed: {error.strerror}") from None
+        raise DataError(f"{printable(str(path))}: cannot be listed: {error.strerror}") from None
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -1,14 +1,20 @@
 """Read images of every common mode and format, upright and in RGB."""
 
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.apart import paths
 from pipelines.data.labels import check_known, several
 from pipelines.errors import DataError
 
+log = logging.getLogger("graft")
+
+UNREAD = frozenset((".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2"))
+PAGES_LOOKED_AT = 100  # TIFF files of some rows that are opened to see whether they have more than one page
 MAX_PIXELS = 128_000_000  # a 100-megapixel camera passes, a decompression bomb does not
 MAX_RATIO = 250  # of the sides: a processor that resizes the short side would make a bomb of a hair
 
@@ -34,7 +40,72 @@ def read_image(value: Any) -> Any:
     except FileNotFoundError:
         raise DataError(f"{name}: no such file") from None
     except Exception as error:  # decoders raise nearly everything: OSError, SyntaxError, struct.error, RuntimeError (AVIF), ...
-        raise DataError(f"{name}: not a readable image: {_why(error, name)}") from None
+        raise DataError(f"{name}: not a readable image: {_foreign(value) or _why(error, name)}") from None
+
+
+def check_header(value: Any) -> None:
+    """Look at the first bytes of an image only. Raises DataError where it is none."""
+    from PIL import Image
+
+    name = _name(value)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _open(name, value, Image):
+                return
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such file") from None
+    except Exception as error:
+        raise DataError(f"{name}: not a readable image: {_foreign(value) or _why(error, name)}") from None
+
+
+def warn_of_pages(rows: Any) -> None:
+    """Say how many TIFF files have more pages than the one that is read. A hundred are looked at, their headers only."""
+    from PIL import Image
+
+    files = [path for path in paths(rows) if path and path.lower().endswith((".tif", ".tiff"))] if hasattr(rows, "flatten") else []
+    files = files[:: max(1, -(-len(files) // PAGES_LOOKED_AT))]
+    found = []
+    for path in files:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(path) as image:
+                    if image.format == "TIFF":
+                        image.seek(1)
+                        found.append(Path(path).name)
+        except Exception:  # one page; or it cannot be read, which is told when it is
+            continue
+    if found:
+        some = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if found[3:] else "")
+        log.warning("%d of %d TIFF files looked at have several pages; only the first is read: %s", len(found), len(files), some)
+
+
+def advice(suffix: str) -> str:
+    """Why images whose names end so cannot be read, and what to do."""
+    kind = suffix.lstrip(".").upper()
+    return f"{kind} images cannot be read: convert them to JPEG or PNG, as with `magick mogrify -format jpg *{suffix}`"
+
+
+def _foreign(value: Any) -> str:
+    """What to do about an image of a kind that is known and not read, by its first bytes or its name; "" for any other."""
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    start, suffix = b"", ""
+    if isinstance(value, (bytes, bytearray)):
+        start = bytes(value[:12])
+    elif isinstance(value, (str, Path)):
+        suffix = Path(value).suffix.lower()
+        try:
+            with open(value, "rb") as file:
+                start = file.read(12)
+        except (OSError, ValueError):
+            return ""
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"):
+        return advice(".heic")
+    return advice(suffix) if suffix in UNREAD else ""
 
 
 def save_example(value: Any, folder: Path, name: str) -> str:
@@ -103,6 +174,7 @@ class LabelledImages(Sequence):
 
     def __init__(self, rows: Any, labels: list[str], multi_label: bool) -> None:
         self.rows, self.multi_label = rows, multi_label
+        warn_of_pages(rows)
         self.number_of = {label: i for i, label in enumerate(labels)}
         found = {part for label in rows["label"] for part in (several(label) if multi_label else [str(label)])}
         check_known(found, labels)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.images import read_image
+from pipelines.data.images import read_image, warn_of_pages
 from pipelines.errors import DataError
 from pipelines.wording import short
 
@@ -24,6 +24,7 @@ class Pictures(Sequence):
         self, rows: Any, size: tuple[int, int], channels: int = 3, *, text: bool = False, labels: Sequence[str] = (), upscale: bool = False
     ) -> None:
         _mode(channels)
+        warn_of_pages(rows)
         self.rows, self.size, self.channels, self.text, self.upscale = rows, size, channels, text, upscale
         self.numbers = {label: number for number, label in enumerate(labels)}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.data import classfolders, listed
 from pipelines.data.classfolders import AUDIO
-from pipelines.data.formats import audioset, common_voice, esc50, librispeech, spoken_digits
+from pipelines.data.formats import audioset, common_voice, esc50, librispeech, ljspeech, spoken_digits
 
 TEXTS = ("text", "transcription", "transcript", "sentence")
 
@@ -21,9 +21,11 @@ def detect(path: Path) -> bool:
     """Recordings that are not laid out as one of the data sets whose own layout is known."""
     if not path.is_dir() or classfolders.medium(path) is not AUDIO:
         return False
-    if any(known.detect(path) for known in (audioset, common_voice, esc50, librispeech, spoken_digits)):
+    if any(known.detect(path) for known in (audioset, common_voice, esc50, librispeech, ljspeech, spoken_digits)):
         return False
-    return bool(listed.lists(path)) or classfolders.detect(path)
+    if any(listed.own_list(folder) for folder in (path, *listed.split_folders(path))):
+        return True
+    return classfolders.detect(path) and not classfolders.with_texts(path, AUDIO)
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:

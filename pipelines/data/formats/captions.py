@@ -1,67 +1,75 @@
-"""Images, each with its caption in a text file of the same name beside it, as trainers of LoRA take them.
+"""Images or recordings, each with its text in a file of the same name in its folder: a caption, or what is spoken.
 
     photos/1.jpg   photos/1.txt      photos/train/1.jpg   photos/train/1.txt   photos/test/9.jpg   photos/test/9.txt
+    speech/1.wav   speech/1.txt      speech/train/1.wav   speech/train/1.txt   speech/test/9.wav   speech/test/9.txt
 
-An image without a caption is skipped. Tasks that need no captions read the images as imagefolder does.
+An image or recording without a text is skipped. Tasks that need no texts read them as imagefolder and audiofolder do.
 """
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipelines.data import classfolders, listed
-from pipelines.data.classfolders import AUDIO, IMAGES
-from pipelines.data.files import all_files, printable
-from pipelines.data.formats import imagefolder, table
+from pipelines.data.classfolders import IMAGES, Kind
+from pipelines.data.files import printable
+from pipelines.data.formats import audiofolder, imagefolder, table
 from pipelines.data.pictures import caption
 from pipelines.errors import DataError
 
 
 def detect(path: Path) -> bool:
-    """Most images have a caption, and neither a table nor a list has others."""
+    """Most files have a text, and neither a table nor a list has others."""
     if not path.is_dir() or table.detect(path) or any(listed.own_list(folder) for folder in listed.split_folders(path)):
         return False
-    images = [file for file in islice(all_files(path), classfolders.LOOKED_AT) if file.suffix.lower() in IMAGES.suffixes]
-    return sum(_text_of(file).is_file() for file in images) * 2 > len(images) and classfolders.medium(path) is not AUDIO
+    kind = classfolders.medium(path)
+    return kind is not None and classfolders.with_texts(path, kind)
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    root = Path(section.id).expanduser()
+    kind = (classfolders.medium(root) if root.is_dir() else None) or IMAGES
     if "text" not in columns:
-        return imagefolder.read(section, columns, optional)
-    lacking = sorted(set(columns) - {"image", "text"})
+        return (imagefolder if kind is IMAGES else audiofolder).read(section, columns, optional)
+    lacking = sorted(set(columns) - {kind.column, "text"})
     if lacking:
-        raise DataError(f"{section.id}: images with captions have no {lacking[0]}, which this task needs: use a table")
-    source = classfolders.read(section, IMAGES, ("image",))
+        what = "captions" if kind is IMAGES else "transcripts"
+        raise DataError(f"{section.id}: {kind.files} with {what} have no {lacking[0]}, which this task needs: use a table")
+    source = classfolders.read(section, kind, (kind.column,))
     beside: set[Path] = set()
     for name, rows in source.splits.items():
-        ids, files, skipped = rows["id"][:], [Path(image["path"]) for image in rows["image"]], source.skipped[name]
+        ids, files, skipped = rows["id"][:], [Path(file["path"]) for file in rows[kind.column]], source.skipped[name]
         texts: dict[int, str] = {}
         beside |= {text for file in files if (text := _text_of(file)).is_file()}
         for number, file in enumerate(files):
             try:
-                texts[number] = _caption(ids[number], file)
+                texts[number] = _caption(ids[number], file, kind)
             except DataError as error:
                 skipped.append((ids[number], str(error)))
         if not texts:
-            raise DataError(f"{section.id}: none of {len(files)} images of {name} has a caption; the first: {skipped[-len(files)][1]}")
+            first = skipped[-len(files)][1]
+            raise DataError(f"{section.id}: none of {len(files)} {kind.files} of {name} has a {_word(kind)}; the first: {first}")
         source.splits[name] = rows.select(list(texts)).add_column("text", list(texts.values()))
     others = source.ignored.pop(".txt files", 0) - len(beside)
-    source.ignored |= {"texts without an image": others} if others else {}
+    source.ignored |= {f"texts without {'an image' if kind is IMAGES else 'a recording'}": others} if others else {}
     return source
 
 
-def _caption(id_: str, file: Path) -> str:
-    text = _text_of(file)
+def _word(kind: Kind) -> str:
+    return "caption" if kind is IMAGES else "transcript"
+
+
+def _caption(id_: str, file: Path, kind: Kind) -> str:
+    text, word = _text_of(file), _word(kind)
     try:
         return caption({"text": text.read_bytes().decode("utf-8-sig")})
     except FileNotFoundError:
-        raise DataError(f"{id_}: no caption {text.name} beside it") from None
+        raise DataError(f"{id_}: no {word} {text.name} beside it") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{printable(str(text))}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
     except OSError as error:
         raise DataError(f"{printable(str(text))}: cannot be read: {error.strerror}") from None
     except DataError:
-        raise DataError(f"{id_}: no caption: {text.name} is empty") from None
+        raise DataError(f"{id_}: no {word}: {text.name} is empty") from None
 
 
 def _text_of(file: Path) -> Path:

@@ -1,11 +1,19 @@
-"""Data sets on the hub: parquet or plain files (a loading script is never run)."""
+"""Data sets on the hub: parquet or plain files (a loading script is never run).
 
+The rows were written by somebody else, so an image or a recording is bytes in its row, or a file that came with the data set. A row
+that names any other file or an address is skipped and counted; the file is not opened, the address is not fetched.
+"""
+
+import contextlib
 import errno
 import logging
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import DataError, GraftError, HubError
+from pipelines.wording import short
 
 log = logging.getLogger("graft")
 
@@ -15,21 +23,32 @@ def detect(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    import pyarrow.compute
-    from datasets import Audio, ClassLabel, Image
-
     from pipelines.data import Source
 
     if Path(section.id).expanduser().exists():
         raise DataError(f"data.format: {section.id} is on this disk, not on the hub: leave format out")
     loaded, info = _load(section)
     source = Source(splits={}, hub_id=section.id, revision=info.get("sha"), license=info.get("license"))
+    take(source, section, loaded, _own_folders(section.id), columns, optional)
+    return source
+
+
+def take(
+    source: Any, section: Any, loaded: dict, own: Sequence[Path], columns: tuple[str, ...], optional: tuple[str, ...], base: str = ""
+) -> None:
+    """Add the splits that `datasets` loaded to `source`, under the task's columns.
+
+    Files of rows lie below one of the folders `own`; a path that is not absolute is relative to `base`, and wrong without it.
+    """
+    import pyarrow.compute
+    from datasets import Audio, ClassLabel, Image
+
     for name, rows in loaded.items():
         names = {c: section.columns.get(c) or _guess(c, rows.features) or c for c in columns}
-        for column, own in names.items():
-            if own not in rows.column_names:
+        for column, its in names.items():
+            if its not in rows.column_names:
                 raise DataError(
-                    f"{section.id}: no column {own!r} (it has: {', '.join(rows.column_names)}); "
+                    f"{section.id}: no column {its!r} (it has: {', '.join(rows.column_names)}); "
                     f"name the right one with data.columns.{column}=NAME"
                 )
         group = section.group if section.group not in (None, "none") else None
@@ -41,24 +60,92 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
             raise DataError(f"data.columns.{absent}: {section.id} has no column {section.columns[absent]!r} (it has: {have})")
         names |= {c: section.columns.get(c, c) for c in optional if section.columns.get(c, c) in rows.column_names}
         keep = dict.fromkeys([*names.values(), *([group] if group else [])])
-        rows = rows.select_columns(list(keep)).rename_columns({own: c for c, own in names.items() if own != c})
+        rows = rows.select_columns(list(keep)).rename_columns({its: c for c, its in names.items() if its != c})
         rows = rows.add_column("id", [f"{name}/{i}" for i in range(len(rows))])
+        refused: list[tuple[str, str]] = []
+        for column, wanted, many in (("image", Image, "images"), ("audio", Audio, "recordings")):
+            if column in columns and not isinstance(rows.features[column], wanted):
+                what = rows.features[column]
+                raise DataError(
+                    f"{section.id}: column {names[column]!r} holds no {many} but {what}: name another, data.columns.{column}=NAME"
+                )
         for column, feature in rows.features.items():
             if isinstance(feature, (Image, Audio)):
                 rows = rows.cast_column(column, Image(decode=False) if isinstance(feature, Image) else Audio(decode=False))
+                rows, without = _inside(rows, column, own, base)
+                refused += without
+                if without and not len(rows):
+                    raise DataError(f"{section.id}: none of {len(without)} rows of {name} can be used; the first: {without[0][1]}")
                 # so that the fingerprint covers the files; read from the table's offsets, not from the files
-                sizes = pyarrow.compute.binary_length(pyarrow.compute.struct_field(rows.data.column(column), "bytes"))
-                rows = rows.add_column("size", sizes.to_pylist())
-        for column, wanted, many in (("image", Image, "images"), ("audio", Audio, "recordings")):
-            if column in columns and not isinstance(rows.features[column], wanted):
-                what, own = rows.features[column], names[column]
-                raise DataError(f"{section.id}: column {own!r} holds no {many} but {what}: name another, data.columns.{column}=NAME")
+                held = rows.with_format("arrow").select_columns(column)[:].column(column) if rows._indices else rows.data.column(column)
+                sizes = pyarrow.compute.binary_length(pyarrow.compute.struct_field(held, "bytes")).to_pylist()
+                paths = pyarrow.compute.struct_field(held, "path").to_pylist() if None in sizes else []
+                for number, path in enumerate(paths):
+                    if sizes[number] is None and path:
+                        sizes[number] = os.stat(path).st_size
+                rows = rows.add_column("size", sizes)
         if "label" in columns:
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels
-            rows, source.skipped[name] = _named_labels(rows)
-        source.splits[name] = rows
-    return source
+            rows, unlabelled = _named_labels(rows)
+            refused += unlabelled
+        source.splits[name], source.skipped[name] = rows, refused
+
+
+def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any, list[tuple[str, str]]]:
+    """The rows whose files are bytes or lie in the data set, and (id, why) of the others. No file is opened to tell."""
+    import pyarrow.compute
+
+    if rows._indices is not None:
+        rows = rows.flatten_indices()
+    held = rows.data.column(column)
+    nothing = pyarrow.compute.is_null(pyarrow.compute.struct_field(held, "bytes")).to_pylist()
+    if not any(nothing):
+        return rows, []
+    paths = pyarrow.compute.struct_field(held, "path").to_pylist()
+    if base and any(path and nothing[number] for number, path in enumerate(paths)):
+        paths = [
+            os.path.join(base, path) if path and none and "://" not in path else path for path, none in zip(paths, nothing, strict=True)
+        ]
+        rows = _with_paths(rows, column, paths)
+    roots = [os.path.realpath(folder) for folder in own]
+    ids = rows["id"][:]
+    wrong = [(number, why) for number, path in enumerate(paths) if nothing[number] and path is not None and (why := outside(path, roots))]
+    if not wrong:
+        return rows, []
+    left_out = {number for number, _ in wrong}
+    kept = rows.select([number for number in range(len(rows)) if number not in left_out]).flatten_indices()
+    return kept, [(ids[number], f"{ids[number]}: {why}") for number, why in wrong]
+
+
+def _with_paths(rows: Any, column: str, paths: list[str | None]) -> Any:
+    """The rows with other paths; the bytes are not copied."""
+    import pyarrow.compute
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    table = rows.data.table
+    chunks, at = [], 0
+    for chunk in table.column(column).chunks:
+        names = pyarrow.array(paths[at : at + len(chunk)], pyarrow.string())
+        fields = [pyarrow.compute.struct_field(chunk, "bytes"), names]
+        chunks.append(pyarrow.StructArray.from_arrays(fields, ["bytes", "path"], mask=chunk.is_null()))
+        at += len(chunk)
+    table = table.set_column(table.column_names.index(column), column, pyarrow.chunked_array(chunks))
+    return Dataset(InMemoryTable(table), info=rows.info)
+
+
+def outside(path: str, roots: Sequence[str]) -> str:
+    """Why a row of somebody else's may not name this file: it does not lie below one of `roots`, links followed. "" where it may."""
+    shown = short(path, 200)
+    if path.startswith("zip://"):  # not shown: a path in the cache, which no user knows
+        return "its file lies in an archive, which is not unpacked: download the data set, unpack it and give the folder"
+    if "://" in path or path.lower().startswith("file:"):
+        return f"its file is an address, {shown!r}, which is not fetched: the data set is to hold the file's bytes"
+    real = os.path.realpath(path) if os.path.isabs(path) and "\0" not in path else ""
+    if not any(real.startswith(root.rstrip(os.sep) + os.sep) for root in roots):
+        return f"it names the file {shown!r}, which is not in the data set: not opened"
+    return "" if os.path.isfile(real) else f"no such file: {shown}"
 
 
 def _guess(column: str, features: Any) -> str | None:
@@ -105,20 +192,70 @@ def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
 
 def _load(section: Any) -> tuple[dict, dict]:
     import huggingface_hub
-    from datasets import load_dataset
+    from datasets import load_dataset_builder
     from huggingface_hub.errors import HTTPError
 
+    found = None
+    with contextlib.suppress(OSError, HTTPError, ValueError):  # the other library has better words for it, and may have the set cached
+        found = huggingface_hub.dataset_info(section.id, revision=section.revision)
+    card = found.card_data.to_dict() if found is not None and found.card_data else {}
+    _check_sources(section, _strings(card.get("configs")))
     try:
-        loaded = load_dataset(section.id, section.config, revision=section.revision)
+        builder = load_dataset_builder(section.id, section.config, revision=section.revision)
+        files = builder.config.data_files or {}
+        _check_sources(section, [str(file) for some in files.values() for file in some], builder.base_path or "")
+        builder.download_and_prepare()
+        loaded = builder.as_dataset()
+    except GraftError:
+        raise
     except Exception as error:  # that library raises nearly everything, its readers' errors and the hub client's included
         raise _explained(section, error) from error
-    try:
-        found = huggingface_hub.dataset_info(section.id, revision=section.revision)
-    except (OSError, HTTPError):
+    if found is None:
         log.warning("the hub cannot be asked: data set %s comes from the cache, its revision and licence are not known", section.id)
         return dict(loaded), {}
-    license_ = (found.card_data.to_dict() if found.card_data else {}).get("license")
+    license_ = card.get("license")
     return dict(loaded), {"sha": found.sha, "license": license_[0] if isinstance(license_, list) and license_ else license_}
+
+
+def _strings(value: Any) -> list[str]:
+    """What stands after `data_files` and `data_dir` in the configurations of a data set's card."""
+    if isinstance(value, dict):
+        return [text for key, part in value.items() if key in ("data_files", "data_dir", "path") for text in _strings(part)]
+    if isinstance(value, list):
+        return [text for part in value for text in _strings(part)]
+    return [value] if isinstance(value, str) else []
+
+
+def _check_sources(section: Any, files: Sequence[str], base: str | None = None) -> None:
+    """Raises DataError where a data set takes rows from elsewhere: `datasets` would read any file of this disk that its card names.
+
+    `files` are patterns as the card has them, or, with `base`, the addresses that they were resolved to, all of which lie below it.
+    """
+    for file in files:
+        if base is not None:
+            inside = file.startswith(base.rstrip("/") + "/") and "/../" not in file
+        else:
+            inside = not (os.path.isabs(file) or "://" in file or file.startswith("~") or ".." in file.split("/"))
+        if not inside:
+            raise DataError(
+                f"data.id: {section.id} takes rows from outside of itself ({short(file, 200)!r}), which are not read: choose another "
+                "data set, or download what you need of it and give the folder"
+            )
+
+
+def _own_folders(hub_id: str) -> list[Path]:
+    """Where the files of a hub data set lie: what the client fetched of it, and what was unpacked of that."""
+    import datasets.config
+    from datasets.utils.file_utils import hash_url_to_filename
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="dataset")
+    unpacked = Path(datasets.config.EXTRACTED_DATASETS_PATH)
+    if not unpacked.is_dir():
+        return [folder]
+    fetched = [file for file in folder.glob("snapshots/*/**/*") if file.is_file()]
+    return [folder, *(made for file in fetched if (made := unpacked / hash_url_to_filename(os.path.abspath(file))).exists())]
 
 
 def _explained(section: Any, error: Exception) -> GraftError:

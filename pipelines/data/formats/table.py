@@ -20,6 +20,7 @@ from typing import Any
 
 from pipelines.data import compressed, dialect
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
+from pipelines.data.parts import part_columns, times, typed
 from pipelines.data.splits import MEDIA, USUAL
 from pipelines.data.texts import talk
 from pipelines.errors import DataError
@@ -284,7 +285,8 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
     if unknown:
         raise DataError(f"data.columns.{unknown}: {path} has no column {others[unknown]!r} (it has: {', '.join(have)})")
     others = {column: name for column, name in others.items() if name in have}
-    extra = [] if section.group in (None, "none", *others) else [section.group]
+    part = part_columns(have, [*names.values(), *others.values()]) if "audio" in names else None
+    extra = [] if section.group in (None, "none", *others, *(c for c in names if c in MEDIA)) else [section.group]
     if extra and extra[0] not in have:
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
     good: list[dict] = []
@@ -296,7 +298,10 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
                 raise DataError(row[None])
             cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
             files = [cells[column] for column in MEDIA if column in cells]
-            size = {"size": sum(map(_size, files))} if files else {}  # so that the fingerprint covers the files
+            size: dict[str, Any] = {"size": sum(map(_size, files))} if files else {}  # so that the fingerprint covers the files
+            if part:
+                size |= (of := times(row, part))
+                cells["audio"] |= of
             more = {c: _cell(path, row.get(n), c, n) for c, n in others.items()}
             good.append({"id": id_, **cells, **more, **size, **{g: str(row.get(g)) for g in extra}})
         except _NoFile as error:
@@ -317,7 +322,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
             for row in good:
                 row[column] = row[column] or ""  # null in a jsonl is what an empty cell is in a csv
     made, odd = as_dataset(path, good)
-    return made, [*skipped, *odd]
+    return (typed(made) if part else made), [*skipped, *odd]
 
 
 def as_dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]]:
@@ -407,6 +412,8 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     where = value.get("path") if isinstance(value, dict) else value
     if not isinstance(where, str):
         raise DataError(f"{name} holds {type(where).__name__}: {column} is a path, or bytes in a parquet file")
+    if "://" in where:
+        raise DataError(f"{name} is an address, {where[:200]!r}, which is not fetched: download the file and name it by its path")
     for way in dict.fromkeys([where, where.replace("\\", "/")]):  # as Windows parts folders
         if os.path.isfile(path.parent / way):  # and not Path.is_file, which fails on names that no disk has
             return {"path": str(path.parent / way), "bytes": None}

@@ -1,0 +1,158 @@
+"""A data set of the hub on this disk: cloned or downloaded as it is there, or written by `save_to_disk` of the datasets library.
+
+    beans/data/train-00000-of-00002.parquet   beans/data/train-00001-of-00002.parquet   beans/data/test-00000-of-00001.parquet
+    beans/train.parquet   beans/test.parquet         files in which that library wrote what a column's classes are called
+    saved/dataset_dict.json   saved/train/state.json   saved/train/data-00000-of-00001.arrow
+
+The parts of a split are put together, and classes are called as the data set calls them. A folder of several configurations needs
+`data.config`. Images and recordings are bytes in their rows, or files below the folder: a row that names another file is skipped.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pipelines.data import classfolders
+from pipelines.data.files import all_files, folders
+from pipelines.data.formats import hub
+from pipelines.errors import DataError, GraftError
+
+SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
+NAMES = ("Image", "Audio", "ClassLabel")  # kinds of columns that only the library's own description knows
+
+
+def detect(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix.lower() == ".parquet" and _described(path)
+    if _is_saved(path) or _splits(path):
+        return True
+    return bool(_configs(path)) and classfolders.medium(path) is None
+
+
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    from pipelines.data import Source
+
+    root = Path(section.id).expanduser()
+    if not root.exists():
+        raise DataError(f"data.id: no such file or folder: {section.id}")
+    source = Source(splits={})
+    loaded = _saved(section, root) if root.is_dir() and _is_saved(root) else _shards(section, root, source)
+    base = (root if root.is_dir() else root.parent).resolve()
+    hub.take(source, section, loaded, [base], columns, optional, str(base))
+    return source
+
+
+# ---- parquet ----
+
+
+def _shards(section: Any, root: Path, source: Any) -> dict[str, Any]:
+    configs = {"": {"train": [root]}} if root.is_file() else _configs(root)
+    if not configs:
+        raise DataError(f"data.id: {section.id} holds no parquet files of a data set of the hub, and nothing that save_to_disk wrote")
+    config = section.config or next((name for name in ("default", "data", "") if name in configs), None)
+    if config is None and len(configs) == 1:
+        config = next(iter(configs))
+    if config not in configs:
+        raise DataError(f"data.config: {section.id} has the configurations {', '.join(configs)}; got {config or 'none'}: name one")
+    source.ignored |= {f"files of the configuration {n!r}": sum(map(len, c.values())) for n, c in configs.items() if n != config}
+    pointer = next((file for files in configs[config].values() for file in files if _is_pointer(file)), None)
+    if pointer is not None:
+        raise DataError(f"{pointer}: a pointer of Git LFS, not the file itself: run `git lfs pull` in {section.id}")
+    return {name: _parquet(section, files) for name, files in configs[config].items()}
+
+
+def _parquet(section: Any, files: list[Path]) -> Any:
+    """The rows of some files as the library reads them: mapped from its cache, and never all in memory."""
+    from datasets import load_dataset
+
+    try:
+        return load_dataset("parquet", data_files={"train": [str(file.resolve()) for file in files]}, split="train")
+    except Exception as error:  # that library raises nearly everything
+        raise _explained(section, files[0], error) from error
+
+
+def _explained(section: Any, path: Path, error: Exception) -> GraftError:
+    from datasets.exceptions import DatasetGenerationError
+
+    if isinstance(error, DatasetGenerationError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, OSError):
+        return DataError(f"{path}: cannot be read: {error.strerror or error}")
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DataError(f"data.id: {section.id} cannot be read, or its files differ in their columns: {first}")
+
+
+def _configs(root: Path) -> dict[str, dict[str, list[Path]]]:
+    """Configuration -> split -> its files: those of the folder itself ("" as a name), or of folders in it."""
+    own = _splits(root)
+    if own:
+        return {"": own}
+    return {folder.name: found for folder in folders(root) if (found := _splits(folder))}
+
+
+def _splits(folder: Path) -> dict[str, list[Path]]:
+    """Split -> its files, where all tables of a folder are parquet files of a data set of the hub."""
+    found: dict[str, list[Path]] = {}
+    files = [file for file in all_files(folder, deep=False) if file.suffix.lower() in (".parquet", ".csv", ".tsv", ".jsonl", ".json")]
+    tables = [file for file in files if file.name != "dataset_infos.json"]
+    for file in tables:
+        match = SHARD.fullmatch(file.stem)
+        if file.suffix.lower() != ".parquet" or not (match or _described(file)):
+            return {}
+        found.setdefault(match["split"] if match else file.stem, []).append(file)
+    return found
+
+
+def _described(path: Path) -> bool:
+    """Whether the datasets library wrote the file, with columns of kinds that only its own description knows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        about = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
+        features = json.loads(about)["info"]["features"]
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    kinds = [part for part in features.values() if isinstance(part, dict)] if isinstance(features, dict) else []
+    return any(part.get("_type") in NAMES for kind in kinds for part in (kind, kind.get("feature")) if isinstance(part, dict))
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(40).startswith(b"version https://git-lfs")
+    except OSError:
+        return False  # reading it will say why
+
+
+# ---- save_to_disk ----
+
+
+def _is_saved(path: Path) -> bool:
+    return (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file())
+
+
+def _saved(section: Any, root: Path) -> dict[str, Any]:
+    from datasets import DatasetDict, load_from_disk
+
+    for state in (root / "state.json", *(folder / "state.json" for folder in folders(root))):
+        _check_names(state)
+    try:
+        loaded = load_from_disk(str(root))
+    except Exception as error:  # that library raises nearly everything
+        raise _explained(section, root, error) from error
+    return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
+
+
+def _check_names(state: Path) -> None:
+    """The files that a saved data set names lie beside the list of them. Raises DataError for others."""
+    if not state.is_file():
+        return
+    try:
+        files = [str(file["filename"]) for file in json.loads(state.read_text())["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{state}: cannot be read as what save_to_disk writes ({type(error).__name__}): save the data set again") from None
+    odd = next((name for name in files if Path(name).name != name), None)
+    if odd is not None:
+        raise DataError(f"{state}: names the file {odd[:200]!r}, which is not in its folder: not read")

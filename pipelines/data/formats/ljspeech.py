@@ -1,0 +1,93 @@
+"""LJSpeech's own layout (Ito and Johnson 2017), in which people lay out recordings of their own speech, too.
+
+    LJSpeech-1.1/
+        metadata.csv         LJ001-0001|the text as it is printed|the text as it is read        no header; the third may be missing
+        wavs/LJ001-0001.wav
+
+The transcript is the last of the texts, in which numbers and abbreviations are written out. A quote is a character like any other.
+The folder or its metadata.csv may be given. The files do not say of which set they are, so no licence is known.
+"""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipelines.data import native
+from pipelines.data.audio import SUFFIXES
+from pipelines.data.files import all_files
+from pipelines.errors import DataError
+
+LIST, FOLDER = "metadata.csv", "wavs"
+
+
+def detect(path: Path) -> bool:
+    """A list without a header: most of its first lines are a name and one or two texts, and one of the names is a recording's."""
+    found = _list(path)
+    if not found.is_file() or not (found.parent / FOLDER).is_dir() or (path.is_file() and path.name != LIST):
+        return False
+    try:
+        with found.open(encoding="utf-8-sig", errors="replace") as file:
+            start = [line.rstrip("\r\n").split("|") for line in islice(file, 20)]
+    except OSError:
+        return False
+    lines = [cells for cells in start if 2 <= len(cells) <= 3]
+    if not lines or len(lines) * 2 <= len(start) or "file_name" in start[0]:
+        return False
+    return any(_recording(found.parent, cells[0].strip()) for cells in lines)
+
+
+def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    from pipelines.data import Source
+
+    given = Path(section.id).expanduser()
+    path = _list(given)
+    if not path.is_file():
+        raise DataError(f"data.id: {section.id} holds no {LIST}")
+    source = Source(splits={})
+    rows, skips = _rows(path)
+    native.add(source, section, "train", rows, skips, columns, path)
+    listed = {Path(row["audio"]["path"]).name for row in rows}
+    others = sum(file.suffix.lower() in SUFFIXES and file.name not in listed for file in all_files(path.parent / FOLDER))
+    source.ignored = {f"recordings that {LIST} does not list": others} if others else {}
+    return source
+
+
+def _list(path: Path) -> Path:
+    return path if path.is_file() else path / LIST
+
+
+def _recording(folder: Path, name: str) -> Path | None:
+    """The file of this name in wavs/, with its suffix or without; a name leads into no other folder."""
+    if not name or "\0" in name or ".." in Path(name).parts or Path(name).is_absolute():
+        return None
+    name = name.removeprefix(f"{FOLDER}/")
+    candidates = [folder / FOLDER / name] if Path(name).suffix.lower() in SUFFIXES else []
+    candidates += [folder / FOLDER / f"{name}{suffix}" for suffix in (".wav", ".flac", ".mp3", ".ogg")]
+    try:
+        return next((file for file in candidates if file.is_file()), None)
+    except OSError:  # a name longer than any file's
+        return None
+
+
+def _rows(path: Path) -> tuple[list[native.Row], native.Skips]:
+    rows: dict[str, native.Row] = {}
+    skips: native.Skips = []
+    for number, line in enumerate(native.lines(path), 1):
+        where, cells = f"{path.name}:{number}", line.split("|")
+        if not line.strip():
+            continue
+        try:
+            if not 2 <= len(cells) <= 3:
+                raise DataError(f"{len(cells)} cells: a line is a name and one or two texts, parted by |")
+            name, text = cells[0].strip(), (cells[-1].strip() or cells[1].strip())
+            file = _recording(path.parent, name)
+            if file is None:
+                raise DataError(f"no recording {name[:80]!r} in {path.parent / FOLDER}")
+            if not text:
+                raise DataError(f"{name} has no text")
+            if name in rows:
+                raise DataError(f"{name} a second time")
+            rows[name] = {"id": name, **native.recording(file), "text": text}
+        except DataError as error:
+            skips.append((where, f"{where}: {error}"))
+    return list(rows.values()), skips

@@ -1,0 +1,67 @@
+"""Which part of a recording a row is of: the columns `offset` and `duration`, as NeMo writes them, or `start` and `end`, in seconds."""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PAIRS = (("offset", "duration"), ("start", "end"))
+
+
+def part_columns(have: Collection[str], taken: Collection[str]) -> tuple[str, str] | None:
+    """The two columns that a table has for it, unless the task reads one of them as something else.
+
+    A duration without an offset says how long the recording is: it is no part.
+    """
+    for pair in PAIRS:
+        needed = pair[:1] if pair[0] == "offset" else pair
+        if set(needed) <= set(have) and not set(pair) & set(taken):
+            return pair
+    return None
+
+
+def times(row: Mapping[str, Any], pair: tuple[str, str]) -> dict[str, float | None]:
+    """{"start": seconds, "end": seconds}; both None where the cells are empty, for the recording from beginning to end.
+
+    Raises DataError for what is no part: not a number, negative, or an end that does not come after the start.
+    """
+    first, second = (_seconds(row.get(name), name) for name in pair)
+    if pair[0] == "offset":
+        if second is not None and second <= 0:
+            raise DataError(f"{pair[1]} is {second:g}: a part is longer than 0 seconds")
+        first = 0.0 if first is None and second is not None else first
+        second = None if first is None or second is None else first + second
+    elif (first is None) != (second is None):
+        raise DataError(f"{pair[0] if first is None else pair[1]} is empty, and {pair[1] if first is None else pair[0]} is not")
+    if first is not None and first < 0:
+        raise DataError(f"{pair[0]} is {first:g}: a recording begins at 0 seconds")
+    if first is not None and second is not None and second <= first:
+        raise DataError(f"the part ends at {second:g} seconds and begins at {first:g}")
+    return {"start": first, "end": second}
+
+
+def typed(rows: "Dataset") -> "Dataset":
+    """The rows with times as numbers, also where all of a column are None: every split then has the same types."""
+    from datasets import Dataset, Features, Value
+    from datasets.table import table_cast
+
+    seconds = {"start": Value("float64"), "end": Value("float64")}
+    file = {"path": Value("string"), "bytes": Value("binary"), **seconds}
+    # not Dataset.cast, which shows a bar, and after which columns of a struct cannot be selected
+    return Dataset(table_cast(rows.data, Features({**rows.features, "audio": file, **seconds}).arrow_schema))
+
+
+def _seconds(value: Any, name: str) -> float | None:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise DataError(f"{name} is no number of seconds: {str(value)[:40]!r}")
+    return seconds

@@ -1,0 +1,131 @@
+"""Data sets of the hub on this disk, cloned or written by save_to_disk: splits put together, classes by their names, files inside only."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipelines.data import SPLITS, Needs, Splits, _format, load_splits
+from pipelines.data.images import read_image
+from pipelines.errors import DataError
+from pipelines.recipe import DataSection
+from tests import tiny
+from tests.test_hub_paths import jpeg, parquet, right
+
+NEEDS = Needs(("image", "label"))
+
+
+def load(path: Path, **section: Any) -> Splits:
+    return load_splits(DataSection(id=str(path), **section), NEEDS)
+
+
+def format_of(path: Path) -> str:
+    return _format(DataSection(id=str(path))).__name__.rpartition(".")[2]
+
+
+def cloned(folder: Path) -> Path:
+    """Two parts of train and one of test, with the README of a clone."""
+    for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")):
+        made = parquet(folder / f"part{number}", right(20) if number == 0 else right(10)) / "train.parquet"
+        (folder / "data").mkdir(exist_ok=True)
+        made.rename(folder / "data" / f"{name}.parquet")
+        made.parent.rmdir()
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n---\n# pets\n")
+    return folder
+
+
+def test_a_clone(tmp_path: Path) -> None:
+    folder = cloned(tmp_path / "pets")
+    splits = load(folder)
+    assert (splits.labels, splits.hub_id) == (["cat", "dog"], None)
+    assert splits.source == {"train": "train", "validation": "cut from train", "test": "test"}
+    assert [len(splits[name]) for name in SPLITS] == [27, 3, 10]
+    assert load(folder / "data").fingerprint == splits.fingerprint
+    read_image(splits.test[0]["image"])
+    for name in ("small", "large"):
+        shutil.copytree(folder / "data", tmp_path / "two" / name)
+    with pytest.raises(DataError, match=r"data\.config: .* has the configurations large, small; got none: name one"):
+        load(tmp_path / "two")
+    chosen = load(tmp_path / "two", config="small")
+    assert chosen.ignored == {"files of the configuration 'large'": 3}
+    (folder / "data" / "train-00001-of-00002.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(DataError, match=r"00001-of-00002\.parquet: a pointer of Git LFS.*git lfs pull"):
+        load(folder)
+    (folder / "data" / "train-00001-of-00002.parquet").write_bytes(b"PAR1?")
+    with pytest.raises(DataError, match=r"pets cannot be read"):
+        load(folder)
+
+
+def test_a_parquet_file_that_names_its_classes(tmp_path: Path) -> None:
+    folder = parquet(tmp_path / "pets", right())
+    for path in (folder, folder / "train.parquet"):
+        assert format_of(path) == "hubfolder"
+        assert load(path).labels == ["cat", "dog"]
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(folder / "train.parquet")
+    pyarrow.parquet.write_table(table.replace_schema_metadata(None), folder / "train.parquet")
+    assert format_of(folder) == "table"
+    assert load(folder).labels == ["0", "1"]
+
+
+def test_files_of_a_clone_lie_in_its_folder(tmp_path: Path) -> None:
+    photos = tiny.photos(tmp_path / "pets" / "images", n=10, splits=())
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (40, 40)).save(secret)
+    (photos / "link.png").symlink_to(secret)
+    inside = [f"images/{name}/{i:03d}.jpg" for i in range(10) for name in ("cat", "dog")]
+    outside = [
+        str(secret),
+        "../secret.png",
+        "images/link.png",
+        f"file://{secret}",
+        "http://127.0.0.1:9/a.png",
+        "images/none.jpg",
+    ]
+    rows = [{"bytes": None, "path": path} for path in [*inside, str(photos / "cat" / "000.jpg"), *outside]]
+    made = parquet(tmp_path / "made", rows) / "train.parquet"
+    made.rename(tmp_path / "pets" / "train.parquet")
+    splits = load(tmp_path / "pets", max_skipped=0.5)
+    assert sum(len(splits[name]) for name in SPLITS) == 21
+    assert [why.partition(": ")[2].partition(" ")[0] for _, why in splits.skipped["train"]] == [
+        "it",
+        "it",
+        "it",
+        "its",
+        "its",
+        "no",
+    ]
+    assert {Path(row["image"]["path"]).suffix for row in splits.train} == {".jpg"}
+    read_image(splits.train[0]["image"])
+    assert min(splits.train["size"]) > 100
+
+
+@pytest.mark.parametrize("parted", [True, False])
+def test_what_save_to_disk_wrote(parted: bool, tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, DatasetDict, Features
+    from datasets import Image as ImageFeature
+
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["emu", "cat"])})
+
+    def part(n: int) -> Dataset:
+        rows = {"image": [{"bytes": jpeg(i), "path": None} for i in range(n)], "label": [i % 2 for i in range(n)]}
+        return Dataset.from_dict(rows, features=features)
+
+    folder = tmp_path / "saved"
+    (DatasetDict(train=part(20), test=part(8)) if parted else part(20)).save_to_disk(folder)
+    splits = load(folder)
+    assert splits.labels == ["emu", "cat"]
+    assert [len(splits[name]) for name in SPLITS] == ([18, 2, 8] if parted else [16, 2, 2])
+    state = (folder / "train" if parted else folder) / "state.json"
+    about = json.loads(state.read_text())
+    about["_data_files"][0]["filename"] = "../../other.arrow"
+    state.write_text(json.dumps(about))
+    with pytest.raises(DataError, match=r"names the file '\.\./\.\./other\.arrow', which is not in its folder"):
+        load(folder)
+    state.write_text("{")
+    with pytest.raises(DataError, match=r"state\.json: cannot be read as what save_to_disk writes"):
+        load(folder)
