@@ -52,6 +52,7 @@ class TextClassification(Task):
     Options = Options
     tokenizer: Any
     pair: bool = False  # whether it was trained on pairs of texts
+    single: bool = False  # whether it was trained on single texts; a model that Graft did not train may read both
     window: int  # tokens that it reads
 
     def __init__(self, options: Any = None) -> None:
@@ -87,6 +88,7 @@ class TextClassification(Task):
         from pipelines import classes, pretrained
 
         self.pair = "text_pair" in splits.train.column_names
+        self.single = not self.pair
         config = pretrained.read_config(source.folder, source.config)
         if self.options.regression:
             check_numbers(splits.train["label"], splits.name)
@@ -253,7 +255,8 @@ class TextClassification(Task):
         kinds = {"regression": config.problem_type == "regression", "multi_label": config.problem_type == "multi_label_classification"}
         self.options = self.options.model_copy(update=kinds)
         self.labels = [] if self.options.regression else [config.id2label[index] for index in range(config.num_labels)]
-        self.pair = getattr(config, "reads_pairs", False)  # only a model of ours says
+        pairs = getattr(config, "reads_pairs", None)  # only a model of ours says
+        self.pair, self.single = bool(pairs), pairs is False
         self._read_tokens(folder, config)
         return self._model(folder, config).eval()
 
@@ -273,6 +276,8 @@ class TextClassification(Task):
         texts = [readable(row, column) for column in row]
         if self.pair and len(texts) < 2:
             raise DataError("this model reads two texts: give text_pair, too")
+        if self.single and len(texts) > 1:
+            raise DataError("this model was trained on single texts: leave text_pair out")
         made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(next(model.parameters()).device)
         with torch.inference_mode():
             logits = self._logits(model, made)[0]  # type: ignore[arg-type]
