@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
 from pipelines.layers import blocks
-from pipelines.pretrained import called, first_line, head, load_model, trunk
+from pipelines.pretrained import called, first_line, head, load_model, trunk, with_classes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,10 +66,17 @@ def length(asked: int | None, found: Any, config: Any, usual: int) -> int:
     return asked or min(usual, most)
 
 
-def text_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
-    """A model of `auto`'s kind. A pooler may be new beside the head: models pretrained without one are many. Raises ModelError."""
-    hint = "is it a model for text?"
-    return load_model(auto, folder, config, head, random=random, may_be_new=("pooler",), hint=hint)
+def text_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False, labels: list[str] | None = None) -> "nn.Module":
+    """A model of `auto`'s kind. A pooler may be new beside the head: models pretrained without one are many. Raises ModelError.
+
+    With `labels` it is a classifier of these classes: a head that knows all of them by name is kept, any other begins anew.
+    """
+
+    def load(renew: bool) -> "nn.Module":
+        hint = "is it a model for text?"
+        return load_model(auto, folder, config, head, random=random, may_be_new=("pooler",), hint=hint, renew=renew)
+
+    return load(False) if not labels else with_classes(config, labels, load, head, fresh=folder is None or random)
 
 
 def layers(model: Any) -> "list[nn.Module]":

@@ -96,13 +96,13 @@ class TextClassification(Task):
             self.labels = classes.names(splits, self.options.multi_label)
         if self.options.class_weights == "balanced":
             self.weights = classes.balanced(splits.train["label"], self.labels)
-        config.id2label = dict(enumerate(self.labels or ["value"]))
-        config.label2id = {label: index for index, label in config.id2label.items()}
+        if self.options.regression:
+            pretrained.name_classes(config, ["value"])
         kind = "regression" if self.options.regression else "multi" if self.options.multi_label else "single"
         config.problem_type = kind if kind == "regression" else f"{kind}_label_classification"
         config.reads_pairs = self.pair
         self._read_tokens(source.folder, config)
-        return self._model(source.folder, config, source.random)
+        return self._model(source.folder, config, source.random, self.labels)
 
     def _read_tokens(self, folder: Path | None, config: Any) -> None:
         from pipelines import language
@@ -116,14 +116,14 @@ class TextClassification(Task):
             config.pad_token_id = self.tokenizer.pad_token_id  # by which a decoder finds the last token of a text
         self.window = language.length(self.options.max_length, self.tokenizer, config, 512)
 
-    def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
+    def _model(self, folder: Path | None, config: Any, random: bool = False, labels: Any = None) -> "nn.Module":
         from transformers import AutoModelForSequenceClassification
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KINDS
 
         from pipelines import language
 
         language.check_kind(folder, config, KINDS, "classify texts")
-        return language.text_model(AutoModelForSequenceClassification, folder, config, random=random)
+        return language.text_model(AutoModelForSequenceClassification, folder, config, random=random, labels=labels)
 
     def layers(self, model: Any) -> "list[nn.Module]":
         from pipelines import language
