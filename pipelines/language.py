@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 
 
-def tokenizer(folder: Path | None) -> Any:
-    """The fast tokenizer of a model folder. Raises ModelError."""
+def tokenizer(folder: Path | None, config: Any) -> Any:
+    """The fast tokenizer of a model folder, whose tokens the model of this configuration must all know. Raises ModelError."""
     from transformers import AutoTokenizer
 
     if folder is None:
@@ -32,6 +32,14 @@ def tokenizer(folder: Path | None) -> Any:
         raise ModelError(f"{called(folder)}: its tokenizer cannot be read: {first_line(error)}") from error
     if not found.is_fast:
         raise ModelError(f"{called(folder)}: its tokenizer has no fast form (tokenizer.json), which tells where a token stands in the text")
+    vocabulary = found.get_vocab()
+    last = max(vocabulary, key=vocabulary.__getitem__, default="")
+    known = getattr(config.get_text_config(), "vocab_size", None)
+    if isinstance(known, int) and vocabulary and vocabulary[last] >= known:
+        raise ModelError(
+            f"{called(folder)}: its tokenizer has {vocabulary[last] + 1:,} tokens (the last is {last!r}), the model {known:,}: take the "
+            "tokenizer that the model came with, or enlarge the model (resize_token_embeddings) and save both"
+        )
     return found
 
 
@@ -84,23 +92,30 @@ def layers(model: Any) -> "list[nn.Module]":
     return [*blocks(trunk(model)), head(model)]
 
 
-def padded(rows: Sequence[Sequence[int]], value: int) -> "Tensor":
-    """Rows of unequal length -> int64 [rows, longest], filled with `value` on the right."""
+def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> "Tensor":
+    """Rows of unequal length -> int64 [rows, longest], filled with `value` on the right, or on the left."""
     import torch
 
-    filled = torch.full((len(rows), max(map(len, rows))), value)
+    longest = max(map(len, rows))
+    filled = torch.full((len(rows), longest), value)
     for line, row in zip(filled, rows, strict=True):
-        line[: len(row)] = torch.tensor(row)
+        start = longest - len(row) if left else 0
+        line[start : start + len(row)] = torch.tensor(row)
     return filled
 
 
-def inputs(examples: Sequence[dict[str, Any]], found: Any) -> "dict[str, Tensor]":
+def inputs(examples: Sequence[dict[str, Any]], found: Any, left: bool = False) -> "dict[str, Tensor]":
     """What the model reads, int64 [examples, longest]: input_ids, attention_mask and, where it has them, token_type_ids."""
     ids = [e["input_ids"] for e in examples]
-    batch = {"input_ids": padded(ids, found.pad_token_id), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
+    batch = {"input_ids": padded(ids, found.pad_token_id, left), "attention_mask": padded([[1] * len(row) for row in ids], 0, left)}
     if "token_type_ids" in examples[0]:
-        batch["token_type_ids"] = padded([e["token_type_ids"] for e in examples], found.pad_token_type_id)
+        batch["token_type_ids"] = padded([e["token_type_ids"] for e in examples], found.pad_token_type_id, left)
     return batch
+
+
+def summarises_last(config: Any) -> bool:
+    """Whether a classifier reads what stands last, whatever it is (XLNet): padding must then stand on the left."""
+    return config.model_type == "xlnet" and getattr(config, "summary_type", "last") == "last"
 
 
 def set_attention_dropout(config: Any, asked: float | None) -> None:

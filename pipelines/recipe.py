@@ -183,6 +183,23 @@ class Recipe(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _columns_apart(self) -> "Recipe":
+        """No two columns that a task reads are one column of the data: the label would stand in the input, and the score mean nothing."""
+        task = task_class(self.task)(self.options)
+        taken: dict[str, str] = {}
+        for column in dict.fromkeys((*task.columns, *(name for name in task.optional if name == "text_pair" and name in self.data.columns))):
+            own = self.data.columns.get(column, column)
+            if own in taken:
+                where = "options.prompt" if getattr(self.options, "prompt", None) and "answer" in (column, taken[own]) else "data.columns"
+                raise ValueError(
+                    f"{where}: {taken[own]} and {column} would both be the column {own!r} of the data: "
+                    + ("take {" + own + "} out of the prompt, which ends where the answer is to follow" if where == "options.prompt"
+                       else "name another column for one of them")
+                )  # fmt: skip
+            taken[own] = column
+        return self
+
     model_config = ConfigDict(validate_default=True)
 
 

@@ -65,7 +65,7 @@ class FillMask(Task):
 
         found = pretrained.read_config(folder, config)
         language.check_kind(folder, found, KINDS, "fill masks")
-        self.tokenizer = language.tokenizer(folder)
+        self.tokenizer = language.tokenizer(folder, found)
         if self.tokenizer.mask_token_id is None:
             raise ModelError(f"{pretrained.called(folder)}: its tokenizer has no mask (mask_token); choose another model")
         language.set_attention_dropout(found, self.options.attention_dropout)

@@ -71,7 +71,7 @@ class QuestionAnswering(Task):
         """Tokenizer, and tokens of a window. Raises ModelError where neighbouring windows could not share `options.stride`."""
         from pipelines import language
 
-        self.tokenizer = language.tokenizer(folder)
+        self.tokenizer = language.tokenizer(folder, config)
         self.window = language.length(self.options.max_length, self.tokenizer, config, 384)
         room = self.window - self.options.max_question_length - 3
         self.stride = min(128, room // 2) if self.options.stride is None else self.options.stride

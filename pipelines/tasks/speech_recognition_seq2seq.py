@@ -87,7 +87,7 @@ class SpeechRecognitionSeq2Seq(Task):
         from pipelines import sound, whisper
 
         found = whisper.read_config(folder, config)
-        self.tokenizer = whisper.tokenizer(folder)
+        self.tokenizer = whisper.tokenizer(folder, found)
         self.config = found = whisper.own_config(found, self.tokenizer) if folder is None else found
         self.extractor = sound.extractor(folder, found)
         whisper.check_window(folder, found, self.extractor)

@@ -54,6 +54,7 @@ class TextClassification(Task):
     pair: bool = False  # whether it was trained on pairs of texts
     single: bool = False  # whether it was trained on single texts; a model that Graft did not train may read both
     window: int  # tokens that it reads
+    pads_left: bool = False
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
@@ -107,7 +108,7 @@ class TextClassification(Task):
     def _read_tokens(self, folder: Path | None, config: Any) -> None:
         from pipelines import language
 
-        self.tokenizer = language.tokenizer(folder)
+        self.tokenizer = language.tokenizer(folder, config)
         if self.tokenizer.pad_token is None:
             if self.tokenizer.eos_token is None:
                 raise ModelError("this model's tokenizer has no padding token, so texts cannot be read side by side: choose another model")
@@ -115,6 +116,7 @@ class TextClassification(Task):
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = self.tokenizer.pad_token_id  # by which a decoder finds the last token of a text
         self.window = language.length(self.options.max_length, self.tokenizer, config, 512)
+        self.pads_left = language.summarises_last(config)
 
     def _model(self, folder: Path | None, config: Any, random: bool = False, labels: Any = None) -> "nn.Module":
         from transformers import AutoModelForSequenceClassification
@@ -172,7 +174,7 @@ class TextClassification(Task):
                     if part in number_of:  # a label that the model does not know counts as an error when scored
                         line[number_of[part]] = 1.0
         lists = {key: [e[key] for e in examples] for key in ("id", "row", "tokens")}
-        return {**lists, "true": true, "target": target, **language.inputs(examples, self.tokenizer)}
+        return {**lists, "true": true, "target": target, **language.inputs(examples, self.tokenizer, self.pads_left)}
 
     # ---- one step ----
 

@@ -38,8 +38,8 @@ class Options(Strict):
     @field_validator("prompt")
     @classmethod
     def _names_columns(cls, prompt: str | None) -> str | None:
-        if prompt is not None:
-            columns(prompt)
+        if prompt is not None and "answer" in columns(prompt):
+            raise ValueError("{answer} is what is to follow the prompt: take it out, and end the prompt where the answer is to begin")
         return prompt
 
 
@@ -87,7 +87,7 @@ class TextGeneration(Task):
         language.check_kind(folder, found, KINDS, "write text word by word")
         if found.model_type in MASKED and not found.is_decoder:
             raise ModelError(f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits it")
-        self.tokenizer = language.tokenizer(folder)
+        self.tokenizer = language.tokenizer(folder, found)
         if self.tokenizer.eos_token_id is None:
             raise ModelError(f"{pretrained.called(folder)}: its tokenizer has no end-of-text token (eos_token), by which a text ends")
         if self.tokenizer.pad_token_id is None:
