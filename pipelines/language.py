@@ -4,6 +4,7 @@ Any encoder or decoder of transformers; a tokenizer must be a fast one, which al
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from pipelines.pretrained import called, first_line, head, load_model, trunk, wi
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+log = logging.getLogger("graft")
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 
@@ -41,6 +44,24 @@ def tokenizer(folder: Path | None, config: Any) -> Any:
             "tokenizer that the model came with, or enlarge the model (resize_token_embeddings) and save both"
         )
     return found
+
+
+MOST_LOOKED_AT = 20_000  # texts in which special tokens are looked for
+
+
+def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
+    """Say how many texts hold the tokenizer's own special tokens (<s>, [SEP]) written out: these are read as tokens, not as words."""
+    marks = [mark for mark in dict.fromkeys(found.all_special_tokens) if mark.strip()]
+    looked = texts[:MOST_LOOKED_AT]
+    counts = {mark: sum(mark in text for text in looked) for mark in marks}
+    counts = {mark: count for mark, count in counts.items() if count}
+    if counts:
+        n = sum(any(mark in text for mark in counts) for text in looked)
+        log.warning(
+            "%d of %d texts of train hold special tokens of this model (%s): these are read as tokens and not as words; beginnings and "
+            "ends are added to every text anyway, so take them out if they are not meant so",
+            n, len(looked), ", ".join(f"{mark!r} in {count:,}" for mark, count in counts.items()),
+        )  # fmt: skip
 
 
 def stamp(found: Any) -> str:

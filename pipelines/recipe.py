@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
+from pipelines import files, hub_metadata
 from pipelines.catalog import find_recipe
 from pipelines.complaints import COMMAND_LINE, explain, suggest
 from pipelines.errors import RecipeError
+from pipelines.wording import short
 from pipelines.yamlfile import dump, parse, parse_value
 
 
@@ -25,6 +27,15 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
+def _possible(place: str) -> str:
+    """What names a file, a folder or a hub id."""
+    why = files.problem(place)
+    if why:
+        raise ValueError(f"no file, folder or hub id can be called {short(place)!r}: {why}")
+    return place
+
+
+Place = Annotated[str, AfterValidator(_possible)]
 Int = Annotated[int, BeforeValidator(_not_bool)]
 Float = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 
@@ -46,7 +57,7 @@ class Adapter(Strict):
 
 
 class ModelSection(Strict):
-    id: str | None = None
+    id: Place | None = None
     """Hub id, timm hub id, local folder or run folder."""
     config: dict[str, Any] | None = None
     """Instead of `id`: a transformers configuration (`model_type` and its fields), trained from random weights."""
@@ -69,7 +80,7 @@ class ModelSection(Strict):
 
 
 class DataSection(Strict):
-    id: str
+    id: Place
     """Hub id, or a local file or folder."""
     config: str | None = None
     revision: str | None = None
@@ -150,6 +161,18 @@ class HubSection(Strict):
     """Rows of the test split that are published with the model, for its card and demo. Only for data that you may share."""
     adapter: bool = False
     """Publish the LoRA adapter alone instead of the merged model."""
+
+    @field_validator("license")
+    @classmethod
+    def _licence_of_the_hub(cls, name: str | None) -> str | None:
+        return name if name is None else hub_metadata.licence(name)
+
+    @field_validator("language")
+    @classmethod
+    def _language_of_the_hub(cls, codes: str | list[str] | None) -> str | list[str] | None:
+        for code in [codes] if isinstance(codes, str) else codes or []:
+            hub_metadata.language(code)
+        return codes
 
 
 class Recipe(Strict):

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipelines.errors import DataError, ModelError
+from pipelines.files import problem
 from pipelines.pretrained import LORA
 from pipelines.recipe import ModelSection, Recipe, load_recipe, task_class, task_names
+from pipelines.wording import short
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,6 +64,9 @@ def resolve(section: ModelSection) -> Weights:
 
 def local_model(source: str | Path) -> Path | None:
     """The model folder at a local path (a run's is its model/), or None when `source` has the form of a hub id."""
+    why = problem(str(source))
+    if why:
+        raise ModelError(f"no model can be called {short(str(source))!r}: {why}")
     path = Path(source).expanduser()
     if path.is_dir():
         folder = path / "model" if any((path / "model" / name).is_file() for name in DESCRIBED) else path

@@ -108,9 +108,6 @@ def whisper(folder: Path | None, config: Any, words: Any, *, random: bool = Fals
 
     from pipelines.pretrained import load_model
 
-    if config.vocab_size < len(words):
-        many = f"{len(words):,} tokens, the model {config.vocab_size:,}"
-        raise ModelError(f"{called(folder)}: its tokenizer has {many}: they do not belong together")
     config.apply_spec_augment = False  # it would draw from numpy's one generator, and not be the same twice
     config.encoder_layerdrop = config.decoder_layerdrop = 0.0
     model: Any = load_model(AutoModelForSpeechSeq2Seq, folder, config, lambda _: nn.ModuleList(), random=random, hint="is it a Whisper?")

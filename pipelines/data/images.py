@@ -1,6 +1,7 @@
 """Read images of every common mode and format, upright and in RGB."""
 
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 from pipelines.data.labels import check_known, several
 from pipelines.errors import DataError
+
+log = logging.getLogger("graft")
 
 MAX_PIXELS = 128_000_000  # a 100-megapixel camera passes, a decompression bomb does not
 MAX_RATIO = 250  # of the sides: a processor that resizes the short side would make a bomb of a hair
@@ -93,6 +96,27 @@ def _to_rgb(image: Any, image_module: Any) -> Any:
         ground = image_module.new("RGBA", image.size, "white")
         return image_module.alpha_composite(ground, image).convert("RGB")
     return image.convert("RGB") if image.mode != "RGB" else image
+
+
+DARK = 8  # of 255: a photo by night has brighter pixels
+LOOKED_AT = 8  # images
+
+
+def warn_if_dark(rows: Any) -> None:
+    """Say so where images arrive nearly black: detectors write 10 to 14 bits into files of 16, which are scaled by their whole range."""
+    places = sorted({number * len(rows) // LOOKED_AT for number in range(LOOKED_AT)})
+    brightest = []
+    for place in places:
+        try:
+            brightest.append(max(high for _, high in read_image(rows[place]["image"]).getextrema()))
+        except DataError:  # it is skipped and counted where it is read for training
+            continue
+    if brightest and max(brightest) <= DARK:
+        log.warning(
+            "images arrive nearly black: of %d looked at, the brightest pixel is %d of 255. Files of 16 bits are scaled by their whole "
+            "range (65,535 is white): stretch their values to it before training",
+            len(brightest), max(brightest),
+        )  # fmt: skip
 
 
 class LabelledImages(Sequence):

@@ -55,7 +55,11 @@ class FillMask(Task):
         return {"id": row["id"], "text": readable(row, "text"), **titled(row)}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        return self._read(source.folder, source.config, source.random)
+        from pipelines import language
+
+        model = self._read(source.folder, source.config, source.random)
+        language.warn_of_marks(self.tokenizer, splits.train["text"])
+        return model
 
     def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForMaskedLM

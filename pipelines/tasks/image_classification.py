@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.data.images import LabelledImages
+from pipelines.data.images import LabelledImages, warn_if_dark
 from pipelines.errors import ModelError
 from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
@@ -76,6 +76,7 @@ class ImageClassification(Task):
         from pipelines import classes, pretrained, vision
 
         self.labels = classes.names(splits, self.options.multi_label)
+        warn_if_dark(splits.train)
         if self.options.class_weights == "balanced":
             self.weights = classes.balanced(splits.train["label"], self.labels)
         config = pretrained.read_config(source.folder, source.config)

@@ -64,6 +64,7 @@ class QuestionAnswering(Task):
 
         config = pretrained.read_config(source.folder, source.config)
         self._read_tokens(source.folder, config)
+        language.warn_of_marks(self.tokenizer, splits.train["context"])
         language.set_attention_dropout(config, self.options.attention_dropout)
         return self._model(source.folder, config, source.random)
 

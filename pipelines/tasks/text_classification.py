@@ -86,7 +86,7 @@ class TextClassification(Task):
         return {**row, "label": number(row["label"])} if self.options.regression else row
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import classes, pretrained
+        from pipelines import classes, language, pretrained
 
         self.pair = "text_pair" in splits.train.column_names
         self.single = not self.pair
@@ -103,6 +103,9 @@ class TextClassification(Task):
         config.problem_type = kind if kind == "regression" else f"{kind}_label_classification"
         config.reads_pairs = self.pair
         self._read_tokens(source.folder, config)
+        for column in TEXTS:
+            if column in splits.train.column_names:
+                language.warn_of_marks(self.tokenizer, splits.train[column])
         return self._model(source.folder, config, source.random, self.labels)
 
     def _read_tokens(self, folder: Path | None, config: Any) -> None:

@@ -74,7 +74,12 @@ class TextGeneration(Task):
         return {"id": row["id"], **texts, **answer, **titled(row)}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        return self._read(source.folder, source.config, source.random)
+        from pipelines import language
+
+        model = self._read(source.folder, source.config, source.random)
+        for column in self.inputs:
+            language.warn_of_marks(self.tokenizer, splits.train[column])
+        return model
 
     def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForCausalLM
