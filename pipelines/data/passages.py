@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.data.texts import titled
+from pipelines.data.texts import check_characters, titled
 from pipelines.errors import DataError
 
 
@@ -16,6 +16,7 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
     for column in ("question", "context"):
         if not isinstance(row[column], str) or not row[column].strip():
             raise DataError(f"{column} is empty or no text")
+        check_characters(row[column], column)
     texts, starts = _answers(row)
     if not texts and not may_be_none:
         raise DataError("the question has no answer (options.version: '2.0' allows that)")

@@ -12,11 +12,20 @@ def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False)
     text = row[column]
     if not isinstance(text, str):
         raise DataError(f"{column} is no text but {type(text).__name__ if text is not None else 'empty'}")
-    if "\0" in text:
-        raise DataError(f"{column} holds NUL bytes: is it text?")
+    check_characters(text, column)
     if not text.strip() and not may_be_empty:
         raise DataError(f"{column} is empty")
     return text
+
+
+def check_characters(text: str, column: str) -> None:
+    """Raises DataError for what no text holds, and no tokenizer reads: NUL, and halves of surrogate pairs, which JSON can write."""
+    if "\0" in text:
+        raise DataError(f"{column} holds NUL bytes: is it text?")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{column} holds {text[error.start]!a}, half of a character: it is no Unicode text") from None
 
 
 def titled(row: Mapping[str, Any]) -> dict[str, str]:
