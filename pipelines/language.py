@@ -79,6 +79,8 @@ def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: 
 def longest(found: Any, config: Any) -> int:
     """Tokens that the model can read at once, special ones included."""
     limits = [found.model_max_length]
+    if isinstance(limits[0], bool) or not isinstance(limits[0], (int, float)) or limits[0] < 4:
+        raise ModelError(f"tokenizer_config.json: model_max_length is {limits[0]!r}: a number of tokens is needed that a text can have")
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         # RoBERTa and its kin count positions from the padding token on

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from pipelines import prompts
 from pipelines.data import load_splits, needs_of
+from pipelines.data.audio import read_audio
 from pipelines.data.passages import answered
 from pipelines.data.pictures import caption
 from pipelines.data.texts import readable
 from pipelines.errors import DataError, GraftError, ModelError, RecipeError
 from pipelines.recipe import DataSection, load_recipe, task_class, validate
-from pipelines.weights import Weights, load
+from pipelines.weights import load
 from tests import tiny_text
 from tests.command import graft, refused
 
@@ -76,3 +78,58 @@ def test_no_answer_for_it_either(task: str, tmp_path: Path) -> None:
         for column in model.task.inputs:
             with pytest.raises(GraftError):
                 model.infer(**{**{name: "The song was made by [MASK]." for name in model.task.inputs}, column: odd})
+
+
+@pytest.mark.parametrize("nothing", ["\u200b", "\ufeff \u202e", "\xad\n"])
+def test_characters_without_a_width_are_no_text(nothing: str) -> None:
+    """A tokenizer makes no token of them, so that no part of its answer is the passage."""
+    with pytest.raises(DataError, match="text is empty"):
+        readable({"text": nothing}, "text")
+    with pytest.raises(DataError, match="context is empty"):
+        answered({"id": "a", "question": "Who?", "context": nothing, "answer": []}, True)
+    assert readable({"text": f"a{nothing}"}, "text") == f"a{nothing}"
+
+
+def test_a_passage_of_which_a_tokenizer_makes_nothing(tmp_path: Path) -> None:
+    from tokenizers import normalizers
+
+    task = load(tiny_text.bert(tmp_path), task="question-answering", device="cpu").task
+    task.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("x", "")  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="a: its context holds no word that this model's tokenizer knows"):
+        task._windows({"id": ["a"], "question": ["who"], "context": ["x"], "answer": [{"text": [], "answer_start": []}]}, [0])  # type: ignore[attr-defined]
+
+
+def test_a_prompt_of_special_tokens_alone(tmp_path: Path) -> None:
+    end = "<|endoftext|>"
+    model = load(tiny_text.gpt(tmp_path / "m"), task="text-generation", device="cpu")
+    with pytest.raises(DataError, match="holds no word that this model knows: write something to go on from"):
+        model.infer(end)
+    found = prompts.encoded(model.task.tokenizer, [end, "who"], [[], ["Ada"]], 64)  # type: ignore[attr-defined]
+    assert found["wrong"] == ["its prompt holds no word that this model knows", ""]
+    assert [len(labels) for labels in found["labels"]] == [64, len(found["input_ids"][1])]
+
+
+@pytest.mark.parametrize("odd", [-1, 0, "x", [], True])
+def test_a_tokenizer_of_an_odd_length(odd: Any, tmp_path: Path) -> None:
+    folder = tiny_text.bert(tmp_path, "BertForMaskedLM")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": odd}))
+    with pytest.raises(ModelError, match=r"tokenizer_config.json: model_max_length is .*: a number of tokens is needed"):
+        load(folder, task="fill-mask", device="cpu")
+
+
+# ---- cells ----
+
+
+def test_whole_numbers_beyond_64_bits(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "x"}, {"text": 10**30, "label": "y"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = task_class("text-classification")()
+    with pytest.raises(DataError):
+        load_splits(DataSection(id=str(tmp_path / "a.jsonl")), needs_of(task))
+
+
+@pytest.mark.parametrize("odd", [("x", [0.0]), (16000, "x"), (16000, 1.0), (None, [0.0]), (16000, [[[0.0]]]), (0, [0.0]), (16000, [])])
+def test_recordings_in_memory(odd: Any) -> None:
+    with pytest.raises(DataError):
+        read_audio(odd, 16000)

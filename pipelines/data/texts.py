@@ -13,9 +13,14 @@ def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False)
     if not isinstance(text, str):
         raise DataError(f"{column} is no text but {type(text).__name__ if text is not None else 'empty'}")
     check_characters(text, column)
-    if not text.strip() and not may_be_empty:
+    if blank(text) and not may_be_empty:
         raise DataError(f"{column} is empty")
     return text
+
+
+def blank(text: str) -> bool:
+    """Whether a text holds nothing to read: blanks, and characters without a width, of which a tokenizer may make no token at all."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 def check_characters(text: str, column: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.data.passages import answered, token_span
-from pipelines.errors import ModelError
+from pipelines.errors import DataError, ModelError
 from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
 
@@ -119,6 +119,8 @@ class QuestionAnswering(Task):
             examples["token_type_ids"] = made["token_type_ids"]
         for window, place in enumerate(made["overflow_to_sample_mapping"]):
             parts = made.sequence_ids(window)
+            if 1 not in parts:
+                raise DataError(f"{rows['id'][place]}: its context holds no word that this model's tokenizer knows: take the row out")
             first = parts.index(1)
             last = len(parts) - 1 - parts[::-1].index(1)
             offsets = made["offset_mapping"][window][first : last + 1]

@@ -271,7 +271,9 @@ class TextGeneration(Task):
             readable(dict(zip(self.inputs, texts, strict=True)), name)
         words, prompt = self.tokenizer, self.options.prompt
         ids = words(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
-        ids = ids[:-1] if ids[-1] == words.eos_token_id else ids
+        ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids
+        if not ids:
+            raise DataError("the text holds no word that this model knows: write something to go on from")
         if len(ids) >= self.limit:
             raise DataError(f"the text has {len(ids):,} tokens, and this model reads at most {self.limit:,}: shorten it")
         most = settings.pop("max_new_tokens", self.options.max_new_tokens)

@@ -155,7 +155,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: tuple[
         return Dataset.from_list(good), skipped
     except UnicodeError as error:  # half of a surrogate pair, which JSON can write
         raise DataError(f"{path}: text that is no Unicode: {error}") from None
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OverflowError) as error:  # the latter for whole numbers of more than 64 bits
         raise DataError(f"{path}: a column holds values of different kinds: {str(error).splitlines()[0]}") from None
 
 
