@@ -60,8 +60,9 @@ def load_model(
     """A model of the class that `auto` picks for `config`, float32, in fresh memory.
 
     Missing or of another shape may be what `head(model)` holds and what has a part of `may_be_new` in its name;
-    `mend(model, folder, {name: saved shape})` may repair others and returns those it has. With `renew` the last layer of the head is
-    drawn anew even where the file has one of this shape: it tells other classes apart. Raises ModelError when the folder holds a model of another kind, a pickle that torch will not read safely, or weights that do not fit.
+    `mend(model, folder, {name: saved shape})` may repair others and returns those it has. With `renew` the last layer of the
+    head is drawn anew even where the file has one of this shape: it tells other classes apart. Raises ModelError when the
+    folder holds a model of another kind, a pickle that torch will not read safely, or weights that do not fit.
     """
     import torch
 

@@ -30,7 +30,7 @@ def encoded(words: Any, prompts: Sequence[str], answers: Sequence[Sequence[str]]
         ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids
         cut = next((i for i, (_, end) in enumerate(offsets[: len(ids)]) if end > len(prompt)), len(ids))
         whole = [*ids, words.eos_token_id]
-        fits = 1 <= cut and len(whole) <= window
+        fits = cut >= 1 and len(whole) <= window
         examples["length"].append(min(len(whole), window))
         examples["input_ids"].append(whole[:window])
         examples["labels"].append([IGNORED] * (cut - 1) + whole[cut:] + [IGNORED] if fits else [IGNORED] * window)

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipelines import files, hub_metadata
 from pipelines.catalog import find_recipe
@@ -208,18 +218,18 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _columns_apart(self) -> "Recipe":
-        """No two columns that a task reads are one column of the data: the label would stand in the input, and the score mean nothing."""
+        """No two columns that a task reads are one column of the data: the label would stand in the input."""
         task = task_class(self.task)(self.options)
         taken: dict[str, str] = {}
-        for column in dict.fromkeys((*task.columns, *(name for name in task.optional if name == "text_pair" and name in self.data.columns))):
+        second = [name for name in task.optional if name == "text_pair" and name in self.data.columns]
+        for column in dict.fromkeys((*task.columns, *second)):
             own = self.data.columns.get(column, column)
             if own in taken:
-                where = "options.prompt" if getattr(self.options, "prompt", None) and "answer" in (column, taken[own]) else "data.columns"
-                raise ValueError(
-                    f"{where}: {taken[own]} and {column} would both be the column {own!r} of the data: "
-                    + ("take {" + own + "} out of the prompt, which ends where the answer is to follow" if where == "options.prompt"
-                       else "name another column for one of them")
-                )  # fmt: skip
+                what = f"{taken[own]} and {column} would both be the column {own!r} of the data"
+                if getattr(self.options, "prompt", None) and "answer" in (column, taken[own]):
+                    advice = f"take {{{own}}} out of the prompt, which ends where the answer is to follow"
+                    raise ValueError(f"options.prompt: {what}: {advice}")
+                raise ValueError(f"data.columns: {what}: name another column for one of them")
             taken[own] = column
         return self
 

@@ -36,9 +36,7 @@ def image_classifier(folder: Path | None, config: Any, labels: list[str] | None 
     hint = "is it a model for image classification, and does options.image_size fit it?"
 
     def load(renew: bool) -> "nn.Module":
-        return load_model(
-            AutoModelForImageClassification, folder, config, head, random=random, mend=_resize, hint=hint, renew=renew
-        )
+        return load_model(AutoModelForImageClassification, folder, config, head, random=random, mend=_resize, hint=hint, renew=renew)
 
     if labels is None:
         return laid_out(load(False))

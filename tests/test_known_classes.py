@@ -14,6 +14,7 @@ from pipelines.recipe import DataSection, task_class
 from pipelines.weights import Weights, load
 from tests import tiny, tiny_audio, tiny_text
 
+
 def texts(kind: str) -> Callable[[Path], Path]:
     return lambda folder: tiny_text.labelled(folder, kind, n=6)
 

@@ -82,7 +82,6 @@ class UnconditionalImageGeneration(Task):
         from diffusers import DDPMScheduler
 
         from pipelines import diffusion, unet
-
         from pipelines.data.images import warn_if_dark
 
         self.labels = self._classes(splits) if self.options.class_conditional else []
