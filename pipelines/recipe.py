@@ -289,7 +289,7 @@ _IN_PARTS = ("esc50", "mnist")  # of these formats a recipe may take a part (dig
 
 def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problems: Sequence[str] = ()) -> Recipe:
     """A mapping -> a Recipe; RecipeError lists all problems."""
-    found = list(problems)
+    found = [*problems, *_no_unicode(raw)]
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
@@ -298,6 +298,20 @@ def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problem
     if found:
         raise RecipeError("\n".join(dict.fromkeys(found)))
     return recipe
+
+
+def _no_unicode(value: Any, where: str = "") -> list[str]:
+    """What is wrong with texts that no file could be written with: halves of surrogate pairs, which YAML lets through."""
+    if isinstance(value, dict):
+        parts = [(key, f"{where}.{key}".lstrip(".")) for key in value] + [(value[key], f"{where}.{key}".lstrip(".")) for key in value]
+        return [problem for part, name in parts for problem in _no_unicode(part, name)]
+    if isinstance(value, list):
+        return [problem for part in value for problem in _no_unicode(part, where)]
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return [f"{ascii(where)[1:-1]}: {value!a} is no Unicode text"]
+    return []
 
 
 def _section(raw: dict, key: str) -> dict:

@@ -32,7 +32,7 @@ def recipe(**sections: Any) -> dict[str, Any]:
         (LONG, "it is longer than a file's name can be"),
         ("a/" * 2500, "it is longer than a file's name can be"),
         ("a\0b", "it holds a NUL character"),
-        ("\ud800", "it is no Unicode text"),
+        ("\ud800", "is no Unicode text"),
         ("", "it is empty"),
         (" \n", "it is empty"),
         ("~nobody-at-all/data", "there is no user 'nobody-at-all' here"),
@@ -52,6 +52,23 @@ def test_places_that_cannot_be(place: str, says: str) -> None:
 def test_every_verb_refuses_them(verb: str) -> None:
     for place in (LONG, "~nobody-at-all/x"):
         refused(graft(verb, place, *(["x"] if verb == "predict" else [])), 2, "can be called" if verb in ("predict", "demo") else "")
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({"hub": {"tags": ["fine", "\ud800"]}}, r"hub.tags: '\\ud800' is no Unicode text"),
+        ({"data": {"columns": {"text": "\udfff"}}}, r"data.columns.text: '\\udfff' is no Unicode text"),
+        ({"data": {"columns": {"\ud800": "text"}}}, r"data.columns.\\ud800: '\\ud800' is no Unicode text"),
+        ({"model": {"revision": "\ud800"}}, r"model.revision: '\\ud800' is no Unicode text"),
+    ],
+)
+def test_settings_that_no_file_could_hold(sections: dict[str, Any], says: str) -> None:
+    raw = recipe()
+    for name, values in sections.items():
+        raw[name] = {**raw.get(name, {}), **values}
+    with pytest.raises(RecipeError, match=says):
+        validate(raw)
 
 
 # ---- texts ----

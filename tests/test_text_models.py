@@ -107,7 +107,9 @@ def test_the_answer_in_the_input_is_refused(raw: dict[str, Any], says: str) -> N
 
 
 def test_columns_that_are_apart() -> None:
-    validate(recipe("text-generation", options={"prompt": "{question}"}, columns={"answer": "question", "question": "answer"}))
-    validate(recipe("question-answering", columns={"title": "context"}))  # what stays together may be told by any column
-    for path in recipe_paths().values():
-        load_recipe(path)
+    swapped = {"answer": "question", "question": "answer"}
+    raw = recipe("text-generation", options={"prompt": "{question}"}, columns=swapped)
+    assert validate(raw).data.columns == swapped
+    together = {"title": "context"}  # what stays in one split may be told by any column
+    assert validate(recipe("question-answering", columns=together)).data.columns == together
+    assert len([load_recipe(path) for path in recipe_paths().values()]) == len(recipe_paths())
