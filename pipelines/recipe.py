@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -37,15 +36,6 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
-def _possible(place: str) -> str:
-    """What names a file, a folder or a hub id."""
-    why = files.problem(place)
-    if why:
-        raise ValueError(f"no file, folder or hub id can be called {short(place)!r}: {why}")
-    return place
-
-
-Place = Annotated[str, AfterValidator(_possible)]
 Int = Annotated[int, BeforeValidator(_not_bool)]
 Float = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 
@@ -67,7 +57,7 @@ class Adapter(Strict):
 
 
 class ModelSection(Strict):
-    id: Place | None = None
+    id: str | None = None
     """Hub id, timm hub id, local folder or run folder."""
     config: dict[str, Any] | None = None
     """Instead of `id`: a transformers configuration (`model_type` and its fields), trained from random weights."""
@@ -90,7 +80,7 @@ class ModelSection(Strict):
 
 
 class DataSection(Strict):
-    id: Place
+    id: str
     """Hub id, or a local file or folder."""
     config: str | None = None
     revision: str | None = None
@@ -199,6 +189,15 @@ class Recipe(Strict):
         if name not in task_names():
             raise ValueError(f"unknown task {name!r}{suggest(name, task_names())} (known: {', '.join(task_names())})")
         return name
+
+    @field_validator("model", "data")
+    @classmethod
+    def _possible(cls, section: Any) -> Any:
+        """`id` is what names a file, a folder or a hub id."""
+        why = "" if section.id is None else files.problem(section.id)
+        if why:
+            raise ValueError(f"no file, folder or hub id can be called {short(section.id)!r} (id): {why}")
+        return section
 
     @field_validator("options", mode="before")
     @classmethod

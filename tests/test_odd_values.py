@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines import prompts
-from pipelines.data import load_splits, needs_of
+from pipelines.data import Needs, load_splits, needs_of
 from pipelines.data.audio import read_audio
 from pipelines.data.passages import answered
 from pipelines.data.pictures import caption
@@ -42,6 +42,9 @@ def test_places_that_cannot_be(place: str, says: str) -> None:
     for section in ("model", "data"):
         with pytest.raises(RecipeError, match=says):
             validate(recipe(**{section: {"id": place}}))
+    for layout in (None, "table"):
+        with pytest.raises(DataError, match=says):
+            load_splits(DataSection(id=place, format=layout), Needs(("text",)))
     with pytest.raises(ModelError, match=says):
         load(place)
     with pytest.raises(RecipeError, match=says):

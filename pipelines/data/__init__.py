@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.apart import paths, with_files
 from pipelines.data.splits import USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits, several_labels
 from pipelines.errors import DataError
+from pipelines.files import problem as impossible
 from pipelines.recipe import DataSection
+from pipelines.wording import short
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -101,6 +103,9 @@ def format_names() -> list[str]:
 
 def _format(section: DataSection) -> Any:
     """The module that reads this data: the one named, else the first that knows the layout; else the hub."""
+    why = impossible(section.id)
+    if why:
+        raise DataError(f"data.id: no data can be called {short(section.id)!r}: {why}")
     names = format_names()
     if section.format is not None:
         if section.format not in names:
