@@ -100,7 +100,8 @@ def length(asked: int | None, found: Any, config: Any, usual: int) -> int:
 def text_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False, labels: list[str] | None = None) -> "nn.Module":
     """A model of `auto`'s kind. A pooler may be new beside the head: models pretrained without one are many. Raises ModelError.
 
-    With `labels` it is a classifier of these classes: a head that knows all of them by name is kept, any other begins anew.
+    With `labels` it is a classifier of these classes: a head that knows all of them by name is kept.
+    The last layer of any other head starts from random weights.
     """
 
     def load(renew: bool) -> "nn.Module":

@@ -60,7 +60,7 @@ def basic(text: str) -> str:
 
 
 def spaceless(texts: Sequence[str]) -> bool:
-    """Whether most letters of some transcripts are of scripts that put no blanks between words, so that words cannot be told."""
+    """Whether most letters of some transcripts are of scripts that put no blanks between words."""
     text = "".join(texts[:1000])
     letters = sum(character.isalpha() for character in text)
     return letters > 0 and len(SPACELESS.findall(text)) > letters / 2

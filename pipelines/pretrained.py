@@ -61,7 +61,7 @@ def load_model(
 
     Missing or of another shape may be what `head(model)` holds and what has a part of `may_be_new` in its name;
     `mend(model, folder, {name: saved shape})` may repair others and returns those it has. With `renew` the last layer of the
-    head is drawn anew even where the file has one of this shape: it tells other classes apart. Raises ModelError when the
+    head gets random weights even where the file has one of this shape: it knows other classes. Raises ModelError when the
     folder holds a model of another kind, a pickle that torch will not read safely, or weights that do not fit.
     """
     import torch
@@ -128,7 +128,7 @@ def with_classes(
     """A classifier of these classes, in this order, whatever the order in which the pretrained model has them.
 
     Where the model knows all of them by name, its head is kept: of each class the row with its name. Else the last layer of the head
-    begins anew. `load(renew)` loads the model that `config` describes; `fresh`: from random weights, of which nothing is kept.
+    starts from random weights. `load(renew)` loads the model that `config` describes; with `fresh` all its weights are random.
     """
     known = [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
     rows = None if fresh else rows_of(known, labels)

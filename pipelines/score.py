@@ -151,7 +151,7 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
     if pairs and not rest:
         return [(", ".join(inputs), pairs)]
     found = [one for text in rest for one in _read(loaded, text)]
-    return [(name, {**pairs, **columns}) for name, columns in found]  # pairs beside others: settings of every image
+    return [(name, {**pairs, **columns}) for name, columns in found]  # pairs with others: settings of every image
 
 
 def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -189,7 +189,7 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
         words = f"; to mean these words, write {known[0]}={short(text)!r}" if len(task.inputs) == 1 and known[0] not in MEDIA else ""
         raise DataError(f"{name}=: this model has no input of that name{hint}; it takes {takes}{words}")
     if pairs and rest:
-        raise DataError(f"{short(rest[0])!r} stands beside {next(iter(pairs))}=...: give either {takes}, or values without a name")
+        raise DataError(f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values without a name")
     missing = [column for column in task.inputs if pairs and column not in pairs]
     if missing:
         raise DataError(f"this model also needs {' and '.join(f'{column}=...' for column in missing)}")

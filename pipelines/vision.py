@@ -29,7 +29,7 @@ def check_classifies(folder: Path | None, config: Any) -> None:
 def image_classifier(folder: Path | None, config: Any, labels: list[str] | None = None, *, random: bool = False) -> "nn.Module":
     """An AutoModelForImageClassification of these classes, float32, in fresh memory; left out: of `config`'s. Raises ModelError.
 
-    A head that knows all of them by name is kept; any other begins anew.
+    A head that knows all of them by name is kept. The last layer of any other head starts from random weights.
     """
     from transformers import AutoModelForImageClassification
 

@@ -1,4 +1,4 @@
-"""A model that knows the data's classes by name keeps its head, in whatever order either has them; any other head begins anew."""
+"""A model that knows the data's classes by name keeps its head, in whatever order. Any other head starts from random weights."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -79,12 +79,12 @@ def test_columns_by_name_from_python(loaded: dict[str, Loaded]) -> None:
         ("pairs", ["text_pair=A"], "this model also needs text=..."),
         ("pairs", ["A"], "this model takes text=... and text_pair=..., or a table"),
         ("questions", ["question=Who?"], "this model also needs context=..."),
-        ("questions", ["question=Who?", "A passage."], "'A passage.' stands beside question=..."),
+        ("questions", ["question=Who?", "A passage."], "'A passage.' is given together with question=..."),
         ("questions", ["question=Who?", "context=A", "answer=B"], "answer=: this model has no input of that name"),
         ("questions", ["qestion=Who?", "context=A"], "did you mean 'question'"),
         ("single", ["text=A", "text_pair=B"], "trained on single texts"),
         ("single", ["text=A", "text=B"], "text= is given twice"),
-        ("single", ["text=A", "B"], "'B' stands beside text=..."),
+        ("single", ["text=A", "B"], "'B' is given together with text=..."),
         ("single", ["txet=hello"], "did you mean 'text'?; it takes text=...; to mean these words, write text='txet=hello'"),
         ("single", ["label=3"], "label=: this model has no input of that name"),
         ("single", ["top_k=3"], "top_k=: this model has no input of that name"),
@@ -142,10 +142,10 @@ def test_a_folder_is_read_by_kind(
     (folder / "rows.csv").write_text(f"text\n{ONE}\n")
     answers = predict(models["single"], ["prize"], device="cpu")
     assert [one["input"] for one in answers] == ["prize/a.txt", "prize/deep/b.md"]
-    said = capsys.readouterr().err
+    shown = capsys.readouterr().err
     assert [one["output"] for one in answers] == outputs(models["single"], ONE, TWO)
-    assert "left out, not what this model reads: .jpg files (2), .csv files (1)" in said
-    assert "prize/empty.txt: no text" in said
+    assert "left out, not what this model reads: .jpg files (2), .csv files (1)" in shown
+    assert "prize/empty.txt: no text" in shown
     assert [one["input"] for one in predict(models["images"], ["prize"], device="cpu")] == ["prize/cat/000.jpg", "prize/dog/000.jpg"]
     for path in folder.rglob("*.txt"):
         path.unlink()

@@ -103,7 +103,7 @@ LOOKED_AT = 8  # images
 
 
 def warn_if_dark(rows: Any) -> None:
-    """Say so where images arrive nearly black: detectors write 10 to 14 bits into files of 16, which are scaled by their whole range."""
+    """Warn where images arrive nearly black: detectors write 10 to 14 bits into files of 16, of which 65,535 is white."""
     places = sorted({number * len(rows) // LOOKED_AT for number in range(LOOKED_AT)})
     brightest = []
     for place in places:
@@ -113,8 +113,8 @@ def warn_if_dark(rows: Any) -> None:
             continue
     if brightest and max(brightest) <= DARK:
         log.warning(
-            "images arrive nearly black: of %d looked at, the brightest pixel is %d of 255. Files of 16 bits are scaled by their whole "
-            "range (65,535 is white): stretch their values to it before training",
+            "images arrive nearly black: of %d looked at, the brightest pixel is %d of 255. In files of 16 bits "
+            "65,535 is white: stretch their values to that range before training",
             len(brightest), max(brightest),
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What is told of data that are read as they stand, and spoil a score or a model all the same."""
+"""Warnings about data that are read as they are, and spoil a score or a model all the same."""
 
 import logging
 import re
@@ -23,8 +23,8 @@ WORD = "één"  # composed
 APART = unicodedata.normalize("NFD", WORD)
 
 
-@pytest.fixture(name="said")
-def what_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+@pytest.fixture(name="logged")
+def what_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     monkeypatch.setattr(logging.getLogger("graft"), "propagate", True)
     return caplog
 
@@ -68,21 +68,21 @@ def test_equal_words_are_equal_when_scored(normaliser: str) -> None:
         (["1 2 3"], False),
     ],
 )
-def test_scripts_without_blanks(texts: list[str], tells: bool, said: pytest.LogCaptureFixture) -> None:
+def test_scripts_without_blanks(texts: list[str], tells: bool, logged: pytest.LogCaptureFixture) -> None:
     normalisers.warn_of_words(texts)
-    assert ("wer says little; look at cer" in said.text) == tells
+    assert ("wer says little; look at cer" in logged.text) == tells
 
 
 # ---- special tokens ----
 
 
-def test_special_tokens_in_texts_are_counted(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_special_tokens_in_texts_are_counted(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     words = tiny_text.tokenizer(tmp_path)
     language.warn_of_marks(words, ["plain", "[SEP] x [SEP]", "a [CLS]", "<s>b</s>"])
-    assert "2 of 4 texts of train hold special tokens of this model ('[SEP]' in 1, '[CLS]' in 1)" in said.text
-    said.clear()
+    assert "2 of 4 texts of train hold special tokens of this model ('[SEP]' in 1, '[CLS]' in 1)" in logged.text
+    logged.clear()
     language.warn_of_marks(words, ["plain", "<s>b</s>"])
-    assert not said.text
+    assert not logged.text
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_special_tokens_in_texts_are_counted(tmp_path: Path, said: pytest.LogCap
         ("text-generation", tiny_text.texts, tiny_text.gpt, "<|endoftext|>"),
     ],
 )
-def test_every_text_task_counts_them(task: str, make: Any, model: Any, mark: str, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_every_text_task_counts_them(task: str, make: Any, model: Any, mark: str, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     folder = make(tmp_path / "data", n=6)
     for path in folder.iterdir():  # at the end of a text, so that answers stand where they stood
         path.write_text(re.sub(r'(in the year \d+\.)"', rf'\1 {mark}"', path.read_text(), count=1))
     worker = task_class(task)()
     worker.build(Weights(model(tmp_path / "m")), load_splits(DataSection(id=str(folder)), needs_of(worker)))
-    assert re.search(rf"[19] of \d+ texts of train hold special tokens of this model \({re.escape(repr(mark))} in [19]\)", said.text)
+    assert re.search(rf"[19] of \d+ texts of train hold special tokens of this model \({re.escape(repr(mark))} in [19]\)", logged.text)
 
 
 # ---- dark images ----
@@ -114,13 +114,13 @@ def dark(tmp_path: Path, high: int) -> list[dict[str, str]]:
     return [{"image": str(tmp_path / f"{number}.tif")} for number in range(3)]
 
 
-def test_nearly_black_images_are_told(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_nearly_black_images_are_reported(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     warn_if_dark(dark(tmp_path, 260))
-    assert "images arrive nearly black: of 3 looked at, the brightest pixel is 1 of 255" in said.text
-    said.clear()
+    assert "images arrive nearly black: of 3 looked at, the brightest pixel is 1 of 255" in logged.text
+    logged.clear()
     warn_if_dark(dark(tmp_path, 40_000))
     warn_if_dark([*dark(tmp_path, 260), {"image": str(tmp_path / "nowhere.tif")}, *dark(tmp_path, 40_000)])
-    assert not said.text
+    assert not logged.text
 
 
 # ---- licence and language ----
