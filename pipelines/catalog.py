@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pipelines.complaints import suggest
 from pipelines.errors import RecipeError
+from pipelines.files import problem
+from pipelines.wording import short
 from pipelines.yamlfile import parse
 
 HEADER = ("hardware", "published", "measured")
@@ -23,6 +25,9 @@ def recipe_paths() -> dict[str, Path]:
 def find_recipe(source: str | Path) -> Path:
     """A path, or a name that `graft recipes` prints -> the file. Raises RecipeError."""
     path = Path(source)
+    why = problem(str(source))
+    if why:
+        raise RecipeError(f"no recipe {short(str(source))!r}: {why}")
     if path.is_file():
         return path
     shipped = recipe_paths()

@@ -154,7 +154,7 @@ def evaluate(
 
 @app.command()
 def predict(source: Source, inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")], as_json: Json = False) -> None:
-    """Answer for files, folders, tables (jsonl, csv), text or column=value."""
+    """Answer for files (images, audio, text), folders, tables (jsonl, csv), text or column=value."""
     from pipelines import machine
     from pipelines.score import predict as answer
 

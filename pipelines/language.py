@@ -4,22 +4,25 @@ Any encoder or decoder of transformers; a tokenizer must be a fast one, which al
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
 from pipelines.layers import blocks
-from pipelines.pretrained import called, first_line, head, load_model, trunk
+from pipelines.pretrained import called, first_line, head, load_model, trunk, with_classes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+log = logging.getLogger("graft")
+
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 
 
-def tokenizer(folder: Path | None) -> Any:
-    """The fast tokenizer of a model folder. Raises ModelError."""
+def tokenizer(folder: Path | None, config: Any) -> Any:
+    """The fast tokenizer of a model folder, whose tokens the model of this configuration must all know. Raises ModelError."""
     from transformers import AutoTokenizer
 
     if folder is None:
@@ -32,7 +35,33 @@ def tokenizer(folder: Path | None) -> Any:
         raise ModelError(f"{called(folder)}: its tokenizer cannot be read: {first_line(error)}") from error
     if not found.is_fast:
         raise ModelError(f"{called(folder)}: its tokenizer has no fast form (tokenizer.json), which tells where a token stands in the text")
+    vocabulary = found.get_vocab()
+    last = max(vocabulary, key=vocabulary.__getitem__, default="")
+    known = getattr(config.get_text_config(), "vocab_size", None)
+    if isinstance(known, int) and vocabulary and vocabulary[last] >= known:
+        raise ModelError(
+            f"{called(folder)}: its tokenizer has {vocabulary[last] + 1:,} tokens (the last is {last!r}), the model {known:,}: take the "
+            "tokenizer that the model came with, or enlarge the model (resize_token_embeddings) and save both"
+        )
     return found
+
+
+MOST_LOOKED_AT = 20_000  # texts in which special tokens are looked for
+
+
+def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
+    """Say how many texts hold the tokenizer's own special tokens (<s>, [SEP]) written out: these are read as tokens, not as words."""
+    marks = [mark for mark in dict.fromkeys(found.all_special_tokens) if mark.strip()]
+    looked = texts[:MOST_LOOKED_AT]
+    counts = {mark: sum(mark in text for text in looked) for mark in marks}
+    counts = {mark: count for mark, count in counts.items() if count}
+    if counts:
+        n = sum(any(mark in text for mark in counts) for text in looked)
+        log.warning(
+            "%d of %d texts of train hold special tokens of this model (%s): these are read as tokens and not as words; beginnings and "
+            "ends are added to every text anyway, so take them out if they are not meant so",
+            n, len(looked), ", ".join(f"{mark!r} in {count:,}" for mark, count in counts.items()),
+        )  # fmt: skip
 
 
 def stamp(found: Any) -> str:
@@ -50,6 +79,8 @@ def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: 
 def longest(found: Any, config: Any) -> int:
     """Tokens that the model can read at once, special ones included."""
     limits = [found.model_max_length]
+    if isinstance(limits[0], bool) or not isinstance(limits[0], (int, float)) or limits[0] < 4:
+        raise ModelError(f"tokenizer_config.json: model_max_length is {limits[0]!r}: a number of tokens is needed that a text can have")
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         # RoBERTa and its kin count positions from the padding token on
@@ -66,10 +97,18 @@ def length(asked: int | None, found: Any, config: Any, usual: int) -> int:
     return asked or min(usual, most)
 
 
-def text_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
-    """A model of `auto`'s kind. A pooler may be new beside the head: models pretrained without one are many. Raises ModelError."""
-    hint = "is it a model for text?"
-    return load_model(auto, folder, config, head, random=random, may_be_new=("pooler",), hint=hint)
+def text_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False, labels: list[str] | None = None) -> "nn.Module":
+    """A model of `auto`'s kind. A pooler may be new beside the head: models pretrained without one are many. Raises ModelError.
+
+    With `labels` it is a classifier of these classes: a head that knows all of them by name is kept.
+    The last layer of any other head starts from random weights.
+    """
+
+    def load(renew: bool) -> "nn.Module":
+        hint = "is it a model for text?"
+        return load_model(auto, folder, config, head, random=random, may_be_new=("pooler",), hint=hint, renew=renew)
+
+    return load(False) if not labels else with_classes(config, labels, load, head, fresh=folder is None or random)
 
 
 def layers(model: Any) -> "list[nn.Module]":
@@ -77,23 +116,30 @@ def layers(model: Any) -> "list[nn.Module]":
     return [*blocks(trunk(model)), head(model)]
 
 
-def padded(rows: Sequence[Sequence[int]], value: int) -> "Tensor":
-    """Rows of unequal length -> int64 [rows, longest], filled with `value` on the right."""
+def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> "Tensor":
+    """Rows of unequal length -> int64 [rows, longest], filled with `value` on the right, or on the left."""
     import torch
 
-    filled = torch.full((len(rows), max(map(len, rows))), value)
+    longest = max(map(len, rows))
+    filled = torch.full((len(rows), longest), value)
     for line, row in zip(filled, rows, strict=True):
-        line[: len(row)] = torch.tensor(row)
+        start = longest - len(row) if left else 0
+        line[start : start + len(row)] = torch.tensor(row)
     return filled
 
 
-def inputs(examples: Sequence[dict[str, Any]], found: Any) -> "dict[str, Tensor]":
+def inputs(examples: Sequence[dict[str, Any]], found: Any, left: bool = False) -> "dict[str, Tensor]":
     """What the model reads, int64 [examples, longest]: input_ids, attention_mask and, where it has them, token_type_ids."""
     ids = [e["input_ids"] for e in examples]
-    batch = {"input_ids": padded(ids, found.pad_token_id), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
+    batch = {"input_ids": padded(ids, found.pad_token_id, left), "attention_mask": padded([[1] * len(row) for row in ids], 0, left)}
     if "token_type_ids" in examples[0]:
-        batch["token_type_ids"] = padded([e["token_type_ids"] for e in examples], found.pad_token_type_id)
+        batch["token_type_ids"] = padded([e["token_type_ids"] for e in examples], found.pad_token_type_id, left)
     return batch
+
+
+def summarises_last(config: Any) -> bool:
+    """Whether a classifier reads what stands last, whatever it is (XLNet): padding must then stand on the left."""
+    return config.model_type == "xlnet" and getattr(config, "summary_type", "last") == "last"
 
 
 def set_attention_dropout(config: Any, asked: float | None) -> None:

@@ -1,6 +1,6 @@
 """How transcripts are made comparable before they are scored: a word error rate means little without it.
 
-none              as they stand, but for runs of spaces
+none              as they stand, but for runs of spaces and how a letter is stored (NFC: an e with an accent is one character)
 basic             for all languages and scripts: lower case, [notes] and <notes> out, punctuation and symbols to blanks; letters with
                   their marks, digits, and apostrophes within a word stay (don't stays don't, well-known becomes well known)
 whisper-english   Whisper's for English, also contractions, numbers and British spellings (Radford et al. 2022, appendix C)
@@ -8,22 +8,32 @@ whisper-english   Whisper's for English, also contractions, numbers and British 
 Whisper's own rules for other languages are not used: they take vowel signs for symbols, and so cut words of Hindi or Tamil in pieces.
 """
 
+import logging
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, get_args
+
+log = logging.getLogger("graft")
 
 Normaliser = Literal["none", "basic", "whisper-english"]
 NORMALISERS: tuple[str, ...] = get_args(Normaliser)
 
 NOTES = re.compile(r"\[[^\]]*\]|<[^>]*>")  # [noise], <unk>: of whoever wrote it down, nobody said it
 APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc"), "'")  # typographic ones, and the one that counts as a letter
+# Thai, Lao, Tibetan, Burmese, Khmer, kana, bopomofo, Chinese characters; Korean has blanks
+SPACELESS = re.compile(
+    "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0edf\u0f40-\u0fbc\u1000-\u109f\u1780-\u17d3\u3040-\u30ff\u3105-\u312f\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
+)
 INNER_DOT = "i\u0307"  # what lower case makes of the Turkish \u0130
 
 
 @lru_cache(maxsize=2**18)  # a transcript is normalised once, however often it is scored
 def normalised(text: str, normaliser: str) -> str:
     """A transcript as it is scored, its words one space apart; maybe nothing is left of it."""
+    text = unicodedata.normalize("NFC", text)  # words that look the same are the same
     return " ".join((text if normaliser == "none" else _rules(normaliser)(text)).split())
 
 
@@ -47,3 +57,19 @@ def basic(text: str) -> str:
         elif kind != "Cf":  # soft hyphens and joiners are no blanks: they stand within words
             made.append(" ")
     return " ".join(stripped for word in "".join(made).replace("''", " ").split() if (stripped := word.strip("'")))
+
+
+def spaceless(texts: Sequence[str]) -> bool:
+    """Whether most letters of some transcripts are of scripts that put no blanks between words."""
+    text = "".join(texts[:1000])
+    letters = sum(character.isalpha() for character in text)
+    return letters > 0 and len(SPACELESS.findall(text)) > letters / 2
+
+
+def warn_of_words(texts: Sequence[str]) -> None:
+    """Say what a word error rate is worth where there are no words to count."""
+    if spaceless(texts):
+        log.warning(
+            "most letters of these transcripts are of a script without blanks between words: whatever stands between two blanks counts "
+            "as one word, so that wer says little; look at cer"
+        )

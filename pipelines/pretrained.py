@@ -4,6 +4,7 @@ No code that comes with a model is run, and no pickle is trusted with more than 
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,12 +55,14 @@ def _made(fields: dict[str, Any]) -> Any:
 def load_model(
     auto: Any, folder: Path | None, config: Any, head: "Callable[[Any], nn.Module]", *, random: bool = False,
     may_be_new: Iterable[str] = (), mend: "Callable[[Any, Path, dict[str, tuple]], list[str]] | None" = None, hint: str = "",
+    renew: bool = False,
 ) -> "nn.Module":  # fmt: skip
     """A model of the class that `auto` picks for `config`, float32, in fresh memory.
 
     Missing or of another shape may be what `head(model)` holds and what has a part of `may_be_new` in its name;
-    `mend(model, folder, {name: saved shape})` may repair others and returns those it has. Raises ModelError when the folder
-    holds a model of another kind, a pickle that torch will not read safely, or weights that do not fit.
+    `mend(model, folder, {name: saved shape})` may repair others and returns those it has. With `renew` the last layer of the
+    head gets random weights even where the file has one of this shape: it knows other classes. Raises ModelError when the
+    folder holds a model of another kind, a pickle that torch will not read safely, or weights that do not fit.
     """
     import torch
 
@@ -89,6 +92,10 @@ def load_model(
         kind = "have another shape" if wrong[0] in shapes else "are missing"
         listed = f"{', '.join(sorted(wrong)[:3])}{' ...' if len(wrong) > 3 else ''} ({len(wrong)} in all)"
         raise ModelError(f"{called(folder)}: weights beyond the head {kind}: {listed}; {hint}")
+    if renew:
+        for layer in last_layers(head(model)):
+            if not {id(named[key]) for key in [*info["missing_keys"], *shapes] if key in named} & {id(p) for p in layer.parameters()}:
+                _draw(layer, getattr(config, "initializer_range", None) or 0.02)
     with torch.no_grad():  # files are mapped at odd offsets, and convolutions then differ in the last bit
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.data = tensor.data.clone()
@@ -110,6 +117,100 @@ def head(model: Any) -> "nn.Module":
     if not parts:
         raise ModelError(f"a {model.config.model_type} model has no head of its own beside its trunk; choose another model")
     return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
+
+
+# ---- classes by their names ----
+
+
+def with_classes(
+    config: Any, labels: list[str], load: "Callable[[bool], nn.Module]", head: "Callable[[Any], nn.Module]", *, fresh: bool
+) -> "nn.Module":
+    """A classifier of these classes, in this order, whatever the order in which the pretrained model has them.
+
+    Where the model knows all of them by name, its head is kept: of each class the row with its name. Else the last layer of the head
+    starts from random weights. `load(renew)` loads the model that `config` describes; with `fresh` all its weights are random.
+    """
+    known = [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
+    rows = None if fresh else rows_of(known, labels)
+    if rows is None:
+        name_classes(config, labels)
+    model: Any = load(rows is None)
+    if rows is not None and rows != list(range(len(known))):
+        _choose(head(model), rows, len(known))
+    name_classes(model.config, labels)
+    model.num_labels = len(labels)
+    return model  # type: ignore[no-any-return]
+
+
+def rows_of(known: list[str], labels: list[str]) -> list[int] | None:
+    """Where among the classes `known` each of `labels` stands; None where one is not among them, or its name stands there twice.
+
+    Case, and blanks against underscores and hyphens, make no difference where the names are not the same. Names that nobody gave
+    (LABEL_0, or a class that is called by its own number) say nothing: they count only where all are the same and in the same order.
+    """
+    if known == labels:
+        return list(range(len(known)))
+    if all(re.fullmatch(r"LABEL_\d+", name) or name == str(index) for index, name in enumerate(known)):
+        return None
+    for alike in (str, _plain):
+        places: dict[str, list[int]] = {}
+        for index, name in enumerate(known):
+            places.setdefault(alike(name), []).append(index)
+        rows = [places.get(alike(label), []) for label in labels]
+        if all(len(row) == 1 for row in rows) and len({row[0] for row in rows}) == len(rows):
+            return [row[0] for row in rows]
+    return None
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.sub(r"[_\-\s]+", " ", name).casefold().split())
+
+
+def name_classes(config: Any, labels: list[str]) -> None:
+    """Write the classes into a configuration."""
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.id2label = dict(enumerate(labels))
+    if config.model_type == "timm_wrapper":
+        config.label_names = labels  # what its configuration saves instead of id2label
+
+
+def last_layers(head: "nn.Module") -> list[Any]:
+    """The layer of a head that gives the scores of classes; of a head with two of them side by side (DeiT's teacher), both."""
+    from torch import nn
+
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    parts = list(head) if isinstance(head, nn.ModuleList) else [head]
+    ends: list[Any] = [found[-1] for part in parts if (found := [m for m in part.modules() if isinstance(m, kinds)])]
+    if not ends:
+        return []
+    out, size = ends[-1].weight.shape[:2]
+    # a square layer before the last one is no second head (DistilBERT's first layer, where there are as many classes as dimensions)
+    return [end for end in ends if out != size and end.weight.shape == ends[-1].weight.shape] or ends[-1:]
+
+
+def _choose(head: "nn.Module", classes: list[int], known: int) -> None:
+    """Keep of a head's last layer what it says about these classes, in this order. Raises ModelError."""
+    from torch import nn
+
+    layers = last_layers(head)
+    if not layers or any(len(layer.weight) != known for layer in layers):
+        raise ModelError(f"this model's head does not end in a layer of {known} classes, as its configuration says: choose another model")
+    for last in layers:
+        last.weight = nn.Parameter(last.weight.detach()[classes])
+        if last.bias is not None:
+            last.bias = nn.Parameter(last.bias.detach()[classes])
+        for name in ("out_features", "out_channels"):
+            if hasattr(last, name):
+                setattr(last, name, len(classes))
+
+
+def _draw(layer: Any, spread: float) -> None:
+    """Random weights, as transformers gives them to a new head."""
+    from torch import nn
+
+    nn.init.normal_(layer.weight, std=spread)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def read_tensor(folder: Path, *names: str) -> Any:

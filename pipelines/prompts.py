@@ -27,14 +27,14 @@ def encoded(words: Any, prompts: Sequence[str], answers: Sequence[Sequence[str]]
     made = words([f"{p} {a[0]}" if a else p for p, a in zip(prompts, answers, strict=True)], return_offsets_mapping=True)
     examples: dict[str, list] = {key: [] for key in ("length", "input_ids", "labels", "prompt", "wrong")}
     for prompt, ids, offsets in zip(prompts, made["input_ids"], made["offset_mapping"], strict=True):
-        ids = ids[:-1] if ids[-1] == words.eos_token_id else ids
+        ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids
         cut = next((i for i, (_, end) in enumerate(offsets[: len(ids)]) if end > len(prompt)), len(ids))
         whole = [*ids, words.eos_token_id]
-        fits = len(whole) <= window
+        fits = cut >= 1 and len(whole) <= window
         examples["length"].append(min(len(whole), window))
         examples["input_ids"].append(whole[:window])
         examples["labels"].append([IGNORED] * (cut - 1) + whole[cut:] + [IGNORED] if fits else [IGNORED] * window)
         examples["prompt"].append(cut)
         long = f"prompt and answer have {len(whole):,} tokens, and {window:,} are read (options.max_length)"
-        examples["wrong"].append("" if fits else long)
+        examples["wrong"].append("" if fits else long if cut else "its prompt holds no word that this model knows")
     return examples

@@ -11,11 +11,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from pipelines import files, hub_metadata
 from pipelines.catalog import find_recipe
 from pipelines.complaints import COMMAND_LINE, explain, suggest
 from pipelines.errors import RecipeError
+from pipelines.wording import short
 from pipelines.yamlfile import dump, parse, parse_value
 
 
@@ -151,6 +162,18 @@ class HubSection(Strict):
     adapter: bool = False
     """Publish the LoRA adapter alone instead of the merged model."""
 
+    @field_validator("license")
+    @classmethod
+    def _licence_of_the_hub(cls, name: str | None) -> str | None:
+        return name if name is None else hub_metadata.licence(name)
+
+    @field_validator("language")
+    @classmethod
+    def _language_of_the_hub(cls, codes: str | list[str] | None) -> str | list[str] | None:
+        for code in [codes] if isinstance(codes, str) else codes or []:
+            hub_metadata.language(code)
+        return codes
+
 
 class Recipe(Strict):
     task: str
@@ -167,6 +190,15 @@ class Recipe(Strict):
             raise ValueError(f"unknown task {name!r}{suggest(name, task_names())} (known: {', '.join(task_names())})")
         return name
 
+    @field_validator("model", "data")
+    @classmethod
+    def _possible(cls, section: Any) -> Any:
+        """`id` is what names a file, a folder or a hub id."""
+        why = "" if section.id is None else files.problem(section.id)
+        if why:
+            raise ValueError(f"no file, folder or hub id can be called {short(section.id)!r} (id): {why}")
+        return section
+
     @field_validator("options", mode="before")
     @classmethod
     def _typed_options(cls, value: Any, info: Any) -> Any:
@@ -181,6 +213,23 @@ class Recipe(Strict):
             raise ValueError(
                 "`hub.adapter` publishes the adapter alone, and there is none: set `model.adapter`, or leave `hub.adapter` out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_apart(self) -> "Recipe":
+        """No two columns that a task reads are one column of the data: the label would stand in the input."""
+        task = task_class(self.task)(self.options)
+        taken: dict[str, str] = {}
+        second = [name for name in task.optional if name == "text_pair" and name in self.data.columns]
+        for column in dict.fromkeys((*task.columns, *second)):
+            own = self.data.columns.get(column, column)
+            if own in taken:
+                what = f"{taken[own]} and {column} would both be the column {own!r} of the data"
+                if getattr(self.options, "prompt", None) and "answer" in (column, taken[own]):
+                    advice = f"take {{{own}}} out of the prompt, which ends where the answer is to follow"
+                    raise ValueError(f"options.prompt: {what}: {advice}")
+                raise ValueError(f"data.columns: {what}: name another column for one of them")
+            taken[own] = column
         return self
 
     model_config = ConfigDict(validate_default=True)
@@ -239,7 +288,7 @@ _IN_PARTS = ("esc50", "mnist")  # of these formats a recipe may take a part (dig
 
 def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problems: Sequence[str] = ()) -> Recipe:
     """A mapping -> a Recipe; RecipeError lists all problems."""
-    found = list(problems)
+    found = [*problems, *_no_unicode(raw)]
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
@@ -248,6 +297,20 @@ def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problem
     if found:
         raise RecipeError("\n".join(dict.fromkeys(found)))
     return recipe
+
+
+def _no_unicode(value: Any, where: str = "") -> list[str]:
+    """What is wrong with texts that no file could be written with: halves of surrogate pairs, which YAML lets through."""
+    if isinstance(value, dict):
+        parts = [(key, f"{where}.{key}".lstrip(".")) for key in value] + [(value[key], f"{where}.{key}".lstrip(".")) for key in value]
+        return [problem for part, name in parts for problem in _no_unicode(part, name)]
+    if isinstance(value, list):
+        return [problem for part in value for problem in _no_unicode(part, where)]
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return [f"{ascii(where)[1:-1]}: {value!a} is no Unicode text"]
+    return []
 
 
 def _section(raw: dict, key: str) -> dict:

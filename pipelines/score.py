@@ -1,21 +1,30 @@
 """`graft evaluate` and `graft predict`: finished models on data, whole and row by row."""
 
+import inspect
 import json
 import logging
 import os
-from pathlib import Path
+import re
+from collections import Counter
+from pathlib import Path, PurePath
 from typing import Any
 
 from pipelines import batching, evaluation, machine, results
-from pipelines.data import SPLITS, Needs, load_rows, load_splits, needs_of, trained_rows
+from pipelines.complaints import suggest
+from pipelines.data import SPLITS, Needs, compressed, load_rows, load_splits, needs_of, trained_rows
+from pipelines.data import audio as recordings
 from pipelines.data.apart import contents
+from pipelines.data.files import all_files, kind_of
+from pipelines.data.formats import imagefolder as images
+from pipelines.data.formats import table
+from pipelines.data.formats import text as texts
 from pipelines.data.splits import MEDIA
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, RecipeError
 from pipelines.progress import Progress
 from pipelines.recipe import DataSection, Recipe
 from pipelines.skips import Skips
-from pipelines.weights import Loaded, load
+from pipelines.weights import Loaded, input_columns, load
 from pipelines.wording import short
 
 log = logging.getLogger("graft")
@@ -211,44 +220,186 @@ def _by_either_name(section: DataSection, needs: Needs, split: str | None) -> Ro
         return load_rows(section.model_copy(update={"columns": {}}), needs, split)
 
 
+# ---- graft predict ----
+
+
 def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
     """What `graft predict` was given -> (how to call it, the task's columns): files, folders, tables, text, column=value.
 
-    In a folder or table, what cannot be read is left out with a word; a file that was named must be there.
+    A file or folder that exists is read as what it is; a name that looks like a file and does not exist is an error. In a folder or
+    table, what cannot be read is left out with a word; a file that was named must be there.
     """
-    wanted = loaded.task.inputs
-    known = ("seed", *(("label",) if getattr(loaded.task, "labels", None) else ())) if loaded.task.makes else ()
-    optional = tuple(name for name in known if name not in wanted)
-    found: list[tuple[str, dict[str, Any]]] = []
     if loaded.task.makes:
         from pipelines.requested import split_pairs
 
         pairs, rest = split_pairs(loaded.task, inputs)
     else:
-        pairs, rest = {k: v for k, _, v in (text.partition("=") for text in inputs) if v and k in wanted}, inputs
-    if pairs and (not rest or len(pairs) == len(inputs)):
+        pairs, rest = _pairs(loaded, inputs)
+    if pairs and not rest:
         return [(", ".join(inputs), pairs)]
-    shared = pairs if loaded.task.makes else {}  # settings of every image
-    for text in rest:
-        path = Path(text).expanduser()
-        if os.path.isdir(path):  # and not path.is_dir(): a text may be longer than any path can be, or hold a NUL
-            files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-            if not files:
-                raise DataError(f"{text}: an empty folder")
-            found += [(str(p), {wanted[0]: str(p)}) for p in files]
-        elif path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet") and os.path.isfile(path):
-            columns = {name: own for name, own in _columns(loaded).items() if name in (*wanted, *optional)}
-            _, rows, skipped = _by_either_name(DataSection(id=text, format="table", columns=columns), Needs(wanted, optional), None)
-            for _, why in skipped:
-                log.warning("skipped, cannot be read: %s", why)
-            found += [(row["id"], {c: row[c] for c in (*wanted, *optional) if c in wanted or row.get(c) is not None}) for row in rows]
-        elif len(wanted) > 1:
-            raise DataError(f"{short(text)!r}: this task takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")
-        elif wanted[0] in MEDIA and not os.path.isfile(path):
-            raise DataError(f"{text}: no such file")
-        else:
-            found.append((text, {wanted[0]: text}))
-    return [(name, {**shared, **columns}) for name, columns in found]
+    found = [one for text in rest for one in _read(loaded, text)]
+    return [(name, {**pairs, **columns}) for name, columns in found]  # pairs with others: settings of every image
+
+
+def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The inputs that are column=value, and the others. Columns go by the task's names or by those of the model's data.
+
+    A text may hold "=": it is a pair only where the name before it is a column, and an error where it nearly is. Raises DataError.
+    """
+    task = loaded.task
+    known = input_columns(task)
+    own = {called: column for column, called in _columns(loaded).items()}
+    names = own | {name: name for name in (*task.columns, *task.optional, *known)}
+    takes = " and ".join(f"{column}=..." for column in task.inputs)
+    settings = [name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "settings", *known)]
+    pairs: dict[str, Any] = {}
+    rest = []
+    for text in inputs:
+        name, equals, value = text.partition("=")
+        if not equals or (name not in names and (not name.isidentifier() or os.path.exists(text))):
+            rest.append(text)
+            continue
+        column = names.get(name)
+        if column in known:
+            if column in pairs:
+                raise DataError(f"{name}= is given twice: give it once, or a table with one row for each")
+            if column in MEDIA:
+                value = os.path.expanduser(value)
+                if not os.path.isfile(value):
+                    raise DataError(f"{text}: no such file: {value}")
+            pairs[column] = value
+            continue
+        hint = suggest(name, list(known))
+        if column is None and name not in settings and not hint:
+            rest.append(text)
+            continue
+        words = f"; to mean these words, write {known[0]}={short(text)!r}" if len(task.inputs) == 1 and known[0] not in MEDIA else ""
+        raise DataError(f"{name}=: this model has no input of that name{hint}; it takes {takes}{words}")
+    if pairs and rest:
+        raise DataError(f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values without a name")
+    missing = [column for column in task.inputs if pairs and column not in pairs]
+    if missing:
+        raise DataError(f"this model also needs {' and '.join(f'{column}=...' for column in missing)}")
+    return pairs, rest
+
+
+def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
+    """One input that has no column's name: a folder, a table, a file, or the text itself. Raises DataError."""
+    path = Path(os.path.expanduser(text))
+    wanted = loaded.task.inputs
+    if text and os.path.isdir(path):  # and not path.is_dir(): a text may be longer than any path can be, or hold a NUL
+        return _folder(loaded, path, text)
+    if os.path.isfile(path):
+        return _file(loaded, path, text)
+    if wanted[0] in MEDIA and len(wanted) == 1:
+        raise DataError(f"{short(text)}: no such file")
+    if _looks_like_a_file(text):
+        words = f"; to mean these words, write {wanted[0]}={short(text)}" if len(wanted) == 1 else ""
+        raise DataError(f"no such file: {short(text)}{words}")
+    if len(wanted) > 1:
+        raise _several_inputs(short(text), wanted)
+    return [(text, {wanted[0]: text})]
+
+
+def _several_inputs(what: str, wanted: tuple[str, ...]) -> DataError:
+    return DataError(f"{what!r}: this model takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")
+
+
+def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
+    """What a folder holds of the kind that the task reads; its tables, where there is nothing else. Files of other kinds are counted."""
+    files = list(all_files(folder))
+    if not files:
+        raise DataError(f"{text}: an empty folder")
+    wanted = loaded.task.inputs
+    tables = [file for file in files if table.is_table(file)]
+    own: list[Path] = []
+    if len(wanted) == 1 and wanted[0] != "seed":
+        suffixes, other = _suffixes(wanted[0])
+        # a picture or recording may have no suffix, or one that is not known: it is tried
+        own = [f for f in files if _suffix(f) in suffixes or (wanted[0] in MEDIA and _suffix(f) not in other)]
+        own = [file for file in own if file not in tables]
+    taken = own or tables
+    left = Counter(kind_of(file) for file in files if file not in set(taken))
+    listed = ", ".join(f"{kind} ({count:,})" for kind, count in left.most_common(5))
+    if not taken:
+        what = f"{_KINDS.get(wanted[0], 'text files')}, nor a table" if len(wanted) == 1 else f"table with {' and '.join(wanted)}"
+        raise DataError(f"{text}: a folder without {what} (it has: {listed})")
+    if left:
+        log.warning("%s: left out, not what this model reads: %s", text, listed)
+    found: list[tuple[str, dict[str, Any]]] = []
+    why: DataError | None = None
+    for file in taken:
+        try:
+            found += _file(loaded, file, str(file))
+        except DataError as error:
+            log.warning("skipped, cannot be read: %s", error)
+            why = error
+    if why is not None and not found:
+        raise DataError(f"nothing here can be read; the last: {why}")
+    return found
+
+
+_KINDS = {"image": "images", "audio": "recordings", "seed": "tables of seeds"}
+
+
+def _suffixes(column: str) -> tuple[frozenset[str], frozenset[str]]:
+    """File names' ends of a column's kind, and those that are known to be of another kind."""
+    kinds = {"image": frozenset(images.SUFFIXES), "audio": frozenset(recordings.SUFFIXES), "text": frozenset(texts.SUFFIXES)}
+    own = kinds.get(column, kinds["text"])
+    return own, frozenset().union(*kinds.values(), table.SUFFIXES) - own
+
+
+def _suffix(path: PurePath) -> str:
+    """How a file's name ends, without the end that says how it is compressed."""
+    name = path.with_suffix("") if path.suffix.lower() in compressed.SUFFIXES else path
+    return name.suffix.lower()
+
+
+def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """A file that exists: the rows of a table, a picture or recording, or the words of a text file. Raises DataError."""
+    wanted = loaded.task.inputs
+    suffix = _suffix(path)
+    if table.is_table(path):
+        return _table(loaded, path, name)
+    if len(wanted) > 1:
+        raise _several_inputs(name, wanted)
+    column = wanted[0]
+    if suffix in _suffixes(column)[1] or column == "seed":
+        reads = _KINDS.get(column, "text")
+        raise DataError(f"{name}: a {suffix or 'plain'} file, and this model reads {reads}")
+    return [(name, {column: str(path) if column in MEDIA else texts.document(path)})]
+
+
+def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a table, each under its id."""
+    task = loaded.task
+    if task.makes:
+        known: tuple[str, ...] = ("seed", *(("label",) if getattr(task, "labels", None) else ()))
+    else:  # a model of single texts leaves a second one alone
+        known = task.inputs if getattr(task, "single", False) else input_columns(task)
+    optional = tuple(column for column in known if column not in task.inputs)
+    taken = (*task.inputs, *optional)
+    columns = {column: own for column, own in _columns(loaded).items() if column in taken}
+    layout = None if _suffix(path) == ".json" else "table"
+    section = DataSection(id=str(path), format=layout, columns=columns)
+    _, rows, skipped = _by_either_name(section, Needs(task.inputs, optional), None)
+    for _, why in skipped:
+        log.warning("skipped, cannot be read: %s", why)
+    absent = (None, "") if task.makes else (None,)  # a second text may be empty, a seed or a class may not
+    return [(row["id"], {c: row[c] for c in taken if c in task.inputs or row.get(c) not in absent}) for row in rows]
+
+
+def _looks_like_a_file(text: str) -> bool:
+    """Whether somebody who wrote this meant a file: one word that ends as files do, or begins as paths do. Addresses are text."""
+    if not text or any(letter.isspace() for letter in text) or "://" in text:
+        return False
+    path = PurePath(text)
+    known = frozenset().union(*_suffixes("text"))
+    if _suffix(path) in known:
+        return True
+    if text.startswith(("./", "../", "~/")) or (text.startswith("/") and str(path.parent) != "/" and os.path.isdir(path.parent)):
+        return True
+    return "/" in text and re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{0,5}", path.suffix) is not None
 
 
 def _made(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:
@@ -276,7 +427,7 @@ def predict(source: str | Path, inputs: list[str], *, device: str | None = None)
     with progress.task("predicting", len(wanted)) as shown:
         for name, columns in wanted:
             try:
-                output = _made(loaded, columns) if loaded.task.makes else loaded.infer(*columns.values())
+                output = _made(loaded, columns) if loaded.task.makes else loaded.infer(**columns)
                 answers.append({"input": name, "output": json.loads(json.dumps(output))})
             except DataError as error:
                 if name in inputs:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
-from pipelines.pretrained import called, first_line, head, load_model, read_tensor, trunk
+from pipelines.pretrained import called, first_line, head, load_model, read_tensor, trunk, with_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,33 +107,13 @@ def classifier(folder: Path | None, config: Any, labels: list[str], *, random: b
     """
     from transformers import AutoModelForAudioClassification
 
-    known = [config.id2label[index] for index in range(config.num_labels)]
-    kept = folder is not None and not random and set(labels) <= set(known)
-    if not kept:
-        _name(config, labels)
-    model: Any = load_model(
-        AutoModelForAudioClassification, folder, config, head, random=random, may_be_new=("masked_spec_embed", "layer_weights"),
-        mend=_fit_positions, hint="is it a model for audio, and does options.max_seconds fit it?",
-    )  # fmt: skip
-    if kept and known != labels:
-        _choose(head(model), [known.index(label) for label in labels])
-    _name(model.config, labels)
-    model.num_labels = len(labels)
-    return model  # type: ignore[no-any-return]
+    def load(renew: bool) -> "nn.Module":
+        return load_model(
+            AutoModelForAudioClassification, folder, config, head, random=random, may_be_new=("masked_spec_embed", "layer_weights"),
+            mend=_fit_positions, hint="is it a model for audio, and does options.max_seconds fit it?", renew=renew,
+        )  # fmt: skip
 
-
-def _name(config: Any, labels: list[str]) -> None:
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    config.id2label = dict(enumerate(labels))
-
-
-def _choose(head: "nn.Module", classes: list[int]) -> None:
-    """Keep of a head's last layer what it says about these classes, in this order."""
-    from torch import nn
-
-    last = [part for part in head.modules() if isinstance(part, nn.Linear)][-1]
-    last.weight, last.bias = nn.Parameter(last.weight.detach()[classes]), nn.Parameter(last.bias.detach()[classes])
-    last.out_features = len(classes)
+    return with_classes(config, labels, load, head, fresh=folder is None or random)
 
 
 def feature_encoder(model: Any) -> "nn.Module | None":

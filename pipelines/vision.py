@@ -26,12 +26,21 @@ def check_classifies(folder: Path | None, config: Any) -> None:
         raise ModelError(f"{called(folder)}: the model takes images of {channels} channels; images are read in RGB: choose another model")
 
 
-def image_classifier(folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
-    """An AutoModelForImageClassification with `config`'s labels, float32, in fresh memory. Raises ModelError."""
+def image_classifier(folder: Path | None, config: Any, labels: list[str] | None = None, *, random: bool = False) -> "nn.Module":
+    """An AutoModelForImageClassification of these classes, float32, in fresh memory; left out: of `config`'s. Raises ModelError.
+
+    A head that knows all of them by name is kept. The last layer of any other head starts from random weights.
+    """
     from transformers import AutoModelForImageClassification
 
     hint = "is it a model for image classification, and does options.image_size fit it?"
-    return laid_out(load_model(AutoModelForImageClassification, folder, config, head, random=random, mend=_resize, hint=hint))
+
+    def load(renew: bool) -> "nn.Module":
+        return load_model(AutoModelForImageClassification, folder, config, head, random=random, mend=_resize, hint=hint, renew=renew)
+
+    if labels is None:
+        return laid_out(load(False))
+    return laid_out(pretrained.with_classes(config, labels, load, head, fresh=folder is None or random))
 
 
 def laid_out(model: Any) -> "nn.Module":

@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -58,7 +59,8 @@ def own_case(tokenizer: Any) -> str:
 
 
 def spelled(text: str, case: str, ignore: str) -> str:
-    """A transcript as it is learned: its case, without what is ignored, words one space apart."""
+    """A transcript as it is learned: its case, without what is ignored, words one space apart, letters composed (NFC)."""
+    text = unicodedata.normalize("NFC", text)
     return " ".join(CASES[case](text).translate(dict.fromkeys(map(ord, ignore))).split())
 
 
@@ -85,6 +87,14 @@ class Speller:
         return target
 
     def _spell(self, word: str) -> tuple[list[int], list[str]]:
+        """Tokens of a word, and what of it has none. A model's own vocabulary may have accents as letters of their own."""
+        found, parted = self._spell_as(word), unicodedata.normalize("NFD", word)
+        if found[1] and parted != word:
+            other = self._spell_as(parted)
+            return found if other[1] else other
+        return found
+
+    def _spell_as(self, word: str) -> tuple[list[int], list[str]]:
         found = self.tokenizer(word).input_ids
         tokens = [token for token in found if token not in self.reserved]
         strange = [c for c in word if self.reserved.intersection(self.tokenizer(c).input_ids)] if len(tokens) < len(found) else []

@@ -1,5 +1,6 @@
 """Find weights and load finished models: a run folder, a model folder or a hub id, all through one door."""
 
+import inspect
 import json
 import shutil
 import tempfile
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines.errors import ModelError
+from pipelines.errors import DataError, ModelError
+from pipelines.files import problem
 from pipelines.pretrained import LORA
 from pipelines.recipe import ModelSection, Recipe, load_recipe, task_class, task_names
+from pipelines.wording import short
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,6 +64,9 @@ def resolve(section: ModelSection) -> Weights:
 
 def local_model(source: str | Path) -> Path | None:
     """The model folder at a local path (a run's is its model/), or None when `source` has the form of a hub id."""
+    why = problem(str(source))
+    if why:
+        raise ModelError(f"no model can be called {short(str(source))!r}: {why}")
     path = Path(source).expanduser()
     if path.is_dir():
         folder = path / "model" if any((path / "model" / name).is_file() for name in DESCRIBED) else path
@@ -106,11 +112,38 @@ class Loaded:
     source: str
 
     def infer(self, *inputs: Any, **settings: Any) -> Any:
-        """The final answer for one input, as the task gives it."""
+        """The final answer for one input, as the task gives it.
+
+        The columns that the task takes may be given by name, in any order: `infer(context=..., question=...)`. Raises DataError.
+        """
+        if not self.task.makes:
+            inputs = _in_order(self.task, inputs, settings)
         answer = None
         for answer in self.task.infer(self.model, *inputs, **settings):  # noqa: B007 (the last one is the answer)
             pass
         return answer
+
+
+def input_columns(task: "Task") -> tuple[str, ...]:
+    """The columns that `infer` takes, in its order: those that it needs, then those that it can do without."""
+    taken = inspect.signature(task.infer).parameters
+    return (*task.inputs, *(name for name in task.optional if name in taken and name not in task.inputs))
+
+
+def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+    """Inputs in the order of the task's columns; those that are given by name are taken out of `named`. Raises DataError."""
+    known = input_columns(task)
+    if len(inputs) > len(known):
+        raise DataError(f"{len(inputs)} inputs: this model takes {' and '.join(known)}")
+    given = dict(zip(known, inputs, strict=False))
+    for name in [name for name in named if name in known]:
+        if name in given:
+            raise DataError(f"{name} is given twice: by its place and by its name")
+        given[name] = named.pop(name)
+    missing = [name for name in task.inputs if name not in given]
+    if missing:
+        raise DataError(f"this model also needs {' and '.join(missing)}")
+    return tuple(given[name] for name in known if name in given)
 
 
 def load(

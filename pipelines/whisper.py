@@ -29,13 +29,13 @@ Token = tuple[int, float]  # and how sure the model was of it: log p
 # ---- tokens ----
 
 
-def tokenizer(folder: Path | None) -> Any:
+def tokenizer(folder: Path | None, config: Any) -> Any:
     """A Whisper tokenizer: the folder's, or for a model of the recipe's own one whose tokens are bytes. Raises ModelError."""
     from pipelines import language
 
     if folder is None:
         return _letters()
-    found = language.tokenizer(folder)
+    found = language.tokenizer(folder, config)
     if START not in found.get_vocab() or SILENT not in found.get_vocab():
         raise ModelError(f"{called(folder)}: its tokenizer has no {START}: it is none of Whisper's; copy the one that the model came with")
     return found
@@ -108,9 +108,6 @@ def whisper(folder: Path | None, config: Any, words: Any, *, random: bool = Fals
 
     from pipelines.pretrained import load_model
 
-    if config.vocab_size < len(words):
-        many = f"{len(words):,} tokens, the model {config.vocab_size:,}"
-        raise ModelError(f"{called(folder)}: its tokenizer has {many}: they do not belong together")
     config.apply_spec_augment = False  # it would draw from numpy's one generator, and not be the same twice
     config.encoder_layerdrop = config.decoder_layerdrop = 0.0
     model: Any = load_model(AutoModelForSpeechSeq2Seq, folder, config, lambda _: nn.ModuleList(), random=random, hint="is it a Whisper?")

@@ -10,12 +10,13 @@ LAYERS = {
         "results", "unet", "pipes", "pipefiles", "figures", "curves", "machine", "extractors", "galleries", "requested"},
     1: {"diffusion", "task", "layers", "kernels", "kernels_diffusers", "vision", "sound", "language", "pretrained", "decoding",
         "normalisers", "ctc", "vocabulary", "whisper", "packing", "prompts", "progress"},
-    0: {"cache", "errors", "recipe", "yamlfile", "complaints", "catalog", "wording"},
+    0: {"cache", "errors", "recipe", "yamlfile", "complaints", "catalog", "wording", "hub_metadata", "files"},
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several files, or an edge that is there on purpose
-    "recipe": {"errors", "yamlfile", "complaints", "catalog"},
-    "catalog": {"errors", "yamlfile", "complaints"},
+    "recipe": {"errors", "yamlfile", "complaints", "catalog", "hub_metadata", "files", "wording"},
+    "hub_metadata": {"complaints"},
+    "catalog": {"errors", "yamlfile", "complaints", "files", "wording"},
     "yamlfile": {"errors"},
     "vision": {"pretrained"},
     "sound": {"pretrained", "layers"},

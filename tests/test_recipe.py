@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from pipelines.files import problem
+from pipelines.hub_metadata import LANGUAGES, LICENCES
 from pipelines.recipe import Adapter, Recipe, Strict, dump_recipe, load_recipe, recipe_schema, task_class, task_names, validate
 
 GOOD = """\
@@ -89,14 +91,16 @@ def test_a_recipe_is_frozen() -> None:
 
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=12)
+places = words.filter(lambda word: not problem(word))
+languages = st.sampled_from([*LANGUAGES, "multilingual"])
 recipes = st.fixed_dictionaries(
     {
         "task": st.just("image-classification"),
         "model": st.fixed_dictionaries(
-            {"id": words}, optional={"revision": words, "freeze": st.sampled_from(["none", "backbone"]) | st.integers(1, 99)}
+            {"id": places}, optional={"revision": words, "freeze": st.sampled_from(["none", "backbone"]) | st.integers(1, 99)}
         ),
         "data": st.fixed_dictionaries(
-            {"id": words},
+            {"id": places},
             optional={
                 "config": words,
                 "columns": st.dictionaries(words, words, max_size=2),
@@ -116,7 +120,12 @@ recipes = st.fixed_dictionaries(
             },
         ),
         "hub": st.fixed_dictionaries(
-            {}, optional={"license": words, "tags": st.lists(words, max_size=3), "language": words | st.lists(words)}
+            {},
+            optional={
+                "license": st.sampled_from(LICENCES),
+                "tags": st.lists(words, max_size=3),
+                "language": languages | st.lists(languages),
+            },
         ),
     }
 )

@@ -20,6 +20,7 @@ from pipelines.data.labels import decimal_points, labelled, warn_alike, warn_joi
 from pipelines.data.splits import NONE_TRAINED, USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError
+from pipelines.files import problem as impossible
 from pipelines.recipe import DataSection
 from pipelines.wording import short
 
@@ -133,6 +134,9 @@ def format_names() -> list[str]:
 
 def _format(section: DataSection) -> Any:
     """The module that reads this data: the one named, else the first that knows the layout; else the hub."""
+    why = impossible(section.id)
+    if why:
+        raise DataError(f"data.id: no data can be called {short(section.id)!r}: {why}")
     names = format_names()
     try:
         path = Path(section.id).expanduser()

@@ -223,7 +223,10 @@ def _given(name: str, value: tuple[int, Any]) -> "tuple[np.ndarray, int]":
     """What Gradio gives. Integers as soundfile reads them, so that an upload and a file are the same samples."""
     import numpy as np
 
-    rate, samples = int(value[0]), np.asarray(value[1])
+    samples = np.asarray(value[1])
+    if not isinstance(value[0], (int, float)) or samples.dtype.kind not in "iuf" or samples.ndim not in (1, 2):
+        raise DataError(f"{name}: a recording in memory is (samples a second, numbers [samples] or [samples, channels])")
+    rate = int(value[0])
     if samples.dtype.kind in "iu":
         scale = -float(np.iinfo(f"i{samples.dtype.itemsize}").min)
         samples = samples / scale - float(samples.dtype.kind == "u")

@@ -166,6 +166,27 @@ def _to_rgb(image: Any, image_module: Any) -> Any:
     return image.convert("RGB") if image.mode != "RGB" else image
 
 
+DARK = 8  # of 255: a photo by night has brighter pixels
+LOOKED_AT = 8  # images
+
+
+def warn_if_dark(rows: Any) -> None:
+    """Warn where images arrive nearly black: detectors write 10 to 14 bits into files of 16, of which 65,535 is white."""
+    places = sorted({number * len(rows) // LOOKED_AT for number in range(LOOKED_AT)})
+    brightest = []
+    for place in places:
+        try:
+            brightest.append(max(high for _, high in read_image(rows[place]["image"]).getextrema()))
+        except DataError:  # it is skipped and counted where it is read for training
+            continue
+    if brightest and max(brightest) <= DARK:
+        log.warning(
+            "images arrive nearly black: of %d looked at, the brightest pixel is %d of 255. In files of 16 bits "
+            "65,535 is white: stretch their values to that range before training",
+            len(brightest), max(brightest),
+        )  # fmt: skip
+
+
 class LabelledImages(Sequence):
     """Rows as examples; an image is decoded when it is asked for, in a worker.
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.data.texts import titled
+from pipelines.data.texts import blank, check_characters, titled
 from pipelines.errors import DataError
 from pipelines.wording import short
 
@@ -16,7 +16,9 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
     Raises DataError.
     """
     for column in ("question", "context"):
-        if not isinstance(row[column], str) or not row[column].strip():
+        if isinstance(row[column], str):
+            check_characters(row[column], column)
+        if not isinstance(row[column], str) or blank(row[column]):
             raise DataError(f"{column} is empty or no text")
     texts, starts = _answers(row)
     if not texts and not may_be_none:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.images import read_image, warn_of_pages
+from pipelines.data.texts import check_characters
 from pipelines.errors import DataError
 from pipelines.wording import short
 
@@ -85,6 +86,7 @@ def caption(row: Mapping[str, Any]) -> str:
     text = (text or "").replace("\0", "").strip()
     if not text:
         raise DataError("no caption: text is empty")
+    check_characters(text, "text")
     return text
 
 

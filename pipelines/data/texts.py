@@ -16,9 +16,8 @@ def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False,
         text = str(text)
     if not isinstance(text, str):
         raise DataError(f"{column} is no text but {type(text).__name__}{talk(text)}")
-    if "\0" in text:
-        raise DataError(f"{column} holds NUL bytes: is it text?")
-    if not text.strip() and not may_be_empty:
+    check_characters(text, column)
+    if blank(text) and not may_be_empty:
         raise DataError(f"{column} is empty")
     return text
 
@@ -28,6 +27,21 @@ def talk(value: Any) -> str:
     first = value[0] if isinstance(value, list) and value else None
     known = isinstance(first, Mapping) and not {"content", "value"}.isdisjoint(first)
     return ": conversations are not read; write each as one text, or its parts as columns" if known else ""
+
+
+def blank(text: str) -> bool:
+    """Whether a text holds nothing to read: blanks, and characters without a width, of which a tokenizer may make no token at all."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
+
+
+def check_characters(text: str, column: str) -> None:
+    """Raises DataError for what no text holds, and no tokenizer reads: NUL, and halves of surrogate pairs, which JSON can write."""
+    if "\0" in text:
+        raise DataError(f"{column} holds NUL bytes: is it text?")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{column} holds {text[error.start]!a}, half of a character: it is no Unicode text") from None
 
 
 def titled(row: Mapping[str, Any]) -> dict[str, str]:

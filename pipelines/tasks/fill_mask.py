@@ -55,7 +55,11 @@ class FillMask(Task):
         return {"id": row["id"], "text": readable(row, "text"), **titled(row)}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        return self._read(source.folder, source.config, source.random)
+        from pipelines import language
+
+        model = self._read(source.folder, source.config, source.random)
+        language.warn_of_marks(self.tokenizer, splits.train["text"])
+        return model
 
     def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForMaskedLM
@@ -65,7 +69,7 @@ class FillMask(Task):
 
         found = pretrained.read_config(folder, config)
         language.check_kind(folder, found, KINDS, "fill masks")
-        self.tokenizer = language.tokenizer(folder)
+        self.tokenizer = language.tokenizer(folder, found)
         if self.tokenizer.mask_token_id is None:
             raise ModelError(f"{pretrained.called(folder)}: its tokenizer has no mask (mask_token); choose another model")
         language.set_attention_dropout(found, self.options.attention_dropout)

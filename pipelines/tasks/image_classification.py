@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.data.images import LabelledImages
+from pipelines.data.images import LabelledImages, warn_if_dark
 from pipelines.errors import ModelError
 from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
@@ -76,15 +76,13 @@ class ImageClassification(Task):
         from pipelines import classes, pretrained, vision
 
         self.labels = classes.names(splits, self.options.multi_label)
+        warn_if_dark(splits.train)
         if self.options.class_weights == "balanced":
             self.weights = classes.balanced(splits.train["label"], self.labels)
         config = pretrained.read_config(source.folder, source.config)
         vision.check_classifies(source.folder, config)
-        config.label2id = {label: index for index, label in enumerate(self.labels)}
-        config.id2label = dict(enumerate(self.labels))
         config.problem_type = "multi_label_classification" if self.options.multi_label else "single_label_classification"
         if config.model_type == "timm_wrapper":
-            config.label_names = self.labels  # what its configuration saves instead of id2label
             # transformers passes num_classes itself
             config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
         self._set_dropout(config)
@@ -94,7 +92,7 @@ class ImageClassification(Task):
             config.image_size = height
         if config.model_type == "timm_wrapper" and self.options.image_size is not None and vision.fixes_size(config):
             config.model_args["img_size"] = height
-        model = vision.image_classifier(source.folder, config, random=source.random)
+        model = vision.image_classifier(source.folder, config, self.labels, random=source.random)
         if self.options.image_size is not None:
             vision.try_size(model, height, width)
         return model

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.data.passages import answered, token_span
-from pipelines.errors import ModelError
+from pipelines.errors import DataError, ModelError
 from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
 
@@ -64,6 +64,7 @@ class QuestionAnswering(Task):
 
         config = pretrained.read_config(source.folder, source.config)
         self._read_tokens(source.folder, config)
+        language.warn_of_marks(self.tokenizer, splits.train["context"])
         language.set_attention_dropout(config, self.options.attention_dropout)
         return self._model(source.folder, config, source.random)
 
@@ -71,7 +72,7 @@ class QuestionAnswering(Task):
         """Tokenizer, and tokens of a window. Raises ModelError where neighbouring windows could not share `options.stride`."""
         from pipelines import language
 
-        self.tokenizer = language.tokenizer(folder)
+        self.tokenizer = language.tokenizer(folder, config)
         self.window = language.length(self.options.max_length, self.tokenizer, config, 384)
         room = self.window - self.options.max_question_length - 3
         self.stride = min(128, room // 2) if self.options.stride is None else self.options.stride
@@ -118,6 +119,8 @@ class QuestionAnswering(Task):
             examples["token_type_ids"] = made["token_type_ids"]
         for window, place in enumerate(made["overflow_to_sample_mapping"]):
             parts = made.sequence_ids(window)
+            if 1 not in parts:
+                raise DataError(f"{rows['id'][place]}: its context holds no word that this model's tokenizer knows: take the row out")
             first = parts.index(1)
             last = len(parts) - 1 - parts[::-1].index(1)
             offsets = made["offset_mapping"][window][first : last + 1]

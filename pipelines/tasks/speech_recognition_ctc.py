@@ -17,7 +17,7 @@ from pydantic import Field
 from pipelines.data.audio import read_audio
 from pipelines.data.texts import readable
 from pipelines.errors import DataError, ModelError
-from pipelines.normalisers import Normaliser
+from pipelines.normalisers import Normaliser, warn_of_words
 from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
 
@@ -97,6 +97,7 @@ class SpeechRecognitionCTC(Task):
         from pipelines import ctc, pretrained, sound, vocabulary
 
         self.trains = True
+        warn_of_words(splits.train["text"])
         config = pretrained.read_config(source.folder, source.config)
         ctc.check_kind(source.folder, config)
         self.extractor = sound.extractor(source.folder, config)

@@ -6,6 +6,7 @@ not their length; longer ones are left out of training and scores, and told; `in
 word error rate is meant under its normaliser only. Transcripts are greedy, and have no time stamps.
 """
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from pydantic import Field
 from pipelines.data.audio import SILENT, read_audio
 from pipelines.data.texts import readable
 from pipelines.errors import ModelError
-from pipelines.normalisers import Normaliser
+from pipelines.normalisers import Normaliser, warn_of_words
 from pipelines.packing import IGNORED
 from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
@@ -78,6 +79,7 @@ class SpeechRecognitionSeq2Seq(Task):
         return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
+        warn_of_words(splits.train["text"])
         model = self._read(source.folder, source.config, source.random)
         if self.options.freeze_encoder:
             model.model.encoder.requires_grad_(False)
@@ -87,7 +89,7 @@ class SpeechRecognitionSeq2Seq(Task):
         from pipelines import sound, whisper
 
         found = whisper.read_config(folder, config)
-        self.tokenizer = whisper.tokenizer(folder)
+        self.tokenizer = whisper.tokenizer(folder, found)
         self.config = found = whisper.own_config(found, self.tokenizer) if folder is None else found
         self.extractor = sound.extractor(folder, found)
         whisper.check_window(folder, found, self.extractor)
@@ -127,7 +129,7 @@ class SpeechRecognitionSeq2Seq(Task):
 
     def _labels(self, text: str) -> list[int]:
         """A transcript's tokens as they are to follow <|startoftranscript|>."""
-        text = text.lower() if self.options.case == "lower" else text
+        text = unicodedata.normalize("NFC", text.lower() if self.options.case == "lower" else text)
         tokens = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
         return [*self.opening[1:], *tokens, self.tokenizer.eos_token_id]
 

@@ -57,7 +57,9 @@ class TextClassification(Task):
     Options = Options
     tokenizer: Any
     pair: bool = False  # whether it was trained on pairs of texts
+    single: bool = False  # whether it was trained on single texts; a model that Graft did not train may read both
     window: int  # tokens that it reads
+    pads_left: bool = False
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
@@ -87,9 +89,10 @@ class TextClassification(Task):
         return {**row, **texts, **({"label": number(row["label"])} if self.options.regression else {})}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import classes, pretrained
+        from pipelines import classes, language, pretrained
 
         self.pair = "text_pair" in splits.train.column_names
+        self.single = not self.pair
         config = pretrained.read_config(source.folder, source.config)
         if self.options.regression:
             check_numbers(splits.train["label"], splits.name)
@@ -97,18 +100,21 @@ class TextClassification(Task):
             self.labels = classes.names(splits, self.options.multi_label)
         if self.options.class_weights == "balanced":
             self.weights = classes.balanced(splits.train["label"], self.labels)
-        config.id2label = dict(enumerate(self.labels or ["value"]))
-        config.label2id = {label: index for index, label in config.id2label.items()}
+        if self.options.regression:
+            pretrained.name_classes(config, ["value"])
         kind = "regression" if self.options.regression else "multi" if self.options.multi_label else "single"
         config.problem_type = kind if kind == "regression" else f"{kind}_label_classification"
         config.reads_pairs = self.pair
         self._read_tokens(source.folder, config)
-        return self._model(source.folder, config, source.random)
+        for column in TEXTS:
+            if column in splits.train.column_names:
+                language.warn_of_marks(self.tokenizer, splits.train[column])
+        return self._model(source.folder, config, source.random, self.labels)
 
     def _read_tokens(self, folder: Path | None, config: Any) -> None:
         from pipelines import language
 
-        self.tokenizer = language.tokenizer(folder)
+        self.tokenizer = language.tokenizer(folder, config)
         if self.tokenizer.pad_token is None:
             if self.tokenizer.eos_token is None:
                 raise ModelError("this model's tokenizer has no padding token, so texts cannot be read side by side: choose another model")
@@ -116,15 +122,16 @@ class TextClassification(Task):
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = self.tokenizer.pad_token_id  # by which a decoder finds the last token of a text
         self.window = language.length(self.options.max_length, self.tokenizer, config, 512)
+        self.pads_left = language.summarises_last(config)
 
-    def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
+    def _model(self, folder: Path | None, config: Any, random: bool = False, labels: Any = None) -> "nn.Module":
         from transformers import AutoModelForSequenceClassification
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KINDS
 
         from pipelines import language
 
         language.check_kind(folder, config, KINDS, "classify texts")
-        return language.text_model(AutoModelForSequenceClassification, folder, config, random=random)
+        return language.text_model(AutoModelForSequenceClassification, folder, config, random=random, labels=labels)
 
     def layers(self, model: Any) -> "list[nn.Module]":
         from pipelines import language
@@ -173,7 +180,7 @@ class TextClassification(Task):
                     if part in number_of:  # a label that the model does not know counts as an error when scored
                         line[number_of[part]] = 1.0
         lists = {key: [e[key] for e in examples] for key in ("id", "row", "tokens")}
-        return {**lists, "true": true, "target": target, **language.inputs(examples, self.tokenizer)}
+        return {**lists, "true": true, "target": target, **language.inputs(examples, self.tokenizer, self.pads_left)}
 
     # ---- one step ----
 
@@ -256,7 +263,8 @@ class TextClassification(Task):
         kinds = {"regression": config.problem_type == "regression", "multi_label": config.problem_type == "multi_label_classification"}
         self.options = self.options.model_copy(update=kinds)
         self.labels = [] if self.options.regression else [config.id2label[index] for index in range(config.num_labels)]
-        self.pair = getattr(config, "reads_pairs", False)  # only a model of ours says
+        pairs = getattr(config, "reads_pairs", None)  # only a model of ours says
+        self.pair, self.single = bool(pairs), pairs is False
         self._read_tokens(folder, config)
         return self._model(folder, config).eval()
 
@@ -276,6 +284,8 @@ class TextClassification(Task):
         texts = [_text(row, column) for column in row]
         if self.pair and len(texts) < 2:
             raise DataError("this model reads two texts: give text_pair, too")
+        if self.single and len(texts) > 1:
+            raise DataError("this model was trained on single texts: leave text_pair out")
         made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(next(model.parameters()).device)
         with torch.inference_mode():
             logits = self._logits(model, made)[0]  # type: ignore[arg-type]

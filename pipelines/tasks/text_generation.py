@@ -38,8 +38,8 @@ class Options(Strict):
     @field_validator("prompt")
     @classmethod
     def _names_columns(cls, prompt: str | None) -> str | None:
-        if prompt is not None:
-            columns(prompt)
+        if prompt is not None and "answer" in columns(prompt):
+            raise ValueError("{answer} is what is to follow the prompt: take it out, and end the prompt where the answer is to begin")
         return prompt
 
 
@@ -87,7 +87,12 @@ class TextGeneration(Task):
         return texts
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        return self._read(source.folder, source.config, source.random)
+        from pipelines import language
+
+        model = self._read(source.folder, source.config, source.random)
+        for column in self.inputs:
+            language.warn_of_marks(self.tokenizer, splits.train[column])
+        return model
 
     def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForCausalLM
@@ -100,7 +105,7 @@ class TextGeneration(Task):
         language.check_kind(folder, found, KINDS, "write text word by word")
         if found.model_type in MASKED and not found.is_decoder:
             raise ModelError(f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits it")
-        self.tokenizer = language.tokenizer(folder)
+        self.tokenizer = language.tokenizer(folder, found)
         if self.tokenizer.eos_token_id is None:
             raise ModelError(f"{pretrained.called(folder)}: its tokenizer has no end-of-text token (eos_token), by which a text ends")
         if self.tokenizer.pad_token_id is None:
@@ -278,7 +283,9 @@ class TextGeneration(Task):
         texts = tuple(self._texts(dict(zip(self.inputs, texts, strict=True)), may_be_empty=False).values())
         words, prompt = self.tokenizer, self.options.prompt
         ids = words(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
-        ids = ids[:-1] if ids[-1] == words.eos_token_id else ids
+        ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids
+        if not ids:
+            raise DataError("the text holds no word that this model knows: write something to go on from")
         if len(ids) >= self.limit:
             raise DataError(f"the text has {len(ids):,} tokens, and this model reads at most {self.limit:,}: shorten it")
         most = settings.pop("max_new_tokens", self.options.max_new_tokens)

@@ -80,7 +80,10 @@ class TextToImage(Task):
         if source.folder is None:
             raise ModelError("model.config: this task fine-tunes a pipeline, whose text encoders must know something: give model.id")
         model = self._read(source.folder, size=self.options.image_size, random=source.random)
+        from pipelines.data.images import warn_if_dark
+
         self.says = True
+        warn_if_dark(splits.train)
         if self.pipe.flow and self.options.snr_gamma is not None:
             log.warning("options.snr_gamma changes nothing: flow matching has no schedule of noise to weigh by")
         return model.to(memory_format=torch.channels_last)

@@ -82,8 +82,10 @@ class UnconditionalImageGeneration(Task):
         from diffusers import DDPMScheduler
 
         from pipelines import diffusion, unet
+        from pipelines.data.images import warn_if_dark
 
         self.labels = self._classes(splits) if self.options.class_conditional else []
+        warn_if_dark(splits.train)
         if source.folder is not None:
             unet.sampler_of(source.folder)  # else it is no such model
         model = unet.read_unet(source.folder, source.config, size=self.options.image_size, random=source.random, labels=self.labels)

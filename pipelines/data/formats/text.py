@@ -96,13 +96,18 @@ def _documents(root: Path, paths: list[Path]) -> tuple[Rows, Rows]:
         try:
             if name != own:
                 raise DataError(f"{printable(str(path))}: its name is not UTF-8")
-            text = _text(path).strip("\n")
-            if not text.strip():
-                raise DataError(f"{path}: no text")
-            rows.append((name, text))
+            rows.append((name, document(path)))
         except DataError as error:
             skipped.append((name, str(error)))
     return rows, skipped
+
+
+def document(path: Path) -> str:
+    """A file as one text. Raises DataError naming the file."""
+    text = _text(path).strip("\n")
+    if not text.strip():
+        raise DataError(f"{path}: no text")
+    return text
 
 
 def _paragraphs(path: Path) -> Rows:
