@@ -1,4 +1,4 @@
-"""Tables: the same rows whatever the file's form, none merged or lost, and cells that cannot be used are named by row."""
+"""Tables: the same rows whatever the file's form, none merged or lost, and cells that cannot be used named by row."""
 
 import bz2
 import csv
@@ -29,7 +29,12 @@ from pipelines.tasks.text_generation import TextGeneration
 from tests import tiny
 
 PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+Log = pytest.LogCaptureFixture
 LABELLED = Needs(("text", "label"), ("text_pair",))
+
+
+def no_data(words: str) -> Any:
+    return pytest.raises(DataError, match=words)
 
 
 def section(path: Path, **settings: Any) -> DataSection:
@@ -58,6 +63,10 @@ def written(rows: list[list[str]], **dialect: Any) -> str:
     return file.getvalue()
 
 
+def labels_csv(folder: Path, rows: list[list[str]]) -> Path:
+    return put(folder / "a.csv", written([["text", "label"], *rows]))
+
+
 def put(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -72,7 +81,7 @@ def zst(data: bytes) -> bytes:
     return pyarrow.compress(data, codec="zstd", asbytes=True)
 
 
-PACKED: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zst}
+PACKED: dict[str, Callable] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zst}
 
 
 # ---- the same rows from every form ----
@@ -122,7 +131,7 @@ def test_unpaired_quotes_in_a_tsv_merge_no_rows(tmp_path: Path) -> None:
 
 def test_quotes_that_merge_rows_of_a_csv_are_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", 'label,text\ngood,"Splendid\n' + "bad,noisy\n" * 5 + 'good,to the end"\n')
-    with pytest.raises(DataError, match=r"a\.csv:2: a quote opens here and closes 6 lines below.*twice"):
+    with no_data(r"a\.csv:2: a quote opens here and closes 6 lines below.*twice"):
         read(path)
     letter = "Dear all,\nwe had a good time.\nYours,\nAda and\nTobin"
     assert read(put(path, written([["label", "text"], ["good", letter]])))[0] == [{"text": letter, "label": "good"}]
@@ -137,14 +146,14 @@ DIALECTS: dict[str, tuple[str, str, str, str]] = {
     "the line that Excel writes": (".csv", "sep=;\ntext;label\na, b;x\nc;y\n", "a, b", "semicolons"),
     "a blank after each comma": (".csv", 'text, label\n"a, b", x\nc, y\n', "a, b", "a blank follows every sign"),
     "a blank before quotes alone": (".csv", 'label,text\nx, "a, b"\ny, "c"\n', "a, b", "a blank follows every sign"),
-    "a quoted tsv": (".tsv", '"text"\t"label"\n"a, b"\t"x"\n"c"\t"y"\n', "a, b", "quotes around a cell are no part of it"),
-    "backslashes": (".csv", 'text,label\n"a, b",x\nc,y\n"d \\"e, f\\" \\"",z\n', "a, b", "a backslash stands before the quotes"),
+    "a quoted tsv": (".tsv", '"text"\t"label"\n"a, b"\t"x"\n"c"\t"y"\n', "a, b", "quotes around a cell"),
+    "backslashes": (".csv", 'text,label\n"a, b",x\nc,y\n"d \\"e, f\\" \\"",z\n', "a, b", "a backslash stands before"),
     "the usual": (".csv", 'text,label\n"a, b",x\nc,y\n', "a, b", ""),
 }
 
 
 @pytest.mark.parametrize("case", DIALECTS)
-def test_a_table_is_read_as_it_is_written(case: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_table_is_read_as_it_is_written(case: str, tmp_path: Path, caplog: Log) -> None:
     suffix, content, first, words = DIALECTS[case]
     columns = ("text, long", "label") if "text, long" in content else ("text", "label")
     rows, skipped = read(put(tmp_path / f"a{suffix}", content), columns)
@@ -160,7 +169,7 @@ def test_one_column_stays_one_column(tmp_path: Path) -> None:
     assert read(path, ("text",))[0] == [{"text": "a;b"}, {"text": "c, d"}, {"text": "e|f"}]
 
 
-def test_blanks_of_a_cell_belong_to_it_and_those_of_a_label_do_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_blanks_of_a_cell_belong_to_it_and_those_of_a_label_do_not(tmp_path: Path, caplog: Log) -> None:
     rows = [[" a", " x"], ["b ", "x "], ["c", "y\u00a0"], [" d", "y"], ["e", "X"]] * 6
     spelled = [{"text": text, "label": label} for text, label in rows]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(spelled), tmp_path / "a.parquet")
@@ -174,9 +183,9 @@ def test_blanks_of_a_cell_belong_to_it_and_those_of_a_label_do_not(tmp_path: Pat
         assert "classes that differ in case, blanks or accents' spelling only: 'X', 'x'" in caplog.text
 
 
-def test_classes_that_print_alike_are_told_from_one_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_that_print_alike_are_told_from_one_another(tmp_path: Path, caplog: Log) -> None:
     labels = ["caf\u00e9", "cafe\u0301", "a\u00a0b", "a b"] * 5
-    load(put(tmp_path / "a.jsonl", lines([{"text": f"t{n}", "label": label} for n, label in enumerate(labels)])), TextClassification())
+    load(labels_csv(tmp_path, [[f"t{n}", label] for n, label in enumerate(labels)]), TextClassification())
     assert r"'cafe\u0301', 'caf\xe9'" in caplog.text
     assert r"'a b', 'a\xa0b'" in caplog.text
 
@@ -184,18 +193,18 @@ def test_classes_that_print_alike_are_told_from_one_another(tmp_path: Path, capl
 def test_a_class_spelled_otherwise_in_test_is_shown(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", "text,label\n" + "a,Late\nb,early\n" * 5)
     put(tmp_path / "test.csv", "text,label\na,late\n")
-    with pytest.raises(DataError, match=r"class 'late' \(train has 'Late': spell it in one way\) occurs in test but not in train"):
+    with no_data(r"class 'late' \(train has 'Late': spell it in one way\) occurs in test but not in train"):
         load(tmp_path, TextClassification())
 
 
-def test_a_decimal_comma_is_a_number_where_commas_part_no_cells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_decimal_comma_is_a_number_where_commas_part_no_cells(tmp_path: Path, caplog: Log) -> None:
     task = TextClassification(TextClassification.Options(regression=True))
     texts = "".join(f"t{number};{number},5\n" for number in range(20))
     rows, skipped, _ = load(put(tmp_path / "a.csv", f"text;label\n{texts}"), task)
     assert ([row["label"] for row in rows], skipped) == ([number + 0.5 for number in range(20)], [])
     assert "labels have a decimal comma: 0,5 is read as 0.5" in caplog.text
     put(tmp_path / "a.csv", "text,label\n" + "".join(f't{number},"{number},5"\n' for number in range(20)))
-    with pytest.raises(DataError, match=r"label is no number: '0,5' .*with a decimal point"):
+    with no_data(r"label is no number: '0,5' .*with a decimal point"):
         load(tmp_path / "a.csv", task)
 
 
@@ -220,9 +229,9 @@ def test_compressed_tables_and_texts_are_read(suffix: str, tmp_path: Path) -> No
         assert len(load_rows(section(tmp_path / "split"), needs, "train")[1]) == 20
         (tmp_path / "split" / f"train{form}{suffix}").unlink()
         for broken in (path.read_bytes()[:-9], path.read_bytes()[:6] + b"\xff" * 9 + path.read_bytes()[15:]):
-            with pytest.raises(DataError, match=rf"bad{form}{suffix}: a damaged {suffix} file"):
+            with no_data(rf"bad{form}{suffix}: a damaged {suffix} file"):
                 load_rows(section(put(tmp_path / f"bad{form}{suffix}", broken)), needs)
-        with pytest.raises(DataError, match=f"no {suffix} file, whatever its name says"):
+        with no_data(f"no {suffix} file, whatever its name says"):
             load_rows(section(put(tmp_path / f"bad{form}{suffix}", content)), needs)
 
 
@@ -230,7 +239,7 @@ def test_a_small_file_that_holds_too_much_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr("pipelines.data.compressed._FREE", 1 << 20)
     for suffix, pack in PACKED.items():
         path = put(tmp_path / f"a.jsonl{suffix}", pack(b" " * (4 << 20)))
-        with pytest.raises(DataError, match="holds more than 200 times its size"):
+        with no_data("holds more than 200 times its size"):
             read(path)
 
 
@@ -240,12 +249,12 @@ def test_a_small_file_that_holds_too_much_is_refused(tmp_path: Path, monkeypatch
 def test_a_table_in_two_forms_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", "text,label\na,x\n")
     put(tmp_path / "train.csv.gz", gzip.compress(b"text,label\na,x\n"))
-    with pytest.raises(DataError, match=r"two tables are called 'train'.*\(train\.csv and train\.csv\.gz\): take one out"):
+    with no_data(r"two tables are called 'train'.*\(train\.csv and train\.csv\.gz\): take one out"):
         load(tmp_path, TextClassification())
 
 
-def test_a_contest_trains_on_what_has_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    put(tmp_path / "train.csv", "id,text,label\n" + "".join(f"{number},order {number},{number % 2}\n" for number in range(20)))
+def test_a_contest_trains_on_what_has_labels(tmp_path: Path, caplog: Log) -> None:
+    put(tmp_path / "train.csv", "id,text,label\n" + "".join(f"{n},order {n},{n % 2}\n" for n in range(20)))
     put(tmp_path / "test.csv", "id,text\n8,a\n9,b\n")
     put(tmp_path / "sample_submission.csv", "id,label\n8,0\n9,0\n")
     put(tmp_path / "README.csv", '"')
@@ -262,9 +271,9 @@ def test_a_contest_trains_on_what_has_labels(tmp_path: Path, caplog: pytest.LogC
     }
     assert "test.csv has no column 'label': no row of it is used" in caplog.text
     for split in (None, "test"):
-        with pytest.raises(DataError, match="the table of test has no labels to score by"):
+        with no_data("the table of test has no labels to score by"):
             load_rows(section(tmp_path), LABELLED, split)
-    with pytest.raises(DataError, match=r"test\.csv: no column 'label' \(it has: id, text\)"):
+    with no_data(r"test\.csv: no column 'label' \(it has: id, text\)"):
         load(tmp_path, TextClassification(), test="test")
 
 
@@ -294,7 +303,9 @@ def test_questions_without_an_answer_are_rows_where_the_task_wants_them(tmp_path
     nulls = [{key: None if value == "" else value for key, value in row.items()} for row in rows]
     cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(nulls), tmp_path / "a.parquet")
-    for path in (put(tmp_path / "a.csv", written(cells)), put(tmp_path / "a.jsonl", lines(nulls)), tmp_path / "a.parquet"):
+    put(tmp_path / "a.csv", written(cells))
+    put(tmp_path / "a.jsonl", lines(nulls))
+    for path in (tmp_path / f"a.{form}" for form in ("csv", "jsonl", "parquet")):
         found, skipped, _ = load(path, QuestionAnswering(QuestionAnswering.Options(version="2.0")), group="none")
         assert ([row["answer"]["answer_start"] for row in found], skipped) == ([[], [20], [20], [20]] * 5, [])
         skipped = load(path, QuestionAnswering(), group="none")[1]
@@ -305,7 +316,7 @@ def test_questions_without_an_answer_are_rows_where_the_task_wants_them(tmp_path
 def test_a_column_of_a_prompt_may_be_empty_and_all_of_them_may_not(tmp_path: Path) -> None:
     task = TextGeneration(TextGeneration.Options(prompt="{instruction} {input}"))
     rows: list[dict[str, Any]] = [
-        {"instruction": f"Name thing {n}", "input": f"box {n}" if n % 3 else None, "answer": f"A cork, {n}"} for n in range(18)
+        {"instruction": f"Name {n}", "input": f"box {n}" if n % 3 else None, "answer": f"cork {n}"} for n in range(18)
     ]
     rows += [{"instruction": "", "input": "", "answer": "a"}, {"instruction": "b", "input": "c", "answer": None}]
     cells = [["instruction", "input", "answer"], *([value or "" for value in row.values()] for row in rows)]
@@ -330,7 +341,8 @@ def test_a_row_without_a_label_has_none_where_there_may_be_several(tmp_path: Pat
     empty = [{**row, "label": row["label"] or []} for row in objects]
     task = TextClassification(TextClassification.Options(multi_label=True))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(objects), tmp_path / "a.parquet")
-    csv_, tsv = written([["text", "label"], *rows]), "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows)
+    csv_ = written([["text", "label"], *rows])
+    tsv = "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows)
     texts = {"a.csv": csv_, "a.tsv": tsv, "a.jsonl": lines(objects), "b.jsonl": lines(empty)}
     for path in (tmp_path / "a.parquet", *(put(tmp_path / name, content) for name, content in texts.items())):
         found, skipped, splits = load(path, task)
@@ -384,8 +396,8 @@ JOINED = {"commas": ",".join, "semicolons": "; ".join, "blanks": " ".join, "slas
 
 
 @pytest.mark.parametrize("name", JOINED)
-def test_labels_that_another_sign_joins_are_warned_of(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = put(tmp_path / "a.csv", written([["text", "label"], *([f"t{n}", JOINED[name](tags)] for n, tags in enumerate(TAGS))]))
+def test_labels_that_another_sign_joins_are_warned_of(name: str, tmp_path: Path, caplog: Log) -> None:
+    path = labels_csv(tmp_path, [[f"t{n}", JOINED[name](tags)] for n, tags in enumerate(TAGS)])
     load_rows(section(path), Needs(("text", "label"), several=True))
     assert f"{JOINED[name](['rust', 'scab'])!r} looks like 2 labels with {name} between them" in caplog.text
     caplog.clear()
@@ -393,16 +405,16 @@ def test_labels_that_another_sign_joins_are_warned_of(name: str, tmp_path: Path,
     assert not caplog.text
 
 
-def test_names_with_blanks_are_no_joined_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_names_with_blanks_are_no_joined_labels(tmp_path: Path, caplog: Log) -> None:
     rows = [["a", "New York"], ["b", "San Marino"], ["c", "either/or"]]
-    load_rows(section(put(tmp_path / "a.csv", written([["text", "label"], *rows]))), Needs(("text", "label"), several=True))
+    load_rows(section(labels_csv(tmp_path, rows)), Needs(("text", "label"), several=True))
     assert not caplog.text
 
 
 @pytest.mark.parametrize("form", [str, json.dumps])
-def test_printed_lists_of_labels_are_read(form: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_printed_lists_of_labels_are_read(form: Callable, tmp_path: Path, caplog: Log) -> None:
     sets = [*TAGS, [], ["it's", 'a "b"']]
-    path = put(tmp_path / "a.csv", written([["text", "label"], *([f"t{n}", form(tags)] for n, tags in enumerate(sets))]))
+    path = labels_csv(tmp_path, [[f"t{n}", form(tags)] for n, tags in enumerate(sets)])
     assert load_rows(section(path), Needs(("text", "label"), several=True))[1]["label"][:] == sets
     assert "labels are printed lists" in caplog.text
     put(path, path.read_text() + "last,['a' 'b']\n")  # as numpy prints them, which Python reads as one
@@ -436,8 +448,10 @@ ODD: dict[str, tuple[Any, str]] = {
 }
 
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(["", " ", "a\ud800", 2**90])
-ANY = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "a"]), inner))
+ODDEST = st.sampled_from(["", " ", "a\ud800", 2**90])
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | ODDEST
+KEYS = st.sampled_from(["text", "a"])
+ANY = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner))
 TASKS = [
     TextClassification(),
     TextClassification(TextClassification.Options(multi_label=True)),
@@ -459,7 +473,7 @@ def test_whatever_cells_hold_only_data_errors_come_out(data: Any, task: Any, tmp
     columns = (*task.columns, *task.optional)
     right = {**dict.fromkeys(columns, "Mara"), "label": "1", "answer_start": 0}
     odd = data.draw(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(columns, ANY)), min_size=1, max_size=6))
-    rows = [{**right, **row} for row in odd] + [{column: right[column] for column in columns}] * data.draw(st.sampled_from([0, 9]))
+    rows = [{**right, **row} for row in odd] + [right] * data.draw(st.sampled_from([0, 9]))
     path = put(tmp_path / "a.jsonl", lines(rows))
     try:
         _, found, skipped = load_rows(section(path), needs_of(task))
@@ -498,11 +512,15 @@ def test_odd_questions_in_squads_form(tmp_path: Path) -> None:
 
     texts = ["Who?"] * 18 + [5, "half \ud800"]
     paragraph = {"context": "It was Mara.", "qas": [question(number, text) for number, text in enumerate(texts)]}
-    put(tmp_path / "train.json.gz", gzip.compress(json.dumps({"data": [{"title": 3, "paragraphs": [paragraph]}]}).encode()))
+    content = json.dumps({"data": [{"title": 3, "paragraphs": [paragraph]}]})
+    put(tmp_path / "train.json.gz", gzip.compress(content.encode()))
     put(tmp_path / "notes.pdf", b"%PDF")
     found, skipped, splits = load(tmp_path, QuestionAnswering(), group="none")
     assert (len(found), splits.ignored) == (18, {".pdf files": 1})
-    assert [why.partition(", ")[0] for why in skipped] == ["18: question holds int", "19: question holds half of a surrogate pair"]
+    assert [why.partition(", ")[0] for why in skipped] == [
+        "18: question holds int",
+        "19: question holds half of a surrogate pair",
+    ]
 
 
 def test_a_cell_may_be_a_book(tmp_path: Path) -> None:
@@ -517,14 +535,14 @@ WRONG_JSON: dict[str, tuple[str, str, str]] = {
     "a broken array": ("a.json", '[\n{"text": "a"},\n{"text": \n]', r"a\.json:4: not valid JSON"),
     "an array of texts": ("a.jsonl", '["a", "b"]\n', r"a\.jsonl:1: a row is an object.*got list"),
     "a text among objects": ("a.json", '[{"text": "a"}, "b"]', r"a\.json:2: a row is an object.*got str"),
-    "a chat": ("a.jsonl", '{"messages": [{"role": "user", "content": "a"}]}\n', r"no column 'text' .*conversations \(messages\)"),
+    "a chat": ("a.jsonl", '{"messages": [{"content": "a"}]}\n', r"no column 'text' .*conversations \(messages\)"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG_JSON)
 def test_wrong_json(case: str, tmp_path: Path) -> None:
     name, content, words = WRONG_JSON[case]
-    with pytest.raises(DataError, match=words):
+    with no_data(words):
         load(put(tmp_path / name, content), TextClassification())
 
 
@@ -532,7 +550,7 @@ def test_a_conversation_as_a_text_is_refused(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "What floats?"}, {"role": "assistant", "content": "A cork."}]
     path = put(tmp_path / "a.jsonl", lines([{"text": talk, "answer": talk}] * 9))
     for task in (TextGeneration(), TextGeneration(TextGeneration.Options(prompt="{text}"))):
-        with pytest.raises(DataError, match=r"none of 9 rows can be used; the first: a\.jsonl:1: .*conversations are not read"):
+        with no_data(r"none of 9 rows can be used; the first: a\.jsonl:1: .*conversations are not read"):
             load(path, task)
 
 
@@ -551,7 +569,7 @@ def test_paths_of_windows_and_ids_without_a_suffix(tmp_path: Path) -> None:
         read(path, ("image", "label"))
     assert near in str(error.value)
     put(tmp_path / "img" / "ids.csv", "image,label\n000,cat\n")
-    with pytest.raises(DataError, match=r"no such file: 000 \(.*\); there is cat/000\.jpg: write the path .* with its suffix"):
+    with no_data(r"no such file: 000 \(.*\); there is cat/000\.jpg: write the path .* with its suffix"):
         read(tmp_path / "img" / "ids.csv", ("image", "label"))
 
 
@@ -567,13 +585,15 @@ def test_captions_that_look_like_nothing_are_text(tmp_path: Path) -> None:
     put(tmp_path / "a.csv", written([["image", "text"], *map(list, zip(files, words, strict=True))]))
     _, rows, skipped = load_rows(section(tmp_path / "a.csv"), needs)
     assert (rows["text"][:], skipped) == (words, [])
-    put(tmp_path / "a.jsonl", lines([{"image": file, "text": value} for file, value in zip(files, values, strict=True)]))
+    rows = [{"image": file, "text": value} for file, value in zip(files, values, strict=True)]
+    put(tmp_path / "a.jsonl", lines(rows))
     _, rows, skipped = load_rows(section(tmp_path / "a.jsonl"), needs)
     assert rows["text"][:] == ["null", "None", "nan", "NA", "no", "a", "b", "c"]
     assert [id_ for id_, _ in skipped] == ["a.jsonl:5", "a.jsonl:6", "a.jsonl:7", "a.jsonl:12"]
-    assert ["bool" in skipped[0][1], "int" in skipped[1][1], "float" in skipped[2][1], "empty" in skipped[3][1]] == [True] * 4
+    for (_, why), word in zip(skipped, ("bool", "int", "float", "empty"), strict=True):
+        assert word in why
 
 
-def test_logs_come_from_graft(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_logs_come_from_graft(caplog: Log, tmp_path: Path) -> None:
     read(put(tmp_path / "a.csv", "text;label\na;x\n"))
     assert [(record.name, record.levelno) for record in caplog.records] == [("graft", logging.WARNING)]

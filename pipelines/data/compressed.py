@@ -1,4 +1,4 @@
-"""Compressed files (.gz, .bz2, .xz, .zst), read as if they were not compressed, up to a size that tables do not reach."""
+"""Compressed files (.gz, .bz2, .xz, .zst), read as if they were not compressed, up to a size no table has."""
 
 import bz2
 import gzip
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from pipelines.errors import DataError
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
-_STARTS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}  # how such a file begins
+_STARTS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}  # how they begin
 _FREE, _RATIO = 256 << 20, 200  # bytes that any file may hold; above, so many times the size of the compressed file
 
 

@@ -5,7 +5,7 @@ the header.
 
 Quotes. A csv has them (RFC 4180). A tsv by IANA's definition has none, but Python and pandas write some: a cell that
 holds a tab, a line break or a quote stands in quotes, and the quotes in it are written twice. So a file of tabs is read
-without quoting where every line has the header's number of cells. It is read with quoting where only that gives the rows
+without quoting where every line has the header's number of cells. It is read with quoting where only that gives rows
 the right number, and where every quote in it is written as a program writes it: all cells that hold one begin and end
 with one and have the others twice, and there are such others, or the header or a column has quotes throughout.
 
@@ -181,7 +181,7 @@ def _whole(cell: str) -> bool:
 
 
 def _without_backslashes(text: str, sign: str) -> str | None:
-    """The text with \\" as "", where only so every row has the right number of cells, as in files of Spark; else None."""
+    """The text with \\" as "", where only so every row has the right number of cells (Spark writes so); else None."""
     if '\\"' not in text or _fits(text, sign):
         return None
     doubled = re.sub(r'(?<!\\)\\"', '""', text)

@@ -71,7 +71,7 @@ def _printed(labels: Sequence[str]) -> dict[str, list[str]] | None:
     return found
 
 
-_SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "/": "slashes", "+": "pluses", "&": "ampersands", " ": "blanks"}
+_SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "/": "slashes", "+": "pluses", "&": "&s", " ": "blanks"}
 
 
 def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
@@ -112,7 +112,8 @@ def warn_alike(labels: Sequence[str], source: str) -> None:
     for group in groups.values():
         if len(group) > 1:
             seen = {unicodedata.normalize("NFC", label) for label in group}
-            near.append(", ".join(map(repr if len(seen) == len(group) else ascii, group)))  # ascii, where they print alike
+            show = repr if len(seen) == len(group) else ascii  # where they print alike
+            near.append(", ".join(map(show, group)))
     if near:
         shown = "; ".join(near[:3]) + (f"; and {len(near) - 3} more" if len(near) > 3 else "")
         what = "classes that differ in case, blanks or accents' spelling only"

@@ -1,6 +1,6 @@
 """csv, tsv, jsonl, json and parquet: one file, or a folder with one file per split (train.csv, test.csv).
 
-All but parquet may be compressed (train.csv.gz; .bz2, .xz, .zst). A .json file holds an array of objects, or an object a
+All but parquet may be compressed (train.csv.gz; .bz2, .xz, .zst). A .json file holds an array of objects or an object a
 line. How a csv or tsv file parts and quotes its cells is found in the file (see pipelines.data.dialect). All cells of a
 csv are text, and blanks in them belong to it. A column that holds paths is read relative to the table's folder. A row's
 id is file:line.
@@ -326,7 +326,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
 
 
 def as_dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]]:
-    """The rows as a data set, and those (id, why) with a cell of another kind than most, or one that cannot be stored."""
+    """The rows as a data set, and those (id, why) with a cell of another kind than most, or that cannot be stored."""
     import pyarrow
     from datasets import Dataset
 
