@@ -12,6 +12,7 @@ from pipelines.diffusion import check_seed, save_png
 from pipelines.errors import DataError, RunError
 from pipelines.wording import short
 
+MOST_LETTERS = 100_000  # that an image may say about what made it
 LONGEST = 48  # letters of a prompt in a file name: names have at most 255 bytes
 
 
@@ -123,19 +124,22 @@ def _refused(folder: Path, error: OSError) -> RunError:
     return RunError(f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room for it")
 
 
-def read_settings(path: Path, called: str) -> dict[str, Any]:
+def read_settings(file: Path | bytes, called: str) -> dict[str, Any]:
     """What made an image, from its `parameters`. Raises DataError where the file says nothing, or cannot be read."""
-    from PIL import Image
+    from pipelines.data.images import read_notes
 
-    try:
-        with Image.open(path) as image:
-            said = image.info.get("parameters")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{called}: not a readable image: {str(error).splitlines()[0]}") from None
+    said = read_notes(file, called, ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")).get("parameters")
     if not isinstance(said, str):
         raise DataError(f"{called} does not say what made it: PNG files saved here do, screenshots and converted copies do not")
+    if len(said) > MOST_LETTERS:
+        raise DataError(f"{called} says {len(said):,} letters about what made it: at most {MOST_LETTERS:,} are read")
     try:
         found = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    return found if isinstance(found, dict) else {"parameters": said}  # other programs write plain text there
+    # what other programs write there is shown as the text that it is: nested values, and numbers that a page cannot show, too
+    return found if isinstance(found, dict) and all(_plain(value) for value in found.values()) else {"parameters": str(said)}
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str) or value is None or (isinstance(value, (int, float)) and abs(value) < 2**63)
