@@ -5,6 +5,7 @@ without `meta` passes as a path of the server, and an address is fetched by the 
 before Gradio looks at it, `read` opens files, and `Gate` stands before the whole server.
 """
 
+import logging
 import os
 import re
 import time
@@ -21,8 +22,10 @@ from gradio.utils import get_upload_folder
 
 from pipelines.errors import DataError, GraftError
 
+log = logging.getLogger("graft")
+
 MAX_MEGABYTES = 20  # of an upload
-MAX_PIXELS = 20_000_000  # of an upload; a larger JPEG is decoded at a part of its size
+MAX_PIXELS = 15_000_000  # of an upload; a larger JPEG is decoded at a part of its size
 MAX_SECONDS = 600  # of a recording
 MAX_BODY = 2 << 20  # bytes of a request that is no upload: four texts of 20,000 letters, each escaped
 MAX_FOLDER = 2 << 30  # bytes of all files that visitors uploaded or had the demo write
@@ -112,6 +115,8 @@ class Page(gr.Blocks):
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False) -> list[Any]:
         """Gradio calls this for each event, before it opens or fetches anything that the values name."""
         with shown():
+            if block_fn.fn is None:
+                raise DataError("This event is the browser's own: there is nothing to run here.")
             inputs = checked(block_fn.inputs, inputs)
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
@@ -249,6 +254,11 @@ class Gate:
         except TooLarge:
             if not begun:
                 await _answer(send, 413, f"A request may have {receive.limit >> 20} MB.")
+        except Exception as error:  # an event's own faults are answered by Gradio; here it looked for an event that there is not
+            if begun or not own:
+                raise
+            log.warning("a request was not understood: %s: %s", type(error).__name__, error)
+            await _answer(send, 400, "The request is not understood.")
         finally:
             self.open[own] -= 1
             if not self.open[own]:

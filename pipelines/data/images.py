@@ -27,7 +27,7 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: Sequence[str] | None
     JPEG is decoded at a half, a quarter or an eighth of its size. `formats` are the only ones that are read, by Pillow's names.
     Raises DataError naming the file for anything that cannot be read whole.
     """
-    from PIL import Image, ImageOps
+    from PIL import ExifTags, Image, ImageOps
 
     name = _name(value)
 
@@ -37,7 +37,9 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: Sequence[str] | None
             times = next(n for n in (2, 4, 8) if image.width * image.height <= most * n * n or n == 8)
             image.draft(None, (image.width // times, image.height // times))
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image), Image)
+        # a copy is made where it is turned, or where it would be the opened file itself that is returned
+        turned = image.mode == "RGB" or image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return _to_rgb(ImageOps.exif_transpose(image) if turned else image, Image)
 
     return _reading(name, value, decode, formats)
 
