@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipelines import requested
 from pipelines.apps import parts, visitor
+from pipelines.data.images import read_notes
 from pipelines.diffusion import check_seed, preview_every, save_png
 from pipelines.errors import DataError, GraftError, ModelError
 
@@ -264,7 +265,8 @@ def _what_made_it() -> None:
             file = visitor.read(value)
             if file is None:
                 return gr.JSON(None, visible=False)
-            return gr.JSON(requested.read_settings(file.data, file.name), visible=True)
+            notes = read_notes(file.data, file.name, visitor.IMAGES)
+            return gr.JSON(requested.read_settings(notes, file.name), visible=True)
 
     gr.Markdown("Drop in a PNG that was saved here: it carries the settings that made it.", elem_classes="graft-note")
     with gr.Row(equal_height=False):

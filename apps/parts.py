@@ -216,7 +216,8 @@ def uploaded_image(value: Any) -> Any:
         file = visitor.read(value)
         if file is None:
             return None
-        return read_image({"path": file.name, "bytes": file.data}, visitor.MAX_PIXELS, visitor.IMAGES)
+        image = read_image({"path": file.name, "bytes": file.data}, visitor.MAX_PIXELS, visitor.IMAGES)
+        return image if image.width * image.height <= visitor.WHOLE_PIXELS else image.reduce(2)
 
 
 # ---- what the model looked at ----

@@ -25,7 +25,8 @@ from pipelines.errors import DataError, GraftError
 log = logging.getLogger("graft")
 
 MAX_MEGABYTES = 20  # of an upload
-MAX_PIXELS = 15_000_000  # of an upload; a larger JPEG is decoded at a part of its size
+MAX_PIXELS = 20_000_000  # of an upload that are decoded; of a larger JPEG a part is
+WHOLE_PIXELS = 12_500_000  # of an image that the model gets; it needs some 20 bytes for each
 MAX_SECONDS = 600  # of a recording
 MAX_BODY = 2 << 20  # bytes of a request that is no upload: four texts of 20,000 letters, each escaped
 MAX_FOLDER = 2 << 30  # bytes of all files that visitors uploaded or had the demo write

@@ -225,7 +225,8 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
         target.mkdir()
         chosen = rows[: recipe.hub.examples]
         for value in (value for row in chosen for value in row.values() if isinstance(value, str)):
-            if os.path.isfile(kept.parent / value):  # a text may be longer than any name can be
+            # a text may be longer than any name can be; one that is a path names no file of ours
+            if os.path.basename(value) == value and os.path.isfile(kept.parent / value):
                 shutil.copyfile(kept.parent / value, target / value)
         results.write_json(target / "examples.json", chosen)
     results.write_text(folder / "recipe.yaml", dump_recipe(old.model_copy(update={"hub": recipe.hub})))

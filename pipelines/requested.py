@@ -4,7 +4,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,9 @@ def _refused(folder: Path, error: OSError) -> RunError:
     return RunError(f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room for it")
 
 
-def read_settings(file: Path | bytes, called: str) -> dict[str, Any]:
-    """What made an image, from its `parameters`. Raises DataError where the file says nothing, or cannot be read."""
-    from pipelines.data.images import read_notes
-
-    said = read_notes(file, called, ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")).get("parameters")
+def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
+    """What made an image, from the `parameters` among its notes (`data.images.read_notes`). Raises DataError where they say nothing."""
+    said = notes.get("parameters")
     if not isinstance(said, str):
         raise DataError(f"{called} does not say what made it: PNG files saved here do, screenshots and converted copies do not")
     if len(said) > MOST_LETTERS:

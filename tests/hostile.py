@@ -201,7 +201,7 @@ def image_bombs() -> dict[str, tuple[bytes, str]]:
     large = zeros(500)
     return {
         "50000.png": (png(50_000, 50_000), "2500000000 pixels"),
-        "5000.png": (png(5000, 4000), "5000 x 4000 pixels, at most 15,000,000"),
+        "5000.png": (png(5000, 5000), "5000 x 5000 pixels, at most 20,000,000"),
         "thin.png": (png(1_000_000, 1), "one side may be at most 250 times"),
         "text.png": (small_png(chunk(b"zTXt", b"comment\0\0" + large)), ""),
         "itext.png": (small_png(chunk(b"iTXt", b"comment\0\1\0\0\0" + large)), ""),
@@ -241,7 +241,8 @@ def audio_bombs(folder: Path) -> dict[str, tuple[bytes, str]]:
         "hours.flac": (flac(1, 16000, 1, hours, folder), "8.0 hours, at most 4"),
         "an_hour.flac": (flac(1, 16000, 1, hours // 8, folder), "60.0 minutes, at most 10"),
         "wide.flac": (flac(30, 192000, 8, 0, folder), ""),
-        "fast.wav": (wav(rate=4_000_000_000), "4,000,000,000 samples a second, at most 768,000"),
+        "fast.wav": (wav(rate=2_000_000), "2,000,000 samples a second, at most 768,000"),
+        "faster.wav": (wav(rate=4_000_000_000), "not readable audio"),
         "slow.wav": (wav(rate=1), "1 samples a second, at least 1,000"),
     }
 
@@ -258,5 +259,3 @@ def memory(process: int) -> tuple[int, int]:
 
 def forget_peak(process: int) -> None:
     Path(f"/proc/{process}/clear_refs").write_text("5")
-
-

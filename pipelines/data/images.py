@@ -19,7 +19,7 @@ NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that hold texts 
 MAX_NOTE, MAX_NOTES = 1 << 20, 16 << 20  # bytes of one chunk and of all once they are unpacked; Pillow refuses a file with a longer one
 
 
-def read_image(value: Any, most: int = MAX_PIXELS, formats: Sequence[str] | None = None) -> Any:
+def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | None = None) -> Any:
     """An image as PIL RGB, turned upright by its EXIF tag; of an animation the first picture.
 
     `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}. Transparency is laid on white, 16-bit
@@ -32,7 +32,7 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: Sequence[str] | None
     name = _name(value)
 
     def decode(image: Any) -> Any:
-        _check_size(name, *image.size, MAX_PIXELS if _shrinks(image) else most)
+        _check_size(name, image.width, image.height, MAX_PIXELS if _shrinks(image) else most)
         if _shrinks(image) and image.width * image.height > most:
             times = next(n for n in (2, 4, 8) if image.width * image.height <= most * n * n or n == 8)
             image.draft(None, (image.width // times, image.height // times))
@@ -44,12 +44,12 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: Sequence[str] | None
     return _reading(name, value, decode, formats)
 
 
-def read_notes(value: Any, name: str, formats: Sequence[str] | None = None) -> dict[Any, Any]:
+def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
     """What an image file says beside its pixels (Pillow's `info`); the pixels are not decoded. Raises DataError naming the file."""
     return _reading(name, value, lambda image: dict(image.info), formats)
 
 
-def _reading(name: str, value: Any, use: Callable[[Any], Any], formats: Sequence[str] | None) -> Any:
+def _reading(name: str, value: Any, use: Callable[[Any], Any], formats: tuple[str, ...] | None) -> Any:
     """`use` of the opened image. Whatever a decoder raises becomes a DataError."""
     try:
         with warnings.catch_warnings():
@@ -92,7 +92,7 @@ def _shrinks(image: Any) -> bool:
     return image.format in ("JPEG", "MPO") and not image.info.get("progressive")
 
 
-def _open(name: str, value: Any, formats: Sequence[str] | None) -> Any:
+def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
     from PIL import Image
 
     value = _source(value)
