@@ -180,6 +180,8 @@ def _drawing(loaded: "Loaded", names: list[str], base: Base | None, most: int) -
         asked = dict(zip(names, values, strict=True))
         other = base if asked.get("compare") else None
         with parts.shown():
+            if visitor.full():
+                raise DataError(visitor.FULL)
             common: Request = {"steps": int(asked["steps"])}
             if asked["count"] * asked["steps"] > budget:
                 raise DataError(

@@ -1,4 +1,4 @@
-"""What the demos share: looks, header, model card, examples, safe uploads, and maps of what the model looked at."""
+"""What the demos share: looks, header, model card, examples, images, and maps of what the model looked at."""
 
 import base64
 import html

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -36,6 +35,7 @@ KEEP_UPLOADS = 3600  # seconds that a visitor's files stay on the server's disk;
 
 IMAGES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what Pillow may try; it knows formats that run other programs
 REFUSED = f"This file cannot be used. Upload one file of at most {MAX_MEGABYTES} MB."
+FULL = "The demo has no room for files at the moment: try again in an hour."
 BUSY = "You have too many requests at a time: wait until some are done."
 
 
@@ -223,7 +223,7 @@ class Gate:
         # what Gradio serves besides lies below the current folder
         folder = os.path.realpath(get_upload_folder())
         try:
-            return os.path.realpath(unquote(route.removeprefix("file="))).startswith(folder + os.sep)
+            return os.path.realpath(route.removeprefix("file=")).startswith(folder + os.sep)
         except ValueError:
             return False
 
@@ -235,7 +235,7 @@ class Gate:
         if not length.isdigit() or len(length) > 18 or int(length) > limit:
             await _answer(send, 413, f"A request may have {limit >> 20} MB.")
         elif upload and full():
-            await _answer(send, 507, "The demo has no room for files at the moment: try again in an hour.")
+            await _answer(send, 507, FULL)
         elif work and self.open[own] + waiting(scope, own) >= MAX_OWN:
             await _answer(send, 429, BUSY)
         else:

@@ -58,6 +58,18 @@ def test_what_a_file_says(tmp_path: Path) -> None:
     assert requested.read_settings(read_notes(tmp_path / "other.png", "it"), "it") == {"parameters": "a cat\nSteps: 20"}
 
 
+@pytest.mark.parametrize(
+    "said", ['{"nodes": {"1": 2}}', "[" * 5000, '{"seed": 1e999}', '{"seed": 99999999999999999999}', '{"seed": NaN}', "[1]", '{"a": [1]}']
+)
+def test_what_other_programs_say_is_shown_as_text(said: str) -> None:
+    assert requested.read_settings({"parameters": said}, "it") == {"parameters": said}
+
+
+def test_what_is_said_at_length_is_refused() -> None:
+    with pytest.raises(DataError, match="it says 100,001 letters about what made it: at most 100,000"):
+        requested.read_settings({"parameters": "x" * 100_001}, "it")
+
+
 # ---- graft predict ----
 
 

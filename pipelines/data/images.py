@@ -141,7 +141,7 @@ def _unpacked(kind: bytes, chunk: bytes) -> int:
     """How long a note is once it is unpacked; no more is unpacked than is needed to know that it is too long."""
     packed = chunk.partition(b"\0")[2]  # a name comes first
     if kind == b"iTXt":
-        packed = packed[1:].split(b"\0", 2)[-1] if packed[:1] == b"\1" else b""
+        packed = packed[2:].split(b"\0", 2)[-1] if packed[:1] == b"\1" else b""
     elif kind == b"tEXt":
         packed = b""
     try:
