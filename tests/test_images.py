@@ -283,7 +283,7 @@ def test_of_a_larger_jpeg_a_part_of_its_size_is_decoded() -> None:
     assert read_image(baseline, most=480 * 320).size == (480, 320)
     assert read_image(baseline, most=480 * 320 - 1).size == (240, 160)
     assert read_image(baseline, most=9600).size == (120, 80)
-    assert corners(read_image(baseline, most=9600)) == pytest.approx(corners(picture()), abs=6)
+    assert np.allclose(corners(read_image(baseline, most=9600)), corners(picture()), atol=6)
     for data in (progressive, saved(picture().resize((480, 320)), "PNG")):
         with pytest.raises(DataError, match=r"480 x 320 pixels, at most 9,600 in all are read"):
             read_image(data, most=9600)
