@@ -5,6 +5,7 @@ without `meta` passes as a path of the server, and an address is fetched by the 
 before Gradio looks at it, `read` opens files, and `Gate` stands before the whole server.
 """
 
+import json
 import logging
 import os
 import re
@@ -28,7 +29,9 @@ MAX_PIXELS = 20_000_000  # of an upload that are decoded; of a larger JPEG a par
 WHOLE_PIXELS = 12_500_000  # of an image that the model gets; it needs some 20 bytes for each
 MAX_SECONDS = 600  # of a recording
 MAX_BODY = 2 << 20  # bytes of a request that is no upload: four texts of 20,000 letters, each escaped
-MAX_FOLDER = 2 << 30  # bytes of all files that visitors uploaded or had the demo write
+MAX_NAME = 100  # characters of the name of a session: Gradio keeps it for long
+MAX_ADDRESS = 8000  # characters of the address that is asked for
+MAX_FOLDER, MAX_FILES = 2 << 30, 20_000  # bytes and number of all files that visitors uploaded or had the demo write
 MAX_WAITING = 32  # events of all visitors together
 MAX_OWN = 8  # events and requests of one visitor that wait or run
 KEEP_UPLOADS = 3600  # seconds that a visitor's files stay on the server's disk; all go when it stops
@@ -36,6 +39,7 @@ KEEP_UPLOADS = 3600  # seconds that a visitor's files stay on the server's disk;
 IMAGES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what Pillow may try; it knows formats that run other programs
 REFUSED = f"This file cannot be used. Upload one file of at most {MAX_MEGABYTES} MB."
 FULL = "The demo has no room for files at the moment: try again in an hour."
+NOT_UNDERSTOOD = "The request is not understood."
 BUSY = "You have too many requests at a time: wait until some are done."
 
 
@@ -208,7 +212,9 @@ class Gate:
                 await self.app(scope, receive, send)
             return
         route = scope["path"].partition("/gradio_api/")[2]
-        if route and not self._known(route):
+        if len(scope["path"]) + len(scope["query_string"]) > MAX_ADDRESS:
+            await _answer(send, 414, "The address is too long.")
+        elif route and not self._known(route):
             await _answer(send, 403, "Not available here.")
         elif scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             await self._change(scope, route, receive, send)
@@ -239,9 +245,9 @@ class Gate:
         elif work and self.open[own] + waiting(scope, own) >= MAX_OWN:
             await _answer(send, 429, BUSY)
         else:
-            await self._pass(scope, own if work else "", Limited(receive, limit), send)
+            await self._pass(scope, own if work else "", Body(receive, limit, look=work and not upload), send)
 
-    async def _pass(self, scope: dict[str, Any], own: str, receive: "Limited", send: Any) -> None:
+    async def _pass(self, scope: dict[str, Any], own: str, receive: "Body", send: Any) -> None:
         begun = False
 
         async def watched(message: dict[str, Any]) -> None:
@@ -251,15 +257,19 @@ class Gate:
 
         self.open[own] += 1
         try:
+            if receive.look:
+                await receive.check()
             await self.app(scope, receive, watched)
         except TooLarge:
             if not begun:
                 await _answer(send, 413, f"A request may have {receive.limit >> 20} MB.")
+        except NotUnderstood:
+            await _answer(send, 400, NOT_UNDERSTOOD)
         except Exception as error:  # an event's own faults are answered by Gradio; here it looked for an event that there is not
             if begun or not own:
                 raise
             log.warning("a request was not understood: %s: %s", type(error).__name__, error)
-            await _answer(send, 400, "The request is not understood.")
+            await _answer(send, 400, NOT_UNDERSTOOD)
         finally:
             self.open[own] -= 1
             if not self.open[own]:
@@ -270,19 +280,43 @@ class TooLarge(Exception):
     """A body is longer than its request said, or than is allowed."""
 
 
-class Limited:
-    """Receives the pieces of a body that does not say how long it is. Raises TooLarge."""
+class NotUnderstood(Exception):
+    """A request for an event is no JSON, or names its session as no page does."""
 
-    def __init__(self, receive: Any, limit: int) -> None:
-        self.receive, self.limit, self.seen = receive, limit, 0
+
+class Body:
+    """Receives the pieces of a body, which may not say how long it is. Raises TooLarge."""
+
+    def __init__(self, receive: Any, limit: int, look: bool) -> None:
+        self.receive, self.limit, self.look, self.seen = receive, limit, look, 0
+        self.whole: bytes | None = None
 
     async def __call__(self) -> Any:
-        """The next piece."""
+        """The next piece; all of them at once where they were checked."""
+        if self.whole is not None:
+            body, self.whole = self.whole, None
+            return {"type": "http.request", "body": body, "more_body": False}
         message = await self.receive()
         self.seen += len(message.get("body", b""))
         if self.seen > self.limit:
             raise TooLarge
         return message
+
+    async def check(self) -> None:
+        """Look at the whole body of a request for an event. Raises NotUnderstood, TooLarge."""
+        pieces, more = [], True
+        while more:
+            message = await self()
+            pieces.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        self.whole = b"".join(pieces)
+        try:
+            found = json.loads(self.whole)
+        except (ValueError, RecursionError):
+            raise NotUnderstood from None
+        name = found.get("session_hash") if isinstance(found, dict) else None
+        if name is not None and not (isinstance(name, str) and len(name) <= MAX_NAME):
+            raise NotUnderstood
 
 
 async def _answer(send: Any, status: int, text: str) -> None:
@@ -309,7 +343,7 @@ def waiting(scope: dict[str, Any], own: str) -> int:
 
 def full() -> bool:
     """Whether the folder of uploads has reached its limit. Pieces of uploads that broke off long ago are deleted first."""
-    total = 0
+    size = files = 0
     for folder, _, names in os.walk(get_upload_folder()):
         for name in names:
             path = Path(folder, name)
@@ -320,5 +354,7 @@ def full() -> bool:
                     continue
             except FileNotFoundError:  # another request or Gradio deleted it
                 continue
-            total += status.st_size
-    return total > MAX_FOLDER
+            size, files = size + status.st_size, files + 1
+            if size > MAX_FOLDER or files > MAX_FILES:
+                return True
+    return False

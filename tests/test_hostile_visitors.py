@@ -137,6 +137,12 @@ def test_events_and_bodies_that_nobody_knows(demos: SimpleNamespace, watched: No
         for body in (b"{}", b"[]", b'{"data": 3}', b'{"data": [], "fn_index": 999, "session_hash": "a"}', b"\xff", b"[" * 100_000):
             answer = demo.http.post(demo.api + path, content=body, headers=hostile.JSON)
             assert answer.status_code in (400, 404, 422, 500), (path, body[:40], answer.text)
+    for number in range(100):  # the server would keep these names
+        name = f"{number}{'x' * 1_900_000}" if number % 2 else [number] * 400_000
+        answer = demo.http.post(f"{demo.api}queue/join", json={"data": [None], "fn_index": 0, "session_hash": name})
+        assert (answer.status_code, answer.json()) == (400, {"detail": "The request is not understood."})
+    for path in ("upload_progress?upload_id=", "queue/data?session_hash=", "heartbeat/", "nothing/"):
+        assert demo.http.get(demo.api + path + "x" * 20_000).status_code == 414
     queued = next(event for event in demo.events if event["api_name"] == "predict")
     answer = demo.http.post(f"{demo.api}run/predict", json={"data": [None], "fn_index": queued["id"]})
     assert (answer.status_code, "join the queue" in answer.text) == (404, True)  # nobody passes the queue
@@ -146,8 +152,9 @@ def test_large_requests_are_refused_before_they_are_read(demos: SimpleNamespace,
     demo = demos.all["fill-mask"]
     for path in ("run/x", "queue/join", "call/predict", "cancel", "reset"):
         assert demo.http.post(demo.api + path, content=b'{"data": ["' + b"x" * (50 << 20) + b'"]}').status_code == 413
-    pieces = (b"x" * (1 << 20) for _ in range(100))
-    assert demo.http.post(f"{demo.api}queue/join", content=pieces, headers=hostile.JSON).status_code in (400, 413)
+    for path in ("queue/join", "cancel"):
+        pieces = (b"x" * (1 << 20) for _ in range(100))  # it does not say how long it is
+        assert demo.http.post(demo.api + path, content=pieces, headers=hostile.JSON).status_code in (400, 413)
     many = {"files": ("a.png", b"x" * (15 << 20))}
     answer = demo.http.post(f"{demo.api}upload", files=[("files", many["files"]), ("files", many["files"])])
     assert answer.status_code == 413
@@ -238,6 +245,9 @@ def test_a_visitor_waits_for_so_many_events_only(monkeypatch: pytest.MonkeyPatch
 
     from pipelines.apps import launch, visitor
 
+    assert (visitor.MAX_OWN, visitor.MAX_WAITING) == (8, 32)
+    monkeypatch.setattr(visitor, "MAX_OWN", 3)
+    monkeypatch.setattr(visitor, "MAX_WAITING", 6)
     go = threading.Event()
     with visitor.Page(analytics_enabled=False) as page:
         text = gr.Textbox(max_length=9)
@@ -254,14 +264,14 @@ def test_a_visitor_waits_for_so_many_events_only(monkeypatch: pytest.MonkeyPatch
         assert [answer.status_code for answer in found] == [200] * visitor.MAX_OWN + [429] * 3
         assert found[-1].json()["detail"] == visitor.BUSY
         monkeypatch.setenv("SPACE_ID", "me/demo")  # there the proxy says who asks
-        others = [join(100 + n, **{"x-forwarded-for": f"10.0.0.{n // 7}, 10.9.9.9"}).status_code for n in range(40)]
+        others = [join(100 + n, **{"x-forwarded-for": f"10.0.0.{n // 2}, 10.9.9.9"}).status_code for n in range(8)]
         assert others.count(200) == visitor.MAX_WAITING + 1 - visitor.MAX_OWN  # one of them runs
         assert set(others) == {200, 503}
         monkeypatch.delenv("SPACE_ID")
         go.set()
-        with demo.http.stream("GET", f"{demo.api}queue/data", params={"session_hash": "s7"}) as lines:
+        with demo.http.stream("GET", f"{demo.api}queue/data", params={"session_hash": "s2"}) as lines:
             assert any("process_completed" in line for line in lines.iter_lines())
-        assert join(7).status_code == 200
+        assert join(2).status_code == 200
         demo.http.close()
     finally:
         go.set()
@@ -300,4 +310,8 @@ def test_a_full_folder_takes_no_more(gradio_page: Path, monkeypatch: pytest.Monk
     assert not visitor.full()
     assert not broken.exists()
     monkeypatch.setattr(visitor, "MAX_FOLDER", 999)
+    assert visitor.full()
+    monkeypatch.setattr(visitor, "MAX_FOLDER", 1001)
+    assert not visitor.full()
+    monkeypatch.setattr(visitor, "MAX_FILES", 0)
     assert visitor.full()
