@@ -108,7 +108,9 @@ def _descriptor(value: Any) -> int:
 def _name(value: dict[str, Any]) -> str:
     """What the visitor calls a file, for messages."""
     name = value.get("orig_name")
-    return (Path(name).name[-100:] if isinstance(name, str) else "") or "the file"
+    if not isinstance(name, str):
+        return "the file"
+    return Path(name).name[-100:].encode("utf-8", "replace").decode() or "the file"  # half a character cannot be sent back
 
 
 # ---- values ----

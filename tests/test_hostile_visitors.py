@@ -198,7 +198,10 @@ def test_images_that_unpack_to_very_much(demos: SimpleNamespace, watched: None, 
         path.write_bytes(data)
         answer = demo.ask(predict, [demo.upload(path)])
         assert words in str(answer.error) if words else answer.status == 200, (name, answer)
-        told = maker.ask(tell, [maker.upload(path)])
+        sent = maker.upload(path)
+        named = maker.ask(tell, [{**sent, "orig_name": f"{tmp_path}/half \ud800 {'x' * 60}"}])  # the visitor's own words come back
+        assert str(named.error).startswith(f"half ? {'x' * 60}"), named
+        told = maker.ask(tell, [sent])
         assert "does not say what made it" in str(told.error) or words in str(told.error), (name, told)
 
 
