@@ -12,7 +12,8 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from pipelines import requested
-from pipelines.apps import parts
+from pipelines.apps import parts, visitor
+from pipelines.data.images import read_notes
 from pipelines.diffusion import check_seed, preview_every, save_png
 from pipelines.errors import DataError, GraftError, ModelError
 
@@ -24,6 +25,8 @@ Request = dict[str, Any]
 
 SMALL = 128  # pixels a side: up to here single pixels are shown sharp
 GRIDS = 8  # of those over training
+USUAL_STEPS = 100  # of an image: as many images as a visitor may ask for may have so many steps each
+LONGEST = 2000  # characters of a visitor's prompt
 
 
 # ---- images in the making ----
@@ -158,7 +161,7 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
                 _what_made_it()
             parts.card_tab(loaded)
 
-        draw, inputs, outputs = _drawing(loaded, list(fields), base), list(fields.values()), [before, after, note]
+        draw, inputs, outputs = _drawing(loaded, list(fields), base, most), list(fields.values()), [before, after, note]
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
         triggers = [button.click, *([fields["text"].submit] if prompts else []), fields["seed"].submit]
         drawing = gr.on(triggers, draw, inputs, outputs, api_name="predict", trigger_mode="once", **limits)
@@ -168,15 +171,22 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
     return blocks
 
 
-def _drawing(loaded: "Loaded", names: list[str], base: Base | None) -> Callable[..., Any]:
-    """What the button does with the values of the fields `names`."""
+def _drawing(loaded: "Loaded", names: list[str], base: Base | None, most: int) -> Callable[..., Any]:
+    """What the button does with the values of the fields `names`: up to `most` images, and fewer of very many steps."""
+    budget = most * max(requested.whole(loaded.task, {})["steps"], USUAL_STEPS)
 
     def draw(*values: Any) -> Iterator[tuple[Any, Any, str]]:
         """Images as they come to be, and beside them those of the model before; what is being done."""
         asked = dict(zip(names, values, strict=True))
         other = base if asked.get("compare") else None
         with parts.shown():
+            if visitor.full():
+                raise DataError(visitor.FULL)
             common: Request = {"steps": int(asked["steps"])}
+            if asked["count"] * asked["steps"] > budget:
+                raise DataError(
+                    f"{asked['count']:.0f} images of {asked['steps']:,.0f} steps each: at most {budget:,} steps are made at a time"
+                )
             if "text" in asked:
                 if not asked["text"].strip():
                     raise DataError("a prompt is needed: say what the image is to show")
@@ -202,11 +212,11 @@ def _fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str,
     full = requested.whole(task, {})
     fields: dict[str, Any] = {}
     if prompts:
-        fields["text"] = gr.Textbox(label="Prompt", lines=2, max_lines=6, max_length=2000, placeholder="What the image is to show")
+        fields["text"] = gr.Textbox(label="Prompt", lines=2, max_lines=6, max_length=LONGEST, placeholder="What the image is to show")
     if labels := getattr(task, "labels", None):
         fields["label"] = gr.Dropdown([("each in turn", ""), *labels], value="", label="Class")
     fields["count"] = gr.Slider(1, most, min(4, most), step=1, label="Number of images")
-    fields["seed"] = gr.Textbox("0", label="First seed", max_lines=1, info="the same seed and settings make the same image")
+    fields["seed"] = gr.Textbox("0", label="First seed", max_lines=1, max_length=40, info="the same seed and settings make the same image")
     longest = requested.most_steps(task)
     fields["steps"] = gr.Slider(1, longest, min(full["steps"], longest), step=1, label="Denoising steps")
     if prompts:
@@ -252,14 +262,18 @@ def _grids(loaded: "Loaded") -> None:
 
 
 def _what_made_it() -> None:
-    def tell(file: dict[str, Any] | None) -> Any:
-        if file is None:
-            return gr.JSON(None, visible=False)
+    def tell(value: Any) -> Any:
         with parts.shown():
-            return gr.JSON(requested.read_settings(Path(file["path"]), file.get("orig_name") or "the image"), visible=True)
+            file = visitor.read(value)
+            if file is None:
+                return gr.JSON(None, visible=False)
+            notes = read_notes(file.data, file.name, visitor.IMAGES)
+            return gr.JSON(requested.read_settings(notes, file.name), visible=True)
 
     gr.Markdown("Drop in a PNG that was saved here: it carries the settings that made it.", elem_classes="graft-note")
     with gr.Row(equal_height=False):
         dropped = gr.Image(label="Image", sources=["upload", "clipboard"], height=300, min_width=280)
         told = gr.JSON(label="Made with", visible=False, min_width=280, elem_classes="graft-told")
-    dropped.change(tell, dropped, told, preprocess=False, queue=False, api_visibility="private")
+    # not in the model's queue: it is read at once while images are made
+    read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "files"}
+    dropped.change(tell, dropped, told, api_visibility="private", **read)

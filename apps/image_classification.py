@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from pipelines.apps import parts
+from pipelines.apps import parts, visitor
 
 if TYPE_CHECKING:
     from pipelines.weights import Loaded
@@ -55,7 +55,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             label="Photo",
                             sources=["upload", "clipboard", "webcam"],
                             height=340,
-                            placeholder=f"Drop a photo here or tap to choose one\n(JPEG, PNG, WebP, up to {parts.MAX_MEGABYTES} MB)",
+                            placeholder=f"Drop a photo here or tap to choose one\n(JPEG, PNG, WebP, up to {visitor.MAX_MEGABYTES} MB)",
                         )
                     with gr.Column(min_width=300):
                         answer = gr.Label(label="Prediction", num_top_classes=TOP, show_heading=not multi, elem_classes="graft-bars")

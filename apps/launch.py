@@ -78,10 +78,13 @@ def free_port(host: str, port: int | None) -> int:
 
 def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False) -> None:
     """Start the server and return. Nothing is shared outside, recorded or reported, and no traceback reaches a visitor."""
-    from pipelines.apps import parts
+    from starlette.middleware import Middleware
+
+    from pipelines.apps import parts, visitor
 
     _reach_directly(host)
-    blocks.queue(max_size=32, default_concurrency_limit=1)
+    # api_open would let whoever asks in another way pass the queue
+    blocks.queue(max_size=visitor.MAX_WAITING, default_concurrency_limit=1, api_open=False)
     try:
         blocks.launch(
             server_name=host,
@@ -91,7 +94,7 @@ def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False)
             quiet=True,
             share=False,
             show_error=False,  # gr.Error still shows its own message
-            max_file_size=f"{parts.MAX_MEGABYTES}mb",
+            max_file_size=f"{visitor.MAX_MEGABYTES}mb",
             theme=parts.THEME,
             css=parts.CSS,
             footer_links=["api"],
@@ -100,6 +103,8 @@ def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False)
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
+            state_session_capacity=1000,
+            app_kwargs={"middleware": [Middleware(visitor.Gate)]},
         )
     except OSError as error:  # another program was faster
         raise RunError(f"cannot serve on {host}:{port}: {error}; give another port") from error
@@ -117,7 +122,9 @@ def wait(blocks: "gr.Blocks") -> None:
 
 def _own_folder() -> None:
     """Gradio copies uploads and examples into a folder of /tmp that everybody can read and nobody empties: give it our own."""
-    if "GRADIO_TEMP_DIR" not in os.environ:
+    if "GRADIO_TEMP_DIR" in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = os.path.abspath(os.environ["GRADIO_TEMP_DIR"])  # uploads are known by their whole paths
+    else:
         folder = tempfile.mkdtemp(prefix="graft-demo-")
         os.environ["GRADIO_TEMP_DIR"] = folder
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

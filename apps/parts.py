@@ -1,4 +1,4 @@
-"""What the demos share: looks, header, model card, examples, safe uploads, and maps of what the model looked at."""
+"""What the demos share: looks, header, model card, examples, images, and maps of what the model looked at."""
 
 import base64
 import html
@@ -7,8 +7,7 @@ import math
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,17 +17,16 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 
+from pipelines.apps import visitor
+from pipelines.apps.visitor import shown as shown
 from pipelines.data.images import read_image
-from pipelines.errors import DataError, GraftError
+from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from pipelines.weights import Loaded
 
 Input = TypeVar("Input")
 Region = TypeVar("Region")
-
-MAX_MEGABYTES = 20  # of an upload; pixels are limited where images are read
-KEEP_UPLOADS = 3600  # seconds that a visitor's files stay on the server's disk; all go when it stops
 
 # ---- looks: system fonts (nothing to download), one accent, light and dark from the visitor's setting ----
 
@@ -94,7 +92,8 @@ footer .divider { display: none !important; }
 
 def page(loaded: "Loaded") -> gr.Blocks:
     """An empty page with telemetry off and the visitors' files short-lived; looks come from `launch`."""
-    return gr.Blocks(title=title(loaded), analytics_enabled=False, delete_cache=(KEEP_UPLOADS, KEEP_UPLOADS))
+    keep = visitor.KEEP_UPLOADS
+    return visitor.Page(title=title(loaded), analytics_enabled=False, delete_cache=(keep, keep))
 
 
 # ---- header: what this is, and how good ----
@@ -206,27 +205,20 @@ def example_files(loaded: "Loaded", column: str) -> list[str]:
     return [str(folder / name) for name in names if Path(name).name == name and (folder / name).is_file()]
 
 
-# ---- uploads and errors ----
+# ---- uploads ----
 
 
-@contextmanager
-def shown() -> Iterator[None]:
-    """What goes wrong with a visitor's input becomes a message in the page, without a traceback."""
-    try:
-        yield
-    except GraftError as error:
-        raise gr.Error(str(error), title="That did not work", print_exception=False) from None
-
-
-def uploaded_image(file: dict[str, Any] | None) -> Any:
+def uploaded_image(value: Any) -> Any:
     """What a gr.Image sends under `preprocess=False` -> PIL, by the reader that training uses; None for no image.
 
     Gradio's own `preprocess` answers a broken file with a traceback, and reads other modes than ours.
     """
-    if file is None:
-        return None
     with shown():
-        return read_image({"path": file.get("orig_name") or "the image", "bytes": Path(file["path"]).read_bytes()})
+        file = visitor.read(value)
+        if file is None:
+            return None
+        image = read_image({"path": file.name, "bytes": file.data}, visitor.MAX_PIXELS, visitor.IMAGES)
+        return image if image.width * image.height <= visitor.WHOLE_PIXELS else image.reduce(2)
 
 
 # ---- what the model looked at ----

@@ -11,7 +11,7 @@ from pipelines.errors import DataError
 if TYPE_CHECKING:
     from pipelines.weights import Loaded
 
-LONGEST = 20_000  # characters of a visitor's passage
+LONGEST, LONGEST_QUESTION = 20_000, 2000  # characters of a visitor's passage and question
 NONE = "The passage does not answer this."
 
 
@@ -39,7 +39,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                 with gr.Row(equal_height=False):
                     with gr.Column(min_width=300):
                         context = gr.Textbox(label="Passage", lines=9, max_lines=18, max_length=LONGEST, placeholder="Paste a text here")
-                        question = gr.Textbox(label="Question", placeholder="What do you want to know of it?")
+                        question = gr.Textbox(label="Question", max_length=LONGEST_QUESTION, placeholder="What do you want to know of it?")
                         button = gr.Button("Answer", variant="primary")
                     with gr.Column(min_width=300):
                         line = gr.HTML(elem_classes="graft-answer")

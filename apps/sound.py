@@ -4,15 +4,15 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
 
-from pipelines.apps import parts
-from pipelines.data.audio import read_audio
+from pipelines.apps import visitor
+from pipelines.data.audio import header, read_audio
 from pipelines.data.spectrum import BANDS, RANGE, decibels, mel
+from pipelines.errors import DataError
 from pipelines.figures import canvas, finish, styled
 
 if TYPE_CHECKING:
@@ -32,19 +32,26 @@ def recorder() -> gr.Audio:
     """A field for a file or the microphone. Without Gradio's button that shares a recording on the hub."""
     colours = gr.WaveformOptions(waveform_color="#94a3b8", waveform_progress_color=LINE)
     field = gr.Audio(label="Recording", sources=["upload", "microphone"], buttons=[], waveform_options=colours)
-    gr.Markdown(f"A file of up to {parts.MAX_MEGABYTES} MB (wav, flac, mp3, ogg), or the microphone", elem_classes="graft-note")
+    gr.Markdown(
+        f"A file of up to {visitor.MAX_MEGABYTES} MB and {visitor.MAX_SECONDS // 60} minutes (wav, flac, mp3, ogg), or the microphone",
+        elem_classes="graft-note",
+    )
     return field
 
 
-def uploaded_audio(value: dict[str, Any] | None, rate: int, silent_ok: bool = False) -> np.ndarray | None:
+def uploaded_audio(value: Any, rate: int, silent_ok: bool = False) -> np.ndarray | None:
     """What a gr.Audio sends under `preprocess=False` -> float32 [samples] at `rate`, by the reader that training uses.
 
     None for no recording. What cannot be read becomes a message in the page, which names the file as the visitor does.
     """
-    if value is None:
-        return None
-    with parts.shown():
-        file = {"path": value.get("orig_name") or "the recording", "bytes": Path(value["path"]).read_bytes()}
+    with visitor.shown():
+        found = visitor.read(value)
+        if found is None:
+            return None
+        file = {"path": found.name, "bytes": found.data}
+        seconds = header(file).seconds  # some files of a few MB say that they last for hours, and some do
+        if seconds > visitor.MAX_SECONDS:
+            raise DataError(f"{found.name}: {seconds / 60:.1f} minutes, at most {visitor.MAX_SECONDS // 60} are read here")
         return read_audio(file, rate, silent_ok)
 
 

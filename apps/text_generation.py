@@ -47,7 +47,9 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             top_p = gr.Slider(
                                 0.05, 1, 1, step=0.05, label="Top p", info="draw from the likeliest tokens of this probability"
                             )
-                            seed = gr.Number(0, label="Seed", precision=0, info="the same seed draws the same text")
+                            seed = gr.Number(
+                                0, label="Seed", precision=0, minimum=0, maximum=2**53, info="the same seed draws the same text"
+                            )
                     with gr.Column(min_width=300):
                         said = gr.Textbox(label="Answer" if answers else "Text", lines=12, interactive=False, elem_classes="graft-said")
                 rows = [[row[name] for name in columns] for row in parts.example_rows(loaded)[1]]

@@ -4,7 +4,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pipelines.diffusion import check_seed, save_png
 from pipelines.errors import DataError, RunError
 from pipelines.wording import short
 
+MOST_LETTERS = 100_000  # that an image may say about what made it
 LONGEST = 48  # letters of a prompt in a file name: names have at most 255 bytes
 
 
@@ -123,19 +124,20 @@ def _refused(folder: Path, error: OSError) -> RunError:
     return RunError(f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room for it")
 
 
-def read_settings(path: Path, called: str) -> dict[str, Any]:
-    """What made an image, from its `parameters`. Raises DataError where the file says nothing, or cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            said = image.info.get("parameters")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{called}: not a readable image: {str(error).splitlines()[0]}") from None
+def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
+    """What made an image, from the `parameters` among its notes (`data.images.read_notes`). Raises DataError where they say nothing."""
+    said = notes.get("parameters")
     if not isinstance(said, str):
         raise DataError(f"{called} does not say what made it: PNG files saved here do, screenshots and converted copies do not")
+    if len(said) > MOST_LETTERS:
+        raise DataError(f"{called} says {len(said):,} letters about what made it: at most {MOST_LETTERS:,} are read")
     try:
         found = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    return found if isinstance(found, dict) else {"parameters": said}  # other programs write plain text there
+    # what other programs write there is shown as the text that it is: nested values, and numbers that a page cannot show, too
+    return found if isinstance(found, dict) and all(_plain(value) for value in found.values()) else {"parameters": str(said)}
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str) or value is None or (isinstance(value, (int, float)) and abs(value) < 2**63)

@@ -123,6 +123,7 @@ FILES: dict[str, tuple[Make, str]] = {
     "a hundredth of an ogg": (lambda t: cut(t / "a.ogg", 0.01), "not readable audio"),
     "five hours": (lambda t: claiming(t / "a.wav", 5 * 3600), "5.0 hours, at most 4 are read at once"),
     "1 sample a second": (lambda t: with_rate(t / "a.wav", 1), "1 samples a second, at least 1,000"),
+    "2 million samples a second": (lambda t: with_rate(t / "a.wav", 2_000_000), "2,000,000 samples a second, at most 768,000"),
     "0 samples a second": (lambda t: with_rate(t / "a.wav", 0), "not readable audio|0 samples a second"),
     "no path and no bytes": (lambda t: {"path": None, "bytes": None}, "no audio here"),
     "no bytes": (lambda t: {"path": "a.wav", "bytes": b""}, "no bytes"),

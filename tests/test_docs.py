@@ -8,7 +8,7 @@ import pytest
 from tests import docs
 
 ROOT = docs.ROOT
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
 TEXT = {page.name: page.read_text() for page in PAGES}
 
 

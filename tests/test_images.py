@@ -223,3 +223,77 @@ def test_whatever_bytes_there_are_it_is_an_image_or_a_data_error() -> None:
                 outcomes["refused"] += 1
     assert min(outcomes.values()) > 100, outcomes
     assert sum(outcomes.values()) == 600
+
+
+# ---- what unpacks to very much ----
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "I", "F", "CMYK", "1"])
+def test_a_large_image_is_converted_by_strips_as_it_would_be_at_once(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.data import images
+
+    rng = np.random.default_rng(0)
+    if mode in ("I;16", "I", "F"):
+        top = {"I;16": 60000, "I": 60000, "F": 0.7}[mode]
+        image = Image.fromarray((rng.random((37, 23)) * top).astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]))
+    else:
+        image = Image.fromarray(rng.integers(0, 256, (37, 23, 4), np.uint8), "RGBA").convert(mode)
+    assert image.mode == mode
+    whole = read_image(image).tobytes()
+    monkeypatch.setattr(images, "STRIP", 100)  # four rows
+    assert read_image(image).tobytes() == whole
+
+
+def long_text(kind: str, place: str) -> bytes:
+    """A PNG with a packed note of 2 MB before its pixels or after them."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info, text = PngInfo(), "abcdefgh " * 250_000
+    if kind == "itxt":
+        info.add_itxt("workflow", text, zip=True)
+    elif kind == "ztxt":
+        info.add_text("workflow", text, zip=True)
+    info.add_text("parameters", "short")
+    data = saved(picture(), "PNG", pnginfo=info, **({"icc_profile": text.encode()} if kind == "iccp" else {}))
+    if place == "before":
+        return data
+    at = next(at for at in range(len(data)) if data[at + 4 : at + 8] in (b"iTXt", b"zTXt", b"iCCP"))
+    end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    return data[:at] + data[end:-12] + data[at:end] + data[-12:]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("kind", ["itxt", "ztxt", "iccp"])
+def test_a_long_note_in_a_png_hides_no_pixels(kind: str, place: str, tmp_path: Path) -> None:
+    from pipelines.data.images import read_notes
+
+    data = long_text(kind, place)
+    with pytest.raises(ValueError, match="too large"), Image.open(io.BytesIO(data)) as image:  # Pillow alone refuses the whole file
+        image.load()
+    (tmp_path / "a.png").write_bytes(data)
+    for value in (data, tmp_path / "a.png", str(tmp_path / "a.png"), {"path": "a.png", "bytes": data}):
+        assert corners(read_image(value)) == [RED, BLUE, GREEN, WHITE] or corners(read_image(value)) == [RED, GREEN, BLUE, WHITE]
+    notes = read_notes(data, "a.png")
+    assert notes["parameters"] == "short"
+    assert "workflow" not in notes
+
+
+def test_of_a_larger_jpeg_a_part_of_its_size_is_decoded() -> None:
+    baseline, progressive = (saved(picture().resize((480, 320)), "JPEG", progressive=on) for on in (False, True))
+    assert read_image(baseline, most=480 * 320).size == (480, 320)
+    assert read_image(baseline, most=480 * 320 - 1).size == (240, 160)
+    assert read_image(baseline, most=9600).size == (120, 80)
+    assert np.allclose(corners(read_image(baseline, most=9600)), corners(picture()), atol=6)
+    for data in (progressive, saved(picture().resize((480, 320)), "PNG")):
+        with pytest.raises(DataError, match=r"480 x 320 pixels, at most 9,600 in all are read"):
+            read_image(data, most=9600)
+
+
+def test_only_these_formats_and_never_a_program(tmp_path: Path) -> None:
+    assert read_image(saved(picture(), "PNG"), formats=("PNG",)).size == (48, 32)
+    with pytest.raises(DataError, match="not a readable image"):
+        read_image(saved(picture(), "PPM"), formats=("PNG",))
+    path = tmp_path / "program.eps"
+    path.write_bytes(saved(picture(), "EPS"))
+    with pytest.raises(DataError, match=r"program\.eps: PostScript is not read"):
+        read_image(path)

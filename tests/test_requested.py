@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pipelines import requested
+from pipelines.data.images import read_notes
 from pipelines.errors import DataError, RunError
 from pipelines.score import predict
 from tests.test_apps_generation import TASKS, folders
@@ -42,19 +43,31 @@ def test_names_of_files() -> None:
 def test_what_a_file_says(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 4))
     path = requested.write(tmp_path, "x.png", image, {"model": "m", "prompt": "ein Häuschen", "seed": 2})
-    assert requested.read_settings(path, "x.png") == {"model": "m", "prompt": "ein Häuschen", "seed": 2}
+    assert requested.read_settings(read_notes(path, "x.png"), "x.png") == {"model": "m", "prompt": "ein Häuschen", "seed": 2}
     image.save(tmp_path / "plain.png")
     image.save(tmp_path / "photo.jpg")
     for name in ("plain.png", "photo.jpg"):
         with pytest.raises(DataError, match=f"{name} does not say what made it"):
-            requested.read_settings(tmp_path / name, name)
+            requested.read_settings(read_notes(tmp_path / name, name), name)
     (tmp_path / "words.png").write_text("no image")
     with pytest.raises(DataError, match=r"words\.png: not a readable image"):
-        requested.read_settings(tmp_path / "words.png", "words.png")
+        requested.read_settings(read_notes(tmp_path / "words.png", "words.png"), "words.png")
     info = PngInfo()
     info.add_text("parameters", "a cat\nSteps: 20")  # as other programs write it
     image.save(tmp_path / "other.png", pnginfo=info)
-    assert requested.read_settings(tmp_path / "other.png", "it") == {"parameters": "a cat\nSteps: 20"}
+    assert requested.read_settings(read_notes(tmp_path / "other.png", "it"), "it") == {"parameters": "a cat\nSteps: 20"}
+
+
+@pytest.mark.parametrize(
+    "said", ['{"nodes": {"1": 2}}', "[" * 5000, '{"seed": 1e999}', '{"seed": 99999999999999999999}', '{"seed": NaN}', "[1]", '{"a": [1]}']
+)
+def test_what_other_programs_say_is_shown_as_text(said: str) -> None:
+    assert requested.read_settings({"parameters": said}, "it") == {"parameters": said}
+
+
+def test_what_is_said_at_length_is_refused() -> None:
+    with pytest.raises(DataError, match="it says 100,001 letters about what made it: at most 100,000"):
+        requested.read_settings({"parameters": "x" * 100_001}, "it")
 
 
 # ---- graft predict ----
@@ -72,7 +85,7 @@ def test_predict_writes_images_and_never_over_others(folders: dict[str, Path], t
     ]
     assert (tmp_path / "shapes-seed-1.png").read_text() == "mine"
     assert (tmp_path / names[0]).read_bytes() == (tmp_path / names[2]).read_bytes() != (tmp_path / names[1]).read_bytes()
-    assert requested.read_settings(tmp_path / names[1], "it") == {"model": "shapes", "seed": 1, "steps": 50}
+    assert requested.read_settings(read_notes(tmp_path / names[1], "it"), "it") == {"model": "shapes", "seed": 1, "steps": 50}
     with pytest.raises(DataError, match="'one' is no seed"):
         predict(source, ["one"], device="cpu")
 

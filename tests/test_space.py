@@ -21,7 +21,7 @@ from pipelines import space
 from pipelines.errors import ModelError
 from pipelines.hub import publish
 from pipelines.space import space_folder
-from tests import tiny
+from tests import hostile, tiny
 from tests.hub import TOKEN, USER, HubServer, hub
 from tests.hub_store import front_matter, validate_card
 from tests.publishing import REPO, finished, run
@@ -230,10 +230,21 @@ def test_the_space_starts_where_graft_is_not_installed_and_answers_as_the_run_do
     here = {answer["label"]: answer["score"] for answer in load(run).infer(Image.open(photo))}
 
     asked = len(hub.asked)
-    with running(space, elsewhere, hub.env) as address:
+    uploads, outside = tmp_path / "uploads", tmp_path / "outside"
+    outside.mkdir()
+    with running(space, elsewhere, {**hub.env, "GRADIO_TEMP_DIR": str(uploads)}) as address:
         client = Client(address, verbose=False)
         there = client.predict(handle_file(str(photo)), api_name="/predict")
         client.close()
+        kinds = hostile.places(uploads, outside)
+        demo = hostile.Demo(address)
+        events = [event for event in demo.events if demo.kinds(event) == ["image"]]
+        refused = [demo.ask(event, [value]) for event in events for value in kinds.values()]
+        demo.http.close()
+    # a visitor of a Space reads no file of it
+    assert (len(events), len(refused)) == (3, 3 * 41)
+    assert {(answer.status, answer.data, answer.error) for answer in refused} == {(500, None, hostile.REFUSED)}
+    assert "Traceback" not in (space / "log.txt").read_text()
     assert there["label"] == max(here, key=lambda label: here[label])
     assert {entry["label"]: entry["confidence"] for entry in there["confidences"]} == pytest.approx(here, rel=1e-5)
     fetched = [a for a in hub.asked[asked:] if REPO in a.path]

@@ -24,12 +24,14 @@ UNREAD = frozenset((".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".wma", ".a
 FRAME = 0.02  # seconds; a recording's `length` counts these, as wav2vec2's outputs do: token budgets then are seconds
 SHORTEST = 0.05  # seconds: below it no model here has a frame
 LONGEST = 4 * 3600.0  # seconds; what claims more is damaged, or would fill the memory
+FASTEST = 768_000  # samples a second; nothing records at more
 SLOWEST = 1000  # samples a second; heart sounds come at 2,000, below it a header is damaged
 SILENT = 1e-4  # of full scale (-80 dB): a recording that never gets above it holds nothing
 LOUDEST = 100.0  # times full scale: floats above it are integers that were never scaled
 CLIPPED = 0.01  # share of the samples at full scale from which a recording counts as clipped
 LOOKED_AT = 200  # recordings of a split whose first minute is listened to before training
 SLACK = 0.05  # seconds by which a part may end after its recording: lists are rounded, and some headers count short
+MOST_VALUES = 8_000_000  # read at a time, of all channels together
 BLOCK = 60  # seconds read at a time: of three hours in stereo only what the model reads is ever whole in memory
 
 # libsndfile fits a header's length to the file and says so in its log only. A writer that cannot go back claims the most there is.
@@ -211,7 +213,7 @@ def _blocks(name: str, value: Any) -> "Iterator[tuple[np.ndarray, int]]":
         part = frames < file.frames  # the end of a file is where reading ends: some hold more than their headers say
         if first:
             file.seek(first)
-        count, most = 0, BLOCK * file.samplerate
+        count, most = 0, min(BLOCK * file.samplerate, max(1, MOST_VALUES // file.channels))
         while len(block := file.read(min(most, frames - count) if part else most, dtype="float32", always_2d=True)):
             count += len(block)
             yield block, file.samplerate
@@ -344,6 +346,8 @@ def _source(name: str, value: Any) -> Any:
 def _check_rate(name: str, rate: int) -> None:
     if rate < SLOWEST:
         raise DataError(f"{name}: {rate} samples a second, at least {SLOWEST:,} are needed: its header is damaged")
+    if rate > FASTEST:
+        raise DataError(f"{name}: {rate:,} samples a second, at most {FASTEST:,} are read: its header is damaged")
 
 
 def _check_length(name: str, seconds: float) -> None:

@@ -3,7 +3,8 @@
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,57 @@ UNREAD = frozenset((".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".cr2", ".
 PAGES_LOOKED_AT = 100  # TIFF files of some rows that are opened to see whether they have more than one page
 MAX_PIXELS = 128_000_000  # a 100-megapixel camera passes, a decompression bomb does not
 MAX_RATIO = 250  # of the sides: a processor that resizes the short side would make a bomb of a hair
+STRIP = 4_000_000  # pixels that are converted to RGB at a time: a conversion holds several copies of them
+
+PNG = b"\x89PNG\r\n\x1a\n"
+NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that hold texts or a profile, the last three may be compressed
+MAX_NOTE, MAX_NOTES = 1 << 20, 16 << 20  # bytes of one chunk and of all once they are unpacked; Pillow refuses a file with a longer one
 
 
-def read_image(value: Any) -> Any:
+def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | None = None) -> Any:
     """An image as PIL RGB, turned upright by its EXIF tag; of an animation the first picture.
 
     `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}. Transparency is laid on white, 16-bit
-    grey is scaled to 8 bits. Raises DataError naming the file for anything that cannot be read whole.
+    grey is scaled to 8 bits. Texts of a PNG are not needed: long ones are passed over. At most `most` pixels are decoded: a larger
+    JPEG is decoded at a half, a quarter or an eighth of its size. `formats` are the only ones that are read, by Pillow's names.
+    Raises DataError naming the file for anything that cannot be read whole.
     """
-    from PIL import Image, ImageOps
+    from PIL import ExifTags, Image, ImageOps
 
     name = _name(value)
+
+    def decode(image: Any) -> Any:
+        _check_size(name, image.width, image.height, MAX_PIXELS if _shrinks(image) else most)
+        if _shrinks(image) and image.width * image.height > most:
+            times = next(n for n in (2, 4, 8) if image.width * image.height <= most * n * n or n == 8)
+            image.draft(None, (image.width // times, image.height // times))
+        image.load()
+        # a copy is made where it is turned, or where it would be the opened file itself that is returned
+        turned = image.mode == "RGB" or image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return _to_rgb(ImageOps.exif_transpose(image) if turned else image, Image)
+
+    return _reading(name, value, decode, formats)
+
+
+def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
+    """What an image file says beside its pixels (Pillow's `info`); the pixels are not decoded. Raises DataError naming the file."""
+    return _reading(name, value, lambda image: dict(image.info), formats)
+
+
+def _reading(name: str, value: Any, use: Callable[[Any], Any], formats: tuple[str, ...] | None) -> Any:
+    """`use` of the opened image. Whatever a decoder raises becomes a DataError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns about bombs and odd EXIF; size is checked below
-            with _open(name, value, Image) as image:
-                _check_size(name, *image.size)
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image), Image)
+            warnings.simplefilter("ignore")  # PIL warns about bombs and odd EXIF; size is checked on its own
+            try:
+                with _open(name, value, formats) as image:
+                    return use(image)
+            except ValueError:  # Pillow's words for a note that is too long
+                shorter = _without_long_notes(value)
+                if shorter is None:
+                    raise
+                with _open(name, shorter, formats) as image:
+                    return use(image)
     except DataError:
         raise
     except FileNotFoundError:
@@ -117,23 +151,74 @@ def save_example(value: Any, folder: Path, name: str) -> str:
     return f"{name}.jpg"
 
 
-def _check_size(name: str, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{name}: {width} x {height} pixels, at most {MAX_PIXELS:,} in all are read")
+def _check_size(name: str, width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise DataError(f"{name}: {width} x {height} pixels, at most {most:,} in all are read")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise DataError(f"{name}: {width} x {height} pixels, one side may be at most {MAX_RATIO} times the other")
 
 
-def _open(name: str, value: Any, image_module: Any) -> Any:
-    if isinstance(value, dict):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+def _shrinks(image: Any) -> bool:
+    """Whether a decoder can give a smaller image without holding the whole one; a progressive JPEG's cannot."""
+    return image.format in ("JPEG", "MPO") and not image.info.get("progressive")
+
+
+def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
+    from PIL import Image
+
+    value = _source(value)
     if value is None:
         raise DataError(f"{name}: no image here")
     if isinstance(value, (bytes, bytearray)):
-        return image_module.open(io.BytesIO(value))
-    if isinstance(value, (str, Path)):
-        return image_module.open(value)
-    return value.copy()
+        value = io.BytesIO(value)
+    elif not isinstance(value, (str, Path)):
+        return value.copy()
+    image = Image.open(value, formats=formats)
+    if image.format == "EPS":  # a program: Pillow would have Ghostscript run it
+        image.close()
+        raise DataError(f"{name}: PostScript is not read: save it as PNG or JPEG")
+    return image
+
+
+def _source(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.get("path") if value.get("bytes") is None else value["bytes"]
+    return value
+
+
+def _without_long_notes(value: Any) -> bytes | None:
+    """The bytes of a PNG without texts and profiles that unpack to more than Pillow allows; None where there are none."""
+    source = _source(value)
+    if not isinstance(source, (bytes, bytearray, str, Path)):
+        return None
+    data = Path(source).read_bytes() if isinstance(source, (str, Path)) else bytes(source)
+    if not data.startswith(PNG):
+        return None
+    kept, at, room = [PNG], len(PNG), MAX_NOTES
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] in NOTES and room > 0:
+            size = _unpacked(data[at + 4 : at + 8], data[at + 8 : end - 4])
+            room -= size
+            kept += [data[at:end]] if size <= MAX_NOTE else []
+        elif data[at + 4 : at + 8] not in NOTES:
+            kept.append(data[at:end])
+        at = end
+    shorter = b"".join(kept)
+    return shorter if len(shorter) < len(data) else None
+
+
+def _unpacked(kind: bytes, chunk: bytes) -> int:
+    """How long a note is once it is unpacked; no more is unpacked than is needed to know that it is too long."""
+    packed = chunk.partition(b"\0")[2]  # a name comes first
+    if kind == b"iTXt":
+        packed = packed[2:].split(b"\0", 2)[-1] if packed[:1] == b"\1" else b""
+    elif kind == b"tEXt":
+        packed = b""
+    try:
+        return len(zlib.decompressobj().decompress(packed if kind == b"iTXt" else packed[1:], MAX_NOTE + 1)) if packed else len(chunk)
+    except zlib.error:
+        return len(chunk)
 
 
 def _name(value: Any) -> str:
@@ -150,20 +235,46 @@ def _why(error: Exception, name: str) -> str:
 
 
 def _to_rgb(image: Any, image_module: Any) -> Any:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        # Pillow would cut everything above 255 to white. A 16-bit file has a fixed range, so that one dark photo does not
-        # become brighter than its neighbours; of the others only the values can tell
+    """A large image strip by strip: nothing but the result is ever held as often as a conversion needs."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    top, rows = _full_scale(image), max(1, STRIP // image.width)
+    if image.height <= rows:
+        return _strip_to_rgb(image, top, image_module)
+    made = image_module.new("RGB", image.size)
+    for start in range(0, image.height, rows):
+        strip = image.crop((0, start, image.width, min(start + rows, image.height)))
+        made.paste(_strip_to_rgb(strip, top, image_module), (0, start))
+    return made
+
+
+def _full_scale(image: Any) -> float | None:
+    """The value of white where a pixel has more than 8 bits, else None.
+
+    Pillow would cut everything above 255 to white. A 16-bit file has a fixed range, so that one dark photo does not
+    become brighter than its neighbours; of the others only the values can tell.
+    """
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    if image.mode not in ("I", "F"):
+        return None
+    import numpy as np
+
+    most = np.nan_to_num(np.asarray(image, dtype=np.float32)).max(initial=0)
+    return 65535.0 if most > 255 else 1.0 if image.mode == "F" and most <= 1 else 255.0
+
+
+def _strip_to_rgb(image: Any, top: float | None, image_module: Any) -> Any:
+    if top is not None:
         import numpy as np
 
         values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        most = values.max(initial=0)
-        top = 65535.0 if image.mode.startswith("I;16") or most > 255 else 1.0 if image.mode == "F" and most <= 1 else 255.0
         return image_module.fromarray((values.clip(0, top) * (255.0 / top)).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = image_module.new("RGBA", image.size, "white")
         return image_module.alpha_composite(ground, image).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image
+    return image.convert("RGB")
 
 
 DARK = 8  # of 255: a photo by night has brighter pixels
