@@ -23,7 +23,7 @@ LONG = "a" * 300
 
 def recipe(**sections: Any) -> dict[str, Any]:
     raw = {"task": "fill-mask", "model": {"id": "x"}, "data": {"id": "y"}, "train": {"max_steps": 1}}
-    return {**raw, **{name: {**raw[name], **values} for name, values in sections.items()}}  # type: ignore[dict-item]
+    return {**raw, **{name: {**raw.get(name, {}), **values} for name, values in sections.items()}}  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,12 @@ def test_settings_that_no_file_could_hold(sections: dict[str, Any], says: str) -
         raw[name] = {**raw.get(name, {}), **values}
     with pytest.raises(RecipeError, match=says):
         validate(raw)
+
+
+@pytest.mark.parametrize("task", ["text-to-image", "unconditional-image-generation"])
+def test_numbers_that_no_32_bits_hold(task: str) -> None:
+    with pytest.raises(RecipeError, match=r"options.snr_gamma: must be at most 1000000, got 1e\+300"):
+        validate({**recipe(options={"snr_gamma": 1e300}), "task": task})
 
 
 # ---- texts ----

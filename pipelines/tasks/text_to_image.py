@@ -36,7 +36,7 @@ class Options(Sampling):
     """Mirror half of the training images. VAE and text encoders then run in every epoch, else once over the data."""
     caption_dropout: Annotated[Float, Field(ge=0, le=1)] = 0.0
     """Share of captions that are left empty in training, for guidance (Ho and Salimans 2022): 0.1 where all weights train."""
-    snr_gamma: Annotated[Float, Field(gt=0)] | None = None
+    snr_gamma: Annotated[Float, Field(gt=0, le=1_000_000)] | None = None
     """Min-SNR weighting of the loss (Hang et al. 2023), 5 in the paper; not for Stable Diffusion 3."""
     steps: Annotated[Int, Field(ge=1, le=MOST_STEPS)] = 30
     """Denoising steps of an image."""

@@ -42,7 +42,7 @@ class Options(Sampling):
     """How noise grows: linear, or by a cosine (Nichol and Dhariwal 2021). Left out: as pretrained, else linear."""
     variance: Literal["fixed_small", "fixed_large"] | None = None
     """Of the noise that a step of the ddpm sampler adds (Ho et al. 2020, section 3.2). Left out: as pretrained, else fixed_small."""
-    snr_gamma: Annotated[Float, Field(gt=0)] | None = None
+    snr_gamma: Annotated[Float, Field(gt=0, le=1_000_000)] | None = None
     """Min-SNR weighting of the loss (Hang et al. 2023), 5 in the paper; left out: every noise level weighs the same."""
     sampler: Literal["ddim", "ddpm"] = "ddim"
     """How images are made, and which pipeline is saved: DDIM in few steps, DDPM in as many as the schedule has."""
