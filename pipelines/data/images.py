@@ -79,20 +79,7 @@ def _reading(name: str, value: Any, use: Callable[[Any], Any], formats: tuple[st
 
 def check_header(value: Any) -> None:
     """Look at the first bytes of an image only. Raises DataError where it is none."""
-    from PIL import Image
-
-    name = _name(value)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with _open(name, value, Image):
-                return
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{name}: no such file") from None
-    except Exception as error:
-        raise DataError(f"{name}: not a readable image: {_foreign(value) or _why(error, name)}") from None
+    _reading(_name(value), value, lambda image: None, None)
 
 
 def warn_of_pages(rows: Any) -> None:
@@ -125,8 +112,7 @@ def advice(suffix: str) -> str:
 
 def _foreign(value: Any) -> str:
     """What to do about an image of a kind that is known and not read, by its first bytes or its name; "" for any other."""
-    if isinstance(value, dict):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    value = _source(value)
     start, suffix = b"", ""
     if isinstance(value, (bytes, bytearray)):
         start = bytes(value[:12])
