@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-from collections import Counter
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -292,10 +291,10 @@ def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
     if os.path.isfile(path):
         return _file(loaded, path, text)
     if wanted[0] in MEDIA and len(wanted) == 1:
-        raise DataError(f"{short(text)}: no such file")
+        raise DataError(f"{short(text, 200)}: no such file")
     if _looks_like_a_file(text):
         words = f"; to mean these words, write {wanted[0]}={short(text)}" if len(wanted) == 1 else ""
-        raise DataError(f"no such file: {short(text)}{words}")
+        raise DataError(f"no such file: {short(text, 200)}{words}")
     if len(wanted) > 1:
         raise _several_inputs(short(text), wanted)
     return [(text, {wanted[0]: text})]
@@ -319,8 +318,11 @@ def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str
         own = [f for f in files if _suffix(f) in suffixes or (wanted[0] in MEDIA and _suffix(f) not in other)]
         own = [file for file in own if file not in tables]
     taken = own or tables
-    left = Counter(kind_of(file) for file in files if file not in set(taken))
-    listed = ", ".join(f"{kind} ({count:,})" for kind, count in left.most_common(5))
+    left: dict[str, list[str]] = {}
+    for file in set(files) - set(taken):
+        left.setdefault(kind_of(file), []).append(file.name)
+    kinds = sorted(left.items(), key=lambda item: (-len(item[1]), item[0]))
+    listed = ", ".join(f"{kind} ({len(names):,}: {short(', '.join(sorted(names)), 60)})" for kind, names in kinds[:5])
     if not taken:
         what = f"{_KINDS.get(wanted[0], 'text files')}, nor a table" if len(wanted) == 1 else f"table with {' and '.join(wanted)}"
         raise DataError(f"{text}: a folder without {what} (it has: {listed})")

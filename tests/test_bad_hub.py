@@ -115,9 +115,10 @@ def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
     from pipelines.data import Needs, load_splits
     from pipelines.recipe import DataSection
 
-    image, kinds = {"path": None, "bytes": photo(world.photos).read_bytes()}, ClassLabel(names=["emu", "cat", "dog"])
+    content, kinds = photo(world.photos).read_bytes(), ClassLabel(names=["emu", "cat", "dog"])
     for name, label, values in (("single", kinds, [2, 1, -1, None] + [1, 2] * 9), ("lists", List(kinds), [[1, 2], [], [2]] * 8)):
-        rows = Dataset.from_dict({"photo": [image] * len(values), "kind": values}, Features({"photo": Image(), "kind": label}))
+        photos = [{"path": None, "bytes": content + bytes([number])} for number in range(len(values))]  # each another
+        rows = Dataset.from_dict({"photo": photos, "kind": values}, Features({"photo": Image(), "kind": label}))
         (world.tmp / name / "data").mkdir(parents=True)
         rows.to_parquet(world.tmp / name / "data" / "train-00000-of-00001.parquet")
         filled.add_dataset(f"tester/{name}", world.tmp / name)

@@ -166,7 +166,10 @@ def test_debug_shows_where() -> None:
         graft("train", "no_such_recipe", "--debug")
 
 
-@pytest.mark.parametrize(("override", "words"), [("train.epoch=3", "train.epoch: unknown key"), ("data.max_skipped=0", "4 rows of train")])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [("train.epoch=3", "train.epoch: unknown key"), ("data.max_skipped=0", "rows of train cannot be read, none may be")],
+)
 def test_in_a_process_of_its_own(override: str, words: str, world: World) -> None:
     (world.tmp / "recipe.yaml").write_text(RECIPE)
     sources = ["--data", str(bombs(world)), "--model", str(world.vit)]

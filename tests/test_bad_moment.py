@@ -164,7 +164,7 @@ ASKED: dict[str, tuple[str, list[str]]] = {
     "one file of two": ("predict {run} {photo} {tmp}/no.jpg", ["no.jpg: no such file"]),
     "no photo": ("predict {run} {tmp}/recipe.yaml", ["recipe.yaml: not a readable image"]),
     "an empty folder": ("predict {run} {tmp}/void", ["void: an empty folder"]),
-    "a folder without photos": ("predict {run} {tmp}/texts", ["nothing here can be read", "a.txt"]),
+    "a folder without photos": ("predict {run} {tmp}/texts", ["texts: a folder without images", "a.txt"]),
     "no image column": ("predict {run} {tmp}/a.csv", ["a.csv", "no column 'image'"]),
     "a value to nowhere": ("predict {run} image={tmp}/no.jpg", ["no.jpg: no such file"]),
 }

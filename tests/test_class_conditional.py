@@ -266,6 +266,6 @@ def test_the_page_offers_the_classes(asked: str, shown: list[str], model: Loaded
     values = {"label": asked, "count": 2, "seed": "4", "steps": 3}
     captions: list[list[str]] = []
     monkeypatch.setattr(gallery, "_shown", lambda items, *_, **__: captions.append([caption for _, caption in items]))
-    for _ in gallery._drawing(model, list(fields), None)(*(values[name] for name in fields)):
+    for _ in gallery._drawing(model, list(fields), None, 16)(*(values[name] for name in fields)):
         pass
     assert captions[-1] == shown

@@ -77,12 +77,13 @@ def test_drawing_leaves_the_global_state_alone(tmp_path: Path) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_the_best_of_the_last_stage_is_marked() -> None:
+def test_the_best_of_all_stages_is_marked() -> None:
+    """Its checkpoint is the one that is exported."""
     lines = [{"step": 10, "epoch": 1.0, "stage": "head", "validation": {"wer": 0.1}}]
     lines += [{"step": 10 + s, "epoch": s / 10, "stage": "train", "validation": {"wer": w}} for s, w in ((10, 0.5), (20, 0.3), (30, 0.4))]
     figure = metric_figure(lines, "wer", "min", before=0.9, after=0.35, interval=[0.3, 0.4])
-    assert "best 0.300 at step 30" in str(figure.get_label())
-    assert {"best: 0.300 at step 30", "test, before training: 0.900", "test, after training: 0.350"} <= {
+    assert "best 0.100 at step 10" in str(figure.get_label())
+    assert {"best: 0.100 at step 10", "test, before training: 0.900", "test, after training: 0.350"} <= {
         text.get_text() for text in figure.axes[0].get_legend().get_texts()
     }
 

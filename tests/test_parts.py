@@ -208,7 +208,10 @@ def test_predict_reads_the_part(tmp_path: Path) -> None:
         recipe = None
 
         class task:
-            inputs, makes, labels, optional = ("audio",), False, None, ()
+            columns = inputs = ("audio",)
+            makes, labels, optional = False, None, ()
+
+            def infer(self, model: Any, *inputs: Any) -> None: ...
 
     rows = made(tmp_path, 1)
     inputs = read_inputs(Loaded, [str(table(tmp_path, rows))])  # type: ignore[arg-type]

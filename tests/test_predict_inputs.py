@@ -144,7 +144,7 @@ def test_a_folder_is_read_by_kind(
     assert [one["input"] for one in answers] == ["prize/a.txt", "prize/deep/b.md"]
     shown = capsys.readouterr().err
     assert [one["output"] for one in answers] == outputs(models["single"], ONE, TWO)
-    assert "left out, not what this model reads: .jpg files (2), .csv files (1)" in shown
+    assert "left out, not what this model reads: .jpg files (2: 000.jpg, 000.jpg), .csv files (1: rows.csv)" in shown
     assert "prize/empty.txt: no text" in shown
     assert [one["input"] for one in predict(models["images"], ["prize"], device="cpu")] == ["prize/cat/000.jpg", "prize/dog/000.jpg"]
     for path in folder.rglob("*.txt"):
@@ -168,9 +168,9 @@ def test_a_folder_is_read_by_kind(
         ("single", ["photos/cat/000.jpg"], "a .jpg file, and this model reads text"),
         ("images", ["a.txt"], "a .txt file, and this model reads images"),
         ("questions", ["a.txt"], "'a.txt': this model takes question=... and context=..., or a table"),
-        ("questions", ["inbox"], "a folder without table with question and context (it has: .txt files (1))"),
-        ("single", ["photos"], "a folder without text files, nor a table (it has: .jpg files (2))"),
-        ("images", ["inbox"], "a folder without images, nor a table (it has: .txt files (1))"),
+        ("questions", ["inbox"], "a folder without table with question and context (it has: .txt files (1: a.txt))"),
+        ("single", ["photos"], "a folder without text files, nor a table (it has: .jpg files (2: 000.jpg, 000.jpg))"),
+        ("images", ["inbox"], "a folder without images, nor a table (it has: .txt files (1: a.txt))"),
         ("single", ["none"], "none: an empty folder"),
         ("single", ["binary.txt"], "binary.txt: not UTF-8 text (byte 0)"),
         ("single", ["zero.txt"], "zero.txt: holds zero bytes"),

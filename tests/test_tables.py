@@ -191,7 +191,7 @@ def test_classes_that_print_alike_are_told_from_one_another(tmp_path: Path, capl
 
 
 def test_a_class_spelled_otherwise_in_test_is_shown(tmp_path: Path) -> None:
-    put(tmp_path / "train.csv", "text,label\n" + "a,Late\nb,early\n" * 5)
+    put(tmp_path / "train.csv", "text,label\n" + "".join(f"a{n},Late\nb{n},early\n" for n in range(5)))
     put(tmp_path / "test.csv", "text,label\na,late\n")
     with no_data(r"class 'late' \(train has 'Late': spell it in one way\) occurs in test but not in train"):
         load(tmp_path, TextClassification())
@@ -288,7 +288,7 @@ def test_a_folder_of_json(tmp_path: Path) -> None:
 
 
 def test_rows_without_anything_are_counted(tmp_path: Path) -> None:
-    path = put(tmp_path / "a.csv", "text,label\n" + "a,x\nb,y\n" * 9 + ",\n,\n")
+    path = put(tmp_path / "a.csv", "text,label\n" + "".join(f"a{n},x\nb{n},y\n" for n in range(9)) + ",\n,\n")
     assert load(path, TextClassification())[2].ignored == {"rows of a.csv without a filled cell": 2}
 
 
@@ -494,14 +494,15 @@ def test_one_odd_cell_is_skipped_and_named(case: str, tmp_path: Path) -> None:
 
 
 def test_answers_of_several_forms_and_one_that_is_none(tmp_path: Path) -> None:
-    row = {"question": "Who?", "context": "It was Mara."}
+    asked = [{"question": f"Who, {number}?", "context": "It was Mara."} for number in range(19)]
     squad = {"text": ["Mara"], "answer_start": [7]}
-    rows = [{**row, "answer": squad}] * 18 + [{**row, "answer": {"text": "Mara", "answer_start": "seven"}}]
+    rows = [{**row, "answer": squad} for row in asked[:18]]
+    rows.append({**asked[18], "answer": {"text": "Mara", "answer_start": "seven"}})
     found, skipped, _ = load(put(tmp_path / "a.jsonl", lines(rows)), QuestionAnswering(), group="none")
     assert (len(found), len(skipped)) == (18, 1)
     assert skipped[0].startswith("a.jsonl:19: answer holds dict, and most other rows hold struct")
     for answer in (squad, "Mara", ["Mara", "Mara"]):
-        rows = [{**row, "answer": answer}] * 18 + [{**row, "answer": [[1]]}]
+        rows = [{**row, "answer": answer} for row in asked[:18]] + [{**asked[18], "answer": [[1]]}]
         found = load(put(tmp_path / "a.jsonl", lines(rows)), QuestionAnswering(), group="none")[0]
         assert [one["answer"] for one in found] == [squad] * 18
 
@@ -510,7 +511,7 @@ def test_odd_questions_in_squads_form(tmp_path: Path) -> None:
     def question(number: int, text: Any) -> dict[str, Any]:
         return {"id": str(number), "question": text, "answers": [{"text": "Mara", "answer_start": 7}]}
 
-    texts = ["Who?"] * 18 + [5, "half \ud800"]
+    texts = [*(f"Who, {number}?" for number in range(18)), 5, "half \ud800"]
     paragraph = {"context": "It was Mara.", "qas": [question(number, text) for number, text in enumerate(texts)]}
     content = json.dumps({"data": [{"title": 3, "paragraphs": [paragraph]}]})
     put(tmp_path / "train.json.gz", gzip.compress(content.encode()))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from pipelines.data import SPLITS, Needs, Splits, load_splits
 from pipelines.data.pictures import caption
@@ -36,13 +37,20 @@ def shape(number: int, size: int = 16, seed: int = 0) -> Image.Image:
     return image
 
 
+def save(number: int, file: Path, size: int, seed: int = 0) -> None:
+    """A PNG file that says its number: files that are equal would be kept in one split, and few of these shapes differ."""
+    about = PngInfo()
+    about.add_text("number", str(number))
+    shape(number, size, seed).save(file, pnginfo=about)
+
+
 def shapes(folder: Path, n: int = 12, size: int = 16, captions: str = "none", seed: int = 0) -> Path:
     """PNG files 000.png, 001.png, ...; captions "none", "metadata" (metadata.jsonl) or "txt" (000.txt beside 000.png)."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number in range(n):
         text = CAPTIONS[number % len(CAPTIONS)]
-        shape(number, size, seed).save(folder / f"{number:03d}.png")
+        save(number, folder / f"{number:03d}.png", size, seed)
         lines.append(json.dumps({"file_name": f"{number:03d}.png", "text": text}) + "\n")
         if captions == "txt":
             (folder / f"{number:03d}.txt").write_text(text + "\n")
@@ -56,7 +64,7 @@ def shape_classes(folder: Path, n: int = 12, size: int = 16) -> Path:
     for number in range(n):
         file = folder / CAPTIONS[number % len(CAPTIONS)].split()[1] / f"{number:03d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        shape(number, size).save(file)
+        save(number, file, size)
     return folder
 
 

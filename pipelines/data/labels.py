@@ -41,7 +41,7 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
     elif lists:  # which the task refuses, or knows what to do with
         made = [None if label is None else several(label) for label in found]
     else:
-        made = [None if label is None else label.strip() for label in found]
+        made = [label.strip() if isinstance(label, str) else label for label in found]  # numbers of classes that no task reads stay
     lacking = set() if many else {i for i, label in enumerate(made) if label is None or label == ""}
     if lacking:
         made = [([] if lists else "") if i in lacking else label for i, label in enumerate(made)]

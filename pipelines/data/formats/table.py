@@ -318,7 +318,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
                     row[column] = [row[column]] * bool(row[column])
     for column in good[0]:
         texts = all(row[column] is None or isinstance(row[column], str) for row in good)
-        if texts and column != "label":
+        if texts and column != "label" and not (part and column in ("start", "end")):
             for row in good:
                 row[column] = row[column] or ""  # null in a jsonl is what an empty cell is in a csv
     made, odd = as_dataset(path, good)
