@@ -15,6 +15,7 @@ import random
 import re
 import subprocess
 import sys
+import unittest.mock
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -23,10 +24,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from datasets import concatenate_datasets
 
 from pipelines.batching import Examples
 from pipelines.catalog import recipe_paths
-from pipelines.data import SPLITS, load_splits, needs_of
+from pipelines.data import SPLITS, load_splits, needs_of, trained_rows
+from pipelines.data.apart import with_contents
+from pipelines.data.splits import arrange
 from pipelines.layers import depth_of_parameters, train_mode
 from pipelines.optim import make_optimizer, parameter_groups
 from pipelines.recipe import Recipe, dump_recipe, task_class, validate
@@ -85,6 +89,22 @@ class TaskContract:
         folder = tmp_path_factory.mktemp("runs") / "contract"
         assert train(made.recipe, folder, name=self.name)
         return folder
+
+    def test_training_rows_stay_training_rows(self, made: SimpleNamespace, run: Path) -> None:
+        """A run that starts from this one, with another data.seed or the same rows as its test split, tests on none of them."""
+        needs, known = needs_of(made.task), trained_rows.read(run / "model", "first")
+        first = load_splits(made.recipe.data, needs)
+        assert all(known.known(first.contents["train"]))
+        for seed in (0, 1):
+            section = made.recipe.data.model_copy(update={"seed": seed})
+            splits = load_splits(section, needs, known)
+            assert not any(known.known([*splits.contents["validation"], *splits.contents["test"]]))
+        found = {"train": first.train, "validation": first.validation, "test": concatenate_datasets([first.train, first.test])}
+        found = {name: with_contents(rows, needs.content) for name, rows in found.items()}
+        section = made.recipe.data.model_copy(update={"group": "none", "train": None, "validation": None, "test": None})
+        with unittest.mock.patch("pipelines.data.splits.check_files"):  # the same files stand in both, which is what is tried
+            splits, _, before = arrange(section, found, None, needs.classes, known)
+        assert (splits["test"]["id"][:], before["test"]) == (first.test["id"][:], len(first.train))
 
     def batch(self, made: SimpleNamespace, start: int = 0, n: int = 4) -> dict[str, Any]:
         return made.examples["train"][[(None, i) for i in range(start, start + n)]].batch

@@ -282,3 +282,13 @@ def test_labels_and_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
     without(tmp_path, "*.wav")
     with pytest.raises(DataError, match=r"cat: no recording of this class can be read \(a\.m4a\): m4a recordings cannot be read"):
         load_splits(DataSection(id=str(tmp_path), format="audiofolder"), LABEL)
+
+
+def test_a_table_of_recordings_that_no_library_here_reads(tmp_path: Path) -> None:
+    """Known by their names, before their contents are compared: the message is how to convert them."""
+    for number in range(12):
+        (tmp_path / f"{number}.m4a").write_bytes(b"\0\0\0 ftypM4A " + bytes(40))
+    lines = "".join(f"{number}.m4a,yes\n" for number in range(12))
+    (tmp_path / "a.csv").write_text("audio,text\n" + lines)
+    with pytest.raises(DataError, match=r"a\.csv: none of 12 rows can be used.*0\.m4a: m4a recordings cannot be read: convert them.*ffmpeg"):
+        load_splits(DataSection(id=str(tmp_path / "a.csv")), TEXT)

@@ -18,7 +18,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import compressed, dialect
+from pipelines.data import audio, compressed, dialect
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.parts import part_columns, times, typed
 from pipelines.data.splits import MEDIA, USUAL
@@ -416,6 +416,9 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
         raise DataError(f"{name} is an address, {where[:200]!r}, which is not fetched: download the file and name it by its path")
     for way in dict.fromkeys([where, where.replace("\\", "/")]):  # as Windows parts folders
         if os.path.isfile(path.parent / way):  # and not Path.is_file, which fails on names that no disk has
+            suffix = Path(way).suffix.lower()
+            if column == "audio" and suffix in audio.UNREAD:
+                raise DataError(f"{where}: {audio.advice(suffix)}")
             return {"path": str(path.parent / way), "bytes": None}
     raise _NoFile(path.parent, where)
 
