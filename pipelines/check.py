@@ -24,8 +24,8 @@ def check(recipe: Recipe) -> Iterator[str]:
         yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"
     for kind, count in splits.ignored.items():
         yield f"left out   {kind} ({count:,})"
-    for split in splits.in_train:
-        yield f"overlap    {splits.overlap(split)}"
+    for line in splits.overlaps():
+        yield f"overlap    {line}"
     if splits.labels:
         yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{' ...' if len(splits.labels) > 10 else ''}"
     model = stages.build(recipe, task, weights, splits)

@@ -3,6 +3,7 @@
     GraftError
     ├── RecipeError   the recipe or an override is wrong          exit 2
     ├── DataError     a row, a file or a column is wrong          exit 2
+    │   └── MissingColumn   a column is not there
     ├── ModelError    the model is missing, or does not fit       exit 2
     ├── RunError      the run failed: disk, memory, loss          exit 1
     └── HubError      the hub refused or could not be reached     exit 1
@@ -21,6 +22,10 @@ class RecipeError(GraftError):
 
 class DataError(GraftError):
     exit_code = 2
+
+
+class MissingColumn(DataError):
+    """Data lack a column, or have none that could be named."""
 
 
 class ModelError(GraftError):

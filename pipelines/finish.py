@@ -176,7 +176,7 @@ def summary(job: Job, state: Any, scores: dict[str, Any]) -> dict[str, Any]:
                     "skipped": len(job.skips.found.get(s, {})),
                     "fingerprint": splits.fingerprint[s],
                     "source": splits.source[s],
-                    "in_train": splits.in_train.get(s, 0),
+                    "overlap": splits.overlap.get(s, 0),
                     "trained_before": splits.trained_before.get(s, 0),
                 }
                 for s in SPLITS

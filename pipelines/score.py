@@ -1,5 +1,6 @@
 """`graft evaluate` and `graft predict`: finished models on data, whole and row by row."""
 
+import contextlib
 import inspect
 import json
 import logging
@@ -19,7 +20,7 @@ from pipelines.data.formats import table
 from pipelines.data.formats import text as texts
 from pipelines.data.splits import MEDIA
 from pipelines.data.trained_rows import TrainedRows
-from pipelines.errors import DataError, RecipeError
+from pipelines.errors import DataError, MissingColumn, RecipeError
 from pipelines.progress import Progress
 from pipelines.recipe import DataSection, Recipe
 from pipelines.skips import Skips
@@ -193,8 +194,15 @@ def _own_rows(section: DataSection, task: Any, split: str | None, results: dict[
     except DataError:
         if results is not None or getattr(section, name) is None:
             raise
-        # a model that nothing was trained on here: the split that the recipe names will do, without the others on this disk
-        return load_rows(section.model_copy(update={other: None for other in SPLITS if other != name}), needs_of(task), name)
+        # the split that the recipe names will do, without the others on this disk; of it what the model does not know
+        named = section.model_copy(update={other: None for other in SPLITS if other != name})
+        _, rows, skipped = load_rows(named, needs_of(task), name)
+        known = trained.known(contents(rows, needs_of(task).content)) if trained else []
+        if any(known):
+            rows = rows.select([number for number, seen in enumerate(known) if not seen])
+        if not len(rows):
+            raise
+        return name, rows, skipped
     before = ((results or {}).get("data", {}).get(name) or {}).get("fingerprint")
     if before not in (None, splits.fingerprint[name]):
         raise DataError(
@@ -213,10 +221,12 @@ def _by_either_name(section: DataSection, needs: Needs, split: str | None) -> Ro
     """Other data may have columns called as the model's own, or as the task calls them. Raises DataError."""
     try:
         return load_rows(section, needs, split)
-    except DataError:
+    except MissingColumn:
         if not section.columns:
             raise
-        return load_rows(section.model_copy(update={"columns": {}}), needs, split)
+        with contextlib.suppress(MissingColumn):  # then the first error says more
+            return load_rows(section.model_copy(update={"columns": {}}), needs, split)
+        raise
 
 
 # ---- graft predict ----

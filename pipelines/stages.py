@@ -148,8 +148,8 @@ class Job:
             self.progress.say(line)
         for kind, count in self.splits.ignored.items():
             self.progress.say(f"left out: {kind} ({count:,})")
-        for split in self.splits.in_train:
-            self.progress.say(self.splits.overlap(split))
+        for line in self.splits.overlaps():
+            self.progress.say(line)
         if self.accelerator.is_main_process:
             self.accelerator.init_trackers("graft", config={"recipe": self.name, "task": self.recipe.task})
 

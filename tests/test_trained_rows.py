@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from pipelines.card import write_card
 from pipelines.check import check
 from pipelines.data import SPLITS, Needs, Splits, load_splits, needs_of, trained_rows
+from pipelines.data.apart import contents
 from pipelines.errors import DataError, ModelError
 from pipelines.recipe import DataSection, task_class, task_names, validate
 from pipelines.report import write_report
@@ -66,8 +68,8 @@ def test_a_run_keeps_digests_of_its_training_rows(first: tuple[Path, Path]) -> N
 def test_digests_follow_the_chain(tmp_path: Path) -> None:
     rows = {name: [f"{name}{number}" for number in range(5)] for name in ("one", "two")}
     before = trained_rows.TrainedRows()
-    for name, contents in rows.items():
-        (tmp_path / trained_rows.FILE).write_text(trained_rows.text(name, contents, before))
+    for name, texts in rows.items():
+        (tmp_path / trained_rows.FILE).write_text(trained_rows.text(name, texts, before))
         before = trained_rows.read(tmp_path, name)
     assert [run["run"] for run in before.runs] == ["one", "two"]
     assert before.known([*rows["one"], *rows["two"], "three0"]) == [True] * 10 + [False]
@@ -210,7 +212,7 @@ def test_equal_texts_stay_on_one_side(tmp_path: Path) -> None:
     texts = {name: set(splits[name]["text"]) for name in SPLITS}
     assert sum(map(len, texts.values())) == 90
     assert [len(splits[name]) for name in SPLITS] == [720, 90, 90]
-    assert splits.in_train == {}
+    assert splits.overlap == {}
     alike = [{"text": "the same", "label": "ab"[number % 2]} for number in range(50)]
     with pytest.raises(DataError, match="50 rows are too few to cut one: only 1 of them differ in content"):
         load_splits(DataSection(id=str(write(tmp_path / "alike.jsonl", alike))), TEXTS)
@@ -239,16 +241,81 @@ def test_own_splits_that_overlap_are_counted_everywhere(tmp_path: Path, vit_fold
     noise(data / "test", 4, start=7)  # three of four pairs are in train
     noise(data / "validation", 4, start=40)
     recipe = validate(settings(vit_folder, data, train__max_steps=1))
-    said = "6 of 8 rows of test have the same content as a row of train"
+    said = "6 of 8 rows of test have the same content as a row of train or validation"
     assert any(said in line for line in check(recipe))
     with without_pictures():
         found = train(recipe, tmp_path / "run")
     assert found is not None
-    assert {name: found["data"][name]["in_train"] for name in SPLITS} == {"train": 0, "validation": 0, "test": 6}
+    assert {name: found["data"][name]["overlap"] for name in SPLITS} == {"train": 0, "validation": 0, "test": 6}
     card = write_card(tmp_path / "run").read_text()
-    assert "6 of 8 test rows have the same content as a row of train: the data set's own splits overlap" in card
-    assert "8 rows that took no part in training, 6 of which have the same content as a row that did" in card
-    assert "6 of 8 rows have the same content as a row of train" in write_report(tmp_path / "run").read_text()
+    assert "6 of 8 test rows have the same content as a row of train or validation: the data set's own splits overlap" in card
+    assert "8 rows that took no part in training, 6 of which have the same content as a row that did, or that chose" in card
+    assert "6 of 8 test rows have the same content as a row of train or validation" in write_report(tmp_path / "run").read_text()
+
+
+def test_one_equal_row_changes_little(tmp_path: Path) -> None:
+    """The cut of rows that all differ stays when two of them become equal; rare classes keep their rows in test."""
+    rows = [{"text": f"text {number}", "label": f"c{max(0, number - 600) // 4}"} for number in range(1000)]
+    plain = load_splits(DataSection(id=str(write(tmp_path / "plain" / "rows.jsonl", rows))), TEXTS)
+    twice = load_splits(DataSection(id=str(write(tmp_path / "twice" / "rows.jsonl", [*rows, rows[7]]))), TEXTS)
+    both = {name: (set(plain[name]["text"]), set(twice[name]["text"])) for name in ("validation", "test")}
+    assert all(len(one & other) >= 99 for one, other in both.values())
+    assert set(twice.test["label"]) == set(twice.train["label"])
+
+
+def test_rows_of_ones_own_test_split_do_not_choose_the_checkpoint(tmp_path: Path) -> None:
+    """All 90 test texts stand in train too: validation, which is cut from train, gets none of them, and all are counted."""
+    rows = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(900)]
+    write(tmp_path / "train.jsonl", rows)
+    write(tmp_path / "test.jsonl", rows[:90])
+    splits = load_splits(DataSection(id=str(tmp_path)), TEXTS)
+    assert splits.overlap == {"test": 90}
+    assert len(splits.validation) == 90
+    assert not set(splits.validation["text"]) & set(splits.test["text"])
+    assert splits.overlaps()[0].startswith("90 of 90 rows of test have the same content as a row of train or validation")
+    assert splits.smoke().overlaps()[0].startswith(f"{len(set(splits.smoke().test['text']) & set(splits.smoke().train['text']))} of 8")
+
+
+def test_what_a_row_lacks_does_not_count() -> None:
+    """A second text that is empty, or the whole of a recording, is the same as no such column."""
+    rows = Dataset.from_dict({"id": ["a", "b"], "text": ["one", "two"], "text_pair": ["", None]})
+    alone = contents(rows.select_columns(["id", "text"]), ("text",))
+    assert contents(rows, ("text", "text_pair")) == alone
+    paired = Dataset.from_dict({"id": ["a", "b"], "text": ["one", "two"], "text_pair": ["x", "y"]})
+    assert not set(contents(paired, ("text", "text_pair"))) & set(alone)
+
+
+def test_a_recipe_does_not_score_what_its_model_knows(first: tuple[Path, Path], tmp_path: Path) -> None:
+    """`graft evaluate RECIPE`, whose recipe names a test split that the model was trained on."""
+    data, run = first
+    known = {"heads": [], "tails": []}
+    for id_ in load_splits(DataSection(id=str(data)), PHOTOS).train["id"]:
+        known[id_.split("/")[0]].append(id_)
+    noise(tmp_path / "own" / "train", 10, start=100)
+    for label, ids_ in known.items():
+        (tmp_path / "own" / "test" / label).mkdir(parents=True)
+        for id_ in ids_:
+            (tmp_path / "own" / "test" / id_).write_bytes((data / id_).read_bytes())
+    for name in (None, "test"):
+        with pytest.raises(DataError, match="was trained on every row of test"):
+            evaluate_recipe(validate(settings(run, tmp_path / "own", data__test=name)))
+    noise(tmp_path / "own" / "test", 2, start=200)
+    assert evaluate_recipe(validate(settings(run, tmp_path / "own", data__test="test")))["n"] == 4
+
+
+def test_other_columns_are_tried_only_where_the_models_own_are_absent(tmp_path: Path) -> None:
+    from pipelines.score import _by_either_name
+
+    section = {"columns": {"text": "body"}, "max_skipped": 1.0}
+    empty = write(tmp_path / "empty.jsonl", [{"body": "", "text": f"headline {n}", "label": "x"} for n in range(4)])
+    texts = needs_of(task_class("text-classification")())
+    with pytest.raises(DataError, match="text is empty"):
+        _by_either_name(DataSection(id=str(empty), **section), texts, None)
+    absent = write(tmp_path / "absent.jsonl", [{"text": f"headline {n}", "label": "x"} for n in range(4)])
+    assert _by_either_name(DataSection(id=str(absent), **section), texts, None)[1]["text"][0] == "headline 0"
+    neither = write(tmp_path / "neither.jsonl", [{"body": f"headline {n}"} for n in range(4)])
+    with pytest.raises(DataError, match="no column 'label'"):
+        _by_either_name(DataSection(id=str(neither), **section), texts, None)
 
 
 @pytest.mark.parametrize("name", task_names())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data import compressed
-from pipelines.data.apart import CONTENT, MEDIA, in_train, paths, with_contents, with_files
+from pipelines.data.apart import CONTENT, MEDIA, overlap, paths, with_contents, with_files
 from pipelines.data.labels import decimal_points, labelled, warn_alike, warn_joined
 from pipelines.data.splits import NONE_TRAINED, USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits
 from pipelines.data.trained_rows import TrainedRows
@@ -96,19 +96,25 @@ class Splits:
     revision: str | None = None
     license: str | None = None
     ignored: dict[str, int] = field(default_factory=dict)
-    in_train: dict[str, int] = field(default_factory=dict)  # validation, test -> how many of its rows have the content of a row of train
     trained_before: dict[str, int] = field(default_factory=dict)  # validation, test -> rows taken out: the run's model knows them
     contents: dict[str, list[str]] = field(default_factory=dict)  # split -> of every row a digest of its content
 
     def __getitem__(self, name: str) -> "Dataset":
         return getattr(self, name)
 
-    def overlap(self, name: str) -> str:
-        """In words, how many rows of a split have the content of a row of train."""
-        return (
-            f"{self.in_train[name]:,} of {len(self[name]):,} rows of {name} have the same content as a row of train: "
+    @property
+    def overlap(self) -> dict[str, int]:
+        """How many rows of validation and test are no new ones, where some are not (see apart.overlap)."""
+        return overlap(self.contents)
+
+    def overlaps(self) -> list[str]:
+        """The same in words, a line for each split."""
+        others = {"validation": "train", "test": "train or validation"}
+        return [
+            f"{count:,} of {len(self[name]):,} rows of {name} have the same content as a row of {others[name]}: "
             f"the score on {name} is better than on rows that are new"
-        )
+            for name, count in self.overlap.items()
+        ]
 
     def stamp(self, name: str) -> str:
         """Changes when a file of the split is written anew: for caches on this machine, not for results."""
@@ -225,7 +231,6 @@ def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_
         section = section.model_copy(update={"group": None})
     found = {name: with_contents(rows, needs.content) for name, rows in source.splits.items()}
     splits, came_from, before = arrange(section, found, source.group or needs.group, needs.classes, trained)
-    shared = in_train(splits)
     contents = {name: list(rows[CONTENT][:]) for name, rows in splits.items() if CONTENT in rows.column_names}
     splits = {name: rows.remove_columns(CONTENT) if name in contents else rows for name, rows in splits.items()}
     for name, rows in splits.items():
@@ -247,7 +252,6 @@ def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_
         revision=source.revision,
         license=source.license,
         ignored={**source.ignored, **others},
-        in_train=shared,
         trained_before=before,
         contents=contents,
     )

@@ -1,11 +1,13 @@
 """Whether what belongs together stands in one split only: the rows of a group, of one file, and rows with equal content."""
 
+import functools
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DataError
@@ -111,17 +113,20 @@ def contents(rows: "Dataset", columns: Sequence[str]) -> list[str]:
 
 
 def _digest(row: dict[str, Any], columns: Sequence[str], also: Sequence[str]) -> str:
+    """Of what the row holds: an empty column counts as one that is not there."""
     digest = hashlib.blake2b(digest_size=16)
     empty = True
     for name in columns:
         value = row[name]
         part = _bytes(value) if name in MEDIA else " ".join(str(value).split()).encode("utf-8", "surrogatepass") if value else b""
-        empty = empty and not part
-        digest.update(len(part or b"").to_bytes(8, "big") + (part or b""))
+        if part:
+            empty = False
+            digest.update(len(part).to_bytes(8, "big") + part)
     if empty:
         return hashlib.blake2b(f"row {row['id']}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     for name in also:
-        digest.update(f"{name}={row[name]}".encode())
+        if row[name] is not None:
+            digest.update(f"{name}={row[name]}".encode())
     return digest.hexdigest()
 
 
@@ -132,8 +137,16 @@ def _bytes(value: Any) -> bytes:
     if value.get("bytes") is not None:
         return hashlib.blake2b(value["bytes"]).digest()
     path = value.get("path")
-    if not path or not os.path.isfile(path):
+    try:
+        status = os.stat(path) if path else None
+    except (OSError, ValueError):
         return b""
+    return _of_file(path, status.st_size, status.st_mtime_ns) if status is not None and S_ISREG(status.st_mode) else b""
+
+
+@functools.lru_cache(maxsize=1_000_000)
+def _of_file(path: str, size: int, changed: int) -> bytes:
+    """Kept, because many rows may name one file, and several splits and scores of a process the same files."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, hashlib.blake2b).digest()
@@ -141,10 +154,10 @@ def _bytes(value: Any) -> bytes:
         return b""
 
 
-def in_train(splits: "dict[str, Dataset]") -> dict[str, int]:
-    """Of validation and test, where it is not 0, how many rows have the content of a row of train."""
-    if any(CONTENT not in rows.column_names for rows in splits.values()):
-        return {}
-    trained = set(splits["train"][CONTENT][:])
-    counts = {name: sum(content in trained for content in splits[name][CONTENT][:]) for name in ("validation", "test")}
+def overlap(contents: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Where it is not 0, how many rows of validation have the content of a row of train, and of test of train or validation."""
+    counts = {}
+    for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
+        seen = {content for other in others for content in contents.get(other, ())}
+        counts[name] = sum(content in seen for content in contents.get(name, ()))
     return {name: count for name, count in counts.items() if count}

@@ -20,7 +20,7 @@ from pipelines.data.apart import paths
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
 from pipelines.data.formats import table
 from pipelines.data.splits import USUAL
-from pipelines.errors import DataError
+from pipelines.errors import DataError, MissingColumn
 
 log = logging.getLogger("graft")
 
@@ -85,7 +85,7 @@ def read(section: Any, kind: Kind, columns: tuple[str, ...]) -> Any:
     if section.group not in (None, "none"):  # rows have no further columns
         raise DataError(f"data.group: class folders have no column {section.group!r}: list the files in a csv that has it, or leave it out")
     if section.columns:
-        raise DataError("data.columns: class folders have no columns: leave it out")
+        raise MissingColumn("data.columns: class folders have no columns: leave it out")
     lacking = sorted(set(columns) - {kind.column, "label"})
     if lacking:
         raise DataError(f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: use a table")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.files import printable, problem
-from pipelines.errors import DataError
+from pipelines.errors import DataError, MissingColumn
 from pipelines.wording import short
 
 Row = dict[str, Any]
@@ -49,7 +49,7 @@ def listed(path: Path, needed: Sequence[str], **dialect: Any) -> tuple[list[tupl
     (_, header), *rest = cells(path, lines(path), **dialect) or [(0, [])]
     lacking = [name for name in needed if name not in header]
     if lacking:
-        raise DataError(f"{path}: no column {lacking[0]!r} (it has: {', '.join(header) or 'none'})")
+        raise MissingColumn(f"{path}: no column {lacking[0]!r} (it has: {', '.join(header) or 'none'})")
     rows: list[tuple[str, dict[str, str]]] = []
     skips: Skips = []
     for number, row in rest:
@@ -88,7 +88,7 @@ def add(source: Any, section: Any, name: str, rows: list[Row], skips: Skips, col
     for column, own in {**{column: column for column in columns}, **section.columns}.items():
         if own not in features:
             hint = f"; this task needs it: name one with data.columns.{column}=NAME" if own == column else ""
-            raise DataError(f"{section.id}: no column {own!r} (it has: {have}){hint}")
+            raise MissingColumn(f"{section.id}: no column {own!r} (it has: {have}){hint}")
         if own != column:
             data[column], features[column] = list(map(str, data[own])), Value("string")
     source.splits[name] = Dataset.from_dict(data, features=Features(features))

@@ -4,7 +4,7 @@ import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.apart import CONTENT, MEDIA, check_files, check_groups, warn_of_speakers
@@ -59,7 +59,8 @@ def arrange(
     missing = [name for name in ("test", "validation") if name not in splits]
     if missing:
         try:
-            splits |= cut(rest, dict.fromkeys(missing, section.holdout), section.seed, group, classes, trained)
+            fixed, why = _staying(rest, [splits[name] for name in splits if name != "train"], trained)
+            splits |= cut(rest, dict.fromkeys(missing, section.holdout), section.seed, group, classes, fixed, why)
         except DataError as error:
             raise DataError(f"{section.id}: {error}") from None
         came_from |= dict.fromkeys(missing, f"cut from {named['train']}")
@@ -75,6 +76,18 @@ def arrange(
                 raise DataError(f"data.max_train_rows: {most} rows cannot hold every class of {section.id}: at least {needed} are needed")
             splits[name] = limit(rows, most, section.seed, classes)
     return {name: splits[name] for name in ("train", "validation", "test")}, came_from, before
+
+
+def _staying(rest: "Dataset", own: "list[Dataset]", trained: TrainedRows) -> tuple[list[bool], str]:
+    """Which rows stay in train when others are cut from it, and why: those that the model knows, and those that stand in a split
+    of the data set's own, too (a validation split with rows of test in it would choose by them)."""
+    if CONTENT not in rest.column_names:
+        return [False] * len(rest), ""
+    contents = rest[CONTENT][:]
+    known = trained.known(contents)
+    others = {content for rows in own if CONTENT in rows.column_names for content in rows[CONTENT][:]}
+    fixed = [seen or content in others for seen, content in zip(known, contents, strict=True)]
+    return fixed, f"{trained.named} was trained on" if any(known) else "other splits hold"
 
 
 def _untrained(section: Any, name: str, rows: "Dataset", trained: TrainedRows) -> "tuple[Dataset, int]":
@@ -121,34 +134,39 @@ def cut(
     seed: int,
     group: str | None,
     classes: bool = True,
-    trained: TrainedRows = NONE_TRAINED,
+    fixed: Sequence[bool] = (),
+    why: str = "",
 ) -> "dict[str, Dataset]":
     """Cut splits out of `rows`, each about its share of them. Returns these splits and `train`, which is the rest.
 
-    Rows are drawn one by one, stratified by label. Where rows belong together (a value of the column `group`, or equal
-    content, see apart.with_contents) they stay together, see units.assign. The choice depends on the ids and the seed, not on
-    the order of the rows. Rows of `trained` stay in train: the cut is made without regard to them first, so that the same data
-    and seed give the same rows to test as in the run before; where that would take one of them, it is made around them.
+    Rows are drawn one by one, stratified by label; a row takes those of equal content (see apart.with_contents) with it. Where
+    that would leave a split further from its share than max(2 % of the rows, half of the largest set of equal rows), and
+    where a column `group` holds rows together, units.assign chooses. The choice depends on the ids and the seed, not on the
+    order of the rows. `fixed` rows stay in train, `why` says for what reason: the cut is made without regard to them first, so
+    that the same data and seed give the same rows to test as before; where that would take one of them, it goes around them.
     Raises DataError where there are too few rows.
     """
     labels = rows["label"][:] if classes and "label" in rows.column_names else None
-    draws = [_draw(seed, id_) for id_ in rows["id"][:]]
-    fixed = trained.known(rows[CONTENT][:]) if trained and CONTENT in rows.column_names else [False] * len(rows)
+    ids = rows["id"][:]
     units = units_of(rows, group)
-    if len(set(units)) == len(rows) and group is None:
-        taken = _row_by_row(rows["id"][:], shares, seed, labels)
-    else:
-        taken = assign(units, draws, labels, shares, [False] * len(rows), seed)
-    if any(fixed[index] for name in shares for index in taken.get(name, ())):
-        taken = assign(units, draws, labels, shares, fixed, seed)
-        for name, share in shares.items():
-            if len(taken.get(name, ())) < share * len(rows) / 2:
-                why = f"{trained.named} was trained on {sum(fixed)} of the {len(rows)} rows, which leaves too few"
-                raise DataError(f"no {name} split, and {why}: add rows, lower data.holdout, or start from another model")
-    for name in shares:
+    free = [False] * len(rows)
+    fixed = fixed or free
+    for kept in (free, fixed) if any(fixed) else (free,):
+        drawn = _one_by_one(ids, units, shares, seed, labels, kept) if group is None else None
+        taken = assign(units, [_draw(seed, id_) for id_ in ids], labels, shares, kept, seed) if drawn is None else drawn
+        if not any(fixed[index] for indexes in taken.values() for index in indexes) or kept is fixed:
+            break
+    for name, share in shares.items():
         if not taken.get(name) or sum(map(len, taken.values())) == len(rows):
-            why = _too_few(rows, units, group, labels)
-            raise DataError(f"no {name} split, and {why}: add rows, or give {name} data of its own")
+            reason = _too_few(rows, units, group, labels)
+        elif any(fixed) and len(taken[name]) < share * len(rows) / 2:
+            reason = f"{len(rows)} rows are too few to cut one"
+        else:
+            continue
+        if any(fixed):
+            reason = f"{why} {sum(fixed)} of the {len(rows)} rows, which leaves too few"
+            raise DataError(f"no {name} split, and {reason}: add rows, lower data.holdout, or start from another model")
+        raise DataError(f"no {name} split, and {reason}: add rows, or give {name} data of its own")
     gone = {index for indexes in taken.values() for index in indexes}
     splits = {name: rows.select(sorted(taken[name])) for name in shares}
     return {**splits, "train": rows.select([index for index in range(len(rows)) if index not in gone])}
@@ -165,58 +183,81 @@ def _too_few(rows: "Dataset", units: list[int], group: str | None, labels: list 
     return f"{len(rows)} rows are too few to cut one{how}"
 
 
-def _row_by_row(ids: list[str], shares: Mapping[str, float], seed: int, labels: list | None) -> dict[str, set[int]]:
-    """Rows that all differ: each split in turn takes its share of every class of what is left."""
-    taken: dict[str, set[int]] = {}
-    left = list(range(len(ids)))
+def _one_by_one(
+    ids: list[str], units: list[int], shares: Mapping[str, float], seed: int, labels: list | None, fixed: Sequence[bool]
+) -> dict[str, set[int]] | None:
+    """Each split in turn takes its share of every class of what is left: one row of each unit is drawn, the others follow.
+
+    None where units are so uneven that a split is further from its share than max(2 % of the rows, half of the largest unit),
+    or that train lacks a class.
+    """
+    members: dict[int, list[int]] = {}
+    for index, unit in enumerate(units):
+        members.setdefault(unit, []).append(index)
+    first = {min(of, key=ids.__getitem__): of for of in members.values()}  # the smallest id, whatever the order of the rows
+    left = sorted(first)
+    count = len(left)
+    drawn: dict[str, set[int]] = {}
     for name, share in shares.items():
-        wanted = len(ids) * share
         draws = {index: _draw(seed + (name == "test"), ids[index]) for index in left}
-        order = sorted(left, key=draws.__getitem__)
+        order = sorted((i for i in left if not any(fixed[other] for other in first[i])), key=draws.__getitem__)
+        wanted = count * share
         if labels is None:
-            taken[name] = set(order[: max(round(wanted), 1)])
+            drawn[name] = set(order[: max(round(wanted), 1)])
         elif any(isinstance(label, list) for label in labels):
-            taken[name] = _each_label_left(order, labels, wanted)
+            drawn[name] = _each_label_left(order, left, labels, wanted)
         else:
-            taken[name] = _stratified(order, labels, wanted)
-        left = [index for index in left if index not in taken[name]]
-    return taken
+            drawn[name] = _stratified(order, left, labels, wanted)
+        left = [index for index in left if index not in drawn[name]]
+    taken = {name: {other for index in found for other in first[index]} for name, found in drawn.items()}
+    if count == len(ids):
+        return taken
+    bound = max(0.02 * len(ids), max(map(len, members.values())) / 2)
+    train = set(range(len(ids))) - {index for found in taken.values() for index in found}
+    near = all(abs(len(taken[name]) - share * len(ids)) <= bound for name, share in shares.items())
+    lacking = labels is not None and set().union(*_sets(labels)) - set().union(*_sets([labels[index] for index in train]))
+    return taken if near and not lacking else None
 
 
 def _draw(seed: int, key: str) -> bytes:
     return hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest()
 
 
-def _stratified(order: list[int], labels: list[str], wanted: float) -> set[int]:
-    """Each class's share of about `wanted` rows, at least one row of each class left; one taken of each where that fits."""
-    by_label: dict[str, list[int]] = {}
+def _stratified(order: list[int], left: Sequence[int], labels: list[str], wanted: float) -> set[int]:
+    """Each class's share of about `wanted` rows of those that are `left`, drawn in this order.
+
+    At least one row of each class stays; one of each is taken where that fits.
+    """
+    sizes = Counter(labels[index] for index in left)
+    by_label: dict[str, list[int]] = {label: [] for label in sizes}
     for index in order:
-        by_label.setdefault(labels[index], []).append(index)
-    quota = {label: len(indexes) * wanted / len(order) for label, indexes in by_label.items()}
+        by_label[labels[index]].append(index)
+    quota = {label: size * wanted / len(left) for label, size in sizes.items()}
+    most = {label: min(len(by_label[label]), size - 1) for label, size in sizes.items()}
     total = max(round(wanted), 1)
-    common = {label for label, indexes in by_label.items() if len(indexes) > 2}
-    take = {label: int(label in common and len(common) <= total) for label in by_label}
+    common = {label for label, size in sizes.items() if size > 2 and most[label]}
+    take = {label: int(label in common and len(common) <= total) for label in sizes}
     # largest remainder: whoever lacks most gets the next row, so that shares are rounded and the total is right
-    lacking = [(take[label] - quota[label], label) for label, indexes in by_label.items() if take[label] < len(indexes) - 1]
+    lacking = [(take[label] - quota[label], label) for label in sizes if take[label] < most[label]]
     heapq.heapify(lacking)
     for _ in range(total - sum(take.values())):
         if not lacking:
             break
         _, label = heapq.heappop(lacking)
         take[label] += 1
-        if take[label] < len(by_label[label]) - 1:
+        if take[label] < most[label]:
             heapq.heappush(lacking, (take[label] - quota[label], label))
     return {index for label, indexes in by_label.items() for index in indexes[: take[label]]}
 
 
-def _each_label_left(order: list[int], labels: list[list[str]], wanted: float) -> set[int]:
+def _each_label_left(order: list[int], left: Sequence[int], labels: list[list[str]], wanted: float) -> set[int]:
     """Rows with several labels each: in the order drawn, those without which every label still occurs."""
-    left = Counter(part for label in labels for part in label)
+    counts = Counter(part for index in left for part in labels[index])
     taken: set[int] = set()
     for index in order:
-        if len(taken) < max(round(wanted), 1) and all(left[part] > 1 for part in labels[index]):
+        if len(taken) < max(round(wanted), 1) and all(counts[part] > 1 for part in labels[index]):
             taken.add(index)
-            left.subtract(labels[index])
+            counts.subtract(labels[index])
     return taken
 
 

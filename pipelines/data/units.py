@@ -82,7 +82,8 @@ def assign(
 
     Units are put in random order class by class, each under the class of which it holds the largest part, and walked through:
     a unit goes to the split that lacks most, if half of it fits into what that split may have so far, and if it is not the
-    last of a class in train. So each split is within half of the largest unit of its share, and has its part of each class.
+    last of a class in train. So a split is within half of the largest unit of its share wherever the units allow that, and
+    gets about its part of each class, of common ones at least.
     That is tried with up to 100 orders, of which the best counts: fewest rows beyond max(2 % of the rows, half of the largest
     unit) from the share, then nearest in size and classes together.
     """

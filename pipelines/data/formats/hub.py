@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import DataError, GraftError, HubError
+from pipelines.errors import DataError, GraftError, HubError, MissingColumn
 from pipelines.wording import short
 
 log = logging.getLogger("graft")
@@ -47,7 +47,7 @@ def take(
         names = {c: section.columns.get(c) or _guess(c, rows.features) or c for c in columns}
         for column, its in names.items():
             if its not in rows.column_names:
-                raise DataError(
+                raise MissingColumn(
                     f"{section.id}: no column {its!r} (it has: {', '.join(rows.column_names)}); "
                     f"name the right one with data.columns.{column}=NAME"
                 )
@@ -57,7 +57,7 @@ def take(
         absent = next((c for c in optional if section.columns.get(c, c) not in rows.column_names and c in section.columns), None)
         if absent:
             have = ", ".join(rows.column_names)
-            raise DataError(f"data.columns.{absent}: {section.id} has no column {section.columns[absent]!r} (it has: {have})")
+            raise MissingColumn(f"data.columns.{absent}: {section.id} has no column {section.columns[absent]!r} (it has: {have})")
         names |= {c: section.columns.get(c, c) for c in optional if section.columns.get(c, c) in rows.column_names}
         keep = dict.fromkeys([*names.values(), *([group] if group else [])])
         rows = rows.select_columns(list(keep)).rename_columns({its: c for c, its in names.items() if its != c})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.formats.digits import labels_wanted
-from pipelines.errors import DataError
+from pipelines.errors import DataError, MissingColumn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     if lacking:
         raise DataError(f"{section.id}: files as MNIST's have images and labels, and no {lacking[0]}, which this task needs")
     if section.columns:
-        raise DataError("data.columns: files as MNIST's have no columns: leave it out")
+        raise MissingColumn("data.columns: files as MNIST's have no columns: leave it out")
     if section.group not in (None, "none"):
         raise DataError(f"data.group: files as MNIST's have no column {section.group!r}: leave it out")
     found = _images(root)

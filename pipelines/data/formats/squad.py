@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.data import compressed
 from pipelines.data.files import kind_of
 from pipelines.data.formats import table
-from pipelines.errors import DataError
+from pipelines.errors import DataError, MissingColumn
 
 
 def detect(path: Path) -> bool:
@@ -53,7 +53,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
     if section.columns:
-        raise DataError(f"data.columns: {section.id} is in SQuAD's form, which has columns of its own: leave it out")
+        raise MissingColumn(f"data.columns: {section.id} is in SQuAD's form, which has columns of its own: leave it out")
     files = _files(path)
     if not files:
         raise DataError(f"data.id: {section.id} holds no .json file")

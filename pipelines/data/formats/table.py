@@ -23,7 +23,7 @@ from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.parts import part_columns, times, typed
 from pipelines.data.splits import MEDIA, USUAL
 from pipelines.data.texts import talk
-from pipelines.errors import DataError
+from pipelines.errors import DataError, MissingColumn
 from pipelines.wording import short
 
 log = logging.getLogger("graft")
@@ -83,7 +83,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     return source
 
 
-class _Lacking(DataError):
+class _Lacking(MissingColumn):
     """A column that the task needs is not there."""
 
     def __init__(self, message: str, column: str, own: str, rows: int) -> None:
@@ -283,7 +283,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
     others = {column: section.columns.get(column, column) for column in also}
     unknown = next((c for c in section.columns if c in others and others[c] not in have), None)
     if unknown:
-        raise DataError(f"data.columns.{unknown}: {path} has no column {others[unknown]!r} (it has: {', '.join(have)})")
+        raise MissingColumn(f"data.columns.{unknown}: {path} has no column {others[unknown]!r} (it has: {', '.join(have)})")
     others = {column: name for column, name in others.items() if name in have}
     part = part_columns(have, [*names.values(), *others.values()]) if "audio" in names else None
     extra = [] if section.group in (None, "none", *others, *(c for c in names if c in MEDIA)) else [section.group]

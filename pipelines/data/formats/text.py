@@ -20,7 +20,7 @@ from pipelines.data.files import SPLIT_NAMES, all_files, kind_of, printable
 from pipelines.data.formats import wikipedia
 from pipelines.data.formats.imagefolder import SUFFIXES as IMAGES
 from pipelines.data.splits import USUAL
-from pipelines.errors import DataError
+from pipelines.errors import DataError, MissingColumn
 
 SUFFIXES = (".txt", ".md")
 
@@ -44,7 +44,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     if columns != ("text",):
         raise DataError(f"data.id: {section.id} holds plain text, which has one column, text, but this task needs {', '.join(columns)}")
     if section.columns:
-        raise DataError("data.columns: plain text has no columns: leave it out")
+        raise MissingColumn("data.columns: plain text has no columns: leave it out")
     if section.group not in (None, "none"):
         raise DataError(f"data.group: plain text has no column {section.group!r}: put it in a jsonl that has it, or leave it out")
     source = Source(splits={})

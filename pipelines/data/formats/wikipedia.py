@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.cache import cache_root, make_room
 from pipelines.data.files import kind_of
-from pipelines.errors import DataError, RunError
+from pipelines.errors import DataError, MissingColumn, RunError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,7 +70,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     if strange:
         raise DataError(f"data.id: {section.id} holds articles, which have a title and a text, but this task needs {', '.join(columns)}")
     if section.columns:
-        raise DataError("data.columns: articles have no columns but title and text: leave it out")
+        raise MissingColumn("data.columns: articles have no columns but title and text: leave it out")
     dumps = _dumps(path)
     if not dumps:
         raise DataError(f"data.id: {section.id} holds no dump ({', '.join(SUFFIXES)})")
