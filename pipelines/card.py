@@ -20,7 +20,7 @@ import yaml
 from pipelines.errors import ModelError, RunError
 from pipelines.figures import AGGREGATE
 from pipelines.recipe import task_class
-from pipelines.results import read_json, to_json, write_text
+from pipelines.results import check_run_folder, read_results, to_json, write_text
 from pipelines.wording import duration, interval, large, number, spoken
 from pipelines.yamlfile import parse
 
@@ -37,9 +37,10 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
     `repo_id` (else the recipe's hub.repo_id, else a placeholder) goes into title and snippet. Raises ModelError where there
     is no finished run, RunError where what would be published holds a local path.
     """
+    check_run_folder(run)
     model = run / "model"
     _read(run / "results.json")
-    results, recipe = read_json(run / "results.json"), parse(_read(run / "recipe.yaml"), "recipe.yaml")[0]
+    results, recipe = read_results(run), parse(_read(run / "recipe.yaml"), str(run / "recipe.yaml"))[0]
     public = public_recipe(recipe, results)
     repo_id = repo_id or recipe["hub"]["repo_id"]
     written = {

@@ -7,14 +7,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines import batching, checkpoint, evaluation, layers, making, outgoing, results
 from pipelines.data import SPLITS, trained_rows
 from pipelines.errors import RunError
 from pipelines.recipe import Recipe, task_class
 from pipelines.stages import Job, build
 from pipelines.weights import Weights, load
+from pipelines.yamlfile import parse
 
 
 def finish(job: Job, state: Any) -> dict[str, Any]:
@@ -218,7 +217,8 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
     from pipelines.card import write_card
     from pipelines.recipe import dump_recipe, validate
 
-    old = validate(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    path = folder / "recipe.yaml"
+    old = validate(parse(path.read_text(encoding="utf-8"), str(path))[0])
     if old.hub.adapter != recipe.hub.adapter:
         raise RunError(f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run")
     kept = folder / "examples" / "examples.json"

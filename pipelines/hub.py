@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipelines.errors import HubError
-from pipelines.outgoing import Parcel, every_file, left_out, model_files, refuse_leaks
+from pipelines.outgoing import Parcel, every_file, left_out, model_files, recipe_of, refuse_leaks
 from pipelines.patience import Say, patiently
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def publish(
     run, token = Path(run), get_token()
     _check_id(repo_id)
     files = model_files(run)
-    private = private or bool(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["hub"].get("private"))
+    private = private or bool((recipe_of(run).get("hub") or {}).get("private"))
     if not dry_run and not _names(files["README.md"], repo_id):
         from pipelines.card import write_card
 

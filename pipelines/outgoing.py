@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.data import trained_rows
 from pipelines.errors import ModelError, RunError
 from pipelines.pretrained import LORA
-from pipelines.results import read_json, write_json
+from pipelines.results import check_run_folder, read_json, read_results, write_json
+from pipelines.yamlfile import parse
 
 TEXT = {".md", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".csv", ".jinja"}
 CONFIGS = {"config.json", "adapter_config.json", "model_index.json"}
@@ -146,11 +145,20 @@ def left_out(run: Path, files: dict[str, Path]) -> list[str]:
     return sorted(found)
 
 
+def recipe_of(run: Path) -> dict[str, Any]:
+    """recipe.yaml of a run folder. Raises RecipeError for a damaged one, RunError for one that cannot be read."""
+    return parse(_text(run / "recipe.yaml") or "", str(run / "recipe.yaml"))[0]
+
+
 def model_files(run: Path) -> dict[str, Path]:
     """The files of a finished run's model. Raises ModelError for no run folder, RunError that says what is missing."""
     model = run / "model"
     if not (run / "recipe.yaml").is_file():
         raise ModelError(f"{run}: no run folder (it has no recipe.yaml): give the folder that `graft train` wrote")
+    check_run_folder(run)
+    read_results(run)
+    if model.is_symlink():
+        raise RunError(f"{model}: a link, and no link is followed: put the model's own folder there")
     files = own_files(run)
     again = "finish the run: type its `graft train` command again"
     if not any(name.endswith(".safetensors") for name in files):
@@ -161,7 +169,7 @@ def model_files(run: Path) -> dict[str, Path]:
         raise RunError(f"{model}: {', '.join(missing)} missing: {again}")
     if "README.md" not in files:
         raise RunError(f"{model}: the card (README.md) is missing: type `graft card {run}`")
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe = recipe_of(run)
     if not (recipe.get("hub") or {}).get("examples", 0) and any(name.startswith("examples/") for name in files):
         raise RunError(f"{model}: examples/ holds rows of the data, but the recipe says `hub.examples: 0`: delete that folder")
     _refuse_local_sources(model, files)
@@ -170,7 +178,7 @@ def model_files(run: Path) -> dict[str, Path]:
 
 def _refuse_local_sources(model: Path, files: dict[str, Path]) -> None:
     """Recipe and configurations name where the weights and rows came from: a hub id or a last path component, no path."""
-    published = yaml.safe_load(files["recipe.yaml"].read_text(encoding="utf-8"))
+    published = parse(files["recipe.yaml"].read_text(encoding="utf-8"), str(files["recipe.yaml"]))[0]
     for section in ("model", "data"):
         source = str((published.get(section) or {}).get("id") or "")
         if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:

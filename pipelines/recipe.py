@@ -333,7 +333,7 @@ def _override(raw: dict, lines: dict, override: str) -> list[str]:
     except yaml.YAMLError:
         return [f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the shell's)"]
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
-    if other:
+    if other and target[last] is not None:
         target.pop(other, None)
     parts = tuple(key.split("."))
     lines.update({parts[:n]: lines.get(parts[:n], COMMAND_LINE) for n in range(1, len(parts))} | {parts: COMMAND_LINE})

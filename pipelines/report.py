@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError, RunError
 from pipelines.figures import AGGREGATE, png
-from pipelines.results import read_json, write_text
+from pipelines.results import check_run_folder, read_json, read_results, write_text
 from pipelines.wording import duration, interval, large, number, short, spoken
 from pipelines.yamlfile import parse
 
@@ -29,11 +29,12 @@ WIDE = 1100  # pixels, at the density at which `png` draws, from which a figure 
 
 def write_report(run: Path) -> Path:
     """Draw the curves into figures/ and write report.html. Returns its path. Raises RunError; ModelError for no run folder."""
+    check_run_folder(run)
     page = run / "report.html"
     source = _read(run / "recipe.yaml")
     if source is None:
         raise ModelError(f"{run}: no run folder (it has no recipe.yaml)")
-    results = read_json(run / "results.json")
+    results = read_results(run)
     log = read_log(run)
     save_figures(curves(run), run / "figures")
     write_text(page, _render(run, source, results, log))
@@ -55,7 +56,7 @@ def curves(run: Path) -> "dict[str, Figure]":
     from pipelines.curves import learning_figure, metric_figure
 
     log = read_log(run)
-    results = read_json(run / "results.json")
+    results = read_results(run)
     figures = {}
     if any(math.isfinite(line["loss"]) for line in log if line.get("loss") is not None):
         figures["learning_curves"] = learning_figure(log)
@@ -100,7 +101,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         loader=PackageLoader("pipelines", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short, "spoken": spoken}
-    settings = parse(recipe, "recipe.yaml")[0]
+    settings = parse(recipe, str(run / "recipe.yaml"))[0]
     return here.get_template("report.html.j2").render(
         recipe=recipe,
         settings=settings,

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import RunError
+from pipelines.errors import ModelError, RunError
 
 SCHEMA = 1
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm", "diffusers", "peft", "numpy")
@@ -72,6 +72,29 @@ def undefined(split: str, n: int, metrics: dict[str, Any]) -> list[str]:
         return []
     rows = f"the {n} row{'s' * (n != 1)} of {split}"
     return [f"{', '.join(names)}: undefined on {rows} (null in JSON): they are too few, or do not hold what it compares"]
+
+
+NEEDED = ("task", "recipe", "metric", "test", "train", "data", "model", "environment")  # keys of every results.json
+
+
+def check_run_folder(run: Path) -> None:
+    """Raises ModelError where a folder is that of a model, and not of a run: a run's model/ is one."""
+    names = ("config.json", "model_index.json", "adapter_config.json", "pytorch_lora_weights.safetensors")
+    if any((run / name).is_file() for name in names):
+        above = f": give {run.parent}" if (run.parent / "recipe.yaml").is_file() else ""
+        raise ModelError(f"{run}: the folder of a model, and not of the run that made it{above}")
+
+
+def read_results(run: Path) -> Any:
+    """results.json of a run folder; None where it has none. Raises RunError for a damaged one."""
+    path = run / "results.json"
+    found = read_json(path)
+    if found is None:
+        return None
+    lacking = [key for key in NEEDED if not isinstance(found, dict) or key not in found]
+    if lacking:
+        raise RunError(f"{path}: not the results of a run, it lacks {', '.join(lacking)}: restore it, or train again in another folder")
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -33,7 +33,8 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
             finish.publish_as(folder, recipe)
             progress.say(f"{folder} is finished; its card and what may be published follow the new hub section")
             return outcome
-        progress.say(f"{folder} is finished; for more, raise train.epochs, or choose another folder with --run")
+        key = "epochs" if recipe.train.epochs is not None else "max_steps"
+        progress.say(f"{folder} is finished; for more, raise train.{key}, or choose another folder with --run")
         return outcome if processes.is_main_process else {}
     with runfolder.alone(folder, processes.is_main_process):
         recipe = runfolder.pinned(folder, recipe)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.errors import DataError
 from pipelines.yamlfile import dump
 from tests import tiny_text
 from tests.command import graft, refused
@@ -174,3 +175,16 @@ def test_predictions_that_cannot_be_made(tmp_path: Path) -> None:
     refused(graft("predict", texts.folder / "run", "The song was made. " * 99), 2, "reads at most 128: shorten it")
     refused(graft("predict", masks.folder / "run", "The song was made."), 2, "no [MASK]")
     refused(graft("predict", masks.folder / "run", "[MASK] " * 200), 2, "reads at most 128: shorten it")
+
+
+@pytest.mark.parametrize("name", ["text-classification", "fill-mask", "text-generation", "image-classification", "audio-classification"])
+def test_questions_in_squads_form_are_for_their_task(name: str, tmp_path: Path) -> None:
+    from pipelines.data import load_splits, needs_of
+    from pipelines.recipe import DataSection, task_class
+
+    answers = [{"text": "Mara", "answer_start": 7}]
+    asked = [{"id": str(number), "question": f"Who, {number}?", "answers": answers} for number in range(30)]
+    content = {"data": [{"title": "mill", "paragraphs": [{"context": "It was Mara.", "qas": asked}]}]}
+    (tmp_path / "sq.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"sq\.json is in SQuAD's form, with questions, contexts and answers; this task needs"):
+        load_splits(DataSection(id=str(tmp_path / "sq.json")), needs_of(task_class(name)()))

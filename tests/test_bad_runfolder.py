@@ -108,3 +108,49 @@ def test_a_damaged_checkpoint(world: World, finished: Path) -> None:
         path = run / "checkpoints" / "step_000002" / name
         path.write_bytes(path.read_bytes()[:20])
         refused(world.graft("train", "train.max_steps=3", run=name), 1, "step_000002", "cannot be read", "an earlier one")
+
+
+# ---- verbs that take a run ----
+
+
+@pytest.mark.parametrize("verb", ["card", "report", "publish"])
+def test_the_model_folder_of_a_run_is_no_run(verb: str, world: World, finished: Path) -> None:
+    run = shutil.copytree(finished, world.tmp / "run")
+    more = ["me/x", "--dry-run"] if verb == "publish" else []
+    error = refused(graft(verb, run / "model", *more), 2, "the folder of a model, and not of the run that made it", f"give {run}")
+    assert "unexpected" not in error
+    assert not (run / "model" / "model").exists()
+    assert not (run / "model" / "report.html").exists()
+
+
+@pytest.mark.parametrize("verb", ["card", "report", "publish"])
+def test_damaged_files_of_a_run_are_named(verb: str, world: World, finished: Path) -> None:
+    run = shutil.copytree(finished, world.tmp / "run")
+    more = ["me/x", "--dry-run"] if verb == "publish" else []
+    kept = (run / "results.json").read_text()
+    for text, words in (("{}", "not the results of a run, it lacks task"), ("{", "cannot be read"), ("[1]", "it lacks task")):
+        (run / "results.json").write_text(text)
+        refused(graft(verb, run, *more), 1, f"{run / 'results.json'}: ", words)
+    (run / "results.json").write_text(kept)
+    (run / "recipe.yaml").write_text("a: [b")
+    refused(graft(verb, run, *more), 2, str(run / "recipe.yaml"))
+
+
+def test_a_model_folder_that_is_a_link_is_not_published(world: World, finished: Path) -> None:
+    run = shutil.copytree(finished, world.tmp / "run")
+    (run / "model").rename(run / "real")
+    (run / "model").symlink_to("real")
+    refused(graft("publish", run, "me/x", "--dry-run"), 1, f"{run / 'model'}: a link, and no link is followed")
+
+
+def test_a_finished_run_says_what_to_raise(world: World, finished: Path) -> None:
+    shutil.copytree(finished, world.tmp / "run")
+    assert "is finished; for more, raise train.max_steps" in world.graft("train").err
+
+
+@pytest.mark.parametrize("first", [("train.max_steps=3", "train.epochs=null"), ("train.epochs=null", "train.max_steps=3")])
+def test_a_length_in_place_of_another(first: tuple[str, str], world: World) -> None:
+    from pipelines.recipe import load_recipe
+
+    recipe = load_recipe("cats_dogs_efficientnet_b0", list(first), data=str(world.photos), model=str(world.vit))
+    assert (recipe.train.max_steps, recipe.train.epochs) == (3, None)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from pipelines.data.apart import CONTENT, with_contents
+from pipelines.data.apart import CONTENT, check_groups, with_contents
 from pipelines.data.splits import cut
 from pipelines.data.units import units_of
 from pipelines.errors import DataError
+from pipelines.recipe import DataSection
 
 SHARES = {"test": 0.1, "validation": 0.1}
 
@@ -135,3 +136,17 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
     random.Random(1).shuffle(order)
     first, second = cut(rows, SHARES, 3, "who"), cut(rows.select(order), SHARES, 3, "who")
     assert {name: sorted(part["id"]) for name, part in first.items()} == {name: sorted(part["id"]) for name, part in second.items()}
+
+
+def test_groups_are_compared_without_blanks(caplog: pytest.LogCaptureFixture) -> None:
+    own = {
+        name: Dataset.from_dict({"id": [f"{name}{i}" for i in range(4)], "who": groups})
+        for name, groups in (("train", ["p1", "p2", "p3", ""]), ("test", ["p1 ", "p9", "p8", None]))
+    }
+    with pytest.raises(DataError, match="who 'p1' in train and in test too"):
+        check_groups(DataSection(id="x"), own, "who")
+    rows = Dataset.from_dict({"id": [f"r{i}" for i in range(40)], "who": ["p1", " p1", "p1 ", "p2"] * 10})
+    assert len(set(units_of(rows, "who"))) == 2
+    empty = Dataset.from_dict({"id": [f"r{i}" for i in range(40)], "who": ["", None] * 20})
+    assert len(set(units_of(empty, "who"))) == 40
+    assert "no row has a value in the column 'who'" in caplog.text

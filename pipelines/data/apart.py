@@ -48,11 +48,17 @@ def with_files(rows: "Dataset") -> "Dataset":
     return rows if column == list(ids) or "file" in rows.column_names else rows.add_column("file", column)
 
 
+def groups_of(rows: "Dataset", group: str) -> list[str | None]:
+    """The value of every row in the group column, as text without blanks around it; None where there is none."""
+    found = [" ".join(str(value).split()) if value is not None else "" for value in rows[group][:]]
+    return [None if value in ("", "None") else value for value in found]
+
+
 def check_groups(section: Any, splits: "dict[str, Dataset]", group: str) -> None:
     """Raises DataError where a value of the group column stands in two splits, as a data set's own splits may have it."""
-    found = {name: set(map(str, rows[group][:])) - {"", "None"} for name, rows in splits.items() if group in rows.column_names}
+    found = {name: set(groups_of(rows, group)) - {None} for name, rows in splits.items() if group in rows.column_names}
     for one, other in combinations(found, 2):
-        both = sorted(found[one] & found[other])
+        both = sorted(str(value) for value in found[one] & found[other])
         if both:
             more = f" and {len(both) - 1} more" if len(both) > 1 else ""
             raise DataError(

@@ -40,7 +40,7 @@ def answer_texts(answer: Any) -> list[str]:
     # numbers and true or false count as their text, as labels do
     texts = [str(text) if isinstance(text, (bool, int, float)) else text for text in texts]
     if not all(isinstance(text, str) and text for text in texts):
-        raise DataError("answer holds what is no text")
+        raise DataError("answer is empty, or holds what is no text")
     return texts
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.apart import CONTENT
+from pipelines.data.apart import CONTENT, groups_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +30,9 @@ def units_of(rows: "Dataset", group: str | None) -> list[int]:
     alike = rows[CONTENT][:] if CONTENT in rows.column_names else None
     if group is None:
         return _joined(count, [alike] if alike is not None else [])
-    named = [value if value not in (None, "", "None") else None for value in rows[group][:]]
-    groups = [str(value) if value is not None else None for value in named]
+    groups = groups_of(rows, group)
+    if not any(groups):
+        log.warning("no row has a value in the column %r: the rows are cut one by one", group)
     whole = _joined(count, [groups])
     if alike is None:
         return whole

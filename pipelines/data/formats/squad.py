@@ -52,6 +52,11 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
+    lacking = [column for column in columns if column not in ("question", "context", "answer", "title")]
+    if lacking:
+        raise DataError(
+            f"data.id: {section.id} is in SQuAD's form, with questions, contexts and answers; this task needs {', '.join(lacking)}"
+        )
     if section.columns:
         raise MissingColumn(f"data.columns: {section.id} is in SQuAD's form, which has columns of its own: leave it out")
     files = _files(path)
