@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.parts import part_columns, times
 from pipelines.errors import DataError, GraftError, HubError
 from pipelines.wording import short
 
@@ -59,7 +60,9 @@ def take(
             have = ", ".join(rows.column_names)
             raise DataError(f"data.columns.{absent}: {section.id} has no column {section.columns[absent]!r} (it has: {have})")
         names |= {c: section.columns.get(c, c) for c in optional if section.columns.get(c, c) in rows.column_names}
-        keep = dict.fromkeys([*names.values(), *([group] if group else [])])
+        taken = [*names.values(), *([group] if group else [])]
+        part = part_columns(rows.column_names, taken) if "audio" in columns else None
+        keep = dict.fromkeys([*taken, *(column for column in part or () if column in rows.column_names)])
         rows = rows.select_columns(list(keep)).rename_columns({its: c for c, its in names.items() if its != c})
         rows = rows.add_column("id", [f"{name}/{i}" for i in range(len(rows))])
         refused: list[tuple[str, str]] = []
@@ -84,6 +87,12 @@ def take(
                     if sizes[number] is None and path:
                         sizes[number] = os.stat(path).st_size
                 rows = rows.add_column("size", sizes)
+        if part:
+            rows, without = _with_parts(rows, part)
+            refused += without
+            if without and not len(rows):
+                first = without[0][1]
+                raise DataError(f"{section.id}: none of {len(without)} rows of {name} can be used; the first: {first}")
         if "label" in columns:
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels
@@ -133,6 +142,44 @@ def _with_paths(rows: Any, column: str, paths: list[str | None]) -> Any:
         at += len(chunk)
     table = table.set_column(table.column_names.index(column), column, pyarrow.chunked_array(chunks))
     return Dataset(InMemoryTable(table), info=rows.info)
+
+
+def _with_parts(rows: Any, pair: tuple[str, str]) -> tuple[Any, list[tuple[str, str]]]:
+    """The rows, each recording with the part that its row is of, and (id, why) of rows whose times are wrong.
+
+    The bytes are not copied.
+    """
+    import pyarrow.compute
+    from datasets import Dataset, DatasetInfo, Features, Value
+    from datasets.table import InMemoryTable
+
+    have = [column for column in pair if column in rows.column_names]
+    cells = rows.select_columns(["id", *have])[:]
+    found: dict[int, dict[str, float | None]] = {}
+    wrong: list[tuple[str, str]] = []
+    for number, id_ in enumerate(cells["id"]):
+        try:
+            found[number] = times({column: cells[column][number] for column in have}, pair)
+        except DataError as error:
+            wrong.append((id_, f"{id_}: {error}"))
+    rows = rows.remove_columns(have)
+    if wrong or rows._indices is not None:
+        rows = rows.select(list(found)).flatten_indices()
+    seconds = {name: pyarrow.array([part[name] for part in found.values()], pyarrow.float64()) for name in ("start", "end")}
+    table, chunks, at = rows.data.table, [], 0
+    for chunk in table.column("audio").chunks:
+        fields = {name: pyarrow.compute.struct_field(chunk, name) for name in ("path", "bytes")}
+        fields |= {name: values[at : at + len(chunk)] for name, values in seconds.items()}
+        chunks.append(pyarrow.StructArray.from_arrays(list(fields.values()), list(fields), mask=chunk.is_null()))
+        at += len(chunk)
+    times_of = {name: Value("float64") for name in seconds}
+    file = {"path": Value("string"), "bytes": Value("binary"), **times_of}
+    features = Features({**rows.features, "audio": file, **times_of})
+    audio = pyarrow.chunked_array(chunks, features.arrow_schema.field("audio").type)
+    table = table.set_column(table.column_names.index("audio"), "audio", audio).replace_schema_metadata(None)
+    for name, values in seconds.items():
+        table = table.append_column(name, values)
+    return Dataset(InMemoryTable(table), info=DatasetInfo(features=features)), wrong
 
 
 def outside(path: str, roots: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from pipelines.data import audio, compressed, dialect
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
-from pipelines.data.parts import part_columns, times, typed
+from pipelines.data.parts import PAIRS, part_columns, times, typed
 from pipelines.data.splits import MEDIA, USUAL
 from pipelines.data.texts import talk
 from pipelines.errors import DataError
@@ -96,6 +96,7 @@ def _add(source: Any, name: str, table: Path, section: Any, columns: Sequence[st
     if _suffix(table) == ".parquet":
         have = _parquet_columns(table)
         wanted = {*(section.columns.get(column, column) for column in (*columns, *optional)), section.group}
+        wanted |= {column for pair in PAIRS for column in pair} if "audio" in columns else set()
         rows, empty = _parquet(table, [column for column in have if column in wanted]), 0
     elif _suffix(table) in (".json", ".jsonl"):
         rows, empty = _json(table), 0
