@@ -129,3 +129,52 @@ def test_what_save_to_disk_wrote(parted: bool, tmp_path: Path) -> None:
     state.write_text("{")
     with pytest.raises(DataError, match=r"state\.json: cannot be read as what save_to_disk writes"):
         load(folder)
+
+
+def saved(folder: Path, text: str, *splits: str) -> Path:
+    from datasets import Dataset, DatasetDict
+
+    images = [{"bytes": jpeg(i), "path": None} for i in range(20)]
+    made = Dataset.from_dict({"image": images, "label": [i % 2 for i in range(20)]}, features=features(text))
+    (DatasetDict(dict.fromkeys(splits, made)) if splits else made).save_to_disk(folder)
+    return folder
+
+
+def features(text: str) -> Any:
+    from datasets import ClassLabel, Features
+    from datasets import Image as ImageFeature
+
+    return Features({"image": ImageFeature(), "label": ClassLabel(names=[f"{text}0", f"{text}1"])})
+
+
+@pytest.mark.parametrize("name", ["../private", "{private}", "link", "..", ".", "train/../../private", "", 3])
+def test_a_saved_data_set_names_its_own_splits_only(name: Any, tmp_path: Path) -> None:
+    private, folder = saved(tmp_path / "private", "secret"), saved(tmp_path / "saved", "own", "train")
+    (folder / "link").symlink_to(private)
+    assert load(folder).labels == ["own0", "own1"]
+    name = name.format(private=private) if isinstance(name, str) else name
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": ["train", name]}))
+    with pytest.raises(DataError, match=r"dataset_dict\.json: names the split .*, which is no folder in .*: not read"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"splits": "train"}', '{"splits": {"train": 1}}'])
+def test_a_list_of_splits_that_is_none(text: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "saved", "own", "train")
+    (folder / "dataset_dict.json").write_text(text)
+    with pytest.raises(DataError, match=r"dataset_dict\.json: .*: save the data set again"):
+        load(folder)
+
+
+@pytest.mark.parametrize("key", ["_data_files", "_indices_data_files"])
+@pytest.mark.parametrize("name", ["../../private/data-00000-of-00001.arrow", "link.arrow", 3])
+@pytest.mark.parametrize("split", ["train", ".hidden"])
+def test_a_saved_data_set_names_its_own_files_only(key: str, name: Any, split: str, tmp_path: Path) -> None:
+    private, folder = saved(tmp_path / "private", "secret"), saved(tmp_path / "saved", "own", split)
+    (folder / split / "link.arrow").symlink_to(private / "data-00000-of-00001.arrow")
+    state = folder / split / "state.json"
+    about = json.loads(state.read_text())
+    about[key] = [*about.get(key, []), {"filename": name}]
+    state.write_text(json.dumps(about))
+    with pytest.raises(DataError, match=r"state\.json: names the file .*, which is not in its folder: not read"):
+        load(folder)

@@ -253,7 +253,8 @@ def test_parts_that_are_none_in_a_parquet(kind: str, tmp_path: Path) -> None:
     bad = [{**rows[0], "start": start, "end": end} for start, end in ((-1.0, 0.2), (0.5, 0.2), (None, 0.2))]
     _, found, skipped = load_rows(DataSection(id=str(table(tmp_path, [*rows[:3], *bad, *rows[3:]], kind))), TEXT)
     assert list(found["text"]) == [row["text"] for row in rows]
-    assert [read_audio(row["audio"], RATE).size for row in found] == [round((row["end"] - row["start"]) * RATE) for row in rows]
+    sizes = [round((row["end"] - row["start"]) * RATE) for row in rows]
+    assert [read_audio(row["audio"], RATE).size for row in found] == sizes
     whys = [why.partition(": ")[2] for _, why in skipped]
     assert whys == [WRONG[0][1], WRONG[2][1], WRONG[8][1]]
     with pytest.raises(DataError, match=r"none of 3 rows .*can be used; the first: .*start is -1"):

@@ -165,11 +165,12 @@ def _with_parts(rows: Any, pair: tuple[str, str]) -> tuple[Any, list[tuple[str, 
     rows = rows.remove_columns(have)
     if wrong or rows._indices is not None:
         rows = rows.select(list(found)).flatten_indices()
-    seconds = {name: pyarrow.array([part[name] for part in found.values()], pyarrow.float64()) for name in ("start", "end")}
+    values = {name: [part[name] for part in found.values()] for name in ("start", "end")}
+    seconds = {name: pyarrow.array(column, pyarrow.float64()) for name, column in values.items()}
     table, chunks, at = rows.data.table, [], 0
     for chunk in table.column("audio").chunks:
         fields = {name: pyarrow.compute.struct_field(chunk, name) for name in ("path", "bytes")}
-        fields |= {name: values[at : at + len(chunk)] for name, values in seconds.items()}
+        fields |= {name: column[at : at + len(chunk)] for name, column in seconds.items()}
         chunks.append(pyarrow.StructArray.from_arrays(list(fields.values()), list(fields), mask=chunk.is_null()))
         at += len(chunk)
     times_of = {name: Value("float64") for name in seconds}
@@ -177,8 +178,8 @@ def _with_parts(rows: Any, pair: tuple[str, str]) -> tuple[Any, list[tuple[str, 
     features = Features({**rows.features, "audio": file, **times_of})
     audio = pyarrow.chunked_array(chunks, features.arrow_schema.field("audio").type)
     table = table.set_column(table.column_names.index("audio"), "audio", audio).replace_schema_metadata(None)
-    for name, values in seconds.items():
-        table = table.append_column(name, values)
+    for name, column in seconds.items():
+        table = table.append_column(name, column)
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=features)), wrong
 
 
