@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from pipelines.data import SPLITS, Needs, Splits, load_rows, load_splits
+from pipelines.data.apart import contents
 from pipelines.data.audio import Recordings, header, read_audio
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
@@ -115,6 +116,20 @@ def test_a_part_is_read_and_nothing_else(kind: str, columns: str, tmp_path: Path
     where = {name: set(splits[name]["file"]) for name in SPLITS}
     assert sum(map(len, where.values())) == len(set.union(*where.values())) == 10  # no recording stands in two splits
     assert [len(splits[name]) for name in SPLITS] == [3 * len(where[name]) for name in SPLITS]
+
+
+@pytest.mark.parametrize("columns", ["start", "offset"])
+@pytest.mark.parametrize("kind", ["jsonl", "bytes", "hubfolder"])
+def test_parts_are_equal_where_recording_and_times_are(kind: str, columns: str, tmp_path: Path) -> None:
+    rows = made(tmp_path, 2)
+    (tmp_path / "1.wav").write_bytes((tmp_path / "0.wav").read_bytes())
+    rows = [{**rows[0], "start": 0.1 * number, "end": 0.1 * number + 0.2} for number in range(3)]
+    rows += [{**row, "audio": "1.wav"} for row in rows]  # the same parts of an equal file
+    rows.append({**rows[0], "end": 0.3})
+    _, found, _ = load_rows(DataSection(id=str(table(tmp_path, rows, kind, columns))), TEXT)
+    digests = contents(found, TEXT.content)
+    assert digests[:3] == digests[3:6]
+    assert len(set(digests)) == 4
 
 
 def test_classes_of_parts(tmp_path: Path) -> None:
