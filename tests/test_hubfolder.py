@@ -104,6 +104,37 @@ def test_files_of_a_clone_lie_in_its_folder(tmp_path: Path) -> None:
     assert min(splits.train["size"]) > 100
 
 
+def test_a_parquet_without_a_description_names_files_of_its_folder(tmp_path: Path) -> None:
+    """A path with a place for bytes is written by a program, maybe somebody else's. A plain path is the user's own."""
+    import pyarrow
+    import pyarrow.parquet
+
+    photos = tiny.photos(tmp_path / "pets" / "images", n=5, splits=())
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (40, 40)).save(secret)
+    (photos / "link.png").symlink_to(secret)
+    path = tmp_path / "pets" / "all.parquet"
+    inside = [str(photos / "cat" / "000.jpg")]
+    inside += [f"images/{name}/{i:03d}.jpg" for i in range(5) for name in ("cat", "dog")]
+    outside = [str(secret), "../secret.png", "images/link.png"]
+
+    def write(images: list[Any]) -> None:
+        labels = [name for _ in images for name in ("a", "b")][: len(images)]
+        pyarrow.parquet.write_table(pyarrow.table({"image": images, "label": labels}), path)
+
+    for given in (path, path.parent):
+        write([{"bytes": None, "path": one} for one in [*inside, *outside, "..\\secret.png", "images/none.jpg"]])
+        assert format_of(given) == "table"
+        splits = load(given)
+        assert sum(len(splits[name]) for name in SPLITS) == len(inside)
+        *whys, missing = [why.partition(": ")[2] for _, why in splits.skipped["train"]]
+        assert len(whys) == 4
+        assert all(why.startswith("image: it names the file") and why.endswith("not opened") for why in whys)
+        assert missing.startswith("no such file: images/none.jpg")
+        write([*inside, *outside])
+        assert not load(given).skipped["train"]
+
+
 @pytest.mark.parametrize("parted", [True, False])
 def test_what_save_to_disk_wrote(parted: bool, tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, DatasetDict, Features

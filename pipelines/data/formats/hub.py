@@ -184,7 +184,12 @@ def _with_parts(rows: Any, pair: tuple[str, str]) -> tuple[Any, list[tuple[str, 
 
 
 def outside(path: str, roots: Sequence[str]) -> str:
-    """Why a row of somebody else's may not name this file: it does not lie below one of `roots`, links followed. "" where it may."""
+    """Why a row of somebody else's may not name this file, or that there is none. "" where it may."""
+    return elsewhere(path, roots) or ("" if os.path.isfile(path) else f"no such file: {short(path, 200)}")
+
+
+def elsewhere(path: str, roots: Sequence[str]) -> str:
+    """Why a file is not one of the data set: it does not lie below one of `roots`, links followed. "" where it does."""
     shown = short(path, 200)
     if path.startswith("zip://"):  # not shown: a path in the cache, which no user knows
         return "its file lies in an archive, which is not unpacked: download the data set, unpack it and give the folder"
@@ -193,7 +198,7 @@ def outside(path: str, roots: Sequence[str]) -> str:
     real = os.path.realpath(path) if os.path.isabs(path) and "\0" not in path else ""
     if not any(real.startswith(root.rstrip(os.sep) + os.sep) for root in roots):
         return f"it names the file {shown!r}, which is not in the data set: not opened"
-    return "" if os.path.isfile(real) else f"no such file: {shown}"
+    return ""
 
 
 def _guess(column: str, features: Any) -> str | None:

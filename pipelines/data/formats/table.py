@@ -20,6 +20,7 @@ from typing import Any
 
 from pipelines.data import audio, compressed, dialect
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
+from pipelines.data.formats import hub
 from pipelines.data.parts import PAIRS, part_columns, times, typed
 from pipelines.data.splits import MEDIA, USUAL
 from pipelines.data.texts import talk
@@ -406,7 +407,7 @@ def _size(file: dict[str, Any]) -> int:
 
 
 def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
-    """A path, bytes, or datasets' {"path", "bytes"}."""
+    """A path, bytes, or datasets' {"path", "bytes"}. Programs write the last: its path is below the table's folder."""
     content = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, bytes):
         return {"path": None, "bytes": content}
@@ -415,6 +416,9 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
         raise DataError(f"{name} holds {type(where).__name__}: {column} is a path, or bytes in a parquet file")
     if "://" in where:
         raise DataError(f"{name} is an address, {where[:200]!r}, which is not fetched: download the file and name it by its path")
+    why = _elsewhere(path.parent, where) if isinstance(value, dict) else ""
+    if why:
+        raise DataError(f"{name}: {why}")
     for way in dict.fromkeys([where, where.replace("\\", "/")]):  # as Windows parts folders
         if os.path.isfile(path.parent / way):  # and not Path.is_file, which fails on names that no disk has
             suffix = Path(way).suffix.lower()
@@ -422,6 +426,12 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
                 raise DataError(f"{where}: {audio.advice(suffix)}")
             return {"path": str(path.parent / way), "bytes": None}
     raise _NoFile(path.parent, where)
+
+
+def _elsewhere(folder: Path, where: str) -> str:
+    """Why a path in datasets' form is not looked at; nothing where it is below the table's folder."""
+    ways = [os.path.join(os.path.abspath(folder), way) for way in (where, where.replace("\\", "/"))]
+    return next((why for way in ways if (why := hub.elsewhere(way, [os.path.realpath(folder)]))), "")
 
 
 class _NoFile(DataError):
