@@ -85,16 +85,50 @@ def test_the_recipe_names_split_folders(tmp_path: Path) -> None:
         assert (splits.labels, splits.source["test"], len(splits.test)) == (["forest", "sea"], test, 12)
 
 
-@pytest.mark.parametrize("test", ["test", "test1"])
-def test_flat_split_folders_hold_no_classes(test: str, tmp_path: Path) -> None:
-    loose(tmp_path / "train", 6, "cat.{}.jpg")
-    loose(tmp_path / test)
+@pytest.mark.parametrize(
+    ("train", "others", "said"),
+    [
+        ("train", ["test"], "test, train"),
+        ("train", ["test1"], "test1, train"),
+        ("training", ["validation", "evaluation"], "evaluation, training, validation"),
+        ("train", ["test", "unlabelled"], "test, train"),
+        ("train", ["test", "holdout"], "holdout, test, train"),
+        ("train", ["test", "cats"], "test, train"),
+        ("x_train", ["x_valid", "extra"], "x_train, x_valid"),
+    ],
+)
+def test_flat_split_folders_hold_no_classes(train: str, others: list[str], said: str, tmp_path: Path) -> None:
+    loose(tmp_path / train, 6, "cat.{}.jpg")
+    for name in others:
+        loose(tmp_path / name)
     with pytest.raises(
         DataError,
-        match=rf"{test}, train are splits, .* without class folders \(train/cat\.0\.jpg\).*columns image and label",
+        match=rf": {said} are splits, .* without class folders \({train}/cat\.0\.jpg\).*columns image and label",
     ):
         load(tmp_path)
-    assert len(load(tmp_path, IMAGE, train="train").train) > 0
+    assert len(load(tmp_path, IMAGE, train=train).train) > 0
+
+
+def test_splits_of_other_classes_are_no_classes(tmp_path: Path) -> None:
+    classes(tmp_path / "x_train", 4, ("a", "b"))
+    for name, held in (("c", "c, d"), ("flat", "none")):
+        folder = tmp_path / "x_test"
+        if name == "c":
+            classes(folder, 4, ("c", "d"))
+        else:
+            loose(folder)
+        with pytest.raises(DataError, match=rf"x_test, x_train are called like .*\(x_test: {held}; x_train: a, b\)"):
+            load(tmp_path)
+        shutil.rmtree(folder)
+    assert load(tmp_path / "x_train").labels == ["a", "b"]
+
+
+@pytest.mark.parametrize("test", ["evaluation", "holdout", "Evaluation"])
+def test_further_names_of_test(test: str, tmp_path: Path) -> None:
+    for name in ("training", "validation", test):
+        classes(tmp_path / name)
+    splits = load(tmp_path)
+    assert (splits.labels, splits.source["test"]) == (["forest", "sea"], test)
 
 
 def test_classes_called_like_splits(tmp_path: Path) -> None:

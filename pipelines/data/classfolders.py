@@ -219,16 +219,32 @@ def _usual(name: str, parts: dict[str, Path], section: Any) -> str:
 
 
 def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
-    """Raises DataError where folders cannot be classes: all are called like splits, or all hold the same folders."""
+    """Raises DataError where folders cannot be classes: some are called like splits, or all hold the same folders.
+
+    One folder called so may be a class. A train and a test side by side are splits, whatever else lies there.
+    """
     names = ", ".join(printable(child.name) for child in filled[:6])
-    roles = [_role(child.name) for child in filled]
     within = [_classes(child) for child in filled]
-    if len(filled) > 1 and all(roles) and "train" in roles and not any(within):
-        train = filled[roles.index("train")]
-        first = next((file.relative_to(root).as_posix() for file in all_files(train) if file.suffix.lower() in kind.suffixes), "")
+    named = [child for child in filled if _role(child.name)]
+    roles = {_role(child.name) for child in named}
+    if "train" in roles and len(roles) > 1:
+        train = next(child for child in named if _role(child.name) == "train")
+        some = ", ".join(printable(child.name) for child in named[:6])
+        media = (file for file in all_files(train) if file.suffix.lower() in kind.suffixes)
+        first = printable(next((file.relative_to(root).as_posix() for file in media), ""))
+        inner = {child.name: _classes(child) for child in named}
+        if not any(inner.values()):
+            raise DataError(
+                f"{root}: {some} are splits, and hold {kind.files} without class folders ({first}): put each class "
+                "into a folder, as in train/cat/1.jpg; where the class stands in the file's name, write a train.csv "
+                f"with the columns {kind.column} and label"
+            )
+        held = {printable(name): printable(", ".join(sorted(own)[:4])) or "none" for name, own in inner.items()}
+        shown = "; ".join(f"{name}: {own}" for name, own in held.items())
         raise DataError(
-            f"{root}: {names} are splits, and hold {kind.files} without class folders ({printable(first)}): put each class into a folder, "
-            f"as in train/cat/1.jpg; where the class stands in the file's name, write a train.csv with the columns {kind.column} and label"
+            f"{root}: {some} are called like splits, and do not hold the same class folders ({shown}): put the same "
+            "classes into each and call one train; if they are classes, list the files in a train.csv with the "
+            f"columns {kind.column} and label"
         )
     same = set.intersection(*within) if within else set()
     if len(filled) > 1 and len(same) > 1 and all(part == same for part in within):
