@@ -287,6 +287,38 @@ def test_a_folder_of_json(tmp_path: Path) -> None:
         assert (len(found), splits.ignored) == (20, ignored)
 
 
+ROWS_OF_TWO = [[f"text {i}", "ab"[i % 2]] for i in range(12)]
+
+
+def test_tables_below_the_folder_are_counted(tmp_path: Path) -> None:
+    put(tmp_path / "train.csv", written([["text", "label"], *ROWS_OF_TWO]))
+    for name in ("sub/b.csv", "sub/deep/c.jsonl.gz", "sub/notes.txt", "notes.txt"):
+        put(tmp_path / name, "x")
+    what = "files that may be tables and are not read: "
+    splits = load_splits(section(tmp_path), LABELLED)
+    assert splits.ignored == {f"{what}sub/b.csv": 1, f"{what}sub/deep/c.jsonl.gz": 1, ".txt files": 1}
+
+
+@pytest.mark.parametrize("more", ["train/b.csv", "README.md", "val/a.parquet"])
+def test_tables_in_split_folders_are_refused(more: str, tmp_path: Path) -> None:
+    for name in ("train/a.csv", "test/a.csv", more):
+        put(tmp_path / name, written([["text", "label"], *ROWS_OF_TWO]))
+    words = r"has its tables in folders \(test/a\.csv, train/a\.csv.*\): put them into .*as in train\.csv and test\.csv"
+    for needs in (LABELLED, Needs(("text",)), Needs(("context", "question", "answer"))):
+        with no_data(words):
+            load_splits(section(tmp_path), needs)
+    with no_data("no folder with images or recordings"):
+        load_splits(section(tmp_path, format="captions"), LABELLED)
+
+
+def test_tables_in_one_folder_are_refused_with_its_name(tmp_path: Path) -> None:
+    put(tmp_path / "own" / "train.csv", written([["text", "label"], *ROWS_OF_TWO]))
+    with no_data(rf"has its tables in folders .*or give one folder \({tmp_path}/own\)"):
+        load_splits(section(tmp_path), LABELLED)
+    put(tmp_path / "a.txt", "a text")  # it is the data then
+    assert load_rows(section(tmp_path), Needs(("text",)))[1]["text"] == ["a text"]
+
+
 def test_rows_without_anything_are_counted(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", "text,label\n" + "".join(f"a{n},x\nb{n},y\n" for n in range(9)) + ",\n,\n")
     assert load(path, TextClassification())[2].ignored == {"rows of a.csv without a filled cell": 2}

@@ -37,7 +37,7 @@ Rows = list[tuple[str, dict]]  # (id, cells by column; under None why they do no
 
 
 def detect(path: Path) -> bool:
-    return is_table(path) if path.is_file() else any(_tables(path))
+    return is_table(path) if path.is_file() else bool(_tables(path) or _in_folders(path))
 
 
 def is_table(path: Path) -> bool:
@@ -52,6 +52,15 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
     tables = [path] if path.is_file() else _tables(path)
+    deeper = [] if tables else _in_folders(path)
+    if deeper:
+        some = ", ".join(table.relative_to(path).as_posix() for table in deeper[:3])
+        holders = {table.parent for table in deeper}
+        own = f", or give one folder ({deeper[0].parent})" if len(holders) == 1 else ""
+        raise DataError(
+            f"data.id: {section.id} has its tables in folders ({some}): put them into {section.id} itself, each called "
+            f"like its split, as in train.csv and test.csv{own}"
+        )
     if not tables:
         raise DataError(f"data.id: {section.id} holds no table ({', '.join(SUFFIXES)})")
     names = ["train" if path.is_file() else compressed.inner(table).stem for table in tables]
@@ -140,6 +149,18 @@ def _tables(path: Path) -> list[Path]:
     return found
 
 
+def _in_folders(path: Path) -> list[Path]:
+    """The tables below a folder that holds nothing but them in its folders, and itself no file but a README."""
+    if any(file.stem.upper() not in ("README", "LICENSE") for file in all_files(path, deep=False)):
+        return []
+    found: list[Path] = []
+    for file in (file for folder in folders(path) for file in all_files(folder)):
+        if not is_table(file) or _suffix(file) == ".json":
+            return []
+        found.append(file)
+    return found
+
+
 def _begins_with_rows(path: Path) -> bool:
     try:
         with compressed.opened(path) as file:
@@ -153,13 +174,15 @@ def _begins_with_rows(path: Path) -> bool:
 
 
 def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[str, ...]) -> None:
-    """Count the files of a folder of tables that are no tables and that no row names."""
+    """Count the files of a folder of tables that are not read and that no row names.
+
+    Where the task reads texts alone, of the files in further folders only tables are counted.
+    """
     from pipelines.data.apart import paths
 
     media = any(column in MEDIA for column in columns)
     named = {os.path.realpath(file) for rows in source.splits.values() for file in paths(rows) if file}
-    near = (p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith("."))
-    files = all_files(path) if media else near
+    files = (file for file in all_files(path) if media or file.parent == path or is_table(file))
     others = [file for file in files if file not in tables and not (media and os.path.realpath(file) in named)]
     for file in others:
         packed = is_table(file) or file.suffix.lower() in (*compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
