@@ -137,6 +137,22 @@ def test_quotes_that_merge_rows_of_a_csv_are_refused(tmp_path: Path) -> None:
     assert read(put(path, written([["label", "text"], ["good", letter]])))[0] == [{"text": letter, "label": "good"}]
 
 
+def test_a_few_rows_of_a_csv_that_quotes_may_have_merged_are_named(tmp_path: Path, caplog: Log) -> None:
+    path = put(tmp_path / "a.csv", 'text,label\nfine,pos\n"wow,pos\nx,neg\nshe said ",neg\nfine,pos\n')
+    rows, _ = read(path)
+    assert [row["text"] for row in rows] == ["fine", "wow,pos\nx,neg\nshe said ", "fine"]
+    assert "a.csv:3: a quote opens here and closes in line 5: that is read as one row, but each line" in caplog.text
+    caplog.clear()
+    put(path, 'sep=,\ntext,label\n"a,pos\nb",neg\nfine,pos\n"c,pos\nd",neg\n')
+    assert len(read(path)[0]) == 3
+    assert "a.csv:3: a quote opens here and closes in line 4: " in caplog.text
+    assert "by itself, and so in 1 more rows." in caplog.text
+    caplog.clear()
+    read(put(path, 'text,label\n"Dear all\nhow are you, and they?",pos\n"two\nlines, no more",neg\n"a\n\nb",pos\n'))
+    read(put(path, 'text\n"two\nlines"\n'), ("text",))
+    assert not caplog.records
+
+
 DIALECTS: dict[str, tuple[str, str, str, str]] = {
     "semicolons": (".csv", "text;label\na, b;x\nc;y\n", "a, b", "its cells are parted by semicolons"),
     "a comma in a quoted header": (".csv", '"text, long";label\n"a, b";x\nc;y\n', "a, b", "semicolons"),
