@@ -232,14 +232,14 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
         some = ", ".join(printable(child.name) for child in named[:6])
         media = (file for file in all_files(train) if file.suffix.lower() in kind.suffixes)
         first = printable(next((file.relative_to(root).as_posix() for file in media), ""))
-        inner = {child.name: _classes(child) for child in named}
-        if not any(inner.values()):
+        classes = {child.name: _classes(child) for child in named}
+        if not any(classes.values()):
             raise DataError(
                 f"{root}: {some} are splits, and hold {kind.files} without class folders ({first}): put each class "
                 "into a folder, as in train/cat/1.jpg; where the class stands in the file's name, write a train.csv "
                 f"with the columns {kind.column} and label"
             )
-        held = {printable(name): printable(", ".join(sorted(own)[:4])) or "none" for name, own in inner.items()}
+        held = {printable(name): printable(", ".join(sorted(own)[:4])) or "none" for name, own in classes.items()}
         shown = "; ".join(f"{name}: {own}" for name, own in held.items())
         raise DataError(
             f"{root}: {some} are called like splits, and do not hold the same class folders ({shown}): put the same "
