@@ -72,6 +72,16 @@ def test_a_parquet_file_that_names_its_classes(tmp_path: Path) -> None:
     assert load(folder).labels == ["0", "1"]
 
 
+def test_a_class_without_a_file_in_a_clone(tmp_path: Path) -> None:
+    dogs = [{"bytes": None, "path": f"{i}.jpg"} if i % 2 else row for i, row in enumerate(right())]
+    folder = parquet(tmp_path / "pets", dogs)
+    with pytest.raises(DataError, match=r"the class 'dog' can be used; the first: train/1: no such file: .*1\.jpg"):
+        load(folder)
+    shutil.rmtree(folder)
+    splits = load(parquet(folder, [*dogs[:-1], right()[-1]]), max_skipped=0.5)
+    assert (splits.labels, len(splits.skipped["train"])) == (["cat", "dog"], 9)
+
+
 def test_files_of_a_clone_lie_in_its_folder(tmp_path: Path) -> None:
     photos = tiny.photos(tmp_path / "pets" / "images", n=10, splits=())
     secret = tmp_path / "secret.png"

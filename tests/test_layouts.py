@@ -1,5 +1,6 @@
 """Folders that look like classes and are none; files that cannot be read; tables among folders: read rightly, or told by name."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -181,6 +182,51 @@ def test_a_class_without_a_readable_file(spoil: object, words: str, tmp_path: Pa
         load(folder)
     shutil.rmtree(folder / "bird")
     assert load(folder).labels == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "metadata", "beside folders", "split"])
+def test_a_class_without_a_file_in_a_table(kind: str, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    classes(tmp_path / "all", 10, ("a", "b"))
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg"))
+    rows = [{"image": name, "label": name[4:5]} for name in names]
+    lost = [{"image": f"all/a/none{number}.jpg", "label": " c "} for number in range(3)]
+    path = tmp_path / {"metadata": "metadata.csv", "split": "train.csv"}.get(kind, f"labels.{kind.split()[0]}")
+    path = tmp_path / "labels.csv" if kind == "beside folders" else path
+
+    def put(rows: list[dict[str, str]]) -> Path:
+        if kind == "parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        elif kind == "jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            column = "file_name" if kind == "metadata" else "image"
+            path.write_text(f"{column},label\n" + "".join(f"{row['image']},{row['label']}\n" for row in rows))
+        return path if kind in ("csv", "jsonl", "parquet") else tmp_path
+
+    if kind == "split":  # a class of a test split alone is none that is learned
+        (tmp_path / "test.csv").write_text("image,label\nnone.jpg,d\nall/a/000.jpg,a\n")
+        rows = [row for row in rows if row["image"] != "all/a/000.jpg"]
+    words = r"no row of the class 'c' can be used; the first: .*no such file: all/a/none0\.jpg"
+    with pytest.raises(DataError, match=words):
+        load(put([*rows, *lost]))
+    splits = load(put([*rows, *lost[:2], {"image": "all/a/001.jpg", "label": "c"}]))
+    assert (splits.labels, len(splits.skipped["train"])) == (["a", "b", "c"], 2)
+    for needs in (Needs(("image", "label"), classes=False), Needs(("image", "label"), several=True)):
+        rest = load(put([*rows, *lost]), needs)
+        assert len(rest.skipped["train"]) == 3
+
+
+def test_a_class_of_texts_that_are_all_empty(tmp_path: Path) -> None:
+    from pipelines.data import needs_of
+    from pipelines.tasks.text_classification import TextClassification
+
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20)) + ",c\n,c\n")
+    with pytest.raises(DataError, match=r"a\.csv: no row of the class 'c' can be used; the first: a\.csv:22: "):
+        load(path, needs_of(TextClassification()))
 
 
 def test_a_folder_without_media_is_no_class(tmp_path: Path) -> None:

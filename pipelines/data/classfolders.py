@@ -168,6 +168,7 @@ def _of_tables(
         name = "train" if len(tables) == 1 else path.stem
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns)
         source.splits[name], source.skipped[name] = part.splits["train"], part.skipped["train"]
+        source.lost[name] = part.lost["train"]
         listed |= {Path(file).resolve() for file in paths(part.splits["train"]) if file}
     others = sum(file.suffix.lower() in kind.suffixes and file.resolve() not in listed for file in all_files(root))
     source.ignored = {f"{kind.files} that {shown} does not list": others} if others else {}

@@ -8,10 +8,11 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.labels import lost
 from pipelines.data.parts import part_columns, times
 from pipelines.errors import DataError, GraftError, HubError
 from pipelines.wording import short
@@ -66,6 +67,7 @@ def take(
         rows = rows.select_columns(list(keep)).rename_columns({its: c for c, its in names.items() if its != c})
         rows = rows.add_column("id", [f"{name}/{i}" for i in range(len(rows))])
         refused: list[tuple[str, str]] = []
+        given = rows
         for column, wanted, many in (("image", Image, "images"), ("audio", Audio, "recordings")):
             if column in columns and not isinstance(rows.features[column], wanted):
                 what = rows.features[column]
@@ -96,6 +98,7 @@ def take(
         if "label" in columns:
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels
+            source.lost[name] = lost(_known_labels(given), refused) if refused else {}
             rows, unlabelled = _named_labels(rows)
             refused += unlabelled
         source.splits[name], source.skipped[name] = rows, refused
@@ -241,6 +244,18 @@ def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
     rows = rows if len(good) == len(rows) else rows.select(good)
     kind = List(Value("string")) if any(isinstance(label, list) for label in labels) else Value("string")
     return rows.remove_columns("label").add_column("label", [labels[i] for i in good], feature=kind), skipped
+
+
+def _known_labels(rows: Any) -> Iterator[tuple[str, Any]]:
+    """The id and the label of every row that has one; a class by its name."""
+    from datasets import ClassLabel
+
+    feature = rows.features["label"]
+    for id_, label in zip(rows["id"][:], rows["label"][:], strict=True):
+        if not isinstance(feature, ClassLabel):
+            yield id_, label
+        elif label is not None and label >= 0:
+            yield id_, feature.names[label]
 
 
 def _load(section: Any) -> tuple[dict, dict]:

@@ -21,6 +21,7 @@ from typing import Any
 from pipelines.data import audio, compressed, dialect
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.formats import hub
+from pipelines.data.labels import lost
 from pipelines.data.parts import PAIRS, part_columns, times, typed
 from pipelines.data.splits import MEDIA, USUAL
 from pipelines.data.texts import talk
@@ -121,6 +122,8 @@ def _add(source: Any, name: str, table: Path, section: Any, columns: Sequence[st
     if not rows:
         raise DataError(f"{table}: no rows")
     source.splits[name], source.skipped[name] = _take(table, rows, have, section, columns, optional)
+    label = section.columns.get("label", "label") if "label" in columns else None
+    source.lost[name] = lost(((id_, row.get(label)) for id_, row in rows if label), source.skipped[name])
     if empty:
         source.ignored[f"rows of {table.name} without a filled cell"] = empty
 
