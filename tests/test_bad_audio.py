@@ -290,5 +290,7 @@ def test_a_table_of_recordings_that_no_library_here_reads(tmp_path: Path) -> Non
         (tmp_path / f"{number}.m4a").write_bytes(b"\0\0\0 ftypM4A " + bytes(40))
     lines = "".join(f"{number}.m4a,yes\n" for number in range(12))
     (tmp_path / "a.csv").write_text("audio,text\n" + lines)
-    with pytest.raises(DataError, match=r"a\.csv: none of 12 rows can be used.*0\.m4a: m4a recordings cannot be read: convert them.*ffmpeg"):
+    with pytest.raises(
+        DataError, match=r"a\.csv: none of 12 rows can be used.*0\.m4a: m4a recordings cannot be read: convert them.*ffmpeg"
+    ):
         load_splits(DataSection(id=str(tmp_path / "a.csv")), TEXT)
