@@ -171,10 +171,14 @@ def test_files_found_are_rows_skips_or_said(tree: list, tmp_path: Path) -> None:
 
 
 def test_classes_named_like_splits(tmp_path: Path) -> None:
-    tiny.photos(tmp_path, ("train", "bus", "test"), n=6, splits=(), size=8)
-    splits = load(tmp_path)
-    assert splits.labels == ["bus", "test", "train"]
-    assert len(all_rows(splits)) == 18
+    """One of them is a class among others; a train and a test side by side are not."""
+    for names in (["bus", "train"], ["bus", "test"]):
+        folder = tiny.photos(tmp_path / names[1], names, n=6, splits=(), size=8)
+        splits = load(folder)
+        assert splits.labels == names
+        assert len(all_rows(splits)) == 12
+    with pytest.raises(DataError, match="test, train are splits, and hold images without class folders"):
+        load(tiny.photos(tmp_path / "both", ("train", "bus", "test"), n=6, splits=(), size=8))
 
 
 SPLIT_FOLDERS = [("train", "validation", "test"), ("Train", "Val", "Test"), ("training", "dev", "testing"), ("TRAIN", "valid", "eval")]

@@ -72,6 +72,16 @@ def test_a_parquet_file_that_names_its_classes(tmp_path: Path) -> None:
     assert load(folder).labels == ["0", "1"]
 
 
+def test_a_class_without_a_file_in_a_clone(tmp_path: Path) -> None:
+    dogs = [{"bytes": None, "path": f"{i}.jpg"} if i % 2 else row for i, row in enumerate(right())]
+    folder = parquet(tmp_path / "pets", dogs)
+    with pytest.raises(DataError, match=r"the class 'dog' can be used; the first: train/1: no such file: .*1\.jpg"):
+        load(folder)
+    shutil.rmtree(folder)
+    splits = load(parquet(folder, [*dogs[:-1], right()[-1]]), max_skipped=0.5)
+    assert (splits.labels, len(splits.skipped["train"])) == (["cat", "dog"], 9)
+
+
 def test_files_of_a_clone_lie_in_its_folder(tmp_path: Path) -> None:
     photos = tiny.photos(tmp_path / "pets" / "images", n=10, splits=())
     secret = tmp_path / "secret.png"
@@ -104,6 +114,37 @@ def test_files_of_a_clone_lie_in_its_folder(tmp_path: Path) -> None:
     assert min(splits.train["size"]) > 100
 
 
+def test_a_parquet_without_a_description_names_files_of_its_folder(tmp_path: Path) -> None:
+    """A path with a place for bytes is written by a program, maybe somebody else's. A plain path is the user's own."""
+    import pyarrow
+    import pyarrow.parquet
+
+    photos = tiny.photos(tmp_path / "pets" / "images", n=5, splits=())
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (40, 40)).save(secret)
+    (photos / "link.png").symlink_to(secret)
+    path = tmp_path / "pets" / "all.parquet"
+    inside = [str(photos / "cat" / "000.jpg")]
+    inside += [f"images/{name}/{i:03d}.jpg" for i in range(5) for name in ("cat", "dog")]
+    outside = [str(secret), "../secret.png", "images/link.png"]
+
+    def write(images: list[Any]) -> None:
+        labels = [name for _ in images for name in ("a", "b")][: len(images)]
+        pyarrow.parquet.write_table(pyarrow.table({"image": images, "label": labels}), path)
+
+    for given in (path, path.parent):
+        write([{"bytes": None, "path": one} for one in [*inside, *outside, "..\\secret.png", "images/none.jpg"]])
+        assert format_of(given) == "table"
+        splits = load(given)
+        assert sum(len(splits[name]) for name in SPLITS) == len(inside)
+        *whys, missing = [why.partition(": ")[2] for _, why in splits.skipped["train"]]
+        assert len(whys) == 4
+        assert all(why.startswith("image: it names the file") and why.endswith("not opened") for why in whys)
+        assert missing.startswith("no such file: images/none.jpg")
+        write([*inside, *outside])
+        assert not load(given).skipped["train"]
+
+
 @pytest.mark.parametrize("parted", [True, False])
 def test_what_save_to_disk_wrote(parted: bool, tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, DatasetDict, Features
@@ -128,4 +169,53 @@ def test_what_save_to_disk_wrote(parted: bool, tmp_path: Path) -> None:
         load(folder)
     state.write_text("{")
     with pytest.raises(DataError, match=r"state\.json: cannot be read as what save_to_disk writes"):
+        load(folder)
+
+
+def saved(folder: Path, text: str, *splits: str) -> Path:
+    from datasets import Dataset, DatasetDict
+
+    images = [{"bytes": jpeg(i), "path": None} for i in range(20)]
+    made = Dataset.from_dict({"image": images, "label": [i % 2 for i in range(20)]}, features=features(text))
+    (DatasetDict(dict.fromkeys(splits, made)) if splits else made).save_to_disk(folder)
+    return folder
+
+
+def features(text: str) -> Any:
+    from datasets import ClassLabel, Features
+    from datasets import Image as ImageFeature
+
+    return Features({"image": ImageFeature(), "label": ClassLabel(names=[f"{text}0", f"{text}1"])})
+
+
+@pytest.mark.parametrize("name", ["../private", "{private}", "link", "..", ".", "train/../../private", "", 3])
+def test_a_saved_data_set_names_its_own_splits_only(name: Any, tmp_path: Path) -> None:
+    private, folder = saved(tmp_path / "private", "secret"), saved(tmp_path / "saved", "own", "train")
+    (folder / "link").symlink_to(private)
+    assert load(folder).labels == ["own0", "own1"]
+    name = name.format(private=private) if isinstance(name, str) else name
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": ["train", name]}))
+    with pytest.raises(DataError, match=r"dataset_dict\.json: names the split .*, which is no folder in .*: not read"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"splits": "train"}', '{"splits": {"train": 1}}'])
+def test_a_list_of_splits_that_is_none(text: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "saved", "own", "train")
+    (folder / "dataset_dict.json").write_text(text)
+    with pytest.raises(DataError, match=r"dataset_dict\.json: .*: save the data set again"):
+        load(folder)
+
+
+@pytest.mark.parametrize("key", ["_data_files", "_indices_data_files"])
+@pytest.mark.parametrize("name", ["../../private/data-00000-of-00001.arrow", "link.arrow", 3])
+@pytest.mark.parametrize("split", ["train", ".hidden"])
+def test_a_saved_data_set_names_its_own_files_only(key: str, name: Any, split: str, tmp_path: Path) -> None:
+    private, folder = saved(tmp_path / "private", "secret"), saved(tmp_path / "saved", "own", split)
+    (folder / split / "link.arrow").symlink_to(private / "data-00000-of-00001.arrow")
+    state = folder / split / "state.json"
+    about = json.loads(state.read_text())
+    about[key] = [*about.get(key, []), {"filename": name}]
+    state.write_text(json.dumps(about))
+    with pytest.raises(DataError, match=r"state\.json: names the file .*, which is not in its folder: not read"):
         load(folder)

@@ -1,5 +1,6 @@
 """Folders that look like classes and are none; files that cannot be read; tables among folders: read rightly, or told by name."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -85,16 +86,50 @@ def test_the_recipe_names_split_folders(tmp_path: Path) -> None:
         assert (splits.labels, splits.source["test"], len(splits.test)) == (["forest", "sea"], test, 12)
 
 
-@pytest.mark.parametrize("test", ["test", "test1"])
-def test_flat_split_folders_hold_no_classes(test: str, tmp_path: Path) -> None:
-    loose(tmp_path / "train", 6, "cat.{}.jpg")
-    loose(tmp_path / test)
+@pytest.mark.parametrize(
+    ("train", "others", "said"),
+    [
+        ("train", ["test"], "test, train"),
+        ("train", ["test1"], "test1, train"),
+        ("training", ["validation", "evaluation"], "evaluation, training, validation"),
+        ("train", ["test", "unlabelled"], "test, train"),
+        ("train", ["test", "holdout"], "holdout, test, train"),
+        ("train", ["test", "cats"], "test, train"),
+        ("x_train", ["x_valid", "extra"], "x_train, x_valid"),
+    ],
+)
+def test_flat_split_folders_hold_no_classes(train: str, others: list[str], said: str, tmp_path: Path) -> None:
+    loose(tmp_path / train, 6, "cat.{}.jpg")
+    for name in others:
+        loose(tmp_path / name)
     with pytest.raises(
         DataError,
-        match=rf"{test}, train are splits, .* without class folders \(train/cat\.0\.jpg\).*columns image and label",
+        match=rf": {said} are splits, .* without class folders \({train}/cat\.0\.jpg\).*columns image and label",
     ):
         load(tmp_path)
-    assert len(load(tmp_path, IMAGE, train="train").train) > 0
+    assert len(load(tmp_path, IMAGE, train=train).train) > 0
+
+
+def test_splits_of_other_classes_are_no_classes(tmp_path: Path) -> None:
+    classes(tmp_path / "x_train", 4, ("a", "b"))
+    for name, held in (("c", "c, d"), ("flat", "none")):
+        folder = tmp_path / "x_test"
+        if name == "c":
+            classes(folder, 4, ("c", "d"))
+        else:
+            loose(folder)
+        with pytest.raises(DataError, match=rf"x_test, x_train are called like .*\(x_test: {held}; x_train: a, b\)"):
+            load(tmp_path)
+        shutil.rmtree(folder)
+    assert load(tmp_path / "x_train").labels == ["a", "b"]
+
+
+@pytest.mark.parametrize("test", ["evaluation", "holdout", "Evaluation"])
+def test_further_names_of_test(test: str, tmp_path: Path) -> None:
+    for name in ("training", "validation", test):
+        classes(tmp_path / name)
+    splits = load(tmp_path)
+    assert (splits.labels, splits.source["test"]) == (["forest", "sea"], test)
 
 
 def test_classes_called_like_splits(tmp_path: Path) -> None:
@@ -147,6 +182,51 @@ def test_a_class_without_a_readable_file(spoil: object, words: str, tmp_path: Pa
         load(folder)
     shutil.rmtree(folder / "bird")
     assert load(folder).labels == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "metadata", "beside folders", "split"])
+def test_a_class_without_a_file_in_a_table(kind: str, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    classes(tmp_path / "all", 10, ("a", "b"))
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg"))
+    rows = [{"image": name, "label": name[4:5]} for name in names]
+    lost = [{"image": f"all/a/none{number}.jpg", "label": " c "} for number in range(3)]
+    path = tmp_path / {"metadata": "metadata.csv", "split": "train.csv"}.get(kind, f"labels.{kind.split()[0]}")
+    path = tmp_path / "labels.csv" if kind == "beside folders" else path
+
+    def put(rows: list[dict[str, str]]) -> Path:
+        if kind == "parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        elif kind == "jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            column = "file_name" if kind == "metadata" else "image"
+            path.write_text(f"{column},label\n" + "".join(f"{row['image']},{row['label']}\n" for row in rows))
+        return path if kind in ("csv", "jsonl", "parquet") else tmp_path
+
+    if kind == "split":  # a class of a test split alone is none that is learned
+        (tmp_path / "test.csv").write_text("image,label\nnone.jpg,d\nall/a/000.jpg,a\n")
+        rows = [row for row in rows if row["image"] != "all/a/000.jpg"]
+    words = r"no row of the class 'c' can be used; the first: .*no such file: all/a/none0\.jpg"
+    with pytest.raises(DataError, match=words):
+        load(put([*rows, *lost]))
+    splits = load(put([*rows, *lost[:2], {"image": "all/a/001.jpg", "label": "c"}]))
+    assert (splits.labels, len(splits.skipped["train"])) == (["a", "b", "c"], 2)
+    for needs in (Needs(("image", "label"), classes=False), Needs(("image", "label"), several=True)):
+        rest = load(put([*rows, *lost]), needs)
+        assert len(rest.skipped["train"]) == 3
+
+
+def test_a_class_of_texts_that_are_all_empty(tmp_path: Path) -> None:
+    from pipelines.data import needs_of
+    from pipelines.tasks.text_classification import TextClassification
+
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20)) + ",c\n,c\n")
+    with pytest.raises(DataError, match=r"a\.csv: no row of the class 'c' can be used; the first: a\.csv:22: "):
+        load(path, needs_of(TextClassification()))
 
 
 def test_a_folder_without_media_is_no_class(tmp_path: Path) -> None:

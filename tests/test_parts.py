@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from pipelines.data import SPLITS, Needs, Splits, load_rows, load_splits
+from pipelines.data.apart import contents
 from pipelines.data.audio import Recordings, header, read_audio
 from pipelines.errors import DataError
 from pipelines.recipe import DataSection
@@ -47,12 +48,33 @@ def table(folder: Path, rows: list[dict[str, Any]], kind: str = "jsonl", columns
         plain = [{name: cell for name, cell in row.items() if name not in ("start", "end")} for row in rows]
         rows = [{**row, **time} for row, time in zip(plain, times, strict=True)]
     path = folder / f"all.{kind}"
+    if kind in ("paths", "bytes", "hubfolder", "hubfolder of paths"):
+        return parquet(folder, rows, kind)
     if kind == "jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
         names = list(dict.fromkeys(name for row in rows for name in row))
         path.write_text(",".join(names) + "\n" + "".join(",".join(str(row.get(n, "")) for n in names) + "\n" for row in rows))
     return path
+
+
+def parquet(folder: Path, rows: list[dict[str, Any]], kind: str) -> Path:
+    """all.parquet, with paths, with bytes, or with what the datasets library writes into a file of the hub."""
+    import pyarrow
+    import pyarrow.parquet
+    from datasets import Audio, Features, Value
+
+    held = kind in ("bytes", "hubfolder")
+    if kind != "paths":
+        bytes_of = {row["audio"]: (folder / row["audio"]).read_bytes() if held else None for row in rows}
+        rows = [{**row, "audio": {"bytes": bytes_of[row["audio"]], "path": row["audio"]}} for row in rows]
+    made = pyarrow.Table.from_pylist(rows)
+    if kind.startswith("hubfolder"):
+        texts = {name: Value("string" if isinstance(cell, str) else "float64") for name, cell in rows[0].items()}
+        features = Features({**texts, "audio": Audio()})
+        made = pyarrow.Table.from_pylist(rows, features.arrow_schema)
+    pyarrow.parquet.write_table(made, folder / "all.parquet")
+    return folder / "all.parquet"
 
 
 def made(folder: Path, n: int = 10, ending: str = "wav") -> list[dict[str, Any]]:
@@ -67,14 +89,19 @@ def all_rows(splits: Splits) -> list[dict[str, Any]]:
     return [row for name in SPLITS for row in splits[name]]
 
 
-@pytest.mark.parametrize(("kind", "columns"), [("jsonl", "offset"), ("csv", "start"), ("csv", "offset"), ("jsonl", "start")])
+KINDS = ("jsonl", "csv", "paths", "bytes", "hubfolder", "hubfolder of paths")
+
+
+@pytest.mark.parametrize("columns", ["start", "offset"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_part_is_read_and_nothing_else(kind: str, columns: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = made(tmp_path)
     splits = load(table(tmp_path, rows, kind, columns))
     assert "several rows name one recording" not in caplog.text
     assert sum(len(splits[name]) for name in SPLITS) == 30
     for row in all_rows(splits):
-        own = next(one for one in rows if one["audio"] == Path(row["audio"]["path"]).name and one["text"] == row["text"])
+        own = rows[int(row["id"].rpartition("/")[2].rpartition(":")[2]) - {"jsonl": 1, "csv": 2}.get(kind, 0)]
+        assert (row["text"], row["start"], row["end"]) == (own["text"], own["start"], pytest.approx(own["end"]))
         want, _ = soundfile.read(tmp_path / own["audio"], dtype="float32")
         want = want[round(own["start"] * RATE) : round(own["end"] * RATE)]
         got = read_audio(row["audio"], RATE)
@@ -84,9 +111,25 @@ def test_a_part_is_read_and_nothing_else(kind: str, columns: str, tmp_path: Path
     recordings = Recordings(splits.train, RATE, 10)
     assert max(recordings.seconds) < 0.4  # and not the 1.2 seconds of a file: budgets and max_seconds count the part
     assert not recordings.wrong
+    if kind in ("bytes", "hubfolder"):
+        return  # no file says which rows are of one recording
     where = {name: set(splits[name]["file"]) for name in SPLITS}
     assert sum(map(len, where.values())) == len(set.union(*where.values())) == 10  # no recording stands in two splits
     assert [len(splits[name]) for name in SPLITS] == [3 * len(where[name]) for name in SPLITS]
+
+
+@pytest.mark.parametrize("columns", ["start", "offset"])
+@pytest.mark.parametrize("kind", ["jsonl", "bytes", "hubfolder"])
+def test_parts_are_equal_where_recording_and_times_are(kind: str, columns: str, tmp_path: Path) -> None:
+    rows = made(tmp_path, 2)
+    (tmp_path / "1.wav").write_bytes((tmp_path / "0.wav").read_bytes())
+    rows = [{**rows[0], "start": 0.1 * number, "end": 0.1 * number + 0.2} for number in range(3)]
+    rows += [{**row, "audio": "1.wav"} for row in rows]  # the same parts of an equal file
+    rows.append({**rows[0], "end": 0.3})
+    _, found, _ = load_rows(DataSection(id=str(table(tmp_path, rows, kind, columns))), TEXT)
+    digests = contents(found, TEXT.content)
+    assert digests[:3] == digests[3:6]
+    assert len(set(digests)) == 4
 
 
 def test_classes_of_parts(tmp_path: Path) -> None:
@@ -217,3 +260,17 @@ def test_predict_reads_the_part(tmp_path: Path) -> None:
     inputs = read_inputs(Loaded, [str(table(tmp_path, rows))])  # type: ignore[arg-type]
     seconds = [header(columns["audio"]).seconds for _, columns in inputs]
     assert seconds == pytest.approx([row["end"] - row["start"] for row in rows], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["paths", "bytes", "hubfolder", "hubfolder of paths"])
+def test_parts_that_are_none_in_a_parquet(kind: str, tmp_path: Path) -> None:
+    rows = made(tmp_path, 2)
+    bad = [{**rows[0], "start": start, "end": end} for start, end in ((-1.0, 0.2), (0.5, 0.2), (None, 0.2))]
+    _, found, skipped = load_rows(DataSection(id=str(table(tmp_path, [*rows[:3], *bad, *rows[3:]], kind))), TEXT)
+    assert list(found["text"]) == [row["text"] for row in rows]
+    sizes = [round((row["end"] - row["start"]) * RATE) for row in rows]
+    assert [read_audio(row["audio"], RATE).size for row in found] == sizes
+    whys = [why.partition(": ")[2] for _, why in skipped]
+    assert whys == [WRONG[0][1], WRONG[2][1], WRONG[8][1]]
+    with pytest.raises(DataError, match=r"none of 3 rows .*can be used; the first: .*start is -1"):
+        load_rows(DataSection(id=str(table(tmp_path, bad, kind))), TEXT)

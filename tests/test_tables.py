@@ -137,6 +137,22 @@ def test_quotes_that_merge_rows_of_a_csv_are_refused(tmp_path: Path) -> None:
     assert read(put(path, written([["label", "text"], ["good", letter]])))[0] == [{"text": letter, "label": "good"}]
 
 
+def test_a_few_rows_of_a_csv_that_quotes_may_have_merged_are_named(tmp_path: Path, caplog: Log) -> None:
+    path = put(tmp_path / "a.csv", 'text,label\nfine,pos\n"wow,pos\nx,neg\nshe said ",neg\nfine,pos\n')
+    rows, _ = read(path)
+    assert [row["text"] for row in rows] == ["fine", "wow,pos\nx,neg\nshe said ", "fine"]
+    assert "a.csv:3: a quote opens here and closes in line 5: that is read as one row, but each line" in caplog.text
+    caplog.clear()
+    put(path, 'sep=,\ntext,label\n"a,pos\nb",neg\nfine,pos\n"c,pos\nd",neg\n')
+    assert len(read(path)[0]) == 3
+    assert "a.csv:3: a quote opens here and closes in line 4: " in caplog.text
+    assert "by itself, and so in 1 more rows." in caplog.text
+    caplog.clear()
+    read(put(path, 'text,label\n"Dear all\nhow are you, and they?",pos\n"two\nlines, no more",neg\n"a\n\nb",pos\n'))
+    read(put(path, 'text\n"two\nlines"\n'), ("text",))
+    assert not caplog.records
+
+
 DIALECTS: dict[str, tuple[str, str, str, str]] = {
     "semicolons": (".csv", "text;label\na, b;x\nc;y\n", "a, b", "its cells are parted by semicolons"),
     "a comma in a quoted header": (".csv", '"text, long";label\n"a, b";x\nc;y\n', "a, b", "semicolons"),
@@ -285,6 +301,38 @@ def test_a_folder_of_json(tmp_path: Path) -> None:
     for folder, ignored in (("one", {}), ("two", {"files that may be tables and are not read: more.json": 1})):
         found, _, splits = load(tmp_path / folder, TextClassification())
         assert (len(found), splits.ignored) == (20, ignored)
+
+
+ROWS_OF_TWO = [[f"text {i}", "ab"[i % 2]] for i in range(12)]
+
+
+def test_tables_below_the_folder_are_counted(tmp_path: Path) -> None:
+    put(tmp_path / "train.csv", written([["text", "label"], *ROWS_OF_TWO]))
+    for name in ("sub/b.csv", "sub/deep/c.jsonl.gz", "sub/notes.txt", "notes.txt"):
+        put(tmp_path / name, "x")
+    what = "files that may be tables and are not read: "
+    splits = load_splits(section(tmp_path), LABELLED)
+    assert splits.ignored == {f"{what}sub/b.csv": 1, f"{what}sub/deep/c.jsonl.gz": 1, ".txt files": 1}
+
+
+@pytest.mark.parametrize("more", ["train/b.csv", "README.md", "val/a.parquet"])
+def test_tables_in_split_folders_are_refused(more: str, tmp_path: Path) -> None:
+    for name in ("train/a.csv", "test/a.csv", more):
+        put(tmp_path / name, written([["text", "label"], *ROWS_OF_TWO]))
+    words = r"has its tables in folders \(test/a\.csv, train/a\.csv.*\): put them into .*as in train\.csv and test\.csv"
+    for needs in (LABELLED, Needs(("text",)), Needs(("context", "question", "answer"))):
+        with no_data(words):
+            load_splits(section(tmp_path), needs)
+    with no_data("no folder with images or recordings"):
+        load_splits(section(tmp_path, format="captions"), LABELLED)
+
+
+def test_tables_in_one_folder_are_refused_with_its_name(tmp_path: Path) -> None:
+    put(tmp_path / "own" / "train.csv", written([["text", "label"], *ROWS_OF_TWO]))
+    with no_data(rf"has its tables in folders .*or give one folder \({tmp_path}/own\)"):
+        load_splits(section(tmp_path), LABELLED)
+    put(tmp_path / "a.txt", "a text")  # it is the data then
+    assert load_rows(section(tmp_path), Needs(("text",)))[1]["text"] == ["a text"]
 
 
 def test_rows_without_anything_are_counted(tmp_path: Path) -> None:

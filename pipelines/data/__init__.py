@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.data import compressed
 from pipelines.data.apart import CONTENT, MEDIA, overlap, paths, with_contents, with_files
-from pipelines.data.labels import decimal_points, labelled, warn_alike, warn_joined
+from pipelines.data.labels import check_lost, decimal_points, labelled, lost, warn_alike, warn_joined
 from pipelines.data.splits import NONE_TRAINED, USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError
@@ -45,6 +45,7 @@ class Source:
     splits: "dict[str, Dataset]"
     labels: list[str] | None = None  # in the data set's own order, where it has one
     skipped: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # split -> (id, why)
+    lost: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> label of skipped rows -> why
     ignored: dict[str, int] = field(default_factory=dict)  # what is no row (".txt files", "rows of the split 'extra'") -> how many
     revision: str | None = None
     license: str | None = None
@@ -187,6 +188,9 @@ def _read(section: DataSection, needs: Needs) -> Source:
     if needs.clean is not None:
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, needs.clean, section.id)
+            if bad and "label" in rows.column_names:
+                labels = zip(rows["id"][:], rows["label"][:], strict=True)
+                source.lost[name] = {**lost(labels, bad), **source.lost.get(name, {})}
             source.skipped[name] = [*source.skipped.get(name, []), *bad]
     grouped = source.group or any(needs.group in rows.column_names for rows in source.splits.values())
     of_one_file = "audio" in needs.columns or ({"image", "text"} <= set(needs.columns) and needs.group is None)
@@ -227,6 +231,9 @@ def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_
     Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
     """
     source = _read(section, needs)
+    if needs.classes and not needs.several and "label" in needs.columns:
+        own = name_splits(section, list(source.splits))["train"]
+        check_lost(source.lost.get(own, {}), source.splits[own], section.id)
     if section.group in MEDIA:  # the rows of one file belong together: a column says of which
         section = section.model_copy(update={"group": None})
     found = {name: with_contents(rows, needs.content) for name, rows in source.splits.items()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipelines.data.files import begins
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -298,18 +299,7 @@ def advice(suffix: str) -> str:
 
 def _foreign(value: Any) -> str:
     """What to do about a recording of a kind that is known and not read, by its first bytes or its name; "" for any other."""
-    if isinstance(value, dict):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    start, suffix = b"", ""
-    if isinstance(value, (bytes, bytearray)):
-        start = bytes(value[:12])
-    elif isinstance(value, (str, Path)):
-        suffix = Path(value).suffix.lower()
-        try:
-            with open(value, "rb") as file:
-                start = file.read(12)
-        except (OSError, ValueError):
-            return ""
+    start, suffix = begins(value)
     if suffix in UNREAD:
         return advice(suffix)
     if start[4:8] == b"ftyp":

@@ -168,6 +168,7 @@ def _of_tables(
         name = "train" if len(tables) == 1 else path.stem
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns)
         source.splits[name], source.skipped[name] = part.splits["train"], part.skipped["train"]
+        source.lost[name] = part.lost["train"]
         listed |= {Path(file).resolve() for file in paths(part.splits["train"]) if file}
     others = sum(file.suffix.lower() in kind.suffixes and file.resolve() not in listed for file in all_files(root))
     source.ignored = {f"{kind.files} that {shown} does not list": others} if others else {}
@@ -219,16 +220,32 @@ def _usual(name: str, parts: dict[str, Path], section: Any) -> str:
 
 
 def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
-    """Raises DataError where folders cannot be classes: all are called like splits, or all hold the same folders."""
+    """Raises DataError where folders cannot be classes: some are called like splits, or all hold the same folders.
+
+    One folder called so may be a class. A train and a test side by side are splits, whatever else lies there.
+    """
     names = ", ".join(printable(child.name) for child in filled[:6])
-    roles = [_role(child.name) for child in filled]
     within = [_classes(child) for child in filled]
-    if len(filled) > 1 and all(roles) and "train" in roles and not any(within):
-        train = filled[roles.index("train")]
-        first = next((file.relative_to(root).as_posix() for file in all_files(train) if file.suffix.lower() in kind.suffixes), "")
+    named = [child for child in filled if _role(child.name)]
+    roles = {_role(child.name) for child in named}
+    if "train" in roles and len(roles) > 1:
+        train = next(child for child in named if _role(child.name) == "train")
+        some = ", ".join(printable(child.name) for child in named[:6])
+        media = (file for file in all_files(train) if file.suffix.lower() in kind.suffixes)
+        first = printable(next((file.relative_to(root).as_posix() for file in media), ""))
+        classes = {child.name: _classes(child) for child in named}
+        if not any(classes.values()):
+            raise DataError(
+                f"{root}: {some} are splits, and hold {kind.files} without class folders ({first}): put each class "
+                "into a folder, as in train/cat/1.jpg; where the class stands in the file's name, write a train.csv "
+                f"with the columns {kind.column} and label"
+            )
+        held = {printable(name): printable(", ".join(sorted(own)[:4])) or "none" for name, own in classes.items()}
+        shown = "; ".join(f"{name}: {own}" for name, own in held.items())
         raise DataError(
-            f"{root}: {names} are splits, and hold {kind.files} without class folders ({printable(first)}): put each class into a folder, "
-            f"as in train/cat/1.jpg; where the class stands in the file's name, write a train.csv with the columns {kind.column} and label"
+            f"{root}: {some} are called like splits, and do not hold the same class folders ({shown}): put the same "
+            "classes into each and call one train; if they are classes, list the files in a train.csv with the "
+            f"columns {kind.column} and label"
         )
     same = set.intersection(*within) if within else set()
     if len(filled) > 1 and len(same) > 1 and all(part == same for part in within):

@@ -16,12 +16,15 @@ import contextlib
 import csv
 import io
 import itertools
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import DataError
+
+log = logging.getLogger("graft")
 
 SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE, _SAMPLED = 200_000, 200  # characters and rows that decide on the sign
@@ -215,18 +218,28 @@ def _blanks(records: Records, text: str, sign: str) -> bool:
 
 
 def _check_merged(path: Path, records: Records, text: str, sign: str, first: int) -> None:
-    """Raises DataError where two quotes that belong to the text hold rows together, each of them right by itself."""
+    """Whether two quotes that belong to the text hold rows together, each of them right by itself.
+
+    Raises DataError where these are many lines; a few may be one cell of several lines, so that this is a warning.
+    """
     if not records:
         return
     ends = [line for line, _ in records[1:]] + [sum(1 for _ in _physical(text)) + 1]
-    long = [(line, end) for (line, _), end in zip(records, ends, strict=True) if end - line > _MERGED]
+    several = [(line, end) for (line, _), end in zip(records, ends, strict=True) if end - line > 1]
     columns = len(records[0][1])
-    if not long or columns < 2:
+    if not several or columns < 2:
         return
     fits = [line.count(sign) + 1 == columns for line in _physical(text)]
-    for line, end in long:
-        if all(fits[line - 1 : end - 1]):
-            raise DataError(
-                f"{path}:{line + first - 1}: a quote opens here and closes {end - line - 1} lines below, and each of "
-                "these would be a row: write a quote that belongs to a text twice, and put that text in quotes"
-            )
+    merged = [(line + first - 1, end - line) for line, end in several if all(fits[line - 1 : end - 1])]
+    long = next(((line, count) for line, count in merged if count > _MERGED), None)
+    advice = "write a quote that belongs to a text twice, and put that text in quotes"
+    if long is not None:
+        line, count = long
+        what = f"a quote opens here and closes {count - 1} lines below, and each of these would be a row"
+        raise DataError(f"{path}:{line}: {what}: {advice}")
+    if merged:
+        line, count = merged[0]
+        more = f", and so in {len(merged) - 1} more rows" if merged[1:] else ""
+        what = f"a quote opens here and closes in line {line + count - 1}"
+        so = "that is read as one row, but each line would be one by itself"
+        log.warning("%s:%d: %s: %s%s. If so, %s", path, line, what, so, more, advice)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pipelines.data.splits import USUAL
 from pipelines.errors import DataError
@@ -53,6 +54,24 @@ def problem(path: Path) -> tuple[str, int]:
     except OSError as error:
         return error.strerror or "cannot be read", 0
     return ("" if size else "empty file"), size
+
+
+def begins(value: Any) -> tuple[bytes, str]:
+    """The first 12 bytes of an image or a recording, and how its name ends; both empty where there is no file to read.
+
+    `value` is a path, bytes, or datasets' {"path", "bytes"}.
+    """
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value[:12]), ""
+    if not isinstance(value, (str, Path)):
+        return b"", ""
+    try:
+        with open(value, "rb") as file:
+            return file.read(12), Path(value).suffix.lower()
+    except (OSError, ValueError):
+        return b"", ""
 
 
 def _entries(path: Path) -> list[os.DirEntry]:

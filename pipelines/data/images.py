@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.apart import paths
+from pipelines.data.files import begins
 from pipelines.data.labels import check_known, several
 from pipelines.errors import DataError
 
@@ -112,17 +113,7 @@ def advice(suffix: str) -> str:
 
 def _foreign(value: Any) -> str:
     """What to do about an image of a kind that is known and not read, by its first bytes or its name; "" for any other."""
-    value = _source(value)
-    start, suffix = b"", ""
-    if isinstance(value, (bytes, bytearray)):
-        start = bytes(value[:12])
-    elif isinstance(value, (str, Path)):
-        suffix = Path(value).suffix.lower()
-        try:
-            with open(value, "rb") as file:
-                start = file.read(12)
-        except (OSError, ValueError):
-            return ""
+    start, suffix = begins(value)
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"):
         return advice(".heic")
     return advice(suffix) if suffix in UNREAD else ""

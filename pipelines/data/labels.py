@@ -7,7 +7,7 @@ import re
 import statistics
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DataError
@@ -53,6 +53,31 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
     ids = rows["id"][:]
     kept = rows.select([i for i in range(len(rows)) if i not in lacking])
     return kept, [(ids[i], f"{ids[i]}: label is empty") for i in sorted(lacking)]
+
+
+def lost(labels: Iterable[tuple[str, Any]], skipped: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Of the rows `skipped` (id, why) each label, and why the first row with it is skipped.
+
+    `labels` has (id, label) of all rows.
+    """
+    found: dict[str, str] = {}
+    whys = dict(skipped)
+    for id_, label in labels if whys else ():
+        number = isinstance(label, (int, float)) and label == label  # and no NaN, which is an empty cell
+        name = str(label).strip() if number or isinstance(label, str) else ""
+        if name and id_ in whys:
+            found.setdefault(name, whys[id_])
+    return found
+
+
+def check_lost(found: dict[str, str], rows: "Dataset", source: str) -> None:
+    """Raises DataError for a class of which every training row is skipped: the model would never learn it."""
+    have = {label for label in rows["label"][:] if isinstance(label, str)}
+    gone = [label for label in found if label not in have]
+    if gone:
+        more = f" (and none of {len(gone) - 1} more classes)" if gone[1:] else ""
+        why = f"no row of the class {short(gone[0])!r} can be used{more}; the first: {found[gone[0]]}"
+        raise DataError(f"{source}: {why}")
 
 
 _ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+]?\d+(?:\.\d+)?)"""

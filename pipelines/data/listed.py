@@ -56,7 +56,7 @@ def read(
         rows = part.splits["train"]
         ids = [f"{where}:{id_.rpartition(':')[2]}" for id_ in rows["id"]]  # of every split another
         source.splits[name] = rows.remove_columns("id").add_column("id", ids)
-        source.skipped[name] = part.skipped["train"]
+        source.skipped[name], source.lost[name] = part.skipped["train"], part.lost["train"]
         listed |= {Path(file).resolve() for file in paths(rows) if file}
     others = sum(file.suffix.lower() in kind.suffixes and file.resolve() not in listed for file in all_files(root))
     source.ignored = {f"{kind.files} that no metadata lists": others} if others else {}

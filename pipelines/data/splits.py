@@ -20,7 +20,7 @@ NONE_TRAINED = TrainedRows()
 USUAL = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev", "dev-clean", "dev-other"),
-    "test": ("test", "testing", "eval", "test-clean", "test-other"),
+    "test": ("test", "testing", "eval", "evaluation", "holdout", "test-clean", "test-other"),
 }
 
 

@@ -27,7 +27,10 @@ def detect(path: Path) -> bool:
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
     root = Path(section.id).expanduser()
-    kind = (classfolders.medium(root) if root.is_dir() else None) or IMAGES
+    kind = classfolders.medium(root) if root.is_dir() else None
+    if kind is None:
+        what = "is no folder with images or recordings, which data.format=captions reads"
+        raise DataError(f"data.id: {section.id} {what}")
     if "text" not in columns:
         return (imagefolder if kind is IMAGES else audiofolder).read(section, columns, optional)
     lacking = sorted(set(columns) - {kind.column, "text"})

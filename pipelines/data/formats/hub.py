@@ -8,10 +8,12 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.labels import lost
+from pipelines.data.parts import part_columns, times
 from pipelines.errors import DataError, GraftError, HubError, MissingColumn
 from pipelines.wording import short
 
@@ -59,10 +61,13 @@ def take(
             have = ", ".join(rows.column_names)
             raise MissingColumn(f"data.columns.{absent}: {section.id} has no column {section.columns[absent]!r} (it has: {have})")
         names |= {c: section.columns.get(c, c) for c in optional if section.columns.get(c, c) in rows.column_names}
-        keep = dict.fromkeys([*names.values(), *([group] if group else [])])
+        taken = [*names.values(), *([group] if group else [])]
+        part = part_columns(rows.column_names, taken) if "audio" in columns else None
+        keep = dict.fromkeys([*taken, *(column for column in part or () if column in rows.column_names)])
         rows = rows.select_columns(list(keep)).rename_columns({its: c for c, its in names.items() if its != c})
         rows = rows.add_column("id", [f"{name}/{i}" for i in range(len(rows))])
         refused: list[tuple[str, str]] = []
+        given = rows
         for column, wanted, many in (("image", Image, "images"), ("audio", Audio, "recordings")):
             if column in columns and not isinstance(rows.features[column], wanted):
                 what = rows.features[column]
@@ -84,9 +89,16 @@ def take(
                     if sizes[number] is None and path:
                         sizes[number] = os.stat(path).st_size
                 rows = rows.add_column("size", sizes)
+        if part:
+            rows, without = _with_parts(rows, part)
+            refused += without
+            if without and not len(rows):
+                first = without[0][1]
+                raise DataError(f"{section.id}: none of {len(without)} rows of {name} can be used; the first: {first}")
         if "label" in columns:
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels
+            source.lost[name] = lost(_known_labels(given), refused) if refused else {}
             rows, unlabelled = _named_labels(rows)
             refused += unlabelled
         source.splits[name], source.skipped[name] = rows, refused
@@ -135,8 +147,52 @@ def _with_paths(rows: Any, column: str, paths: list[str | None]) -> Any:
     return Dataset(InMemoryTable(table), info=rows.info)
 
 
+def _with_parts(rows: Any, pair: tuple[str, str]) -> tuple[Any, list[tuple[str, str]]]:
+    """The rows, each recording with the part that its row is of, and (id, why) of rows whose times are wrong.
+
+    The bytes are not copied.
+    """
+    import pyarrow.compute
+    from datasets import Dataset, DatasetInfo, Features, Value
+    from datasets.table import InMemoryTable
+
+    have = [column for column in pair if column in rows.column_names]
+    cells = rows.select_columns(["id", *have])[:]
+    found: dict[int, dict[str, float | None]] = {}
+    wrong: list[tuple[str, str]] = []
+    for number, id_ in enumerate(cells["id"]):
+        try:
+            found[number] = times({column: cells[column][number] for column in have}, pair)
+        except DataError as error:
+            wrong.append((id_, f"{id_}: {error}"))
+    rows = rows.remove_columns(have)
+    if wrong or rows._indices is not None:
+        rows = rows.select(list(found)).flatten_indices()
+    values = {name: [part[name] for part in found.values()] for name in ("start", "end")}
+    seconds = {name: pyarrow.array(column, pyarrow.float64()) for name, column in values.items()}
+    table, chunks, at = rows.data.table, [], 0
+    for chunk in table.column("audio").chunks:
+        fields = {name: pyarrow.compute.struct_field(chunk, name) for name in ("path", "bytes")}
+        fields |= {name: column[at : at + len(chunk)] for name, column in seconds.items()}
+        chunks.append(pyarrow.StructArray.from_arrays(list(fields.values()), list(fields), mask=chunk.is_null()))
+        at += len(chunk)
+    times_of = {name: Value("float64") for name in seconds}
+    file = {"path": Value("string"), "bytes": Value("binary"), **times_of}
+    features = Features({**rows.features, "audio": file, **times_of})
+    audio = pyarrow.chunked_array(chunks, features.arrow_schema.field("audio").type)
+    table = table.set_column(table.column_names.index("audio"), "audio", audio).replace_schema_metadata(None)
+    for name, column in seconds.items():
+        table = table.append_column(name, column)
+    return Dataset(InMemoryTable(table), info=DatasetInfo(features=features)), wrong
+
+
 def outside(path: str, roots: Sequence[str]) -> str:
-    """Why a row of somebody else's may not name this file: it does not lie below one of `roots`, links followed. "" where it may."""
+    """Why a row of somebody else's may not name this file, or that there is none. "" where it may."""
+    return elsewhere(path, roots) or ("" if os.path.isfile(path) else f"no such file: {short(path, 200)}")
+
+
+def elsewhere(path: str, roots: Sequence[str]) -> str:
+    """Why a file is not one of the data set: it does not lie below one of `roots`, links followed. "" where it does."""
     shown = short(path, 200)
     if path.startswith("zip://"):  # not shown: a path in the cache, which no user knows
         return "its file lies in an archive, which is not unpacked: download the data set, unpack it and give the folder"
@@ -145,7 +201,7 @@ def outside(path: str, roots: Sequence[str]) -> str:
     real = os.path.realpath(path) if os.path.isabs(path) and "\0" not in path else ""
     if not any(real.startswith(root.rstrip(os.sep) + os.sep) for root in roots):
         return f"it names the file {shown!r}, which is not in the data set: not opened"
-    return "" if os.path.isfile(real) else f"no such file: {shown}"
+    return ""
 
 
 def _guess(column: str, features: Any) -> str | None:
@@ -188,6 +244,18 @@ def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
     rows = rows if len(good) == len(rows) else rows.select(good)
     kind = List(Value("string")) if any(isinstance(label, list) for label in labels) else Value("string")
     return rows.remove_columns("label").add_column("label", [labels[i] for i in good], feature=kind), skipped
+
+
+def _known_labels(rows: Any) -> Iterator[tuple[str, Any]]:
+    """The id and the label of every row that has one; a class by its name."""
+    from datasets import ClassLabel
+
+    feature = rows.features["label"]
+    for id_, label in zip(rows["id"][:], rows["label"][:], strict=True):
+        if not isinstance(feature, ClassLabel):
+            yield id_, label
+        elif label is not None and label >= 0:
+            yield id_, feature.names[label]
 
 
 def _load(section: Any) -> tuple[dict, dict]:

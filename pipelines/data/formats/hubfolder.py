@@ -136,8 +136,9 @@ def _is_saved(path: Path) -> bool:
 def _saved(section: Any, root: Path) -> dict[str, Any]:
     from datasets import DatasetDict, load_from_disk
 
-    for state in (root / "state.json", *(folder / "state.json" for folder in folders(root))):
-        _check_names(state)
+    # that library reads dataset_dict.json only where the folder itself is no single data set
+    for folder in (root, *_saved_splits(root)):
+        _check_names(root, folder / "state.json")
     try:
         loaded = load_from_disk(str(root))
     except Exception as error:  # that library raises nearly everything
@@ -145,14 +146,45 @@ def _saved(section: Any, root: Path) -> dict[str, Any]:
     return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
 
 
-def _check_names(state: Path) -> None:
-    """The files that a saved data set names lie beside the list of them. Raises DataError for others."""
+def _saved_splits(root: Path) -> list[Path]:
+    """The folders of the splits that dataset_dict.json lists. Raises DataError for a folder outside of `root`."""
+    listed = root / "dataset_dict.json"
+    if not listed.is_file():
+        return []
+    try:
+        names = json.loads(listed.read_text())["splits"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _not_saved(listed, error) from None
+    if not isinstance(names, list):
+        raise DataError(f"{listed}: splits is a list of names, got {type(names).__name__}: save the data set again")
+    for name in names:
+        if not _within(root, root, name):
+            raise DataError(f"{listed}: names the split {str(name)[:200]!r}, which is no folder in {root}: not read")
+    return [root / name for name in names]
+
+
+def _check_names(root: Path, state: Path) -> None:
+    """The files that a saved data set names lie in the folder of the list of them. Raises DataError for others."""
     if not state.is_file():
         return
     try:
-        files = [str(file["filename"]) for file in json.loads(state.read_text())["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{state}: cannot be read as what save_to_disk writes ({type(error).__name__}): save the data set again") from None
-    odd = next((name for name in files if Path(name).name != name), None)
+        about = json.loads(state.read_text())
+        files = [*about["_data_files"], *(about.get("_indices_data_files") or [])]
+        names = [file["filename"] for file in files]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _not_saved(state, error) from None
+    odd = next((name for name in names if not _within(root, state.parent, name)), None)
     if odd is not None:
-        raise DataError(f"{state}: names the file {odd[:200]!r}, which is not in its folder: not read")
+        raise DataError(f"{state}: names the file {str(odd)[:200]!r}, which is not in its folder: not read")
+
+
+def _within(root: Path, folder: Path, name: Any) -> bool:
+    """Whether `name` is that of an entry of `folder`, and no link to a place outside of `root`."""
+    if not isinstance(name, str) or Path(name).name != name or name in ("", "..") or "\\" in name or "\0" in name:
+        return False
+    return (folder / name).resolve().is_relative_to(root.resolve())
+
+
+def _not_saved(path: Path, error: Exception) -> DataError:
+    what = f"cannot be read as what save_to_disk writes ({type(error).__name__})"
+    return DataError(f"{path}: {what}: save the data set again")

@@ -28,7 +28,7 @@ def detect(path: Path) -> bool:
     if not path.is_dir() or mnist.detect(path):
         return False
     found = classfolders.medium(path)
-    if found is AUDIO:
+    if found is AUDIO or (found is None and table.detect(path)):
         return False
     if classfolders.detect(path):
         return found is IMAGES or not any(_is_text(file) for file in all_files(path))

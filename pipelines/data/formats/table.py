@@ -20,7 +20,9 @@ from typing import Any
 
 from pipelines.data import audio, compressed, dialect
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
-from pipelines.data.parts import part_columns, times, typed
+from pipelines.data.formats import hub
+from pipelines.data.labels import lost
+from pipelines.data.parts import PAIRS, part_columns, times, typed
 from pipelines.data.splits import MEDIA, USUAL
 from pipelines.data.texts import talk
 from pipelines.errors import DataError, MissingColumn
@@ -36,7 +38,7 @@ Rows = list[tuple[str, dict]]  # (id, cells by column; under None why they do no
 
 
 def detect(path: Path) -> bool:
-    return is_table(path) if path.is_file() else any(_tables(path))
+    return is_table(path) if path.is_file() else bool(_tables(path) or _in_folders(path))
 
 
 def is_table(path: Path) -> bool:
@@ -51,6 +53,15 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
     tables = [path] if path.is_file() else _tables(path)
+    deeper = [] if tables else _in_folders(path)
+    if deeper:
+        some = ", ".join(table.relative_to(path).as_posix() for table in deeper[:3])
+        holders = {table.parent for table in deeper}
+        own = f", or give one folder ({deeper[0].parent})" if len(holders) == 1 else ""
+        raise DataError(
+            f"data.id: {section.id} has its tables in folders ({some}): put them into {section.id} itself, each called "
+            f"like its split, as in train.csv and test.csv{own}"
+        )
     if not tables:
         raise DataError(f"data.id: {section.id} holds no table ({', '.join(SUFFIXES)})")
     names = ["train" if path.is_file() else compressed.inner(table).stem for table in tables]
@@ -96,6 +107,7 @@ def _add(source: Any, name: str, table: Path, section: Any, columns: Sequence[st
     if _suffix(table) == ".parquet":
         have = _parquet_columns(table)
         wanted = {*(section.columns.get(column, column) for column in (*columns, *optional)), section.group}
+        wanted |= {column for pair in PAIRS for column in pair} if "audio" in columns else set()
         rows, empty = _parquet(table, [column for column in have if column in wanted]), 0
     elif _suffix(table) in (".json", ".jsonl"):
         rows, empty = _json(table), 0
@@ -110,6 +122,8 @@ def _add(source: Any, name: str, table: Path, section: Any, columns: Sequence[st
     if not rows:
         raise DataError(f"{table}: no rows")
     source.splits[name], source.skipped[name] = _take(table, rows, have, section, columns, optional)
+    label = section.columns.get("label", "label") if "label" in columns else None
+    source.lost[name] = lost(((id_, row.get(label)) for id_, row in rows if label), source.skipped[name])
     if empty:
         source.ignored[f"rows of {table.name} without a filled cell"] = empty
 
@@ -138,6 +152,18 @@ def _tables(path: Path) -> list[Path]:
     return found
 
 
+def _in_folders(path: Path) -> list[Path]:
+    """The tables below a folder that holds nothing but them in its folders, and itself no file but a README."""
+    if any(file.stem.upper() not in ("README", "LICENSE") for file in all_files(path, deep=False)):
+        return []
+    found: list[Path] = []
+    for file in (file for folder in folders(path) for file in all_files(folder)):
+        if not is_table(file) or _suffix(file) == ".json":
+            return []
+        found.append(file)
+    return found
+
+
 def _begins_with_rows(path: Path) -> bool:
     try:
         with compressed.opened(path) as file:
@@ -151,13 +177,15 @@ def _begins_with_rows(path: Path) -> bool:
 
 
 def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[str, ...]) -> None:
-    """Count the files of a folder of tables that are no tables and that no row names."""
+    """Count the files of a folder of tables that are not read and that no row names.
+
+    Where the task reads texts alone, of the files in further folders only tables are counted.
+    """
     from pipelines.data.apart import paths
 
     media = any(column in MEDIA for column in columns)
     named = {os.path.realpath(file) for rows in source.splits.values() for file in paths(rows) if file}
-    near = (p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith("."))
-    files = all_files(path) if media else near
+    files = (file for file in all_files(path) if media or file.parent == path or is_table(file))
     others = [file for file in files if file not in tables and not (media and os.path.realpath(file) in named)]
     for file in others:
         packed = is_table(file) or file.suffix.lower() in (*compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
@@ -405,7 +433,7 @@ def _size(file: dict[str, Any]) -> int:
 
 
 def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
-    """A path, bytes, or datasets' {"path", "bytes"}."""
+    """A path, bytes, or datasets' {"path", "bytes"}. Programs write the last: its path is below the table's folder."""
     content = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, bytes):
         return {"path": None, "bytes": content}
@@ -414,6 +442,9 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
         raise DataError(f"{name} holds {type(where).__name__}: {column} is a path, or bytes in a parquet file")
     if "://" in where:
         raise DataError(f"{name} is an address, {where[:200]!r}, which is not fetched: download the file and name it by its path")
+    why = _elsewhere(path.parent, where) if isinstance(value, dict) else ""
+    if why:
+        raise DataError(f"{name}: {why}")
     for way in dict.fromkeys([where, where.replace("\\", "/")]):  # as Windows parts folders
         if os.path.isfile(path.parent / way):  # and not Path.is_file, which fails on names that no disk has
             suffix = Path(way).suffix.lower()
@@ -421,6 +452,12 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
                 raise DataError(f"{where}: {audio.advice(suffix)}")
             return {"path": str(path.parent / way), "bytes": None}
     raise _NoFile(path.parent, where)
+
+
+def _elsewhere(folder: Path, where: str) -> str:
+    """Why a path in datasets' form is not looked at; nothing where it is below the table's folder."""
+    ways = [os.path.join(os.path.abspath(folder), way) for way in (where, where.replace("\\", "/"))]
+    return next((why for way in ways if (why := hub.elsewhere(way, [os.path.realpath(folder)]))), "")
 
 
 class _NoFile(DataError):
