@@ -126,7 +126,7 @@ def evaluate_loaded(
             skips=skips,
             split=name,
             tick=shown.advance,
-            smaller=lambda n: progress.say(f"out of memory on {name}: going on with {n} rows at a time (the result is the same)"),
+            smaller=lambda n, unit: progress.say(f"out of memory on {name}: going on with {n} {unit} at a time (the result is the same)"),
         )
     scored = evaluation.score_split(task, task.merge(records, found), found, name)
     for line in results.undefined(name, scored["n"], scored["metrics"]):

@@ -122,7 +122,8 @@ class Job:
         self.encoded, self.splits, self.skips = usable_of(self.recipe, self.splits, self.encoded)
         rows = len(self.encoded["train"])
         self.steps, self.per_epoch = length(self.recipe, rows, least_examples(self.model, rows, self.recipe.train.batch_size))
-        self.eval_batch: int | None = None  # what memory allowed an evaluation, once it did not suffice
+        self.eval_batch: int | None = None  # rows that memory allowed an evaluation, once it did not suffice
+        self.eval_tokens: int | None = None  # tokens, where examples have lengths; both are the same on all processes
         if batching.example_lengths(self.encoded["train"]) is not None:
             machine.keep_few_kernels()
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
@@ -176,7 +177,7 @@ class Job:
                     f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run"
                 )
             self.skips.found |= saved.skipped
-            self.eval_batch = saved.eval_batch
+            self.eval_batch, self.eval_tokens = saved.eval_batch, saved.eval_tokens
         self.log.truncate(saved)
         stage = saved.stage if saved else "head" if head_epochs(self.recipe) else "train"
         if self.sharded and stage == "head":
@@ -228,16 +229,20 @@ class Job:
         ragged = batching.example_lengths(getattr(examples, "encoded", None)) is not None
         size = machine.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged, self.task)
 
-        def smaller(count: int) -> None:
-            self.eval_batch = count
-            self.progress.say(f"out of memory on {split}: going on with {count} rows at a time (the result is the same)")
+        found = {"rows": self.eval_batch, "tokens": self.eval_tokens}  # of this process
+
+        def smaller(count: int, unit: str) -> None:
+            found[unit] = count
+            self.progress.say(f"out of memory on {split}: going on with {count} {unit} at a time (the result is the same)")
 
         with self.progress.task(title, len(examples)) as shown:
-            return evaluation.predict_split(
-                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size),
+            records = evaluation.predict_split(
+                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size), tokens=self.eval_tokens,
                 workers=self.workers(examples), skips=self.skips, split=split, smaller=smaller,
                 tick=lambda n: shown.advance(n * self.accelerator.num_processes),
             )  # fmt: skip
+        self.eval_batch, self.eval_tokens = evaluation.agreed(found["rows"], found["tokens"])
+        return records
 
     def workers(self, examples: Any) -> int:
         """Loader processes for these examples; cached ones need none."""
@@ -357,7 +362,7 @@ class Job:
             if self.accelerator.is_main_process:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)
-                kept.eval_batch = self.eval_batch
+                kept.eval_batch, kept.eval_tokens = self.eval_batch, self.eval_tokens
                 checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)
             self.accelerator.wait_for_everyone()
