@@ -90,6 +90,24 @@ def head_epochs(recipe: Recipe) -> int:
     return recipe.train.head_epochs if recipe.model.freeze != "backbone" else 0
 
 
+def head_steps(recipe: Recipe, model: Any, rows: int) -> int:
+    """Steps of the stage in which the head trains alone, of a model in which nothing else trains now (see `thaw`)."""
+    least = least_examples(model, rows, recipe.train.batch_size)
+    return recipe.train.head_epochs * batching.steps_per_epoch(rows, recipe.train.batch_size, least)
+
+
+def model_layers(task: Any, model: Any) -> list[Any]:
+    """The task's layers of a model, whether it has an adapter or not."""
+    return task.layers(model.get_base_model() if hasattr(model, "get_base_model") else model)  # type: ignore[no-any-return]
+
+
+def thaw(task: Any, model: Any, trains: set[str], only_head: bool) -> None:
+    """Let the parameters train that `trains` names, or of these only the head's."""
+    head = {id(p) for p in model_layers(task, model)[-1].parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trains and (not only_head or id(parameter) in head))
+
+
 def without_effect(recipe: Recipe, total: int, per_epoch: int) -> list[str]:
     """Settings of the recipe that change nothing in this run, a line each."""
     idle = [key for key in ("head_epochs", "layer_decay") if getattr(recipe.train, key)]
@@ -186,10 +204,8 @@ class Job:
             )
         state = saved or State(stage=stage, first=self.before())
         if stage == "head":
-            self._thaw(only_head=True)
-            rows = len(self.encoded["train"])
-            least = least_examples(self._plain(), rows, train.batch_size)
-            steps = train.head_epochs * batching.steps_per_epoch(rows, train.batch_size, least)
+            thaw(self.task, self._plain(), self.trains, only_head=True)
+            steps = head_steps(self.recipe, self._plain(), len(self.encoded["train"]))
             state = self.fit(state, steps, None, stopping, last)
             if state.stopped == "signal":
                 return state
@@ -197,14 +213,8 @@ class Job:
             plain = self._plain()
             self.accelerator.free_memory()  # the head's optimiser and wrapper
             self.model = plain
-        self._thaw(only_head=False)
+        thaw(self.task, self._plain(), self.trains, only_head=False)
         return self.fit(state, self.steps, train.ema if isinstance(train.ema, float) else None, stopping, last)
-
-    def _thaw(self, only_head: bool) -> None:
-        plain = self._plain()
-        head = {id(p) for p in self._layers()[-1].parameters()}
-        for name, parameter in plain.named_parameters():
-            parameter.requires_grad_(name in self.trains and (not only_head or id(parameter) in head))
 
     def _plain(self) -> Any:
         """The model as it was before Accelerate prepared it, ready to be prepared for the next stage."""
@@ -214,8 +224,7 @@ class Job:
         return plain
 
     def _layers(self) -> list[Any]:
-        plain = self._plain()
-        return self.task.layers(plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
+        return model_layers(self.task, self._plain())
 
     def before(self) -> dict[str, Any]:
         """Test scores before the first step: what the model knew already."""
