@@ -135,6 +135,11 @@ def evaluate(
         path = find_recipe(source)
     except RecipeError:
         path = None
+    if path and allow_overlap:
+        raise RecipeError(
+            f"--allow-overlap goes with --data and a run folder, model folder or hub id, and {source} is a recipe: "
+            "leave it out, or name a model"
+        )
     from pipelines import machine, score
 
     if path:
