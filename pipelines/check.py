@@ -31,6 +31,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     model = stages.build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
+    if about := getattr(model, "about_head", ""):
+        yield f"head       {about}"
     encoded, taken, skips = stages.usable_of(recipe, splits, stages.encode(task, splits))
     for split in SPLITS:
         if (more := len(skips.found[split]) - len(splits.skipped[split])) > 0:

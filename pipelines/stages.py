@@ -163,6 +163,8 @@ class Job:
         if labels := self.splits.labels:
             some = ", ".join(short(label, 40) for label in labels[:10])
             self.progress.say(f"{len(labels)} classes: {some}{' ...' if len(labels) > 10 else ''}")
+        if about := getattr(self.model, "about_head", ""):
+            self.progress.say(f"head: {about}")
         for line in without_effect(self.recipe, self.steps, self.per_epoch):
             self.progress.say(line)
         for kind, count in self.splits.ignored.items():
