@@ -218,7 +218,7 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
     from pipelines.card import write_card
     from pipelines.recipe import dump_recipe, validate
 
-    old = validate(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    old = validate(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")), exists=True)
     if old.hub.adapter != recipe.hub.adapter:
         raise RunError(f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run")
     kept = folder / "examples" / "examples.json"
