@@ -94,14 +94,14 @@ def shares(
 
 def _within(order: np.ndarray, most: int, processes: int, lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
     """Parts of ascending length, at most so many examples and tokens each; as many for each process."""
-    parts = _fill(order, most, lengths[order], tokens)
+    parts = filled(order, most, lengths[order], tokens)
     while len(parts) % processes:  # cut the one with most examples
         largest = max(range(len(parts)), key=lambda i: len(parts[i]))
         parts[largest : largest + 1] = np.array_split(parts[largest], 2)
     return parts
 
 
-def _fill(step: np.ndarray, micro_batch: int, sizes: np.ndarray, tokens: int) -> list[np.ndarray]:
+def filled(step: np.ndarray, micro_batch: int, sizes: np.ndarray, tokens: int) -> list[np.ndarray]:
     """Cut ascending `sizes` where the next example would make the padded whole larger than `tokens`; one always fits."""
     cuts = [0]
     for place, size in enumerate(sizes):

@@ -190,7 +190,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         repo_id=repo_id or PLACEHOLDER,
         placeholder=PLACEHOLDER if repo_id is None else None,
         recipe=recipe,
-        columns=kind(kind.Options.model_validate(recipe["options"])).inputs,
+        columns=kind(kind.Options.model_validate(recipe["options"], context={"exists": True})).inputs,
         recipe_text=recipe_text(recipe, results),
         results=results,
         metric=results["metric"]["name"],

@@ -31,6 +31,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     model = stages.build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
+    if about := getattr(model, "about_head", ""):
+        yield f"head       {about}"
     encoded, taken, skips = stages.usable_of(recipe, splits, stages.encode(task, splits))
     for split in SPLITS:
         if (more := len(skips.found[split]) - len(splits.skipped[split])) > 0:
@@ -60,6 +62,8 @@ def check(recipe: Recipe) -> Iterator[str]:
             task.loss(model, batch, task.counts(batch))
     for line in stages.without_effect(recipe, steps, per_epoch):
         yield f"no effect  {line}"
-    steps += stages.head_epochs(recipe) * batching.steps_per_epoch(rows, recipe.train.batch_size)
+    if stages.head_epochs(recipe):
+        stages.thaw(task, model, {name for name, p in model.named_parameters() if p.requires_grad}, only_head=True)
+        steps += stages.head_steps(recipe, model, rows)
     precision = recipe.train.precision if recipe.train.precision != "auto" else machine.best_precision(model)
     yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {precision}"

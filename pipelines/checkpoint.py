@@ -40,7 +40,8 @@ class State:
     owed: bool = False  # the evaluation of this step, which a stop put off
     peak_memory_mb: float = 0.0  # of all processes that trained so far
     micro_batch: int | None = None  # what memory allowed, once it did not suffice
-    eval_batch: int | None = None  # the same of an evaluation
+    eval_batch: int | None = None  # the same of an evaluation, in rows
+    eval_tokens: int | None = None  # and in tokens, where examples have lengths
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row that cannot be read -> why
     data: dict[str, str] = field(default_factory=dict)  # split -> fingerprint
 

@@ -91,11 +91,18 @@ def train(
     from pipelines.recipe import find_recipe, load_recipe
 
     overrides = [*(overrides or []), *(["train.max_steps=2", "train.head_epochs=0"] if smoke else [])]
-    loaded = load_recipe(recipe, overrides, data=data, model=model)
+    try:
+        loaded = load_recipe(recipe, overrides, data=data, model=model, exists=True)
+    except RecipeError:
+        load_recipe(recipe, overrides, data=data, model=model)  # which lists all problems at once
+        raise
     name = find_recipe(recipe).stem
     folder = run or Path("runs") / loaded.task / (f"{name}-smoke" if smoke else name)
     from pipelines.run import train as start
+    from pipelines.runfolder import goes_on
 
+    if not goes_on(folder, loaded):  # what a run began with, it may go on with
+        loaded = load_recipe(recipe, overrides, data=data, model=model)
     results = start(loaded, folder, name=name, smoke=smoke)
     if results is None:
         raise typer.Exit(130)
@@ -135,10 +142,15 @@ def evaluate(
         path = find_recipe(source)
     except RecipeError:
         path = None
+    if path and allow_overlap:
+        raise RecipeError(
+            f"--allow-overlap goes with --data and a run folder, model folder or hub id, and {source} is a recipe: "
+            "leave it out, or name a model"
+        )
     from pipelines import machine, score
 
     if path:
-        result = score.evaluate_recipe(load_recipe(path, data=data), split)
+        result = score.evaluate_recipe(load_recipe(path, data=data, exists=True), split)
     else:
         result = score.evaluate(source, data=data, split=split, allow_overlap=allow_overlap)
     if not machine.processes().is_main_process:  # the first of several processes speaks for all

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.batching import evaluation_keys, example_lengths, loader, on_device, out_of_memory, seeded
+from pipelines.batching import Lengths, evaluation_keys, example_lengths, filled, loader, on_device, out_of_memory, seeded
 from pipelines.errors import RunError
 from pipelines.machine import EVAL_TOKENS
 from pipelines.skips import Skips
@@ -14,13 +14,15 @@ from pipelines.task import Record, Task
 
 def predict_split(
     task: Task, model: Any, examples: Any, accelerator: Any, *, batch_size: int, workers: int = 0, skips: Skips | None = None,
-    split: str = "test", tick: Callable[[int], None] = lambda n: None, smaller: Callable[[int], None] = lambda n: None,
+    split: str = "test", tokens: int | None = None, tick: Callable[[int], None] = lambda n: None,
+    smaller: Callable[[int, str], None] = lambda n, unit: None,
 ) -> list[Record]:  # fmt: skip
     """Records of every readable example, once each, in the order of the examples, the same on every process.
 
-    A batch holds at most `batch_size` examples and, where they have lengths, what fits with its padding. Where memory does not
-    suffice, it is halved, and `smaller(n)` is told of the new size. `tick(n)` hears of examples done here. Rows that cannot be
-    read are handed to `skips`.
+    A batch holds at most `batch_size` examples and, where they have lengths, at most `tokens` with its padding: left out, as many
+    as this kind of device takes. Both must be the same on every process. Where memory does not suffice, the limit is halved, of
+    tokens where the examples have lengths, else of rows, and `smaller(limit, unit)` is called: another process may have another
+    limit then (see `agreed`). `tick(n)` is called with the number of examples done here. `skips` takes the rows that cannot be read.
     """
     import torch
     from accelerate.utils import gather_object
@@ -29,7 +31,7 @@ def predict_split(
     was_training = model.training
     model.eval()
     lengths = example_lengths(getattr(examples, "encoded", None))
-    tokens = EVAL_TOKENS.get(accelerator.device.type, 8192)
+    tokens = tokens or EVAL_TOKENS.get(accelerator.device.type, 8192)
     keys = evaluation_keys(len(examples), batch_size, accelerator.process_index, accelerator.num_processes, lengths, tokens)
     found: list[tuple[int, Record]] = []
     bad: list[tuple[int, str]] = []
@@ -48,12 +50,16 @@ def predict_split(
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            most = _fewer(max(1, len(keys[place])), model, accelerator, split)
-            keys, place = [part for wanted in keys[place:] for part in _cut(wanted, most)], 0
+            rows = max(1, len(keys[place]))
+            most = _fewer(rows, model, accelerator, split)
+            if lengths is not None:  # the longest come first: a limit of rows would hold for the short ones, too
+                tokens = rows * max(1, *(int(lengths[i]) for _, i in keys[place])) // 2
+            limit = (most, "rows") if lengths is None else (tokens, "tokens")
+            keys, place = [part for wanted in keys[place:] for part in _cut(wanted, most, lengths, tokens)], 0
             batch = records = batches = None  # the old loader and its processes end before new ones begin
         if batches is None:
             clear_device_cache(garbage_collection=True)  # here: the error held what the forward had computed
-            smaller(most)
+            smaller(*limit)
             batches = iter(loader(examples, keys, workers))
             continue
         wanted, place = keys[place], place + 1
@@ -83,9 +89,25 @@ def _fewer(now: int, model: Any, accelerator: Any, split: str) -> int:
     raise RunError(f"out of memory on {split} with {rows} at a time: {advice}, and run again")
 
 
-def _cut(keys: list[tuple[None, int]], most: int) -> list[list[tuple[None, int]]]:
-    """A batch as batches of at most so many; an empty one (a stand-in) stays."""
-    return [keys[start : start + most] for start in range(0, len(keys), most)] or [keys]
+def _cut(keys: list[tuple[None, int]], most: int, lengths: Lengths | None, tokens: int) -> list[list[tuple[None, int]]]:
+    """A batch as batches of at most `most` rows or, where they have lengths, `tokens` tokens; an empty one (a stand-in) stays."""
+    if not keys:
+        return [keys]
+    if lengths is None:
+        return [keys[start : start + most] for start in range(0, len(keys), most)]
+    order = np.array([i for _, i in keys])
+    order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
+    return [[(None, int(i)) for i in part] for part in filled(order, len(keys), np.asarray(lengths)[order], tokens)[::-1]]
+
+
+def agreed(*limits: int | None) -> list[int | None]:
+    """For each limit the smallest value that any process has, None where none has one. Every process calls, with as many limits.
+
+    Which rows a process scores follows from the limits: where they differ, rows are scored twice or never.
+    """
+    from accelerate.utils import gather_object
+
+    return [min((n for n in found if n is not None), default=None) for found in zip(*gather_object([limits]), strict=True)]
 
 
 def sharded_again(model: Any) -> None:

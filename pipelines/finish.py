@@ -218,7 +218,7 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
     from pipelines.recipe import dump_recipe, validate
 
     path = folder / "recipe.yaml"
-    old = validate(parse(path.read_text(encoding="utf-8"), str(path))[0])
+    old = validate(parse(path.read_text(encoding="utf-8"), str(path))[0], exists=True)
     if old.hub.adapter != recipe.hub.adapter:
         raise RunError(f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run")
     kept = folder / "examples" / "examples.json"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines.errors import HubError
+from pipelines import hub_metadata
+from pipelines.errors import HubError, RecipeError
 from pipelines.outgoing import Parcel, every_file, left_out, model_files, recipe_of, refuse_leaks
 from pipelines.patience import Say, patiently
 
@@ -48,7 +49,9 @@ def publish(
     run, token = Path(run), get_token()
     _check_id(repo_id)
     files = model_files(run)
-    private = private or bool((recipe_of(run).get("hub") or {}).get("private"))
+    hub = recipe_of(run).get("hub") or {}
+    _check_hub(run, hub)
+    private = private or bool(hub.get("private"))
     if not dry_run and not _names(files["README.md"], repo_id):
         from pipelines.card import write_card
 
@@ -73,6 +76,22 @@ def publish(
         else:
             reports = _send(parcels, token, private, say)
     return {"space": None, **reports}
+
+
+def _check_hub(run: Path, hub: dict[str, Any]) -> None:
+    """Raises RecipeError for a licence or language that the hub does not take."""
+    languages = hub.get("language") or []
+    checks: list[tuple[str, Any, Any]] = [
+        ("language", hub_metadata.language, one) for one in ([languages] if isinstance(languages, str) else languages)
+    ]
+    checks += [("license", hub_metadata.licence, hub["license"])] if hub.get("license") is not None else []
+    for key, check, value in checks:
+        try:
+            check(value)
+        except ValueError as error:
+            raise RecipeError(
+                f"{run / 'recipe.yaml'}: hub.{key}: {error}; type the `graft train` command again with hub.{key}=..."
+            ) from None
 
 
 def _check_id(repo_id: str) -> None:

@@ -10,7 +10,7 @@ import re
 import stat
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.data import trained_rows
@@ -64,7 +64,7 @@ def _own(run: Path) -> list[str]:
     """Names of what Graft wrote into model/, whether it is still there or not."""
     model = run / "model"
     exported = read_json(run / EXPORTED)
-    names = set(exported) if isinstance(exported, list) else _named_as_an_export(model)
+    names = _below(run / EXPORTED, exported) if isinstance(exported, list) else _named_as_an_export(model)
     names |= {trained_rows.FILE} & set(_listed(model))  # older runs have none
     examples = _json(model / "examples" / "examples.json")
     if isinstance(examples, list):
@@ -73,6 +73,21 @@ def _own(run: Path) -> list[str]:
         names |= {"examples/examples.json", *(f"examples/{name}" for name in found)}
     figures = re.findall(r"\bfigures/([\w-][\w.-]*\.png)\b", _text(model / "README.md") or "")
     return sorted({*names, *CARD, *(f"figures/{name}" for name in figures)})
+
+
+def _below(path: Path, names: list[Any]) -> set[str]:
+    """The names that the file `path` lists. Raises RunError for one that is no place below model/: it would lead to other files."""
+    for name in names:
+        if (
+            not isinstance(name, str)
+            or not name
+            or "\\" in name
+            or "\0" in name
+            or PurePosixPath(name).is_absolute()
+            or ".." in name.split("/")
+        ):
+            raise RunError(f"{path}: {name!r} is no path below model/: take it out of the list, or delete the list; nothing was published")
+    return set(names)
 
 
 def _named_as_an_export(model: Path) -> set[str]:

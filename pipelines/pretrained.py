@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.complaints import suggest
 from pipelines.errors import ModelError
+from pipelines.wording import short
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +28,10 @@ def read_config(folder: Path | None, config: dict | None) -> Any:
     try:
         if folder is None:
             return _made(dict(config or {}))
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if wrong := _impossible(found.to_dict(), _usual(type(found))):
+            raise ModelError(f"{called(folder)}: config.json: {wrong}")
+        return found
     except ModelError:
         raise
     except Exception as error:  # the library's own checks raise many kinds
@@ -49,7 +53,39 @@ def _made(fields: dict[str, Any]) -> Any:
     strange = [name for name in fields if name not in known and name not in made.attribute_map]
     if strange:
         raise ModelError(f"model.config: {kind} has no field {strange[0]!r}{suggest(strange[0], list(known))}")
+    if wrong := _impossible(made.to_dict(), known):
+        raise ModelError(f"model.config: {wrong}")
     return made
+
+
+def _usual(kind: Any) -> dict[str, Any]:
+    """The fields of a kind of configuration as the library sets them; none of a kind that is only made of given parts."""
+    try:
+        return kind().to_dict()  # type: ignore[no-any-return]
+    except Exception:  # each of them complains in its own way
+        return {}
+
+
+_COUNTS = re.compile(r"(num_|n_).*|.*(_size|_heads|_layers|_dim|_channels)|max_position_embeddings|depth")
+
+
+def _impossible(fields: dict[str, Any], usual: dict[str, Any]) -> str:
+    """What is wrong with a configuration's sizes and counts, in words: the library takes any number, and fails in its first forward.
+
+    A number below 1 stands for something else where it is so in the `usual` configuration of this kind. A count of layers may be 0.
+    """
+    for name, value in fields.items():
+        like = usual.get(name)
+        if isinstance(value, dict):
+            wrong = _impossible(value, like if isinstance(like, dict) else {})
+            if wrong:
+                return f"{name}: {wrong}"
+        if type(value) is not int or not _COUNTS.fullmatch(name) or (type(like) is int and like < 1):
+            continue
+        least = 1 if type(like) is int and "layers" not in name else 0
+        if value < least:
+            return f"{name} is {value}, and must be {least} or more: take the config.json that the model came with"
+    return ""
 
 
 def load_model(
@@ -86,7 +122,10 @@ def load_model(
         fresh = next(key for key in new if key not in wrong)
         log.warning("%s has no %s: it begins with random weights, and stays so if it is frozen", called(folder), fresh.rpartition(".")[0])
     if mend is not None:
-        mended = mend(model, folder, {key: shapes[key] for key in wrong if key in shapes})
+        try:
+            mended = mend(model, folder, {key: shapes[key] for key in wrong if key in shapes})
+        except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:  # a configuration of another shape altogether
+            raise ModelError(f"{called(folder)}: its weights do not fit its config.json: {first_line(error)}") from error
         wrong = [key for key in wrong if key not in mended]
     if wrong:
         kind = "have another shape" if wrong[0] in shapes else "are missing"
@@ -129,9 +168,11 @@ def with_classes(
 
     Where the model knows all of them by name, its head is kept: of each class the row with its name. Else the last layer of the head
     starts from random weights. `load(renew)` loads the model that `config` describes; with `fresh` all its weights are random.
+    Which of these happened is in the model's `about_head`, for whoever begins a run; empty where `fresh`.
     """
     known = [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
     rows = None if fresh else rows_of(known, labels)
+    about = "" if fresh else kept(known, labels, rows)
     if rows is None:
         name_classes(config, labels)
     model: Any = load(rows is None)
@@ -139,6 +180,7 @@ def with_classes(
         _choose(head(model), rows, len(known))
     name_classes(model.config, labels)
     model.num_labels = len(labels)
+    model.about_head = about
     return model  # type: ignore[no-any-return]
 
 
@@ -147,11 +189,12 @@ def rows_of(known: list[str], labels: list[str]) -> list[int] | None:
 
     Case, and blanks against underscores and hyphens, make no difference where the names are not the same. Names that nobody gave
     (LABEL_0, or a class that is called by its own number) say nothing: they count only where all are the same and in the same order.
+    There LABEL_0 is also the class 0.
     """
     if known == labels:
         return list(range(len(known)))
-    if all(re.fullmatch(r"LABEL_\d+", name) or name == str(index) for index, name in enumerate(known)):
-        return None
+    if _unnamed(known):
+        return list(range(len(known))) if _numbers(known) == _numbers(labels) else None
     for alike in (str, _plain):
         places: dict[str, list[int]] = {}
         for index, name in enumerate(known):
@@ -160,6 +203,32 @@ def rows_of(known: list[str], labels: list[str]) -> list[int] | None:
         if all(len(row) == 1 for row in rows) and len({row[0] for row in rows}) == len(rows):
             return [row[0] for row in rows]
     return None
+
+
+def _unnamed(known: list[str]) -> bool:
+    """Whether nobody named these classes: they are LABEL_0, LABEL_1, ... or 0, 1, ..."""
+    return all(re.fullmatch(r"LABEL_\d+", name) or name == str(index) for index, name in enumerate(known))
+
+
+def _numbers(names: list[str]) -> list[str]:
+    return [name.removeprefix("LABEL_") for name in names]
+
+
+def kept(known: list[str], labels: list[str], rows: list[int] | None) -> str:
+    """In words, what becomes of the head of a model with the classes `known` for data with `labels`; `rows` is from `rows_of`."""
+    if rows is not None:
+        if rows == list(range(len(known))):
+            return f"kept, the model knows the {len(labels)} classes of the data"
+        if len(rows) < len(known):
+            return f"kept for the {len(labels)} classes of the data, which the model knows by name among its {len(known)}"
+        return "kept, its rows in the order of the data's classes"
+    if _unnamed(known):
+        return f"new, because the classes of the model have no names ({short(', '.join(known[:3]), 60)})"
+    missing = [label for label in labels if _plain(label) not in {_plain(name) for name in known}]
+    if not missing:
+        return "new, because two classes of the model, or of the data, have the same name"
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return f"new, because the model does not know the class {short(missing[0], 40)!r}{more}; it knows {short(', '.join(known[:5]), 100)}"
 
 
 def _plain(name: str) -> str:

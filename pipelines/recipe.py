@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -44,6 +45,11 @@ class Strict(BaseModel):
     """Base of every section and of every task's Options: unknown keys are errors, values cannot change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+def of_a_run(info: ValidationInfo) -> bool:
+    """Whether what is validated is the recipe of a run or model that exists: it is read, even if it would be refused today."""
+    return bool(info.context and info.context.get("exists"))
 
 
 class Adapter(Strict):
@@ -164,14 +170,15 @@ class HubSection(Strict):
 
     @field_validator("license")
     @classmethod
-    def _licence_of_the_hub(cls, name: str | None) -> str | None:
-        return name if name is None else hub_metadata.licence(name)
+    def _licence_of_the_hub(cls, name: str | None, info: ValidationInfo) -> str | None:
+        return name if name is None or of_a_run(info) else hub_metadata.licence(name)
 
     @field_validator("language")
     @classmethod
-    def _language_of_the_hub(cls, codes: str | list[str] | None) -> str | list[str] | None:
+    def _language_of_the_hub(cls, codes: str | list[str] | None, info: ValidationInfo) -> str | list[str] | None:
         for code in [codes] if isinstance(codes, str) else codes or []:
-            hub_metadata.language(code)
+            if not of_a_run(info):
+                hub_metadata.language(code)
         return codes
 
 
@@ -205,7 +212,7 @@ class Recipe(Strict):
         if "task" not in info.data:  # the task itself is wrong: that error says enough
             return Strict()
         options = task_class(info.data["task"]).Options
-        return value if isinstance(value, options) else options.model_validate({} if value is None else value)
+        return value if isinstance(value, options) else options.model_validate({} if value is None else value, context=info.context)
 
     @model_validator(mode="after")
     def _adapter_to_publish(self) -> "Recipe":
@@ -216,8 +223,10 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
-    def _columns_apart(self) -> "Recipe":
+    def _columns_apart(self, info: ValidationInfo) -> "Recipe":
         """No two columns that a task reads are one column of the data: the label would stand in the input."""
+        if of_a_run(info):
+            return self
         task = task_class(self.task)(self.options)
         taken: dict[str, str] = {}
         second = [name for name in task.optional if name == "text_pair" and name in self.data.columns]
@@ -253,10 +262,13 @@ def task_class(name: str) -> Any:
 # ---- reading ----
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, data: str | None = None, model: str | None = None) -> Recipe:
+def load_recipe(
+    source: str | Path, overrides: Sequence[str] = (), *, data: str | None = None, model: str | None = None, exists: bool = False
+) -> Recipe:
     """Read, override and validate a recipe. `overrides` are `key=value` strings with the recipe's own names.
 
-    `data` and `model` are the command line's --data and --model: a new source also drops what belonged to the old one.
+    `data` and `model` are the command line's --data and --model: a new source also drops what belonged to the old one. `exists`
+    as in `validate`.
     Raises RecipeError with every problem at once, one per line, each with file and line where the file gives them.
     """
     path = find_recipe(source)
@@ -279,18 +291,22 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, data: str 
         hub.pop("license", None)
     for override in overrides:
         problems += _override(raw, lines, override)
-    return validate(raw, str(path), lines, problems)
+    return validate(raw, str(path), lines, problems, exists=exists)
 
 
 _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
 _IN_PARTS = ("esc50", "mnist")  # of these formats a recipe may take a part (digits 0-4), wherever they lie
 
 
-def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problems: Sequence[str] = ()) -> Recipe:
-    """A mapping -> a Recipe; RecipeError lists all problems."""
+def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problems: Sequence[str] = (), *, exists: bool = False) -> Recipe:
+    """A mapping -> a Recipe; RecipeError lists all problems.
+
+    With `exists` it is the recipe of a run or model that exists. Then nobody looks whether the hub takes its licence and languages
+    (the list here may be older than the model), nor whether its columns and prompt would be taken for a new run.
+    """
     found = [*problems, *_no_unicode(raw)]
     try:
-        recipe = Recipe.model_validate(raw)
+        recipe = Recipe.model_validate(raw, context={"exists": exists})
     except ValidationError as error:
         known = isinstance(raw.get("task"), str) and raw["task"] in task_names()
         found += explain(error.errors(), name, lines or {}, Recipe, task_class(raw["task"]).Options if known else Strict)

@@ -64,6 +64,11 @@ def other_hub(folder: Path, recipe: Recipe) -> bool:
     return bool(_known_recipe(folder / "recipe.yaml").get("hub") != recipe.hub.model_dump(mode="json"))
 
 
+def goes_on(folder: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds the work of a run with the `hub` section of this recipe."""
+    return (folder / "recipe.yaml").is_file() and _holds_work(folder) and not other_hub(folder, recipe)
+
+
 def _holds_work(folder: Path) -> bool:
     """Whether a run left something that another one would spoil; not so where it ended before its first checkpoint."""
     return latest(folder / "checkpoints") is not None or (folder / "model").is_dir()
@@ -150,7 +155,7 @@ def settle(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, 
     settled = recipe.model_copy(update=changes)
     if main:
         write_text(path, dump_recipe(settled))
-    return validate(yaml.safe_load(dump_recipe(settled)), str(path))
+    return validate(yaml.safe_load(dump_recipe(settled)), str(path), exists=True)
 
 
 class Log:

@@ -127,7 +127,7 @@ def evaluate_loaded(
             skips=skips,
             split=name,
             tick=shown.advance,
-            smaller=lambda n: progress.say(f"out of memory on {name}: going on with {n} rows at a time (the result is the same)"),
+            smaller=lambda n, unit: progress.say(f"out of memory on {name}: going on with {n} {unit} at a time (the result is the same)"),
         )
     scored = evaluation.score_split(task, task.merge(records, found), found, name)
     for line in results.undefined(name, scored["n"], scored["metrics"]):
@@ -251,14 +251,15 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
 
 
 def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The inputs that are column=value, and the others. Columns go by the task's names or by those of the model's data.
+    """The inputs that are column=value, and the others. Columns go by the names in the model's data, or by the task's.
 
-    A text may hold "=": it is a pair only where the name before it is a column, and an error where it nearly is. Raises DataError.
+    A text may hold "=": it is a pair only where the name before it is a column, and an error where it nearly is. A name that the data
+    give one input and the task another is an error, too. Raises DataError.
     """
     task = loaded.task
     known = input_columns(task)
     own = {called: column for column, called in _columns(loaded).items()}
-    names = own | {name: name for name in (*task.columns, *task.optional, *known)}
+    names = {name: name for name in (*task.columns, *task.optional, *known)} | own  # the data's own names first, as in a table
     takes = " and ".join(f"{column}=..." for column in task.inputs)
     settings = [name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "settings", *known)]
     pairs: dict[str, Any] = {}
@@ -269,6 +270,8 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
             rest.append(text)
             continue
         column = names.get(name)
+        if column in known and name in known and column != name:
+            raise DataError(_two_meanings(name, column, own, known))
         if column in known:
             if column in pairs:
                 raise DataError(f"{name}= is given twice: give it once, or a table with one row for each")
@@ -290,6 +293,19 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
     if missing:
         raise DataError(f"this model also needs {' and '.join(f'{column}=...' for column in missing)}")
     return pairs, rest
+
+
+def _two_meanings(name: str, column: str, own: dict[str, str], known: tuple[str, ...]) -> str:
+    """What to write where the model's data call the input `column` by a `name` that this task has for another input."""
+    called = {column: given for given, column in own.items()}
+    clear = {
+        one: next((word for word in (called.get(one, one), one) if own.get(word, word) == one and (word == one or word not in known)), None)
+        for one in (column, name)
+    }
+    meant = f"{name}=: the data of this model call {column} so, and this task has an input {name} of another meaning"
+    if None in clear.values():
+        return f"{meant}: give a table with the columns of the data ({', '.join(sorted(own))})"
+    return f"{meant}: write {clear[column]}=... for {column}, or {clear[name]}=... for {name}"
 
 
 def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
@@ -401,14 +417,29 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
     return [(row["id"], {c: row[c] for c in taken if c in task.inputs or row.get(c) not in absent}) for row in rows]
 
 
+# how files end that no model reads, but that somebody may name
+_OTHERS = re.findall(
+    r"\S+",
+    ".pdf .doc .docx .odt .rtf .epub .xls .xlsx .ods .ppt .pptx .odp .htm .html .xml .rst .tex .log .yaml .yml "
+    ".mp4 .m4v .mov .avi .mkv .webm .wmv .mpg .mpeg .m4a .aac .wma .amr .heic .heif .avif .jxl .svg .psd .ico "
+    ".zip .tar .tgz .7z .rar",
+)
+_SENTENCE = re.compile(r"""[,;:!?"\n]|\.\s|\s\.|\.$""")
+
+
 def _looks_like_a_file(text: str) -> bool:
-    """Whether somebody who wrote this meant a file: one word that ends as files do, or begins as paths do. Addresses are text."""
-    if not text or any(letter.isspace() for letter in text) or "://" in text:
+    """Whether somebody who wrote this meant a file: a name that ends as files do, or a word that begins as paths do. Addresses are text.
+
+    A name may have blanks, but not the punctuation of a sentence. "I saw file.txt yesterday." is a text.
+    """
+    if not text or "://" in text or len(text) > 4096:
         return False
-    path = PurePath(text)
-    known = frozenset().union(*_suffixes("text"))
-    if _suffix(path) in known:
+    path, blanks = PurePath(text), any(letter.isspace() for letter in text)
+    known = frozenset(compressed.SUFFIXES).union(_OTHERS, *_suffixes("text"))
+    if (_suffix(path) in known or path.suffix.lower() in known) and not (blanks and _SENTENCE.search(text)):
         return True
+    if blanks:
+        return False
     if text.startswith(("./", "../", "~/")) or (text.startswith("/") and str(path.parent) != "/" and os.path.isdir(path.parent)):
         return True
     return "/" in text and re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{0,5}", path.suffix) is not None

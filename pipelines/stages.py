@@ -90,6 +90,24 @@ def head_epochs(recipe: Recipe) -> int:
     return recipe.train.head_epochs if recipe.model.freeze != "backbone" else 0
 
 
+def head_steps(recipe: Recipe, model: Any, rows: int) -> int:
+    """Steps of the stage in which the head trains alone, of a model in which nothing else trains now (see `thaw`)."""
+    least = least_examples(model, rows, recipe.train.batch_size)
+    return recipe.train.head_epochs * batching.steps_per_epoch(rows, recipe.train.batch_size, least)
+
+
+def model_layers(task: Any, model: Any) -> list[Any]:
+    """The task's layers of a model, whether it has an adapter or not."""
+    return task.layers(model.get_base_model() if hasattr(model, "get_base_model") else model)  # type: ignore[no-any-return]
+
+
+def thaw(task: Any, model: Any, trains: set[str], only_head: bool) -> None:
+    """Let the parameters train that `trains` names, or of these only the head's."""
+    head = {id(p) for p in model_layers(task, model)[-1].parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trains and (not only_head or id(parameter) in head))
+
+
 def without_effect(recipe: Recipe, total: int, per_epoch: int) -> list[str]:
     """Settings of the recipe that change nothing in this run, a line each."""
     idle = [key for key in ("head_epochs", "layer_decay") if getattr(recipe.train, key)]
@@ -122,7 +140,8 @@ class Job:
         self.encoded, self.splits, self.skips = usable_of(self.recipe, self.splits, self.encoded)
         rows = len(self.encoded["train"])
         self.steps, self.per_epoch = length(self.recipe, rows, least_examples(self.model, rows, self.recipe.train.batch_size))
-        self.eval_batch: int | None = None  # what memory allowed an evaluation, once it did not suffice
+        self.eval_batch: int | None = None  # rows that memory allowed an evaluation, once it did not suffice
+        self.eval_tokens: int | None = None  # tokens, where examples have lengths; both are the same on all processes
         if batching.example_lengths(self.encoded["train"]) is not None:
             machine.keep_few_kernels()
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
@@ -144,6 +163,8 @@ class Job:
         if labels := self.splits.labels:
             some = ", ".join(short(label, 40) for label in labels[:10])
             self.progress.say(f"{len(labels)} classes: {some}{' ...' if len(labels) > 10 else ''}")
+        if about := getattr(self.model, "about_head", ""):
+            self.progress.say(f"head: {about}")
         for line in without_effect(self.recipe, self.steps, self.per_epoch):
             self.progress.say(line)
         for kind, count in self.splits.ignored.items():
@@ -176,7 +197,7 @@ class Job:
                     f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run"
                 )
             self.skips.found |= saved.skipped
-            self.eval_batch = saved.eval_batch
+            self.eval_batch, self.eval_tokens = saved.eval_batch, saved.eval_tokens
         self.log.truncate(saved)
         stage = saved.stage if saved else "head" if head_epochs(self.recipe) else "train"
         if self.sharded and stage == "head":
@@ -185,10 +206,8 @@ class Job:
             )
         state = saved or State(stage=stage, first=self.before())
         if stage == "head":
-            self._thaw(only_head=True)
-            rows = len(self.encoded["train"])
-            least = least_examples(self._plain(), rows, train.batch_size)
-            steps = train.head_epochs * batching.steps_per_epoch(rows, train.batch_size, least)
+            thaw(self.task, self._plain(), self.trains, only_head=True)
+            steps = head_steps(self.recipe, self._plain(), len(self.encoded["train"]))
             state = self.fit(state, steps, None, stopping, last)
             if state.stopped == "signal":
                 return state
@@ -196,14 +215,8 @@ class Job:
             plain = self._plain()
             self.accelerator.free_memory()  # the head's optimiser and wrapper
             self.model = plain
-        self._thaw(only_head=False)
+        thaw(self.task, self._plain(), self.trains, only_head=False)
         return self.fit(state, self.steps, train.ema if isinstance(train.ema, float) else None, stopping, last)
-
-    def _thaw(self, only_head: bool) -> None:
-        plain = self._plain()
-        head = {id(p) for p in self._layers()[-1].parameters()}
-        for name, parameter in plain.named_parameters():
-            parameter.requires_grad_(name in self.trains and (not only_head or id(parameter) in head))
 
     def _plain(self) -> Any:
         """The model as it was before Accelerate prepared it, ready to be prepared for the next stage."""
@@ -213,8 +226,7 @@ class Job:
         return plain
 
     def _layers(self) -> list[Any]:
-        plain = self._plain()
-        return self.task.layers(plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
+        return model_layers(self.task, self._plain())
 
     def before(self) -> dict[str, Any]:
         """Test scores before the first step: what the model knew already."""
@@ -228,16 +240,20 @@ class Job:
         ragged = batching.example_lengths(getattr(examples, "encoded", None)) is not None
         size = machine.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged, self.task)
 
-        def smaller(count: int) -> None:
-            self.eval_batch = count
-            self.progress.say(f"out of memory on {split}: going on with {count} rows at a time (the result is the same)")
+        found = {"rows": self.eval_batch, "tokens": self.eval_tokens}  # of this process
+
+        def smaller(count: int, unit: str) -> None:
+            found[unit] = count
+            self.progress.say(f"out of memory on {split}: going on with {count} {unit} at a time (the result is the same)")
 
         with self.progress.task(title, len(examples)) as shown:
-            return evaluation.predict_split(
-                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size),
+            records = evaluation.predict_split(
+                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size), tokens=self.eval_tokens,
                 workers=self.workers(examples), skips=self.skips, split=split, smaller=smaller,
                 tick=lambda n: shown.advance(n * self.accelerator.num_processes),
             )  # fmt: skip
+        self.eval_batch, self.eval_tokens = evaluation.agreed(found["rows"], found["tokens"])
+        return records
 
     def workers(self, examples: Any) -> int:
         """Loader processes for these examples; cached ones need none."""
@@ -357,7 +373,7 @@ class Job:
             if self.accelerator.is_main_process:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)
-                kept.eval_batch = self.eval_batch
+                kept.eval_batch, kept.eval_tokens = self.eval_batch, self.eval_tokens
                 checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)
             self.accelerator.wait_for_everyone()

@@ -130,9 +130,10 @@ def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.M
         raise ModelError(f"{name}: this U-Net wants a class for every image: set options.class_conditional=true")
     if config.sample_size is None:
         raise ModelError(f"{name}: no sample_size (pixels a side): set options.image_size")
+    sides = [config.sample_size] * 2 if isinstance(config.sample_size, int) else config.sample_size
+    if not isinstance(sides, (list, tuple)) or len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise ModelError(f"{name}: sample_size {config.sample_size!r} is no size: give the pixels a side, or height and width")
     height, width = image_size(model)
-    if height < 1:
-        raise ModelError(f"{name}: sample_size {config.sample_size} is no size")
     if config.num_class_embeds and height != width:
         raise ModelError(f"{name}: {height} x {width} pixels: images of a class are square in diffusers: set options.image_size")
     if config.num_class_embeds:
@@ -140,7 +141,7 @@ def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.M
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, config.in_channels, height, width), torch.zeros(1, dtype=torch.long), _numbers([0], model))
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # of a damaged configuration each library complains in its own way
         halvings = 2 ** (len(config.block_out_channels) - 1)
         raise ModelError(
             f"{name}: this U-Net cannot take {height} x {width} pixels (it halves them {len(config.block_out_channels) - 1} times, so "

@@ -230,7 +230,7 @@ def read_recipe(folder: Path) -> Recipe | None:
     path = folder / "recipe.yaml"
     if not path.is_file() or not (folder / "results.json").is_file():  # other tools call files so, too
         return None
-    return load_recipe(path)
+    return load_recipe(path, exists=True)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Runs in several processes, one after another; started by torchrun with a JSON file of orders. Used by test_distributed.py.
 
-An order is {"run", "recipe", "stop": step or null, "fsdp": bool}; what became of it goes into facts.json beside the orders. One
+An order is {"run", "recipe", "stop": step or null, "fsdp": bool}; with "most" (rows) the first process has no memory for more in its
+first evaluation. What became of it goes into facts.json beside the orders. One
 with "evaluate" (a run folder) scores that run instead, as the command line does with --json.
 """
 
@@ -27,6 +28,8 @@ from pipelines.errors import GraftError
 from pipelines.machine import processes
 from pipelines.recipe import validate
 from pipelines.run import train
+from pipelines.stages import Job
+from pipelines.tasks.image_classification import ImageClassification
 from tests.command import graft
 from tests.runs import ROOT, without_pictures
 
@@ -76,7 +79,21 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
             os.kill(os.getpid(), signal.SIGTERM)
         return report
 
-    with shim(order["fsdp"]), without_pictures(), mock.patch.object(loop, "step", step):
+    predict, evaluated = ImageClassification.predict, Job.predict
+
+    def small(task: Any, model: Any, batch: Any) -> Any:
+        if order.get("most") and not facts.get("evaluations") and processes().process_index == 0 and len(batch["id"]) > order["most"]:
+            facts["refused"] = len(batch["id"])
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return predict(task, model, batch)
+
+    def scored(job: Job, *rest: Any) -> list[dict]:
+        records = evaluated(job, *rest)
+        facts.setdefault("evaluations", []).append([r["id"] for r in records])
+        return records
+
+    patched = mock.patch.object(ImageClassification, "predict", small), mock.patch.object(Job, "predict", scored)
+    with shim(order["fsdp"]), without_pictures(), mock.patch.object(loop, "step", step), patched[0], patched[1]:
         try:
             results = train(validate(order["recipe"]), Path(order["run"]), name="small")
             facts["ended"] = "stopped" if results is None else "finished"

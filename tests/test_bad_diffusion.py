@@ -35,6 +35,10 @@ WRONG_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "groups": ({"norm_num_groups": 5}, "no UNet2DModel can be made"),
     "classes": ({"num_class_embeds": 10}, r"options\.class_conditional=true"),
     "no size": ({"sample_size": None}, "options.image_size"),
+    "a word for a size": ({"sample_size": "big"}, "sample_size 'big' is no size"),
+    "one side": ({"sample_size": [16]}, r"sample_size \[16\] is no size"),
+    "no width": ({"sample_size": [8, 0]}, r"sample_size \[8, 0\] is no size"),
+    "a word for a number": ({"norm_eps": "small"}, "this U-Net cannot take 8 x 8 pixels .* must be float, not str"),
     "odd size": ({"sample_size": 9}, "multiples of 2"),
 }
 

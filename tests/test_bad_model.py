@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
+from tests import tiny, tiny_audio, tiny_text
 from tests.command import RECIPE, graft, refused
 from tests.wrong import World, a_right_world, a_world  # noqa: F401 (fixtures)
 
@@ -101,6 +101,40 @@ def windows(world: World) -> Path:
     return world.tmp / "swin"
 
 
+def words(world: World, **fields: Any) -> Path:
+    """A BERT whose configuration says something else than its weights."""
+    return config(world, tiny_text.bert(world.tmp / "words", "BertForSequenceClassification"), **fields)
+
+
+def sounds(world: World, **fields: Any) -> Path:
+    return config(world, tiny_audio.wav2vec2(world.tmp / "sounds", "Wav2Vec2ForSequenceClassification"), **fields)
+
+
+# kind of model -> field of its config.json -> a value that cannot be, and words that the error must say
+ODD: dict[str, dict[str, tuple[Any, str]]] = {
+    "image": {
+        "num_attention_heads": (-1, "num_attention_heads is -1, and must be 1 or more"),
+        "patch_size": (0, "patch_size is 0, and must be 1 or more"),
+        "image_size": (-32, "image_size is -32, and must be 1 or more"),
+        "hidden_size": (33, "its weights do not fit its config.json"),
+        "num_hidden_layers": ("two", "num_hidden_layers"),
+    },
+    "text": {
+        "num_attention_heads": (-1, "num_attention_heads is -1, and must be 1 or more"),
+        "num_hidden_layers": (-1, "num_hidden_layers is -1, and must be 0 or more"),
+        "hidden_size": (33, "not a multiple of the number of attention heads"),
+        "vocab_size": (0, "vocab_size is 0, and must be 1 or more"),
+        "max_position_embeddings": (0, "max_position_embeddings is 0, and must be 1 or more"),
+        "hidden_act": ("none", "the model cannot be loaded: 'none'"),
+    },
+    "audio": {
+        "num_attention_heads": (-1, "num_attention_heads is -1, and must be 1 or more"),
+        "num_hidden_layers": (-2, "num_hidden_layers is -2, and must be 0 or more"),
+        "num_conv_pos_embedding_groups": (7, "in_channels must be divisible by groups"),
+    },
+}
+
+
 LORA = "model.adapter={kind: lora, targets: [query_key]}"
 
 # what is wrong -> (the model, override, words that the error must say)
@@ -175,3 +209,22 @@ def test_a_pickle_of_tensors_is_read_and_told(world: World) -> None:
     done = world.graft("check", model=folder)
     assert done.code == 0, done.err
     assert "read from a pickle, tensors only" in done.err
+
+
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in ODD.items() for field in fields])
+def test_a_configuration_that_cannot_be(kind: str, field: str, world: World) -> None:
+    task, make, data = {
+        "image": ("image-classification", config, lambda folder: world.photos),
+        "text": ("text-classification", words, tiny_text.labelled),
+        "audio": ("audio-classification", sounds, tiny_audio.labelled),
+    }[kind]
+    value, says = ODD[kind][field]
+    folder = make(world, **{field: value})
+    (world.tmp / "recipe.yaml").write_text(RECIPE.replace("image-classification", task))
+    done = graft("check", world.tmp / "recipe.yaml", "--data", data(world.tmp / "rows"), "--model", folder)
+    refused(done, 2, str(folder), says)
+
+
+def test_a_model_of_the_recipe_s_own_that_cannot_be(world: World) -> None:
+    (world.tmp / "recipe.yaml").write_text(RECIPE.replace("{id: nowhere}", "{config: {model_type: vit, num_attention_heads: -1}}", 1))
+    refused(graft("check", world.tmp / "recipe.yaml", "--data", world.photos), 2, "model.config: num_attention_heads is -1")

@@ -67,6 +67,27 @@ def test_check_looks_at_the_last_step_too(model: Path, data: Path, tmp_path: Pat
         refused(graft(verb, *asked, "train.batch_size=1", *more), 2, "train.batch_size=1", "BatchNorm", "train.batch_size=2")
 
 
+def test_check_counts_the_steps_of_a_head_with_batch_norm(data: Path, tmp_path: Path) -> None:
+    """Nine rows, two in a step: the last one shares a step with two others, in the stage of the head alone, too."""
+    import transformers
+
+    model, recipe = tiny.resnet(tmp_path / "model"), tmp_path / "recipe.yaml"
+    shape: dict[str, Any] = {"hidden_sizes": [16, 16, 16], "num_attention_heads": [2, 2, 2], "depths": [1, 1, 1], "key_dim": [4, 4, 4]}
+    downs = [["Subsample", 4, 4, 4, 2, 2], ["Subsample", 4, 4, 4, 2, 2]]
+    levit = transformers.LevitConfig(image_size=32, num_labels=3, **shape)
+    levit.down_ops = [*downs, [""]]
+    transformers.LevitForImageClassification(levit).save_pretrained(model)
+    recipe.write_text(RECIPE)
+    asked = [recipe, "--data", data, "--model", model, "options.augment=none", "train.batch_size=2", "train.head_epochs=1"]
+    done = graft("check", *asked, "train.max_steps=3")
+    assert done.code == 0, done.err
+    assert "training   7 steps of 2" in done.out
+    with without_pictures():
+        done = graft("train", *asked, "train.max_steps=3", "data.cache_gb=0", "--run", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert results(tmp_path / "run")["train"]["steps"] == 7
+
+
 def test_one_training_row_is_an_error(model: Path) -> None:
     import transformers
 

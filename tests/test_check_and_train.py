@@ -93,3 +93,10 @@ def test_settings_without_effect() -> None:
     assert lines(100, early_stopping=10) == ["train.early_stopping=10"]  # ten evaluations, the last at the end
     assert lines(100, early_stopping=9) == ["train.early_stopping=9"]
     assert lines(100, early_stopping=8) == []
+
+
+def test_a_recipe_has_no_rows_that_its_model_was_trained_on(world: World) -> None:
+    """--allow-overlap did nothing there."""
+    (world.tmp / "recipe.yaml").write_text(TEXTS)
+    done = graft("evaluate", world.tmp / "recipe.yaml", "--data", world.photos, "--allow-overlap")
+    refused(done, 2, "--allow-overlap goes with --data and a run folder, model folder or hub id", "recipe.yaml is a recipe", "leave it out")

@@ -11,13 +11,16 @@ from unittest import mock
 
 import pytest
 import torch
+from accelerate import Accelerator
+from datasets import Dataset
 
-from pipelines import cache, checkpoint, features, loop
+from pipelines import batching, cache, checkpoint, evaluation, features, loop
 from pipelines.errors import RunError
 from pipelines.recipe import validate
 from pipelines.run import train
 from pipelines.tasks.image_classification import ImageClassification
-from tests import tiny
+from pipelines.weights import load
+from tests import tiny, tiny_text
 from tests.runs import Killed, losses, one_thread, outcome, settings, without_pictures  # noqa: F401 (one_thread is a fixture)
 from tests.test_checkpoint import files_up_to
 
@@ -187,6 +190,40 @@ def test_too_little_memory_for_one_row(bench: Bench) -> None:
     with at_most(0) as refused, pytest.raises(RunError, match=advice):
         bench("small", train__eval_batch_size=6)
     assert refused == [5, 2, 1]
+
+
+def test_out_of_memory_on_long_texts_does_not_cut_the_short_ones(tmp_path: Path) -> None:
+    """Three long texts come first and do not fit. Then no batch has more than half of their tokens; the number of rows stays."""
+    loaded = load(tiny_text.bert(tmp_path / "bert", "BertForSequenceClassification"), device="cpu")
+    texts = ["the was " * 30 if i % 50 == 7 else "the was" for i in range(150)]
+    rows = Dataset.from_list([{"id": str(i), "text": text, "label": "LABEL_0"} for i, text in enumerate(texts)])
+    examples = batching.Examples(loaded.task, loaded.task.encode(rows))
+    real, shapes, limits = type(loaded.task).predict, [], []
+
+    def predict(task: Any, model: Any, batch: Any) -> Any:
+        shapes.append(tuple(batch["input_ids"].shape))
+        if batch["input_ids"].numel() > 150:
+            of_a_gpu()
+        return real(task, model, batch)
+
+    def score(**limit: Any) -> list[Any]:
+        say = lambda limit, unit: limits.append((limit, unit))  # noqa: E731
+        return evaluation.predict_split(loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=say, **limit)
+
+    whole = score(tokens=62)  # one long text at a time
+    shapes.clear()
+    with mock.patch.object(type(loaded.task), "predict", predict):
+        halved = score(tokens=3 * 62)
+    assert limits == [(93, "tokens")]
+    assert [r["id"] for r in halved] == [r["id"] for r in whole] == [str(i) for i in range(150)]
+    assert shapes == [(3, 62), *[(1, 62)] * 3, *[(3, 4)], *[(16, 4)] * 9]
+
+
+@pytest.mark.parametrize("found", [{"eval_batch": 2}, {"eval_batch": 2, "eval_tokens": 93}], ids=["rows", "rows and tokens"])
+def test_checkpoints_of_before_know_no_limit_of_tokens(found: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({"best": None, **found}))
+    state = checkpoint.read_state(tmp_path)
+    assert (state.eval_batch, state.eval_tokens) == (2, found.get("eval_tokens"))
 
 
 def test_a_checkpoint_comes_before_its_evaluation(bench: Bench) -> None:

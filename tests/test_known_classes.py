@@ -13,6 +13,8 @@ from pipelines.errors import ModelError
 from pipelines.recipe import DataSection, task_class
 from pipelines.weights import Weights, load
 from tests import tiny, tiny_audio, tiny_text
+from tests.command import RECIPE, graft
+from tests.runs import without_pictures
 
 
 def texts(kind: str) -> Callable[[Path], Path]:
@@ -112,9 +114,41 @@ def test_which_names_are_the_same() -> None:
     assert rows(["cat", "dog"], ["cat", "cow"]) is None
     assert rows(["LABEL_0", "LABEL_1"], ["LABEL_1", "LABEL_0"]) is None
     assert rows(["LABEL_0", "LABEL_1"], ["cat", "dog"]) is None
+    assert rows(["LABEL_0", "LABEL_1"], ["0", "1"]) == [0, 1], "a label that is a number is what LABEL_n stands for"
+    assert rows(["0", "1"], ["LABEL_0", "LABEL_1"]) == [0, 1]
+    assert rows(["LABEL_0", "LABEL_1"], ["1", "2"]) is None
     assert rows(["0", "1", "2"], ["1", "2"]) is None
     assert rows(["0", "1", "2"], ["0", "1", "2"]) == [0, 1, 2]
     assert rows(["0", "1", "10", "2"], ["0", "1", "2", "10"]) == [0, 1, 3, 2], "sorted as text, and so named by somebody"
+
+
+@pytest.mark.parametrize(
+    ("known", "labels", "says"),
+    [
+        (["cat", "dog"], ["cat", "dog"], "kept, the model knows the 2 classes of the data"),
+        (["LABEL_0", "LABEL_1"], ["0", "1"], "kept, the model knows the 2 classes of the data"),
+        (["dog", "cat"], ["cat", "dog"], "kept, its rows in the order of the data's classes"),
+        (["dog", "cat", "eel"], ["cat", "dog"], "kept for the 2 classes of the data, which the model knows by name among its 3"),
+        (["dog", "eel"], ["cat", "cow"], "new, because the model does not know the class 'cat' and 1 more; it knows dog, eel"),
+        (["LABEL_0", "LABEL_1"], ["cat", "dog"], "new, because the classes of the model have no names (LABEL_0, LABEL_1)"),
+        (["crane", "dog", "crane"], ["crane", "dog"], "new, because two classes of the model, or of the data, have the same name"),
+    ],
+)
+def test_what_becomes_of_the_head_is_explained(known: list[str], labels: list[str], says: str) -> None:
+    assert pretrained.kept(known, labels, pretrained.rows_of(known, labels)) == says
+
+
+def test_a_run_says_once_what_becomes_of_the_head(tmp_path: Path) -> None:
+    data, recipe = tiny.photos(tmp_path / "data", n=2), tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    asked = [recipe, "--data", data, "--model", tiny.vit(tmp_path / "model", labels=("dog", "cow")), "train.max_steps=1"]
+    new = "new, because the model does not know the class 'cat'; it knows dog, cow"
+    for model in ([], ["model.adapter={kind: lora, rank: 2}"]):
+        assert f"head       {new}" in graft("check", *asked, *model).out
+        with without_pictures():
+            done = graft("train", *asked, *model, "--run", tmp_path / f"run{len(model)}")
+        assert done.code == 0, done.err
+        assert [line for line in done.err.splitlines() if line.startswith("head: ")] == [f"head: {new}"]
 
 
 def test_a_head_that_ends_otherwise() -> None:

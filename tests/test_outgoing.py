@@ -150,6 +150,17 @@ def test_a_link_in_the_place_of_a_file_is_refused(hub: HubServer, run: Path, tmp
     assert hub.asked == []
 
 
+@pytest.mark.parametrize("name", ["/etc/hostname", "../../s/private/state.json", "figures/../../log.jsonl", "..\\log.jsonl", "", 3])
+def test_the_list_of_an_export_names_nothing_outside_of_the_model(hub: HubServer, run: Path, name: Any) -> None:
+    write_card(run, REPO)
+    list_export(run, run / "model")
+    (run / "exported.json").write_text(json.dumps([*json.loads((run / "exported.json").read_text()), name]))
+    with pytest.raises(RunError, match="is no path below model/") as error:
+        publish(run, REPO, dry_run=True, say=str)
+    assert str(run / "exported.json") in str(error.value)
+    assert repr(name) in str(error.value)
+
+
 def test_a_linked_folder_is_not_followed(run: Path, tmp_path: Path) -> None:
     examples = tmp_path / "elsewhere"
     examples.mkdir()

@@ -103,9 +103,39 @@ def test_the_data_own_names_count(loaded: dict[str, Loaded], monkeypatch: pytest
     assert columns == {"text": "A", "text_pair": "B"}
 
 
+SECOND = "text=: the data of this model call text_pair so, and this task has an input text of another meaning: "
+
+
+@pytest.mark.parametrize(
+    ("columns", "inputs", "says"),
+    [
+        ({"text": "premise", "text_pair": "text"}, ["premise=A", "text=B"], SECOND + "write text_pair=... for text_pair, or premise="),
+        ({"text": "premise", "text_pair": "text"}, ["text=B"], SECOND + "write text_pair=... for text_pair, or premise=... for text"),
+        ({"text": "text_pair", "text_pair": "text"}, ["text=B"], SECOND + "give a table with the columns of the data (text, text_pair)"),
+    ],
+)
+def test_a_name_with_two_meanings(
+    loaded: dict[str, Loaded], columns: dict[str, str], inputs: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.score._columns", lambda _: columns)
+    with pytest.raises(DataError, match=re.escape(says)):
+        read_inputs(loaded["pairs"], inputs)
+
+
+def test_a_name_of_the_data_comes_first(loaded: dict[str, Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the task has the name, too, but not for an input, and where nothing is ambiguous."""
+    monkeypatch.setattr("pipelines.score._columns", lambda _: {"text": "label", "label": "kind"})
+    assert read_inputs(loaded["single"], ["label=A"]) == [("label=A", {"text": "A"})]
+    monkeypatch.setattr("pipelines.score._columns", lambda _: {"text": "premise", "text_pair": "text"})
+    ((_, columns),) = read_inputs(loaded["pairs"], ["premise=A", "text_pair=B"])
+    assert columns == {"text": "A", "text_pair": "B"}
+
+
 @pytest.mark.parametrize(
     "text",
-    ["a = b", "x=1", "E=mc2", "I saw file.txt yesterday.", "see file.txt", "and/or", "3.5/4.5", "https://example.org/a.html", "~nobody~",
+    ["a = b", "x=1", "E=mc2", "I saw file.txt yesterday.", "Look, file.txt", "and/or", "the .txt", "Who has the report.pdf?",
+     "He read it. See a.md",
+     "The report.pdf is old", "Node.js", "3.5/4.5", "https://example.org/a.html", "~nobody~",
      "his/her", "The end.", "x" * 5000, "a\n/b.txt", "...", "/s", ""],
 )  # fmt: skip
 def test_texts_that_stay_texts(loaded: dict[str, Loaded], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +190,10 @@ def test_a_folder_is_read_by_kind(
         ("single", ["nowhere.csv"], "no such file: nowhere.csv"),
         ("single", ["nowhere.jsonl.gz"], "no such file: nowhere.jsonl.gz"),
         ("single", ["nowhere.jpg"], "no such file: nowhere.jpg"),
+        *(
+            ("single", [name], f"no such file: {name}; to mean these words, write text={name}")
+            for name in ("report.pdf", "data.xlsx", "clip.mp4", "my note.txt", "old data v1.2.tar.gz", "a/b c.JPG", "all.zip", "x.gz")
+        ),
         ("single", ["out/nowhere.html"], "no such file: out/nowhere.html"),
         ("single", ["./nowhere"], "no such file: ./nowhere"),
         ("single", ["/tmp/nowhere-at-all"], "no such file: /tmp/nowhere-at-all"),

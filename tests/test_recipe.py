@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from pipelines.errors import RecipeError
 from pipelines.files import problem
 from pipelines.hub_metadata import LANGUAGES, LICENCES
 from pipelines.recipe import Adapter, Recipe, Strict, dump_recipe, load_recipe, recipe_schema, task_class, task_names, validate
@@ -200,6 +201,29 @@ def test_what_was_allowed_for_other_data_and_models_is_not_for_these() -> None:
     assert load_recipe("beans_vit_base", model="mine").hub.license is None
     asked = load_recipe("beans_vit_base", ["hub.examples=3", "hub.license=mit"], data="mine", model="mine")
     assert (asked.hub.examples, asked.hub.license) == (3, "mit")
+
+
+UNLISTED = "hub: {license: openrail-2030, language: [English]}\n"
+
+
+def test_a_licence_that_is_not_listed_here_is_refused_for_a_new_run_alone(write) -> None:
+    """The hub may know more licences than this version: a model with one is read all the same."""
+    path = write(GOOD + UNLISTED)
+    with pytest.raises(RecipeError, match=r"(?s)hub\.license: .*openrail-2030.*hub\.language: .*'English': did you mean 'en'"):
+        load_recipe(path)
+    recipe = load_recipe(path, exists=True)
+    assert (recipe.hub.license, recipe.hub.language) == ("openrail-2030", ["English"])
+    assert validate(yaml.safe_load(dump_recipe(recipe)), exists=True) == recipe
+    with pytest.raises(RecipeError, match="openrail-2030"):
+        validate(yaml.safe_load(dump_recipe(recipe)))
+
+
+def test_a_prompt_of_before_is_read_from_a_model_alone(write) -> None:
+    prompt = "options: {prompt: '{question} {answer}'}\n"
+    path = write(GOOD.replace("image-classification", "text-generation") + prompt)
+    with pytest.raises(RecipeError, match=r"{answer} is what is to follow the prompt"):
+        load_recipe(path)
+    assert load_recipe(path, exists=True).options.prompt == "{question} {answer}"
 
 
 def test_other_data_of_the_same_form_keep_the_part_that_the_recipe_takes(tmp_path: Path) -> None:

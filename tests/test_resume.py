@@ -210,7 +210,7 @@ def test_the_best_of_the_head_s_stage_is_what_is_exported(
 def test_what_a_stage_knows_survives_the_next() -> None:
     state = State(
         stage="head", step=5, before=2, seconds=1.5, best=0.9, best_step=4, stage_best=0.8, waited=3, stopped="early", first={"n": 1},
-        peak_memory_mb=7.0, micro_batch=4, eval_batch=2, skipped={"train": {"1": "why"}}, data={"train": "ab"},
+        peak_memory_mb=7.0, micro_batch=4, eval_batch=2, eval_tokens=9, skipped={"train": {"1": "why"}}, data={"train": "ab"},
     )  # fmt: skip
     fresh = {"stage": "train", "step": 0, "before": 7, "stage_best": None, "waited": 0, "stopped": None}
     assert vars(state.next_stage()) == vars(state) | fresh

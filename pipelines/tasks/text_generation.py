@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from pipelines.data.passages import answer_texts
 from pipelines.data.texts import readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.packing import IGNORED, blocks, positions
 from pipelines.prompts import columns, encoded
-from pipelines.recipe import Float, Int, Strict
+from pipelines.recipe import Float, Int, Strict, of_a_run
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Options(Strict):
 
     @field_validator("prompt")
     @classmethod
-    def _names_columns(cls, prompt: str | None) -> str | None:
-        if prompt is not None and "answer" in columns(prompt):
+    def _names_columns(cls, prompt: str | None, info: ValidationInfo) -> str | None:
+        if prompt is not None and "answer" in columns(prompt) and not of_a_run(info):
             raise ValueError("{answer} is what is to follow the prompt: take it out, and end the prompt where the answer is to begin")
         return prompt
 
