@@ -178,6 +178,7 @@ def model_files(run: Path) -> dict[str, Path]:
     again = "finish the run: type its `graft train` command again"
     if not any(name.endswith(".safetensors") for name in files):
         raise RunError(f"{model}: no weights (*.safetensors): {again}")
+    _check_weights(files)
     missing = [name for name in ("recipe.yaml", "results.json") if name not in files]
     missing += [] if (CONFIGS | {LORA}) & files.keys() else ["config.json"]
     if missing:
@@ -189,6 +190,19 @@ def model_files(run: Path) -> dict[str, Path]:
         raise RunError(f"{model}: examples/ holds rows of the data, but the recipe says `hub.examples: 0`: delete that folder")
     _refuse_local_sources(model, files)
     return files
+
+
+def _check_weights(files: dict[str, Path]) -> None:
+    """Raises RunError for a file of weights that is not complete; its header is read only."""
+    from safetensors import SafetensorError, safe_open
+
+    for name, file in files.items():
+        if name.endswith(".safetensors"):
+            try:
+                with safe_open(file, "np"):
+                    continue
+            except (OSError, SafetensorError) as error:
+                raise RunError(f"{file}: the weights cannot be read ({error}): restore the file, or train again") from None
 
 
 def _refuse_local_sources(model: Path, files: dict[str, Path]) -> None:

@@ -14,7 +14,9 @@ def columns(prompt: str) -> tuple[str, ...]:
     except ValueError as error:
         raise ValueError(f"{error}; a brace that is part of the text is written twice") from None
     if not names or not all(name.isidentifier() for name in names):
-        raise ValueError('name the columns in braces, such as "{question} Answer:"')
+        odd = next((name for name in names if name and not name.isidentifier()), None)
+        hint = f"; {odd!r} is no such name: take letters, digits and _, and say with data.columns what the data call it" if odd else ""
+        raise ValueError(f'name the columns in braces, such as "{{question}} Answer:"{hint}')
     return tuple(dict.fromkeys(names))
 
 

@@ -18,6 +18,7 @@ from pipelines.data.files import all_files, kind_of
 from pipelines.data.formats import imagefolder as images
 from pipelines.data.formats import table
 from pipelines.data.formats import text as texts
+from pipelines.data.listed import FILE
 from pipelines.data.splits import MEDIA
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, MissingColumn, RecipeError
@@ -392,7 +393,7 @@ def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, An
     if len(wanted) > 1:
         raise _several_inputs(name, wanted)
     column = wanted[0]
-    if suffix in _suffixes(column)[1] or column == "seed":
+    if suffix in _suffixes(column)[1] or suffix in _OTHERS or column == "seed":
         reads = _KINDS.get(column, "text")
         raise DataError(f"{name}: a {suffix or 'plain'} file, and this model reads {reads}")
     return [(name, {column: str(path) if column in MEDIA else texts.document(path)})]
@@ -410,7 +411,13 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
     columns = {column: own for column, own in _columns(loaded).items() if column in taken}
     layout = None if _suffix(path) == ".json" else "table"
     section = DataSection(id=str(path), format=layout, columns=columns)
-    _, rows, skipped = _by_either_name(section, Needs(task.inputs, optional), None)
+    if layout == "table" and task.inputs[0] in MEDIA and {FILE, task.inputs[0]} & set(table.column_names(path)) == {FILE}:
+        section.columns[task.inputs[0]] = FILE  # the list of a folder, as it is trained on
+    try:
+        _, rows, skipped = _by_either_name(section, Needs(task.inputs, optional), None)
+    except MissingColumn as error:
+        what = str(error).partition(";")[0]
+        raise MissingColumn(f"{what}; this model reads {' and '.join(task.inputs)}: call the table's columns so") from None
     for _, why in skipped:
         log.warning("skipped, cannot be read: %s", why)
     absent = (None, "") if task.makes else (None,)  # a second text may be empty, a seed or a class may not
@@ -440,7 +447,8 @@ def _looks_like_a_file(text: str) -> bool:
         return True
     if blanks:
         return False
-    if text.startswith(("./", "../", "~/")) or (text.startswith("/") and str(path.parent) != "/" and os.path.isdir(path.parent)):
+    below = text.startswith("/") and str(path.parent) != "/" and os.path.isdir(path.parent)
+    if text.startswith(("./", "../", "~/")) or (text.endswith("/") and len(text) > 1) or below:
         return True
     return "/" in text and re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{0,5}", path.suffix) is not None
 
@@ -475,8 +483,8 @@ def predict(source: str | Path, inputs: list[str], *, device: str | None = None)
             except DataError as error:
                 if name in inputs:
                     raise
-                log.warning("skipped, cannot be read: %s", error)
-                last = error
+                last = error if str(error).startswith(name) else DataError(f"{name}: {error}")
+                log.warning("skipped, cannot be read: %s", last)
             shown.advance()
     if last is not None and not answers:
         raise DataError(f"nothing here can be read; the last: {last}")

@@ -308,7 +308,8 @@ class Job:
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         # with an adapter something trains in every layer: there is no edge to record at
         inside = not draws and (self.recipe.model.adapter or self.sharded)
-        if frozen_share < 0.1 or inside or self.recipe.data.cache_gb == 0:
+        lone = examples.least > 1  # recording runs what trains, too, on as few as one row, which a BatchNorm cannot
+        if frozen_share < 0.1 or inside or lone or self.recipe.data.cache_gb == 0:
             yield examples, validation
             return
         if augmented:

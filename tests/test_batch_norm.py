@@ -83,7 +83,7 @@ def test_check_counts_the_steps_of_a_head_with_batch_norm(data: Path, tmp_path: 
     assert done.code == 0, done.err
     assert "training   7 steps of 2" in done.out
     with without_pictures():
-        done = graft("train", *asked, "train.max_steps=3", "data.cache_gb=0", "--run", tmp_path / "run")
+        done = graft("train", *asked, "train.max_steps=3", "--run", tmp_path / "run")
     assert done.code == 0, done.err
     assert results(tmp_path / "run")["train"]["steps"] == 7
 

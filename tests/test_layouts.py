@@ -399,3 +399,21 @@ def test_ljspeech(tmp_path: Path) -> None:
         "../../etc/passwd|a|b\nLJ-1|a|b\nLJ-2|a|b\n/LJ-3|a|b\nLJ-4|c|d\nLJ-5|c|d\n" + "y" * 300 + "|a|b\n"
     )
     assert sum(len(load(tmp_path, needs)[name]) for name in SPLITS) == 4
+
+
+def test_a_hidden_class_is_counted(tmp_path: Path) -> None:
+    photos = tiny.photos(tmp_path / "photos", ("cat", "bird", "dog"), n=10, splits=())
+    (photos / "cat").rename(photos / ".cat")
+    splits = load_splits(DataSection(id=str(photos)), Needs(("image", "label")))
+    assert (splits.labels, splits.ignored) == (["bird", "dog"], {"images in the hidden folder .cat": 10})
+
+
+def test_ones_own_table_of_recordings_called_like_spoken_digits(tmp_path: Path) -> None:
+    from pipelines.data import _format
+
+    names = [f"{digit}_george_{number}.wav" for digit in range(3) for number in range(4)]
+    files(tmp_path, names)
+    assert _format(DataSection(id=str(tmp_path))).__name__.endswith(".spoken_digits")
+    (tmp_path / "train.csv").write_text("audio,text\n" + "".join(f"{name},my own words\n" for name in names))
+    splits = load_splits(DataSection(id=str(tmp_path)), Needs(("audio", "text"), classes=False))
+    assert set(splits.train["text"]) == {"my own words"}

@@ -236,3 +236,32 @@ def test_tables_by_name(models: dict[str, Path], tmp_path: Path) -> None:
     assert outputs(models["single"], str(table)) == outputs(models["single"], ONE, TWO), "it leaves the second text alone"
     squad = tiny_text.squad(tmp_path / "squad", n=1)
     assert len(outputs(models["questions"], str(squad / "dev-v1.1.json"))) == 9
+
+
+# ---- found by trying ----
+
+
+def test_names_of_no_folder_and_files_that_no_model_reads(models: dict[str, Path], tmp_path: Path) -> None:
+    refused(graft("predict", models["single"], "nosuchdir/"), 2, "no such file: nosuchdir/")
+    (tmp_path / "x.pdf").write_bytes(b"%PDF-1.4 text")
+    refused(graft("predict", models["single"], tmp_path / "x.pdf"), 2, "a .pdf file, and this model reads text")
+
+
+def test_a_table_says_which_row_and_which_column(models: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_text('text\nhello\n""\n')
+    done = graft("predict", models["single"], tmp_path / "some.csv", "--json")
+    assert (done.code, len(json.loads(done.out))) == (0, 1)
+    assert "skipped, cannot be read: some.csv:3: text is empty" in done.err
+    (tmp_path / "txet.csv").write_text("txet\nhello\n")
+    error = refused(graft("predict", models["single"], tmp_path / "txet.csv"), 2, "no column 'text' (it has: txet)")
+    assert "this model reads text: call the table's columns so" in error
+    assert "data.columns" not in error
+
+
+def test_the_list_that_a_model_was_trained_on(models: dict[str, Path], tmp_path: Path) -> None:
+    tiny.photos(tmp_path / "photos", n=1, splits=())
+    names = sorted(path.relative_to(tmp_path / "photos").as_posix() for path in (tmp_path / "photos").rglob("*.jpg"))
+    (tmp_path / "photos" / "metadata.csv").write_text("file_name,label\n" + "".join(f"{name} ,x\n" for name in names))
+    done = graft("predict", models["images"], tmp_path / "photos" / "metadata.csv", "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)) == len(names) == 2

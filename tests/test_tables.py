@@ -196,7 +196,7 @@ def test_blanks_of_a_cell_belong_to_it_and_those_of_a_label_do_not(tmp_path: Pat
         found, _, splits = load(path, TextClassification())
         assert [row["text"] for row in found][:4] == [" a", "b ", "c", " d"]
         assert splits.labels == ["X", "x", "y"]
-        assert "classes that differ in case, blanks or accents' spelling only: 'X', 'x'" in caplog.text
+        assert "classes that differ in case, blanks, accents' spelling or zeros only: 'X', 'x'" in caplog.text
 
 
 def test_classes_that_print_alike_are_told_from_one_another(tmp_path: Path, caplog: Log) -> None:
@@ -646,3 +646,17 @@ def test_captions_that_look_like_nothing_are_text(tmp_path: Path) -> None:
 def test_logs_come_from_graft(caplog: Log, tmp_path: Path) -> None:
     read(put(tmp_path / "a.csv", "text;label\na;x\n"))
     assert [(record.name, record.levelno) for record in caplog.records] == [("graft", logging.WARNING)]
+
+
+def test_a_key_twice_in_one_object(tmp_path: Path) -> None:
+    lines_ = ['{"text": "a", "label": "x"}', '{"text": "b", "text": "c", "label": "y"}']
+    for content, where in (("\n".join(lines_), ":2"), (f"[{', '.join(lines_)}]", "")):
+        path = put(tmp_path / ("a.json" if where == "" else "a.jsonl"), content)
+        with no_data(rf"{path.name}{where}: not valid JSON: the key 'text' stands twice"):
+            load(path, TextClassification())
+
+
+def test_labels_that_are_one_number(tmp_path: Path, caplog: Log) -> None:
+    rows = "".join(f"t{n},{label}\n" for n in range(20) for label in ("1", "1.0", "0"))
+    load(put(tmp_path / "a.csv", "text,label\n" + rows.replace("t", "some ")), TextClassification())
+    assert "differ in case, blanks, accents' spelling or zeros only: '1', '1.0'" in caplog.text

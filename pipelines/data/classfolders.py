@@ -120,6 +120,8 @@ def read(section: Any, kind: Kind, columns: tuple[str, ...]) -> Any:
         if ignored[f"{path.suffix.lower()} files"] > 0:
             ignored[f"{path.suffix.lower()} files"] -= 1
         ignored[f"the table {path.name}: {why}"] = 1
+    for name, count in _hidden(root, kind).items():
+        ignored[f"{kind.files} in the hidden folder {name}"] += count
     source.ignored = {what: count for what, count in ignored.items() if count}
     return source
 
@@ -360,6 +362,16 @@ def _dataset(kind: Kind, rows: list[dict], labelled: bool) -> Any:
 
 
 # ---- files and folders ----
+
+
+def _hidden(root: Path, kind: Kind) -> dict[str, int]:
+    """Folders whose names begin with a dot, and how many files of this kind each holds, where it holds some."""
+    found: dict[str, int] = {}
+    for child in sorted(root.iterdir()):
+        if child.name.startswith(".") and child.is_dir():
+            count = sum(file.suffix.lower() in kind.suffixes for file in child.iterdir() if not file.name.startswith("."))
+            found |= {printable(child.name): count} if count else {}
+    return found
 
 
 def _named_as_split(folder: Path) -> bool:

@@ -123,9 +123,10 @@ def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
 
 
 def alike(label: str) -> str:
-    """The same for labels that people read as the same: case, blanks and ways to write an accent count for nothing."""
+    """The same for labels that people read as the same: case, blanks, ways to write an accent and 1.0 for 1 count for nothing."""
     text = unicodedata.normalize("NFKC", "".join(c for c in label if unicodedata.category(c) != "Cf"))
-    return " ".join(unicodedata.normalize("NFKC", text.casefold()).split())
+    plain = " ".join(unicodedata.normalize("NFKC", text.casefold()).split())
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", plain)
 
 
 def warn_alike(labels: Sequence[str], source: str) -> None:
@@ -141,7 +142,7 @@ def warn_alike(labels: Sequence[str], source: str) -> None:
             near.append(", ".join(map(show, group)))
     if near:
         shown = "; ".join(near[:3]) + (f"; and {len(near) - 3} more" if len(near) > 3 else "")
-        what = "classes that differ in case, blanks or accents' spelling only"
+        what = "classes that differ in case, blanks, accents' spelling or zeros only"
         log.warning("%s: %s: %s; spell a class in one way if these are one", source, what, shown)
 
 

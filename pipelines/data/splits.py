@@ -1,5 +1,6 @@
 """Cut, name, limit and check splits. All of it is decided by `data.seed` and the rows' ids: file names, or line and row numbers."""
 
+import contextlib
 import hashlib
 import heapq
 import json
@@ -59,8 +60,7 @@ def arrange(
     missing = [name for name in ("test", "validation") if name not in splits]
     if missing:
         try:
-            fixed, why = _staying(rest, [splits[name] for name in splits if name != "train"], trained)
-            splits |= cut(rest, dict.fromkeys(missing, section.holdout), section.seed, group, classes, fixed, why)
+            splits |= _cut_apart(section, rest, missing, [splits[name] for name in splits if name != "train"], group, classes, trained)
         except DataError as error:
             raise DataError(f"{section.id}: {error}") from None
         came_from |= dict.fromkeys(missing, f"cut from {named['train']}")
@@ -78,16 +78,20 @@ def arrange(
     return {name: splits[name] for name in ("train", "validation", "test")}, came_from, before
 
 
-def _staying(rest: "Dataset", own: "list[Dataset]", trained: TrainedRows) -> tuple[list[bool], str]:
-    """Which rows stay in train when others are cut from it, and why: those that the model knows, and those that stand in a split
-    of the data set's own, too (a validation split with rows of test in it would choose by them)."""
-    if CONTENT not in rest.column_names:
-        return [False] * len(rest), ""
-    contents = rest[CONTENT][:]
+def _cut_apart(
+    section: Any, rest: "Dataset", missing: list[str], own: "list[Dataset]", group: str | None, classes: bool, trained: TrainedRows
+) -> "dict[str, Dataset]":
+    """Cut the missing splits. Rows that the model knows stay in train, and so do, if enough others are left, rows with the content
+    of a row of the data set's own splits: a validation split that holds rows of test would choose by them."""
+    shares = dict.fromkeys(missing, section.holdout)
+    contents = rest[CONTENT][:] if CONTENT in rest.column_names else []
     known = trained.known(contents)
     others = {content for rows in own if CONTENT in rows.column_names for content in rows[CONTENT][:]}
     fixed = [seen or content in others for seen, content in zip(known, contents, strict=True)]
-    return fixed, f"{trained.named} was trained on" if any(known) else "other splits hold"
+    if fixed != known:
+        with contextlib.suppress(DataError):  # they overlap wholly: that is counted and said
+            return cut(rest, shares, section.seed, group, classes, fixed)
+    return cut(rest, shares, section.seed, group, classes, known, f"{trained.named} was trained on")
 
 
 def _untrained(section: Any, name: str, rows: "Dataset", trained: TrainedRows) -> "tuple[Dataset, int]":

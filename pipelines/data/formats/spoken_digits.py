@@ -11,6 +11,8 @@ from typing import Any
 from pipelines.data import native
 from pipelines.data.audio import SUFFIXES
 from pipelines.data.files import all_files, kind_of
+from pipelines.data.formats import table
+from pipelines.data.listed import own_list
 from pipelines.errors import DataError
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -20,8 +22,8 @@ TEST = 5  # index from which a recording is for training
 
 def detect(path: Path) -> bool:
     """All recordings here are called so; one that is not would be told, but such a folder is then of another kind."""
-    if not path.is_dir():
-        return False
+    if not path.is_dir() or any(table.detect(place) or own_list(place) for place in {path, _folder(path)}):
+        return False  # the user's own table says what the recordings are
     names = [file.stem for file in _folder(path).iterdir() if file.suffix.lower() in SUFFIXES]
     return bool(names) and sum(NAME.fullmatch(name) is not None for name in names) > len(names) / 2
 

@@ -232,7 +232,7 @@ def _json(path: Path) -> Rows:
                 raise DataError(f"{path}:{number}: not UTF-8 text: save the file as UTF-8") from None
             if text.strip():
                 try:
-                    rows.append(_json_row(path, number, json.loads(text)))
+                    rows.append(_json_row(path, number, json.loads(text, object_pairs_hook=_once)))
                 except (ValueError, RecursionError) as error:
                     if not rows and start == b"{" and _is_object(path):
                         advice = "make it an array of objects ([{...}, {...}]), or write an object a line"
@@ -244,9 +244,11 @@ def _json(path: Path) -> Rows:
 def _json_array(path: Path) -> Rows | None:
     """None for what is no array of objects: lines that are arrays, or no JSON at all."""
     try:
-        found = json.loads(compressed.text(path))
+        found = json.loads(compressed.text(path), object_pairs_hook=_once)
     except RecursionError:
         return None
+    except _Twice as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         if getattr(error, "msg", "") == "Extra data" or line == 1:
@@ -255,6 +257,18 @@ def _json_array(path: Path) -> Rows | None:
     if not any(isinstance(row, dict) for row in found):
         return None
     return [_json_row(path, number, row) for number, row in enumerate(found, 1)]
+
+
+class _Twice(ValueError):
+    """An object has a key twice, of whose values a reader would keep one."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return found
 
 
 def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict]:
@@ -445,7 +459,7 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     why = _elsewhere(path.parent, where) if isinstance(value, dict) else ""
     if why:
         raise DataError(f"{name}: {why}")
-    for way in dict.fromkeys([where, where.replace("\\", "/")]):  # as Windows parts folders
+    for way in dict.fromkeys([where, where.replace("\\", "/"), where.strip()]):  # as Windows parts folders; a blank typed after it
         if os.path.isfile(path.parent / way):  # and not Path.is_file, which fails on names that no disk has
             suffix = Path(way).suffix.lower()
             if column == "audio" and suffix in audio.UNREAD:
