@@ -28,7 +28,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 REFUSED: dict[str, tuple[Callable[[Path], Path], Needs, dict[str, Any], str]] = {
     "an empty folder": (lambda t: t, IMAGE, {}, r"data\.id.*found: nothing"),
     "texts alone": (lambda t: write(t / "1.txt", "a red disc").parent, IMAGE, {}, "plain text.* needs image"),
-    "texts alone, as captions": (lambda t: write(t / "1.txt", "a").parent, TEXT, {"format": "captions"}, "no readable images"),
+    "texts alone, as captions": (lambda t: write(t / "1.txt", "a").parent, TEXT, {"format": "captions"}, "no folder with images"),
     "no captions": (shapes, TEXT, {}, r"images without text.*metadata\.csv.*1\.txt beside 1\.jpg"),
     "no captions, as captions": (shapes, TEXT, {"format": "captions"}, r"none of 12 images .*; the first: 000\.png: no caption 000\.txt"),
     "a list without files": (lambda t: table(shapes(t) / "metadata.csv", "name,text", ["a"]).parent, TEXT, {}, r"columns\.image=NAME"),
