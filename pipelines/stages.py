@@ -308,8 +308,7 @@ class Job:
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         # with an adapter something trains in every layer: there is no edge to record at
         inside = not draws and (self.recipe.model.adapter or self.sharded)
-        lone = examples.least > 1  # recording runs what trains, too, on as few as one row, which a BatchNorm cannot
-        if frozen_share < 0.1 or inside or lone or self.recipe.data.cache_gb == 0:
+        if frozen_share < 0.1 or inside or self.recipe.data.cache_gb == 0:
             yield examples, validation
             return
         if augmented:
@@ -322,12 +321,13 @@ class Job:
         layers.train_mode(self.model)
         with edge.attached():
             since = time.perf_counter()
-            cached = [self._record(edge, e, split) for e, split in ((examples, "train"), (validation, "validation"))]
+            both = ((examples, "train"), (validation, "validation"))
+            cached = [self._record(edge, of, split, examples.least) for of, split in both]
             state.seconds += time.perf_counter() - since
             ready = all(c is not None for c in cached)
             yield (cached[0], cached[1]) if ready else (examples, validation)
 
-    def _record(self, edge: Edge, examples: Any, split: str) -> Any:
+    def _record(self, edge: Edge, examples: Any, split: str, least: int) -> Any:
         train, device = self.recipe.train, self.accelerator.device.type
         if isinstance(train.eval_batch_size, int):
             size = train.eval_batch_size
@@ -335,6 +335,10 @@ class Job:
             size = 256  # ragged ones: as many as fit
         else:  # on a CPU no more than a step of training holds, on a GPU no more than are scored at a time
             size = min(8, train.batch_size if device == "cpu" else machine.eval_batch("auto", device, False, self.task))
+        if least > 1:  # recording runs what trains, too, and a BatchNorm cannot run on one row: the next size that leaves none
+            count, processes = len(examples), self.accelerator.num_processes
+            sizes = range(size, count + 1)
+            size = next((s for s in sizes if count // (math.ceil(count / (s * processes)) * processes) >= least), size)
         return features.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded, examples.seed), edge, self.accelerator, split=split,
             fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split) + self.task.stamp(), batch_size=size,

@@ -162,7 +162,7 @@ ASKED: dict[str, tuple[str, list[str]]] = {
     "no recipe": ("evaluate {vit}", ["--data"]),
     "no such file": ("predict {run} {tmp}/no.jpg", ["no.jpg: no such file"]),
     "one file of two": ("predict {run} {photo} {tmp}/no.jpg", ["no.jpg: no such file"]),
-    "no photo": ("predict {run} {tmp}/recipe.yaml", ["recipe.yaml: not a readable image"]),
+    "no photo": ("predict {run} {tmp}/recipe.yaml", ["recipe.yaml: a .yaml file, and this model reads images"]),
     "an empty folder": ("predict {run} {tmp}/void", ["void: an empty folder"]),
     "a folder without photos": ("predict {run} {tmp}/texts", ["texts: a folder without images", "a.txt"]),
     "no image column": ("predict {run} {tmp}/a.csv", ["a.csv", "no column 'image'"]),
