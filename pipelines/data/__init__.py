@@ -113,7 +113,7 @@ class Splits:
         others = {"validation": "train", "test": "train or validation"}
         return [
             f"{count:,} of {len(self[name]):,} rows of {name} have the same content as a row of {others[name]}: "
-            f"the score on {name} is better than on rows that are new"
+            f"the score on {name} may be better than on rows that are new"
             for name, count in self.overlap.items()
         ]
 
