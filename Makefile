@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 
 # One thread: as fast for a model this small, and many times faster than two when something else uses the machine.
 demo: $(READY)  ## pretrain on the digits 0-4, transfer to 5-9, report: no hub, no GPU, no account
-	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pipelines.demo
+	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/digits_transfer.py
 
 # Three workers on two cores: one of them mostly waits, for a browser or for a process that starts.
 test: $(READY)  ## the quick suite

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from pipelines import sound as models
 from pipelines.apps import parts, sound
+from pipelines.models import audio as models
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 TOP = 5
 

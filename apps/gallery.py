@@ -11,14 +11,15 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from pipelines import requested
 from pipelines.apps import parts, visitor
-from pipelines.data.images import read_notes
-from pipelines.diffusion import check_seed, preview_every, save_png
+from pipelines.data.image.reading import read_notes
 from pipelines.errors import DataError, GraftError, ModelError
+from pipelines.generation import requests as requested
+from pipelines.generation.requests import check_seed, save_png
+from pipelines.models.diffusion import preview_every
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 Item = tuple[Any, str]  # a PIL image or a file, and its caption
 Request = dict[str, Any]
@@ -98,7 +99,7 @@ class Base:
 
     def load(self) -> "Loaded":
         """Raises ModelError, HubError."""
-        from pipelines.weights import load
+        from pipelines.inference.loading import load
 
         if self.loaded is None:
             task: Any = self.tuned.task

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pipelines.apps import parts, visitor
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 TOP = 5
 CELLS = 8  # the map is CELLS x CELLS; a window of 2 x 2 cells is hidden at a time

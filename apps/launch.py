@@ -15,7 +15,7 @@ from pipelines.errors import ModelError, RunError
 if TYPE_CHECKING:
     import gradio as gr
 
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 FIRST_PORT, PORTS = 7860, 100
 
@@ -29,7 +29,7 @@ def launch(
     Raises ModelError for a model without a demo, RunError where the address cannot be had.
     """
     free_port(host, port)  # before the model is loaded: a taken port is said at once
-    from pipelines.weights import load
+    from pipelines.inference.loading import load
 
     _own_folder()
     blocks = app(load(source))

@@ -19,11 +19,11 @@ import gradio as gr
 
 from pipelines.apps import visitor
 from pipelines.apps.visitor import shown as shown
-from pipelines.data.images import read_image
+from pipelines.data.image.reading import read_image
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 Input = TypeVar("Input")
 Region = TypeVar("Region")

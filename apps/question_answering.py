@@ -9,7 +9,7 @@ from pipelines.apps import parts
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 LONGEST, LONGEST_QUESTION = 20_000, 2000  # characters of a visitor's passage and question
 NONE = "The passage does not answer this."

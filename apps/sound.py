@@ -10,10 +10,10 @@ import gradio as gr
 import numpy as np
 
 from pipelines.apps import visitor
-from pipelines.data.audio import header, read_audio
-from pipelines.data.spectrum import BANDS, RANGE, decibels, mel
+from pipelines.data.audio.reading import header, read_audio
+from pipelines.data.audio.spectrogram import BANDS, RANGE, decibels, mel
 from pipelines.errors import DataError
-from pipelines.figures import canvas, finish, styled
+from pipelines.plots.style import canvas, finish, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ import gradio as gr
 from pipelines.apps import parts, sound, transcript
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 
 def build(loaded: "Loaded") -> gr.Blocks:

@@ -9,7 +9,7 @@ import gradio as gr
 from pipelines.apps import parts, sound, transcript
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 HEARD = "as it is heard"  # the language, where none was told
 

@@ -12,7 +12,7 @@ from pipelines.apps import parts
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 TOP = 5
 LONGEST = 20_000  # characters of a visitor's text

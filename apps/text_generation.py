@@ -9,7 +9,7 @@ from pipelines.apps import parts
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 LONGEST = 20_000  # characters of a visitor's text
 

@@ -7,7 +7,7 @@ import gradio as gr
 from pipelines.apps import gallery, parts
 
 if TYPE_CHECKING:
-    from pipelines.weights import Loaded
+    from pipelines.inference.loading import Loaded
 
 MOST = 4  # images at a time
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import load_recipe
 from pipelines.errors import GraftError
-from pipelines.recipe import load_recipe
 
 ROOT = Path("runs/demo")
 RATES = (3e-4, 1e-3, 3e-3)
@@ -24,7 +24,7 @@ ROWS = {
 def main() -> None:
     from rich.console import Console
 
-    from pipelines.run import train
+    from pipelines.training.run import train
 
     started = time.monotonic()
     console = Console()

@@ -10,14 +10,14 @@ pipelines.load("runs/beans").infer("leaf.jpg")
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.data import load_splits as load_splits
+    from pipelines.config.recipe import Recipe, load_recipe
+    from pipelines.data.loading import load_splits as load_splits
     from pipelines.errors import DataError, GraftError, HubError, ModelError, RecipeError, RunError
-    from pipelines.hub import publish as publish
-    from pipelines.recipe import Recipe, load_recipe
-    from pipelines.run import train as train
-    from pipelines.score import evaluate as evaluate
+    from pipelines.evaluation.evaluate import evaluate as evaluate
+    from pipelines.inference.loading import load as load
+    from pipelines.publishing.publish import publish as publish
     from pipelines.task import Task
-    from pipelines.weights import load as load
+    from pipelines.training.run import train as train
 
 # public name -> module; imported when used, so that `import pipelines` costs nothing
 _PUBLIC = {
@@ -25,16 +25,16 @@ _PUBLIC = {
     "GraftError": "errors",
     "HubError": "errors",
     "ModelError": "errors",
-    "Recipe": "recipe",
+    "Recipe": "config.recipe",
     "RecipeError": "errors",
     "RunError": "errors",
     "Task": "task",
-    "evaluate": "score",
-    "load": "weights",
-    "load_recipe": "recipe",
-    "load_splits": "data",
-    "publish": "hub",
-    "train": "run",
+    "evaluate": "evaluation.evaluate",
+    "load": "inference.loading",
+    "load_recipe": "config.recipe",
+    "load_splits": "data.loading",
+    "publish": "publishing.publish",
+    "train": "training.run",
 }
 
 __all__ = [  # noqa: RUF022 (errors last)

@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _print_json(value: Any) -> None:
-    from pipelines.results import to_json
+    from pipelines.utils.files import to_json
 
     sys.stdout.write(to_json(value, indent=2) + "\n")
 
@@ -50,8 +50,8 @@ def _print_json(value: Any) -> None:
 @app.command()
 def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe, to copy.")] = None, as_json: Json = False) -> None:
     """List the recipes that Graft ships, or print one."""
-    from pipelines.catalog import catalog, catalog_table
-    from pipelines.recipe import find_recipe
+    from pipelines.config.catalog import catalog, catalog_table
+    from pipelines.config.recipe import find_recipe
 
     if name is not None:
         sys.stdout.write(find_recipe(name).read_text(encoding="utf-8"))
@@ -69,10 +69,10 @@ def check(
     model: Model = None,
 ) -> None:
     """Validate a recipe, look at its data, model and first batch; train nothing."""
-    from pipelines.recipe import load_recipe
+    from pipelines.config.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [], data=data, model=model)
-    from pipelines.check import check as look
+    from pipelines.diagnostics.check import check as look
 
     for line in look(loaded):
         print(line)
@@ -88,7 +88,7 @@ def train(
     smoke: Annotated[bool, typer.Option("--smoke", help="2 steps on 8 rows a split: does it all work?")] = False,
 ) -> None:
     """Train, evaluate, document. The same command again resumes."""
-    from pipelines.recipe import find_recipe, load_recipe
+    from pipelines.config.recipe import find_recipe, load_recipe
 
     overrides = [*(overrides or []), *(["train.max_steps=2", "train.head_epochs=0"] if smoke else [])]
     try:
@@ -98,8 +98,8 @@ def train(
         raise
     name = find_recipe(recipe).stem
     folder = run or Path("runs") / loaded.task / (f"{name}-smoke" if smoke else name)
-    from pipelines.run import train as start
-    from pipelines.runfolder import goes_on
+    from pipelines.training.run import train as start
+    from pipelines.training.run_folder import goes_on
 
     if not goes_on(folder, loaded):  # what a run began with, it may go on with
         loaded = load_recipe(recipe, overrides, data=data, model=model)
@@ -116,8 +116,8 @@ def _headline(results: dict[str, Any]) -> str:
     test, before = results["test"], results["before"]
     about = ["95 % interval {:.4g} to {:.4g}".format(*test["ci95"][name])] if name in test["ci95"] else []
     about += [f"{_figure(before['metrics'][name], '.4g')} before"] if before else []
-    score = _figure(test["metrics"][name], ".4g")
-    return f"{name} on {test['n']} {test['split']} rows: {score}" + (f" ({', '.join(about)})" if about else "")
+    evaluate = _figure(test["metrics"][name], ".4g")
+    return f"{name} on {test['n']} {test['split']} rows: {evaluate}" + (f" ({', '.join(about)})" if about else "")
 
 
 def _figure(value: float | None, form: str) -> str:
@@ -136,7 +136,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on its test split, or on other data."""
-    from pipelines.recipe import find_recipe, load_recipe
+    from pipelines.config.recipe import find_recipe, load_recipe
 
     try:
         path = find_recipe(source)
@@ -147,13 +147,14 @@ def evaluate(
             f"--allow-overlap goes with --data and a run folder, model folder or hub id, and {source} is a recipe: "
             "leave it out, or name a model"
         )
-    from pipelines import machine, score
+    from pipelines.evaluation import evaluate
+    from pipelines.utils import distributed
 
     if path:
-        result = score.evaluate_recipe(load_recipe(path, data=data, exists=True), split)
+        result = evaluate.evaluate_recipe(load_recipe(path, data=data, exists=True), split)
     else:
-        result = score.evaluate(source, data=data, split=split, allow_overlap=allow_overlap)
-    if not machine.processes().is_main_process:  # the first of several processes speaks for all
+        result = evaluate.evaluate(source, data=data, split=split, allow_overlap=allow_overlap)
+    if not distributed.processes().is_main_process:  # the first of several processes speaks for all
         return
     if as_json:
         _print_json(result)
@@ -167,11 +168,11 @@ def evaluate(
 @app.command()
 def predict(source: Source, inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")], as_json: Json = False) -> None:
     """Answer for files (images, audio, text), folders, tables (jsonl, csv), text or column=value."""
-    from pipelines import machine
-    from pipelines.score import predict as answer
+    from pipelines.inference.predict import predict as answer
+    from pipelines.utils import distributed
 
     answers = answer(source, inputs)
-    if not machine.processes().is_main_process:
+    if not distributed.processes().is_main_process:
         return
     if as_json:
         _print_json(answers)
@@ -183,7 +184,7 @@ def predict(source: Source, inputs: Annotated[list[str], typer.Argument(metavar=
 def _short(output: Any) -> str:
     if isinstance(output, list) and output and isinstance(output[0], dict) and {"label", "score"} <= set(output[0]):
         return ", ".join(f"{o['label']} {o['score']:.3f}" for o in output)
-    from pipelines.results import to_json
+    from pipelines.utils.files import to_json
 
     return output if isinstance(output, str) else to_json(output)
 
@@ -191,7 +192,7 @@ def _short(output: Any) -> str:
 @app.command()
 def card(run: RunFolder) -> None:
     """Write the model card again."""
-    from pipelines.card import write_card
+    from pipelines.publishing.card import write_card
 
     print(write_card(run))
 
@@ -199,7 +200,7 @@ def card(run: RunFolder) -> None:
 @app.command()
 def report(run: RunFolder) -> None:
     """Write the report again."""
-    from pipelines.report import write_report
+    from pipelines.reporting.report import write_report
 
     print(write_report(run))
 
@@ -213,7 +214,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be uploaded; upload nothing.")] = False,
 ) -> None:
     """Push the model, its card, and a Space if asked, in one commit each."""
-    from pipelines.hub import publish as push
+    from pipelines.publishing.publish import publish as push
 
     push(run, repo_id, private=private, space=space, dry_run=dry_run)
 
@@ -233,6 +234,6 @@ def demo(
 @app.command()
 def schema() -> None:
     """Print the recipe's JSON schema, for editors."""
-    from pipelines.recipe import recipe_schema
+    from pipelines.config.recipe import recipe_schema
 
     _print_json(recipe_schema())

@@ -55,7 +55,7 @@ class Task(ABC):
     mixes: bool = False  # whether `mix` wants a partner for every training example
     average: ClassVar[float | None] = None  # decay of the moving average of the weights where the recipe leaves it to the task
     new_head: ClassVar[bool] = True  # whether the last of `layers` begins anew, and so trains whole beside an adapter
-    makes: ClassVar[bool] = False  # whether it makes images: then `requests` and `generate` are asked, see pipelines.samples
+    makes: ClassVar[bool] = False  # whether it makes images: then `requests` and `generate` are asked, see pipelines.generation.comparison
     adapter_file: ClassVar[str] = "adapter_config.json"  # by it the folder of an adapter alone is known
     adapter_library: ClassVar[str] = "peft"  # with which it is used
     augment_switch: ClassVar[str] = "options.augment=none"  # under which `augments` is False
@@ -91,9 +91,9 @@ class Task(ABC):
 
     @abstractmethod
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        """Load processor and weights for `splits` (see pipelines.data.Splits) and return the one module that trains.
+        """Load processor and weights for `splits` (see pipelines.data.schema.Splits) and return the one module that trains.
 
-        `source` says from where (see pipelines.weights.Weights): a local folder, or a configuration and random weights.
+        `source` says from where (see pipelines.models.source.Weights): a local folder, or a configuration and random weights.
         Raises ModelError where anything but the head is missing.
         """
 

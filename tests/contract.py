@@ -25,18 +25,21 @@ import torch
 import yaml
 from datasets import concatenate_datasets
 
-from pipelines.batching import Examples
-from pipelines.catalog import recipe_paths
-from pipelines.data import SPLITS, load_splits, needs_of, trained_rows
-from pipelines.data.apart import with_contents
-from pipelines.data.splits import _untrained
+from pipelines.config.catalog import recipe_paths
+from pipelines.config.recipe import Recipe, dump_recipe, task_class, validate
+from pipelines.data import trained_rows
+from pipelines.data.batching import Examples
+from pipelines.data.leakage import with_contents
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import SPLITS, needs_of
+from pipelines.data.splitting import _untrained
 from pipelines.errors import DataError
-from pipelines.layers import depth_of_parameters, train_mode
-from pipelines.optim import make_optimizer, parameter_groups
-from pipelines.recipe import Recipe, dump_recipe, task_class, validate
-from pipelines.run import train
-from pipelines.stages import build
-from pipelines.weights import DESCRIBED, load, resolve
+from pipelines.inference.loading import load
+from pipelines.models.build import build
+from pipelines.models.layers import depth_of_parameters, train_mode
+from pipelines.models.source import DESCRIBED, resolve
+from pipelines.training.optim import make_optimizer, parameter_groups
+from pipelines.training.run import train
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
 from tests.pages import gradio_page  # noqa: F401 (a fixture)
 from tests.publishing import check_all_is_own
@@ -232,7 +235,7 @@ class TaskContract:
         assert all(close(record, saved[record["id"]]) for record in records)
 
     def test_published_and_loaded_is_the_same(self, run: Path, hub: HubServer) -> None:  # noqa: F811
-        from pipelines.hub import publish
+        from pipelines.publishing.publish import publish
 
         check_all_is_own(run)
         publish(run, f"{USER}/contract", say=lambda _: None)
@@ -241,7 +244,7 @@ class TaskContract:
 
     def test_the_snippet_runs_without_graft(self, run: Path, hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
         """The card's own code, from the hub, in a process where `import pipelines` fails, gives `infer`'s answer."""
-        from pipelines.hub import publish
+        from pipelines.publishing.publish import publish
 
         publish(run, f"{USER}/contract", say=lambda _: None)
         snippet = re.search(r"```python\n(.*?)```", (run / "model" / "README.md").read_text(), re.S)
@@ -262,7 +265,7 @@ class TaskContract:
     def test_interrupted_and_resumed_is_uninterrupted(
         self, run: Path, made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from pipelines import checkpoint
+        from pipelines.training import checkpoint
 
         write, calls = checkpoint.write, itertools.count()
 

@@ -7,7 +7,7 @@ import ast
 import re
 from pathlib import Path
 
-from tests.layers import LAYER
+from tests.layers import FLOOR
 from tests.test_house_rules import module_name
 
 ROOT = Path(__file__).parent.parent
@@ -44,9 +44,9 @@ def summary(path: Path) -> str:
 
 
 def tree() -> str:
-    """The library from the top layer down, then what stands beside it."""
+    """The library from the top floor down, then what stands beside it."""
     files = [p for p in (ROOT / "pipelines").rglob("*.py") if p.name != "__init__.py" or p.parent != ROOT / "pipelines"]
-    files.sort(key=lambda p: (-LAYER.get(module_name(p).split(".")[0], 0), module_name(p)))
+    files.sort(key=lambda p: (-FLOOR.get(module_name(p).split(".")[0], 0), module_name(p)))
     lines = {str(p.relative_to(ROOT)).replace("/__init__.py", "/"): summary(p) for p in files}
     lines |= {str(p.relative_to(ROOT)): summary(p) for p in sorted((ROOT / "apps").glob("*.py")) if p.name != "__init__.py"}
     lines |= OTHER_FILES
@@ -70,7 +70,7 @@ def commands() -> str:
 
 
 def tasks() -> str:
-    from pipelines.recipe import task_class, task_names
+    from pipelines.config.recipe import task_class, task_names
 
     rows = []
     for name in task_names():
@@ -83,7 +83,7 @@ def tasks() -> str:
 
 
 def recipes() -> str:
-    from pipelines.catalog import catalog, score
+    from pipelines.config.catalog import catalog, score
 
     rows = []
     for entry in catalog():

@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from pipelines.config.recipe import DataSection, HubSection, ModelSection, TrainSection
 from pipelines.metrics import classification
-from pipelines.recipe import DataSection, HubSection, ModelSection, TrainSection
-from pipelines.report import save_figures
-from pipelines.results import write_json
+from pipelines.plots import classification as classification_plots
+from pipelines.reporting.report import save_figures
+from pipelines.utils.files import write_json
 
 LABELS = ("cat", "dog")
 MODEL, DATA = "google/vit-base-patch16-224-in21k", "timm/oxford-iiit-pet"
@@ -187,7 +188,7 @@ def draw_figures(folder: Path, records: list[dict[str, Any]], labels: tuple[str,
     photo = photos(1)[0]
     sizes = {"train": 40, "validation": 5, "test": 10}
     balance = {split: {label: (i + 2) * size for i, label in enumerate(labels)} for split, size in sizes.items()}
-    save_figures(classification.figures(records, labels, lambda id_: photo, multi_label, balance), folder)
+    save_figures(classification_plots.figures(records, labels, lambda id_: photo, multi_label, balance), folder)
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

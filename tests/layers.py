@@ -1,54 +1,24 @@
-"""What may use what in the library: tests/test_house_rules.py reads the imports and holds it."""
+"""Who may import whom: tests/test_house_rules.py reads the imports and holds it. A package uses the floors below its own."""
 
-# What may use what: a module uses the layers below its own. One task never uses another.
-LAYERS = {
-    6: {"cli", "demo", "__main__", ""},  # "" is pipelines/__init__.py, the public names
-    5: {"apps"},
-    4: {"run", "stages", "finish", "making", "runfolder", "check", "score"},
-    3: {"samples", "loop", "evaluation", "card", "hub", "fetch", "outgoing", "patience", "space", "report", "weights", "tasks"},
-    2: {"data", "batching", "skips", "classes", "optim", "features", "probe", "ragged", "stubs", "encoding", "checkpoint", "metrics",
-        "results", "unet", "pipes", "pipefiles", "figures", "curves", "machine", "extractors", "galleries", "requested"},
-    1: {"diffusion", "task", "layers", "kernels", "kernels_diffusers", "vision", "sound", "language", "pretrained", "decoding",
-        "normalisers", "ctc", "vocabulary", "whisper", "packing", "prompts", "progress"},
-    0: {"cache", "errors", "recipe", "yamlfile", "complaints", "catalog", "wording", "hub_metadata", "files"},
-}  # fmt: skip
-LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
-SIDEWAYS = {  # the exceptions inside a layer: a noun that was cut into several files, or an edge that is there on purpose
-    "recipe": {"errors", "yamlfile", "complaints", "catalog", "hub_metadata", "files", "wording"},
-    "hub_metadata": {"complaints"},
-    "catalog": {"errors", "yamlfile", "complaints", "files", "wording"},
-    "yamlfile": {"errors"},
-    "vision": {"pretrained"},
-    "sound": {"pretrained", "layers"},
-    "ctc": {"pretrained"},
-    "vocabulary": {"pretrained"},
-    "prompts": {"packing"},
-    "whisper": {"decoding", "language", "pretrained"},
-    "language": {"pretrained", "layers"},
-    "encoding": {"data"},
-    "classes": {"data"},
-    "features": {"batching", "checkpoint", "probe", "ragged", "stubs"},
-    "probe": {"batching", "ragged", "stubs"},
-    "checkpoint": {"results"},
-    "curves": {"figures"},
-    "galleries": {"figures"},
-    "requested": {"batching"},
-    "extractors": {"data"},
-    "metrics": {"figures", "galleries"},
-    "hub": {"fetch", "outgoing", "patience", "space", "card"},  # publishing writes the card for the new id
-    "fetch": {"patience"},
-    "weights": {"fetch"},  # a hub id is one of its three sources
-    "run": {"stages", "finish", "runfolder"},
-    "finish": {"stages", "making"},
-    "stages": {"runfolder", "making"},
-    "diffusion": {"pretrained"},
-    "kernels": {"kernels_diffusers"},
-    "unet": {"data"},
-    "pipefiles": {"pipes"},
-    "check": {"stages", "making"},
+FLOORS = (
+    {"errors"},
+    {"utils"},
+    {"task", "config", "hub", "losses"},
+    {"data", "metrics"},
+    {"models", "plots"},
+    {"generation", "reporting", "publishing"},
+    {"tasks", "inference"},
+    {"evaluation", "apps"},
+    {"training", "diagnostics", "baselines", "export"},
+    {"cli", "__main__", ""},  # "" is pipelines/__init__.py, the public names
+)
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+SIDEWAYS = {  # on purpose, and never back
+    "publishing": {"reporting"},  # a card shows what results.json holds
+    "diagnostics": {"training"},  # `graft check` takes the first steps of a run
     "__main__": {"cli"},
 }
-PACKAGES = {"data", "metrics", "apps"}  # their modules may use each other
 ONLY_IN = {"typer": {"cli"}, "gradio": {"apps"}}
-NEVER_IN = {"card": {"torch"}, "hub": {"torch"}, "report": {"torch"}, "tasks": {"accelerate"}}
-LAYER_0_MAY_USE = {"pydantic", "yaml", "psutil", "pipelines"}
+NEVER_IN = {"publishing": {"torch"}, "reporting.report": {"torch"}, "tasks": {"accelerate"}}
+LIGHT = {"errors", "config"}  # a recipe's errors answer at once: nothing but these libraries is imported there
+LIGHT_LIBRARIES = {"pydantic", "yaml", "pipelines"}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.card import write_card
-from pipelines.outgoing import EXPORTED, left_out, own_files
+from pipelines.publishing.card import write_card
+from pipelines.publishing.privacy import EXPORTED, left_out, own_files
 from tests import tiny
 from tests.fake_run import fake_run
 from tests.hub import USER, HubServer
@@ -32,7 +32,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failing hub is asked four times, without waiting."""
-    monkeypatch.setattr("pipelines.patience.WAITS", (0, 0, 0))
+    monkeypatch.setattr("pipelines.hub.retry.WAITS", (0, 0, 0))
 
 
 def local(run: Path) -> dict[str, bytes]:

@@ -21,7 +21,7 @@ from unittest import mock
 import pytest
 import safetensors.torch
 
-from pipelines.recipe import Recipe, validate
+from pipelines.config.recipe import Recipe, validate
 
 ROOT = Path(__file__).parent.parent
 TRAIN = {"max_steps": 12, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "log_every": 1, "eval_every": 4, "save_every": 3}
@@ -86,9 +86,9 @@ def outcome(run: Path) -> dict[str, Any]:
 def without_pictures() -> Iterator[None]:
     """Figures, report and intervals take most of a small run's time and change nothing that is compared here."""
     with (
-        mock.patch("pipelines.evaluation.bootstrap", return_value={}),
-        mock.patch("pipelines.report.save_figures"),
-        mock.patch("pipelines.report.write_report"),
+        mock.patch("pipelines.evaluation.scoring.bootstrap", return_value={}),
+        mock.patch("pipelines.reporting.report.save_figures"),
+        mock.patch("pipelines.reporting.report.write_report"),
         mock.patch("pipelines.tasks.image_classification.ImageClassification.figures", return_value={}),
     ):
         yield

@@ -23,13 +23,13 @@ from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.distributed.tensor import DTensor
 
-from pipelines import loop
+from pipelines.config.recipe import validate
 from pipelines.errors import GraftError
-from pipelines.machine import processes
-from pipelines.recipe import validate
-from pipelines.run import train
-from pipelines.stages import Job
 from pipelines.tasks.image_classification import ImageClassification
+from pipelines.training import loop
+from pipelines.training.run import train
+from pipelines.training.trainer import Job
+from pipelines.utils.distributed import processes
 from tests.command import graft
 from tests.runs import ROOT, without_pictures
 

@@ -47,7 +47,7 @@ def add_example(folder: Path) -> None:
 
 def main(root: Path) -> None:
     from pipelines.apps import launch
-    from pipelines.weights import load
+    from pipelines.inference.loading import load
 
     found: dict[str, str] = {}
     for task, make in models().items():

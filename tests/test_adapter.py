@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipelines import layers
+from pipelines.config.recipe import validate
 from pipelines.errors import ModelError
-from pipelines.hub import publish
-from pipelines.recipe import validate
-from pipelines.run import train
-from pipelines.stages import build
+from pipelines.inference.loading import load
+from pipelines.models import layers
+from pipelines.models.build import build
+from pipelines.models.source import resolve
+from pipelines.publishing.publish import publish
 from pipelines.tasks.image_classification import ImageClassification
-from pipelines.weights import load, resolve
+from pipelines.training.run import train
 from tests import tiny
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
 from tests.publishing import check_all_is_own
@@ -78,7 +79,8 @@ def test_an_adapter_alone_needs_a_base_on_the_hub(photos: Path, tmp_path: Path) 
 
 def test_a_head_of_several_parts_trains_whole(photos: Path, tmp_path: Path) -> None:
     """PoolFormer's head is a norm and a classifier: both train beside LoRA, or the new classifier would stay as it was drawn."""
-    from pipelines.data import load_splits, needs_of
+    from pipelines.data.loading import load_splits
+    from pipelines.data.schema import needs_of
 
     raw = {**recipe(photos, str(tiny.poolformer(tmp_path / "m"))), "hub": {}}
     wanted = validate(raw)

@@ -11,12 +11,12 @@ import torch
 from diffusers import DDIMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 
-from pipelines import requested
-from pipelines.data.images import read_notes
-from pipelines.diffusion import preview_every
+from pipelines.data.image.reading import read_notes
 from pipelines.errors import DataError, ModelError
-from pipelines.space import space_folder
-from pipelines.weights import Loaded, load
+from pipelines.generation import requests
+from pipelines.inference.loading import Loaded, load
+from pipelines.models.diffusion import preview_every
+from pipelines.publishing.space import space_folder
 from tests import tiny_diffusion
 from tests.pages import gradio_page
 from tests.test_space import elsewhere, running_imports
@@ -82,7 +82,7 @@ def test_images_are_files_that_say_what_made_them(models: dict[str, Loaded], nam
     assert len({Path(file).read_bytes() for file, _ in three}) == 3
     assert Path(three[1][0]).read_bytes() == Path(alone[0][0]).read_bytes()  # whatever else is asked for
     own = {"model": "shapes"} if name == TASKS[0] else {"model": "painter", "prompt": "a red disc", "guidance": 3.0}
-    assert requested.read_settings(read_notes(Path(alone[0][0]), "it"), "it") == {**own, "seed": 7, "steps": 4}
+    assert requests.read_settings(read_notes(Path(alone[0][0]), "it"), "it") == {**own, "seed": 7, "steps": 4}
     assert Path(alone[0][0]).name == ("shapes-seed-7.png" if name == TASKS[0] else "a-red-disc-seed-7.png")
     infer = models[name].infer(**request(name, 7))
     with Image.open(alone[0][0]) as saved:
@@ -146,7 +146,7 @@ def test_before_and_after_are_made_alike(models: dict[str, Loaded], tmp_path: Pa
 
 
 def test_steps_end_where_the_task_ends(models: dict[str, Loaded]) -> None:
-    assert [requested.most_steps(models[name].task) for name in TASKS] == [100, 500]
+    assert [requests.most_steps(models[name].task) for name in TASKS] == [100, 500]
 
 
 def test_where_the_model_before_comes_from(models: dict[str, Loaded], tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_the_api_gives_files_with_their_settings(models: dict[str, Loaded], name
         words = name == "text_to_image"
         values = [*(["a red disc"] if words else []), 2, "5", 4, *([3.0] if words else [])]
         _, images, note = client.predict(*values, api_name="/predict")
-        found = [requested.read_settings(read_notes(Path(one["image"]), "it"), "it") for one in images["value"]]
+        found = [requests.read_settings(read_notes(Path(one["image"]), "it"), "it") for one in images["value"]]
         assert [one["seed"] for one in found] == [5, 6]
         assert note.startswith("2 images. ")
         bad = [(len(values) - (3 if words else 2), "x", "no seed"), *([(0, " ", "prompt is needed")] if words else [])]

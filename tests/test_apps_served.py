@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import ModelError, RunError
-from pipelines.weights import Loaded, load
+from pipelines.inference.loading import Loaded, load
 from tests import tiny
 from tests.hub import HubServer, hub
 from tests.pages import gradio_page

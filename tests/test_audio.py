@@ -13,10 +13,12 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.batching import example_lengths
-from pipelines.data.audio import SUFFIXES, Recordings, header, read_audio, resampled
-from pipelines.data.clips import Clips
-from pipelines.data.usable import sorted_out
+from pipelines.data.audio.clips import Clips
+from pipelines.data.audio.reading import header, read_audio, resampled
+from pipelines.data.audio.recordings import Recordings
+from pipelines.data.batching import example_lengths
+from pipelines.data.filtering import sorted_out
+from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 from tests.tiny_audio import write
 
@@ -260,4 +262,4 @@ def test_a_low_rate_and_clipping_are_said(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_suffixes_are_what_soundfile_reads() -> None:
     majors = {name.lower() for name in soundfile.available_formats()} | {"aif", "aifc", "oga", "opus"}
-    assert {suffix[1:] for suffix in SUFFIXES} <= majors
+    assert {suffix[1:] for suffix in AUDIO.suffixes} <= majors

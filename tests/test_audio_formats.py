@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.data import _format, load_rows
-from pipelines.data.audio import Recordings
+from pipelines.config.recipe import DataSection
+from pipelines.data.audio.recordings import Recordings
+from pipelines.data.loading import _format, load_rows
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 from tests import tiny
 from tests.tiny_audio import labelled, transcribed
 from tests.tiny_audio_sets import LABEL, TEXT, audioset, common_voice, digits, esc50, files, librispeech, load, named, sizes, text

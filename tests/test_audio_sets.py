@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.data import SPLITS
-from pipelines.data.audio import Recordings
+from pipelines.data.audio.recordings import Recordings
+from pipelines.data.schema import SPLITS
 from pipelines.errors import DataError
 from tests.tiny_audio_sets import CLASSES, LABEL, LABELS, TEXT, audioset, digits, esc50, files, load, named, sizes, text
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.data import load_splits
-from pipelines.data.audio import Recordings, header, read_audio
+from pipelines.config.recipe import DataSection, validate
+from pipelines.data.audio.reading import header, read_audio
+from pipelines.data.audio.recordings import Recordings
+from pipelines.data.filtering import Skips
+from pipelines.data.loading import load_splits
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection, validate
-from pipelines.run import train
-from pipelines.skips import Skips
+from pipelines.training.run import train
 from tests import tiny_audio
 from tests.runs import without_pictures
 from tests.tiny_audio import spoken, write

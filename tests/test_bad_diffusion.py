@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import unet
-from pipelines.diffusion import read_scheduler
+from pipelines.config.recipe import validate
 from pipelines.errors import DataError, ModelError
-from pipelines.recipe import validate
-from pipelines.run import train
+from pipelines.inference.loading import Loaded, load
+from pipelines.models import unet
+from pipelines.models.diffusion import read_scheduler
 from pipelines.tasks.unconditional_image_generation import UnconditionalImageGeneration
-from pipelines.weights import Loaded, load
+from pipelines.training.run import train
 from tests import tiny, tiny_pictures
 from tests.tasks.test_unconditional_image_generation import TestContract as Contract
 from tests.tasks.test_unconditional_image_generation import pipeline, small
@@ -101,10 +101,10 @@ def test_small_images_are_skipped_counted_and_in_no_comparison(tmp_path: Path) -
 
 
 def test_out_of_memory_while_making_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import samples
     from pipelines.errors import RunError
+    from pipelines.generation import sampling
 
     task = UnconditionalImageGeneration()
     monkeypatch.setattr(task, "generate", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")))
     with pytest.raises(RunError, match=r"out of memory while making 4 images at a time: set train\.eval_batch_size=2"):
-        samples.draw(task, None, [{"seed": i} for i in range(6)], size=4)
+        sampling.draw(task, None, [{"seed": i} for i in range(6)], size=4)

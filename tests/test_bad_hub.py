@@ -112,8 +112,9 @@ def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
     """Numbers become the data set's names; -1 and nothing are no labels; of lists each part is named."""
     from datasets import ClassLabel, Dataset, Features, Image, List
 
-    from pipelines.data import Needs, load_splits
-    from pipelines.recipe import DataSection
+    from pipelines.config.recipe import DataSection
+    from pipelines.data.loading import load_splits
+    from pipelines.data.schema import Needs
 
     content, kinds = photo(world.photos).read_bytes(), ClassLabel(names=["emu", "cat", "dog"])
     for name, label, values in (("single", kinds, [2, 1, -1, None] + [1, 2] * 9), ("lists", List(kinds), [[1, 2], [], [2]] * 8)):

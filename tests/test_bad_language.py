@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.config.yaml_io import dump
 from pipelines.errors import DataError
-from pipelines.yamlfile import dump
 from tests import tiny_text
 from tests.command import graft, refused
 
@@ -179,8 +179,9 @@ def test_predictions_that_cannot_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["text-classification", "fill-mask", "text-generation", "image-classification", "audio-classification"])
 def test_questions_in_squads_form_are_for_their_task(name: str, tmp_path: Path) -> None:
-    from pipelines.data import load_splits, needs_of
-    from pipelines.recipe import DataSection, task_class
+    from pipelines.config.recipe import DataSection, task_class
+    from pipelines.data.loading import load_splits
+    from pipelines.data.schema import needs_of
 
     answers = [{"text": "Mara", "answer_start": 7}]
     asked = [{"id": str(number), "question": f"Who, {number}?", "answers": answers} for number in range(30)]

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 import safetensors.torch
 
-from pipelines import checkpoint
+from pipelines.training import checkpoint
 from tests import tiny
 from tests.command import graft, refused
 from tests.runs import without_pictures

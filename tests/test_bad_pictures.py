@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.data import Needs
-from pipelines.data.pictures import Pictures
+from pipelines.data.image.pixels import Pictures
+from pipelines.data.schema import Needs
 from pipelines.errors import DataError
 from tests.tiny_pictures import IMAGE, LABEL, TEXT, all_rows, idx, idx_bytes, listed, load, shapes, table, write
 

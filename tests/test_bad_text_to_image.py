@@ -12,14 +12,17 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from pipelines import pipefiles, pipes, samples
-from pipelines.data import load_splits, needs_of
+from pipelines.config.recipe import validate
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, GraftError, ModelError, RunError
-from pipelines.recipe import validate
-from pipelines.run import train
-from pipelines.stages import build
+from pipelines.generation import sampling
+from pipelines.inference.loading import load
+from pipelines.models import stable_diffusion
+from pipelines.models.build import build
+from pipelines.models.source import resolve
 from pipelines.tasks.text_to_image import TextToImage
-from pipelines.weights import load, resolve
+from pipelines.training.run import train
 from tests import tiny, tiny_diffusion, tiny_pictures
 from tests.tasks.test_text_to_image import tiny_recipe
 from tests.tiny_diffusion import stable, stable3
@@ -103,7 +106,7 @@ def test_wrong_pipelines(case: str, tmp_path: Path) -> None:
     make, options, words = WRONG[case]
     folder = make(tmp_path / "model")
     with pytest.raises(ModelError, match=words) as error:
-        pipefiles.read_pipe(folder, size=options.get("image_size"))
+        stable_diffusion.read_pipe(folder, size=options.get("image_size"))
     assert len(str(error.value).splitlines()) <= 2
 
 
@@ -191,7 +194,7 @@ def test_out_of_memory_while_sampling(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pipes.Pipe, "around", full)
+    monkeypatch.setattr(stable_diffusion.Pipe, "around", full)
     requests = [{"text": text, "seed": 0} for text in tiny_pictures.CAPTIONS]
     with pytest.raises(RunError, match=r"out of memory while making 4 images at a time: set train\.eval_batch_size=2"):
-        samples.draw(loaded.task, loaded.model, requests, size=4)
+        sampling.draw(loaded.task, loaded.model, requests, size=4)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.batching import Examples
-from pipelines.data import load_splits, needs_of
+from pipelines.config.recipe import DataSection, ModelSection, validate
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, ModelError, RecipeError
-from pipelines.recipe import DataSection, ModelSection, validate
+from pipelines.models.source import resolve
 from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
-from pipelines.weights import resolve
 from tests import tiny_audio, tiny_text, tiny_whisper
 from tests.tasks.test_speech_recognition_seq2seq import made
 

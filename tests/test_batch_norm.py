@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.batching import Examples
+from pipelines.data.batching import Examples
 from pipelines.errors import DataError, RecipeError
-from pipelines.layers import freeze
-from pipelines.run import train
-from pipelines.stages import least_examples
+from pipelines.models.layers import freeze
+from pipelines.training.run import train
+from pipelines.training.trainer import least_examples
 from tests import tiny
 from tests.command import RECIPE, graft, refused
 from tests.runs import losses, one_thread, results, small, without_pictures  # noqa: F401 (one_thread is a fixture)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.batching import Plan, epoch_steps, shares, steps_per_epoch
+from pipelines.data.batching import Plan, epoch_steps, shares, steps_per_epoch
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=60)
 

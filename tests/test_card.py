@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
-from pipelines.card import markdown, write_card
+from pipelines.config.recipe import load_recipe
 from pipelines.errors import ModelError, RunError
-from pipelines.recipe import load_recipe
-from pipelines.report import write_report
+from pipelines.publishing.card import markdown, write_card
+from pipelines.reporting.report import write_report
 from tests.fake_run import LABELS, change, fake_run
 
 GOLDEN = Path(__file__).parent / "golden" / "card_image_classification.md"

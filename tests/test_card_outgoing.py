@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from pipelines.card import public_recipe, write_card
+from pipelines.config.recipe import load_recipe
 from pipelines.errors import RunError
-from pipelines.recipe import load_recipe
-from pipelines.report import write_report
+from pipelines.publishing.card import write_card
+from pipelines.publishing.privacy import public_recipe
+from pipelines.reporting.report import write_report
 from tests import tiny
 from tests.fake_run import change, fake_run, photos
 

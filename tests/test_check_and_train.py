@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from pipelines.config.recipe import TrainSection
+from pipelines.data.filtering import Skips
 from pipelines.errors import DataError
-from pipelines.optim import without_effect
-from pipelines.recipe import TrainSection
-from pipelines.skips import Skips
+from pipelines.training.optim import without_effect
 from tests import tiny_text
 from tests.command import Done, graft, refused
 from tests.runs import one_thread, without_pictures  # noqa: F401 (one_thread is a fixture)

@@ -11,10 +11,10 @@ from unittest import mock
 import pytest
 import torch
 
-from pipelines import checkpoint
-from pipelines.checkpoint import State
 from pipelines.errors import RunError
-from pipelines.optim import Average, make_optimizer
+from pipelines.training import checkpoint
+from pipelines.training.checkpoint import State
+from pipelines.training.optim import Average, make_optimizer
 from tests.runs import Killed, Writes, one_thread  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -162,7 +162,7 @@ def test_what_is_newer_than_the_last_is_made_again(tmp_path: Path) -> None:
     """A kill between a checkpoint and its mark; the run that goes on may be a longer one, with another schedule."""
     Toy().run(tmp_path, 4)
     state = State(step=6, best=9.0, best_step=6)
-    with mock.patch("pipelines.checkpoint._replace", side_effect=Killed), pytest.raises(Killed):
+    with mock.patch("pipelines.training.checkpoint._replace", side_effect=Killed), pytest.raises(Killed):
         checkpoint.write(tmp_path, 6, {"model": {"w": torch.ones(1)}}, state, best=True)
     (tmp_path / "best").write_text("step_000006\n")  # as if the kill had come between the two marks
     checkpoint.tidy(tmp_path, keep=1)

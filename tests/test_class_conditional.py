@@ -13,16 +13,17 @@ import torch
 from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from PIL import Image
 
-from pipelines import samples, unet
 from pipelines.apps import gallery
-from pipelines.classes import shares
+from pipelines.config.recipe import validate
+from pipelines.data.labels import shares
 from pipelines.errors import DataError, ModelError
-from pipelines.extractors import Extractor
-from pipelines.recipe import validate
-from pipelines.run import train
-from pipelines.score import predict
+from pipelines.generation import comparison
+from pipelines.generation.feature_extractors import Extractor
+from pipelines.inference.loading import Loaded, load
+from pipelines.inference.predict import predict
+from pipelines.models import unet
 from pipelines.tasks.unconditional_image_generation import Options, UnconditionalImageGeneration
-from pipelines.weights import Loaded, load
+from pipelines.training.run import train
 from tests import tiny_pictures
 from tests.pages import gradio_page  # noqa: F401 (a fixture)
 from tests.tasks import test_unconditional_image_generation as contract  # not its classes: they would be collected here too
@@ -205,13 +206,13 @@ def test_samples_are_recognised_as_what_was_asked(caplog: pytest.LogCaptureFixtu
     colours = [(255, 0, 0), (0, 255, 0), (0, 255, 0), (90, 80, 85), (0, 0, 255)]
     images = [Image.new("RGB", (4, 4), colour) for colour in colours]
     asked, real = ["red", "green", "blue", "red", "blue"], ["red", "green", "green", "red", "blue"]
-    found = samples.measure(images, images, judge, classes=(asked, real))
+    found = comparison.measure(images, images, judge, classes=(asked, real))
     assert found["metrics"]["recognised"] == pytest.approx(4 / 5)
     assert found["metrics"]["class_accuracy"] == pytest.approx(4 / 5)
     assert [row["class_accuracy"] for row in found["tables"]["samples and real images"]] == [pytest.approx(4 / 5), 1]
-    assert "class_accuracy" not in samples.measure(images, images, judge)["metrics"]
+    assert "class_accuracy" not in comparison.measure(images, images, judge)["metrics"]
     with caplog.at_level("WARNING", logger="graft"):
-        found = samples.measure(images, images, judge, classes=([*asked[:4], "pink"], real))
+        found = comparison.measure(images, images, judge, classes=([*asked[:4], "pink"], real))
     assert "judge does not know the class pink" in caplog.text
     assert "class_accuracy" not in found["metrics"]
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines import unet
-from pipelines.card import write_card
+from pipelines.config.recipe import load_recipe, validate
 from pipelines.errors import DataError
-from pipelines.recipe import load_recipe, validate
-from pipelines.run import train
-from pipelines.runfolder import claim
-from pipelines.score import evaluate
-from pipelines.weights import load
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.inference.loading import load
+from pipelines.models import unet
+from pipelines.publishing.card import write_card
+from pipelines.training.run import train
+from pipelines.training.run_folder import claim
 from tests import tiny_pictures
 from tests.tasks import test_unconditional_image_generation as contract  # not its classes: they would be collected here too
 from tests.tasks.test_unconditional_image_generation import pipeline

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.config.recipe import load_recipe, task_names
 from pipelines.errors import RecipeError
-from pipelines.recipe import load_recipe, task_names
 
 GOOD = """\
 task: image-classification

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from pipelines.data import SPLITS, Needs, Splits, load_rows, load_splits
+from pipelines.config.recipe import DataSection
 from pipelines.data.formats import imagefolder
-from pipelines.data.splits import name_splits
+from pipelines.data.loading import load_rows, load_splits
+from pipelines.data.schema import SPLITS, Needs, Splits
+from pipelines.data.splitting import name_splits
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 from tests import tiny
 
 COLUMNS = ("image", "label")
@@ -94,7 +95,7 @@ LAYOUTS: dict[str, Callable[[Path, list], Path]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_table_holds_the_same_rows(layout: str, flat: Path, tmp_path: Path) -> None:
-    from pipelines.data.images import read_image
+    from pipelines.data.image.reading import read_image
 
     splits = load(LAYOUTS[layout](tmp_path, listed(flat)))
     assert splits.labels == ["cat", "dog"]

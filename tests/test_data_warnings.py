@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import language, normalisers, vocabulary
-from pipelines.data import load_splits, needs_of
-from pipelines.data.images import warn_if_dark
+from pipelines.config.recipe import DataSection, task_class, validate
+from pipelines.data.image.reading import warn_if_dark
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
 from pipelines.errors import RecipeError
-from pipelines.metrics import speech_recognition
-from pipelines.recipe import DataSection, task_class, validate
-from pipelines.weights import Weights
+from pipelines.metrics import speech_recognition, text_normalizers
+from pipelines.models import ctc_vocabulary
+from pipelines.models import text as language
+from pipelines.models.source import Weights
 from tests import tiny_text
 
 WORD = "één"  # composed
@@ -34,22 +36,22 @@ def what_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyP
 
 def test_one_spelling_is_learned() -> None:
     assert len(APART) == 5
-    assert vocabulary.spelled(APART, "keep", "") == vocabulary.spelled(WORD, "keep", "") == WORD
-    made = vocabulary.made(vocabulary.spelled(text, "keep", "") for text in (WORD, APART))
+    assert ctc_vocabulary.spelled(APART, "keep", "") == ctc_vocabulary.spelled(WORD, "keep", "") == WORD
+    made = ctc_vocabulary.made(ctc_vocabulary.spelled(text, "keep", "") for text in (WORD, APART))
     assert sorted(token for token in made.get_vocab() if len(token) == 1) == ["n", "|", "é"]
-    speller = vocabulary.Speller(made, "keep", "")
+    speller = ctc_vocabulary.Speller(made, "keep", "")
     assert speller(APART) == speller(WORD) != []
     assert not speller.strange
 
 
 def test_a_vocabulary_of_letters_and_accents_is_spelled_with() -> None:
-    speller = vocabulary.Speller(vocabulary.made([APART]), "keep", "")
+    speller = ctc_vocabulary.Speller(ctc_vocabulary.made([APART]), "keep", "")
     assert len(speller(WORD)) == 5
     assert not speller.strange
-    assert vocabulary.Speller(vocabulary.made(["en"]), "keep", "")(WORD), "what it has no letter for is left out"
+    assert ctc_vocabulary.Speller(ctc_vocabulary.made(["en"]), "keep", "")(WORD), "what it has no letter for is left out"
 
 
-@pytest.mark.parametrize("normaliser", normalisers.NORMALISERS)
+@pytest.mark.parametrize("normaliser", text_normalizers.NORMALISERS)
 def test_equal_words_are_equal_when_scored(normaliser: str) -> None:
     found = speech_recognition.scores([{"id": "a", "true": WORD, "predicted": APART, "seconds": 1.0}], normaliser)
     assert (found["wer"], found["cer"]) == (0.0, 0.0)
@@ -69,7 +71,7 @@ def test_equal_words_are_equal_when_scored(normaliser: str) -> None:
     ],
 )
 def test_scripts_without_blanks(texts: list[str], tells: bool, logged: pytest.LogCaptureFixture) -> None:
-    normalisers.warn_of_words(texts)
+    text_normalizers.warn_of_words(texts)
     assert ("wer says little; look at cer" in logged.text) == tells
 
 

@@ -10,8 +10,8 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_snr
 from PIL import Image
 
-from pipelines.batching import Examples
-from pipelines.diffusion import Diffusion, Flow, noise
+from pipelines.data.batching import Examples
+from pipelines.models.diffusion import Diffusion, Flow, noise
 from pipelines.tasks.unconditional_image_generation import Options, UnconditionalImageGeneration
 
 

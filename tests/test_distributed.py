@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.recipe import validate
-from pipelines.run import train
+from pipelines.config.recipe import validate
+from pipelines.training.run import train
 from tests import tiny
 from tests.runs import ROOT, losses, one_thread, outcome, results, settings, without_pictures  # noqa: F401 (one_thread is a fixture)
 

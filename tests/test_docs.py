@@ -44,8 +44,8 @@ def test_files_beside_the_library_exist() -> None:
 def test_commands_exist(page: str) -> None:
     import typer
 
-    from pipelines.catalog import recipe_paths
     from pipelines.cli import app
+    from pipelines.config.catalog import recipe_paths
 
     verbs = typer.main.get_command(app).commands
     targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.recipe import task_names, validate
-from pipelines.run import train
-from pipelines.yamlfile import dump
+from pipelines.config.recipe import task_names, validate
+from pipelines.config.yaml_io import dump
+from pipelines.training.run import train
 from tests.contract import TaskContract, close
 from tests.runs import Starter, losses, one_thread, outcome, results, without_pictures  # noqa: F401 (one_thread is a fixture)
 from tests.test_distributed import torchrun

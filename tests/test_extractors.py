@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import extractors, vision
 from pipelines.errors import DataError, ModelError, RunError
+from pipelines.generation import feature_extractors
+from pipelines.models import vision
 from pipelines.tasks.image_classification import ImageClassification
 from tests import tiny
 
@@ -35,7 +36,7 @@ MODELS = {
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
 def test_features_are_what_the_head_takes(make: Any, tmp_path: Path) -> None:
     folder = make(tmp_path / "model")
-    looking = extractors.classifier(folder, "cpu", "insects")
+    looking = feature_extractors.classifier(folder, "cpu", "insects")
     assert (looking.name, looking.inception, looking.labels) == ("insects", False, list(tiny.LABELS))
     features, probabilities = looking.look(images(), batch_size=3)
     assert features.dtype == np.float32
@@ -54,7 +55,7 @@ def test_features_are_what_the_head_takes(make: Any, tmp_path: Path) -> None:
 def test_probabilities_are_the_tasks(vit_folder: Path) -> None:
     task = ImageClassification()
     model = task.load(vit_folder)
-    looking = extractors.classifier(vit_folder, "cpu", "vit")
+    looking = feature_extractors.classifier(vit_folder, "cpu", "vit")
     _, probabilities = looking.look(images(4))
     assert looking.labels == task.labels
     assert probabilities is not None
@@ -65,7 +66,7 @@ def test_probabilities_are_the_tasks(vit_folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["vit_folder", "resnet_folder"])
 def test_batches_change_nothing(folder: str, request: pytest.FixtureRequest) -> None:
-    looking = extractors.classifier(request.getfixturevalue(folder), "cpu", "any")
+    looking = feature_extractors.classifier(request.getfixturevalue(folder), "cpu", "any")
     done: list[int] = []
     whole, sure = looking.look(images(9))
     parts, surely = looking.look(images(9), batch_size=4, tick=done.append)
@@ -75,7 +76,7 @@ def test_batches_change_nothing(folder: str, request: pytest.FixtureRequest) -> 
 
 
 def test_grey_images_are_seen_as_rgb(vit_folder: Path) -> None:
-    looking = extractors.classifier(vit_folder, "cpu", "vit")
+    looking = feature_extractors.classifier(vit_folder, "cpu", "vit")
     grey = [image.convert("L") for image in images(3)]
     seen, _ = looking.look(grey)
     assert (seen == looking.look([image.convert("RGB") for image in grey])[0]).all()
@@ -89,13 +90,13 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path, vit_folder: Path) -> N
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "image_size": 16, "patch_size": 8}
     ViTModel(ViTConfig(**shape)).save_pretrained(tmp_path / "trunk")
     with pytest.raises(ModelError, match="no trained head"):
-        extractors.classifier(tmp_path / "trunk", "cpu", "x")
+        feature_extractors.classifier(tmp_path / "trunk", "cpu", "x")
     several = tiny.vit(tmp_path / "several", problem_type="multi_label_classification")
     with pytest.raises(ModelError, match="several labels per image"):
-        extractors.classifier(several, "cpu", "x")
+        feature_extractors.classifier(several, "cpu", "x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="not a model that transformers knows"):
-        extractors.classifier(tmp_path / "empty", "cpu", "x")
+        feature_extractors.classifier(tmp_path / "empty", "cpu", "x")
 
 
 # ---- Inception ----
@@ -120,7 +121,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_inception_is_torch_fidelitys(weights: Path) -> None:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    looking = extractors.inception("cpu", weights)
+    looking = feature_extractors.inception("cpu", weights)
     assert (looking.name, looking.inception, looking.labels) == ("inception", True, None)
     mixed = [*images(2, 32), *images(1, 40), images(3, 32)[2].convert("L")]
     features, probabilities = looking.look(mixed, batch_size=3)
@@ -143,7 +144,7 @@ def test_inception_offline_says_where_the_file_goes(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     with pytest.raises(RunError, match="cannot be downloaded") as caught:
-        extractors.inception("cpu")
+        feature_extractors.inception("cpu")
     wanted = tmp_path / "torch" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     assert str(caught.value).endswith(f"at {wanted}")
     assert "\n" not in str(caught.value)
@@ -158,8 +159,8 @@ def test_inception_is_downloaded_once_with_its_hash(weights: Path, tmp_path: Pat
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    assert extractors.inception("cpu").inception
-    assert extractors.inception("cpu").inception
+    assert feature_extractors.inception("cpu").inception
+    assert feature_extractors.inception("cpu").inception
     assert fetched == ["6726825d"]
 
 
@@ -169,7 +170,7 @@ def test_inception_refuses_other_files(tmp_path: Path) -> None:
     torch.save({"run": print}, tmp_path / "code.pth")  # a pickle of more than tensors is never run
     for name in ("other.pth", "text.pth", "code.pth", "missing.pth"):
         with pytest.raises(ModelError, match=f"{name}: not the weights of torch-fidelity's"):
-            extractors.inception("cpu", tmp_path / name)
+            feature_extractors.inception("cpu", tmp_path / name)
 
 
 def test_inception_without_torch_fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,4 +178,4 @@ def test_inception_without_torch_fidelity(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(RunError, match="pip install torch-fidelity"):
-        extractors.inception("cpu")
+        feature_extractors.inception("cpu")

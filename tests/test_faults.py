@@ -14,12 +14,16 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
-from pipelines import batching, cache, checkpoint, evaluation, features, loop
+from pipelines.config.recipe import validate
+from pipelines.data import batching
 from pipelines.errors import RunError
-from pipelines.recipe import validate
-from pipelines.run import train
+from pipelines.evaluation import scoring
+from pipelines.inference.loading import load
 from pipelines.tasks.image_classification import ImageClassification
-from pipelines.weights import load
+from pipelines.training import checkpoint, loop
+from pipelines.training.feature_cache import store
+from pipelines.training.run import train
+from pipelines.utils import cache
 from tests import tiny, tiny_text
 from tests.runs import Killed, losses, one_thread, outcome, settings, without_pictures  # noqa: F401 (one_thread is a fixture)
 from tests.test_checkpoint import files_up_to
@@ -208,7 +212,7 @@ def test_out_of_memory_on_long_texts_does_not_cut_the_short_ones(tmp_path: Path)
 
     def score(**limit: Any) -> list[Any]:
         say = lambda limit, unit: limits.append((limit, unit))  # noqa: E731
-        return evaluation.predict_split(loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=say, **limit)
+        return scoring.predict_split(loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=say, **limit)
 
     whole = score(tokens=62)  # one long text at a time
     shapes.clear()
@@ -328,14 +332,14 @@ def test_the_cache_leaves_no_trace_in_the_model(bench: Bench, model: str) -> Non
 
 def test_the_disk_of_the_cache_is_full(bench: Bench) -> None:
     wanted = outcome(bench("plain", **FROZEN, data__cache_gb=0))
-    real = features._map
+    real = store._map
 
     def on_a_full_disk(*args: Any) -> torch.Tensor:
         with files_up_to(100):
             return real(*args)
 
     advice = r"the feature cache cannot be written .*; free some room, or set data.cache_gb=0"
-    with mock.patch.object(features, "_map", on_a_full_disk), pytest.raises(RunError, match=advice):
+    with mock.patch.object(store, "_map", on_a_full_disk), pytest.raises(RunError, match=advice):
         bench("cut", **FROZEN)
     assert entries(bench) == []
     assert outcome(bench("cut", **FROZEN, data__cache_gb=0)) == wanted

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipelines.recipe import validate
-from pipelines.run import train
+from pipelines.config.recipe import validate
+from pipelines.training.run import train
 from tests import tiny_diffusion, tiny_pictures
 
 

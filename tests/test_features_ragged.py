@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import features, stages
-from pipelines.ragged import Ragged, without_padding
-from pipelines.recipe import validate
-from pipelines.run import train
-from pipelines.stubs import ragged_dims
+from pipelines.config.recipe import validate
+from pipelines.training.feature_cache import store
+from pipelines.training.feature_cache.hooks import ragged_dims
+from pipelines.training.feature_cache.ragged import Ragged, without_padding
+from pipelines.training.run import train
 from tests import tiny_text
 from tests.runs import losses, one_thread, outcome, without_pictures  # noqa: F401 (one_thread is a fixture)
 
@@ -79,13 +79,13 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Bench]:
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
     seen: list[Any] = []
-    real = features.record
+    real = store.record
 
     def record(*args: Any, **kwargs: Any) -> Any:
         seen.append(real(*args, **kwargs))
         return seen[-1]
 
-    monkeypatch.setattr(stages.features, "record", record)
+    monkeypatch.setattr(store, "record", record)
 
     def make(case: str) -> Bench:
         made = Bench(tmp_path, case)

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from pipelines.errors import HubError, ModelError
-from pipelines.fetch import UNUSED, download, unneeded
+from pipelines.hub.download import UNUSED, download, unneeded
 from tests.hub import OTHER_TOKEN, USER, HubServer, hub
 from tests.publishing import impatient
 
@@ -187,7 +187,7 @@ def _full(*_: object, **__: object) -> None:
 
 def test_the_module_is_light_and_prints_to_stderr(hub: HubServer, folder: Path) -> None:
     hub.add_model(VIT, folder)
-    code = "import sys; from pipelines.fetch import download; "
+    code = "import sys; from pipelines.hub.download import download; "
     code += f"print(download({VIT!r}).name, [m for m in ('torch', 'gradio') if m in sys.modules])"
     runs = []
     for offline in (False, True):

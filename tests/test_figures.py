@@ -10,22 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines import figures, wording
-from pipelines.curves import learning_figure, metric_figure
 from pipelines.metrics import classification
-from pipelines.report import curves, save_figures
+from pipelines.plots import classification as classification_plots
+from pipelines.plots import style
+from pipelines.plots.training_curves import learning_figure, metric_figure
+from pipelines.reporting.report import curves, save_figures
+from pipelines.utils import formatting
 from tests.fake_run import LABELS, log, many_labels, photos, predictions, write_lines
 
 
 def opened(figure: Any) -> Image.Image:
-    return Image.open(io.BytesIO(figures.png(figure)))
+    return Image.open(io.BytesIO(style.png(figure)))
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 40, 41, 1000])
 def test_classification_figures_at_any_number_of_classes(size: int) -> None:
     labels = tuple(f"class {i}" for i in range(size)) if size > 1 else ("one", "other")
     records = predictions(labels, 400, skill=0.7)
-    drawn = classification.figures(records, labels, None)
+    drawn = classification_plots.figures(records, labels, None)
     for name, figure in drawn.items():
         image = opened(figure)
         assert 400 < image.width < 2500, name
@@ -40,7 +42,7 @@ def test_of_many_classes_the_worst_pairs_are_shown() -> None:
     matrix = np.eye(100, dtype=int) * 50
     matrix[7, 93] = 9
     matrix[60, 2] = 8
-    figure = figures.confusion_figure(matrix, labels)
+    figure = classification_plots.confusion_figure(matrix, labels)
     ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     assert {"c7", "c93", "c60", "c2"} <= set(ticks)
     assert len(ticks) == 30
@@ -51,20 +53,22 @@ def test_of_many_classes_the_worst_pairs_are_shown() -> None:
 def test_only_aggregate_figures_say_so() -> None:
     records = predictions(LABELS, 50, skill=0.7)
     photo = photos(1)[0]
-    marks = {name: opened(figure).info["Comment"] for name, figure in classification.figures(records, LABELS, lambda i: photo).items()}
+    marks = {
+        name: opened(figure).info["Comment"] for name, figure in classification_plots.figures(records, LABELS, lambda i: photo).items()
+    }
     assert marks == {"confusion_matrix": "aggregate", "calibration": "aggregate", "class_balance": "aggregate", "mistakes": "rows"}
-    assert opened(figures.canvas(2, 2)).info["Comment"] == "rows"  # a figure that says nothing is taken for private
+    assert opened(style.canvas(2, 2)).info["Comment"] == "rows"  # a figure that says nothing is taken for private
 
 
 def test_labels_of_any_script_and_sign_are_drawn() -> None:
     labels = ("猫", "$\\frac{", "a\nb", "", "🐶", "x" * 300)
-    for figure in classification.figures(predictions(labels, 60, skill=0.6), labels).values():
+    for figure in classification_plots.figures(predictions(labels, 60, skill=0.6), labels).values():
         assert opened(figure).width > 300
 
 
 def test_labels_of_several_per_row_are_bars() -> None:
     labels = tuple(f"label {i}" for i in range(60))
-    figure = figures.average_precision_figure(classification.per_class(many_labels(labels, 80), labels, True))
+    figure = classification_plots.average_precision_figure(classification.per_class(many_labels(labels, 80), labels, True))
     assert "the 40 lowest of 60" in str(figure.get_label())
     assert len(figure.axes[0].patches) == 40
 
@@ -108,25 +112,25 @@ def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses:
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
-        (wording.number(None), "–"),
-        (wording.number(float("nan")), "–"),
-        (wording.number(1234), "1,234"),
-        (wording.number(0.97312), "0.973"),
-        (wording.number(0.0), "0.000"),
-        (wording.number(0.00005), "5.00e-05"),
-        (wording.number(1234.56), "1,234.6"),
-        (wording.interval(None), "–"),
-        (wording.interval([0.9, 1.0]), "0.900 to 1.000"),
-        (wording.interval([0.00043, 0.056]), "0.000 to 0.056"),
-        (wording.duration(3.21), "3.2 s"),
-        (wording.duration(59.9), "60 s"),
-        (wording.duration(75), "1 min 15 s"),
-        (wording.duration(7260), "2 h 1 min"),
-        (wording.large(85_800_194), "85.8 M"),
-        (wording.large(41.03), "41"),
-        (wording.spoken("balanced_accuracy"), "Balanced accuracy"),
-        (wording.short("a  b\nc", 5), "a b c"),
-        (wording.short("abcdefgh", 5), "abcd…"),
+        (formatting.number(None), "–"),
+        (formatting.number(float("nan")), "–"),
+        (formatting.number(1234), "1,234"),
+        (formatting.number(0.97312), "0.973"),
+        (formatting.number(0.0), "0.000"),
+        (formatting.number(0.00005), "5.00e-05"),
+        (formatting.number(1234.56), "1,234.6"),
+        (formatting.interval(None), "–"),
+        (formatting.interval([0.9, 1.0]), "0.900 to 1.000"),
+        (formatting.interval([0.00043, 0.056]), "0.000 to 0.056"),
+        (formatting.duration(3.21), "3.2 s"),
+        (formatting.duration(59.9), "60 s"),
+        (formatting.duration(75), "1 min 15 s"),
+        (formatting.duration(7260), "2 h 1 min"),
+        (formatting.large(85_800_194), "85.8 M"),
+        (formatting.large(41.03), "41"),
+        (formatting.spoken("balanced_accuracy"), "Balanced accuracy"),
+        (formatting.short("a  b\nc", 5), "a b c"),
+        (formatting.short("abcdefgh", 5), "abcd…"),
     ],
 )
 def test_wording(said: str, meant: str) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.recipe import validate
-from pipelines.run import train
-from pipelines.yamlfile import dump
+from pipelines.config.recipe import validate
+from pipelines.config.yaml_io import dump
+from pipelines.training.run import train
 from tests import tiny_text
 from tests.command import graft, refused
 from tests.runs import without_pictures

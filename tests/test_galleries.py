@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import figures, galleries
 from pipelines.errors import DataError
 from pipelines.metrics.generation import MEMORISED
+from pipelines.plots import denoising as denoising_plots
+from pipelines.plots import image_grids, style
 
 
 def shades(n: int, size: tuple[int, int] = (8, 8), mode: str = "L") -> list[Image.Image]:
@@ -17,12 +18,12 @@ def shades(n: int, size: tuple[int, int] = (8, 8), mode: str = "L") -> list[Imag
 
 
 def opened(figure: Any) -> Image.Image:
-    return Image.open(io.BytesIO(figures.png(figure)))
+    return Image.open(io.BytesIO(style.png(figure)))
 
 
 @pytest.mark.parametrize(("n", "across"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (36, 6), (37, 7)])
 def test_each_image_is_in_its_cell(n: int, across: int) -> None:
-    sheet = galleries.grid(shades(n), gap=2)
+    sheet = image_grids.grid(shades(n), gap=2)
     down = -(-n // across)
     assert sheet.size == (across * 66 - 2, down * 66 - 2)  # 8 pixels are enlarged 8 times
     for place in range(n):
@@ -35,24 +36,24 @@ def test_each_image_is_in_its_cell(n: int, across: int) -> None:
 def test_small_images_are_enlarged_by_whole_pixels_and_large_ones_left_alone() -> None:
     rng = np.random.default_rng(0)
     digit = Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8))
-    large = galleries.grid([digit])
+    large = image_grids.grid([digit])
     assert large.size == (84, 84)
     assert (np.asarray(large)[::3, ::3, 0] == np.asarray(digit)).all()
     photo = Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8))
-    assert (np.asarray(galleries.grid([photo])) == np.asarray(photo)).all()
-    mixed = galleries.grid([photo, digit], columns=2)
+    assert (np.asarray(image_grids.grid([photo])) == np.asarray(photo)).all()
+    mixed = image_grids.grid([photo, digit], columns=2)
     assert mixed.size == (90 + 2 + 90, 70)
     assert mixed.getpixel((93, 1)) == (255, 255, 255)
     assert (np.asarray(mixed)[21:49, 92 + 31 : 92 + 59, 0] == np.asarray(digit)).all()
 
 
 def test_only_the_nearest_training_images_stay_at_home() -> None:
-    sheet = galleries.grid(shades(4))
+    sheet = image_grids.grid(shades(4))
     drawn = {
-        "grid": galleries.grid_figure(shades(9), "Samples"),
-        "over": galleries.over_training([("step 0", sheet), ("step 10", sheet)]),
-        "loss": galleries.loss_by_time_figure({"test": [(0.1, 0.5), (0.9, 0.1)]}),
-        "nearest": galleries.nearest_figure([(shades(1)[0], shades(2)[1], 0.5)]),
+        "grid": image_grids.grid_figure(shades(9), "Samples"),
+        "over": image_grids.over_training([("step 0", sheet), ("step 10", sheet)]),
+        "loss": denoising_plots.loss_by_time_figure({"test": [(0.1, 0.5), (0.9, 0.1)]}),
+        "nearest": image_grids.nearest_figure([(shades(1)[0], shades(2)[1], 0.5)]),
     }
     marks = {name: opened(figure).info["Comment"] for name, figure in drawn.items()}
     assert marks == {"grid": "aggregate", "over": "aggregate", "loss": "aggregate", "nearest": "rows"}
@@ -61,12 +62,12 @@ def test_only_the_nearest_training_images_stay_at_home() -> None:
 
 @pytest.mark.parametrize("n", [1, 3, 5, 40])
 def test_any_number_of_moments_and_pairs(n: int) -> None:
-    sheets = [(f"step {i}", galleries.grid(shades(4))) for i in range(n)]
-    over = galleries.over_training(sheets)
+    sheets = [(f"step {i}", image_grids.grid(shades(4))) for i in range(n)]
+    over = image_grids.over_training(sheets)
     titles = [title for place in over.axes if (title := place.get_title(loc="center"))]
     assert len(titles) == min(n, 6)
     assert (titles[0], titles[-1]) == ("step 0", f"step {n - 1}")
-    near = galleries.nearest_figure([(*shades(2, mode="RGB"), i / n) for i in reversed(range(n))])
+    near = image_grids.nearest_figure([(*shades(2, mode="RGB"), i / n) for i in reversed(range(n))])
     ratios = [title for place in near.axes if (title := place.get_title(loc="center"))]
     assert len(ratios) == min(n, 8)
     assert ratios[0] == "0.00, a copy"
@@ -77,18 +78,18 @@ def test_any_number_of_moments_and_pairs(n: int) -> None:
 
 def test_losses_of_any_range() -> None:
     times = np.linspace(0, 1, 30)
-    steep = galleries.loss_by_time_figure({"before": [(t, 1.0) for t in times], "after": [(t, float(np.exp(-6 * t))) for t in times]})
+    steep = denoising_plots.loss_by_time_figure({"before": [(t, 1.0) for t in times], "after": [(t, float(np.exp(-6 * t))) for t in times]})
     axes = steep.axes[0]
     assert axes.get_yscale() == "log"
     assert "$" not in "".join(label.get_text() for label in axes.get_yticklabels())
     assert "before 1 on average" in str(steep.get_label())
-    flat = galleries.loss_by_time_figure({f"run {i}": [(0.9, 0.2 + i), (0.1, 0.0)] for i in range(6)})
+    flat = denoising_plots.loss_by_time_figure({f"run {i}": [(0.9, 0.2 + i), (0.1, 0.0)] for i in range(6)})
     assert flat.axes[0].get_yscale() == "linear"
     assert len(flat.axes[0].get_lines()) == 6
     assert opened(flat).width > 500
 
 
 def test_nothing_to_show_says_so() -> None:
-    for draw, what in ((galleries.grid, "images"), (galleries.over_training, "grids"), (galleries.nearest_figure, "samples")):
+    for draw, what in ((image_grids.grid, "images"), (image_grids.over_training, "grids"), (image_grids.nearest_figure, "samples")):
         with pytest.raises(DataError, match=f"no {what} to show"):
             draw([])  # type: ignore[operator]

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import evaluation
-from pipelines.data import Needs, load_splits
+from pipelines.config.recipe import DataSection, validate
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import Needs
 from pipelines.errors import DataError, RecipeError, RunError
-from pipelines.recipe import DataSection, validate
-from pipelines.results import environment
-from pipelines.run import train
-from pipelines.score import evaluate, evaluate_recipe
+from pipelines.evaluation import scoring
+from pipelines.evaluation.evaluate import evaluate, evaluate_recipe
+from pipelines.reporting.results import environment
 from pipelines.tasks.image_classification import ImageClassification
+from pipelines.training.run import train
 from tests import tiny
 from tests.runs import results, settings, without_pictures
 
@@ -35,8 +36,8 @@ def test_a_score_that_does_not_vary_has_no_interval() -> None:
         return {"id": str(number), "true": "cat", "predicted": predicted, "confidence": 0.9, "rank": int(predicted != "cat")}
 
     alike = [record(i, "cat") for i in range(6)]
-    assert "accuracy" not in evaluation.bootstrap(task, alike, None)
-    low, high = evaluation.bootstrap(task, [*alike, record(6, "dog")], None)["accuracy"]
+    assert "accuracy" not in scoring.bootstrap(task, alike, None)
+    low, high = scoring.bootstrap(task, [*alike, record(6, "dog")], None)["accuracy"]
     assert low < 6 / 7 < high
 
 

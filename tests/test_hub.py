@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import get_session
 
 from pipelines.errors import HubError
-from pipelines.hub import publish
+from pipelines.publishing.publish import publish
 from tests import tiny
 from tests.hub import OTHER_TOKEN, READ_TOKEN, TOKEN, USER, HubServer, hub
 from tests.publishing import REPO, finished, impatient, local, published, remote, run
@@ -67,7 +67,7 @@ def test_a_published_model_gives_the_same_answers(hub: HubServer, run: Path) -> 
 
 
 def test_graft_predicts_by_hub_id_on_another_machine(hub: HubServer, run: Path, tmp_path: Path) -> None:
-    from pipelines.weights import load
+    from pipelines.inference.loading import load
 
     publish(run, REPO, say=str)
     photo = tmp_path / "photo.png"

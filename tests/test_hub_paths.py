@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data import SPLITS, Needs, load_splits
-from pipelines.data.images import read_image
+from pipelines.config.recipe import DataSection
+from pipelines.data.image.reading import read_image
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import SPLITS, Needs
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 from tests import tiny, tiny_audio
 from tests.hub import HubServer, hub  # noqa: F401 (a fixture)
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipelines.data import SPLITS, Needs, Splits, _format, load_splits
-from pipelines.data.images import read_image
+from pipelines.config.recipe import DataSection
+from pipelines.data.image.reading import read_image
+from pipelines.data.loading import _format, load_splits
+from pipelines.data.schema import SPLITS, Needs, Splits
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 from tests import tiny
 from tests.test_hub_paths import jpeg, parquet, right
 

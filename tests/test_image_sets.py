@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data import SPLITS, Splits, _format
-from pipelines.data.images import read_image
-from pipelines.data.pictures import Pictures
+from pipelines.config.recipe import DataSection
+from pipelines.data.image.pixels import Pictures
+from pipelines.data.image.reading import read_image
+from pipelines.data.loading import _format
+from pipelines.data.schema import SPLITS, Splits
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 from tests import tiny
 from tests.tiny_pictures import CAPTIONS, LABEL, TEXT, all_rows, digit, idx, listed, load, shapes, table, write
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipelines.data.images import MAX_PIXELS, MAX_RATIO, read_image
+from pipelines.data.image.reading import MAX_PIXELS, MAX_RATIO, read_image
 from pipelines.errors import DataError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -230,7 +230,7 @@ def test_whatever_bytes_there_are_it_is_an_image_or_a_data_error() -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "I", "F", "CMYK", "1"])
 def test_a_large_image_is_converted_by_strips_as_it_would_be_at_once(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.data import images
+    from pipelines.data.image import reading
 
     rng = np.random.default_rng(0)
     if mode in ("I;16", "I", "F"):
@@ -240,7 +240,7 @@ def test_a_large_image_is_converted_by_strips_as_it_would_be_at_once(mode: str, 
         image = Image.fromarray(rng.integers(0, 256, (37, 23, 4), np.uint8), "RGBA").convert(mode)
     assert image.mode == mode
     whole = read_image(image).tobytes()
-    monkeypatch.setattr(images, "STRIP", 100)  # four rows
+    monkeypatch.setattr(reading, "STRIP", 100)  # four rows
     assert read_image(image).tobytes() == whole
 
 
@@ -265,7 +265,7 @@ def long_text(kind: str, place: str) -> bytes:
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("kind", ["itxt", "ztxt", "iccp"])
 def test_a_long_note_in_a_png_hides_no_pixels(kind: str, place: str, tmp_path: Path) -> None:
-    from pipelines.data.images import read_notes
+    from pipelines.data.image.reading import read_notes
 
     data = long_text(kind, place)
     with pytest.raises(ValueError, match="too large"), Image.open(io.BytesIO(data)) as image:  # Pillow alone refuses the whole file

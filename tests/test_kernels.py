@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForQuestionAnswering, GPT2Config, GPT2LMHeadModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from pipelines import kernels
+from pipelines.models import cpu_kernels
 from tests import tiny_text
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def test_attention_is_the_librarys(masked: str, heads: int) -> None:
         mask = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill(~mask, float("-inf"))  # type: ignore[union-attr]
     weight = torch.randn(2, 9, 4, 8)
     found = []
-    for function in (kernels.attention, sdpa_attention_forward):
+    for function in (cpu_kernels.attention, sdpa_attention_forward):
         out, _ = function(module, q, k, v, mask)  # type: ignore[arg-type]
         found.append((out, *torch.autograd.grad((out.float() * weight).sum(), (q, k, v))))
     assert found[0][0].is_contiguous()
@@ -43,16 +43,16 @@ def test_gradients_are_exact(p: float) -> None:
 
     def drawn(*inputs: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)  # what is dropped must not change between two evaluations
-        return kernels._Attention.apply(*inputs, bias, 0.5, p)  # type: ignore[no-any-return, no-untyped-call]
+        return cpu_kernels._Attention.apply(*inputs, bias, 0.5, p)  # type: ignore[no-any-return, no-untyped-call]
 
     assert torch.autograd.gradcheck(drawn, (q, k, v))
 
 
 def test_what_is_kept_follows_the_seed_and_the_rate() -> None:
     torch.manual_seed(3)
-    one, two = kernels.kept(torch.Size((300, 301)), 0.1), kernels.kept(torch.Size((300, 301)), 0.1)
+    one, two = cpu_kernels.kept(torch.Size((300, 301)), 0.1), cpu_kernels.kept(torch.Size((300, 301)), 0.1)
     torch.manual_seed(3)
-    assert torch.equal(one, kernels.kept(torch.Size((300, 301)), 0.1))
+    assert torch.equal(one, cpu_kernels.kept(torch.Size((300, 301)), 0.1))
     assert not torch.equal(one, two)
     assert abs(one.float().mean() - 0.9) < 4 * (0.09 / one.numel()) ** 0.5
     assert abs((one & two).float().mean() - 0.81) < 4 * (0.81 * 0.19 / one.numel()) ** 0.5  # two draws know nothing of each other
@@ -60,7 +60,7 @@ def test_what_is_kept_follows_the_seed_and_the_rate() -> None:
 
 def test_dropout_keeps_the_mean_and_rests_in_evaluation() -> None:
     layer, x = nn.Sequential(nn.Dropout(0.25)), torch.ones(400, 400, requires_grad=True)
-    kernels.install(layer, CPU)
+    cpu_kernels.install(layer, CPU)
     out = layer.train()(x)
     assert out.detach().unique().tolist() == pytest.approx([0.0, 1 / 0.75])
     assert out.mean().item() == pytest.approx(1, abs=0.01)
@@ -74,20 +74,20 @@ def test_a_model_scores_the_same_and_its_files_do_not_tell(tmp_path: Path) -> No
     fields = {"input_ids": torch.randint(5, 50, (3, 12)), "attention_mask": torch.ones(3, 12, dtype=torch.long)}
     fields["attention_mask"][1, 7:] = 0
     before = model(**fields).start_logits
-    kernels.install(model, CPU)
+    cpu_kernels.install(model, CPU)
     torch.testing.assert_close(model(**fields).start_logits, before, rtol=0, atol=0)  # fp32 is torch's own
     with torch.autocast("cpu", torch.bfloat16):
         found = model(**fields).start_logits
     torch.testing.assert_close(found[fields["attention_mask"] == 1].float(), before[fields["attention_mask"] == 1], rtol=0.05, atol=0.03)
     model.save_pretrained(tmp_path / "saved")
-    assert kernels.NAME not in json.dumps(json.loads((tmp_path / "saved" / "config.json").read_text()))
+    assert cpu_kernels.NAME not in json.dumps(json.loads((tmp_path / "saved" / "config.json").read_text()))
 
 
 def test_a_causal_model_does_not_look_ahead() -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4)).train()
-    kernels.install(model, CPU)
-    assert model.config._attn_implementation == kernels.NAME
+    cpu_kernels.install(model, CPU)
+    assert model.config._attn_implementation == cpu_kernels.NAME
     one = torch.randint(0, 50, (2, 10))
     two = one.clone()
     two[:, 6:] = torch.randint(0, 50, (2, 4))
@@ -109,7 +109,7 @@ def unet() -> Any:
 def test_a_unet_answers_the_same() -> None:
     """In fp32 to the bit, for nothing is changed there; in bf16 no farther from the fp32 answer than the library's."""
     model, quick = unet(), unet()
-    kernels.install(quick, torch.device("cpu"))
+    cpu_kernels.install(quick, torch.device("cpu"))
     assert any(type(part).__name__ == "Products" for m in quick.modules() for part in [getattr(m, "processor", None)])
     pixels, times = torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_gradients_of_a_unet_are_the_librarys() -> None:
     for quick in (False, True):
         model = unet()
         if quick:
-            kernels.install(model, torch.device("cpu"))
+            cpu_kernels.install(model, torch.device("cpu"))
         torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(torch.randn(2, 3, 16, 16), torch.tensor([3, 700])).sample.float().square().mean()
@@ -142,7 +142,7 @@ def test_a_blocks_way_past_keeps_its_layout(monkeypatch: pytest.MonkeyPatch) -> 
     for quick in (False, True):
         model = unet().to(memory_format=torch.channels_last).train()
         if quick:
-            kernels.install(model, CPU)
+            cpu_kernels.install(model, CPU)
         past = [part.conv_shortcut for part in model.modules() if getattr(part, "conv_shortcut", None) is not None]
         kept = seen.setdefault(quick, [])
         for part in past:
@@ -172,7 +172,7 @@ def test_group_norm_of_bf16_is_that_of_float32(layout: torch.memory_format) -> N
     for kind in (torch.float32, torch.bfloat16):
         own, given = nn.GroupNorm(4, 8), images.detach().to(kind).requires_grad_()
         own.load_state_dict(norm.state_dict())
-        kernels.install(nn.Sequential(own), CPU)
+        cpu_kernels.install(nn.Sequential(own), CPU)
         out = own(given)
         assert out.dtype == kind
         assert out.is_contiguous(memory_format=layout)
@@ -187,8 +187,8 @@ def test_group_norm_of_bf16_is_that_of_float32(layout: torch.memory_format) -> N
 def test_large_pictures_keep_the_librarys_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weights would fill the memory."""
     model = unet()
-    monkeypatch.setattr(kernels, "MOST", 1000)
-    kernels.install(model, torch.device("cpu"))
+    monkeypatch.setattr(cpu_kernels, "MOST", 1000)
+    cpu_kernels.install(model, torch.device("cpu"))
     calls = []
     real = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.yamlfile import dump
+from pipelines.config.yaml_io import dump
 from tests import tiny
 from tests.runs import Child, Starter, outcome, settings
 from tests.test_resume import VARIANTS

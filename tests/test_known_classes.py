@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines import pretrained
-from pipelines.data import load_splits, needs_of
+from pipelines.config.recipe import DataSection, task_class
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
 from pipelines.errors import ModelError
-from pipelines.recipe import DataSection, task_class
-from pipelines.weights import Weights, load
+from pipelines.inference.loading import load
+from pipelines.models import pretrained
+from pipelines.models.source import Weights
 from tests import tiny, tiny_audio, tiny_text
 from tests.command import RECIPE, graft
 from tests.runs import without_pictures

@@ -7,9 +7,9 @@ import pytest
 import transformers
 
 from pipelines.errors import ModelError
-from pipelines.language import keeps_apart, language_model_layers, length, longest, set_attention_dropout
-from pipelines.layers import depth_of_parameters
-from pipelines.weights import load
+from pipelines.inference.loading import load
+from pipelines.models.layers import depth_of_parameters
+from pipelines.models.text import keeps_apart, language_model_layers, length, longest, set_attention_dropout
 from tests import tiny_text
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

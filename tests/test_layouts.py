@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.data import SPLITS, Needs, Splits, load_splits
-from pipelines.data.images import LabelledImages, read_image
+from pipelines.config.recipe import DataSection
+from pipelines.data.filtering import Skips
+from pipelines.data.image.reading import LabelledImages, read_image
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import SPLITS, Needs, Splits
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
-from pipelines.skips import Skips
 from tests import tiny, tiny_audio
 from tests.tiny_audio_sets import files
 
@@ -220,7 +221,7 @@ def test_a_class_without_a_file_in_a_table(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_class_of_texts_that_are_all_empty(tmp_path: Path) -> None:
-    from pipelines.data import needs_of
+    from pipelines.data.schema import needs_of
     from pipelines.tasks.text_classification import TextClassification
 
     path = tmp_path / "a.csv"
@@ -274,7 +275,7 @@ def test_recordings_of_a_kind_that_is_not_read(ending: str, tmp_path: Path) -> N
     ):
         load(tmp_path, SOUND)
     (tmp_path / "a.wav").write_bytes(M4A)
-    from pipelines.data.audio import header
+    from pipelines.data.audio.reading import header
 
     with pytest.raises(DataError, match=r"a\.wav: not readable audio .*: m4a recordings cannot be read"):
         header(str(tmp_path / "a.wav"))
@@ -409,7 +410,7 @@ def test_a_hidden_class_is_counted(tmp_path: Path) -> None:
 
 
 def test_ones_own_table_of_recordings_called_like_spoken_digits(tmp_path: Path) -> None:
-    from pipelines.data import _format
+    from pipelines.data.loading import _format
 
     names = [f"{digit}_george_{number}.wav" for digit in range(3) for number in range(4)]
     files(tmp_path, names)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from pipelines.errors import DataError
-from pipelines.metrics.classification import calibration, confusion, figures, mistakes, per_class, scores
+from pipelines.metrics.classification import calibration, confusion, mistakes, per_class, scores
+from pipelines.plots.classification import figures
 from tests.fake_run import many_labels, photos, predictions
 
 LABELS = tuple("abcdefgh")

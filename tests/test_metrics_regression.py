@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.figures import ROWS
-from pipelines.metrics import lengths, regression
+from pipelines.metrics import by_length, regression
 from pipelines.metrics.classification import matthews, scores
+from pipelines.plots import by_length as by_length_plots
+from pipelines.plots import regression as regression_plots
+from pipelines.plots.style import ROWS
 
 NUMBERS = st.one_of(st.integers(-5, 5).map(float), st.floats(-1e3, 1e3))
 
@@ -44,7 +46,7 @@ def test_the_order_of_the_records_does_not_matter(records: list[dict[str, Any]],
     def error(record: Any) -> float:
         return abs(record["true"] - record["predicted"])
 
-    assert lengths.table(turned, error, "error", 32) == lengths.table(records, error, "error", 32)
+    assert by_length.table(turned, error, "error", 32) == by_length.table(records, error, "error", 32)
 
 
 def test_what_tells_nothing_apart_correlates_with_nothing() -> None:
@@ -73,14 +75,16 @@ def test_lengths_hold_every_record_once() -> None:
     def right(record: Any) -> float:
         return float(record["true"] == record["predicted"])
 
-    table = lengths.table(records, right, "accuracy", 48)
+    table = by_length.table(records, right, "accuracy", 48)
     assert [(row["tokens"], row["n"]) for row in table] == [("up to 16", 16), ("17 to 32", 16), ("33 to 48", 16), ("more than 48", 52)]
     assert sum(row["n"] * row["accuracy"] for row in table) / 100 == pytest.approx(scores(records, ["a", "b"])["accuracy"])
 
 
 def test_figures_tell_what_they_show() -> None:
     records = [{"id": str(n), "true": n / 10, "predicted": n / 11, "tokens": 3 * n} for n in range(1, 30)]
-    drawn = regression.figures(records) | lengths.figures(records, lambda r: abs(r["true"] - r["predicted"]), "mean_absolute_error", 64)
+    drawn = regression_plots.figures(records) | by_length_plots.figures(
+        records, lambda r: abs(r["true"] - r["predicted"]), "mean_absolute_error", 64
+    )
     assert list(drawn) == ["predicted_against_true", "mean_absolute_error_by_text_length", "text_lengths"]
     assert drawn["predicted_against_true"].get_gid() == ROWS  # a point is a row's label: not for the card
     assert (

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.figures import AGGREGATE, ROWS, png
 from pipelines.metrics import speech_recognition as speech
-from pipelines.normalisers import NORMALISERS, normalised
+from pipelines.metrics.text_normalizers import NORMALISERS, normalised
+from pipelines.plots import speech as speech_plots
+from pipelines.plots.style import AGGREGATE, ROWS, png
 
 WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=8).map(" ".join)
 
@@ -137,12 +138,12 @@ def test_words_stand_beside_what_was_heard() -> None:
 
 def test_figures_show_rows_only_where_they_say_so() -> None:
     records = [record("a b c d " * 20, "a b x d " * 21, id="long", speaker=s) for s in "xy"] + [record("a", "a" * 200, id="wide")]
-    drawn = speech.figures(records, "none")
+    drawn = speech_plots.figures(records, "none")
     assert {name: figure.get_gid() for name, figure in drawn.items()} == {
         "wer_by_utterance_length": AGGREGATE, "wer_by_speaker": AGGREGATE, "worst_utterances": ROWS
     }  # fmt: skip
     assert all(len(png(figure)) > 10_000 for figure in drawn.values())
-    assert "worst_utterances" not in speech.figures([record("a", "a")], "none")
+    assert "worst_utterances" not in speech_plots.figures([record("a", "a")], "none")
 
 
 def test_a_bootstrap_costs_seconds_at_most() -> None:

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from pipelines import prompts
-from pipelines.data import Needs, load_splits, needs_of
-from pipelines.data.audio import read_audio
-from pipelines.data.passages import answered
-from pipelines.data.pictures import caption
-from pipelines.data.texts import readable
+from pipelines.config.recipe import DataSection, load_recipe, task_class, validate
+from pipelines.data.audio.reading import read_audio
+from pipelines.data.image.pixels import caption
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import Needs, needs_of
+from pipelines.data.text import prompts
+from pipelines.data.text.passages import answered
+from pipelines.data.text.rows import readable
 from pipelines.errors import DataError, GraftError, ModelError, RecipeError
-from pipelines.recipe import DataSection, load_recipe, task_class, validate
-from pipelines.weights import load
+from pipelines.inference.loading import load
 from tests import tiny_text
 from tests.command import graft, refused
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.optim import Average, make_optimizer, parameter_groups, rate, set_rate
+from pipelines.training.optim import Average, make_optimizer, parameter_groups, rate, set_rate
 
 
 def model() -> nn.Sequential:

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.card import write_card
+from pipelines.config.recipe import load_recipe
 from pipelines.errors import GraftError, RunError
-from pipelines.finish import publish_as
-from pipelines.hub import publish
-from pipelines.outgoing import list_export, model_files, own_files
-from pipelines.recipe import load_recipe
+from pipelines.publishing.card import publish_as, write_card
+from pipelines.publishing.privacy import list_export, model_files, own_files
+from pipelines.publishing.publish import publish
 from tests import tiny
 from tests.fake_run import fake_run
 from tests.hub import TOKEN, HubServer, hub

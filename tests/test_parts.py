@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.data import SPLITS, Needs, Splits, load_rows, load_splits
-from pipelines.data.apart import contents
-from pipelines.data.audio import Recordings, header, read_audio
+from pipelines.config.recipe import DataSection
+from pipelines.data.audio.reading import header, read_audio
+from pipelines.data.audio.recordings import Recordings
+from pipelines.data.leakage import contents
+from pipelines.data.loading import load_rows, load_splits
+from pipelines.data.schema import SPLITS, Needs, Splits
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 from tests import tiny_audio
 
 RATE = 16000
@@ -245,7 +247,7 @@ def test_columns_that_are_no_parts(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_predict_reads_the_part(tmp_path: Path) -> None:
-    from pipelines.score import read_inputs
+    from pipelines.inference.predict import read_inputs
 
     class Loaded:
         recipe = None

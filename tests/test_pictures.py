@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.data import Needs, load_splits
-from pipelines.data.pictures import Pictures, caption, to_image, to_pixels
+from pipelines.config.recipe import DataSection
+from pipelines.data.image.pixels import Pictures, caption, to_image, to_pixels
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import Needs
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 from tests.tiny_pictures import CAPTIONS, shapes
 
 

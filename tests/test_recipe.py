@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from pipelines.config.hub_metadata import LANGUAGES, LICENCES
+from pipelines.config.recipe import Adapter, Recipe, Strict, dump_recipe, load_recipe, recipe_schema, task_class, task_names, validate
 from pipelines.errors import RecipeError
-from pipelines.files import problem
-from pipelines.hub_metadata import LANGUAGES, LICENCES
-from pipelines.recipe import Adapter, Recipe, Strict, dump_recipe, load_recipe, recipe_schema, task_class, task_names, validate
+from pipelines.utils.files import problem
 
 GOOD = """\
 task: image-classification
@@ -228,8 +228,9 @@ def test_a_prompt_of_before_is_read_from_a_model_alone(write) -> None:
 
 def test_other_data_of_the_same_form_keep_the_part_that_the_recipe_takes(tmp_path: Path) -> None:
     """`--data MNIST` says where the digits lie, not that all ten are wanted."""
-    from pipelines.data import load_splits, needs_of
-    from pipelines.recipe import task_class
+    from pipelines.config.recipe import task_class
+    from pipelines.data.loading import load_splits
+    from pipelines.data.schema import needs_of
     from tests import tiny_pictures
 
     folder = tiny_pictures.idx(tmp_path / "digits", n=100)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.catalog import HEADER, catalog, header, recipe_paths, score
+from pipelines.config.catalog import HEADER, catalog, header, recipe_paths, score
+from pipelines.config.recipe import dump_recipe, load_recipe, task_names
 from pipelines.errors import RecipeError
-from pipelines.recipe import dump_recipe, load_recipe, task_names
 
 RECIPES = recipe_paths()
 FOLDER = Path(__file__).parent.parent / "recipes"
@@ -73,7 +73,7 @@ def test_a_recipe_without_header_is_listed_with_empty_columns() -> None:
 
 def test_the_catalogue_names_a_broken_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half.yaml").write_text("task: image-classification\n")
-    monkeypatch.setattr("pipelines.catalog.recipe_paths", lambda: {"half": tmp_path / "half.yaml"})
+    monkeypatch.setattr("pipelines.config.catalog.recipe_paths", lambda: {"half": tmp_path / "half.yaml"})
     with pytest.raises(RecipeError, match=r"half\.yaml: no complete recipe; `graft check"):
         catalog()
 

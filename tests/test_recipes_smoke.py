@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.catalog import recipe_paths
-from pipelines.recipe import load_recipe
-from pipelines.run import train
-from pipelines.weights import DESCRIBED
+from pipelines.config.catalog import recipe_paths
+from pipelines.config.recipe import load_recipe
+from pipelines.models.source import DESCRIBED
+from pipelines.training.run import train
 from tests.hub import HubServer, hub  # noqa: F401 (a fixture)
 from tests.runs import without_pictures
 

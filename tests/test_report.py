@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import wording
 from pipelines.errors import ModelError, RunError
-from pipelines.report import write_report
+from pipelines.reporting.report import write_report
+from pipelines.utils import formatting
 from tests.fake_run import fake_run, write_lines
 
 BREEDS = tuple(f"breed_{i:02}" for i in range(28))
@@ -58,9 +58,9 @@ def test_the_page_shows_every_number_of_the_test_split(run: Path) -> None:
     page, results = Page(run / "report.html"), json.loads((run / "results.json").read_text())
     shown = " ".join(page.text.split())
     for name, value in results["test"]["metrics"].items():
-        assert wording.spoken(name) in shown
+        assert formatting.spoken(name) in shown
         assert f"{value:.3f}" in shown
-        assert wording.interval(results["test"]["ci95"][name]) in shown
+        assert formatting.interval(results["test"]["ci95"][name]) in shown
     before = results["before"]["metrics"]["accuracy"]
     assert f"Before training: {before:.3f}" in shown
     assert all(label in shown for label in BREEDS)

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pipelines import requested
-from pipelines.data.images import read_notes
+from pipelines.data.image.reading import read_notes
 from pipelines.errors import DataError, RunError
-from pipelines.score import predict
+from pipelines.generation import requests
+from pipelines.inference.predict import predict
 from tests.test_apps_generation import TASKS, folders
 
 __all__ = ["folders"]
@@ -26,48 +26,48 @@ def test_out_of_memory_is_one_line() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
 
     with pytest.raises(RunError, match="make fewer or smaller ones"):
-        list(requested.images(Full(), None, {}))
+        list(requests.images(Full(), None, {}))
 
 
 # ---- files ----
 
 
 def test_names_of_files() -> None:
-    assert requested.file_name("a red disc", 0) == "a-red-disc-seed-0.png"
-    assert requested.file_name("me/digits_ddpm", 12) == "me-digits_ddpm-seed-12.png"
-    assert requested.file_name("../../x\n\0y/", 1) == "x-y-seed-1.png"
-    assert requested.file_name("?!", 1) == "image-seed-1.png"
-    assert len(requested.file_name("漢" * 500, 2**63 - 1).encode()) < 255
+    assert requests.file_name("a red disc", 0) == "a-red-disc-seed-0.png"
+    assert requests.file_name("me/digits_ddpm", 12) == "me-digits_ddpm-seed-12.png"
+    assert requests.file_name("../../x\n\0y/", 1) == "x-y-seed-1.png"
+    assert requests.file_name("?!", 1) == "image-seed-1.png"
+    assert len(requests.file_name("漢" * 500, 2**63 - 1).encode()) < 255
 
 
 def test_what_a_file_says(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 4))
-    path = requested.write(tmp_path, "x.png", image, {"model": "m", "prompt": "ein Häuschen", "seed": 2})
-    assert requested.read_settings(read_notes(path, "x.png"), "x.png") == {"model": "m", "prompt": "ein Häuschen", "seed": 2}
+    path = requests.write(tmp_path, "x.png", image, {"model": "m", "prompt": "ein Häuschen", "seed": 2})
+    assert requests.read_settings(read_notes(path, "x.png"), "x.png") == {"model": "m", "prompt": "ein Häuschen", "seed": 2}
     image.save(tmp_path / "plain.png")
     image.save(tmp_path / "photo.jpg")
     for name in ("plain.png", "photo.jpg"):
         with pytest.raises(DataError, match=f"{name} does not say what made it"):
-            requested.read_settings(read_notes(tmp_path / name, name), name)
+            requests.read_settings(read_notes(tmp_path / name, name), name)
     (tmp_path / "words.png").write_text("no image")
     with pytest.raises(DataError, match=r"words\.png: not a readable image"):
-        requested.read_settings(read_notes(tmp_path / "words.png", "words.png"), "words.png")
+        requests.read_settings(read_notes(tmp_path / "words.png", "words.png"), "words.png")
     info = PngInfo()
     info.add_text("parameters", "a cat\nSteps: 20")  # as other programs write it
     image.save(tmp_path / "other.png", pnginfo=info)
-    assert requested.read_settings(read_notes(tmp_path / "other.png", "it"), "it") == {"parameters": "a cat\nSteps: 20"}
+    assert requests.read_settings(read_notes(tmp_path / "other.png", "it"), "it") == {"parameters": "a cat\nSteps: 20"}
 
 
 @pytest.mark.parametrize(
     "said", ['{"nodes": {"1": 2}}', "[" * 5000, '{"seed": 1e999}', '{"seed": 99999999999999999999}', '{"seed": NaN}', "[1]", '{"a": [1]}']
 )
 def test_what_other_programs_say_is_shown_as_text(said: str) -> None:
-    assert requested.read_settings({"parameters": said}, "it") == {"parameters": said}
+    assert requests.read_settings({"parameters": said}, "it") == {"parameters": said}
 
 
 def test_what_is_said_at_length_is_refused() -> None:
     with pytest.raises(DataError, match="it says 100,001 letters about what made it: at most 100,000"):
-        requested.read_settings({"parameters": "x" * 100_001}, "it")
+        requests.read_settings({"parameters": "x" * 100_001}, "it")
 
 
 # ---- graft predict ----
@@ -85,7 +85,7 @@ def test_predict_writes_images_and_never_over_others(folders: dict[str, Path], t
     ]
     assert (tmp_path / "shapes-seed-1.png").read_text() == "mine"
     assert (tmp_path / names[0]).read_bytes() == (tmp_path / names[2]).read_bytes() != (tmp_path / names[1]).read_bytes()
-    assert requested.read_settings(read_notes(tmp_path / names[1], "it"), "it") == {"model": "shapes", "seed": 1, "steps": 50}
+    assert requests.read_settings(read_notes(tmp_path / names[1], "it"), "it") == {"model": "shapes", "seed": 1, "steps": 50}
     with pytest.raises(DataError, match="'one' is no seed"):
         predict(source, ["one"], device="cpu")
 
@@ -154,12 +154,12 @@ def test_settings_that_are_none(folders: dict[str, Path], inputs: list[str], say
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.new("RGB", (4, 4))
     with pytest.raises(RunError, match=r"none: the image cannot be written: No such file or directory; go to a folder"):
-        requested.write(tmp_path / "none", "x.png", image, {})
+        requests.write(tmp_path / "none", "x.png", image, {})
 
     def full(*anything: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(requested, "save_png", full)
+    monkeypatch.setattr(requests, "save_png", full)
     with pytest.raises(RunError, match="No space left on device"):
-        requested.write(tmp_path, "x.png", image, {})
+        requests.write(tmp_path, "x.png", image, {})
     assert list(tmp_path.iterdir()) == []  # no empty file is left

@@ -16,13 +16,13 @@ from unittest import mock
 
 import pytest
 
-from pipelines import loop
-from pipelines.batching import Plan
-from pipelines.checkpoint import State
+from pipelines.config.recipe import validate
+from pipelines.data.batching import Plan
 from pipelines.errors import DataError, RunError
-from pipelines.recipe import validate
-from pipelines.run import train
 from pipelines.tasks.image_classification import ImageClassification
+from pipelines.training import loop
+from pipelines.training.checkpoint import State
+from pipelines.training.run import train
 from tests import tiny
 from tests.runs import Killed, Writes, lines, losses, one_thread, outcome, settings, without_pictures  # noqa: F401 (one_thread is a fixture)
 
@@ -125,7 +125,7 @@ def test_killed_in_the_middle_and_at_the_end(variant: Callable[[str], Runs], nam
     with at_step(10, die), pytest.raises(Killed):
         runs.start("cut")
     assert not (runs.folder / "cut" / "model").exists()
-    with mock.patch("pipelines.card.write_card", side_effect=Killed), pytest.raises(Killed):
+    with mock.patch("pipelines.publishing.card.write_card", side_effect=Killed), pytest.raises(Killed):
         runs.start("cut")
     assert (runs.folder / "cut" / "results.json").exists()
     assert runs.start("cut") is not None

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from pipelines import samples
-from pipelines.card import _environment, card_data
-from pipelines.data.pictures import to_pixels
+from pipelines.config.recipe import validate
+from pipelines.data.image.pixels import to_pixels
 from pipelines.errors import DataError
-from pipelines.extractors import Extractor
+from pipelines.generation import comparison
+from pipelines.generation.feature_extractors import Extractor
 from pipelines.metrics import generation
-from pipelines.recipe import validate
-from pipelines.run import train
+from pipelines.publishing.card import _environment, card_data
+from pipelines.training.run import train
 from tests import tiny_pictures
 from tests.tasks.test_unconditional_image_generation import small
 
@@ -45,7 +45,7 @@ class Examples:
 
 
 def table(images: list[Image.Image]) -> np.ndarray:
-    return samples.thumbnails(Examples(images), range(len(images)))[0]
+    return comparison.thumbnails(Examples(images), range(len(images)))[0]
 
 
 def extractor(inception: bool = True) -> Extractor:
@@ -59,7 +59,7 @@ def extractor(inception: bool = True) -> Extractor:
 
 
 def test_an_unreadable_row_is_left_out_and_said() -> None:
-    found, kept, bad = samples.thumbnails(Examples([*noise(2), None, *noise(2, seed=1, size=8)]), [0, 2, 3, 4])
+    found, kept, bad = comparison.thumbnails(Examples([*noise(2), None, *noise(2, seed=1, size=8)]), [0, 2, 3, 4])
     assert kept == [0, 3, 4]
     assert bad == [("2", "2.png: not a readable image")]
     assert (found.shape, found.dtype) == ((3, 8, 8, 3), np.uint8)
@@ -71,7 +71,7 @@ def test_large_training_images_are_kept_small() -> None:
 
 def test_real_images_are_decoded_when_looked_at() -> None:
     examples = Examples(noise(6))
-    real = samples.Decoded(examples, [0, 2, 5])
+    real = comparison.Decoded(examples, [0, 2, 5])
     assert examples.seen == []
     assert [np.asarray(image).tolist() for image in real[1:]] == [np.asarray(examples.images[number]).tolist() for number in (2, 5)]
     assert examples.seen == [2, 5]
@@ -80,7 +80,7 @@ def test_real_images_are_decoded_when_looked_at() -> None:
 def test_the_share_of_copies_is_beside_that_of_held_out_images() -> None:
     """Not beside that of the training images, which are all copies of themselves."""
     known = noise(20)
-    found = samples.measure([known[4], *noise(3, seed=2)], known, None, table(known), table(noise(5, seed=3)))
+    found = comparison.measure([known[4], *noise(3, seed=2)], known, None, table(known), table(noise(5, seed=3)))
     made, real = found["tables"]["samples and real images"]
     assert (made["memorised"], real["memorised"]) == (0.25, 0.0)
     assert found["copied"].tolist() == [True, False, False, False]
@@ -94,8 +94,8 @@ def test_mirror_images_are_copies_where_training_mirrored() -> None:
     known.append(Image.fromarray(np.concatenate([left, left[:, ::-1]], axis=1)))
     nearly = Image.fromarray(np.clip(np.asarray(known[-1]).astype(int) + 1, 0, 255).astype(np.uint8))
     images = [ImageOps.mirror(known[7]), nearly]
-    assert samples.measure(images, known, None, table(known))["copied"].tolist() == [False, True]
-    found = samples.measure(images, known, None, table(known), flip=True)
+    assert comparison.measure(images, known, None, table(known))["copied"].tolist() == [False, True]
+    found = comparison.measure(images, known, None, table(known), flip=True)
     assert found["copied"].tolist() == [True, True]
     assert {number: other for number, other, _ in found["nearest"]} == {0: 7, 1: 20}
 
@@ -111,7 +111,7 @@ def test_mirrored_search_is_that_of_all_pairs() -> None:
 
 
 def test_one_training_image_has_no_second_nearest() -> None:
-    assert "memorised" not in samples.measure(noise(3), noise(3), None, table(noise(1)))["metrics"]
+    assert "memorised" not in comparison.measure(noise(3), noise(3), None, table(noise(1)))["metrics"]
 
 
 # ---- distances ----
@@ -119,12 +119,12 @@ def test_one_training_image_has_no_second_nearest() -> None:
 
 def test_fid_of_few_images_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="graft"):
-        samples.measure(noise(12), noise(9, seed=1), extractor())
-        samples.measure(noise(12), noise(9, seed=1), extractor(inception=False))
+        comparison.measure(noise(12), noise(9, seed=1), extractor())
+        comparison.measure(noise(12), noise(9, seed=1), extractor(inception=False))
     why = "values of fewer than 10,000 are too high and cannot be compared with published ones"
     assert [record.getMessage() for record in caplog.records] == [f"fid of 12 images: {why}"]
-    assert samples.too_few(10_000, 9_999, extractor()) == f"fid with 9,999 real images: {why}"
-    assert samples.too_few(10_000, 10_000, extractor()) is None
+    assert comparison.too_few(10_000, 9_999, extractor()) == f"fid with 9,999 real images: {why}"
+    assert comparison.too_few(10_000, 10_000, extractor()) is None
 
 
 # ---- runs ----

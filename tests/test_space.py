@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import space
 from pipelines.errors import ModelError
-from pipelines.hub import publish
-from pipelines.space import space_folder
+from pipelines.publishing import space
+from pipelines.publishing.publish import publish
+from pipelines.publishing.space import space_folder
 from tests import hostile, tiny
 from tests.hub import TOKEN, USER, HubServer, hub
 from tests.hub_store import front_matter, validate_card
@@ -212,7 +212,7 @@ def test_the_space_starts_where_graft_is_not_installed_and_answers_as_the_run_do
 ) -> None:
     from gradio_client import Client, handle_file
 
-    from pipelines.weights import load
+    from pipelines.inference.loading import load
 
     bare = {**os.environ, "PYTHONPATH": str(elsewhere)}
     missing = subprocess.run(

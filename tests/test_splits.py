@@ -12,12 +12,14 @@ from datasets import Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.data import Needs, Splits, load_splits, spread
-from pipelines.data.labels import labelled
-from pipelines.data.splits import arrange, check_rows, cleaned, fingerprint, label_names, limit
-from pipelines.data.splits import cut as cut_splits
+from pipelines.config.recipe import DataSection
+from pipelines.data.filtering import cleaned
+from pipelines.data.labels import label_names, labelled
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import Needs, Splits, fingerprint, spread
+from pipelines.data.splitting import arrange, check_rows, limit
+from pipelines.data.splitting import cut as cut_splits
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 
 QUICK = settings(max_examples=40, deadline=None)
 SEEDS = st.integers(0, 2**31)
@@ -257,7 +259,7 @@ def test_recordings_without_speakers_are_told(caplog: pytest.LogCaptureFixture) 
 
 
 def test_questions_on_one_passage_stay_together_without_titles(tmp_path: Path) -> None:
-    from pipelines.data.passages import answered
+    from pipelines.data.text.passages import answered
 
     lines = [
         json.dumps({"question": f"Who is {k}?", "context": f"Ada {n} met Boris.", "answer": "Boris"}) for n in range(50) for k in range(4)

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.data import SPLITS, Needs, Splits, load_rows, load_splits
+from pipelines.config.recipe import DataSection
 from pipelines.data.formats import table
+from pipelines.data.loading import load_rows, load_splits
+from pipelines.data.schema import SPLITS, Needs, Splits
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 from pipelines.tasks.fill_mask import FillMask
 from pipelines.tasks.image_classification import ImageClassification
 from pipelines.tasks.question_answering import QuestionAnswering
@@ -49,7 +50,7 @@ def read(path: Path, columns: tuple[str, ...] = ("text", "label")) -> tuple[list
 
 
 def load(path: Path, task: Any, **settings: Any) -> tuple[list[dict[str, Any]], list[str], Splits]:
-    from pipelines.data import needs_of
+    from pipelines.data.schema import needs_of
 
     splits = load_splits(section(path, **settings), needs_of(task))
     rows = [row for name in SPLITS for row in splits[name]]
@@ -252,7 +253,7 @@ def test_compressed_tables_and_texts_are_read(suffix: str, tmp_path: Path) -> No
 
 
 def test_a_small_file_that_holds_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.data.compressed._FREE", 1 << 20)
+    monkeypatch.setattr("pipelines.data.formats._compressed._FREE", 1 << 20)
     for suffix, pack in PACKED.items():
         path = put(tmp_path / f"a.jsonl{suffix}", pack(b" " * (4 << 20)))
         with no_data("holds more than 200 times its size"):
@@ -516,7 +517,7 @@ TASKS = [
 @given(data=st.data(), task=st.sampled_from(TASKS))
 def test_whatever_cells_hold_only_data_errors_come_out(data: Any, task: Any, tmp_path: Path) -> None:
     """Rows of any JSON, some of them right: each is a row or is skipped, or the data are refused."""
-    from pipelines.data import needs_of
+    from pipelines.data.schema import needs_of
 
     columns = (*task.columns, *task.optional)
     right = {**dict.fromkeys(columns, "Mara"), "label": "1", "answer_start": 0}
@@ -624,7 +625,7 @@ def test_paths_of_windows_and_ids_without_a_suffix(tmp_path: Path) -> None:
 
 def test_captions_that_look_like_nothing_are_text(tmp_path: Path) -> None:
     """In a csv all cells are text; in a jsonl what is none is skipped and named."""
-    from pipelines.data.pictures import caption
+    from pipelines.data.image.pixels import caption
 
     tiny.photos(tmp_path, ("a",), n=12, splits=(), size=8)
     words = ["null", "None", "nan", "NA", "true", "42", "1.0", "no", "a", "b", "c", "d"]

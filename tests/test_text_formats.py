@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from pipelines.data import Needs, Source, Splits, _format, load_splits
+from pipelines.config.recipe import DataSection
 from pipelines.data.formats import text
+from pipelines.data.loading import _format, load_splits
+from pipelines.data.schema import Needs, Source, Splits
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 from tests import tiny, tiny_text
 
 NEEDS = Needs(("text",), ("title",))

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.catalog import recipe_paths
-from pipelines.data import load_splits, needs_of
+from pipelines.config.catalog import recipe_paths
+from pipelines.config.recipe import DataSection, load_recipe, task_class, validate
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
 from pipelines.errors import ModelError, RecipeError
-from pipelines.recipe import DataSection, load_recipe, task_class, validate
-from pipelines.weights import Weights, load
+from pipelines.inference.loading import load
+from pipelines.models.source import Weights
 from tests import tiny_text
 
 

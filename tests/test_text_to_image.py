@@ -10,15 +10,18 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from pipelines import finish, pipefiles, pipes
-from pipelines.batching import Examples
-from pipelines.data import load_splits, needs_of
-from pipelines.extractors import clip
-from pipelines.recipe import validate
-from pipelines.run import train
-from pipelines.stages import build
+from pipelines.config.recipe import validate
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
+from pipelines.generation.feature_extractors import clip
+from pipelines.inference.loading import load
+from pipelines.models import stable_diffusion
+from pipelines.models.build import build
+from pipelines.models.source import resolve
 from pipelines.tasks.text_to_image import Options, TextToImage
-from pipelines.weights import load, resolve
+from pipelines.training import finalize
+from pipelines.training.run import train
 from tests import tiny_diffusion, tiny_pictures
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
 from tests.tasks.test_text_to_image import tiny_recipe
@@ -49,7 +52,7 @@ TRIED = 2 * (4 + 3)  # images by which it is found what to record, of train and 
 def encoded(raw: dict[str, Any], run: Path) -> "list[torch.Tensor]":
     """The images that the VAE sees in the training of a run without samples, one after the other."""
     seen: list[torch.Tensor] = []
-    own = pipes.Latents.forward
+    own = stable_diffusion.Latents.forward
 
     def noted(self: Any, pixels: Any) -> Any:
         seen.extend(pixels)
@@ -57,8 +60,8 @@ def encoded(raw: dict[str, Any], run: Path) -> "list[torch.Tensor]":
 
     raw["options"] |= {"samples": 0, "grid": 0}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.finish.finish", lambda job, state: {"steps": state.step})  # what follows does not matter here
-        patch.setattr(pipes.Latents, "forward", noted)
+        patch.setattr("pipelines.training.finalize.finish", lambda job, state: {"steps": state.step})  # what follows does not matter here
+        patch.setattr(stable_diffusion.Latents, "forward", noted)
         assert train(validate(raw), run, name="x")
     return seen
 
@@ -120,7 +123,7 @@ def test_files_in_half_precision_are_read_as_float32(tmp_path: Path) -> None:
     DiffusionPipeline.from_pretrained(tiny_diffusion.stable(tmp_path / "full", safety=True), dtype=torch.float16).save_pretrained(
         tmp_path / "half"
     )
-    pipe, model = pipefiles.read_pipe(tmp_path / "half")
+    pipe, model = stable_diffusion.read_pipe(tmp_path / "half")
     modules = [model, *(part for part in pipe.parts.values() if isinstance(part, torch.nn.Module))]
     assert len(modules) == 4
     assert {parameter.dtype for module in modules for parameter in module.parameters()} == {torch.float32}
@@ -130,7 +133,7 @@ def test_files_in_half_precision_are_read_as_float32(tmp_path: Path) -> None:
 def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every epoch the VAE sees about half of the training images mirrored, never those that are scored."""
     said: list[str] = []
-    monkeypatch.setattr("pipelines.progress.Progress.say", lambda self, text: said.append(text))
+    monkeypatch.setattr("pipelines.utils.progress.Progress.say", lambda self, text: said.append(text))
     task, _, examples = made(tmp_path, flip=True)
     assert task.augments()
     assert not TextToImage(Options()).augments()
@@ -188,7 +191,7 @@ def test_at_the_end_one_pipeline_is_held(tmp_path: Path, monkeypatch: pytest.Mon
     """The one of training and the one that was exported are gone when the exported one is read back."""
     held: list[Any] = []
     alive: list[int] = []
-    own, back = pipefiles.read_pipe, finish.load
+    own, back = stable_diffusion.read_pipe, finalize.load
 
     def read(*args: Any, **kwargs: Any) -> Any:
         pipe, model = own(*args, **kwargs)
@@ -199,8 +202,8 @@ def test_at_the_end_one_pipeline_is_held(tmp_path: Path, monkeypatch: pytest.Mon
         alive.append(sum(part() is not None for part in held))
         return back(*args, **kwargs)
 
-    monkeypatch.setattr(pipefiles, "read_pipe", read)
-    monkeypatch.setattr(finish, "load", loading)
+    monkeypatch.setattr(stable_diffusion, "read_pipe", read)
+    monkeypatch.setattr(finalize, "load", loading)
     raw = tiny_recipe(tmp_path, tiny_diffusion.stable(tmp_path / "model"), options={"samples": 0, "grid": 0})
     raw["train"] |= {"epochs": None, "max_steps": 1}
     assert train(validate(raw), tmp_path / "run", name="x")

@@ -9,14 +9,15 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from pipelines import pipefiles, pipes
+from pipelines.config.recipe import Adapter, validate
 from pipelines.errors import ModelError
-from pipelines.hub import publish
-from pipelines.layers import add_adapter
-from pipelines.recipe import Adapter, validate
-from pipelines.run import train
+from pipelines.inference.loading import load
+from pipelines.models import stable_diffusion
+from pipelines.models.adapters import add_adapter
+from pipelines.models.source import resolve
+from pipelines.publishing.publish import publish
 from pipelines.tasks.text_to_image import TextToImage
-from pipelines.weights import load, resolve
+from pipelines.training.run import train
 from tests import tiny_diffusion
 from tests.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
 from tests.publishing import check_all_is_own
@@ -63,14 +64,14 @@ def test_an_adapter_alone_is_diffusers_own(hub: HubServer, tmp_path: Path, monke
 @pytest.mark.parametrize(("rank", "alpha"), [(2, 2.0), (2, None), (4, 1.0)])
 def test_lora_in_training_is_lora_in_diffusers(make: Any, rank: int, alpha: float | None, tmp_path: Path) -> None:
     base = make(tmp_path / "base", **({"t5": True} if make is tiny_diffusion.stable3 else {}))
-    pipe, model = pipefiles.read_pipe(base)
+    pipe, model = stable_diffusion.read_pipe(base)
     adapted = add_adapter(model, None, Adapter(kind="lora", rank=rank, alpha=alpha))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))) * 0.1)
-    (image,) = pipes.painted(pipe, adapted.eval(), ["a red disc"], [3], 2, None)
-    pipefiles.save_lora(pipe, adapted, tmp_path / "lora", BASE, None)
+    (image,) = stable_diffusion.painted(pipe, adapted.eval(), ["a red disc"], [3], 2, None)
+    stable_diffusion.save_lora(pipe, adapted, tmp_path / "lora", BASE, None)
     plain = DiffusionPipeline.from_pretrained(base)
     before = plain("a red disc", generator=torch.Generator().manual_seed(3), num_inference_steps=2).images[0]
     plain.load_lora_weights(tmp_path / "lora")
@@ -81,14 +82,14 @@ def test_lora_in_training_is_lora_in_diffusers(make: Any, rank: int, alpha: floa
 
 def test_an_adapter_on_another_base_is_refused(hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
     base = tiny_diffusion.stable(tmp_path / "base")
-    pipe, model = pipefiles.read_pipe(base)
+    pipe, model = stable_diffusion.read_pipe(base)
     adapted = add_adapter(model, None, Adapter(kind="lora", rank=2))
-    pipefiles.save_lora(pipe, adapted, tmp_path / "lora", BASE, None)
+    stable_diffusion.save_lora(pipe, adapted, tmp_path / "lora", BASE, None)
     hub.add_model(BASE, tiny_diffusion.stable(tmp_path / "wider", unet={"block_out_channels": (16, 32)}))
     (tmp_path / "lora" / "README.md").write_text("---\npipeline_tag: text-to-image\n---\n")
     with pytest.raises(ModelError, match="does not fit its base model"):
         load(tmp_path / "lora", device="cpu")
-    pipefiles.save_lora(pipe, adapted, tmp_path / "lora", "", None)
+    stable_diffusion.save_lora(pipe, adapted, tmp_path / "lora", "", None)
     with pytest.raises(ModelError, match="names no base model"):
         load(tmp_path / "lora", device="cpu")
     with pytest.raises(ModelError, match="no diffusers pipeline here"):

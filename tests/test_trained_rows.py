@@ -10,15 +10,17 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from pipelines.card import write_card
-from pipelines.check import check
-from pipelines.data import SPLITS, Needs, Splits, load_splits, needs_of, trained_rows
-from pipelines.data.apart import contents
+from pipelines.config.recipe import DataSection, task_class, task_names, validate
+from pipelines.data import trained_rows
+from pipelines.data.leakage import contents
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import SPLITS, Needs, Splits, needs_of
+from pipelines.diagnostics.check import check
 from pipelines.errors import DataError, ModelError
-from pipelines.recipe import DataSection, task_class, task_names, validate
-from pipelines.report import write_report
-from pipelines.run import train
-from pipelines.score import evaluate, evaluate_recipe
+from pipelines.evaluation.evaluate import evaluate, evaluate_recipe
+from pipelines.publishing.card import write_card
+from pipelines.reporting.report import write_report
+from pipelines.training.run import train
 from tests import tiny
 from tests.runs import settings, without_pictures
 
@@ -304,7 +306,7 @@ def test_a_recipe_does_not_score_what_its_model_knows(first: tuple[Path, Path], 
 
 
 def test_other_columns_are_tried_only_where_the_models_own_are_absent(tmp_path: Path) -> None:
-    from pipelines.score import _by_either_name
+    from pipelines.data.loading import _by_either_name
 
     section = {"columns": {"text": "body"}, "max_skipped": 1.0}
     empty = write(tmp_path / "empty.jsonl", [{"body": "", "text": f"headline {n}", "label": "x"} for n in range(4)])

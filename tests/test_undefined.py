@@ -8,10 +8,11 @@ from unittest import mock
 
 import pytest
 
-from pipelines.card import write_card
-from pipelines.report import read_log, write_report
-from pipelines.results import read_json, to_json, undefined, write_json, write_records
+from pipelines.publishing.card import write_card
+from pipelines.reporting.report import read_log, write_report
+from pipelines.reporting.results import undefined
 from pipelines.tasks.image_classification import ImageClassification
+from pipelines.utils.files import read_json, to_json, write_json, write_records
 from tests.command import graft
 from tests.fake_run import change, fake_run
 from tests.wrong import World, a_right_world, a_world  # noqa: F401 (fixtures)

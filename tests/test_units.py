@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from pipelines.data.apart import CONTENT, check_groups, with_contents
-from pipelines.data.splits import cut
-from pipelines.data.units import units_of
+from pipelines.config.recipe import DataSection
+from pipelines.data.grouping import units_of
+from pipelines.data.leakage import CONTENT, check_groups, with_contents
+from pipelines.data.splitting import cut
 from pipelines.errors import DataError
-from pipelines.recipe import DataSection
 
 SHARES = {"test": 0.1, "validation": 0.1}
 

@@ -52,7 +52,7 @@ def photo(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff", "gif"])
 @pytest.mark.parametrize("task", TASKS)
 def test_example_images_hold_pixels_alone(task: str, kind: str, tmp_path: Path) -> None:
-    from pipelines.recipe import task_class
+    from pipelines.config.recipe import task_class
 
     path = photo(tmp_path, kind)
     (tmp_path / "examples").mkdir()
@@ -90,7 +90,7 @@ def recording(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "aiff"])
 @pytest.mark.parametrize("task", ["audio-classification", "speech-recognition-ctc", "speech-recognition-seq2seq"])
 def test_example_recordings_hold_samples_alone(task: str, kind: str, tmp_path: Path) -> None:
-    from pipelines.recipe import task_class
+    from pipelines.config.recipe import task_class
 
     path = recording(tmp_path, kind)
     (tmp_path / "examples").mkdir()
@@ -109,8 +109,8 @@ def test_a_text_that_looks_like_a_path_copies_no_file(tmp_path: Path) -> None:
     """`graft card` puts kept examples into `model/`: files of the examples' folder, whatever a row's text is."""
     import json
 
-    from pipelines.finish import publish_as
-    from pipelines.recipe import load_recipe, validate
+    from pipelines.config.recipe import load_recipe, validate
+    from pipelines.publishing.card import publish_as
     from tests.fake_run import fake_run
 
     run = fake_run(tmp_path / "run", examples=1, pictures=False)

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.batching import Examples
-from pipelines.data import load_splits, logmels, needs_of
-from pipelines.data.logmels import masked, pieces
-from pipelines.recipe import DataSection, ModelSection
+from pipelines.config.recipe import DataSection, ModelSection
+from pipelines.data.audio import log_mel
+from pipelines.data.audio.log_mel import pieces
+from pipelines.data.audio.spec_augment import masked
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
+from pipelines.inference.loading import load
+from pipelines.models.source import resolve
 from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
-from pipelines.weights import load, resolve
 from tests import tiny_audio, tiny_whisper
 from tests.tasks.test_speech_recognition_seq2seq import made
 
@@ -32,8 +36,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_a_log_mel_is_the_library_s_and_made_once(speech: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     task, _, splits = made(speech, folders["one"])
-    encoded, calls, real = task.encode(splits.train), [], logmels.log_mel
-    monkeypatch.setattr(logmels, "log_mel", lambda *given: calls.append(1) or real(*given))
+    encoded, calls, real = task.encode(splits.train), [], log_mel.log_mel
+    monkeypatch.setattr(log_mel, "log_mel", lambda *given: calls.append(1) or real(*given))
     one, again = encoded[0]["input_features"], encoded[0]["input_features"]
     audio = encoded.recordings[0]["audio"]  # type: ignore[attr-defined]
     wanted = task.extractor(audio, sampling_rate=16000, return_tensors="np")["input_features"][0]
@@ -47,10 +51,10 @@ def test_workers_share_log_mels(speech: Path, folders: dict[str, Path]) -> None:
     """What a forked worker computed is not computed again; one that got a copy remembers nothing; without room none does."""
     task, _, splits = made(speech, folders["one"])
     encoded: Any = task.encode(splits.train)
-    plain = logmels.LogMels(encoded.recordings, task.extractor, 50, 0)
+    plain = log_mel.LogMels(encoded.recordings, task.extractor, 50, 0)
     wanted = [plain[number] for number in range(len(plain))]
     assert len(plain.known) == 0
-    few = logmels.LogMels(encoded.recordings, task.extractor, 50, 4.0 * encoded.ends[2])
+    few = log_mel.LogMels(encoded.recordings, task.extractor, 50, 4.0 * encoded.ends[2])
     assert len(few.known) == 3
     assert all(np.array_equal(few[3]["input_features"], wanted[3]["input_features"]) for _ in range(2))
     assert not encoded.known.any()

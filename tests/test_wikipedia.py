@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from pipelines.data import Needs, Source, Splits, load_splits
+from pipelines.config.recipe import DataSection
 from pipelines.data.formats import wikipedia
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import Needs, Source, Splits
 from pipelines.errors import DataError, RunError
-from pipelines.recipe import DataSection
 from tests.test_text_formats import counted, rows_of, write
 
 SLICE = Path(__file__).parents[2] / "shared/data/wikipedia"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.yamlfile import dump, parse, parse_value
+from pipelines.config.yaml_io import dump, parse, parse_value
 
 
 @pytest.mark.parametrize(

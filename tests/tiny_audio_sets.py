@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data import SPLITS, Needs, Splits, load_splits
-from pipelines.recipe import DataSection
+from pipelines.config.recipe import DataSection
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import SPLITS, Needs, Splits
 from tests.tiny_audio import write
 
 TEXT = Needs(("audio", "text"), ("speaker",), group="speaker", classes=False)

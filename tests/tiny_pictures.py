@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from pipelines.data import SPLITS, Needs, Splits, load_splits
-from pipelines.data.pictures import caption
-from pipelines.recipe import DataSection
+from pipelines.config.recipe import DataSection
+from pipelines.data.image.pixels import caption
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import SPLITS, Needs, Splits
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 SHAPES = ("disc", "square")

@@ -7,11 +7,11 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from pipelines.complaints import suggest
+from pipelines.config.validation_errors import suggest
+from pipelines.config.yaml_io import parse
 from pipelines.errors import RecipeError
-from pipelines.files import problem
-from pipelines.wording import short
-from pipelines.yamlfile import parse
+from pipelines.utils.files import problem
+from pipelines.utils.formatting import short
 
 HEADER = ("hardware", "published", "measured")
 

@@ -2,7 +2,7 @@
 
 import re
 
-from pipelines.complaints import suggest
+from pipelines.config.validation_errors import suggest
 
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENCES = re.findall(

@@ -23,12 +23,13 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines import files, hub_metadata
-from pipelines.catalog import find_recipe
-from pipelines.complaints import COMMAND_LINE, explain, suggest
+from pipelines.config import hub_metadata
+from pipelines.config.catalog import find_recipe
+from pipelines.config.validation_errors import COMMAND_LINE, explain, suggest
+from pipelines.config.yaml_io import dump, parse, parse_value
 from pipelines.errors import RecipeError
-from pipelines.wording import short
-from pipelines.yamlfile import dump, parse, parse_value
+from pipelines.utils import files
+from pipelines.utils.formatting import short
 
 
 def _not_bool(value: Any) -> Any:

@@ -4,7 +4,6 @@ Everything here is a pure function of (seed, epoch, example): no state to save, 
 number of workers nor of processes changes what a step is made of.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +14,11 @@ import numpy as np
 
 from pipelines.errors import DataError
 from pipelines.task import Batch, Example, Task
+from pipelines.utils.seeding import seeded
 
 Lengths = Sequence[int] | np.ndarray  # of every example, in whatever its `length` counts (tokens)
 
 POOL = 50  # steps whose examples are sorted by length together
-
-
-def seeded(*parts: Any) -> int:
-    """A 63-bit seed from anything printable; the same on every machine, unlike `hash`."""
-    return int.from_bytes(hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest(), "big") >> 1
 
 
 # ---- the plan ----
@@ -214,14 +209,6 @@ def on_device(batch: Batch, device: Any) -> Batch:
         return [move(v) for v in value] if isinstance(value, list) and value and isinstance(value[0], torch.Tensor) else value
 
     return {key: move(value) for key, value in batch.items()}
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a smaller micro-batch may help."""
-    import torch
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
 # ---- loaders ----

@@ -8,13 +8,13 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cache import cache_root, make_room
-from pipelines.data.splits import fingerprint
-from pipelines.errors import DataError, RunError
+from pipelines.data.schema import fingerprint
+from pipelines.errors import RunError
+from pipelines.utils.cache import cache_root, make_room
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,24 +39,6 @@ def encode(
     digest = hashlib.blake2b(json.dumps([key, fingerprint(rows)], sort_keys=True).encode(), digest_size=12).hexdigest()
     folder = cache_root() / "encoded" / digest
     return _mapped(rows, function, folder, settings)
-
-
-class Fitting(Sequence):
-    """Encoded examples of which some cannot be used: `wrong` says why, and indexing such a one raises DataError."""
-
-    def __init__(self, encoded: "Dataset") -> None:
-        self.encoded = encoded
-        self.column_names = encoded.column_names
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitem__(self, index: Any) -> Any:
-        """One example by number, or a whole column by name."""
-        found = self.encoded[index]
-        if isinstance(index, int) and found["wrong"]:
-            raise DataError(found["wrong"])
-        return found
 
 
 def _mapped(rows: "Dataset", function: Any, folder: Path, settings: dict[str, Any]) -> "Dataset":

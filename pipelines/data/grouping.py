@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.apart import CONTENT, groups_of
+from pipelines.data.leakage import CONTENT, groups_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DataError
-from pipelines.wording import short
+from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -199,3 +199,56 @@ def check_numbers(labels: Sequence[float], source: str) -> None:
     if not 0.05 < spread < 20:
         middle = statistics.fmean(labels)
         log.warning("the labels spread by %.3g around %.3g: training goes best where they spread by about 1", spread, middle)
+
+
+def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: str) -> list[str]:
+    """The classes, in the data set's own order or sorted (numbers by value). Every class must occur in train."""
+    seen = {name: _labels_of(rows) for name, rows in splits.items()}
+    for name in ("validation", "test"):
+        extra = sorted(seen[name] - seen["train"])
+        if extra:
+            others = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+            near = next((label for label in sorted(seen["train"]) if alike(label) == alike(extra[0])), None)
+            others += "" if near is None else f" (train has {near!r}: spell it in one way)"
+            raise DataError(f"{source}: class {extra[0]!r}{others} occurs in {name} but not in train: add training rows, or take it out")
+    if known is not None:
+        return [label for label in known if label in seen["train"]]
+    return sorted(seen["train"], key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+
+
+def _labels_of(rows: "Dataset") -> set[str]:
+    found: set[str] = set()
+    for label in rows["label"]:
+        found.update(label if isinstance(label, list) else [label])
+    return found
+
+
+def names(splits: Any, multi_label: bool) -> list[str]:
+    """The classes of a data set, at least two. Raises DataError."""
+    if not multi_label and any(isinstance(label, list) for label in splits.train[:1]["label"]):
+        raise DataError(f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row")
+    labels = splits.labels
+    if multi_label:
+        labels = sorted({part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in several(label)})
+    if len(labels) < 2:
+        raise DataError(f"{splits.name}: {len(labels)} class found ({', '.join(labels)}): classification needs at least two")
+    return labels
+
+
+def balanced(labels: Sequence[str], classes: Sequence[str]) -> dict[str, float]:
+    """What each class weighs if all are to count the same: n / (classes * n of the class)."""
+    n = dict.fromkeys(classes, 0)
+    for label in labels:
+        n[label] += 1
+    return {label: len(labels) / (len(n) * max(count, 1)) for label, count in n.items()}
+
+
+def shares(labels: Sequence[str], count: int) -> list[str]:
+    """`count` labels in the proportions of `labels`, the most frequent first and each in its turn (Sainte-Lague's method)."""
+    given = dict.fromkeys(sorted(set(labels)), 0)
+    there = Counter(labels)
+    found = []
+    for _ in range(count):
+        found.append(max(given, key=lambda label: there[label] / (2 * given[label] + 1)))
+        given[found[-1]] += 1
+    return found

@@ -10,6 +10,7 @@ from itertools import combinations
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.media import MEDIA, paths
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,27 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
-MEDIA = ("image", "audio")  # columns of files
 CONTENT = "_content"  # the column of `with_contents`, while splits are cut
 PART = ("start", "end", "offset", "duration")  # columns that say which part of a recording a row is
-
-
-def paths(rows: "Dataset") -> list[str | None]:
-    """Of every row the file of its image or recording. A hub data set's rows hold the files' bytes: these are not touched."""
-    import pyarrow.compute
-
-    column = next((name for name in MEDIA if name in rows.column_names), None)
-    if column is None:
-        return [None] * len(rows)
-    # of the table itself: `Dataset.flatten` loses the columns of concatenated data sets (datasets 5.2)
-    stored = rows.data.column(column)
-    if not pyarrow.types.is_struct(stored.type) or stored.type.get_field_index("path") < 0:
-        return [None] * len(rows)
-    found = pyarrow.compute.struct_field(stored, "path")
-    if stored.type.get_field_index("bytes") >= 0:  # with bytes comes a name only, which may be that of some other file here
-        held = pyarrow.compute.is_valid(pyarrow.compute.struct_field(stored, "bytes"))
-        found = pyarrow.compute.if_else(held, pyarrow.scalar(None, found.type), found)
-    return (found if rows._indices is None else found.take(rows._indices.column(0))).to_pylist()
 
 
 def with_files(rows: "Dataset") -> "Dataset":

@@ -3,135 +3,34 @@
 Every format is one file in `formats/`, found by its name; each yields rows with an `id` and the task's columns.
 """
 
-import dataclasses
-import hashlib
+import contextlib
 import importlib
 import logging
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data import compressed
-from pipelines.data.apart import CONTENT, MEDIA, overlap, paths, with_contents, with_files
-from pipelines.data.labels import check_lost, decimal_points, labelled, lost, warn_alike, warn_joined
-from pipelines.data.splits import NONE_TRAINED, USUAL, arrange, check_rows, cleaned, fingerprint, label_names, name_splits
+from pipelines.config.recipe import DataSection
+from pipelines.data.filtering import cleaned
+from pipelines.data.formats import _compressed
+from pipelines.data.labels import check_lost, decimal_points, label_names, labelled, lost, warn_alike, warn_joined
+from pipelines.data.leakage import CONTENT, with_contents, with_files
+from pipelines.data.media import MEDIA
+from pipelines.data.schema import Needs, Source, Splits, fingerprint
+from pipelines.data.splitting import NONE_TRAINED, USUAL, arrange, check_rows, name_splits
 from pipelines.data.trained_rows import TrainedRows
-from pipelines.errors import DataError
-from pipelines.files import problem as impossible
-from pipelines.recipe import DataSection
-from pipelines.wording import short
+from pipelines.errors import DataError, MissingColumn
+from pipelines.utils.files import problem as impossible
+from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger("graft")
 
-SPLITS = ("train", "validation", "test")
 CONFIGURED = ("digits", "esc50", "hubfolder", "mnist")  # formats of which data.config picks a part
 # what ends so is no hub id
-FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)
-
-
-ANSWERS = ("label", "answer", "answer_start", "title", "speaker")  # columns that a row is not known by
-
-
-@dataclass
-class Source:
-    """What a format read: splits under their own names, before anything is cut or renamed."""
-
-    splits: "dict[str, Dataset]"
-    labels: list[str] | None = None  # in the data set's own order, where it has one
-    skipped: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # split -> (id, why)
-    lost: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> label of skipped rows -> why
-    ignored: dict[str, int] = field(default_factory=dict)  # what is no row (".txt files", "rows of the split 'extra'") -> how many
-    revision: str | None = None
-    license: str | None = None
-    hub_id: str | None = None
-    unlabelled: list[str] = field(default_factory=list)  # splits that were left out, as their table has no labels
-    decimal_comma: set[str] = field(default_factory=set)  # splits in whose table 3,5 may be a number
-    group: str | None = None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a task asks of its data."""
-
-    columns: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    group: str | None = None  # column that stays whole in one split, where there is one
-    several: bool = False  # whether a row's label is a list of labels
-    clean: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # one row as the task wants it
-    classes: bool = True  # whether labels are classes, or numbers
-
-    @property
-    def content(self) -> tuple[str, ...]:
-        """The columns by which two rows are equal: images and recordings, else all texts that are no answer."""
-        media = tuple(name for name in self.columns if name in MEDIA)
-        return media or tuple(name for name in (*self.columns, *self.optional) if name not in ANSWERS)
-
-
-def needs_of(task: Any) -> Needs:
-    """Of a Task."""
-    from pipelines.task import Task
-
-    clean = task.clean if type(task).clean is not Task.clean else None
-    return Needs(task.columns, task.optional, task.group, task.several, clean, task.classes)
-
-
-@dataclass
-class Splits:
-    """Train, validation and test. Rows hold `id` (unique in its split) and the task's columns."""
-
-    train: "Dataset"
-    validation: "Dataset"
-    test: "Dataset"
-    labels: list[str] | None
-    source: dict[str, str]  # split -> where it came from: "train", "cut from train (10 %)"
-    skipped: dict[str, list[tuple[str, str]]]
-    fingerprint: dict[str, str]
-    name: str  # hub id, or the last path component of a local source
-    hub_id: str | None = None
-    revision: str | None = None
-    license: str | None = None
-    ignored: dict[str, int] = field(default_factory=dict)
-    trained_before: dict[str, int] = field(default_factory=dict)  # validation, test -> rows taken out: the run's model knows them
-    contents: dict[str, list[str]] = field(default_factory=dict)  # split -> of every row a digest of its content
-
-    def __getitem__(self, name: str) -> "Dataset":
-        return getattr(self, name)
-
-    @property
-    def overlap(self) -> dict[str, int]:
-        """How many rows of validation and test are no new ones, where some are not (see apart.overlap)."""
-        return overlap(self.contents)
-
-    def overlaps(self) -> list[str]:
-        """The same in words, a line for each split."""
-        others = {"validation": "train", "test": "train or validation"}
-        return [
-            f"{count:,} of {len(self[name]):,} rows of {name} have the same content as a row of {others[name]}: "
-            f"the score on {name} may be better than on rows that are new"
-            for name, count in self.overlap.items()
-        ]
-
-    def stamp(self, name: str) -> str:
-        """Changes when a file of the split is written anew: for caches on this machine, not for results."""
-        digest = hashlib.blake2b(digest_size=8)
-        for path in paths(self[name]):
-            if path and os.path.isfile(path):
-                digest.update(f"{path}/{os.stat(path).st_mtime_ns}".encode())
-        return digest.hexdigest()
-
-    def smoke(self, rows: int = 8) -> "Splits":
-        """The same data with at most `rows` rows a split, of as many classes as possible."""
-        places = {name: spread(self[name], rows) for name in SPLITS}
-        small = {name: self[name].select(found) for name, found in places.items()}
-        contents = {name: [found[place] for place in places[name]] for name, found in self.contents.items()}
-        prints = {name: fingerprint(part) for name, part in small.items()}
-        return dataclasses.replace(self, **small, fingerprint=prints, contents=contents)
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *_compressed.SUFFIXES)
 
 
 def format_names() -> list[str]:
@@ -288,14 +187,16 @@ def load_rows(section: DataSection, needs: Needs, split: str | None = None) -> "
     return "all", concatenate_datasets(list(source.splits.values())), [row for rows in source.skipped.values() for row in rows]
 
 
-def spread(rows: "Dataset", most: int) -> list[int]:
-    """Up to `most` row indexes that take the labels in turn, or the articles by their titles."""
-    column = next((name for name in ("label", "title") if name in rows.column_names), None)
-    if column is None:
-        return list(range(min(most, len(rows))))
-    by_label: dict[str, list[int]] = {}
-    for index, label in enumerate(rows[column]):
-        by_label.setdefault(str(label), []).append(index)
-    turns = max(map(len, by_label.values()), default=0)
-    picked = [indexes[turn] for turn in range(turns) for indexes in by_label.values() if turn < len(indexes)]
-    return sorted(picked[:most])
+Rows = tuple[str, Any, list[tuple[str, str]]]  # a split's name, its rows, and those that cannot be read: (id, why)
+
+
+def _by_either_name(section: DataSection, needs: Needs, split: str | None) -> Rows:
+    """Other data may have columns called as the model's own, or as the task calls them. Raises DataError."""
+    try:
+        return load_rows(section, needs, split)
+    except MissingColumn:
+        if not section.columns:
+            raise
+        with contextlib.suppress(MissingColumn):  # then the first error says more
+            return load_rows(section.model_copy(update={"columns": {}}), needs, split)
+        raise

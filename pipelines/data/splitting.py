@@ -3,15 +3,13 @@
 import contextlib
 import hashlib
 import heapq
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.apart import CONTENT, MEDIA, check_files, check_groups, warn_of_speakers
-from pipelines.data.labels import alike
+from pipelines.data.grouping import assign, units_of
+from pipelines.data.leakage import CONTENT, check_files, check_groups, warn_of_speakers
 from pipelines.data.trained_rows import TrainedRows
-from pipelines.data.units import assign, units_of
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -301,53 +299,6 @@ def _cover(order: list[int], labels: list[frozenset[str]]) -> set[int]:
     return taken
 
 
-def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tuple[Dataset, list[tuple[str, str]]]":
-    """Rows as the task wants them, and those (id, why) that it cannot use. `clean` sees no files, whose bytes a row may hold."""
-    from datasets import Dataset, concatenate_datasets
-
-    if len(rows) == 0:  # GLUE's test splits: not a label in them
-        return rows, []
-    media = [column for column in rows.column_names if column in MEDIA]
-    good: dict[int, dict] = {}
-    bad: list[tuple[str, str]] = []
-    for number, row in enumerate(rows.remove_columns(media)):
-        try:
-            good[number] = clean(row)
-        except DataError as error:
-            bad.append((row["id"], f"{row['id']}: {error}"))
-    if not good:
-        raise DataError(f"{source}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
-    if not media:
-        return Dataset.from_list(list(good.values())), bad
-    # beside the files stand as many rows, so that these are neither read nor copied
-    lacking = dict.fromkeys(next(iter(good.values())))
-    made = Dataset.from_list([good.get(number, lacking) for number in range(len(rows))])
-    made = concatenate_datasets([made, rows.select_columns(media)], axis=1)
-    return made.select(good) if bad else made, bad
-
-
-def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: str) -> list[str]:
-    """The classes, in the data set's own order or sorted (numbers by value). Every class must occur in train."""
-    seen = {name: _labels_of(rows) for name, rows in splits.items()}
-    for name in ("validation", "test"):
-        extra = sorted(seen[name] - seen["train"])
-        if extra:
-            others = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-            near = next((label for label in sorted(seen["train"]) if alike(label) == alike(extra[0])), None)
-            others += "" if near is None else f" (train has {near!r}: spell it in one way)"
-            raise DataError(f"{source}: class {extra[0]!r}{others} occurs in {name} but not in train: add training rows, or take it out")
-    if known is not None:
-        return [label for label in known if label in seen["train"]]
-    return sorted(seen["train"], key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
-
-
-def _labels_of(rows: "Dataset") -> set[str]:
-    found: set[str] = set()
-    for label in rows["label"]:
-        found.update(label if isinstance(label, list) else [label])
-    return found
-
-
 def check_rows(name: str, rows: "Dataset", section: Any) -> None:
     if len(rows) == 0:
         raise DataError(f"{section.id}: the {name} split is empty")
@@ -356,11 +307,3 @@ def check_rows(name: str, rows: "Dataset", section: Any) -> None:
         seen: set[str] = set()
         twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
         raise DataError(f"{section.id}: id {twice!r} occurs twice in {name}: ids must be unique")
-
-
-def fingerprint(rows: "Dataset") -> str:
-    """Sixteen hex digits that change when an id, a label or a text changes. Images and audio are covered by file size only."""
-    digest = hashlib.blake2b(digest_size=8)
-    for row in rows.select_columns([c for c in rows.column_names if c not in MEDIA]):
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
-    return digest.hexdigest()

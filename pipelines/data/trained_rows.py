@@ -46,7 +46,7 @@ class TrainedRows:
 
 
 def of(weights: Any) -> TrainedRows:
-    """Those of the model that a run starts from (see pipelines.weights.Weights); none where its weights are random."""
+    """Those of the model that a run starts from (see pipelines.models.source.Weights); none where its weights are random."""
     return TrainedRows() if weights.folder is None or weights.random else read(weights.folder, weights.name)
 
 

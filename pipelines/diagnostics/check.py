@@ -2,20 +2,25 @@
 
 from collections.abc import Iterator
 
-from pipelines import batching, layers, machine, making, stages
-from pipelines.data import SPLITS, load_splits, needs_of, trained_rows
-from pipelines.progress import Progress
-from pipelines.recipe import Recipe, task_class
-from pipelines.weights import resolve
+from pipelines.config.recipe import Recipe, task_class
+from pipelines.data import batching, trained_rows
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import SPLITS, needs_of
+from pipelines.generation import sampling
+from pipelines.models import build, layers
+from pipelines.models.source import resolve
+from pipelines.training import run_log, trainer
+from pipelines.utils import hardware, library_logging
+from pipelines.utils.progress import Progress
 
 
 def check(recipe: Recipe) -> Iterator[str]:
     """Lines that say what a run of this recipe would do. Raises the GraftError that the run would raise."""
     import torch
 
-    machine.quiet_libraries(Progress(True))
+    library_logging.quiet_libraries(Progress(True))
     yield f"recipe   valid: {recipe.task}"
-    machine.trackers(recipe)
+    run_log.trackers(recipe)
     task = task_class(recipe.task)(recipe.options)
     weights = resolve(recipe.model)
     splits = load_splits(recipe.data, needs_of(task), trained_rows.of(weights))
@@ -28,12 +33,12 @@ def check(recipe: Recipe) -> Iterator[str]:
         yield f"overlap    {line}"
     if splits.labels:
         yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{' ...' if len(splits.labels) > 10 else ''}"
-    model = stages.build(recipe, task, weights, splits)
+    model = build.build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
     if about := getattr(model, "about_head", ""):
         yield f"head       {about}"
-    encoded, taken, skips = stages.usable_of(recipe, splits, stages.encode(task, splits))
+    encoded, taken, skips = trainer.usable_of(recipe, splits, trainer.encode(task, splits))
     for split in SPLITS:
         if (more := len(skips.found[split]) - len(splits.skipped[split])) > 0:
             yield f"skipped    {more} more of {split}, which cannot be used"
@@ -41,10 +46,10 @@ def check(recipe: Recipe) -> Iterator[str]:
         if kind not in splits.ignored:
             yield f"left out   {kind} ({count:,})"
     if task.makes:
-        making.extractor_of(task.options, "cpu")
-        making.fits_of(task, "cpu")
+        sampling.extractor_of(task.options, "cpu")
+        sampling.fits_of(task, "cpu")
     rows = len(encoded["train"])
-    least = stages.least_examples(model, rows, recipe.train.batch_size)
+    least = trainer.least_examples(model, rows, recipe.train.batch_size)
     examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augments(), least)
     micro = examples[[(0, i) for i in range(min(4, len(examples)))]]
     skips.add("train", [(str(index), why) for index, why in micro.skipped])
@@ -53,17 +58,17 @@ def check(recipe: Recipe) -> Iterator[str]:
     with torch.no_grad():
         loss = float(task.loss(model, batch, task.counts(batch)))
     yield f"batch      {shapes}; loss {loss:.4g}"
-    steps, per_epoch = stages.length(recipe, rows, least)
+    steps, per_epoch = trainer.length(recipe, rows, least)
     if least > 1:  # what training does with the fewest rows that a step of it has
         fewest = min(batching.epoch_steps(rows, recipe.train.batch_size, recipe.train.seed, 0, least=least), key=len)
         layers.train_mode(model)
         with torch.no_grad():
             batch = examples[[(0, int(i)) for i in fewest[:4]]].batch
             task.loss(model, batch, task.counts(batch))
-    for line in stages.without_effect(recipe, steps, per_epoch):
+    for line in trainer.without_effect(recipe, steps, per_epoch):
         yield f"no effect  {line}"
-    if stages.head_epochs(recipe):
-        stages.thaw(task, model, {name for name, p in model.named_parameters() if p.requires_grad}, only_head=True)
-        steps += stages.head_steps(recipe, model, rows)
-    precision = recipe.train.precision if recipe.train.precision != "auto" else machine.best_precision(model)
+    if trainer.head_epochs(recipe):
+        trainer.thaw(task, model, {name for name, p in model.named_parameters() if p.requires_grad}, only_head=True)
+        steps += trainer.head_steps(recipe, model, rows)
+    precision = recipe.train.precision if recipe.train.precision != "auto" else hardware.best_precision(model)
     yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {precision}"

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.batching import Lengths, evaluation_keys, example_lengths, filled, loader, on_device, out_of_memory, seeded
+from pipelines.data.batching import Lengths, evaluation_keys, example_lengths, filled, loader, on_device
+from pipelines.data.filtering import Skips
 from pipelines.errors import RunError
-from pipelines.machine import EVAL_TOKENS
-from pipelines.skips import Skips
 from pipelines.task import Record, Task
+from pipelines.utils.distributed import sharded_again
+from pipelines.utils.hardware import EVAL_TOKENS, out_of_memory
+from pipelines.utils.seeding import seeded
 
 
 def predict_split(
@@ -108,15 +110,6 @@ def agreed(*limits: int | None) -> list[int | None]:
     from accelerate.utils import gather_object
 
     return [min((n for n in found if n is not None), default=None) for found in zip(*gather_object([limits]), strict=True)]
-
-
-def sharded_again(model: Any) -> None:
-    """After forwards without a backward: under FSDP the outermost module stays whole, and would not see its weights change."""
-    from torch.distributed.fsdp import FSDPModule
-
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
 
 
 def score_split(task: Task, records: Sequence[Record], rows: Any, split: str, *, tables: bool = True) -> dict[str, Any]:

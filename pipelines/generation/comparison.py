@@ -1,20 +1,18 @@
 """What a generative model makes: images at fixed seeds, kept, compared with real images, and looked up among the training images.
 
-Distances are of features (see pipelines.extractors). Only Inception's are called fid and kid; those of another extractor carry its
-name, for the numbers of two extractors cannot be compared.
+Distances are of features (see pipelines.generation.feature_extractors). Only Inception's are called fid and kid; those of another extractor
+carry its name, for the numbers of two extractors cannot be compared.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.data.pictures import to_image
-from pipelines.diffusion import save_png
-from pipelines.errors import DataError, RunError
-from pipelines.extractors import Extractor, Fits
+from pipelines.data.image.pixels import to_image
+from pipelines.errors import DataError
+from pipelines.generation.feature_extractors import Extractor, Fits
 from pipelines.metrics import generation
 
 log = logging.getLogger("graft")
@@ -24,45 +22,6 @@ FEWEST = 3  # of fewer, precision and recall have no third neighbour
 SIDE = 32  # pixels a side at which training images are searched
 ENOUGH = 10_000  # images on either side; of fewer the distance comes out too high (Heusel et al. 2017)
 Request = Mapping[str, Any]
-
-
-def draw(
-    task: Any, model: Any, requests: Sequence[Request], *, size: int, rank: int = 0, processes: int = 1,
-    tick: Callable[[int], None] = lambda n: None,
-) -> list[Any]:  # fmt: skip
-    """One image for each request, on every process all of them. `size` are made at a time. Raises RunError out of memory."""
-    from accelerate.utils import gather_object
-
-    from pipelines.batching import out_of_memory
-
-    mine = list(range(rank, len(requests), processes))
-    made: list[tuple[int, Any]] = []
-    for start in range(0, len(mine), size):
-        part = mine[start : start + size]
-        try:
-            images = task.generate(model, [requests[number] for number in part])
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            less = f"set train.eval_batch_size={size // 2}" if size > 1 else "make smaller images"
-            raise RunError(f"out of memory while making {len(part)} images at a time: {less}, and run again; nothing is lost") from None
-        made += zip(part, images, strict=True)
-        tick(len(part))
-    if processes > 1:
-        made = gather_object(made)
-    return [image for _, image in sorted(made, key=lambda pair: pair[0])]
-
-
-def keep(folder: Path, images: Sequence[Any], settings: Sequence[Mapping[str, Any]]) -> None:
-    """Write them as 00000.png and so on, each with the settings that made it in its `parameters`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.png"):
-            old.unlink()
-        for number, (image, made) in enumerate(zip(images, settings, strict=True)):
-            save_png(image, folder / f"{number:05}.png", dict(made))
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror or error}; free some room and run again") from None
 
 
 class Decoded(Sequence):

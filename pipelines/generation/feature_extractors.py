@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.data.images import read_image
+from pipelines.data.image.reading import read_image
 from pipelines.errors import DataError, ModelError, RunError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def clip(folder: Path, device: Any) -> Fits:
     from torch import nn
     from transformers import CLIPModel, CLIPProcessor
 
-    from pipelines import pretrained
+    from pipelines.models import pretrained
 
     config = pretrained.read_config(folder, None)
     if config.model_type != "clip":
@@ -160,7 +160,7 @@ def classifier(folder: Path, device: Any, name: str) -> Extractor:
     """
     import torch
 
-    from pipelines import pretrained, vision
+    from pipelines.models import pretrained, vision
 
     config = pretrained.read_config(folder, None)
     vision.check_classifies(folder, config)

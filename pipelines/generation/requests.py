@@ -6,11 +6,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from pipelines.diffusion import check_seed, save_png
 from pipelines.errors import DataError, RunError
-from pipelines.wording import short
+from pipelines.utils.formatting import short
 
 MOST_LETTERS = 100_000  # that an image may say about what made it
 LONGEST = 48  # letters of a prompt in a file name: names have at most 255 bytes
@@ -18,7 +17,7 @@ LONGEST = 48  # letters of a prompt in a file name: names have at most 255 bytes
 
 def images(task: Any, model: Any, request: dict[str, Any]) -> Iterator[Any]:
     """What `infer` yields: the image as it comes to be, the finished one last. Raises RunError out of memory."""
-    from pipelines.batching import out_of_memory
+    from pipelines.utils.hardware import out_of_memory
 
     try:
         yield from task.infer(model, **request)
@@ -141,3 +140,23 @@ def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
 
 def _plain(value: Any) -> bool:
     return isinstance(value, str) or value is None or (isinstance(value, (int, float)) and abs(value) < 2**63)
+
+
+def check_seed(value: Any) -> int:
+    """A seed given as a number or as text. Raises DataError."""
+    try:
+        seed = int(str(value).strip())
+    except ValueError:
+        raise DataError(f"{value!r} is no seed: give a whole number, such as 0") from None
+    if not 0 <= seed < 2**63:
+        raise DataError(f"seed {seed}: give a number from 0 to {2**63 - 1}")
+    return seed
+
+
+def save_png(image: Any, path: Path | IO[bytes], settings: dict[str, Any]) -> None:
+    """Write an image with the settings that made it in its text field `parameters`, as JSON."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_itxt("parameters", json.dumps(settings, ensure_ascii=False))
+    image.save(path, format="PNG", pnginfo=info)

@@ -1,12 +1,19 @@
 """Images of a run: a grid of them at every evaluation, and at its end as many as the recipe asks for, kept and measured."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import evaluation, galleries, machine, requested, samples
-from pipelines.extractors import Extractor, Fits, classifier, clip, inception
-from pipelines.figures import AGGREGATE, ROWS
-from pipelines.weights import local_model
+from pipelines.errors import RunError
+from pipelines.generation import comparison, sampling
+from pipelines.generation import requests as requested
+from pipelines.generation.comparison import Request
+from pipelines.generation.feature_extractors import Extractor, Fits, classifier, clip, inception
+from pipelines.generation.requests import save_png
+from pipelines.models.source import local_model
+from pipelines.plots import image_grids
+from pipelines.plots.style import AGGREGATE, ROWS
+from pipelines.utils import distributed, hardware
 
 SHOWN = 64  # of the finished images, in one figure
 
@@ -29,7 +36,7 @@ def fits_of(task: Any, device: Any) -> Fits | None:
 
 
 def _folder(source: str) -> Path:
-    from pipelines.fetch import download
+    from pipelines.hub.download import download
 
     return local_model(source) or download(source)
 
@@ -43,15 +50,15 @@ def sketch(job: Any, model: Any, step: int) -> None:
     model.eval()
     requests = task.requests(job.splits.validation, task.options.grid)
     with job.accelerator.autocast(), job.progress.task("images", len(requests)) as shown:
-        images = samples.draw(
-            task, model, requests, size=machine.images_at_once(job.recipe.train.eval_batch_size, task.size), tick=shown.advance
+        images = sampling.draw(
+            task, model, requests, size=hardware.images_at_once(job.recipe.train.eval_batch_size, task.size), tick=shown.advance
         )
-    evaluation.sharded_again(model)
+    distributed.sharded_again(model)
     model.train(was_training)
     if job.accelerator.is_main_process:
         folder = job.folder / "samples" / "grids"
         folder.mkdir(parents=True, exist_ok=True)
-        galleries.grid(images).save(folder / f"step_{step:06}.png")
+        image_grids.grid(images).save(folder / f"step_{step:06}.png")
 
 
 def make(job: Any, task: Any, model: Any) -> dict[str, Any] | None:
@@ -65,18 +72,18 @@ def make(job: Any, task: Any, model: Any) -> dict[str, Any] | None:
     requests = task.requests(splits.test, options.samples)
     rank, processes = accelerator.process_index, accelerator.num_processes
     with accelerator.autocast(), job.progress.task("images", len(requests)) as shown:
-        images = samples.draw(
+        images = sampling.draw(
             task,
             model,
             requests,
-            size=machine.images_at_once(job.recipe.train.eval_batch_size, task.size),
+            size=hardware.images_at_once(job.recipe.train.eval_batch_size, task.size),
             rank=rank,
             processes=processes,
             tick=lambda n: shown.advance(n * processes),
         )
     if not accelerator.is_main_process:
         return {}
-    samples.keep(job.folder / "samples", images, [requested.settings(job.name, requested.whole(task, one)) for one in requests])
+    sampling.keep(job.folder / "samples", images, [requested.settings(job.name, requested.whole(task, one)) for one in requests])
     unflagged = [number for number, image in enumerate(images) if not image.info.get("flagged")]
     kept = [images[number] for number in unflagged]
     found, compared, nearest = _compared(job, task, kept, [requests[number] for number in unflagged])
@@ -109,19 +116,19 @@ def _compared(job: Any, task: Any, images: list[Any], requests: list[Any]) -> tu
     for split, examples in encoded.items():
         wanted = _readable(job, split)
         with job.progress.task("images to compare", len(wanted)) as shown:
-            small[split], numbers[split], bad = samples.thumbnails(examples, wanted, shown.advance)
+            small[split], numbers[split], bad = comparison.thumbnails(examples, wanted, shown.advance)
         job.skips.add(split, bad)  # a short training may not have visited them
-    real = samples.Decoded(encoded[options.reference], numbers[options.reference])
+    real = comparison.Decoded(encoded[options.reference], numbers[options.reference])
     asked = [request["label"] for request in requests if "label" in request]
     classes = (asked, [splits[options.reference]["label"][number] for number in real.numbers]) if asked else None
-    found = samples.measure(images, real, job.extractor, small["train"], small["test"], classes=classes, flip=options.flip)
+    found = comparison.measure(images, real, job.extractor, small["train"], small["test"], classes=classes, flip=options.flip)
     if job.fits is not None and images:
         captions = list(splits[options.reference]["text"])
         texts = [captions[number] for number in real.numbers]
-        samples.fit(found, job.fits, images, [request["text"] for request in requests], real, texts)
-    known = samples.Decoded(encoded["train"], numbers["train"])
+        comparison.fit(found, job.fits, images, [request["text"] for request in requests], real, texts)
+    known = comparison.Decoded(encoded["train"], numbers["train"])
     pairs = [(images[one], known[other], ratio) for one, other, ratio in found["nearest"]]
-    return found, len(real), {"nearest_training_images": galleries.nearest_figure(pairs)} if pairs else {}
+    return found, len(real), {"nearest_training_images": image_grids.nearest_figure(pairs)} if pairs else {}
 
 
 def _figures(job: Any, shown: list[Any], copies: bool) -> dict[str, Any]:
@@ -129,11 +136,11 @@ def _figures(job: Any, shown: list[Any], copies: bool) -> dict[str, Any]:
     found = {}
     if shown:
         title = f"{len(shown)} samples, seeds from 0" + (", without copies of training images" if copies else "")
-        found["samples"] = galleries.grid_figure(shown, title)
+        found["samples"] = image_grids.grid_figure(shown, title)
     grids = sorted((job.folder / "samples" / "grids").glob("step_*.png"))
     if len(grids) > 1:
         steps = [(f"step {int(path.stem[5:]):,}", _opened(path)) for path in _few(grids)]
-        found["over_training"] = galleries.over_training(steps, ROWS if copies and not job.recipe.hub.examples else AGGREGATE)
+        found["over_training"] = image_grids.over_training(steps, ROWS if copies and not job.recipe.hub.examples else AGGREGATE)
     return found
 
 
@@ -154,3 +161,42 @@ def _opened(path: Path) -> Any:
 
     with Image.open(path) as image:
         return image.convert("RGB")
+
+
+def draw(
+    task: Any, model: Any, requests: Sequence[Request], *, size: int, rank: int = 0, processes: int = 1,
+    tick: Callable[[int], None] = lambda n: None,
+) -> list[Any]:  # fmt: skip
+    """One image for each request, on every process all of them. `size` are made at a time. Raises RunError out of memory."""
+    from accelerate.utils import gather_object
+
+    from pipelines.utils.hardware import out_of_memory
+
+    mine = list(range(rank, len(requests), processes))
+    made: list[tuple[int, Any]] = []
+    for start in range(0, len(mine), size):
+        part = mine[start : start + size]
+        try:
+            images = task.generate(model, [requests[number] for number in part])
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            less = f"set train.eval_batch_size={size // 2}" if size > 1 else "make smaller images"
+            raise RunError(f"out of memory while making {len(part)} images at a time: {less}, and run again; nothing is lost") from None
+        made += zip(part, images, strict=True)
+        tick(len(part))
+    if processes > 1:
+        made = gather_object(made)
+    return [image for _, image in sorted(made, key=lambda pair: pair[0])]
+
+
+def keep(folder: Path, images: Sequence[Any], settings: Sequence[Mapping[str, Any]]) -> None:
+    """Write them as 00000.png and so on, each with the settings that made it in its `parameters`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.png"):
+            old.unlink()
+        for number, (image, made) in enumerate(zip(images, settings, strict=True)):
+            save_png(image, folder / f"{number:05}.png", dict(made))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror or error}; free some room and run again") from None

@@ -13,7 +13,7 @@ from glob import escape
 from pathlib import Path, PurePosixPath
 
 from pipelines.errors import HubError, ModelError
-from pipelines.patience import Say, explained, http_error, passing, patiently
+from pipelines.hub.retry import Say, explained, http_error, passing, patiently
 
 # Not needed to load a model into PyTorch, or not safe: other frameworks' weights, leftovers of training, code.
 UNUSED = ["*.py", "*.pyc", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.onnx*", "*.tflite", "*.ot", "*.gguf", "*.mlmodel", "*.mlpackage/*"]

@@ -7,18 +7,17 @@ per row, {"id", "true": ["a", "b"], "predicted": ["a"], "scores": {label: probab
 records never matters, not even in the last bit.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.errors import DataError
+from pipelines.errors import DataError, RunError
+from pipelines.task import Batch
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from PIL.Image import Image
+    from torch import Tensor
 
 Record = Mapping[str, Any]
 
@@ -138,35 +137,6 @@ def mistakes(records: Sequence[Record], limit: int = 24) -> list[Record]:
     return sorted(wrong, key=lambda r: (-r["confidence"], r["id"]))[:limit]
 
 
-def figures(
-    records: Sequence[Record],
-    labels: Sequence[str],
-    image: "Callable[[str], Image] | None" = None,
-    multi_label: bool = False,
-    balance: Mapping[str, Mapping[str, int]] | None = None,
-) -> "dict[str, Figure]":
-    """Pictures of one split's predictions: name -> figure.
-
-    `image` gives the image of a record's id, for thumbnails; `balance` the rows per class of each split (split -> label ->
-    rows; left out: those of the records).
-    """
-    from pipelines import figures as draw
-
-    if balance is None:
-        counted = Counter(label for r in records for label in (r["true"] if multi_label else [r["true"]]))
-        balance = {"rows scored": {label: counted[label] for label in labels}}
-    drawn = {}
-    if multi_label:
-        drawn["average_precision"] = draw.average_precision_figure(per_class(records, labels, multi_label))
-    else:
-        drawn["confusion_matrix"] = draw.confusion_figure(confusion(records, labels), labels)
-        drawn["calibration"] = draw.calibration_figure(calibration(records), scores(records, labels)["ece"])
-        wrong = mistakes(records)
-        if image is not None and wrong:
-            drawn["mistakes"] = draw.mistakes_figure([image(r["id"]) for r in wrong], wrong)
-    return {**drawn, "class_balance": draw.class_balance_figure(balance)}
-
-
 # ---- records to arrays ----
 
 
@@ -244,3 +214,39 @@ def _average_precision(true: np.ndarray, score: np.ndarray) -> np.ndarray:
         gain = np.diff(found, prepend=0)
         result[i] = float((gain * found / (last + 1)).sum() / found[-1])
     return result
+
+
+def check_finite(batch: Batch, logits: "Tensor") -> None:
+    """Raises RunError naming a row, or a diverged model would pass for one that always says the first class."""
+    if not logits.isfinite().all():
+        row = batch["id"][int((~logits.isfinite()).any(-1).nonzero()[0])]
+        raise RunError(f"the model's answer to {row} is not a number: bad weights, or training diverged (lower train.learning_rate)")
+
+
+def records(batch: Batch, logits: "Tensor", classes: Sequence[str], multi_label: bool) -> list[dict[str, Any]]:
+    """One per row, as metrics.classification wants them. `batch` has `id` and `true`; logits [batch, classes], on the CPU."""
+    check_finite(batch, logits)
+    if multi_label:
+        return [_several(*one, classes) for one in zip(batch["id"], batch["true"], logits.sigmoid().tolist(), strict=True)]
+    probabilities = logits.softmax(-1)
+    top = probabilities.topk(min(5, len(classes))).indices.tolist()
+    truth = [classes.index(true) if true in classes else -1 for true in batch["true"]]
+    ranks = [int((row > row[t]).sum()) if t >= 0 else len(classes) for row, t in zip(probabilities, truth, strict=True)]
+    found = []
+    for i, best in enumerate(top):
+        scores = {classes[k]: float(probabilities[i, k]) for k in best}
+        record = {"id": batch["id"][i], "true": batch["true"][i], "predicted": classes[best[0]]}
+        found.append({**record, "confidence": float(probabilities[i, best[0]]), "rank": ranks[i], "scores": scores})
+    return found
+
+
+def _several(id_: str, true: list[str], scores: list[float], classes: Sequence[str]) -> dict[str, Any]:
+    found = dict(zip(classes, scores, strict=True))
+    return {"id": id_, "true": true, "predicted": [label for label, p in found.items() if p > 0.5], "scores": found}
+
+
+def ranked(logits: "Tensor", classes: Sequence[str], multi_label: bool, top_k: int) -> list[dict[str, Any]]:
+    """The `top_k` classes of one row of logits, best first: [{"label", "score"}]."""
+    scores = logits.sigmoid() if multi_label else logits.softmax(-1)
+    best = scores.topk(min(top_k, len(classes)))
+    return [{"label": classes[i], "score": p} for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]

@@ -26,11 +26,3 @@ def by_level(records: Sequence[Record]) -> list[dict[str, Any]]:
         }
         for level in range(count)
     ]
-
-
-def figures(records: Sequence[Record]) -> dict[str, Any]:
-    from pipelines.galleries import loss_by_time_figure
-
-    count = len(records[0]["levels"])
-    curve = [((level + 0.5) / count, row["denoising_loss"]) for level, row in enumerate(by_level(records))]
-    return {"loss_by_time": loss_by_time_figure({"test": curve})}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor
 
 Record = Mapping[str, Any]
@@ -101,15 +100,3 @@ def by_length(records: Sequence[Record]) -> list[dict[str, Any]]:
         for name in names
         if (group := groups.get(name))
     ]
-
-
-def figures(records: Sequence[Record]) -> "dict[str, Figure]":
-    """How long the rows are, and what their length means for perplexity."""
-    from pipelines import figures as draw
-    from pipelines.metrics.lengths import histogram
-
-    rows = by_length(records)
-    names = [f"{row['tokens']} tokens (n = {row['n']:,})" for row in rows]
-    values = [row["perplexity"] for row in rows]
-    bars = draw.bars_figure(names, values, "Perplexity by length", max(values))
-    return {"perplexity_by_length": bars, "text_lengths": histogram([r["tokens"] for r in records])}

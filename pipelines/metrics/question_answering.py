@@ -10,14 +10,11 @@ import re
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipelines.errors import DataError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
 
@@ -124,21 +121,3 @@ def no_answer_threshold(records: Sequence[Record]) -> float:
     best = int(total.argmax())
     edges = [order[0]["margin"] - 1.0, *(r["margin"] for r in order), order[-1]["margin"] + 1.0]
     return (edges[best] + edges[best + 1]) / 2
-
-
-def figures(records: Sequence[Record]) -> "dict[str, Figure]":
-    """F1 by question word and by answer length; where answers come with a confidence, how often they are right at each."""
-    from pipelines import figures as draw
-    from pipelines.metrics.classification import calibration
-
-    drawn = {}
-    for title, rows in tables(records).items():
-        label = next(iter(rows[0]))
-        names = [f"{row[label]} (n = {row['n']:,})" for row in rows]
-        drawn["f1_" + title.replace(" ", "_")] = draw.bars_figure(names, [row["f1"] for row in rows], f"F1 {title}", 100)
-    if "confidence" in records[0]:
-        right = [{"confidence": r["confidence"], "true": 1.0, "predicted": _judged(r)["exact_match"]} for r in records]
-        bins = [b for b in calibration(right) if b["n"]]
-        ece = sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / len(records)
-        drawn["calibration"] = draw.calibration_figure(bins, ece)
-    return drawn

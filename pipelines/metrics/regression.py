@@ -6,15 +6,11 @@ The order of the records never matters, not even in the last bit.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipelines.errors import DataError
-from pipelines.figures import BLUE, MUTED, ROWS, canvas, finish, styled
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
 
@@ -33,27 +29,6 @@ def scores(records: Sequence[Record]) -> dict[str, float]:
         "spearman": _correlation(_ranks(true), _ranks(predicted)),
         "mse": float(((true - predicted) ** 2).mean()),
     }
-
-
-def figures(records: Sequence[Record]) -> "dict[str, Figure]":
-    """Predicted against true numbers. A point is a row's label, so the figure stays in the run folder."""
-    true, predicted = _columns(records)
-    return {"predicted_against_true": _scatter(true, predicted)}
-
-
-@styled
-def _scatter(true: np.ndarray, predicted: np.ndarray) -> "Figure":
-    figure = canvas(5.2, 5.0)
-    axes = figure.subplots()
-    ends = [float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))]
-    axes.plot(ends, ends, color=MUTED, linestyle=":", linewidth=1.4, label="right")
-    axes.plot(true, predicted, "o", color=BLUE, markersize=4, alpha=0.5, markeredgewidth=0)
-    axes.set_xlabel("true")
-    axes.set_ylabel("predicted")
-    axes.set_title("Predicted against true")
-    axes.legend(loc="upper left")
-    said = f"Predicted against true numbers of {len(true)} rows; Pearson correlation {_correlation(true, predicted):.3f}."
-    return finish(figure, said, ROWS)
 
 
 def _columns(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,10 @@ whole numbers, so neither the order of the records nor how they are grouped chan
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines.errors import DataError
-from pipelines.normalisers import normalised
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pipelines.metrics.text_normalizers import normalised
 
 Record = Mapping[str, Any]
 
@@ -164,24 +161,3 @@ def aligned(record: Record, normaliser: str) -> list[tuple[str, str, str]]:
             two = said[chunk.hyp_start_idx + place] if chunk.type != "delete" else ""
             pairs.append((chunk.type, one, two))
     return pairs
-
-
-def figures(records: Sequence[Record], normaliser: str) -> "dict[str, Figure]":
-    """Errors by length and by speaker as bars; the worst utterances word by word, which stay in the run folder."""
-    from pipelines import figures as draw
-    from pipelines.metrics.alignment import alignment_figure
-
-    drawn = {}
-    for title, rows in tables(records, normaliser).items():
-        label = next(iter(rows[0]))
-        shown = rows[: draw.DRAWN_WHOLE]
-        unit = " s" if label == "seconds" else ""
-        names = [f"{row[label]}{unit} (n = {row['n']:,})" for row in shown]
-        few = f": the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""
-        heading = f"Word error rate {title}{few}"
-        highest = max([0.1, *[row["wer"] for row in shown]])
-        drawn["wer_" + title.replace(" ", "_")] = draw.bars_figure(names, [row["wer"] for row in shown], heading, highest)
-    few_worst = worst(records, normaliser, 8)
-    if few_worst:
-        drawn["worst_utterances"] = alignment_figure([(r["id"], aligned(r, normaliser)) for r in few_worst])
-    return drawn

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
-from pipelines.pretrained import called, first_line, head, load_model, read_tensor, trunk, with_classes
+from pipelines.models.pretrained import called, first_line, head, load_model, read_tensor, trunk, with_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,7 +130,7 @@ def layers(model: Any) -> "list[nn.Module]":
     """Stem (of wav2vec2 and its kin the whole feature encoder), transformer blocks, head."""
     from torch import nn
 
-    from pipelines.layers import blocks
+    from pipelines.models.layers import blocks
 
     base: Any = trunk(model)
     if feature_encoder(model) is None:

@@ -37,7 +37,7 @@ def install(model: nn.Module, device: torch.device) -> None:
         if isinstance(part, PreTrainedModel) and part.config._attn_implementation == "sdpa" and part._can_set_attn_implementation():
             part.set_attn_implementation(NAME)
     if "diffusers" in sys.modules:  # else no part is of it
-        from pipelines.kernels_diffusers import install as install_diffusers
+        from pipelines.models.cpu_kernels_diffusers import install as install_diffusers
 
         install_diffusers(model, MOST)
 

@@ -1,6 +1,6 @@
 """Attention of diffusers' U-Nets and VAEs by plain products, on a CPU and in bf16, and blocks that keep their images' layout.
 
-See pipelines.kernels.
+See pipelines.models.cpu_kernels.
 """
 
 from typing import Any

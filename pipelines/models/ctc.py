@@ -9,7 +9,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipelines.data.audio.spec_augment import spans
 from pipelines.errors import ModelError
-from pipelines.pretrained import called, trunk
+from pipelines.models.pretrained import called, trunk
 
 log = logging.getLogger("graft")
 
@@ -142,11 +142,6 @@ def loss(outputs: Tensor, targets: Sequence[Sequence[int]], sizes: Sequence[int]
     return each[(lengths[0] > 0).to(each.device)].sum()  # to the library, an empty one is to be spelled by blanks
 
 
-def frames_for(target: Sequence[int]) -> int:
-    """The fewest outputs that can spell a target: one for each token, and a blank between equal neighbours."""
-    return len(target) + sum(one == two for one, two in pairwise(target))
-
-
 # ---- SpecAugment ----
 
 
@@ -159,18 +154,6 @@ def set_masks(config: Any, wanted: Mapping[str, Any]) -> None:
         share = f"mask_{name.split('_')[1]}_prob"
         if value is not None and name != share and not getattr(config, share):
             raise ModelError(f"options.{name}: nothing is masked, as {share} is 0: set options.{share}, or leave this out")
-
-
-def spans(size: int, share: float, length: int, fewest: int, rng: Random) -> np.ndarray:
-    """bool [size]: spans of `length` that may overlap, so many that without overlap they would cover `share`, rounded at random.
-
-    The library's own rule (Park et al. 2019; wav2vec 2.0, appendix B), one utterance at a time.
-    """
-    masked = np.zeros(size, dtype=bool)
-    count = max(int(share * size / length + rng.random()), fewest)
-    for start in rng.sample(range(size - length + 1), min(count, size // length)) if size >= length else ():
-        masked[start : start + length] = True
-    return masked
 
 
 def masks(config: Any, outputs: int, rng: Random) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import DataError, ModelError
-from pipelines.pretrained import called, first_line
+from pipelines.models.pretrained import called, first_line
 
 log = logging.getLogger("graft")
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.utils.distributed import all_ended
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -63,15 +65,3 @@ def _choose(logits: "Tensor", temperature: float, top_p: float, generator: Any) 
     ranked, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
     ranked[ranked.cumsum(-1) - ranked >= top_p] = 0.0
     return order.gather(-1, torch.multinomial(ranked, 1, generator=generator))[:, 0]
-
-
-def all_ended(mine: bool, device: Any) -> bool:
-    """Of all processes: under DDP and FSDP a forward is a matter of all of them, so they stop together."""
-    import torch
-    from torch import distributed
-
-    if not distributed.is_initialized():
-        return mine
-    left = torch.tensor(float(not mine), device=device)
-    distributed.all_reduce(left)
-    return float(left) == 0

@@ -7,32 +7,15 @@ Stable Diffusion 3). `position` is a number from 0 (clean) to 1 (noise), one per
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pipelines.errors import DataError, ModelError
-from pipelines.pretrained import called, first_line
-from pipelines.recipe import Int, Strict
+from pipelines.models.pretrained import called, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 STRATA = 4  # noise levels at which every held-out example is scored
-
-
-class Sampling(Strict):
-    """Options of every task that makes images."""
-
-    steps: Annotated[Int, Field(ge=1, le=1000)] = 50
-    """Denoising steps of an image."""
-    samples: Annotated[Int, Field(ge=0, le=100_000)] = 64
-    """Images made after training, at fixed seeds: kept in samples/ and measured; 0: none."""
-    grid: Annotated[Int, Field(ge=0, le=64)] = 16
-    """Images made at the start and at every evaluation, at fixed seeds, to see the model learn; 0: none."""
-    extractor: str | None = None
-    """By whose features samples are compared with images: `inception` (gives fid and kid; needs torch-fidelity) or an image
-    classifier (run folder, model folder, hub id)."""
 
 
 class Noisy(NamedTuple):
@@ -192,17 +175,6 @@ def fresh(module: Any) -> Any:
 # ---- images ----
 
 
-def check_seed(value: Any) -> int:
-    """A seed given as a number or as text. Raises DataError."""
-    try:
-        seed = int(str(value).strip())
-    except ValueError:
-        raise DataError(f"{value!r} is no seed: give a whole number, such as 0") from None
-    if not 0 <= seed < 2**63:
-        raise DataError(f"seed {seed}: give a number from 0 to {2**63 - 1}")
-    return seed
-
-
 def check_steps(steps: int, scheduler: Any) -> int:
     """Denoising steps that the schedule has. Raises DataError."""
     most = scheduler.config.num_train_timesteps
@@ -214,12 +186,3 @@ def check_steps(steps: int, scheduler: Any) -> int:
 def preview_every(steps: int) -> int:
     """Steps between two looks at an image as it comes to be: about ten of them."""
     return max(1, steps // 10)
-
-
-def save_png(image: Any, path: Path | IO[bytes], settings: dict[str, Any]) -> None:
-    """Write an image with the settings that made it in its text field `parameters`, as JSON."""
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    info.add_itxt("parameters", json.dumps(settings, ensure_ascii=False))
-    image.save(path, format="PNG", pnginfo=info)

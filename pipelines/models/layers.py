@@ -125,46 +125,10 @@ def has_batch_norm(model: "nn.Module") -> bool:
     return any(isinstance(m, _BatchNorm) and id(m) not in frozen for m in model.modules())
 
 
-def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "nn.Module":
-    """Wrap a model with LoRA through PEFT: every Linear and Conv2d of the trunk, or `adapter.targets`; a new head trains whole.
-
-    A language model's output stays as it is: it is often the input embedding, which a merged update would tear from it. So does
-    what the task has frozen.
-    """
-    from peft import LoraConfig, get_peft_model
-    from peft.tuners.lora import LoraLayer
-    from torch import nn
-    from transformers import PreTrainedModel
-    from transformers.pytorch_utils import Conv1D  # GPT-2's Linear, with its weight the other way round
-
-    kept = [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
-    in_head = {id(m) for m in (*(head.modules() if head is not None else ()), *kept)}
-    in_head |= {id(part) for module in frozen_modules(model) for part in module.modules()}
-    whole = [] if head is None else [head] if any(module is head for module in model.modules()) else list(head.children())
-    heads = [name for name, module in model.named_modules() if any(module is part for part in whole)]
-    fits = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, Conv1D)) and id(m) not in in_head}
-    # grouped convolutions: PEFT asks for a rank that the groups divide, so depthwise ones are left as they are
-    targets = [n for n, m in fits.items() if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
-    if adapter.targets is not None:
-        missing = [t for t in adapter.targets if not any(n == t or n.endswith("." + t) for n in fits)]
-        if missing:
-            kinds = sorted({n.rsplit(".", 1)[-1] for n in fits})
-            raise ModelError(
-                f"model.adapter.targets: no Linear or Conv2d of the trunk is called {missing[0]!r} (there are: {', '.join(kinds)})"
-            )
-        targets = [n for n in fits if any(n == t or n.endswith("." + t) for t in adapter.targets)]
-    if not targets:
-        raise ModelError("model.adapter: this model's trunk has no layer that LoRA can wrap; leave adapter out")
-    config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha or 2 * adapter.rank,
-        lora_dropout=adapter.dropout,
-        target_modules=targets,
-        modules_to_save=heads or None,
-        fan_in_fan_out=all(isinstance(fits[n], Conv1D) for n in targets),
-    )
-    adapted = get_peft_model(model, config)  # type: ignore[arg-type]
-    for part in adapted.modules():
-        if isinstance(part, LoraLayer):
-            part.cast_input_dtype_enabled = False  # mixed precision casts what it must: inputs would go to float32 and back
-    return adapted
+def checkpoint_gradients(model: Any) -> None:
+    if getattr(model, "_supports_gradient_checkpointing", False):  # diffusers' name for it
+        model.enable_gradient_checkpointing()
+        return
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise ModelError(f"train.gradient_checkpointing: {type(model).__name__} does not support it; leave it out")
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

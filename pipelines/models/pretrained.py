@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.complaints import suggest
+from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
-from pipelines.wording import short
+from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     from torch import nn

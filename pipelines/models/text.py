@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
-from pipelines.layers import blocks
-from pipelines.pretrained import called, first_line, head, load_model, trunk, with_classes
+from pipelines.models.layers import blocks
+from pipelines.models.pretrained import called, first_line, head, load_model, trunk, with_classes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

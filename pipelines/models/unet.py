@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.complaints import suggest
-from pipelines.diffusion import fresh, read_index, scheduler_config
+from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
-from pipelines.pretrained import called, first_line
+from pipelines.models.diffusion import fresh, read_index, scheduler_config
+from pipelines.models.pretrained import called, first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -176,7 +176,7 @@ def denoised(
     import torch
     from diffusers.utils.torch_utils import randn_tensor
 
-    from pipelines.data.pictures import to_image
+    from pipelines.data.image.pixels import to_image
 
     device = next(model.parameters()).device
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -7,9 +7,9 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import pretrained
 from pipelines.errors import ModelError
-from pipelines.pretrained import called, first_line, load_model, read_tensor
+from pipelines.models import pretrained
+from pipelines.models.pretrained import called, first_line, load_model, read_tensor
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.complaints import suggest
-from pipelines.decoding import all_ended
+from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
-from pipelines.pretrained import called
+from pipelines.models.pretrained import called
+from pipelines.utils.distributed import all_ended
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,7 +31,7 @@ Token = tuple[int, float]  # and how sure the model was of it: log p
 
 def tokenizer(folder: Path | None, config: Any) -> Any:
     """A Whisper tokenizer: the folder's, or for a model of the recipe's own one whose tokens are bytes. Raises ModelError."""
-    from pipelines import language
+    from pipelines.models import text as language
 
     if folder is None:
         return _letters()
@@ -92,7 +92,7 @@ def opening(words: Any, code: str | None, known: dict[str, int]) -> list[int]:
 
 def read_config(folder: Path | None, fields: dict[str, Any] | None) -> Any:
     """The configuration of a Whisper. Raises ModelError."""
-    from pipelines.pretrained import read_config
+    from pipelines.models.pretrained import read_config
 
     found = read_config(folder, fields)
     if found.model_type != "whisper":
@@ -106,7 +106,7 @@ def whisper(folder: Path | None, config: Any, words: Any, *, random: bool = Fals
     from torch import nn
     from transformers import AutoModelForSpeechSeq2Seq, GenerationConfig
 
-    from pipelines.pretrained import load_model
+    from pipelines.models.pretrained import load_model
 
     config.apply_spec_augment = False  # it would draw from numpy's one generator, and not be the same twice
     config.encoder_layerdrop = config.decoder_layerdrop = 0.0

@@ -1,13 +1,13 @@
 """Pictures of generated samples: grids, what they were before, and the training images that they are nearest to."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.errors import DataError
-from pipelines.figures import AGGREGATE, BLUE, INK, MUTED, ORANGE, ROWS, TEAL, canvas, finish, styled
+from pipelines.plots.style import AGGREGATE, INK, MUTED, ORANGE, ROWS, canvas, finish, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,35 +105,6 @@ def nearest_figure(pairs: "Sequence[tuple[Image, Image, float]]", limit: float =
     figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color=MUTED)
     said = f"{len(shown)} samples beside their nearest training images, the closest first: distance over that to the second nearest"
     return finish(figure, f"{said} {shown[0][2]:.2f} to {shown[-1][2]:.2f}.", ROWS)
-
-
-@styled
-def loss_by_time_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> "Figure":
-    """Mean denoising loss over the noise schedule, a line for each name; points are (share of the schedule, loss)."""
-    figure = canvas(6.2, 3.6)
-    axes = figure.subplots()
-    colours, dashes = (BLUE, ORANGE, TEAL, MUTED), ("-", "--", ":")
-    losses: list[float] = []
-    for number, (name, points) in enumerate(curves.items()):
-        x, y = zip(*sorted(points), strict=True)
-        colour, dash = colours[number % len(colours)], dashes[number // len(colours) % len(dashes)]
-        axes.plot(x, y, color=colour, linestyle=dash, marker="o" if len(x) <= 20 else "", markersize=3.5, label=name)
-        losses += y
-    if min(losses) > 0 and max(losses) > 20 * min(losses):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")  # powers would be written as formulas, which the style takes for text
-        axes.grid(False, which="minor")
-        axes.set_ylabel("mean loss, log scale")
-    else:
-        axes.set_ylim(bottom=min(0, min(losses)))
-        axes.set_ylabel("mean loss")
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("share of the noise schedule: 0 almost clean, 1 all noise")
-    axes.set_title("Denoising loss by time step")
-    if len(curves) > 1:
-        axes.legend(loc="best")
-    told = "; ".join(f"{name} {np.mean([loss for _, loss in points]):.3g} on average" for name, points in curves.items())
-    return finish(figure, f"Denoising loss by time step: {told}.")
 
 
 def _picture(axes: "Axes", sheet: "Image") -> None:

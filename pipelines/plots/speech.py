@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.figures import BLUE, INK, MUTED, ORANGE, ROWS, TEAL, canvas, finish, styled
-from pipelines.wording import short
+from pipelines.metrics.speech_recognition import Record, aligned, tables, worst
+from pipelines.plots.style import BLUE, INK, MUTED, ORANGE, ROWS, TEAL, canvas, finish, styled
+from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,3 +63,24 @@ def _lines(pairs: Pairs) -> list[list[tuple[int, str, str, str]]]:
         lines[-1].append((column, kind, true, said))
         column += size + 1
     return lines
+
+
+def figures(records: Sequence[Record], normaliser: str) -> "dict[str, Figure]":
+    """Errors by length and by speaker as bars; the worst utterances word by word, which stay in the run folder."""
+    from pipelines.plots import classification as classification_plots
+    from pipelines.plots import style as draw
+
+    drawn = {}
+    for title, rows in tables(records, normaliser).items():
+        label = next(iter(rows[0]))
+        shown = rows[: classification_plots.DRAWN_WHOLE]
+        unit = " s" if label == "seconds" else ""
+        names = [f"{row[label]}{unit} (n = {row['n']:,})" for row in shown]
+        few = f": the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""
+        heading = f"Word error rate {title}{few}"
+        highest = max([0.1, *[row["wer"] for row in shown]])
+        drawn["wer_" + title.replace(" ", "_")] = draw.bars_figure(names, [row["wer"] for row in shown], heading, highest)
+    few_worst = worst(records, normaliser, 8)
+    if few_worst:
+        drawn["worst_utterances"] = alignment_figure([(r["id"], aligned(r, normaliser)) for r in few_worst])
+    return drawn

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.figures import BLUE, MUTED, ORANGE, PALE, TEAL, canvas, finish, styled
-from pipelines.wording import spoken
+from pipelines.plots.style import BLUE, MUTED, ORANGE, PALE, TEAL, canvas, finish, styled
+from pipelines.utils.formatting import spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,17 +12,19 @@ import math
 import re
 import shutil
 from importlib import resources
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pipelines.config.recipe import Recipe, task_class
+from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
-from pipelines.figures import AGGREGATE
-from pipelines.recipe import task_class
-from pipelines.results import check_run_folder, read_results, to_json, write_text
-from pipelines.wording import duration, interval, large, number, spoken
-from pipelines.yamlfile import parse
+from pipelines.plots.style import AGGREGATE
+from pipelines.publishing.privacy import _refuse_paths, public_recipe
+from pipelines.reporting.results import check_run_folder, read_results
+from pipelines.utils.files import to_json, write_text
+from pipelines.utils.formatting import duration, interval, large, number, spoken
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -59,43 +61,12 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
 # ---- what may be published ----
 
 
-def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
-    """The recipe as it is published: model and data by their public names, every other local path by its last component."""
-    public = _without_paths(recipe)
-    public["data"]["id"] = results["data"]["name"]
-    if public["model"]["id"] is not None:
-        public["model"]["id"] = results["model"]["id"]
-    return public
-
-
 def recipe_text(public: dict[str, Any], results: dict[str, Any]) -> str:
     local = [results["data"]["name"]] if results["data"]["hub_id"] is None else []
     if results["model"]["id"] != results["model"]["base_model"] and public["model"]["id"] is not None:
         local.append(results["model"]["id"])
     note = f"# {' and '.join(local)}: not on the hub; put a path of your own there to train again.\n" if local else ""
     return note + yaml.safe_dump(public, sort_keys=False, allow_unicode=True, width=120)
-
-
-_LOCAL = re.compile(r"(?:~[^/\\]*|\.{1,2})?[/\\]|[A-Za-z]:[/\\]|\w+://")
-
-
-def _without_paths(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(item) for item in value]
-    if isinstance(value, str) and _LOCAL.match(value):  # a URL's query may hold a token
-        return PureWindowsPath(re.split(r"[?#]", value)[0] if "://" in value else value).name
-    return value
-
-
-def _refuse_paths(name: str, text: str, run: Path, recipe: dict[str, Any]) -> None:
-    """Raise RunError where a text that is to be published names a place on this machine."""
-    places = {str(run.resolve()), str(Path.home()), str(Path.cwd())}
-    places |= {str(value) for value in (recipe["model"]["id"], recipe["data"]["id"]) if value and _LOCAL.match(value)}
-    for place in sorted(places - {"/", "."}):
-        if re.search(rf"(?<![\w.-]){re.escape(place)}(?![\w-])", text):
-            raise RunError(f"{run / 'model' / name}: not written, it would publish the local path {place}")
 
 
 def _copy_figures(run: Path) -> None:
@@ -247,3 +218,30 @@ def _read(path: Path) -> str:
         raise kind(f"{path.parent}: no {path.name} here: a card is written for a finished run folder") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def publish_as(folder: Path, recipe: Recipe) -> None:
+    """Another `hub` section for a finished run: recipe.yaml, the published examples and the card follow it. Raises RunError."""
+    from pipelines.config.recipe import dump_recipe, validate
+    from pipelines.utils import files
+
+    path = folder / "recipe.yaml"
+    old = validate(parse(path.read_text(encoding="utf-8"), str(path))[0], exists=True)
+    if old.hub.adapter != recipe.hub.adapter:
+        raise RunError(f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run")
+    kept = folder / "examples" / "examples.json"
+    rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    if recipe.hub.examples > len(rows):
+        raise RunError(f"{folder}: hub.examples: the run kept {len(rows)} examples, you ask for {recipe.hub.examples}")
+    target = folder / "model" / "examples"
+    shutil.rmtree(target, ignore_errors=True)
+    if recipe.hub.examples:
+        target.mkdir()
+        chosen = rows[: recipe.hub.examples]
+        names = {path.name for path in kept.parent.iterdir() if path.is_file() and not path.is_symlink()}
+        for value in (value for row in chosen for value in row.values() if isinstance(value, str)):
+            if value in names:  # a text may be a path too
+                shutil.copyfile(kept.parent / value, target / value)
+        files.write_json(target / "examples.json", chosen)
+    files.write_text(folder / "recipe.yaml", dump_recipe(old.model_copy(update={"hub": recipe.hub})))
+    write_card(folder)

@@ -10,14 +10,15 @@ import re
 import stat
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pipelines.config.yaml_io import parse
 from pipelines.data import trained_rows
 from pipelines.errors import ModelError, RunError
-from pipelines.pretrained import LORA
-from pipelines.results import check_run_folder, read_json, read_results, write_json
-from pipelines.yamlfile import parse
+from pipelines.models.pretrained import LORA
+from pipelines.reporting.results import check_run_folder, read_results
+from pipelines.utils.files import read_json, write_json
 
 TEXT = {".md", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".csv", ".jinja"}
 CONFIGS = {"config.json", "adapter_config.json", "model_index.json"}
@@ -250,3 +251,34 @@ def _bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """The recipe as it is published: model and data by their public names, every other local path by its last component."""
+    public = _without_paths(recipe)
+    public["data"]["id"] = results["data"]["name"]
+    if public["model"]["id"] is not None:
+        public["model"]["id"] = results["model"]["id"]
+    return public
+
+
+_LOCAL = re.compile(r"(?:~[^/\\]*|\.{1,2})?[/\\]|[A-Za-z]:[/\\]|\w+://")
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    if isinstance(value, str) and _LOCAL.match(value):  # a URL's query may hold a token
+        return PureWindowsPath(re.split(r"[?#]", value)[0] if "://" in value else value).name
+    return value
+
+
+def _refuse_paths(name: str, text: str, run: Path, recipe: dict[str, Any]) -> None:
+    """Raise RunError where a text that is to be published names a place on this machine."""
+    places = {str(run.resolve()), str(Path.home()), str(Path.cwd())}
+    places |= {str(value) for value in (recipe["model"]["id"], recipe["data"]["id"]) if value and _LOCAL.match(value)}
+    for place in sorted(places - {"/", "."}):
+        if re.search(rf"(?<![\w.-]){re.escape(place)}(?![\w-])", text):
+            raise RunError(f"{run / 'model' / name}: not written, it would publish the local path {place}")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines import hub_metadata
+from pipelines.config import hub_metadata
 from pipelines.errors import HubError, RecipeError
-from pipelines.outgoing import Parcel, every_file, left_out, model_files, recipe_of, refuse_leaks
-from pipelines.patience import Say, patiently
+from pipelines.hub.retry import Say, patiently
+from pipelines.publishing.privacy import Parcel, every_file, left_out, model_files, recipe_of, refuse_leaks
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 # what a repo made by hand may hold
 STARTERS = {".gitattributes", ".gitignore", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "style.css"}
 # tells a repo that Graft published
-OURS = {"model": {"results.json", "recipe.yaml"}, "space": {"pipelines/weights.py"}}
+OURS = {  # each of these sets; Spaces of versions up to 0.1 hold their code under other names
+    "model": ({"results.json", "recipe.yaml"},),
+    "space": ({"pipelines/inference/loading.py"}, {"pipelines/weights.py"}),
+}
 WRITES = {  # what Graft writes into a repo, and may therefore delete there
     "model": re.compile(r"[^/]+\.(safetensors|json|jinja)|recipe\.yaml|(vocab|merges)\.txt|(figures|examples)/.*"),
     "space": re.compile(r"app\.py|requirements\.txt|pipelines/.*"),
@@ -53,7 +56,7 @@ def publish(
     _check_hub(run, hub)
     private = private or bool(hub.get("private"))
     if not dry_run and not _names(files["README.md"], repo_id):
-        from pipelines.card import write_card
+        from pipelines.publishing.card import write_card
 
         write_card(run, repo_id)  # its title and snippet name the repo
         files = model_files(run)
@@ -62,7 +65,7 @@ def publish(
     parcels = [Parcel("model", repo_id, files)]
     with tempfile.TemporaryDirectory() as scratch:
         if space:
-            from pipelines.space import space_folder
+            from pipelines.publishing.space import space_folder
 
             _check_id(space)
             task = json.loads(parcels[0].files["results.json"].read_text(encoding="utf-8"))["task"]
@@ -160,7 +163,7 @@ def _prepare(api: "HfApi", parcel: Parcel, private: bool) -> tuple[bool, str]:
         raise HubError(f"{repo_id} is there already and public: make it private on {api.endpoint}, or choose another name")
     there = {sibling.rfilename for sibling in info.siblings or []}
     strange = sorted(there - STARTERS)
-    if strange and not OURS[kind] <= there:
+    if strange and not any(ours <= there for ours in OURS[kind]):
         names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
         raise HubError(f"{repo_id} holds what Graft did not publish ({names}): choose another name, or delete these files first")
     return bool(info.private), info.sha

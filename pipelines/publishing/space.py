@@ -28,7 +28,7 @@ def space_folder(repo_id: str, task: str, target: Path) -> Path:
     name = task.replace("-", "_")
     if _file(f"pipelines.apps.{name}") is None:
         raise ModelError(f"there is no demo for the task {task!r}: publish without --space")
-    modules = _reached([f"pipelines.apps.{name}", "pipelines.apps.launch", "pipelines.weights", f"pipelines.tasks.{name}"])
+    modules = _reached([f"pipelines.apps.{name}", "pipelines.apps.launch", "pipelines.inference.loading", f"pipelines.tasks.{name}"])
     for module in modules:
         source = _file(module)
         assert source is not None  # it was read a moment ago
@@ -98,8 +98,12 @@ def _imports(path: Path) -> set[str]:
 def _file(module: str) -> Path | None:
     """The file of one of our modules, found without importing it; None where there is none."""
     _, *parts = module.split(".")
-    base = _apps().joinpath(*parts[1:]) if parts[:1] == ["apps"] else Path(__file__).parent.joinpath(*parts)
+    base = _apps().joinpath(*parts[1:]) if parts[:1] == ["apps"] else _library().joinpath(*parts)
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def _library() -> Path:
+    return Path(str(resources.files("pipelines")))
 
 
 def _apps() -> Path:

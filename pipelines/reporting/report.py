@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
-from pipelines.figures import AGGREGATE, png
-from pipelines.results import check_run_folder, read_json, read_results, write_text
-from pipelines.wording import duration, interval, large, number, short, spoken
-from pipelines.yamlfile import parse
+from pipelines.plots.style import AGGREGATE, png
+from pipelines.reporting.results import check_run_folder, read_results
+from pipelines.utils.files import read_json, write_text
+from pipelines.utils.formatting import duration, interval, large, number, short, spoken
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +54,7 @@ def save_figures(figures: "Mapping[str, Figure]", folder: Path) -> None:
 
 def curves(run: Path) -> "dict[str, Figure]":
     """Loss, learning rate and the metric over time; of a run that logged nothing, nothing."""
-    from pipelines.curves import learning_figure, metric_figure
+    from pipelines.plots.training_curves import learning_figure, metric_figure
 
     log = read_log(run)
     results = read_results(run)
@@ -98,7 +99,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     here = Environment(
-        loader=PackageLoader("pipelines", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("pipelines.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short, "spoken": spoken}
     settings = parse(recipe, str(run / "recipe.yaml"))[0]

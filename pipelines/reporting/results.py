@@ -1,17 +1,18 @@
 """results.json: every number that the card may show, and where it was measured."""
 
-import contextlib
-import json
 import math
 import os
 import platform
-import resource
-import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipelines.data.schema import SPLITS
 from pipelines.errors import ModelError, RunError
+from pipelines.utils.files import read_json
+
+if TYPE_CHECKING:
+    from pipelines.training.trainer import Job
 
 SCHEMA = 1
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm", "diffusers", "peft", "numpy")
@@ -40,29 +41,6 @@ def environment(processes: int, precision: str, device: str) -> dict[str, Any]:
         "processes": processes,
         "precision": precision,
     }
-
-
-def peak_memory_mb() -> float:
-    """Peak of this process: of the GPU's allocator where there is one, else resident memory."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def to_json(value: Any, indent: int | None = None) -> str:
-    """A JSON document of what Graft found out. JSON has no NaN and no infinity: they are null."""
-    return json.dumps(_without_nan(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def undefined(split: str, n: int, metrics: dict[str, Any]) -> list[str]:
@@ -97,37 +75,60 @@ def read_results(run: Path) -> Any:
     return found
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all. Raises RunError when the disk refuses."""
-    write_text(path, to_json(value, indent=2) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote; None where there is no such file. Raises RunError for a damaged one."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # older runs wrote NaN
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """One JSON object per line."""
-    write_text(path, "".join(to_json(record) + "\n" for record in records))
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+def summary(job: "Job", state: Any, scores: dict[str, Any]) -> dict[str, Any]:
+    """results.json."""
+    splits, weights, recipe = job.splits, job.weights, job.recipe
+    metric = job.task.metric
+    steps = state.before + state.step
+    seen = len(job.encoded["train"])
+    epochs = steps / job.per_epoch
+    seconds = round(state.seconds, 3)
+    shown = round(epochs * seen)
+    return {
+        "schema": SCHEMA,
+        "task": recipe.task,
+        "recipe": job.name,
+        "metric": {"name": metric.name, "direction": metric.direction},
+        "test": scores["test"],
+        "validation": scores["validation"],
+        "before": state.first,
+        "train": {
+            "steps": steps,
+            "epochs": round(epochs, 4),
+            "examples": shown,
+            "seconds": seconds,
+            "examples_per_second": round(shown / max(seconds, 1e-9), 3),
+            "peak_memory_mb": round(state.peak_memory_mb, 1),  # of training: what follows loads a second model and draws
+            "stopped": state.stopped,
+            "best_step": state.best_step,
+        },
+        "data": {
+            "name": splits.name,
+            "hub_id": splits.hub_id,
+            "revision": splits.revision,
+            "license": splits.license,
+            **{
+                s: {
+                    "rows": len(splits[s]),
+                    "skipped": len(job.skips.found.get(s, {})),
+                    "fingerprint": splits.fingerprint[s],
+                    "source": splits.source[s],
+                    "overlap": splits.overlap.get(s, 0),
+                    "trained_before": splits.trained_before.get(s, 0),
+                }
+                for s in SPLITS
+            },
+        },
+        "model": {
+            "id": weights.name,
+            "base_model": weights.base_model,
+            "revision": weights.revision,
+            "license": weights.license,
+            "parameters": job.parameters[0],
+            "trainable_parameters": job.parameters[1],
+            "random_weights": weights.random,
+            "adapter": bool(recipe.model.adapter and recipe.hub.adapter),
+        },
+        "labels": getattr(job.task, "labels", None) or None,
+        "environment": environment(job.accelerator.num_processes, recipe.train.precision, job.accelerator.device.type),
+    }

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.config.recipe import Float, Strict
 from pipelines.errors import ModelError
-from pipelines.recipe import Float, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from pipelines.data.clips import Clips
+    from pipelines.data.audio.clips import Clips
 
 
 SPEECH = ("Wav2Vec2", "Wav2Vec2Conformer", "Hubert", "WavLM", "Data2VecAudio", "SEW", "SEWD", "UniSpeech", "UniSpeechSat")
@@ -88,11 +88,13 @@ class AudioClassification(Task):
     # ---- before training ----
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import classes, pretrained, sound
+        from pipelines.data import labels
+        from pipelines.models import audio as sound
+        from pipelines.models import pretrained
 
-        self.labels = classes.names(splits, self.options.multi_label)
+        self.labels = labels.names(splits, self.options.multi_label)
         if self.options.class_weights == "balanced":
-            self.weights = classes.balanced(splits.train["label"], self.labels)
+            self.weights = labels.balanced(splits.train["label"], self.labels)
         config = pretrained.read_config(source.folder, source.config)
         sound.check_classifies(source.folder, config)
         config.problem_type = "multi_label_classification" if self.options.multi_label else "single_label_classification"
@@ -110,7 +112,8 @@ class AudioClassification(Task):
         return model
 
     def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
-        from pipelines import ctc, pretrained, sound
+        from pipelines.models import audio as sound
+        from pipelines.models import ctc, pretrained
 
         model = sound.classifier(folder, config, self.labels, random=random)
         self.window = sound.window(config, self.extractor, self.options.max_seconds)
@@ -121,13 +124,13 @@ class AudioClassification(Task):
         return model
 
     def layers(self, model: Any) -> "list[nn.Module]":
-        from pipelines import sound
+        from pipelines.models import audio as sound
 
         return sound.layers(model)
 
     def encode(self, rows: Any) -> "Clips":
-        from pipelines import sound
-        from pipelines.data.clips import Clips
+        from pipelines.data.audio.clips import Clips
+        from pipelines.models import audio as sound
 
         return Clips(rows, self.labels, self.options.multi_label, sound.rate(self.extractor), self.window, self.frames)
 
@@ -135,19 +138,22 @@ class AudioClassification(Task):
         return bool(self.options.augment != "none" or self.options.time_mask or self.options.frequency_mask or self.mixes)
 
     def augment(self, example: Example, rng: Random) -> Example:
-        from pipelines import sound
-        from pipelines.data import augment_audio as change
+        from pipelines.data.audio import augment as change
+        from pipelines.data.audio import spec_augment
+        from pipelines.models import audio as sound
 
         audio = example["audio"]
         if self.options.augment == "wave":
             enough = math.ceil(change.SPEED[1] * self.window)  # of an hour, only what is read is changed
             audio = change.perturbed(change.cropped(audio, enough, rng), sound.rate(self.extractor), rng)
         audio = change.cropped(audio, self.window, rng)
-        masks = {name: change.stretch(share, rng) for name in ("time_mask", "frequency_mask") if (share := getattr(self.options, name))}
+        masks = {
+            name: spec_augment.stretch(share, rng) for name in ("time_mask", "frequency_mask") if (share := getattr(self.options, name))
+        }
         return {**example, "audio": audio, **masks}
 
     def mix(self, example: Example, partner: Example, rng: Random) -> Example:
-        from pipelines.data import augment_audio as change
+        from pipelines.data.audio import augment as change
 
         audio, share = change.mixup(example["audio"], partner["audio"], self.options.mixup, rng)
         return {**example, "audio": audio, "target": example["target"] * share + partner["target"] * (1 - share)}
@@ -166,8 +172,8 @@ class AudioClassification(Task):
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        from pipelines import sound
-        from pipelines.data.augment_audio import masked
+        from pipelines.data.audio.augment import masked
+        from pipelines.models import audio as sound
 
         audio = [self.part(e["audio"]) for e in examples]
         if self.frames is None:
@@ -183,19 +189,19 @@ class AudioClassification(Task):
 
     def part(self, audio: "np.ndarray") -> "np.ndarray":
         """What is read of a recording: all, or the middle."""
-        from pipelines.data.augment_audio import cropped
+        from pipelines.data.audio.augment import cropped
 
         return cropped(audio, self.window)
 
     # ---- one step ----
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        from pipelines import classes
+        from pipelines.losses import classification as classes
 
         return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
-        from pipelines import classes
+        from pipelines.losses import classification as classes
 
         logits = self._logits(model, batch)
         weights = classes.weights_of(self.weights, self.labels, logits.device)
@@ -205,7 +211,7 @@ class AudioClassification(Task):
         """[batch, classes], float32."""
         import torch
 
-        from pipelines import ctc
+        from pipelines.models import ctc
 
         read: dict[str, Any] = {key: batch[key] for key in ("input_values", "input_features") if key in batch}
         samples = ctc.beside.samples = batch.get("samples", ())
@@ -219,9 +225,9 @@ class AudioClassification(Task):
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        from pipelines import classes
+        from pipelines.metrics import classification
 
-        return classes.records(batch, self._logits(model, batch).detach().cpu(), self.labels, self.options.multi_label)
+        return classification.records(batch, self._logits(model, batch).detach().cpu(), self.labels, self.options.multi_label)
 
     def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
         from pipelines.metrics import classification
@@ -234,10 +240,10 @@ class AudioClassification(Task):
         return {"per class": classification.per_class(records, self.labels, self.options.multi_label)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines import sound
-        from pipelines.data.audio import read_audio
-        from pipelines.data.spectrum import picture
-        from pipelines.metrics import classification
+        from pipelines.data.audio.reading import read_audio
+        from pipelines.data.audio.spectrogram import picture
+        from pipelines.models import audio as sound
+        from pipelines.plots import classification as classification_plots
 
         where = {id_: index for index, id_ in enumerate(rows["id"])} if rows is not None else {}
         rate = sound.rate(self.extractor)
@@ -245,7 +251,7 @@ class AudioClassification(Task):
         def image(id_: str) -> Any:
             return picture(self.part(read_audio(rows[where[id_]]["audio"], rate, silent_ok=True)), rate)
 
-        return classification.figures(records, self.labels, image if where else None, self.options.multi_label)
+        return classification_plots.figures(records, self.labels, image if where else None, self.options.multi_label)
 
     # ---- the model folder ----
 
@@ -254,7 +260,8 @@ class AudioClassification(Task):
         self.extractor.save_pretrained(folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        from pipelines import pretrained, sound
+        from pipelines.models import audio as sound
+        from pipelines.models import pretrained
 
         config = pretrained.read_config(folder, None)
         sound.check_classifies(folder, config)
@@ -266,8 +273,8 @@ class AudioClassification(Task):
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         import soundfile
 
-        from pipelines import sound
-        from pipelines.data.audio import read_audio
+        from pipelines.data.audio.reading import read_audio
+        from pipelines.models import audio as sound
 
         rate = sound.rate(self.extractor)
         audio = read_audio(row["audio"], rate, silent_ok=True)
@@ -278,11 +285,12 @@ class AudioClassification(Task):
         """The `top_k` labels of one recording (path, bytes, or (rate, samples)), best first: [{"label", "score"}]."""
         import torch
 
-        from pipelines import classes, sound
-        from pipelines.data.audio import read_audio
+        from pipelines.data.audio.reading import read_audio
+        from pipelines.metrics import classification
+        from pipelines.models import audio as sound
 
         device = next(model.parameters()).device
         read = self._read([{"audio": read_audio(audio, sound.rate(self.extractor), silent_ok=True)}])
         with torch.inference_mode():
             logits = self._logits(model, {k: v if isinstance(v, list) else v.to(device) for k, v in read.items()})[0]
-        yield classes.ranked(logits, self.labels, self.options.multi_label, top_k)
+        yield classification.ranked(logits, self.labels, self.options.multi_label, top_k)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from pipelines.batching import seeded
-from pipelines.data.texts import readable, titled
+from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.text.packing import IGNORED
+from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
-from pipelines.packing import IGNORED
-from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +55,7 @@ class FillMask(Task):
         return {"id": row["id"], "text": readable(row, "text"), **titled(row)}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import language
+        from pipelines.models import text as language
 
         model = self._read(source.folder, source.config, source.random)
         language.warn_of_marks(self.tokenizer, splits.train["text"])
@@ -65,7 +65,8 @@ class FillMask(Task):
         from transformers import AutoModelForMaskedLM
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as KINDS
 
-        from pipelines import language, pretrained
+        from pipelines.models import pretrained
+        from pipelines.models import text as language
 
         found = pretrained.read_config(folder, config)
         language.check_kind(folder, found, KINDS, "fill masks")
@@ -78,13 +79,13 @@ class FillMask(Task):
         return language.language_model(AutoModelForMaskedLM, folder, found, random=random, new_head=True)
 
     def layers(self, model: Any) -> "list[nn.Module]":
-        from pipelines import language
+        from pipelines.models import text as language
 
         return language.language_model_layers(model)
 
     def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines import language
-        from pipelines.encoding import encode
+        from pipelines.data.encoding import encode
+        from pipelines.models import text as language
 
         return encode(rows, self._windows, [self.name, self.window, language.stamp(self.tokenizer)])
 
@@ -124,7 +125,7 @@ class FillMask(Task):
         return {**example, "input_ids": ids, "labels": labels}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        from pipelines import language
+        from pipelines.models import text as language
 
         masked = [e if "labels" in e else self.augment(e, Random(seeded("masks", e["id"]))) for e in examples]
         return {
@@ -182,9 +183,9 @@ class FillMask(Task):
         return {"by length": language_modelling.by_length(records)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.metrics import language_modelling
+        from pipelines.plots import language_modelling as language_modelling_plots
 
-        return language_modelling.figures(records)
+        return language_modelling_plots.figures(records)
 
     # ---- the model folder ----
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.data.images import LabelledImages, warn_if_dark
+from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.image.reading import LabelledImages, warn_if_dark
 from pipelines.errors import ModelError
-from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -73,12 +73,13 @@ class ImageClassification(Task):
     # ---- before training ----
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import classes, pretrained, vision
+        from pipelines.data import labels
+        from pipelines.models import pretrained, vision
 
-        self.labels = classes.names(splits, self.options.multi_label)
+        self.labels = labels.names(splits, self.options.multi_label)
         warn_if_dark(splits.train)
         if self.options.class_weights == "balanced":
-            self.weights = classes.balanced(splits.train["label"], self.labels)
+            self.weights = labels.balanced(splits.train["label"], self.labels)
         config = pretrained.read_config(source.folder, source.config)
         vision.check_classifies(source.folder, config)
         config.problem_type = "multi_label_classification" if self.options.multi_label else "single_label_classification"
@@ -114,8 +115,8 @@ class ImageClassification(Task):
             config.classifier_dropout_prob = asked
 
     def layers(self, model: Any) -> "list[nn.Module]":
-        from pipelines import vision
-        from pipelines.layers import blocks
+        from pipelines.models import vision
+        from pipelines.models.layers import blocks
 
         head = vision.head(model)
         own = {id(m) for m in head.modules()}
@@ -128,8 +129,8 @@ class ImageClassification(Task):
         return self.options.augment != "none" or self.mixes
 
     def augment(self, example: Example, rng: Random) -> Example:
-        from pipelines import vision
-        from pipelines.data import augment
+        from pipelines.data.image import augment
+        from pipelines.models import vision
 
         if self.options.augment == "none":
             return example
@@ -139,7 +140,7 @@ class ImageClassification(Task):
         return {**example, "pixels": vision.scaled(self.processor, image)}
 
     def mix(self, example: Example, partner: Example, rng: Random) -> Example:
-        from pipelines.data import augment
+        from pipelines.data.image import augment
 
         use_cutmix = self.options.cutmix and (not self.options.mixup or rng.random() < 0.5)
         blend, alpha = (augment.cutmix, self.options.cutmix) if use_cutmix else (augment.mixup, self.options.mixup)
@@ -166,12 +167,12 @@ class ImageClassification(Task):
     # ---- one step ----
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        from pipelines import classes
+        from pipelines.losses import classification as classes
 
         return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
-        from pipelines import classes
+        from pipelines.losses import classification as classes
 
         logits = model(pixel_values=batch["pixel_values"]).logits.float()
         weights = classes.weights_of(self.weights, self.labels, logits.device)
@@ -180,10 +181,10 @@ class ImageClassification(Task):
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        from pipelines import classes
+        from pipelines.metrics import classification
 
         logits = model(pixel_values=batch["pixel_values"]).logits.detach().float().cpu()
-        return classes.records(batch, logits, self.labels, self.options.multi_label)
+        return classification.records(batch, logits, self.labels, self.options.multi_label)
 
     def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
         from pipelines.metrics import classification
@@ -196,15 +197,15 @@ class ImageClassification(Task):
         return {"per class": classification.per_class(records, self.labels, self.options.multi_label)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.data.images import read_image
-        from pipelines.metrics import classification
+        from pipelines.data.image.reading import read_image
+        from pipelines.plots import classification as classification_plots
 
         where = {id_: index for index, id_ in enumerate(rows["id"])} if rows is not None else {}
 
         def image(id_: str) -> Any:
             return read_image(rows[where[id_]]["image"])
 
-        return classification.figures(records, self.labels, image if where else None, self.options.multi_label)
+        return classification_plots.figures(records, self.labels, image if where else None, self.options.multi_label)
 
     # ---- the model folder ----
 
@@ -214,7 +215,7 @@ class ImageClassification(Task):
             self.processor.save_pretrained(folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        from pipelines import pretrained, vision
+        from pipelines.models import pretrained, vision
 
         config = pretrained.read_config(folder, None)
         vision.check_classifies(folder, config)
@@ -226,7 +227,7 @@ class ImageClassification(Task):
         return vision.image_classifier(folder, config).eval()
 
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.images import save_example
+        from pipelines.data.image.reading import save_example
 
         return {"image": save_example(row["image"], folder, name), "label": row["label"]}
 
@@ -234,10 +235,10 @@ class ImageClassification(Task):
         """The `top_k` labels of one image (path, bytes or PIL), best first: [{"label", "score"}]."""
         import torch
 
-        from pipelines import classes
-        from pipelines.data.images import read_image
+        from pipelines.data.image.reading import read_image
+        from pipelines.metrics import classification
 
         pixels = self.processor(read_image(image), return_tensors="pt")["pixel_values"].to(next(model.parameters()).device)
         with torch.inference_mode():
             logits = model(pixel_values=pixels).logits[0].float()
-        yield classes.ranked(logits, self.labels, self.options.multi_label, top_k)
+        yield classification.ranked(logits, self.labels, self.options.multi_label, top_k)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipelines.data.passages import answered, token_span
+from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.text.passages import answered, token_span
 from pipelines.errors import DataError, ModelError
-from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -60,20 +60,20 @@ class QuestionAnswering(Task):
         return answered(row, self.options.version == "2.0")
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import language, pretrained
+        from pipelines.models import pretrained, text
 
         config = pretrained.read_config(source.folder, source.config)
         self._read_tokens(source.folder, config)
-        language.warn_of_marks(self.tokenizer, splits.train["context"])
-        language.set_attention_dropout(config, self.options.attention_dropout)
+        text.warn_of_marks(self.tokenizer, splits.train["context"])
+        text.set_attention_dropout(config, self.options.attention_dropout)
         return self._model(source.folder, config, source.random)
 
     def _read_tokens(self, folder: Path | None, config: Any) -> None:
         """Tokenizer, and tokens of a window. Raises ModelError where neighbouring windows could not share `options.stride`."""
-        from pipelines import language
+        from pipelines.models import text
 
-        self.tokenizer = language.tokenizer(folder, config)
-        self.window = language.length(self.options.max_length, self.tokenizer, config, 384)
+        self.tokenizer = text.tokenizer(folder, config)
+        self.window = text.length(self.options.max_length, self.tokenizer, config, 384)
         room = self.window - self.options.max_question_length - 3
         self.stride = min(128, room // 2) if self.options.stride is None else self.options.stride
         if room <= self.stride:
@@ -86,21 +86,21 @@ class QuestionAnswering(Task):
         from transformers import AutoModelForQuestionAnswering
         from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES as KINDS
 
-        from pipelines import language
+        from pipelines.models import text
 
-        language.check_kind(folder, config, KINDS, "point at answers in a passage")
-        return language.text_model(AutoModelForQuestionAnswering, folder, config, random=random)
+        text.check_kind(folder, config, KINDS, "point at answers in a passage")
+        return text.text_model(AutoModelForQuestionAnswering, folder, config, random=random)
 
     def layers(self, model: Any) -> "list[nn.Module]":
-        from pipelines import language
+        from pipelines.models import text
 
-        return language.layers(model)
+        return text.layers(model)
 
     def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines import language
-        from pipelines.encoding import encode
+        from pipelines.data.encoding import encode
+        from pipelines.models import text
 
-        return encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, language.stamp(self.tokenizer)])
+        return encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, text.stamp(self.tokenizer)])
 
     def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Rows -> windows: tokens, where in the passage each stands, and where the first accepted answer lies (0, 0: not here)."""
@@ -139,11 +139,11 @@ class QuestionAnswering(Task):
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
 
-        from pipelines import language
+        from pipelines.models import text
 
         return {
             **{key: [e[key] for e in examples] for key in ("id", "row", "first", "offsets")},
-            **language.inputs(examples, self.tokenizer),
+            **text.inputs(examples, self.tokenizer),
             "start": torch.tensor([e["start"] for e in examples]),
             "end": torch.tensor([e["end"] for e in examples]),
         }
@@ -232,9 +232,9 @@ class QuestionAnswering(Task):
         return question_answering.tables(records)
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.metrics import question_answering
+        from pipelines.plots import question_answering as question_answering_plots
 
-        return question_answering.figures(records)
+        return question_answering_plots.figures(records)
 
     # ---- the model folder ----
 
@@ -243,7 +243,7 @@ class QuestionAnswering(Task):
         self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        from pipelines import pretrained
+        from pipelines.models import pretrained
 
         config = pretrained.read_config(folder, None)
         self._read_tokens(folder, config)

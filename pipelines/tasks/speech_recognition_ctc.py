@@ -8,17 +8,18 @@ normaliser only (`options.normaliser`). Decoding is greedy, without a language m
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipelines.data.audio import read_audio
-from pipelines.data.texts import readable
+from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.audio.reading import read_audio
+from pipelines.data.text.rows import readable
 from pipelines.errors import DataError, ModelError
-from pipelines.normalisers import Normaliser, warn_of_words
-from pipelines.recipe import Float, Int, Strict
+from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class SpeechRecognitionCTC(Task):
     @property
     def rate(self) -> int:
         """Samples per second that the model reads."""
-        from pipelines import sound
+        from pipelines.models import audio as sound
 
         return sound.rate(self.extractor)
 
@@ -94,7 +95,8 @@ class SpeechRecognitionCTC(Task):
         return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import ctc, pretrained, sound, vocabulary
+        from pipelines.models import audio as sound
+        from pipelines.models import ctc, ctc_vocabulary, pretrained
 
         self.trains = True
         warn_of_words(splits.train["text"])
@@ -105,10 +107,10 @@ class SpeechRecognitionCTC(Task):
         own = self.options.vocabulary == "model" or (self.options.vocabulary == "auto" and heads and source.folder is not None)
         case = "keep" if self.options.case == "auto" else self.options.case
         if own:
-            self.tokenizer = vocabulary.read(source.folder)
-            case = vocabulary.own_case(self.tokenizer) if self.options.case == "auto" else case
+            self.tokenizer = ctc_vocabulary.read(source.folder)
+            case = ctc_vocabulary.own_case(self.tokenizer) if self.options.case == "auto" else case
         else:
-            self.tokenizer = vocabulary.made(vocabulary.spelled(t, case, self.options.ignore) for t in splits.train["text"])
+            self.tokenizer = ctc_vocabulary.made(ctc_vocabulary.spelled(t, case, self.options.ignore) for t in splits.train["text"])
         config.vocab_size, config.pad_token_id = len(self.tokenizer), self.tokenizer.pad_token_id
         config.ctc_case = case
         self._regularise(config)
@@ -122,7 +124,7 @@ class SpeechRecognitionCTC(Task):
 
     def _regularise(self, config: Any) -> None:
         """Masks and dropout, as the options or else the model has them."""
-        from pipelines import ctc
+        from pipelines.models import ctc
 
         if self.options.layerdrop and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ModelError("options.layerdrop: several processes train, and each would leave out layers of its own: set it to 0")
@@ -135,7 +137,8 @@ class SpeechRecognitionCTC(Task):
     def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForCTC
 
-        from pipelines import ctc, sound
+        from pipelines.models import audio as sound
+        from pipelines.models import ctc
 
         model = sound.audio_model(AutoModelForCTC, folder, config, random=random)
         self.config = model.config
@@ -143,16 +146,16 @@ class SpeechRecognitionCTC(Task):
         return model
 
     def layers(self, model: Any) -> "list[nn.Module]":
-        from pipelines import sound
+        from pipelines.models import audio as sound
 
         return sound.layers(model)
 
     def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines import ctc, vocabulary
-        from pipelines.data.utterances import Utterances
+        from pipelines.data.audio.transcripts import Utterances
+        from pipelines.models import ctc, ctc_vocabulary
 
-        speller = vocabulary.Speller(self.tokenizer, self.config.ctc_case, self.options.ignore)
-        found = Utterances(rows, self.rate, self.options.max_seconds, self.config, speller)
+        speller = ctc_vocabulary.Speller(self.tokenizer, self.config.ctc_case, self.options.ignore)
+        found = Utterances(rows, self.rate, self.options.max_seconds, partial(ctc.frames, self.config), speller)
         speller.tell()
         if self.trains:
             found.check()
@@ -166,20 +169,22 @@ class SpeechRecognitionCTC(Task):
         return bool(self.config.mask_time_prob or self.config.mask_feature_prob)
 
     def augment(self, example: Example, rng: Random) -> Example:
-        from pipelines import ctc
-        from pipelines.data.augment_audio import perturbed
+        from pipelines.data.audio.augment import perturbed
+        from pipelines.data.audio.transcripts import frames_for
+        from pipelines.models import ctc
 
         config, audio = self.config, example["audio"]
         if self.options.augment == "wave":
             made = perturbed(audio, self.rate, rng)
-            if ctc.frames(config, len(made)) >= max(1, ctc.frames_for(example["target"])):  # said too fast, it could not be spelled
+            if ctc.frames(config, len(made)) >= max(1, frames_for(example["target"])):  # said too fast, it could not be spelled
                 audio = made
         return {**example, "audio": audio, **ctc.masks(config, ctc.frames(config, len(audio), masked=True), rng)}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
 
-        from pipelines import ctc, sound
+        from pipelines.models import audio as sound
+        from pipelines.models import ctc
 
         # each alone: the extractor would take the padding for sound where it makes no mask
         values = [torch.from_numpy(sound.scaled(e["audio"], self.extractor)) for e in examples]
@@ -201,20 +206,20 @@ class SpeechRecognitionCTC(Task):
         return {"characters": float(sum(map(len, batch["target"])))}
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
-        from pipelines import ctc
+        from pipelines.models import ctc
 
         outputs = ctc.logits(model, batch)
         return ctc.loss(outputs, batch["target"], self._sizes(batch), self.config.pad_token_id) / max(counts["characters"], 1.0)
 
     def _sizes(self, batch: Batch) -> list[int]:
-        from pipelines import ctc
+        from pipelines.models import ctc
 
         return [ctc.frames(self.config, samples) for samples in batch["samples"]]
 
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        from pipelines import ctc
+        from pipelines.models import ctc
 
         heard = ctc.likeliest(ctc.logits(model, batch), self._sizes(batch))
         records = []
@@ -226,7 +231,7 @@ class SpeechRecognitionCTC(Task):
 
     def _seconds(self) -> float:
         """From one output to the next."""
-        from pipelines import ctc
+        from pipelines.models import ctc
 
         return ctc.hop(self.config) / self.rate
 
@@ -241,9 +246,9 @@ class SpeechRecognitionCTC(Task):
         return speech_recognition.tables(records, self.options.normaliser)
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.metrics import speech_recognition
+        from pipelines.plots import speech as speech_plots
 
-        return speech_recognition.figures(records, self.options.normaliser)
+        return speech_plots.figures(records, self.options.normaliser)
 
     # ---- the model folder ----
 
@@ -256,13 +261,14 @@ class SpeechRecognitionCTC(Task):
         Wav2Vec2Processor(self.extractor, self.tokenizer).save_pretrained(folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        from pipelines import ctc, pretrained, sound, vocabulary
+        from pipelines.models import audio as sound
+        from pipelines.models import ctc, ctc_vocabulary, pretrained
 
         config = pretrained.read_config(folder, None)
         ctc.check_kind(folder, config)
         self.extractor = sound.extractor(folder, config)
-        self.tokenizer = vocabulary.read(folder)
-        config.ctc_case = getattr(config, "ctc_case", vocabulary.own_case(self.tokenizer))  # only a model of ours says
+        self.tokenizer = ctc_vocabulary.read(folder)
+        config.ctc_case = getattr(config, "ctc_case", ctc_vocabulary.own_case(self.tokenizer))  # only a model of ours says
         return self._model(folder, config).eval()
 
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
@@ -282,7 +288,8 @@ class SpeechRecognitionCTC(Task):
         import numpy as np
         import torch
 
-        from pipelines import ctc, sound
+        from pipelines.models import audio as sound
+        from pipelines.models import ctc
 
         rate, samples = self.rate, read_audio(audio, self.rate)
         device = next(model.parameters()).device

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipelines.data.audio import SILENT, read_audio
-from pipelines.data.texts import readable
+from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.audio.reading import SILENT, read_audio
+from pipelines.data.text.packing import IGNORED
+from pipelines.data.text.rows import readable
 from pipelines.errors import ModelError
-from pipelines.normalisers import Normaliser, warn_of_words
-from pipelines.packing import IGNORED
-from pipelines.recipe import Float, Int, Strict
+from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class SpeechRecognitionSeq2Seq(Task):
         return model
 
     def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> Any:
-        from pipelines import sound, whisper
+        from pipelines.models import audio as sound
+        from pipelines.models import whisper
 
         found = whisper.read_config(folder, config)
         self.tokenizer = whisper.tokenizer(folder, found)
@@ -109,12 +110,12 @@ class SpeechRecognitionSeq2Seq(Task):
         return int(self.extractor.sampling_rate)
 
     def layers(self, model: Any) -> "list[nn.Module]":
-        from pipelines import whisper
+        from pipelines.models import whisper
 
         return whisper.layers(model)
 
     def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.logmels import LogMels, Transcribed
+        from pipelines.data.audio.log_mel import LogMels, Transcribed
 
         window = self.config.max_source_positions / 50
         longest = self.options.max_seconds or window
@@ -137,8 +138,9 @@ class SpeechRecognitionSeq2Seq(Task):
         return bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob)
 
     def augment(self, example: Example, rng: Random) -> Example:
-        from pipelines.data.augment_audio import perturbed
-        from pipelines.data.logmels import log_mel, masked
+        from pipelines.data.audio.augment import perturbed
+        from pipelines.data.audio.log_mel import log_mel
+        from pipelines.data.audio.spec_augment import masked
 
         features = example.get("input_features")
         if features is None:
@@ -151,7 +153,7 @@ class SpeechRecognitionSeq2Seq(Task):
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
 
-        from pipelines.data.logmels import log_mel
+        from pipelines.data.audio.log_mel import log_mel
 
         features = [e["input_features"] if "input_features" in e else log_mel(e["audio"], self.extractor) for e in examples]
         # of one size, whatever stands beside them, so that cached features need no recording; `loss` cuts them
@@ -189,7 +191,7 @@ class SpeechRecognitionSeq2Seq(Task):
         """What each transcript costs, and the greedy one; the encoder runs once for both."""
         import torch
 
-        from pipelines import whisper
+        from pipelines.models import whisper
 
         nats, wanted, outputs = self._surprise(model, batch, use_cache=True)
         spread = torch.zeros(wanted.shape, dtype=torch.float64)
@@ -204,7 +206,7 @@ class SpeechRecognitionSeq2Seq(Task):
 
     def _go_on(self, model: Any, outputs: Any, opening: Sequence[int]) -> Iterator[list[Any]]:
         """What is written after an `opening`, which may be longer than the task's own: `infer` may have been told a language."""
-        from pipelines.whisper import likeliest
+        from pipelines.models.whisper import likeliest
 
         most = min(self.most, self.config.max_target_positions - len(opening))
         return likeliest(model, outputs, len(opening), self.tokenizer.eos_token_id, most, self.never, self.never_first)
@@ -230,16 +232,16 @@ class SpeechRecognitionSeq2Seq(Task):
         return {**tables(records, self.options.normaliser), **signs}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.metrics import speech_recognition
+        from pipelines.plots import speech as speech_plots
 
-        return speech_recognition.figures(records, self.options.normaliser)
+        return speech_plots.figures(records, self.options.normaliser)
 
     # ---- the model folder ----
 
     def save(self, model: Any, folder: Path) -> None:
         from transformers import WhisperProcessor
 
-        from pipelines import whisper
+        from pipelines.models import whisper
 
         task = "transcribe" if self.languages else None
         self.tokenizer.set_prefix_tokens(language=self.language, task=task, predict_timestamps=False)
@@ -268,8 +270,8 @@ class SpeechRecognitionSeq2Seq(Task):
         """
         import torch
 
-        from pipelines import whisper
-        from pipelines.data.logmels import log_mel, pieces
+        from pipelines.data.audio.log_mel import log_mel, pieces
+        from pipelines.models import whisper
 
         rate, device = self.rate, next(model.parameters()).device
         samples = read_audio(audio, rate)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.labels import check_known, check_numbers, number
-from pipelines.data.texts import readable
+from pipelines.data.text.rows import readable
 from pipelines.errors import DataError, ModelError
-from pipelines.recipe import Float, Int, Strict
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ class TextClassification(Task):
         return {**row, **texts, **({"label": number(row["label"])} if self.options.regression else {})}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import classes, language, pretrained
+        from pipelines.data import labels
+        from pipelines.models import pretrained
+        from pipelines.models import text as language
 
         self.pair = "text_pair" in splits.train.column_names
         self.single = not self.pair
@@ -97,9 +99,9 @@ class TextClassification(Task):
         if self.options.regression:
             check_numbers(splits.train["label"], splits.name)
         else:
-            self.labels = classes.names(splits, self.options.multi_label)
+            self.labels = labels.names(splits, self.options.multi_label)
         if self.options.class_weights == "balanced":
-            self.weights = classes.balanced(splits.train["label"], self.labels)
+            self.weights = labels.balanced(splits.train["label"], self.labels)
         if self.options.regression:
             pretrained.name_classes(config, ["value"])
         kind = "regression" if self.options.regression else "multi" if self.options.multi_label else "single"
@@ -112,7 +114,7 @@ class TextClassification(Task):
         return self._model(source.folder, config, source.random, self.labels)
 
     def _read_tokens(self, folder: Path | None, config: Any) -> None:
-        from pipelines import language
+        from pipelines.models import text as language
 
         self.tokenizer = language.tokenizer(folder, config)
         if self.tokenizer.pad_token is None:
@@ -128,19 +130,19 @@ class TextClassification(Task):
         from transformers import AutoModelForSequenceClassification
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KINDS
 
-        from pipelines import language
+        from pipelines.models import text as language
 
         language.check_kind(folder, config, KINDS, "classify texts")
         return language.text_model(AutoModelForSequenceClassification, folder, config, random=random, labels=labels)
 
     def layers(self, model: Any) -> "list[nn.Module]":
-        from pipelines import language
+        from pipelines.models import text as language
 
         return language.layers(model)
 
     def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines import language
-        from pipelines.encoding import encode
+        from pipelines.data.encoding import encode
+        from pipelines.models import text as language
 
         if self.pair and "text_pair" not in rows.column_names:
             raise DataError("these data have no text_pair, and the model reads pairs: name its column with data.columns.text_pair=NAME")
@@ -167,7 +169,7 @@ class TextClassification(Task):
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
 
-        from pipelines import language
+        from pipelines.models import text as language
 
         true = [e["label"] for e in examples]
         if self.options.regression:
@@ -185,14 +187,14 @@ class TextClassification(Task):
     # ---- one step ----
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        from pipelines import classes
+        from pipelines.losses import classification as classes
 
         if self.options.regression:
             return {"examples": float(len(batch["id"]))}
         return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
-        from pipelines import classes
+        from pipelines.losses import classification as classes
 
         logits = self._logits(model, batch)
         if self.options.regression:
@@ -207,15 +209,15 @@ class TextClassification(Task):
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        from pipelines import classes
+        from pipelines.metrics import classification
 
         logits = self._logits(model, batch).detach().cpu()
         if self.options.regression:
-            classes.check_finite(batch, logits)
+            classification.check_finite(batch, logits)
             pairs = zip(batch["id"], batch["true"], logits[:, 0].tolist(), strict=True)
             records = [{"id": id_, "true": true, "predicted": predicted} for id_, true, predicted in pairs]
         else:
-            records = classes.records(batch, logits, self.labels, self.options.multi_label)
+            records = classification.records(batch, logits, self.labels, self.options.multi_label)
         return [{**record, "tokens": tokens} for record, tokens in zip(records, batch["tokens"], strict=True)]
 
     def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
@@ -235,7 +237,8 @@ class TextClassification(Task):
         return lambda r: float(r["true"] == r["predicted"]), "accuracy", self.window
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
-        from pipelines.metrics import classification, lengths
+        from pipelines.metrics import by_length as lengths
+        from pipelines.metrics import classification
 
         by_length = {"by text length": lengths.table(records, *self._by_length())}
         if self.options.regression:
@@ -243,12 +246,14 @@ class TextClassification(Task):
         return {"per class": classification.per_class(records, self.labels, self.options.multi_label), **by_length}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.metrics import classification, lengths, regression
+        from pipelines.plots import by_length as by_length_plots
+        from pipelines.plots import classification as classification_plots
+        from pipelines.plots import regression as regression_plots
 
-        by_length = lengths.figures(records, *self._by_length())
+        by_length = by_length_plots.figures(records, *self._by_length())
         if self.options.regression:
-            return {**regression.figures(records), **by_length}
-        return {**classification.figures(records, self.labels, multi_label=self.options.multi_label), **by_length}
+            return {**regression_plots.figures(records), **by_length}
+        return {**classification_plots.figures(records, self.labels, multi_label=self.options.multi_label), **by_length}
 
     # ---- the model folder ----
 
@@ -257,7 +262,7 @@ class TextClassification(Task):
         self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        from pipelines import pretrained
+        from pipelines.models import pretrained
 
         config = pretrained.read_config(folder, None)
         kinds = {"regression": config.problem_type == "regression", "multi_label": config.problem_type == "multi_label_classification"}
@@ -278,7 +283,7 @@ class TextClassification(Task):
         """The `top_k` labels of a text or pair, best first: [{"label", "score"}]; for regression {"value": number}."""
         import torch
 
-        from pipelines import classes
+        from pipelines.metrics import classification
 
         row = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
         texts = [_text(row, column) for column in row]
@@ -292,7 +297,7 @@ class TextClassification(Task):
         if self.options.regression:
             yield {"value": float(logits[0])}
         else:
-            yield classes.ranked(logits, self.labels, self.options.multi_label, top_k)
+            yield classification.ranked(logits, self.labels, self.options.multi_label, top_k)
 
     def read(self, *texts: str) -> list[int]:
         """How many characters of each text the model reads before it is cut."""

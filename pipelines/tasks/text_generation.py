@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipelines.data.passages import answer_texts
-from pipelines.data.texts import readable, titled
+from pipelines.config.recipe import Float, Int, Strict, of_a_run
+from pipelines.data.text.packing import IGNORED, blocks, positions
+from pipelines.data.text.passages import answer_texts
+from pipelines.data.text.prompts import columns, encoded
+from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
-from pipelines.packing import IGNORED, blocks, positions
-from pipelines.prompts import columns, encoded
-from pipelines.recipe import Float, Int, Strict, of_a_run
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class TextGeneration(Task):
         return texts
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines import language
+        from pipelines.models import text as language
 
         model = self._read(source.folder, source.config, source.random)
         for column in self.inputs:
@@ -99,7 +99,8 @@ class TextGeneration(Task):
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
-        from pipelines import language, pretrained
+        from pipelines.models import pretrained
+        from pipelines.models import text as language
 
         found = pretrained.read_config(folder, config)
         language.check_kind(folder, found, KINDS, "write text word by word")
@@ -118,13 +119,14 @@ class TextGeneration(Task):
         return model
 
     def layers(self, model: Any) -> "list[nn.Module]":
-        from pipelines import language
+        from pipelines.models import text as language
 
         return language.language_model_layers(model)
 
     def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines import language
-        from pipelines.encoding import Fitting, encode
+        from pipelines.data.encoding import encode
+        from pipelines.data.filtering import Fitting
+        from pipelines.models import text as language
 
         key = [self.name, self.options.model_dump(), self.window, self.packs, language.stamp(self.tokenizer)]
         made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
@@ -162,7 +164,7 @@ class TextGeneration(Task):
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
 
-        from pipelines.language import padded
+        from pipelines.models.text import padded
 
         ids = [e["input_ids"] for e in examples]
         batch: Batch = {key: [e[key] for e in examples] for key in ("id", "row")}
@@ -213,7 +215,7 @@ class TextGeneration(Task):
         ]
 
     def _write(self, model: Any, prompts: Sequence[Sequence[int]]) -> list[str]:
-        from pipelines.decoding import continuations
+        from pipelines.models.decoding import continuations
 
         words = self.tokenizer
         ends, most = {words.eos_token_id}, self.options.max_new_tokens
@@ -250,7 +252,7 @@ class TextGeneration(Task):
         return question_answering.tables(records)
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.metrics import language_modelling, question_answering
+        from pipelines.plots import language_modelling, question_answering
 
         return (language_modelling if self.options.prompt is None else question_answering).figures(records)
 
@@ -278,7 +280,7 @@ class TextGeneration(Task):
 
         Settings: `max_new_tokens`, `temperature` (0, the default, takes the likeliest token), `top_p`, `seed`. Raises DataError.
         """
-        from pipelines.decoding import decode
+        from pipelines.models.decoding import decode
 
         texts = tuple(self._texts(dict(zip(self.inputs, texts, strict=True)), may_be_empty=False).values())
         words, prompt = self.tokenizer, self.options.prompt

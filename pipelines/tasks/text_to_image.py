@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipelines.diffusion import Sampling
+from pipelines.config.recipe import Float, Int
 from pipelines.errors import DataError, ModelError
-from pipelines.pretrained import LORA
-from pipelines.recipe import Float, Int
+from pipelines.generation.base import Sampling
+from pipelines.models.pretrained import LORA
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class TextToImage(Task):
     # ---- before training ----
 
     def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        from pipelines.data.pictures import caption
+        from pipelines.data.image.pixels import caption
 
         return {**row, "text": caption(row)}
 
@@ -80,7 +80,7 @@ class TextToImage(Task):
         if source.folder is None:
             raise ModelError("model.config: this task fine-tunes a pipeline, whose text encoders must know something: give model.id")
         model = self._read(source.folder, size=self.options.image_size, random=source.random)
-        from pipelines.data.images import warn_if_dark
+        from pipelines.data.image.reading import warn_if_dark
 
         self.says = True
         warn_if_dark(splits.train)
@@ -91,13 +91,13 @@ class TextToImage(Task):
     def _read(self, folder: Path, *, size: int | None, random: bool = False) -> "nn.Module":
         import torch
 
-        from pipelines import diffusion, pipefiles, pipes
+        from pipelines.models import diffusion, stable_diffusion
 
-        self.pipe, model = pipefiles.read_pipe(folder, size=size, random=random)
-        self.size = pipes.image_size(self.pipe, model)
+        self.pipe, model = stable_diffusion.read_pipe(folder, size=size, random=random)
+        self.size = stable_diffusion.image_size(self.pipe, model)
         scheduler = diffusion.read_scheduler(folder)
         self.diffusion: Any = diffusion.Flow(scheduler) if self.pipe.flow else diffusion.Diffusion(scheduler, self.options.snr_gamma)
-        self.frozen = {"vae": pipes.Latents(self.pipe.parts["vae"]), "text": pipes.Prompts(self.pipe, model)}
+        self.frozen = {"vae": stable_diffusion.Latents(self.pipe.parts["vae"]), "text": stable_diffusion.Prompts(self.pipe, model)}
         with torch.no_grad():
             self.nothing = tuple(part.float() for part in self.frozen["text"]([""]))  # what the model sees of an empty caption
         self.says = False
@@ -131,7 +131,7 @@ class TextToImage(Task):
         return [stem, *blocks, nn.ModuleList([parts[name] for name in end if parts.get(name) is not None])]
 
     def encode(self, rows: Any) -> Any:
-        from pipelines.data.pictures import Pictures
+        from pipelines.data.image.pixels import Pictures
 
         if self.says:
             prompts = self.frozen["text"]
@@ -152,7 +152,7 @@ class TextToImage(Task):
         return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
 
     def draw(self, rng: Random) -> dict[str, Any]:
-        from pipelines.diffusion import draw
+        from pipelines.models.diffusion import draw
 
         return {**draw(rng), "latent": rng.getrandbits(62), "dropped": rng.random() < self.options.caption_dropout}
 
@@ -171,7 +171,7 @@ class TextToImage(Task):
         """Clean latents, their noise, and what the model sees of the texts, without gradient."""
         import torch
 
-        from pipelines import diffusion
+        from pipelines.models import diffusion
 
         vae: Any = self.frozen["vae"]
         with torch.no_grad():
@@ -191,7 +191,7 @@ class TextToImage(Task):
         return tuple(found)
 
     def _errors(self, model: Any, noisy: Any, texts: "tuple[Tensor, ...]") -> "Tensor":
-        from pipelines.diffusion import squared_error
+        from pipelines.models.diffusion import squared_error
 
         names = ("encoder_hidden_states", "pooled_projections")
         given = dict(zip(names, texts, strict=False))
@@ -211,8 +211,8 @@ class TextToImage(Task):
     def predict(self, model: Any, batch: Batch) -> list[Record]:
         import torch
 
-        from pipelines.diffusion import strata
         from pipelines.metrics import denoising
+        from pipelines.models.diffusion import strata
 
         latents, noise, texts = self._seen(batch)
         even = {"even": True} if self.pipe.flow else {}
@@ -231,33 +231,33 @@ class TextToImage(Task):
         return {"by noise level": denoising.by_level(records)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.metrics import denoising
+        from pipelines.plots import denoising as denoising_plots
 
-        return denoising.figures(records)
+        return denoising_plots.figures(records)
 
     # ---- the model folder ----
 
     def save(self, model: Any, folder: Path) -> None:
-        from pipelines import pipefiles
+        from pipelines.models import stable_diffusion
 
-        pipefiles.save_pipe(self.pipe, model, folder)
+        stable_diffusion.save_pipe(self.pipe, model, folder)
 
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, size=None).eval()
 
     def save_adapter(self, model: Any, folder: Path, base: str, revision: str | None) -> None:
-        from pipelines import pipefiles
+        from pipelines.models import stable_diffusion
 
-        pipefiles.save_lora(self.pipe, model, folder, base, revision)
+        stable_diffusion.save_lora(self.pipe, model, folder, base, revision)
 
     def load_adapter(self, base: Path, folder: Path) -> "nn.Module":
-        from pipelines import pipefiles
+        from pipelines.models import stable_diffusion
 
         model = self._read(base, size=self.options.image_size)
-        return pipefiles.load_lora(self.pipe, model, folder).eval()
+        return stable_diffusion.load_lora(self.pipe, model, folder).eval()
 
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.images import save_example
+        from pipelines.data.image.reading import save_example
 
         return {"image": save_example(row["image"], folder, name), "text": row["text"]}
 
@@ -267,15 +267,16 @@ class TextToImage(Task):
         return [{"text": rows[seed % len(rows)]["text"], "seed": seed} for seed in range(count)]
 
     def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
-        from pipelines import pipes
+        from pipelines.models import stable_diffusion
 
         texts, seeds = [request["text"] for request in requests], [request["seed"] for request in requests]
-        return pipes.painted(self.pipe, model, texts, seeds, self.options.steps, self.options.guidance)
+        return stable_diffusion.painted(self.pipe, model, texts, seeds, self.options.steps, self.options.guidance)
 
     def infer(self, model: Any, text: str, seed: Any = 0, steps: int | None = None, guidance: float | None = None) -> Iterator[Any]:
         """The image (PIL) of a text and a seed; before it, a few times, how far it has come."""
-        from pipelines import diffusion, pipes
-        from pipelines.data.pictures import caption
+        from pipelines.data.image.pixels import caption
+        from pipelines.generation import requests
+        from pipelines.models import diffusion, stable_diffusion
 
         try:
             text = caption({"text": text})
@@ -288,4 +289,6 @@ class TextToImage(Task):
         if not 1 <= steps <= MOST_STEPS:
             raise DataError(f"{steps} steps: give a number from 1 to {MOST_STEPS}")
         guidance = self.options.guidance if guidance is None else guidance
-        yield from pipes.painting(self.pipe, model, text, diffusion.check_seed(seed), steps, guidance, diffusion.preview_every(steps))
+        yield from stable_diffusion.painting(
+            self.pipe, model, text, requests.check_seed(seed), steps, guidance, diffusion.preview_every(steps)
+        )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipelines.diffusion import Sampling
+from pipelines.config.recipe import Float, Int
 from pipelines.errors import DataError, ModelError
-from pipelines.recipe import Float, Int
+from pipelines.generation.base import Sampling
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ class UnconditionalImageGeneration(Task):
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from diffusers import DDPMScheduler
 
-        from pipelines import diffusion, unet
-        from pipelines.data.images import warn_if_dark
+        from pipelines.data.image.reading import warn_if_dark
+        from pipelines.models import diffusion, unet
 
         self.labels = self._classes(splits) if self.options.class_conditional else []
         warn_if_dark(splits.train)
@@ -117,8 +117,8 @@ class UnconditionalImageGeneration(Task):
         return list(labels)
 
     def _know(self, model: Any) -> None:
-        from pipelines import unet
-        from pipelines.diffusion import Diffusion
+        from pipelines.models import unet
+        from pipelines.models.diffusion import Diffusion
 
         if self.options.steps is None:
             levels = self.scheduler.config.num_train_timesteps
@@ -135,7 +135,7 @@ class UnconditionalImageGeneration(Task):
         return [stem, *model.down_blocks, *middle, *model.up_blocks, nn.ModuleList([*new, model.conv_norm_out, model.conv_out])]
 
     def encode(self, rows: Any) -> Any:
-        from pipelines.data.pictures import Pictures
+        from pipelines.data.image.pixels import Pictures
 
         return Pictures(rows, self.size, self.channels, labels=self.labels, upscale=self.options.upscale)
 
@@ -149,7 +149,7 @@ class UnconditionalImageGeneration(Task):
         return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
 
     def draw(self, rng: Random) -> dict[str, Any]:
-        from pipelines.diffusion import draw
+        from pipelines.models.diffusion import draw
 
         return draw(rng)
 
@@ -169,14 +169,14 @@ class UnconditionalImageGeneration(Task):
         return {"images": float(len(batch["id"]))}
 
     def _noise(self, batch: Batch) -> "Tensor":
-        from pipelines import diffusion
+        from pipelines.models import diffusion
 
         return diffusion.noise(batch["noise"], batch["pixels"].shape[1:], batch["pixels"].device)
 
     def loss(self, model: Any, batch: Batch, counts: Mapping[str, float]) -> "Tensor":
         import torch
 
-        from pipelines.diffusion import squared_error
+        from pipelines.models.diffusion import squared_error
 
         positions = torch.tensor(batch["position"], device=batch["pixels"].device)
         noisy = self.diffusion.mix(batch["pixels"], self._noise(batch), positions)
@@ -188,8 +188,8 @@ class UnconditionalImageGeneration(Task):
     def predict(self, model: Any, batch: Batch) -> list[Record]:
         import torch
 
-        from pipelines.diffusion import squared_error, strata
         from pipelines.metrics import denoising
+        from pipelines.models.diffusion import squared_error, strata
 
         pixels, noise = batch["pixels"], self._noise(batch)
         mixed = [self.diffusion.mix(pixels, noise, positions.to(pixels.device)) for positions in strata(batch["position"])]
@@ -208,14 +208,14 @@ class UnconditionalImageGeneration(Task):
         return {"by noise level": denoising.by_level(records)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.metrics import denoising
+        from pipelines.plots import denoising as denoising_plots
 
-        return denoising.figures(records)
+        return denoising_plots.figures(records)
 
     # ---- the model folder ----
 
     def save(self, model: Any, folder: Path) -> None:
-        from pipelines import unet
+        from pipelines.models import unet
 
         self._pipeline(model).save_pretrained(folder)
         if self.labels:
@@ -224,7 +224,7 @@ class UnconditionalImageGeneration(Task):
     def _pipeline(self, model: Any) -> Any:
         from diffusers import ConsistencyModelPipeline, DDIMPipeline, DDPMPipeline
 
-        from pipelines.diffusion import sampler
+        from pipelines.models.diffusion import sampler
 
         kind: Any = ConsistencyModelPipeline if self.labels else DDIMPipeline if self.options.sampler == "ddim" else DDPMPipeline
         pipeline: Any = kind(model, sampler(self.scheduler, self.options.sampler))
@@ -232,7 +232,7 @@ class UnconditionalImageGeneration(Task):
         return pipeline
 
     def load(self, folder: Path) -> "nn.Module":
-        from pipelines import diffusion, unet
+        from pipelines.models import diffusion, unet
 
         model: Any = unet.read_unet(folder, None, size=None)
         self.labels = unet.read_labels(folder, model)
@@ -244,21 +244,21 @@ class UnconditionalImageGeneration(Task):
         return model.eval()
 
     def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.images import save_example
+        from pipelines.data.image.reading import save_example
 
         return {"image": save_example(row["image"], folder, name)}
 
     # ---- images ----
 
     def requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
-        from pipelines.classes import shares
+        from pipelines.data.labels import shares
 
         if not self.labels:
             return [{"seed": seed} for seed in range(count)]
         return [{"seed": seed, "label": label} for seed, label in enumerate(shares(rows["label"], count))]
 
     def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
-        from pipelines import diffusion, unet
+        from pipelines.models import diffusion, unet
 
         scheduler = diffusion.sampler(self.scheduler, self.options.sampler)
         seeds, classes = zip(*((request["seed"], self._number(request["seed"], request.get("label"))) for request in requests), strict=True)
@@ -267,8 +267,8 @@ class UnconditionalImageGeneration(Task):
 
     def _number(self, seed: int, label: Any) -> int:
         """Of a class; left out, each seed has the next. Raises DataError."""
-        from pipelines.complaints import suggest
-        from pipelines.wording import short
+        from pipelines.config.validation_errors import suggest
+        from pipelines.utils.formatting import short
 
         if label is None:
             return seed % max(1, len(self.labels))
@@ -283,11 +283,12 @@ class UnconditionalImageGeneration(Task):
 
         `label` is the class it is to show, of a model that knows some; left out, seeds take them in turn.
         """
-        from pipelines import diffusion, unet
+        from pipelines.generation import requests
+        from pipelines.models import diffusion, unet
 
         steps = diffusion.check_steps(self.options.steps if steps is None else steps, self.scheduler)
         scheduler = diffusion.sampler(self.scheduler, self.options.sampler)
-        seed = diffusion.check_seed(seed)
+        seed = requests.check_seed(seed)
         number = self._number(seed, label)
         for images in unet.denoised(model, scheduler, [seed], steps, every=diffusion.preview_every(steps), classes=[number]):
             yield images[0]

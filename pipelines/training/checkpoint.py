@@ -8,14 +8,14 @@ processes, so one process can resume what several began.
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RunError
-from pipelines.results import to_json
+from pipelines.utils.distributed import place, whole
+from pipelines.utils.files import sync, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,26 +49,6 @@ class State:
         """What the stage after this one begins with: all that this one found out. Patience alone begins again."""
         before = self.before + self.step
         return dataclasses.replace(self, stage="train", step=0, before=before, stage_best=None, waited=0, stopped=None)
-
-
-def whole(tensor: "Tensor") -> "Tensor":
-    """A tensor's full value on the CPU. Under FSDP every process must call."""
-    import torch
-    from torch.distributed.tensor import DTensor
-
-    value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return value.detach().to("cpu", copy=True).contiguous() if isinstance(value, torch.Tensor) else value
-
-
-def place(target: "Tensor", value: "Tensor") -> None:
-    """Copy a whole value into a tensor that may be sharded."""
-    import torch
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    with torch.no_grad():
-        if isinstance(target, DTensor):
-            value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
-        target.copy_(value)
 
 
 def collect(model: "nn.Module", optimizer: Any = None, average: Any = None) -> dict[str, dict[str, "Tensor"]]:
@@ -243,12 +223,3 @@ def _steps(root: Path) -> list[Path]:
 
 def _number(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.batching import Micro, Plan, loader, on_device, out_of_memory, seeded
-from pipelines.checkpoint import State
+from pipelines.config.recipe import TrainSection
+from pipelines.data.batching import Micro, Plan, loader, on_device
+from pipelines.data.filtering import Skips
 from pipelines.errors import RunError
-from pipelines.layers import has_batch_norm, train_mode
-from pipelines.optim import Average, rate, set_rate
-from pipelines.recipe import TrainSection
-from pipelines.skips import Skips
+from pipelines.models.layers import has_batch_norm, train_mode
 from pipelines.task import Task
+from pipelines.training.checkpoint import State
+from pipelines.training.optim import Average, rate, set_rate
+from pipelines.utils.hardware import out_of_memory
+from pipelines.utils.seeding import seeded
 
 
 @dataclass

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.layers import depth_of_parameters
+from pipelines.models.layers import depth_of_parameters
 
 if TYPE_CHECKING:
     import torch

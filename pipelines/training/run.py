@@ -6,12 +6,17 @@ No logic of its own: every line hands one module's result to the next.
 from pathlib import Path
 from typing import Any
 
-from pipelines import finish, machine, runfolder
-from pipelines.data import load_splits, needs_of, trained_rows
-from pipelines.progress import Progress
-from pipelines.recipe import Recipe, task_class
-from pipelines.stages import Job, build
-from pipelines.weights import resolve
+from pipelines.config.recipe import Recipe, task_class
+from pipelines.data import trained_rows
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
+from pipelines.models.build import build
+from pipelines.models.source import resolve
+from pipelines.publishing import card
+from pipelines.training import finalize, run_folder, run_log, signals
+from pipelines.training.trainer import Job
+from pipelines.utils import distributed, library_logging
+from pipelines.utils.progress import Progress
 
 
 def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke: bool = False) -> dict[str, Any] | None:
@@ -24,20 +29,20 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
     from accelerate.state import AcceleratorState
 
     folder = Path(folder)
-    processes = machine.processes()
+    processes = distributed.processes()
     progress = Progress(processes.is_main_process)
-    machine.quiet_libraries(progress)
-    outcome = runfolder.claim(folder, recipe)
+    library_logging.quiet_libraries(progress)
+    outcome = run_folder.claim(folder, recipe)
     if outcome is not None:
-        if processes.is_main_process and runfolder.other_hub(folder, recipe):
-            finish.publish_as(folder, recipe)
+        if processes.is_main_process and run_folder.other_hub(folder, recipe):
+            card.publish_as(folder, recipe)
             progress.say(f"{folder} is finished; its card and what may be published follow the new hub section")
             return outcome
         key = "epochs" if recipe.train.epochs is not None else "max_steps"
         progress.say(f"{folder} is finished; for more, raise train.{key}, or choose another folder with --run")
         return outcome if processes.is_main_process else {}
-    with runfolder.alone(folder, processes.is_main_process):
-        recipe = runfolder.pinned(folder, recipe)
+    with run_folder.alone(folder, processes.is_main_process):
+        recipe = run_folder.pinned(folder, recipe)
         with processes.main_process_first():
             weights = resolve(recipe.model)
             task = task_class(recipe.task)(recipe.options)
@@ -45,19 +50,19 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
         splits = splits.smoke() if smoke else splits
         model = build(recipe, task, weights, splits)
         recipe = recipe.model_copy(update={"options": task.options}) if task.makes else recipe  # steps, where the schedule settles them
-        recipe = runfolder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
+        recipe = run_folder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
         processes.wait_for_everyone()
         AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own
         accelerator = Accelerator(
-            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=machine.trackers(recipe), project_dir=folder,
+            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=run_log.trackers(recipe), project_dir=folder,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # DINOv2 has one that no classification uses
         )  # fmt: skip
         job = Job(recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress)
-        with machine.stop_on_signals() as stopping:
+        with signals.stop_on_signals() as stopping:
             state = job.train(stopping)
         if state.stopped == "signal":
             progress.say(f"stopped at step {state.before + state.step} and saved; the same command goes on from there")
             accelerator.end_training()
             return None
         del model
-        return finish.finish(job, state)
+        return finalize.finish(job, state)

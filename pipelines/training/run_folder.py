@@ -2,19 +2,17 @@
 
 import contextlib
 import fcntl
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipelines.checkpoint import State, latest
+from pipelines.config.recipe import Recipe, dump_recipe, task_class, validate
 from pipelines.errors import RunError
-from pipelines.machine import best_precision
-from pipelines.progress import Progress
-from pipelines.recipe import Recipe, dump_recipe, task_class, validate
-from pipelines.results import read_json, to_json, write_text
+from pipelines.training.checkpoint import latest
+from pipelines.utils.files import read_json, write_text
+from pipelines.utils.hardware import best_precision
 
 # what may change while a run is under way, for it changes no result by more than rounding
 FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
@@ -156,43 +154,3 @@ def settle(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, 
     if main:
         write_text(path, dump_recipe(settled))
     return validate(yaml.safe_load(dump_recipe(settled)), str(path), exists=True)
-
-
-class Log:
-    """log.jsonl, the trackers and the progress bar: one call tells all three. Main process only."""
-
-    def __init__(self, folder: Path, accelerator: Any, progress: Progress) -> None:
-        self.path, self.accelerator, self.progress = folder / "log.jsonl", accelerator, progress
-
-    def __call__(self, entry: dict[str, Any]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(to_json(entry) + "\n")
-        except OSError as error:
-            raise RunError(
-                f"{self.path}: cannot be written: {error.strerror}; what was saved is whole: free some room and run again"
-            ) from None
-        entry = json.loads(to_json(entry))
-        flat = {f"validation/{k}": v for k, v in entry["validation"].items()} if "validation" in entry else entry
-        self.accelerator.log({k: v for k, v in flat.items() if isinstance(v, int | float)}, step=entry["step"])
-        if "validation" in entry:
-            shown = list(entry["validation"].items())[:4]
-            scores = ", ".join(f"{name} {'undefined' if value is None else f'{value:.4g}'}" for name, value in shown)
-            self.progress.say(f"  step {entry['step']}, epoch {entry['epoch']:.3g}: {scores}")
-
-    def truncate(self, saved: State | None) -> None:
-        """Forget what came after the checkpoint, all of it if there is none: it will come again."""
-        if self.accelerator.is_main_process and self.path.is_file():
-            lines = [line for line in self.path.read_text().splitlines() if saved is not None and _known(line, saved)]
-            write_text(self.path, "".join(line + "\n" for line in lines))
-
-
-def _known(line: str, saved: State) -> bool:
-    try:
-        entry = json.loads(line)
-    except ValueError:  # a line cut off by a kill
-        return False
-    at = saved.before + saved.step
-    return entry["step"] < at or (entry["step"] == at and not (saved.owed and "validation" in entry))

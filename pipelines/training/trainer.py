@@ -13,36 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import batching, checkpoint, evaluation, features, layers, loop, machine, making, optim, results, runfolder
-from pipelines.checkpoint import State
-from pipelines.data import SPLITS, Splits, usable
-from pipelines.errors import DataError, ModelError, RecipeError, RunError
-from pipelines.progress import Progress
-from pipelines.recipe import Recipe
-from pipelines.skips import Skips
-from pipelines.stubs import Edge
+from pipelines.config.recipe import Recipe
+from pipelines.data import batching, filtering
+from pipelines.data.filtering import Skips
+from pipelines.data.schema import SPLITS, Splits
+from pipelines.errors import DataError, RecipeError, RunError
+from pipelines.evaluation import scoring
+from pipelines.generation import sampling
+from pipelines.models import layers
+from pipelines.models.source import Weights
 from pipelines.task import Task
-from pipelines.weights import Weights
-from pipelines.wording import short
-
-
-def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
-    """The model of a recipe before its first step, frozen and adapted as it says; the same one every time."""
-    import torch
-
-    torch.manual_seed(batching.seeded(recipe.train.seed, "build"))
-    model = task.build(weights, splits)
-    if recipe.train.gradient_checkpointing:
-        machine.checkpoint_gradients(model)
-    if recipe.hub.adapter and (weights.revision is None or weights.random):
-        raise ModelError(
-            f"hub.adapter: an adapter alone is of use with a base model of the hub, {weights.name} is none: leave it out, "
-            "or set hub.adapter=false"
-        )
-    if recipe.model.adapter is not None:
-        return layers.add_adapter(model, task.layers(model)[-1] if task.new_head else None, recipe.model.adapter)
-    layers.freeze(model, task.layers(model), recipe.model.freeze)
-    return model
+from pipelines.training import checkpoint, loop, optim, run_log
+from pipelines.training.checkpoint import State
+from pipelines.training.feature_cache import store
+from pipelines.training.feature_cache.hooks import Edge
+from pipelines.utils import distributed, hardware
+from pipelines.utils.formatting import short
+from pipelines.utils.progress import Progress
 
 
 def encode(task: Any, splits: Splits) -> dict[str, Any]:
@@ -56,7 +43,7 @@ def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Any]) -> tuple[
     """
     encoded, skipped, ignored = dict(encoded), dict(splits.skipped), dict(splits.ignored)
     for split in SPLITS:
-        encoded[split], known, left_out = usable.sorted_out(encoded[split], splits[split]["id"], split)
+        encoded[split], known, left_out = filtering.sorted_out(encoded[split], splits[split]["id"], split)
         skipped[split] = [*skipped[split], *known]
         ignored |= left_out
     totals = {split: len(splits[split]) + len(splits.skipped[split]) for split in SPLITS}
@@ -131,9 +118,9 @@ class Job:
     progress: Progress
 
     def __post_init__(self) -> None:
-        from pipelines import kernels
+        from pipelines.models import cpu_kernels
 
-        kernels.install(self.model, self.accelerator.device)
+        cpu_kernels.install(self.model, self.accelerator.device)
         self.task.place(self.accelerator.device)
         with self.accelerator.main_process_first():  # the others find it encoded
             self.encoded = encode(self.task, self.splits)
@@ -143,12 +130,12 @@ class Job:
         self.eval_batch: int | None = None  # rows that memory allowed an evaluation, once it did not suffice
         self.eval_tokens: int | None = None  # tokens, where examples have lengths; both are the same on all processes
         if batching.example_lengths(self.encoded["train"]) is not None:
-            machine.keep_few_kernels()
+            hardware.keep_few_kernels()
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
-        self.extractor = making.extractor_of(self.task.options, self.accelerator.device) if self.task.makes else None
-        self.fits = making.fits_of(self.task, self.accelerator.device) if self.task.makes else None
+        self.extractor = sampling.extractor_of(self.task.options, self.accelerator.device) if self.task.makes else None
+        self.fits = sampling.fits_of(self.task, self.accelerator.device) if self.task.makes else None
         self.root = self.folder / "checkpoints"
-        self.log = runfolder.Log(self.folder, self.accelerator, self.progress)
+        self.log = run_log.Log(self.folder, self.accelerator, self.progress)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
         if self.accelerator.mixed_precision == "bf16" and not self.sharded:  # FSDP shards weights of one type alone
             layers.keep_in_bf16(self.model, self.trains)
@@ -232,13 +219,13 @@ class Job:
         """Test scores before the first step: what the model knew already."""
         model = self.model.to(self.accelerator.device)
         records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before")
-        making.sketch(self, model, 0)
-        return evaluation.score_split(self.task, self.task.merge(records, self.splits.test), self.splits.test, "test", tables=False)
+        sampling.sketch(self, model, 0)
+        return scoring.score_split(self.task, self.task.merge(records, self.splits.test), self.splits.test, "test", tables=False)
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
         ragged = batching.example_lengths(getattr(examples, "encoded", None)) is not None
-        size = machine.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged, self.task)
+        size = hardware.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged, self.task)
 
         found = {"rows": self.eval_batch, "tokens": self.eval_tokens}  # of this process
 
@@ -247,19 +234,19 @@ class Job:
             self.progress.say(f"out of memory on {split}: going on with {count} {unit} at a time (the result is the same)")
 
         with self.progress.task(title, len(examples)) as shown:
-            records = evaluation.predict_split(
+            records = scoring.predict_split(
                 self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size), tokens=self.eval_tokens,
                 workers=self.workers(examples), skips=self.skips, split=split, smaller=smaller,
                 tick=lambda n: shown.advance(n * self.accelerator.num_processes),
             )  # fmt: skip
-        self.eval_batch, self.eval_tokens = evaluation.agreed(found["rows"], found["tokens"])
+        self.eval_batch, self.eval_tokens = scoring.agreed(found["rows"], found["tokens"])
         return records
 
     def workers(self, examples: Any) -> int:
         """Loader processes for these examples; cached ones need none."""
         if not isinstance(examples, batching.Examples):
             return 0
-        return machine.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
+        return hardware.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
 
     def fit(self, state: State, total: int, decay: float | None, stopping: Any, last: Path | None) -> State:
         """Prepare one stage, restore it from `last`, and walk its steps."""
@@ -271,7 +258,7 @@ class Job:
         if train.compile:
             plain.compile()
         plugin = accelerator.state.fsdp_plugin if self.sharded else None
-        with machine.sharded_by(plugin, plain, self._layers()[1:-1]):
+        with distributed.sharded_by(plugin, plain, self._layers()[1:-1]):
             self.model, optimizer = accelerator.prepare(plain, optim.make_optimizer(train.optimizer, groups))
         plain = accelerator.unwrap_model(self.model)
         average = optim.Average(plain, decay) if decay else None
@@ -285,9 +272,9 @@ class Job:
         with self._cached(plain, examples, augmented, state) as (fed, validation):
             fed.least = least
             if fed is examples and lengths is None and accelerator.device.type == "cpu":
-                machine.keep_memory()  # blocks of many sizes would rather fill the memory with holes
+                hardware.keep_memory()  # blocks of many sizes would rather fill the memory with holes
             ragged = lengths is not None and (fed is examples or fed.ragged)
-            micro, tokens = machine.micro_batch(train, plain, accelerator, fed, ragged)
+            micro, tokens = hardware.micro_batch(train, accelerator, fed, ragged=ragged, together=layers.has_batch_norm(plain))
             plan = batching.Plan(
                 len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
                 accelerator.process_index, accelerator.num_processes, lengths, tokens, train.sampling == "length", least,
@@ -334,15 +321,15 @@ class Job:
         elif batching.example_lengths(examples.encoded) is not None:
             size = 256  # ragged ones: as many as fit
         else:  # on a CPU no more than a step of training holds, on a GPU no more than are scored at a time
-            size = min(8, train.batch_size if device == "cpu" else machine.eval_batch("auto", device, False, self.task))
+            size = min(8, train.batch_size if device == "cpu" else hardware.eval_batch("auto", device, False, self.task))
         if least > 1:  # recording runs what trains, too, and a BatchNorm cannot run on one row: the next size that leaves none
             count, processes = len(examples), self.accelerator.num_processes
             sizes = range(size, count + 1)
             size = next((s for s in sizes if count // (math.ceil(count / (s * processes)) * processes) >= least), size)
-        return features.record(
+        return store.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded, examples.seed), edge, self.accelerator, split=split,
             fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split) + self.task.stamp(), batch_size=size,
-            tokens=machine.TOKENS.get(self.accelerator.device.type, 8192), workers=self.workers(examples),
+            tokens=hardware.TOKENS.get(self.accelerator.device.type, 8192), workers=self.workers(examples),
             cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
         )  # fmt: skip
 
@@ -352,7 +339,7 @@ class Job:
         def evaluate(state: State) -> bool:
             with run.average.applied() if run.average else contextlib.nullcontext():
                 records = self.predict(run.model, validation, "validation", "validation")
-                making.sketch(self, self.accelerator.unwrap_model(run.model), state.before + state.step)
+                sampling.sketch(self, self.accelerator.unwrap_model(run.model), state.before + state.step)
             scores = self.task.score(self.task.merge(records, self.splits.validation), self.splits.validation)
             self.log({**loop.where(state, run.plan), "validation": scores})
             score = float(scores[metric.name])
@@ -374,7 +361,7 @@ class Job:
             if at != saved_at:  # else the tensors are there already, and an evaluation changed none
                 files = checkpoint.collect(self.accelerator.unwrap_model(run.model), run.optimizer.optimizer, run.average)
             saved_at = at
-            state.peak_memory_mb = max(state.peak_memory_mb, results.peak_memory_mb())
+            state.peak_memory_mb = max(state.peak_memory_mb, hardware.peak_memory_mb())
             if self.accelerator.is_main_process:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)

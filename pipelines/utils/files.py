@@ -1,6 +1,13 @@
 """Places that a user names, before a system is asked for them."""
 
+import contextlib
+import json
+import math
 import os
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import RunError
 
 
 def problem(place: str) -> str:
@@ -18,3 +25,61 @@ def problem(place: str) -> str:
     if place.startswith("~") and os.path.expanduser(place).startswith("~"):
         return f"there is no user {place[1:].split('/')[0]!r} here"
     return ""
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """A JSON document of what Graft found out. JSON has no NaN and no infinity: they are null."""
+    return json.dumps(_without_nan(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all. Raises RunError when the disk refuses."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; None where there is no such file. Raises RunError for a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # older runs wrote NaN
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def write_records(path: Path, records: list[dict[str, Any]]) -> None:
+    """One JSON object per line."""
+    write_text(path, "".join(to_json(record) + "\n" for record in records))
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

@@ -2,28 +2,18 @@
 
 import contextlib
 import ctypes
-import datetime
-import logging
 import os
-import signal
+import resource
+import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
-
-from pipelines.errors import ModelError, RecipeError
-from pipelines.progress import Progress
-from pipelines.recipe import Recipe
-
-# that processes wait for the first one to download and encode; by default they give up after ten minutes
-PATIENCE = datetime.timedelta(hours=12)
 
 
 def best_precision(model: Any) -> str:
     """bf16 where the hardware multiplies it faster and the model is mostly matrix products, else fp32.
 
     On a CPU without AMX or AVX-512 bf16, and for small or convolutional models, autocast costs more than it gives; not so for
-    convolutions between group norms, which have a kernel of their own (see pipelines.kernels). Embeddings do not count: looking
+    convolutions between group norms, which have a kernel of their own (see pipelines.models.cpu_kernels). Embeddings do not count: looking
     up takes no time. They are half of a small language model's parameters.
     """
     import torch
@@ -46,22 +36,21 @@ TOKENS = {"cpu": 1536, "cuda": 32768}
 EVAL_TOKENS = {"cpu": 6144, "cuda": 32768}  # nothing is kept for a gradient
 
 
-def micro_batch(train: Any, model: Any, accelerator: Any, examples: Any, ragged: bool = False) -> tuple[int, int | None]:
+def micro_batch(train: Any, accelerator: Any, examples: Any, *, ragged: bool = False, together: bool = False) -> tuple[int, int | None]:
     """Examples on one device at a time, and for `ragged` ones the tokens that they may have together.
 
     `auto` is the whole share on a GPU (halved when memory does not suffice); on a CPU as many as have 5 MB of input (8 photos
-    of 224 pixels), which stay in the caches. BatchNorm in training is not split.
+    of 224 pixels), which stay in the caches. Examples that are normalised `together`
+    (BatchNorm in training) are not split.
     """
     import torch
-
-    from pipelines.layers import has_batch_norm
 
     share = -(-train.batch_size // accelerator.num_processes)
     if train.micro_batch != "auto":
         return min(train.micro_batch, share), None
     if ragged:
         return share, TOKENS.get(accelerator.device.type, 8192)
-    if accelerator.device.type != "cpu" or has_batch_norm(model):
+    if accelerator.device.type != "cpu" or together:
         return share, None
     batch = examples[[(None, 0)]].batch
     tensors = [t for value in batch.values() for t in (value if isinstance(value, list) else [value]) if isinstance(t, torch.Tensor)]
@@ -123,101 +112,19 @@ def keep_few_kernels() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
-@contextlib.contextmanager
-def sharded_by(plugin: Any, model: Any, blocks: list[Any]) -> Iterator[None]:
-    """While a model is prepared: FSDP shards by these blocks. `plugin` is Accelerate's; None changes nothing.
-
-    Accelerate's own choice fails for models without text embeddings, ViT among them: it shards the input embeddings apart, which
-    some models do not have, and others inside of a unit.
-    """
-    if plugin is None:
-        yield
-        return
-    kinds = {type(block) for block in blocks}
-    plugin.transformer_cls_names_to_wrap = sorted(kind.__name__ for kind in kinds if not kind.__module__.startswith("torch.nn"))
-    for parameter in model.parameters():  # FSDP takes none in channels-last memory
-        parameter.data = parameter.data.contiguous()
-    model.get_input_embeddings = model.get_output_embeddings = lambda: None
-    yield
-    del model.get_input_embeddings, model.get_output_embeddings
-
-
-def trackers(recipe: Recipe) -> list[str]:
-    """The recipe's trackers. Raises RecipeError for one that is not installed."""
-    from accelerate.tracking import get_available_trackers
-
-    ready = {str(t.value if hasattr(t, "value") else t) for t in get_available_trackers()}
-    missing = [t for t in recipe.train.trackers if t not in ready]
-    if missing:
-        raise RecipeError(f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
-    return list(recipe.train.trackers)
-
-
-def checkpoint_gradients(model: Any) -> None:
-    if getattr(model, "_supports_gradient_checkpointing", False):  # diffusers' name for it
-        model.enable_gradient_checkpointing()
-        return
-    if not getattr(model, "supports_gradient_checkpointing", False):
-        raise ModelError(f"train.gradient_checkpointing: {type(model).__name__} does not support it; leave it out")
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM and Ctrl-C only raise a flag: the loop ends its step, saves and returns. A second one ends at once."""
-    asked: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread: the host program handles signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def processes() -> Any:
-    """Accelerate's view of the processes of this run (PartialState).
-
-    Where there is no accelerator it has to be told to use the CPU, or each process that torchrun started thinks it is alone.
-    """
+def peak_memory_mb() -> float:
+    """Peak of this process: of the GPU's allocator where there is one, else resident memory."""
     import torch
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
 
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=cpu, timeout=PATIENCE)
-
-
-def quiet_libraries(progress: Progress) -> None:
-    """Libraries speak through us: their own bars and advice off, our warnings as one line each."""
-    import datasets
-    import transformers
-
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    for library in ("datasets", "huggingface_hub"):  # they log every retry; what it comes to in the end is told by our errors
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="torch|transformers|accelerate|datasets")
-    logger = logging.getLogger("graft")
-    logger.handlers = [_Say(progress)]
-    logger.propagate = False
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-class _Say(logging.Handler):
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(logging.WARNING)
-        self.progress = progress
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a smaller micro-batch may help."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.progress.say(record.getMessage())
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)

@@ -24,7 +24,7 @@ from peft import LoraConfig
 from torch.nn import functional as f
 from torchvision import transforms
 
-from pipelines.results import peak_memory_mb
+from pipelines.utils.hardware import peak_memory_mb
 
 
 def loader(settings: dict[str, Any], tokenizer: Any = None) -> Any:

@@ -144,8 +144,9 @@ def _round(case: dict[str, Any], photos: str) -> tuple[dict, dict, dict]:
 
 def rows(photos: str, most: int) -> dict[str, list]:
     """The very rows that Graft trains and tests on, as (path, class number)."""
-    from pipelines.data import Needs, load_splits
-    from pipelines.recipe import DataSection
+    from pipelines.config.recipe import DataSection
+    from pipelines.data.loading import load_splits
+    from pipelines.data.schema import Needs
 
     splits = load_splits(DataSection(id=photos, max_train_rows=most), Needs(("image", "label")))
     labels = splits.labels or []

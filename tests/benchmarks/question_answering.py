@@ -66,8 +66,9 @@ def _run(command: list[str]) -> dict[str, float]:
 
 def splits(data: str, most: int) -> Any:
     """The very rows that Graft trains and tests on."""
-    from pipelines.data import load_splits, needs_of
-    from pipelines.recipe import DataSection
+    from pipelines.config.recipe import DataSection
+    from pipelines.data.loading import load_splits
+    from pipelines.data.schema import needs_of
     from pipelines.tasks.question_answering import QuestionAnswering
 
     return load_splits(DataSection(id=data, max_train_rows=most, max_eval_rows=most // 4), needs_of(QuestionAnswering()))
@@ -77,10 +78,10 @@ def padding(model: str, rows: Any) -> tuple[float, float]:
     """Share of tokens in an epoch's micro-batches that are padding, and the mean number of examples in one."""
     import numpy as np
 
-    from pipelines.batching import Plan, example_lengths
-    from pipelines.machine import TOKENS
-    from pipelines.pretrained import read_config
+    from pipelines.data.batching import Plan, example_lengths
+    from pipelines.models.pretrained import read_config
     from pipelines.tasks.question_answering import QuestionAnswering
+    from pipelines.utils.hardware import TOKENS
 
     task = QuestionAnswering()
     task._read_tokens(Path(model), read_config(Path(model), None))
@@ -98,12 +99,12 @@ def prediction(model: str, rows: Any) -> tuple[float, float]:
     from accelerate import Accelerator
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    from pipelines import kernels
-    from pipelines.batching import Examples
-    from pipelines.evaluation import predict_split
-    from pipelines.machine import eval_batch
-    from pipelines.score import _precision
-    from pipelines.weights import load
+    from pipelines.data.batching import Examples
+    from pipelines.evaluation.evaluate import _precision
+    from pipelines.evaluation.scoring import predict_split
+    from pipelines.inference.loading import load
+    from pipelines.models import cpu_kernels
+    from pipelines.utils.hardware import eval_batch
     from tests.benchmarks.trainer_questions import answers
 
     loaded = load(model, device="cpu", task="question-answering")
@@ -116,7 +117,7 @@ def prediction(model: str, rows: Any) -> tuple[float, float]:
     began = time.perf_counter()
     examples = Examples(loaded.task, loaded.task.encode(rows))
     accelerator = Accelerator(mixed_precision=_precision(loaded))
-    kernels.install(loaded.model, accelerator.device)
+    cpu_kernels.install(loaded.model, accelerator.device)
     records = predict_split(loaded.task, loaded.model, examples, accelerator, batch_size=eval_batch("auto", "cpu", True))
     loaded.task.merge(records, rows)
     return len(rows) / (time.perf_counter() - began), plain

@@ -33,9 +33,9 @@ def model_folder(folder: Path, texts: list[str]) -> Path:
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
 
-    from pipelines import vocabulary
+    from pipelines.models import ctc_vocabulary
 
-    words = vocabulary.made(texts)
+    words = ctc_vocabulary.made(texts)
     torch.manual_seed(0)
     model = Wav2Vec2ForCTC(Wav2Vec2Config(**SHAPE, vocab_size=len(words), pad_token_id=words.pad_token_id))
     with torch.no_grad():  # the pipeline writes <unk> where it is likeliest, Graft never: so it is likeliest nowhere
@@ -87,13 +87,13 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    from pipelines import kernels
-    from pipelines.batching import Examples
-    from pipelines.data.audio import read_audio
-    from pipelines.evaluation import predict_split
-    from pipelines.machine import eval_batch
-    from pipelines.score import _precision
-    from pipelines.weights import load
+    from pipelines.data.audio.reading import read_audio
+    from pipelines.data.batching import Examples
+    from pipelines.evaluation.evaluate import _precision
+    from pipelines.evaluation.scoring import predict_split
+    from pipelines.inference.loading import load
+    from pipelines.models import cpu_kernels
+    from pipelines.utils.hardware import eval_batch
     from tests.benchmarks.trainer_speech import transcripts
 
     read = [{**row, "samples": read_audio(row["audio"], 16000)} for row in rows]
@@ -104,7 +104,7 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
     loaded = load(folder, device="cpu")
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=precision or _precision(loaded))
-    kernels.install(loaded.model, accelerator.device)
+    cpu_kernels.install(loaded.model, accelerator.device)
     began = time.perf_counter()
     examples = Examples(loaded.task, loaded.task.encode(rows))
     records = predict_split(loaded.task, loaded.model, examples, accelerator, batch_size=eval_batch("auto", "cpu", True))
@@ -114,8 +114,9 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
 
 def splits(data: dict[str, Any]) -> Any:
     """The very rows that Graft trains and tests on."""
-    from pipelines.data import load_splits, needs_of
-    from pipelines.recipe import DataSection
+    from pipelines.config.recipe import DataSection
+    from pipelines.data.loading import load_splits
+    from pipelines.data.schema import needs_of
     from pipelines.tasks.speech_recognition_ctc import SpeechRecognitionCTC
 
     return load_splits(DataSection(**data), needs_of(SpeechRecognitionCTC()))
@@ -160,7 +161,7 @@ def main() -> None:
 
 
 def _seconds(row: dict[str, Any]) -> float:
-    from pipelines.data.audio import header
+    from pipelines.data.audio.reading import header
 
     return header(row["audio"]).seconds
 

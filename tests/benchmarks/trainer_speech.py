@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCTC, AutoProcessor, Trainer, TrainingArguments, pipeline
 
-from pipelines.data.audio import read_audio
+from pipelines.data.audio.reading import read_audio
 
 RATE = 16000
 

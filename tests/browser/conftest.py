@@ -74,8 +74,8 @@ def visit(chromium: Any) -> Iterator[Any]:
 @pytest.fixture(scope="package")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as `graft train` leaves it, a few seconds long; its card also names pictures of another host."""
-    from pipelines.recipe import load_recipe
-    from pipelines.run import train
+    from pipelines.config.recipe import load_recipe
+    from pipelines.training.run import train
 
     folder = tmp_path_factory.mktemp("run")
     photos, model = tiny.photos(folder / "photos", n={"train": 16, "validation": 8, "test": 16}), tiny.vit(folder / "vit")

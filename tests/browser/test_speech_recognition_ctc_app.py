@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.recipe import validate
-from pipelines.run import train
-from pipelines.weights import load
+from pipelines.config.recipe import validate
+from pipelines.inference.loading import load
+from pipelines.training.run import train
 from tests import tiny_audio
 from tests.browser.conftest import serving, speaking
 from tests.runs import without_pictures

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipelines.recipe import validate
-from pipelines.run import train
-from pipelines.weights import load
+from pipelines.config.recipe import validate
+from pipelines.inference.loading import load
+from pipelines.training.run import train
 from tests import tiny_pictures
 from tests.browser.conftest import serving
 from tests.browser.making import Watch, finished, pictures, settle, steps

@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import ctc, features, pretrained, sound, stages
-from pipelines.batching import Examples
-from pipelines.data import Needs, augment_audio, load_splits
+from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
+from pipelines.data.audio import augment
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import Needs
 from pipelines.errors import ModelError
-from pipelines.layers import freeze
-from pipelines.recipe import DataSection, ModelSection, Recipe, validate
-from pipelines.run import train
+from pipelines.models import audio as sound
+from pipelines.models import ctc, pretrained
+from pipelines.models.layers import freeze
+from pipelines.models.source import resolve
 from pipelines.tasks.audio_classification import AudioClassification, Options
-from pipelines.weights import resolve
+from pipelines.training.feature_cache import store
+from pipelines.training.run import train
 from tests import tiny_audio, tiny_audio_sets
 from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer
@@ -166,8 +170,8 @@ def test_a_recording_gets_the_answer_that_it_would_get_alone(family: str, clips:
 def test_cached_equals_uncached(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
     seen: list[Any] = []
-    real = features.record
-    monkeypatch.setattr(stages.features, "record", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
+    real = store.record
+    monkeypatch.setattr(store, "record", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
     model, data = tiny(tmp_path / "model", family), tiny_audio.table(tmp_path / "data", ROWS)
     raw = {
         "task": "audio-classification",
@@ -249,7 +253,7 @@ def test_changes_are_functions_of_their_seed(clips: Any, tmp_path: Path) -> None
 
 def test_mixup_adds_up(clips: Any) -> None:
     one, two = np.ones(8, np.float32), np.full(5, 3, np.float32)
-    made, share = augment_audio.mixup(one, two, 1.0, Random(0))
+    made, share = augment.mixup(one, two, 1.0, Random(0))
     assert made == pytest.approx([share + 3 * (1 - share)] * 5 + [share] * 3)
 
 

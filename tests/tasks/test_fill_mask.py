@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.batching import Examples
-from pipelines.data import load_splits, needs_of
+from pipelines.config.recipe import DataSection, ModelSection, Recipe
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
+from pipelines.data.text.packing import IGNORED
 from pipelines.errors import DataError
-from pipelines.packing import IGNORED
-from pipelines.recipe import DataSection, ModelSection, Recipe
+from pipelines.models.source import resolve
 from pipelines.tasks.fill_mask import FillMask, Options
-from pipelines.weights import resolve
 from tests import tiny_text
 from tests.contract import Served, TaskContract, equal, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.batching import Examples
-from pipelines.data import Needs, load_splits
-from pipelines.recipe import DataSection, ModelSection, Recipe, validate
-from pipelines.stages import build
+from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import Needs
+from pipelines.models.build import build
+from pipelines.models.source import resolve
+from pipelines.models.vision import resize_positions, scaled
 from pipelines.tasks.image_classification import ImageClassification, Options
-from pipelines.vision import resize_positions, scaled
-from pipelines.weights import resolve
 from tests import tiny, tiny_pictures
 from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer
@@ -220,7 +221,7 @@ def test_a_mobilenet_answers_as_plain_transformers_does(kind: str) -> None:
     """Padding by the convolution itself and ReLU6 in place: for even and odd sizes, the answers of the library's own model."""
     import transformers
 
-    from pipelines.vision import laid_out
+    from pipelines.models.vision import laid_out
 
     config = getattr(transformers, f"MobileNet{kind}Config")(depth_multiplier=0.25, num_labels=3)
     torch.manual_seed(0)

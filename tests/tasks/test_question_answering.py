@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.batching import Examples
-from pipelines.data import load_splits, needs_of
+from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
 from pipelines.errors import DataError
 from pipelines.metrics.question_answering import judge
-from pipelines.recipe import DataSection, ModelSection, Recipe, validate
-from pipelines.run import train
+from pipelines.models.source import resolve
 from pipelines.tasks.question_answering import Options, QuestionAnswering
-from pipelines.weights import resolve
+from pipelines.training.run import train
 from tests import tiny_text
 from tests.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer

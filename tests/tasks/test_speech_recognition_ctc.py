@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import vocabulary
-from pipelines.batching import Examples
-from pipelines.data import load_splits, needs_of
+from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, ModelError
-from pipelines.recipe import DataSection, ModelSection, Recipe, validate
-from pipelines.run import train
-from pipelines.stages import build
+from pipelines.inference.loading import load
+from pipelines.models import ctc_vocabulary
+from pipelines.models.build import build
+from pipelines.models.source import resolve
 from pipelines.tasks.speech_recognition_ctc import Options, SpeechRecognitionCTC
-from pipelines.weights import load, resolve
+from pipelines.training.run import train
 from tests import tiny_audio, tiny_whisper
 from tests.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer
@@ -70,7 +72,7 @@ def spoken_digits(folder: Path) -> Path:
 
 def tuned_model(folder: Path, text: str = "LOWMIDHIGH'", **changes: Any) -> Path:
     """A model of others that knows capital letters."""
-    words = vocabulary.made([text])
+    words = ctc_vocabulary.made([text])
     tiny_audio.wav2vec2(folder, "Wav2Vec2ForCTC", vocab_size=len(words), pad_token_id=0, **{**QUICK, **changes})
     words.save_pretrained(folder)
     return folder
@@ -154,14 +156,14 @@ def test_a_vocabulary_of_the_data(speech: Path, plain: Path, caplog: pytest.LogC
     task, model, _ = made(speech, plain)
     assert list(task.tokenizer.get_vocab()) == ["<pad>", "<unk>", "|", *sorted("dghilmow")]
     assert (model.config.vocab_size, model.config.pad_token_id) == (11, 0)
-    spell = vocabulary.Speller(task.tokenizer, "lower", "-!")
+    spell = ctc_vocabulary.Speller(task.tokenizer, "lower", "-!")
     assert task.tokenizer.decode(spell(" LOW - low!\n"), group_tokens=False) == "low low"
     assert spell(" é low x|é lo|w <pad> x") == spell("low low")
     assert task.tokenizer.decode(spell("low low"), group_tokens=False) == "low low"
     assert spell.strange == {"x": 2, "é": 2, "|": 2, **dict.fromkeys("<pa>", 1)}
     spell.tell()
     assert "'é' (2), 'x' (2), '|' (2)" in caplog.text
-    assert not vocabulary.spelled("--", "keep", "-")
+    assert not ctc_vocabulary.spelled("--", "keep", "-")
 
 
 def test_a_vocabulary_of_the_model_and_its_case(speech: Path, tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_what_it_heard_is_what_the_pipeline_hears(speech: Path, tmp_path: Path) 
     """Text and the times of words, from the folder that was saved."""
     from transformers import pipeline
 
-    from pipelines.data.audio import read_audio
+    from pipelines.data.audio.reading import read_audio
 
     task, model, splits = made(speech, tuned_model(tmp_path / "model", "LOWMIDHIGH"))
     talkative(model)

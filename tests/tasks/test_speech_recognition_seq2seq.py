@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import report
-from pipelines.batching import Examples
-from pipelines.data import load_splits, needs_of
-from pipelines.packing import IGNORED
-from pipelines.recipe import DataSection, ModelSection, Recipe, validate
-from pipelines.run import train
-from pipelines.stages import build
+from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
+from pipelines.data.text.packing import IGNORED
+from pipelines.inference.loading import load
+from pipelines.models.build import build
+from pipelines.models.source import resolve
+from pipelines.reporting import report
 from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
-from pipelines.weights import load, resolve
+from pipelines.training.run import train
 from tests import tiny_audio, tiny_whisper
 from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer

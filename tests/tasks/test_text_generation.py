@@ -9,15 +9,16 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipelines.batching import Examples
-from pipelines.data import load_splits, needs_of
-from pipelines.decoding import continuations
+from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
+from pipelines.data.batching import Examples
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
+from pipelines.data.text.packing import IGNORED, blocks
 from pipelines.errors import DataError
-from pipelines.packing import IGNORED, blocks
-from pipelines.recipe import DataSection, ModelSection, Recipe, validate
-from pipelines.run import train
+from pipelines.models.decoding import continuations
+from pipelines.models.source import resolve
 from pipelines.tasks.text_generation import Options, TextGeneration
-from pipelines.weights import resolve
+from pipelines.training.run import train
 from tests import tiny_text
 from tests.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer

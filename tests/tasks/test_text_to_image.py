@@ -10,9 +10,9 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from pipelines import pipes
-from pipelines.recipe import Recipe
-from pipelines.weights import load
+from pipelines.config.recipe import Recipe
+from pipelines.inference.loading import load
+from pipelines.models import stable_diffusion
 from tests import tiny_diffusion, tiny_pictures
 from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer
@@ -131,7 +131,7 @@ def test_a_closed_preview_ends_its_thread(saved: Path) -> None:
 
 def test_what_goes_wrong_in_the_thread_is_raised(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load(saved, device="cpu")
-    monkeypatch.setattr(pipes, "shown", lambda *_: 1 / 0)
+    monkeypatch.setattr(stable_diffusion, "shown", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         loaded.infer("a red disc", steps=8)
 

@@ -10,13 +10,13 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from PIL import Image
 
-from pipelines import unet
-from pipelines.data.pictures import to_image
-from pipelines.diffusion import read_scheduler
-from pipelines.recipe import Recipe, load_recipe, validate
-from pipelines.run import train
-from pipelines.runfolder import claim
-from pipelines.weights import load
+from pipelines.config.recipe import Recipe, load_recipe, validate
+from pipelines.data.image.pixels import to_image
+from pipelines.inference.loading import load
+from pipelines.models import unet
+from pipelines.models.diffusion import read_scheduler
+from pipelines.training.run import train
+from pipelines.training.run_folder import claim
 from tests import tiny, tiny_pictures
 from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 from tests.hub import HubServer

@@ -4,7 +4,7 @@ from random import Random
 
 import numpy as np
 
-from pipelines.data.audio import resampled
+from pipelines.data.audio.reading import resampled
 
 SPEED = (0.9, 1.1)  # Ko et al. 2015: pitch and duration together
 NOISE = (10.0, 40.0)  # dB that white noise lies below the recording
@@ -35,13 +35,6 @@ def shifted(samples: np.ndarray, longest: int, rng: Random) -> np.ndarray:
     """A recording shorter than what the model reads begins anywhere in it: silence comes before."""
     spare = longest - len(samples)
     return samples if spare <= 0 else np.pad(samples, (rng.randint(0, spare), 0))
-
-
-def stretch(share: float, rng: Random) -> tuple[float, float]:
-    """Where to mask, as shares of the whole: a stretch of up to `share`, anywhere (SpecAugment, Park et al. 2019)."""
-    width = rng.uniform(0, share)
-    start = rng.uniform(0, 1 - width)
-    return start, start + width
 
 
 def masked(values: np.ndarray, part: tuple[float, float], axis: int) -> np.ndarray:

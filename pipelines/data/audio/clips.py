@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.audio import Recordings
+from pipelines.data.audio.recordings import Recordings
 from pipelines.data.labels import check_known, several
 
 

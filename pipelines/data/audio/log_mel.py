@@ -4,19 +4,16 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from mmap import mmap
-from random import Random
 from typing import Any
 
 import numpy as np
 
-from pipelines.ctc import spans
-from pipelines.data.audio import Recordings
+from pipelines.data.audio.recordings import Recordings
 
 log = logging.getLogger("graft")
 
 HOP = 2  # columns of 10 ms that become one position of the encoder
 SPARE = 4  # columns that a recording reaches beyond its end
-SPAN = 10  # columns, or bands, that SpecAugment masks together
 
 
 class Transcribed(Recordings):
@@ -108,15 +105,6 @@ def _without_silence(mels: np.ndarray) -> np.ndarray:
     """The columns before the last one begins to repeat itself, and that one: a window is mostly silence, all of it the same."""
     other = np.flatnonzero((mels != mels[:, -1:]).any(0))
     return np.concatenate([mels[:, : other[-1] + 1 if len(other) else 0], mels[:, -1:]], 1)[:, : mels.shape[1]]
-
-
-def masked(features: np.ndarray, columns: int, time: float, bands: float, rng: Random) -> np.ndarray:
-    """SpecAugment (Park et al. 2019): a copy with zeros in these shares of the recording, its first `columns`, and of the bands."""
-    made = features.copy()
-    columns = min(columns, features.shape[1])
-    made[spans(len(features), bands, SPAN, 0, rng)] = 0
-    made[:, :columns][:, spans(columns, time, SPAN, 0, rng)] = 0
-    return made
 
 
 def pieces(samples: np.ndarray, rate: int, seconds: float) -> list[tuple[int, int]]:

@@ -1,11 +1,11 @@
 """Recordings with their transcripts, spelled, as a CTC model learns them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
-from pipelines import ctc
-from pipelines.data.audio import Recordings
+from pipelines.data.audio.recordings import Recordings
 from pipelines.errors import DataError
 
 log = logging.getLogger("graft")
@@ -18,17 +18,17 @@ class Utterances(Recordings):
     nothing, but counts where it is scored, as every row of a test does.
     """
 
-    def __init__(self, rows: Any, rate: int, longest: float, config: Any, spell: Callable[[str], list[int]]) -> None:
-        self.config = config
+    def __init__(self, rows: Any, rate: int, longest: float, frames: Callable[[int], int], spell: Callable[[str], list[int]]) -> None:
+        self.frames = frames  # samples -> outputs of the model
         self.strange = self.crowded = 0  # rows that cannot be learned: nothing to spell, too much of it
 
         def extra(row: dict[str, Any], seconds: float) -> dict[str, Any]:
-            target, heard = spell(row["text"]), ctc.frames(config, round(seconds * rate))
+            target, heard = spell(row["text"]), frames(round(seconds * rate))
             if heard == 0:
                 raise DataError(f"{seconds:.2f} seconds are too short for this model")
             if not target:
                 self.strange += 1
-            elif ctc.frames_for(target) > heard:
+            elif frames_for(target) > heard:
                 self.crowded += 1
                 target = []
             return {"target": target, "true": row["text"], "speaker": row.get("speaker")}
@@ -55,7 +55,12 @@ class Utterances(Recordings):
         import numpy as np
 
         if index == "length":
-            return [max(1, ctc.frames(self.config, self._samples(i))) for i in range(len(self))]
+            return [max(1, self.frames(self._samples(i))) for i in range(len(self))]
         example = super().__getitem__(index)
         audio, wanted = example["audio"], self._samples(index)  # resampling may give a sample more or less
         return {**example, "audio": np.pad(audio[:wanted], (0, max(0, wanted - len(audio))))}
+
+
+def frames_for(target: Sequence[int]) -> int:
+    """The fewest outputs that can spell a target: one for each token, and a blank between equal neighbours."""
+    return len(target) + sum(one == two for one, two in pairwise(target))

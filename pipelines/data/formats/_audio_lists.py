@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.files import printable, problem
+from pipelines.data.formats._files import printable, problem
 from pipelines.errors import DataError, MissingColumn
-from pipelines.wording import short
+from pipelines.utils.formatting import short
 
 Row = dict[str, Any]
 Skips = list[tuple[str, str]]  # (id, why)

@@ -13,32 +13,19 @@ import re
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from pipelines.data import audio, images
-from pipelines.data.apart import paths
-from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
+from pipelines.data.audio import reading as audio
 from pipelines.data.formats import table
-from pipelines.data.splits import USUAL
+from pipelines.data.formats._files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
+from pipelines.data.image import reading as images
+from pipelines.data.media import AUDIO, IMAGES, Kind, paths
+from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError, MissingColumn
 
 log = logging.getLogger("graft")
 
 
-class Kind(NamedTuple):
-    """A medium: its column, what its files are called in messages, how their names end, and how those end that cannot be read."""
-
-    column: str
-    one: str
-    files: str
-    suffixes: frozenset[str]
-    unread: frozenset[str]
-
-
-_PHOTOS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_FURTHER = (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga")
-IMAGES = Kind("image", "image", "images", frozenset((*_PHOTOS, *_FURTHER)), images.UNREAD)
-AUDIO = Kind("audio", "recording", "recordings", audio.SUFFIXES, audio.UNREAD)
 TRIED_ON = frozenset(("pred", "predict", "prediction", "predictions", "inference", "unlabelled", "unlabeled"))
 LOOKED_AT = 1000  # files by which the medium of a folder is told
 
@@ -74,7 +61,7 @@ def with_texts(path: Path, kind: Kind) -> bool:
 
 
 def read(section: Any, kind: Kind, columns: tuple[str, ...]) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
     root = Path(section.id).expanduser()
     if not root.is_dir():
@@ -158,7 +145,7 @@ def _of_tables(
     root: Path, section: Any, kind: Kind, columns: tuple[str, ...], tables: dict[Path, dict[str, str]], unfit: dict[Path, str]
 ) -> Any:
     """The rows of the user's own tables: what they say goes before the names of the folders."""
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
     shown = ", ".join(path.name for path in tables)
     log.warning(

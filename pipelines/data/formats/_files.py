@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.splits import USUAL
+from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError
 
 SPLIT_NAMES = frozenset(name for names in USUAL.values() for name in names)

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.apart import paths
-from pipelines.data.classfolders import Kind
-from pipelines.data.files import SPLIT_NAMES, all_files, folders
 from pipelines.data.formats import table
+from pipelines.data.formats._files import SPLIT_NAMES, all_files, folders
+from pipelines.data.media import Kind, paths
 from pipelines.errors import DataError
 
 LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -44,7 +43,7 @@ def read(
     section: Any, kind: Kind, found: dict[str, Path], texts: Sequence[str], columns: tuple[str, ...], optional: tuple[str, ...]
 ) -> Any:
     """The rows of every list `found`. The task's text may be called by any of `texts`."""
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
     root = Path(section.id).expanduser()
     source = Source(splits={})

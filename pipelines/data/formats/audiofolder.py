@@ -10,25 +10,24 @@ may be called transcription, transcript or sentence.
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import classfolders, listed
-from pipelines.data.classfolders import AUDIO
-from pipelines.data.formats import audioset, common_voice, esc50, librispeech, ljspeech, spoken_digits
+from pipelines.data.formats import _class_folders, _metadata, audioset, common_voice, esc50, librispeech, ljspeech, spoken_digits
+from pipelines.data.media import AUDIO
 
 TEXTS = ("text", "transcription", "transcript", "sentence")
 
 
 def detect(path: Path) -> bool:
     """Recordings that are not laid out as one of the data sets whose own layout is known."""
-    if not path.is_dir() or classfolders.medium(path) is not AUDIO:
+    if not path.is_dir() or _class_folders.medium(path) is not AUDIO:
         return False
     if any(known.detect(path) for known in (audioset, common_voice, esc50, librispeech, ljspeech, spoken_digits)):
         return False
-    if any(listed.own_list(folder) for folder in (path, *listed.split_folders(path))):
+    if any(_metadata.own_list(folder) for folder in (path, *_metadata.split_folders(path))):
         return True
-    return classfolders.detect(path) and not classfolders.with_texts(path, AUDIO)
+    return _class_folders.detect(path) and not _class_folders.with_texts(path, AUDIO)
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
     root = Path(section.id).expanduser()
-    lists = listed.lists(root, section) if root.is_dir() else {}
-    return listed.read(section, AUDIO, lists, TEXTS, columns, optional) if lists else classfolders.read(section, AUDIO, columns)
+    lists = _metadata.lists(root, section) if root.is_dir() else {}
+    return _metadata.read(section, AUDIO, lists, TEXTS, columns, optional) if lists else _class_folders.read(section, AUDIO, columns)

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import native
-from pipelines.data.audio import SUFFIXES
-from pipelines.data.files import all_files
+from pipelines.data.formats import _audio_lists
+from pipelines.data.formats._files import all_files
+from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 
 CLASSES = "class_labels_indices.csv"
@@ -29,20 +29,20 @@ def detect(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
-    root = native.folder(section)
+    root = _audio_lists.folder(section)
     lists = _lists(root)
     if not lists or not (root / CLASSES).is_file():
         raise DataError(f"data.id: {section.id} holds no {CLASSES} with lists such as eval{LIST} beside it")
-    found, wrong = native.listed(root / CLASSES, ("mid", "display_name"), skipinitialspace=True)
+    found, wrong = _audio_lists.listed(root / CLASSES, ("mid", "display_name"), skipinitialspace=True)
     names = {cells["mid"]: cells["display_name"] for _, cells in found}
     if wrong:
         raise DataError(f"{root / CLASSES} is damaged: {wrong[0][1]}")
-    clips = {path.stem: path for path in all_files(root) if path.suffix.lower() in SUFFIXES}
+    clips = {path.stem: path for path in all_files(root) if path.suffix.lower() in AUDIO.suffixes}
     source = Source(splits={}, labels=None if "label" in section.columns else list(names.values()))
-    rows: dict[str, list[native.Row]] = {}
-    skips: dict[str, native.Skips] = {}
+    rows: dict[str, list[_audio_lists.Row]] = {}
+    skips: dict[str, _audio_lists.Skips] = {}
     ignored: Counter[str] = Counter()
     for path in lists:
         own = path.name.removesuffix(LIST)
@@ -54,7 +54,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         ignored[f"rows of {path.name} without a clip"] += absent
     for split, good in rows.items():
         if good:
-            native.add(source, section, split, good, skips[split], columns, root)
+            _audio_lists.add(source, section, split, good, skips[split], columns, root)
     if not source.splits:
         whys = [why for several in skips.values() for _, why in several]
         first = f", and {len(whys)} cannot be used; the first: {whys[0]}" if whys else ""
@@ -67,13 +67,13 @@ def _lists(root: Path) -> list[Path]:
     return sorted(path for path in root.glob(f"*{LIST}") if path.is_file())
 
 
-def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[list[native.Row], native.Skips, int]:
+def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[list[_audio_lists.Row], _audio_lists.Skips, int]:
     """Rows, those that cannot be used, and how many have no clip."""
-    rows: dict[str, native.Row] = {}
-    skips: native.Skips = []
+    rows: dict[str, _audio_lists.Row] = {}
+    skips: _audio_lists.Skips = []
     absent = 0
-    text = ["" if line.startswith("#") else line for line in native.lines(path)]
-    for number, cells in native.cells(path, text, skipinitialspace=True):
+    text = ["" if line.startswith("#") else line for line in _audio_lists.lines(path)]
+    for number, cells in _audio_lists.cells(path, text, skipinitialspace=True):
         where = f"{path.name}:{number}"
         try:
             if len(cells) != 4:
@@ -90,7 +90,7 @@ def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[li
             id_ = f"{video}_{start}"
             if id_ in rows:
                 raise DataError(f"{id_} a second time")
-            rows[id_] = {"id": id_, **native.recording(clip), "label": [names[mid] for mid in mids], "video": video}
+            rows[id_] = {"id": id_, **_audio_lists.recording(clip), "label": [names[mid] for mid in mids], "video": video}
         except DataError as error:
             skips.append((where, f"{where}: {error}"))
     return list(rows.values()), skips, absent

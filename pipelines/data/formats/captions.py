@@ -9,25 +9,24 @@ An image or recording without a text is skipped. Tasks that need no texts read t
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import classfolders, listed
-from pipelines.data.classfolders import IMAGES, Kind
-from pipelines.data.files import printable
-from pipelines.data.formats import audiofolder, imagefolder, table
-from pipelines.data.pictures import caption
+from pipelines.data.formats import _class_folders, _metadata, audiofolder, imagefolder, table
+from pipelines.data.formats._files import printable
+from pipelines.data.image.pixels import caption
+from pipelines.data.media import IMAGES, Kind
 from pipelines.errors import DataError
 
 
 def detect(path: Path) -> bool:
     """Most files have a text, and neither a table nor a list has others."""
-    if not path.is_dir() or table.detect(path) or any(listed.own_list(folder) for folder in listed.split_folders(path)):
+    if not path.is_dir() or table.detect(path) or any(_metadata.own_list(folder) for folder in _metadata.split_folders(path)):
         return False
-    kind = classfolders.medium(path)
-    return kind is not None and classfolders.with_texts(path, kind)
+    kind = _class_folders.medium(path)
+    return kind is not None and _class_folders.with_texts(path, kind)
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
     root = Path(section.id).expanduser()
-    kind = classfolders.medium(root) if root.is_dir() else None
+    kind = _class_folders.medium(root) if root.is_dir() else None
     if kind is None:
         what = "is no folder with images or recordings, which data.format=captions reads"
         raise DataError(f"data.id: {section.id} {what}")
@@ -37,7 +36,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     if lacking:
         what = "captions" if kind is IMAGES else "transcripts"
         raise DataError(f"{section.id}: {kind.files} with {what} have no {lacking[0]}, which this task needs: use a table")
-    source = classfolders.read(section, kind, (kind.column,))
+    source = _class_folders.read(section, kind, (kind.column,))
     beside: set[Path] = set()
     for name, rows in source.splits.items():
         ids, files, skipped = rows["id"][:], [Path(file["path"]) for file in rows[kind.column]], source.skipped[name]

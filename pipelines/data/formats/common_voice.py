@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import native
-from pipelines.data.files import folders
+from pipelines.data.formats import _audio_lists
+from pipelines.data.formats._files import folders
 from pipelines.errors import DataError
 
 OFFICIAL = ("train", "dev", "test")
@@ -27,9 +27,9 @@ def detect(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
-    root = native.folder(section)
+    root = _audio_lists.folder(section)
     languages = _languages(root)
     if len(languages) != 1:
         several = ", ".join(folder.name for folder in languages)
@@ -42,7 +42,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     for name in names or ["validated"]:
         path = folder / f"{name}.tsv"
         rows, skips = _rows(path, folder / "clips")
-        native.add(source, section, name, rows, skips, columns, path)
+        _audio_lists.add(source, section, name, rows, skips, columns, path)
     return source
 
 
@@ -59,9 +59,9 @@ def _is_list(folder: Path, name: str) -> bool:
         return {column.encode() for column in COLUMNS} <= set(file.readline().strip().split(b"\t"))
 
 
-def _rows(path: Path, clips: Path) -> tuple[list[native.Row], native.Skips]:
-    found, skips = native.listed(path, COLUMNS, delimiter="\t", quoting=csv.QUOTE_NONE)
-    rows: dict[str, native.Row] = {}
+def _rows(path: Path, clips: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips]:
+    found, skips = _audio_lists.listed(path, COLUMNS, delimiter="\t", quoting=csv.QUOTE_NONE)
+    rows: dict[str, _audio_lists.Row] = {}
     # the first editions left the suffix out
     names = [cells["path"] if Path(cells["path"]).suffix else f"{cells['path']}.mp3" for _, cells in found]
     with ThreadPoolExecutor(8) as pool:  # there may be a million, and the disk answers many at a time
@@ -80,9 +80,9 @@ def _rows(path: Path, clips: Path) -> tuple[list[native.Row], native.Skips]:
     return list(rows.values()), skips
 
 
-def _recording(path: Path) -> tuple[native.Row, str]:
+def _recording(path: Path) -> tuple[_audio_lists.Row, str]:
     """Its cells, or why it cannot be used."""
     try:
-        return native.recording(path), ""
+        return _audio_lists.recording(path), ""
     except DataError as error:
         return {}, str(error)

@@ -22,7 +22,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
     wanted = labels_wanted(section.config or "0-9")
     digits = load_digits()

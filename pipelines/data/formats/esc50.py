@@ -9,7 +9,7 @@ and so does a folder that holds nothing else.
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import native
+from pipelines.data.formats import _audio_lists
 from pipelines.errors import DataError
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file")
@@ -22,13 +22,13 @@ def detect(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
-    root = native.folder(section)
+    root = _audio_lists.folder(section)
     path = root / "meta" / "esc50.csv"
     if section.config not in (None, "esc10"):
         raise DataError(f"data.config: {section.config!r} is no part of ESC-50: give esc10, or leave it out")
-    found, wrong = native.listed(path, COLUMNS)
+    found, wrong = _audio_lists.listed(path, COLUMNS)
     others = [row for row in found if row[1]["esc10"] != "True"]
     small = section.config is not None or not any((root / "audio" / cells["filename"]).is_file() for _, cells in others)
     rows = [row for row in found if row not in others] if small else found
@@ -37,7 +37,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     named = _splits(section, folds)
     for name in dict.fromkeys(("train", *named.values())):
         good, skips = _rows(root / "audio", [row for row in rows if named.get(row[1]["fold"], "train") == name])
-        native.add(source, section, name, good, [*wrong, *skips] if name == "train" else skips, columns, path)
+        _audio_lists.add(source, section, name, good, [*wrong, *skips] if name == "train" else skips, columns, path)
     if "label" not in section.columns:
         numbers = {cells["category"]: cells["target"].zfill(3) for _, cells in rows}
         source.labels = sorted(numbers, key=numbers.__getitem__)
@@ -65,16 +65,16 @@ def _splits(section: Any, folds: list[str]) -> dict[str, str]:
     return named
 
 
-def _rows(clips: Path, found: Cells) -> tuple[list[native.Row], native.Skips]:
-    rows: dict[str, native.Row] = {}
-    skips: native.Skips = []
+def _rows(clips: Path, found: Cells) -> tuple[list[_audio_lists.Row], _audio_lists.Skips]:
+    rows: dict[str, _audio_lists.Row] = {}
+    skips: _audio_lists.Skips = []
     for where, cells in found:
         name = cells["filename"]
         try:
             if not name or not cells["category"] or name in rows:
                 raise DataError(f"{name} a second time" if name in rows else "a clip without a name or category")
             also = {"label": cells["category"], "fold": cells["fold"], "src_file": cells["src_file"]}
-            rows[name] = {"id": name, **native.recording(clips / name), **also}
+            rows[name] = {"id": name, **_audio_lists.recording(clips / name), **also}
         except DataError as error:
             skips.append((where, f"{where}: {error}"))
     return list(rows.values()), skips

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.audio.segments import part_columns, times
 from pipelines.data.labels import lost
-from pipelines.data.parts import part_columns, times
 from pipelines.errors import DataError, GraftError, HubError, MissingColumn
-from pipelines.wording import short
+from pipelines.utils.formatting import short
 
 log = logging.getLogger("graft")
 
@@ -25,7 +25,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
     if Path(section.id).expanduser().exists():
         raise DataError(f"data.format: {section.id} is on this disk, not on the hub: leave format out")

@@ -13,9 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import classfolders
-from pipelines.data.files import all_files, folders
-from pipelines.data.formats import hub
+from pipelines.data.formats import _class_folders, hub
+from pipelines.data.formats._files import all_files, folders
 from pipelines.errors import DataError, GraftError
 
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
@@ -27,11 +26,11 @@ def detect(path: Path) -> bool:
         return path.suffix.lower() == ".parquet" and _described(path)
     if _is_saved(path) or _splits(path):
         return True
-    return bool(_configs(path)) and classfolders.medium(path) is None
+    return bool(_configs(path)) and _class_folders.medium(path) is None
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
     root = Path(section.id).expanduser()
     if not root.exists():

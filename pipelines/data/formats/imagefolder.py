@@ -13,13 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import classfolders, listed
-from pipelines.data.classfolders import AUDIO, IMAGES
-from pipelines.data.files import all_files
-from pipelines.data.formats import mnist, table
+from pipelines.data.formats import _class_folders, mnist, table
+from pipelines.data.formats import _metadata as listed
+from pipelines.data.formats._files import all_files
+from pipelines.data.media import AUDIO, IMAGES
 from pipelines.errors import DataError
 
-SUFFIXES = IMAGES.suffixes
 TEXTS = ("text", "caption")
 
 
@@ -27,10 +26,10 @@ def detect(path: Path) -> bool:
     """Folders of images, unless they hold recordings, or more texts than images; class folders, unless they hold texts and no image."""
     if not path.is_dir() or mnist.detect(path):
         return False
-    found = classfolders.medium(path)
+    found = _class_folders.medium(path)
     if found is AUDIO or (found is None and table.detect(path)):
         return False
-    if classfolders.detect(path):
+    if _class_folders.detect(path):
         return found is IMAGES or not any(_is_text(file) for file in all_files(path))
     if found is not IMAGES:
         return False
@@ -52,7 +51,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
             f"{section.id}: images without text, which this task needs: put a metadata.csv with the columns file_name and text beside "
             "them, or beside each image its caption, 1.txt beside 1.jpg"
         )
-    return classfolders.read(section, IMAGES, columns)
+    return _class_folders.read(section, IMAGES, columns)
 
 
 def _lists(root: Path, section: Any, columns: tuple[str, ...]) -> dict[str, Path]:
@@ -79,5 +78,5 @@ def _is_text(file: Path) -> bool:
 
 
 def _texts_with_pictures(path: Path) -> bool:
-    files = list(islice(all_files(path), classfolders.LOOKED_AT))
-    return sum(map(_is_text, files)) > sum(file.suffix.lower() in SUFFIXES for file in files)
+    files = list(islice(all_files(path), _class_folders.LOOKED_AT))
+    return sum(map(_is_text, files)) > sum(file.suffix.lower() in IMAGES.suffixes for file in files)

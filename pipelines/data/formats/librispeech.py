@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import native
-from pipelines.data.audio import SUFFIXES
-from pipelines.data.files import all_files, folders, kind_of
+from pipelines.data.formats import _audio_lists
+from pipelines.data.formats._files import all_files, folders, kind_of
+from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 
 TRANSCRIPTS = ".trans.txt"
@@ -32,9 +32,9 @@ def detect(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
-    root = native.folder(section)
+    root = _audio_lists.folder(section)
     parts = _parts(root)
     if not parts:
         raise DataError(f"data.id: {section.id} holds no part such as train-clean-100 with speaker/chapter/*{TRANSCRIPTS} in it")
@@ -42,14 +42,14 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     ignored: Counter[str] = Counter()
     for name, names in _splits(section, list(parts)).items():
         chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]
-        rows: list[native.Row] = []
-        skips: native.Skips = []
+        rows: list[_audio_lists.Row] = []
+        skips: _audio_lists.Skips = []
         with ThreadPoolExecutor(8) as pool:  # a large part has thousands of chapters, and the disk answers many at a time
             for good, bad, others in pool.map(_chapter, chapters):
                 rows += good
                 skips += bad
                 ignored.update(others)
-        native.add(source, section, name, rows, skips, columns, root / names[0])
+        _audio_lists.add(source, section, name, rows, skips, columns, root / names[0])
     source.ignored = dict(ignored)
     return source
 
@@ -88,17 +88,17 @@ def _splits(section: Any, parts: list[str]) -> dict[str, list[str]]:
     return {**found, **{name: [name] for name in free}}
 
 
-def _chapter(folder: Path) -> tuple[list[native.Row], native.Skips, Counter[str]]:
+def _chapter(folder: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips, Counter[str]]:
     """Every recording and every transcript of a chapter becomes a row or a skip; other files are counted."""
-    rows: list[native.Row] = []
-    skips: native.Skips = []
+    rows: list[_audio_lists.Row] = []
+    skips: _audio_lists.Skips = []
     ignored: Counter[str] = Counter()
     sounds: dict[str, Path] = {}
     texts: dict[str, str] = {}
     for path in all_files(folder):
         if path.name.endswith(TRANSCRIPTS):
             _transcripts(path, texts, skips)
-        elif path.suffix.lower() not in SUFFIXES:
+        elif path.suffix.lower() not in AUDIO.suffixes:
             ignored[kind_of(path)] += 1
         elif path.stem in sounds:
             skips.append((path.stem, f"{path}: a second recording of {path.stem}"))
@@ -109,16 +109,16 @@ def _chapter(folder: Path) -> tuple[list[native.Row], native.Skips, Counter[str]
             if name not in texts:
                 raise DataError(f"{path}: no transcript in {folder.name}/*{TRANSCRIPTS}")
             also = {"text": texts.pop(name), "speaker": folder.parent.name, "chapter": folder.name}
-            rows.append({"id": name, **native.recording(path), **also})
+            rows.append({"id": name, **_audio_lists.recording(path), **also})
         except DataError as error:
             skips.append((name, str(error)))
     skips += [(name, f"{folder / name}.flac: no such file, though it has a transcript") for name in texts]
     return rows, skips, ignored
 
 
-def _transcripts(path: Path, texts: dict[str, str], skips: native.Skips) -> None:
+def _transcripts(path: Path, texts: dict[str, str], skips: _audio_lists.Skips) -> None:
     try:
-        lines = native.lines(path)
+        lines = _audio_lists.lines(path)
     except DataError as error:
         skips.append((path.name, str(error)))
         return

@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import native
-from pipelines.data.audio import SUFFIXES
-from pipelines.data.files import all_files
+from pipelines.data.formats import _audio_lists
+from pipelines.data.formats._files import all_files
+from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 
 LIST, FOLDER = "metadata.csv", "wavs"
@@ -37,7 +37,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
     given = Path(section.id).expanduser()
     path = _list(given)
@@ -45,9 +45,9 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         raise DataError(f"data.id: {section.id} holds no {LIST}")
     source = Source(splits={})
     rows, skips = _rows(path)
-    native.add(source, section, "train", rows, skips, columns, path)
+    _audio_lists.add(source, section, "train", rows, skips, columns, path)
     listed = {Path(row["audio"]["path"]).name for row in rows}
-    others = sum(file.suffix.lower() in SUFFIXES and file.name not in listed for file in all_files(path.parent / FOLDER))
+    others = sum(file.suffix.lower() in AUDIO.suffixes and file.name not in listed for file in all_files(path.parent / FOLDER))
     source.ignored = {f"recordings that {LIST} does not list": others} if others else {}
     return source
 
@@ -61,7 +61,7 @@ def _recording(folder: Path, name: str) -> Path | None:
     if not name or "\0" in name or ".." in Path(name).parts or Path(name).is_absolute():
         return None
     name = name.removeprefix(f"{FOLDER}/")
-    candidates = [folder / FOLDER / name] if Path(name).suffix.lower() in SUFFIXES else []
+    candidates = [folder / FOLDER / name] if Path(name).suffix.lower() in AUDIO.suffixes else []
     candidates += [folder / FOLDER / f"{name}{suffix}" for suffix in (".wav", ".flac", ".mp3", ".ogg")]
     try:
         return next((file for file in candidates if file.is_file()), None)
@@ -69,10 +69,10 @@ def _recording(folder: Path, name: str) -> Path | None:
         return None
 
 
-def _rows(path: Path) -> tuple[list[native.Row], native.Skips]:
-    rows: dict[str, native.Row] = {}
-    skips: native.Skips = []
-    for number, line in enumerate(native.lines(path), 1):
+def _rows(path: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips]:
+    rows: dict[str, _audio_lists.Row] = {}
+    skips: _audio_lists.Skips = []
+    for number, line in enumerate(_audio_lists.lines(path), 1):
         where, cells = f"{path.name}:{number}", line.split("|")
         if not line.strip():
             continue
@@ -87,7 +87,7 @@ def _rows(path: Path) -> tuple[list[native.Row], native.Skips]:
                 raise DataError(f"{name} has no text")
             if name in rows:
                 raise DataError(f"{name} a second time")
-            rows[name] = {"id": name, **native.recording(file), "text": text}
+            rows[name] = {"id": name, **_audio_lists.recording(file), "text": text}
         except DataError as error:
             skips.append((where, f"{where}: {error}"))
     return list(rows.values()), skips

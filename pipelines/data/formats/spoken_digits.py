@@ -8,11 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import native
-from pipelines.data.audio import SUFFIXES
-from pipelines.data.files import all_files, kind_of
-from pipelines.data.formats import table
-from pipelines.data.listed import own_list
+from pipelines.data.formats import _audio_lists, table
+from pipelines.data.formats._files import all_files, kind_of
+from pipelines.data.formats._metadata import own_list
+from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -24,19 +23,19 @@ def detect(path: Path) -> bool:
     """All recordings here are called so; one that is not would be told, but such a folder is then of another kind."""
     if not path.is_dir() or any(table.detect(place) or own_list(place) for place in {path, _folder(path)}):
         return False  # the user's own table says what the recordings are
-    names = [file.stem for file in _folder(path).iterdir() if file.suffix.lower() in SUFFIXES]
+    names = [file.stem for file in _folder(path).iterdir() if file.suffix.lower() in AUDIO.suffixes]
     return bool(names) and sum(NAME.fullmatch(name) is not None for name in names) > len(names) / 2
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
-    folder = _folder(native.folder(section))
-    rows: dict[str, list[native.Row]] = {"train": [], "test": []}
-    skips: native.Skips = []
+    folder = _folder(_audio_lists.folder(section))
+    rows: dict[str, list[_audio_lists.Row]] = {"train": [], "test": []}
+    skips: _audio_lists.Skips = []
     source = Source(splits={}, group="none", license="cc-by-sa-4.0")
     for path in all_files(folder):
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in AUDIO.suffixes:
             kind = kind_of(path)
             source.ignored[kind] = source.ignored.get(kind, 0) + 1
             continue
@@ -46,12 +45,12 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
                 raise DataError(f"{path}: not called <digit>_<speaker>_<index>")
             digit, speaker, index = match[1], match[2], int(match[3])
             also = {"label": digit, "text": WORDS[int(digit)], "speaker": speaker, "index": index}
-            rows["test" if index < TEST else "train"].append({"id": path.stem, **native.recording(path), **also})
+            rows["test" if index < TEST else "train"].append({"id": path.stem, **_audio_lists.recording(path), **also})
         except DataError as error:
             skips.append((path.stem, str(error)))
     for name, good in rows.items():
         if good or name == "train":
-            native.add(source, section, name, good, skips if name == "train" else [], columns, folder)
+            _audio_lists.add(source, section, name, good, skips if name == "train" else [], columns, folder)
     return source
 
 

@@ -1,7 +1,7 @@
 """csv, tsv, jsonl, json and parquet: one file, or a folder with one file per split (train.csv, test.csv).
 
 All but parquet may be compressed (train.csv.gz; .bz2, .xz, .zst). A .json file holds an array of objects or an object a
-line. How a csv or tsv file parts and quotes its cells is found in the file (see pipelines.data.dialect). All cells of a
+line. How a csv or tsv file parts and quotes its cells is found in the file (see pipelines.data.formats._csv_dialect). All cells of a
 csv are text, and blanks in them belong to it. A column that holds paths is read relative to the table's folder. A row's
 id is file:line.
 
@@ -18,15 +18,16 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import audio, compressed, dialect
-from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
-from pipelines.data.formats import hub
+from pipelines.data.audio import reading
+from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
+from pipelines.data.formats import _compressed, _csv_dialect, hub
+from pipelines.data.formats._files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.labels import lost
-from pipelines.data.parts import PAIRS, part_columns, times, typed
-from pipelines.data.splits import MEDIA, USUAL
-from pipelines.data.texts import talk
+from pipelines.data.media import AUDIO, MEDIA
+from pipelines.data.splitting import USUAL
+from pipelines.data.text.rows import talk
 from pipelines.errors import DataError, MissingColumn
-from pipelines.wording import short
+from pipelines.utils.formatting import short
 
 log = logging.getLogger("graft")
 
@@ -47,7 +48,7 @@ def is_table(path: Path) -> bool:
 
 
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
     path = Path(section.id).expanduser()
     if not path.exists():
@@ -64,7 +65,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         )
     if not tables:
         raise DataError(f"data.id: {section.id} holds no table ({', '.join(SUFFIXES)})")
-    names = ["train" if path.is_file() else compressed.inner(table).stem for table in tables]
+    names = ["train" if path.is_file() else _compressed.inner(table).stem for table in tables]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         both = " and ".join(table.name for name, table in zip(names, tables, strict=True) if name == twice[0])
@@ -137,7 +138,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def _suffix(path: Path) -> str:
-    return compressed.inner(path).suffix.lower()
+    return _compressed.inner(path).suffix.lower()
 
 
 def _tables(path: Path) -> list[Path]:
@@ -146,7 +147,7 @@ def _tables(path: Path) -> list[Path]:
     alone = all(p.is_file() and _suffix(p) in (".json", ".md", ".txt") for p in entries)
     found = []
     for p in entries:
-        called = alone or compressed.inner(p).stem.lower() in SPLIT_NAMES
+        called = alone or _compressed.inner(p).stem.lower() in SPLIT_NAMES
         if p.is_file() and is_table(p) and (_suffix(p) != ".json" or (called and _begins_with_rows(p))):
             found.append(p)
     return found
@@ -166,7 +167,7 @@ def _in_folders(path: Path) -> list[Path]:
 
 def _begins_with_rows(path: Path) -> bool:
     try:
-        with compressed.opened(path) as file:
+        with _compressed.opened(path) as file:
             start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
     except DataError:
         return True  # reading it will say why
@@ -181,14 +182,14 @@ def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[st
 
     Where the task reads texts alone, of the files in further folders only tables are counted.
     """
-    from pipelines.data.apart import paths
+    from pipelines.data.media import paths
 
     media = any(column in MEDIA for column in columns)
     named = {os.path.realpath(file) for rows in source.splits.values() for file in paths(rows) if file}
     files = (file for file in all_files(path) if media or file.parent == path or is_table(file))
     others = [file for file in files if file not in tables and not (media and os.path.realpath(file) in named)]
     for file in others:
-        packed = is_table(file) or file.suffix.lower() in (*compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
+        packed = is_table(file) or file.suffix.lower() in (*_compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
         what = f"files that may be tables and are not read: {file.relative_to(path)}" if packed else kind_of(file)
         source.ignored[what] = source.ignored.get(what, 0) + 1
 
@@ -196,14 +197,14 @@ def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[st
 # ---- files to rows ----
 
 
-def _csv(path: Path) -> tuple[Rows, list[str], int, dialect.Written]:
+def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
     """Rows, the names of the columns, how many rows hold nothing at all, and how it is written."""
-    written = dialect.read(path, compressed.text(path), _suffix(path))
+    written = _csv_dialect.read(path, _compressed.text(path), _suffix(path))
     header = written.header
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
         raise DataError(f"{path}:1: two columns are called {twice[0]!r}: rename one")
-    signs = dialect.SIGNS.get(written.sign, repr(written.sign))
+    signs = _csv_dialect.SIGNS.get(written.sign, repr(written.sign))
     hint = "is one too many or too few?" if written.sign == "\t" else "put quotes around a cell that holds one"
     rows: Rows = []
     for line, cells in written.rows:
@@ -218,13 +219,13 @@ def _csv(path: Path) -> tuple[Rows, list[str], int, dialect.Written]:
 
 def _json(path: Path) -> Rows:
     """An array of objects, or an object a line."""
-    with compressed.opened(path) as file:
+    with _compressed.opened(path) as file:
         start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     array = _json_array(path) if start == b"[" else None
     if array is not None:
         return array
     rows: Rows = []
-    with compressed.opened(path) as file:
+    with _compressed.opened(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -244,7 +245,7 @@ def _json(path: Path) -> Rows:
 def _json_array(path: Path) -> Rows | None:
     """None for what is no array of objects: lines that are arrays, or no JSON at all."""
     try:
-        found = json.loads(compressed.text(path), object_pairs_hook=_once)
+        found = json.loads(_compressed.text(path), object_pairs_hook=_once)
     except RecursionError:
         return None
     except _Twice as error:
@@ -279,7 +280,7 @@ def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict]:
 
 def _is_object(path: Path) -> bool:
     try:
-        return isinstance(json.loads(compressed.text(path)), dict)
+        return isinstance(json.loads(_compressed.text(path)), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -462,8 +463,8 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     for way in dict.fromkeys([where, where.replace("\\", "/"), where.strip()]):  # as Windows parts folders; a blank typed after it
         if os.path.isfile(path.parent / way):  # and not Path.is_file, which fails on names that no disk has
             suffix = Path(way).suffix.lower()
-            if column == "audio" and suffix in audio.UNREAD:
-                raise DataError(f"{where}: {audio.advice(suffix)}")
+            if column == "audio" and suffix in AUDIO.unread:
+                raise DataError(f"{where}: {reading.advice(suffix)}")
             return {"path": str(path.parent / way), "bytes": None}
     raise _NoFile(path.parent, where)
 

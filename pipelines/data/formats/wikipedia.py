@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cache import cache_root, make_room
-from pipelines.data.files import kind_of
+from pipelines.data.formats._files import kind_of
 from pipelines.errors import DataError, MissingColumn, RunError
+from pipelines.utils.cache import cache_root, make_room
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,7 +61,7 @@ def _open(path: Path) -> bz2.BZ2File | io.BufferedReader:
 def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
     from datasets import concatenate_datasets
 
-    from pipelines.data import Source
+    from pipelines.data.schema import Source
 
     path = Path(section.id).expanduser()
     if not path.exists():

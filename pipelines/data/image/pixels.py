@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.images import read_image, warn_of_pages
-from pipelines.data.texts import check_characters
+from pipelines.data.image.reading import read_image, warn_of_pages
+from pipelines.data.text.rows import check_characters
 from pipelines.errors import DataError
-from pipelines.wording import short
+from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     from torch import Tensor

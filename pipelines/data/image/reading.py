@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.apart import paths
-from pipelines.data.files import begins
+from pipelines.data.formats._files import begins
 from pipelines.data.labels import check_known, several
+from pipelines.data.media import IMAGES, paths
 from pipelines.errors import DataError
 
 log = logging.getLogger("graft")
 
-UNREAD = frozenset((".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2"))
 PAGES_LOOKED_AT = 100  # TIFF files of some rows that are opened to see whether they have more than one page
 MAX_PIXELS = 128_000_000  # a 100-megapixel camera passes, a decompression bomb does not
 MAX_RATIO = 250  # of the sides: a processor that resizes the short side would make a bomb of a hair
@@ -116,7 +115,7 @@ def _foreign(value: Any) -> str:
     start, suffix = begins(value)
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"):
         return advice(".heic")
-    return advice(suffix) if suffix in UNREAD else ""
+    return advice(suffix) if suffix in IMAGES.unread else ""
 
 
 def save_example(value: Any, folder: Path, name: str) -> str:

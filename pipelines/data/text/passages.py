@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.data.texts import blank, check_characters, titled
+from pipelines.data.text.rows import blank, check_characters, titled
 from pipelines.errors import DataError
-from pipelines.wording import short
+from pipelines.utils.formatting import short
 
 
 def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:

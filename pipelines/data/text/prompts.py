@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from string import Formatter
 from typing import Any
 
-from pipelines.packing import IGNORED
+from pipelines.data.text.packing import IGNORED
 
 
 def columns(prompt: str) -> tuple[str, ...]:

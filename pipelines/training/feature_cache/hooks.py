@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.layers import frozen_modules
+from pipelines.models.layers import frozen_modules
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

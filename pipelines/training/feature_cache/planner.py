@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.batching import Examples, example_lengths, on_device
-from pipelines.ragged import without_padding
-from pipelines.stubs import Edge, Spot, merged, ragged_dims, unknown
+from pipelines.data.batching import Examples, example_lengths, on_device
+from pipelines.training.feature_cache.hooks import Edge, Spot, merged, ragged_dims, unknown
+from pipelines.training.feature_cache.ragged import without_padding
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import probe
-from pipelines.batching import Examples, Micro, evaluation_keys, loader, on_device, out_of_memory, shares
-from pipelines.cache import cache_root, make_room
-from pipelines.checkpoint import sync, whole
+from pipelines.data.batching import Examples, Micro, evaluation_keys, loader, on_device, shares
 from pipelines.errors import RunError
-from pipelines.probe import Plan
-from pipelines.ragged import Ragged
-from pipelines.stubs import Edge, Enough, unknown
+from pipelines.training.feature_cache import planner
+from pipelines.training.feature_cache.hooks import Edge, Enough, unknown
+from pipelines.training.feature_cache.planner import Plan
+from pipelines.training.feature_cache.ragged import Ragged
+from pipelines.utils.cache import cache_root, make_room
+from pipelines.utils.distributed import whole
+from pipelines.utils.files import sync
+from pipelines.utils.hardware import out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +104,7 @@ def record(
     from accelerate.utils import gather_object
 
     with edge.trial(model):
-        plan = probe.find(task, model, edge, examples, accelerator.device)
+        plan = planner.find(task, model, edge, examples, accelerator.device)
         views = gather_object([plan and plan.spots])  # rounding may differ between devices, the decision may not
         if plan is None or any(view != plan.spots for view in views):
             say("features are not cached: what trains is not separable from what is frozen, or something random comes first")

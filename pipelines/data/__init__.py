@@ -1,0 +1,1 @@
+"""Where rows come from: formats, splits, examples, batches."""

@@ -1,0 +1,1 @@
+"""Recordings: read, augmented, as clips, transcripts and spectrograms."""

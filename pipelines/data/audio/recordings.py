@@ -1,0 +1,110 @@
+"""Rows with recordings as examples: looked at once, decoded when they are asked for."""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pipelines.data.audio.reading import Sound, _blocks, header, log, name_of, read_audio
+from pipelines.errors import DataError
+
+FRAME = 0.02  # seconds; a recording's `length` counts these, as wav2vec2's outputs do: token budgets then are seconds
+
+
+CLIPPED = 0.01  # share of the samples at full scale from which a recording counts as clipped
+
+
+LOOKED_AT = 200  # recordings of a split whose first minute is listened to before training
+
+
+class Recordings(Sequence):
+    """Rows as examples with their `length` in frames of 20 ms; a recording is decoded when it is asked for, in a worker.
+
+    `extra(row, seconds)` gives an example's further fields, and may raise DataError. What cannot be used (an unreadable header,
+    longer than `longest` seconds, what `extra` complains of) raises DataError when it is asked for, and so is skipped and counted.
+    These are `wrong`, and those of them that are too long are `long`.
+    """
+
+    column_names = ("id", "row", "length", "audio")
+
+    def __init__(
+        self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}, silent_ok: bool = False
+    ) -> None:  # fmt: skip
+        self.rows, self.rate, self.longest, self.silent_ok = rows, rate, longest, silent_ok
+        self.wrong: dict[int, str] = {}
+        self.long: set[int] = set()
+        self.seconds: list[float] = []
+        self.fields: list[dict[str, Any]] = []
+        looked = _headers(rows)
+        for number, (row, (sound, name, why)) in enumerate(zip(rows.remove_columns("audio"), looked, strict=True)):
+            fields: dict[str, Any] = {}
+            if not why and sound.seconds > longest:
+                why = f"{name}: {sound.seconds:.1f} seconds, at most {longest:g} are read (options.max_seconds)"
+                self.long.add(number)
+            if not why:
+                try:
+                    fields = extra(row, sound.seconds)
+                except DataError as error:
+                    why = f"{row['id']}: {error}"
+            if why:
+                self.wrong[number] = why
+            self.seconds.append(sound.seconds)
+            self.fields.append(fields)
+        self._tell([sound for sound, _, why in looked if not why])
+
+    def _tell(self, sounds: list[Sound]) -> None:
+        """Say what of these recordings may be unexpected: a lower rate than the model's, clipping."""
+        low = sorted({s.rate for s in sounds if s.rate < self.rate})
+        if low:
+            count = sum(s.rate < self.rate for s in sounds)
+            log.warning(
+                "%d of %d recordings have fewer samples a second than the model's %d (%s): they are resampled, and sound dull to it",
+                count, len(sounds), self.rate, ", ".join(map(str, low[:3])),
+            )  # fmt: skip
+        usable = [number for number in range(len(self.rows)) if number not in self.wrong]
+        usable = usable[:: max(1, math.ceil(len(usable) / LOOKED_AT))]
+        with ThreadPoolExecutor(8) as pool:
+            names = [name for name in pool.map(lambda number: _clipped(self.rows[number]["audio"]), usable) if name]
+        if names:
+            some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            log.warning("%d of %d recordings looked at are clipped, 1 in 100 samples at full scale: %s", len(names), len(usable), some)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One example by number; the whole column of lengths (at least 1 each) by its name."""
+        if index == "length":
+            return [max(1, math.ceil(seconds / FRAME)) for seconds in self.seconds]
+        if index in self.wrong:
+            raise DataError(self.wrong[index])
+        row = self.rows[index]
+        samples = read_audio(row["audio"], self.rate, self.silent_ok)
+        return {"id": row["id"], "row": index, "audio": samples, "seconds": self.seconds[index], **self.fields[index]}
+
+
+def _headers(rows: Any) -> list[tuple[Sound, str, str]]:
+    """Of every row what its header says, its recording's name, and why it cannot be read ("" where it can)."""
+    found: list[tuple[Sound, str, str]] = []
+    with ThreadPoolExecutor(8) as pool:  # headers wait for the disk
+        for some in rows.select_columns("audio").iter(256):  # a hub data set holds the files' bytes: never all of them in memory
+            found += pool.map(_looked, some["audio"])
+    return found
+
+
+def _looked(value: Any) -> tuple[Sound, str, str]:
+    try:
+        return header(value), name_of(value), ""
+    except DataError as error:
+        return Sound(0.0, 0, 0), name_of(value), str(error)
+
+
+def _clipped(value: Any) -> str:
+    """The recording's name if its first minute is clipped."""
+    import numpy as np
+
+    try:
+        block, _ = next(_blocks(name_of(value), value))
+    except DataError:  # it is told when the recording is asked for
+        return ""
+    return name_of(value) if (np.abs(block) >= 0.999).mean() > CLIPPED else ""

@@ -1,0 +1,1 @@
+"""Images: read, augmented, as pixels of one size."""

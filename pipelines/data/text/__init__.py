@@ -1,0 +1,1 @@
+"""Texts: rows, passages, prompts, packed blocks."""

@@ -1,0 +1,1 @@
+"""Records to scores with intervals, and `graft evaluate`."""

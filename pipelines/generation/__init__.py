@@ -1,0 +1,1 @@
+"""What makes images: sampling, comparison with real data, requests."""

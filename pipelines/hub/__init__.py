@@ -1,0 +1,1 @@
+"""The model hub: downloads, and patience with its network."""

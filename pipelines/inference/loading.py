@@ -1,0 +1,131 @@
+"""Load a finished model for inference: a run folder, a model folder or a hub id, all in one way."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.config.recipe import Recipe, load_recipe, task_class, task_names
+from pipelines.errors import DataError, ModelError
+from pipelines.models.adapters import _base_of, _with_adapter
+from pipelines.models.pretrained import LORA
+from pipelines.models.source import _read_json, front_matter, local_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipelines.task import Task
+
+
+@dataclass
+class Loaded:
+    """A finished model: `infer(...)` answers for one input."""
+
+    task: "Task"
+    model: "nn.Module"
+    folder: Path
+    run: Path | None
+    recipe: Recipe | None
+    results: dict[str, Any] | None
+    source: str
+
+    def infer(self, *inputs: Any, **settings: Any) -> Any:
+        """The final answer for one input, as the task gives it.
+
+        The columns that the task takes may be given by name, in any order: `infer(context=..., question=...)`. Raises DataError.
+        """
+        if not self.task.makes:
+            inputs = _in_order(self.task, inputs, settings)
+        answer = None
+        for answer in self.task.infer(self.model, *inputs, **settings):  # noqa: B007 (the last one is the answer)
+            pass
+        return answer
+
+
+def input_columns(task: "Task") -> tuple[str, ...]:
+    """The columns that `infer` takes, in its order: those that it needs, then those that it can do without."""
+    taken = inspect.signature(task.infer).parameters
+    return (*task.inputs, *(name for name in task.optional if name in taken and name not in task.inputs))
+
+
+def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+    """Inputs in the order of the task's columns; those that are given by name are taken out of `named`. Raises DataError."""
+    known = input_columns(task)
+    if len(inputs) > len(known):
+        raise DataError(f"{len(inputs)} inputs: this model takes {' and '.join(known)}")
+    given = dict(zip(known, inputs, strict=False))
+    for name in [name for name in named if name in known]:
+        if name in given:
+            raise DataError(f"{name} is given twice: by its place and by its name")
+        given[name] = named.pop(name)
+    missing = [name for name in task.inputs if name not in given]
+    if missing:
+        raise DataError(f"this model also needs {' and '.join(missing)}")
+    return tuple(given[name] for name in known if name in given)
+
+
+def load(
+    source: str | Path, *, revision: str | None = None, device: str | None = None, task: str | None = None, options: Any = None
+) -> Loaded:  # fmt: skip
+    """Load a run folder, a model folder or a hub id for inference, on the best device unless one is named.
+
+    A model that Graft did not make is loaded by its pipeline tag, or by `task`; with the task's `options`, else its recipe's.
+    Raises ModelError, HubError.
+    """
+    folder = local_model(source)
+    run = None
+    if folder is None:
+        from pipelines.hub.download import download
+
+        folder = download(str(source), revision)
+    elif folder.name == "model" and (folder.parent / "recipe.yaml").is_file():
+        run = folder.parent
+    recipe = read_recipe(run or folder)
+    name = task or (recipe.task if recipe else _task_of(folder, str(source)))
+    worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
+    results = _read_json(folder / "results.json")
+    if (folder / "adapter_config.json").is_file():
+        model = _with_adapter(worker, folder)
+    elif (folder / LORA).is_file() and not (folder / "model_index.json").is_file():
+        model = worker.load_adapter(_base_of(folder), folder)
+    else:
+        model = worker.load(folder)
+    model.to(device or best_device()).eval()
+    worker.place(device or best_device())
+    return Loaded(worker, model, folder, run, recipe, results, Path(source).name if run else str(source))
+
+
+def read_recipe(folder: Path) -> Recipe | None:
+    """The recipe of a run folder or a published model; None for a model that Graft did not make."""
+    path = folder / "recipe.yaml"
+    if not path.is_file() or not (folder / "results.json").is_file():  # other tools call files so, too
+        return None
+    return load_recipe(path, exists=True)
+
+
+def _task_of(folder: Path, source: str) -> str:
+    front = front_matter(folder)
+    tagged = [name for name in task_names() if task_class(name).hub_tag == front.get("pipeline_tag")]
+    if len(tagged) == 1:
+        return tagged[0]
+    config = _read_json(folder / "config.json") or {}
+    index = _read_json(folder / "model_index.json") or {}
+    kinds = " ".join(config.get("architectures") or []) or str(index.get("_class_name") or config.get("architecture", ""))
+    for name in tagged or task_names():  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
+        timm = name == "image-classification" and "architecture" in config
+        if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).heads):
+            return name
+    raise ModelError(f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}")
+
+
+def best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _columns(loaded: Loaded) -> dict[str, str]:
+    """What the columns of the model's own data were called."""
+    return dict(loaded.recipe.data.columns) if loaded.recipe else {}

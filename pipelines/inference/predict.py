@@ -1,0 +1,286 @@
+"""`graft predict`: answers of a finished model, input by input."""
+
+import inspect
+import json
+import logging
+import os
+import re
+from pathlib import Path, PurePath
+from typing import Any
+
+from pipelines.config.recipe import DataSection
+from pipelines.config.validation_errors import suggest
+from pipelines.data.formats import _compressed, table
+from pipelines.data.formats import text as texts
+from pipelines.data.formats._files import all_files, kind_of
+from pipelines.data.formats._metadata import FILE
+from pipelines.data.loading import _by_either_name
+from pipelines.data.media import AUDIO, IMAGES, MEDIA
+from pipelines.data.schema import Needs
+from pipelines.errors import DataError, MissingColumn
+from pipelines.inference.loading import Loaded, _columns, input_columns, load
+from pipelines.utils import library_logging
+from pipelines.utils.formatting import short
+from pipelines.utils.progress import Progress
+
+log = logging.getLogger("graft")
+
+
+def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """What `graft predict` was given -> (how to call it, the task's columns): files, folders, tables, text, column=value.
+
+    A file or folder that exists is read as what it is; a name that looks like a file and does not exist is an error. In a folder or
+    table, what cannot be read is left out with a word; a file that was named must be there.
+    """
+    if loaded.task.makes:
+        from pipelines.generation.requests import split_pairs
+
+        pairs, rest = split_pairs(loaded.task, inputs)
+    else:
+        pairs, rest = _pairs(loaded, inputs)
+    if pairs and not rest:
+        return [(", ".join(inputs), pairs)]
+    found = [one for text in rest for one in _read(loaded, text)]
+    return [(name, {**pairs, **columns}) for name, columns in found]  # pairs with others: settings of every image
+
+
+def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The inputs that are column=value, and the others. Columns go by the names in the model's data, or by the task's.
+
+    A text may hold "=": it is a pair only where the name before it is a column, and an error where it nearly is. A name that the data
+    give one input and the task another is an error, too. Raises DataError.
+    """
+    task = loaded.task
+    known = input_columns(task)
+    own = {called: column for column, called in _columns(loaded).items()}
+    names = {name: name for name in (*task.columns, *task.optional, *known)} | own  # the data's own names first, as in a table
+    takes = " and ".join(f"{column}=..." for column in task.inputs)
+    settings = [name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "settings", *known)]
+    pairs: dict[str, Any] = {}
+    rest = []
+    for text in inputs:
+        name, equals, value = text.partition("=")
+        if not equals or (name not in names and (not name.isidentifier() or os.path.exists(text))):
+            rest.append(text)
+            continue
+        column = names.get(name)
+        if column in known and name in known and column != name:
+            raise DataError(_two_meanings(name, column, own, known))
+        if column in known:
+            if column in pairs:
+                raise DataError(f"{name}= is given twice: give it once, or a table with one row for each")
+            if column in MEDIA:
+                value = os.path.expanduser(value)
+                if not os.path.isfile(value):
+                    raise DataError(f"{text}: no such file: {value}")
+            pairs[column] = value
+            continue
+        hint = suggest(name, list(known))
+        if column is None and name not in settings and not hint:
+            rest.append(text)
+            continue
+        words = f"; to mean these words, write {known[0]}={short(text)!r}" if len(task.inputs) == 1 and known[0] not in MEDIA else ""
+        raise DataError(f"{name}=: this model has no input of that name{hint}; it takes {takes}{words}")
+    if pairs and rest:
+        raise DataError(f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values without a name")
+    missing = [column for column in task.inputs if pairs and column not in pairs]
+    if missing:
+        raise DataError(f"this model also needs {' and '.join(f'{column}=...' for column in missing)}")
+    return pairs, rest
+
+
+def _two_meanings(name: str, column: str, own: dict[str, str], known: tuple[str, ...]) -> str:
+    """What to write where the model's data call the input `column` by a `name` that this task has for another input."""
+    called = {column: given for given, column in own.items()}
+    clear = {
+        one: next((word for word in (called.get(one, one), one) if own.get(word, word) == one and (word == one or word not in known)), None)
+        for one in (column, name)
+    }
+    meant = f"{name}=: the data of this model call {column} so, and this task has an input {name} of another meaning"
+    if None in clear.values():
+        return f"{meant}: give a table with the columns of the data ({', '.join(sorted(own))})"
+    return f"{meant}: write {clear[column]}=... for {column}, or {clear[name]}=... for {name}"
+
+
+def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
+    """One input that has no column's name: a folder, a table, a file, or the text itself. Raises DataError."""
+    path = Path(os.path.expanduser(text))
+    wanted = loaded.task.inputs
+    if text and os.path.isdir(path):  # and not path.is_dir(): a text may be longer than any path can be, or hold a NUL
+        return _folder(loaded, path, text)
+    if os.path.isfile(path):
+        return _file(loaded, path, text)
+    if wanted[0] in MEDIA and len(wanted) == 1:
+        raise DataError(f"{short(text, 200)}: no such file")
+    if _looks_like_a_file(text):
+        words = f"; to mean these words, write {wanted[0]}={short(text)}" if len(wanted) == 1 else ""
+        raise DataError(f"no such file: {short(text, 200)}{words}")
+    if len(wanted) > 1:
+        raise _several_inputs(short(text), wanted)
+    return [(text, {wanted[0]: text})]
+
+
+def _several_inputs(what: str, wanted: tuple[str, ...]) -> DataError:
+    return DataError(f"{what!r}: this model takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")
+
+
+def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
+    """What a folder holds of the kind that the task reads; its tables, where there is nothing else. Files of other kinds are counted."""
+    files = list(all_files(folder))
+    if not files:
+        raise DataError(f"{text}: an empty folder")
+    wanted = loaded.task.inputs
+    tables = [file for file in files if table.is_table(file)]
+    own: list[Path] = []
+    if len(wanted) == 1 and wanted[0] != "seed":
+        suffixes, other = _suffixes(wanted[0])
+        # a picture or recording may have no suffix, or one that is not known: it is tried
+        own = [f for f in files if _suffix(f) in suffixes or (wanted[0] in MEDIA and _suffix(f) not in other)]
+        own = [file for file in own if file not in tables]
+    taken = own or tables
+    left: dict[str, list[str]] = {}
+    for file in set(files) - set(taken):
+        left.setdefault(kind_of(file), []).append(file.name)
+    kinds = sorted(left.items(), key=lambda item: (-len(item[1]), item[0]))
+    listed = ", ".join(f"{kind} ({len(names):,}: {short(', '.join(sorted(names)), 60)})" for kind, names in kinds[:5])
+    if not taken:
+        what = f"{_KINDS.get(wanted[0], 'text files')}, nor a table" if len(wanted) == 1 else f"table with {' and '.join(wanted)}"
+        raise DataError(f"{text}: a folder without {what} (it has: {listed})")
+    if left:
+        log.warning("%s: left out, not what this model reads: %s", text, listed)
+    found: list[tuple[str, dict[str, Any]]] = []
+    why: DataError | None = None
+    for file in taken:
+        try:
+            found += _file(loaded, file, str(file))
+        except DataError as error:
+            log.warning("skipped, cannot be read: %s", error)
+            why = error
+    if why is not None and not found:
+        raise DataError(f"nothing here can be read; the last: {why}")
+    return found
+
+
+_KINDS = {"image": "images", "audio": "recordings", "seed": "tables of seeds"}
+
+
+def _suffixes(column: str) -> tuple[frozenset[str], frozenset[str]]:
+    """File names' ends of a column's kind, and those that are known to be of another kind."""
+    kinds = {"image": IMAGES.suffixes, "audio": AUDIO.suffixes, "text": frozenset(texts.SUFFIXES)}
+    own = kinds.get(column, kinds["text"])
+    return own, frozenset().union(*kinds.values(), table.SUFFIXES) - own
+
+
+def _suffix(path: PurePath) -> str:
+    """How a file's name ends, without the end that says how it is compressed."""
+    name = path.with_suffix("") if path.suffix.lower() in _compressed.SUFFIXES else path
+    return name.suffix.lower()
+
+
+def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """A file that exists: the rows of a table, a picture or recording, or the words of a text file. Raises DataError."""
+    wanted = loaded.task.inputs
+    suffix = _suffix(path)
+    if table.is_table(path):
+        return _table(loaded, path, name)
+    if len(wanted) > 1:
+        raise _several_inputs(name, wanted)
+    column = wanted[0]
+    if suffix in _suffixes(column)[1] or suffix in _OTHERS or column == "seed":
+        reads = _KINDS.get(column, "text")
+        raise DataError(f"{name}: a {suffix or 'plain'} file, and this model reads {reads}")
+    return [(name, {column: str(path) if column in MEDIA else texts.document(path)})]
+
+
+def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a table, each under its id."""
+    task = loaded.task
+    if task.makes:
+        known: tuple[str, ...] = ("seed", *(("label",) if getattr(task, "labels", None) else ()))
+    else:  # a model of single texts leaves a second one alone
+        known = task.inputs if getattr(task, "single", False) else input_columns(task)
+    optional = tuple(column for column in known if column not in task.inputs)
+    taken = (*task.inputs, *optional)
+    columns = {column: own for column, own in _columns(loaded).items() if column in taken}
+    layout = None if _suffix(path) == ".json" else "table"
+    section = DataSection(id=str(path), format=layout, columns=columns)
+    if layout == "table" and task.inputs[0] in MEDIA and {FILE, task.inputs[0]} & set(table.column_names(path)) == {FILE}:
+        section.columns[task.inputs[0]] = FILE  # the list of a folder, as it is trained on
+    try:
+        _, rows, skipped = _by_either_name(section, Needs(task.inputs, optional), None)
+    except MissingColumn as error:
+        what = str(error).partition(";")[0]
+        raise MissingColumn(f"{what}; this model reads {' and '.join(task.inputs)}: call the table's columns so") from None
+    for _, why in skipped:
+        log.warning("skipped, cannot be read: %s", why)
+    absent = (None, "") if task.makes else (None,)  # a second text may be empty, a seed or a class may not
+    return [(row["id"], {c: row[c] for c in taken if c in task.inputs or row.get(c) not in absent}) for row in rows]
+
+
+# how files end that no model reads, but that somebody may name
+_OTHERS = re.findall(
+    r"\S+",
+    ".pdf .doc .docx .odt .rtf .epub .xls .xlsx .ods .ppt .pptx .odp .htm .html .xml .rst .tex .log .yaml .yml "
+    ".mp4 .m4v .mov .avi .mkv .webm .wmv .mpg .mpeg .m4a .aac .wma .amr .heic .heif .avif .jxl .svg .psd .ico "
+    ".zip .tar .tgz .7z .rar",
+)
+
+
+_SENTENCE = re.compile(r"""[,;:!?"\n]|\.\s|\s\.|\.$""")
+
+
+def _looks_like_a_file(text: str) -> bool:
+    """Whether somebody who wrote this meant a file: a name that ends as files do, or a word that begins as paths do. Addresses are text.
+
+    A name may have blanks, but not the punctuation of a sentence. "I saw file.txt yesterday." is a text.
+    """
+    if not text or "://" in text or len(text) > 4096:
+        return False
+    path, blanks = PurePath(text), any(letter.isspace() for letter in text)
+    known = frozenset(_compressed.SUFFIXES).union(_OTHERS, *_suffixes("text"))
+    if (_suffix(path) in known or path.suffix.lower() in known) and not (blanks and _SENTENCE.search(text)):
+        return True
+    if blanks:
+        return False
+    below = text.startswith("/") and str(path.parent) != "/" and os.path.isdir(path.parent)
+    if text.startswith(("./", "../", "~/")) or (text.endswith("/") and len(text) > 1) or below:
+        return True
+    return "/" in text and re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{0,5}", path.suffix) is not None
+
+
+def _made(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:
+    """Make an image and write it into the current folder: its file and the settings that made it."""
+    from pipelines.generation import requests
+
+    request = requests.whole(loaded.task, request)
+    image = None
+    for image in requests.images(loaded.task, loaded.model, request):  # noqa: B007 (the last one is the image)
+        pass
+    model = loaded.results["recipe"] if loaded.results else Path(loaded.source).name
+    about = requests.settings(model, request)
+    path = requests.write(Path(), requests.file_name(requests.subject(model, about), request["seed"]), image, about)
+    return {"image": path.name, **{key: value for key, value in about.items() if key != "model"}}
+
+
+def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
+    """Answers of a run folder, model folder or hub id: [{input, output}] in the order given. Raises GraftErrors."""
+    progress = Progress(True)
+    library_logging.quiet_libraries(progress)
+    loaded = load(source, device=device)
+    wanted = read_inputs(loaded, inputs)
+    answers = []
+    last: DataError | None = None
+    with progress.task("predicting", len(wanted)) as shown:
+        for name, columns in wanted:
+            try:
+                output = _made(loaded, columns) if loaded.task.makes else loaded.infer(**columns)
+                answers.append({"input": name, "output": json.loads(json.dumps(output))})
+            except DataError as error:
+                if name in inputs:
+                    raise
+                last = error if str(error).startswith(name) else DataError(f"{name}: {error}")
+                log.warning("skipped, cannot be read: %s", last)
+            shown.advance()
+    if last is not None and not answers:
+        raise DataError(f"nothing here can be read; the last: {last}")
+    return answers

@@ -1,0 +1,1 @@
+"""Load and shape networks: one file per family."""

@@ -1,0 +1,110 @@
+"""LoRA: put an adapter into a model, and read one back on its base model."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import ModelError
+from pipelines.models.layers import frozen_modules
+from pipelines.models.pretrained import LORA
+from pipelines.models.source import _read_json, front_matter, local_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipelines.task import Task
+
+
+def _with_adapter(task: "Task", folder: Path) -> "nn.Module":
+    """A published adapter on its base model, merged: the base model's weights are read under the adapter's configuration."""
+    from peft import PeftModel
+
+    settings = _read_json(folder / "adapter_config.json") or {}
+    name = settings.get("base_model_name_or_path")
+    if not name:
+        raise ModelError(f"{folder}: an adapter whose adapter_config.json names no base model")
+    base = local_model(name)
+    if base is None:
+        from pipelines.hub.download import download
+
+        base = download(name, settings.get("revision"))
+    with tempfile.TemporaryDirectory() as place:
+        for file in folder.iterdir():
+            if file.is_file() and not file.name.startswith("adapter_"):
+                shutil.copyfile(file, Path(place) / file.name)
+        for file in base.iterdir():
+            if file.name.endswith((".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")):
+                (Path(place) / file.name).symlink_to(file.resolve())
+        model = task.load(Path(place))
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except Exception as error:  # damaged files, or a base model of another shape
+        raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
+
+
+def _base_of(folder: Path) -> Path:
+    """The base model of an adapter in diffusers' format, which its file or its card names. Raises ModelError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / LORA, "np") as file:
+            about = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{folder / LORA}: cannot be read: {error}") from None
+    known = {key.rpartition(".")[2]: value for key, value in about.items()}  # unet.revision
+    name = known.get("base_model_name_or_path") or front_matter(folder).get("base_model")
+    if not isinstance(name, str):
+        raise ModelError(f"{folder}: an adapter that names no base model, nor does its README.md (base_model)")
+    base = local_model(name)
+    if base is None:
+        from pipelines.hub.download import download
+
+        base = download(name, known.get("revision"))
+    return base
+
+
+def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "nn.Module":
+    """Wrap a model with LoRA through PEFT: every Linear and Conv2d of the trunk, or `adapter.targets`; a new head trains whole.
+
+    A language model's output stays as it is: it is often the input embedding, which a merged update would tear from it. So does
+    what the task has frozen.
+    """
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
+    from torch import nn
+    from transformers import PreTrainedModel
+    from transformers.pytorch_utils import Conv1D  # GPT-2's Linear, with its weight the other way round
+
+    kept = [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
+    in_head = {id(m) for m in (*(head.modules() if head is not None else ()), *kept)}
+    in_head |= {id(part) for module in frozen_modules(model) for part in module.modules()}
+    whole = [] if head is None else [head] if any(module is head for module in model.modules()) else list(head.children())
+    heads = [name for name, module in model.named_modules() if any(module is part for part in whole)]
+    fits = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, Conv1D)) and id(m) not in in_head}
+    # grouped convolutions: PEFT asks for a rank that the groups divide, so depthwise ones are left as they are
+    targets = [n for n, m in fits.items() if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
+    if adapter.targets is not None:
+        missing = [t for t in adapter.targets if not any(n == t or n.endswith("." + t) for n in fits)]
+        if missing:
+            kinds = sorted({n.rsplit(".", 1)[-1] for n in fits})
+            raise ModelError(
+                f"model.adapter.targets: no Linear or Conv2d of the trunk is called {missing[0]!r} (there are: {', '.join(kinds)})"
+            )
+        targets = [n for n in fits if any(n == t or n.endswith("." + t) for t in adapter.targets)]
+    if not targets:
+        raise ModelError("model.adapter: this model's trunk has no layer that LoRA can wrap; leave adapter out")
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha or 2 * adapter.rank,
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        modules_to_save=heads or None,
+        fan_in_fan_out=all(isinstance(fits[n], Conv1D) for n in targets),
+    )
+    adapted = get_peft_model(model, config)  # type: ignore[arg-type]
+    for part in adapted.modules():
+        if isinstance(part, LoraLayer):
+            part.cast_input_dtype_enabled = False  # mixed precision casts what it must: inputs would go to float32 and back
+    return adapted

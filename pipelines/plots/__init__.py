@@ -1,0 +1,1 @@
+"""The figures of metrics, samples and training curves, in one style."""

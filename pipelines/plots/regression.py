@@ -1,0 +1,33 @@
+"""Figures of regression: predicted against true values."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.metrics.regression import Record, _columns, _correlation
+from pipelines.plots.style import BLUE, MUTED, ROWS, canvas, finish, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figures(records: Sequence[Record]) -> "dict[str, Figure]":
+    """Predicted against true numbers. A point is a row's label, so the figure stays in the run folder."""
+    true, predicted = _columns(records)
+    return {"predicted_against_true": _scatter(true, predicted)}
+
+
+@styled
+def _scatter(true: np.ndarray, predicted: np.ndarray) -> "Figure":
+    figure = canvas(5.2, 5.0)
+    axes = figure.subplots()
+    ends = [float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))]
+    axes.plot(ends, ends, color=MUTED, linestyle=":", linewidth=1.4, label="right")
+    axes.plot(true, predicted, "o", color=BLUE, markersize=4, alpha=0.5, markeredgewidth=0)
+    axes.set_xlabel("true")
+    axes.set_ylabel("predicted")
+    axes.set_title("Predicted against true")
+    axes.legend(loc="upper left")
+    said = f"Predicted against true numbers of {len(true)} rows; Pearson correlation {_correlation(true, predicted):.3f}."
+    return finish(figure, said, ROWS)

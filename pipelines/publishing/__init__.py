@@ -1,0 +1,1 @@
+"""The model card, what may be published, and the hub repositories."""

@@ -1,0 +1,1 @@
+"""One run: its stages, its loop, its folder."""

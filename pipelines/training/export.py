@@ -1,0 +1,50 @@
+"""The best checkpoint as a model folder."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.recipe import Recipe, task_class
+from pipelines.errors import RunError
+from pipelines.models.build import build
+from pipelines.models.source import Weights
+from pipelines.publishing import privacy
+from pipelines.training import checkpoint
+from pipelines.training.trainer import Job
+
+
+def _export_best(job: Job) -> None:
+    fresh = task_class(job.recipe.task)(job.recipe.options)
+    export(fresh, build(job.recipe, fresh, job.weights, job.splits), job.root, job.folder, job.recipe, job.weights)
+
+
+def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:
+    """Source weights + best checkpoint -> `model/`, written beside and renamed. LoRA is merged unless the recipe keeps it apart."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    best = checkpoint.marked(checkpoints, "best") or checkpoint.marked(checkpoints, "last")
+    if best is None:
+        raise RunError(f"{folder}: no whole checkpoint to export")
+    try:
+        values = load_file(best / "model.safetensors")
+        if recipe.train.ema and (best / "ema.safetensors").is_file():
+            values |= load_file(best / "ema.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{best}: the checkpoint cannot be read ({error}); remove the folder to go on from an earlier one") from None
+    checkpoint.load_weights(model, values)
+    target, beside = folder / "model", folder / ".model.new"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir()
+        if recipe.model.adapter is not None and recipe.hub.adapter:
+            task.save_adapter(model, beside, weights.name, weights.revision)
+        else:
+            task.save(model.merge_and_unload() if recipe.model.adapter is not None else model, beside)
+        shutil.rmtree(target, ignore_errors=True)
+        privacy.list_export(folder, beside)
+        beside.rename(target)
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
+        shutil.rmtree(beside, ignore_errors=True)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunError(f"{target}: cannot be written: {why}; the checkpoints are whole: free some room and run again") from None

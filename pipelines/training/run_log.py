@@ -1,0 +1,62 @@
+"""What a run reports while it trains: log.jsonl, trackers and the progress bar."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.recipe import Recipe
+from pipelines.errors import RecipeError, RunError
+from pipelines.training.checkpoint import State
+from pipelines.utils.files import to_json, write_text
+from pipelines.utils.progress import Progress
+
+
+def trackers(recipe: Recipe) -> list[str]:
+    """The recipe's trackers. Raises RecipeError for one that is not installed."""
+    from accelerate.tracking import get_available_trackers
+
+    ready = {str(t.value if hasattr(t, "value") else t) for t in get_available_trackers()}
+    missing = [t for t in recipe.train.trackers if t not in ready]
+    if missing:
+        raise RecipeError(f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
+    return list(recipe.train.trackers)
+
+
+class Log:
+    """log.jsonl, the trackers and the progress bar: one call tells all three. Main process only."""
+
+    def __init__(self, folder: Path, accelerator: Any, progress: Progress) -> None:
+        self.path, self.accelerator, self.progress = folder / "log.jsonl", accelerator, progress
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(to_json(entry) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: cannot be written: {error.strerror}; what was saved is whole: free some room and run again"
+            ) from None
+        entry = json.loads(to_json(entry))
+        flat = {f"validation/{k}": v for k, v in entry["validation"].items()} if "validation" in entry else entry
+        self.accelerator.log({k: v for k, v in flat.items() if isinstance(v, int | float)}, step=entry["step"])
+        if "validation" in entry:
+            shown = list(entry["validation"].items())[:4]
+            scores = ", ".join(f"{name} {'undefined' if value is None else f'{value:.4g}'}" for name, value in shown)
+            self.progress.say(f"  step {entry['step']}, epoch {entry['epoch']:.3g}: {scores}")
+
+    def truncate(self, saved: State | None) -> None:
+        """Forget what came after the checkpoint, all of it if there is none: it will come again."""
+        if self.accelerator.is_main_process and self.path.is_file():
+            lines = [line for line in self.path.read_text().splitlines() if saved is not None and _known(line, saved)]
+            write_text(self.path, "".join(line + "\n" for line in lines))
+
+
+def _known(line: str, saved: State) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:  # a line cut off by a kill
+        return False
+    at = saved.before + saved.step
+    return entry["step"] < at or (entry["step"] == at and not (saved.owed and "validation" in entry))

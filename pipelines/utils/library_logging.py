@@ -1,0 +1,33 @@
+"""Libraries stay quiet; their warnings go through Graft's own progress."""
+
+import logging
+import os
+import warnings
+
+from pipelines.utils.progress import Progress
+
+
+def quiet_libraries(progress: Progress) -> None:
+    """Libraries speak through us: their own bars and advice off, our warnings as one line each."""
+    import datasets
+    import transformers
+
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for library in ("datasets", "huggingface_hub"):  # they log every retry; what it comes to in the end is told by our errors
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="torch|transformers|accelerate|datasets")
+    logger = logging.getLogger("graft")
+    logger.handlers = [_Say(progress)]
+    logger.propagate = False
+
+
+class _Say(logging.Handler):
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.WARNING)
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.progress.say(record.getMessage())
