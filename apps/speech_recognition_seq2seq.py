@@ -30,7 +30,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                 yield written(answer["parts"], done=False), "", ""
             marks = [(part["start"], part["end"], "") for part in answer["parts"]]
             picture = sound.inline(sound.waveform(samples, task.rate, marks if len(marks) > 1 else ()))
-            yield written(answer["parts"]), picture, told(answer)
+            yield written(answer["parts"]), picture, summary(answer)
 
     with parts.page(loaded) as blocks:
         parts.header(loaded, f"Writes down what is said. {parts.origin(loaded.results)}".strip())
@@ -80,7 +80,7 @@ def _span(word: Mapping[str, Any]) -> str:
     return f'<span title="{word["confidence"]:.0%} sure"{style}>{html.escape(word["word"])}</span>'
 
 
-def told(answer: Mapping[str, Any]) -> str:
+def summary(answer: Mapping[str, Any]) -> str:
     """One line below a transcript: its length, the doubtful words, the language."""
     words = [{**word, "start": piece["start"], "end": piece["end"]} for piece in answer["parts"] for word in piece["words"]]
     language = f" Language: {answer['language']}." if answer["language"] else ""

@@ -22,7 +22,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     asked.clear()
     signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job is told to ignore it
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background trainer is told to ignore it
         signal.signal(signal.SIGINT, _stop)
     try:
         from pipelines import cli

@@ -113,7 +113,7 @@ def train(
 
 def _headline(results: dict[str, Any]) -> str:
     name = results["metric"]["name"]
-    test, before = results["test"], results["before"]
+    test, before = results["test"], results["baseline"]
     about = ["95 % interval {:.4g} to {:.4g}".format(*test["ci95"][name])] if name in test["ci95"] else []
     about += [f"{_figure(before['metrics'][name], '.4g')} before"] if before else []
     evaluate = _figure(test["metrics"][name], ".4g")

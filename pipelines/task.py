@@ -43,17 +43,17 @@ class Task(ABC):
     """
 
     name: ClassVar[str]  # the file name with dashes
-    hub_tag: ClassVar[str]  # the hub's pipeline tag
-    library: ClassVar[str]  # the hub's library_name
-    heads: ClassVar[tuple[str, ...]]  # how the names of its model classes end: by them a model that Graft did not make is known
+    pipeline_tag: ClassVar[str]  # the hub's pipeline tag
+    library_name: ClassVar[str]  # the hub's library_name
+    architectures: ClassVar[tuple[str, ...]]  # how the names of its model classes end: by them a model that Graft did not make is known
     columns: tuple[str, ...]  # what a row must have
     optional: tuple[str, ...] = ()  # what is kept of a row that has it
     inputs: tuple[str, ...]  # the columns that `infer` takes, in its order
     group: ClassVar[str | None] = None  # column that stays whole in one split, where there is one and unless the recipe says otherwise
     several: bool = False  # whether a row may have several labels
     classes: bool = True  # whether labels are classes; else they are numbers
-    mixes: bool = False  # whether `mix` wants a partner for every training example
-    average: ClassVar[float | None] = None  # decay of the moving average of the weights where the recipe leaves it to the task
+    uses_mixup: bool = False  # whether `mix` wants a partner for every training example
+    default_ema: ClassVar[float | None] = None  # decay of the moving average of the weights where the recipe leaves it to the task
     new_head: ClassVar[bool] = True  # whether the last of `layers` begins anew, and so trains whole beside an adapter
     makes: ClassVar[bool] = False  # whether it makes images: then `requests` and `generate` are asked, see pipelines.generation.comparison
     adapter_file: ClassVar[str] = "adapter_config.json"  # by it the folder of an adapter alone is known
@@ -65,12 +65,12 @@ class Task(ABC):
         self.options: Any = options if options is not None else self.Options()
         self.frozen: dict[str, nn.Module] = {}  # what only runs forward (VAE, text encoder): moved, kept in eval, never trained
 
-    def place(self, device: Any) -> None:
+    def to_device(self, device: Any) -> None:
         """Move what is frozen to a device and keep it from learning."""
         for module in self.frozen.values():
             module.to(device).eval().requires_grad_(False)
 
-    def release(self) -> None:
+    def free(self) -> None:
         """Let go of what is frozen: the training is over, and what was exported is read back."""
         self.frozen = {}
 
@@ -108,7 +108,7 @@ class Task(ABC):
         Indexing may raise DataError for a row that cannot be read: it is then skipped and counted.
         """
 
-    def stamp(self) -> str:
+    def cache_key(self) -> str:
         """Of the options what decides which rows can be used: the key of cached features holds it, which else sees a few rows only."""
         return ""
 
@@ -116,7 +116,7 @@ class Task(ABC):
         """Everything random about one training example, from `rng` alone."""
         return example
 
-    def augments(self) -> bool:
+    def augmentation_enabled(self) -> bool:
         """Whether `augment` or `mix` changes anything under these options: cached features need False."""
         return False
 
@@ -124,7 +124,7 @@ class Task(ABC):
         """Blend two augmented examples (mixup, cutmix); called only where `mixes` is true."""
         return example
 
-    def draw(self, rng: "Random") -> dict[str, Any]:
+    def random_inputs(self, rng: "Random") -> dict[str, Any]:
         """What is random about an example beside its input (noise seed, time step): plain values, which join its batch as lists.
 
         Drawn anew in every epoch, cached features or not; for scoring always the same.
@@ -167,7 +167,7 @@ class Task(ABC):
         """Pictures of one split's predictions: name -> figure."""
         return {}
 
-    def settle(self, records: Sequence[Record], rows: "Dataset") -> dict[str, Any]:
+    def calibrate(self, records: Sequence[Record], rows: "Dataset") -> dict[str, Any]:
         """What is chosen by the validation split after training (a threshold): kept here, and written into the model's configuration."""
         return {}
 
@@ -195,11 +195,11 @@ class Task(ABC):
         """What `save_adapter` wrote on the base model in `base`, for tasks whose adapters are not PEFT's."""
         raise ModelError(f"{folder}: {self.name} has no adapters of this kind")
 
-    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         """Write one row as an example of the data into `folder` (for card and demo) and return its columns as JSON."""
         return {key: value for key, value in row.items() if key in self.columns}
 
-    def told(self, record: Record) -> dict[str, Any]:
+    def example_prediction(self, record: Record) -> dict[str, Any]:
         """What of a row's record stands beside it among the examples."""
         return {}
 

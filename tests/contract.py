@@ -118,7 +118,7 @@ class TaskContract:
 
     def test_declares_itself(self, made: SimpleNamespace) -> None:
         task = made.task
-        assert all((task.hub_tag, task.library, task.columns))
+        assert all((task.pipeline_tag, task.library_name, task.columns))
         assert task.metric.direction in ("max", "min")
         with pytest.raises(ValueError, match="extra"):
             type(task).Options.model_validate({"no_such_option": 1})

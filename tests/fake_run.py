@@ -115,7 +115,7 @@ def results(
         "metric": {"name": "map" if multi_label else "accuracy", "direction": "max"},
         "test": measured(records["test"], labels, "test", multi_label),
         "validation": measured(records["validation"], labels, "validation", multi_label),
-        "before": measured(records["before"], labels, "test", multi_label, tables=False),
+        "baseline": measured(records["baseline"], labels, "test", multi_label, tables=False),
         "train": {
             "steps": steps,
             "epochs": 5,
@@ -167,7 +167,7 @@ def fake_run(
     draw = many_labels if multi_label else lambda labels, n, seed=0: predictions(labels, n, skill, seed)
     test, validation = draw(labels, n, seed=1), draw(labels, n // 2, seed=2)
     untrained = many_labels(labels, n, seed=9) if multi_label else predictions(labels, n, 1 / len(labels), seed=3)
-    found = results({"test": test, "validation": validation, "before": untrained}, labels, steps, multi_label, local)
+    found = results({"test": test, "validation": validation, "baseline": untrained}, labels, steps, multi_label, local)
     (folder / "model").mkdir(parents=True)
     (folder / "predictions").mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(*recipe_ids, hub, multi_label), sort_keys=False))

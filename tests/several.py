@@ -28,7 +28,7 @@ from pipelines.errors import GraftError
 from pipelines.tasks.image_classification import ImageClassification
 from pipelines.training import loop
 from pipelines.training.run import train
-from pipelines.training.trainer import Job
+from pipelines.training.trainer import Trainer
 from pipelines.utils.distributed import processes
 from tests.command import graft
 from tests.runs import ROOT, without_pictures
@@ -67,7 +67,7 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
         return {**facts, "ended": done.code, "printed": done.out, "told": done.err}
     real = loop.step
 
-    def step(run: loop.Fit, *rest: Any) -> dict[str, Any]:
+    def step(run: loop.Stage, *rest: Any) -> dict[str, Any]:
         report = real(run, *rest)
         facts["steps"] += 1
         facts["processes"] = torch.distributed.get_world_size()
@@ -75,11 +75,11 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
         facts["wrapper"] = type(run.model).__name__
         facts["sharded"] = all(isinstance(p, DTensor) for p in run.model.parameters())
         # one process alone is told to stop: all must agree
-        if run.state.before + run.state.step + 2 == order["stop"] and run.accelerator.process_index == 1:
+        if run.state.previous_steps + run.state.step + 2 == order["stop"] and run.accelerator.process_index == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return report
 
-    predict, evaluated = ImageClassification.predict, Job.predict
+    predict, evaluated = ImageClassification.predict, Trainer.predict
 
     def small(task: Any, model: Any, batch: Any) -> Any:
         if order.get("most") and not facts.get("evaluations") and processes().process_index == 0 and len(batch["id"]) > order["most"]:
@@ -87,12 +87,12 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return predict(task, model, batch)
 
-    def scored(job: Job, *rest: Any) -> list[dict]:
-        records = evaluated(job, *rest)
+    def scored(trainer: Trainer, *rest: Any) -> list[dict]:
+        records = evaluated(trainer, *rest)
         facts.setdefault("evaluations", []).append([r["id"] for r in records])
         return records
 
-    patched = mock.patch.object(ImageClassification, "predict", small), mock.patch.object(Job, "predict", scored)
+    patched = mock.patch.object(ImageClassification, "predict", small), mock.patch.object(Trainer, "predict", scored)
     with shim(order["fsdp"]), without_pictures(), mock.patch.object(loop, "step", step), patched[0], patched[1]:
         try:
             results = train(validate(order["recipe"]), Path(order["run"]), name="small")

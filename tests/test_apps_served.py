@@ -51,7 +51,7 @@ def ask(client: Any, path: Path) -> dict[str, float]:
     return {one["label"]: one["confidence"] for one in answer["confidences"]}
 
 
-def told(loaded: Loaded, path: Path) -> dict[str, float]:
+def answer_of(loaded: Loaded, path: Path) -> dict[str, float]:
     return {one["label"]: pytest.approx(one["score"], abs=1e-6) for one in loaded.infer(path)}
 
 
@@ -63,21 +63,21 @@ def photo(tmp_path: Path) -> Path:
 def test_the_api_gives_what_infer_gives(vit_folder: Path, photo: Path, asked: Callable) -> None:
     loaded = load(vit_folder)
     client = asked(loaded)
-    assert ask(client, photo) == told(loaded, photo)
+    assert ask(client, photo) == answer_of(loaded, photo)
     assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/predict"]
 
 
 def test_a_hub_id_is_served_like_a_folder(hub: HubServer, vit_folder: Path, photo: Path, asked: Callable) -> None:
     hub.add_model("me/insects", vit_folder)
     client = asked(load("me/insects"))
-    assert ask(client, photo) == told(load(vit_folder), photo)
+    assert ask(client, photo) == answer_of(load(vit_folder), photo)
     assert client.config["title"] == "me/insects"
 
 
 def test_several_labels_are_bars_without_a_winner(tmp_path: Path, photo: Path, asked: Callable) -> None:
     loaded = load(tiny.vit(tmp_path / "vit", problem_type="multi_label_classification"))
     client = asked(loaded)
-    assert ask(client, photo) == told(loaded, photo)
+    assert ask(client, photo) == answer_of(loaded, photo)
     bars = next(c for c in client.config["components"] if c["type"] == "label")
     assert bars["props"]["show_heading"] is False
 

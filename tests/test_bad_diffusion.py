@@ -107,4 +107,4 @@ def test_out_of_memory_while_making_images(monkeypatch: pytest.MonkeyPatch) -> N
     task = UnconditionalImageGeneration()
     monkeypatch.setattr(task, "generate", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")))
     with pytest.raises(RunError, match=r"out of memory while making 4 images at a time: set train\.eval_batch_size=2"):
-        sampling.draw(task, None, [{"seed": i} for i in range(6)], size=4)
+        sampling.generate(task, None, [{"seed": i} for i in range(6)], size=4)

@@ -114,12 +114,12 @@ class Rows(list):
 class Gathers:
     """As much of a task as Examples needs."""
 
-    mixes = False
+    uses_mixup = False
 
     def collate(self, examples: Any) -> dict[str, Any]:
         return {"id": [example["id"] for example in examples]}
 
-    def draw(self, rng: Any) -> dict[str, Any]:
+    def random_inputs(self, rng: Any) -> dict[str, Any]:
         return {}
 
 

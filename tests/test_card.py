@@ -113,7 +113,7 @@ def test_only_what_was_measured_is_there(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     results["test"]["metrics"]["ece"] = float("nan")
     results["test"]["ci95"] = {}
-    results["before"] = results["validation"] = None
+    results["baseline"] = results["validation"] = None
     (run / "results.json").write_text(json.dumps(results))
     card = write_card(run)
     found = ModelCard.load(card).data.eval_results
@@ -149,7 +149,7 @@ def test_limits_are_computed(tmp_path: Path) -> None:
     rare = fake_run(tmp_path / "a", BREEDS, 100, pictures=False)
     assert re.search(r"Some have few test rows \(breed_\d\d: \d, breed_\d\d: \d, breed_\d\d: \d\)", write_card(rare).read_text())
     same = fake_run(tmp_path / "b", n=60, skill=0.5, pictures=False)
-    change(same, "before", metrics=json.loads((same / "results.json").read_text())["test"]["metrics"])
+    change(same, "baseline", metrics=json.loads((same / "results.json").read_text())["test"]["metrics"])
     assert "that training helped is not shown" in write_card(same).read_text()
     plain = fake_run(tmp_path / "c", n=4000, pictures=False)
     assert "few test rows" not in write_card(plain).read_text()

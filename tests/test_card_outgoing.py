@@ -105,7 +105,7 @@ def test_the_snippet_is_python_and_needs_the_library_alone(tmp_path: Path) -> No
     assert '"examples/0.jpg"' in code
 
 
-def told(code: str, capsys: pytest.CaptureFixture[str]) -> list[tuple[str, float]]:
+def answer_of(code: str, capsys: pytest.CaptureFixture[str]) -> list[tuple[str, float]]:
     capsys.readouterr()
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
     lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines() if re.match(r"0\.\d+|1\.0", line)]
@@ -128,7 +128,7 @@ def test_the_snippet_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     run = fake_run(tmp_path / "run", n=30, examples=2, hub={"examples": 2}, pictures=False)
     tiny.vit(run / "model")
     code = snippet(write_card(run, "me/pets"))
-    found = told(code.replace("me/pets", str(run / "model")), capsys)
+    found = answer_of(code.replace("me/pets", str(run / "model")), capsys)
     model = AutoModelForImageClassification.from_pretrained(run / "model").eval()
     processor = AutoImageProcessor.from_pretrained(run / "model")
     assert found == expected(model, processor, Image.open(run / "model" / "examples" / "0.jpg"))
@@ -160,5 +160,5 @@ def test_the_snippet_of_an_adapter_runs(tmp_path: Path, capsys: pytest.CaptureFi
     merged = model.merge_and_unload().eval()
     from PIL import Image
 
-    found = told(code, capsys)
+    found = answer_of(code, capsys)
     assert found == expected(merged, processor, Image.open("photo.jpg"))

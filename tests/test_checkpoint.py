@@ -183,7 +183,7 @@ def test_pruning_keeps_last_and_best_and_counts_numbers(tmp_path: Path) -> None:
 def test_the_same_step_again_takes_the_new_state(tmp_path: Path) -> None:
     """An evaluation that a stop had put off: the weights are there, the score is new."""
     files = {"model": {"w": torch.ones(3)}}
-    folder = checkpoint.write(tmp_path, 3, files, State(step=3, owed=True))
+    folder = checkpoint.write(tmp_path, 3, files, State(step=3, evaluation_due=True))
     checkpoint.write(tmp_path, 3, files, State(step=3, best=0.5, best_step=3), best=True)
     assert json.loads((folder / "state.json").read_text())["best"] == 0.5
     assert checkpoint.marked(tmp_path, "best") == folder

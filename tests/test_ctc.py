@@ -94,7 +94,7 @@ def test_masks_come_from_the_generator_alone(speech: Path, plain: Path) -> None:
     options = {"mask_time_prob": 0.3, "mask_time_length": 3, "mask_feature_prob": 0.2, "mask_feature_length": 4}
     task, model, splits = made(speech, plain, **options)
     examples = several(task, splits.train, 4)
-    assert task.augments()
+    assert task.augmentation_enabled()
     masked = [task.augment(e, Random(7)) for e in examples]
     again = [task.augment(e, Random(7)) for e in examples]
     assert all(np.array_equal(a[k], b[k]) for a, b in zip(masked, again, strict=True) for k in ("time_mask", "feature_mask"))

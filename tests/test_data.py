@@ -284,7 +284,7 @@ def test_a_fingerprint_covers_labels_and_sizes(flat: Path, tmp_path: Path) -> No
 
 def test_a_stamp_sees_a_file_written_anew(flat: Path, tmp_path: Path) -> None:
     splits = load(shutil.copytree(flat, tmp_path / "data"))
-    before = splits.stamp("train")
+    before = splits.files_fingerprint("train")
     path = splits.train[0]["image"]["path"]
     os.utime(path, ns=(0, os.stat(path).st_mtime_ns + 1))
-    assert splits.stamp("train") != before
+    assert splits.files_fingerprint("train") != before

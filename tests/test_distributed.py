@@ -164,7 +164,7 @@ def check_equal(one: Path, several: Path) -> None:
     assert len(losses(one)) == len(losses(several)) > 5
     assert losses(several) == pytest.approx(losses(one), abs=1e-5)
     mine, theirs = results(one), results(several)
-    for split in ("validation", "test", "before"):
+    for split in ("validation", "test", "baseline"):
         a, b = mine[split]["metrics"], theirs[split]["metrics"]
         assert a.pop("ece") == pytest.approx(b.pop("ece"), abs=1e-5)
         assert a == b

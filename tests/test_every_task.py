@@ -100,7 +100,7 @@ def check_equal(one: Path, other: Path) -> None:
     assert losses(other) == pytest.approx(losses(one), rel=1e-5, abs=1e-5)
     mine, theirs = results(one), results(other)
     assert mine["data"] == theirs["data"]
-    for split in ("validation", "test", "before"):
+    for split in ("validation", "test", "baseline"):
         assert theirs[split]["n"] == mine[split]["n"]
         assert close(theirs[split]["metrics"], mine[split]["metrics"], 1e-4)
 

@@ -163,7 +163,7 @@ def test_out_of_memory_in_an_evaluation_halves_its_batch(
     assert bench.last("whole").eval_batch is None
 
 
-SCORED = ("before", "validation", "test")
+SCORED = ("baseline", "validation", "test")
 
 
 def metrics(run: Path, split: str) -> dict[str, float]:

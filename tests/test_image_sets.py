@@ -75,10 +75,10 @@ def test_a_flat_folder(tmp_path: Path) -> None:
     assert (ids(again), again.fingerprint) == (ids(splits), splits.fingerprint)
     path = Path(splits.train[0]["image"]["path"])
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-    stamp = splits.stamp("train")
+    stamp = splits.files_fingerprint("train")
     write(path, path.read_bytes() + b"\0")
     assert load(folder).fingerprint["train"] != splits.fingerprint["train"]
-    assert splits.stamp("train") != stamp
+    assert splits.files_fingerprint("train") != stamp
 
 
 def test_class_folders_without_their_labels(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_killed_at_writes(start: Starter, data: Path, tmp_path: Path, first: int
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_to_the_whole_group(start: Starter, data: Path, tmp_path: Path, number: int) -> None:
-    """torchrun and Slurm tell every process of a job to stop, the loader's too; so does Ctrl-C. Exit 130, wherever it comes."""
+    """torchrun and Slurm tell every process of a trainer to stop, the loader's too; so does Ctrl-C. Exit 130, wherever it comes."""
     rng = random.Random(number)
     command = Command(start, tmp_path / "runs", data, "augmented", **LONG)
     wanted, seconds = command.finish("whole", workers=2)

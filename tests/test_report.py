@@ -61,7 +61,7 @@ def test_the_page_shows_every_number_of_the_test_split(run: Path) -> None:
         assert formatting.spoken(name) in shown
         assert f"{value:.3f}" in shown
         assert formatting.interval(results["test"]["ci95"][name]) in shown
-    before = results["before"]["metrics"]["accuracy"]
+    before = results["baseline"]["metrics"]["accuracy"]
     assert f"Before training: {before:.3f}" in shown
     assert all(label in shown for label in BREEDS)
     assert "cut from train" in shown
@@ -121,7 +121,7 @@ def test_an_unfinished_run_tells_where_it_is(tmp_path: Path) -> None:
 def test_no_test_metric_is_made_up(tmp_path: Path, stopped: str | None) -> None:
     folder = fake_run(tmp_path / "run", n=40, pictures=False)
     results = json.loads((folder / "results.json").read_text())
-    results["before"] = results["validation"] = None
+    results["baseline"] = results["validation"] = None
     results["test"]["ci95"] = {}
     results["train"]["stopped"], results["train"]["peak_memory_mb"] = stopped, None
     (folder / "results.json").write_text(json.dumps(results))

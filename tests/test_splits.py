@@ -218,7 +218,7 @@ def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
     tracemalloc.start()
     made, bad = cleaned(data, clean, "x")
     empty: dict[str, Any] = {"labels": None, "source": {}, "skipped": {}, "fingerprint": {}, "name": "x"}
-    stamp = Splits(train=made, validation=made, test=made, **empty).stamp("train")
+    stamp = Splits(train=made, validation=made, test=made, **empty).files_fingerprint("train")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(stamp) == 16

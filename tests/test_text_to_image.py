@@ -60,7 +60,9 @@ def encoded(raw: dict[str, Any], run: Path) -> "list[torch.Tensor]":
 
     raw["options"] |= {"samples": 0, "grid": 0}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.training.finalize.finish", lambda job, state: {"steps": state.step})  # what follows does not matter here
+        patch.setattr(
+            "pipelines.training.finalize.finish", lambda trainer, state: {"steps": state.step}
+        )  # what follows does not matter here
         patch.setattr(stable_diffusion.Latents, "forward", noted)
         assert train(validate(raw), run, name="x")
     return seen
@@ -135,8 +137,8 @@ def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pyt
     said: list[str] = []
     monkeypatch.setattr("pipelines.utils.progress.Progress.say", lambda self, text: said.append(text))
     task, _, examples = made(tmp_path, flip=True)
-    assert task.augments()
-    assert not TextToImage(Options()).augments()
+    assert task.augmentation_enabled()
+    assert not TextToImage(Options()).augmentation_enabled()
     seen = encoded(tiny_recipe(tmp_path, tmp_path / "model", options={"flip": True}), tmp_path / "run")
     assert len(seen) == 2 * (24 + 3) + 3
     plain = [task.encode(load_splits(validate(tiny_recipe(tmp_path, tmp_path / "model")).data, needs_of(task)).train)[i] for i in range(24)]

@@ -75,7 +75,7 @@ def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> 
         for line in path.read_text().splitlines():
             strict(line)
     found = strict((run / "results.json").read_text())
-    assert all(found[split]["metrics"][name] is None for split in ("test", "validation", "before") for name in names)
+    assert all(found[split]["metrics"][name] is None for split in ("test", "validation", "baseline") for name in names)
     assert strict((run / "model" / "results.json").read_text()) == found
     assert strict(scored.out)["metrics"][names[0]] is None
     assert f"  {names[0]:20} undefined" in told.out
@@ -96,7 +96,7 @@ def test_the_app_shows_it(tmp_path: Path) -> None:
 
 def test_card_and_report_of_a_run_whose_leading_score_is_null(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", pictures=False)
-    for section in ("test", "before", "validation"):
+    for section in ("test", "baseline", "validation"):
         known = read_json(run / "results.json")[section]
         change(run, section, metrics=known["metrics"] | {"accuracy": None}, ci95={})
     assert "Accuracy is undefined on the 150 test rows" in write_card(run, "me/pets").read_text()

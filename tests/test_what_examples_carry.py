@@ -60,7 +60,7 @@ def test_example_images_hold_pixels_alone(task: str, kind: str, tmp_path: Path) 
         opened.load()
     for name, value in (("0", str(path)), ("1", {"path": "x", "bytes": path.read_bytes()}), ("2", opened)):
         row = {"id": name, "image": value, "label": "cat", "text": "a cat"}
-        found = task_class(task).sample(None, row, tmp_path / "examples", name)  # type: ignore[arg-type]
+        found = task_class(task).save_example(None, row, tmp_path / "examples", name)  # type: ignore[arg-type]
         made = tmp_path / "examples" / found["image"]
         data = made.read_bytes()
         assert not [word for word in (SECRET, b"Exif", b"xmpmeta", b"ICC_PROFILE", b"GPS", b"Photoshop") if word in data]
@@ -97,7 +97,7 @@ def test_example_recordings_hold_samples_alone(task: str, kind: str, tmp_path: P
     own = SimpleNamespace(rate=16000, extractor=SimpleNamespace(sampling_rate=16000), part=lambda audio: audio)
     for name, value in (("0", str(path)), ("1", {"path": "x", "bytes": path.read_bytes()})):
         row = {"id": name, "audio": value, "label": "low", "text": "LOW"}
-        found = task_class(task).sample(own, row, tmp_path / "examples", name)  # type: ignore[arg-type]
+        found = task_class(task).save_example(own, row, tmp_path / "examples", name)  # type: ignore[arg-type]
         made = tmp_path / "examples" / found["audio"]
         assert SECRET not in made.read_bytes()
         with soundfile.SoundFile(made) as file:

@@ -90,7 +90,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _settle(model: Any, size: int) -> None:
+def _warm_up_batch_norm(model: Any, size: int) -> None:
     """Give BatchNorm the statistics that pretraining would: fresh ones let the signal die out within a few layers."""
     import torch
 
@@ -116,7 +116,7 @@ def _save(folder: Path, kind: str, config: Any, size: int, seed: int) -> Path:
 
     with _seeded(seed):
         model = getattr(transformers, kind)(config)
-        _settle(model, size)
+        _warm_up_batch_norm(model, size)
     model.save_pretrained(folder)
     edge = {"height": size, "width": size}
     transformers.ViTImageProcessor(size=edge, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(folder)
@@ -199,7 +199,7 @@ def timm_model(
 
     with _seeded(seed):
         model = timm.create_model(architecture, num_classes=len(labels))
-        _settle(model, size)
+        _warm_up_batch_norm(model, size)
     # transformers' image processor for timm reads these
     scaling = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "crop_pct": 1.0}
     model.pretrained_cfg.update(input_size=(3, size, size), num_classes=len(labels), **scaling)

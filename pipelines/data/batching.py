@@ -151,7 +151,8 @@ class Examples:
     def drawn(self, epochs: Sequence[int | None], ids: Sequence[str]) -> dict[str, list]:
         """What the task draws for these examples: key -> a value for each."""
         draws = [
-            self.task.draw(Random(seeded(self.seed if e is not None else "score", e, "draw", i))) for e, i in zip(epochs, ids, strict=True)
+            self.task.random_inputs(Random(seeded(self.seed if e is not None else "score", e, "draw", i)))
+            for e, i in zip(epochs, ids, strict=True)
         ]
         return {key: [draw[key] for draw in draws] for key in draws[0]}
 
@@ -171,7 +172,7 @@ class Examples:
             return example
         rng = Random(seeded(self.seed, epoch, example["id"]))
         example = self.task.augment(example, rng)
-        if self.task.mixes:
+        if self.task.uses_mixup:
             other = rng.randrange(len(self))
             partner_rng = Random(rng.getrandbits(63))
             try:

@@ -83,7 +83,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
         if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():
             raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out (data.{key}=null)")
     source: Source = kind.read(section, needs.columns, needs.optional)
-    _settle_labels(source, needs, section.id)
+    _resolve_labels(source, needs, section.id)
     if needs.clean is not None:
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, needs.clean, section.id)
@@ -107,7 +107,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
     return source
 
 
-def _settle_labels(source: Source, needs: Needs, name: str) -> None:
+def _resolve_labels(source: Source, needs: Needs, name: str) -> None:
     """Labels without blanks around them, as lists where a row may have several; rows that lack one are skipped."""
     for split, rows in source.splits.items():
         if "label" in rows.column_names:

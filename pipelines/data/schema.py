@@ -99,7 +99,7 @@ class Splits:
             for name, count in self.overlap.items()
         ]
 
-    def stamp(self, name: str) -> str:
+    def files_fingerprint(self, name: str) -> str:
         """Changes when a file of the split is written anew: for caches on this machine, not for results."""
         digest = hashlib.blake2b(digest_size=8)
         for path in paths(self[name]):

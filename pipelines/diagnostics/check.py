@@ -50,7 +50,7 @@ def check(recipe: Recipe) -> Iterator[str]:
         sampling.fits_of(task, "cpu")
     rows = len(encoded["train"])
     least = trainer.least_examples(model, rows, recipe.train.batch_size)
-    examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augments(), least)
+    examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augmentation_enabled(), least)
     micro = examples[[(0, i) for i in range(min(4, len(examples)))]]
     skips.add("train", [(str(index), why) for index, why in micro.skipped])
     batch = micro.batch

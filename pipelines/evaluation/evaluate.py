@@ -104,7 +104,7 @@ def evaluate_loaded(
     examples = batching.Examples(task, task.encode(found))
     skips = Skips(section.max_skipped, {name: skipped}, {name: len(found) + len(skipped)})
     size = hardware.eval_batch("auto", accelerator.device.type, batching.example_lengths(examples.encoded) is not None, task)
-    with progress.task(name, len(found)) as shown:
+    with progress.item(name, len(found)) as shown:
         workers = min(2, len(found) // 64)
         records = scoring.predict_split(
             task,

@@ -41,52 +41,52 @@ def _folder(source: str) -> Path:
     return local_model(source) or download(source)
 
 
-def sketch(job: Any, model: Any, step: int) -> None:
+def save_grid(trainer: Any, model: Any, step: int) -> None:
     """A grid of images at fixed seeds as the model is now, in samples/grids/. Where it is sharded, every process takes part."""
-    task = job.task
-    if not task.makes or not task.options.grid or not (job.accelerator.is_main_process or job.sharded):
+    task = trainer.task
+    if not task.makes or not task.options.grid or not (trainer.accelerator.is_main_process or trainer.sharded):
         return
     was_training = model.training
     model.eval()
-    requests = task.requests(job.splits.validation, task.options.grid)
-    with job.accelerator.autocast(), job.progress.task("images", len(requests)) as shown:
-        images = sampling.draw(
-            task, model, requests, size=hardware.images_at_once(job.recipe.train.eval_batch_size, task.size), tick=shown.advance
+    requests = task.requests(trainer.splits.validation, task.options.grid)
+    with trainer.accelerator.autocast(), trainer.progress.item("images", len(requests)) as shown:
+        images = sampling.generate(
+            task, model, requests, size=hardware.images_at_once(trainer.recipe.train.eval_batch_size, task.size), tick=shown.advance
         )
     distributed.sharded_again(model)
     model.train(was_training)
-    if job.accelerator.is_main_process:
-        folder = job.folder / "samples" / "grids"
+    if trainer.accelerator.is_main_process:
+        folder = trainer.folder / "samples" / "grids"
         folder.mkdir(parents=True, exist_ok=True)
         image_grids.grid(images).save(folder / f"step_{step:06}.png")
 
 
-def make(job: Any, task: Any, model: Any) -> dict[str, Any] | None:
+def finish_samples(trainer: Any, task: Any, model: Any) -> dict[str, Any] | None:
     """The run's finished images in samples/ and what is measured of them: {metrics, ci95, tables, figures, samples}. None without any.
 
     Every process makes its share; what is returned on the others is empty.
     """
     if not task.makes or not task.options.samples:
         return None
-    accelerator, options, splits = job.accelerator, task.options, job.splits
+    accelerator, options, splits = trainer.accelerator, task.options, trainer.splits
     requests = task.requests(splits.test, options.samples)
     rank, processes = accelerator.process_index, accelerator.num_processes
-    with accelerator.autocast(), job.progress.task("images", len(requests)) as shown:
-        images = sampling.draw(
+    with accelerator.autocast(), trainer.progress.item("images", len(requests)) as shown:
+        images = sampling.generate(
             task,
             model,
             requests,
-            size=hardware.images_at_once(job.recipe.train.eval_batch_size, task.size),
+            size=hardware.images_at_once(trainer.recipe.train.eval_batch_size, task.size),
             rank=rank,
             processes=processes,
             tick=lambda n: shown.advance(n * processes),
         )
     if not accelerator.is_main_process:
         return {}
-    sampling.keep(job.folder / "samples", images, [requested.settings(job.name, requested.whole(task, one)) for one in requests])
+    sampling.keep(trainer.folder / "samples", images, [requested.settings(trainer.name, requested.whole(task, one)) for one in requests])
     unflagged = [number for number, image in enumerate(images) if not image.info.get("flagged")]
     kept = [images[number] for number in unflagged]
-    found, compared, nearest = _compared(job, task, kept, [requests[number] for number in unflagged])
+    found, compared, nearest = _compared(trainer, task, kept, [requests[number] for number in unflagged])
     flagged = len(images) - len(kept)
     if flagged:  # by the base model's safety checker, which blackens them
         for row in found["tables"]["samples and real images"]:
@@ -99,55 +99,55 @@ def make(job: Any, task: Any, model: Any) -> dict[str, Any] | None:
         "copies": len(copies),
         "steps": options.steps,
         **({"classes": len({request["label"] for request in requests})} if "label" in requests[0] else {}),
-        "extractor": job.extractor.name if job.extractor is not None else None,
+        "extractor": trainer.extractor.name if trainer.extractor is not None else None,
         "reference": options.reference,
         "compared": compared,
         "metrics": list(found["metrics"]),
     }
-    figures = nearest | _figures(job, shown, bool(copies))
+    figures = nearest | _figures(trainer, shown, bool(copies))
     return {**{key: found[key] for key in ("metrics", "ci95", "tables")}, "figures": figures, "samples": about}
 
 
-def _compared(job: Any, task: Any, images: list[Any], requests: list[Any]) -> tuple[dict[str, Any], int, dict[str, Any]]:
+def _compared(trainer: Any, task: Any, images: list[Any], requests: list[Any]) -> tuple[dict[str, Any], int, dict[str, Any]]:
     """What samples.measure says of the images, of how many real ones, and a figure of the nearest training images."""
-    options, splits = task.options, job.splits
+    options, splits = task.options, trainer.splits
     encoded = {split: task.encode(splits[split]) for split in ("train", "test")}
     small, numbers = {}, {}
     for split, examples in encoded.items():
-        wanted = _readable(job, split)
-        with job.progress.task("images to compare", len(wanted)) as shown:
+        wanted = _readable(trainer, split)
+        with trainer.progress.item("images to compare", len(wanted)) as shown:
             small[split], numbers[split], bad = comparison.thumbnails(examples, wanted, shown.advance)
-        job.skips.add(split, bad)  # a short training may not have visited them
+        trainer.skips.add(split, bad)  # a short training may not have visited them
     real = comparison.Decoded(encoded[options.reference], numbers[options.reference])
     asked = [request["label"] for request in requests if "label" in request]
     classes = (asked, [splits[options.reference]["label"][number] for number in real.numbers]) if asked else None
-    found = comparison.measure(images, real, job.extractor, small["train"], small["test"], classes=classes, flip=options.flip)
-    if job.fits is not None and images:
+    found = comparison.measure(images, real, trainer.extractor, small["train"], small["test"], classes=classes, flip=options.flip)
+    if trainer.fits is not None and images:
         captions = list(splits[options.reference]["text"])
         texts = [captions[number] for number in real.numbers]
-        comparison.fit(found, job.fits, images, [request["text"] for request in requests], real, texts)
+        comparison.fit(found, trainer.fits, images, [request["text"] for request in requests], real, texts)
     known = comparison.Decoded(encoded["train"], numbers["train"])
     pairs = [(images[one], known[other], ratio) for one, other, ratio in found["nearest"]]
     return found, len(real), {"nearest_training_images": image_grids.nearest_figure(pairs)} if pairs else {}
 
 
-def _figures(job: Any, shown: list[Any], copies: bool) -> dict[str, Any]:
+def _figures(trainer: Any, shown: list[Any], copies: bool) -> dict[str, Any]:
     """The samples without copies of training images; grids, which may hold some, are published only where the recipe publishes rows."""
     found = {}
     if shown:
         title = f"{len(shown)} samples, seeds from 0" + (", without copies of training images" if copies else "")
         found["samples"] = image_grids.grid_figure(shown, title)
-    grids = sorted((job.folder / "samples" / "grids").glob("step_*.png"))
+    grids = sorted((trainer.folder / "samples" / "grids").glob("step_*.png"))
     if len(grids) > 1:
         steps = [(f"step {int(path.stem[5:]):,}", _opened(path)) for path in _few(grids)]
-        found["over_training"] = image_grids.over_training(steps, ROWS if copies and not job.recipe.hub.examples else AGGREGATE)
+        found["over_training"] = image_grids.over_training(steps, ROWS if copies and not trainer.recipe.hub.examples else AGGREGATE)
     return found
 
 
-def _readable(job: Any, split: str) -> list[int]:
+def _readable(trainer: Any, split: str) -> list[int]:
     """Numbers of the rows that were not skipped, by which Skips knows them."""
-    skipped = job.skips.found.get(split, {})
-    return [number for number in range(len(job.splits[split])) if str(number) not in skipped]
+    skipped = trainer.skips.found.get(split, {})
+    return [number for number in range(len(trainer.splits[split])) if str(number) not in skipped]
 
 
 def _few(grids: list[Path], most: int = 6) -> list[Path]:
@@ -163,7 +163,7 @@ def _opened(path: Path) -> Any:
         return image.convert("RGB")
 
 
-def draw(
+def generate(
     task: Any, model: Any, requests: Sequence[Request], *, size: int, rank: int = 0, processes: int = 1,
     tick: Callable[[int], None] = lambda n: None,
 ) -> list[Any]:  # fmt: skip

@@ -10,6 +10,7 @@ from pipelines.errors import DataError, ModelError
 from pipelines.models.adapters import _base_of, _with_adapter
 from pipelines.models.pretrained import LORA
 from pipelines.models.source import _read_json, front_matter, local_model
+from pipelines.reporting.results import current
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,6 +85,7 @@ def load(
     name = task or (recipe.task if recipe else _task_of(folder, str(source)))
     worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
     results = _read_json(folder / "results.json")
+    results = current(results) if results is not None else None
     if (folder / "adapter_config.json").is_file():
         model = _with_adapter(worker, folder)
     elif (folder / LORA).is_file() and not (folder / "model_index.json").is_file():
@@ -91,7 +93,7 @@ def load(
     else:
         model = worker.load(folder)
     model.to(device or best_device()).eval()
-    worker.place(device or best_device())
+    worker.to_device(device or best_device())
     return Loaded(worker, model, folder, run, recipe, results, Path(source).name if run else str(source))
 
 
@@ -105,7 +107,7 @@ def read_recipe(folder: Path) -> Recipe | None:
 
 def _task_of(folder: Path, source: str) -> str:
     front = front_matter(folder)
-    tagged = [name for name in task_names() if task_class(name).hub_tag == front.get("pipeline_tag")]
+    tagged = [name for name in task_names() if task_class(name).pipeline_tag == front.get("pipeline_tag")]
     if len(tagged) == 1:
         return tagged[0]
     config = _read_json(folder / "config.json") or {}
@@ -113,7 +115,7 @@ def _task_of(folder: Path, source: str) -> str:
     kinds = " ".join(config.get("architectures") or []) or str(index.get("_class_name") or config.get("architecture", ""))
     for name in tagged or task_names():  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
         timm = name == "image-classification" and "architecture" in config
-        if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).heads):
+        if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).architectures):
             return name
     raise ModelError(f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}")
 

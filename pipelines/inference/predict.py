@@ -270,7 +270,7 @@ def predict(source: str | Path, inputs: list[str], *, device: str | None = None)
     wanted = read_inputs(loaded, inputs)
     answers = []
     last: DataError | None = None
-    with progress.task("predicting", len(wanted)) as shown:
+    with progress.item("predicting", len(wanted)) as shown:
         for name, columns in wanted:
             try:
                 output = _made(loaded, columns) if loaded.task.makes else loaded.infer(**columns)

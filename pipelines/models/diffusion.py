@@ -80,7 +80,7 @@ class Flow:
         return Noisy((1 - share) * clean + share * noise, sigmas * count, noise - clean, torch.ones_like(sigmas))
 
 
-def draw(rng: Any) -> dict[str, Any]:
+def noise_inputs(rng: Any) -> dict[str, Any]:
     """What is random about one example: the seed of its noise and the position of its noise level."""
     return {"noise": rng.getrandbits(62), "position": rng.random()}
 

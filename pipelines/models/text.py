@@ -64,7 +64,7 @@ def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
         )  # fmt: skip
 
 
-def stamp(found: Any) -> str:
+def tokenizer_fingerprint(found: Any) -> str:
     """What a tokenizer is, as text: for caches. A call that cuts or pads leaves its settings in the tokenizer: they are no part of it."""
     said = json.loads(found.backend_tokenizer.to_str())
     return json.dumps({key: value for key, value in said.items() if key not in ("truncation", "padding")})

@@ -105,8 +105,8 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
     measured = {key: float(value) for key, value in test["metrics"].items() if value is not None and math.isfinite(value)}
     evaluated = [
         EvalResult(
-            task_type=task.hub_tag,
-            task_name=task.hub_tag.replace("-", " ").capitalize(),
+            task_type=task.pipeline_tag,
+            task_name=task.pipeline_tag.replace("-", " ").capitalize(),
             dataset_type=data["hub_id"] or data["name"],
             dataset_name=data["name"],
             dataset_config=recipe["data"]["config"],
@@ -127,8 +127,8 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
     return ModelCardData(
         license=hub["license"],
         language=hub["language"],
-        library_name=task.adapter_library if adapter else task.library,
-        pipeline_tag=task.hub_tag,
+        library_name=task.adapter_library if adapter else task.library_name,
+        pipeline_tag=task.pipeline_tag,
         base_model=base,
         datasets=[data["hub_id"]] if data["hub_id"] else None,
         tags=["graft", *hub["tags"]],
@@ -167,7 +167,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         metric=results["metric"]["name"],
         test=results["test"],
         apart=results.get("samples", {}).get("metrics", []),  # metrics that are not of test rows
-        before=results["before"],
+        before=results["baseline"],
         splits={split: of for split, of in results["data"].items() if isinstance(of, dict)},
         tables={title: rows for title, rows in results["test"]["tables"].items() if rows},
         figures=[figure for figure in figures if figure["name"] not in CURVES],

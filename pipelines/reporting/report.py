@@ -64,7 +64,7 @@ def curves(run: Path) -> "dict[str, Figure]":
     scored = [line["validation"] for line in log if "validation" in line]
     if results:
         name, direction = results["metric"]["name"], results["metric"]["direction"]
-        before, test = results.get("before") or {"metrics": {}}, results["test"]
+        before, test = results.get("baseline") or {"metrics": {}}, results["test"]
         if any(scores.get(name) is not None for scores in scored):
             ends = (before["metrics"].get(name), test["metrics"][name], test["ci95"].get(name))
             figures["validation_metric"] = metric_figure(log, name, direction, *ends)

@@ -12,7 +12,7 @@ from pipelines.errors import ModelError, RunError
 from pipelines.utils.files import read_json
 
 if TYPE_CHECKING:
-    from pipelines.training.trainer import Job
+    from pipelines.training.trainer import Trainer
 
 SCHEMA = 1
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm", "diffusers", "peft", "numpy")
@@ -72,26 +72,31 @@ def read_results(run: Path) -> Any:
     lacking = [key for key in NEEDED if not isinstance(found, dict) or key not in found]
     if lacking:
         raise RunError(f"{path}: not the results of a run, it lacks {', '.join(lacking)}: restore it, or train again in another folder")
-    return found
+    return current(found)
 
 
-def summary(job: "Job", state: Any, scores: dict[str, Any]) -> dict[str, Any]:
+def current(found: dict[str, Any]) -> dict[str, Any]:
+    """What a results.json holds, under the names of this version: versions up to 0.1 call the baseline `before`."""
+    return {"baseline" if name == "before" else name: value for name, value in found.items()}
+
+
+def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str, Any]:
     """results.json."""
-    splits, weights, recipe = job.splits, job.weights, job.recipe
-    metric = job.task.metric
-    steps = state.before + state.step
-    seen = len(job.encoded["train"])
-    epochs = steps / job.per_epoch
+    splits, weights, recipe = trainer.splits, trainer.weights, trainer.recipe
+    metric = trainer.task.metric
+    steps = state.previous_steps + state.step
+    seen = len(trainer.encoded["train"])
+    epochs = steps / trainer.per_epoch
     seconds = round(state.seconds, 3)
     shown = round(epochs * seen)
     return {
         "schema": SCHEMA,
         "task": recipe.task,
-        "recipe": job.name,
+        "recipe": trainer.name,
         "metric": {"name": metric.name, "direction": metric.direction},
         "test": scores["test"],
         "validation": scores["validation"],
-        "before": state.first,
+        "baseline": state.baseline_scores,
         "train": {
             "steps": steps,
             "epochs": round(epochs, 4),
@@ -110,7 +115,7 @@ def summary(job: "Job", state: Any, scores: dict[str, Any]) -> dict[str, Any]:
             **{
                 s: {
                     "rows": len(splits[s]),
-                    "skipped": len(job.skips.found.get(s, {})),
+                    "skipped": len(trainer.skips.found.get(s, {})),
                     "fingerprint": splits.fingerprint[s],
                     "source": splits.source[s],
                     "overlap": splits.overlap.get(s, 0),
@@ -124,11 +129,11 @@ def summary(job: "Job", state: Any, scores: dict[str, Any]) -> dict[str, Any]:
             "base_model": weights.base_model,
             "revision": weights.revision,
             "license": weights.license,
-            "parameters": job.parameters[0],
-            "trainable_parameters": job.parameters[1],
+            "parameters": trainer.parameters[0],
+            "trainable_parameters": trainer.parameters[1],
             "random_weights": weights.random,
             "adapter": bool(recipe.model.adapter and recipe.hub.adapter),
         },
-        "labels": getattr(job.task, "labels", None) or None,
-        "environment": environment(job.accelerator.num_processes, recipe.train.precision, job.accelerator.device.type),
+        "labels": getattr(trainer.task, "labels", None) or None,
+        "environment": environment(trainer.accelerator.num_processes, recipe.train.precision, trainer.accelerator.device.type),
     }

@@ -58,9 +58,9 @@ class Options(Strict):
 
 class AudioClassification(Task):
     name = "audio-classification"
-    hub_tag = "audio-classification"
-    library = "transformers"
-    heads = ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH))
+    pipeline_tag = "audio-classification"
+    library_name = "transformers"
+    architectures = ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH))
     columns = ("audio", "label")
     inputs = ("audio",)
     Options = Options
@@ -78,7 +78,7 @@ class AudioClassification(Task):
         return bool(self.options.multi_label)
 
     @property
-    def mixes(self) -> bool:  # type: ignore[override]
+    def uses_mixup(self) -> bool:  # type: ignore[override]
         return bool(self.options.mixup)
 
     @property
@@ -134,8 +134,8 @@ class AudioClassification(Task):
 
         return Clips(rows, self.labels, self.options.multi_label, sound.rate(self.extractor), self.window, self.frames)
 
-    def augments(self) -> bool:
-        return bool(self.options.augment != "none" or self.options.time_mask or self.options.frequency_mask or self.mixes)
+    def augmentation_enabled(self) -> bool:
+        return bool(self.options.augment != "none" or self.options.time_mask or self.options.frequency_mask or self.uses_mixup)
 
     def augment(self, example: Example, rng: Random) -> Example:
         from pipelines.data.audio import augment as change
@@ -270,7 +270,7 @@ class AudioClassification(Task):
         self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
         return self._model(folder, config).eval()
 
-    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         import soundfile
 
         from pipelines.data.audio.reading import read_audio

@@ -35,9 +35,9 @@ class Options(Strict):
 
 class FillMask(Task):
     name = "fill-mask"
-    hub_tag = "fill-mask"
-    library = "transformers"
-    heads = ("ForMaskedLM",)
+    pipeline_tag = "fill-mask"
+    library_name = "transformers"
+    architectures = ("ForMaskedLM",)
     columns = ("text",)
     optional = ("title",)
     inputs = ("text",)
@@ -87,7 +87,7 @@ class FillMask(Task):
         from pipelines.data.encoding import encode
         from pipelines.models import text as language
 
-        return encode(rows, self._windows, [self.name, self.window, language.stamp(self.tokenizer)])
+        return encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
 
     def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Texts -> windows of tokens, and which word each token belongs to (-1: none, a special token)."""
@@ -104,7 +104,7 @@ class FillMask(Task):
             **{field: [made[field][window] for window in kept] for field in fields},
         }
 
-    def augments(self) -> bool:
+    def augmentation_enabled(self) -> bool:
         return True
 
     def augment(self, example: Example, rng: Random) -> Example:
@@ -196,7 +196,7 @@ class FillMask(Task):
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
 
-    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         """The beginning of a text with one word masked, and that word."""
         words = row["text"].split()[:40]
         place = max(range(len(words)), key=lambda i: (sum(c.isalpha() for c in words[i]), i))

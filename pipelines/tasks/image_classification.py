@@ -46,9 +46,9 @@ class Options(Strict):
 
 class ImageClassification(Task):
     name = "image-classification"
-    hub_tag = "image-classification"
-    library = "transformers"
-    heads = ("ForImageClassification",)
+    pipeline_tag = "image-classification"
+    library_name = "transformers"
+    architectures = ("ForImageClassification",)
     columns = ("image", "label")
     inputs = ("image",)
     Options = Options
@@ -63,7 +63,7 @@ class ImageClassification(Task):
         return bool(self.options.multi_label)
 
     @property
-    def mixes(self) -> bool:  # type: ignore[override]
+    def uses_mixup(self) -> bool:  # type: ignore[override]
         return bool(self.options.mixup or self.options.cutmix)
 
     @property
@@ -125,8 +125,8 @@ class ImageClassification(Task):
     def encode(self, rows: Any) -> LabelledImages:
         return LabelledImages(rows, self.labels, self.options.multi_label)
 
-    def augments(self) -> bool:
-        return self.options.augment != "none" or self.mixes
+    def augmentation_enabled(self) -> bool:
+        return self.options.augment != "none" or self.uses_mixup
 
     def augment(self, example: Example, rng: Random) -> Example:
         from pipelines.data.image import augment
@@ -226,7 +226,7 @@ class ImageClassification(Task):
         self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
         return vision.image_classifier(folder, config).eval()
 
-    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         from pipelines.data.image.reading import save_example
 
         return {"image": save_example(row["image"], folder, name), "label": row["label"]}

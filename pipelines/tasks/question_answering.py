@@ -39,9 +39,9 @@ class Options(Strict):
 
 class QuestionAnswering(Task):
     name = "question-answering"
-    hub_tag = "question-answering"
-    library = "transformers"
-    heads = ("ForQuestionAnswering",)
+    pipeline_tag = "question-answering"
+    library_name = "transformers"
+    architectures = ("ForQuestionAnswering",)
     columns = ("question", "context", "answer")
     optional = ("answer_start", "title")
     inputs = ("question", "context")
@@ -100,7 +100,7 @@ class QuestionAnswering(Task):
         from pipelines.data.encoding import encode
         from pipelines.models import text
 
-        return encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, text.stamp(self.tokenizer)])
+        return encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.tokenizer)])
 
     def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Rows -> windows: tokens, where in the passage each stands, and where the first accepted answer lies (0, 0: not here)."""
@@ -213,7 +213,7 @@ class QuestionAnswering(Task):
             })  # fmt: skip
         return merged
 
-    def settle(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+    def calibrate(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         from pipelines.metrics.question_answering import no_answer_threshold
 
         if self.options.version == "1.1":
@@ -253,7 +253,7 @@ class QuestionAnswering(Task):
             self.options = self.options.model_copy(update={"version": "2.0"})
         return self._model(folder, config).eval()
 
-    def told(self, record: Record) -> dict[str, Any]:
+    def example_prediction(self, record: Record) -> dict[str, Any]:
         return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, question: str, context: str) -> Iterator[dict[str, Any]]:

@@ -64,9 +64,9 @@ class Options(Strict):
 
 class SpeechRecognitionCTC(Task):
     name = "speech-recognition-ctc"
-    hub_tag = "automatic-speech-recognition"
-    library = "transformers"
-    heads = ("ForCTC",)
+    pipeline_tag = "automatic-speech-recognition"
+    library_name = "transformers"
+    architectures = ("ForCTC",)
     columns = ("audio", "text")
     optional = ("speaker",)
     inputs = ("audio",)
@@ -162,7 +162,7 @@ class SpeechRecognitionCTC(Task):
             ctc.check_masks(self.config, found["length"])
         return found
 
-    def augments(self) -> bool:
+    def augmentation_enabled(self) -> bool:
         return self._masks() or self.options.augment != "none"
 
     def _masks(self) -> bool:
@@ -271,13 +271,13 @@ class SpeechRecognitionCTC(Task):
         config.ctc_case = getattr(config, "ctc_case", ctc_vocabulary.own_case(self.tokenizer))  # only a model of ours says
         return self._model(folder, config).eval()
 
-    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         import soundfile
 
         soundfile.write(folder / f"{name}.flac", read_audio(row["audio"], self.rate), self.rate)
         return {"audio": f"{name}.flac", "text": row["text"]}
 
-    def told(self, record: Record) -> dict[str, Any]:
+    def example_prediction(self, record: Record) -> dict[str, Any]:
         return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, audio: Any) -> Iterator[dict[str, Any]]:

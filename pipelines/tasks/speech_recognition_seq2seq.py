@@ -53,9 +53,9 @@ class Options(Strict):
 
 class SpeechRecognitionSeq2Seq(Task):
     name = "speech-recognition-seq2seq"
-    hub_tag = "automatic-speech-recognition"
-    library = "transformers"
-    heads = ("WhisperForConditionalGeneration",)
+    pipeline_tag = "automatic-speech-recognition"
+    library_name = "transformers"
+    architectures = ("WhisperForConditionalGeneration",)
     columns = ("audio", "text")
     optional = ("speaker",)
     inputs = ("audio",)
@@ -134,7 +134,7 @@ class SpeechRecognitionSeq2Seq(Task):
         tokens = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
         return [*self.opening[1:], *tokens, self.tokenizer.eos_token_id]
 
-    def augments(self) -> bool:
+    def augmentation_enabled(self) -> bool:
         return bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob)
 
     def augment(self, example: Example, rng: Random) -> Example:
@@ -253,13 +253,13 @@ class SpeechRecognitionSeq2Seq(Task):
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
 
-    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         import soundfile
 
         soundfile.write(folder / f"{name}.flac", read_audio(row["audio"], self.rate), self.rate)
         return {"audio": f"{name}.flac", "text": row["text"]}
 
-    def told(self, record: Record) -> dict[str, Any]:
+    def example_prediction(self, record: Record) -> dict[str, Any]:
         return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, audio: Any, language: str | None = None) -> Iterator[dict[str, Any]]:

@@ -49,9 +49,9 @@ def _text(row: Mapping[str, Any], column: str) -> str:
 
 class TextClassification(Task):
     name = "text-classification"
-    hub_tag = "text-classification"
-    library = "transformers"
-    heads = ("ForSequenceClassification",)
+    pipeline_tag = "text-classification"
+    library_name = "transformers"
+    architectures = ("ForSequenceClassification",)
     columns = ("text", "label")
     optional = ("text_pair",)
     Options = Options
@@ -149,7 +149,7 @@ class TextClassification(Task):
         if not self.options.regression:
             found = {part for label in rows["label"] for part in (label if isinstance(label, list) else [label])}
             check_known(found, self.labels)
-        return encode(rows, self._tokens, [self.name, self.window, language.stamp(self.tokenizer)])
+        return encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
 
     def _tokens(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Rows -> token ids, cut where they are too many, and how many there were (`tokens`)."""
@@ -273,10 +273,10 @@ class TextClassification(Task):
         self._read_tokens(folder, config)
         return self._model(folder, config).eval()
 
-    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         return {key: row[key] for key in (*TEXTS, "label") if key in row}
 
-    def told(self, record: Record) -> dict[str, Any]:
+    def example_prediction(self, record: Record) -> dict[str, Any]:
         return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, text: str, text_pair: str | None = None, top_k: int = 5) -> Iterator[Any]:

@@ -45,9 +45,9 @@ class Options(Strict):
 
 class TextGeneration(Task):
     name = "text-generation"
-    hub_tag = "text-generation"
-    library = "transformers"
-    heads = ("ForCausalLM", "LMHeadModel")
+    pipeline_tag = "text-generation"
+    library_name = "transformers"
+    architectures = ("ForCausalLM", "LMHeadModel")
     optional = ("title",)
     group = "title"
     Options = Options
@@ -128,7 +128,7 @@ class TextGeneration(Task):
         from pipelines.data.filtering import Fitting
         from pipelines.models import text as language
 
-        key = [self.name, self.options.model_dump(), self.window, self.packs, language.stamp(self.tokenizer)]
+        key = [self.name, self.options.model_dump(), self.window, self.packs, language.tokenizer_fingerprint(self.tokenizer)]
         made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
         return made if self.options.prompt is None else Fitting(made)
 
@@ -272,7 +272,7 @@ class TextGeneration(Task):
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
 
-    def told(self, record: Record) -> dict[str, Any]:
+    def example_prediction(self, record: Record) -> dict[str, Any]:
         return {} if self.options.prompt is None else {"predicted": record["predicted"]}
 
     def infer(self, model: Any, *texts: str, **settings: Any) -> Iterator[str]:

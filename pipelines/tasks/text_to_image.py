@@ -50,12 +50,12 @@ class Options(Sampling):
 
 class TextToImage(Task):
     name = "text-to-image"
-    hub_tag = "text-to-image"
-    library = "diffusers"
-    heads = ("StableDiffusionPipeline", "StableDiffusion3Pipeline")
+    pipeline_tag = "text-to-image"
+    library_name = "diffusers"
+    architectures = ("StableDiffusionPipeline", "StableDiffusion3Pipeline")
     columns = ("image", "text")
     inputs = ("text",)
-    average = 0.9999
+    default_ema = 0.9999
     new_head = False
     makes = True
     adapter_file = LORA
@@ -103,17 +103,17 @@ class TextToImage(Task):
         self.says = False
         return model
 
-    def place(self, device: Any) -> None:
+    def to_device(self, device: Any) -> None:
         import torch
 
-        super().place(device)
+        super().to_device(device)
         if torch.device(device).type == "cpu":  # twice as fast in float32; the decoder stays as it is, or images would round otherwise
             self.pipe.parts["vae"].encoder.to(memory_format=torch.channels_last)
         if self.pipe.parts.get("safety_checker") is not None:
             self.pipe.parts["safety_checker"].to(device)
 
-    def release(self) -> None:
-        super().release()
+    def free(self) -> None:
+        super().free()
         del self.pipe
 
     def layers(self, model: Any) -> "list[nn.Module]":
@@ -142,19 +142,19 @@ class TextToImage(Task):
                 )
         return Pictures(rows, self.size, text=True, upscale=self.options.upscale)
 
-    def stamp(self) -> str:
+    def cache_key(self) -> str:
         return f"{self.size} upscale={self.options.upscale}"
 
-    def augments(self) -> bool:
+    def augmentation_enabled(self) -> bool:
         return bool(self.options.flip)
 
     def augment(self, example: Example, rng: Random) -> Example:
         return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
 
-    def draw(self, rng: Random) -> dict[str, Any]:
-        from pipelines.models.diffusion import draw
+    def random_inputs(self, rng: Random) -> dict[str, Any]:
+        from pipelines.models.diffusion import noise_inputs
 
-        return {**draw(rng), "latent": rng.getrandbits(62), "dropped": rng.random() < self.options.caption_dropout}
+        return {**noise_inputs(rng), "latent": rng.getrandbits(62), "dropped": rng.random() < self.options.caption_dropout}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -256,7 +256,7 @@ class TextToImage(Task):
         model = self._read(base, size=self.options.image_size)
         return stable_diffusion.load_lora(self.pipe, model, folder).eval()
 
-    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         from pipelines.data.image.reading import save_example
 
         return {"image": save_example(row["image"], folder, name), "text": row["text"]}

@@ -52,13 +52,13 @@ class Options(Sampling):
 
 class UnconditionalImageGeneration(Task):
     name = "unconditional-image-generation"
-    hub_tag = "unconditional-image-generation"
-    library = "diffusers"
-    heads = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
+    pipeline_tag = "unconditional-image-generation"
+    library_name = "diffusers"
+    architectures = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
     columns: tuple[str, ...] = ("image",)
     optional: tuple[str, ...] = ("label",)  # where it is not learned, every split still gets its share of each
     inputs = ("seed",)
-    average = 0.9999
+    default_ema = 0.9999
     new_head = False
     makes = True
     Options = Options
@@ -139,19 +139,19 @@ class UnconditionalImageGeneration(Task):
 
         return Pictures(rows, self.size, self.channels, labels=self.labels, upscale=self.options.upscale)
 
-    def stamp(self) -> str:
+    def cache_key(self) -> str:
         return f"{self.size} upscale={self.options.upscale}" + (f" {self.labels}" if self.labels else "")
 
-    def augments(self) -> bool:
+    def augmentation_enabled(self) -> bool:
         return bool(self.options.flip)
 
     def augment(self, example: Example, rng: Random) -> Example:
         return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
 
-    def draw(self, rng: Random) -> dict[str, Any]:
-        from pipelines.models.diffusion import draw
+    def random_inputs(self, rng: Random) -> dict[str, Any]:
+        from pipelines.models.diffusion import noise_inputs
 
-        return draw(rng)
+        return noise_inputs(rng)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -243,7 +243,7 @@ class UnconditionalImageGeneration(Task):
         self._know(model)
         return model.eval()
 
-    def sample(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         from pipelines.data.image.reading import save_example
 
         return {"image": save_example(row["image"], folder, name)}

@@ -14,13 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RunError
-from pipelines.utils.distributed import place, whole
+from pipelines.utils.distributed import load_into, whole
 from pipelines.utils.files import sync, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PHASE = "main"  # one optimiser today; a GAN will have one for each phase
+FORMER_NAMES = {  # in checkpoints of versions up to 0.1
+    "before": "previous_steps",
+    "first": "baseline_scores",
+    "owed": "evaluation_due",
+    "waited": "evals_since_best",
+}
 
 
 @dataclass
@@ -29,15 +35,15 @@ class State:
 
     stage: str = "train"
     step: int = 0  # of this stage
-    before: int = 0  # steps of earlier stages
+    previous_steps: int = 0  # steps of earlier stages
     seconds: float = 0.0  # in steps and features; evaluation and saving not counted
     best: float | None = None
     best_step: int = 0
     stage_best: float | None = None  # of this stage: by it patience is measured
-    waited: int = 0  # evaluations since then
+    evals_since_best: int = 0  # evaluations since then
     stopped: str | None = None
-    first: dict[str, Any] | None = None  # test scores before the first step
-    owed: bool = False  # the evaluation of this step, which a stop put off
+    baseline_scores: dict[str, Any] | None = None  # test scores before the first step
+    evaluation_due: bool = False  # the evaluation of this step, which a stop put off
     peak_memory_mb: float = 0.0  # of all processes that trained so far
     micro_batch: int | None = None  # what memory allowed, once it did not suffice
     eval_batch: int | None = None  # the same of an evaluation, in rows
@@ -47,8 +53,8 @@ class State:
 
     def next_stage(self) -> "State":
         """What the stage after this one begins with: all that this one found out. Patience alone begins again."""
-        before = self.before + self.step
-        return dataclasses.replace(self, stage="train", step=0, before=before, stage_best=None, waited=0, stopped=None)
+        previous = self.previous_steps + self.step
+        return dataclasses.replace(self, stage="train", step=0, previous_steps=previous, stage_best=None, evals_since_best=0, stopped=None)
 
 
 def collect(model: "nn.Module", optimizer: Any = None, average: Any = None) -> dict[str, dict[str, "Tensor"]]:
@@ -83,7 +89,7 @@ def restore(folder: Path, model: "nn.Module", optimizer: Any = None, average: An
             _load_optimizer(model, optimizer, load_file(folder / f"optimizer_{PHASE}.safetensors"))
         if average is not None:
             for name, value in load_file(folder / "ema.safetensors").items():
-                place(average.values[name], value)
+                load_into(average.values[name], value)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, error) from None
 
@@ -91,7 +97,7 @@ def restore(folder: Path, model: "nn.Module", optimizer: Any = None, average: An
 def load_weights(model: "nn.Module", values: "dict[str, Tensor]") -> None:
     targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, value in values.items():
-        place(targets[name], value)
+        load_into(targets[name], value)
 
 
 def _load_optimizer(model: "nn.Module", optimizer: Any, values: "dict[str, Tensor]") -> None:
@@ -173,6 +179,7 @@ def latest(root: Path) -> Path | None:
 def read_state(folder: Path) -> State:
     try:
         found = json.loads((folder / "state.json").read_text())
+        found = {FORMER_NAMES.get(name, name): value for name, value in found.items()}
         return State(**{"stage_best": found["best"], **found})  # older checkpoints know one best only
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(folder, error) from None

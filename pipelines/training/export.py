@@ -10,12 +10,14 @@ from pipelines.models.build import build
 from pipelines.models.source import Weights
 from pipelines.publishing import privacy
 from pipelines.training import checkpoint
-from pipelines.training.trainer import Job
+from pipelines.training.trainer import Trainer
 
 
-def _export_best(job: Job) -> None:
-    fresh = task_class(job.recipe.task)(job.recipe.options)
-    export(fresh, build(job.recipe, fresh, job.weights, job.splits), job.root, job.folder, job.recipe, job.weights)
+def _export_best(trainer: Trainer) -> None:
+    fresh = task_class(trainer.recipe.task)(trainer.recipe.options)
+    export(
+        fresh, build(trainer.recipe, fresh, trainer.weights, trainer.splits), trainer.root, trainer.folder, trainer.recipe, trainer.weights
+    )
 
 
 def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:

@@ -16,39 +16,39 @@ from pipelines.models import layers
 from pipelines.reporting import results
 from pipelines.reporting.results import summary
 from pipelines.training.export import _export_best
-from pipelines.training.trainer import Job
+from pipelines.training.trainer import Trainer
 from pipelines.utils import files
 
 
-def finish(job: Job, state: Any) -> dict[str, Any]:
+def finish(trainer: Trainer, state: Any) -> dict[str, Any]:
     """Scores are those of the exported model, read back from disk: what is published is what was measured, in the run's precision."""
     from pipelines.models import cpu_kernels
 
-    accelerator = job.accelerator
-    job.release()
+    accelerator = trainer.accelerator
+    trainer.free()
     if accelerator.is_main_process:
-        _export_best(job)
+        _export_best(trainer)
     gc.collect()  # pipelines hold each other in circles
     accelerator.wait_for_everyone()
-    loaded = load(job.folder / "model", device="cpu", task=job.recipe.task, options=job.recipe.options)
+    loaded = load(trainer.folder / "model", device="cpu", task=trainer.recipe.task, options=trainer.recipe.options)
     if accelerator.mixed_precision == "bf16":  # before it is moved: what was trained in half the memory may not fit whole
         layers.keep_in_bf16(loaded.model, ())
     loaded.model.to(accelerator.device)
-    loaded.task.place(accelerator.device)
-    job.task = loaded.task
+    loaded.task.to_device(accelerator.device)
+    trainer.task = loaded.task
     cpu_kernels.install(loaded.model, accelerator.device)
     records = {}
     for split in ("validation", "test"):
-        examples = batching.Examples(loaded.task, loaded.task.encode(job.splits[split]))
-        records[split] = job.predict(loaded.model, examples, split, split)
-    chosen = loaded.task.settle(loaded.task.merge(records["validation"], job.splits.validation), job.splits.validation)
-    made = sampling.make(job, loaded.task, loaded.model)
-    records = {split: loaded.task.merge(found, job.splits[split]) for split, found in records.items()}
+        examples = batching.Examples(loaded.task, loaded.task.encode(trainer.splits[split]))
+        records[split] = trainer.predict(loaded.model, examples, split, split)
+    chosen = loaded.task.calibrate(loaded.task.merge(records["validation"], trainer.splits.validation), trainer.splits.validation)
+    made = sampling.finish_samples(trainer, loaded.task, loaded.model)
+    records = {split: loaded.task.merge(found, trainer.splits[split]) for split, found in records.items()}
     outcome: dict[str, Any] = {}
     if accelerator.is_main_process:
         if chosen:
-            _configure(job.folder / "model" / "config.json", chosen)
-        outcome = write(job, state, records, made)
+            _configure(trainer.folder / "model" / "config.json", chosen)
+        outcome = write(trainer, state, records, made)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return outcome
@@ -59,32 +59,32 @@ def _configure(path: Path, values: dict[str, Any]) -> None:
     files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
 
 
-def write(job: Job, state: Any, records: dict[str, list[dict]], made: dict[str, Any] | None = None) -> dict[str, Any]:
-    """predictions/, results.json, figures/, examples/, report.html and the card. `made` is what making.make found."""
+def write(trainer: Trainer, state: Any, records: dict[str, list[dict]], made: dict[str, Any] | None = None) -> dict[str, Any]:
+    """predictions/, results.json, figures/, examples/, report.html and the card. `made` is what sampling.finish_samples found."""
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
 
-    task, splits, folder = job.task, job.splits, job.folder
+    task, splits, folder = trainer.task, trainer.splits, trainer.folder
     for split, found in records.items():
         files.write_records(folder / "predictions" / f"{split}.jsonl", found)
-    with job.progress.task("scoring", 2) as shown:
+    with trainer.progress.item("scoring", 2) as shown:
         scores = {}
         for split in ("test", "validation"):
             scores[split] = scoring.score_split(task, records[split], splits[split], split)
             for line in results.undefined(split, scores[split]["n"], scores[split]["metrics"]):
-                job.progress.say(line)
+                trainer.progress.say(line)
             shown.advance()
     for part in ("metrics", "ci95", "tables") if made else ():
         scores["test"][part] |= made[part]  # type: ignore[index]
-    outcome = summary(job, state, scores) | ({"samples": made["samples"]} if made else {})
+    outcome = summary(trainer, state, scores) | ({"samples": made["samples"]} if made else {})
     figures = {**(made["figures"] if made else {}), **task.figures(records["test"], splits.test), **_balance(task, splits)}
     save_figures(figures, folder / "figures")
     answered = {record["id"]: record for record in records["test"]}  # a row that cannot be read is no example
     readable = splits.test.select([i for i, id_ in enumerate(splits.test["id"]) if id_ in answered])
-    examples(task, readable, answered, folder, job.recipe.hub.examples)
+    examples(task, readable, answered, folder, trainer.recipe.hub.examples)
     files.write_json(folder / "results.json", outcome)
     if splits.contents:
-        trained = trained_rows.text(job.name, splits.contents["train"], trained_rows.of(job.weights))
+        trained = trained_rows.text(trainer.name, splits.contents["train"], trained_rows.of(trainer.weights))
         files.write_text(folder / "model" / trained_rows.FILE, trained)
     write_report(folder)  # first: it draws the curves that the card shows
     write_card(folder)  # last, and its copy of results.json the last of it: that says that the run is finished
@@ -116,5 +116,8 @@ def examples(task: Any, rows: Any, answered: dict[str, dict], folder: Path, publ
         if count:
             target.mkdir(parents=True)
             chosen = [rows[i] for i in spread(rows, count)]
-            found = [task.sample(row, target, str(place)) | task.told(answered[row["id"]]) for place, row in enumerate(chosen)]
+            found = [
+                task.save_example(row, target, str(place)) | task.example_prediction(answered[row["id"]])
+                for place, row in enumerate(chosen)
+            ]
             files.write_json(target / "examples.json", found)

@@ -14,7 +14,7 @@ from pipelines.models.build import build
 from pipelines.models.source import resolve
 from pipelines.publishing import card
 from pipelines.training import finalize, run_folder, run_log, signals
-from pipelines.training.trainer import Job
+from pipelines.training.trainer import Trainer
 from pipelines.utils import distributed, library_logging
 from pipelines.utils.progress import Progress
 
@@ -50,19 +50,19 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
         splits = splits.smoke() if smoke else splits
         model = build(recipe, task, weights, splits)
         recipe = recipe.model_copy(update={"options": task.options}) if task.makes else recipe  # steps, where the schedule settles them
-        recipe = run_folder.settle(folder, recipe, model, weights, splits, main=processes.is_main_process)
+        recipe = run_folder.resolve(folder, recipe, model, weights, splits, main=processes.is_main_process)
         processes.wait_for_everyone()
         AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own
         accelerator = Accelerator(
             mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=run_log.trackers(recipe), project_dir=folder,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # DINOv2 has one that no classification uses
         )  # fmt: skip
-        job = Job(recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress)
+        trainer = Trainer(recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress)
         with signals.stop_on_signals() as stopping:
-            state = job.train(stopping)
+            state = trainer.train(stopping)
         if state.stopped == "signal":
-            progress.say(f"stopped at step {state.before + state.step} and saved; the same command goes on from there")
+            progress.say(f"stopped at step {state.previous_steps + state.step} and saved; the same command goes on from there")
             accelerator.end_training()
             return None
         del model
-        return finalize.finish(job, state)
+        return finalize.finish(trainer, state)

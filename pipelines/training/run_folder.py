@@ -89,7 +89,7 @@ def alone(folder: Path, main: bool) -> Iterator[None]:
 
 
 def pinned(folder: Path, recipe: Recipe) -> Recipe:
-    """The recipe with what the run settled when it began: a hub repo may have moved on since."""
+    """The recipe with what the run resolved when it began: a hub repo may have moved on since."""
     path = folder / "recipe.yaml"
     if not path.is_file() or not _holds_work(folder):
         return recipe
@@ -128,29 +128,29 @@ def absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ; what was `auto` or left out when asked and settled in the run does not."""
+    """Keys whose values differ; what was `auto` or left out when asked and resolved in the run does not."""
     if isinstance(old, dict) and isinstance(new, dict) and path != "model.config":
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(k for k in new if k not in old)]:
             found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
         return found
-    settled = path in ("train.precision", "model.revision", "data.revision", "options.steps") and new in (None, "auto")
-    settled = settled or (path, new) == ("train.ema", "auto")
-    return {} if old == new or settled or path in FREE or path.startswith("hub.") else {path: (old, new)}
+    resolved = path in ("train.precision", "model.revision", "data.revision", "options.steps") and new in (None, "auto")
+    resolved = resolved or (path, new) == ("train.ema", "auto")
+    return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
 
 
-def settle(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, *, main: bool) -> Recipe:
+def resolve(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, *, main: bool) -> Recipe:
     """Decide what `auto` means for this model, machine and hub state, and write recipe.yaml."""
     path = folder / "recipe.yaml"
     precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision
     recipe = absolute_paths(recipe)
-    ema = task_class(recipe.task).average if recipe.train.ema == "auto" else recipe.train.ema
+    ema = task_class(recipe.task).default_ema if recipe.train.ema == "auto" else recipe.train.ema
     changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": precision, "ema": ema})}
     if weights.revision and recipe.model.revision is None:
         changes["model"] = recipe.model.model_copy(update={"revision": weights.revision})
     if splits.revision and recipe.data.revision is None:
         changes["data"] = recipe.data.model_copy(update={"revision": splits.revision})
-    settled = recipe.model_copy(update=changes)
+    resolved = recipe.model_copy(update=changes)
     if main:
-        write_text(path, dump_recipe(settled))
-    return validate(yaml.safe_load(dump_recipe(settled)), str(path), exists=True)
+        write_text(path, dump_recipe(resolved))
+    return validate(yaml.safe_load(dump_recipe(resolved)), str(path), exists=True)

@@ -58,5 +58,5 @@ def _known(line: str, saved: State) -> bool:
         entry = json.loads(line)
     except ValueError:  # a line cut off by a kill
         return False
-    at = saved.before + saved.step
-    return entry["step"] < at or (entry["step"] == at and not (saved.owed and "validation" in entry))
+    at = saved.previous_steps + saved.step
+    return entry["step"] < at or (entry["step"] == at and not (saved.evaluation_due and "validation" in entry))

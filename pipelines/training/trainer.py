@@ -104,7 +104,7 @@ def without_effect(recipe: Recipe, total: int, per_epoch: int) -> list[str]:
 
 
 @dataclass
-class Job:
+class Trainer:
     """The parts of one run that its stages share."""
 
     recipe: Recipe
@@ -121,7 +121,7 @@ class Job:
         from pipelines.models import cpu_kernels
 
         cpu_kernels.install(self.model, self.accelerator.device)
-        self.task.place(self.accelerator.device)
+        self.task.to_device(self.accelerator.device)
         with self.accelerator.main_process_first():  # the others find it encoded
             self.encoded = encode(self.task, self.splits)
         self.encoded, self.splits, self.skips = usable_of(self.recipe, self.splits, self.encoded)
@@ -161,10 +161,10 @@ class Job:
         if self.accelerator.is_main_process:
             self.accelerator.init_trackers("graft", config={"recipe": self.name, "task": self.recipe.task})
 
-    def release(self) -> None:
+    def free(self) -> None:
         """Give back the memory of the training model and of what ran frozen beside it."""
         self.model = None
-        self.task.release()
+        self.task.free()
         self.accelerator.free_memory()
 
     # ---- training ----
@@ -191,7 +191,7 @@ class Job:
             raise RunError(
                 "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder"
             )
-        state = saved or State(stage=stage, first=self.before())
+        state = saved or State(stage=stage, baseline_scores=self.score_baseline())
         if stage == "head":
             thaw(self.task, self._plain(), self.trains, only_head=True)
             steps = head_steps(self.recipe, self._plain(), len(self.encoded["train"]))
@@ -215,11 +215,11 @@ class Job:
     def _layers(self) -> list[Any]:
         return model_layers(self.task, self._plain())
 
-    def before(self) -> dict[str, Any]:
+    def score_baseline(self) -> dict[str, Any]:
         """Test scores before the first step: what the model knew already."""
         model = self.model.to(self.accelerator.device)
         records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before")
-        sampling.sketch(self, model, 0)
+        sampling.save_grid(self, model, 0)
         return scoring.score_split(self.task, self.task.merge(records, self.splits.test), self.splits.test, "test", tables=False)
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
@@ -233,7 +233,7 @@ class Job:
             found[unit] = count
             self.progress.say(f"out of memory on {split}: going on with {count} {unit} at a time (the result is the same)")
 
-        with self.progress.task(title, len(examples)) as shown:
+        with self.progress.item(title, len(examples)) as shown:
             records = scoring.predict_split(
                 self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size), tokens=self.eval_tokens,
                 workers=self.workers(examples), skips=self.skips, split=split, smaller=smaller,
@@ -264,8 +264,8 @@ class Job:
         average = optim.Average(plain, decay) if decay else None
         if last is not None:
             checkpoint.restore(last, plain, optimizer.optimizer, average)
-            self.progress.say(f"going on from step {state.before + state.step}")
-        augmented = self.task.augments() and state.stage != "head"
+            self.progress.say(f"going on from step {state.previous_steps + state.step}")
+        augmented = self.task.augmentation_enabled() and state.stage != "head"
         least = least_examples(plain, len(self.encoded["train"]), train.batch_size)
         examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented, least)
         lengths = batching.example_lengths(self.encoded["train"])
@@ -279,10 +279,12 @@ class Job:
                 len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
                 accelerator.process_index, accelerator.num_processes, lengths, tokens, train.sampling == "length", least,
             )  # fmt: skip
-            run = loop.Fit(self.task, self.model, optimizer, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips)
-            with self.progress.task("training" if state.stage == "train" else "the head", total, state.step) as shown:
-                run.tick = lambda loss, rate: shown.advance(note=f"loss {loss:.4g}  {rate:.3g} examples/s")
-                loop.fit(run, self._evaluator(run, validation), self._saver(run), self.log, stopping)
+            stage = loop.Stage(
+                self.task, self.model, optimizer, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips
+            )
+            with self.progress.item("training" if state.stage == "train" else "the head", total, state.step) as shown:
+                stage.tick = lambda loss, rate: shown.advance(note=f"loss {loss:.4g}  {rate:.3g} examples/s")
+                loop.fit(stage, self._evaluator(stage, validation), self._saver(stage), self.log, stopping)
         return state
 
     @contextlib.contextmanager
@@ -290,7 +292,9 @@ class Job:
         """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
 
         validation = batching.Examples(self.task, self.encoded["validation"])
-        draws = type(self.task).draw is not Task.draw  # noise is added behind the frozen modules beside the model: no edge within it
+        draws = (
+            type(self.task).random_inputs is not Task.random_inputs
+        )  # noise is added behind the frozen modules beside the model: no edge within it
         edge = Edge(plain, batching.example_lengths(self.encoded["train"]) is not None, self.task.frozen if draws else None)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         # with an adapter something trains in every layer: there is no edge to record at
@@ -328,38 +332,38 @@ class Job:
             size = next((s for s in sizes if count // (math.ceil(count / (s * processes)) * processes) >= least), size)
         return store.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded, examples.seed), edge, self.accelerator, split=split,
-            fingerprint=self.splits.fingerprint[split] + self.splits.stamp(split) + self.task.stamp(), batch_size=size,
+            fingerprint=self.splits.fingerprint[split] + self.splits.files_fingerprint(split) + self.task.cache_key(), batch_size=size,
             tokens=hardware.TOKENS.get(self.accelerator.device.type, 8192), workers=self.workers(examples),
             cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
         )  # fmt: skip
 
-    def _evaluator(self, run: loop.Fit, validation: Any) -> Any:
+    def _evaluator(self, stage: loop.Stage, validation: Any) -> Any:
         metric = self.task.metric
 
         def evaluate(state: State) -> bool:
-            with run.average.applied() if run.average else contextlib.nullcontext():
-                records = self.predict(run.model, validation, "validation", "validation")
-                sampling.sketch(self, self.accelerator.unwrap_model(run.model), state.before + state.step)
+            with stage.average.applied() if stage.average else contextlib.nullcontext():
+                records = self.predict(stage.model, validation, "validation", "validation")
+                sampling.save_grid(self, self.accelerator.unwrap_model(stage.model), state.previous_steps + state.step)
             scores = self.task.score(self.task.merge(records, self.splits.validation), self.splits.validation)
-            self.log({**loop.where(state, run.plan), "validation": scores})
+            self.log({**loop.where(state, stage.plan), "validation": scores})
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
             if metric.better(score, state.best) or score == state.best:  # of equals the later one, which the schedule has settled
-                state.best, state.best_step = known, state.before + state.step
+                state.best, state.best_step = known, state.previous_steps + state.step
             better = metric.better(score, state.stage_best)
             state.stage_best = known if better else state.stage_best
             return better
 
         return evaluate
 
-    def _saver(self, run: loop.Fit) -> Any:
+    def _saver(self, stage: loop.Stage) -> Any:
         saved_at = -1
 
         def save(state: State) -> None:
             nonlocal saved_at
-            at, files = state.before + state.step, {}
+            at, files = state.previous_steps + state.step, {}
             if at != saved_at:  # else the tensors are there already, and an evaluation changed none
-                files = checkpoint.collect(self.accelerator.unwrap_model(run.model), run.optimizer.optimizer, run.average)
+                files = checkpoint.collect(self.accelerator.unwrap_model(stage.model), stage.optimizer.optimizer, stage.average)
             saved_at = at
             state.peak_memory_mb = max(state.peak_memory_mb, hardware.peak_memory_mb())
             if self.accelerator.is_main_process:

@@ -74,7 +74,7 @@ def whole(tensor: "Tensor") -> "Tensor":
     return value.detach().to("cpu", copy=True).contiguous() if isinstance(value, torch.Tensor) else value
 
 
-def place(target: "Tensor", value: "Tensor") -> None:
+def load_into(target: "Tensor", value: "Tensor") -> None:
     """Copy a whole value into a tensor that may be sharded."""
     import torch
     from torch.distributed.tensor import DTensor, distribute_tensor

@@ -24,30 +24,30 @@ class Progress:
             self.console.print(text, markup=False)
 
     @contextmanager
-    def task(self, name: str, total: int, done: int = 0) -> Iterator["Task"]:
+    def item(self, name: str, total: int, done: int = 0) -> Iterator["ProgressItem"]:
         """A stretch of work of `total` units. On a terminal it is a bar, elsewhere lines."""
         if not (self.show and self.console.is_terminal):
-            yield Task(self, name, total, done)
+            yield ProgressItem(self, name, total, done)
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         outer = self.bar
         if outer is not None:  # an evaluation inside the training: the bar below the bar
-            item = outer.add_task(name, total=total, completed=done, note="")
-            yield Task(self, name, total, done, outer, item)
-            outer.remove_task(item)
+            row = outer.add_task(name, total=total, completed=done, note="")
+            yield ProgressItem(self, name, total, done, outer, row)
+            outer.remove_task(row)
             return
         columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
         with Bar(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console) as bar:
             self.bar = bar
             try:
-                yield Task(self, name, total, done, bar, bar.add_task(name, total=total, completed=done, note=""))
+                yield ProgressItem(self, name, total, done, bar, bar.add_task(name, total=total, completed=done, note=""))
             finally:
                 self.bar = None
 
 
-class Task:
+class ProgressItem:
     def __init__(self, progress: Progress, name: str, total: int, done: int, bar: Any = None, item: Any = None) -> None:
         self.progress, self.name, self.total, self.done = progress, name, total, done
         self.bar, self.item = bar, item

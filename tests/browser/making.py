@@ -50,7 +50,7 @@ def finished(page: Any, words: str) -> None:
     page.locator(".graft-said").get_by_text(f"{words}. A saved file says what made it.").wait_for(timeout=60 * SECONDS)
 
 
-def settle(page: Any, gallery: str, first: str) -> None:
+def wait_for_images(page: Any, gallery: str, first: str) -> None:
     """Until the images are made whose first caption is this."""
     shown = "([name, first]) => document.querySelector(`.${name} .caption-label`)?.innerText.trim() == first"
     page.wait_for_function(shown, arg=[gallery, first], timeout=60 * SECONDS)

@@ -13,7 +13,7 @@ from pipelines.inference.loading import load
 from pipelines.training.run import train
 from tests import tiny_diffusion, tiny_pictures
 from tests.browser.conftest import serving
-from tests.browser.making import Watch, finished, pictures, settle, steps
+from tests.browser.making import Watch, finished, pictures, steps, wait_for_images
 from tests.runs import without_pictures
 
 pytestmark = pytest.mark.browser
@@ -57,7 +57,7 @@ def test_a_prompt_becomes_images_with_their_settings(painter: Any, visit: Any, t
     assert len({data for _, data in made}) == 4
     page.get_by_label("First seed").fill("1")
     page.get_by_role("button", name="Make images").click()
-    settle(page, "graft-after", "seed 1")
+    wait_for_images(page, "graft-after", "seed 1")
     assert pictures(page, "graft-after")[:3] == made[1:]  # the same seeds
 
     page.locator(".graft-after .thumbnail-lg").first.click()

@@ -13,7 +13,7 @@ from pipelines.inference.loading import load
 from pipelines.training.run import train
 from tests import tiny_pictures
 from tests.browser.conftest import serving
-from tests.browser.making import Watch, finished, pictures, settle, steps
+from tests.browser.making import Watch, finished, pictures, steps, wait_for_images
 from tests.runs import without_pictures
 from tests.test_apps_generation import unconditional
 
@@ -58,13 +58,13 @@ def test_images_come_out_of_the_noise_and_seeds_repeat(shapes: Any, visit: Any, 
     assert len({data for _, data in made}) == 4
     page.get_by_label("First seed").fill("0")
     page.get_by_role("button", name="Make images").click()
-    settle(page, "graft-after", "seed 0")
+    wait_for_images(page, "graft-after", "seed 0")
     page.get_by_label("First seed").fill("3")
     page.get_by_role("button", name="Make images").click()
-    settle(page, "graft-after", "seed 3")
+    wait_for_images(page, "graft-after", "seed 3")
     assert pictures(page, "graft-after") == made
     page.get_by_role("button", name="Next seeds").click()
-    settle(page, "graft-after", "seed 7")
+    wait_for_images(page, "graft-after", "seed 7")
     assert page.get_by_label("First seed").input_value() == "7"
 
     page.locator(".graft-after .thumbnail-lg").first.click()

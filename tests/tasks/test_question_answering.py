@@ -121,7 +121,7 @@ def test_a_question_without_an_answer(model: Path, tmp_path: Path) -> None:
     assert any(not row["answer"]["text"] for row in splits.validation)
     with torch.no_grad():
         raw = task.predict(net, examples[[(None, i) for i in range(len(examples))]].batch)
-    chosen = task.settle(task.merge(raw, splits.validation), splits.validation)
+    chosen = task.calibrate(task.merge(raw, splits.validation), splits.validation)
     best = task.score(task.merge(raw, splits.validation), None)["f1"]
     for other in sorted({r["margin"] for r in task.merge(raw, splits.validation)}):
         task.threshold = other

@@ -24,7 +24,7 @@ Shape = tuple[int | None, ...]  # of one example; None is its length
 
 
 @dataclass
-class Plan:
+class RecordingPlan:
     """What to record of every example, and what a batch is then made of."""
 
     spots: list[Spot]
@@ -54,7 +54,7 @@ class Plan:
         return size
 
 
-def find(task: Any, model: Any, edge: Edge, examples: Examples, device: Any) -> Plan | None:
+def find(task: Any, model: Any, edge: Edge, examples: Examples, device: Any) -> RecordingPlan | None:
     """None where what trains is not separable from what is frozen, or something random comes first."""
     lengths = example_lengths(examples.encoded)
     picks, short = _picks(lengths, len(examples))
@@ -64,7 +64,7 @@ def find(task: Any, model: Any, edge: Edge, examples: Examples, device: Any) -> 
         spots = trial.spots(None)
         if spots is None:
             return None
-        found = Plan(spots, {s: trial.first[s] for s in spots}, batch, read, None, dict(edge.shapes))
+        found = RecordingPlan(spots, {s: trial.first[s] for s in spots}, batch, read, None, dict(edge.shapes))
     else:
         other, read_other = _batch(examples, short, device)
         _Trial(task, model, edge, other).record()
@@ -78,7 +78,7 @@ def find(task: Any, model: Any, edge: Edge, examples: Examples, device: Any) -> 
         spots = trial.spots(usable)
         if spots is None or both is None:
             return None
-        found = Plan(spots, {s: trial.first[s] for s in spots}, batch, read, lengths, both)
+        found = RecordingPlan(spots, {s: trial.first[s] for s in spots}, batch, read, lengths, both)
         found.ragged = {s: usable[s] for s in spots if usable[s]}
         _without_long_inputs(found, other, longest, trial)
     for key in trial.big:
@@ -102,7 +102,7 @@ def _batch(examples: Examples, picks: list[int], device: Any) -> tuple[dict[str,
     return on_device(micro.batch, device), [i for i in picks if i not in bad]
 
 
-def _without_long_inputs(plan: Plan, other: dict[str, Any], longest: tuple[int, int], trial: "_Trial") -> None:
+def _without_long_inputs(plan: RecordingPlan, other: dict[str, Any], longest: tuple[int, int], trial: "_Trial") -> None:
     """Numbers as long as the text (input_ids): left out where only frozen modules read them, else fetched anew every time."""
     import torch
 

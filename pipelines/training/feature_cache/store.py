@@ -24,7 +24,7 @@ from pipelines.data.batching import Examples, Micro, evaluation_keys, loader, on
 from pipelines.errors import RunError
 from pipelines.training.feature_cache import planner
 from pipelines.training.feature_cache.hooks import Edge, Enough, unknown
-from pipelines.training.feature_cache.planner import Plan
+from pipelines.training.feature_cache.planner import RecordingPlan
 from pipelines.training.feature_cache.ragged import Ragged
 from pipelines.utils.cache import cache_root, make_room
 from pipelines.utils.distributed import whole
@@ -40,7 +40,7 @@ class Cached:
     """Recorded examples: fetched by [(epoch, index), ...] like batching.Examples, and fed to the model's Edge."""
 
     edge: Edge
-    plan: Plan
+    plan: RecordingPlan
     examples: Examples  # what they were recorded from: asked again for what is ragged or long, and still read
     features: "list[Tensor | Ragged]"  # one per spot, [n, ...], mapped from disk
     fields: "dict[str, Tensor]"  # batch tensors that are small or needed, [n, ...]
@@ -134,14 +134,14 @@ def record(
         return found
 
 
-def _keys(plan: Plan, n: int, batch_size: int, tokens: int, rank: int, processes: int) -> list[list[tuple[None, int]]]:
+def _keys(plan: RecordingPlan, n: int, batch_size: int, tokens: int, rank: int, processes: int) -> list[list[tuple[None, int]]]:
     """What one process computes, in batches of like length where examples have one."""
     if plan.lengths is None:
         return evaluation_keys(n, batch_size, rank, processes)
     return [[(None, int(i)) for i in part] for part in shares(np.arange(n), batch_size, processes, plan.lengths, tokens)[rank]]
 
 
-def _key(edge: Edge, plan: Plan, fingerprint: str, n: int) -> str:
+def _key(edge: Edge, plan: RecordingPlan, fingerprint: str, n: int) -> str:
     """Of everything that decides the features: weights, preprocessing (by its result), data, precision, library."""
     import torch
 
@@ -170,7 +170,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _compute(
-    model: Any, task: Any, examples: Examples, edge: Edge, accelerator: Any, folder: Path, plan: Plan, keys: list, workers: int
+    model: Any, task: Any, examples: Examples, edge: Edge, accelerator: Any, folder: Path, plan: RecordingPlan, keys: list, workers: int
 ) -> None:
     """Every process computes its share; each node's first process writes all of it, then the folder is renamed."""
     import torch
@@ -217,7 +217,7 @@ def _compute(
     accelerator.wait_for_everyone()
 
 
-def _stored(plan: Plan, n: int, make: "Callable[[str, tuple[int, ...], Any], Tensor]") -> "dict[str, Any]":
+def _stored(plan: RecordingPlan, n: int, make: "Callable[[str, tuple[int, ...], Any], Tensor]") -> "dict[str, Any]":
     """File name -> what is in it, a tensor or Ragged one, of `make(name, shape, dtype)`."""
     found: dict[str, Any] = {}
     for place, spot in enumerate(plan.spots):
@@ -263,7 +263,7 @@ def _full(folder: Path, error: Exception) -> RunError:
     return RunError(f"{folder.parent}: the feature cache cannot be written ({error}); free some room, or set data.cache_gb=0")
 
 
-def _open(folder: Path, edge: Edge, plan: Plan, examples: Examples) -> Cached | None:
+def _open(folder: Path, edge: Edge, plan: RecordingPlan, examples: Examples) -> Cached | None:
     """What the disk holds, or None: nothing, something damaged, or something that is not what was just computed."""
     import torch
 
