@@ -46,4 +46,4 @@ bench: $(READY)  ## speed against transformers.Trainer on this machine, one tabl
 	done
 
 docs: $(READY)  ## write the generated tables into README.md
-	$(BIN)/python -m tests.docs
+	$(BIN)/python -m tests.support.generated_docs

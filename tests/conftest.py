@@ -17,7 +17,7 @@ atexit.register(shutil.rmtree, _caches, ignore_errors=True)
 os.environ |= {
     "HF_HOME": f"{_caches}/huggingface",
     "GRAFT_CACHE": f"{_caches}/graft",
-    "HF_HUB_OFFLINE": "1",  # the loopback hub of tests/hub.py switches it off for its tests
+    "HF_HUB_OFFLINE": "1",  # the loopback hub of tests/support/hub.py switches it off for its tests
     "HF_DATASETS_OFFLINE": "0",  # datasets keeps its own copy of the above, which would stay on
     "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cats and dogs that can be learned: 8 per class and split, with train, validation and test folders. Read only."""
-    from tests import tiny
+    from tests.support import tiny
 
     return tiny.photos(tmp_path_factory.mktemp("photos"))
 
@@ -66,7 +66,7 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny ViT with three labels of its own. Read only."""
-    from tests import tiny
+    from tests.support import tiny
 
     return tiny.vit(tmp_path_factory.mktemp("vit"))
 
@@ -74,6 +74,6 @@ def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny ResNet, which has BatchNorm. Read only."""
-    from tests import tiny
+    from tests.support import tiny
 
     return tiny.resnet(tmp_path_factory.mktemp("resnet"))

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from tests import tiny
 from tests.benchmarks import machine
+from tests.support import tiny
 
 VIT = {
     "model_type": "vit", "image_size": 224, "patch_size": 16, "hidden_size": 384, "num_hidden_layers": 12,

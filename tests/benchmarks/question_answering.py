@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from tests import tiny_text
 from tests.benchmarks import machine
+from tests.support import tiny_text
 
 BATCH, RATE = 12, 3e-5
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from tests import tiny_audio
 from tests.benchmarks import machine
+from tests.support import tiny_audio
 
 BATCH, RATE = 8, 1e-4
 SHAPE = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 1024, "layerdrop": 0.0}

@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from tests import tiny_text
 from tests.benchmarks import machine
+from tests.support import tiny_text
 
 BATCH, RATE, LONGEST = 32, 1e-2, 128
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}  # MiniLM's

@@ -20,8 +20,8 @@ from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel
 
-from tests import tiny_diffusion, tiny_pictures
 from tests.benchmarks.unconditional_image_generation import apart, chosen, ours, table, theirs
+from tests.support import tiny_diffusion, tiny_pictures
 
 SIZE, BATCH = 128, 4
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]

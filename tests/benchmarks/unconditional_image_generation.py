@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from tests import tiny_pictures
 from tests.benchmarks import machine
+from tests.support import tiny_pictures
 
 SIZE, BATCH = 32, 16
 CONFIG: dict[str, Any] = {

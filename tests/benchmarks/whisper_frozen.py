@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
-from tests import tiny_audio, tiny_whisper
 from tests.benchmarks import machine
+from tests.support import tiny_audio, tiny_whisper
 
 BATCH, RATE = 16, 1e-4
 MICRO = 8  # as the recipe says: each micro-batch goes through the gradient of 20 M embeddings once

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
+from tests.support import tiny
 
 FLAGS = [
     "--headless",

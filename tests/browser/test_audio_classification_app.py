@@ -11,9 +11,9 @@ from pipelines.apps import sound
 from pipelines.config.recipe import validate
 from pipelines.inference.loading import load
 from pipelines.training.run import train
-from tests import tiny_audio
 from tests.browser.conftest import serving, speaking
-from tests.runs import without_pictures
+from tests.support import tiny_audio
+from tests.support.runs import without_pictures
 from tests.tasks.test_audio_classification import TestContract as Contract
 
 pytestmark = pytest.mark.browser

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 
 pytestmark = pytest.mark.browser
 

@@ -12,7 +12,7 @@ from pipelines.config.recipe import validate
 from pipelines.inference.loading import load
 from pipelines.training.run import train
 from tests.browser.conftest import serving
-from tests.runs import without_pictures
+from tests.support.runs import without_pictures
 
 pytestmark = pytest.mark.browser
 

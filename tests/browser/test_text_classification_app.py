@@ -10,9 +10,9 @@ import pytest
 from pipelines.config.recipe import validate
 from pipelines.inference.loading import load
 from pipelines.training.run import train
-from tests import tiny_text
 from tests.browser.conftest import serving
-from tests.runs import without_pictures
+from tests.support import tiny_text
+from tests.support.runs import without_pictures
 
 pytestmark = pytest.mark.browser
 

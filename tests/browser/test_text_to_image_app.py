@@ -11,10 +11,10 @@ from PIL import Image
 from pipelines.config.recipe import validate
 from pipelines.inference.loading import load
 from pipelines.training.run import train
-from tests import tiny_diffusion, tiny_pictures
 from tests.browser.conftest import serving
 from tests.browser.making import Watch, finished, pictures, steps, wait_for_images
-from tests.runs import without_pictures
+from tests.support import tiny_diffusion, tiny_pictures
+from tests.support.runs import without_pictures
 
 pytestmark = pytest.mark.browser
 

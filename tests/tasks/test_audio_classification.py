@@ -24,10 +24,10 @@ from pipelines.models.source import resolve
 from pipelines.tasks.audio_classification import AudioClassification, Options
 from pipelines.training.feature_cache import store
 from pipelines.training.run import train
-from tests import tiny_audio, tiny_audio_sets
-from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
-from tests.runs import losses, without_pictures
+from tests.support import tiny_audio, tiny_audio_sets
+from tests.support.hub import HubServer
+from tests.support.runs import losses, without_pictures
+from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
 
 class TestContract(TaskContract):

@@ -16,9 +16,9 @@ from pipelines.data.text.packing import IGNORED
 from pipelines.errors import DataError
 from pipelines.models.source import resolve
 from pipelines.tasks.fill_mask import FillMask, Options
-from tests import tiny_text
-from tests.contract import Served, TaskContract, equal, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
+from tests.support import tiny_text
+from tests.support.hub import HubServer
+from tests.tasks.contract import Served, TaskContract, equal, gradio_page, hub  # noqa: F401 (fixtures)
 
 
 class TestContract(TaskContract):

@@ -19,9 +19,9 @@ from pipelines.models.build import build
 from pipelines.models.source import resolve
 from pipelines.models.vision import resize_positions, scaled
 from pipelines.tasks.image_classification import ImageClassification, Options
-from tests import tiny, tiny_pictures
-from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
+from tests.support import tiny, tiny_pictures
+from tests.support.hub import HubServer
+from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
 LABELS = ("cat", "dog")
 

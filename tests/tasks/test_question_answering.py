@@ -18,9 +18,9 @@ from pipelines.metrics.question_answering import judge
 from pipelines.models.source import resolve
 from pipelines.tasks.question_answering import Options, QuestionAnswering
 from pipelines.training.run import train
-from tests import tiny_text
-from tests.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
+from tests.support import tiny_text
+from tests.support.hub import HubServer
+from tests.tasks.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 
 
 class TestContract(TaskContract):

@@ -19,10 +19,10 @@ from pipelines.models.build import build
 from pipelines.models.source import resolve
 from pipelines.tasks.speech_recognition_ctc import Options, SpeechRecognitionCTC
 from pipelines.training.run import train
-from tests import tiny_audio, tiny_whisper
-from tests.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
-from tests.runs import losses, without_pictures
+from tests.support import tiny_audio, tiny_whisper
+from tests.support.hub import HubServer
+from tests.support.runs import losses, without_pictures
+from tests.tasks.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 
 QUICK = {"conv_stride": (10, 8, 2), "num_conv_pos_embeddings": 4}  # an output for 10 ms: a tone of 120 ms has room for four letters
 
@@ -269,7 +269,7 @@ def test_what_is_too_long_is_left_out_of_scores_and_told(speech: Path, plain: Pa
 
 
 def test_models_that_cannot_listen(speech: Path, plain: Path, tmp_path: Path) -> None:
-    from tests import tiny_text
+    from tests.support import tiny_text
 
     with pytest.raises(ModelError, match=r"no vocabulary here \(vocab\.json\).*options\.vocabulary=data"):
         made(speech, plain, vocabulary="model")

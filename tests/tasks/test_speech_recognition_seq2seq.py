@@ -20,10 +20,10 @@ from pipelines.models.source import resolve
 from pipelines.reporting import report
 from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
 from pipelines.training.run import train
-from tests import tiny_audio, tiny_whisper
-from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
-from tests.runs import losses, without_pictures
+from tests.support import tiny_audio, tiny_whisper
+from tests.support.hub import HubServer
+from tests.support.runs import losses, without_pictures
+from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
 
 class TestContract(TaskContract):
@@ -71,7 +71,7 @@ class TestContract(TaskContract):
 
 
 class FrozenEncoder(TestContract):
-    """Only the decoder learns, from what the encoder gave once: for tests/test_every_task.py, under two processes."""
+    """Only the decoder learns, from what the encoder gave once: for tests/integration/test_every_task.py, under two processes."""
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         raw = super().recipe(folder)

@@ -18,10 +18,10 @@ from pipelines.inference.loading import load
 from pipelines.models.source import resolve
 from pipelines.tasks.text_classification import Options, TextClassification
 from pipelines.training.run import train
-from tests import tiny_text
-from tests.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
-from tests.runs import without_pictures
+from tests.support import tiny_text
+from tests.support.hub import HubServer
+from tests.support.runs import without_pictures
+from tests.tasks.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 
 BERT = "BertForSequenceClassification"
 

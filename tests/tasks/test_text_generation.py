@@ -19,9 +19,9 @@ from pipelines.models.decoding import continuations
 from pipelines.models.source import resolve
 from pipelines.tasks.text_generation import Options, TextGeneration
 from pipelines.training.run import train
-from tests import tiny_text
-from tests.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
+from tests.support import tiny_text
+from tests.support.hub import HubServer
+from tests.tasks.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 
 PROMPT = "{context} Question: {question} Answer:"
 

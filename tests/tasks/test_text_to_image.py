@@ -13,9 +13,9 @@ from PIL import Image
 from pipelines.config.recipe import Recipe
 from pipelines.inference.loading import load
 from pipelines.models import stable_diffusion
-from tests import tiny_diffusion, tiny_pictures
-from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
+from tests.support import tiny_diffusion, tiny_pictures
+from tests.support.hub import HubServer
+from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
 
 def tiny_recipe(folder: Path, pipeline: Path, **sections: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from pipelines.models import unet
 from pipelines.models.diffusion import read_scheduler
 from pipelines.training.run import train
 from pipelines.training.run_folder import claim
-from tests import tiny, tiny_pictures
-from tests.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
-from tests.hub import HubServer
+from tests.support import tiny, tiny_pictures
+from tests.support.hub import HubServer
+from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
 CONFIG: dict[str, Any] = {
     "model_type": "UNet2DModel", "sample_size": 8, "block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1,

@@ -1,0 +1,49 @@
+"""Every shipped recipe is run for two steps, as its header says, with tiny models and data under its real hub ids.
+
+What stands in for them is told by the task's own test: `served(recipe, hub, folder)` in tests/tasks/test_<task>.py.
+"""
+
+import contextlib
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.config.catalog import recipe_paths
+from pipelines.config.recipe import load_recipe
+from pipelines.models.source import DESCRIBED
+from pipelines.training.run import train
+from tests.support.hub import HubServer, hub  # noqa: F401 (a fixture)
+from tests.support.runs import without_pictures
+
+RECIPES = recipe_paths()
+DRAWN = {path.parent: name for name, path in sorted(RECIPES.items())}.values()  # one of each task has its figures and report drawn
+RAN: list[str] = []
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs(name: str, hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
+    shipped = load_recipe(name)
+    task = importlib.import_module(f"tests.tasks.test_{shipped.task.replace('-', '_')}")
+    served = task.served(shipped, hub, tmp_path)
+    # models and data are tiny, so are the sizes that the task's test names; every other setting is the recipe's own
+    quick = ["train.max_steps=2", "train.head_epochs=0", "train.precision=fp32", *served.changes]
+    recipe = load_recipe(name, quick, data=served.data, model=served.model)
+    with contextlib.nullcontext() if name in DRAWN else without_pictures():
+        results = train(recipe, tmp_path / "run", name=name, smoke=True)
+    assert results
+    assert results["train"]["steps"] == 2
+    assert results["test"]["n"] > 0
+    assert any((tmp_path / "run" / "model" / name).is_file() for name in DESCRIBED)
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert str(tmp_path) not in card
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    RAN.append(name)
+
+
+def test_all_of_them_were_run(request: pytest.FixtureRequest) -> None:
+    files = [p for p in (Path(__file__).parents[2] / "recipes").glob("*/*.yaml") if p.parent.name != "launch"]
+    assert len(RECIPES) == len(files) >= 15
+    chosen = [item for item in request.session.items if item.name.startswith("test_a_recipe_runs")]
+    assert len(RAN) == len(chosen)

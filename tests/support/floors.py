@@ -1,0 +1,24 @@
+"""Who may import whom: tests/unit/test_house_rules.py reads the imports and holds it. A package uses the floors below its own."""
+
+FLOORS = (
+    {"errors"},
+    {"utils"},
+    {"task", "config", "hub", "losses"},
+    {"data", "metrics"},
+    {"models", "plots"},
+    {"generation", "reporting", "publishing"},
+    {"tasks", "inference"},
+    {"evaluation", "apps"},
+    {"training", "diagnostics", "baselines", "export"},
+    {"cli", "__main__", ""},  # "" is pipelines/__init__.py, the public names
+)
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+SIDEWAYS = {  # on purpose, and never back
+    "publishing": {"reporting"},  # a card shows what results.json holds
+    "diagnostics": {"training"},  # `graft check` takes the first steps of a run
+    "__main__": {"cli"},
+}
+ONLY_IN = {"typer": {"cli"}, "gradio": {"apps"}}
+NEVER_IN = {"publishing": {"torch"}, "reporting.report": {"torch"}, "tasks": {"accelerate"}}
+LIGHT = {"errors", "config"}  # a recipe's errors answer at once: nothing but these libraries is imported there
+LIGHT_LIBRARIES = {"pydantic", "yaml", "pipelines"}

@@ -1,0 +1,208 @@
+"""Small whole runs, to be broken and compared: their recipes, what must be equal afterwards, and processes that start fast.
+
+start = Starter(); start(["train", ...]) -> a child to kill or wait for
+"""
+
+import contextlib
+import gc
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import safetensors.torch
+
+from pipelines.config.recipe import Recipe, validate
+
+ROOT = Path(__file__).parents[2]
+TRAIN = {"max_steps": 12, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "log_every": 1, "eval_every": 4, "save_every": 3}
+
+
+def settings(model: Path, data: Path, **changes: Any) -> dict[str, Any]:
+    """A recipe as a mapping; `changes` are its keys with dots written as two underscores (train__ema=0.9)."""
+    raw: dict[str, Any] = {
+        "task": "image-classification",
+        "model": {"id": str(model)},
+        "data": {"id": str(data), "workers": 0},
+        "options": {"augment": "none"},
+        "train": dict(TRAIN),
+    }
+    for key, value in changes.items():
+        section, name = key.split("__")
+        raw[section][name] = value
+    return raw
+
+
+def small(model: Path, data: Path, **changes: Any) -> Recipe:
+    return validate(settings(model, data, **changes))
+
+
+# ---- equal or not ----
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """log.jsonl without what a clock says."""
+    found = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in entry.items() if k not in ("seconds", "examples_per_second")} for entry in found]
+
+
+def losses(run: Path) -> list[float]:
+    return [entry["loss"] for entry in lines(run) if "loss" in entry]
+
+
+def results(run: Path) -> dict[str, Any]:
+    """results.json without times and memory, and without the machine."""
+    found = json.loads((run / "results.json").read_text())
+    for key in ("seconds", "examples_per_second", "peak_memory_mb"):
+        del found["train"][key]
+    del found["environment"]
+    return found
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that must be the same, bit for bit, after a run that was interrupted and went on."""
+    files = sorted((run / "model").rglob("*.safetensors"))  # a pipeline has them in folders of its parts
+    weights = {p.relative_to(run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    assert weights, f"{run} has no weights"
+    kept = {p: p.read_bytes() if p.suffix == ".safetensors" else b"" for p in (run / "checkpoints").rglob("*")}
+    checkpoints = {p.relative_to(run).as_posix(): hashlib.sha256(content).hexdigest() for p, content in kept.items()}
+    assert any(name.endswith("optimizer_main.safetensors") for name in checkpoints)
+    marks = {name: (run / "checkpoints" / name).read_text() for name in ("last", "best")}
+    predictions = {p.name: p.read_text() for p in (run / "predictions").iterdir()}
+    files = {"weights": weights, "checkpoints": checkpoints, "predictions": predictions}
+    return {**files, **marks, "log": lines(run), "results": results(run)}
+
+
+@contextlib.contextmanager
+def without_pictures() -> Iterator[None]:
+    """Figures, report and intervals take most of a small run's time and change nothing that is compared here."""
+    with (
+        mock.patch("pipelines.evaluation.scoring.bootstrap", return_value={}),
+        mock.patch("pipelines.reporting.report.save_figures"),
+        mock.patch("pipelines.reporting.report.write_report"),
+        mock.patch("pipelines.tasks.image_classification.ImageClassification.figures", return_value={}),
+    ):
+        yield
+
+
+# ---- breaking things inside this process ----
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small runs quickly: two threads would wait for one another longer than they compute. (Another number rounds otherwise.)"""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()  # the loop collects garbage, and should not walk all that pytest has loaded
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(before)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+class Writes:
+    """Counts what changes the disk (opening to write, making, renaming, removing, syncing) and raises `error` at one of them.
+
+    with Writes(at=7): the seventh raises Killed;  with Writes() as seen: seen.count says how many there were.
+    """
+
+    def __init__(self, at: int = 0, error: BaseException | None = None) -> None:
+        self.at, self.error, self.count = at, error or Killed(), 0
+        self.what = ""
+
+    def __enter__(self) -> "Writes":
+        self.stack = contextlib.ExitStack()
+        for name in ("mkdir", "rename", "replace", "unlink", "rmdir"):
+            self.stack.enter_context(mock.patch.object(os, name, self._counted(getattr(os, name), name)))
+        for owner, name in ((io, "open"), (safetensors.torch, "save_file")):
+            self.stack.enter_context(mock.patch.object(owner, name, self._counted(getattr(owner, name), name)))
+        self.stack.enter_context(mock.patch.object(os, "fsync", self._counted(lambda handle: None, "fsync")))  # the slow part
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def _counted(self, function: Any, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            reads = name == "open" and not set(args[1] if len(args) > 1 else kwargs.get("mode", "r")) & set("wax+")
+            if not reads:
+                self.count += 1
+                if self.count == self.at:
+                    self.what = f"{name} {args[:2]}"
+                    raise self.error
+            return function(*args, **kwargs)
+
+        return call
+
+
+# ---- processes ----
+
+
+class Starter:
+    """Starts Graft's commands in processes of their own, each a fork of one that has imported everything: in a blink."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fork_server"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment},
+        )  # fmt: skip
+        assert self._answer() == "ready"
+
+    def __call__(self, arguments: list[str], log: Path, **environment: str) -> "Child":
+        self._ask(json.dumps({"arguments": arguments, "log": str(log), "environment": environment}))
+        return Child(int(self._answer()), self, log)
+
+    def _ask(self, text: str) -> None:
+        assert self.process.stdin is not None
+        print(text, file=self.process.stdin, flush=True)
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
+
+
+class Child:
+    """One command. It leads a process group, so that a signal can be sent to its loader processes too."""
+
+    def __init__(self, pid: int, starter: Starter, log: Path) -> None:
+        self.pid, self.starter, self.log, self.since = pid, starter, log, time.monotonic()
+        self.code: int | None = None
+
+    def wait(self) -> int:
+        """Exit code; minus the signal that ended it."""
+        if self.code is None:
+            self.code = int(self.starter._answer())
+        return self.code
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.pid, number)
+
+    def killed_after(self, seconds: float) -> bool:
+        """Killed (SIGKILL) that long after its start; False if it had ended by then."""
+        time.sleep(max(0.0, self.since + seconds - time.monotonic()))
+        self.signal(signal.SIGKILL)
+        code = self.wait()
+        assert code in (0, -signal.SIGKILL), f"exit {code}: {self.log.read_text()[-3000:]}"
+        return code != 0

@@ -1,0 +1,65 @@
+"""The demos of all ten tasks in one process, each at an address of its own: `python -m tests.support.ten_demos FOLDER`.
+
+Models are tiny and untrained, each with an example. The first line on stdout says where the demos are: a JSON object, task -> address.
+"""
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.support import tiny, tiny_audio, tiny_diffusion, tiny_text, tiny_whisper
+
+TEXT = "the song was made by ada in rome"
+
+
+def models() -> dict[str, Callable[[Path], Path]]:
+    """Task -> what makes its model in a folder."""
+    from tests.tasks.test_speech_recognition_ctc import tuned_model
+    from tests.unit.apps.test_gallery import unconditional
+
+    return {
+        "audio-classification": lambda folder: tiny_audio.wav2vec2(folder, "Wav2Vec2ForSequenceClassification"),
+        "fill-mask": lambda folder: tiny_text.bert(folder, "BertForMaskedLM"),
+        "image-classification": tiny.vit,
+        "question-answering": tiny_text.bert,
+        "speech-recognition-ctc": tuned_model,
+        "speech-recognition-seq2seq": tiny_whisper.whisper,
+        "text-classification": lambda folder: tiny_text.bert(folder, "BertForSequenceClassification"),
+        "text-generation": tiny_text.gpt,
+        "text-to-image": tiny_diffusion.stable,
+        "unconditional-image-generation": unconditional,
+    }
+
+
+def add_example(folder: Path) -> None:
+    """One row that has a column for every task."""
+    (folder / "examples").mkdir()
+    Image.new("RGB", (40, 40), "teal").save(folder / "examples" / "0.jpg")
+    tiny_audio.write(folder / "examples" / "0.wav", tiny_audio.spoken("low mid"))
+    row = {"image": "0.jpg", "audio": "0.wav", "label": "cat", "text": TEXT, "question": "who?", "context": TEXT}
+    (folder / "examples" / "examples.json").write_text(json.dumps([row]))
+
+
+def main(root: Path) -> None:
+    from pipelines.apps import launch
+    from pipelines.inference.loading import load
+
+    found: dict[str, str] = {}
+    for task, make in models().items():
+        folder = make(root / task)
+        add_example(folder)
+        loaded: Any = load(folder, task=task, device="cpu")
+        page = launch.app(loaded)
+        launch.serve(page, "127.0.0.1", launch.free_port("127.0.0.1", None))
+        found[task] = page.local_url
+    print(json.dumps(found), flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

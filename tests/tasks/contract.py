@@ -1,0 +1,309 @@
+"""What every task must hold, whatever it is for. A task's own test subclasses TaskContract and says four things.
+
+class TestMyTask(TaskContract):
+    def recipe(self, folder): ...      a tiny recipe: model and data made in `folder`, float32, no dropout
+    def perfect(self, rows): ...       records that are right about every row
+    def question(self, run): ...       the arguments of one `infer`, taken from the run's examples/
+    def same(self, printed, answer): ...   whether what the card's snippet printed is `infer`'s answer
+
+and beside it `served(recipe, hub, folder) -> Served`, with which tests/integration/test_recipes_smoke.py runs every recipe of the task.
+"""
+
+import itertools
+import math
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from datasets import concatenate_datasets
+
+from pipelines.config.catalog import recipe_paths
+from pipelines.config.recipe import Recipe, dump_recipe, task_class, validate
+from pipelines.data import trained_rows
+from pipelines.data.batching import Examples
+from pipelines.data.leakage import with_contents
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import SPLITS, needs_of
+from pipelines.data.splitting import _untrained
+from pipelines.errors import DataError
+from pipelines.inference.loading import load
+from pipelines.models.build import build
+from pipelines.models.layers import depth_of_parameters, train_mode
+from pipelines.models.source import DESCRIBED, resolve
+from pipelines.training.optim import make_optimizer, parameter_groups
+from pipelines.training.run import train
+from tests.support.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
+from tests.support.pages import gradio_page  # noqa: F401 (a fixture)
+from tests.support.publishing import check_all_is_own
+
+
+class Served(NamedTuple):
+    """What stands in for a shipped recipe's model and data: served by the hub under their ids, or in a folder of this disk."""
+
+    data: str | None = None  # for --data, where the recipe's is a place on disk
+    model: str | None = None
+    changes: tuple[str, ...] = ()  # settings that tiny things need, as key=value
+
+
+class TaskContract:
+    name = "contract"
+    spine = True  # also under tests/integration/test_every_task.py; False for a second contract of a task that differs in its data alone
+
+    # ---- what a task's test says ----
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        raise AssertionError("a task's test makes its tiny recipe here")
+
+    def perfect(self, rows: Any) -> list[dict[str, Any]]:
+        raise AssertionError("a task's test writes perfect records here")
+
+    def question(self, run: Path) -> tuple[Any, ...]:
+        raise AssertionError("a task's test picks an input here")
+
+    cwd: Path
+
+    def same(self, printed: str, answer: Any) -> bool:
+        raise AssertionError("a task's test compares the snippet's output here")
+
+    # ---- shared by the tests: made once a class ----
+
+    @pytest.fixture(scope="class")
+    def made(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+        """A task with its model and data, untrained."""
+        raw = request.cls().recipe(tmp_path_factory.mktemp("made"))
+        recipe = validate(raw)
+        task = task_class(recipe.task)(recipe.options)
+        splits = load_splits(recipe.data, needs_of(task))
+        model = build(recipe, task, resolve(recipe.model), splits)
+        examples = {split: Examples(task, task.encode(splits[split])) for split in SPLITS}
+        return SimpleNamespace(raw=raw, recipe=recipe, task=task, splits=splits, model=model, examples=examples)
+
+    @pytest.fixture(scope="class")
+    def run(self, made: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A finished run of the same recipe."""
+        folder = tmp_path_factory.mktemp("runs") / "contract"
+        assert train(made.recipe, folder, name=self.name)
+        return folder
+
+    def test_training_rows_stay_training_rows(self, made: SimpleNamespace, run: Path) -> None:
+        """A run that starts from this one, with another data.seed or the same rows as its test split, tests on none of them."""
+        needs, known = needs_of(made.task), trained_rows.read(run / "model", "first")
+        first = load_splits(made.recipe.data, needs)
+        assert all(known.known(first.contents["train"]))
+        new = {name: [not seen for seen in known.known(first.contents[name])] for name in ("validation", "test")}
+        for seed in (0, 1) if all(map(any, new.values())) else ():
+            splits = load_splits(made.recipe.data.model_copy(update={"seed": seed}), needs, known)
+            assert not any(known.known([*splits.contents["validation"], *splits.contents["test"]]))
+        own = with_contents(concatenate_datasets([first.train, first.test]), needs.content)
+        unseen = [id_ for id_, fresh in zip(first.test["id"], new["test"], strict=True) if fresh]
+        if unseen:
+            rows, count = _untrained(made.recipe.data, "test", own, known)
+            assert (rows["id"][:], count) == (unseen, len(own) - len(unseen))
+        else:  # a tiny data set whose test rows are those of train
+            with pytest.raises(DataError, match="was trained on every row of test"):
+                _untrained(made.recipe.data, "test", own, known)
+
+    def batch(self, made: SimpleNamespace, start: int = 0, n: int = 4) -> dict[str, Any]:
+        return made.examples["train"][[(None, i) for i in range(start, start + n)]].batch
+
+    # ---- one step ----
+
+    def test_declares_itself(self, made: SimpleNamespace) -> None:
+        task = made.task
+        assert all((task.pipeline_tag, task.library_name, task.columns))
+        assert task.metric.direction in ("max", "min")
+        with pytest.raises(ValueError, match="extra"):
+            type(task).Options.model_validate({"no_such_option": 1})
+
+    def test_loss_is_finite_and_gradients_arrive(self, made: SimpleNamespace) -> None:
+        batch = self.batch(made)
+        train_mode(made.model)
+        loss = made.task.loss(made.model, batch, made.task.counts(batch))
+        loss.backward()
+        grads = {n: p.grad for n, p in made.model.named_parameters() if p.requires_grad}
+        made.model.zero_grad()
+        assert loss.ndim == 0
+        assert math.isfinite(float(loss.detach()))
+        assert grads
+        missing = [n for n, g in grads.items() if g is None or not torch.isfinite(g).all()]
+        assert not missing
+        assert sum(float(g.abs().sum()) for g in grads.values()) > 0
+
+    def test_a_loss_is_the_sum_of_its_parts(self, made: SimpleNamespace) -> None:
+        """loss(4) = loss(2) + loss(2) under the counts of all four, gradients too."""
+        made.model.eval()
+        whole, parts = self.batch(made), [self.batch(made, 0, 2), self.batch(made, 2, 2)]
+        counts = made.task.counts(whole)
+        summed = {k: sum(made.task.counts(p)[k] for p in parts) for k in counts}
+        assert summed == pytest.approx(counts)
+
+        def losses_and_gradient(batches: list[dict]) -> tuple[float, torch.Tensor]:
+            made.model.zero_grad()
+            losses = [made.task.loss(made.model, b, counts) for b in batches]
+            sum(losses).backward()
+            grads = torch.cat([p.grad.flatten() for p in made.model.parameters() if p.grad is not None])
+            return float(sum(losses).detach()), grads.clone()
+
+        one, grad_one = losses_and_gradient([whole])
+        two, grad_two = losses_and_gradient(parts)
+        made.model.zero_grad()
+        assert two == pytest.approx(one, rel=1e-5)
+        assert float((grad_one - grad_two).norm() / grad_one.norm()) < 1e-4
+
+    def test_layers_hold_every_parameter(self, made: SimpleNamespace) -> None:
+        """From input to output, the head last; every parameter belongs to one, so freezing and layer decay reach all."""
+        layers = made.task.layers(made.model)
+        depth = depth_of_parameters(made.model, layers)
+        assert set(depth) == {n for n, _ in made.model.named_parameters()}
+        assert len(layers) >= 3
+        assert {depth[n] for n in depth} <= set(range(len(layers)))
+        head = {id(p) for p in layers[-1].parameters()}
+        assert head
+        assert {n for n, p in made.model.named_parameters() if id(p) in head} == {n for n in depth if depth[n] == len(layers) - 1}
+
+    def test_a_few_steps_lower_the_loss(self, made: SimpleNamespace) -> None:
+        task = made.task
+        model = build(made.recipe, task, resolve(made.recipe.model), made.splits)
+        train_mode(model)
+        optimizer = make_optimizer("adamw", parameter_groups(model, task.layers(model), 2e-3, None, 0.0, None))
+        batch = self.batch(made, n=8)
+        losses = []
+        for _ in range(12):
+            torch.manual_seed(0)
+            loss = task.loss(model, batch, task.counts(batch))
+            losses.append(float(loss.detach()))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert losses[-1] < 0.9 * losses[0]
+
+    def test_examples_are_deterministic(self, made: SimpleNamespace) -> None:
+        """Encoding gives equal examples every time; augmentation is a function of (seed, epoch, id), new in every epoch."""
+        again = made.task.encode(made.splits.train)
+        assert len(again) == len(made.examples["train"])
+        assert equal(Examples(made.task, again)[[(None, 0), (None, 1)]].batch, self.batch(made, n=2))
+        moving = Examples(made.task, again, seed=3, augmented=True)
+        assert equal(moving[[(0, 0), (0, 1)]].batch, moving[[(0, 0), (0, 1)]].batch)
+
+    # ---- scores ----
+
+    def test_scores(self, made: SimpleNamespace) -> None:
+        """Perfect records score best; the order of records does not matter."""
+        task, rows = made.task, made.splits.test
+        metric = task.metric
+        perfect = self.perfect(rows)
+        best = task.score(perfect, rows)
+        assert metric.name in best
+        assert all(math.isfinite(v) for v in best.values())
+        made.model.eval()
+        with torch.no_grad():
+            micros = [made.examples["test"][[(None, i)]] for i in range(len(made.examples["test"]))]
+            records = [record for micro in micros for record in task.predict(made.model, micro.batch)]
+        scores = task.score(task.merge(records, rows), rows)
+        assert not metric.better(scores[metric.name], best[metric.name])
+        for seed in range(3):
+            shuffled = random.Random(seed).sample(records, len(records))
+            assert task.score(task.merge(shuffled, rows), rows) == pytest.approx(scores, rel=1e-12)
+        assert {r["id"] for r in task.merge(records, rows)} == set(rows["id"])
+
+    # ---- a whole run ----
+
+    def test_the_run_folder_is_whole(self, run: Path, made: SimpleNamespace) -> None:
+        expected = "recipe.yaml log.jsonl results.json report.html predictions/validation.jsonl predictions/test.jsonl examples figures"
+        missing = [name for name in expected.split() if not (run / name).exists()]
+        missing += [name for name in ("README.md", "recipe.yaml", "results.json") if not (run / "model" / name).exists()]
+        assert not missing
+        assert any((run / "model" / name).is_file() for name in DESCRIBED)
+        assert "Undefined" not in (run / "model" / "README.md").read_text()
+
+    def test_saved_and_loaded_is_the_same(self, run: Path, made: SimpleNamespace) -> None:
+        """save -> load keeps every prediction, and the predictions on disk are those of the exported model."""
+        loaded = load(run, device="cpu")
+        with torch.no_grad():
+            examples = Examples(loaded.task, loaded.task.encode(made.splits.test))
+            found = loaded.task.predict(loaded.model, examples[[(None, i) for i in range(len(examples))]].batch)
+            records = loaded.task.merge(found, made.splits.test)
+        saved = {r["id"]: r for r in map(yaml.safe_load, (run / "predictions" / "test.jsonl").read_text().splitlines())}
+        assert all(close(record, saved[record["id"]]) for record in records)
+
+    def test_published_and_loaded_is_the_same(self, run: Path, hub: HubServer) -> None:  # noqa: F811
+        from pipelines.publishing.publish import publish
+
+        check_all_is_own(run)
+        publish(run, f"{USER}/contract", say=lambda _: None)
+        question = self.question(run)
+        assert close(load(f"{USER}/contract", device="cpu").infer(*question), load(run, device="cpu").infer(*question))
+
+    def test_the_snippet_runs_without_graft(self, run: Path, hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
+        """The card's own code, from the hub, in a process where `import pipelines` fails, gives `infer`'s answer."""
+        from pipelines.publishing.publish import publish
+
+        publish(run, f"{USER}/contract", say=lambda _: None)
+        snippet = re.search(r"```python\n(.*?)```", (run / "model" / "README.md").read_text(), re.S)
+        assert snippet
+        block = "import sys; sys.modules['pipelines'] = None\n"
+        command = [sys.executable, "-c", block + snippet[1]]
+        done = subprocess.run(command, env=hub.env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        self.cwd = tmp_path  # where the snippet may have left a file
+        assert self.same(done.stdout, load(run, device="cpu").infer(*self.question(run))), done.stdout
+
+    def test_the_app_builds(self, run: Path, gradio_page: Path) -> None:  # noqa: F811
+        from pipelines.apps.launch import app
+
+        page = app(load(run, device="cpu"))
+        assert page.fns
+
+    def test_interrupted_and_resumed_is_uninterrupted(
+        self, run: Path, made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from pipelines.training import checkpoint
+
+        write, calls = checkpoint.write, itertools.count()
+
+        def power_cut(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == 1:
+                raise KeyboardInterrupt
+            return write(*args, **kwargs)
+
+        monkeypatch.setattr(checkpoint, "write", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(made.recipe, tmp_path / "run", name=self.name)
+        assert train(made.recipe, tmp_path / "run", name=self.name)
+        weights = [sorted((folder / "model").rglob("*.safetensors")) for folder in (run, tmp_path / "run")]
+        assert weights[0]
+        assert [one.read_bytes() for one in weights[0]] == [other.read_bytes() for other in weights[1]]
+
+    def test_every_recipe_of_the_task_is_valid(self, made: SimpleNamespace) -> None:
+        found = [p for p in recipe_paths().values() if p.parent.name == made.task.name.replace("-", "_")]
+        assert found
+        assert all(yaml.safe_load(p.read_text())["task"] == made.task.name for p in found)
+
+    def test_recipe_round_trip(self, made: SimpleNamespace) -> None:
+        again = validate(yaml.safe_load(dump_recipe(made.recipe)))
+        assert isinstance(again, Recipe)
+        assert again == made.recipe
+
+
+def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Two batches, bit for bit."""
+    return set(a) == set(b) and all(torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a)
+
+
+def close(a: Any, b: Any, rel: float = 1e-5) -> bool:
+    """Two answers, numbers to 1e-5 relative, the rest exactly."""
+    if isinstance(a, dict):
+        return set(a) == set(b) and all(close(a[k], b[k], rel) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(close(x, y, rel) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float):
+        return bool(np.isclose(a, b, rtol=rel, atol=1e-7))
+    return bool(a == b)

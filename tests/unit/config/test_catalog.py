@@ -1,0 +1,114 @@
+"""Every recipe that Graft ships: complete, valid, headed as they all are; and the launch files that accelerate reads."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.config.catalog import HEADER, catalog, header, recipe_paths, score
+from pipelines.config.recipe import dump_recipe, load_recipe, task_names
+from pipelines.errors import RecipeError
+
+RECIPES = recipe_paths()
+FOLDER = Path(__file__).parents[3] / "recipes"
+LAUNCH = sorted((FOLDER / "launch").glob("*.yaml"))
+
+
+def test_they_are_all_there() -> None:
+    files = [p for p in FOLDER.rglob("*.yaml") if p.parent.name != "launch"]
+    assert len(files) == len(RECIPES) >= 25, "two recipes have the same name"
+    assert {load_recipe(name).task for name in RECIPES} == set(task_names())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_valid_and_fits_one_screen(name: str) -> None:
+    path = RECIPES[name]
+    recipe = load_recipe(path)
+    assert recipe.task.replace("-", "_") == path.parent.name
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 140
+    assert recipe.model.revision is None, "a revision needs a source in which it was seen"
+    assert recipe.hub.license, "the licence of the weights is known"
+    assert yaml.safe_load(dump_recipe(recipe))["train"]["learning_rate"] == recipe.train.learning_rate
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_its_header_says_how_to_run_it_and_what_to_expect(name: str) -> None:
+    command, values, notes = header(RECIPES[name].read_text())
+    assert re.fullmatch(rf"graft train {name}( --data \S+)?", command)
+    assert all(values[key] for key in HEADER)
+    assert notes.endswith(".")
+    for key in ("published", "measured"):
+        said = values[key]
+        # a number comes with its metric, its split and its source; without a number it says so
+        assert said.startswith(("none", "not yet")) or re.match(
+            r"((f1|exact_match) \d\d\.\d+,|perplexity \d+|fid \d+\.\d+|[a-z_0-9]+ [01]\.\d+) .*on (test|validation|train) \(.+\)", said
+        ), said
+
+
+def test_the_catalogue_tells_the_same() -> None:
+    entries = {entry["name"]: entry for entry in catalog()}
+    assert entries.keys() == RECIPES.keys()
+    for name, entry in entries.items():
+        recipe = load_recipe(name)
+        assert (entry["task"], entry["data"]) == (recipe.task, recipe.data.id)
+        assert entry["model"].startswith(recipe.model.id or recipe.model.config["model_type"])
+        assert Path(entry["path"]) == RECIPES[name]
+    assert score("accuracy 0.9 on test (a source)") == "accuracy 0.9 on test"
+    assert score("none for this model") == score("not yet") == "-"
+
+
+def test_a_recipe_without_header_is_listed_with_empty_columns() -> None:
+    assert header("task: a\n") == ("", dict.fromkeys(HEADER, ""), "")
+    assert header("# graft train x\n# measured: 1\n# a note\n\n# below\ntask: a\n") == (
+        "graft train x",
+        {"hardware": "", "published": "", "measured": "1"},
+        "a note",
+    )
+
+
+def test_the_catalogue_names_a_broken_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half.yaml").write_text("task: image-classification\n")
+    monkeypatch.setattr("pipelines.config.catalog.recipe_paths", lambda: {"half": tmp_path / "half.yaml"})
+    with pytest.raises(RecipeError, match=r"half\.yaml: no complete recipe; `graft check"):
+        catalog()
+
+
+# ---- launch files ----
+
+
+def test_launch_files_are_all_there() -> None:
+    assert [path.stem for path in LAUNCH] == ["deepspeed", "fsdp2", "multi_gpu", "multi_node"]
+    assert "UNTESTED" in (FOLDER / "launch/deepspeed.yaml").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("path", LAUNCH, ids=lambda path: path.stem)
+def test_accelerate_reads_a_launch_file(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(path))
+    kind = {"deepspeed": "DEEPSPEED", "fsdp2": "FSDP"}.get(path.stem, "MULTI_GPU")
+    assert config.distributed_type == kind
+    assert config.mixed_precision == "no", "the recipe decides the precision"
+    assert f"accelerate launch --config_file recipes/launch/{path.name} " in path.read_text()
+    known = {action.dest for action in launch_command_parser()._actions}
+    for section in (config.fsdp_config, config.deepspeed_config):
+        # accelerate passes over a key that it does not know without a word
+        assert all(key in known for key in section or {}), section
+
+
+def test_fsdp_is_the_second_version() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    assert load_config_from_file(str(FOLDER / "launch/fsdp2.yaml")).fsdp_config["fsdp_version"] == 2
+
+
+def test_recipes_are_found_from_any_folder(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "pipelines", "recipes"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in RECIPES)

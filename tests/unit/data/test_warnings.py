@@ -1,0 +1,155 @@
+"""Warnings about data that are read as they are, and spoil a score or a model all the same."""
+
+import logging
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.config.recipe import DataSection, task_class, validate
+from pipelines.data.image.reading import warn_if_dark
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import needs_of
+from pipelines.errors import RecipeError
+from pipelines.metrics import speech_recognition, text_normalizers
+from pipelines.models import ctc_vocabulary
+from pipelines.models import text as language
+from pipelines.models.source import Weights
+from tests.support import tiny_text
+
+WORD = "één"  # composed
+APART = unicodedata.normalize("NFD", WORD)
+
+
+@pytest.fixture(name="logged")
+def what_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("graft"), "propagate", True)
+    return caplog
+
+
+# ---- letters that look the same ----
+
+
+def test_one_spelling_is_learned() -> None:
+    assert len(APART) == 5
+    assert ctc_vocabulary.spelled(APART, "keep", "") == ctc_vocabulary.spelled(WORD, "keep", "") == WORD
+    made = ctc_vocabulary.made(ctc_vocabulary.spelled(text, "keep", "") for text in (WORD, APART))
+    assert sorted(token for token in made.get_vocab() if len(token) == 1) == ["n", "|", "é"]
+    speller = ctc_vocabulary.Speller(made, "keep", "")
+    assert speller(APART) == speller(WORD) != []
+    assert not speller.strange
+
+
+def test_a_vocabulary_of_letters_and_accents_is_spelled_with() -> None:
+    speller = ctc_vocabulary.Speller(ctc_vocabulary.made([APART]), "keep", "")
+    assert len(speller(WORD)) == 5
+    assert not speller.strange
+    assert ctc_vocabulary.Speller(ctc_vocabulary.made(["en"]), "keep", "")(WORD), "what it has no letter for is left out"
+
+
+@pytest.mark.parametrize("normaliser", text_normalizers.NORMALISERS)
+def test_equal_words_are_equal_when_scored(normaliser: str) -> None:
+    found = speech_recognition.scores([{"id": "a", "true": WORD, "predicted": APART, "seconds": 1.0}], normaliser)
+    assert (found["wer"], found["cer"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("texts", "tells"),
+    [
+        (["零一二。", "三四"], True),
+        (["สวัสดีครับ"], True),
+        (["カタカナ", "ひらがな"], True),
+        (["zero", "one"], False),
+        (["안녕 하세요"], False),
+        (["नमस्ते"], False),
+        (["he said 一"], False),
+        (["1 2 3"], False),
+    ],
+)
+def test_scripts_without_blanks(texts: list[str], tells: bool, logged: pytest.LogCaptureFixture) -> None:
+    text_normalizers.warn_of_words(texts)
+    assert ("wer says little; look at cer" in logged.text) == tells
+
+
+# ---- special tokens ----
+
+
+def test_special_tokens_in_texts_are_counted(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+    words = tiny_text.tokenizer(tmp_path)
+    language.warn_of_marks(words, ["plain", "[SEP] x [SEP]", "a [CLS]", "<s>b</s>"])
+    assert "2 of 4 texts of train hold special tokens of this model ('[SEP]' in 1, '[CLS]' in 1)" in logged.text
+    logged.clear()
+    language.warn_of_marks(words, ["plain", "<s>b</s>"])
+    assert not logged.text
+
+
+@pytest.mark.parametrize(
+    ("task", "make", "model", "mark"),
+    [
+        ("text-classification", tiny_text.labelled, lambda path: tiny_text.bert(path, "BertForSequenceClassification"), "[SEP]"),
+        ("question-answering", tiny_text.squad, tiny_text.bert, "[SEP]"),
+        ("fill-mask", tiny_text.texts, lambda path: tiny_text.bert(path, "BertForMaskedLM"), "[SEP]"),
+        ("text-generation", tiny_text.texts, tiny_text.gpt, "<|endoftext|>"),
+    ],
+)
+def test_every_text_task_counts_them(task: str, make: Any, model: Any, mark: str, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+    folder = make(tmp_path / "data", n=6)
+    for path in folder.iterdir():  # at the end of a text, so that answers stand where they stood
+        path.write_text(re.sub(r'(in the year \d+\.)"', rf'\1 {mark}"', path.read_text(), count=1))
+    worker = task_class(task)()
+    worker.build(Weights(model(tmp_path / "m")), load_splits(DataSection(id=str(folder)), needs_of(worker)))
+    assert re.search(rf"[19] of \d+ texts of train hold special tokens of this model \({re.escape(repr(mark))} in [19]\)", logged.text)
+
+
+# ---- dark images ----
+
+
+def dark(tmp_path: Path, high: int) -> list[dict[str, str]]:
+    """Files of 16 bits whose values reach `high`."""
+    for number in range(3):
+        values = np.random.default_rng(number).integers(high // 2, high + 1, (8, 8)).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{number}.tif")
+    return [{"image": str(tmp_path / f"{number}.tif")} for number in range(3)]
+
+
+def test_nearly_black_images_are_reported(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+    warn_if_dark(dark(tmp_path, 260))
+    assert "images arrive nearly black: of 3 looked at, the brightest pixel is 1 of 255" in logged.text
+    logged.clear()
+    warn_if_dark(dark(tmp_path, 40_000))
+    warn_if_dark([*dark(tmp_path, 260), {"image": str(tmp_path / "nowhere.tif")}, *dark(tmp_path, 40_000)])
+    assert not logged.text
+
+
+# ---- licence and language ----
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("license", "Apache 2.0", r"hub.license: the hub knows no licence 'Apache 2.0': did you mean 'apache-2.0'\?"),
+        ("license", "cc-by-sa-4", r"did you mean 'cc-by-sa-4.0'\?"),
+        ("license", "proprietary", "the hub knows no licence 'proprietary'; one that it does not list is `other`"),
+        ("license", "", "the hub knows no licence ''"),
+        ("language", "English", r"hub.language: the hub knows no language 'English': did you mean 'en'\?"),
+        ("language", "en-US", r"did you mean 'en'\?"),
+        ("language", ["de", "xx"], "the hub knows no language 'xx'; give a code of two or three small letters"),
+        ("language", "EN", r"did you mean 'en'\?"),
+    ],
+)
+def test_what_the_hub_would_refuse(key: str, value: str | list[str], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        validate(
+            {"task": "fill-mask", "model": {"id": "x"}, "data": {"id": "y"}, "train": {"max_steps": 1}, "hub": {key: value}},
+        )
+
+
+def test_what_the_hub_takes() -> None:
+    raw = {"task": "fill-mask", "model": {"id": "x"}, "data": {"id": "y"}, "train": {"max_steps": 1}}
+    for hub in ({"license": "cc-by-4.0", "language": "no"}, {"license": "other", "language": ["de", "gsw", "multilingual", "code"]}, {}):
+        found = validate({**raw, "hub": hub}).hub
+        assert (found.license, found.language) == (hub.get("license"), hub.get("language"))

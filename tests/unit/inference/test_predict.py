@@ -1,0 +1,267 @@
+"""What `graft predict` takes an input for: a column by its name, a file by what it is, a name of no file for a mistake."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import DataError
+from pipelines.inference.loading import Loaded, load
+from pipelines.inference.predict import predict, read_inputs
+from tests.support import tiny, tiny_text
+from tests.support.command import graft, refused
+
+ONE, TWO = "The song was made by Ada in Rome.", "The letter was sold in Oslo in 1790."
+NAMES = {"id2label": {0: "same", 1: "other"}, "label2id": {"same": 0, "other": 1}}
+
+
+@pytest.fixture(scope="module", name="models")
+def some_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    classifier = "BertForSequenceClassification"
+    return {
+        "single": tiny_text.bert(root / "single", classifier, reads_pairs=False, **NAMES),
+        "pairs": tiny_text.bert(root / "pairs", classifier, reads_pairs=True, **NAMES),
+        "other": tiny_text.bert(root / "other", classifier, **NAMES),  # does not say whether it reads pairs
+        "questions": tiny_text.bert(root / "questions"),
+        "words": tiny_text.gpt(root / "words"),
+        "images": tiny.vit(root / "images"),
+    }
+
+
+@pytest.fixture(scope="module", name="loaded")
+def they_loaded(models: dict[str, Path]) -> dict[str, Loaded]:
+    return {name: load(folder, device="cpu") for name, folder in models.items()}
+
+
+def outputs(model: Path, *inputs: str) -> list[Any]:
+    return [one["output"] for one in predict(model, list(inputs), device="cpu")]
+
+
+# ---- columns by their names ----
+
+
+def test_columns_in_any_order(models: dict[str, Path]) -> None:
+    right = outputs(models["pairs"], f"text={ONE}", f"text_pair={TWO}")
+    assert outputs(models["pairs"], f"text_pair={TWO}", f"text={ONE}") == right
+    assert outputs(models["pairs"], f"text={TWO}", f"text_pair={ONE}") != right
+    asked = ("question=Who made the song?", f"context={ONE}")
+    assert outputs(models["questions"], *reversed(asked)) == outputs(models["questions"], *asked)
+    (answer,) = outputs(models["questions"], *reversed(asked))
+    assert ONE[answer["start"] : answer["end"]] == answer["answer"]
+
+
+def test_columns_by_name_from_python(loaded: dict[str, Loaded]) -> None:
+    pairs, questions, words = loaded["pairs"], loaded["questions"], loaded["words"]
+    assert pairs.infer(text_pair=TWO, text=ONE) == pairs.infer(ONE, TWO) == pairs.infer(ONE, text_pair=TWO)
+    assert questions.infer(context=ONE, question="Who?") == questions.infer("Who?", ONE)
+    assert words.infer(max_new_tokens=4, text=ONE) == words.infer(ONE, max_new_tokens=4)
+    assert loaded["other"].infer(ONE, TWO) == loaded["other"].infer(text_pair=TWO, text=ONE)
+    wrong: list[tuple[Loaded, tuple[str, ...], dict[str, str], str]] = [
+        (questions, ("Who?",), {}, "this model also needs context"),
+        (questions, (), {"context": ONE}, "this model also needs question"),
+        (questions, ("Who?", ONE), {"question": "Who?"}, "question is given twice"),
+        (questions, ("Who?", ONE, ONE), {}, "3 inputs: this model takes question and context"),
+        (words, (), {}, "this model also needs text"),
+        (loaded["single"], (ONE, TWO), {}, "trained on single texts: leave text_pair out"),
+    ]
+    for model, inputs, named, says in wrong:
+        with pytest.raises(DataError, match=re.escape(says)):
+            model.infer(*inputs, **named)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "says"),
+    [
+        ("pairs", ["text=A"], "this model also needs text_pair=..."),
+        ("pairs", ["text_pair=A"], "this model also needs text=..."),
+        ("pairs", ["A"], "this model takes text=... and text_pair=..., or a table"),
+        ("questions", ["question=Who?"], "this model also needs context=..."),
+        ("questions", ["question=Who?", "A passage."], "'A passage.' is given together with question=..."),
+        ("questions", ["question=Who?", "context=A", "answer=B"], "answer=: this model has no input of that name"),
+        ("questions", ["qestion=Who?", "context=A"], "did you mean 'question'"),
+        ("single", ["text=A", "text_pair=B"], "trained on single texts"),
+        ("single", ["text=A", "text=B"], "text= is given twice"),
+        ("single", ["text=A", "B"], "'B' is given together with text=..."),
+        ("single", ["txet=hello"], "did you mean 'text'?; it takes text=...; to mean these words, write text='txet=hello'"),
+        ("single", ["label=3"], "label=: this model has no input of that name"),
+        ("single", ["top_k=3"], "top_k=: this model has no input of that name"),
+        ("single", ["text="], "text is empty"),
+        ("images", ["image=nowhere.jpg"], "no such file: nowhere.jpg"),
+        ("images", ["nowhere.jpg"], "nowhere.jpg: no such file"),
+    ],
+)
+def test_columns_that_are_none(models: dict[str, Path], model: str, inputs: list[str], says: str) -> None:
+    refused(graft("predict", models[model], *inputs), 2, says)
+
+
+def test_the_data_own_names_count(loaded: dict[str, Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.inference.predict._columns", lambda _: {"text": "premise", "text_pair": "hypothesis"})
+    ((_, columns),) = read_inputs(loaded["pairs"], ["hypothesis=B", "text=A"])
+    assert columns == {"text": "A", "text_pair": "B"}
+
+
+SECOND = "text=: the data of this model call text_pair so, and this task has an input text of another meaning: "
+
+
+@pytest.mark.parametrize(
+    ("columns", "inputs", "says"),
+    [
+        ({"text": "premise", "text_pair": "text"}, ["premise=A", "text=B"], SECOND + "write text_pair=... for text_pair, or premise="),
+        ({"text": "premise", "text_pair": "text"}, ["text=B"], SECOND + "write text_pair=... for text_pair, or premise=... for text"),
+        ({"text": "text_pair", "text_pair": "text"}, ["text=B"], SECOND + "give a table with the columns of the data (text, text_pair)"),
+    ],
+)
+def test_a_name_with_two_meanings(
+    loaded: dict[str, Loaded], columns: dict[str, str], inputs: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.inference.predict._columns", lambda _: columns)
+    with pytest.raises(DataError, match=re.escape(says)):
+        read_inputs(loaded["pairs"], inputs)
+
+
+def test_a_name_of_the_data_comes_first(loaded: dict[str, Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the task has the name, too, but not for an input, and where nothing is ambiguous."""
+    monkeypatch.setattr("pipelines.inference.predict._columns", lambda _: {"text": "label", "label": "kind"})
+    assert read_inputs(loaded["single"], ["label=A"]) == [("label=A", {"text": "A"})]
+    monkeypatch.setattr("pipelines.inference.predict._columns", lambda _: {"text": "premise", "text_pair": "text"})
+    ((_, columns),) = read_inputs(loaded["pairs"], ["premise=A", "text_pair=B"])
+    assert columns == {"text": "A", "text_pair": "B"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = b", "x=1", "E=mc2", "I saw file.txt yesterday.", "Look, file.txt", "and/or", "the .txt", "Who has the report.pdf?",
+     "He read it. See a.md",
+     "The report.pdf is old", "Node.js", "3.5/4.5", "https://example.org/a.html", "~nobody~",
+     "his/her", "The end.", "x" * 5000, "a\n/b.txt", "...", "/s", ""],
+)  # fmt: skip
+def test_texts_that_stay_texts(loaded: dict[str, Loaded], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_inputs(loaded["single"], [text]) == [(text, {"text": text})]
+    assert read_inputs(loaded["single"], [f"text={text}"]) == [(f"text={text}", {"text": text})]
+
+
+# ---- files ----
+
+
+def test_a_text_file_is_read(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("a.txt", f"\ufeff{ONE}\r\n"), ("b.md", TWO), ("README", TWO)):
+        Path(name).write_text(text, newline="")
+    one, two = outputs(models["single"], ONE, TWO)
+    assert one != two
+    assert outputs(models["single"], "a.txt", "b.md", "README", str(tmp_path / "a.txt")) == [one, two, two, one]
+    assert outputs(models["single"], "text=a.txt") != [one], "named so, it is the words"
+    assert outputs(models["words"], "a.txt") == outputs(models["words"], ONE)
+    long = Path("long.txt")
+    long.write_text(f"{ONE} " * 500)
+    assert outputs(models["single"], "long.txt") == outputs(models["single"], f"{ONE} " * 500)
+
+
+def test_a_folder_is_read_by_kind(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tiny.photos(tmp_path / "prize", n=1, splits=())
+    for name, text in (("a.txt", ONE), ("deep/b.md", TWO), ("empty.txt", "")):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "rows.csv").write_text(f"text\n{ONE}\n")
+    answers = predict(models["single"], ["prize"], device="cpu")
+    assert [one["input"] for one in answers] == ["prize/a.txt", "prize/deep/b.md"]
+    shown = capsys.readouterr().err
+    assert [one["output"] for one in answers] == outputs(models["single"], ONE, TWO)
+    assert "left out, not what this model reads: .jpg files (2: 000.jpg, 000.jpg), .csv files (1: rows.csv)" in shown
+    assert "prize/empty.txt: no text" in shown
+    assert [one["input"] for one in predict(models["images"], ["prize"], device="cpu")] == ["prize/cat/000.jpg", "prize/dog/000.jpg"]
+    for path in folder.rglob("*.txt"):
+        path.unlink()
+    (folder / "deep" / "b.md").unlink()
+    assert [one["input"] for one in predict(models["single"], ["prize"], device="cpu")] == ["rows.csv:2"], "tables, where nothing else is"
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "says"),
+    [
+        ("single", ["nowhere.txt"], "no such file: nowhere.txt; to mean these words, write text=nowhere.txt"),
+        ("single", ["nowhere.csv"], "no such file: nowhere.csv"),
+        ("single", ["nowhere.jsonl.gz"], "no such file: nowhere.jsonl.gz"),
+        ("single", ["nowhere.jpg"], "no such file: nowhere.jpg"),
+        *(
+            ("single", [name], f"no such file: {name}; to mean these words, write text={name}")
+            for name in ("report.pdf", "data.xlsx", "clip.mp4", "my note.txt", "old data v1.2.tar.gz", "a/b c.JPG", "all.zip", "x.gz")
+        ),
+        ("single", ["out/nowhere.html"], "no such file: out/nowhere.html"),
+        ("single", ["./nowhere"], "no such file: ./nowhere"),
+        ("single", ["/tmp/nowhere-at-all"], "no such file: /tmp/nowhere-at-all"),
+        ("words", ["nowhere.md"], "no such file: nowhere.md"),
+        ("questions", ["nowhere.json"], "no such file: nowhere.json"),
+        ("single", ["photos/cat/000.jpg"], "a .jpg file, and this model reads text"),
+        ("images", ["a.txt"], "a .txt file, and this model reads images"),
+        ("questions", ["a.txt"], "'a.txt': this model takes question=... and context=..., or a table"),
+        ("questions", ["inbox"], "a folder without table with question and context (it has: .txt files (1: a.txt))"),
+        ("single", ["photos"], "a folder without text files, nor a table (it has: .jpg files (2: 000.jpg, 000.jpg))"),
+        ("images", ["inbox"], "a folder without images, nor a table (it has: .txt files (1: a.txt))"),
+        ("single", ["none"], "none: an empty folder"),
+        ("single", ["binary.txt"], "binary.txt: not UTF-8 text (byte 0)"),
+        ("single", ["zero.txt"], "zero.txt: holds zero bytes"),
+        ("single", ["empty.txt"], "empty.txt: no text"),
+        ("single", ["rows.json"], "rows.json"),
+    ],
+)
+def test_files_that_are_none(
+    models: dict[str, Path], model: str, inputs: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.photos(tmp_path / "photos", n=1, splits=())
+    for name, content in (
+        ("a.txt", b"words"), ("inbox/a.txt", b"words"), ("binary.txt", b"\xff\xfe\xfd"), ("zero.txt", b"a\0b"), ("empty.txt", b" \n"),
+        ("rows.json", b"17"),
+    ):  # fmt: skip
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(content)
+    Path("none").mkdir()
+    refused(graft("predict", models[model], *inputs), 2, says)
+
+
+def test_tables_by_name(models: dict[str, Path], tmp_path: Path) -> None:
+    rows = [{"text_pair": TWO, "id": 7, "text": ONE}, {"text_pair": ONE, "text": TWO}]
+    table = tmp_path / "rows.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    by_name = [outputs(models["pairs"], f"text={row['text']}", f"text_pair={row['text_pair']}")[0] for row in rows]
+    assert outputs(models["pairs"], str(table)) == by_name
+    assert outputs(models["single"], str(table)) == outputs(models["single"], ONE, TWO), "it leaves the second text alone"
+    squad = tiny_text.squad(tmp_path / "squad", n=1)
+    assert len(outputs(models["questions"], str(squad / "dev-v1.1.json"))) == 9
+
+
+# ---- found by trying ----
+
+
+def test_names_of_no_folder_and_files_that_no_model_reads(models: dict[str, Path], tmp_path: Path) -> None:
+    refused(graft("predict", models["single"], "nosuchdir/"), 2, "no such file: nosuchdir/")
+    (tmp_path / "x.pdf").write_bytes(b"%PDF-1.4 text")
+    refused(graft("predict", models["single"], tmp_path / "x.pdf"), 2, "a .pdf file, and this model reads text")
+
+
+def test_a_table_says_which_row_and_which_column(models: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_text('text\nhello\n""\n')
+    done = graft("predict", models["single"], tmp_path / "some.csv", "--json")
+    assert (done.code, len(json.loads(done.out))) == (0, 1)
+    assert "skipped, cannot be read: some.csv:3: text is empty" in done.err
+    (tmp_path / "txet.csv").write_text("txet\nhello\n")
+    error = refused(graft("predict", models["single"], tmp_path / "txet.csv"), 2, "no column 'text' (it has: txet)")
+    assert "this model reads text: call the table's columns so" in error
+    assert "data.columns" not in error
+
+
+def test_the_list_that_a_model_was_trained_on(models: dict[str, Path], tmp_path: Path) -> None:
+    tiny.photos(tmp_path / "photos", n=1, splits=())
+    names = sorted(path.relative_to(tmp_path / "photos").as_posix() for path in (tmp_path / "photos").rglob("*.jpg"))
+    (tmp_path / "photos" / "metadata.csv").write_text("file_name,label\n" + "".join(f"{name} ,x\n" for name in names))
+    done = graft("predict", models["images"], tmp_path / "photos" / "metadata.csv", "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)) == len(names) == 2

@@ -1,0 +1,197 @@
+"""Attention and dropout on a CPU: the library's results, exact gradients, one draw for one seed, nothing left in what is saved."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForQuestionAnswering, GPT2Config, GPT2LMHeadModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from pipelines.models import cpu_kernels
+from tests.support import tiny_text
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("masked", ["no", "bool", "added", "causal"])
+@pytest.mark.parametrize("heads", [4, 2])  # of keys and values, for 4 of queries
+def test_attention_is_the_librarys(masked: str, heads: int) -> None:
+    torch.manual_seed(0)
+    module = SimpleNamespace(is_causal=masked == "causal", num_key_value_groups=4 // heads, training=True)
+    q, k, v = (torch.randn(2, n, 9, 8, dtype=torch.bfloat16, requires_grad=True) for n in (4, heads, heads))
+    mask = (torch.arange(9) < 6).expand(2, 1, 9, 9) if masked in ("bool", "added") else None
+    if masked == "added":
+        mask = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill(~mask, float("-inf"))  # type: ignore[union-attr]
+    weight = torch.randn(2, 9, 4, 8)
+    found = []
+    for function in (cpu_kernels.attention, sdpa_attention_forward):
+        out, _ = function(module, q, k, v, mask)  # type: ignore[arg-type]
+        found.append((out, *torch.autograd.grad((out.float() * weight).sum(), (q, k, v))))
+    assert found[0][0].is_contiguous()
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.05, atol=0.03)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_gradients_are_exact(p: float) -> None:
+    q, k, v = (torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    bias = torch.randn(2, 1, 5, 5, dtype=torch.float64)
+
+    def drawn(*inputs: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)  # what is dropped must not change between two evaluations
+        return cpu_kernels._Attention.apply(*inputs, bias, 0.5, p)  # type: ignore[no-any-return, no-untyped-call]
+
+    assert torch.autograd.gradcheck(drawn, (q, k, v))
+
+
+def test_what_is_kept_follows_the_seed_and_the_rate() -> None:
+    torch.manual_seed(3)
+    one, two = cpu_kernels.kept(torch.Size((300, 301)), 0.1), cpu_kernels.kept(torch.Size((300, 301)), 0.1)
+    torch.manual_seed(3)
+    assert torch.equal(one, cpu_kernels.kept(torch.Size((300, 301)), 0.1))
+    assert not torch.equal(one, two)
+    assert abs(one.float().mean() - 0.9) < 4 * (0.09 / one.numel()) ** 0.5
+    assert abs((one & two).float().mean() - 0.81) < 4 * (0.81 * 0.19 / one.numel()) ** 0.5  # two draws know nothing of each other
+
+
+def test_dropout_keeps_the_mean_and_rests_in_evaluation() -> None:
+    layer, x = nn.Sequential(nn.Dropout(0.25)), torch.ones(400, 400, requires_grad=True)
+    cpu_kernels.install(layer, CPU)
+    out = layer.train()(x)
+    assert out.detach().unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert out.mean().item() == pytest.approx(1, abs=0.01)
+    out.sum().backward()
+    assert torch.equal(x.grad, out)  # type: ignore[arg-type]
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_a_model_scores_the_same_and_its_files_do_not_tell(tmp_path: Path) -> None:
+    model = AutoModelForQuestionAnswering.from_pretrained(tiny_text.bert(tmp_path / "bert")).eval()
+    fields = {"input_ids": torch.randint(5, 50, (3, 12)), "attention_mask": torch.ones(3, 12, dtype=torch.long)}
+    fields["attention_mask"][1, 7:] = 0
+    before = model(**fields).start_logits
+    cpu_kernels.install(model, CPU)
+    torch.testing.assert_close(model(**fields).start_logits, before, rtol=0, atol=0)  # fp32 is torch's own
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(**fields).start_logits
+    torch.testing.assert_close(found[fields["attention_mask"] == 1].float(), before[fields["attention_mask"] == 1], rtol=0.05, atol=0.03)
+    model.save_pretrained(tmp_path / "saved")
+    assert cpu_kernels.NAME not in json.dumps(json.loads((tmp_path / "saved" / "config.json").read_text()))
+
+
+def test_a_causal_model_does_not_look_ahead() -> None:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4)).train()
+    cpu_kernels.install(model, CPU)
+    assert model.config._attn_implementation == cpu_kernels.NAME
+    one = torch.randint(0, 50, (2, 10))
+    two = one.clone()
+    two[:, 6:] = torch.randint(0, 50, (2, 4))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found = [(torch.manual_seed(5), model(input_ids=ids).logits)[1] for ids in (one, two)]
+    assert torch.equal(found[0][:, :6], found[1][:, :6])
+    assert not torch.equal(found[0], found[1])
+
+
+def unet() -> Any:
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    kinds = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    sizes = {"sample_size": 16, "block_out_channels": (32, 64), "norm_num_groups": 8, "attention_head_dim": 16, "layers_per_block": 1}
+    return UNet2DModel(**sizes, **kinds).eval()
+
+
+def test_a_unet_answers_the_same() -> None:
+    """In fp32 to the bit, for nothing is changed there; in bf16 no farther from the fp32 answer than the library's."""
+    model, quick = unet(), unet()
+    cpu_kernels.install(quick, torch.device("cpu"))
+    assert any(type(part).__name__ == "Products" for m in quick.modules() for part in [getattr(m, "processor", None)])
+    pixels, times = torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
+    with torch.no_grad():
+        exact = model(pixels, times).sample
+        assert torch.equal(quick(pixels, times).sample, exact)
+        with torch.autocast("cpu", torch.bfloat16):
+            theirs, ours = model(pixels, times).sample.float(), quick(pixels, times).sample.float()
+    assert not torch.equal(ours, theirs)
+    assert (ours - exact).abs().mean() < 1.2 * (theirs - exact).abs().mean()
+
+
+def test_gradients_of_a_unet_are_the_librarys() -> None:
+    found = []
+    for quick in (False, True):
+        model = unet()
+        if quick:
+            cpu_kernels.install(model, torch.device("cpu"))
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(torch.randn(2, 3, 16, 16), torch.tensor([3, 700])).sample.float().square().mean()
+        loss.backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.999
+
+
+def test_a_blocks_way_past_keeps_its_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library copies it out of channels-last memory in training; and its results are the library's all the same."""
+    seen: dict[bool, list[bool]] = {}
+    answers = []
+    for quick in (False, True):
+        model = unet().to(memory_format=torch.channels_last).train()
+        if quick:
+            cpu_kernels.install(model, CPU)
+        past = [part.conv_shortcut for part in model.modules() if getattr(part, "conv_shortcut", None) is not None]
+        kept = seen.setdefault(quick, [])
+        for part in past:
+            part.register_forward_pre_hook(
+                lambda _, given, kept=kept: kept.append(given[0].is_contiguous(memory_format=torch.channels_last))
+            )
+        torch.manual_seed(1)
+        pixels = torch.randn(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+        answers.append(model(pixels, torch.tensor([3, 700])).sample)
+        assert all(part.training for part in model.modules())
+    torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-5)
+    assert len(seen[True]) == len(seen[False]) > 0
+    assert all(seen[True])
+    assert not all(seen[False])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_of_bf16_is_that_of_float32(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(4, 8)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    images = torch.randn(3, 8, 5, 6, dtype=torch.bfloat16).contiguous(memory_format=layout)
+    weight = torch.randn(3, 8, 5, 6)
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        own, given = nn.GroupNorm(4, 8), images.detach().to(kind).requires_grad_()
+        own.load_state_dict(norm.state_dict())
+        cpu_kernels.install(nn.Sequential(own), CPU)
+        out = own(given)
+        assert out.dtype == kind
+        assert out.is_contiguous(memory_format=layout)
+        found.append((out, *torch.autograd.grad((out.float() * weight).sum(), (given, own.weight, own.bias))))
+    (out, *rest), (rounded, *others) = found
+    torch.testing.assert_close(rounded, out.to(torch.bfloat16), rtol=0, atol=0)
+    torch.testing.assert_close(others[0], rest[0].to(torch.bfloat16), rtol=0.02, atol=0.02)
+    for exact, close in zip(rest[1:], others[1:], strict=True):
+        torch.testing.assert_close(close, exact, rtol=1e-2, atol=5e-2)
+
+
+def test_large_pictures_keep_the_librarys_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights would fill the memory."""
+    model = unet()
+    monkeypatch.setattr(cpu_kernels, "MOST", 1000)
+    cpu_kernels.install(model, torch.device("cpu"))
+    calls = []
+    real = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(torch.randn(2, 3, 16, 16), torch.tensor([3, 700]))
+    assert calls
