@@ -223,7 +223,7 @@ SPACE = """
 import sys
 from pathlib import Path
 from pipelines.apps.launch import app
-from pipelines.weights import load
+from pipelines.inference.loading import load
 import pipelines
 assert Path(pipelines.__file__).parent.parent == Path.cwd(), pipelines.__file__
 loaded = load(sys.argv[1], device="cpu")
@@ -237,9 +237,10 @@ def test_a_space_holds_what_its_page_reaches(name: str, tmp_path: Path) -> None:
     space = space_folder("me/model", name.replace("_", "-"), tmp_path / "space")
     listed = {line.split("==")[0] for line in (space / "requirements.txt").read_text().splitlines() if "==" in line}
     assert {"diffusers", "torch", "transformers", "gradio", "accelerate"} <= listed
-    held = {path.stem for path in (space / "pipelines").glob("*.py")}
-    assert "requested" in held
-    assert not {"cli", "loop", "run", "score", "samples", "optim"} & held
+    held = {path.relative_to(space / "pipelines").with_suffix("").as_posix() for path in (space / "pipelines").rglob("*.py")}
+    assert "generation/requests" in held
+    assert not {"cli", "evaluation/evaluate", "generation/comparison"} & held
+    assert not [name for name in held if name.startswith("training/")]
     used = {one for path in space.rglob("*.py") for one in running_imports(path) if one.startswith("pipelines.")}
     assert len(used) > 10
     missing = [
