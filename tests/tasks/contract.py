@@ -196,23 +196,29 @@ class TaskContract:
     # ---- scores ----
 
     def test_scores(self, made: SimpleNamespace) -> None:
-        """Perfect records score best; the order of records does not matter."""
+        """Perfect records score best; the order of records does not matter; a weight says how often a row counts."""
         task, rows = made.task, made.splits.test
         metric = task.metric
-        perfect = self.perfect(rows)
-        best = task.score(perfect, rows)
+        perfect = task.statistics(self.perfect(rows), rows)
+        best = task.summarize(perfect, perfect.ones())
         assert metric.name in best
         assert all(math.isfinite(v) for v in best.values())
         made.model.eval()
         with torch.no_grad():
             micros = [made.examples["test"][[(None, i)]] for i in range(len(made.examples["test"]))]
             records = [record for micro in micros for record in task.predict(made.model, micro.batch)]
-        scores = task.score(task.merge(records, rows), rows)
+        merged = task.merge(records, rows)
+        found = task.statistics(merged, rows)
+        scores = task.summarize(found, found.ones())
+        assert all(isinstance(value, float) for value in scores.values())
         assert not metric.better(scores[metric.name], best[metric.name])
         for seed in range(3):
             shuffled = random.Random(seed).sample(records, len(records))
-            assert task.score(task.merge(shuffled, rows), rows) == pytest.approx(scores, rel=1e-12)
-        assert {r["id"] for r in task.merge(records, rows)} == set(rows["id"])
+            other = task.statistics(task.merge(shuffled, rows), rows)
+            assert task.summarize(other, other.ones()) == pytest.approx(scores, rel=1e-12)
+        assert {r["id"] for r in merged} == set(rows["id"]) == set(found.ids)
+        assert {metric.name, *found.proportions} <= set(scores)
+        check_weights(task, found)
 
     # ---- a whole run ----
 
@@ -291,6 +297,22 @@ class TaskContract:
         again = validate(yaml.safe_load(dump_recipe(made.recipe)))
         assert isinstance(again, Recipe)
         assert again == made.recipe
+
+
+def check_weights(task: Any, found: Any) -> None:
+    """A row of weight 2 counts like the row given twice, one of weight 0 like none; many weightings at once give the same."""
+    count = len(found.ids)
+    weights = np.random.default_rng(0).integers(0, 3, (5, count))
+    weights[:, 0] = 1  # there are rows to score
+    together = task.summarize(found, weights.astype(float))
+    for number, line in enumerate(weights):
+        repeated = found.take(np.repeat(np.arange(count), line))
+        given = task.summarize(repeated, repeated.ones())
+        weighted = task.summarize(found, line.astype(float))
+        assert weighted == pytest.approx(given, rel=1e-9, abs=1e-12, nan_ok=True)
+        assert {name: values[number] for name, values in together.items()} == pytest.approx(weighted, rel=1e-9, abs=1e-12, nan_ok=True)
+    share = {name: len(values) for name, values in together.items()}
+    assert share == dict.fromkeys(task.summarize(found, found.ones()), 5)
 
 
 def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:

@@ -9,10 +9,8 @@ from pipelines.config.recipe import DataSection, validate
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import Needs
 from pipelines.errors import DataError, RecipeError, RunError
-from pipelines.evaluation import scoring
 from pipelines.evaluation.evaluate import evaluate, evaluate_recipe
 from pipelines.reporting.results import environment
-from pipelines.tasks.image_classification import ImageClassification
 from pipelines.training.run import train
 from tests.support import tiny
 from tests.support.runs import results, settings, without_pictures
@@ -26,19 +24,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.vit(tmp_path_factory.mktemp("model"))
-
-
-def test_a_score_that_does_not_vary_has_no_interval() -> None:
-    task = ImageClassification()
-    task.labels = ["cat", "dog"]
-
-    def record(number: int, predicted: str) -> dict:
-        return {"id": str(number), "true": "cat", "predicted": predicted, "confidence": 0.9, "rank": int(predicted != "cat")}
-
-    alike = [record(i, "cat") for i in range(6)]
-    assert "accuracy" not in scoring.bootstrap(task, alike, None)
-    low, high = scoring.bootstrap(task, [*alike, record(6, "dog")], None)["accuracy"]
-    assert low < 6 / 7 < high
 
 
 def test_time_and_examples_are_those_of_all_stages(photos: Path, model: Path, tmp_path: Path) -> None:
