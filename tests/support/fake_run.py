@@ -61,7 +61,8 @@ def measured(records: list[dict[str, Any]], labels: tuple[str, ...], split: str,
     n = len(records)
     half = {name: 1.96 * math.sqrt(max(value * (1 - value), 1e-4) / n) for name, value in metrics.items()}
     ci95 = {name: [max(value - half[name], 0.0), min(value + half[name], 1.0)] for name, value in metrics.items()}
-    section: dict[str, Any] = {"split": split, "n": n, "metrics": metrics, "ci95": ci95}
+    section: dict[str, Any] = {"split": split, "n": n, "groups": None, "metrics": metrics, "ci95": ci95}
+    section["interval"] = {"unit": "rows", "resamples": 1000, "exact": []}
     if tables:
         section["tables"] = {"per class": classification.per_class(records, labels, multi_label)}
     return section
@@ -109,7 +110,7 @@ def results(
     """results.json of records under `test`, `validation` and `before`."""
     n = len(records["test"])
     return {
-        "schema": 1,
+        "schema": 2,
         "task": "image-classification",
         "recipe": "pets_vit_base",
         "metric": {"name": "map" if multi_label else "accuracy", "direction": "max"},
