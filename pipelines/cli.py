@@ -181,7 +181,8 @@ def compare(
 
     Runs whose test rows differ are refused: they need the same data and the same data.seed.
     """
-    from pipelines.evaluation.compare import compare as held_against, table
+    from pipelines.evaluation.compare import compare as held_against
+    from pipelines.evaluation.compare import table
 
     result = held_against(runs)
     if as_json:

@@ -217,17 +217,15 @@ def table(result: dict[str, Any]) -> str:
             cells = f"{_number(of['first']):>10}{_number(of['second']):>10}{_number(of['difference'], '+'):>10}"
             lines.append(f"{short(name, 21):<22}{cells}  {bounds}")
         for name, of in pair["mcnemar"].items():
-            lines += [
-                "",
-                f"{name}: {of['only_first']:,} rows right in A only, {of['only_second']:,} in {letter} only; McNemar p = {of['p']:.3g}",
-            ]
+            flips = f"{of['only_first']:,} rows right in A only, {of['only_second']:,} in {letter} only"
+            lines += ["", f"{name}: {flips}; McNemar p = {of['p']:.3g}"]
             for key, where in (("only_first", "A"), ("only_second", letter)):
                 ids = pair["flipped"][name][key]
                 more = f" and {len(ids) - LISTED:,} more" if len(ids) > LISTED else ""
                 lines += [f"  right in {where} only: {', '.join(short(id_, 30) for id_ in ids[:LISTED])}{more}"] if ids else []
         if pair["settings"]:
             lines += ["", "settings that differ (A | " + letter + ")"]
-            lines += [f"  {key}: {one} | {two}" for key, (one, two) in pair["settings"].items()]
+            lines += [f"  {key}: {_setting(one)} | {_setting(two)}" for key, (one, two) in pair["settings"].items()]
         lines += ["", *(f"note: {note}" for note in pair["notes"])] if pair["notes"] else []
     if any(line.endswith(" *") for line in lines):
         lines += ["", "* the interval does not hold 0"]
@@ -246,6 +244,10 @@ def _number(value: float, sign: str = "") -> str:
     if not math.isfinite(value):
         return "undefined"
     return format(value, f"{sign}.4f" if abs(value) < 1000 else f"{sign}.4g")
+
+
+def _setting(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _end(text: str, length: int) -> str:

@@ -63,7 +63,7 @@ def _kept(tensors: dict[str, np.ndarray], about: dict[str, Any]) -> Kept:
     for name, values in {**tensors, UNITS: units}.items():
         if values.shape[:1] != (len(ids),) or values.ndim > 2 or values.dtype.kind not in "bifu":
             raise ValueError(f"{name} has the shape {list(values.shape)} for {len(ids)} rows")
-    if units.ndim != 1 or units.dtype.kind != "i" or sorted(set(units.tolist())) != list(range(int(units.max()) + 1)):
+    if units.ndim != 1 or units.dtype.kind != "i" or units.min() != 0 or len(np.unique(units)) != int(units.max()) + 1:
         raise ValueError("the units of its rows are no numbers from 0 on")
     proportions = {name: Proportion(str(part), of, float(scale)) for name, (part, of, scale) in about["proportions"].items()}
     if lacking := {key for part, of, _ in proportions.values() for key in (part, of) if key is not None} - set(tensors):

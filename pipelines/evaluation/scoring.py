@@ -179,6 +179,7 @@ def intervals(task: Task, found: Statistics, units: np.ndarray, seed: int = 0) -
         return {}, {"resamples": 0, "exact": []}
     values = resampling.resampled(lambda weights: task.summarize(found, weights), units, seed=seed)
     exact = resampling.exact(found, units)
-    known = {name: exact.get(name) or resampling.bounds(of, count) for name, of in values.items()}
+    defined = {name: of for name, of in values.items() if np.isfinite(of).any()}
+    known = {name: exact.get(name) or resampling.bounds(of, count) for name, of in defined.items()}
     bounds = {name: of for name, of in known.items() if of is not None}
     return bounds, {"resamples": resampling.RESAMPLES, "exact": [name for name in bounds if name in exact]}

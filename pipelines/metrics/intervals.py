@@ -20,7 +20,7 @@ from pipelines.metrics.statistics import Statistics
 from pipelines.utils.seeding import seeded
 
 RESAMPLES = 1000
-BLOCK = 2**22  # weights that are held at once: 32 MB
+BLOCK = 2**19  # weights that are held at once, 4 MB: more would not stay in the cache of a processor
 OUTSIDE = 0.025  # of the distribution on each side of an interval
 
 

@@ -44,7 +44,8 @@ class Statistics(Mapping[str, np.ndarray]):
         self.proportions = dict(proportions or {})
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.columns[name]
+        values: np.ndarray = self.columns[name]
+        return values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)

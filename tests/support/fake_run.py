@@ -6,10 +6,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from PIL import Image
 
 from pipelines.config.recipe import DataSection, HubSection, ModelSection, TrainSection
+from pipelines.evaluation import row_statistics
 from pipelines.metrics import classification
 from pipelines.plots import classification as classification_plots
 from pipelines.reporting.report import save_figures
@@ -178,11 +180,22 @@ def fake_run(
     write_lines(folder / "log.jsonl", log(steps, head, metric, best))
     write_lines(folder / "predictions" / "test.jsonl", test)
     write_lines(folder / "predictions" / "validation.jsonl", validation)
+    keep_statistics(folder, test, labels, multi_label)
     if pictures:
         draw_figures(folder / "figures", test, labels, multi_label)
     if examples:
         _examples(folder / "model" / "examples", labels, examples)
     return folder
+
+
+def keep_statistics(
+    folder: Path, records: list[dict[str, Any]], labels: tuple[str, ...] = LABELS, multi_label: bool = False, group: str | None = None
+) -> None:
+    """The statistics of the test rows as a run keeps them; rows are grouped by what their records hold under `group`."""
+    found = classification.statistics(records, labels, multi_label)
+    values = [record[group] if group else record["id"] for record in sorted(records, key=lambda record: record["id"])]
+    units = np.unique(values, return_inverse=True)[1]
+    row_statistics.write(folder / "predictions" / row_statistics.FILE, found, units, group)
 
 
 def draw_figures(folder: Path, records: list[dict[str, Any]], labels: tuple[str, ...], multi_label: bool) -> None:

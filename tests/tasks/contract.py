@@ -10,6 +10,7 @@ and beside it `served(recipe, hub, folder) -> Served`, with which tests/integrat
 """
 
 import itertools
+import json
 import math
 import random
 import re
@@ -34,6 +35,7 @@ from pipelines.data.loading import load_splits
 from pipelines.data.schema import SPLITS, needs_of
 from pipelines.data.splitting import _untrained
 from pipelines.errors import DataError
+from pipelines.evaluation.compare import compare, table
 from pipelines.inference.loading import load
 from pipelines.models.build import build
 from pipelines.models.layers import depth_of_parameters, train_mode
@@ -221,6 +223,19 @@ class TaskContract:
         check_weights(task, found)
 
     # ---- a whole run ----
+
+    def test_a_run_is_no_better_than_itself(self, run: Path) -> None:
+        """The statistics that a run keeps give the scores of its results.json, and `graft compare` reads them."""
+        results = json.loads((run / "results.json").read_text())
+        found = compare([run, run])
+        assert (found["n"], found["groups"]) == (results["test"]["n"], results["test"]["groups"])
+        assert found["interval"]["unit"] == results["test"]["interval"]["unit"]
+        metrics = found["comparisons"][0]["metrics"]
+        assert next(iter(metrics)) == results["metric"]["name"]
+        known = {name: value for name, value in results["test"]["metrics"].items() if name in metrics and value is not None}
+        assert {name: metrics[name]["second"] for name in known} == known
+        assert all(of["difference"] == 0 and of["ci95"] is None for of in metrics.values() if math.isfinite(of["first"]))
+        assert max(map(len, table(found).splitlines())) <= 80
 
     def test_the_run_folder_is_whole(self, run: Path, made: SimpleNamespace) -> None:
         expected = "recipe.yaml log.jsonl results.json report.html predictions/validation.jsonl predictions/test.jsonl examples figures"
