@@ -2,15 +2,8 @@
 
 import ast
 import importlib.metadata
-import os
 import shutil
-import socket
-import subprocess
 import sys
-import sysconfig
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +18,9 @@ from tests.support import hostile, tiny
 from tests.support.hub import TOKEN, USER, HubServer, hub
 from tests.support.hub_store import front_matter, validate_card
 from tests.support.publishing import REPO, finished, run
+from tests.support.spaces import check_graft_is_not_installed, cloned, elsewhere, running
 
-__all__ = ["finished", "hub", "run"]
+__all__ = ["elsewhere", "finished", "hub", "run"]
 
 SPACE = f"{USER}/pets-demo"
 
@@ -168,45 +162,6 @@ def test_a_private_model_gets_a_private_space_and_no_token_travels(hub: HubServe
 # ---- running it ----
 
 
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site-packages with everything that is installed here but Graft, editable or not: put on PYTHONPATH with `python -S`."""
-    site = tmp_path_factory.mktemp("site")
-    for source in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}:
-        for entry in Path(source).iterdir():
-            ours = entry.name.startswith(("pipelines", "graft_pipelines", "__editable__")) or entry.suffix == ".pth"
-            if not ours and not (site / entry.name).exists():
-                (site / entry.name).symlink_to(entry)
-    return site
-
-
-@contextmanager
-def running(folder: Path, site: Path, env: dict[str, str]) -> Iterator[str]:
-    """`python app.py` in a Space's folder, as the hub does it; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {k: v for k, v in env.items() if k not in ("PYTHONPATH", "GRADIO_ANALYTICS_ENABLED")} | {"GRADIO_SERVER_PORT": str(port)}
-    command = [sys.executable, "-S", "app.py"]
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env | {"PYTHONPATH": str(site)}, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + 120
-            while not reachable(port):
-                assert process.poll() is None, (folder / "log.txt").read_text()
-                assert time.monotonic() < deadline, (folder / "log.txt").read_text()
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def reachable(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def test_the_space_starts_where_graft_is_not_installed_and_answers_as_the_run_does(
     hub: HubServer, run: Path, elsewhere: Path, tmp_path: Path
 ) -> None:
@@ -214,17 +169,9 @@ def test_the_space_starts_where_graft_is_not_installed_and_answers_as_the_run_do
 
     from pipelines.inference.loading import load
 
-    bare = {**os.environ, "PYTHONPATH": str(elsewhere)}
-    missing = subprocess.run(
-        [sys.executable, "-S", "-c", "import torch, pipelines"], cwd=tmp_path, env=bare, capture_output=True, text=True
-    )
-    assert "No module named 'pipelines'" in missing.stderr  # and torch is there
-
+    check_graft_is_not_installed(elsewhere, tmp_path)
     publish(run, REPO, private=True, space=SPACE, say=str)
-    space = tmp_path / "space"
-    for name, data in hub.files(SPACE, "space").items():
-        (space / name).parent.mkdir(parents=True, exist_ok=True)
-        (space / name).write_bytes(data)
+    space = cloned(hub, SPACE, tmp_path / "space")
     photo = tmp_path / "photo.png"
     tiny.picture(0, 2, 48, np.random.default_rng(0)).save(photo)
     here = {answer["label"]: answer["score"] for answer in load(run).infer(Image.open(photo))}
