@@ -1,6 +1,5 @@
 """The Space of a published model: what it holds, and that it starts by itself where Graft is not installed."""
 
-import ast
 import importlib.metadata
 import shutil
 import sys
@@ -18,7 +17,7 @@ from tests.support import hostile, tiny
 from tests.support.hub import TOKEN, USER, HubServer, hub
 from tests.support.hub_store import front_matter, validate_card
 from tests.support.publishing import REPO, finished, run
-from tests.support.spaces import check_graft_is_not_installed, cloned, elsewhere, running
+from tests.support.spaces import check_graft_is_not_installed, cloned, elsewhere, running, running_imports
 
 __all__ = ["elsewhere", "finished", "hub", "run"]
 
@@ -46,6 +45,7 @@ def test_nothing_else_that_lies_beside_the_templates(tmp_path: Path, monkeypatch
     assert {"README.md", "app.py", "requirements.txt"} <= files[0]
 
 
+@pytest.mark.quick
 def test_it_holds_the_page_and_the_code_that_the_page_reaches(folder: Path) -> None:
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert {"app.py", "README.md", "requirements.txt"} <= names
@@ -64,6 +64,7 @@ def test_it_holds_the_page_and_the_code_that_the_page_reaches(folder: Path) -> N
     assert not {f"pipelines/{name}.py" for name in ("cli", "__main__", "training/run", "training/loop", "training/optim")} & code
 
 
+@pytest.mark.quick
 def test_every_import_of_its_code_is_in_it_or_required(folder: Path) -> None:
     listed = {line.split("==")[0] for line in (folder / "requirements.txt").read_text().splitlines() if "==" in line}
     owners = importlib.metadata.packages_distributions()
@@ -77,28 +78,6 @@ def test_every_import_of_its_code_is_in_it_or_required(folder: Path) -> None:
             elif top in owners:
                 assert owners[top][0].lower().replace("_", "-") in listed, f"{path}: {name}"
     assert checked > 100
-
-
-def running_imports(path: Path) -> set[str]:
-    """Modules that a file imports, inside functions too; not those for types only."""
-
-    class Finder(ast.NodeVisitor):
-        def __init__(self) -> None:
-            self.found: set[str] = set()
-
-        def visit_If(self, node: ast.If) -> None:
-            if "TYPE_CHECKING" not in ast.unparse(node.test):
-                self.generic_visit(node)
-
-        def visit_Import(self, node: ast.Import) -> None:
-            self.found |= {alias.name for alias in node.names}
-
-        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-            self.found |= {str(node.module)}
-
-    finder = Finder()
-    finder.visit(ast.parse(path.read_text()))
-    return finder.found
 
 
 def test_requirements_are_the_versions_here_and_not_graft(folder: Path) -> None:
@@ -136,6 +115,7 @@ def test_a_task_without_a_demo(tmp_path: Path) -> None:
 # ---- publishing it ----
 
 
+@pytest.mark.quick
 def test_it_is_published_in_one_commit_and_again_in_none(hub: HubServer, run: Path) -> None:
     report = publish(run, REPO, space=SPACE, say=str)
     files = hub.files(SPACE, "space")

@@ -1,5 +1,6 @@
 """A Space as the hub runs it: a process in its folder, where Graft is not installed."""
 
+import ast
 import os
 import socket
 import subprocess
@@ -68,3 +69,25 @@ def check_graft_is_not_installed(site: Path, folder: Path) -> None:
     command = [sys.executable, "-S", "-c", "import torch, pipelines"]
     found = subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True)
     assert "No module named 'pipelines'" in found.stderr
+
+
+def running_imports(path: Path) -> set[str]:
+    """Modules that a file imports, inside functions too; not those for types only."""
+
+    class Finder(ast.NodeVisitor):
+        def __init__(self) -> None:
+            self.found: set[str] = set()
+
+        def visit_If(self, node: ast.If) -> None:
+            if "TYPE_CHECKING" not in ast.unparse(node.test):
+                self.generic_visit(node)
+
+        def visit_Import(self, node: ast.Import) -> None:
+            self.found |= {alias.name for alias in node.names}
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+            self.found |= {str(node.module)}
+
+    finder = Finder()
+    finder.visit(ast.parse(path.read_text()))
+    return finder.found
