@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OFFLINE := HF_HUB_DISABLE_TELEMETRY=1 GRADIO_ANALYTICS_ENABLED=False
 
-.PHONY: setup demo test test-all lint bench docs
+.PHONY: setup demo test test-integration test-all coverage lint bench docs
 
 setup: $(READY)  ## make .venv and install Graft into it, with the versions of constraints.txt
 
@@ -28,11 +28,21 @@ demo: $(READY)  ## pretrain on the digits 0-4, transfer to 5-9, report: no hub, 
 	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/digits_transfer.py
 
 # Three workers on two cores: one of them mostly waits, for a browser or for a process that starts.
-test: $(READY)  ## the quick suite
-	$(BIN)/python -m pytest --timeout 300 --numprocesses 3 --dist loadfile
+# Python may keep what it compiles: every worker and every process that a test starts reads the same files.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+WORKERS := --numprocesses 3 --dist loadfile
 
-test-all: $(READY)  ## the quick suite, then what takes minutes or real data
-	$(BIN)/python -m pytest --timeout 3600 -m "slow or not slow"
+test: $(READY)  ## the quick suite: every kind of check, in minutes
+	$(PYTEST) --timeout 300 $(WORKERS) -m "not slow and not integration"
+
+test-integration: $(READY)  ## what is long: whole runs, several processes, kills, browsers
+	$(PYTEST) --timeout 900 $(WORKERS) -m "integration and not slow"
+
+test-all: $(READY)  ## everything: both suites, and what needs real data
+	$(PYTEST) --timeout 900 $(WORKERS) -m "slow or not slow"
+
+coverage: $(READY)  ## both suites with the lines and branches that they reach; fails under 92 %
+	$(PYTEST) --timeout 1800 $(WORKERS) -m "not slow" --cov --cov-report=term
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

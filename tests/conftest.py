@@ -4,6 +4,7 @@ The environment is set before anything reads it: huggingface_hub, torch and matp
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -48,11 +49,22 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+# Their tests are long: `make test-integration` runs them, and `make test` those of them that are marked `quick`.
+LONG_FOLDERS = ("integration", "browser")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if shutil.which("chromium") is None:
-        for item in items:
-            if item.get_closest_marker("browser"):
-                item.add_marker(pytest.mark.skip(reason="no chromium on PATH (apt-get install chromium)"))
+    for item in items:
+        if item.path.parent.name in LONG_FOLDERS and not item.get_closest_marker("quick"):
+            item.add_marker(pytest.mark.integration)
+        if item.get_closest_marker("browser") and shutil.which("chromium") is None:
+            item.add_marker(pytest.mark.skip(reason="no chromium on PATH (apt-get install chromium)"))
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what all tests have imported is not looked through again at every collection
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ import yaml
 
 from pipelines.config.recipe import Recipe, dump_recipe, task_class, validate
 from pipelines.errors import RunError
+from pipelines.reporting.results import read_results
 from pipelines.training.checkpoint import latest
-from pipelines.utils.files import read_json, write_text
+from pipelines.utils.files import write_text
 from pipelines.utils.hardware import best_precision
 
 # what may change while a run is under way, for it changes no result by more than rounding
@@ -54,7 +55,7 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     results, last = folder / "results.json", folder / "model" / "results.json"  # the model folder's copy is the last file of a run
     if longer:  # or the longer run, should it be killed, would pass for finished
         results.unlink(missing_ok=True)
-    return read_json(results) if last.is_file() else None
+    return read_results(folder) if last.is_file() else None
 
 
 def other_hub(folder: Path, recipe: Recipe) -> bool:

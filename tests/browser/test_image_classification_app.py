@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.support import tiny
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.quick]
 
 SECONDS = 1000
 

@@ -179,6 +179,15 @@ def check_equal(one: Path, several: Path) -> None:
         assert len({r["id"] for r in records[1]}) == len(records[1]) == 9
 
 
+@pytest.mark.quick
+def test_two_processes_train_as_one(place: Place) -> None:
+    """The plainest run alone; what else may be different with two processes is below."""
+    recipe = place.recipe()
+    facts = torchrun(place, "pair", [{"run": "pair", "recipe": recipe}], ["--nproc_per_node", "2", "--standalone"])
+    assert [[(fact["ended"], fact["processes"]) for fact in one] for one in facts] == [[("finished", 2)]] * 2
+    check_equal(place.alone("single", recipe), place.folder / "pair")
+
+
 @pytest.mark.parametrize("micro", [1, 4, 16])
 def test_one_process_however_the_step_is_cut(place: Place, alone: dict[str, Path], micro: int) -> None:
     found = place.alone(f"micro {micro}", place.recipe(train__micro_batch=micro))

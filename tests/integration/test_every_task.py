@@ -134,7 +134,6 @@ def start() -> Iterator[Starter]:
     starter.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_killed_at_random_moments(start: Starter, place: Place, tmp_path: Path, name: str) -> None:
     """SIGKILL, and the same command again: the end is that of a run left alone, bit for bit."""

@@ -15,8 +15,6 @@ from tests.integration.test_resume import VARIANTS
 from tests.support import tiny
 from tests.support.runs import Child, Starter, outcome, settings
 
-pytestmark = pytest.mark.slow
-
 LONG = {"train__max_steps": 80, "train__save_every": 5, "train__eval_every": 20}
 KILLS = 24  # over all variants
 NEXT = 4  # from one write to the next that a kill comes at; each variant begins at another
@@ -55,6 +53,22 @@ DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.photos(tmp_path_factory.mktemp("data"), ("cat", "dog", "eel", "fox"), n={"train": 10, "validation": 3, "test": 3}, size=32)
+
+
+@pytest.mark.quick
+def test_killed_once(start: Starter, data: Path, tmp_path: Path) -> None:
+    """As soon as there is a checkpoint."""
+    command = Command(start, tmp_path / "runs", data, "plain", train__max_steps=30, train__save_every=5, train__eval_every=30)
+    wanted, seconds = command.finish("whole")
+    child = command("cut")
+    while not (tmp_path / "runs" / "cut" / "checkpoints" / "last").exists():
+        assert time.monotonic() - child.since < 60 + 10 * seconds
+        time.sleep(0.01)
+    child.signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (tmp_path / "runs" / "cut" / "model").exists()
+    found, _ = command.finish("cut")
+    assert {key for key in found if found[key] != wanted[key]} == set()
 
 
 @pytest.mark.parametrize("name", VARIANTS)

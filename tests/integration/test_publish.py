@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 # ---- what arrives ----
 
 
+@pytest.mark.quick
 def test_the_model_folder_arrives_in_one_commit(hub: HubServer, run: Path) -> None:
     said: list[str] = []
     report = publish(run, REPO, say=said.append)
@@ -117,6 +118,7 @@ def test_hidden_files_stay_at_home(hub: HubServer, run: Path) -> None:
 # ---- a hub that fails ----
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("path", ["/whoami-v2", "/validate-yaml", "/repos/create", "/commit/", f"/api/models/{REPO}"])
 def test_a_failing_server_is_asked_again(hub: HubServer, run: Path, path: str) -> None:
     hub.fail_next(2, 503, path)

@@ -11,18 +11,20 @@ from pathlib import Path
 import pytest
 
 from pipelines.config.catalog import recipe_paths
-from pipelines.config.recipe import load_recipe
+from pipelines.config.recipe import load_recipe, task_names
 from pipelines.models.source import DESCRIBED
 from pipelines.training.run import train
 from tests.support.hub import HubServer, hub  # noqa: F401 (a fixture)
 from tests.support.runs import without_pictures
 
 RECIPES = recipe_paths()
-DRAWN = {path.parent: name for name, path in sorted(RECIPES.items())}.values()  # one of each task has its figures and report drawn
+# One of each task has its figures and report drawn, and belongs to `make test`.
+DRAWN = list({path.parent: name for name, path in sorted(RECIPES.items())}.values())
+OTHERS = [name for name in RECIPES if name not in DRAWN]
 RAN: list[str] = []
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.quick) for name in DRAWN), *OTHERS])
 def test_a_recipe_runs(name: str, hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
     shipped = load_recipe(name)
     task = importlib.import_module(f"tests.tasks.test_{shipped.task.replace('-', '_')}")
@@ -42,8 +44,13 @@ def test_a_recipe_runs(name: str, hub: HubServer, tmp_path: Path) -> None:  # no
     RAN.append(name)
 
 
-def test_all_of_them_were_run(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("part", [pytest.param(DRAWN, id="drawn", marks=pytest.mark.quick), pytest.param(OTHERS, id="others")])
+def test_all_of_them_were_run(part: list[str], request: pytest.FixtureRequest) -> None:
     files = [p for p in (Path(__file__).parents[2] / "recipes").glob("*/*.yaml") if p.parent.name != "launch"]
     assert len(RECIPES) == len(files) >= 15
-    chosen = [item for item in request.session.items if item.name.startswith("test_a_recipe_runs")]
-    assert len(RAN) == len(chosen)
+    assert sorted(DRAWN + OTHERS) == sorted(RECIPES)
+    assert len(DRAWN) == len(task_names())
+    chosen = {name for name in RECIPES for item in request.session.items if item.name == f"test_a_recipe_runs[{name}]"}
+    assert set(RAN) & set(part) == chosen & set(part)
+    if not request.config.option.keyword and "::" not in " ".join(request.config.args):  # nobody asked for some of them only
+        assert chosen >= set(part)

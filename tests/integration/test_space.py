@@ -1,16 +1,8 @@
 """The Space of a published model: what it holds, and that it starts by itself where Graft is not installed."""
 
-import ast
 import importlib.metadata
-import os
 import shutil
-import socket
-import subprocess
 import sys
-import sysconfig
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +17,9 @@ from tests.support import hostile, tiny
 from tests.support.hub import TOKEN, USER, HubServer, hub
 from tests.support.hub_store import front_matter, validate_card
 from tests.support.publishing import REPO, finished, run
+from tests.support.spaces import check_graft_is_not_installed, cloned, elsewhere, running, running_imports
 
-__all__ = ["finished", "hub", "run"]
+__all__ = ["elsewhere", "finished", "hub", "run"]
 
 SPACE = f"{USER}/pets-demo"
 
@@ -52,6 +45,7 @@ def test_nothing_else_that_lies_beside_the_templates(tmp_path: Path, monkeypatch
     assert {"README.md", "app.py", "requirements.txt"} <= files[0]
 
 
+@pytest.mark.quick
 def test_it_holds_the_page_and_the_code_that_the_page_reaches(folder: Path) -> None:
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert {"app.py", "README.md", "requirements.txt"} <= names
@@ -70,6 +64,7 @@ def test_it_holds_the_page_and_the_code_that_the_page_reaches(folder: Path) -> N
     assert not {f"pipelines/{name}.py" for name in ("cli", "__main__", "training/run", "training/loop", "training/optim")} & code
 
 
+@pytest.mark.quick
 def test_every_import_of_its_code_is_in_it_or_required(folder: Path) -> None:
     listed = {line.split("==")[0] for line in (folder / "requirements.txt").read_text().splitlines() if "==" in line}
     owners = importlib.metadata.packages_distributions()
@@ -83,28 +78,6 @@ def test_every_import_of_its_code_is_in_it_or_required(folder: Path) -> None:
             elif top in owners:
                 assert owners[top][0].lower().replace("_", "-") in listed, f"{path}: {name}"
     assert checked > 100
-
-
-def running_imports(path: Path) -> set[str]:
-    """Modules that a file imports, inside functions too; not those for types only."""
-
-    class Finder(ast.NodeVisitor):
-        def __init__(self) -> None:
-            self.found: set[str] = set()
-
-        def visit_If(self, node: ast.If) -> None:
-            if "TYPE_CHECKING" not in ast.unparse(node.test):
-                self.generic_visit(node)
-
-        def visit_Import(self, node: ast.Import) -> None:
-            self.found |= {alias.name for alias in node.names}
-
-        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-            self.found |= {str(node.module)}
-
-    finder = Finder()
-    finder.visit(ast.parse(path.read_text()))
-    return finder.found
 
 
 def test_requirements_are_the_versions_here_and_not_graft(folder: Path) -> None:
@@ -142,6 +115,7 @@ def test_a_task_without_a_demo(tmp_path: Path) -> None:
 # ---- publishing it ----
 
 
+@pytest.mark.quick
 def test_it_is_published_in_one_commit_and_again_in_none(hub: HubServer, run: Path) -> None:
     report = publish(run, REPO, space=SPACE, say=str)
     files = hub.files(SPACE, "space")
@@ -168,45 +142,6 @@ def test_a_private_model_gets_a_private_space_and_no_token_travels(hub: HubServe
 # ---- running it ----
 
 
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site-packages with everything that is installed here but Graft, editable or not: put on PYTHONPATH with `python -S`."""
-    site = tmp_path_factory.mktemp("site")
-    for source in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}:
-        for entry in Path(source).iterdir():
-            ours = entry.name.startswith(("pipelines", "graft_pipelines", "__editable__")) or entry.suffix == ".pth"
-            if not ours and not (site / entry.name).exists():
-                (site / entry.name).symlink_to(entry)
-    return site
-
-
-@contextmanager
-def running(folder: Path, site: Path, env: dict[str, str]) -> Iterator[str]:
-    """`python app.py` in a Space's folder, as the hub does it; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {k: v for k, v in env.items() if k not in ("PYTHONPATH", "GRADIO_ANALYTICS_ENABLED")} | {"GRADIO_SERVER_PORT": str(port)}
-    command = [sys.executable, "-S", "app.py"]
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env | {"PYTHONPATH": str(site)}, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + 120
-            while not reachable(port):
-                assert process.poll() is None, (folder / "log.txt").read_text()
-                assert time.monotonic() < deadline, (folder / "log.txt").read_text()
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def reachable(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def test_the_space_starts_where_graft_is_not_installed_and_answers_as_the_run_does(
     hub: HubServer, run: Path, elsewhere: Path, tmp_path: Path
 ) -> None:
@@ -214,17 +149,9 @@ def test_the_space_starts_where_graft_is_not_installed_and_answers_as_the_run_do
 
     from pipelines.inference.loading import load
 
-    bare = {**os.environ, "PYTHONPATH": str(elsewhere)}
-    missing = subprocess.run(
-        [sys.executable, "-S", "-c", "import torch, pipelines"], cwd=tmp_path, env=bare, capture_output=True, text=True
-    )
-    assert "No module named 'pipelines'" in missing.stderr  # and torch is there
-
+    check_graft_is_not_installed(elsewhere, tmp_path)
     publish(run, REPO, private=True, space=SPACE, say=str)
-    space = tmp_path / "space"
-    for name, data in hub.files(SPACE, "space").items():
-        (space / name).parent.mkdir(parents=True, exist_ok=True)
-        (space / name).write_bytes(data)
+    space = cloned(hub, SPACE, tmp_path / "space")
     photo = tmp_path / "photo.png"
     tiny.picture(0, 2, 48, np.random.default_rng(0)).save(photo)
     here = {answer["label"]: answer["score"] for answer in load(run).infer(Image.open(photo))}

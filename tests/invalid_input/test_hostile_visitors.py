@@ -1,24 +1,23 @@
-"""Visitors with bad intentions: every event of the demos of all ten tasks, over HTTP, with values that no page sends."""
+"""Visitors with bad intentions: every event of the demos of all ten tasks, over HTTP, with values that no page sends.
+
+What one visitor may take up is in tests/unit/apps/test_visitor.py.
+"""
 
 import json
 import os
 import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.support import hostile, tiny_audio
 from tests.support.hostile import MISSING, REFUSED, SECRET, Demo
-from tests.support.pages import gradio_page
 
-__all__ = ["gradio_page"]
+pytestmark = pytest.mark.integration  # ten demos in a process of their own
 
 FILES = ("image", "audio")
 GROWTH = 300  # MB that the server may grow by
@@ -238,84 +237,3 @@ def test_so_many_steps_at_a_time(demos: SimpleNamespace, watched: None) -> None:
     labels = [demo.components[one]["props"]["label"] for one in event["inputs"]]
     data = dict(zip(labels, demo.usual(event), strict=True)) | {"Number of images": 4, "Denoising steps": 500}
     assert demo.ask(event, list(data.values())).error == "4 images of 500 steps each: at most 400 steps are made at a time"
-
-
-# ---- one visitor's share, in this process ----
-
-
-@pytest.mark.usefixtures("gradio_page")
-def test_a_visitor_waits_for_so_many_events_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    import gradio as gr
-
-    from pipelines.apps import launch, visitor
-
-    assert (visitor.MAX_OWN, visitor.MAX_WAITING) == (8, 32)
-    monkeypatch.setattr(visitor, "MAX_OWN", 3)
-    monkeypatch.setattr(visitor, "MAX_WAITING", 6)
-    go = threading.Event()
-    with visitor.Page(analytics_enabled=False) as page:
-        text = gr.Textbox(max_length=9)
-        text.submit(lambda value: go.wait(30) and value, text, text, concurrency_limit=1)
-    launch.serve(page, "127.0.0.1", launch.free_port("127.0.0.1", None))
-    try:
-        demo = Demo(page.local_url)
-        body = {"data": ["a"], "fn_index": 0}
-
-        def join(number: int, **headers: str) -> httpx.Response:
-            return demo.http.post(f"{demo.api}queue/join", json={**body, "session_hash": f"s{number}"}, headers=headers)
-
-        found = [join(number) for number in range(visitor.MAX_OWN + 3)]
-        assert [answer.status_code for answer in found] == [200] * visitor.MAX_OWN + [429] * 3
-        assert found[-1].json()["detail"] == visitor.BUSY
-        monkeypatch.setenv("SPACE_ID", "me/demo")  # there the proxy says who asks
-        others = [join(100 + n, **{"x-forwarded-for": f"10.0.0.{n // 2}, 10.9.9.9"}).status_code for n in range(8)]
-        assert others.count(200) == visitor.MAX_WAITING + 1 - visitor.MAX_OWN  # one of them runs
-        assert set(others) == {200, 503}
-        monkeypatch.delenv("SPACE_ID")
-        go.set()
-        with demo.http.stream("GET", f"{demo.api}queue/data", params={"session_hash": "s2"}) as lines:
-            assert any("process_completed" in line for line in lines.iter_lines())
-        assert join(2).status_code == 200
-        demo.http.close()
-    finally:
-        go.set()
-        page.close(verbose=False)
-
-
-def test_each_field_states_its_limits() -> None:
-    import gradio as gr
-
-    from pipelines.apps.visitor import checked
-    from pipelines.errors import DataError
-
-    box, number = gr.Checkbox(label="Compare"), gr.Number(label="Seed", precision=0, minimum=0, maximum=9)
-    assert checked([box, number, gr.Textbox(max_length=3)], [True, 9.0, None]) == [True, 9.0, ""]
-    for component, value, words in (
-        (box, 1, "Compare: one of its choices"),
-        (number, True, "Seed: a whole number from 0 to 9"),
-        (number, 1.5, "Seed: a whole number"),
-        (number, 10, "Seed: a whole number"),
-        (gr.Textbox(label="Text"), "a", "Text has 1 characters; at most 0"),
-        (gr.Textbox(label="Text", max_length=3), "abcd", "Text has 4 characters; at most 3"),
-        (gr.Dropdown(["a"], label="Class"), "b", "Class: one of its choices"),
-        (gr.Label(label="Answer"), "a", "Answer cannot be set"),
-    ):
-        with pytest.raises(DataError, match=words):
-            checked([component], [value])
-
-
-def test_a_full_folder_takes_no_more(gradio_page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.apps import visitor
-
-    (gradio_page / "aa").mkdir(exist_ok=True)
-    (gradio_page / "aa" / "photo.png").write_bytes(bytes(1000))
-    broken = Path(tempfile.NamedTemporaryFile(dir=gradio_page, delete=False).name)  # noqa: SIM115 (left behind)
-    os.utime(broken, (0, 0))
-    assert not visitor.full()
-    assert not broken.exists()
-    monkeypatch.setattr(visitor, "MAX_FOLDER", 999)
-    assert visitor.full()
-    monkeypatch.setattr(visitor, "MAX_FOLDER", 1001)
-    assert not visitor.full()
-    monkeypatch.setattr(visitor, "MAX_FILES", 0)
-    assert visitor.full()

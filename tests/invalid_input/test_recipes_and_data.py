@@ -17,6 +17,8 @@ from tests.support import tiny
 from tests.support.command import RECIPE, Done, graft, refused
 from tests.support.invalid_inputs import (
     World,
+    a_right_world,  # noqa: F401 (a fixture)
+    a_world,  # noqa: F401 (a fixture)
     all_empty,
     bombs,
     csv,

@@ -4,7 +4,6 @@ start = Starter(); start(["train", ...]) -> a child to kill or wait for
 """
 
 import contextlib
-import gc
 import hashlib
 import io
 import json
@@ -104,9 +103,7 @@ def one_thread() -> Iterator[None]:
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    gc.freeze()  # the loop collects garbage, and should not walk all that pytest has loaded
     yield
-    gc.unfreeze()
     torch.set_num_threads(before)
 
 

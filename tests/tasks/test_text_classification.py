@@ -57,10 +57,12 @@ class Other(TestContract):
     test_published_and_loaded_is_the_same = test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]
 
 
+@pytest.mark.integration
 class TestPairs(Other):
     kind = "pair"
 
 
+@pytest.mark.integration
 class TestSeveral(Other):
     kind, options = "several", {"max_length": 48, "multi_label": True}
 
@@ -70,6 +72,7 @@ class TestSeveral(Other):
         return [{"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": s, "tokens": 9} for r, s in found]
 
 
+@pytest.mark.integration
 class TestNumbers(Other):
     kind, options = "number", {"max_length": 48, "regression": True}
 

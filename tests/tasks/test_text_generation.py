@@ -49,6 +49,7 @@ class TestContract(TaskContract):
         return printed.strip() == answer.strip()
 
 
+@pytest.mark.integration
 class TestAnswers(TestContract):
     """Answers to a prompt."""
 

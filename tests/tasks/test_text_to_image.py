@@ -50,6 +50,7 @@ class TestContract(TaskContract):
             return str(image.size) in printed and alike(image, answer)
 
 
+@pytest.mark.integration
 class TestStableDiffusion3(TestContract):
     spine = False
     # the same lines as above, and seconds each

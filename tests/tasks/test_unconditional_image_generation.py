@@ -61,6 +61,7 @@ class TestContract(TaskContract):
             return str(image.size) in printed and np.array_equal(np.asarray(image), np.asarray(answer))
 
 
+@pytest.mark.integration
 class TestContractOfClasses(TestContract):
     """The same, of a model that learns classes."""
 

@@ -72,6 +72,6 @@ def test_a_half_line_is_the_first_sentence_or_what_fits() -> None:
 
 def test_the_documented_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("setup", "demo", "test", "test-all", "lint", "bench", "docs"):
+    for target in ("setup", "demo", "test", "test-integration", "test-all", "coverage", "lint", "bench", "docs"):
         assert re.search(rf"(?m)^{target}: ", makefile), target
     assert Path(ROOT / ".ci/run").stat().st_mode & 0o111, ".ci/run is not executable"

@@ -17,9 +17,9 @@ from pipelines.generation import requests
 from pipelines.inference.loading import Loaded, load
 from pipelines.models.diffusion import preview_every
 from pipelines.publishing.space import space_folder
-from tests.integration.test_space import elsewhere, running_imports
 from tests.support import tiny_diffusion
 from tests.support.pages import gradio_page
+from tests.support.spaces import elsewhere, running_imports
 
 __all__ = ["elsewhere", "gradio_page"]
 
@@ -249,6 +249,7 @@ def test_a_space_holds_what_its_page_reaches(name: str, tmp_path: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.integration
 def test_a_space_makes_images_where_graft_is_not_installed(folders: dict[str, Path], elsewhere: Path, tmp_path: Path) -> None:
     space = space_folder("me/model", "text-to-image", tmp_path / "space")
     env = {
