@@ -83,7 +83,8 @@ def _predicted(task: Task, model: "nn.Module", rows: "Dataset", device: Any, aut
     examples = batching.Examples(task, task.encode(rows))
     training, records = model.training, []
     model.to(device).eval()
-    with torch.random.fork_rng(), torch.no_grad(), autocast or contextlib.nullcontext():
+    drawing = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(drawing), torch.no_grad(), autocast or contextlib.nullcontext():
         for start in range(0, len(examples), TRIED):
             micro = examples[[(None, index) for index in range(start, min(start + TRIED, len(examples)))]]
             if micro.real:

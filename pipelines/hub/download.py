@@ -100,12 +100,13 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
     The `evaluate` library would count the download elsewhere, and where the hub cannot be reached it would run another commit of the
     module that is in its cache. Raises RecipeError for an unknown id or commit, HubError.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
     from huggingface_hub.utils import HFValidationError
 
     named = f"{repo_id} at commit {commit}"
     fetch = partial(snapshot_download, repo_id, repo_type="space", revision=commit, allow_patterns=["*.py"])
+    missing = (RepositoryNotFoundError, RevisionNotFoundError)
     try:
         return Path(fetch(local_files_only=True))
     except LocalEntryNotFoundError:
@@ -113,7 +114,8 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
     except HFValidationError as error:
         raise RecipeError(f"metrics: {repo_id!r} is no id of the hub (owner/name)") from error
     try:
-        return Path(patiently(fetch, named, "", say, (RepositoryNotFoundError, RevisionNotFoundError)))
+        HfApi(library_name="graft").space_info(repo_id, revision=commit, timeout=30)  # the download would ask a silent hub for minutes
+        return Path(patiently(fetch, named, "", say, missing))
     except GatedRepoError as error:
         raise RecipeError(f"metrics: {repo_id} is gated: ask for access on its page on the hub, then type `hf auth login`") from error
     except RepositoryNotFoundError as error:
@@ -122,3 +124,5 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
         ) from error
     except RevisionNotFoundError as error:
         raise RecipeError(f"metrics: {repo_id} has no commit {commit}: copy it from its page (Files, History)") from error
+    except (OSError, http_error()) as error:
+        raise explained(error, named, "") from error

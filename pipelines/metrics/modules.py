@@ -52,7 +52,7 @@ class Module:
     compute: Callable[[Columns, Sequence[str]], Any]
 
     def scores(self, records: Sequence[Record], labels: Sequence[str]) -> dict[str, float]:
-        """<module>_<key> -> score. `labels` are the names of the model's classes, in order. Raises RecipeError, whatever its code raises."""
+        """<module>_<key> -> score; `labels` are the model's classes in order. Raises RecipeError, whatever the module raises."""
         columns: Columns = {"predictions": [r["predicted"] for r in records], "references": [r["true"] for r in records]}
         shared = set.intersection(*[set(record) for record in records]) - {"predicted", "true"}
         columns |= {key: [record[key] for record in records] for key in sorted(shared)}

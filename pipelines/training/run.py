@@ -40,7 +40,7 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
     outcome = run_folder.claim(folder, recipe)
     if outcome is not None and extra_metrics.outdated(outcome, metrics) and processes.is_main_process:
         progress.say(f"{folder} is finished; its predictions are scored by the metrics that the recipe lists now")
-        return extra_metrics.score_again(folder, run_folder.absolute_paths(recipe), metrics, progress.say)
+        outcome = extra_metrics.score_again(folder, run_folder.absolute_paths(recipe), metrics, progress.say)
     if outcome is not None:
         if processes.is_main_process and run_folder.other_hub(folder, recipe):
             card.publish_as(folder, recipe)
