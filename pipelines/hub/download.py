@@ -101,8 +101,13 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
     module that is in its cache. Raises RecipeError for an unknown id or commit, HubError.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-    from huggingface_hub.utils import HFValidationError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     named = f"{repo_id} at commit {commit}"
     fetch = partial(snapshot_download, repo_id, repo_type="space", revision=commit, allow_patterns=["*.py"])

@@ -20,6 +20,7 @@ INFO = """
         return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
 """
 TEXTS = INFO % ("string", "string", "")
+ONE = "\n    def _compute(self, **k):\n        return {'x': 1}\n"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # what is wrong -> (entries of `metrics`, words that the error must say); nothing of these needs the data
