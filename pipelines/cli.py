@@ -170,6 +170,32 @@ def evaluate(
     for name, value in result["metrics"].items():
         bounds = "   95 % interval {:.4f} to {:.4f}".format(*result["ci95"][name]) if name in result["ci95"] else ""
         print(f"  {name:20} {_figure(value, '8.4f'):>8}{bounds}")
+    from pipelines.utils.formatting import resampled
+
+    print(resampled(result))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders; each is compared with the first.")],
+    as_json: Json = False,
+) -> None:
+    """Compare finished runs on the same test rows: differences with paired intervals.
+
+    Of every metric it shows both scores and their difference with a 95 % interval. The intervals resample the same rows of both runs,
+    whole groups (speakers, articles) where rows belong together. Of accuracies it also shows which rows flipped, with McNemar's exact
+    test, and it lists the settings in which the runs differ; --json names all rows that flipped.
+
+    Runs whose test rows differ are refused: they need the same data and the same data.seed.
+    """
+    from pipelines.evaluation.compare import compare as held_against
+    from pipelines.evaluation.compare import table
+
+    result = held_against(runs)
+    if as_json:
+        _print_json(result)
+    else:
+        print(table(result))
 
 
 @app.command()

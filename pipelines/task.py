@@ -16,10 +16,13 @@ from pipelines.errors import ModelError
 if TYPE_CHECKING:
     from random import Random
 
+    import numpy as np
     from datasets import Dataset
     from matplotlib.figure import Figure
     from PIL.Image import Image
     from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
 
 Example = dict[str, Any]
 Batch = dict[str, Any]
@@ -156,8 +159,15 @@ class Task(ABC):
         return list(records)
 
     @abstractmethod
-    def score(self, records: Sequence[Record], rows: "Dataset | None") -> dict[str, float]:
-        """Metrics of one split, pure, whatever the order of the records; contains the headline metric."""
+    def statistics(self, records: Sequence[Record], rows: "Dataset | None") -> "Statistics":
+        """Arrays with one entry per row, which hold all that the scores need; the order of the records does not matter."""
+
+    @abstractmethod
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        """The metrics under a weight per row, the headline metric among them; NumPy only, without a loop over rows.
+
+        Weights of 1 give the score, 2 counts a row twice, 0 leaves it out. Weights [draws, rows] give arrays [draws].
+        """
 
     def tables(self, records: Sequence[Record], rows: "Dataset | None") -> dict[str, list[dict[str, Any]]]:
         """Breakdowns of the score for card and report: title -> rows (per class, per group)."""

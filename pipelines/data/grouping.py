@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.leakage import CONTENT, groups_of
+from pipelines.data.media import MEDIA
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,17 @@ log = logging.getLogger("graft")
 
 WORK = 400_000  # units that all tries together may walk through
 TRIES = 100  # at most
+
+
+def group_column(asked: str | None, usual: str | None, columns: Sequence[str]) -> str | None:
+    """The column that keeps rows together in one split, None where there is none.
+
+    `asked` is data.group, `usual` the column of the task or of the data set. Rows of one file (a recording, an image with several
+    captions) have the column `file`, unless data.group says otherwise.
+    """
+    if asked is not None and asked not in MEDIA:
+        return asked if asked in columns else None  # "none" is no column
+    return "file" if "file" in columns else usual if usual in columns else None
 
 
 def units_of(rows: "Dataset", group: str | None) -> list[int]:

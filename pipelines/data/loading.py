@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.recipe import DataSection
 from pipelines.data.filtering import cleaned
 from pipelines.data.formats import _compressed
+from pipelines.data.grouping import group_column
 from pipelines.data.labels import check_lost, decimal_points, label_names, labelled, lost, warn_alike, warn_joined
 from pipelines.data.leakage import CONTENT, with_contents, with_files
 from pipelines.data.media import MEDIA
@@ -133,6 +134,7 @@ def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_
     if needs.classes and not needs.several and "label" in needs.columns:
         own = name_splits(section, list(source.splits))["train"]
         check_lost(source.lost.get(own, {}), source.splits[own], section.id)
+    asked = section.group
     if section.group in MEDIA:  # the rows of one file belong together: a column says of which
         section = section.model_copy(update={"group": None})
     found = {name: with_contents(rows, needs.content) for name, rows in source.splits.items()}
@@ -160,6 +162,7 @@ def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_
         ignored={**source.ignored, **others},
         trained_before=before,
         contents=contents,
+        group=group_column(asked, source.group or needs.group, splits["test"].column_names),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.config.recipe import DataSection, Recipe
 from pipelines.data import batching, trained_rows
 from pipelines.data.filtering import Skips
+from pipelines.data.grouping import group_column
 from pipelines.data.leakage import contents
 from pipelines.data.loading import Rows, _by_either_name, load_rows, load_splits
 from pipelines.data.schema import SPLITS, needs_of
@@ -32,7 +33,7 @@ def evaluate(
     device: str | None = None,
     allow_overlap: bool = False,
 ) -> dict[str, Any]:
-    """Score a run folder, model folder or hub id: {task, model, split, n, metric, metrics, ci95, trained_on}.
+    """Score a run folder, model folder or hub id: {task, model, split, n, metric, metrics, ci95, groups, interval, trained_on}.
 
     `data` is any data set of the task's kind: its test split is scored, or all of it if it has none; without `data`, or where
     `data` is what the model was trained on, the test rows of its training are scored. Rows that the model was trained on, by
@@ -127,8 +128,9 @@ def evaluate_loaded(
             tick=shown.advance,
             smaller=lambda n, unit: progress.say(f"out of memory on {name}: going on with {n} {unit} at a time (the result is the same)"),
         )
+    group = _group(loaded, section, found, own)
     records = task.merge(records, found)
-    scored = scoring.score_split(task, records, found, name)
+    scored = scoring.score_split(task, records, found, name, group=group, tables=False)
     for module in metrics:
         scored["metrics"] |= module.scores(records, list(getattr(task, "labels", [])))
     for line in results.undefined(name, scored["n"], scored["metrics"]):
@@ -170,8 +172,17 @@ def _precision(loaded: Loaded) -> str:
     return "no" if asked == "fp32" or hardware.best_precision(loaded.model) == "fp32" else "bf16"
 
 
+def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | None:
+    """The column by whose values intervals are resampled: of a run's own rows the one by which it cut its splits."""
+    known = ((loaded.results or {}).get("test") or {}).get("interval", {}).get("resamples") is not None
+    if own and known and loaded.results is not None:
+        unit = str(loaded.results["test"]["interval"]["unit"])
+        return unit if unit in rows.column_names else None
+    return group_column(section.group, needs_of(loaded.task).group, rows.column_names)
+
+
 def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
-    return {"metrics": scored["metrics"], "ci95": scored["ci95"]}
+    return {key: scored[key] for key in ("metrics", "ci95", "groups", "interval")}
 
 
 def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) -> Rows:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import Recipe, dump_recipe
 from pipelines.errors import RecipeError
+from pipelines.evaluation import scoring
 from pipelines.metrics.modules import Module
 from pipelines.task import Record, Task
 from pipelines.utils import files
@@ -61,7 +62,7 @@ def try_out(
                 scores = module.scores([{**record, "predicted": _perfect(record)} for record in records], labels)
             except RecipeError:
                 raise error from None
-        if taken := sorted(scores.keys() & {*task.score(records, chosen), *found}):
+        if taken := sorted(scores.keys() & {*scoring.scores(task, records, chosen), *found}):
             raise RecipeError(f"metrics: {module.entry}: there is a score {taken[0]} already: rename the file, or the key that it gives")
         found |= scores
     return found

@@ -1,17 +1,21 @@
 """Predict over a split, merge the records of all processes, score, and say how sure the score is."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines.data.batching import Lengths, evaluation_keys, example_lengths, filled, loader, on_device
 from pipelines.data.filtering import Skips
+from pipelines.data.leakage import groups_of
 from pipelines.errors import RunError
+from pipelines.evaluation import row_statistics
+from pipelines.metrics import intervals as resampling
+from pipelines.metrics.statistics import Statistics
 from pipelines.task import Record, Task
 from pipelines.utils.distributed import sharded_again
 from pipelines.utils.hardware import EVAL_TOKENS, out_of_memory
-from pipelines.utils.seeding import seeded
 
 
 def predict_split(
@@ -112,37 +116,70 @@ def agreed(*limits: int | None) -> list[int | None]:
     return [min((n for n in found if n is not None), default=None) for found in zip(*gather_object([limits]), strict=True)]
 
 
-def score_split(task: Task, records: Sequence[Record], rows: Any, split: str, *, tables: bool = True) -> dict[str, Any]:
-    """What results.json says of one split: {split, n, metrics, ci95, tables}."""
-    metrics = {name: float(value) for name, value in task.score(records, rows).items()}
-    result: dict[str, Any] = {"split": split, "n": len({r["id"] for r in records}), "metrics": metrics}
-    result["ci95"] = bootstrap(task, records, rows)
-    if tables:
-        result["tables"] = task.tables(records, rows)
-    return result
+# ---- scores and intervals ----
 
 
-def bootstrap(task: Task, records: Sequence[Record], rows: Any, seed: int = 0) -> dict[str, list[float]]:
-    """Percentile bootstrap over rows (Efron 1979): name -> [2.5 %, 97.5 %] of each metric.
+def scores(task: Task, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    """The metrics of one split."""
+    found = task.statistics(records, rows)
+    return {name: float(value) for name, value in task.summarize(found, found.ones()).items()}
 
-    None for a score that does not vary: of six rows out of six nothing can be resampled. 1,000 resamples,
-    fewer (at least 100) above 2,000 rows, where the interval is narrow and resampling slow. A row keeps
-    all its records.
+
+def score_split(
+    task: Task,
+    records: Sequence[Record],
+    rows: Any,
+    split: str,
+    *,
+    group: str | None = None,
+    tables: bool = True,
+    keep: Path | None = None,
+) -> dict[str, Any]:
+    """What results.json says of one split: {split, n, groups, metrics, ci95, interval, tables}.
+
+    `group` is the column of `rows` whose values belong together (a speaker, an article): intervals resample them whole. `groups` is
+    their number, None without such a column. `keep` names a file for the statistics, from which `graft compare` works.
     """
-    by_row: dict[str, list[Record]] = {}
-    for record in records:
-        by_row.setdefault(record["id"], []).append(record)
-    groups = list(by_row.values())
-    if len(groups) < 2:
-        return {}
-    rng = np.random.default_rng(seeded(seed, "bootstrap"))
-    draws = int(np.clip(2_000_000 // len(groups), 100, 1000))
-    scores: dict[str, list[float]] = {}
-    for _ in range(draws):
-        picked = rng.integers(0, len(groups), len(groups))
-        for name, value in task.score([r for i in picked for r in groups[i]], rows).items():
-            scores.setdefault(name, []).append(float(value))
-    # where every resample gives the same score (all rows right), resampling does not tell how sure it is: no interval then
-    defined = {name: [value for value in values if np.isfinite(value)] for name, values in scores.items()}
-    known = {name: values for name, values in defined.items() if values and max(values) > min(values)}
-    return {name: [float(np.percentile(v, 2.5)), float(np.percentile(v, 97.5))] for name, v in known.items()}
+    found = task.statistics(records, rows)
+    units, groups = units_of(found, rows, group)
+    metrics = {name: float(value) for name, value in task.summarize(found, found.ones()).items()}
+    ci95, interval = intervals(task, found, units)
+    if keep is not None:
+        row_statistics.write(keep, found, units, group)
+    return {
+        "split": split,
+        "n": len(set(found.ids)),
+        "groups": groups,
+        "metrics": metrics,
+        "ci95": ci95,
+        "interval": {"unit": group or "rows", **interval},
+        **({"tables": task.tables(records, rows)} if tables else {}),
+    }
+
+
+def units_of(found: Statistics, rows: Any, group: str | None) -> tuple[np.ndarray, int | None]:
+    """The unit of each row that is resampled, as a number from 0 on, and the number of groups (None without a group column).
+
+    Rows of one value in the column `group` are a unit. A row without a value is a unit alone, with all its records.
+    """
+    values = dict(zip(rows["id"][:], groups_of(rows, group), strict=True)) if group is not None else {}
+    keys = [("row", id_) if values.get(id_) is None else ("group", values[id_]) for id_ in found.ids]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys]), len(numbers) if group is not None else None
+
+
+def intervals(task: Task, found: Statistics, units: np.ndarray, seed: int = 0) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """The 95 % intervals (see pipelines.metrics.intervals), and how they were made: {resamples, exact}.
+
+    Metrics whose resamples are all equal are omitted. `exact` names the proportions whose rows are all right or all wrong: they have
+    the exact binomial interval. Fewer than two units have no intervals, and 0 resamples.
+    """
+    count = int(units.max()) + 1
+    if count < 2:
+        return {}, {"resamples": 0, "exact": []}
+    values = resampling.resampled(lambda weights: task.summarize(found, weights), units, seed=seed)
+    exact = resampling.exact(found, units)
+    defined = {name: of for name, of in values.items() if np.isfinite(of).any()}
+    known = {name: exact.get(name) or resampling.bounds(of, count) for name, of in defined.items()}
+    bounds = {name: of for name, of in known.items() if of is not None}
+    return bounds, {"resamples": resampling.RESAMPLES, "exact": [name for name in bounds if name in exact]}

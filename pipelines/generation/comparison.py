@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.data.image.pixels import to_image
 from pipelines.errors import DataError
 from pipelines.generation.feature_extractors import Extractor, Fits
-from pipelines.metrics import generation
+from pipelines.metrics import generation, intervals
 
 log = logging.getLogger("graft")
 
@@ -81,7 +81,7 @@ def measure(
     of the training image, ratio of the nearest distance to the second), the closest first; `copied` says which images are copies.
     """
     metrics: dict[str, float] = {}
-    ci95: dict[str, list[float]] = {}
+    ci95: dict[str, list[float] | None] = {}
     about: dict[str, dict[str, Any]] = {"samples": {"set": "samples", "images": len(images)}, "real": {"set": "real", "images": len(real)}}
     tables: dict[str, list[dict[str, Any]]] = {}
     if extractor is not None and min(len(images), len(real)) > FEWEST:
@@ -95,12 +95,12 @@ def measure(
                 sure = odds.max(axis=1) >= CONFIDENT
                 about[row] |= {"recognised": float(sure.mean()), "classes": len(set(odds[sure].argmax(axis=1).tolist()))}
             metrics["recognised"] = about["samples"]["recognised"]
-            ci95["recognised"] = interval(made_odds.max(axis=1) >= CONFIDENT)
+            ci95["recognised"] = intervals.of_mean(made_odds.max(axis=1) >= CONFIDENT)
             for row, odds, wanted in zip(about, (made_odds, real_odds), classes or ((), ()), strict=True):
                 if len(wanted) and (right := _right(extractor, odds, wanted)) is not None:
                     about[row]["class_accuracy"] = float(right.mean())
                     if row == "samples":
-                        metrics["class_accuracy"], ci95["class_accuracy"] = float(right.mean()), interval(right)
+                        metrics["class_accuracy"], ci95["class_accuracy"] = float(right.mean()), intervals.of_mean(right)
             tables["classes"] = _classes(extractor.labels or [], made_odds, real_odds)
     nearest: list[tuple[int, int, float]] = []
     copied = np.zeros(len(images), dtype=bool)
@@ -109,8 +109,8 @@ def measure(
         by_chance = _memorised(held_out, train, flip)[1].mean() if held_out is not None and len(held_out) else None
         about["samples"]["memorised"] = metrics["memorised"] = float(copied.mean())
         about["real"]["memorised"] = None if by_chance is None else float(by_chance)
-        ci95["memorised"] = interval(copied)
-    known = {name: bounds for name, bounds in ci95.items() if bounds[0] < bounds[1]}
+        ci95["memorised"] = intervals.of_mean(copied)
+    known = {name: bounds for name, bounds in ci95.items() if bounds is not None}
     tables = {"samples and real images": list(about.values()), **tables}
     return {"metrics": metrics, "ci95": known, "tables": tables, "nearest": nearest, "copied": copied}
 
@@ -128,9 +128,9 @@ def fit(
 ) -> None:
     """Add to what `measure` found how well `images` fit the texts of which they were made, and the real ones their captions."""
     made, known = fits(images, texts), fits(real, captions)
-    bounds = interval(made)
+    bounds = intervals.of_mean(made)
     found["metrics"]["clip_score"] = float(made.mean())
-    if bounds[0] < bounds[1]:
+    if bounds is not None:
         found["ci95"]["clip_score"] = bounds
     for row, scores in zip(found["tables"]["samples and real images"], (made, known), strict=True):
         row["clip_score"] = float(scores.mean())
@@ -146,13 +146,6 @@ def distances(real: np.ndarray, made: np.ndarray, extractor: Extractor) -> dict[
         f"precision{of}": precision,
         f"recall{of}": recall,
     }
-
-
-def interval(hits: np.ndarray, draws: int = 1000) -> list[float]:
-    """Percentile bootstrap of a share, or of a mean."""
-    rng = np.random.default_rng(0)
-    shares = [rng.choice(hits.astype(float), len(hits)).mean() for _ in range(draws)]
-    return [float(bound) for bound in np.percentile(shares, [2.5, 97.5])]
 
 
 def _right(extractor: Extractor, odds: np.ndarray, wanted: Sequence[str]) -> np.ndarray | None:

@@ -31,8 +31,12 @@ def _labels(columns: Columns) -> Scores:
     true, predicted = ([str(label) for label in columns[key]] for key in ("references", "predictions"))
     confidence = columns.get("confidence", [1.0] * len(true))
     labels = sorted({*true, *predicted})
-    records = [{"true": t, "predicted": p, "confidence": c, "rank": 0} for t, p, c in zip(true, predicted, confidence, strict=True)]
-    return {**classification.scores(records, labels), "mcc": classification.matthews(records, labels)}
+    records = [
+        {"id": str(row), "true": t, "predicted": p, "confidence": c, "rank": 0}
+        for row, (t, p, c) in enumerate(zip(true, predicted, confidence, strict=True))
+    ]
+    found = classification.statistics(records, labels)
+    return {**classification.summarize(found, found.ones()), **classification.matthews(found, found.ones())}
 
 
 def _ranked_labels(columns: Columns) -> Scores:
@@ -53,11 +57,12 @@ def _several_labels(columns: Columns) -> Scores:
     labels = [f"{number:06d}" for number in range(scores.shape[1])]
     records = [
         {
+            "id": str(number),
             "true": [label for label, is_true in zip(labels, row, strict=True) if is_true],
             "predicted": [label for label, score in zip(labels, given, strict=True) if score > 0.5],
             "scores": dict(zip(labels, given, strict=True)),
         }
-        for row, given in zip(true, scores, strict=True)
+        for number, (row, given) in enumerate(zip(true, scores, strict=True))
     ]
     found = classification.scores(records, labels, multi_label=True)
     return {**found, "f1_macro_multi_label": found["f1_macro"]}
@@ -81,12 +86,12 @@ def _tokens(columns: Columns) -> Scores:
 
 
 def _masked_tokens(columns: Columns) -> Scores:
-    found = language_modelling.masked_scores(_rows(columns))
+    found = language_modelling.scores(_rows(columns))
     return {"masked_accuracy": found["accuracy"], "masked_top_5_accuracy": found["top_5_accuracy"]}
 
 
 def _noise(columns: Columns) -> Scores:
-    return denoising.scores(_rows(columns))
+    return denoising.scores([{**row, "levels": [row["loss"]]} for row in _rows(columns)])
 
 
 def _frechet(columns: Columns) -> Scores:
@@ -112,11 +117,12 @@ def _images_and_texts(columns: Columns) -> Scores:
 
 
 def _rows(columns: Columns) -> list[dict[str, Any]]:
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [{"id": str(row), **dict(zip(columns, values, strict=True))} for row, values in enumerate(zip(*columns.values(), strict=True))]
 
 
 def _pairs(columns: Columns) -> list[dict[str, Any]]:
-    return [{"true": true, "predicted": said} for true, said in zip(columns["references"], columns["predictions"], strict=True)]
+    pairs = zip(columns["references"], columns["predictions"], strict=True)
+    return [{"id": str(row), "true": true, "predicted": said} for row, (true, said) in enumerate(pairs)]
 
 
 def _table(rows: Sequence[Sequence[float]], name: str) -> np.ndarray:

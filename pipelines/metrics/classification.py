@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.errors import DataError, RunError
+from pipelines.metrics.statistics import Proportion, Statistics, binned, mean_of_known, plain, ratio, total
 from pipelines.task import Batch
 
 if TYPE_CHECKING:
@@ -22,8 +23,31 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 
-def scores(records: Sequence[Record], labels: Sequence[str], multi_label: bool = False) -> dict[str, float]:
-    """All metrics of one split, as fractions; every one of them is better when higher, except `ece`.
+def statistics(records: Sequence[Record], labels: Sequence[str], multi_label: bool = False) -> Statistics:
+    """What the scores need of each row.
+
+    One label per row: true and predicted (places of classes), correct, confidence, and top_5 where there are more than 5 labels.
+    Several: true, predicted and scores, each [rows, classes], and all_right.
+    A true label that is not in `labels` (the model does not know it) is a class of its own that is never predicted.
+    Raises DataError for no records and for predicted labels not in `labels`.
+    """
+    ids = [record["id"] for record in records]
+    if multi_label:
+        _, true, predicted, score = _matrices(records, labels)
+        right = (true == predicted).all(1)
+        columns = {"true": true, "predicted": predicted, "scores": score, "all_right": right}
+        return Statistics(ids, columns, {"subset_accuracy": Proportion("all_right")})
+    _, truth, guess, confidence, rank = _columns(records, labels)
+    columns = {"true": truth, "predicted": guess, "correct": truth == guess, "confidence": confidence}
+    proportions = {"accuracy": Proportion("correct")}
+    if len(labels) > 5:
+        columns["top_5"] = rank < 5
+        proportions["top_5_accuracy"] = Proportion("top_5")
+    return Statistics(ids, columns, proportions)
+
+
+def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
+    """All metrics, as fractions; every one of them is better when higher, except `ece`.
 
     One label per row:
       accuracy            share of rows whose predicted label is the true one
@@ -37,43 +61,48 @@ def scores(records: Sequence[Record], labels: Sequence[str], multi_label: bool =
       f1_micro            F1 of all decisions, rows times labels, taken together
       map                 mean average precision over the labels that occur in `true`
       subset_accuracy     share of rows whose whole set of labels is right
-    A true label that is not in `labels` (the model does not know it) is a class of its own that is never predicted.
-    A mean over nothing is 0, as in scikit-learn. Raises DataError for no records and for predicted labels not in `labels`.
+    A mean over nothing is 0, as in scikit-learn. `weights` [rows], or [draws, rows] for arrays [draws].
     """
-    if multi_label:
-        _, true, predicted, score = _matrices(records, labels)
-        found, guessed, right = true.sum(0), predicted.sum(0), (true & predicted).sum(0)
-        every = 2 * right.sum() / max(int(found.sum() + guessed.sum()), 1)
-        return {
-            "f1_macro": _mean(_ratio(2 * right, found + guessed)),
-            "f1_micro": float(every),
-            "map": _mean(_average_precision(true, score)),
-            "subset_accuracy": float((true == predicted).all(1).mean()),
-        }
-    classes, truth, guess, confidence, rank = _columns(records, labels)
-    correct = truth == guess
-    found, guessed, right = (np.bincount(part, minlength=len(classes)) for part in (truth, guess, truth[correct]))
+    n = total(weights)
+    found, guessed, right = _counts(statistics, weights)
+    f1_macro = mean_of_known(ratio(2 * right, found + guessed))
+    if "scores" in statistics:
+        decisions = np.maximum(found.sum(-1) + guessed.sum(-1), np.finfo(float).tiny)
+        precision = average_precision(statistics["true"], statistics["scores"], weights)
+        return plain({
+            "f1_macro": f1_macro,
+            "f1_micro": 2 * right.sum(-1) / decisions,
+            "map": mean_of_known(precision),
+            "subset_accuracy": ratio(total(weights, statistics["all_right"]), n),
+        })  # fmt: skip
     result = {
-        "accuracy": float(correct.mean()),
-        "balanced_accuracy": _mean(_ratio(right, found)),
-        "f1_macro": _mean(_ratio(2 * right, found + guessed)),
+        "accuracy": ratio(total(weights, statistics["correct"]), n),
+        "balanced_accuracy": mean_of_known(ratio(right, found)),
+        "f1_macro": f1_macro,
     }
-    if len(labels) > 5:
-        result["top_5_accuracy"] = float((rank < 5).mean())
-    count, confident, hits = _bins(confidence, correct, 15)
-    return {**result, "ece": float(np.abs(hits - confident).sum() / count.sum())}
+    if "top_5" in statistics:
+        result["top_5_accuracy"] = ratio(total(weights, statistics["top_5"]), n)
+    confidence = statistics["confidence"]
+    gaps = binned(weights * (statistics["correct"] - confidence), _bin_of(confidence, 15), 15)
+    return plain({**result, "ece": ratio(np.abs(gaps).sum(-1), n)})
 
 
-def matthews(records: Sequence[Record], labels: Sequence[str]) -> float:
-    """Correlation of true and predicted labels, -1 to 1 (Matthews 1975; for more than two classes Gorodkin 2004); CoLA's metric.
+def scores(records: Sequence[Record], labels: Sequence[str], multi_label: bool = False) -> dict[str, float]:
+    """All metrics of one split (see `summarize`)."""
+    found = statistics(records, labels, multi_label)
+    return summarize(found, found.ones())
+
+
+def matthews(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
+    """`mcc`, the correlation of true and predicted labels, -1 to 1 (Matthews 1975; for more than two classes Gorodkin 2004); CoLA's metric.
 
     0 where only one label is true, or only one was ever predicted, as in scikit-learn.
     """
-    classes, truth, guess, _, _ = _columns(records, labels)
-    found, guessed = (np.bincount(part, minlength=len(classes)).astype(float) for part in (truth, guess))
-    n, right = float(len(truth)), float((truth == guess).sum())
-    spread = (n**2 - (guessed**2).sum()) * (n**2 - (found**2).sum())
-    return float((right * n - (found * guessed).sum()) / np.sqrt(spread)) if spread > 0 else 0.0
+    n, right = total(weights), total(weights, statistics["correct"])
+    found, guessed, _ = _counts(statistics, weights)
+    spread = (n**2 - (guessed**2).sum(-1)) * (n**2 - (found**2).sum(-1))
+    shared = right * n - (found * guessed).sum(-1)
+    return plain({"mcc": np.divide(shared, np.sqrt(spread), out=np.zeros(np.shape(spread)), where=spread > 0)})
 
 
 def per_class(records: Sequence[Record], labels: Sequence[str], multi_label: bool = False) -> list[dict[str, Any]]:
@@ -82,20 +111,17 @@ def per_class(records: Sequence[Record], labels: Sequence[str], multi_label: boo
     With several labels per row also average_precision. None where a figure has nothing to be measured on: the precision
     of a label that was never predicted, the recall of one that never occurs.
     """
-    extra = {}
-    if multi_label:
-        classes, true, predicted, score = _matrices(records, labels)
-        found, guessed, right = true.sum(0), predicted.sum(0), (true & predicted).sum(0)
-        extra["average_precision"] = _average_precision(true, score)
-    else:
-        classes, truth, guess, _, _ = _columns(records, labels)
-        found, guessed, right = (np.bincount(part, minlength=len(classes)) for part in (truth, guess, truth[truth == guess]))
+    rows = statistics(records, labels, multi_label)
+    weights = rows.ones()
+    classes = _classes(records, labels, multi_label)
+    found, guessed, right = (_padded(count, len(classes)) for count in _counts(rows, weights))
     table = {
-        "precision": _ratio(right, guessed),
-        "recall": _ratio(right, found),
-        "f1": _ratio(2 * right, found + guessed),
-        **extra,
+        "precision": ratio(right, guessed),
+        "recall": ratio(right, found),
+        "f1": ratio(2 * right, found + guessed),
     }
+    if multi_label:
+        table["average_precision"] = average_precision(rows["true"], rows["scores"], weights)
     return [
         {"label": label, "n": int(found[i]), **{key: None if np.isnan(value[i]) else float(value[i]) for key, value in table.items()}}
         for i, label in enumerate(classes)
@@ -181,21 +207,36 @@ def _index(true: set[str], predicted: set[str], labels: Sequence[str]) -> dict[s
 # ---- sums and counts ----
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+def _classes(records: Sequence[Record], labels: Sequence[str], multi_label: bool) -> list[str]:
+    """`labels`, then what only `true` holds: the classes that the places in statistics mean."""
+    true = {label for record in records for label in (record["true"] if multi_label else [record["true"]])}
+    return [*labels, *sorted(true - set(labels))]
 
 
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else 0.0
+def _padded(counts: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(counts, (0, size - len(counts)))
+
+
+def _counts(statistics: Statistics, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each class the weight of the rows that have it, that were given it, and both: each [..., classes]."""
+    true, predicted = statistics["true"], statistics["predicted"]
+    if true.ndim == 2:
+        return total(weights, true), total(weights, predicted), total(weights, true & predicted)
+    size = int(max(true.max(), predicted.max())) + 1
+    right = binned(weights, np.where(statistics["correct"], true, size), size + 1)[..., :size]
+    return binned(weights, true, size), binned(weights, predicted, size), right
+
+
+def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """The bin of each confidence, of equal bins (low, high] of 0 to 1; the first also holds 0."""
+    return np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
 
 
 def _bins(confidence: np.ndarray, correct: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, sum of confidence and number of hits in each bin."""
     order = np.argsort(confidence)  # sums in one order whatever the records' order: equal to the last bit
     confidence, correct = confidence[order], correct[order]
-    place = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
+    place = _bin_of(confidence, bins)
     return (
         np.bincount(place, minlength=bins),
         np.bincount(place, weights=confidence, minlength=bins),
@@ -203,16 +244,25 @@ def _bins(confidence: np.ndarray, correct: np.ndarray, bins: int) -> tuple[np.nd
     )
 
 
-def _average_precision(true: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Area under precision over recall of each label, as a sum of steps; rows of equal score are one step. NaN: never true."""
-    result = np.full(true.shape[1], np.nan)
-    for i in np.flatnonzero(true.any(0)):
-        order = np.argsort(-score[:, i], kind="stable")
-        value, hit = score[order, i], true[order, i]
-        last = np.append(np.flatnonzero(np.diff(value)), len(value) - 1)  # where a run of equal scores ends
-        found = np.cumsum(hit)[last]
-        gain = np.diff(found, prepend=0)
-        result[i] = float((gain * found / (last + 1)).sum() / found[-1])
+def average_precision(true: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under precision over recall of each label, as a sum of steps; rows of equal score are one step. NaN: never true.
+
+    `true` and `score` are [rows, labels]; weights [..., rows] -> [..., labels].
+    """
+    result = np.full((*weights.shape[:-1], true.shape[1]), np.nan)
+    for label in np.flatnonzero(true.any(0)):
+        order = np.argsort(-score[:, label], kind="stable")
+        value, hit = score[order, label], true[order, label]
+        starts = np.append(0, np.flatnonzero(np.diff(value)) + 1)  # where a run of equal scores begins
+        runs = np.flatnonzero(np.logical_or.reduceat(hit, starts))  # the runs that hold a hit: the others are no step
+        ends = np.append(starts[1:], len(value))[runs]  # each step takes the rows since the one before
+        begins = np.append(0, ends[:-1])
+        sorted_weights = weights[..., order[: ends[-1]]]
+        gain = np.add.reduceat(sorted_weights * hit[: ends[-1]], begins, axis=-1)
+        seen = np.add.reduceat(sorted_weights, begins, axis=-1).cumsum(-1)
+        hits = gain.cumsum(-1)
+        steps = np.divide(gain * hits, seen, out=np.zeros_like(gain), where=seen > 0)
+        result[..., label] = ratio(steps.sum(-1), hits[..., -1])
     return result
 
 

@@ -10,13 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import DataError
+import numpy as np
+
+from pipelines.metrics.statistics import Proportion, Statistics, plain, total
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Record = Mapping[str, Any]
 
+MOST_NATS = 700.0  # per token, from where on a perplexity would overflow
 LENGTHS = (16, 64, 256, 1024)  # tokens, at which the groups of `by_length` end
 
 
@@ -55,15 +58,36 @@ def rows_of(records: Sequence[Record], rows: Any) -> list[dict[str, Any]]:
     return found
 
 
+def statistics(records: Sequence[Record]) -> Statistics:
+    """The columns nll and tokens, and what else the records have: bytes; top_1 and top_5 (masked tokens found).
+
+    Raises DataError for no records.
+    """
+    names = [name for name in ("nll", "tokens", "bytes", "top_1", "top_5") if records and name in records[0]]
+    proportions = {"accuracy": Proportion("top_1", "tokens"), "top_5_accuracy": Proportion("top_5", "tokens")} if "top_1" in names else {}
+    return Statistics([record["id"] for record in records], {name: [record[name] for record in records] for name in names}, proportions)
+
+
+def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
+    """perplexity per token, lower is better; `weights` [rows], or [draws, rows] for arrays [draws].
+
+    Where rows have `bytes` also bits_per_byte. Where tokens were masked also accuracy and top_5_accuracy, the shares found by the
+    likeliest and the likeliest five.
+    """
+    nats, tokens = total(weights, statistics["nll"]), np.maximum(total(weights, statistics["tokens"]), 1)
+    found = {"perplexity": np.exp(np.minimum(nats / tokens, MOST_NATS))}
+    if "bytes" in statistics:
+        found["bits_per_byte"] = nats / math.log(2) / np.maximum(total(weights, statistics["bytes"]), 1)
+    for name, part in (("accuracy", "top_1"), ("top_5_accuracy", "top_5")):
+        if part in statistics:
+            found[name] = total(weights, statistics[part]) / tokens
+    return plain(found)
+
+
 def scores(records: Sequence[Record]) -> dict[str, float]:
-    """perplexity per token, lower is better; where records have `bytes` also bits_per_byte. Raises DataError for no records."""
-    if not records:
-        raise DataError("there are no predictions to score")
-    nats, tokens = math.fsum(r["nll"] for r in records), sum(r["tokens"] for r in records)
-    found = {"perplexity": perplexity(nats, tokens)}
-    if "bytes" in records[0]:
-        found["bits_per_byte"] = nats / math.log(2) / max(sum(r["bytes"] for r in records), 1)
-    return found
+    """All metrics of one split (see `summarize`)."""
+    found = statistics(records)
+    return summarize(found, found.ones())
 
 
 def masked_rows(records: Sequence[Record], rows: Any) -> list[dict[str, Any]]:
@@ -78,16 +102,6 @@ def masked_rows(records: Sequence[Record], rows: Any) -> list[dict[str, Any]]:
     ]
 
 
-def masked_scores(records: Sequence[Record]) -> dict[str, float]:
-    """perplexity of the masked tokens; accuracy and top_5_accuracy, the shares found by the likeliest and the likeliest five."""
-    found, tokens = scores(records), max(sum(r["tokens"] for r in records), 1)
-    return {**found, **{name: sum(r[k] for r in records) / tokens for name, k in (("accuracy", "top_1"), ("top_5_accuracy", "top_5"))}}
-
-
-def perplexity(nats: float, tokens: int) -> float:
-    return math.exp(min(nats / max(tokens, 1), 700.0))
-
-
 def by_length(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Rows grouped by their number of tokens: tokens, n, perplexity."""
     groups: dict[str, list[Record]] = {}
@@ -95,8 +109,4 @@ def by_length(records: Sequence[Record]) -> list[dict[str, Any]]:
     names = [f"{low} to {high}" for low, high in zip(bounds, LENGTHS, strict=False)] + [f"{bounds[-1]:,} and more"]
     for record in records:
         groups.setdefault(names[sum(record["tokens"] > end for end in LENGTHS)], []).append(record)
-    return [
-        {"tokens": name, "n": len(group), "perplexity": scores([{**r, "bytes": 1} for r in group])["perplexity"]}
-        for name in names
-        if (group := groups.get(name))
-    ]
+    return [{"tokens": name, "n": len(group), "perplexity": scores(group)["perplexity"]} for name in names if (group := groups.get(name))]

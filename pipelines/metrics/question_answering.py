@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import DataError
+from pipelines.metrics.statistics import Proportion, Statistics, plain, ratio, total
 
 Record = Mapping[str, Any]
 
@@ -44,22 +44,41 @@ def _overlap(predicted: list[str], true: list[str]) -> float:
     return 2 * same / (len(predicted) + len(true))
 
 
-def scores(records: Sequence[Record]) -> dict[str, float]:
-    """exact_match and f1, means over rows, 0-100.
+def statistics(records: Sequence[Record]) -> Statistics:
+    """exact_match and f1 of each row (0-1); where some rows have no answer also answerable and silent_right (rightly no answer).
+
+    Raises DataError for no records.
+    """
+    judged = [_judged(record) for record in records]
+    columns: dict[str, np.ndarray] = {name: np.array([one[name] for one in judged], dtype=float) for name in ("exact_match", "f1")}
+    proportions = {"exact_match": Proportion("exact_match", scale=100.0)}
+    answerable = np.array([bool(record["true"]) for record in records], dtype=bool)
+    if not answerable.all():
+        columns["answerable"] = answerable
+        columns["unanswerable"] = ~answerable
+        columns["silent_right"] = ~answerable & np.array([not record["predicted"] for record in records], dtype=bool)
+        proportions["no_answer_accuracy"] = Proportion("silent_right", "unanswerable")
+    return Statistics([record["id"] for record in records], columns, proportions)
+
+
+def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
+    """exact_match and f1, means over rows, 0-100; `weights` [rows], or [draws, rows] for arrays [draws].
 
     Where some rows have no answer also the F1 of the others (`has_answer_f1`) and the share of the unanswerable for which
-    none was given (`no_answer_accuracy`, a fraction). Raises DataError for no records.
+    none was given (`no_answer_accuracy`, a fraction).
     """
-    if not records:
-        raise DataError("there are no predictions to score")
-    exact, overlap = (np.sort([r[name] for r in map(_judged, records)]) for name in ("exact_match", "f1"))
-    found = {"exact_match": 100 * float(exact.mean()), "f1": 100 * float(overlap.mean())}
-    answerable = [r for r in records if r["true"]]
-    if len(answerable) < len(records):
-        none = [not r["predicted"] for r in records if not r["true"]]
-        found["no_answer_accuracy"] = float(np.mean(none))
-        found["has_answer_f1"] = 100 * float(np.sort([_judged(r)["f1"] for r in answerable]).mean()) if answerable else float("nan")
-    return found
+    found = {name: 100 * ratio(total(weights, statistics[name]), total(weights)) for name in ("exact_match", "f1")}
+    if "answerable" in statistics:
+        answerable = statistics["answerable"]
+        found["no_answer_accuracy"] = ratio(total(weights, statistics["silent_right"]), total(weights, statistics["unanswerable"]))
+        found["has_answer_f1"] = 100 * ratio(total(weights, statistics["f1"] * answerable), total(weights, answerable))
+    return plain(found)
+
+
+def scores(records: Sequence[Record]) -> dict[str, float]:
+    """All metrics of one split (see `summarize`)."""
+    found = statistics(records)
+    return summarize(found, found.ones())
 
 
 def _judged(record: Record) -> dict[str, float]:

@@ -10,43 +10,58 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import DataError
+from pipelines.metrics.statistics import Statistics, binned, plain, ratio, total
 
 Record = Mapping[str, Any]
 
 
-def scores(records: Sequence[Record]) -> dict[str, float]:
-    """All metrics of one split. Raises DataError for no records.
+def statistics(records: Sequence[Record]) -> Statistics:
+    """The numbers of each row: true, predicted. Raises DataError for no records."""
+    columns = {key: np.array([record[key] for record in records], dtype=float) for key in ("true", "predicted")}
+    return Statistics([record["id"] for record in records], columns)
+
+
+def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
+    """All metrics; `weights` [rows], or [draws, rows] for arrays [draws].
 
     pearson    linear correlation of true and predicted numbers, -1 to 1
     spearman   the same of their ranks, rows of equal value sharing the mean of their ranks
     mse        mean squared error, better when lower
     A correlation with numbers that are all the same is 0: it tells nothing apart.
     """
-    true, predicted = _columns(records)
-    return {
-        "pearson": _correlation(true, predicted),
-        "spearman": _correlation(_ranks(true), _ranks(predicted)),
-        "mse": float(((true - predicted) ** 2).mean()),
-    }
+    true, predicted = statistics["true"], statistics["predicted"]
+    varied = _varied(true, weights) & _varied(predicted, weights)
+    return plain({
+        "pearson": np.where(varied, _correlation(true, predicted, weights), 0.0),
+        "spearman": np.where(varied, _correlation(_ranks(true, weights), _ranks(predicted, weights), weights), 0.0),
+        "mse": ratio(total(weights, (true - predicted) ** 2), total(weights)),
+    })  # fmt: skip
 
 
-def _columns(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
-    if not records:
-        raise DataError("there are no predictions to score")
-    pairs = np.array([[r["true"], r["predicted"]] for r in records], dtype=float)
-    pairs = pairs[np.lexsort(pairs.T)]  # sums in one order whatever the records' order
-    return pairs[:, 0], pairs[:, 1]
+def scores(records: Sequence[Record]) -> dict[str, float]:
+    """All metrics of one split (see `summarize`)."""
+    found = statistics(records)
+    return summarize(found, found.ones())
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+def _varied(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Whether the rows that count have more than one value. Not by the deviation, which rounding makes a little more than 0."""
+    low = np.where(weights > 0, values, np.inf).min(-1)
+    return np.asarray(low < np.where(weights > 0, values, -np.inf).max(-1))
 
 
-def _correlation(one: np.ndarray, two: np.ndarray) -> float:
-    if one.min() == one.max() or two.min() == two.max():  # not by the deviation, which rounding makes a little more than 0
-        return 0.0
-    one, two = one - one.mean(), two - two.mean()
-    scale = np.sqrt((one**2).sum()) * np.sqrt((two**2).sum())
-    return float(np.clip((one * two).sum() / scale, -1, 1)) if scale > 0 else 0.0
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Ranks from 1 under the weights, [..., rows]: a row of weight 2 takes two ranks, and equal values share their mean."""
+    known, place = np.unique(values, return_inverse=True)
+    count = binned(weights, place, len(known))
+    return np.asarray((count.cumsum(-1) - (count - 1) / 2)[..., place])
+
+
+def _correlation(one: np.ndarray, two: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted correlation of [rows] or [..., rows]; 0 where there is no spread."""
+    n = weights.sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        one, two = one - (weights * one).sum(-1, keepdims=True) / n, two - (weights * two).sum(-1, keepdims=True) / n
+    scale = np.sqrt((weights * one**2).sum(-1)) * np.sqrt((weights * two**2).sum(-1))
+    shared = (weights * one * two).sum(-1)
+    return np.asarray(np.clip(np.divide(shared, scale, out=np.zeros(np.shape(scale)), where=scale > 0), -1, 1))

@@ -11,7 +11,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pipelines.errors import DataError
+from pipelines.metrics.statistics import Statistics, plain, total
 from pipelines.metrics.text_normalizers import normalised
 
 Record = Mapping[str, Any]
@@ -35,7 +38,7 @@ class Counts(NamedTuple):
         return self.insertions + self.deletions + self.substitutions
 
 
-@lru_cache(maxsize=2**18)  # a bootstrap scores the same utterances a thousand times
+@lru_cache(maxsize=2**18)  # scores, tables and figures need the same utterances
 def counts(true: str, predicted: str, normaliser: str) -> Counts:
     """Errors of one transcript against its reference, which may be empty: all that was said then is an insertion."""
     import jiwer
@@ -48,32 +51,51 @@ def counts(true: str, predicted: str, normaliser: str) -> Counts:
     )  # fmt: skip
 
 
-def scores(records: Sequence[Record], normaliser: str) -> dict[str, float]:
+def statistics(records: Sequence[Record], normaliser: str) -> Statistics:
+    """What each utterance adds to the sums: the fields of `Counts`; with a normaliser also words, errors and characters without it.
+
+    Raises DataError for no records.
+    """
+    columns = _counted(records, normaliser)
+    if normaliser != "none":
+        raw = _counted(records, "none")
+        columns["raw_errors"] = raw["insertions"] + raw["deletions"] + raw["substitutions"]
+        columns |= {f"raw_{name}": raw[name] for name in ("words", "characters", "character_errors")}
+    return Statistics([record["id"] for record in records], columns)
+
+
+def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     """wer, cer, and insertions, deletions, substitutions per word of the references; all better when lower, and may pass 1.
 
-    With a normaliser also `wer_raw` and `cer_raw`, those without it. Where the references hold no word at all, what was said is
-    counted instead (as jiwer does). Raises DataError for no records.
+    With a normaliser also `wer_raw` and `cer_raw`, those without it. Where the references hold no word at all, the errors are
+    counted instead (as jiwer does). `weights` [rows], or [draws, rows] for arrays [draws].
     """
-    if not records:
-        raise DataError("there are no predictions to score")
-    sums = _summed(records, normaliser)
-    words = max(sums.words, 1)
+    kinds = {name: total(weights, statistics[name]) for name in ("insertions", "deletions", "substitutions")}
+    words = np.maximum(total(weights, statistics["words"]), 1)
     found = {
-        "wer": sums.errors / words,
-        "cer": sums.character_errors / max(sums.characters, 1),
-        "insertions": sums.insertions / words,
-        "deletions": sums.deletions / words,
-        "substitutions": sums.substitutions / words,
+        "wer": sum(kinds.values()) / words,
+        "cer": total(weights, statistics["character_errors"]) / np.maximum(total(weights, statistics["characters"]), 1),
+        **{name: errors / words for name, errors in kinds.items()},
     }
-    if normaliser != "none":
-        raw = _summed(records, "none")
-        found["wer_raw"] = raw.errors / max(raw.words, 1)
-        found["cer_raw"] = raw.character_errors / max(raw.characters, 1)
-    return found
+    if "raw_errors" in statistics:
+        for name, errors, of in (("wer_raw", "raw_errors", "raw_words"), ("cer_raw", "raw_character_errors", "raw_characters")):
+            found[name] = total(weights, statistics[errors]) / np.maximum(total(weights, statistics[of]), 1)
+    return plain(found)
+
+
+def scores(records: Sequence[Record], normaliser: str) -> dict[str, float]:
+    """All metrics of one split (see `summarize`)."""
+    found = statistics(records, normaliser)
+    return summarize(found, found.ones())
+
+
+def _counted(records: Sequence[Record], normaliser: str) -> dict[str, np.ndarray]:
+    found = [counts(record["true"], record["predicted"], normaliser) for record in records]
+    return dict(zip(Counts._fields, np.array(found, dtype=int).reshape(-1, len(Counts._fields)).T, strict=True))
 
 
 def _summed(records: Sequence[Record], normaliser: str) -> Counts:
-    return Counts(*map(sum, zip(*[counts(r["true"], r["predicted"], normaliser) for r in records], strict=True)))
+    return Counts(*(int(column.sum()) for column in _counted(records, normaliser).values()))
 
 
 # ---- signs of hallucination ----

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.metrics.regression import Record, _columns, _correlation
+from pipelines.metrics.regression import Record, statistics, summarize
 from pipelines.plots.style import BLUE, MUTED, ROWS, canvas, finish, styled
 
 if TYPE_CHECKING:
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
     """Predicted against true numbers. A point is a row's label, so the figure stays in the run folder."""
-    true, predicted = _columns(records)
-    return {"predicted_against_true": _scatter(true, predicted)}
+    found = statistics(records)
+    pearson = summarize(found, found.ones())["pearson"]
+    return {"predicted_against_true": _scatter(found["true"], found["predicted"], pearson)}
 
 
 @styled
-def _scatter(true: np.ndarray, predicted: np.ndarray) -> "Figure":
+def _scatter(true: np.ndarray, predicted: np.ndarray, pearson: float) -> "Figure":
     figure = canvas(5.2, 5.0)
     axes = figure.subplots()
     ends = [float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))]
@@ -29,5 +30,5 @@ def _scatter(true: np.ndarray, predicted: np.ndarray) -> "Figure":
     axes.set_ylabel("predicted")
     axes.set_title("Predicted against true")
     axes.legend(loc="upper left")
-    said = f"Predicted against true numbers of {len(true)} rows; Pearson correlation {_correlation(true, predicted):.3f}."
+    said = f"Predicted against true numbers of {len(true)} rows; Pearson correlation {pearson:.3f}."
     return finish(figure, said, ROWS)

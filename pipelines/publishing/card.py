@@ -24,7 +24,7 @@ from pipelines.plots.style import AGGREGATE
 from pipelines.publishing.privacy import _refuse_paths, public_recipe
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import to_json, write_text
-from pipelines.utils.formatting import duration, interval, large, number, spoken
+from pipelines.utils.formatting import duration, interval, large, number, resampled, spoken
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -193,6 +193,7 @@ def _environment() -> Any:
         autoescape=False,  # Markdown: what comes from outside goes through `md`
     )
     found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "spoken": spoken}
+    found.filters["resampled"] = resampled
     found.filters |= {"md": markdown, "model_link": _model_link, "data_link": _data_link}
     return found
 

@@ -17,7 +17,7 @@ from pipelines.errors import ModelError, RunError
 from pipelines.plots.style import AGGREGATE, png
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import read_json, write_text
-from pipelines.utils.formatting import duration, interval, large, number, short, spoken
+from pipelines.utils.formatting import duration, interval, large, number, resampled, short, spoken
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,6 +102,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         loader=PackageLoader("pipelines.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short, "spoken": spoken}
+    here.filters["resampled"] = resampled
     settings = parse(recipe, str(run / "recipe.yaml"))[0]
     return here.get_template("report.html.j2").render(
         recipe=recipe,
@@ -121,6 +122,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
 _FILES = {
     "model": "the model as a hub repo: weights, configuration, card",
     "predictions/test.jsonl": "one prediction per test row",
+    "predictions/test_statistics.safetensors": "what scores need of each test row, for graft compare",
     "predictions/validation.jsonl": "one prediction per validation row",
     "figures": "the figures of this page",
     "samples": "what the model generated",

@@ -14,7 +14,7 @@ from pipelines.utils.files import read_json
 if TYPE_CHECKING:
     from pipelines.training.trainer import Trainer
 
-SCHEMA = 1
+SCHEMA = 2
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm", "diffusers", "peft", "numpy")
 
 
@@ -76,8 +76,15 @@ def read_results(run: Path) -> Any:
 
 
 def current(found: dict[str, Any]) -> dict[str, Any]:
-    """What a results.json holds, under the names of this version: versions up to 0.1 call the baseline `before`."""
-    return {"baseline" if name == "before" else name: value for name, value in found.items()}
+    """What a results.json holds, under the names of this version.
+
+    Schema 1 may call the baseline `before`, and does not say how intervals were made: rows were resampled, up to 1,000 times.
+    """
+    found = {"baseline" if name == "before" else name: value for name, value in found.items()}
+    for name in ("test", "validation", "baseline"):
+        if isinstance(found.get(name), dict):
+            found[name] = {"groups": None, "interval": {"unit": "rows", "resamples": None, "exact": []}, **found[name]}
+    return found
 
 
 def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.data.audio.clips import Clips
-
+    from pipelines.metrics.statistics import Statistics
 
 SPEECH = ("Wav2Vec2", "Wav2Vec2Conformer", "Hubert", "WavLM", "Data2VecAudio", "SEW", "SEWD", "UniSpeech", "UniSpeechSat")
 
@@ -229,10 +229,15 @@ class AudioClassification(Task):
 
         return classification.records(batch, self._logits(model, batch).detach().cpu(), self.labels, self.options.multi_label)
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import classification
 
-        return classification.scores(records, self.labels, self.options.multi_label)
+        return classification.statistics(records, self.labels, self.options.multi_label)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import classification
+
+        return classification.summarize(statistics, weights)
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import classification

@@ -19,7 +19,10 @@ from pipelines.task import Batch, Example, Metric, Record, Task
 from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
 
 
 class Options(Strict):
@@ -172,10 +175,15 @@ class FillMask(Task):
 
         return language_modelling.masked_rows(records, rows)
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import language_modelling
 
-        return language_modelling.masked_scores(records)
+        return language_modelling.statistics(records)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import language_modelling
+
+        return language_modelling.summarize(statistics, weights)
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import language_modelling

@@ -18,7 +18,10 @@ from pipelines.errors import ModelError
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
 
 log = logging.getLogger("graft")
 
@@ -186,10 +189,15 @@ class ImageClassification(Task):
         logits = model(pixel_values=batch["pixel_values"]).logits.detach().float().cpu()
         return classification.records(batch, logits, self.labels, self.options.multi_label)
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import classification
 
-        return classification.scores(records, self.labels, self.options.multi_label)
+        return classification.statistics(records, self.labels, self.options.multi_label)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import classification
+
+        return classification.summarize(statistics, weights)
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import classification

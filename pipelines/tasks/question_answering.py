@@ -17,7 +17,10 @@ from pipelines.errors import DataError, ModelError
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
 
 CANDIDATES = 20  # spans of a window that may become the answer, as in the library's example
 
@@ -221,10 +224,15 @@ class QuestionAnswering(Task):
         self.threshold = no_answer_threshold(records)
         return {"no_answer_threshold": self.threshold}
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import question_answering
 
-        return question_answering.scores(records)
+        return question_answering.statistics(records)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import question_answering
+
+        return question_answering.summarize(statistics, weights)
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import question_answering

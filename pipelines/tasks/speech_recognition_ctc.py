@@ -23,7 +23,10 @@ from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
 
 log = logging.getLogger("graft")
 
@@ -235,10 +238,15 @@ class SpeechRecognitionCTC(Task):
 
         return ctc.hop(self.config) / self.rate
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import speech_recognition
 
-        return speech_recognition.scores(records, self.options.normaliser)
+        return speech_recognition.statistics(records, self.options.normaliser)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import speech_recognition
+
+        return speech_recognition.summarize(statistics, weights)
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import speech_recognition

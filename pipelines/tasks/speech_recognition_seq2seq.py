@@ -23,7 +23,10 @@ from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
 
 Share = Annotated[Float, Field(ge=0, le=1)]
 
@@ -220,10 +223,15 @@ class SpeechRecognitionSeq2Seq(Task):
             merged.append({**{key: value for key, value in record.items() if key != "row"}, "true": row["text"], **speaker})
         return merged
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import language_modelling, speech_recognition
 
-        return {**speech_recognition.scores(records, self.options.normaliser), **language_modelling.scores(records)}
+        return speech_recognition.statistics(records, self.options.normaliser) | language_modelling.statistics(records)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import language_modelling, speech_recognition
+
+        return {**speech_recognition.summarize(statistics, weights), **language_modelling.summarize(statistics, weights)}
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics.speech_recognition import hallucinations, tables

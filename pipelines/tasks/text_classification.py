@@ -18,7 +18,10 @@ from pipelines.errors import DataError, ModelError
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
 
 TEXTS = ("text", "text_pair")
 
@@ -220,13 +223,20 @@ class TextClassification(Task):
             records = classification.records(batch, logits, self.labels, self.options.multi_label)
         return [{**record, "tokens": tokens} for record, tokens in zip(records, batch["tokens"], strict=True)]
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import classification, regression
 
         if self.options.regression:
-            return regression.scores(records)
-        found = classification.scores(records, self.labels, self.options.multi_label)
-        return found if self.options.multi_label else {**found, "mcc": classification.matthews(records, self.labels)}
+            return regression.statistics(records)
+        return classification.statistics(records, self.labels, self.options.multi_label)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import classification, regression
+
+        if self.options.regression:
+            return regression.summarize(statistics, weights)
+        found = classification.summarize(statistics, weights)
+        return found if self.options.multi_label else {**found, **classification.matthews(statistics, weights)}
 
     def _by_length(self) -> tuple[Any, str, int]:
         """What is averaged over texts of like length, its name, and the length at which texts are cut."""

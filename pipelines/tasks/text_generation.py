@@ -20,7 +20,10 @@ from pipelines.errors import DataError, ModelError
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
 
 
 class Options(Strict):
@@ -238,11 +241,17 @@ class TextGeneration(Task):
             merged.append({**kept, **asked, "true": true, "predicted": said, **judge(said, true)})
         return merged
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import language_modelling, question_answering
 
-        found = language_modelling.scores(records)
-        return found if self.options.prompt is None else {**question_answering.scores(records), **found}
+        found = language_modelling.statistics(records)
+        return found if self.options.prompt is None else question_answering.statistics(records) | found
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import language_modelling, question_answering
+
+        found = language_modelling.summarize(statistics, weights)
+        return found if self.options.prompt is None else {**question_answering.summarize(statistics, weights), **found}
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import language_modelling, question_answering

@@ -20,7 +20,10 @@ from pipelines.models.pretrained import LORA
 from pipelines.task import Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
 
 log = logging.getLogger("graft")
 
@@ -220,10 +223,15 @@ class TextToImage(Task):
         levels = torch.stack([self._errors(model, noisy, texts) for noisy in mixed], dim=1).detach().cpu().tolist()
         return [denoising.record(id_, own) for id_, own in zip(batch["id"], levels, strict=True)]
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import denoising
 
-        return denoising.scores(records)
+        return denoising.statistics(records)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import denoising
+
+        return denoising.summarize(statistics, weights)
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import denoising

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.data import batching, trained_rows
 from pipelines.data.schema import SPLITS
-from pipelines.evaluation import extra_metrics, scoring
+from pipelines.evaluation import extra_metrics, row_statistics, scoring
 from pipelines.generation import sampling
 from pipelines.inference.loading import load
 from pipelines.models import layers
@@ -70,7 +70,8 @@ def write(trainer: Trainer, state: Any, records: dict[str, list[dict]], made: di
     with trainer.progress.item("scoring", 2) as shown:
         scores = {}
         for split in ("test", "validation"):
-            scores[split] = scoring.score_split(task, records[split], splits[split], split)
+            keep = folder / "predictions" / row_statistics.FILE if split == "test" else None
+            scores[split] = scoring.score_split(task, records[split], splits[split], split, group=splits.group, keep=keep)
             for line in results.undefined(split, scores[split]["n"], scores[split]["metrics"]):
                 trainer.progress.say(line)
             shown.advance()

@@ -225,7 +225,8 @@ class Trainer:
         model = self.model.to(self.accelerator.device)
         records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before")
         sampling.save_grid(self, model, 0)
-        return scoring.score_split(self.task, self.task.merge(records, self.splits.test), self.splits.test, "test", tables=False)
+        merged = self.task.merge(records, self.splits.test)
+        return scoring.score_split(self.task, merged, self.splits.test, "test", group=self.splits.group, tables=False)
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
@@ -349,7 +350,7 @@ class Trainer:
             with stage.average.applied() if stage.average else contextlib.nullcontext():
                 records = self.predict(stage.model, validation, "validation", "validation")
                 sampling.save_grid(self, self.accelerator.unwrap_model(stage.model), state.previous_steps + state.step)
-            scores = self.task.score(self.task.merge(records, self.splits.validation), self.splits.validation)
+            scores = scoring.scores(self.task, self.task.merge(records, self.splits.validation), self.splits.validation)
             self.log({**loop.where(state, stage.plan), "validation": scores})
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None

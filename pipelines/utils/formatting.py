@@ -1,6 +1,8 @@
 """Numbers and names as people read them: one way for figures, report and card."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 _METRICS = {
     "ece": "Calibration error (ECE)",
@@ -55,6 +57,23 @@ def interval(bounds: tuple[float, float] | list[float] | None) -> str:
     if "e" in low and "e" not in high:  # one way to write both
         low = f"{bounds[0]:.3f}"
     return f"{low} to {high}"
+
+
+def resampled(section: Mapping[str, Any]) -> str:
+    """How the intervals of a section of results.json (n, groups, interval) were made, in sentences."""
+    n, groups, how = section["n"], section["groups"], section["interval"]
+    units = f"{n:,} rows" if groups is None else f"{groups:,} groups of rows"
+    if how["resamples"] is None:  # an older run does not say how many
+        return "The interval is a bootstrap over the test rows."
+    if how["resamples"] == 0:
+        only = "one row" if groups is None else f"one group of rows ({how['unit']})"
+        return f"There are no intervals: {only} cannot be resampled."
+    why = "" if groups is None else f" (rows of the same {how['unit']} belong together)"
+    said = f"The intervals are from {how['resamples']:,} resamples of the {units}{why}."
+    if how["exact"]:
+        names = ", ".join(spoken(name) for name in how["exact"])
+        said += f" {names}: all right or all wrong, so the interval is the exact binomial one of {units}."
+    return said
 
 
 def duration(seconds: float) -> str:

@@ -220,15 +220,15 @@ def test_what_a_stage_knows_survives_the_next() -> None:
 def test_patience_is_of_one_stage(data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage is measured by its own best: it may get better for a while before it passes the head's. The head's stays the best."""
     scores = iter([0.1, 0.9, 0.2, *(0.3, 0.4, 0.5, 0.5, 0.1), *[0.5] * 9])
-    real = ImageClassification.score
+    real = ImageClassification.summarize
 
-    def score(task: Any, records: Any, rows: Any) -> dict[str, float]:
-        return real(task, records, rows) | {"accuracy": next(scores)}
+    def summarize(task: Any, statistics: Any, weights: Any) -> dict[str, float]:
+        return real(task, statistics, weights) | {"accuracy": next(scores)}
 
     changes = {"train__head_epochs": 1, "train__max_steps": 40, "train__early_stopping": 2, "train__save_every": 50}
     raw = settings(models["vit"], data, **changes)
     runs = Runs(tmp_path, raw, monkeypatch, {json.dumps(raw): {}})
-    with mock.patch.object(ImageClassification, "score", score):
+    with mock.patch.object(ImageClassification, "summarize", summarize):
         found = runs.start("run")
     assert found is not None
     scored = [line["validation"]["accuracy"] for line in lines(tmp_path / "run") if "validation" in line]

@@ -13,6 +13,7 @@ from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, ModelError, RecipeError
+from pipelines.evaluation import scoring
 from pipelines.models.source import resolve
 from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
 from tests.support import tiny_audio, tiny_text, tiny_whisper
@@ -129,7 +130,7 @@ def test_rows_that_cannot_be_used_are_skipped_and_counted(
     assert longest == 48
     assert [record["true"] for record in whole] == ["x" * 60] * 3
     assert [record["tokens"] for record in whole] == [48] * 3
-    assert all(task.score([record], None)["cer"] > 0.5 for record in whole)
+    assert all(scoring.scores(task, [record], None)["cer"] > 0.5 for record in whole)
     assert "transcripts have more than the 48 tokens that this model writes: the loss sees their beginning, scores all of it" in caplog.text
     assert "longer than the 1 seconds that are read: scores leave them out, too" in caplog.text
     assert sum("seconds, at most 1 are read (options.max_seconds)" in one for one in why) == 3

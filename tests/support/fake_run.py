@@ -6,10 +6,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from PIL import Image
 
 from pipelines.config.recipe import DataSection, HubSection, ModelSection, TrainSection
+from pipelines.evaluation import row_statistics
 from pipelines.metrics import classification
 from pipelines.plots import classification as classification_plots
 from pipelines.reporting.report import save_figures
@@ -61,7 +63,8 @@ def measured(records: list[dict[str, Any]], labels: tuple[str, ...], split: str,
     n = len(records)
     half = {name: 1.96 * math.sqrt(max(value * (1 - value), 1e-4) / n) for name, value in metrics.items()}
     ci95 = {name: [max(value - half[name], 0.0), min(value + half[name], 1.0)] for name, value in metrics.items()}
-    section: dict[str, Any] = {"split": split, "n": n, "metrics": metrics, "ci95": ci95}
+    section: dict[str, Any] = {"split": split, "n": n, "groups": None, "metrics": metrics, "ci95": ci95}
+    section["interval"] = {"unit": "rows", "resamples": 1000, "exact": []}
     if tables:
         section["tables"] = {"per class": classification.per_class(records, labels, multi_label)}
     return section
@@ -109,7 +112,7 @@ def results(
     """results.json of records under `test`, `validation` and `before`."""
     n = len(records["test"])
     return {
-        "schema": 1,
+        "schema": 2,
         "task": "image-classification",
         "recipe": "pets_vit_base",
         "metric": {"name": "map" if multi_label else "accuracy", "direction": "max"},
@@ -177,11 +180,22 @@ def fake_run(
     write_lines(folder / "log.jsonl", log(steps, head, metric, best))
     write_lines(folder / "predictions" / "test.jsonl", test)
     write_lines(folder / "predictions" / "validation.jsonl", validation)
+    keep_statistics(folder, test, labels, multi_label)
     if pictures:
         draw_figures(folder / "figures", test, labels, multi_label)
     if examples:
         _examples(folder / "model" / "examples", labels, examples)
     return folder
+
+
+def keep_statistics(
+    folder: Path, records: list[dict[str, Any]], labels: tuple[str, ...] = LABELS, multi_label: bool = False, group: str | None = None
+) -> None:
+    """The statistics of the test rows as a run keeps them; rows are grouped by what their records hold under `group`."""
+    found = classification.statistics(records, labels, multi_label)
+    values = [record[group] if group else record["id"] for record in sorted(records, key=lambda record: record["id"])]
+    units = np.unique(values, return_inverse=True)[1]
+    row_statistics.write(folder / "predictions" / row_statistics.FILE, found, units, group)
 
 
 def draw_figures(folder: Path, records: list[dict[str, Any]], labels: tuple[str, ...], multi_label: bool) -> None:

@@ -10,6 +10,7 @@ and beside it `served(recipe, hub, folder) -> Served`, with which tests/integrat
 """
 
 import itertools
+import json
 import math
 import random
 import re
@@ -34,6 +35,7 @@ from pipelines.data.loading import load_splits
 from pipelines.data.schema import SPLITS, needs_of
 from pipelines.data.splitting import _untrained
 from pipelines.errors import DataError
+from pipelines.evaluation.compare import compare, table
 from pipelines.inference.loading import load
 from pipelines.models.build import build
 from pipelines.models.layers import depth_of_parameters, train_mode
@@ -196,25 +198,44 @@ class TaskContract:
     # ---- scores ----
 
     def test_scores(self, made: SimpleNamespace) -> None:
-        """Perfect records score best; the order of records does not matter."""
+        """Perfect records score best; the order of records does not matter; a weight says how often a row counts."""
         task, rows = made.task, made.splits.test
         metric = task.metric
-        perfect = self.perfect(rows)
-        best = task.score(perfect, rows)
+        perfect = task.statistics(self.perfect(rows), rows)
+        best = task.summarize(perfect, perfect.ones())
         assert metric.name in best
         assert all(math.isfinite(v) for v in best.values())
         made.model.eval()
         with torch.no_grad():
             micros = [made.examples["test"][[(None, i)]] for i in range(len(made.examples["test"]))]
             records = [record for micro in micros for record in task.predict(made.model, micro.batch)]
-        scores = task.score(task.merge(records, rows), rows)
+        merged = task.merge(records, rows)
+        found = task.statistics(merged, rows)
+        scores = task.summarize(found, found.ones())
+        assert all(isinstance(value, float) for value in scores.values())
         assert not metric.better(scores[metric.name], best[metric.name])
         for seed in range(3):
             shuffled = random.Random(seed).sample(records, len(records))
-            assert task.score(task.merge(shuffled, rows), rows) == pytest.approx(scores, rel=1e-12)
-        assert {r["id"] for r in task.merge(records, rows)} == set(rows["id"])
+            other = task.statistics(task.merge(shuffled, rows), rows)
+            assert task.summarize(other, other.ones()) == pytest.approx(scores, rel=1e-12)
+        assert {r["id"] for r in merged} == set(rows["id"]) == set(found.ids)
+        assert {metric.name, *found.proportions} <= set(scores)
+        check_weights(task, found)
 
     # ---- a whole run ----
+
+    def test_a_run_is_no_better_than_itself(self, run: Path) -> None:
+        """The statistics that a run keeps give the scores of its results.json, and `graft compare` reads them."""
+        results = json.loads((run / "results.json").read_text())
+        found = compare([run, run])
+        assert (found["n"], found["groups"]) == (results["test"]["n"], results["test"]["groups"])
+        assert found["interval"]["unit"] == results["test"]["interval"]["unit"]
+        metrics = found["comparisons"][0]["metrics"]
+        assert next(iter(metrics)) == results["metric"]["name"]
+        known = {name: value for name, value in results["test"]["metrics"].items() if name in metrics and value is not None}
+        assert {name: metrics[name]["second"] for name in known} == known
+        assert all(of["difference"] == 0 and of["ci95"] is None for of in metrics.values() if math.isfinite(of["first"]))
+        assert max(map(len, table(found).splitlines())) <= 80
 
     def test_the_run_folder_is_whole(self, run: Path, made: SimpleNamespace) -> None:
         expected = "recipe.yaml log.jsonl results.json report.html predictions/validation.jsonl predictions/test.jsonl examples figures"
@@ -291,6 +312,22 @@ class TaskContract:
         again = validate(yaml.safe_load(dump_recipe(made.recipe)))
         assert isinstance(again, Recipe)
         assert again == made.recipe
+
+
+def check_weights(task: Any, found: Any) -> None:
+    """A row of weight 2 counts like the row given twice, one of weight 0 like none; many weightings at once give the same."""
+    count = len(found.ids)
+    weights = np.random.default_rng(0).integers(0, 3, (5, count))
+    weights[:, 0] = 1  # there are rows to score
+    together = task.summarize(found, weights.astype(float))
+    for number, line in enumerate(weights):
+        repeated = found.take(np.repeat(np.arange(count), line))
+        given = task.summarize(repeated, repeated.ones())
+        weighted = task.summarize(found, line.astype(float))
+        assert weighted == pytest.approx(given, rel=1e-9, abs=1e-12, nan_ok=True)
+        assert {name: values[number] for name, values in together.items()} == pytest.approx(weighted, rel=1e-9, abs=1e-12, nan_ok=True)
+    share = {name: len(values) for name, values in together.items()}
+    assert share == dict.fromkeys(task.summarize(found, found.ones()), 5)
 
 
 def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:

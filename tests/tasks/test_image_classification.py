@@ -15,6 +15,7 @@ from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import Needs
+from pipelines.evaluation import scoring
 from pipelines.models.build import build
 from pipelines.models.source import resolve
 from pipelines.models.vision import resize_positions, scaled
@@ -198,7 +199,7 @@ def test_several_labels(tmp_path: Path) -> None:
     assert set(record["scores"]) == set(task.labels)
     truth = {r["id"]: r["label"].split("|") for r in rows.train}
     perfect = [{"id": i, "true": t, "predicted": t, "scores": {n: float(n in t) for n in task.labels}} for i, t in truth.items()]
-    assert set(task.score(perfect, None).values()) == {1.0}
+    assert set(scoring.scores(task, perfect, None).values()) == {1.0}
 
 
 def test_a_configuration_that_drops_too_much_is_corrected(photos: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

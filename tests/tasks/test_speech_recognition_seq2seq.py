@@ -14,6 +14,7 @@ from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import needs_of
 from pipelines.data.text.packing import IGNORED
+from pipelines.evaluation import scoring
 from pipelines.inference.loading import load
 from pipelines.models.build import build
 from pipelines.models.source import resolve
@@ -170,7 +171,7 @@ def test_what_a_transcript_costs_is_the_loss(speech: Path, folders: dict[str, Pa
         loss = float(task.loss(net, batch, task.counts(batch)))
     assert sum(r["nll"] for r in records) / sum(r["tokens"] for r in records) == pytest.approx(loss, rel=1e-5)
     merged = task.merge(records, splits.test)
-    assert task.score(merged, splits.test)["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
+    assert scoring.scores(task, merged, splits.test)["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
     assert set(task.tables(merged, splits.test)["signs of invention"][0]) == {"repetition", "overlong", "length_ratio"}
 
 

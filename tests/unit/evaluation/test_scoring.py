@@ -2,18 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from pipelines.config.recipe import DataSection, validate
+from pipelines.data.grouping import group_column
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import Needs
 from pipelines.errors import DataError, RecipeError, RunError
-from pipelines.evaluation import scoring
+from pipelines.evaluation import row_statistics, scoring
 from pipelines.evaluation.evaluate import evaluate, evaluate_recipe
+from pipelines.metrics import classification
+from pipelines.metrics.statistics import Statistics
 from pipelines.reporting.results import environment
-from pipelines.tasks.image_classification import ImageClassification
 from pipelines.training.run import train
+from pipelines.utils.formatting import resampled
 from tests.support import tiny
 from tests.support.runs import results, settings, without_pictures
 
@@ -28,17 +33,101 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.vit(tmp_path_factory.mktemp("model"))
 
 
-def test_a_score_that_does_not_vary_has_no_interval() -> None:
-    task = ImageClassification()
-    task.labels = ["cat", "dog"]
+class Answers:
+    """A task as far as its scores go."""
 
-    def record(number: int, predicted: str) -> dict:
-        return {"id": str(number), "true": "cat", "predicted": predicted, "confidence": 0.9, "rank": int(predicted != "cat")}
+    def statistics(self, records: Any, rows: Any) -> Statistics:
+        return classification.statistics(records, ["cat", "dog"])
 
-    alike = [record(i, "cat") for i in range(6)]
-    assert "accuracy" not in scoring.bootstrap(task, alike, None)
-    low, high = scoring.bootstrap(task, [*alike, record(6, "dog")], None)["accuracy"]
+    def summarize(self, statistics: Statistics, weights: Any) -> dict[str, float]:
+        return classification.summarize(statistics, weights)
+
+
+def answers(*predicted: str) -> list[dict[str, Any]]:
+    """The truth is always `cat`."""
+    return [
+        {"id": f"{n:03}", "true": "cat", "predicted": guess, "confidence": 0.9, "rank": int(guess != "cat")}
+        for n, guess in enumerate(predicted)
+    ]
+
+
+def scored(records: list[dict[str, Any]], rows: Any = None, group: str | None = None) -> dict[str, Any]:
+    return scoring.score_split(Answers(), records, rows, "test", group=group, tables=False)  # type: ignore[arg-type]
+
+
+def test_rows_that_are_all_right_or_all_wrong_have_the_exact_interval() -> None:
+    for guess, bounds in (("cat", [0.832, 1]), ("dog", [0, 0.168])):
+        found = scored(answers(*[guess] * 20))
+        assert found["ci95"]["accuracy"] == pytest.approx(bounds, abs=5e-4)
+        assert found["interval"] == {"unit": "rows", "resamples": 1000, "exact": ["accuracy"]}
+        assert (found["n"], found["groups"]) == (20, None)
+        assert "balanced_accuracy" not in found["ci95"]  # no proportion of rows, and no resample differs
+    low, high = scored(answers(*["cat"] * 6, "dog"))["ci95"]["accuracy"]
     assert low < 6 / 7 < high
+
+
+def test_groups_are_resampled_whole() -> None:
+    """Five speakers, of which one is never understood; a row without a speaker is a group alone."""
+    records = answers(*["cat"] * 16, *["dog"] * 4)
+    speakers = [str(n // 4) for n in range(20)]
+    rows = Dataset.from_dict({"id": [r["id"] for r in records], "speaker": speakers})
+    alone, grouped = scored(records), scored(records, rows, "speaker")
+    assert (grouped["groups"], grouped["interval"]["unit"], grouped["interval"]["resamples"]) == (5, "speaker", 1000)
+    assert alone["metrics"] == grouped["metrics"]
+    width = {name: found["ci95"]["accuracy"][1] - found["ci95"]["accuracy"][0] for name, found in (("a", alone), ("g", grouped))}
+    assert width["g"] > 1.5 * width["a"]
+    unknown = Dataset.from_dict({"id": [r["id"] for r in records], "speaker": [*speakers[:18], None, " "]})
+    assert scored(records, unknown, "speaker")["groups"] == 7
+    all_right = scored(answers(*["cat"] * 20), rows, "speaker")
+    assert all_right["ci95"]["accuracy"] == pytest.approx([0.025 ** (1 / 5), 1])
+    assert resampled(all_right) == (
+        "The intervals are from 1,000 resamples of the 5 groups of rows (rows of the same speaker belong together). "
+        "Accuracy: all right or all wrong, so the interval is the exact binomial one of 5 groups of rows."
+    )
+
+
+def test_one_row_and_one_group_have_no_interval() -> None:
+    one = scored(answers("cat"))
+    rows = Dataset.from_dict({"id": [f"{n:03}" for n in range(9)], "speaker": ["a"] * 9})
+    group = scored(answers(*["cat", "dog", "cat"] * 3), rows, "speaker")
+    for found in (one, group):
+        assert found["ci95"] == {}
+        assert found["interval"]["resamples"] == 0
+    assert resampled(one) == "There are no intervals: one row cannot be resampled."
+    assert resampled(group) == "There are no intervals: one group of rows (speaker) cannot be resampled."
+    with pytest.raises(DataError, match="there are no predictions to score"):
+        scored([])
+
+
+@pytest.mark.parametrize(
+    ("asked", "usual", "columns", "found"),
+    [
+        (None, "speaker", ["id", "speaker"], "speaker"),
+        (None, "speaker", ["id"], None),
+        (None, "none", ["id", "speaker"], None),
+        ("none", "speaker", ["id", "speaker"], None),
+        ("patient", "speaker", ["id", "speaker", "patient"], "patient"),
+        ("patient", "speaker", ["id", "speaker"], None),
+        ("audio", "speaker", ["id", "audio", "file"], "file"),
+        (None, None, ["id", "file"], "file"),
+    ],
+)
+def test_the_column_of_groups(asked: str | None, usual: str | None, columns: list[str], found: str | None) -> None:
+    assert group_column(asked, usual, columns) == found
+
+
+def test_an_older_run_is_scored_again_without_training(photos: Path, model: Path, tmp_path: Path) -> None:
+    """What the error of `graft compare` advises for runs that kept no statistics."""
+    recipe, run = validate(settings(model, photos)), tmp_path / "run"
+    with without_pictures():
+        train(recipe, run)
+        before, kept = results(run), run / "predictions" / row_statistics.FILE
+        statistics = kept.read_bytes()
+        kept.unlink()
+        (run / "model" / "results.json").unlink()
+        train(recipe, run)
+    assert kept.read_bytes() == statistics
+    assert results(run) == before
 
 
 def test_time_and_examples_are_those_of_all_stages(photos: Path, model: Path, tmp_path: Path) -> None:

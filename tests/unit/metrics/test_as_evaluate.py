@@ -22,6 +22,10 @@ LABELS = [f"class {i}" for i in range(8)]
 Made = tuple[dict[str, list], dict[str, float]]  # what the metric is given, and Graft's own scores of the same
 
 
+def pairs(true: list, said: list) -> list[dict[str, Any]]:
+    return [{"id": str(i), "true": true[i], "predicted": said[i]} for i in range(N)]
+
+
 def one_label(rng: random.Random) -> Made:
     logits = np.random.default_rng(rng.randrange(9999)).random((N, len(LABELS)))
     true = [rng.randrange(len(LABELS)) for _ in range(N)]
@@ -31,7 +35,8 @@ def one_label(rng: random.Random) -> Made:
     records = [
         {"id": str(i), "true": LABELS[true[i]], "predicted": LABELS[guess[i]], "confidence": sure[i], "rank": rank[i]} for i in range(N)
     ]
-    own = classification.scores(records, LABELS) | {"mcc": classification.matthews(records, LABELS)}
+    found = classification.statistics(records, LABELS)
+    own = classification.scores(records, LABELS) | classification.matthews(found, found.ones())
     return {"predictions": guess, "references": true, "confidence": sure, "scores": logits.tolist()}, own
 
 
@@ -40,6 +45,7 @@ def several_labels(rng: random.Random) -> Made:
     sure = [[rng.random() for _ in LABELS] for _ in range(N)]
     records = [
         {
+            "id": str(i),
             "true": [label for label, t in zip(LABELS, true[i], strict=True) if t],
             "predicted": [label for label, p in zip(LABELS, sure[i], strict=True) if p > 0.5],
             "scores": dict(zip(LABELS, sure[i], strict=True)),
@@ -53,15 +59,13 @@ def several_labels(rng: random.Random) -> Made:
 def numbers(rng: random.Random) -> Made:
     true = [rng.gauss(3, 2) for _ in range(N)]
     said = [t + rng.gauss(0, 1) for t in true]
-    return {"predictions": said, "references": true}, regression.scores(
-        [{"true": t, "predicted": p} for t, p in zip(true, said, strict=True)]
-    )
+    return {"predictions": said, "references": true}, regression.scores(pairs(true, said))
 
 
 def answers(rng: random.Random) -> Made:
     true = [[" ".join(rng.choices(WORDS, k=3)) for _ in range(rng.randrange(3))] for _ in range(N)]
     said = [" ".join(rng.choices(WORDS, k=rng.randrange(4))) for _ in range(N)]
-    own = question_answering.scores([{"true": t, "predicted": p} for t, p in zip(true, said, strict=True)])
+    own = question_answering.scores(pairs(true, said))
     assert 0 < own["f1"] < 100
     return {"predictions": said, "references": true}, own
 
@@ -69,7 +73,7 @@ def answers(rng: random.Random) -> Made:
 def transcripts(rng: random.Random) -> Made:
     true = [" ".join(rng.choices(WORDS, k=rng.randrange(1, 8))) for _ in range(N)]
     said = [" ".join(rng.choices(WORDS, k=rng.randrange(0, 40))) for _ in range(N)]
-    records = [{"true": t, "predicted": p} for t, p in zip(true, said, strict=True)]
+    records = pairs(true, said)
     own = speech_recognition.scores(records, "none") | speech_recognition.hallucinations(records, "none")
     return {"predictions": said, "references": true}, own
 
@@ -78,15 +82,14 @@ def tokens(rng: random.Random) -> Made:
     counts = [rng.randrange(1, 30) for _ in range(N)]
     columns: dict[str, list] = {"nll": [3 * c * rng.random() for c in counts], "tokens": counts, "bytes": [4 * c for c in counts]}
     columns |= {"top_1": [c // 2 for c in counts], "top_5": [c - 1 for c in counts]}
-    records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    masked = language_modelling.masked_scores(records)
+    records = [{"id": str(i), **{key: values[i] for key, values in columns.items()}} for i in range(N)]
     own = language_modelling.scores(records)
-    return columns, own | {"masked_accuracy": masked["accuracy"], "masked_top_5_accuracy": masked["top_5_accuracy"]}
+    return columns, own | {"masked_accuracy": own["accuracy"], "masked_top_5_accuracy": own["top_5_accuracy"]}
 
 
 def noise(rng: random.Random) -> Made:
     losses = [rng.random() for _ in range(N)]
-    return {"loss": losses}, denoising.scores([{"loss": loss} for loss in losses])
+    return {"loss": losses}, denoising.scores([{"id": str(i), "loss": loss, "levels": [loss]} for i, loss in enumerate(losses)])
 
 
 def features(rng: random.Random) -> Made:

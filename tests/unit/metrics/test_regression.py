@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import DataError
 from pipelines.metrics import by_length, regression
-from pipelines.metrics.classification import matthews, scores
+from pipelines.metrics.classification import matthews, scores, statistics
 from pipelines.plots import by_length as by_length_plots
 from pipelines.plots import regression as regression_plots
 from pipelines.plots.style import ROWS
@@ -64,7 +64,8 @@ def test_what_tells_nothing_apart_correlates_with_nothing() -> None:
 def test_matthews_is_scikit_learns(pairs: list[tuple[str, str]]) -> None:
     records = [{"id": str(i), "true": t, "predicted": p, "confidence": 1.0, "rank": 0} for i, (t, p) in enumerate(pairs)]
     true, predicted = zip(*pairs, strict=True)
-    assert matthews(records, list("abc")) == pytest.approx(sklearn.metrics.matthews_corrcoef(true, predicted), abs=1e-9)
+    rows = statistics(records, list("abc"))
+    assert matthews(rows, rows.ones())["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(true, predicted), abs=1e-9)
 
 
 def test_lengths_hold_every_record_once() -> None:

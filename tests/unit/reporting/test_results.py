@@ -52,13 +52,13 @@ def test_it_is_said_which_and_where() -> None:
 @pytest.mark.parametrize("names", [("accuracy",), ("f1_macro", "ece")], ids=" ".join)
 def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> None:
     """The leading metric or others, in every file that the run writes and every verb that shows a score."""
-    real = ImageClassification.score
+    real = ImageClassification.summarize
 
-    def score(task: Any, records: Any, rows: Any) -> dict[str, float]:
-        return real(task, records, rows) | dict.fromkeys(names, float("nan"))
+    def summarize(task: Any, statistics: Any, weights: Any) -> dict[str, float]:
+        return real(task, statistics, weights) | dict.fromkeys(names, float("nan"))
 
     run = world.tmp / "run"
-    with mock.patch.object(ImageClassification, "score", score):
+    with mock.patch.object(ImageClassification, "summarize", summarize):
         done = world.graft("train", "train.eval_every=1", "train.save_every=1", "train.early_stopping=1")
         scored = graft("evaluate", run, "--json")
         told = graft("evaluate", run)
