@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.errors import DataError, GraftError, HubError, ModelError, RecipeError, RunError
     from pipelines.evaluation.evaluate import evaluate as evaluate
     from pipelines.inference.loading import load as load
+    from pipelines.metrics.as_evaluate import as_evaluate
     from pipelines.publishing.publish import publish as publish
     from pipelines.task import Task
     from pipelines.training.run import train as train
@@ -29,6 +30,7 @@ _PUBLIC = {
     "RecipeError": "errors",
     "RunError": "errors",
     "Task": "task",
+    "as_evaluate": "metrics.as_evaluate",
     "evaluate": "evaluation.evaluate",
     "load": "inference.loading",
     "load_recipe": "config.recipe",
@@ -38,7 +40,7 @@ _PUBLIC = {
 }
 
 __all__ = [  # noqa: RUF022 (errors last)
-    "Recipe", "Task", "evaluate", "load", "load_recipe", "load_splits", "publish", "train",
+    "Recipe", "Task", "as_evaluate", "evaluate", "load", "load_recipe", "load_splits", "publish", "train",
     "GraftError", "RecipeError", "DataError", "ModelError", "RunError", "HubError",
 ]  # fmt: skip
 

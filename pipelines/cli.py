@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.errors import RecipeError
+from pipelines.errors import RecipeError, RunError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -109,6 +109,13 @@ def train(
     if results:
         print(_headline(results))
         print(f"report: {folder / 'report.html'}\nmodel:  {folder / 'model'}\nnext:   graft demo {folder}")
+        from pipelines.evaluation.extra_metrics import failed
+
+        if names := failed(results):
+            raise RunError(
+                f"metrics: {', '.join(names)} failed, for the reason above, and the scores are missing; all else is finished: "
+                "correct the file, and type the same command again"
+            )
 
 
 def _headline(results: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ recipe = load_recipe("beans_vit_base", ["train.epochs=1"])
 
 import importlib
 import json
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,7 +26,7 @@ from pydantic import (
 )
 
 from pipelines.config import hub_metadata
-from pipelines.config.catalog import find_recipe
+from pipelines.config.catalog import find_recipe, recipe_paths
 from pipelines.config.validation_errors import COMMAND_LINE, explain, suggest
 from pipelines.config.yaml_io import dump, parse, parse_value
 from pipelines.errors import RecipeError
@@ -183,13 +185,54 @@ class HubSection(Strict):
         return codes
 
 
+HUB_METRIC = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
+HUB_METRIC_LIKE = re.compile(r"[\w.-]+/[\w.-]+(@.*)?")  # a hub id, or what was meant for one
+
+
+def metric_module_name(entry: str) -> str:
+    """What stands before the names of a module's scores: ./metrics/my-metric.py -> my_metric, evaluate-metric/rouge@... -> rouge."""
+    last = entry.partition("@")[0] if HUB_METRIC.fullmatch(entry) else entry.removesuffix(".py")
+    return re.sub(r"\W", "_", last.replace("\\", "/").rpartition("/")[2])
+
+
+def _metric_module(entry: str) -> str:
+    """An entry of `metrics`; whether the file or the module is there is seen when it is loaded."""
+    why = files.problem(entry)
+    if why:
+        raise ValueError(f"no file or module can be called {short(entry)!r}: {why}")
+    if entry.endswith(".py") or HUB_METRIC.fullmatch(entry):
+        return entry
+    if HUB_METRIC_LIKE.fullmatch(entry) and not entry.startswith("."):
+        repo = entry.partition("@")[0]
+        raise ValueError(
+            f"{short(entry, 80)} is code from the hub, which runs only with its full commit: {repo}@<40 hexadecimal digits> "
+            "(on its page: Files, History)"
+        )
+    raise ValueError(f"{short(entry, 80)!r} is no metric: give a local file (./my_metric.py) or owner/name@<full commit> of the hub")
+
+
 class Recipe(Strict):
     task: str
     model: ModelSection
     data: DataSection
     options: SerializeAsAny[BaseModel] = None  # type: ignore[assignment]  # the task's Options, filled by the validator
     train: TrainSection
+    metrics: list[Annotated[str, AfterValidator(_metric_module)]] = []
+    """Further metrics of validation and test, each a module of code: a local file (./my_metric.py, from the recipe's folder) or a
+    module of the hub with its full commit (evaluate-metric/rouge@<commit>). They run only where you name the recipe yourself."""
     hub: HubSection = HubSection()
+
+    @field_validator("metrics")
+    @classmethod
+    def _modules_apart(cls, entries: list[str]) -> list[str]:
+        """Their names stand before their scores."""
+        taken: dict[str, str] = {}
+        for entry in entries:
+            name = metric_module_name(entry)
+            if name in taken:
+                raise ValueError(f"{taken[name]} and {entry} would both be called {name}: rename one of the files, or leave one out")
+            taken[name] = entry
+        return entries
 
     @field_validator("task")
     @classmethod
@@ -292,7 +335,39 @@ def load_recipe(
         hub.pop("license", None)
     for override in overrides:
         problems += _override(raw, lines, override)
+    typed = lines.get(("metrics",)) == COMMAND_LINE
+    if raw.get("metrics") and not typed and (beside := [name for name in MODEL_FILES if (path.parent / name).is_file()]):
+        problems.append(
+            f"{path}: metrics: this recipe lies in the folder of a model ({beside[0]}) and may have come with it, and metrics are code: "
+            "copy the recipe to another folder, or type metrics=[]"
+        )
+    if isinstance(raw.get("metrics"), list):
+        shipped = path in recipe_paths().values()
+        raw["metrics"] = [local_metric(entry, Path() if typed or shipped else path.parent) for entry in raw["metrics"]]
     return validate(raw, str(path), lines, problems, exists=exists)
+
+
+MODEL_FILES = ("config.json", "model_index.json", "adapter_config.json", "pytorch_lora_weights.safetensors")
+
+
+def local_metric(entry: Any, folder: Path) -> Any:
+    """An entry of `metrics` with a local file as an absolute path, taken from `folder`; any other entry as it is."""
+    if not isinstance(entry, str) or not entry.endswith(".py") or files.problem(entry):
+        return entry
+    return str((folder / Path(entry).expanduser()).resolve())
+
+
+def recipe_of_model(path: Path) -> Recipe:
+    """The recipe of a run or of a finished model, maybe a downloaded one: without its `metrics`.
+
+    Metrics are code. What came with a model never says which code runs here, whatever its recipe holds.
+    """
+    try:
+        raw, lines, problems = parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    raw.pop("metrics", None)
+    return validate(raw, str(path), lines, problems, exists=True)
 
 
 _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")

@@ -6,7 +6,9 @@ from pipelines.config.recipe import Recipe, task_class
 from pipelines.data import batching, trained_rows
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import SPLITS, needs_of
+from pipelines.evaluation import extra_metrics
 from pipelines.generation import sampling
+from pipelines.metrics import modules
 from pipelines.models import build, layers
 from pipelines.models.source import resolve
 from pipelines.training import run_log, trainer
@@ -22,6 +24,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     yield f"recipe   valid: {recipe.task}"
     run_log.trackers(recipe)
     task = task_class(recipe.task)(recipe.options)
+    metrics = modules.load(recipe.metrics)
+    extra_metrics.refuse_if_generating(metrics, task)
     weights = resolve(recipe.model)
     splits = load_splits(recipe.data, needs_of(task), trained_rows.of(weights))
     for split in SPLITS:
@@ -58,6 +62,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     with torch.no_grad():
         loss = float(task.loss(model, batch, task.counts(batch)))
     yield f"batch      {shapes}; loss {loss:.4g}"
+    for name, value in extra_metrics.try_out(metrics, task, model, splits.validation, "cpu").items():
+        yield f"metric     {name} {value:.4g} on {min(extra_metrics.TRIED, len(splits.validation))} validation rows, untrained"
     steps, per_epoch = trainer.length(recipe, rows, least)
     if least > 1:  # what training does with the fewest rows that a step of it has
         fewest = min(batching.epoch_steps(rows, recipe.train.batch_size, recipe.train.seed, 0, least=least), key=len)

@@ -1,6 +1,7 @@
 """`graft evaluate` and `graft predict`: finished models on data, whole and row by row."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from pipelines.data.loading import Rows, _by_either_name, load_rows, load_splits
 from pipelines.data.schema import SPLITS, needs_of
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, RecipeError
-from pipelines.evaluation import scoring
+from pipelines.evaluation import extra_metrics, scoring
 from pipelines.inference.loading import Loaded, _columns, load
+from pipelines.metrics import modules
+from pipelines.metrics.modules import Module
 from pipelines.reporting import results
 from pipelines.utils import distributed, hardware, library_logging
 from pipelines.utils.progress import Progress
@@ -54,15 +57,20 @@ def evaluate(
 
 
 def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
-    """Score a recipe's model as it is, before any training: its head must know the data's classes."""
+    """Score a recipe's model as it is, before any training: its head must know the data's classes.
+
+    The `metrics` of the recipe score it, too. Those of a run or model never do: they are code, and the user named no recipe.
+    """
     if recipe.model.id is None or recipe.model.weights == "random":
         raise RecipeError("this recipe trains from random weights: there is nothing to evaluate; run `graft train` first")
     progress = Progress(distributed.processes().is_main_process)
     library_logging.quiet_libraries(progress)
+    metrics = modules.load(recipe.metrics)
     loaded = load(recipe.model.id, revision=recipe.model.revision, task=recipe.task, options=recipe.options)
     trained = trained_rows.read(loaded.folder, loaded.source)
     rows = _own_rows(recipe.data, loaded.task, split, None, trained)
-    return evaluate_loaded(loaded, recipe.data, split, own=True, progress=progress, rows=rows)
+    extra_metrics.try_out(metrics, loaded.task, loaded.model, rows[1], next(loaded.model.parameters()).device)
+    return evaluate_loaded(loaded, recipe.data, split, own=True, progress=progress, rows=rows, metrics=metrics)
 
 
 def data_section(loaded: Loaded, data: str | None) -> DataSection:
@@ -92,6 +100,7 @@ def evaluate_loaded(
     progress: Progress,
     rows: Rows | None = None,
     allow_overlap: bool = False,
+    metrics: Sequence[Module] = (),
 ) -> dict[str, Any]:
     from accelerate import Accelerator
 
@@ -120,7 +129,10 @@ def evaluate_loaded(
             smaller=lambda n, unit: progress.say(f"out of memory on {name}: going on with {n} {unit} at a time (the result is the same)"),
         )
     group = _group(loaded, section, found, own)
-    scored = scoring.score_split(task, task.merge(records, found), found, name, group=group, tables=False)
+    records = task.merge(records, found)
+    scored = scoring.score_split(task, records, found, name, group=group, tables=False)
+    for module in metrics:
+        scored["metrics"] |= module.scores(records, list(getattr(task, "labels", [])))
     for line in results.undefined(name, scored["n"], scored["metrics"]):
         progress.say(line)
     about = {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name}

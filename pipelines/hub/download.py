@@ -12,7 +12,7 @@ from functools import partial
 from glob import escape
 from pathlib import Path, PurePosixPath
 
-from pipelines.errors import HubError, ModelError
+from pipelines.errors import HubError, ModelError, RecipeError
 from pipelines.hub.retry import Say, explained, http_error, passing, patiently
 
 # Not needed to load a model into PyTorch, or not safe: other frameworks' weights, leftovers of training, code.
@@ -92,3 +92,42 @@ def _cached(model_id: str, revision: str | None, named: str, problem: Exception,
         raise HubError(f"{why}; {named} is not in the cache") from problem
     say(f"the hub cannot be asked: {named} comes from the cache (commit {folder.name[:8]})")
     return folder
+
+
+def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
+    """The folder of the code of a metric module, a Space of the hub, at exactly this commit; from the cache where it is there.
+
+    The `evaluate` library would count the download elsewhere, and where the hub cannot be reached it would run another commit of the
+    module that is in its cache. Raises RecipeError for an unknown id or commit, HubError.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    named = f"{repo_id} at commit {commit}"
+    fetch = partial(snapshot_download, repo_id, repo_type="space", revision=commit, allow_patterns=["*.py"])
+    missing = (RepositoryNotFoundError, RevisionNotFoundError)
+    try:
+        return Path(fetch(local_files_only=True))
+    except LocalEntryNotFoundError:
+        say(f"{named} is downloaded, to be run as a metric")
+    except HFValidationError as error:
+        raise RecipeError(f"metrics: {repo_id!r} is no id of the hub (owner/name)") from error
+    try:
+        HfApi(library_name="graft").space_info(repo_id, revision=commit, timeout=30)  # the download would ask a silent hub for minutes
+        return Path(patiently(fetch, named, "", say, missing))
+    except GatedRepoError as error:
+        raise RecipeError(f"metrics: {repo_id} is gated: ask for access on its page on the hub, then type `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise RecipeError(
+            f"metrics: there is no Space {repo_id!r} on the hub (a metric module is one): check the spelling, as in evaluate-metric/rouge"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise RecipeError(f"metrics: {repo_id} has no commit {commit}: copy it from its page (Files, History)") from error
+    except (OSError, http_error()) as error:
+        raise explained(error, named, "") from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.config.recipe import Recipe, load_recipe, task_class, task_names
+from pipelines.config.recipe import Recipe, recipe_of_model, task_class, task_names
 from pipelines.errors import DataError, ModelError
 from pipelines.models.adapters import _base_of, _with_adapter
 from pipelines.models.pretrained import LORA
@@ -102,7 +102,7 @@ def read_recipe(folder: Path) -> Recipe | None:
     path = folder / "recipe.yaml"
     if not path.is_file() or not (folder / "results.json").is_file():  # other tools call files so, too
         return None
-    return load_recipe(path, exists=True)
+    return recipe_of_model(path)
 
 
 def _task_of(folder: Path, source: str) -> str:

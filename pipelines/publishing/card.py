@@ -102,6 +102,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
 
     task, test, data, hub = task_class(recipe["task"]), results["test"], results["data"], recipe["hub"]
     made = results.get("samples", {"metrics": []})  # images, of a task that makes some: their number is that of no rows
+    modules = {name: module["source"] for module in results.get("extra_metrics", []) for name in module["metrics"]}
     measured = {key: float(value) for key, value in test["metrics"].items() if value is not None and math.isfinite(value)}
     evaluated = [
         EvalResult(
@@ -117,6 +118,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
             metric_value=value,
             metric_args={
                 **of["args"],
+                **({"module": modules[key]} if key in modules else {}),
                 **({"ci95": [float(v) for v in test["ci95"][key]]} if key in test["ci95"] else {}),
             },
         )

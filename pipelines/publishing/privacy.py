@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pipelines.config.recipe import HUB_METRIC
 from pipelines.config.yaml_io import parse
 from pipelines.data import trained_rows
 from pipelines.errors import ModelError, RunError
@@ -259,6 +260,8 @@ def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, 
     public["data"]["id"] = results["data"]["name"]
     if public["model"]["id"] is not None:
         public["model"]["id"] = results["model"]["id"]
+    if recipe.get("metrics"):  # files of this machine stay here
+        public["metrics"] = [entry for entry in recipe["metrics"] if HUB_METRIC.fullmatch(entry)]
     return public
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.data import batching, trained_rows
 from pipelines.data.schema import SPLITS
-from pipelines.evaluation import row_statistics, scoring
+from pipelines.evaluation import extra_metrics, row_statistics, scoring
 from pipelines.generation import sampling
 from pipelines.inference.loading import load
 from pipelines.models import layers
@@ -78,6 +78,7 @@ def write(trainer: Trainer, state: Any, records: dict[str, list[dict]], made: di
     for part in ("metrics", "ci95", "tables") if made else ():
         scores["test"][part] |= made[part]  # type: ignore[index]
     outcome = summary(trainer, state, scores) | ({"samples": made["samples"]} if made else {})
+    extra_metrics.add(outcome, trainer.modules, records, trainer.progress.say)
     figures = {**(made["figures"] if made else {}), **task.figures(records["test"], splits.test), **_balance(task, splits)}
     save_figures(figures, folder / "figures")
     answered = {record["id"]: record for record in records["test"]}  # a row that cannot be read is no example

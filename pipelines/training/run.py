@@ -10,6 +10,8 @@ from pipelines.config.recipe import Recipe, task_class
 from pipelines.data import trained_rows
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import needs_of
+from pipelines.evaluation import extra_metrics
+from pipelines.metrics import modules
 from pipelines.models.build import build
 from pipelines.models.source import resolve
 from pipelines.publishing import card
@@ -32,7 +34,13 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
     processes = distributed.processes()
     progress = Progress(processes.is_main_process)
     library_logging.quiet_libraries(progress)
+    with processes.main_process_first():
+        metrics = modules.load(recipe.metrics)
+    extra_metrics.refuse_if_generating(metrics, task_class(recipe.task)(recipe.options))
     outcome = run_folder.claim(folder, recipe)
+    if outcome is not None and extra_metrics.outdated(outcome, metrics) and processes.is_main_process:
+        progress.say(f"{folder} is finished; its predictions are scored by the metrics that the recipe lists now")
+        outcome = extra_metrics.score_again(folder, run_folder.absolute_paths(recipe), metrics, progress.say)
     if outcome is not None:
         if processes.is_main_process and run_folder.other_hub(folder, recipe):
             card.publish_as(folder, recipe)
@@ -57,7 +65,7 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
             mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=run_log.trackers(recipe), project_dir=folder,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # DINOv2 has one that no classification uses
         )  # fmt: skip
-        trainer = Trainer(recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress)
+        trainer = Trainer(recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress, metrics)
         with signals.stop_on_signals() as stopping:
             state = trainer.train(stopping)
         if state.stopped == "signal":

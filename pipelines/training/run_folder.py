@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.config.recipe import Recipe, dump_recipe, task_class, validate
+from pipelines.config.recipe import Recipe, dump_recipe, local_metric, task_class, validate
 from pipelines.errors import RunError
 from pipelines.reporting.results import read_results
 from pipelines.training.checkpoint import latest
@@ -17,6 +17,7 @@ from pipelines.utils.hardware import best_precision
 
 # what may change while a run is under way, for it changes no result by more than rounding
 FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
+FREE |= {"metrics"}  # they score what was predicted
 FREE |= {
     f"train.{key}" for key in ("micro_batch", "eval_batch_size", "gradient_checkpointing", "save_every", "keep", "log_every", "trackers")
 }
@@ -125,6 +126,7 @@ def absolute_paths(recipe: Recipe) -> Recipe:
     found = {key: str(folder.resolve()) for key, folder in folders.items() if folder.is_dir()}
     if found:
         changes["options"] = recipe.options.model_copy(update=found)
+    changes["metrics"] = [local_metric(entry, Path()) for entry in recipe.metrics]
     return recipe.model_copy(update=changes)
 
 

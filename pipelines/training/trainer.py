@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from pipelines.data import batching, filtering
 from pipelines.data.filtering import Skips
 from pipelines.data.schema import SPLITS, Splits
 from pipelines.errors import DataError, RecipeError, RunError
-from pipelines.evaluation import scoring
+from pipelines.evaluation import extra_metrics, scoring
 from pipelines.generation import sampling
+from pipelines.metrics.modules import Module
 from pipelines.models import layers
 from pipelines.models.source import Weights
 from pipelines.task import Task
@@ -116,6 +117,7 @@ class Trainer:
     splits: Splits
     accelerator: Any
     progress: Progress
+    modules: Sequence[Module] = ()  # metrics that the recipe lists
 
     def __post_init__(self) -> None:
         from pipelines.models import cpu_kernels
@@ -140,6 +142,9 @@ class Trainer:
         if self.accelerator.mixed_precision == "bf16" and not self.sharded:  # FSDP shards weights of one type alone
             layers.keep_in_bf16(self.model, self.trains)
         self.introduce()
+        extra_metrics.try_out(
+            self.modules, self.task, self.model, self.splits.validation, self.accelerator.device, self.accelerator.autocast()
+        )
 
     def introduce(self) -> None:
         trains = sum(p.numel() for p in self.model.parameters() if p.requires_grad)

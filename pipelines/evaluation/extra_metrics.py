@@ -1,0 +1,162 @@
+"""The metrics that a recipe lists: tried on a few rows before anything is trained, then computed on every split.
+
+They are written into results.json beside the task's own scores, as <module>_<key>, and never take the place of one. They have no
+interval: a module is foreign code, and nobody knows what resampling its rows would mean.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.config.recipe import Recipe, dump_recipe
+from pipelines.errors import RecipeError
+from pipelines.evaluation import scoring
+from pipelines.metrics.modules import Module
+from pipelines.task import Record, Task
+from pipelines.utils import files
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import nn
+
+TRIED = 8  # rows
+Scores = dict[str, dict[str, float]]  # split -> score -> value
+
+
+def refuse_if_generating(modules: Sequence[Module], task: Task) -> None:
+    """Raises RecipeError for a task that makes images: no row has a prediction to compare with a reference."""
+    if modules and task.makes:
+        raise _no_predictions(task)
+
+
+def _no_predictions(task: Task) -> RecipeError:
+    return RecipeError(
+        f"metrics: {task.name} gives no prediction that could be compared with a reference, as modules do it: take `metrics` out"
+    )
+
+
+def try_out(
+    modules: Sequence[Module], task: Task, model: "nn.Module", rows: "Dataset", device: Any, autocast: Any = None
+) -> dict[str, float]:
+    """The scores of a few rows by the model as it is now. Raises RecipeError where a module cannot score this task's predictions.
+
+    What fails on the answers of an untrained model is tried on perfect answers: some metrics are undefined for one class alone.
+    """
+    from pipelines.data.schema import spread
+
+    if not modules:
+        return {}
+    refuse_if_generating(modules, task)
+    chosen = rows.select(spread(rows, TRIED))
+    records = _predicted(task, model, chosen, device, autocast)
+    if records and not {"true", "predicted"} <= records[0].keys():
+        raise _no_predictions(task)
+    labels = list(getattr(task, "labels", []))
+    found: dict[str, float] = {}
+    for module in modules if records else ():
+        try:
+            scores = module.scores(records, labels)
+        except RecipeError as error:
+            try:
+                scores = module.scores([{**record, "predicted": _perfect(record)} for record in records], labels)
+            except RecipeError:
+                raise error from None
+        if taken := sorted(scores.keys() & {*scoring.scores(task, records, chosen), *found}):
+            raise RecipeError(f"metrics: {module.entry}: there is a score {taken[0]} already: rename the file, or the key that it gives")
+        found |= scores
+    return found
+
+
+def _perfect(record: Record) -> Any:
+    """The prediction that is right: of several accepted answers the first."""
+    true = record["true"]
+    accepted = isinstance(true, list) and isinstance(record["predicted"], str)
+    return (true or [""])[0] if accepted else true
+
+
+def _predicted(task: Task, model: "nn.Module", rows: "Dataset", device: Any, autocast: Any) -> list[Record]:
+    """Records of a few rows; the model, and torch's random numbers, are as before."""
+    import torch
+
+    from pipelines.data import batching
+
+    examples = batching.Examples(task, task.encode(rows))
+    training, records = model.training, []
+    model.to(device).eval()
+    drawing = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(drawing), torch.no_grad(), autocast or contextlib.nullcontext():
+        for start in range(0, len(examples), TRIED):
+            micro = examples[[(None, index) for index in range(start, min(start + TRIED, len(examples)))]]
+            if micro.real:
+                records += task.predict(model, batching.on_device(micro.batch, device))
+    model.train(training)
+    return task.merge(records, rows) if records else []
+
+
+def scores_of(
+    modules: Sequence[Module], labels: Sequence[str], records: Mapping[str, Sequence[Record]], say: Callable[[str], Any]
+) -> tuple[Scores, list[dict[str, Any]]]:
+    """Scores of each split, and what results.json says of each module: {name, source, metrics, failed}.
+
+    A module that fails has no score of any split, and `say` gets the reason; `failed` is the kind of the error, without its words:
+    they may name a file of this machine.
+    """
+    scores: Scores = {split: {} for split in records}
+    about = []
+    for module in modules:
+        found: Scores = {}
+        failed = None
+        try:
+            found = {split: module.scores(part, labels) for split, part in records.items()}
+        except RecipeError as error:
+            failed = type(error.__cause__ or error).__name__
+            say(f"{error}; its scores are missing")
+        for split, values in found.items():
+            scores[split] |= values
+        names = sorted({name for values in found.values() for name in values})
+        about.append({"name": module.name, "source": module.source, "metrics": names, "failed": failed})
+    return scores, about
+
+
+def add(outcome: dict[str, Any], modules: Sequence[Module], records: Mapping[str, Sequence[Record]], say: Callable[[str], Any]) -> None:
+    """Put the scores of the modules into what results.json is to hold, and take out those of modules that were there before."""
+    for entry in outcome.pop("extra_metrics", []):
+        for split in records:
+            for name in entry["metrics"]:
+                outcome[split]["metrics"].pop(name, None)
+    if not modules:
+        return
+    scores, outcome["extra_metrics"] = scores_of(modules, outcome["labels"] or [], records, say)
+    for split, values in scores.items():
+        own = outcome[split]["metrics"]
+        own |= {name: value for name, value in values.items() if name not in own}
+
+
+def failed(outcome: Mapping[str, Any]) -> list[str]:
+    """The names of the modules that failed after training."""
+    return [entry["name"] for entry in outcome.get("extra_metrics", []) if entry["failed"]]
+
+
+def outdated(outcome: Mapping[str, Any], modules: Sequence[Module]) -> bool:
+    """Whether a finished run has other modules than these, or one that failed."""
+    held = [entry["source"] for entry in outcome.get("extra_metrics", [])]
+    return bool(failed(outcome)) or held != [module.source for module in modules]
+
+
+def score_again(folder: Path, recipe: Recipe, modules: Sequence[Module], say: Callable[[str], Any]) -> dict[str, Any]:
+    """A finished run with other modules: they score the predictions that it kept; results.json, report and card follow."""
+    from pipelines.config.recipe import recipe_of_model
+    from pipelines.publishing.card import write_card
+    from pipelines.reporting.report import write_report
+    from pipelines.reporting.results import read_results
+
+    outcome: dict[str, Any] = read_results(folder)
+    records = {split: files.read_records(folder / "predictions" / f"{split}.jsonl") for split in ("validation", "test")}
+    add(outcome, modules, records, say)
+    files.write_json(folder / "results.json", outcome)
+    path = folder / "recipe.yaml"
+    files.write_text(path, dump_recipe(recipe_of_model(path).model_copy(update={"metrics": recipe.metrics})))
+    write_report(folder)
+    write_card(folder)
+    return outcome
