@@ -144,7 +144,7 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
             with gr.Tab("Try it"):
                 with gr.Row(equal_height=False):
                     with gr.Column(min_width=280, scale=2):
-                        fields = _fields(loaded.task, most, prompts, base)
+                        fields = input_fields(loaded.task, most, prompts, base)
                         button = gr.Button("Make images", variant="primary")
                         with gr.Row():
                             more = gr.Button("Next seeds", size="md", min_width=100)
@@ -162,7 +162,7 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
                 _what_made_it()
             parts.card_tab(loaded)
 
-        draw, inputs, outputs = _drawing(loaded, list(fields), base, most), list(fields.values()), [before, after, note]
+        draw, inputs, outputs = drawing_handler(loaded, list(fields), base, most), list(fields.values()), [before, after, note]
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
         triggers = [button.click, *([fields["text"].submit] if prompts else []), fields["seed"].submit]
         drawing = gr.on(triggers, draw, inputs, outputs, api_name="predict", trigger_mode="once", **limits)
@@ -172,7 +172,7 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
     return blocks
 
 
-def _drawing(loaded: "Loaded", names: list[str], base: Base | None, most: int) -> Callable[..., Any]:
+def drawing_handler(loaded: "Loaded", names: list[str], base: Base | None, most: int) -> Callable[..., Any]:
     """What the button does with the values of the fields `names`: up to `most` images, and fewer of very many steps."""
     budget = most * max(requested.whole(loaded.task, {})["steps"], USUAL_STEPS)
 
@@ -208,7 +208,7 @@ def _following(seed: str, count: float) -> str:
         return str(seeds(seed, count + 1)[-1])
 
 
-def _fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str, Any]:
+def input_fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str, Any]:
     """What a visitor sets, by name, in the order of the page."""
     full = requested.whole(task, {})
     fields: dict[str, Any] = {}

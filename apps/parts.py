@@ -108,12 +108,12 @@ def title(loaded: "Loaded") -> str:
 
 def header(loaded: "Loaded", line: str) -> gr.HTML:
     """Title, one line in words, and the test score with its interval where one was measured."""
-    numbers = "".join(f"<li>{item}</li>" for item in _numbers(loaded.results))
+    numbers = "".join(f"<li>{item}</li>" for item in numbers_shown(loaded.results))
     name = re.sub(r"([_/.-])", r"\1<wbr>", html.escape(title(loaded)))  # long names break where a word ends, on a phone too
     return gr.HTML(f"<h1>{name}</h1><p>{html.escape(line)}</p>" + (f"<ul>{numbers}</ul>" if numbers else ""), elem_classes="graft-header")
 
 
-def _numbers(results: dict | None) -> list[str]:
+def numbers_shown(results: dict | None) -> list[str]:
     if not results:
         return []
     name, test = results["metric"]["name"], results["test"]

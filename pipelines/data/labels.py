@@ -243,7 +243,7 @@ def balanced(labels: Sequence[str], classes: Sequence[str]) -> dict[str, float]:
     return {label: len(labels) / (len(n) * max(count, 1)) for label, count in n.items()}
 
 
-def shares(labels: Sequence[str], count: int) -> list[str]:
+def labels_in_proportion(labels: Sequence[str], count: int) -> list[str]:
     """`count` labels in the proportions of `labels`, the most frequent first and each in its turn (Sainte-Lague's method)."""
     given = dict.fromkeys(sorted(set(labels)), 0)
     there = Counter(labels)

@@ -46,7 +46,7 @@ def arrange(
     before: dict[str, int] = {}
     for name in ("validation", "test"):
         if name in splits:
-            splits[name], count = _untrained(section, name, splits[name], trained)
+            splits[name], count = without_trained(section, name, splits[name], trained)
             before |= {name: count} if count else {}
     rest = splits["train"]
     usual = group if group in rest.column_names else None
@@ -92,7 +92,7 @@ def _cut_apart(
     return cut(rest, shares, section.seed, group, classes, known, f"{trained.named} was trained on")
 
 
-def _untrained(section: Any, name: str, rows: "Dataset", trained: TrainedRows) -> "tuple[Dataset, int]":
+def without_trained(section: Any, name: str, rows: "Dataset", trained: TrainedRows) -> "tuple[Dataset, int]":
     """The rows that the model was not trained on, and how many it was. Raises DataError where no row is left."""
     if not trained or CONTENT not in rows.column_names:
         return rows, 0

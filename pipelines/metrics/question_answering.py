@@ -52,17 +52,17 @@ def scores(records: Sequence[Record]) -> dict[str, float]:
     """
     if not records:
         raise DataError("there are no predictions to score")
-    exact, overlap = (np.sort([r[name] for r in map(_judged, records)]) for name in ("exact_match", "f1"))
+    exact, overlap = (np.sort([r[name] for r in map(row_scores, records)]) for name in ("exact_match", "f1"))
     found = {"exact_match": 100 * float(exact.mean()), "f1": 100 * float(overlap.mean())}
     answerable = [r for r in records if r["true"]]
     if len(answerable) < len(records):
         none = [not r["predicted"] for r in records if not r["true"]]
         found["no_answer_accuracy"] = float(np.mean(none))
-        found["has_answer_f1"] = 100 * float(np.sort([_judged(r)["f1"] for r in answerable]).mean()) if answerable else float("nan")
+        found["has_answer_f1"] = 100 * float(np.sort([row_scores(r)["f1"] for r in answerable]).mean()) if answerable else float("nan")
     return found
 
 
-def _judged(record: Record) -> dict[str, float]:
+def row_scores(record: Record) -> dict[str, float]:
     """A record's own scores: noted when it was made, else computed."""
     if "f1" in record and "exact_match" in record:
         return {"exact_match": record["exact_match"], "f1": record["f1"]}
@@ -102,7 +102,7 @@ def _length(record: Record) -> str:
 def _grouped(records: Sequence[Record], title: str, key: Any, order: Sequence[str]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, float]]] = {}
     for record in records:
-        groups.setdefault(key(record), []).append(_judged(record))
+        groups.setdefault(key(record), []).append(row_scores(record))
     return [
         {title: name, "n": len(group), **{m: 100 * float(np.mean(np.sort([one[m] for one in group]))) for m in ("exact_match", "f1")}}
         for name in order

@@ -23,15 +23,15 @@ def scores(records: Sequence[Record]) -> dict[str, float]:
     mse        mean squared error, better when lower
     A correlation with numbers that are all the same is 0: it tells nothing apart.
     """
-    true, predicted = _columns(records)
+    true, predicted = true_and_predicted(records)
     return {
-        "pearson": _correlation(true, predicted),
-        "spearman": _correlation(_ranks(true), _ranks(predicted)),
+        "pearson": pearson(true, predicted),
+        "spearman": pearson(_ranks(true), _ranks(predicted)),
         "mse": float(((true - predicted) ** 2).mean()),
     }
 
 
-def _columns(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+def true_and_predicted(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
     if not records:
         raise DataError("there are no predictions to score")
     pairs = np.array([[r["true"], r["predicted"]] for r in records], dtype=float)
@@ -44,7 +44,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
-def _correlation(one: np.ndarray, two: np.ndarray) -> float:
+def pearson(one: np.ndarray, two: np.ndarray) -> float:
     if one.min() == one.max() or two.min() == two.max():  # not by the deviation, which rounding makes a little more than 0
         return 0.0
     one, two = one - one.mean(), two - two.mean()

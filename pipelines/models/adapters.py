@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import ModelError
 from pipelines.models.layers import frozen_modules
 from pipelines.models.pretrained import LORA
-from pipelines.models.source import _read_json, front_matter, local_model
+from pipelines.models.source import front_matter, local_model, read_json_object
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 
-def _with_adapter(task: "Task", folder: Path) -> "nn.Module":
+def load_with_adapter(task: "Task", folder: Path) -> "nn.Module":
     """A published adapter on its base model, merged: the base model's weights are read under the adapter's configuration."""
     from peft import PeftModel
 
-    settings = _read_json(folder / "adapter_config.json") or {}
+    settings = read_json_object(folder / "adapter_config.json") or {}
     name = settings.get("base_model_name_or_path")
     if not name:
         raise ModelError(f"{folder}: an adapter whose adapter_config.json names no base model")
@@ -44,7 +44,7 @@ def _with_adapter(task: "Task", folder: Path) -> "nn.Module":
         raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
 
 
-def _base_of(folder: Path) -> Path:
+def base_of_adapter(folder: Path) -> Path:
     """The base model of an adapter in diffusers' format, which its file or its card names. Raises ModelError."""
     from safetensors import SafetensorError, safe_open
 

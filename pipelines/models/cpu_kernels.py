@@ -122,7 +122,7 @@ def attention(
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     bias = _bias(attention_mask, causal, query, key)
     scaling = scaling if scaling is not None else query.shape[-1] ** -0.5
-    result: torch.Tensor = _Attention.apply(query, key, value, bias, scaling, dropout)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = Attention.apply(query, key, value, bias, scaling, dropout)  # type: ignore[no-untyped-call]
     return result.transpose(1, 2).contiguous(), None
 
 
@@ -135,7 +135,7 @@ def _bias(mask: torch.Tensor | None, causal: bool, query: torch.Tensor, key: tor
     return torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
 
 
-class _Attention(torch.autograd.Function):
+class Attention(torch.autograd.Function):
     """softmax(q k^T * scale + bias), dropped out, times v. Keeps the weights for the backward pass, and what was dropped."""
 
     @staticmethod

@@ -205,7 +205,7 @@ def likeliest(outputs: Tensor, sizes: Sequence[int]) -> list[Heard]:
     return [Heard(tokens[i, :size], sure[i, :size]) for i, size in enumerate(sizes)]
 
 
-def pieces(samples: np.ndarray, config: Any, window: int, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
+def windows(samples: np.ndarray, config: Any, window: int, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
     """A long recording in overlapping windows, and which of a window's outputs count: its margins are only listened to.
 
     `window` and `margin` are samples; both are rounded to whole hops, so that the outputs of the windows join without a gap.

@@ -177,7 +177,7 @@ def with_classes(
         name_classes(config, labels)
     model: Any = load(rows is None)
     if rows is not None and rows != list(range(len(known))):
-        _choose(head(model), rows, len(known))
+        choose_rows(head(model), rows, len(known))
     name_classes(model.config, labels)
     model.num_labels = len(labels)
     model.about_head = about
@@ -257,7 +257,7 @@ def last_layers(head: "nn.Module") -> list[Any]:
     return [end for end in ends if out != size and end.weight.shape == ends[-1].weight.shape] or ends[-1:]
 
 
-def _choose(head: "nn.Module", classes: list[int], known: int) -> None:
+def choose_rows(head: "nn.Module", classes: list[int], known: int) -> None:
     """Keep of a head's last layer what it says about these classes, in this order. Raises ModelError."""
     from torch import nn
 

@@ -196,7 +196,7 @@ def likeliest(
         kept, scores = after.past_key_values, after.logits[:, -1].float()
 
 
-def spoken(model: Any, features: "Tensor", words: Any, known: dict[str, int]) -> str:
+def detect_language(model: Any, features: "Tensor", words: Any, known: dict[str, int]) -> str:
     """The code of the language that is spoken, as the model hears it. `features` are of one recording."""
     import torch
 

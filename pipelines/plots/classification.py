@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.metrics.classification import Record, calibration, confusion, mistakes, per_class, scores
-from pipelines.plots.style import BLUE, INK, MUTED, ORANGE, PALE, PAPER, ROWS, TEAL, _beside, canvas, finish, styled
+from pipelines.plots.style import BLUE, INK, MUTED, ORANGE, PALE, PAPER, ROWS, TEAL, canvas, finish, styled, write_beside
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
             axes.barh(range(len(labels)), rows, 0.7, left=start, color=colour, edgecolor=PAPER, linewidth=0.6, label=split)
             start = start + rows
         for place, rows in enumerate(total):
-            _beside(axes, rows, place, f"{rows}")
+            write_beside(axes, rows, place, f"{rows}")
         axes.set_yticks(range(len(labels)), [short(label) for label in labels], fontsize=8.5)
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.grid(False, axis="y")
@@ -142,7 +142,7 @@ def average_precision_figure(table: Sequence[Mapping[str, Any]], limit: int = DR
     axes = figure.subplots()
     axes.barh(range(len(shown)), [r["average_precision"] for r in shown], 0.7, color=BLUE)
     for place, row in enumerate(shown):
-        _beside(axes, row["average_precision"], place, f"{row['average_precision']:.2f}  ({row['n']} rows)")
+        write_beside(axes, row["average_precision"], place, f"{row['average_precision']:.2f}  ({row['n']} rows)")
     axes.set_yticks(range(len(shown)), [short(r["label"]) for r in shown], fontsize=8.5)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.18)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.metrics.question_answering import Record, _judged, tables
+from pipelines.metrics.question_answering import Record, row_scores, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ def figures(records: Sequence[Record]) -> "dict[str, Figure]":
         names = [f"{row[label]} (n = {row['n']:,})" for row in rows]
         drawn["f1_" + title.replace(" ", "_")] = draw.bars_figure(names, [row["f1"] for row in rows], f"F1 {title}", 100)
     if "confidence" in records[0]:
-        right = [{"confidence": r["confidence"], "true": 1.0, "predicted": _judged(r)["exact_match"]} for r in records]
+        right = [{"confidence": r["confidence"], "true": 1.0, "predicted": row_scores(r)["exact_match"]} for r in records]
         bins = [b for b in calibration(right) if b["n"]]
         ece = sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / len(records)
         drawn["calibration"] = classification_plots.calibration_figure(bins, ece)

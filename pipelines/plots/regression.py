@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.metrics.regression import Record, _columns, _correlation
+from pipelines.metrics.regression import Record, pearson, true_and_predicted
 from pipelines.plots.style import BLUE, MUTED, ROWS, canvas, finish, styled
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
     """Predicted against true numbers. A point is a row's label, so the figure stays in the run folder."""
-    true, predicted = _columns(records)
+    true, predicted = true_and_predicted(records)
     return {"predicted_against_true": _scatter(true, predicted)}
 
 
@@ -29,5 +29,5 @@ def _scatter(true: np.ndarray, predicted: np.ndarray) -> "Figure":
     axes.set_ylabel("predicted")
     axes.set_title("Predicted against true")
     axes.legend(loc="upper left")
-    said = f"Predicted against true numbers of {len(true)} rows; Pearson correlation {_correlation(true, predicted):.3f}."
+    said = f"Predicted against true numbers of {len(true)} rows; Pearson correlation {pearson(true, predicted):.3f}."
     return finish(figure, said, ROWS)

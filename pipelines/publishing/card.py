@@ -21,10 +21,10 @@ from pipelines.config.recipe import Recipe, task_class
 from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
 from pipelines.plots.style import AGGREGATE
-from pipelines.publishing.privacy import _refuse_paths, public_recipe
+from pipelines.publishing.privacy import public_recipe, refuse_local_paths
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import to_json, write_text
-from pipelines.utils.formatting import duration, interval, large, number, spoken
+from pipelines.utils.formatting import duration, interval, large, number, readable_name
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -51,7 +51,7 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
         "results.json": to_json(results, indent=2) + "\n",
     }
     for name, content in written.items():
-        _refuse_paths(name, content, run, recipe)
+        refuse_local_paths(name, content, run, recipe)
     _copy_figures(run)
     for name, content in written.items():
         write_text(model / name, content)
@@ -113,7 +113,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
             dataset_split=data[of["split"]]["source"],  # "cut from train" is no split of the data set's own
             dataset_revision=data.get("revision") if data["hub_id"] else None,
             metric_type=key,
-            metric_name=spoken(key),
+            metric_name=readable_name(key),
             metric_value=value,
             metric_args={
                 **of["args"],
@@ -156,7 +156,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
     adapter = (run / "model" / kind.adapter_file).is_file()
     examples = run / "model" / "examples" / "examples.json"
     figures = _figures(run)
-    body = _environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2").render(
+    body = template_environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2").render(
         name=name,
         repo_id=repo_id or PLACEHOLDER,
         placeholder=PLACEHOLDER if repo_id is None else None,
@@ -179,7 +179,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
     return str(ModelCard(f"---\n{front}\n---\n\n{body}"))
 
 
-def _environment() -> Any:
+def template_environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     found = Environment(
@@ -190,7 +190,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
         autoescape=False,  # Markdown: what comes from outside goes through `md`
     )
-    found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "spoken": spoken}
+    found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "spoken": readable_name}
     found.filters |= {"md": markdown, "model_link": _model_link, "data_link": _data_link}
     return found
 

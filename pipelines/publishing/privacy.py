@@ -275,7 +275,7 @@ def _without_paths(value: Any) -> Any:
     return value
 
 
-def _refuse_paths(name: str, text: str, run: Path, recipe: dict[str, Any]) -> None:
+def refuse_local_paths(name: str, text: str, run: Path, recipe: dict[str, Any]) -> None:
     """Raise RunError where a text that is to be published names a place on this machine."""
     places = {str(run.resolve()), str(Path.home()), str(Path.cwd())}
     places |= {str(value) for value in (recipe["model"]["id"], recipe["data"]["id"]) if value and _LOCAL.match(value)}

@@ -270,7 +270,7 @@ class SpeechRecognitionSeq2Seq(Task):
         """
         import torch
 
-        from pipelines.data.audio.log_mel import log_mel, pieces
+        from pipelines.data.audio.log_mel import cut_where_quiet, log_mel
         from pipelines.models import whisper
 
         rate, device = self.rate, next(model.parameters()).device
@@ -282,12 +282,12 @@ class SpeechRecognitionSeq2Seq(Task):
             text = " ".join(part["text"] for part in parts if part["text"])
             return {"text": text, "parts": parts, "language": code, "seconds": len(samples) / rate}
 
-        for begin, end in pieces(samples, rate, self.config.max_source_positions / 50):
+        for begin, end in cut_where_quiet(samples, rate, self.config.max_source_positions / 50):
             if abs(samples[begin:end]).max() < SILENT:  # it would invent something
                 continue
             features = torch.from_numpy(log_mel(samples[begin:end], self.extractor))[None].to(device)
             if self.languages and code is None:
-                code = whisper.spoken(model, features, self.tokenizer, self.languages)
+                code = whisper.detect_language(model, features, self.tokenizer, self.languages)
             opening = whisper.opening(self.tokenizer, code, self.languages)
             with torch.no_grad():
                 outputs = model(input_features=features, decoder_input_ids=torch.tensor([opening], device=device), use_cache=True)

@@ -13,7 +13,7 @@ from pipelines.training import checkpoint
 from pipelines.training.trainer import Trainer
 
 
-def _export_best(trainer: Trainer) -> None:
+def export_best(trainer: Trainer) -> None:
     fresh = task_class(trainer.recipe.task)(trainer.recipe.options)
     export(
         fresh, build(trainer.recipe, fresh, trainer.weights, trainer.splits), trainer.root, trainer.folder, trainer.recipe, trainer.weights

@@ -15,7 +15,7 @@ from pipelines.inference.loading import load
 from pipelines.models import layers
 from pipelines.reporting import results
 from pipelines.reporting.results import summary
-from pipelines.training.export import _export_best
+from pipelines.training.export import export_best
 from pipelines.training.trainer import Trainer
 from pipelines.utils import files
 
@@ -27,7 +27,7 @@ def finish(trainer: Trainer, state: Any) -> dict[str, Any]:
     accelerator = trainer.accelerator
     trainer.free()
     if accelerator.is_main_process:
-        _export_best(trainer)
+        export_best(trainer)
     gc.collect()  # pipelines hold each other in circles
     accelerator.wait_for_everyone()
     loaded = load(trainer.folder / "model", device="cpu", task=trainer.recipe.task, options=trainer.recipe.options)

@@ -24,7 +24,7 @@ _METRICS = {
 }
 
 
-def spoken(name: str) -> str:
+def readable_name(name: str) -> str:
     """A metric's name for people: balanced_accuracy -> Balanced accuracy."""
     words = name.replace("_", " ")
     return _METRICS.get(name, words[:1].upper() + words[1:])

@@ -107,7 +107,7 @@ def _without_silence(mels: np.ndarray) -> np.ndarray:
     return np.concatenate([mels[:, : other[-1] + 1 if len(other) else 0], mels[:, -1:]], 1)[:, : mels.shape[1]]
 
 
-def pieces(samples: np.ndarray, rate: int, seconds: float) -> list[tuple[int, int]]:
+def cut_where_quiet(samples: np.ndarray, rate: int, seconds: float) -> list[tuple[int, int]]:
     """Where to cut a recording so that no piece is longer than `seconds`: at the quietest tenth of a second of the last third of
     each, or near the middle of what is left where two pieces are enough for it."""
     most, step = round(seconds * rate), max(1, round(0.05 * rate))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipelines.data.audio.reading import Sound, _blocks, header, log, name_of, read_audio
+from pipelines.data.audio.reading import Sound, header, log, name_of, read_audio, sample_blocks
 from pipelines.errors import DataError
 
 FRAME = 0.02  # seconds; a recording's `length` counts these, as wav2vec2's outputs do: token budgets then are seconds
@@ -104,7 +104,7 @@ def _clipped(value: Any) -> str:
     import numpy as np
 
     try:
-        block, _ = next(_blocks(name_of(value), value))
+        block, _ = next(sample_blocks(name_of(value), value))
     except DataError:  # it is told when the recording is asked for
         return ""
     return name_of(value) if (np.abs(block) >= 0.999).mean() > CLIPPED else ""

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.audio import reading as audio
+from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
 from pipelines.data.formats import table
-from pipelines.data.formats._files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
 from pipelines.data.image import reading as images
 from pipelines.data.media import AUDIO, IMAGES, Kind, paths
 from pipelines.data.splitting import USUAL

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import SPLIT_NAMES, all_files, folders
 from pipelines.data.formats import table
-from pipelines.data.formats._files import SPLIT_NAMES, all_files, folders
 from pipelines.data.media import Kind, paths
 from pipelines.errors import DataError
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import all_files
 from pipelines.data.formats import _audio_lists
-from pipelines.data.formats._files import all_files
 from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 
@@ -42,7 +42,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     clips = {path.stem: path for path in all_files(root) if path.suffix.lower() in AUDIO.suffixes}
     source = Source(splits={}, labels=None if "label" in section.columns else list(names.values()))
     rows: dict[str, list[_audio_lists.Row]] = {}
-    skips: dict[str, _audio_lists.Skips] = {}
+    skips: dict[str, _audio_lists.SkippedRows] = {}
     ignored: Counter[str] = Counter()
     for path in lists:
         own = path.name.removesuffix(LIST)
@@ -67,10 +67,10 @@ def _lists(root: Path) -> list[Path]:
     return sorted(path for path in root.glob(f"*{LIST}") if path.is_file())
 
 
-def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[list[_audio_lists.Row], _audio_lists.Skips, int]:
+def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, int]:
     """Rows, those that cannot be used, and how many have no clip."""
     rows: dict[str, _audio_lists.Row] = {}
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     absent = 0
     text = ["" if line.startswith("#") else line for line in _audio_lists.lines(path)]
     for number, cells in _audio_lists.cells(path, text, skipinitialspace=True):

@@ -9,8 +9,8 @@ An image or recording without a text is skipped. Tasks that need no texts read t
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import printable
 from pipelines.data.formats import _class_folders, _metadata, audiofolder, imagefolder, table
-from pipelines.data.formats._files import printable
 from pipelines.data.image.pixels import caption
 from pipelines.data.media import IMAGES, Kind
 from pipelines.errors import DataError

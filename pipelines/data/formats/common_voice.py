@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import folders
 from pipelines.data.formats import _audio_lists
-from pipelines.data.formats._files import folders
 from pipelines.errors import DataError
 
 OFFICIAL = ("train", "dev", "test")
@@ -59,7 +59,7 @@ def _is_list(folder: Path, name: str) -> bool:
         return {column.encode() for column in COLUMNS} <= set(file.readline().strip().split(b"\t"))
 
 
-def _rows(path: Path, clips: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips]:
+def _rows(path: Path, clips: Path) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows]:
     found, skips = _audio_lists.listed(path, COLUMNS, delimiter="\t", quoting=csv.QUOTE_NONE)
     rows: dict[str, _audio_lists.Row] = {}
     # the first editions left the suffix out

@@ -65,9 +65,9 @@ def _splits(section: Any, folds: list[str]) -> dict[str, str]:
     return named
 
 
-def _rows(clips: Path, found: Cells) -> tuple[list[_audio_lists.Row], _audio_lists.Skips]:
+def _rows(clips: Path, found: Cells) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows]:
     rows: dict[str, _audio_lists.Row] = {}
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     for where, cells in found:
         name = cells["filename"]
         try:

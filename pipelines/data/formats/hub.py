@@ -99,7 +99,7 @@ def take(
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels
             source.lost[name] = lost(_known_labels(given), refused) if refused else {}
-            rows, unlabelled = _named_labels(rows)
+            rows, unlabelled = labels_by_name(rows)
             refused += unlabelled
         source.splits[name], source.skipped[name] = rows, refused
 
@@ -222,7 +222,7 @@ def _item(feature: Any) -> Any:
     return feature.feature if isinstance(feature, List) else feature
 
 
-def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
+def labels_by_name(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
     """Class numbers -> class names, anything else -> text; an empty label stays so. Rows of class -1 are skipped."""
     from datasets import ClassLabel, Dataset, List, Value
 

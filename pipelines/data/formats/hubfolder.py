@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import all_files, folders
 from pipelines.data.formats import _class_folders, hub
-from pipelines.data.formats._files import all_files, folders
 from pipelines.errors import DataError, GraftError
 
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")

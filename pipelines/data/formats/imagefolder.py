@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import all_files
 from pipelines.data.formats import _class_folders, mnist, table
 from pipelines.data.formats import _metadata as listed
-from pipelines.data.formats._files import all_files
 from pipelines.data.media import AUDIO, IMAGES
 from pipelines.errors import DataError
 

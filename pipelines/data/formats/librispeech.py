@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import all_files, folders, kind_of
 from pipelines.data.formats import _audio_lists
-from pipelines.data.formats._files import all_files, folders, kind_of
 from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 
@@ -43,7 +43,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     for name, names in _splits(section, list(parts)).items():
         chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]
         rows: list[_audio_lists.Row] = []
-        skips: _audio_lists.Skips = []
+        skips: _audio_lists.SkippedRows = []
         with ThreadPoolExecutor(8) as pool:  # a large part has thousands of chapters, and the disk answers many at a time
             for good, bad, others in pool.map(_chapter, chapters):
                 rows += good
@@ -88,10 +88,10 @@ def _splits(section: Any, parts: list[str]) -> dict[str, list[str]]:
     return {**found, **{name: [name] for name in free}}
 
 
-def _chapter(folder: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips, Counter[str]]:
+def _chapter(folder: Path) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, Counter[str]]:
     """Every recording and every transcript of a chapter becomes a row or a skip; other files are counted."""
     rows: list[_audio_lists.Row] = []
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     ignored: Counter[str] = Counter()
     sounds: dict[str, Path] = {}
     texts: dict[str, str] = {}
@@ -116,7 +116,7 @@ def _chapter(folder: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips, 
     return rows, skips, ignored
 
 
-def _transcripts(path: Path, texts: dict[str, str], skips: _audio_lists.Skips) -> None:
+def _transcripts(path: Path, texts: dict[str, str], skips: _audio_lists.SkippedRows) -> None:
     try:
         lines = _audio_lists.lines(path)
     except DataError as error:

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import all_files
 from pipelines.data.formats import _audio_lists
-from pipelines.data.formats._files import all_files
 from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 
@@ -69,9 +69,9 @@ def _recording(folder: Path, name: str) -> Path | None:
         return None
 
 
-def _rows(path: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips]:
+def _rows(path: Path) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows]:
     rows: dict[str, _audio_lists.Row] = {}
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     for number, line in enumerate(_audio_lists.lines(path), 1):
         where, cells = f"{path.name}:{number}", line.split("|")
         if not line.strip():

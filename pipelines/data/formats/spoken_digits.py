@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.files import all_files, kind_of
 from pipelines.data.formats import _audio_lists, table
-from pipelines.data.formats._files import all_files, kind_of
 from pipelines.data.formats._metadata import own_list
 from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
@@ -32,7 +32,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
 
     folder = _folder(_audio_lists.folder(section))
     rows: dict[str, list[_audio_lists.Row]] = {"train": [], "test": []}
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     source = Source(splits={}, group="none", license="cc-by-sa-4.0")
     for path in all_files(folder):
         if path.suffix.lower() not in AUDIO.suffixes:

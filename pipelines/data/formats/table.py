@@ -18,10 +18,11 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from pipelines.data import compressed
 from pipelines.data.audio import reading
 from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
-from pipelines.data.formats import _compressed, _csv_dialect, hub
-from pipelines.data.formats._files import SPLIT_NAMES, all_files, folders, kind_of
+from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
+from pipelines.data.formats import _csv_dialect, hub
 from pipelines.data.labels import lost
 from pipelines.data.media import AUDIO, MEDIA
 from pipelines.data.splitting import USUAL
@@ -65,7 +66,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         )
     if not tables:
         raise DataError(f"data.id: {section.id} holds no table ({', '.join(SUFFIXES)})")
-    names = ["train" if path.is_file() else _compressed.inner(table).stem for table in tables]
+    names = ["train" if path.is_file() else compressed.inner(table).stem for table in tables]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         both = " and ".join(table.name for name, table in zip(names, tables, strict=True) if name == twice[0])
@@ -138,7 +139,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def _suffix(path: Path) -> str:
-    return _compressed.inner(path).suffix.lower()
+    return compressed.inner(path).suffix.lower()
 
 
 def _tables(path: Path) -> list[Path]:
@@ -147,7 +148,7 @@ def _tables(path: Path) -> list[Path]:
     alone = all(p.is_file() and _suffix(p) in (".json", ".md", ".txt") for p in entries)
     found = []
     for p in entries:
-        called = alone or _compressed.inner(p).stem.lower() in SPLIT_NAMES
+        called = alone or compressed.inner(p).stem.lower() in SPLIT_NAMES
         if p.is_file() and is_table(p) and (_suffix(p) != ".json" or (called and _begins_with_rows(p))):
             found.append(p)
     return found
@@ -167,7 +168,7 @@ def _in_folders(path: Path) -> list[Path]:
 
 def _begins_with_rows(path: Path) -> bool:
     try:
-        with _compressed.opened(path) as file:
+        with compressed.opened(path) as file:
             start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
     except DataError:
         return True  # reading it will say why
@@ -189,7 +190,7 @@ def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[st
     files = (file for file in all_files(path) if media or file.parent == path or is_table(file))
     others = [file for file in files if file not in tables and not (media and os.path.realpath(file) in named)]
     for file in others:
-        packed = is_table(file) or file.suffix.lower() in (*_compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
+        packed = is_table(file) or file.suffix.lower() in (*compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
         what = f"files that may be tables and are not read: {file.relative_to(path)}" if packed else kind_of(file)
         source.ignored[what] = source.ignored.get(what, 0) + 1
 
@@ -199,7 +200,7 @@ def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[st
 
 def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
     """Rows, the names of the columns, how many rows hold nothing at all, and how it is written."""
-    written = _csv_dialect.read(path, _compressed.text(path), _suffix(path))
+    written = _csv_dialect.read(path, compressed.text(path), _suffix(path))
     header = written.header
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
@@ -219,13 +220,13 @@ def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
 
 def _json(path: Path) -> Rows:
     """An array of objects, or an object a line."""
-    with _compressed.opened(path) as file:
+    with compressed.opened(path) as file:
         start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     array = _json_array(path) if start == b"[" else None
     if array is not None:
         return array
     rows: Rows = []
-    with _compressed.opened(path) as file:
+    with compressed.opened(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -245,7 +246,7 @@ def _json(path: Path) -> Rows:
 def _json_array(path: Path) -> Rows | None:
     """None for what is no array of objects: lines that are arrays, or no JSON at all."""
     try:
-        found = json.loads(_compressed.text(path), object_pairs_hook=_once)
+        found = json.loads(compressed.text(path), object_pairs_hook=_once)
     except RecursionError:
         return None
     except _Twice as error:
@@ -280,7 +281,7 @@ def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict]:
 
 def _is_object(path: Path) -> bool:
     try:
-        return isinstance(json.loads(_compressed.text(path)), dict)
+        return isinstance(json.loads(compressed.text(path)), dict)
     except (ValueError, RecursionError):
         return False
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.formats._files import kind_of
+from pipelines.data.files import kind_of
 from pipelines.errors import DataError, MissingColumn, RunError
 from pipelines.utils.cache import cache_root, make_room
 
@@ -152,7 +152,7 @@ def _rows(path: Path, ignored: Counter, skipped: list[tuple[str, str]]) -> Itera
     found = 0
     early = f"{path}: the dump ends in the middle, after {{}} articles: download it again"
     try:
-        for page, dropped in _pages(path):
+        for page, dropped in read_pages(path):
             if page.findtext("{*}ns") != "0":
                 ignored["pages outside the articles"] += 1
                 continue
@@ -181,7 +181,7 @@ def _rows(path: Path, ignored: Counter, skipped: list[tuple[str, str]]) -> Itera
         raise DataError(f"{path}: cannot be read after {found} articles: {why}") from None
 
 
-def _pages(path: Path) -> Iterator[tuple[ET.Element, frozenset[str]]]:
+def read_pages(path: Path) -> Iterator[tuple[ET.Element, frozenset[str]]]:
     """Every page, and the prefixes by which this wiki's links to files and categories begin."""
     dropped = frozenset(("file", "image", "media", "category"))
     with _open(path) as file:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.formats._files import begins
+from pipelines.data.files import begins
 from pipelines.data.labels import check_known, several
 from pipelines.data.media import IMAGES, paths
 from pipelines.errors import DataError

@@ -180,7 +180,7 @@ def _compute(
     writes = accelerator.is_local_main_process
     if writes:
         beside.mkdir(parents=True, exist_ok=True)
-        files = _stored(plan, len(examples), lambda name, shape, dtype: _map(beside / f"{name}.bin", shape, dtype))
+        files = _stored(plan, len(examples), lambda name, shape, dtype: map_file(beside / f"{name}.bin", shape, dtype))
     plain: list[dict[str, Any] | None] = [None] * len(examples)
     why: dict[int, str] = {}
     for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):
@@ -245,7 +245,7 @@ def _finish(beside: Path, folder: Path, meta: dict) -> None:
     shutil.rmtree(beside, ignore_errors=True)
 
 
-def _map(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
+def map_file(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
     import torch
 
     try:
