@@ -17,6 +17,7 @@ from pipelines.errors import DataError, GraftError, ModelError
 from pipelines.generation import requests as requested
 from pipelines.generation.requests import check_seed, save_png
 from pipelines.models.diffusion import preview_every
+from pipelines.utils.sequences import evenly_spaced
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
@@ -251,9 +252,8 @@ def _grids(loaded: "Loaded") -> None:
     found = sorted((loaded.run / "samples" / "grids").glob("step_*.png")) if loaded.run else []
     if len(found) < 2:
         return
-    places = sorted({round(place * (len(found) - 1) / (GRIDS - 1)) for place in range(GRIDS)})
     items: list[Item] = []
-    for path in (found[place] for place in places):
+    for path in evenly_spaced(found, GRIDS):
         with Image.open(path) as image:
             items.append((image.convert("RGB"), f"step {int(path.stem.removeprefix('step_')):,}"))
     with gr.Accordion("Over training", open=False):

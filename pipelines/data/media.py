@@ -7,6 +7,7 @@ if TYPE_CHECKING:
 
 
 MEDIA = ("image", "audio")  # columns of files
+FILE_NAME = "file_name"  # the column that names each row's file in a list such as metadata.csv
 
 
 def paths(rows: "Dataset") -> list[str | None]:

@@ -14,9 +14,8 @@ from pipelines.data import compressed
 from pipelines.data.files import all_files, kind_of
 from pipelines.data.formats import table
 from pipelines.data.formats import text as texts
-from pipelines.data.formats._metadata import FILE
 from pipelines.data.loading import load_rows_by_either_name
-from pipelines.data.media import AUDIO, IMAGES, MEDIA
+from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, MEDIA
 from pipelines.data.schema import Needs
 from pipelines.errors import DataError, MissingColumn
 from pipelines.inference.loading import Loaded, data_columns, input_columns, load
@@ -205,8 +204,8 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
     columns = {column: own for column, own in data_columns(loaded).items() if column in taken}
     layout = None if _suffix(path) == ".json" else "table"
     section = DataSection(id=str(path), format=layout, columns=columns)
-    if layout == "table" and task.inputs[0] in MEDIA and {FILE, task.inputs[0]} & set(table.column_names(path)) == {FILE}:
-        section.columns[task.inputs[0]] = FILE  # the list of a folder, as it is trained on
+    if layout == "table" and task.inputs[0] in MEDIA and {FILE_NAME, task.inputs[0]} & set(table.column_names(path)) == {FILE_NAME}:
+        section.columns[task.inputs[0]] = FILE_NAME  # the list of a folder, as it is trained on
     try:
         _, rows, skipped = load_rows_by_either_name(section, Needs(task.inputs, optional), None)
     except MissingColumn as error:

@@ -162,16 +162,6 @@ def read_index(folder: Path) -> dict[str, Any]:
     return found
 
 
-def fresh(module: Any) -> Any:
-    """The module with its weights in memory of its own: files are mapped at odd offsets, and convolutions then differ in the last bit."""
-    import torch
-
-    with torch.no_grad():
-        for tensor in [*module.parameters(), *module.buffers()]:
-            tensor.data = tensor.data.float().clone() if tensor.is_floating_point() else tensor.data.clone()
-    return module
-
-
 # ---- images ----
 
 

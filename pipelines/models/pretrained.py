@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
+from pipelines.models.layers import in_own_memory
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -135,10 +136,7 @@ def load_model(
         for layer in last_layers(head(model)):
             if not {id(named[key]) for key in [*info["missing_keys"], *shapes] if key in named} & {id(p) for p in layer.parameters()}:
                 _draw(layer, getattr(config, "initializer_range", None) or 0.02)
-    with torch.no_grad():  # files are mapped at odd offsets, and convolutions then differ in the last bit
-        for tensor in [*model.parameters(), *model.buffers()]:
-            tensor.data = tensor.data.clone()
-    return model
+    return in_own_memory(model)
 
 
 def trunk(model: Any) -> "nn.Module":

@@ -16,6 +16,7 @@ from torch import nn
 
 from pipelines.errors import ModelError
 from pipelines.models import diffusion
+from pipelines.models.layers import in_own_memory
 from pipelines.models.pretrained import LORA, called, first_line
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ def _read_part(folder: Path, part: str, index: dict[str, Any], *, random: bool =
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
         raise ModelError(f"{called(folder)}: weights of its {part} are missing or of another shape: {lacking[0]} ({len(lacking)} in all)")
-    return diffusion.fresh(model).eval()
+    return in_own_memory(model.float()).eval()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
-from pipelines.models.diffusion import fresh, read_index, scheduler_config
+from pipelines.models.diffusion import read_index, scheduler_config
+from pipelines.models.layers import in_own_memory
 from pipelines.models.pretrained import called, first_line
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def read_unet(
     if labels:
         _set_classes(model, read_labels(folder, model), labels)
     model.register_to_config(**settings | wanted)
-    return _checked_model(fresh(model), called(folder), labels)
+    return _checked_model(in_own_memory(model.float()), called(folder), labels)
 
 
 def read_labels(folder: Path, model: Any) -> list[str]:

@@ -15,10 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pipelines.config.recipe import Recipe, task_class
-from pipelines.config.yaml_io import parse
+from pipelines.config.yaml_io import dump, parse, read_file
 from pipelines.errors import ModelError, RunError
 from pipelines.plots.style import AGGREGATE
 from pipelines.publishing.privacy import public_recipe, refuse_local_paths
@@ -42,7 +40,7 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
     check_run_folder(run)
     model = run / "model"
     _read(run / "results.json")
-    results, recipe = read_results(run), parse(_read(run / "recipe.yaml"), str(run / "recipe.yaml"))[0]
+    results, recipe = read_results(run), parse(_read(run / "recipe.yaml"), str(run / "recipe.yaml")).value
     public = public_recipe(recipe, results)
     repo_id = repo_id or recipe["hub"]["repo_id"]
     written = {
@@ -66,7 +64,7 @@ def recipe_text(public: dict[str, Any], results: dict[str, Any]) -> str:
     if results["model"]["id"] != results["model"]["base_model"] and public["model"]["id"] is not None:
         local.append(results["model"]["id"])
     note = f"# {' and '.join(local)}: not on the hub; put a path of your own there to train again.\n" if local else ""
-    return note + yaml.safe_dump(public, sort_keys=False, allow_unicode=True, width=120)
+    return note + dump(public)
 
 
 def _copy_figures(run: Path) -> None:
@@ -226,7 +224,7 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
     from pipelines.utils import files
 
     path = folder / "recipe.yaml"
-    old = validate(parse(path.read_text(encoding="utf-8"), str(path))[0], exists=True)
+    old = validate(read_file(path).value, exists=True)
     if old.hub.adapter != recipe.hub.adapter:
         raise RunError(f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run")
     kept = folder / "examples" / "examples.json"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pipelines.config.yaml_io import parse
+from pipelines.config.yaml_io import parse, read_file
 from pipelines.data import trained_rows
 from pipelines.errors import ModelError, RunError
 from pipelines.models.pretrained import LORA
@@ -163,7 +163,7 @@ def left_out(run: Path, files: dict[str, Path]) -> list[str]:
 
 def recipe_of(run: Path) -> dict[str, Any]:
     """recipe.yaml of a run folder. Raises RecipeError for a damaged one, RunError for one that cannot be read."""
-    return parse(_text(run / "recipe.yaml") or "", str(run / "recipe.yaml"))[0]
+    return parse(_text(run / "recipe.yaml") or "", str(run / "recipe.yaml")).value
 
 
 def model_files(run: Path) -> dict[str, Path]:
@@ -208,7 +208,7 @@ def _check_weights(files: dict[str, Path]) -> None:
 
 def _refuse_local_sources(model: Path, files: dict[str, Path]) -> None:
     """Recipe and configurations name where the weights and rows came from: a hub id or a last path component, no path."""
-    published = parse(files["recipe.yaml"].read_text(encoding="utf-8"), str(files["recipe.yaml"]))[0]
+    published = read_file(files["recipe.yaml"]).value
     for section in ("model", "data"):
         source = str((published.get(section) or {}).get("id") or "")
         if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:

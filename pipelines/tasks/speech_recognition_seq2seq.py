@@ -140,7 +140,7 @@ class SpeechRecognitionSeq2Seq(Task):
     def augment(self, example: Example, rng: Random) -> Example:
         from pipelines.data.audio.augment import perturbed
         from pipelines.data.audio.log_mel import log_mel
-        from pipelines.data.audio.spec_augment import masked
+        from pipelines.data.audio.spec_augment import mask_spans
 
         features = example.get("input_features")
         if features is None:
@@ -148,7 +148,7 @@ class SpeechRecognitionSeq2Seq(Task):
             fits = len(audio) <= self.extractor.n_samples  # slower, it may not: its last words would be lost
             features = log_mel(audio if fits else example["audio"], self.extractor)
         shares = (self.options.mask_time_prob, self.options.mask_feature_prob)
-        return {**example, "input_features": masked(features, round(100 * example["seconds"]), *shares, rng)}
+        return {**example, "input_features": mask_spans(features, round(100 * example["seconds"]), *shares, rng)}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch

@@ -1,4 +1,4 @@
-"""What a run needs of this machine: precision, micro-batch, loader processes, trackers, signals, and libraries that keep quiet."""
+"""What this machine can do: its cores and memory, the precision that is fast here, and how many examples fit at a time."""
 
 import contextlib
 import ctypes
@@ -7,6 +7,11 @@ import resource
 import sys
 import time
 from typing import Any
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def best_precision(model: Any) -> str:
@@ -86,9 +91,8 @@ def workers(asked: int | str, processes: int, examples: Any) -> int:
     examples[some]
     if (time.perf_counter() - since) / max(1, len(some)) * len(examples) < 2.0:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # other nodes have cores of their own
-    return max(1, min(8, cores // here))
+    return max(1, min(8, cores() // here))
 
 
 def keep_memory() -> None:

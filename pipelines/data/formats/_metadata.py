@@ -11,11 +11,10 @@ from typing import Any
 
 from pipelines.data.files import SPLIT_NAMES, all_files, folders
 from pipelines.data.formats import table
-from pipelines.data.media import Kind, paths
+from pipelines.data.media import FILE_NAME, Kind, paths
 from pipelines.errors import DataError
 
 LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-FILE = "file_name"
 
 
 def lists(root: Path, section: Any = None) -> dict[str, Path]:
@@ -36,7 +35,7 @@ def split_folders(root: Path, section: Any = None) -> list[Path]:
 
 
 def own_list(folder: Path) -> Path | None:
-    return next((path for name in LISTS if (path := folder / name).is_file() and FILE in table.column_names(path)), None)
+    return next((path for name in LISTS if (path := folder / name).is_file() and FILE_NAME in table.column_names(path)), None)
 
 
 def read(
@@ -49,7 +48,7 @@ def read(
     source = Source(splits={})
     listed: set[Path] = set()
     for name, path in found.items():
-        names = {kind.column: FILE, **_text_column(path, texts, columns), **section.columns}
+        names = {kind.column: FILE_NAME, **_text_column(path, texts, columns), **section.columns}
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns, optional)
         where = path.relative_to(root).as_posix()
         rows = part.splits["train"]

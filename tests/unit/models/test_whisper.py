@@ -13,7 +13,7 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection
 from pipelines.data.audio import log_mel
 from pipelines.data.audio.log_mel import cut_where_quiet
-from pipelines.data.audio.spec_augment import masked
+from pipelines.data.audio.spec_augment import mask_spans
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import needs_of
@@ -70,9 +70,9 @@ def test_workers_share_log_mels(speech: Path, folders: dict[str, Path]) -> None:
 
 def test_spec_augment_masks_what_was_said(speech: Path, folders: dict[str, Path]) -> None:
     features = np.ones((16, 100), dtype=np.float32)
-    made_ = masked(features, 60, 0.5, 0.4, Random(1))
-    assert np.array_equal(made_, masked(features, 60, 0.5, 0.4, Random(1)))
-    assert not np.array_equal(made_, masked(features, 60, 0.5, 0.4, Random(2)))
+    made_ = mask_spans(features, 60, 0.5, 0.4, Random(1))
+    assert np.array_equal(made_, mask_spans(features, 60, 0.5, 0.4, Random(1)))
+    assert not np.array_equal(made_, mask_spans(features, 60, 0.5, 0.4, Random(2)))
     assert features.all()
     assert 0 < (made_[:, :60] == 0).all(0).sum() <= 40
     assert not (made_[:, 60:] == 0).all(0).any()

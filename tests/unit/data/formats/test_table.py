@@ -253,7 +253,7 @@ def test_compressed_tables_and_texts_are_read(suffix: str, tmp_path: Path) -> No
 
 
 def test_a_small_file_that_holds_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.data.formats.compressed._FREE", 1 << 20)
+    monkeypatch.setattr("pipelines.data.compressed._FREE", 1 << 20)
     for suffix, pack in PACKED.items():
         path = put(tmp_path / f"a.jsonl{suffix}", pack(b" " * (4 << 20)))
         with no_data("holds more than 200 times its size"):
