@@ -93,7 +93,8 @@ footer .divider { display: none !important; }
 def page(loaded: "Loaded") -> gr.Blocks:
     """An empty page with telemetry off and the visitors' files short-lived; looks come from `launch`."""
     keep = visitor.KEEP_UPLOADS
-    return visitor.Page(title=title(loaded), analytics_enabled=False, delete_cache=(keep, keep))
+    blocks: gr.Blocks = visitor.Page(title=title(loaded), analytics_enabled=False, delete_cache=(keep, keep))
+    return blocks
 
 
 # ---- header: what this is, and how good ----
@@ -113,7 +114,7 @@ def header(loaded: "Loaded", line: str) -> gr.HTML:
     return gr.HTML(f"<h1>{name}</h1><p>{html.escape(line)}</p>" + (f"<ul>{numbers}</ul>" if numbers else ""), elem_classes="graft-header")
 
 
-def numbers_shown(results: dict | None) -> list[str]:
+def numbers_shown(results: dict[str, Any] | None) -> list[str]:
     if not results:
         return []
     name, test = results["metric"]["name"], results["test"]
@@ -125,7 +126,7 @@ def numbers_shown(results: dict | None) -> list[str]:
     return [*found, f"n = {test['n']:,}, {html.escape(test['split'])} split"]
 
 
-def origin(results: dict | None) -> str:
+def origin(results: dict[str, Any] | None) -> str:
     """Fine-tuned from X on Y, as far as it is known, else empty."""
     if not results:
         return ""
@@ -150,12 +151,12 @@ def card_tab(loaded: "Loaded") -> None:
 def card_text(readme: Path) -> str:
     """The card without front matter. Its own pictures travel inside the page; others become links: nothing is asked of other hosts."""
 
-    def markdown(match: re.Match) -> str:
+    def markdown(match: re.Match[str]) -> str:
         alt, target = match.groups()
         data = _inline(target, readme.parent)
         return f"![{alt}]({data})" if data else _link(alt, target)
 
-    def tag(match: re.Match) -> str:
+    def tag(match: re.Match[str]) -> str:
         data = _inline(match["target"], readme.parent)
         alt = re.search(r"\balt\s*=\s*\"([^\"]*)", match[0])
         return match[0].replace(match["target"], data) if data else _link(alt[1] if alt else "", match["target"])

@@ -356,8 +356,10 @@ def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> lis
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
     if other and target[last] is not None:
         target.pop(other, None)
-    parts = tuple(key.split("."))
-    lines.update({parts[:n]: lines.get(parts[:n], COMMAND_LINE) for n in range(1, len(parts))} | {parts: COMMAND_LINE})
+    parts: Keys = tuple(key.split("."))
+    for n in range(1, len(parts)):
+        lines.setdefault(parts[:n], COMMAND_LINE)
+    lines[parts] = COMMAND_LINE
     return []
 
 
@@ -380,4 +382,5 @@ def recipe_schema() -> dict[str, Any]:
         rule = {"if": {"properties": {"task": {"const": name}}}, "then": {"properties": {"options": {"$ref": f"#/$defs/{name}"}}}}
         schema["allOf"].append(rule)
     schema["properties"]["options"] = {"type": "object"}
-    return json.loads(json.dumps(schema))
+    plain: dict[str, Any] = json.loads(json.dumps(schema))
+    return plain

@@ -16,6 +16,8 @@ from pipelines.utils.formatting import short
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from pipelines.data.schema import Splits
+
 log = logging.getLogger("graft")
 
 
@@ -223,11 +225,11 @@ def _labels_of(rows: "Dataset") -> set[str]:
     return found
 
 
-def names(splits: Any, multi_label: bool) -> list[str]:
+def names(splits: "Splits", multi_label: bool) -> list[str]:
     """The classes of a data set, at least two. Raises DataError."""
     if not multi_label and any(isinstance(label, list) for label in splits.train[:1]["label"]):
         raise DataError(f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row")
-    labels = splits.labels
+    labels = splits.labels or []
     if multi_label:
         labels = sorted({part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in several(label)})
     if len(labels) < 2:

@@ -20,7 +20,7 @@ from pipelines.data.schema import Needs, Source, Splits, fingerprint
 from pipelines.data.splitting import NONE_TRAINED, USUAL, arrange, check_rows, name_splits
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, MissingColumn
-from pipelines.utils.files import problem as impossible
+from pipelines.utils.files import problem
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def format_names() -> list[str]:
 
 def format_of(section: DataSection) -> Any:
     """The module that reads this data: the one named, else the first that knows the layout; else the hub."""
-    why = impossible(section.id)
+    why = problem(section.id)
     if why:
         raise DataError(f"data.id: no data can be called {short(section.id)!r}: {why}")
     names = format_names()

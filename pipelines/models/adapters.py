@@ -39,7 +39,8 @@ def load_with_adapter(task: "Task", folder: Path) -> "nn.Module":
                 (Path(place) / file.name).symlink_to(file.resolve())
         model = task.load(Path(place))
     try:
-        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        merged: nn.Module = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        return merged
     except Exception as error:  # damaged files, or a base model of another shape
         raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
 
@@ -103,7 +104,7 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
         modules_to_save=heads or None,
         fan_in_fan_out=all(isinstance(fits[n], Conv1D) for n in targets),
     )
-    adapted = get_peft_model(model, config)  # type: ignore[arg-type]
+    adapted = get_peft_model(model, config)
     for part in adapted.modules():
         if isinstance(part, LoraLayer):
             part.cast_input_dtype_enabled = False  # mixed precision casts what it must: inputs would go to float32 and back

@@ -13,7 +13,8 @@ from diffusers.models.resnet import ResnetBlock2D
 def install(model: Any, most: float) -> None:
     """Where torch's attention is in use. `most` bytes of attention weights are kept for a backward pass; beyond it, torch's."""
     for part in model.modules():
-        if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
+        processor: Any = part.processor if isinstance(part, Attention) else None
+        if type(processor) is AttnProcessor2_0:
             part.set_processor(Products(most))
         if type(part) is ResnetBlock2D:
             part.__class__ = Block

@@ -49,8 +49,8 @@ def frames(config: Any, samples: int, *, masked: bool = False) -> int:
 
 def hop(config: Any) -> int:
     """Samples from one output to the next."""
-    adapter = config.adapter_stride**config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
-    return math.prod(config.conv_stride) * adapter
+    adapter: int = config.adapter_stride**config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
+    return int(math.prod(config.conv_stride)) * adapter
 
 
 # ---- the forward pass ----
@@ -77,7 +77,7 @@ def install(model: Any) -> None:
     base: Any = trunk(model)
     model.config.apply_spec_augment = False
 
-    def mask(_: Any, args: tuple) -> tuple:
+    def mask(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = args[0]
         if beside.time is not None:
             hidden = torch.where(beside.time[:, :, None], base.masked_spec_embed.to(hidden.dtype), hidden)

@@ -22,7 +22,7 @@ log = logging.getLogger("graft")
 LORA = "pytorch_lora_weights.safetensors"  # an adapter of diffusers, which holds its own configuration
 
 
-def read_config(folder: Path | None, config: dict | None) -> Any:
+def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
     """The configuration of a model folder, or one made from a recipe's `model.config`. Raises ModelError."""
     from transformers import AutoConfig
 
@@ -91,7 +91,7 @@ def _impossible(fields: dict[str, Any], usual: dict[str, Any]) -> str:
 
 def load_model(
     auto: Any, folder: Path | None, config: Any, head: "Callable[[Any], nn.Module]", *, random: bool = False,
-    may_be_new: Iterable[str] = (), mend: "Callable[[Any, Path, dict[str, tuple]], list[str]] | None" = None, hint: str = "",
+    may_be_new: Iterable[str] = (), mend: "Callable[[Any, Path, dict[str, tuple[int, ...]]], list[str]] | None" = None, hint: str = "",
     renew: bool = False,
 ) -> "nn.Module":  # fmt: skip
     """A model of the class that `auto` picks for `config`, float32, in fresh memory.
@@ -106,7 +106,8 @@ def load_model(
     try:
         if folder is None or random:
             config.architectures = config.architectures or []  # the auto class walks it
-            return auto.from_config(config, trust_remote_code=False)
+            drawn: nn.Module = auto.from_config(config, trust_remote_code=False)
+            return drawn
         model, info = auto.from_pretrained(
             folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
         )
@@ -136,12 +137,13 @@ def load_model(
         for layer in last_layers(head(model)):
             if not {id(named[key]) for key in [*info["missing_keys"], *shapes] if key in named} & {id(p) for p in layer.parameters()}:
                 _draw(layer, getattr(config, "initializer_range", None) or 0.02)
-    return in_own_memory(model)
+    loaded: nn.Module = in_own_memory(model)
+    return loaded
 
 
 def trunk(model: Any) -> "nn.Module":
     """The base model: the part that has its name, else (CLIP, SigLIP) the largest."""
-    named = dict(model.named_children())
+    named: dict[str, nn.Module] = dict(model.named_children())
     return named.get(model.base_model_prefix) or max(named.values(), key=lambda m: sum(p.numel() for p in m.parameters()))
 
 

@@ -49,7 +49,7 @@ class Pipe:
     @property
     def factor(self) -> int:
         """Pixels a side of one latent."""
-        return 2 ** (len(self.parts["vae"].config.block_out_channels) - 1)
+        return int(2 ** (len(self.parts["vae"].config.block_out_channels) - 1))
 
     def around(self, model: Any) -> Any:
         """The whole pipeline, with a scheduler of its own: a scheduler remembers where it is."""
@@ -79,7 +79,8 @@ class Latents(nn.Module):
     def forward(self, pixels: "Tensor") -> "Tensor":
         with torch.autocast(pixels.device.type, enabled=False):
             # in the order in which they are kept, or sums round otherwise
-            return self.vae.encode(pixels.float()).latent_dist.parameters.contiguous()
+            parameters: Tensor = self.vae.encode(pixels.float()).latent_dist.parameters.contiguous()
+            return parameters
 
     def sample(self, parameters: "Tensor", seeds: Sequence[int]) -> "Tensor":
         """Latents as the model sees them, each with noise of its own seed."""
@@ -87,7 +88,8 @@ class Latents(nn.Module):
 
         spread = DiagonalGaussianDistribution(parameters)
         latents = spread.mean + spread.std * diffusion.noise(seeds, spread.mean.shape[1:], parameters.device)
-        return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        scaled: Tensor = (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        return scaled
 
 
 class Prompts(nn.Module):

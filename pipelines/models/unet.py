@@ -91,7 +91,7 @@ def sampler_of(folder: Path) -> Literal["ddpm", "ddim"]:
         kind = str(scheduler_config(folder).get("_class_name"))
     for name in ("ddpm", "ddim"):
         if kind.lower().startswith(name):
-            return name  # type: ignore[return-value]
+            return name
     raise ModelError(f"{called(folder)}: images by a {kind}, which is no sampler of DDPM or DDIM: choose another model")
 
 
@@ -148,7 +148,8 @@ def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.M
             f"{name}: this U-Net cannot take {height} x {width} pixels (it halves them {len(config.block_out_channels) - 1} times, so "
             f"multiples of {halvings} fit): {first_line(error)}"
         ) from error
-    return model.to(memory_format=torch.channels_last)
+    placed: nn.Module = model.to(memory_format=torch.channels_last)
+    return placed
 
 
 def image_size(model: Any) -> tuple[int, int]:

@@ -31,11 +31,11 @@ Token = tuple[int, float]  # and how sure the model was of it: log p
 
 def tokenizer(folder: Path | None, config: Any) -> Any:
     """A Whisper tokenizer: the folder's, or for a model of the recipe's own one whose tokens are bytes. Raises ModelError."""
-    from pipelines.models import text as language
+    from pipelines.models import text
 
     if folder is None:
         return _letters()
-    found = language.tokenizer(folder, config)
+    found = text.tokenizer(folder, config)
     if START not in found.get_vocab() or SILENT not in found.get_vocab():
         raise ModelError(f"{called(folder)}: its tokenizer has no {START}: it is none of Whisper's; copy the one that the model came with")
     return found

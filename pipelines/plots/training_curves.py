@@ -92,7 +92,8 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     total = np.cumsum(np.insert(values, 0, 0.0))
     low = np.clip(np.arange(len(values)) - half, 0, None)
     high = np.clip(np.arange(len(values)) + half + 1, None, len(values))
-    return (total[high] - total[low]) / (high - low)
+    means: np.ndarray = (total[high] - total[low]) / (high - low)
+    return means
 
 
 def _stages(lines: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

@@ -255,7 +255,7 @@ def _bytes(count: float) -> str:
 
 def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     """The recipe as it is published: model and data by their public names, every other local path by its last component."""
-    public = _without_paths(recipe)
+    public: dict[str, Any] = _without_paths(recipe)
     public["data"]["id"] = results["data"]["name"]
     if public["model"]["id"] is not None:
         public["model"]["id"] = results["model"]["id"]

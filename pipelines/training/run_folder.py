@@ -8,7 +8,9 @@ from typing import Any
 
 from pipelines.config.recipe import Recipe, dump_recipe, task_class, validate
 from pipelines.config.yaml_io import parse, read_file
+from pipelines.data.schema import Splits
 from pipelines.errors import RecipeError, RunError
+from pipelines.models.source import Weights
 from pipelines.training.checkpoint import latest
 from pipelines.utils.files import read_json, write_text
 from pipelines.utils.hardware import best_precision
@@ -139,7 +141,7 @@ def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any
     return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
 
 
-def resolve(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, *, main: bool) -> Recipe:
+def resolve(folder: Path, recipe: Recipe, model: Any, weights: Weights, splits: Splits, *, main: bool) -> Recipe:
     """Decide what `auto` means for this model, machine and hub state, and write recipe.yaml."""
     path = folder / "recipe.yaml"
     precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision

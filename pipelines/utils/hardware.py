@@ -6,7 +6,13 @@ import os
 import resource
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from pipelines.config.recipe import TrainSection
+
 
 
 def cores() -> int:
@@ -41,7 +47,9 @@ TOKENS = {"cpu": 1536, "cuda": 32768}
 EVAL_TOKENS = {"cpu": 6144, "cuda": 32768}  # nothing is kept for a gradient
 
 
-def micro_batch(train: Any, accelerator: Any, examples: Any, *, ragged: bool = False, together: bool = False) -> tuple[int, int | None]:
+def micro_batch(
+    train: "TrainSection", accelerator: "Accelerator", examples: Any, *, ragged: bool = False, together: bool = False
+) -> tuple[int, int | None]:
     """Examples on one device at a time, and for `ragged` ones the tokens that they may have together.
 
     `auto` is the whole share on a GPU (halved when memory does not suffice); on a CPU as many as have 5 MB of input (8 photos

@@ -41,7 +41,7 @@ class Transcribed(Recordings):
             )  # fmt: skip
 
 
-class LogMels(Sequence):
+class LogMels(Sequence[Any]):
     """Recordings as Whisper reads them: `input_features` float32 [bands, columns], computed once where `room` (bytes) suffices.
 
     What was computed lies in memory that a data loader's workers share where they are forked: none computes it again. An example's
@@ -98,7 +98,8 @@ def _shared(size: int, kind: Any) -> np.ndarray:
 
 def log_mel(samples: np.ndarray, extractor: Any) -> np.ndarray:
     """float32 [samples] at the model's rate -> float32 [bands, columns], padded with silence."""
-    return extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")["input_features"][0]
+    found: np.ndarray = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")["input_features"][0]
+    return found
 
 
 def _without_silence(mels: np.ndarray) -> np.ndarray:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.files import printable, problem
+from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils.formatting import short
 
@@ -13,7 +15,7 @@ Row = dict[str, Any]
 SkippedRows = list[tuple[str, str]]  # (id, why)
 
 
-def folder(section: Any) -> Path:
+def folder(section: DataSection) -> Path:
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
@@ -73,7 +75,7 @@ def recording(path: Path) -> Row:
     return {"audio": {"path": str(path), "bytes": None}, "size": size}
 
 
-def add(source: Any, section: Any, name: str, rows: list[Row], skips: SkippedRows, columns: Sequence[str], where: Path) -> None:
+def add(source: Source, section: DataSection, name: str, rows: list[Row], skips: SkippedRows, columns: Sequence[str], where: Path) -> None:
     """Make the rows a split of `source`, their columns under the task's names (data.columns). Raises DataError for none."""
     from datasets import Dataset, Features, List, Value
 

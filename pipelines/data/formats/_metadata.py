@@ -7,17 +7,18 @@ The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths r
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.files import SPLIT_NAMES, all_files, folders
 from pipelines.data.formats import table
 from pipelines.data.media import FILE_NAME, Kind, paths
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
-def lists(root: Path, section: Any = None) -> dict[str, Path]:
+def lists(root: Path, section: DataSection | None = None) -> dict[str, Path]:
     """Split -> its list: of the folder itself, or of its split folders, those that the recipe names included."""
     parts = split_folders(root, section)
     within = {child.name: path for child in parts if (path := own_list(child))}
@@ -29,7 +30,7 @@ def lists(root: Path, section: Any = None) -> dict[str, Path]:
     return {"train": own}
 
 
-def split_folders(root: Path, section: Any = None) -> list[Path]:
+def split_folders(root: Path, section: DataSection | None = None) -> list[Path]:
     asked = {section.train, section.validation, section.test} if section is not None else set()
     return [child for child in folders(root) if child.name.lower() in SPLIT_NAMES or child.name in asked]
 
@@ -39,11 +40,9 @@ def own_list(folder: Path) -> Path | None:
 
 
 def read(
-    section: Any, kind: Kind, found: dict[str, Path], texts: Sequence[str], columns: tuple[str, ...], optional: tuple[str, ...]
-) -> Any:
+    section: DataSection, kind: Kind, found: dict[str, Path], texts: Sequence[str], columns: tuple[str, ...], optional: tuple[str, ...]
+) -> Source:
     """The rows of every list `found`. The task's text may be called by any of `texts`."""
-    from pipelines.data.schema import Source
-
     root = Path(section.id).expanduser()
     source = Source(splits={})
     listed: set[Path] = set()

@@ -13,11 +13,12 @@ are CC BY 4.0; the clips are their authors'.
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files
 from pipelines.data.formats import _audio_lists
 from pipelines.data.media import AUDIO
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 CLASSES = "class_labels_indices.csv"
@@ -28,9 +29,7 @@ def detect(path: Path) -> bool:
     return path.is_dir() and (path / CLASSES).is_file() and bool(_lists(path))
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = _audio_lists.folder(section)
     lists = _lists(root)
     if not lists or not (root / CLASSES).is_file():

@@ -11,10 +11,11 @@ them (data.train=validated), or where they are all there is. A quote in these li
 import csv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.files import folders
 from pipelines.data.formats import _audio_lists
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 OFFICIAL = ("train", "dev", "test")
@@ -26,9 +27,7 @@ def detect(path: Path) -> bool:
     return path.is_dir() and bool(_languages(path))
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = _audio_lists.folder(section)
     languages = _languages(root)
     if len(languages) != 1:

@@ -11,11 +11,12 @@ like splits.
 
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files
 from pipelines.data.formats import _class_folders, _metadata, mnist, table
 from pipelines.data.media import AUDIO, FILE_NAME, IMAGES
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 TEXTS = ("text", "caption")
@@ -35,7 +36,7 @@ def detect(path: Path) -> bool:
     return _listed(path) or (not table.detect(path) and not _texts_with_pictures(path))
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = Path(section.id).expanduser()
     lists = _lists(root, section, columns) if root.is_dir() else {}
     if lists:
@@ -53,7 +54,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     return _class_folders.read(section, IMAGES, columns)
 
 
-def _lists(root: Path, section: Any, columns: tuple[str, ...]) -> dict[str, Path]:
+def _lists(root: Path, section: DataSection, columns: tuple[str, ...]) -> dict[str, Path]:
     """The lists to read: none where the files do without, because a list of all stands beside split folders, or has no labels."""
     if "text" not in columns and _metadata.own_list(root) and _metadata.split_folders(root, section):
         return {}

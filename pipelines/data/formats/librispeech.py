@@ -14,11 +14,12 @@ by its name. No speaker stands in two splits, as in the official parts, unless d
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files, folders, kind_of
 from pipelines.data.formats import _audio_lists
 from pipelines.data.media import AUDIO
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 TRANSCRIPTS = ".trans.txt"
@@ -31,9 +32,7 @@ def detect(path: Path) -> bool:
     return path.is_dir() and bool(_parts(path))
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = _audio_lists.folder(section)
     parts = _parts(root)
     if not parts:
@@ -68,7 +67,7 @@ def _is_part(folder: Path) -> bool:
     return any(file.name.endswith(TRANSCRIPTS) for chapter in chapters for file in chapter.iterdir())
 
 
-def _splits(section: Any, parts: list[str]) -> dict[str, list[str]]:
+def _splits(section: DataSection, parts: list[str]) -> dict[str, list[str]]:
     """Split -> its parts: what the recipe names, then all that is left to train on, then the others by their own names."""
     found: dict[str, list[str]] = {}
     for asked in (section.train, section.validation, section.test):

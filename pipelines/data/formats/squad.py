@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data import compressed
 from pipelines.data.files import kind_of
 from pipelines.data.formats import table
+from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn
 
 
@@ -46,9 +48,7 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in named if file.is_file())
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")

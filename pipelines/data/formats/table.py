@@ -18,6 +18,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data import compressed
 from pipelines.data.audio import reading
 from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
@@ -25,6 +26,7 @@ from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.formats import _csv_dialect, hub
 from pipelines.data.labels import lost
 from pipelines.data.media import AUDIO, MEDIA
+from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.data.text.rows import talk
 from pipelines.errors import DataError, MissingColumn
@@ -36,7 +38,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 ANSWERS = ("label", "answer")  # what a task learns of a row: numbers count as text, and contests leave them out of test
 TALKS = ("messages", "conversations")  # columns of chats
 
-Rows = list[tuple[str, dict]]  # (id, cells by column; under None why they do not fit the header)
+Rows = list[tuple[str, dict[Any, Any]]]  # (id, cells by column; under None why they do not fit the header)
 
 
 def detect(path: Path) -> bool:
@@ -48,9 +50,7 @@ def is_table(path: Path) -> bool:
     return _suffix(path) in SUFFIXES and (path.suffix.lower() in SUFFIXES or _suffix(path) != ".parquet")
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
@@ -104,7 +104,7 @@ class _Lacking(MissingColumn):
         self.column, self.own, self.rows = column, own, rows
 
 
-def _add(source: Any, name: str, table: Path, section: Any, columns: Sequence[str], optional: Sequence[str]) -> None:
+def _add(source: Source, name: str, table: Path, section: DataSection, columns: Sequence[str], optional: Sequence[str]) -> None:
     """Read one table as a split of `source`."""
     if _suffix(table) == ".parquet":
         have = _parquet_columns(table)
@@ -178,7 +178,7 @@ def _begins_with_rows(path: Path) -> bool:
     return len(lines) > 1 and all(line.startswith(b"{") for line in lines[:2])
 
 
-def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[str, ...]) -> None:
+def _count_others(source: Source, path: Path, tables: list[Path], columns: tuple[str, ...]) -> None:
     """Count the files of a folder of tables that are not read and that no row names.
 
     Where the task reads texts alone, of the files in further folders only tables are counted.
@@ -210,7 +210,7 @@ def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
     rows: Rows = []
     for line, cells in written.rows:
         if len(cells) == len(header):
-            row: dict = dict(zip(header, cells, strict=True))
+            row: dict[Any, Any] = dict(zip(header, cells, strict=True))
         else:  # a cell too many or too few is a comma too many or too few: which cell is which cannot be known
             row = {None: f"{len(cells)} cells for {len(header)} columns, parted by {signs}: {hint}"}
         if any(cells) or len(header) == 1:
@@ -273,7 +273,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict]:
+def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict[Any, Any]]:
     if not isinstance(row, dict):
         raise DataError(f"{path}:{number}: a row is an object with the columns as keys, got {type(row).__name__}")
     return f"{path.name}:{number}", row
@@ -314,7 +314,7 @@ def _no_parquet(path: Path, error: Exception) -> DataError:
 # ---- rows to the task's columns ----
 
 
-def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequence[str], also: Sequence[str]) -> Any:
+def _take(path: Path, rows: Rows, have: list[str], section: DataSection, columns: Sequence[str], also: Sequence[str]) -> Any:
     """Rename to the task's columns, turn paths into files, skip rows whose cells cannot be used or point nowhere."""
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
@@ -333,7 +333,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
     extra = [] if section.group in (None, "none", *others, *(c for c in names if c in MEDIA)) else [section.group]
     if extra and extra[0] not in have:
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
-    good: list[dict] = []
+    good: list[dict[Any, Any]] = []
     skipped: list[tuple[str, str]] = []
     near: str | None = None  # where a file may be that is not there: looked for once, as folders may be large
     for id_, row in rows:
@@ -369,7 +369,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
     return (typed(made) if part else made), [*skipped, *odd]
 
 
-def as_dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]]:
+def as_dataset(path: Path, good: list[dict[Any, Any]]) -> tuple[Any, list[tuple[str, str]]]:
     """The rows as a data set, and those (id, why) with a cell of another kind than most, or that cannot be stored."""
     import pyarrow
     from datasets import Dataset
@@ -379,7 +379,7 @@ def as_dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]
     except (pyarrow.ArrowException, UnicodeError, OverflowError, TypeError):
         pass  # which rows it is, only a look at each can say
     kinds = {column: _kind([row[column] for row in good]) for column in good[0]}
-    right: list[dict] = []
+    right: list[dict[Any, Any]] = []
     skipped: list[tuple[str, str]] = []
     for row in good:
         why = next((why for column, kind in kinds.items() if (why := _odd(row[column], column, kind))), "")

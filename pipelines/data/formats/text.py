@@ -14,10 +14,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data import compressed
 from pipelines.data.files import SPLIT_NAMES, all_files, kind_of, printable
 from pipelines.data.formats import wikipedia
 from pipelines.data.media import AUDIO, IMAGES
+from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError, MissingColumn
 
@@ -34,9 +36,7 @@ def detect(path: Path) -> bool:
     return bool(suffixes.intersection(SUFFIXES)) and not suffixes & (IMAGES.suffixes | AUDIO.suffixes) and not wikipedia.detect(path)
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = Path(section.id).expanduser()
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
@@ -66,7 +66,7 @@ def _is_text(path: Path) -> bool:
     return compressed.inner(path).suffix.lower() in SUFFIXES
 
 
-def _parts(root: Path, texts: list[Path], section: Any) -> tuple[dict[str, list[Path]], bool]:
+def _parts(root: Path, texts: list[Path], section: DataSection) -> tuple[dict[str, list[Path]], bool]:
     """Split -> its files, and whether these are split files, to be cut."""
     asked = {name for name in (section.train, section.validation, section.test) if name}
     for cut in (False, True):

@@ -22,7 +22,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.files import kind_of
+from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn, RunError
 from pipelines.utils.cache import cache_root, make_room
 
@@ -58,10 +60,8 @@ def _open(path: Path) -> bz2.BZ2File | io.BufferedReader:
     return bz2.open(path) if path.suffix.lower() == ".bz2" else path.open("rb")
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     from datasets import concatenate_datasets
-
-    from pipelines.data.schema import Source
 
     path = Path(section.id).expanduser()
     if not path.exists():
@@ -89,7 +89,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     return Source(splits={"train": rows}, skipped={"train": skipped}, ignored=dict(ignored))
 
 
-def _once(rows: "Dataset", ignored: Counter) -> "Dataset":
+def _once(rows: "Dataset", ignored: Counter[str]) -> "Dataset":
     """Each page once: parts that were cut at other places, or on another day, hold some pages twice."""
     seen: set[tuple[str, str]] = set()
     pages = zip(rows["id"], rows["title"], strict=True)
@@ -103,7 +103,7 @@ def _once(rows: "Dataset", ignored: Counter) -> "Dataset":
 # ---- rows that are kept ----
 
 
-def _kept(path: Path) -> "tuple[Dataset, dict]":
+def _kept(path: Path) -> "tuple[Dataset, dict[str, Any]]":
     """The articles of one dump, mapped from the cache, and what was left out: {"ignored": {what: how many}, "skipped": [[id, why]]}."""
     import mwparserfromhell
     from datasets import Dataset
@@ -145,7 +145,7 @@ def _keep(path: Path, folder: Path) -> None:
 _ENDS_EARLY = (3, 5, 6, 20)
 
 
-def _rows(path: Path, ignored: Counter, skipped: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
+def _rows(path: Path, ignored: Counter[str], skipped: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
     """{id, title, text} of every article; fills in what is left out. Raises DataError naming the file."""
     from mwparserfromhell.parser import ParserError
 

@@ -52,7 +52,8 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | No
 
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
     """What an image file says beside its pixels (Pillow's `info`); the pixels are not decoded. Raises DataError naming the file."""
-    return _reading(name, value, lambda image: dict(image.info), formats)
+    found: dict[Any, Any] = _reading(name, value, lambda image: dict(image.info), formats)
+    return found
 
 
 def _reading(name: str, value: Any, use: Callable[[Any], Any], formats: tuple[str, ...] | None) -> Any:
@@ -274,7 +275,7 @@ def warn_if_dark(rows: Any) -> None:
         )  # fmt: skip
 
 
-class LabelledImages(Sequence):
+class LabelledImages(Sequence[Any]):
     """Rows as examples; an image is decoded when it is asked for, in a worker.
 
     Labels that the model does not know are said. Raises DataError where it knows none.
