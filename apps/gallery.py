@@ -233,9 +233,17 @@ def _gallery(task: Any, label: str, name: str, **more: Any) -> gr.Gallery:
     height, width = task.size
     sharp = ["graft-pixels"] if max(height, width) <= SMALL else []
     return gr.Gallery(
-        label=label, format="png", columns=4, object_fit="contain", height="auto", interactive=False, min_width=200,
-        elem_classes=["graft-made", name, *sharp], buttons=["download", "download_all", "fullscreen"], **more,
-    )  # fmt: skip
+        label=label,
+        format="png",
+        columns=4,
+        object_fit="contain",
+        height="auto",
+        interactive=False,
+        min_width=200,
+        elem_classes=["graft-made", name, *sharp],
+        buttons=["download", "download_all", "fullscreen"],
+        **more,
+    )
 
 
 def _shown(items: list[Item], label: str, columns: int, visible: bool = True) -> Any:

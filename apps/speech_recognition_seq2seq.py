@@ -50,9 +50,14 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
         gr.on(
-            [audio.change, *[choice.change for choice in spoken]], listen, [audio, *spoken], [said, wave, note],
-            api_name="predict", trigger_mode="always_last", **read,
-        )  # fmt: skip
+            [audio.change, *[choice.change for choice in spoken]],
+            listen,
+            [audio, *spoken],
+            [said, wave, note],
+            api_name="predict",
+            trigger_mode="always_last",
+            **read,
+        )
     return blocks
 
 

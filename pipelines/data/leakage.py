@@ -69,8 +69,11 @@ def warn_of_speakers(section: DataSection, rows: "Dataset", group: str, cut: lis
     if cut and "audio" in rows.column_names:
         log.warning(
             "%s: no column %r, so %s may share speakers with train, which makes scores too good: name the column that says who speaks "
-            "with data.group=NAME, or accept it with data.group=none", section.id, group, " and ".join(cut),
-        )  # fmt: skip
+            "with data.group=NAME, or accept it with data.group=none",
+            section.id,
+            group,
+            " and ".join(cut),
+        )
 
 
 # ---- rows with equal content ----

@@ -67,7 +67,7 @@ def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> t
 
 def load(
     source: str | Path, *, revision: str | None = None, device: str | None = None, task: str | None = None, options: Any = None
-) -> Loaded:  # fmt: skip
+) -> Loaded:
     """Load a run folder, a model folder or a hub id for inference, on the best device unless one is named.
 
     A model that Graft did not make is loaded by its pipeline tag, or by `task`; with the task's `options`, else its recipe's.

@@ -109,9 +109,16 @@ def classifier(folder: Path | None, config: Any, labels: list[str], *, random: b
 
     def load(renew: bool) -> "nn.Module":
         return load_model(
-            AutoModelForAudioClassification, folder, config, head, random=random, may_be_new=("masked_spec_embed", "layer_weights"),
-            mend=_fit_positions, hint="is it a model for audio, and does options.max_seconds fit it?", renew=renew,
-        )  # fmt: skip
+            AutoModelForAudioClassification,
+            folder,
+            config,
+            head,
+            random=random,
+            may_be_new=("masked_spec_embed", "layer_weights"),
+            mend=_fit_positions,
+            hint="is it a model for audio, and does options.max_seconds fit it?",
+            renew=renew,
+        )
 
     return with_classes(config, labels, load, head, fresh=folder is None or random)
 

@@ -173,8 +173,10 @@ def check_masks(config: Any, outputs: Sequence[int]) -> None:
     if config.mask_time_prob and 5 * hidden > usual:
         log.warning(
             "SpecAugment hides at least %d outputs of every utterance, and half of these have no more than %d: the model may fail where "
-            "nothing is hidden; set options.mask_time_min_masks=0", hidden, usual,
-        )  # fmt: skip
+            "nothing is hidden; set options.mask_time_min_masks=0",
+            hidden,
+            usual,
+        )
 
 
 def stacked(examples: Sequence[dict[str, Any]], outputs: int, hidden: int) -> dict[str, Tensor]:

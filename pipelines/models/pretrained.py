@@ -90,10 +90,17 @@ def _impossible(fields: dict[str, Any], usual: dict[str, Any]) -> str:
 
 
 def load_model(
-    auto: Any, folder: Path | None, config: Any, head: "Callable[[Any], nn.Module]", *, random: bool = False,
-    may_be_new: Iterable[str] = (), mend: "Callable[[Any, Path, dict[str, tuple[int, ...]]], list[str]] | None" = None, hint: str = "",
+    auto: Any,
+    folder: Path | None,
+    config: Any,
+    head: "Callable[[Any], nn.Module]",
+    *,
+    random: bool = False,
+    may_be_new: Iterable[str] = (),
+    mend: "Callable[[Any, Path, dict[str, tuple[int, ...]]], list[str]] | None" = None,
+    hint: str = "",
     renew: bool = False,
-) -> "nn.Module":  # fmt: skip
+) -> "nn.Module":
     """A model of the class that `auto` picks for `config`, float32, in fresh memory.
 
     Missing or of another shape may be what `head(model)` holds and what has a part of `may_be_new` in its name;

@@ -159,9 +159,18 @@ def settings(own: Any, words: Any, code: str | None, known: dict[str, int], most
         told |= {"language": code, "task": "transcribe", "task_to_id": {name: number(f"<|{name}|>") for name in TASKS}}
         told["lang_to_id"] = {f"<|{name}|>": token for name, token in known.items()}
     return GenerationConfig(
-        decoder_start_token_id=number(START), eos_token_id=end, bos_token_id=end, pad_token_id=end, max_new_tokens=most,
-        no_timestamps_token_id=number(SILENT), is_multilingual=bool(known), return_timestamps=False, num_beams=1, do_sample=False, **told,
-    )  # fmt: skip
+        decoder_start_token_id=number(START),
+        eos_token_id=end,
+        bos_token_id=end,
+        pad_token_id=end,
+        max_new_tokens=most,
+        no_timestamps_token_id=number(SILENT),
+        is_multilingual=bool(known),
+        return_timestamps=False,
+        num_beams=1,
+        do_sample=False,
+        **told,
+    )
 
 
 # ---- what it writes ----
@@ -169,7 +178,7 @@ def settings(own: Any, words: Any, code: str | None, known: dict[str, int], most
 
 def likeliest(
     model: Any, found: Any, opening: int, end: int, most: int, never: Sequence[int], never_first: Sequence[int]
-) -> Iterator[list[Token | None]]:  # fmt: skip
+) -> Iterator[list[Token | None]]:
     """After a forward (`found`) over transcripts that all begin with the same `opening` tokens: what the model writes after these.
 
     The likeliest token of each row, up to `most` times; None for a row that has ended. What the encoder gave, and the keys and values

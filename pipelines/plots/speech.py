@@ -37,13 +37,21 @@ def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
             for column, kind, true, said in line:
                 for text, below in ((true, 0.0), (said, 1.0)):
                     axes.text(
-                        column, at + below, text or "·" * len(true or said), family="DejaVu Sans Mono", fontsize=8, va="center",
-                        color=COLOURS[kind] if text else MUTED, fontweight="normal" if kind == "equal" else "bold",
-                    )  # fmt: skip
+                        column,
+                        at + below,
+                        text or "·" * len(true or said),
+                        family="DejaVu Sans Mono",
+                        fontsize=8,
+                        va="center",
+                        color=COLOURS[kind] if text else MUTED,
+                        fontweight="normal" if kind == "equal" else "bold",
+                    )
             at += 2.3
         at += 0.2
-    handles = [Patch(color=COLOURS[kind], label=label) for kind, label in
-               (("substitute", "another word"), ("delete", "left out"), ("insert", "added"))]  # fmt: skip
+    handles = [
+        Patch(color=COLOURS[kind], label=label)
+        for kind, label in (("substitute", "another word"), ("delete", "left out"), ("insert", "added"))
+    ]
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     axes.set_title("Worst utterances: said above, heard below")
     wrong = sum(kind != "equal" for _, pairs in utterances for kind, _, _ in pairs)

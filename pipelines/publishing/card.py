@@ -154,7 +154,8 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
     adapter = (run / "model" / kind.adapter_file).is_file()
     examples = run / "model" / "examples" / "examples.json"
     figures = _figures(run)
-    body = template_environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2").render(
+    template = template_environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2")
+    body = template.render(
         name=name,
         repo_id=repo_id or PLACEHOLDER,
         placeholder=PLACEHOLDER if repo_id is None else None,
@@ -172,7 +173,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         curves=[figure for figure in figures if figure["name"] in CURVES],
         examples=json.loads(_read(examples)) if examples.is_file() else [],
         adapter=adapter,
-    )  # fmt: skip
+    )
     front = card_data(recipe, results, name, adapter).to_yaml()
     return str(ModelCard(f"---\n{front}\n---\n\n{body}"))
 

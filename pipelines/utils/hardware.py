@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pipelines.config.recipe import TrainSection
 
 
-
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -32,13 +32,17 @@ class Transcribed(Recordings):
         if self.long:
             log.warning(
                 "%d of %d recordings are longer than the %g seconds that are read: scores leave them out, too",
-                len(self.long), len(self), longest,
-            )  # fmt: skip
+                len(self.long),
+                len(self),
+                longest,
+            )
         if cut:
             log.warning(
                 "%d of %d transcripts have more than the %d tokens that this model writes: the loss sees their beginning, scores all of it",
-                cut, len(self), most,
-            )  # fmt: skip
+                cut,
+                len(self),
+                most,
+            )
 
 
 class LogMels(Sequence[Any]):

@@ -27,9 +27,7 @@ class Recordings(Sequence[Any]):
 
     column_names = ("id", "row", "length", "audio")
 
-    def __init__(
-        self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}, silent_ok: bool = False
-    ) -> None:  # fmt: skip
+    def __init__(self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}, silent_ok: bool = False) -> None:
         self.rows, self.rate, self.longest, self.silent_ok = rows, rate, longest, silent_ok
         self.wrong: dict[int, str] = {}
         self.long: set[int] = set()
@@ -59,8 +57,11 @@ class Recordings(Sequence[Any]):
             count = sum(s.rate < self.rate for s in sounds)
             log.warning(
                 "%d of %d recordings have fewer samples a second than the model's %d (%s): they are resampled, and sound dull to it",
-                count, len(sounds), self.rate, ", ".join(map(str, low[:3])),
-            )  # fmt: skip
+                count,
+                len(sounds),
+                self.rate,
+                ", ".join(map(str, low[:3])),
+            )
         usable = [number for number in range(len(self.rows)) if number not in self.wrong]
         usable = usable[:: max(1, math.ceil(len(usable) / LOOKED_AT))]
         with ThreadPoolExecutor(8) as pool:

@@ -24,8 +24,14 @@ from pipelines.errors import DataError
 
 TRANSCRIPTS = ".trans.txt"
 OFFICIAL = {
-    "train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other",
-}  # fmt: skip
+    "train-clean-100",
+    "train-clean-360",
+    "train-other-500",
+    "dev-clean",
+    "dev-other",
+    "test-clean",
+    "test-other",
+}
 
 
 def detect(path: Path) -> bool:

@@ -205,10 +205,23 @@ def _name(element: ET.Element) -> str:
 # ---- markup to prose ----
 
 # sections of lists, of sources and of notes; what stands below them goes too
-ENDING = frozenset((
-    "bibliography", "citations", "external links", "external references", "footnotes", "further reading", "gallery", "notes",
-    "notes and references", "references", "references and notes", "see also", "sources",
-))  # fmt: skip
+ENDING = frozenset(
+    (
+        "bibliography",
+        "citations",
+        "external links",
+        "external references",
+        "footnotes",
+        "further reading",
+        "gallery",
+        "notes",
+        "notes and references",
+        "references",
+        "references and notes",
+        "see also",
+        "sources",
+    )
+)
 TAGS = frozenset(("gallery", "graph", "imagemap", "references", "score", "table", "timeline"))
 # English templates that stand for words in a sentence, and where these are; without them the sentence has a hole
 WORDS = {"lang": 2, "transl": 2, "as of": 1, "nowrap": 1, "small": 1, "smaller": 1, "nihongo": 1, "quote": 1, "val": 1, "angbr": 1}

@@ -271,8 +271,9 @@ def warn_if_dark(rows: Any) -> None:
         log.warning(
             "images arrive nearly black: of %d looked at, the brightest pixel is %d of 255. In files of 16 bits "
             "65,535 is white: stretch their values to that range before training",
-            len(brightest), max(brightest),
-        )  # fmt: skip
+            len(brightest),
+            max(brightest),
+        )
 
 
 class LabelledImages(Sequence[Any]):

@@ -93,9 +93,20 @@ class Cached:
 
 
 def record(
-    task: Task, model: Any, examples: Examples, edge: Edge, accelerator: Any, *, split: str, fingerprint: str,
-    batch_size: int, tokens: int, workers: int, cache_gb: float, say: Callable[[str], None],
-) -> Cached | None:  # fmt: skip
+    task: Task,
+    model: Any,
+    examples: Examples,
+    edge: Edge,
+    accelerator: Any,
+    *,
+    split: str,
+    fingerprint: str,
+    batch_size: int,
+    tokens: int,
+    workers: int,
+    cache_gb: float,
+    say: Callable[[str], None],
+) -> Cached | None:
     """Record every example's features, or read them from an earlier run. None (and one line why) where that is impossible.
 
     `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented; `tokens` is what a batch of
