@@ -38,7 +38,7 @@ def format_names() -> list[str]:
     return sorted(e.name[:-3] for e in folder.iterdir() if e.name.endswith(".py") and not e.name.startswith("_"))
 
 
-def format_of(section: DataSection) -> Any:
+def format_module(section: DataSection) -> Any:
     """The module that reads this data: the one named, else the first that knows the layout; else the hub."""
     why = problem(section.id)
     if why:
@@ -77,7 +77,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
     strange = sorted(set(section.columns) - {*needs.columns, *needs.optional})
     if strange:
         raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join((*needs.columns, *needs.optional))})")
-    kind = format_of(section)
+    kind = format_module(section)
     for key in ("config", "revision"):
         parted = key == "config" and kind.__name__.rpartition(".")[2] in CONFIGURED
         if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():

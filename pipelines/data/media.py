@@ -7,7 +7,6 @@ if TYPE_CHECKING:
 
 
 MEDIA = ("image", "audio")  # columns of files
-FILE_NAME = "file_name"  # the column that names each row's file in a list such as metadata.csv
 
 
 def paths(rows: "Dataset") -> list[str | None]:
@@ -27,6 +26,9 @@ def paths(rows: "Dataset") -> list[str | None]:
         found = pyarrow.compute.if_else(held, pyarrow.scalar(None, found.type), found)
     listed: list[str | None] = (found if rows._indices is None else found.take(rows._indices.column(0))).to_pylist()
     return listed
+
+
+FILE_NAME = "file_name"  # the column that names each row's file in a list such as metadata.csv
 
 
 class Kind(NamedTuple):

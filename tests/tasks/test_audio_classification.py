@@ -17,8 +17,8 @@ from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import Needs
 from pipelines.errors import ModelError
+from pipelines.models import audio as sound
 from pipelines.models import ctc, pretrained
-from pipelines.models.audio import extractor, fit_positions
 from pipelines.models.layers import freeze
 from pipelines.models.source import resolve
 from pipelines.tasks.audio_classification import AudioClassification, Options
@@ -109,7 +109,7 @@ def tiny(folder: Path, family: str) -> Path:
     torch.manual_seed(0)
     model = auto(config) if kind == "whisper" else auto.from_config(config)
     model.save_pretrained(folder)
-    extractor(None, config).save_pretrained(folder)
+    sound.extractor(None, config).save_pretrained(folder)
     return folder
 
 
@@ -219,9 +219,9 @@ def test_ast_is_fitted_to_what_is_read(clips: Any, tmp_path: Path) -> None:
     again.load(tmp_path / "saved")
     assert again.window == task.window == 400 + 19 * 160
     positions = torch.arange(10.0).reshape(1, 10, 1)  # two tokens, then two bands of four times
-    assert fit_positions(positions, 2, 10).flatten().tolist() == list(range(10))
-    assert fit_positions(positions, 2, 6).flatten().tolist() == [0, 1, 3, 4, 7, 8]
-    assert fit_positions(positions, 2, 18).shape == (1, 18, 1)
+    assert sound.fit_positions(positions, 2, 10).flatten().tolist() == list(range(10))
+    assert sound.fit_positions(positions, 2, 6).flatten().tolist() == [0, 1, 3, 4, 7, 8]
+    assert sound.fit_positions(positions, 2, 18).shape == (1, 18, 1)
 
 
 def test_a_head_that_knows_the_classes_is_kept(clips: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pipelines.data.audio.recordings import Recordings
 from pipelines.data.labels import check_known, several
 
 
-class Clips(Sequence[Any]):
+class Clips(Sequence):
     """Rows as examples; a recording is decoded when it is asked for, in a worker.
 
     `frames(samples)` gives the `length` of a recording, of which at most `window` samples are read; without it all count the

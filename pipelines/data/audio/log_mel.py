@@ -45,7 +45,7 @@ class Transcribed(Recordings):
             )
 
 
-class LogMels(Sequence[Any]):
+class LogMels(Sequence):
     """Recordings as Whisper reads them: `input_features` float32 [bands, columns], computed once where `room` (bytes) suffices.
 
     What was computed lies in memory that a data loader's workers share where they are forked: none computes it again. An example's

@@ -17,7 +17,7 @@ CLIPPED = 0.01  # share of the samples at full scale from which a recording coun
 LOOKED_AT = 200  # recordings of a split whose first minute is listened to before training
 
 
-class Recordings(Sequence[Any]):
+class Recordings(Sequence):
     """Rows as examples with their `length` in frames of 20 ms; a recording is decoded when it is asked for, in a worker.
 
     `extra(row, seconds)` gives an example's further fields, and may raise DataError. What cannot be used (an unreadable header,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MODES = {1: "L", 3: "RGB"}  # channels -> what Pillow calls it
 
 
-class Pictures(Sequence[Any]):
+class Pictures(Sequence):
     """Rows as examples: `pixels` [channels, height, width] in -1..1, `text` where it is asked for, `class` as a number of `labels`.
 
     `size` is (height, width). An image is decoded when it is asked for, in a worker. One that is smaller than the size in either

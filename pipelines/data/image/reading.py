@@ -276,7 +276,7 @@ def warn_if_dark(rows: Any) -> None:
         )
 
 
-class LabelledImages(Sequence[Any]):
+class LabelledImages(Sequence):
     """Rows as examples; an image is decoded when it is asked for, in a worker.
 
     Labels that the model does not know are said. Raises DataError where it knows none.

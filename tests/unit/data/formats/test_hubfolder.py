@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.image.reading import read_image
-from pipelines.data.loading import format_of, load_splits
+from pipelines.data.loading import format_module, load_splits
 from pipelines.data.schema import SPLITS, Needs, Splits
 from pipelines.errors import DataError
 from tests.invalid_input.test_hub_paths import jpeg, parquet, right
@@ -24,7 +24,7 @@ def load(path: Path, **section: Any) -> Splits:
 
 
 def format_name(path: Path) -> str:
-    return format_of(DataSection(id=str(path))).__name__.rpartition(".")[2]
+    return format_module(DataSection(id=str(path))).__name__.rpartition(".")[2]
 
 
 def cloned(folder: Path) -> Path:
