@@ -1,23 +1,24 @@
 """The demo of audio classification: a recording in, the likeliest classes out, and the spectrogram of what was heard."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
 from pipelines.apps import parts, sound
-from pipelines.models import audio as models
+from pipelines.models import audio
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
+    from pipelines.tasks.audio_classification import AudioClassification
 
 TOP = 5
 
 
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
-    task: Any = loaded.task  # an AudioClassification
-    rate = models.rate(task.extractor)
+    task = cast("AudioClassification", loaded.task)  # `launch` serves no other task here
+    rate = audio.rate(task.extractor)
 
     def predict(file: dict[str, Any] | None) -> tuple[dict[str, float] | None, str, str]:
         """The likeliest classes with their confidences, the spectrogram, and what was not read."""
@@ -30,6 +31,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         picture = sound.inline(sound.spectrogram(samples, rate, read))
         return {answer["label"]: answer["score"] for answer in answers}, picture, note(len(samples) / rate, read)
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, describe(task.labels, loaded.results))
         with gr.Tabs():
@@ -56,7 +58,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     return blocks
 
 
-def describe(labels: Sequence[str], results: dict | None) -> str:
+def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
     """One line under the title: what it tells apart, and where it comes from."""
     shown = ", ".join(labels[:6]) + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
     line = f"Audio classification into {len(labels)} classes: {shown}."

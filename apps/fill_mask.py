@@ -1,6 +1,6 @@
 """The demo of fill-mask: a text with [MASK] in it, and the words that may stand there."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
@@ -9,6 +9,7 @@ from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
+    from pipelines.tasks.fill_mask import FillMask
 
 LONGEST = 20_000  # characters of a visitor's text
 TOP = 5
@@ -16,7 +17,7 @@ TOP = 5
 
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
-    task: Any = loaded.task  # a FillMask
+    task = cast("FillMask", loaded.task)  # `launch` serves no other task here
     mask = task.tokenizer.mask_token
 
     def fill(text: str) -> tuple[dict[str, float] | None, str]:
@@ -32,6 +33,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             filled = filled.replace(mask, words[0]["token"], 1)
         return {word["token"]: word["score"] for word in found[0]}, filled
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, f"Finds the words that are masked in a text. {parts.origin(loaded.results)}")
         with gr.Tabs():

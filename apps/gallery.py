@@ -14,9 +14,10 @@ from PIL import Image
 from pipelines.apps import parts, visitor
 from pipelines.data.image.reading import read_notes
 from pipelines.errors import DataError, GraftError, ModelError
-from pipelines.generation import requests as requested
+from pipelines.generation import requests
 from pipelines.generation.requests import check_seed, save_png
 from pipelines.models.diffusion import preview_every
+from pipelines.utils.sequences import evenly_spaced
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
@@ -33,8 +34,8 @@ LONGEST = 2000  # characters of a visitor's prompt
 # ---- images in the making ----
 
 
-def make(loaded: "Loaded", requests: Sequence[Request], base: "Base | None" = None) -> Iterator[tuple[list[Item], list[Item], str]]:
-    """The images of `requests` as they come to be: what is there of this model, of the one before it, and a note.
+def make(loaded: "Loaded", wanted: Sequence[Request], base: "Base | None" = None) -> Iterator[tuple[list[Item], list[Item], str]]:
+    """The images that are `wanted` as they come to be: what is there of this model, of the one before it, and a note.
 
     Images are made one by one: each is the same however many are asked for.
     """
@@ -49,35 +50,35 @@ def make(loaded: "Loaded", requests: Sequence[Request], base: "Base | None" = No
             models.append((base.load(), before, f", before fine-tuning ({base.name})"))
         except GraftError as error:
             remark = f" The model before fine-tuning cannot be had: {error}"
-    for number, request in enumerate(requests, 1):
+    for number, request in enumerate(wanted, 1):
         for model, kept, whose in models:
             own = _known(model.task, request)
             steps, image = request["steps"], None
-            for shown, image in enumerate(requested.images(model.task, model.model, own), 1):
+            for shown, image in enumerate(requests.images(model.task, model.model, own), 1):
                 step = f"step {min(shown * preview_every(steps), steps)} of {steps}"
                 both = [[*items, (image, step)] if items is kept else list(items) for items in (after, before)]
-                yield both[0], both[1], f"Image {number} of {len(requests)}{whose}: {step}{remark}"
+                yield both[0], both[1], f"Image {number} of {len(wanted)}{whose}: {step}{remark}"
             name = parts.title(loaded) if kept is after else base.name if base else ""
             caption = f"{own['label']}, seed {own['seed']}" if "label" in own else f"seed {own['seed']}"
             kept.append((saved(image, name, own, kept is before), caption))
-    count = len(requests)
+    count = len(wanted)
     yield after, before, f"{count} image{'s' if count > 1 else ''}. A saved file says what made it.{remark}"
 
 
 def _known(task: Any, request: Request) -> Request:
     """The request as this model understands it: the one before fine-tuning may know other classes, and then shows one of its own."""
     known = getattr(task, "labels", [])
-    return requested.whole(task, {key: value for key, value in request.items() if key != "label" or value in known})
+    return requests.whole(task, {key: value for key, value in request.items() if key != "label" or value in known})
 
 
 def saved(image: Any, model: str, request: Request, before: bool = False) -> str:
     """A file among those that Gradio serves and deletes; the settings are inside."""
-    about = requested.settings(model, request)
-    what = requested.subject(model, about)
-    what = f"{what[: requested.LONGEST - 7]} before" if before and "prompt" in about else what
+    about = requests.settings(model, request)
+    what = requests.subject(model, about)
+    what = f"{what[: requests.LONGEST - 7]} before" if before and "prompt" in about else what
     data = io.BytesIO()
     save_png(image, data, about)
-    return save_bytes_to_cache(data.getvalue(), requested.file_name(what, request["seed"]), get_upload_folder())
+    return str(save_bytes_to_cache(data.getvalue(), requests.file_name(what, request["seed"]), get_upload_folder()))
 
 
 def seeds(first: str, count: float) -> list[int]:
@@ -138,13 +139,14 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
     except ModelError as error:
         base, why = None, str(error)
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, line)
         with gr.Tabs():
             with gr.Tab("Try it"):
                 with gr.Row(equal_height=False):
                     with gr.Column(min_width=280, scale=2):
-                        fields = _fields(loaded.task, most, prompts, base)
+                        fields = input_fields(loaded.task, most, prompts, base)
                         button = gr.Button("Make images", variant="primary")
                         with gr.Row():
                             more = gr.Button("Next seeds", size="md", min_width=100)
@@ -162,7 +164,7 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
                 _what_made_it()
             parts.card_tab(loaded)
 
-        draw, inputs, outputs = _drawing(loaded, list(fields), base, most), list(fields.values()), [before, after, note]
+        draw, inputs, outputs = drawing_handler(loaded, list(fields), base, most), list(fields.values()), [before, after, note]
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
         triggers = [button.click, *([fields["text"].submit] if prompts else []), fields["seed"].submit]
         drawing = gr.on(triggers, draw, inputs, outputs, api_name="predict", trigger_mode="once", **limits)
@@ -172,9 +174,9 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
     return blocks
 
 
-def _drawing(loaded: "Loaded", names: list[str], base: Base | None, most: int) -> Callable[..., Any]:
+def drawing_handler(loaded: "Loaded", names: list[str], base: Base | None, most: int) -> Callable[..., Any]:
     """What the button does with the values of the fields `names`: up to `most` images, and fewer of very many steps."""
-    budget = most * max(requested.whole(loaded.task, {})["steps"], USUAL_STEPS)
+    budget = most * max(requests.whole(loaded.task, {})["steps"], USUAL_STEPS)
 
     def draw(*values: Any) -> Iterator[tuple[Any, Any, str]]:
         """Images as they come to be, and beside them those of the model before; what is being done."""
@@ -194,9 +196,9 @@ def _drawing(loaded: "Loaded", names: list[str], base: Base | None, most: int) -
                 common |= {"text": asked["text"].strip(), "guidance": float(asked["guidance"])}
             if asked.get("label"):
                 common |= {"label": asked["label"]}
-            requests = [{**common, "seed": seed} for seed in seeds(asked["seed"], asked["count"])]
-            columns = min(2 if other else 4, math.ceil(math.sqrt(len(requests))))  # two in half the width, else as many as make a square
-            for after, before, note in make(loaded, requests, other):
+            wanted: list[Request] = [{**common, "seed": seed} for seed in seeds(asked["seed"], asked["count"])]
+            columns = min(2 if other else 4, math.ceil(math.sqrt(len(wanted))))  # two in half the width, else as many as make a square
+            for after, before, note in make(loaded, wanted, other):
                 label, there = (f"After: {parts.title(loaded)}", other.loaded is not None) if other else ("Images", False)
                 yield _shown(before, f"Before: {other.name if other else ''}", columns, there), _shown(after, label, columns), note
 
@@ -208,9 +210,9 @@ def _following(seed: str, count: float) -> str:
         return str(seeds(seed, count + 1)[-1])
 
 
-def _fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str, Any]:
+def input_fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str, Any]:
     """What a visitor sets, by name, in the order of the page."""
-    full = requested.whole(task, {})
+    full = requests.whole(task, {})
     fields: dict[str, Any] = {}
     if prompts:
         fields["text"] = gr.Textbox(label="Prompt", lines=2, max_lines=6, max_length=LONGEST, placeholder="What the image is to show")
@@ -218,7 +220,7 @@ def _fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str,
         fields["label"] = gr.Dropdown([("each in turn", ""), *labels], value="", label="Class")
     fields["count"] = gr.Slider(1, most, min(4, most), step=1, label="Number of images")
     fields["seed"] = gr.Textbox("0", label="First seed", max_lines=1, max_length=40, info="the same seed and settings make the same image")
-    longest = requested.most_steps(task)
+    longest = requests.most_steps(task)
     fields["steps"] = gr.Slider(1, longest, min(full["steps"], longest), step=1, label="Denoising steps")
     if prompts:
         fields["guidance"] = gr.Slider(0, 20, full["guidance"], step=0.5, label="Guidance", info="how strictly images follow the prompt")
@@ -231,9 +233,17 @@ def _gallery(task: Any, label: str, name: str, **more: Any) -> gr.Gallery:
     height, width = task.size
     sharp = ["graft-pixels"] if max(height, width) <= SMALL else []
     return gr.Gallery(
-        label=label, format="png", columns=4, object_fit="contain", height="auto", interactive=False, min_width=200,
-        elem_classes=["graft-made", name, *sharp], buttons=["download", "download_all", "fullscreen"], **more,
-    )  # fmt: skip
+        label=label,
+        format="png",
+        columns=4,
+        object_fit="contain",
+        height="auto",
+        interactive=False,
+        min_width=200,
+        elem_classes=["graft-made", name, *sharp],
+        buttons=["download", "download_all", "fullscreen"],
+        **more,
+    )
 
 
 def _shown(items: list[Item], label: str, columns: int, visible: bool = True) -> Any:
@@ -251,9 +261,8 @@ def _grids(loaded: "Loaded") -> None:
     found = sorted((loaded.run / "samples" / "grids").glob("step_*.png")) if loaded.run else []
     if len(found) < 2:
         return
-    places = sorted({round(place * (len(found) - 1) / (GRIDS - 1)) for place in range(GRIDS)})
     items: list[Item] = []
-    for path in (found[place] for place in places):
+    for path in evenly_spaced(found, GRIDS):
         with Image.open(path) as image:
             items.append((image.convert("RGB"), f"step {int(path.stem.removeprefix('step_')):,}"))
     with gr.Accordion("Over training", open=False):
@@ -269,7 +278,7 @@ def _what_made_it() -> None:
             if file is None:
                 return gr.JSON(None, visible=False)
             notes = read_notes(file.data, file.name, visitor.IMAGES)
-            return gr.JSON(requested.read_settings(notes, file.name), visible=True)
+            return gr.JSON(requests.read_settings(notes, file.name), visible=True)
 
     gr.Markdown("Drop in a PNG that was saved here: it carries the settings that made it.", elem_classes="graft-note")
     with gr.Row(equal_height=False):

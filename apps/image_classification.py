@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 import numpy as np
@@ -12,6 +12,7 @@ from pipelines.apps import parts, visitor
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
+    from pipelines.tasks.image_classification import ImageClassification
 
 TOP = 5
 CELLS = 8  # the map is CELLS x CELLS; a window of 2 x 2 cells is hidden at a time
@@ -23,7 +24,7 @@ Box = tuple[int, int, int, int]
 
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
-    task: Any = loaded.task  # an ImageClassification
+    task = cast("ImageClassification", loaded.task)  # `launch` serves no other task here
     labels, multi = task.labels, task.options.multi_label
 
     def predict(file: dict[str, Any] | None) -> dict[str, float] | None:
@@ -45,6 +46,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     def forget(file: dict[str, Any] | None) -> tuple[Any, str, Any]:
         return gr.Image(None, visible=False), "", gr.Button(interactive=file is not None)
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, describe(labels, loaded.results))
         with gr.Tabs():
@@ -76,7 +78,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     return blocks
 
 
-def describe(labels: Sequence[str], results: dict | None) -> str:
+def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
     """One line under the title: what it tells apart, and where it comes from."""
     shown = ", ".join(labels[:6]) + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
     line = f"Image classification into {len(labels)} classes: {shown}."
@@ -94,7 +96,7 @@ def look(loaded: "Loaded", image: Image.Image, tick: Callable[[int, int], Any] |
     """
     image = image.copy()
     image.thumbnail((MAP_SIDE, MAP_SIDE))
-    task: Any = loaded.task
+    task = cast("ImageClassification", loaded.task)  # `launch` serves no other task here
     count, multi = len(task.labels), task.options.multi_label
     answers = loaded.infer(image, top_k=count)
     label, sure = answers[0]["label"], parts.log_odds(answers, answers[0]["label"], multi)

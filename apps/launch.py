@@ -49,7 +49,8 @@ def app(loaded: "Loaded") -> "gr.Blocks":
         if error.name != name:
             raise
         raise ModelError(f"{loaded.source}: no demo for the task {loaded.task.name!r}") from None
-    return module.build(loaded)
+    blocks: gr.Blocks = module.build(loaded)
+    return blocks
 
 
 def free_port(host: str, port: int | None) -> int:
@@ -72,7 +73,7 @@ def free_port(host: str, port: int | None) -> int:
                 if port is not None:
                     raise RunError(f"cannot serve on {host}:{port}: {error.strerror}; give another port or none") from None
                 continue
-            return probe.getsockname()[1]
+            return int(probe.getsockname()[1])
     raise RunError(f"ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1} are all taken on {host}; give a free one")
 
 

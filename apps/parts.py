@@ -93,7 +93,8 @@ footer .divider { display: none !important; }
 def page(loaded: "Loaded") -> gr.Blocks:
     """An empty page with telemetry off and the visitors' files short-lived; looks come from `launch`."""
     keep = visitor.KEEP_UPLOADS
-    return visitor.Page(title=title(loaded), analytics_enabled=False, delete_cache=(keep, keep))
+    blocks: gr.Blocks = visitor.Page(title=title(loaded), analytics_enabled=False, delete_cache=(keep, keep))
+    return blocks
 
 
 # ---- header: what this is, and how good ----
@@ -108,12 +109,12 @@ def title(loaded: "Loaded") -> str:
 
 def header(loaded: "Loaded", line: str) -> gr.HTML:
     """Title, one line in words, and the test score with its interval where one was measured."""
-    numbers = "".join(f"<li>{item}</li>" for item in _numbers(loaded.results))
+    numbers = "".join(f"<li>{item}</li>" for item in numbers_shown(loaded.results))
     name = re.sub(r"([_/.-])", r"\1<wbr>", html.escape(title(loaded)))  # long names break where a word ends, on a phone too
     return gr.HTML(f"<h1>{name}</h1><p>{html.escape(line)}</p>" + (f"<ul>{numbers}</ul>" if numbers else ""), elem_classes="graft-header")
 
 
-def _numbers(results: dict | None) -> list[str]:
+def numbers_shown(results: dict[str, Any] | None) -> list[str]:
     if not results:
         return []
     name, test = results["metric"]["name"], results["test"]
@@ -125,7 +126,7 @@ def _numbers(results: dict | None) -> list[str]:
     return [*found, f"n = {test['n']:,}, {html.escape(test['split'])} split"]
 
 
-def origin(results: dict | None) -> str:
+def origin(results: dict[str, Any] | None) -> str:
     """Fine-tuned from X on Y, as far as it is known, else empty."""
     if not results:
         return ""
@@ -150,12 +151,12 @@ def card_tab(loaded: "Loaded") -> None:
 def card_text(readme: Path) -> str:
     """The card without front matter. Its own pictures travel inside the page; others become links: nothing is asked of other hosts."""
 
-    def markdown(match: re.Match) -> str:
+    def markdown(match: re.Match[str]) -> str:
         alt, target = match.groups()
         data = _inline(target, readme.parent)
         return f"![{alt}]({data})" if data else _link(alt, target)
 
-    def tag(match: re.Match) -> str:
+    def tag(match: re.Match[str]) -> str:
         data = _inline(match["target"], readme.parent)
         alt = re.search(r"\balt\s*=\s*\"([^\"]*)", match[0])
         return match[0].replace(match["target"], data) if data else _link(alt[1] if alt else "", match["target"])

@@ -32,6 +32,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         line = f"<strong>{html.escape(found['answer'])}</strong> ({found['score']:.0%} sure)" if found["answer"] else NONE
         return marked(context, found), others, f"<p>{html.escape(question.strip())} {line}</p>"
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, f"Finds the answer to a question in a passage. {parts.origin(loaded.results)}")
         with gr.Tabs():

@@ -1,7 +1,7 @@
 """The demo of speech recognition by CTC: a recording or the microphone in, the transcript out as it grows, with times."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
@@ -9,11 +9,12 @@ from pipelines.apps import parts, sound, transcript
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
+    from pipelines.tasks.speech_recognition_ctc import SpeechRecognitionCTC
 
 
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
-    task: Any = loaded.task  # a SpeechRecognitionCTC
+    task = cast("SpeechRecognitionCTC", loaded.task)  # `launch` serves no other task here
     rate = task.rate
 
     def listen(file: dict[str, Any] | None) -> Iterator[tuple[str, str, str]]:
@@ -31,6 +32,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             picture = sound.inline(sound.waveform(samples, rate, marks))
             yield transcript.written(words, seconds), picture, transcript.summary(words, seconds)
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, f"Writes down what is said. {parts.origin(loaded.results)}".strip())
         with gr.Tabs():

@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
@@ -10,13 +10,14 @@ from pipelines.apps import parts, sound, transcript
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
+    from pipelines.tasks.speech_recognition_seq2seq import SpeechRecognitionSeq2Seq
 
 HEARD = "as it is heard"  # the language, where none was told
 
 
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
-    task: Any = loaded.task  # a SpeechRecognitionSeq2Seq
+    task = cast("SpeechRecognitionSeq2Seq", loaded.task)  # `launch` serves no other task here
 
     def listen(file: dict[str, Any] | None, language: str = HEARD) -> Iterator[tuple[str, str, str]]:
         """The transcript as it grows; then the waveform, and a line about both."""
@@ -32,6 +33,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             picture = sound.inline(sound.waveform(samples, task.rate, marks if len(marks) > 1 else ()))
             yield written(answer["parts"]), picture, summary(answer)
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, f"Writes down what is said. {parts.origin(loaded.results)}".strip())
         with gr.Tabs():
@@ -48,13 +50,18 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
         gr.on(
-            [audio.change, *[choice.change for choice in spoken]], listen, [audio, *spoken], [said, wave, note],
-            api_name="predict", trigger_mode="always_last", **read,
-        )  # fmt: skip
+            [audio.change, *[choice.change for choice in spoken]],
+            listen,
+            [audio, *spoken],
+            [said, wave, note],
+            api_name="predict",
+            trigger_mode="always_last",
+            **read,
+        )
     return blocks
 
 
-def _languages(task: Any) -> gr.Dropdown:
+def _languages(task: "SpeechRecognitionSeq2Seq") -> gr.Dropdown:
     return gr.Dropdown([HEARD, *task.languages], value=task.language or HEARD, label="Spoken language")
 
 
@@ -84,4 +91,4 @@ def summary(answer: Mapping[str, Any]) -> str:
     """One line below a transcript: its length, the doubtful words, the language."""
     words = [{**word, "start": piece["start"], "end": piece["end"]} for piece in answer["parts"] for word in piece["words"]]
     language = f" Language: {answer['language']}." if answer["language"] else ""
-    return transcript.summary(words, answer["seconds"]) + language
+    return f"{transcript.summary(words, answer['seconds'])}{language}"

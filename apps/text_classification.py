@@ -4,7 +4,7 @@ import html
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gradio as gr
 
@@ -13,6 +13,7 @@ from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
+    from pipelines.tasks.text_classification import TextClassification
 
 TOP = 5
 LONGEST = 20_000  # characters of a visitor's text
@@ -33,7 +34,7 @@ class Region(NamedTuple):
 
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
-    task: Any = loaded.task  # a TextClassification
+    task = cast("TextClassification", loaded.task)  # `launch` serves no other task here
     number = len(task.inputs)
 
     def predict(*texts: str) -> tuple[Any, str]:
@@ -48,6 +49,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             page, caption = look(loaded, texts, lambda done, of: progress(done / of, desc="Hiding one word at a time"))
         return page, f"<p>{html.escape(caption)}</p>"
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, describe(task, loaded.results))
         with gr.Tabs():
@@ -100,7 +102,7 @@ def cut_note(read: Sequence[int], texts: Sequence[str]) -> str:
     return f"Too long to be read whole: {' and '.join(short)} were read." if short else ""
 
 
-def describe(task: Any, results: dict | None) -> str:
+def describe(task: "TextClassification", results: dict[str, Any] | None) -> str:
     """One line under the title: what it tells apart, and where it comes from."""
     what = "Two texts in" if len(task.inputs) > 1 else "A text in"
     shown = ", ".join(task.labels[:6]) + (f" and {len(task.labels) - 6} more" if len(task.labels) > 6 else "")
@@ -118,7 +120,7 @@ def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None 
 
     Each word in turn is taken out; what that costs the answer is shown. Takes up to REGIONS + 2 forwards.
     """
-    task: Any = loaded.task
+    task = cast("TextClassification", loaded.task)  # `launch` serves no other task here
     read = task.read(*texts)
     places = regions(texts, read)
     if len(places) < 2:

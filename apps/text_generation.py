@@ -1,7 +1,7 @@
 """The demo of text generation: a text or the parts of a prompt in, and what follows, word by word."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
@@ -10,13 +10,14 @@ from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
+    from pipelines.tasks.text_generation import TextGeneration
 
 LONGEST = 20_000  # characters of a visitor's text
 
 
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
-    task: Any = loaded.task  # a TextGeneration
+    task = cast("TextGeneration", loaded.task)  # `launch` serves no other task here
     columns, answers = task.inputs, task.options.prompt is not None
 
     def write(*values: Any) -> Iterator[str]:
@@ -30,6 +31,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             for text in task.infer(loaded.model, *texts, **settings):
                 yield text if answers else texts[0] + text
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         does = f"Answers from {' and '.join(columns)}." if answers else "Goes on with a text."
         parts.header(loaded, f"{does} {parts.origin(loaded.results)}")

@@ -15,4 +15,5 @@ MOST = 4  # images at a time
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
     line = f"Makes images of what a text says. {parts.origin(loaded.results)}"
-    return gallery.page(loaded, line, most=MOST, prompts=True)
+    blocks: gr.Blocks = gallery.page(loaded, line, most=MOST, prompts=True)
+    return blocks

@@ -15,4 +15,5 @@ MOST = 16  # images at a time
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
     line = f"Makes images like those it was trained on, out of noise. {parts.origin(loaded.results)}"
-    return gallery.page(loaded, line, most=MOST, prompts=False)
+    blocks: gr.Blocks = gallery.page(loaded, line, most=MOST, prompts=False)
+    return blocks

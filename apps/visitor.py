@@ -125,7 +125,8 @@ class Page(gr.Blocks):
             if block_fn.fn is None:
                 raise DataError("This event is the browser's own: there is nothing to run here.")
             inputs = checked(block_fn.inputs, inputs)
-        return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        found: list[Any] = await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        return found
 
 
 def checked(components: Sequence[Any], values: Sequence[Any]) -> list[Any]:

@@ -40,9 +40,22 @@ _PUBLIC = {
 }
 
 __all__ = [  # noqa: RUF022 (errors last)
-    "Recipe", "Task", "as_evaluate", "evaluate", "load", "load_recipe", "load_splits", "publish", "train",
-    "GraftError", "RecipeError", "DataError", "ModelError", "RunError", "HubError",
-]  # fmt: skip
+    "Recipe",
+    "Task",
+    "as_evaluate",
+    "evaluate",
+    "load",
+    "load_recipe",
+    "load_splits",
+    "publish",
+    "train",
+    "GraftError",
+    "RecipeError",
+    "DataError",
+    "ModelError",
+    "RunError",
+    "HubError",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -50,8 +50,7 @@ def _print_json(value: Any) -> None:
 @app.command()
 def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe, to copy.")] = None, as_json: Json = False) -> None:
     """List the recipes that Graft ships, or print one."""
-    from pipelines.config.catalog import catalog, catalog_table
-    from pipelines.config.recipe import find_recipe
+    from pipelines.config.catalog import catalog, catalog_table, find_recipe
 
     if name is not None:
         sys.stdout.write(find_recipe(name).read_text(encoding="utf-8"))
@@ -88,7 +87,8 @@ def train(
     smoke: Annotated[bool, typer.Option("--smoke", help="2 steps on 8 rows a split: does it all work?")] = False,
 ) -> None:
     """Train, evaluate, document. The same command again resumes."""
-    from pipelines.config.recipe import find_recipe, load_recipe
+    from pipelines.config.catalog import find_recipe
+    from pipelines.config.recipe import load_recipe
 
     overrides = [*(overrides or []), *(["train.max_steps=2", "train.head_epochs=0"] if smoke else [])]
     try:
@@ -143,7 +143,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on its test split, or on other data."""
-    from pipelines.config.recipe import find_recipe, load_recipe
+    from pipelines.config.catalog import find_recipe
+    from pipelines.config.recipe import load_recipe
 
     try:
         path = find_recipe(source)

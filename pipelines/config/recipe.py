@@ -28,7 +28,7 @@ from pydantic import (
 from pipelines.config import hub_metadata
 from pipelines.config.catalog import find_recipe, recipe_paths
 from pipelines.config.validation_errors import COMMAND_LINE, explain, suggest
-from pipelines.config.yaml_io import dump, parse, parse_value
+from pipelines.config.yaml_io import Keys, dump, parse_value, read_file
 from pipelines.errors import RecipeError
 from pipelines.utils import files
 from pipelines.utils.formatting import short
@@ -316,11 +316,7 @@ def load_recipe(
     Raises RecipeError with every problem at once, one per line, each with file and line where the file gives them.
     """
     path = find_recipe(source)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
-    raw, lines, problems = parse(text, str(path))
+    raw, lines, problems = read_file(path)
     if data is not None:
         part = "config" if _section(raw, "data").get("format") in _IN_PARTS else ""
         raw["data"] = {**{k: v for k, v in _section(raw, "data").items() if k == part or k not in _OF_THE_SOURCE}, "id": data}
@@ -362,10 +358,7 @@ def recipe_of_model(path: Path) -> Recipe:
 
     Metrics are code. What came with a model never says which code runs here, whatever its recipe holds.
     """
-    try:
-        raw, lines, problems = parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    raw, lines, problems = read_file(path)
     raw.pop("metrics", None)
     return validate(raw, str(path), lines, problems, exists=True)
 
@@ -374,7 +367,14 @@ _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "val
 _IN_PARTS = ("esc50", "mnist")  # of these formats a recipe may take a part (digits 0-4), wherever they lie
 
 
-def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problems: Sequence[str] = (), *, exists: bool = False) -> Recipe:
+def validate(
+    raw: dict[str, Any],
+    name: str = "recipe",
+    lines: dict[Keys, int] | None = None,
+    problems: Sequence[str] = (),
+    *,
+    exists: bool = False,
+) -> Recipe:
     """A mapping -> a Recipe; RecipeError lists all problems.
 
     With `exists` it is the recipe of a run or model that exists. Then nobody looks whether the hub takes its licence and languages
@@ -405,11 +405,12 @@ def _no_unicode(value: Any, where: str = "") -> list[str]:
     return []
 
 
-def _section(raw: dict, key: str) -> dict:
-    return raw[key] if isinstance(raw.get(key), dict) else {}
+def _section(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    found = raw.get(key)
+    return found if isinstance(found, dict) else {}
 
 
-def _override(raw: dict, lines: dict, override: str) -> list[str]:
+def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> list[str]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         return [f"{override!r}: an override is key=value, such as train.epochs=1"]
@@ -427,8 +428,10 @@ def _override(raw: dict, lines: dict, override: str) -> list[str]:
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
     if other and target[last] is not None:
         target.pop(other, None)
-    parts = tuple(key.split("."))
-    lines.update({parts[:n]: lines.get(parts[:n], COMMAND_LINE) for n in range(1, len(parts))} | {parts: COMMAND_LINE})
+    parts: Keys = tuple(key.split("."))
+    for n in range(1, len(parts)):
+        lines.setdefault(parts[:n], COMMAND_LINE)
+    lines[parts] = COMMAND_LINE
     return []
 
 
@@ -440,7 +443,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return dump(recipe.model_dump(mode="json"))
 
 
-def recipe_schema() -> dict:
+def recipe_schema() -> dict[str, Any]:
     """The JSON schema of recipes, with the options of every task."""
     schema = Recipe.model_json_schema()
     schema["properties"]["task"]["enum"] = task_names()
@@ -451,4 +454,5 @@ def recipe_schema() -> dict:
         rule = {"if": {"properties": {"task": {"const": name}}}, "then": {"properties": {"options": {"$ref": f"#/$defs/{name}"}}}}
         schema["allOf"].append(rule)
     schema["properties"]["options"] = {"type": "object"}
-    return json.loads(json.dumps(schema))
+    plain: dict[str, Any] = json.loads(json.dumps(schema))
+    return plain

@@ -103,7 +103,7 @@ def _sentence(errors: Sequence[Mapping[str, Any]]) -> str:
     if first["type"] == "missing":
         return "is missing"
     if first["type"] == "value_error":
-        return first["msg"].removeprefix("Value error, ")
+        return str(first["msg"]).removeprefix("Value error, ")
     got = first["input"]
     bounds = [_expected(e) for e in errors if e["type"].startswith(("greater", "less"))]
     wanted = " or ".join(dict.fromkeys(bounds or [_expected(e) for e in errors]))
@@ -141,7 +141,7 @@ def _expected(error: Mapping[str, Any]) -> str:
         "less_than_equal": f"at most {context.get('le')}",
         "string_pattern_mismatch": "OWNER/NAME" if "/" in str(context.get("pattern")) else f"like {context.get('pattern')}",
     }
-    return words.get(error["type"]) or error["msg"].removeprefix("Input should be ")
+    return words.get(error["type"]) or str(error["msg"]).removeprefix("Input should be ")
 
 
 def _shown(value: Any) -> str:

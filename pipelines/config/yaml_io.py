@@ -1,12 +1,22 @@
 """YAML as people mean it: `no` is a word, `5e-5` is a number, a key given twice is an error, every key has its line."""
 
 import re
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
 from pipelines.errors import RecipeError
 
-Path = tuple[str | int, ...]
+Keys = tuple[str | int, ...]  # where a value stands: ("train", "epochs")
+
+
+class Document(NamedTuple):
+    """One YAML mapping: its value, the line (from 1) of every key, and what is wrong without stopping the reading (keys given twice)."""
+
+    value: dict[str, Any]
+    lines: dict[Keys, int]
+    problems: list[str]
 
 
 class _Loader(yaml.SafeLoader):
@@ -48,12 +58,17 @@ def dump(value: object) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def parse(text: str, name: str = "recipe") -> tuple[dict, dict[Path, int], list[str]]:
-    """Read one YAML mapping.
+def read_file(path: Path) -> Document:
+    """Read the YAML mapping in a file, such as a recipe. Raises RecipeError for a file that cannot be read, is no YAML or no mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    return parse(text, str(path))
 
-    Returns the mapping, the line (from 1) of every key by its path, and what is wrong without stopping the reading
-    (keys given twice). Raises RecipeError when the text is no YAML or no mapping.
-    """
+
+def parse(text: str, name: str = "recipe") -> Document:
+    """Read one YAML mapping; `name` is what errors call it. Raises RecipeError when the text is no YAML or no mapping."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -66,10 +81,10 @@ def parse(text: str, name: str = "recipe") -> tuple[dict, dict[Path, int], list[
         loader.dispose()
     if not isinstance(value, dict):
         raise RecipeError(f"{name}: a recipe is a mapping of keys (task, model, data, ...), got {type(value).__name__}")
-    lines: dict[Path, int] = {}
+    lines: dict[Keys, int] = {}
     problems: list[str] = []
     _walk(node, (), name, lines, problems)
-    return value, lines, problems
+    return Document(value, lines, problems)
 
 
 def parse_value(text: str) -> object:
@@ -77,7 +92,7 @@ def parse_value(text: str) -> object:
     return yaml.load(text, Loader=_Loader)
 
 
-def _walk(node: yaml.Node | None, path: Path, name: str, lines: dict[Path, int], problems: list[str]) -> None:
+def _walk(node: yaml.Node | None, path: Keys, name: str, lines: dict[Keys, int], problems: list[str]) -> None:
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             lines[(*path, position)] = item.start_mark.line + 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.schema import fingerprint
 from pipelines.errors import RunError
 from pipelines.utils.cache import cache_root, make_room
+from pipelines.utils.hardware import cores
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,8 +52,7 @@ def _mapped(rows: "Dataset", function: Any, folder: Path, settings: dict[str, An
             return Dataset.load_from_disk(str(folder))
         except (OSError, ValueError, DatasetGenerationError):
             shutil.rmtree(folder, ignore_errors=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    settings["num_proc"] = min(cores, 16) if cores > 1 else None
+    settings["num_proc"] = min(cores(), 16) if cores() > 1 else None
     beside = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

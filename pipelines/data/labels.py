@@ -16,6 +16,8 @@ from pipelines.utils.formatting import short
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from pipelines.data.schema import Splits
+
 log = logging.getLogger("graft")
 
 
@@ -223,11 +225,11 @@ def _labels_of(rows: "Dataset") -> set[str]:
     return found
 
 
-def names(splits: Any, multi_label: bool) -> list[str]:
+def names(splits: "Splits", multi_label: bool) -> list[str]:
     """The classes of a data set, at least two. Raises DataError."""
     if not multi_label and any(isinstance(label, list) for label in splits.train[:1]["label"]):
         raise DataError(f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row")
-    labels = splits.labels
+    labels = splits.labels or []
     if multi_label:
         labels = sorted({part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in several(label)})
     if len(labels) < 2:
@@ -243,7 +245,7 @@ def balanced(labels: Sequence[str], classes: Sequence[str]) -> dict[str, float]:
     return {label: len(labels) / (len(n) * max(count, 1)) for label, count in n.items()}
 
 
-def shares(labels: Sequence[str], count: int) -> list[str]:
+def labels_in_proportion(labels: Sequence[str], count: int) -> list[str]:
     """`count` labels in the proportions of `labels`, the most frequent first and each in its turn (Sainte-Lague's method)."""
     given = dict.fromkeys(sorted(set(labels)), 0)
     there = Counter(labels)

@@ -10,6 +10,7 @@ from itertools import combinations
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.media import MEDIA, paths
 from pipelines.errors import DataError
 
@@ -36,7 +37,7 @@ def groups_of(rows: "Dataset", group: str) -> list[str | None]:
     return [None if value in ("", "None") else value for value in found]
 
 
-def check_groups(section: Any, splits: "dict[str, Dataset]", group: str) -> None:
+def check_groups(section: DataSection, splits: "dict[str, Dataset]", group: str) -> None:
     """Raises DataError where a value of the group column stands in two splits, as a data set's own splits may have it."""
     found = {name: set(groups_of(rows, group)) - {None} for name, rows in splits.items() if group in rows.column_names}
     for one, other in combinations(found, 2):
@@ -49,7 +50,7 @@ def check_groups(section: Any, splits: "dict[str, Dataset]", group: str) -> None
             )
 
 
-def check_files(section: Any, splits: "dict[str, Dataset]") -> None:
+def check_files(section: DataSection, splits: "dict[str, Dataset]") -> None:
     """Raises DataError where a file stands in two splits, as in Common Voice's validated.tsv and its test.tsv."""
     found = {name: set(paths(rows)) - {None, ""} for name, rows in splits.items()}
     for one, other in combinations(found, 2):
@@ -63,13 +64,16 @@ def check_files(section: Any, splits: "dict[str, Dataset]") -> None:
             )
 
 
-def warn_of_speakers(section: Any, rows: "Dataset", group: str, cut: list[str]) -> None:
+def warn_of_speakers(section: DataSection, rows: "Dataset", group: str, cut: list[str]) -> None:
     """Recordings are cut one by one where no column says who speaks: a speaker of train is then in test, too."""
     if cut and "audio" in rows.column_names:
         log.warning(
             "%s: no column %r, so %s may share speakers with train, which makes scores too good: name the column that says who speaks "
-            "with data.group=NAME, or accept it with data.group=none", section.id, group, " and ".join(cut),
-        )  # fmt: skip
+            "with data.group=NAME, or accept it with data.group=none",
+            section.id,
+            group,
+            " and ".join(cut),
+        )
 
 
 # ---- rows with equal content ----

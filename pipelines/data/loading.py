@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data import compressed
 from pipelines.data.filtering import cleaned
-from pipelines.data.formats import _compressed
 from pipelines.data.grouping import group_column
 from pipelines.data.labels import check_lost, decimal_points, label_names, labelled, lost, warn_alike, warn_joined
 from pipelines.data.leakage import CONTENT, with_contents, with_files
@@ -21,7 +21,7 @@ from pipelines.data.schema import Needs, Source, Splits, fingerprint
 from pipelines.data.splitting import NONE_TRAINED, USUAL, arrange, check_rows, name_splits
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, MissingColumn
-from pipelines.utils.files import problem as impossible
+from pipelines.utils.files import problem
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ log = logging.getLogger("graft")
 
 CONFIGURED = ("digits", "esc50", "hubfolder", "mnist")  # formats of which data.config picks a part
 # what ends so is no hub id
-FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *_compressed.SUFFIXES)
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)
 
 
 def format_names() -> list[str]:
@@ -39,9 +39,9 @@ def format_names() -> list[str]:
     return sorted(e.name[:-3] for e in folder.iterdir() if e.name.endswith(".py") and not e.name.startswith("_"))
 
 
-def _format(section: DataSection) -> Any:
+def format_module(section: DataSection) -> Any:
     """The module that reads this data: the one named, else the first that knows the layout; else the hub."""
-    why = impossible(section.id)
+    why = problem(section.id)
     if why:
         raise DataError(f"data.id: no data can be called {short(section.id)!r}: {why}")
     names = format_names()
@@ -78,7 +78,7 @@ def _read(section: DataSection, needs: Needs) -> Source:
     strange = sorted(set(section.columns) - {*needs.columns, *needs.optional})
     if strange:
         raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join((*needs.columns, *needs.optional))})")
-    kind = _format(section)
+    kind = format_module(section)
     for key in ("config", "revision"):
         parted = key == "config" and kind.__name__.rpartition(".")[2] in CONFIGURED
         if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():
@@ -193,7 +193,7 @@ def load_rows(section: DataSection, needs: Needs, split: str | None = None) -> "
 Rows = tuple[str, Any, list[tuple[str, str]]]  # a split's name, its rows, and those that cannot be read: (id, why)
 
 
-def _by_either_name(section: DataSection, needs: Needs, split: str | None) -> Rows:
+def load_rows_by_either_name(section: DataSection, needs: Needs, split: str | None) -> Rows:
     """Other data may have columns called as the model's own, or as the task calls them. Raises DataError."""
     try:
         return load_rows(section, needs, split)

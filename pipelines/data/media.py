@@ -24,7 +24,11 @@ def paths(rows: "Dataset") -> list[str | None]:
     if stored.type.get_field_index("bytes") >= 0:  # with bytes comes a name only, which may be that of some other file here
         held = pyarrow.compute.is_valid(pyarrow.compute.struct_field(stored, "bytes"))
         found = pyarrow.compute.if_else(held, pyarrow.scalar(None, found.type), found)
-    return (found if rows._indices is None else found.take(rows._indices.column(0))).to_pylist()
+    listed: list[str | None] = (found if rows._indices is None else found.take(rows._indices.column(0))).to_pylist()
+    return listed
+
+
+FILE_NAME = "file_name"  # the column that names each row's file in a list such as metadata.csv
 
 
 class Kind(NamedTuple):

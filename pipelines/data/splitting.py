@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.grouping import assign, units_of
 from pipelines.data.leakage import CONTENT, check_files, check_groups, warn_of_speakers
 from pipelines.data.trained_rows import TrainedRows
@@ -24,7 +25,7 @@ USUAL = {
 
 
 def arrange(
-    section: Any,
+    section: DataSection,
     found: "dict[str, Dataset]",
     group: str | None,
     classes: bool = True,
@@ -46,7 +47,7 @@ def arrange(
     before: dict[str, int] = {}
     for name in ("validation", "test"):
         if name in splits:
-            splits[name], count = _untrained(section, name, splits[name], trained)
+            splits[name], count = without_trained(section, name, splits[name], trained)
             before |= {name: count} if count else {}
     rest = splits["train"]
     usual = group if group in rest.column_names else None
@@ -77,7 +78,7 @@ def arrange(
 
 
 def _cut_apart(
-    section: Any, rest: "Dataset", missing: list[str], own: "list[Dataset]", group: str | None, classes: bool, trained: TrainedRows
+    section: DataSection, rest: "Dataset", missing: list[str], own: "list[Dataset]", group: str | None, classes: bool, trained: TrainedRows
 ) -> "dict[str, Dataset]":
     """Cut the missing splits. Rows that the model knows stay in train, and so do, if enough others are left, rows with the content
     of a row of the data set's own splits: a validation split that holds rows of test would choose by them."""
@@ -92,7 +93,7 @@ def _cut_apart(
     return cut(rest, shares, section.seed, group, classes, known, f"{trained.named} was trained on")
 
 
-def _untrained(section: Any, name: str, rows: "Dataset", trained: TrainedRows) -> "tuple[Dataset, int]":
+def without_trained(section: DataSection, name: str, rows: "Dataset", trained: TrainedRows) -> "tuple[Dataset, int]":
     """The rows that the model was not trained on, and how many it was. Raises DataError where no row is left."""
     if not trained or CONTENT not in rows.column_names:
         return rows, 0
@@ -105,7 +106,7 @@ def _untrained(section: Any, name: str, rows: "Dataset", trained: TrainedRows) -
     return (rows.select([number for number, seen in enumerate(known) if not seen]), sum(known)) if any(known) else (rows, 0)
 
 
-def name_splits(section: Any, found: list[str]) -> dict[str, str]:
+def name_splits(section: DataSection, found: list[str]) -> dict[str, str]:
     """Our names -> the data set's: what the recipe says, else the usual names in any case, each split once."""
     named: dict[str, str] = {}
     for name in USUAL:
@@ -174,7 +175,7 @@ def cut(
     return {**splits, "train": rows.select([index for index in range(len(rows)) if index not in gone])}
 
 
-def _too_few(rows: "Dataset", units: list[int], group: str | None, labels: list | None) -> str:
+def _too_few(rows: "Dataset", units: list[int], group: str | None, labels: list[Any] | None) -> str:
     if group is not None:
         count = len(set(rows[group]))
         how = f" in whole groups of {group!r}, of which there are {count} (data.group=none cuts row by row)"
@@ -186,7 +187,7 @@ def _too_few(rows: "Dataset", units: list[int], group: str | None, labels: list 
 
 
 def _one_by_one(
-    ids: list[str], units: list[int], shares: Mapping[str, float], seed: int, labels: list | None, fixed: Sequence[bool]
+    ids: list[str], units: list[int], shares: Mapping[str, float], seed: int, labels: list[Any] | None, fixed: Sequence[bool]
 ) -> dict[str, set[int]] | None:
     """Each split in turn takes its share of every class of what is left: one row of each unit is drawn, the others follow.
 
@@ -299,7 +300,7 @@ def _cover(order: list[int], labels: list[frozenset[str]]) -> set[int]:
     return taken
 
 
-def check_rows(name: str, rows: "Dataset", section: Any) -> None:
+def check_rows(name: str, rows: "Dataset", section: DataSection) -> None:
     if len(rows) == 0:
         raise DataError(f"{section.id}: the {name} split is empty")
     ids = rows["id"][:]  # at once: one by one takes a hundred times as long

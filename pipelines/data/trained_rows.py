@@ -12,9 +12,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
+
+if TYPE_CHECKING:
+    from pipelines.models.source import Weights
+
 
 FILE = "trained_rows.json"
 SIZE = 5  # bytes of a digest
@@ -45,7 +49,7 @@ class TrainedRows:
         return found
 
 
-def of(weights: Any) -> TrainedRows:
+def of(weights: "Weights") -> TrainedRows:
     """Those of the model that a run starts from (see pipelines.models.source.Weights); none where its weights are random."""
     return TrainedRows() if weights.folder is None or weights.random else read(weights.folder, weights.name)
 

@@ -10,12 +10,12 @@ from pipelines.data import batching, trained_rows
 from pipelines.data.filtering import Skips
 from pipelines.data.grouping import group_column
 from pipelines.data.leakage import contents
-from pipelines.data.loading import Rows, _by_either_name, load_rows, load_splits
+from pipelines.data.loading import Rows, load_rows, load_rows_by_either_name, load_splits
 from pipelines.data.schema import SPLITS, needs_of
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, RecipeError
 from pipelines.evaluation import extra_metrics, scoring
-from pipelines.inference.loading import Loaded, _columns, load
+from pipelines.inference.loading import Loaded, data_columns, load
 from pipelines.metrics import modules
 from pipelines.metrics.modules import Module
 from pipelines.reporting import results
@@ -75,7 +75,7 @@ def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
 
 def data_section(loaded: Loaded, data: str | None) -> DataSection:
     if data is not None:
-        return DataSection(id=data, columns=_columns(loaded))
+        return DataSection(id=data, columns=data_columns(loaded))
     if loaded.recipe is None:
         raise DataError(f"{loaded.source}: no recipe says what data to score it on; give some with --data")
     if loaded.run is None and loaded.results is not None and loaded.results["data"]["hub_id"] is None and loaded.recipe.data.format is None:
@@ -109,7 +109,7 @@ def evaluate_loaded(
     task = loaded.task
     name, found, skipped = rows or _rows(section, loaded, split, own)
     found, trained_on = _unseen(loaded, found, section, own, allow_overlap, progress)
-    accelerator = Accelerator(mixed_precision=_precision(loaded))
+    accelerator = Accelerator(mixed_precision=precision_of(loaded))
     cpu_kernels.install(loaded.model, accelerator.device)
     examples = batching.Examples(task, task.encode(found))
     skips = Skips(section.max_skipped, {name: skipped}, {name: len(found) + len(skipped)})
@@ -166,7 +166,7 @@ def _unseen(
     return rows.select([number for number, seen in enumerate(known) if not seen]), {"rows": count, "scored": False}
 
 
-def _precision(loaded: Loaded) -> str:
+def precision_of(loaded: Loaded) -> str:
     """That of its training, so that the scores are those of its results; fp32 where this machine has no use for bf16."""
     asked = loaded.recipe.train.precision if loaded.recipe is not None else "auto"
     return "no" if asked == "fp32" or hardware.best_precision(loaded.model) == "fp32" else "bf16"
@@ -188,7 +188,7 @@ def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
 def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) -> Rows:
     """A model's own data are cut as in its training, so that its test rows are the same; other data are taken whole."""
     if not own:
-        return _by_either_name(section, needs_of(loaded.task), split)
+        return load_rows_by_either_name(section, needs_of(loaded.task), split)
     before = trained_rows.read(loaded.folder, loaded.source).before()
     return _own_rows(section, loaded.task, split, loaded.results, before)
 
@@ -200,7 +200,7 @@ def _own_rows(section: DataSection, task: Any, split: str | None, results: dict[
     """
     name = split or "test"
     if name not in SPLITS:
-        return _by_either_name(section, needs_of(task), split)
+        return load_rows_by_either_name(section, needs_of(task), split)
     try:
         splits = load_splits(section, needs_of(task), trained)
     except DataError:

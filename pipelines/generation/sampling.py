@@ -14,6 +14,7 @@ from pipelines.models.source import local_model
 from pipelines.plots import image_grids
 from pipelines.plots.style import AGGREGATE, ROWS
 from pipelines.utils import distributed, hardware
+from pipelines.utils.sequences import evenly_spaced
 
 SHOWN = 64  # of the finished images, in one figure
 
@@ -139,7 +140,7 @@ def _figures(trainer: Any, shown: list[Any], copies: bool) -> dict[str, Any]:
         found["samples"] = image_grids.grid_figure(shown, title)
     grids = sorted((trainer.folder / "samples" / "grids").glob("step_*.png"))
     if len(grids) > 1:
-        steps = [(f"step {int(path.stem[5:]):,}", _opened(path)) for path in _few(grids)]
+        steps = [(f"step {int(path.stem[5:]):,}", _opened(path)) for path in evenly_spaced(grids, 6)]
         found["over_training"] = image_grids.over_training(steps, ROWS if copies and not trainer.recipe.hub.examples else AGGREGATE)
     return found
 
@@ -148,12 +149,6 @@ def _readable(trainer: Any, split: str) -> list[int]:
     """Numbers of the rows that were not skipped, by which Skips knows them."""
     skipped = trainer.skips.found.get(split, {})
     return [number for number in range(len(trainer.splits[split])) if str(number) not in skipped]
-
-
-def _few(grids: list[Path], most: int = 6) -> list[Path]:
-    """The first, the last, and what lies evenly between."""
-    places = [round(place * (len(grids) - 1) / (min(most, len(grids)) - 1)) for place in range(min(most, len(grids)))]
-    return [grids[place] for place in places]
 
 
 def _opened(path: Path) -> Any:

@@ -17,7 +17,7 @@ def http_error() -> type[Exception]:
     """The base of everything that the client's HTTP library raises, whichever library that is in this version."""
     from huggingface_hub import errors
 
-    return errors.HTTPError  # type: ignore[no-any-return, attr-defined]
+    return errors.HTTPError
 
 
 def patiently(action: Callable[[], Result], about: str, user: str, say: Say, through: tuple[type[Exception], ...] = ()) -> Result:

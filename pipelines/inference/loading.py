@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import Recipe, recipe_of_model, task_class, task_names
 from pipelines.errors import DataError, ModelError
-from pipelines.models.adapters import _base_of, _with_adapter
+from pipelines.models.adapters import base_of_adapter, load_with_adapter
 from pipelines.models.pretrained import LORA
-from pipelines.models.source import _read_json, front_matter, local_model
+from pipelines.models.source import front_matter, local_model, read_json_object
 from pipelines.reporting.results import current
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> t
 
 def load(
     source: str | Path, *, revision: str | None = None, device: str | None = None, task: str | None = None, options: Any = None
-) -> Loaded:  # fmt: skip
+) -> Loaded:
     """Load a run folder, a model folder or a hub id for inference, on the best device unless one is named.
 
     A model that Graft did not make is loaded by its pipeline tag, or by `task`; with the task's `options`, else its recipe's.
@@ -84,12 +84,12 @@ def load(
     recipe = read_recipe(run or folder)
     name = task or (recipe.task if recipe else _task_of(folder, str(source)))
     worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
-    results = _read_json(folder / "results.json")
+    results = read_json_object(folder / "results.json")
     results = current(results) if results is not None else None
     if (folder / "adapter_config.json").is_file():
-        model = _with_adapter(worker, folder)
+        model = load_with_adapter(worker, folder)
     elif (folder / LORA).is_file() and not (folder / "model_index.json").is_file():
-        model = worker.load_adapter(_base_of(folder), folder)
+        model = worker.load_adapter(base_of_adapter(folder), folder)
     else:
         model = worker.load(folder)
     model.to(device or best_device()).eval()
@@ -110,8 +110,8 @@ def _task_of(folder: Path, source: str) -> str:
     tagged = [name for name in task_names() if task_class(name).pipeline_tag == front.get("pipeline_tag")]
     if len(tagged) == 1:
         return tagged[0]
-    config = _read_json(folder / "config.json") or {}
-    index = _read_json(folder / "model_index.json") or {}
+    config = read_json_object(folder / "config.json") or {}
+    index = read_json_object(folder / "model_index.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(index.get("_class_name") or config.get("architecture", ""))
     for name in tagged or task_names():  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
         timm = name == "image-classification" and "architecture" in config
@@ -128,6 +128,6 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _columns(loaded: Loaded) -> dict[str, str]:
+def data_columns(loaded: Loaded) -> dict[str, str]:
     """What the columns of the model's own data were called."""
     return dict(loaded.recipe.data.columns) if loaded.recipe else {}

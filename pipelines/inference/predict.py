@@ -10,15 +10,15 @@ from typing import Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.config.validation_errors import suggest
-from pipelines.data.formats import _compressed, table
+from pipelines.data import compressed
+from pipelines.data.files import all_files, kind_of
+from pipelines.data.formats import table
 from pipelines.data.formats import text as texts
-from pipelines.data.formats._files import all_files, kind_of
-from pipelines.data.formats._metadata import FILE
-from pipelines.data.loading import _by_either_name
-from pipelines.data.media import AUDIO, IMAGES, MEDIA
+from pipelines.data.loading import load_rows_by_either_name
+from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, MEDIA
 from pipelines.data.schema import Needs
 from pipelines.errors import DataError, MissingColumn
-from pipelines.inference.loading import Loaded, _columns, input_columns, load
+from pipelines.inference.loading import Loaded, data_columns, input_columns, load
 from pipelines.utils import library_logging
 from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
@@ -52,7 +52,7 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
     """
     task = loaded.task
     known = input_columns(task)
-    own = {called: column for column, called in _columns(loaded).items()}
+    own = {called: column for column, called in data_columns(loaded).items()}
     names = {name: name for name in (*task.columns, *task.optional, *known)} | own  # the data's own names first, as in a table
     takes = " and ".join(f"{column}=..." for column in task.inputs)
     settings = [name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "settings", *known)]
@@ -173,7 +173,7 @@ def _suffixes(column: str) -> tuple[frozenset[str], frozenset[str]]:
 
 def _suffix(path: PurePath) -> str:
     """How a file's name ends, without the end that says how it is compressed."""
-    name = path.with_suffix("") if path.suffix.lower() in _compressed.SUFFIXES else path
+    name = path.with_suffix("") if path.suffix.lower() in compressed.SUFFIXES else path
     return name.suffix.lower()
 
 
@@ -201,13 +201,13 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
         known = task.inputs if getattr(task, "single", False) else input_columns(task)
     optional = tuple(column for column in known if column not in task.inputs)
     taken = (*task.inputs, *optional)
-    columns = {column: own for column, own in _columns(loaded).items() if column in taken}
+    columns = {column: own for column, own in data_columns(loaded).items() if column in taken}
     layout = None if _suffix(path) == ".json" else "table"
     section = DataSection(id=str(path), format=layout, columns=columns)
-    if layout == "table" and task.inputs[0] in MEDIA and {FILE, task.inputs[0]} & set(table.column_names(path)) == {FILE}:
-        section.columns[task.inputs[0]] = FILE  # the list of a folder, as it is trained on
+    if layout == "table" and task.inputs[0] in MEDIA and {FILE_NAME, task.inputs[0]} & set(table.column_names(path)) == {FILE_NAME}:
+        section.columns[task.inputs[0]] = FILE_NAME  # the list of a folder, as it is trained on
     try:
-        _, rows, skipped = _by_either_name(section, Needs(task.inputs, optional), None)
+        _, rows, skipped = load_rows_by_either_name(section, Needs(task.inputs, optional), None)
     except MissingColumn as error:
         what = str(error).partition(";")[0]
         raise MissingColumn(f"{what}; this model reads {' and '.join(task.inputs)}: call the table's columns so") from None
@@ -237,7 +237,7 @@ def _looks_like_a_file(text: str) -> bool:
     if not text or "://" in text or len(text) > 4096:
         return False
     path, blanks = PurePath(text), any(letter.isspace() for letter in text)
-    known = frozenset(_compressed.SUFFIXES).union(_OTHERS, *_suffixes("text"))
+    known = frozenset(compressed.SUFFIXES).union(_OTHERS, *_suffixes("text"))
     if (_suffix(path) in known or path.suffix.lower() in known) and not (blanks and _SENTENCE.search(text)):
         return True
     if blanks:

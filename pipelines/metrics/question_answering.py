@@ -49,7 +49,7 @@ def statistics(records: Sequence[Record]) -> Statistics:
 
     Raises DataError for no records.
     """
-    judged = [_judged(record) for record in records]
+    judged = [row_scores(record) for record in records]
     columns: dict[str, np.ndarray] = {name: np.array([one[name] for one in judged], dtype=float) for name in ("exact_match", "f1")}
     proportions = {"exact_match": Proportion("exact_match", scale=100.0)}
     answerable = np.array([bool(record["true"]) for record in records], dtype=bool)
@@ -81,7 +81,7 @@ def scores(records: Sequence[Record]) -> dict[str, float]:
     return summarize(found, found.ones())
 
 
-def _judged(record: Record) -> dict[str, float]:
+def row_scores(record: Record) -> dict[str, float]:
     """A record's own scores: noted when it was made, else computed."""
     if "f1" in record and "exact_match" in record:
         return {"exact_match": record["exact_match"], "f1": record["f1"]}
@@ -121,7 +121,7 @@ def _length(record: Record) -> str:
 def _grouped(records: Sequence[Record], title: str, key: Any, order: Sequence[str]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, float]]] = {}
     for record in records:
-        groups.setdefault(key(record), []).append(_judged(record))
+        groups.setdefault(key(record), []).append(row_scores(record))
     return [
         {title: name, "n": len(group), **{m: 100 * float(np.mean(np.sort([one[m] for one in group]))) for m in ("exact_match", "f1")}}
         for name in order

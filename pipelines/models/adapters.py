@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import ModelError
 from pipelines.models.layers import frozen_modules
 from pipelines.models.pretrained import LORA
-from pipelines.models.source import _read_json, front_matter, local_model
+from pipelines.models.source import front_matter, local_model, read_json_object
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 
-def _with_adapter(task: "Task", folder: Path) -> "nn.Module":
+def load_with_adapter(task: "Task", folder: Path) -> "nn.Module":
     """A published adapter on its base model, merged: the base model's weights are read under the adapter's configuration."""
     from peft import PeftModel
 
-    settings = _read_json(folder / "adapter_config.json") or {}
+    settings = read_json_object(folder / "adapter_config.json") or {}
     name = settings.get("base_model_name_or_path")
     if not name:
         raise ModelError(f"{folder}: an adapter whose adapter_config.json names no base model")
@@ -39,12 +39,13 @@ def _with_adapter(task: "Task", folder: Path) -> "nn.Module":
                 (Path(place) / file.name).symlink_to(file.resolve())
         model = task.load(Path(place))
     try:
-        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        merged: nn.Module = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        return merged
     except Exception as error:  # damaged files, or a base model of another shape
         raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
 
 
-def _base_of(folder: Path) -> Path:
+def base_of_adapter(folder: Path) -> Path:
     """The base model of an adapter in diffusers' format, which its file or its card names. Raises ModelError."""
     from safetensors import SafetensorError, safe_open
 
@@ -103,7 +104,7 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
         modules_to_save=heads or None,
         fan_in_fan_out=all(isinstance(fits[n], Conv1D) for n in targets),
     )
-    adapted = get_peft_model(model, config)  # type: ignore[arg-type]
+    adapted = get_peft_model(model, config)
     for part in adapted.modules():
         if isinstance(part, LoraLayer):
             part.cast_input_dtype_enabled = False  # mixed precision casts what it must: inputs would go to float32 and back

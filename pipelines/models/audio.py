@@ -96,7 +96,7 @@ def prepare(config: Any, found: Any, seconds: float | None) -> None:
 def window(config: Any, found: Any, seconds: float | None) -> int:
     """Samples that are read of a recording."""
     if config.model_type == AST:
-        return FRAME + (found.max_length - 1) * HOP
+        return FRAME + (int(found.max_length) - 1) * HOP
     return round((seconds or (found.chunk_length if config.model_type == "whisper" else USUAL_SECONDS)) * rate(found))
 
 
@@ -109,9 +109,16 @@ def classifier(folder: Path | None, config: Any, labels: list[str], *, random: b
 
     def load(renew: bool) -> "nn.Module":
         return load_model(
-            AutoModelForAudioClassification, folder, config, head, random=random, may_be_new=("masked_spec_embed", "layer_weights"),
-            mend=_fit_positions, hint="is it a model for audio, and does options.max_seconds fit it?", renew=renew,
-        )  # fmt: skip
+            AutoModelForAudioClassification,
+            folder,
+            config,
+            head,
+            random=random,
+            may_be_new=("masked_spec_embed", "layer_weights"),
+            mend=_fit_positions,
+            hint="is it a model for audio, and does options.max_seconds fit it?",
+            renew=renew,
+        )
 
     return with_classes(config, labels, load, head, fresh=folder is None or random)
 
@@ -121,7 +128,7 @@ def feature_encoder(model: Any) -> "nn.Module | None":
     return getattr(trunk(model), "feature_extractor", None)
 
 
-def copied(_: "nn.Module", args: tuple) -> tuple:
+def copied(_: "nn.Module", args: tuple[Any, ...]) -> tuple[Any, ...]:
     """A hook before wav2vec2's encoder: it silences the padding in place, and FSDP allows no such change to what it hands in."""
     return (args[0].clone(), *args[1:])
 
@@ -152,10 +159,11 @@ def spectrograms(recordings: "Sequence[np.ndarray]", found: Any) -> "tuple[str, 
 
 def scaled(samples: "np.ndarray", found: Any) -> "np.ndarray":
     """float32 [samples] as a model of raw samples wants them, most often with mean 0 and deviation 1."""
-    return found(samples, sampling_rate=rate(found), return_tensors="np")["input_values"][0]
+    values: np.ndarray = found(samples, sampling_rate=rate(found), return_tensors="np")["input_values"][0]
+    return values
 
 
-def _fit_positions(model: Any, folder: Path, shapes: dict[str, tuple]) -> list[str]:
+def _fit_positions(model: Any, folder: Path, shapes: dict[str, tuple[int, ...]]) -> list[str]:
     """Fit AST's position embeddings to another length, in the weights. Returns their names."""
     import torch
 

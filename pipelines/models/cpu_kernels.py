@@ -49,7 +49,7 @@ class GroupNorm(nn.GroupNorm):
         if input.dtype != torch.bfloat16 or input.ndim != 4 or input.device.type != "cpu" or self.weight is None:
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
-            result: torch.Tensor = _GroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-untyped-call]
+            result: torch.Tensor = _GroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
         return result
 
 
@@ -62,10 +62,11 @@ class _GroupNorm(torch.autograd.Function):
         result, mean, deviation = torch.ops.aten.native_group_norm(_dense(input.float()), weight.float(), bias.float(), *size, eps)
         ctx.save_for_backward(input, weight, mean, deviation)
         ctx.size = size
-        return result.to(input.dtype)
+        rounded: torch.Tensor = result.to(input.dtype)
+        return rounded
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         input, weight, mean, deviation = ctx.saved_tensors
         whole = _dense(input.float())
         given = gradient.float().contiguous(memory_format=_format(whole))
@@ -103,9 +104,16 @@ def kept(shape: torch.Size, p: float) -> torch.Tensor:
 
 
 def attention(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
-    dropout: float = 0.0, scaling: float | None = None, is_causal: bool | None = None, **kwargs: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
     """transformers' attention function: [batch, heads, queries, size] each -> [batch, queries, heads, size].
 
     What this is slower at, or does not know (fp32 without dropout, decoding, a position bias), goes to the library's own.
@@ -122,7 +130,7 @@ def attention(
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     bias = _bias(attention_mask, causal, query, key)
     scaling = scaling if scaling is not None else query.shape[-1] ** -0.5
-    result: torch.Tensor = _Attention.apply(query, key, value, bias, scaling, dropout)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = Attention.apply(query, key, value, bias, scaling, dropout)
     return result.transpose(1, 2).contiguous(), None
 
 
@@ -135,7 +143,7 @@ def _bias(mask: torch.Tensor | None, causal: bool, query: torch.Tensor, key: tor
     return torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
 
 
-class _Attention(torch.autograd.Function):
+class Attention(torch.autograd.Function):
     """softmax(q k^T * scale + bias), dropped out, times v. Keeps the weights for the backward pass, and what was dropped."""
 
     @staticmethod
@@ -149,10 +157,11 @@ class _Attention(torch.autograd.Function):
         kept_ = kept(weights.shape, p) if p > 0 else None
         ctx.save_for_backward(query, key, value, weights, kept_)
         ctx.scale, ctx.p, ctx.heads = scale, p, heads
-        return torch.bmm(_dropped(weights, kept_, p), value).unflatten(0, (batch, heads))
+        mixed: torch.Tensor = torch.bmm(_dropped(weights, kept_, p), value).unflatten(0, (batch, heads))
+        return mixed
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, weights, kept_ = ctx.saved_tensors
         gradient = gradient.flatten(0, 1)
         of_value = torch.bmm(_dropped(weights, kept_, ctx.p).transpose(1, 2), gradient)

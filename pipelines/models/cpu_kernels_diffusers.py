@@ -13,7 +13,8 @@ from diffusers.models.resnet import ResnetBlock2D
 def install(model: Any, most: float) -> None:
     """Where torch's attention is in use. `most` bytes of attention weights are kept for a backward pass; beyond it, torch's."""
     for part in model.modules():
-        if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
+        processor: Any = part.processor if isinstance(part, Attention) else None
+        if type(processor) is AttnProcessor2_0:
             part.set_processor(Products(most))
         if type(part) is ResnetBlock2D:
             part.__class__ = Block
@@ -27,9 +28,15 @@ class Products(AttnProcessor2_0):
         self.most = most
 
     def __call__(
-        self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None, temb: torch.Tensor | None = None, *args: Any, **kwargs: Any,
-    ) -> Any:  # fmt: skip
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         # the names above are read by the library, which drops what it does not find there
         queries = hidden_states.shape[1] if hidden_states.ndim == 3 else hidden_states.shape[2] * hidden_states.shape[3]
         keys = queries if encoder_hidden_states is None else encoder_hidden_states.shape[1]

@@ -49,8 +49,8 @@ def frames(config: Any, samples: int, *, masked: bool = False) -> int:
 
 def hop(config: Any) -> int:
     """Samples from one output to the next."""
-    adapter = config.adapter_stride**config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
-    return math.prod(config.conv_stride) * adapter
+    adapter: int = config.adapter_stride**config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
+    return int(math.prod(config.conv_stride)) * adapter
 
 
 # ---- the forward pass ----
@@ -77,7 +77,7 @@ def install(model: Any) -> None:
     base: Any = trunk(model)
     model.config.apply_spec_augment = False
 
-    def mask(_: Any, args: tuple) -> tuple:
+    def mask(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = args[0]
         if beside.time is not None:
             hidden = torch.where(beside.time[:, :, None], base.masked_spec_embed.to(hidden.dtype), hidden)
@@ -173,8 +173,10 @@ def check_masks(config: Any, outputs: Sequence[int]) -> None:
     if config.mask_time_prob and 5 * hidden > usual:
         log.warning(
             "SpecAugment hides at least %d outputs of every utterance, and half of these have no more than %d: the model may fail where "
-            "nothing is hidden; set options.mask_time_min_masks=0", hidden, usual,
-        )  # fmt: skip
+            "nothing is hidden; set options.mask_time_min_masks=0",
+            hidden,
+            usual,
+        )
 
 
 def stacked(examples: Sequence[dict[str, Any]], outputs: int, hidden: int) -> dict[str, Tensor]:
@@ -205,7 +207,7 @@ def likeliest(outputs: Tensor, sizes: Sequence[int]) -> list[Heard]:
     return [Heard(tokens[i, :size], sure[i, :size]) for i, size in enumerate(sizes)]
 
 
-def pieces(samples: np.ndarray, config: Any, window: int, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
+def windows(samples: np.ndarray, config: Any, window: int, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
     """A long recording in overlapping windows, and which of a window's outputs count: its margins are only listened to.
 
     `window` and `margin` are samples; both are rounded to whole hops, so that the outputs of the windows join without a gap.

@@ -107,5 +107,6 @@ class Speller:
             log.warning(
                 "characters that the vocabulary lacks, which the model never writes, so that they count as errors: %s%s; "
                 "options.case, options.ignore and options.normaliser decide about them",
-                listed, f" and {len(self.strange) - 8} more" if len(self.strange) > 8 else "",
-            )  # fmt: skip
+                listed,
+                f" and {len(self.strange) - 8} more" if len(self.strange) > 8 else "",
+            )

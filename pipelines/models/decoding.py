@@ -10,9 +10,17 @@ if TYPE_CHECKING:
 
 
 def decode(
-    model: Any, prompts: Sequence[Sequence[int]], ends: set[int], most: int, *, limit: int, pad: int = 0, temperature: float = 0.0,
-    top_p: float = 1.0, seed: int = 0,
-) -> Iterator[list[int | None]]:  # fmt: skip
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    ends: set[int],
+    most: int,
+    *,
+    limit: int,
+    pad: int = 0,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Iterator[list[int | None]]:
     """The next token of each prompt, up to `most` times; None for one that has ended.
 
     It ends with a token of `ends`, which is not given, and where prompt and answer have `limit` tokens, all that the model can read.
@@ -32,9 +40,7 @@ def decode(
     for number in range(most):
         places = (mask.cumsum(-1) - 1).clamp(0, limit - 1)[:, -ids.shape[1] :]
         with torch.no_grad():
-            found = model(
-                input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=kept, use_cache=True, logits_to_keep=1
-            )  # fmt: skip
+            found = model(input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=kept, use_cache=True, logits_to_keep=1)
         kept = found.past_key_values
         chosen = _choose(found.logits[:, -1].float().cpu(), temperature, top_p, generator)
         ended |= torch.tensor([token in ends for token in chosen.tolist()]) | (sizes + number >= limit)
@@ -45,9 +51,7 @@ def decode(
         mask = torch.cat([mask, torch.ones_like(ids)], 1)
 
 
-def continuations(
-    model: Any, prompts: Sequence[Sequence[int]], ends: set[int], most: int, *, limit: int, pad: int = 0
-) -> list[list[int]]:  # fmt: skip
+def continuations(model: Any, prompts: Sequence[Sequence[int]], ends: set[int], most: int, *, limit: int, pad: int = 0) -> list[list[int]]:
     """The likeliest `most` tokens after each prompt, up to its end."""
     found: list[list[int]] = [[] for _ in prompts]
     for tokens in decode(model, prompts, ends, most, limit=limit, pad=pad):

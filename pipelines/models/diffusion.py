@@ -5,7 +5,7 @@ Stable Diffusion 3). `position` is a number from 0 (clean) to 1 (noise), one per
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -43,7 +43,7 @@ class Diffusion:
         times = (positions * count).long().clamp(max=count - 1)
         inputs = self.scheduler.add_noise(clean, noise, times)
         kind = self.scheduler.config.prediction_type
-        answers = {
+        answers: dict[str, Callable[[], Tensor]] = {
             "epsilon": lambda: noise,
             "sample": lambda: clean,
             "v_prediction": lambda: self.scheduler.get_velocity(clean, noise, times),
@@ -131,7 +131,8 @@ def read_scheduler(folder: Path) -> Any:
     config = scheduler_config(folder)
     flow = str(config.get("_class_name", "")).startswith("FlowMatch")
     try:
-        return (FlowMatchEulerDiscreteScheduler if flow else DDPMScheduler).from_config(config)
+        kind: Any = FlowMatchEulerDiscreteScheduler if flow else DDPMScheduler
+        return kind.from_config(config)
     except (ValueError, TypeError) as error:
         raise _no_schedule(folder, error) from None
 
@@ -160,16 +161,6 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("_class_name"), str):
         raise ModelError(f"{path}: names no pipeline (_class_name)")
     return found
-
-
-def fresh(module: Any) -> Any:
-    """The module with its weights in memory of its own: files are mapped at odd offsets, and convolutions then differ in the last bit."""
-    import torch
-
-    with torch.no_grad():
-        for tensor in [*module.parameters(), *module.buffers()]:
-            tensor.data = tensor.data.float().clone() if tensor.is_floating_point() else tensor.data.clone()
-    return module
 
 
 # ---- images ----

@@ -1,12 +1,14 @@
 """What a model is made of, from input to output: its blocks, what is frozen, where LoRA goes."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    Module = TypeVar("Module", bound=nn.Module)
 
 
 def blocks(trunk: "nn.Module") -> "list[nn.Module]":
@@ -115,6 +117,19 @@ def keep_in_bf16(model: "nn.Module", trains: Collection[str]) -> None:
     for parameter, product in owned:
         if product and parameter.ndim > 1 and id(parameter) not in elsewhere | training and parameter.dtype == torch.float32:
             parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def in_own_memory(module: "Module") -> "Module":
+    """Copy a module's weights out of the file that they were read from. Returns the module.
+
+    A file is mapped into memory at odd offsets. Convolutions of weights there differ in the last bit from the same ones elsewhere.
+    """
+    import torch
+
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            tensor.data = tensor.data.clone()
+    return module
 
 
 def has_batch_norm(model: "nn.Module") -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
+from pipelines.models.layers import in_own_memory
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ log = logging.getLogger("graft")
 LORA = "pytorch_lora_weights.safetensors"  # an adapter of diffusers, which holds its own configuration
 
 
-def read_config(folder: Path | None, config: dict | None) -> Any:
+def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
     """The configuration of a model folder, or one made from a recipe's `model.config`. Raises ModelError."""
     from transformers import AutoConfig
 
@@ -89,10 +90,17 @@ def _impossible(fields: dict[str, Any], usual: dict[str, Any]) -> str:
 
 
 def load_model(
-    auto: Any, folder: Path | None, config: Any, head: "Callable[[Any], nn.Module]", *, random: bool = False,
-    may_be_new: Iterable[str] = (), mend: "Callable[[Any, Path, dict[str, tuple]], list[str]] | None" = None, hint: str = "",
+    auto: Any,
+    folder: Path | None,
+    config: Any,
+    head: "Callable[[Any], nn.Module]",
+    *,
+    random: bool = False,
+    may_be_new: Iterable[str] = (),
+    mend: "Callable[[Any, Path, dict[str, tuple[int, ...]]], list[str]] | None" = None,
+    hint: str = "",
     renew: bool = False,
-) -> "nn.Module":  # fmt: skip
+) -> "nn.Module":
     """A model of the class that `auto` picks for `config`, float32, in fresh memory.
 
     Missing or of another shape may be what `head(model)` holds and what has a part of `may_be_new` in its name;
@@ -105,7 +113,8 @@ def load_model(
     try:
         if folder is None or random:
             config.architectures = config.architectures or []  # the auto class walks it
-            return auto.from_config(config, trust_remote_code=False)
+            drawn: nn.Module = auto.from_config(config, trust_remote_code=False)
+            return drawn
         model, info = auto.from_pretrained(
             folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
         )
@@ -135,15 +144,13 @@ def load_model(
         for layer in last_layers(head(model)):
             if not {id(named[key]) for key in [*info["missing_keys"], *shapes] if key in named} & {id(p) for p in layer.parameters()}:
                 _draw(layer, getattr(config, "initializer_range", None) or 0.02)
-    with torch.no_grad():  # files are mapped at odd offsets, and convolutions then differ in the last bit
-        for tensor in [*model.parameters(), *model.buffers()]:
-            tensor.data = tensor.data.clone()
-    return model
+    loaded: nn.Module = in_own_memory(model)
+    return loaded
 
 
 def trunk(model: Any) -> "nn.Module":
     """The base model: the part that has its name, else (CLIP, SigLIP) the largest."""
-    named = dict(model.named_children())
+    named: dict[str, nn.Module] = dict(model.named_children())
     return named.get(model.base_model_prefix) or max(named.values(), key=lambda m: sum(p.numel() for p in m.parameters()))
 
 
@@ -177,7 +184,7 @@ def with_classes(
         name_classes(config, labels)
     model: Any = load(rows is None)
     if rows is not None and rows != list(range(len(known))):
-        _choose(head(model), rows, len(known))
+        choose_rows(head(model), rows, len(known))
     name_classes(model.config, labels)
     model.num_labels = len(labels)
     model.about_head = about
@@ -257,7 +264,7 @@ def last_layers(head: "nn.Module") -> list[Any]:
     return [end for end in ends if out != size and end.weight.shape == ends[-1].weight.shape] or ends[-1:]
 
 
-def _choose(head: "nn.Module", classes: list[int], known: int) -> None:
+def choose_rows(head: "nn.Module", classes: list[int], known: int) -> None:
     """Keep of a head's last layer what it says about these classes, in this order. Raises ModelError."""
     from torch import nn
 

@@ -90,7 +90,7 @@ def front_matter(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json_object(path: Path) -> dict[str, Any] | None:
     """What a JSON file of a model folder holds; None where there is none. Raises ModelError for a damaged one."""
     if not path.is_file():
         return None

@@ -16,6 +16,7 @@ from torch import nn
 
 from pipelines.errors import ModelError
 from pipelines.models import diffusion
+from pipelines.models.layers import in_own_memory
 from pipelines.models.pretrained import LORA, called, first_line
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Pipe:
     @property
     def factor(self) -> int:
         """Pixels a side of one latent."""
-        return 2 ** (len(self.parts["vae"].config.block_out_channels) - 1)
+        return int(2 ** (len(self.parts["vae"].config.block_out_channels) - 1))
 
     def around(self, model: Any) -> Any:
         """The whole pipeline, with a scheduler of its own: a scheduler remembers where it is."""
@@ -78,7 +79,8 @@ class Latents(nn.Module):
     def forward(self, pixels: "Tensor") -> "Tensor":
         with torch.autocast(pixels.device.type, enabled=False):
             # in the order in which they are kept, or sums round otherwise
-            return self.vae.encode(pixels.float()).latent_dist.parameters.contiguous()
+            parameters: Tensor = self.vae.encode(pixels.float()).latent_dist.parameters.contiguous()
+            return parameters
 
     def sample(self, parameters: "Tensor", seeds: Sequence[int]) -> "Tensor":
         """Latents as the model sees them, each with noise of its own seed."""
@@ -86,7 +88,8 @@ class Latents(nn.Module):
 
         spread = DiagonalGaussianDistribution(parameters)
         latents = spread.mean + spread.std * diffusion.noise(seeds, spread.mean.shape[1:], parameters.device)
-        return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        scaled: Tensor = (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        return scaled
 
 
 class Prompts(nn.Module):
@@ -329,7 +332,7 @@ def _read_part(folder: Path, part: str, index: dict[str, Any], *, random: bool =
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
         raise ModelError(f"{called(folder)}: weights of its {part} are missing or of another shape: {lacking[0]} ({len(lacking)} in all)")
-    return diffusion.fresh(model).eval()
+    return in_own_memory(model.float()).eval()
 
 
 @contextlib.contextmanager

@@ -60,8 +60,10 @@ def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
         log.warning(
             "%d of %d texts of train hold special tokens of this model (%s): these are read as tokens and not as words; beginnings and "
             "ends are added to every text anyway, so take them out if they are not meant so",
-            n, len(looked), ", ".join(f"{mark!r} in {count:,}" for mark, count in counts.items()),
-        )  # fmt: skip
+            n,
+            len(looked),
+            ", ".join(f"{mark!r} in {count:,}" for mark, count in counts.items()),
+        )
 
 
 def tokenizer_fingerprint(found: Any) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
-from pipelines.models.diffusion import fresh, read_index, scheduler_config
+from pipelines.models.diffusion import read_index, scheduler_config
+from pipelines.models.layers import in_own_memory
 from pipelines.models.pretrained import called, first_line
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def read_unet(
     if labels:
         _set_classes(model, read_labels(folder, model), labels)
     model.register_to_config(**settings | wanted)
-    return _checked_model(fresh(model), called(folder), labels)
+    return _checked_model(in_own_memory(model.float()), called(folder), labels)
 
 
 def read_labels(folder: Path, model: Any) -> list[str]:
@@ -90,7 +91,7 @@ def sampler_of(folder: Path) -> Literal["ddpm", "ddim"]:
         kind = str(scheduler_config(folder).get("_class_name"))
     for name in ("ddpm", "ddim"):
         if kind.lower().startswith(name):
-            return name  # type: ignore[return-value]
+            return name
     raise ModelError(f"{called(folder)}: images by a {kind}, which is no sampler of DDPM or DDIM: choose another model")
 
 
@@ -147,7 +148,8 @@ def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.M
             f"{name}: this U-Net cannot take {height} x {width} pixels (it halves them {len(config.block_out_channels) - 1} times, so "
             f"multiples of {halvings} fit): {first_line(error)}"
         ) from error
-    return model.to(memory_format=torch.channels_last)
+    placed: nn.Module = model.to(memory_format=torch.channels_last)
+    return placed
 
 
 def image_size(model: Any) -> tuple[int, int]:

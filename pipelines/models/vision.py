@@ -53,7 +53,8 @@ def laid_out(model: Any) -> "nn.Module":
     _from_tensorflow(model)
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d))
     convolutional = weights > 0.5 * sum(p.numel() for p in trunk(model).parameters())
-    return model.to(memory_format=torch.channels_last) if convolutional else model
+    placed: nn.Module = model.to(memory_format=torch.channels_last) if convolutional else model
+    return placed
 
 
 def _from_tensorflow(model: "nn.Module") -> None:
@@ -110,7 +111,7 @@ def fixes_size(config: Any) -> bool:
     return known is not None and known.fixed_input_size
 
 
-def _resize(model: Any, folder: Path, shapes: dict[str, tuple]) -> list[str]:
+def _resize(model: Any, folder: Path, shapes: dict[str, tuple[int, ...]]) -> list[str]:
     """Fit position embeddings to another image size, in the weights. Returns their names."""
     import torch
 

@@ -31,11 +31,11 @@ Token = tuple[int, float]  # and how sure the model was of it: log p
 
 def tokenizer(folder: Path | None, config: Any) -> Any:
     """A Whisper tokenizer: the folder's, or for a model of the recipe's own one whose tokens are bytes. Raises ModelError."""
-    from pipelines.models import text as language
+    from pipelines.models import text
 
     if folder is None:
         return _letters()
-    found = language.tokenizer(folder, config)
+    found = text.tokenizer(folder, config)
     if START not in found.get_vocab() or SILENT not in found.get_vocab():
         raise ModelError(f"{called(folder)}: its tokenizer has no {START}: it is none of Whisper's; copy the one that the model came with")
     return found
@@ -159,9 +159,18 @@ def settings(own: Any, words: Any, code: str | None, known: dict[str, int], most
         told |= {"language": code, "task": "transcribe", "task_to_id": {name: number(f"<|{name}|>") for name in TASKS}}
         told["lang_to_id"] = {f"<|{name}|>": token for name, token in known.items()}
     return GenerationConfig(
-        decoder_start_token_id=number(START), eos_token_id=end, bos_token_id=end, pad_token_id=end, max_new_tokens=most,
-        no_timestamps_token_id=number(SILENT), is_multilingual=bool(known), return_timestamps=False, num_beams=1, do_sample=False, **told,
-    )  # fmt: skip
+        decoder_start_token_id=number(START),
+        eos_token_id=end,
+        bos_token_id=end,
+        pad_token_id=end,
+        max_new_tokens=most,
+        no_timestamps_token_id=number(SILENT),
+        is_multilingual=bool(known),
+        return_timestamps=False,
+        num_beams=1,
+        do_sample=False,
+        **told,
+    )
 
 
 # ---- what it writes ----
@@ -169,7 +178,7 @@ def settings(own: Any, words: Any, code: str | None, known: dict[str, int], most
 
 def likeliest(
     model: Any, found: Any, opening: int, end: int, most: int, never: Sequence[int], never_first: Sequence[int]
-) -> Iterator[list[Token | None]]:  # fmt: skip
+) -> Iterator[list[Token | None]]:
     """After a forward (`found`) over transcripts that all begin with the same `opening` tokens: what the model writes after these.
 
     The likeliest token of each row, up to `most` times; None for a row that has ended. What the encoder gave, and the keys and values
@@ -196,7 +205,7 @@ def likeliest(
         kept, scores = after.past_key_values, after.logits[:, -1].float()
 
 
-def spoken(model: Any, features: "Tensor", words: Any, known: dict[str, int]) -> str:
+def detect_language(model: Any, features: "Tensor", words: Any, known: dict[str, int]) -> str:
     """The code of the language that is spoken, as the model hears it. `features` are of one recording."""
     import torch
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipelines.metrics.by_length import Record, table
 from pipelines.plots.style import BLUE, ORANGE, PAPER, bars_figure, canvas, finish, styled
-from pipelines.utils.formatting import spoken
+from pipelines.utils.formatting import readable_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ def figures(records: Sequence[Record], value: Callable[[Record], float], name: s
     rows = table(records, value, name, most)
     names, values = [f"{row['tokens']} (n = {row['n']:,})" for row in rows], [row[name] for row in rows]
     highest = max([1.0 if name.endswith("accuracy") else 0.0, *values]) or 1.0
-    bars = bars_figure(names, values, f"{spoken(name)} by text length in tokens", highest)
+    bars = bars_figure(names, values, f"{readable_name(name)} by text length in tokens", highest)
     return {f"{name}_by_text_length": bars, "text_lengths": histogram([r["tokens"] for r in records], most)}
 
 

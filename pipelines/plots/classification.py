@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.metrics.classification import Record, calibration, confusion, mistakes, per_class, scores
-from pipelines.plots.style import BLUE, INK, MUTED, ORANGE, PALE, PAPER, ROWS, TEAL, _beside, canvas, finish, styled
+from pipelines.plots.style import BLUE, INK, MUTED, ORANGE, PALE, PAPER, ROWS, TEAL, canvas, finish, styled, write_beside
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=18, pad=0.02)
     bar.set_label("share of the true class", fontsize=8)
     bar.ax.tick_params(labelsize=7.5, length=0)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return finish(figure, f"{title}. {_worst_pair(wrong, labels)}")
 
 
@@ -110,7 +110,7 @@ def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
             axes.barh(range(len(labels)), rows, 0.7, left=start, color=colour, edgecolor=PAPER, linewidth=0.6, label=split)
             start = start + rows
         for place, rows in enumerate(total):
-            _beside(axes, rows, place, f"{rows}")
+            write_beside(axes, rows, place, f"{rows}")
         axes.set_yticks(range(len(labels)), [short(label) for label in labels], fontsize=8.5)
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.grid(False, axis="y")
@@ -142,7 +142,7 @@ def average_precision_figure(table: Sequence[Mapping[str, Any]], limit: int = DR
     axes = figure.subplots()
     axes.barh(range(len(shown)), [r["average_precision"] for r in shown], 0.7, color=BLUE)
     for place, row in enumerate(shown):
-        _beside(axes, row["average_precision"], place, f"{row['average_precision']:.2f}  ({row['n']} rows)")
+        write_beside(axes, row["average_precision"], place, f"{row['average_precision']:.2f}  ({row['n']} rows)")
     axes.set_yticks(range(len(shown)), [short(r["label"]) for r in shown], fontsize=8.5)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.18)
@@ -187,18 +187,16 @@ def figures(
     `image` gives the image of a record's id, for thumbnails; `balance` the rows per class of each split (split -> label ->
     rows; left out: those of the records).
     """
-    from pipelines.plots import classification as classification_plots
-
     if balance is None:
         counted = Counter(label for r in records for label in (r["true"] if multi_label else [r["true"]]))
         balance = {"rows scored": {label: counted[label] for label in labels}}
     drawn = {}
     if multi_label:
-        drawn["average_precision"] = classification_plots.average_precision_figure(per_class(records, labels, multi_label))
+        drawn["average_precision"] = average_precision_figure(per_class(records, labels, multi_label))
     else:
-        drawn["confusion_matrix"] = classification_plots.confusion_figure(confusion(records, labels), labels)
-        drawn["calibration"] = classification_plots.calibration_figure(calibration(records), scores(records, labels)["ece"])
+        drawn["confusion_matrix"] = confusion_figure(confusion(records, labels), labels)
+        drawn["calibration"] = calibration_figure(calibration(records), scores(records, labels)["ece"])
         wrong = mistakes(records)
         if image is not None and wrong:
-            drawn["mistakes"] = classification_plots.mistakes_figure([image(r["id"]) for r in wrong], wrong)
-    return {**drawn, "class_balance": classification_plots.class_balance_figure(balance)}
+            drawn["mistakes"] = mistakes_figure([image(r["id"]) for r in wrong], wrong)
+    return {**drawn, "class_balance": class_balance_figure(balance)}

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipelines.errors import DataError
 from pipelines.plots.style import AGGREGATE, INK, MUTED, ORANGE, ROWS, canvas, finish, styled
+from pipelines.utils.sequences import evenly_spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +62,7 @@ def over_training(grids: "Sequence[tuple[str, Image]]", shows: str = AGGREGATE) 
     """
     if not grids:
         raise DataError("there are no grids to show")
-    chosen = sorted({round(place) for place in np.linspace(0, len(grids) - 1, min(len(grids), MOMENTS))})
-    shown = [grids[place] for place in chosen]
+    shown = evenly_spaced(grids, MOMENTS)
     across = len(shown) if len(shown) <= 3 else math.ceil(len(shown) / 2)
     down = math.ceil(len(shown) / across)
     ratio = max(sheet.height / sheet.width for _, sheet in shown)

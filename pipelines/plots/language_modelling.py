@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
     """How long the rows are, and what their length means for perplexity."""
-    from pipelines.plots import style as draw
+    from pipelines.plots import style
     from pipelines.plots.by_length import histogram
 
     rows = by_length(records)
     names = [f"{row['tokens']} tokens (n = {row['n']:,})" for row in rows]
     values = [row["perplexity"] for row in rows]
-    bars = draw.bars_figure(names, values, "Perplexity by length", max(values))
+    bars = style.bars_figure(names, values, "Perplexity by length", max(values))
     return {"perplexity_by_length": bars, "text_lengths": histogram([r["tokens"] for r in records])}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.metrics.question_answering import Record, _judged, tables
+from pipelines.metrics.question_answering import Record, row_scores, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,17 +12,16 @@ if TYPE_CHECKING:
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
     """F1 by question word and by answer length; where answers come with a confidence, how often they are right at each."""
     from pipelines.metrics.classification import calibration
-    from pipelines.plots import classification as classification_plots
-    from pipelines.plots import style as draw
+    from pipelines.plots import classification, style
 
     drawn = {}
     for title, rows in tables(records).items():
         label = next(iter(rows[0]))
         names = [f"{row[label]} (n = {row['n']:,})" for row in rows]
-        drawn["f1_" + title.replace(" ", "_")] = draw.bars_figure(names, [row["f1"] for row in rows], f"F1 {title}", 100)
+        drawn["f1_" + title.replace(" ", "_")] = style.bars_figure(names, [row["f1"] for row in rows], f"F1 {title}", 100)
     if "confidence" in records[0]:
-        right = [{"confidence": r["confidence"], "true": 1.0, "predicted": _judged(r)["exact_match"]} for r in records]
+        right = [{"confidence": r["confidence"], "true": 1.0, "predicted": row_scores(r)["exact_match"]} for r in records]
         bins = [b for b in calibration(right) if b["n"]]
         ece = sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / len(records)
-        drawn["calibration"] = classification_plots.calibration_figure(bins, ece)
+        drawn["calibration"] = classification.calibration_figure(bins, ece)
     return drawn

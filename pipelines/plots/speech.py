@@ -37,13 +37,21 @@ def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
             for column, kind, true, said in line:
                 for text, below in ((true, 0.0), (said, 1.0)):
                     axes.text(
-                        column, at + below, text or "·" * len(true or said), family="DejaVu Sans Mono", fontsize=8, va="center",
-                        color=COLOURS[kind] if text else MUTED, fontweight="normal" if kind == "equal" else "bold",
-                    )  # fmt: skip
+                        column,
+                        at + below,
+                        text or "·" * len(true or said),
+                        family="DejaVu Sans Mono",
+                        fontsize=8,
+                        va="center",
+                        color=COLOURS[kind] if text else MUTED,
+                        fontweight="normal" if kind == "equal" else "bold",
+                    )
             at += 2.3
         at += 0.2
-    handles = [Patch(color=COLOURS[kind], label=label) for kind, label in
-               (("substitute", "another word"), ("delete", "left out"), ("insert", "added"))]  # fmt: skip
+    handles = [
+        Patch(color=COLOURS[kind], label=label)
+        for kind, label in (("substitute", "another word"), ("delete", "left out"), ("insert", "added"))
+    ]
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     axes.set_title("Worst utterances: said above, heard below")
     wrong = sum(kind != "equal" for _, pairs in utterances for kind, _, _ in pairs)
@@ -67,19 +75,18 @@ def _lines(pairs: Pairs) -> list[list[tuple[int, str, str, str]]]:
 
 def figures(records: Sequence[Record], normaliser: str) -> "dict[str, Figure]":
     """Errors by length and by speaker as bars; the worst utterances word by word, which stay in the run folder."""
-    from pipelines.plots import classification as classification_plots
-    from pipelines.plots import style as draw
+    from pipelines.plots import classification, style
 
     drawn = {}
     for title, rows in tables(records, normaliser).items():
         label = next(iter(rows[0]))
-        shown = rows[: classification_plots.DRAWN_WHOLE]
+        shown = rows[: classification.DRAWN_WHOLE]
         unit = " s" if label == "seconds" else ""
         names = [f"{row[label]}{unit} (n = {row['n']:,})" for row in shown]
         few = f": the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""
         heading = f"Word error rate {title}{few}"
         highest = max([0.1, *[row["wer"] for row in shown]])
-        drawn["wer_" + title.replace(" ", "_")] = draw.bars_figure(names, [row["wer"] for row in shown], heading, highest)
+        drawn["wer_" + title.replace(" ", "_")] = style.bars_figure(names, [row["wer"] for row in shown], heading, highest)
     few_worst = worst(records, normaliser, 8)
     if few_worst:
         drawn["worst_utterances"] = alignment_figure([(r["id"], aligned(r, normaliser)) for r in few_worst])

@@ -102,7 +102,7 @@ def png(figure: "Figure", dpi: int = 160) -> bytes:
 # ---- classification ----
 
 
-def _beside(axes: "Axes", x: float, y: float, note: str) -> None:
+def write_beside(axes: "Axes", x: float, y: float, note: str) -> None:
     axes.annotate(note, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5, color=MUTED)
 
 
@@ -113,7 +113,7 @@ def bars_figure(names: Sequence[str], values: Sequence[float], title: str, most:
     axes = figure.subplots()
     axes.barh(range(len(names)), values, 0.7, color=BLUE)
     for place, value in enumerate(values):
-        _beside(axes, value, place, f"{value:.1f}" if most > 1 else f"{value:.3f}")
+        write_beside(axes, value, place, f"{value:.1f}" if most > 1 else f"{value:.3f}")
     axes.set_yticks(range(len(names)), [short(name, 32) for name in names], fontsize=8.5)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1 * most)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.plots.style import BLUE, MUTED, ORANGE, PALE, TEAL, canvas, finish, styled
-from pipelines.utils.formatting import spoken
+from pipelines.utils.formatting import readable_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def metric_figure(
         bars = None if interval is None else [[max(after - interval[0], 0)], [max(interval[1] - after, 0)]]
         axes.errorbar([x[-1]], [after], yerr=bars, fmt="D", color=TEAL, markersize=5, capsize=4, label=f"test, after training: {after:.3f}")
         alt += f" Test after training {after:.3f}."
-    axes.set_title(f"{spoken(name)} on validation")
+    axes.set_title(f"{readable_name(name)} on validation")
     _steps(axes)
     axes.margins(y=0.12)
     axes.legend(loc="best")
@@ -92,7 +92,8 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     total = np.cumsum(np.insert(values, 0, 0.0))
     low = np.clip(np.arange(len(values)) - half, 0, None)
     high = np.clip(np.arange(len(values)) + half + 1, None, len(values))
-    return (total[high] - total[low]) / (high - low)
+    means: np.ndarray = (total[high] - total[low]) / (high - low)
+    return means
 
 
 def _stages(lines: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

@@ -15,16 +15,14 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pipelines.config.recipe import Recipe, task_class
-from pipelines.config.yaml_io import parse
+from pipelines.config.yaml_io import dump, parse, read_file
 from pipelines.errors import ModelError, RunError
 from pipelines.plots.style import AGGREGATE
-from pipelines.publishing.privacy import _refuse_paths, public_recipe
+from pipelines.publishing.privacy import public_recipe, refuse_local_paths
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import to_json, write_text
-from pipelines.utils.formatting import duration, interval, large, number, resampled, spoken
+from pipelines.utils.formatting import duration, interval, large, number, readable_name, resampled
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -42,7 +40,7 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
     check_run_folder(run)
     model = run / "model"
     _read(run / "results.json")
-    results, recipe = read_results(run), parse(_read(run / "recipe.yaml"), str(run / "recipe.yaml"))[0]
+    results, recipe = read_results(run), parse(_read(run / "recipe.yaml"), str(run / "recipe.yaml")).value
     public = public_recipe(recipe, results)
     repo_id = repo_id or recipe["hub"]["repo_id"]
     written = {
@@ -51,7 +49,7 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
         "results.json": to_json(results, indent=2) + "\n",
     }
     for name, content in written.items():
-        _refuse_paths(name, content, run, recipe)
+        refuse_local_paths(name, content, run, recipe)
     _copy_figures(run)
     for name, content in written.items():
         write_text(model / name, content)
@@ -66,7 +64,7 @@ def recipe_text(public: dict[str, Any], results: dict[str, Any]) -> str:
     if results["model"]["id"] != results["model"]["base_model"] and public["model"]["id"] is not None:
         local.append(results["model"]["id"])
     note = f"# {' and '.join(local)}: not on the hub; put a path of your own there to train again.\n" if local else ""
-    return note + yaml.safe_dump(public, sort_keys=False, allow_unicode=True, width=120)
+    return note + dump(public)
 
 
 def _copy_figures(run: Path) -> None:
@@ -114,7 +112,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
             dataset_split=data[of["split"]]["source"],  # "cut from train" is no split of the data set's own
             dataset_revision=data.get("revision") if data["hub_id"] else None,
             metric_type=key,
-            metric_name=spoken(key),
+            metric_name=readable_name(key),
             metric_value=value,
             metric_args={
                 **of["args"],
@@ -158,7 +156,8 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
     adapter = (run / "model" / kind.adapter_file).is_file()
     examples = run / "model" / "examples" / "examples.json"
     figures = _figures(run)
-    body = _environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2").render(
+    template = template_environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2")
+    body = template.render(
         name=name,
         repo_id=repo_id or PLACEHOLDER,
         placeholder=PLACEHOLDER if repo_id is None else None,
@@ -176,12 +175,12 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         curves=[figure for figure in figures if figure["name"] in CURVES],
         examples=json.loads(_read(examples)) if examples.is_file() else [],
         adapter=adapter,
-    )  # fmt: skip
+    )
     front = card_data(recipe, results, name, adapter).to_yaml()
     return str(ModelCard(f"---\n{front}\n---\n\n{body}"))
 
 
-def _environment() -> Any:
+def template_environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     found = Environment(
@@ -192,7 +191,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
         autoescape=False,  # Markdown: what comes from outside goes through `md`
     )
-    found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "spoken": spoken}
+    found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "readable_name": readable_name}
     found.filters["resampled"] = resampled
     found.filters |= {"md": markdown, "model_link": _model_link, "data_link": _data_link}
     return found
@@ -229,7 +228,7 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
     from pipelines.utils import files
 
     path = folder / "recipe.yaml"
-    old = validate(parse(path.read_text(encoding="utf-8"), str(path))[0], exists=True)
+    old = validate(read_file(path).value, exists=True)
     if old.hub.adapter != recipe.hub.adapter:
         raise RunError(f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run")
     kept = folder / "examples" / "examples.json"

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pipelines.config.recipe import HUB_METRIC
-from pipelines.config.yaml_io import parse
+from pipelines.config.yaml_io import parse, read_file
 from pipelines.data import trained_rows
 from pipelines.errors import ModelError, RunError
 from pipelines.models.pretrained import LORA
@@ -164,7 +164,7 @@ def left_out(run: Path, files: dict[str, Path]) -> list[str]:
 
 def recipe_of(run: Path) -> dict[str, Any]:
     """recipe.yaml of a run folder. Raises RecipeError for a damaged one, RunError for one that cannot be read."""
-    return parse(_text(run / "recipe.yaml") or "", str(run / "recipe.yaml"))[0]
+    return parse(_text(run / "recipe.yaml") or "", str(run / "recipe.yaml")).value
 
 
 def model_files(run: Path) -> dict[str, Path]:
@@ -209,7 +209,7 @@ def _check_weights(files: dict[str, Path]) -> None:
 
 def _refuse_local_sources(model: Path, files: dict[str, Path]) -> None:
     """Recipe and configurations name where the weights and rows came from: a hub id or a last path component, no path."""
-    published = parse(files["recipe.yaml"].read_text(encoding="utf-8"), str(files["recipe.yaml"]))[0]
+    published = read_file(files["recipe.yaml"]).value
     for section in ("model", "data"):
         source = str((published.get(section) or {}).get("id") or "")
         if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:
@@ -256,7 +256,7 @@ def _bytes(count: float) -> str:
 
 def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     """The recipe as it is published: model and data by their public names, every other local path by its last component."""
-    public = _without_paths(recipe)
+    public: dict[str, Any] = _without_paths(recipe)
     public["data"]["id"] = results["data"]["name"]
     if public["model"]["id"] is not None:
         public["model"]["id"] = results["model"]["id"]
@@ -278,7 +278,7 @@ def _without_paths(value: Any) -> Any:
     return value
 
 
-def _refuse_paths(name: str, text: str, run: Path, recipe: dict[str, Any]) -> None:
+def refuse_local_paths(name: str, text: str, run: Path, recipe: dict[str, Any]) -> None:
     """Raise RunError where a text that is to be published names a place on this machine."""
     places = {str(run.resolve()), str(Path.home()), str(Path.cwd())}
     places |= {str(value) for value in (recipe["model"]["id"], recipe["data"]["id"]) if value and _LOCAL.match(value)}

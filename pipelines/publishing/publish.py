@@ -199,9 +199,9 @@ def _same(known: Any, path: Path) -> bool:
     if known.size != path.stat().st_size:
         return False
     if known.lfs is None:
-        return sha.git_hash(path.read_bytes()) == known.blob_id
+        return bool(sha.git_hash(path.read_bytes()) == known.blob_id)
     with path.open("rb") as stream:
-        return sha.sha_fileobj(stream).hex() == known.lfs.sha256
+        return bool(sha.sha_fileobj(stream).hex() == known.lfs.sha256)
 
 
 def _told(parcel: Parcel, report: dict[str, Any], asked_private: bool) -> str:

@@ -46,7 +46,7 @@ def space_folder(repo_id: str, task: str, target: Path) -> Path:
         "requirements": "\n".join(requirements(modules)),
     }
     for template in _TEMPLATES:
-        text = (_apps() / "space" / template).read_text(encoding="utf-8")
+        text = (apps_folder() / "space" / template).read_text(encoding="utf-8")
         for word, value in words.items():
             text = text.replace("{{" + word + "}}", value)
         (target / template).write_text(text, encoding="utf-8")
@@ -98,7 +98,7 @@ def _imports(path: Path) -> set[str]:
 def _file(module: str) -> Path | None:
     """The file of one of our modules, found without importing it; None where there is none."""
     _, *parts = module.split(".")
-    base = _apps().joinpath(*parts[1:]) if parts[:1] == ["apps"] else _library().joinpath(*parts)
+    base = apps_folder().joinpath(*parts[1:]) if parts[:1] == ["apps"] else _library().joinpath(*parts)
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
@@ -106,5 +106,5 @@ def _library() -> Path:
     return Path(str(resources.files("pipelines")))
 
 
-def _apps() -> Path:
+def apps_folder() -> Path:
     return Path(str(resources.files("pipelines.apps")))

@@ -17,7 +17,7 @@ from pipelines.errors import ModelError, RunError
 from pipelines.plots.style import AGGREGATE, png
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import read_json, write_text
-from pipelines.utils.formatting import duration, interval, large, number, resampled, short, spoken
+from pipelines.utils.formatting import duration, interval, large, number, readable_name, resampled, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,8 +101,8 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
     here = Environment(
         loader=PackageLoader("pipelines.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short, "spoken": spoken}
-    here.filters["resampled"] = resampled
+    here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short}
+    here.filters |= {"readable_name": readable_name, "resampled": resampled}
     settings = parse(recipe, str(run / "recipe.yaml"))[0]
     return here.get_template("report.html.j2").render(
         recipe=recipe,
@@ -110,7 +110,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         results=results,
         last=log[-1] if log else None,
         figures=_figures(run / "figures"),
-        clips=_clips(run / "examples"),
+        clips=clips_of(run / "examples"),
         splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)] if results else [],
         tables=[(title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if rows] if results else [],
         names=_metric_names(results) if results else [],
@@ -141,7 +141,7 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
             width, height = image.size
-            alt, shows = image.info.get("Description", spoken(path.stem)), image.info.get("Comment")
+            alt, shows = image.info.get("Description", readable_name(path.stem)), image.info.get("Comment")
         uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
         wide = width > WIDE
         found.append(
@@ -150,7 +150,7 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda figure: (figure["name"] not in CURVES, figure["wide"]))
 
 
-def _clips(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+def clips_of(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """The recordings that a run keeps of its test split, as data URIs, and what else stands in their rows; as many as have room."""
     found, room = [], CLIPS
     for row in read_json(folder / "examples.json") or []:

@@ -1,7 +1,6 @@
 """results.json: every number that the card may show, and where it was measured."""
 
 import math
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.schema import SPLITS
 from pipelines.errors import ModelError, RunError
 from pipelines.utils.files import read_json
+from pipelines.utils.hardware import cores
 
 if TYPE_CHECKING:
     from pipelines.training.trainer import Trainer
@@ -28,11 +28,10 @@ def environment(processes: int, precision: str, device: str) -> dict[str, Any]:
             versions[name.removesuffix("-pipelines")] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name.removesuffix("-pipelines")] = None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if device == "cuda":
         hardware = f"{processes} x {torch.cuda.get_device_name()}"
     else:
-        hardware = f"{ {'mps': 'Apple GPU (MPS)', 'cpu': 'CPU'}.get(device, device) }, {cores} cores, {platform.machine()}"
+        hardware = f"{ {'mps': 'Apple GPU (MPS)', 'cpu': 'CPU'}.get(device, device) }, {cores()} cores, {platform.machine()}"
     return {
         **{name: version for name, version in versions.items() if version},
         "python": platform.python_version(),

@@ -172,7 +172,7 @@ class AudioClassification(Task):
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        from pipelines.data.audio.augment import masked
+        from pipelines.data.audio.spec_augment import mask_stretch
         from pipelines.models import audio as sound
 
         audio = [self.part(e["audio"]) for e in examples]
@@ -180,11 +180,11 @@ class AudioClassification(Task):
             name, made, time = sound.spectrograms(audio, self.extractor)
             for value, e in zip(made, examples, strict=True):
                 for mask, axis in (("time_mask", time), ("frequency_mask", 1 - time)):
-                    value[:] = masked(value, e[mask], axis) if mask in e else value
+                    value[:] = mask_stretch(value, e[mask], axis) if mask in e else value
             return {name: torch.from_numpy(made)}
         # one by one, so that how loud a recording is taken to be does not depend on its neighbours
         values = [sound.scaled(a, self.extractor) for a in audio]
-        values = [masked(v, e["time_mask"], 0) if "time_mask" in e else v for v, e in zip(values, examples, strict=True)]
+        values = [mask_stretch(v, e["time_mask"], 0) if "time_mask" in e else v for v, e in zip(values, examples, strict=True)]
         return {"input_values": pad_sequence([torch.from_numpy(v) for v in values], batch_first=True), "samples": [len(v) for v in values]}
 
     def part(self, audio: "np.ndarray") -> "np.ndarray":

@@ -304,7 +304,7 @@ class SpeechRecognitionCTC(Task):
         tokens, sure = np.zeros(0, dtype=int), np.zeros(0)
         if ctc.frames(self.config, len(samples)) == 0:
             raise DataError(f"{len(samples) / rate:.2f} seconds are too short for this model")
-        for piece, counting in ctc.pieces(samples, self.config, round(WINDOW * rate), round(MARGIN * rate)):
+        for piece, counting in ctc.windows(samples, self.config, round(WINDOW * rate), round(MARGIN * rate)):
             values = torch.from_numpy(sound.scaled(piece, self.extractor))[None].to(device)
             with torch.inference_mode():
                 outputs = ctc.logits(model, {"input_values": values, "samples": [len(piece)]})

@@ -143,7 +143,7 @@ class SpeechRecognitionSeq2Seq(Task):
     def augment(self, example: Example, rng: Random) -> Example:
         from pipelines.data.audio.augment import perturbed
         from pipelines.data.audio.log_mel import log_mel
-        from pipelines.data.audio.spec_augment import masked
+        from pipelines.data.audio.spec_augment import mask_spans
 
         features = example.get("input_features")
         if features is None:
@@ -151,7 +151,7 @@ class SpeechRecognitionSeq2Seq(Task):
             fits = len(audio) <= self.extractor.n_samples  # slower, it may not: its last words would be lost
             features = log_mel(audio if fits else example["audio"], self.extractor)
         shares = (self.options.mask_time_prob, self.options.mask_feature_prob)
-        return {**example, "input_features": masked(features, round(100 * example["seconds"]), *shares, rng)}
+        return {**example, "input_features": mask_spans(features, round(100 * example["seconds"]), *shares, rng)}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -278,7 +278,7 @@ class SpeechRecognitionSeq2Seq(Task):
         """
         import torch
 
-        from pipelines.data.audio.log_mel import log_mel, pieces
+        from pipelines.data.audio.log_mel import cut_where_quiet, log_mel
         from pipelines.models import whisper
 
         rate, device = self.rate, next(model.parameters()).device
@@ -290,12 +290,12 @@ class SpeechRecognitionSeq2Seq(Task):
             text = " ".join(part["text"] for part in parts if part["text"])
             return {"text": text, "parts": parts, "language": code, "seconds": len(samples) / rate}
 
-        for begin, end in pieces(samples, rate, self.config.max_source_positions / 50):
+        for begin, end in cut_where_quiet(samples, rate, self.config.max_source_positions / 50):
             if abs(samples[begin:end]).max() < SILENT:  # it would invent something
                 continue
             features = torch.from_numpy(log_mel(samples[begin:end], self.extractor))[None].to(device)
             if self.languages and code is None:
-                code = whisper.spoken(model, features, self.tokenizer, self.languages)
+                code = whisper.detect_language(model, features, self.tokenizer, self.languages)
             opening = whisper.opening(self.tokenizer, code, self.languages)
             with torch.no_grad():
                 outputs = model(input_features=features, decoder_input_ids=torch.tensor([opening], device=device), use_cache=True)

@@ -258,11 +258,11 @@ class UnconditionalImageGeneration(Task):
     # ---- images ----
 
     def requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
-        from pipelines.data.labels import shares
+        from pipelines.data.labels import labels_in_proportion
 
         if not self.labels:
             return [{"seed": seed} for seed in range(count)]
-        return [{"seed": seed, "label": label} for seed, label in enumerate(shares(rows["label"], count))]
+        return [{"seed": seed, "label": label} for seed, label in enumerate(labels_in_proportion(rows["label"], count))]
 
     def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
         from pipelines.models import diffusion, unet

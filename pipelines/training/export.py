@@ -9,18 +9,19 @@ from pipelines.errors import RunError
 from pipelines.models.build import build
 from pipelines.models.source import Weights
 from pipelines.publishing import privacy
+from pipelines.task import Task
 from pipelines.training import checkpoint
 from pipelines.training.trainer import Trainer
 
 
-def _export_best(trainer: Trainer) -> None:
+def export_best(trainer: Trainer) -> None:
     fresh = task_class(trainer.recipe.task)(trainer.recipe.options)
     export(
         fresh, build(trainer.recipe, fresh, trainer.weights, trainer.splits), trainer.root, trainer.folder, trainer.recipe, trainer.weights
     )
 
 
-def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:
+def export(task: Task, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:
     """Source weights + best checkpoint -> `model/`, written beside and renamed. LoRA is merged unless the recipe keeps it apart."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

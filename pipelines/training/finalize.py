@@ -8,26 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data import batching, trained_rows
-from pipelines.data.schema import SPLITS
+from pipelines.data.schema import SPLITS, Splits
 from pipelines.evaluation import extra_metrics, row_statistics, scoring
 from pipelines.generation import sampling
 from pipelines.inference.loading import load
 from pipelines.models import layers
 from pipelines.reporting import results
 from pipelines.reporting.results import summary
-from pipelines.training.export import _export_best
+from pipelines.task import Record, Task
+from pipelines.training.checkpoint import State
+from pipelines.training.export import export_best
 from pipelines.training.trainer import Trainer
 from pipelines.utils import files
 
 
-def finish(trainer: Trainer, state: Any) -> dict[str, Any]:
+def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     """Scores are those of the exported model, read back from disk: what is published is what was measured, in the run's precision."""
     from pipelines.models import cpu_kernels
 
     accelerator = trainer.accelerator
     trainer.free()
     if accelerator.is_main_process:
-        _export_best(trainer)
+        export_best(trainer)
     gc.collect()  # pipelines hold each other in circles
     accelerator.wait_for_everyone()
     loaded = load(trainer.folder / "model", device="cpu", task=trainer.recipe.task, options=trainer.recipe.options)
@@ -59,7 +61,7 @@ def _configure(path: Path, values: dict[str, Any]) -> None:
     files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
 
 
-def write(trainer: Trainer, state: Any, records: dict[str, list[dict]], made: dict[str, Any] | None = None) -> dict[str, Any]:
+def write(trainer: Trainer, state: State, records: dict[str, list[Record]], made: dict[str, Any] | None = None) -> dict[str, Any]:
     """predictions/, results.json, figures/, examples/, report.html and the card. `made` is what sampling.finish_samples found."""
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
@@ -93,7 +95,7 @@ def write(trainer: Trainer, state: Any, records: dict[str, list[dict]], made: di
     return outcome
 
 
-def _balance(task: Any, splits: Any) -> dict[str, Any]:
+def _balance(task: Any, splits: Splits) -> dict[str, Any]:
     """How many rows of each class each split holds, for data that have classes."""
     from pipelines.plots.classification import class_balance_figure
 
@@ -106,7 +108,7 @@ def _balance(task: Any, splits: Any) -> dict[str, Any]:
     return {"class_balance": class_balance_figure(counts)}
 
 
-def examples(task: Any, rows: Any, answered: dict[str, dict], folder: Path, published: int) -> None:
+def examples(task: Task, rows: Any, answered: dict[str, Record], folder: Path, published: int) -> None:
     """A few test rows for card and demo, of as many classes as possible, with what `answered` (by id) says of them where the task tells it.
 
     Into `model/` only as many as the recipe allows.

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pipelines.config.recipe import TrainSection
+
 
 def parameter_groups(
     model: "nn.Module",
@@ -64,7 +66,7 @@ def warm_up(total: int, warmup: float) -> int:
     return round(total * warmup) if warmup < 1 else round(warmup)
 
 
-def without_effect(train: Any, total: int, per_epoch: int) -> list[str]:
+def without_effect(train: "TrainSection", total: int, per_epoch: int) -> list[str]:
     """Settings of the schedule that cannot do in `total` steps what they are for, a line each."""
     found = []
     if (warm := warm_up(total, train.warmup)) >= total > 1:
@@ -84,7 +86,7 @@ def set_rate(optimizer: Any, learning_rate: float, share: float) -> float:
     """Set every group's rate: `share` of the learning rate, times the group's scale. Returns the highest."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * share * group["scale"]
-    return max(group["lr"] for group in optimizer.param_groups)
+    return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 class Average:

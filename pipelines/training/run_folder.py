@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.config.recipe import Recipe, dump_recipe, local_metric, task_class, validate
-from pipelines.errors import RunError
+from pipelines.config.yaml_io import parse, read_file
+from pipelines.data.schema import Splits
+from pipelines.errors import RecipeError, RunError
+from pipelines.models.source import Weights
 from pipelines.reporting.results import read_results
 from pipelines.training.checkpoint import latest
 from pipelines.utils.files import write_text
@@ -105,12 +106,13 @@ def pinned(folder: Path, recipe: Recipe) -> Recipe:
 
 def _known_recipe(path: Path) -> dict[str, Any]:
     """The resolved recipe of the run that is here."""
+    refusal = f"{path}: no recipe of a run that Graft began; choose another folder with --run"
     try:
-        old = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        old = None
-    if not isinstance(old, dict) or not {"task", "model", "data", "train"} <= old.keys():
-        raise RunError(f"{path}: no recipe of a run that Graft began; choose another folder with --run")
+        old = read_file(path).value
+    except RecipeError as error:
+        raise RunError(refusal) from error
+    if not {"task", "model", "data", "train"} <= old.keys():
+        raise RunError(refusal)
     return old
 
 
@@ -142,7 +144,7 @@ def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any
     return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
 
 
-def resolve(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, *, main: bool) -> Recipe:
+def resolve(folder: Path, recipe: Recipe, model: Any, weights: Weights, splits: Splits, *, main: bool) -> Recipe:
     """Decide what `auto` means for this model, machine and hub state, and write recipe.yaml."""
     path = folder / "recipe.yaml"
     precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision
@@ -156,4 +158,4 @@ def resolve(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any,
     resolved = recipe.model_copy(update=changes)
     if main:
         write_text(path, dump_recipe(resolved))
-    return validate(yaml.safe_load(dump_recipe(resolved)), str(path), exists=True)
+    return validate(parse(dump_recipe(resolved), str(path)).value, str(path), exists=True)

@@ -26,7 +26,7 @@ _METRICS = {
 }
 
 
-def spoken(name: str) -> str:
+def readable_name(name: str) -> str:
     """A metric's name for people: balanced_accuracy -> Balanced accuracy."""
     words = name.replace("_", " ")
     return _METRICS.get(name, words[:1].upper() + words[1:])
@@ -71,7 +71,7 @@ def resampled(section: Mapping[str, Any]) -> str:
     why = "" if groups is None else f" (rows of the same {how['unit']} belong together)"
     said = f"The intervals are from {how['resamples']:,} resamples of the {units}{why}."
     if how["exact"]:
-        names = ", ".join(spoken(name) for name in how["exact"])
+        names = ", ".join(readable_name(name) for name in how["exact"])
         said += f" {names}: all right or all wrong, so the interval is the exact binomial one of {units}."
     return said
 

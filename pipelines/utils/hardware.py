@@ -1,4 +1,4 @@
-"""What a run needs of this machine: precision, micro-batch, loader processes, trackers, signals, and libraries that keep quiet."""
+"""What this machine can do: its cores and memory, the precision that is fast here, and how many examples fit at a time."""
 
 import contextlib
 import ctypes
@@ -6,7 +6,17 @@ import os
 import resource
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from pipelines.config.recipe import TrainSection
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def best_precision(model: Any) -> str:
@@ -36,7 +46,9 @@ TOKENS = {"cpu": 1536, "cuda": 32768}
 EVAL_TOKENS = {"cpu": 6144, "cuda": 32768}  # nothing is kept for a gradient
 
 
-def micro_batch(train: Any, accelerator: Any, examples: Any, *, ragged: bool = False, together: bool = False) -> tuple[int, int | None]:
+def micro_batch(
+    train: "TrainSection", accelerator: "Accelerator", examples: Any, *, ragged: bool = False, together: bool = False
+) -> tuple[int, int | None]:
     """Examples on one device at a time, and for `ragged` ones the tokens that they may have together.
 
     `auto` is the whole share on a GPU (halved when memory does not suffice); on a CPU as many as have 5 MB of input (8 photos
@@ -86,9 +98,8 @@ def workers(asked: int | str, processes: int, examples: Any) -> int:
     examples[some]
     if (time.perf_counter() - since) / max(1, len(some)) * len(examples) < 2.0:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # other nodes have cores of their own
-    return max(1, min(8, cores // here))
+    return max(1, min(8, cores() // here))
 
 
 def keep_memory() -> None:

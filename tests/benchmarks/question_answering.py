@@ -100,7 +100,7 @@ def prediction(model: str, rows: Any) -> tuple[float, float]:
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
     from pipelines.data.batching import Examples
-    from pipelines.evaluation.evaluate import _precision
+    from pipelines.evaluation.evaluate import precision_of
     from pipelines.evaluation.scoring import predict_split
     from pipelines.inference.loading import load
     from pipelines.models import cpu_kernels
@@ -116,7 +116,7 @@ def prediction(model: str, rows: Any) -> tuple[float, float]:
     plain = len(few) / (time.perf_counter() - began)
     began = time.perf_counter()
     examples = Examples(loaded.task, loaded.task.encode(rows))
-    accelerator = Accelerator(mixed_precision=_precision(loaded))
+    accelerator = Accelerator(mixed_precision=precision_of(loaded))
     cpu_kernels.install(loaded.model, accelerator.device)
     records = predict_split(loaded.task, loaded.model, examples, accelerator, batch_size=eval_batch("auto", "cpu", True))
     loaded.task.merge(records, rows)

@@ -89,7 +89,7 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
 
     from pipelines.data.audio.reading import read_audio
     from pipelines.data.batching import Examples
-    from pipelines.evaluation.evaluate import _precision
+    from pipelines.evaluation.evaluate import precision_of
     from pipelines.evaluation.scoring import predict_split
     from pipelines.inference.loading import load
     from pipelines.models import cpu_kernels
@@ -103,7 +103,7 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
     plain = len(read) / (time.perf_counter() - began)
     loaded = load(folder, device="cpu")
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=precision or _precision(loaded))
+    accelerator = Accelerator(mixed_precision=precision or precision_of(loaded))
     cpu_kernels.install(loaded.model, accelerator.device)
     began = time.perf_counter()
     examples = Examples(loaded.task, loaded.task.encode(rows))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipelines.apps import gallery
 from pipelines.config.recipe import validate
-from pipelines.data.labels import shares
+from pipelines.data.labels import labels_in_proportion
 from pipelines.errors import DataError, ModelError
 from pipelines.generation import comparison
 from pipelines.generation.feature_extractors import Extractor
@@ -107,10 +107,10 @@ def test_a_pair_of_sides_becomes_one_number(tmp_path: Path) -> None:
 
 def test_samples_have_the_proportions_of_the_data() -> None:
     labels = ["a"] * 6 + ["c"] * 3 + ["b"] * 3
-    assert shares(labels, 4) == ["a", "b", "c", "a"]
-    assert Counter(shares(labels, 400)) == {"a": 200, "b": 100, "c": 100}
-    assert shares(labels[::-1], 50) == shares(labels, 50)
-    assert shares(["a", "b", "c"] * 7, 6) == ["a", "b", "c"] * 2
+    assert labels_in_proportion(labels, 4) == ["a", "b", "c", "a"]
+    assert Counter(labels_in_proportion(labels, 400)) == {"a": 200, "b": 100, "c": 100}
+    assert labels_in_proportion(labels[::-1], 50) == labels_in_proportion(labels, 50)
+    assert labels_in_proportion(["a", "b", "c"] * 7, 6) == ["a", "b", "c"] * 2
 
 
 def test_an_image_is_the_same_in_any_batch_and_seeds_take_classes_in_turn(model: Loaded) -> None:
@@ -262,11 +262,11 @@ def test_a_model_before_of_other_classes_says_what_it_shows(model: Loaded, tmp_p
 @pytest.mark.usefixtures("gradio_page")
 def test_the_page_offers_the_classes(asked: str, shown: list[str], model: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     with gr.Blocks():
-        fields = gallery._fields(model.task, 16, False, None)
+        fields = gallery.input_fields(model.task, 16, False, None)
     assert fields["label"].choices == [("each in turn", ""), *((colour, colour) for colour in COLOURS)]
     values = {"label": asked, "count": 2, "seed": "4", "steps": 3}
     captions: list[list[str]] = []
     monkeypatch.setattr(gallery, "_shown", lambda items, *_, **__: captions.append([caption for _, caption in items]))
-    for _ in gallery._drawing(model, list(fields), None, 16)(*(values[name] for name in fields)):
+    for _ in gallery.drawing_handler(model, list(fields), None, 16)(*(values[name] for name in fields)):
         pass
     assert captions[-1] == shown

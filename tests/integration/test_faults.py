@@ -332,14 +332,14 @@ def test_the_cache_leaves_no_trace_in_the_model(bench: Bench, model: str) -> Non
 
 def test_the_disk_of_the_cache_is_full(bench: Bench) -> None:
     wanted = outcome(bench("plain", **FROZEN, data__cache_gb=0))
-    real = store._map
+    real = store.map_file
 
     def on_a_full_disk(*args: Any) -> torch.Tensor:
         with files_up_to(100):
             return real(*args)
 
     advice = r"the feature cache cannot be written .*; free some room, or set data.cache_gb=0"
-    with mock.patch.object(store, "_map", on_a_full_disk), pytest.raises(RunError, match=advice):
+    with mock.patch.object(store, "map_file", on_a_full_disk), pytest.raises(RunError, match=advice):
         bench("cut", **FROZEN)
     assert entries(bench) == []
     assert outcome(bench("cut", **FROZEN, data__cache_gb=0)) == wanted

@@ -34,11 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_else_that_lies_beside_the_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = space_folder(REPO, "image-classification", tmp_path / "plain")
-    apps = Path(shutil.copytree(space._apps(), tmp_path / "apps"))
+    apps = Path(shutil.copytree(space.apps_folder(), tmp_path / "apps"))
     (apps / "space" / ".env").write_text("SECRET=1")
     (apps / "space" / "notes.txt").write_text("mine")
     (apps / "space" / "config.json").symlink_to("/etc/hostname")
-    monkeypatch.setattr(space, "_apps", lambda: apps)
+    monkeypatch.setattr(space, "apps_folder", lambda: apps)
     found = space_folder(REPO, "image-classification", tmp_path / "found")
     files = [{path.relative_to(at).as_posix() for path in at.rglob("*") if path.is_file()} for at in (plain, found)]
     assert files[0] == files[1]

@@ -82,7 +82,7 @@ def dataset_repo(
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded_torch(seed: int) -> Iterator[None]:
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -106,7 +106,7 @@ def _warm_up_batch_norm(model: Any, size: int) -> None:
     model.eval()
 
 
-def _names(labels: Sequence[str]) -> dict[str, Any]:
+def label_config(labels: Sequence[str]) -> dict[str, Any]:
     return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
 
 
@@ -114,7 +114,7 @@ def _save(folder: Path, kind: str, config: Any, size: int, seed: int) -> Path:
     """A model of class `kind` with random weights, and a processor that resizes to `size` and scales to -1..1."""
     import transformers
 
-    with _seeded(seed):
+    with seeded_torch(seed):
         model = getattr(transformers, kind)(config)
         _warm_up_batch_norm(model, size)
     model.save_pretrained(folder)
@@ -127,14 +127,14 @@ def vit(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int 
     from transformers import ViTConfig
 
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "patch_size": 8, **config}
-    return _save(folder, "ViTForImageClassification", ViTConfig(image_size=size, **shape, **_names(labels)), size, seed)
+    return _save(folder, "ViTForImageClassification", ViTConfig(image_size=size, **shape, **label_config(labels)), size, seed)
 
 
 def resnet(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
     """A bottleneck-free ResNet: the model with BatchNorm."""
     from transformers import ResNetConfig
 
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **_names(labels))
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **label_config(labels))
     return _save(folder, "ResNetForImageClassification", config, size, seed)
 
 
@@ -142,14 +142,14 @@ def mobilenet(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed
     """MobileNetV2 at a tenth of its width. Its configuration brings a classifier dropout of 0.8, as the real ones do."""
     from transformers import MobileNetV2Config
 
-    config = MobileNetV2Config(image_size=size, depth_multiplier=0.1, min_depth=4, finegrained_output=True, **_names(labels))
+    config = MobileNetV2Config(image_size=size, depth_multiplier=0.1, min_depth=4, finegrained_output=True, **label_config(labels))
     return _save(folder, "MobileNetV2ForImageClassification", config, size, seed)
 
 
 def convnext(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
     from transformers import ConvNextConfig
 
-    config = ConvNextConfig(image_size=size, patch_size=2, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], **_names(labels))
+    config = ConvNextConfig(image_size=size, patch_size=2, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], **label_config(labels))
     return _save(folder, "ConvNextForImageClassification", config, size, seed)
 
 
@@ -157,7 +157,7 @@ def swin(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int
     from transformers import SwinConfig
 
     shape = {"patch_size": 2, "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
-    return _save(folder, "SwinForImageClassification", SwinConfig(image_size=size, **shape, **_names(labels)), size, seed)
+    return _save(folder, "SwinForImageClassification", SwinConfig(image_size=size, **shape, **label_config(labels)), size, seed)
 
 
 def dinov2(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
@@ -165,7 +165,7 @@ def dinov2(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: i
     from transformers import Dinov2Config
 
     shape = {"patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
-    return _save(folder, "Dinov2ForImageClassification", Dinov2Config(image_size=size, **shape, **_names(labels)), size, seed)
+    return _save(folder, "Dinov2ForImageClassification", Dinov2Config(image_size=size, **shape, **label_config(labels)), size, seed)
 
 
 def clip(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
@@ -173,7 +173,7 @@ def clip(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int
     from transformers import CLIPConfig
 
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPConfig(vision_config={"image_size": size, "patch_size": 8, **shape}, text_config=shape, **_names(labels))
+    config = CLIPConfig(vision_config={"image_size": size, "patch_size": 8, **shape}, text_config=shape, **label_config(labels))
     return _save(folder, "CLIPForImageClassification", config, size, seed)
 
 
@@ -182,7 +182,7 @@ def poolformer(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, see
     from transformers import PoolFormerConfig
 
     shape = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratio": 2.0}
-    return _save(folder, "PoolFormerForImageClassification", PoolFormerConfig(**shape, **_names(labels)), size, seed)
+    return _save(folder, "PoolFormerForImageClassification", PoolFormerConfig(**shape, **label_config(labels)), size, seed)
 
 
 def timm_model(
@@ -197,7 +197,7 @@ def timm_model(
     import timm
     from timm.models import save_for_hf
 
-    with _seeded(seed):
+    with seeded_torch(seed):
         model = timm.create_model(architecture, num_classes=len(labels))
         _warm_up_batch_norm(model, size)
     # transformers' image processor for timm reads these

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.support.tiny import _seeded
+from tests.support.tiny import seeded_torch
 
 PEOPLE = ("Ada", "Boris", "Carla", "Dmitri", "Elena", "Farid", "Greta", "Hugo")
 THINGS = ("letter", "bridge", "song", "engine", "garden", "clock")
@@ -90,7 +90,7 @@ def bert(folder: Path, kind: str = "BertForQuestionAnswering", seed: int = 0, **
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128}
     plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     made = transformers.BertConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config})
-    with _seeded(seed):
+    with seeded_torch(seed):
         getattr(transformers, kind)(made).save_pretrained(folder)
     return folder
 
@@ -111,7 +111,7 @@ def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: An
     words.save_pretrained(folder)
     plain = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, **plain, **config}
-    with _seeded(seed):
+    with seeded_torch(seed):
         getattr(transformers, kind)(transformers.GPT2Config(vocab_size=len(words), **shape)).save_pretrained(folder)
     return folder
 
@@ -133,7 +133,7 @@ def distilbert(folder: Path, kind: str = "DistilBertForSequenceClassification", 
     shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 128}
     plain = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0}
     made = transformers.DistilBertConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config})
-    with _seeded(seed):
+    with seeded_torch(seed):
         getattr(transformers, kind)(made).save_pretrained(folder)
     return folder
 

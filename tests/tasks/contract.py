@@ -33,7 +33,7 @@ from pipelines.data.batching import Examples
 from pipelines.data.leakage import with_contents
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import SPLITS, needs_of
-from pipelines.data.splitting import _untrained
+from pipelines.data.splitting import without_trained
 from pipelines.errors import DataError
 from pipelines.evaluation.compare import compare, table
 from pipelines.inference.loading import load
@@ -107,11 +107,11 @@ class TaskContract:
         own = with_contents(concatenate_datasets([first.train, first.test]), needs.content)
         unseen = [id_ for id_, fresh in zip(first.test["id"], new["test"], strict=True) if fresh]
         if unseen:
-            rows, count = _untrained(made.recipe.data, "test", own, known)
+            rows, count = without_trained(made.recipe.data, "test", own, known)
             assert (rows["id"][:], count) == (unseen, len(own) - len(unseen))
         else:  # a tiny data set whose test rows are those of train
             with pytest.raises(DataError, match="was trained on every row of test"):
-                _untrained(made.recipe.data, "test", own, known)
+                without_trained(made.recipe.data, "test", own, known)
 
     def batch(self, made: SimpleNamespace, start: int = 0, n: int = 4) -> dict[str, Any]:
         return made.examples["train"][[(None, i) for i in range(start, start + n)]].batch

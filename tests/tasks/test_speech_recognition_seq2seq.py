@@ -57,8 +57,8 @@ class TestContract(TaskContract):
         assert all(row["text"] in page for row in kept)
         sizes = [(run / "examples" / row["audio"]).stat().st_size for row in kept]
         monkeypatch.setattr(report, "CLIPS", max(sizes))
-        assert len(report._clips(run / "examples")) < len(kept), "no more than there is room for"
-        assert report._clips(tmp_path) == []
+        assert len(report.clips_of(run / "examples")) < len(kept), "no more than there is room for"
+        assert report.clips_of(tmp_path) == []
 
     def test_no_speaker_is_named_in_what_is_published(self, run: Path, made: Any) -> None:
         """With names in the records: rows are numbered by how well they are understood."""

@@ -150,9 +150,21 @@ def test_the_floor_test_sees(module: str, source: str, allowed: bool) -> None:
 
 
 LIGHT_MODULES = (
-    "publishing.card", "publishing.publish", "publishing.space", "reporting.report", "config.catalog", "config.recipe", "task",
-    "data.loading", "training.run", "models.source", "inference.loading", "inference.predict", "evaluation.evaluate", "cli",
-)  # fmt: skip
+    "cli",
+    "config.catalog",
+    "config.recipe",
+    "data.loading",
+    "evaluation.evaluate",
+    "inference.loading",
+    "inference.predict",
+    "models.source",
+    "publishing.card",
+    "publishing.publish",
+    "publishing.space",
+    "reporting.report",
+    "task",
+    "training.run",
+)
 
 
 def test_light_modules_leave_torch_alone() -> None:
@@ -227,6 +239,60 @@ def test_public_names() -> None:
         assert getattr(pipelines, name).__name__ == name
     with pytest.raises(AttributeError):
         _ = pipelines.no_such_name
+
+
+# ---- what is private ----
+
+
+def private_uses(path: Path, source: str) -> list[str]:
+    """Names with an underscore that a module takes from another one of ours.
+
+    Such a name belongs to its module. A module with an underscore belongs to its package, whose other modules may import it.
+    """
+    ours = {"pipelines", "apps", "tests"}
+    tree = ast.parse(source)
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    found, modules = [], set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.asname or alias.name for alias in node.names if alias.name.split(".")[0] in ours}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ours:
+            for alias in node.names:
+                modules.add(alias.asname or alias.name)
+                parts = f"{node.module}.{alias.name}".split(".")
+                place = next((n for n, part in enumerate(parts) if re.match(r"_(?!_)", part)), None)
+                if place is None:
+                    continue
+                owner = ".".join(parts[:place])
+                if owner != package or not (ROOT / path.relative_to(ROOT).parent / f"{parts[place]}.py").is_file():
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: imports {'.'.join(parts)}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.match(r"_(?!_)", node.attr) and ast.unparse(node.value) in modules:
+            found.append(f"{path.relative_to(ROOT)}:{node.lineno}: uses {ast.unparse(node)}")
+    return found
+
+
+def test_nobody_uses_what_is_private_to_another_module() -> None:
+    found = [use for path in LIBRARY + TESTS for use in private_uses(path, path.read_text())]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "allowed"),
+    [
+        ("pipelines/data/formats/squad.py", "from pipelines.data.formats import _metadata", True),
+        ("pipelines/data/formats/squad.py", "from pipelines.data.formats._metadata import own_list", True),
+        ("pipelines/data/formats/squad.py", "from pipelines.data.formats import _none_of_these", False),
+        ("pipelines/data/loading.py", "from pipelines.data.formats import _metadata", False),
+        ("pipelines/data/loading.py", "from pipelines.data.formats._metadata import own_list", False),
+        ("pipelines/data/loading.py", "from pipelines.data.labels import _lost", False),
+        ("pipelines/data/loading.py", "from pipelines.data import labels\nlabels._lost", False),
+        ("pipelines/data/loading.py", "from torch.utils import _pytree", True),
+        ("pipelines/data/loading.py", "from pipelines.data.labels import lost\nlost.__name__", True),
+    ],
+)
+def test_the_test_of_privacy_sees(module: str, source: str, allowed: bool) -> None:
+    assert (private_uses(ROOT / module, source) == []) is allowed
 
 
 # ---- sizes and habits ----

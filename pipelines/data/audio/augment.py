@@ -37,14 +37,6 @@ def shifted(samples: np.ndarray, longest: int, rng: Random) -> np.ndarray:
     return samples if spare <= 0 else np.pad(samples, (rng.randint(0, spare), 0))
 
 
-def masked(values: np.ndarray, part: tuple[float, float], axis: int) -> np.ndarray:
-    """A copy with zeros in such a stretch of one axis."""
-    size = values.shape[axis]
-    made = np.moveaxis(values.copy(), axis, 0)
-    made[round(part[0] * size) : round(part[1] * size)] = 0
-    return np.moveaxis(made, 0, axis)
-
-
 def mixup(first: np.ndarray, second: np.ndarray, alpha: float, rng: Random) -> tuple[np.ndarray, float]:
     """A weighted mean of two recordings, as long as the first (Tokozume et al. 2018). Returns it and the weight of the first."""
     weight = rng.betavariate(alpha, alpha)

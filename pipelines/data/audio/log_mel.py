@@ -32,13 +32,17 @@ class Transcribed(Recordings):
         if self.long:
             log.warning(
                 "%d of %d recordings are longer than the %g seconds that are read: scores leave them out, too",
-                len(self.long), len(self), longest,
-            )  # fmt: skip
+                len(self.long),
+                len(self),
+                longest,
+            )
         if cut:
             log.warning(
                 "%d of %d transcripts have more than the %d tokens that this model writes: the loss sees their beginning, scores all of it",
-                cut, len(self), most,
-            )  # fmt: skip
+                cut,
+                len(self),
+                most,
+            )
 
 
 class LogMels(Sequence):
@@ -98,7 +102,8 @@ def _shared(size: int, kind: Any) -> np.ndarray:
 
 def log_mel(samples: np.ndarray, extractor: Any) -> np.ndarray:
     """float32 [samples] at the model's rate -> float32 [bands, columns], padded with silence."""
-    return extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")["input_features"][0]
+    found: np.ndarray = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")["input_features"][0]
+    return found
 
 
 def _without_silence(mels: np.ndarray) -> np.ndarray:
@@ -107,7 +112,7 @@ def _without_silence(mels: np.ndarray) -> np.ndarray:
     return np.concatenate([mels[:, : other[-1] + 1 if len(other) else 0], mels[:, -1:]], 1)[:, : mels.shape[1]]
 
 
-def pieces(samples: np.ndarray, rate: int, seconds: float) -> list[tuple[int, int]]:
+def cut_where_quiet(samples: np.ndarray, rate: int, seconds: float) -> list[tuple[int, int]]:
     """Where to cut a recording so that no piece is longer than `seconds`: at the quietest tenth of a second of the last third of
     each, or near the middle of what is left where two pieces are enough for it."""
     most, step = round(seconds * rate), max(1, round(0.05 * rate))

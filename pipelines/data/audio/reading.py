@@ -11,7 +11,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.data.formats._files import begins
+from pipelines.data.files import begins
 from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 
@@ -59,7 +59,7 @@ def read_audio(value: Any, rate: int, silent_ok: bool = False) -> "np.ndarray":
     made: list[np.ndarray] = []
     low, high, loudest = math.inf, -math.inf, 0.0
     resampler = None
-    for block, own in _blocks(name, value):
+    for block, own in sample_blocks(name, value):
         if not np.isfinite(block).all():
             raise DataError(f"{name}: holds samples that are no numbers (NaN or infinite): write the file anew")
         mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
@@ -107,7 +107,7 @@ def name_of(value: Any) -> str:
 # ---- files ----
 
 
-def _blocks(name: str, value: Any) -> "Iterator[tuple[np.ndarray, int]]":
+def sample_blocks(name: str, value: Any) -> "Iterator[tuple[np.ndarray, int]]":
     """float32 [samples, channels], a minute at a time and at least one, each with the rate."""
     if isinstance(value, tuple):
         yield _given(name, value)

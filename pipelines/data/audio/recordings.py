@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipelines.data.audio.reading import Sound, _blocks, header, log, name_of, read_audio
+from pipelines.data.audio.reading import Sound, header, log, name_of, read_audio, sample_blocks
 from pipelines.errors import DataError
 
 FRAME = 0.02  # seconds; a recording's `length` counts these, as wav2vec2's outputs do: token budgets then are seconds
@@ -27,9 +27,7 @@ class Recordings(Sequence):
 
     column_names = ("id", "row", "length", "audio")
 
-    def __init__(
-        self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}, silent_ok: bool = False
-    ) -> None:  # fmt: skip
+    def __init__(self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}, silent_ok: bool = False) -> None:
         self.rows, self.rate, self.longest, self.silent_ok = rows, rate, longest, silent_ok
         self.wrong: dict[int, str] = {}
         self.long: set[int] = set()
@@ -59,8 +57,11 @@ class Recordings(Sequence):
             count = sum(s.rate < self.rate for s in sounds)
             log.warning(
                 "%d of %d recordings have fewer samples a second than the model's %d (%s): they are resampled, and sound dull to it",
-                count, len(sounds), self.rate, ", ".join(map(str, low[:3])),
-            )  # fmt: skip
+                count,
+                len(sounds),
+                self.rate,
+                ", ".join(map(str, low[:3])),
+            )
         usable = [number for number in range(len(self.rows)) if number not in self.wrong]
         usable = usable[:: max(1, math.ceil(len(usable) / LOOKED_AT))]
         with ThreadPoolExecutor(8) as pool:
@@ -104,7 +105,7 @@ def _clipped(value: Any) -> str:
     import numpy as np
 
     try:
-        block, _ = next(_blocks(name_of(value), value))
+        block, _ = next(sample_blocks(name_of(value), value))
     except DataError:  # it is told when the recording is asked for
         return ""
     return name_of(value) if (np.abs(block) >= 0.999).mean() > CLIPPED else ""

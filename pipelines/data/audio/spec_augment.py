@@ -20,8 +20,11 @@ def spans(size: int, share: float, length: int, fewest: int, rng: Random) -> np.
 SPAN = 10  # columns, or bands, that SpecAugment masks together
 
 
-def masked(features: np.ndarray, columns: int, time: float, bands: float, rng: Random) -> np.ndarray:
-    """SpecAugment (Park et al. 2019): a copy with zeros in these shares of the recording, its first `columns`, and of the bands."""
+def mask_spans(features: np.ndarray, columns: int, time: float, bands: float, rng: Random) -> np.ndarray:
+    """A copy of a spectrogram [bands, columns] with zeros in random spans.
+
+    They cover the share `time` of the first `columns`, which hold the recording, and the share `bands` of the bands.
+    """
     made = features.copy()
     columns = min(columns, features.shape[1])
     made[spans(len(features), bands, SPAN, 0, rng)] = 0
@@ -30,7 +33,15 @@ def masked(features: np.ndarray, columns: int, time: float, bands: float, rng: R
 
 
 def stretch(share: float, rng: Random) -> tuple[float, float]:
-    """Where to mask, as shares of the whole: a stretch of up to `share`, anywhere (SpecAugment, Park et al. 2019)."""
+    """Where one stretch of up to `share` of an axis begins and ends, as shares of that axis."""
     width = rng.uniform(0, share)
     start = rng.uniform(0, 1 - width)
     return start, start + width
+
+
+def mask_stretch(values: np.ndarray, part: tuple[float, float], axis: int) -> np.ndarray:
+    """A copy with zeros in the stretch `part` (see `stretch`) of one axis."""
+    size = values.shape[axis]
+    made = np.moveaxis(values.copy(), axis, 0)
+    made[round(part[0] * size) : round(part[1] * size)] = 0
+    return np.moveaxis(made, 0, axis)

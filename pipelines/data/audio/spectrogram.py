@@ -23,7 +23,8 @@ def decibels(samples: np.ndarray, rate: int, columns: int) -> np.ndarray:
     starts = np.linspace(0, len(padded) - size, count).astype(int)
     frames = padded[starts[:, None] + np.arange(size)] * np.hanning(size).astype(np.float32)
     power = np.abs(np.fft.rfft(frames)) ** 2
-    return 10 * np.log10(_bands(rate, power.shape[1]) @ power.T + 1e-10)
+    decibels: np.ndarray = 10 * np.log10(_bands(rate, power.shape[1]) @ power.T + 1e-10)
+    return decibels
 
 
 def _bands(rate: int, lines: int) -> np.ndarray:
@@ -34,7 +35,8 @@ def _bands(rate: int, lines: int) -> np.ndarray:
     bands = np.clip(np.minimum(rise, fall), 0, None)
     between = np.flatnonzero(bands.sum(1) == 0)  # narrow ones without a line of their own take the nearest
     bands[between, np.abs(pitch - edges[between + 1, None]).argmin(1)] = 1.0
-    return bands / bands.sum(1, keepdims=True)
+    weights: np.ndarray = bands / bands.sum(1, keepdims=True)
+    return weights
 
 
 def mel(hertz: float) -> float:

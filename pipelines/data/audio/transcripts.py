@@ -40,8 +40,12 @@ class Utterances(Recordings):
         if self.strange or self.crowded:
             log.warning(
                 "%d of %d transcripts cannot be learned: of %d no character is in the vocabulary, %d are too long for their recording; "
-                "training leaves them out, scores count them", self.strange + self.crowded, len(self), self.strange, self.crowded,
-            )  # fmt: skip
+                "training leaves them out, scores count them",
+                self.strange + self.crowded,
+                len(self),
+                self.strange,
+                self.crowded,
+            )
 
     def check(self) -> None:
         """Raises DataError where no transcript can be learned."""

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.formats._files import printable, problem
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import printable, problem
+from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils.formatting import short
 
 Row = dict[str, Any]
-Skips = list[tuple[str, str]]  # (id, why)
+SkippedRows = list[tuple[str, str]]  # (id, why)
 
 
-def folder(section: Any) -> Path:
+def folder(section: DataSection) -> Path:
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
@@ -44,14 +46,14 @@ def cells(path: Path, text: Sequence[str], **dialect: Any) -> list[tuple[int, li
     return found
 
 
-def listed(path: Path, needed: Sequence[str], **dialect: Any) -> tuple[list[tuple[str, dict[str, str]]], Skips]:
+def listed(path: Path, needed: Sequence[str], **dialect: Any) -> tuple[list[tuple[str, dict[str, str]]], SkippedRows]:
     """The rows of a list with a header, (file:line, cells by column), and those with too many or too few cells."""
     (_, header), *rest = cells(path, lines(path), **dialect) or [(0, [])]
     lacking = [name for name in needed if name not in header]
     if lacking:
         raise MissingColumn(f"{path}: no column {lacking[0]!r} (it has: {', '.join(header) or 'none'})")
     rows: list[tuple[str, dict[str, str]]] = []
-    skips: Skips = []
+    skips: SkippedRows = []
     for number, row in rest:
         where = f"{path.name}:{number}"
         if len(row) == len(header):
@@ -73,7 +75,7 @@ def recording(path: Path) -> Row:
     return {"audio": {"path": str(path), "bytes": None}, "size": size}
 
 
-def add(source: Any, section: Any, name: str, rows: list[Row], skips: Skips, columns: Sequence[str], where: Path) -> None:
+def add(source: Source, section: DataSection, name: str, rows: list[Row], skips: SkippedRows, columns: Sequence[str], where: Path) -> None:
     """Make the rows a split of `source`, their columns under the task's names (data.columns). Raises DataError for none."""
     from datasets import Dataset, Features, List, Value
 

@@ -15,11 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.audio import reading as audio
+from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
 from pipelines.data.formats import table
-from pipelines.data.formats._files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
 from pipelines.data.image import reading as images
 from pipelines.data.media import AUDIO, IMAGES, Kind, paths
+from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError, MissingColumn
 
@@ -60,9 +62,7 @@ def with_texts(path: Path, kind: Kind) -> bool:
     return sum(file.with_suffix(".txt").is_file() for file in found) * 2 > len(found)
 
 
-def read(section: Any, kind: Kind, columns: tuple[str, ...]) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
@@ -116,7 +116,7 @@ def read(section: Any, kind: Kind, columns: tuple[str, ...]) -> Any:
 # ---- a table among the folders ----
 
 
-def _tables(root: Path, section: Any, kind: Kind, columns: tuple[str, ...]) -> tuple[dict[Path, dict[str, str]], dict[Path, str]]:
+def _tables(root: Path, section: DataSection, kind: Kind, columns: tuple[str, ...]) -> tuple[dict[Path, dict[str, str]], dict[Path, str]]:
     """The tables in a folder that have the task's columns, each with their names there; and why each other one is not read."""
     found: dict[Path, dict[str, str]] = {}
     unfit: dict[Path, str] = {}
@@ -142,11 +142,9 @@ def _tables(root: Path, section: Any, kind: Kind, columns: tuple[str, ...]) -> t
 
 
 def _of_tables(
-    root: Path, section: Any, kind: Kind, columns: tuple[str, ...], tables: dict[Path, dict[str, str]], unfit: dict[Path, str]
-) -> Any:
+    root: Path, section: DataSection, kind: Kind, columns: tuple[str, ...], tables: dict[Path, dict[str, str]], unfit: dict[Path, str]
+) -> Source:
     """The rows of the user's own tables: what they say goes before the names of the folders."""
-    from pipelines.data.schema import Source
-
     shown = ", ".join(path.name for path in tables)
     log.warning(
         "%s: %s has the columns that this task needs, so its rows are the data, and the names of folders say nothing", section.id, shown
@@ -168,7 +166,7 @@ def _of_tables(
 # ---- splits ----
 
 
-def _parts(section: Any, filled: list[Path], labelled: bool) -> dict[str, Path]:
+def _parts(section: DataSection, filled: list[Path], labelled: bool) -> dict[str, Path]:
     """The split folders; without labels also those that hold their files themselves, unless other folders stand beside them."""
     asked = {name for name in (section.train, section.validation, section.test) if name}
     if not labelled and all(child.name.lower() in SPLIT_NAMES or child.name in asked for child in filled):
@@ -201,7 +199,7 @@ def _words(name: str) -> list[str]:
     return re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
 
 
-def _usual(name: str, parts: dict[str, Path], section: Any) -> str:
+def _usual(name: str, parts: dict[str, Path], section: DataSection) -> str:
     """A split's name for those who look for the usual names; the folder's own where it is one, or the recipe names it."""
     asked = (section.train, section.validation, section.test)
     role = _role(name)
@@ -246,7 +244,7 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
         )
 
 
-def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, ignored: Counter) -> None:
+def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, ignored: Counter[str]) -> None:
     """What lies beside the split folders: such files there are an error, unless the recipe says which split is train.
 
     A folder without class folders that is called like a split, or as what a model is to be tried on, is counted by its name.
@@ -276,14 +274,14 @@ def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, 
 
 
 def _list(
-    root: Path, kind: Kind, folder: Path, ignored: Counter, training: bool, labelled: bool
-) -> tuple[list[dict], list[tuple[str, str]]]:
+    root: Path, kind: Kind, folder: Path, ignored: Counter[str], training: bool, labelled: bool
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Every file below the folder becomes a row, a skip, or is counted as ignored: none vanishes.
 
     A recording among images is a skip, and so is an image among recordings, unless a file that is read has the same name (as a
     spectrogram may have): who puts it there may expect that it is read.
     """
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
     classes = {child.name: 0 for child in folders(folder)}
     media: dict[str, list[tuple[Path, str]]] = {name: [] for name in classes}  # of each class its files that are no rows, with the reason
@@ -321,7 +319,7 @@ def unread(kind: Kind, suffix: str) -> str:
     return audio.advice(suffix) if kind is AUDIO else images.advice(suffix)
 
 
-def _check_readable(folder: Path, kind: Kind, rows: list[dict], media: dict[str, list[tuple[Path, str]]]) -> None:
+def _check_readable(folder: Path, kind: Kind, rows: list[dict[str, Any]], media: dict[str, list[tuple[Path, str]]]) -> None:
     """Raises DataError for a class of which no file can be read: the model would never learn it. One header of each class is read."""
     wrong: dict[str, list[tuple[Path, str]]] = {name: list(found) for name, found in media.items()}
     right: set[str] = set()
@@ -339,7 +337,7 @@ def _check_readable(folder: Path, kind: Kind, rows: list[dict], media: dict[str,
             raise DataError(f"{printable(str(folder / name))}: no {kind.one} of this class can be read ({some}): {files[0][1]}")
 
 
-def _dataset(kind: Kind, rows: list[dict], labelled: bool) -> Any:
+def _dataset(kind: Kind, rows: list[dict[str, Any]], labelled: bool) -> Any:
     from datasets import Dataset, Features, Value
 
     file = {"path": Value("string"), "bytes": Value("binary")}

@@ -7,18 +7,18 @@ The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths r
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import SPLIT_NAMES, all_files, folders
 from pipelines.data.formats import table
-from pipelines.data.formats._files import SPLIT_NAMES, all_files, folders
-from pipelines.data.media import Kind, paths
+from pipelines.data.media import FILE_NAME, Kind, paths
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-FILE = "file_name"
 
 
-def lists(root: Path, section: Any = None) -> dict[str, Path]:
+def lists(root: Path, section: DataSection | None = None) -> dict[str, Path]:
     """Split -> its list: of the folder itself, or of its split folders, those that the recipe names included."""
     parts = split_folders(root, section)
     within = {child.name: path for child in parts if (path := own_list(child))}
@@ -30,26 +30,24 @@ def lists(root: Path, section: Any = None) -> dict[str, Path]:
     return {"train": own}
 
 
-def split_folders(root: Path, section: Any = None) -> list[Path]:
+def split_folders(root: Path, section: DataSection | None = None) -> list[Path]:
     asked = {section.train, section.validation, section.test} if section is not None else set()
     return [child for child in folders(root) if child.name.lower() in SPLIT_NAMES or child.name in asked]
 
 
 def own_list(folder: Path) -> Path | None:
-    return next((path for name in LISTS if (path := folder / name).is_file() and FILE in table.column_names(path)), None)
+    return next((path for name in LISTS if (path := folder / name).is_file() and FILE_NAME in table.column_names(path)), None)
 
 
 def read(
-    section: Any, kind: Kind, found: dict[str, Path], texts: Sequence[str], columns: tuple[str, ...], optional: tuple[str, ...]
-) -> Any:
+    section: DataSection, kind: Kind, found: dict[str, Path], texts: Sequence[str], columns: tuple[str, ...], optional: tuple[str, ...]
+) -> Source:
     """The rows of every list `found`. The task's text may be called by any of `texts`."""
-    from pipelines.data.schema import Source
-
     root = Path(section.id).expanduser()
     source = Source(splits={})
     listed: set[Path] = set()
     for name, path in found.items():
-        names = {kind.column: FILE, **_text_column(path, texts, columns), **section.columns}
+        names = {kind.column: FILE_NAME, **_text_column(path, texts, columns), **section.columns}
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns, optional)
         where = path.relative_to(root).as_posix()
         rows = part.splits["train"]

@@ -8,10 +8,11 @@ may be called transcription, transcript or sentence.
 """
 
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.formats import _class_folders, _metadata, audioset, common_voice, esc50, librispeech, ljspeech, spoken_digits
 from pipelines.data.media import AUDIO
+from pipelines.data.schema import Source
 
 TEXTS = ("text", "transcription", "transcript", "sentence")
 
@@ -27,7 +28,7 @@ def detect(path: Path) -> bool:
     return _class_folders.detect(path) and not _class_folders.with_texts(path, AUDIO)
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = Path(section.id).expanduser()
     lists = _metadata.lists(root, section) if root.is_dir() else {}
     return _metadata.read(section, AUDIO, lists, TEXTS, columns, optional) if lists else _class_folders.read(section, AUDIO, columns)

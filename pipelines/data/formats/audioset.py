@@ -13,11 +13,12 @@ are CC BY 4.0; the clips are their authors'.
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import all_files
 from pipelines.data.formats import _audio_lists
-from pipelines.data.formats._files import all_files
 from pipelines.data.media import AUDIO
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 CLASSES = "class_labels_indices.csv"
@@ -28,9 +29,7 @@ def detect(path: Path) -> bool:
     return path.is_dir() and (path / CLASSES).is_file() and bool(_lists(path))
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = _audio_lists.folder(section)
     lists = _lists(root)
     if not lists or not (root / CLASSES).is_file():
@@ -42,7 +41,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     clips = {path.stem: path for path in all_files(root) if path.suffix.lower() in AUDIO.suffixes}
     source = Source(splits={}, labels=None if "label" in section.columns else list(names.values()))
     rows: dict[str, list[_audio_lists.Row]] = {}
-    skips: dict[str, _audio_lists.Skips] = {}
+    skips: dict[str, _audio_lists.SkippedRows] = {}
     ignored: Counter[str] = Counter()
     for path in lists:
         own = path.name.removesuffix(LIST)
@@ -67,10 +66,10 @@ def _lists(root: Path) -> list[Path]:
     return sorted(path for path in root.glob(f"*{LIST}") if path.is_file())
 
 
-def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[list[_audio_lists.Row], _audio_lists.Skips, int]:
+def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, int]:
     """Rows, those that cannot be used, and how many have no clip."""
     rows: dict[str, _audio_lists.Row] = {}
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     absent = 0
     text = ["" if line.startswith("#") else line for line in _audio_lists.lines(path)]
     for number, cells in _audio_lists.cells(path, text, skipinitialspace=True):

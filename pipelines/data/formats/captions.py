@@ -7,12 +7,13 @@ An image or recording without a text is skipped. Tasks that need no texts read t
 """
 
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import printable
 from pipelines.data.formats import _class_folders, _metadata, audiofolder, imagefolder, table
-from pipelines.data.formats._files import printable
 from pipelines.data.image.pixels import caption
 from pipelines.data.media import IMAGES, Kind
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 
@@ -24,14 +25,15 @@ def detect(path: Path) -> bool:
     return kind is not None and _class_folders.with_texts(path, kind)
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = Path(section.id).expanduser()
     kind = _class_folders.medium(root) if root.is_dir() else None
     if kind is None:
         what = "is no folder with images or recordings, which data.format=captions reads"
         raise DataError(f"data.id: {section.id} {what}")
     if "text" not in columns:
-        return (imagefolder if kind is IMAGES else audiofolder).read(section, columns, optional)
+        read_folder = imagefolder.read if kind is IMAGES else audiofolder.read
+        return read_folder(section, columns, optional)
     lacking = sorted(set(columns) - {kind.column, "text"})
     if lacking:
         what = "captions" if kind is IMAGES else "transcripts"

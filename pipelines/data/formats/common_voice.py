@@ -11,10 +11,11 @@ them (data.train=validated), or where they are all there is. A quote in these li
 import csv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import folders
 from pipelines.data.formats import _audio_lists
-from pipelines.data.formats._files import folders
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 OFFICIAL = ("train", "dev", "test")
@@ -26,9 +27,7 @@ def detect(path: Path) -> bool:
     return path.is_dir() and bool(_languages(path))
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = _audio_lists.folder(section)
     languages = _languages(root)
     if len(languages) != 1:
@@ -59,7 +58,7 @@ def _is_list(folder: Path, name: str) -> bool:
         return {column.encode() for column in COLUMNS} <= set(file.readline().strip().split(b"\t"))
 
 
-def _rows(path: Path, clips: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips]:
+def _rows(path: Path, clips: Path) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows]:
     found, skips = _audio_lists.listed(path, COLUMNS, delimiter="\t", quoting=csv.QUOTE_NONE)
     rows: dict[str, _audio_lists.Row] = {}
     # the first editions left the suffix out

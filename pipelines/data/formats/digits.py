@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 
@@ -17,16 +19,14 @@ def detect(path: Path) -> bool:
     return False  # it is asked for by name, data.format: digits
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     from datasets import Dataset
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    from pipelines.data.schema import Source
-
     wanted = labels_wanted(section.config or "0-9")
     digits = load_digits()
-    parts: dict[str, list[dict]] = {"train": [], "test": []}
+    parts: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for digit in wanted:
         where = (digits.target == digit).nonzero()[0]
         for place, index in enumerate(where):

@@ -7,9 +7,10 @@ and so does a folder that holds nothing else.
 """
 
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.formats import _audio_lists
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file")
@@ -21,9 +22,7 @@ def detect(path: Path) -> bool:
     return (path / "meta" / "esc50.csv").is_file()
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = _audio_lists.folder(section)
     path = root / "meta" / "esc50.csv"
     if section.config not in (None, "esc10"):
@@ -45,7 +44,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     return source
 
 
-def _splits(section: Any, folds: list[str]) -> dict[str, str]:
+def _splits(section: DataSection, folds: list[str]) -> dict[str, str]:
     """Fold -> its split, where that is not train. A split is called what the recipe calls it."""
     if section.train not in (None, "train"):
         raise DataError(f"data.train: {section.train!r}: training is on every fold but those of test and validation: leave it out")
@@ -65,9 +64,9 @@ def _splits(section: Any, folds: list[str]) -> dict[str, str]:
     return named
 
 
-def _rows(clips: Path, found: Cells) -> tuple[list[_audio_lists.Row], _audio_lists.Skips]:
+def _rows(clips: Path, found: Cells) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows]:
     rows: dict[str, _audio_lists.Row] = {}
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     for where, cells in found:
         name = cells["filename"]
         try:

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.audio.segments import part_columns, times
 from pipelines.data.labels import lost
+from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError, HubError, MissingColumn
 from pipelines.utils.formatting import short
 
@@ -24,9 +26,7 @@ def detect(path: Path) -> bool:
     return False  # what is not on disk
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     if Path(section.id).expanduser().exists():
         raise DataError(f"data.format: {section.id} is on this disk, not on the hub: leave format out")
     loaded, info = _load(section)
@@ -36,7 +36,13 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
 
 
 def take(
-    source: Any, section: Any, loaded: dict, own: Sequence[Path], columns: tuple[str, ...], optional: tuple[str, ...], base: str = ""
+    source: Source,
+    section: DataSection,
+    loaded: dict[str, Any],
+    own: Sequence[Path],
+    columns: tuple[str, ...],
+    optional: tuple[str, ...],
+    base: str = "",
 ) -> None:
     """Add the splits that `datasets` loaded to `source`, under the task's columns.
 
@@ -99,7 +105,7 @@ def take(
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels
             source.lost[name] = lost(_known_labels(given), refused) if refused else {}
-            rows, unlabelled = _named_labels(rows)
+            rows, unlabelled = labels_by_name(rows)
             refused += unlabelled
         source.splits[name], source.skipped[name] = rows, refused
 
@@ -222,7 +228,7 @@ def _item(feature: Any) -> Any:
     return feature.feature if isinstance(feature, List) else feature
 
 
-def _named_labels(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
+def labels_by_name(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
     """Class numbers -> class names, anything else -> text; an empty label stays so. Rows of class -1 are skipped."""
     from datasets import ClassLabel, Dataset, List, Value
 
@@ -258,7 +264,7 @@ def _known_labels(rows: Any) -> Iterator[tuple[str, Any]]:
             yield id_, feature.names[label]
 
 
-def _load(section: Any) -> tuple[dict, dict]:
+def _load(section: DataSection) -> tuple[dict[str, Any], dict[str, Any]]:
     import huggingface_hub
     from datasets import load_dataset_builder
     from huggingface_hub.errors import HTTPError
@@ -294,7 +300,7 @@ def _strings(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def _check_sources(section: Any, files: Sequence[str], base: str | None = None) -> None:
+def _check_sources(section: DataSection, files: Sequence[str], base: str | None = None) -> None:
     """Raises DataError where a data set takes rows from elsewhere: `datasets` would read any file of this disk that its card names.
 
     `files` are patterns as the card has them, or, with `base`, the addresses that they were resolved to, all of which lie below it.
@@ -326,7 +332,7 @@ def _own_folders(hub_id: str) -> list[Path]:
     return [folder, *(made for file in fetched if (made := unpacked / hash_url_to_filename(os.path.abspath(file))).exists())]
 
 
-def _explained(section: Any, error: Exception) -> GraftError:
+def _explained(section: DataSection, error: Exception) -> GraftError:
     """What the datasets library or the hub's client complains of, in a line."""
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError

@@ -13,8 +13,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import all_files, folders
 from pipelines.data.formats import _class_folders, hub
-from pipelines.data.formats._files import all_files, folders
+from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError
 
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
@@ -29,9 +31,7 @@ def detect(path: Path) -> bool:
     return bool(_configs(path)) and _class_folders.medium(path) is None
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = Path(section.id).expanduser()
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
@@ -45,7 +45,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
 # ---- parquet ----
 
 
-def _shards(section: Any, root: Path, source: Any) -> dict[str, Any]:
+def _shards(section: DataSection, root: Path, source: Source) -> dict[str, Any]:
     configs = {"": {"train": [root]}} if root.is_file() else _configs(root)
     if not configs:
         raise DataError(f"data.id: {section.id} holds no parquet files of a data set of the hub, and nothing that save_to_disk wrote")
@@ -61,7 +61,7 @@ def _shards(section: Any, root: Path, source: Any) -> dict[str, Any]:
     return {name: _parquet(section, files) for name, files in configs[config].items()}
 
 
-def _parquet(section: Any, files: list[Path]) -> Any:
+def _parquet(section: DataSection, files: list[Path]) -> Any:
     """The rows of some files as the library reads them: mapped from its cache, and never all in memory."""
     from datasets import load_dataset
 
@@ -71,7 +71,7 @@ def _parquet(section: Any, files: list[Path]) -> Any:
         raise _explained(section, files[0], error) from error
 
 
-def _explained(section: Any, path: Path, error: Exception) -> GraftError:
+def _explained(section: DataSection, path: Path, error: Exception) -> GraftError:
     from datasets.exceptions import DatasetGenerationError
 
     if isinstance(error, DatasetGenerationError) and isinstance(error.__cause__, Exception):
@@ -132,7 +132,7 @@ def _is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file())
 
 
-def _saved(section: Any, root: Path) -> dict[str, Any]:
+def _saved(section: DataSection, root: Path) -> dict[str, Any]:
     from datasets import DatasetDict, load_from_disk
 
     # that library reads dataset_dict.json only where the folder itself is no single data set

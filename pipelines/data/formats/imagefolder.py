@@ -11,12 +11,12 @@ like splits.
 
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from pipelines.data.formats import _class_folders, mnist, table
-from pipelines.data.formats import _metadata as listed
-from pipelines.data.formats._files import all_files
-from pipelines.data.media import AUDIO, IMAGES
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import all_files
+from pipelines.data.formats import _class_folders, _metadata, mnist, table
+from pipelines.data.media import AUDIO, FILE_NAME, IMAGES
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 TEXTS = ("text", "caption")
@@ -36,16 +36,16 @@ def detect(path: Path) -> bool:
     return _listed(path) or (not table.detect(path) and not _texts_with_pictures(path))
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = Path(section.id).expanduser()
     lists = _lists(root, section, columns) if root.is_dir() else {}
     if lists:
-        return listed.read(section, IMAGES, lists, TEXTS, columns, optional)
+        return _metadata.read(section, IMAGES, lists, TEXTS, columns, optional)
     if "text" in columns:
-        odd = next((path for folder in (root, *listed.split_folders(root, section)) if (path := _metadata(folder))), None)
+        odd = next((path for folder in (root, *_metadata.split_folders(root, section)) if (path := _any_list(folder))), None)
         if odd is not None:
             raise DataError(
-                f"{odd}: no column {listed.FILE!r} (it has: {', '.join(table.column_names(odd))}): it is to say of which image a row is"
+                f"{odd}: no column {FILE_NAME!r} (it has: {', '.join(table.column_names(odd))}): it is to say of which image a row is"
             )
         raise DataError(
             f"{section.id}: images without text, which this task needs: put a metadata.csv with the columns file_name and text beside "
@@ -54,11 +54,11 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     return _class_folders.read(section, IMAGES, columns)
 
 
-def _lists(root: Path, section: Any, columns: tuple[str, ...]) -> dict[str, Path]:
+def _lists(root: Path, section: DataSection, columns: tuple[str, ...]) -> dict[str, Path]:
     """The lists to read: none where the files do without, because a list of all stands beside split folders, or has no labels."""
-    if "text" not in columns and listed.own_list(root) and listed.split_folders(root, section):
+    if "text" not in columns and _metadata.own_list(root) and _metadata.split_folders(root, section):
         return {}
-    found = listed.lists(root, section)
+    found = _metadata.lists(root, section)
     label = section.columns.get("label", "label")
     if "label" in columns and "text" not in columns and not all(label in table.column_names(path) for path in found.values()):
         return {}
@@ -66,11 +66,11 @@ def _lists(root: Path, section: Any, columns: tuple[str, ...]) -> dict[str, Path
 
 
 def _listed(root: Path) -> bool:
-    return any(listed.own_list(folder) for folder in (root, *listed.split_folders(root)))
+    return any(_metadata.own_list(folder) for folder in (root, *_metadata.split_folders(root)))
 
 
-def _metadata(folder: Path) -> Path | None:
-    return next((path for name in listed.LISTS if (path := folder / name).is_file()), None)
+def _any_list(folder: Path) -> Path | None:
+    return next((path for name in _metadata.LISTS if (path := folder / name).is_file()), None)
 
 
 def _is_text(file: Path) -> bool:

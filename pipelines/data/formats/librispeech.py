@@ -14,26 +14,31 @@ by its name. No speaker stands in two splits, as in the official parts, unless d
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import all_files, folders, kind_of
 from pipelines.data.formats import _audio_lists
-from pipelines.data.formats._files import all_files, folders, kind_of
 from pipelines.data.media import AUDIO
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 TRANSCRIPTS = ".trans.txt"
 OFFICIAL = {
-    "train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other",
-}  # fmt: skip
+    "train-clean-100",
+    "train-clean-360",
+    "train-other-500",
+    "dev-clean",
+    "dev-other",
+    "test-clean",
+    "test-other",
+}
 
 
 def detect(path: Path) -> bool:
     return path.is_dir() and bool(_parts(path))
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = _audio_lists.folder(section)
     parts = _parts(root)
     if not parts:
@@ -43,7 +48,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     for name, names in _splits(section, list(parts)).items():
         chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]
         rows: list[_audio_lists.Row] = []
-        skips: _audio_lists.Skips = []
+        skips: _audio_lists.SkippedRows = []
         with ThreadPoolExecutor(8) as pool:  # a large part has thousands of chapters, and the disk answers many at a time
             for good, bad, others in pool.map(_chapter, chapters):
                 rows += good
@@ -68,7 +73,7 @@ def _is_part(folder: Path) -> bool:
     return any(file.name.endswith(TRANSCRIPTS) for chapter in chapters for file in chapter.iterdir())
 
 
-def _splits(section: Any, parts: list[str]) -> dict[str, list[str]]:
+def _splits(section: DataSection, parts: list[str]) -> dict[str, list[str]]:
     """Split -> its parts: what the recipe names, then all that is left to train on, then the others by their own names."""
     found: dict[str, list[str]] = {}
     for asked in (section.train, section.validation, section.test):
@@ -88,10 +93,10 @@ def _splits(section: Any, parts: list[str]) -> dict[str, list[str]]:
     return {**found, **{name: [name] for name in free}}
 
 
-def _chapter(folder: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips, Counter[str]]:
+def _chapter(folder: Path) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, Counter[str]]:
     """Every recording and every transcript of a chapter becomes a row or a skip; other files are counted."""
     rows: list[_audio_lists.Row] = []
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     ignored: Counter[str] = Counter()
     sounds: dict[str, Path] = {}
     texts: dict[str, str] = {}
@@ -116,7 +121,7 @@ def _chapter(folder: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips, 
     return rows, skips, ignored
 
 
-def _transcripts(path: Path, texts: dict[str, str], skips: _audio_lists.Skips) -> None:
+def _transcripts(path: Path, texts: dict[str, str], skips: _audio_lists.SkippedRows) -> None:
     try:
         lines = _audio_lists.lines(path)
     except DataError as error:

@@ -10,11 +10,12 @@ The folder or its metadata.csv may be given. The files do not say of which set t
 
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import all_files
 from pipelines.data.formats import _audio_lists
-from pipelines.data.formats._files import all_files
 from pipelines.data.media import AUDIO
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 LIST, FOLDER = "metadata.csv", "wavs"
@@ -36,9 +37,7 @@ def detect(path: Path) -> bool:
     return any(_recording(found.parent, cells[0].strip()) for cells in lines)
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     given = Path(section.id).expanduser()
     path = _list(given)
     if not path.is_file():
@@ -69,9 +68,9 @@ def _recording(folder: Path, name: str) -> Path | None:
         return None
 
 
-def _rows(path: Path) -> tuple[list[_audio_lists.Row], _audio_lists.Skips]:
+def _rows(path: Path) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows]:
     rows: dict[str, _audio_lists.Row] = {}
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     for number, line in enumerate(_audio_lists.lines(path), 1):
         where, cells = f"{path.name}:{number}", line.split("|")
         if not line.strip():

@@ -15,7 +15,9 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config.recipe import DataSection
 from pipelines.data.formats.digits import labels_wanted
+from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn
 
 if TYPE_CHECKING:
@@ -29,9 +31,7 @@ def detect(path: Path) -> bool:
     return path.is_dir() and bool(_images(path))
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")

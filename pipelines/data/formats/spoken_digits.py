@@ -6,12 +6,13 @@ speaker, so it shares its speakers with train: they are not kept apart (data.gro
 
 import re
 from pathlib import Path
-from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import all_files, kind_of
 from pipelines.data.formats import _audio_lists, table
-from pipelines.data.formats._files import all_files, kind_of
 from pipelines.data.formats._metadata import own_list
 from pipelines.data.media import AUDIO
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -27,12 +28,10 @@ def detect(path: Path) -> bool:
     return bool(names) and sum(NAME.fullmatch(name) is not None for name in names) > len(names) / 2
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     folder = _folder(_audio_lists.folder(section))
     rows: dict[str, list[_audio_lists.Row]] = {"train": [], "test": []}
-    skips: _audio_lists.Skips = []
+    skips: _audio_lists.SkippedRows = []
     source = Source(splits={}, group="none", license="cc-by-sa-4.0")
     for path in all_files(folder):
         if path.suffix.lower() not in AUDIO.suffixes:

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.formats import _compressed, table
-from pipelines.data.formats._files import kind_of
+from pipelines.config.recipe import DataSection
+from pipelines.data import compressed
+from pipelines.data.files import kind_of
+from pipelines.data.formats import table
+from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn
 
 
@@ -24,7 +27,7 @@ def detect(path: Path) -> bool:
 def _looks_right(path: Path) -> bool:
     """One object with SQuAD's keys, and not rows of which one has a column of such a name."""
     try:
-        with _compressed.opened(path) as file:
+        with compressed.opened(path) as file:
             start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
     except DataError:
         return True  # reading it will say why
@@ -41,13 +44,11 @@ def _looks_right(path: Path) -> bool:
 
 def _files(path: Path) -> list[Path]:
     files = [path] if path.is_file() else path.iterdir() if path.is_dir() else ()
-    named = [file for file in files if _compressed.inner(file).suffix == ".json" and not file.name.startswith(".")]
+    named = [file for file in files if compressed.inner(file).suffix == ".json" and not file.name.startswith(".")]
     return sorted(file for file in named if file.is_file())
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
@@ -66,7 +67,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         rows = list(_rows(file))
         if not rows:
             raise DataError(f"{file}: no questions")
-        name = "train" if path.is_file() else _compressed.inner(file).stem
+        name = "train" if path.is_file() else compressed.inner(file).stem
         if name in source.splits:
             raise DataError(f"{path}: two files are called {name}.json, compressed or not: take one out")
         source.splits[name], source.skipped[name] = table.as_dataset(file, rows)
@@ -81,7 +82,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
 
 
 def _is_other(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".") and _compressed.inner(file).suffix != ".json"
+    return file.is_file() and not file.name.startswith(".") and compressed.inner(file).suffix != ".json"
 
 
 def _short(name: str, names: list[str]) -> str:
@@ -94,7 +95,7 @@ def _short(name: str, names: list[str]) -> str:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        articles = json.loads(_compressed.text(path))["data"]
+        articles = json.loads(compressed.text(path))["data"]
         for article in articles:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:

@@ -18,12 +18,15 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import DataSection
+from pipelines.data import compressed
 from pipelines.data.audio import reading
 from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
-from pipelines.data.formats import _compressed, _csv_dialect, hub
-from pipelines.data.formats._files import SPLIT_NAMES, all_files, folders, kind_of
+from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
+from pipelines.data.formats import _csv_dialect, hub
 from pipelines.data.labels import lost
 from pipelines.data.media import AUDIO, MEDIA
+from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.data.text.rows import talk
 from pipelines.errors import DataError, MissingColumn
@@ -35,7 +38,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 ANSWERS = ("label", "answer")  # what a task learns of a row: numbers count as text, and contests leave them out of test
 TALKS = ("messages", "conversations")  # columns of chats
 
-Rows = list[tuple[str, dict]]  # (id, cells by column; under None why they do not fit the header)
+Rows = list[tuple[str, dict[Any, Any]]]  # (id, cells by column; under None why they do not fit the header)
 
 
 def detect(path: Path) -> bool:
@@ -47,9 +50,7 @@ def is_table(path: Path) -> bool:
     return _suffix(path) in SUFFIXES and (path.suffix.lower() in SUFFIXES or _suffix(path) != ".parquet")
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
@@ -65,7 +66,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
         )
     if not tables:
         raise DataError(f"data.id: {section.id} holds no table ({', '.join(SUFFIXES)})")
-    names = ["train" if path.is_file() else _compressed.inner(table).stem for table in tables]
+    names = ["train" if path.is_file() else compressed.inner(table).stem for table in tables]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         both = " and ".join(table.name for name, table in zip(names, tables, strict=True) if name == twice[0])
@@ -103,7 +104,7 @@ class _Lacking(MissingColumn):
         self.column, self.own, self.rows = column, own, rows
 
 
-def _add(source: Any, name: str, table: Path, section: Any, columns: Sequence[str], optional: Sequence[str]) -> None:
+def _add(source: Source, name: str, table: Path, section: DataSection, columns: Sequence[str], optional: Sequence[str]) -> None:
     """Read one table as a split of `source`."""
     if _suffix(table) == ".parquet":
         have = _parquet_columns(table)
@@ -138,7 +139,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def _suffix(path: Path) -> str:
-    return _compressed.inner(path).suffix.lower()
+    return compressed.inner(path).suffix.lower()
 
 
 def _tables(path: Path) -> list[Path]:
@@ -147,7 +148,7 @@ def _tables(path: Path) -> list[Path]:
     alone = all(p.is_file() and _suffix(p) in (".json", ".md", ".txt") for p in entries)
     found = []
     for p in entries:
-        called = alone or _compressed.inner(p).stem.lower() in SPLIT_NAMES
+        called = alone or compressed.inner(p).stem.lower() in SPLIT_NAMES
         if p.is_file() and is_table(p) and (_suffix(p) != ".json" or (called and _begins_with_rows(p))):
             found.append(p)
     return found
@@ -167,7 +168,7 @@ def _in_folders(path: Path) -> list[Path]:
 
 def _begins_with_rows(path: Path) -> bool:
     try:
-        with _compressed.opened(path) as file:
+        with compressed.opened(path) as file:
             start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
     except DataError:
         return True  # reading it will say why
@@ -177,7 +178,7 @@ def _begins_with_rows(path: Path) -> bool:
     return len(lines) > 1 and all(line.startswith(b"{") for line in lines[:2])
 
 
-def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[str, ...]) -> None:
+def _count_others(source: Source, path: Path, tables: list[Path], columns: tuple[str, ...]) -> None:
     """Count the files of a folder of tables that are not read and that no row names.
 
     Where the task reads texts alone, of the files in further folders only tables are counted.
@@ -189,7 +190,7 @@ def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[st
     files = (file for file in all_files(path) if media or file.parent == path or is_table(file))
     others = [file for file in files if file not in tables and not (media and os.path.realpath(file) in named)]
     for file in others:
-        packed = is_table(file) or file.suffix.lower() in (*_compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
+        packed = is_table(file) or file.suffix.lower() in (*compressed.SUFFIXES, ".zip", ".xlsx", ".xls", ".ods")
         what = f"files that may be tables and are not read: {file.relative_to(path)}" if packed else kind_of(file)
         source.ignored[what] = source.ignored.get(what, 0) + 1
 
@@ -199,7 +200,7 @@ def _count_others(source: Any, path: Path, tables: list[Path], columns: tuple[st
 
 def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
     """Rows, the names of the columns, how many rows hold nothing at all, and how it is written."""
-    written = _csv_dialect.read(path, _compressed.text(path), _suffix(path))
+    written = _csv_dialect.read(path, compressed.text(path), _suffix(path))
     header = written.header
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
@@ -209,7 +210,7 @@ def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
     rows: Rows = []
     for line, cells in written.rows:
         if len(cells) == len(header):
-            row: dict = dict(zip(header, cells, strict=True))
+            row: dict[Any, Any] = dict(zip(header, cells, strict=True))
         else:  # a cell too many or too few is a comma too many or too few: which cell is which cannot be known
             row = {None: f"{len(cells)} cells for {len(header)} columns, parted by {signs}: {hint}"}
         if any(cells) or len(header) == 1:
@@ -219,13 +220,13 @@ def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
 
 def _json(path: Path) -> Rows:
     """An array of objects, or an object a line."""
-    with _compressed.opened(path) as file:
+    with compressed.opened(path) as file:
         start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     array = _json_array(path) if start == b"[" else None
     if array is not None:
         return array
     rows: Rows = []
-    with _compressed.opened(path) as file:
+    with compressed.opened(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -245,7 +246,7 @@ def _json(path: Path) -> Rows:
 def _json_array(path: Path) -> Rows | None:
     """None for what is no array of objects: lines that are arrays, or no JSON at all."""
     try:
-        found = json.loads(_compressed.text(path), object_pairs_hook=_once)
+        found = json.loads(compressed.text(path), object_pairs_hook=_once)
     except RecursionError:
         return None
     except _Twice as error:
@@ -272,7 +273,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict]:
+def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict[Any, Any]]:
     if not isinstance(row, dict):
         raise DataError(f"{path}:{number}: a row is an object with the columns as keys, got {type(row).__name__}")
     return f"{path.name}:{number}", row
@@ -280,7 +281,7 @@ def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict]:
 
 def _is_object(path: Path) -> bool:
     try:
-        return isinstance(json.loads(_compressed.text(path)), dict)
+        return isinstance(json.loads(compressed.text(path)), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -313,7 +314,7 @@ def _no_parquet(path: Path, error: Exception) -> DataError:
 # ---- rows to the task's columns ----
 
 
-def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequence[str], also: Sequence[str]) -> Any:
+def _take(path: Path, rows: Rows, have: list[str], section: DataSection, columns: Sequence[str], also: Sequence[str]) -> Any:
     """Rename to the task's columns, turn paths into files, skip rows whose cells cannot be used or point nowhere."""
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
@@ -332,7 +333,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
     extra = [] if section.group in (None, "none", *others, *(c for c in names if c in MEDIA)) else [section.group]
     if extra and extra[0] not in have:
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
-    good: list[dict] = []
+    good: list[dict[Any, Any]] = []
     skipped: list[tuple[str, str]] = []
     near: str | None = None  # where a file may be that is not there: looked for once, as folders may be large
     for id_, row in rows:
@@ -368,7 +369,7 @@ def _take(path: Path, rows: Rows, have: list[str], section: Any, columns: Sequen
     return (typed(made) if part else made), [*skipped, *odd]
 
 
-def as_dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]]:
+def as_dataset(path: Path, good: list[dict[Any, Any]]) -> tuple[Any, list[tuple[str, str]]]:
     """The rows as a data set, and those (id, why) with a cell of another kind than most, or that cannot be stored."""
     import pyarrow
     from datasets import Dataset
@@ -378,7 +379,7 @@ def as_dataset(path: Path, good: list[dict]) -> tuple[Any, list[tuple[str, str]]
     except (pyarrow.ArrowException, UnicodeError, OverflowError, TypeError):
         pass  # which rows it is, only a look at each can say
     kinds = {column: _kind([row[column] for row in good]) for column in good[0]}
-    right: list[dict] = []
+    right: list[dict[Any, Any]] = []
     skipped: list[tuple[str, str]] = []
     for row in good:
         why = next((why for column, kind in kinds.items() if (why := _odd(row[column], column, kind))), "")

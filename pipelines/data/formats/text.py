@@ -14,9 +14,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.formats import _compressed, wikipedia
-from pipelines.data.formats._files import SPLIT_NAMES, all_files, kind_of, printable
+from pipelines.config.recipe import DataSection
+from pipelines.data import compressed
+from pipelines.data.files import SPLIT_NAMES, all_files, kind_of, printable
+from pipelines.data.formats import wikipedia
 from pipelines.data.media import AUDIO, IMAGES
+from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError, MissingColumn
 
@@ -29,13 +32,11 @@ def detect(path: Path) -> bool:
     """Text, and no images, recordings or dump beside it, of which it would tell."""
     if path.is_file():
         return _is_text(path)
-    suffixes = {_compressed.inner(file).suffix.lower() for file in all_files(path)}
+    suffixes = {compressed.inner(file).suffix.lower() for file in all_files(path)}
     return bool(suffixes.intersection(SUFFIXES)) and not suffixes & (IMAGES.suffixes | AUDIO.suffixes) and not wikipedia.detect(path)
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
-    from pipelines.data.schema import Source
-
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = Path(section.id).expanduser()
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
@@ -62,17 +63,17 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
 
 
 def _is_text(path: Path) -> bool:
-    return _compressed.inner(path).suffix.lower() in SUFFIXES
+    return compressed.inner(path).suffix.lower() in SUFFIXES
 
 
-def _parts(root: Path, texts: list[Path], section: Any) -> tuple[dict[str, list[Path]], bool]:
+def _parts(root: Path, texts: list[Path], section: DataSection) -> tuple[dict[str, list[Path]], bool]:
     """Split -> its files, and whether these are split files, to be cut."""
     asked = {name for name in (section.train, section.validation, section.test) if name}
     for cut in (False, True):
         parts: dict[str, list[Path]] = {}
         for path in texts:
             if (path.parent == root) == cut:
-                name = _compressed.inner(path).stem if cut else path.relative_to(root).parts[0]
+                name = compressed.inner(path).stem if cut else path.relative_to(root).parts[0]
                 if name in asked or name.lower() in SPLIT_NAMES:
                     parts.setdefault(name, []).append(path)
         training = section.train in parts or any(name.lower() in USUAL["train"] for name in parts)
@@ -121,7 +122,7 @@ def _paragraphs(path: Path) -> Rows:
 
 def _text(path: Path) -> str:
     """A file's text with \\n as line ends. Raises DataError naming the file."""
-    text = _compressed.text(path)
+    text = compressed.text(path)
     if "\0" in text:
         raise DataError(f"{path}: holds zero bytes: no text, or UTF-16: save the file as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -22,7 +22,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.formats._files import kind_of
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import kind_of
+from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn, RunError
 from pipelines.utils.cache import cache_root, make_room
 
@@ -58,10 +60,8 @@ def _open(path: Path) -> bz2.BZ2File | io.BufferedReader:
     return bz2.open(path) if path.suffix.lower() == ".bz2" else path.open("rb")
 
 
-def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     from datasets import concatenate_datasets
-
-    from pipelines.data.schema import Source
 
     path = Path(section.id).expanduser()
     if not path.exists():
@@ -89,7 +89,7 @@ def read(section: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ())
     return Source(splits={"train": rows}, skipped={"train": skipped}, ignored=dict(ignored))
 
 
-def _once(rows: "Dataset", ignored: Counter) -> "Dataset":
+def _once(rows: "Dataset", ignored: Counter[str]) -> "Dataset":
     """Each page once: parts that were cut at other places, or on another day, hold some pages twice."""
     seen: set[tuple[str, str]] = set()
     pages = zip(rows["id"], rows["title"], strict=True)
@@ -103,7 +103,7 @@ def _once(rows: "Dataset", ignored: Counter) -> "Dataset":
 # ---- rows that are kept ----
 
 
-def _kept(path: Path) -> "tuple[Dataset, dict]":
+def _kept(path: Path) -> "tuple[Dataset, dict[str, Any]]":
     """The articles of one dump, mapped from the cache, and what was left out: {"ignored": {what: how many}, "skipped": [[id, why]]}."""
     import mwparserfromhell
     from datasets import Dataset
@@ -145,14 +145,14 @@ def _keep(path: Path, folder: Path) -> None:
 _ENDS_EARLY = (3, 5, 6, 20)
 
 
-def _rows(path: Path, ignored: Counter, skipped: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
+def _rows(path: Path, ignored: Counter[str], skipped: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
     """{id, title, text} of every article; fills in what is left out. Raises DataError naming the file."""
     from mwparserfromhell.parser import ParserError
 
     found = 0
     early = f"{path}: the dump ends in the middle, after {{}} articles: download it again"
     try:
-        for page, dropped in _pages(path):
+        for page, dropped in read_pages(path):
             if page.findtext("{*}ns") != "0":
                 ignored["pages outside the articles"] += 1
                 continue
@@ -181,7 +181,7 @@ def _rows(path: Path, ignored: Counter, skipped: list[tuple[str, str]]) -> Itera
         raise DataError(f"{path}: cannot be read after {found} articles: {why}") from None
 
 
-def _pages(path: Path) -> Iterator[tuple[ET.Element, frozenset[str]]]:
+def read_pages(path: Path) -> Iterator[tuple[ET.Element, frozenset[str]]]:
     """Every page, and the prefixes by which this wiki's links to files and categories begin."""
     dropped = frozenset(("file", "image", "media", "category"))
     with _open(path) as file:
@@ -205,10 +205,23 @@ def _name(element: ET.Element) -> str:
 # ---- markup to prose ----
 
 # sections of lists, of sources and of notes; what stands below them goes too
-ENDING = frozenset((
-    "bibliography", "citations", "external links", "external references", "footnotes", "further reading", "gallery", "notes",
-    "notes and references", "references", "references and notes", "see also", "sources",
-))  # fmt: skip
+ENDING = frozenset(
+    (
+        "bibliography",
+        "citations",
+        "external links",
+        "external references",
+        "footnotes",
+        "further reading",
+        "gallery",
+        "notes",
+        "notes and references",
+        "references",
+        "references and notes",
+        "see also",
+        "sources",
+    )
+)
 TAGS = frozenset(("gallery", "graph", "imagemap", "references", "score", "table", "timeline"))
 # English templates that stand for words in a sentence, and where these are; without them the sentence has a hole
 WORDS = {"lang": 2, "transl": 2, "as of": 1, "nowrap": 1, "small": 1, "smaller": 1, "nihongo": 1, "quote": 1, "val": 1, "angbr": 1}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.formats._files import begins
+from pipelines.data.files import begins
 from pipelines.data.labels import check_known, several
 from pipelines.data.media import IMAGES, paths
 from pipelines.errors import DataError
@@ -52,7 +52,8 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | No
 
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
     """What an image file says beside its pixels (Pillow's `info`); the pixels are not decoded. Raises DataError naming the file."""
-    return _reading(name, value, lambda image: dict(image.info), formats)
+    found: dict[Any, Any] = _reading(name, value, lambda image: dict(image.info), formats)
+    return found
 
 
 def _reading(name: str, value: Any, use: Callable[[Any], Any], formats: tuple[str, ...] | None) -> Any:
@@ -270,8 +271,9 @@ def warn_if_dark(rows: Any) -> None:
         log.warning(
             "images arrive nearly black: of %d looked at, the brightest pixel is %d of 255. In files of 16 bits "
             "65,535 is white: stretch their values to that range before training",
-            len(brightest), max(brightest),
-        )  # fmt: skip
+            len(brightest),
+            max(brightest),
+        )
 
 
 class LabelledImages(Sequence):

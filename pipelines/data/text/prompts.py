@@ -20,14 +20,14 @@ def columns(prompt: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def encoded(words: Any, prompts: Sequence[str], answers: Sequence[Sequence[str]], window: int) -> dict[str, list]:
+def encoded(words: Any, prompts: Sequence[str], answers: Sequence[Sequence[str]], window: int) -> dict[str, list[Any]]:
     """Prompts, each with its first answer and the end of text, as tokens of `words`, a tokenizer.
 
     `labels` are the tokens to foretell: the answer's and the end. `prompt` counts the tokens before them. One that has more than
     `window` tokens cannot be used, and `wrong` says so.
     """
     made = words([f"{p} {a[0]}" if a else p for p, a in zip(prompts, answers, strict=True)], return_offsets_mapping=True)
-    examples: dict[str, list] = {key: [] for key in ("length", "input_ids", "labels", "prompt", "wrong")}
+    examples: dict[str, list[Any]] = {key: [] for key in ("length", "input_ids", "labels", "prompt", "wrong")}
     for prompt, ids, offsets in zip(prompts, made["input_ids"], made["offset_mapping"], strict=True):
         ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids
         cut = next((i for i, (_, end) in enumerate(offsets[: len(ids)]) if end > len(prompt)), len(ids))

@@ -54,9 +54,9 @@ class Edge:
         """The hooks are on inside."""
         undo = [(m, m.__dict__.get("forward")) for m in [*self.frozen.values(), *self.training.values()]]
         for name, module in self.frozen.items():
-            module.forward = self._stub(name, module.forward)  # type: ignore[method-assign]
+            module.forward = self._stub(name, module.forward)
         for name, module in self.training.items():
-            module.forward = self._tap(name, module.forward)  # type: ignore[method-assign]
+            module.forward = self._tap(name, module.forward)
         try:
             yield self
         finally:
@@ -65,7 +65,7 @@ class Edge:
                 if own is None:
                     del module.forward
                 else:
-                    module.forward = own  # type: ignore[method-assign]
+                    module.forward = own
 
     @contextlib.contextmanager
     def trial(self, model: "nn.Module") -> Iterator[None]:
@@ -98,7 +98,7 @@ class Edge:
         self.calls[name] = self.calls.get(name, -1) + 1
         return self.calls[name]
 
-    def _stub(self, name: str, forward: Callable) -> Callable:
+    def _stub(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         from torch.utils import _pytree as tree
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -120,7 +120,7 @@ class Edge:
 
         return run
 
-    def _tap(self, name: str, forward: Callable) -> Callable:
+    def _tap(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         from torch.utils import _pytree as tree
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -177,7 +177,9 @@ def ragged_dims(one: Sequence[int], other: Sequence[int], longest: tuple[int, in
     return [place for place, _ in differ] if all(pair == longest for _, pair in differ) else None
 
 
-def merged(one: dict, other: dict, longest: tuple[int, int]) -> dict | None:
+def merged(
+    one: dict[tuple[str, int], Any], other: dict[tuple[str, int], Any], longest: tuple[int, int]
+) -> dict[tuple[str, int], Any] | None:
     """`Edge.shapes` of two batches as one, with None where they differ as the longest rows of the batches do; else None."""
     if set(one) != set(other):
         return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.data.batching import Examples, example_lengths, on_device
+from pipelines.task import Task
 from pipelines.training.feature_cache.hooks import Edge, Spot, merged, ragged_dims, unknown
 from pipelines.training.feature_cache.ragged import without_padding
 
@@ -54,7 +55,7 @@ class RecordingPlan:
         return size
 
 
-def find(task: Any, model: Any, edge: Edge, examples: Examples, device: Any) -> RecordingPlan | None:
+def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) -> RecordingPlan | None:
     """None where what trains is not separable from what is frozen, or something random comes first."""
     lengths = example_lengths(examples.encoded)
     picks, short = _picks(lengths, len(examples))
@@ -124,7 +125,7 @@ def _without_long_inputs(plan: RecordingPlan, other: dict[str, Any], longest: tu
 class _Trial:
     """One batch, run through the model in every way that is asked."""
 
-    def __init__(self, task: Any, model: Any, edge: Edge, batch: dict[str, Any]) -> None:
+    def __init__(self, task: Task, model: Any, edge: Edge, batch: dict[str, Any]) -> None:
         import torch
 
         self.task, self.model, self.edge, self.batch, self.n = task, model, edge, batch, len(batch["id"])
@@ -140,7 +141,7 @@ class _Trial:
     def replay(self, spots: Sequence[Spot]) -> float:
         return self._loss("replay", 0, {s: self.first[s] for s in spots}, self.blank)
 
-    def _loss(self, mode: str, seed: int, tape: dict | None, inputs: dict) -> float:
+    def _loss(self, mode: str, seed: int, tape: "dict[Spot, Tensor] | None", inputs: dict[str, Any]) -> float:
         import torch
 
         torch.manual_seed(seed)
@@ -152,7 +153,7 @@ class _Trial:
                 raise
             return math.nan  # an operation in place met a stand-in: it is needed
 
-    def _start(self, mode: str, tape: dict | None, inputs: dict) -> None:
+    def _start(self, mode: str, tape: "dict[Spot, Tensor] | None", inputs: dict[str, Any]) -> None:
         copies = None if tape is None else {s: v.clone() for s, v in tape.items()}
         self.edge.start(mode, self.n, copies)
 
@@ -180,11 +181,11 @@ class _Trial:
                 spots = fewer
         return spots
 
-    def unread(self, tape: dict, keys: list[str]) -> bool:
+    def unread(self, tape: "dict[Spot, Tensor]", keys: list[str]) -> bool:
         """Whether loss, counts and predictions stay the same when these inputs are all zeros, and all ones."""
         import torch
 
-        def predictions(inputs: dict) -> Any:
+        def predictions(inputs: dict[str, Any]) -> Any:
             torch.manual_seed(0)
             self._start("replay", tape, inputs)
             with torch.no_grad():

@@ -22,6 +22,7 @@ import numpy as np
 
 from pipelines.data.batching import Examples, Micro, evaluation_keys, loader, on_device, shares
 from pipelines.errors import RunError
+from pipelines.task import Task
 from pipelines.training.feature_cache import planner
 from pipelines.training.feature_cache.hooks import Edge, Enough, unknown
 from pipelines.training.feature_cache.planner import RecordingPlan
@@ -92,9 +93,20 @@ class Cached:
 
 
 def record(
-    task: Any, model: Any, examples: Examples, edge: Edge, accelerator: Any, *, split: str, fingerprint: str,
-    batch_size: int, tokens: int, workers: int, cache_gb: float, say: Callable[[str], None],
-) -> Cached | None:  # fmt: skip
+    task: Task,
+    model: Any,
+    examples: Examples,
+    edge: Edge,
+    accelerator: Any,
+    *,
+    split: str,
+    fingerprint: str,
+    batch_size: int,
+    tokens: int,
+    workers: int,
+    cache_gb: float,
+    say: Callable[[str], None],
+) -> Cached | None:
     """Record every example's features, or read them from an earlier run. None (and one line why) where that is impossible.
 
     `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented; `tokens` is what a batch of
@@ -170,7 +182,15 @@ def _bytes(value: Any) -> bytes:
 
 
 def _compute(
-    model: Any, task: Any, examples: Examples, edge: Edge, accelerator: Any, folder: Path, plan: RecordingPlan, keys: list, workers: int
+    model: Any,
+    task: Task,
+    examples: Examples,
+    edge: Edge,
+    accelerator: Any,
+    folder: Path,
+    plan: RecordingPlan,
+    keys: list[Any],
+    workers: int,
 ) -> None:
     """Every process computes its share; each node's first process writes all of it, then the folder is renamed."""
     import torch
@@ -180,7 +200,7 @@ def _compute(
     writes = accelerator.is_local_main_process
     if writes:
         beside.mkdir(parents=True, exist_ok=True)
-        files = _stored(plan, len(examples), lambda name, shape, dtype: _map(beside / f"{name}.bin", shape, dtype))
+        files = _stored(plan, len(examples), lambda name, shape, dtype: map_file(beside / f"{name}.bin", shape, dtype))
     plain: list[dict[str, Any] | None] = [None] * len(examples)
     why: dict[int, str] = {}
     for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):
@@ -231,7 +251,7 @@ def _stored(plan: RecordingPlan, n: int, make: "Callable[[str, tuple[int, ...], 
     return found | {f"field_{k}": make(f"field_{k}", (n, *v.shape[1:]), v.dtype) for k, v in plan.fields.items()}
 
 
-def _finish(beside: Path, folder: Path, meta: dict) -> None:
+def _finish(beside: Path, folder: Path, meta: dict[str, Any]) -> None:
     """Give it its name, unless another run was quicker: theirs may be in use, and is the same."""
     try:
         (beside / "rows.json").write_text(json.dumps(meta))
@@ -245,7 +265,7 @@ def _finish(beside: Path, folder: Path, meta: dict) -> None:
     shutil.rmtree(beside, ignore_errors=True)
 
 
-def _map(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
+def map_file(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
     import torch
 
     try:

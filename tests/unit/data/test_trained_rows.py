@@ -306,18 +306,18 @@ def test_a_recipe_does_not_score_what_its_model_knows(first: tuple[Path, Path], 
 
 
 def test_other_columns_are_tried_only_where_the_models_own_are_absent(tmp_path: Path) -> None:
-    from pipelines.data.loading import _by_either_name
+    from pipelines.data.loading import load_rows_by_either_name
 
     section = {"columns": {"text": "body"}, "max_skipped": 1.0}
     empty = write(tmp_path / "empty.jsonl", [{"body": "", "text": f"headline {n}", "label": "x"} for n in range(4)])
     texts = needs_of(task_class("text-classification")())
     with pytest.raises(DataError, match="text is empty"):
-        _by_either_name(DataSection(id=str(empty), **section), texts, None)
+        load_rows_by_either_name(DataSection(id=str(empty), **section), texts, None)
     absent = write(tmp_path / "absent.jsonl", [{"text": f"headline {n}", "label": "x"} for n in range(4)])
-    assert _by_either_name(DataSection(id=str(absent), **section), texts, None)[1]["text"][0] == "headline 0"
+    assert load_rows_by_either_name(DataSection(id=str(absent), **section), texts, None)[1]["text"][0] == "headline 0"
     neither = write(tmp_path / "neither.jsonl", [{"body": f"headline {n}"} for n in range(4)])
     with pytest.raises(DataError, match="no column 'label'"):
-        _by_either_name(DataSection(id=str(neither), **section), texts, None)
+        load_rows_by_either_name(DataSection(id=str(neither), **section), texts, None)
 
 
 @pytest.mark.parametrize("name", task_names())

@@ -17,8 +17,8 @@ from pipelines.data.schema import needs_of
 from pipelines.errors import RecipeError
 from pipelines.metrics import speech_recognition, text_normalizers
 from pipelines.models import ctc_vocabulary
-from pipelines.models import text as language
 from pipelines.models.source import Weights
+from pipelines.models.text import warn_of_marks
 from tests.support import tiny_text
 
 WORD = "één"  # composed
@@ -80,10 +80,10 @@ def test_scripts_without_blanks(texts: list[str], tells: bool, logged: pytest.Lo
 
 def test_special_tokens_in_texts_are_counted(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     words = tiny_text.tokenizer(tmp_path)
-    language.warn_of_marks(words, ["plain", "[SEP] x [SEP]", "a [CLS]", "<s>b</s>"])
+    warn_of_marks(words, ["plain", "[SEP] x [SEP]", "a [CLS]", "<s>b</s>"])
     assert "2 of 4 texts of train hold special tokens of this model ('[SEP]' in 1, '[CLS]' in 1)" in logged.text
     logged.clear()
-    language.warn_of_marks(words, ["plain", "<s>b</s>"])
+    warn_of_marks(words, ["plain", "<s>b</s>"])
     assert not logged.text
 
 

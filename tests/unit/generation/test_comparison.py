@@ -15,7 +15,7 @@ from pipelines.errors import DataError
 from pipelines.generation import comparison
 from pipelines.generation.feature_extractors import Extractor
 from pipelines.metrics import generation
-from pipelines.publishing.card import _environment, card_data
+from pipelines.publishing.card import card_data, template_environment
 from pipelines.training.run import train
 from tests.support import tiny_pictures
 from tests.tasks.test_unconditional_image_generation import small
@@ -225,7 +225,7 @@ def test_the_cards_section(extractor_: str, few: bool, learned: bool) -> None:
     if extractor_ != "inception":
         results["test"]["metrics"] = {"denoising_loss": 0.1, "recognised": 0.5, "memorised": 0.1}
     template = '{% from "samples.md.j2" import made_images with context %}{{ made_images() }}'
-    text = _environment().from_string(template).render(results=results, test=results["test"], recipe={"options": {"flip": True}})
+    text = template_environment().from_string(template).render(results=results, test=results["test"], recipe={"options": {"flip": True}})
     assert "Metrics of these images, not of test rows: FID" in text
     assert ("fewer than 10,000 images" in text) == few
     assert ("may have learned from the images of the train split" in text) == learned

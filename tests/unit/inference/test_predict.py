@@ -98,7 +98,7 @@ def test_columns_that_are_none(models: dict[str, Path], model: str, inputs: list
 
 
 def test_the_data_own_names_count(loaded: dict[str, Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.inference.predict._columns", lambda _: {"text": "premise", "text_pair": "hypothesis"})
+    monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: {"text": "premise", "text_pair": "hypothesis"})
     ((_, columns),) = read_inputs(loaded["pairs"], ["hypothesis=B", "text=A"])
     assert columns == {"text": "A", "text_pair": "B"}
 
@@ -117,16 +117,16 @@ SECOND = "text=: the data of this model call text_pair so, and this task has an 
 def test_a_name_with_two_meanings(
     loaded: dict[str, Loaded], columns: dict[str, str], inputs: list[str], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.inference.predict._columns", lambda _: columns)
+    monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: columns)
     with pytest.raises(DataError, match=re.escape(says)):
         read_inputs(loaded["pairs"], inputs)
 
 
 def test_a_name_of_the_data_comes_first(loaded: dict[str, Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the task has the name, too, but not for an input, and where nothing is ambiguous."""
-    monkeypatch.setattr("pipelines.inference.predict._columns", lambda _: {"text": "label", "label": "kind"})
+    monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: {"text": "label", "label": "kind"})
     assert read_inputs(loaded["single"], ["label=A"]) == [("label=A", {"text": "A"})]
-    monkeypatch.setattr("pipelines.inference.predict._columns", lambda _: {"text": "premise", "text_pair": "text"})
+    monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: {"text": "premise", "text_pair": "text"})
     ((_, columns),) = read_inputs(loaded["pairs"], ["premise=A", "text_pair=B"])
     assert columns == {"text": "A", "text_pair": "B"}
 

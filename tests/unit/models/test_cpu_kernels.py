@@ -43,7 +43,7 @@ def test_gradients_are_exact(p: float) -> None:
 
     def drawn(*inputs: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)  # what is dropped must not change between two evaluations
-        return cpu_kernels._Attention.apply(*inputs, bias, 0.5, p)  # type: ignore[no-any-return, no-untyped-call]
+        return cpu_kernels.Attention.apply(*inputs, bias, 0.5, p)  # type: ignore[no-any-return, no-untyped-call]
 
     assert torch.autograd.gradcheck(drawn, (q, k, v))
 

@@ -164,7 +164,7 @@ def test_windows_join_without_a_gap(total: int) -> None:
     config = SimpleNamespace(conv_kernel=(10, 3, 3, 3, 3, 2, 2), conv_stride=(5, 2, 2, 2, 2, 2, 2), add_adapter=False)
     samples = np.arange(total)
     joined: list[int] = []
-    for piece, counting in ctc.pieces(samples, config, 16000 * 4, 16000):
+    for piece, counting in ctc.windows(samples, config, 16000 * 4, 16000):
         starts = [int(piece[0]) + 320 * i for i in range(ctc.frames(config, len(piece)))]
         joined += starts[counting]
     assert joined == [320 * i for i in range(ctc.frames(config, total))]

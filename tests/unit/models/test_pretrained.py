@@ -33,7 +33,7 @@ def sounds(folder: Path) -> Path:
 
 def bert(make: Any, kind: str) -> Callable[[Path, list[str]], Path]:
     def model(folder: Path, labels: list[str]) -> Path:
-        return make(folder, kind, **tiny._names(labels))  # type: ignore[no-any-return]
+        return make(folder, kind, **tiny.label_config(labels))  # type: ignore[no-any-return]
 
     return model
 
@@ -155,4 +155,4 @@ def test_a_run_says_once_what_becomes_of_the_head(tmp_path: Path) -> None:
 
 def test_a_head_that_ends_otherwise() -> None:
     with pytest.raises(ModelError, match="does not end in a layer of 3 classes"):
-        pretrained._choose(torch.nn.Sequential(torch.nn.Linear(4, 2)), [1, 0], 3)
+        pretrained.choose_rows(torch.nn.Sequential(torch.nn.Linear(4, 2)), [1, 0], 3)

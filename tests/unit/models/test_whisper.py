@@ -12,8 +12,8 @@ import torch
 
 from pipelines.config.recipe import DataSection, ModelSection
 from pipelines.data.audio import log_mel
-from pipelines.data.audio.log_mel import pieces
-from pipelines.data.audio.spec_augment import masked
+from pipelines.data.audio.log_mel import cut_where_quiet
+from pipelines.data.audio.spec_augment import mask_spans
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import needs_of
@@ -70,9 +70,9 @@ def test_workers_share_log_mels(speech: Path, folders: dict[str, Path]) -> None:
 
 def test_spec_augment_masks_what_was_said(speech: Path, folders: dict[str, Path]) -> None:
     features = np.ones((16, 100), dtype=np.float32)
-    made_ = masked(features, 60, 0.5, 0.4, Random(1))
-    assert np.array_equal(made_, masked(features, 60, 0.5, 0.4, Random(1)))
-    assert not np.array_equal(made_, masked(features, 60, 0.5, 0.4, Random(2)))
+    made_ = mask_spans(features, 60, 0.5, 0.4, Random(1))
+    assert np.array_equal(made_, mask_spans(features, 60, 0.5, 0.4, Random(1)))
+    assert not np.array_equal(made_, mask_spans(features, 60, 0.5, 0.4, Random(2)))
     assert features.all()
     assert 0 < (made_[:, :60] == 0).all(0).sum() <= 40
     assert not (made_[:, 60:] == 0).all(0).any()
@@ -88,13 +88,13 @@ def test_pieces_are_cut_where_it_is_quiet() -> None:
     rng = np.random.default_rng(0)
     samples = rng.standard_normal(70 * 1000).astype(np.float32)
     samples[25_000:25_200] = samples[47_000:47_200] = 0
-    found = pieces(samples, 1000, 30.0)
+    found = cut_where_quiet(samples, 1000, 30.0)
     (_, first), (_, second), (_, last) = found
     assert 25_000 < first < 25_200
     assert 47_000 < second < 47_200
     assert last == 70_000
     for seconds in (1, 29.99, 30, 30.01, 31, 44, 60, 61, 300):
-        parts = pieces(rng.standard_normal(round(seconds * 1000)), 1000, 30.0)
+        parts = cut_where_quiet(rng.standard_normal(round(seconds * 1000)), 1000, 30.0)
         assert parts[0][0] == 0
         assert parts[-1][1] == round(seconds * 1000)
         assert all(0 < end - begin <= 30_000 for begin, end in parts)

@@ -9,8 +9,7 @@ from PIL import Image
 
 from pipelines.errors import DataError
 from pipelines.metrics.generation import MEMORISED
-from pipelines.plots import denoising as denoising_plots
-from pipelines.plots import image_grids, style
+from pipelines.plots import denoising, image_grids, style
 
 
 def shades(n: int, size: tuple[int, int] = (8, 8), mode: str = "L") -> list[Image.Image]:
@@ -52,7 +51,7 @@ def test_only_the_nearest_training_images_stay_at_home() -> None:
     drawn = {
         "grid": image_grids.grid_figure(shades(9), "Samples"),
         "over": image_grids.over_training([("step 0", sheet), ("step 10", sheet)]),
-        "loss": denoising_plots.loss_by_time_figure({"test": [(0.1, 0.5), (0.9, 0.1)]}),
+        "loss": denoising.loss_by_time_figure({"test": [(0.1, 0.5), (0.9, 0.1)]}),
         "nearest": image_grids.nearest_figure([(shades(1)[0], shades(2)[1], 0.5)]),
     }
     marks = {name: opened(figure).info["Comment"] for name, figure in drawn.items()}
@@ -78,12 +77,12 @@ def test_any_number_of_moments_and_pairs(n: int) -> None:
 
 def test_losses_of_any_range() -> None:
     times = np.linspace(0, 1, 30)
-    steep = denoising_plots.loss_by_time_figure({"before": [(t, 1.0) for t in times], "after": [(t, float(np.exp(-6 * t))) for t in times]})
+    steep = denoising.loss_by_time_figure({"before": [(t, 1.0) for t in times], "after": [(t, float(np.exp(-6 * t))) for t in times]})
     axes = steep.axes[0]
     assert axes.get_yscale() == "log"
     assert "$" not in "".join(label.get_text() for label in axes.get_yticklabels())
     assert "before 1 on average" in str(steep.get_label())
-    flat = denoising_plots.loss_by_time_figure({f"run {i}": [(0.9, 0.2 + i), (0.1, 0.0)] for i in range(6)})
+    flat = denoising.loss_by_time_figure({f"run {i}": [(0.9, 0.2 + i), (0.1, 0.0)] for i in range(6)})
     assert flat.axes[0].get_yscale() == "linear"
     assert len(flat.axes[0].get_lines()) == 6
     assert opened(flat).width > 500

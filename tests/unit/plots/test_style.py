@@ -128,7 +128,7 @@ def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses:
         (formatting.duration(7260), "2 h 1 min"),
         (formatting.large(85_800_194), "85.8 M"),
         (formatting.large(41.03), "41"),
-        (formatting.spoken("balanced_accuracy"), "Balanced accuracy"),
+        (formatting.readable_name("balanced_accuracy"), "Balanced accuracy"),
         (formatting.short("a  b\nc", 5), "a b c"),
         (formatting.short("abcdefgh", 5), "abcd…"),
     ],

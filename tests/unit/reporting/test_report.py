@@ -58,7 +58,7 @@ def test_the_page_shows_every_number_of_the_test_split(run: Path) -> None:
     page, results = Page(run / "report.html"), json.loads((run / "results.json").read_text())
     shown = " ".join(page.text.split())
     for name, value in results["test"]["metrics"].items():
-        assert formatting.spoken(name) in shown
+        assert formatting.readable_name(name) in shown
         assert f"{value:.3f}" in shown
         assert formatting.interval(results["test"]["ci95"][name]) in shown
     before = results["baseline"]["metrics"]["accuracy"]

@@ -87,11 +87,11 @@ def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> 
 
 
 def test_the_app_shows_it(tmp_path: Path) -> None:
-    from apps.parts import _numbers
+    from apps.parts import numbers_shown
 
     run = fake_run(tmp_path / "run", pictures=False)
     change(run, "test", metrics={"accuracy": None, "f1_macro": 0.5}, ci95={})
-    assert _numbers(read_json(run / "results.json"))[0] == "accuracy <b>undefined</b>"
+    assert numbers_shown(read_json(run / "results.json"))[0] == "accuracy <b>undefined</b>"
 
 
 def test_card_and_report_of_a_run_whose_leading_score_is_null(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.audio.recordings import Recordings
-from pipelines.data.loading import _format, load_rows
+from pipelines.data.loading import format_module, load_rows
 from pipelines.errors import DataError
 from tests.support import tiny
 from tests.support.tiny_audio import labelled, transcribed
@@ -42,9 +42,9 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
     layouts["librispeech"] += [sounds / "speech" / "LibriSpeech" / "dev-clean"]
     for name, paths in layouts.items():
         for path in paths:
-            assert _format(DataSection(id=str(path))).__name__.endswith(f".{name}"), path
+            assert format_module(DataSection(id=str(path))).__name__.endswith(f".{name}"), path
     with pytest.raises(DataError, match=r"cannot be read as data .*metadata\.csv, or as LibriSpeech"):
-        _format(DataSection(id=str(text(files(tmp_path / "loose", ["1.wav"]) / "README.md", "about it").parent)))
+        format_module(DataSection(id=str(text(files(tmp_path / "loose", ["1.wav"]) / "README.md", "about it").parent)))
 
 
 # ---- audiofolder ----

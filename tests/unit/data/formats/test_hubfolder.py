@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.image.reading import read_image
-from pipelines.data.loading import _format, load_splits
+from pipelines.data.loading import format_module, load_splits
 from pipelines.data.schema import SPLITS, Needs, Splits
 from pipelines.errors import DataError
 from tests.invalid_input.test_hub_paths import jpeg, parquet, right
@@ -23,8 +23,8 @@ def load(path: Path, **section: Any) -> Splits:
     return load_splits(DataSection(id=str(path), **section), NEEDS)
 
 
-def format_of(path: Path) -> str:
-    return _format(DataSection(id=str(path))).__name__.rpartition(".")[2]
+def format_name(path: Path) -> str:
+    return format_module(DataSection(id=str(path))).__name__.rpartition(".")[2]
 
 
 def cloned(folder: Path) -> Path:
@@ -63,13 +63,13 @@ def test_a_clone(tmp_path: Path) -> None:
 def test_a_parquet_file_that_names_its_classes(tmp_path: Path) -> None:
     folder = parquet(tmp_path / "pets", right())
     for path in (folder, folder / "train.parquet"):
-        assert format_of(path) == "hubfolder"
+        assert format_name(path) == "hubfolder"
         assert load(path).labels == ["cat", "dog"]
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(folder / "train.parquet")
     pyarrow.parquet.write_table(table.replace_schema_metadata(None), folder / "train.parquet")
-    assert format_of(folder) == "table"
+    assert format_name(folder) == "table"
     assert load(folder).labels == ["0", "1"]
 
 
@@ -135,7 +135,7 @@ def test_a_parquet_without_a_description_names_files_of_its_folder(tmp_path: Pat
 
     for given in (path, path.parent):
         write([{"bytes": None, "path": one} for one in [*inside, *outside, "..\\secret.png", "images/none.jpg"]])
-        assert format_of(given) == "table"
+        assert format_name(given) == "table"
         splits = load(given)
         assert sum(len(splits[name]) for name in SPLITS) == len(inside)
         *whys, missing = [why.partition(": ")[2] for _, why in splits.skipped["train"]]

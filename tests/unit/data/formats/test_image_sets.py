@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines.config.recipe import DataSection
 from pipelines.data.image.pixels import Pictures
 from pipelines.data.image.reading import read_image
-from pipelines.data.loading import _format
+from pipelines.data.loading import format_module
 from pipelines.data.schema import SPLITS, Splits
 from pipelines.errors import DataError
 from tests.support import tiny
@@ -52,7 +52,7 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
     }
     for name, paths in layouts.items():
         for path in paths:
-            assert _format(DataSection(id=str(path))).__name__.endswith(f".{name}"), path
+            assert format_module(DataSection(id=str(path))).__name__.endswith(f".{name}"), path
     with pytest.raises(DataError, match=r"cannot be read as data .* a folder of images or of class folders"):
         load(write(tmp_path / "mixed" / "a.pdf", "x").parent)
 

@@ -410,11 +410,11 @@ def test_a_hidden_class_is_counted(tmp_path: Path) -> None:
 
 
 def test_ones_own_table_of_recordings_called_like_spoken_digits(tmp_path: Path) -> None:
-    from pipelines.data.loading import _format
+    from pipelines.data.loading import format_module
 
     names = [f"{digit}_george_{number}.wav" for digit in range(3) for number in range(4)]
     files(tmp_path, names)
-    assert _format(DataSection(id=str(tmp_path))).__name__.endswith(".spoken_digits")
+    assert format_module(DataSection(id=str(tmp_path))).__name__.endswith(".spoken_digits")
     (tmp_path / "train.csv").write_text("audio,text\n" + "".join(f"{name},my own words\n" for name in names))
     splits = load_splits(DataSection(id=str(tmp_path)), Needs(("audio", "text"), classes=False))
     assert set(splits.train["text"]) == {"my own words"}

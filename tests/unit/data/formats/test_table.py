@@ -253,7 +253,7 @@ def test_compressed_tables_and_texts_are_read(suffix: str, tmp_path: Path) -> No
 
 
 def test_a_small_file_that_holds_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.data.formats._compressed._FREE", 1 << 20)
+    monkeypatch.setattr("pipelines.data.compressed._FREE", 1 << 20)
     for suffix, pack in PACKED.items():
         path = put(tmp_path / f"a.jsonl{suffix}", pack(b" " * (4 << 20)))
         with no_data("holds more than 200 times its size"):
@@ -404,13 +404,13 @@ def test_a_row_without_a_label_has_none_where_there_may_be_several(tmp_path: Pat
 def test_an_empty_label_of_a_hub_data_set_is_for_the_task_to_judge() -> None:
     from datasets import ClassLabel, Dataset, Features, List, Value
 
-    from pipelines.data.formats.hub import _named_labels
+    from pipelines.data.formats.hub import labels_by_name
     from pipelines.data.labels import labelled
 
     def named(labels: list[Any], kind: Any) -> tuple[Any, list[str]]:
         ids = [f"train/{number}" for number in range(len(labels))]
         features = Features({"id": Value("string"), "label": kind})
-        rows, skipped = _named_labels(Dataset.from_dict({"id": ids, "label": labels}, features=features))
+        rows, skipped = labels_by_name(Dataset.from_dict({"id": ids, "label": labels}, features=features))
         return rows, [id_ for id_, _ in skipped]
 
     names = ClassLabel(names=["cat", "dog"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.formats import text
-from pipelines.data.loading import _format, load_splits
+from pipelines.data.loading import format_module, load_splits
 from pipelines.data.schema import Needs, Source, Splits
 from pipelines.errors import DataError
 from tests.support import tiny, tiny_text
@@ -166,7 +166,7 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
     }
     for name, paths in layouts.items():
         for path in paths:
-            assert _format(DataSection(id=str(path))).__name__.endswith(f".{name}"), path
+            assert format_module(DataSection(id=str(path))).__name__.endswith(f".{name}"), path
     for captions in (write(photos / "cat", beside), write(tmp_path / "none", {"a.pdf": ""})):
         with pytest.raises(DataError, match=r"cannot be read as data .*\.txt or \.md files, or a Wikipedia dump"):
             load(captions)

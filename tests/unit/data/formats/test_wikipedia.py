@@ -99,7 +99,7 @@ def test_pages_do_not_pile_up(tmp_path: Path) -> None:
     path = write(tmp_path, {"a.xml": dump([page(i, "T", "word " * 4000) for i in range(300)])}) / "a.xml"
     tracemalloc.start()
     try:
-        count = sum(1 for _ in wikipedia._pages(path))
+        count = sum(1 for _ in wikipedia.read_pages(path))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -74,7 +74,7 @@ def begins(value: Any) -> tuple[bytes, str]:
         return b"", ""
 
 
-def _entries(path: Path) -> list[os.DirEntry]:
+def _entries(path: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(path) as listed:
             return sorted((e for e in listed if not e.name.startswith(".") and e.name not in _LITTER), key=lambda e: e.name)
@@ -82,7 +82,7 @@ def _entries(path: Path) -> list[os.DirEntry]:
         raise DataError(f"{printable(str(path))}: cannot be listed: {error.strerror}") from None
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself: no folder, and reading it as a file will say why
