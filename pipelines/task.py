@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
+    from pipelines.data.schema import DataSpec
+
 Example = dict[str, Any]
 Batch = dict[str, Any]
 Record = dict[str, Any]
@@ -46,12 +48,6 @@ class Task(ABC):
     pipeline_tag: ClassVar[str]  # the hub's pipeline tag
     library_name: ClassVar[str]  # the hub's library_name
     architectures: ClassVar[tuple[str, ...]]  # how the names of its model classes end: by them a model that Graft did not make is known
-    columns: tuple[str, ...]  # what a row must have
-    optional: tuple[str, ...] = ()  # what is kept of a row that has it
-    inputs: tuple[str, ...]  # the columns that `infer` takes, in its order
-    group: ClassVar[str | None] = None  # column that stays whole in one split, where there is one and unless the recipe says otherwise
-    several: bool = False  # whether a row may have several labels
-    classes: bool = True  # whether labels are classes; else they are numbers
     uses_mixup: bool = False  # whether `mix` wants a partner for every training example
     default_ema: ClassVar[float | None] = None  # decay of the moving average of the weights where the recipe leaves it to the task
     new_head: ClassVar[bool] = True  # whether the last of `layers` begins anew, and so trains whole beside an adapter
@@ -76,18 +72,15 @@ class Task(ABC):
 
     @property
     @abstractmethod
+    def data(self) -> "DataSpec":
+        """What it asks of its rows; may depend on the options, and on the model once it is built or loaded."""
+
+    @property
+    @abstractmethod
     def metric(self) -> Metric:
         """The headline metric, by which the best checkpoint is chosen."""
 
     # ---- before training ----
-
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One row as this task wants it; every row of a data set must come out with the same columns and types.
-
-        An empty cell comes as "" or None: the task decides what that means.
-        Raises DataError for a row that cannot be used: it is then skipped and counted.
-        """
-        return row
 
     @abstractmethod
     def build(self, source: Any, splits: Any) -> "nn.Module":
@@ -194,14 +187,6 @@ class Task(ABC):
     def load_adapter(self, base: Path, folder: Path) -> "nn.Module":
         """What `save_adapter` wrote on the base model in `base`, for tasks whose adapters are not PEFT's."""
         raise ModelError(f"{folder}: {self.name} has no adapters of this kind")
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        """Write one row as an example of the data into `folder` (for card and demo) and return its columns as JSON."""
-        return {key: value for key, value in row.items() if key in self.columns}
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        """What of a row's record stands beside it among the examples."""
-        return {}
 
     # ---- tasks that make images ----
 

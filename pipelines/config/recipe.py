@@ -228,10 +228,10 @@ class Recipe(Strict):
         """No two columns that a task reads are one column of the data: the label would stand in the input."""
         if of_a_run(info):
             return self
-        task = task_class(self.task)(self.options)
+        spec = task_class(self.task)(self.options).data
         taken: dict[str, str] = {}
-        second = [name for name in task.optional if name == "text_pair" and name in self.data.columns]
-        for column in dict.fromkeys((*task.columns, *second)):
+        second = [name for name in spec.optional_inputs if name in self.data.columns]
+        for column in dict.fromkeys((*spec.columns, *second)):
             own = self.data.columns.get(column, column)
             if own in taken:
                 what = f"{taken[own]} and {column} would both be the column {own!r} of the data"
@@ -279,7 +279,7 @@ def load_recipe(
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     raw, lines, problems = parse(text, str(path))
     if data is not None:
-        part = "config" if _section(raw, "data").get("format") in _IN_PARTS else ""
+        part = "config" if _keeps_config(_section(raw, "data").get("format")) else ""
         raw["data"] = {**{k: v for k, v in _section(raw, "data").items() if k == part or k not in _OF_THE_SOURCE}, "id": data}
     if model is not None:
         kept = {k: v for k, v in _section(raw, "model").items() if k not in ("revision", "config")}
@@ -296,7 +296,15 @@ def load_recipe(
 
 
 _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
-_IN_PARTS = ("esc50", "mnist")  # of these formats a recipe may take a part (digits 0-4), wherever they lie
+
+
+def _keeps_config(layout: Any) -> bool:
+    """Whether the format of this name has the same parts wherever its data lie (digits 0-4 of MNIST), as its module says."""
+    if not isinstance(layout, str) or not layout.isidentifier():
+        return False
+    if not resources.files("pipelines.data.formats").joinpath(f"{layout}.py").is_file():
+        return False
+    return bool(getattr(importlib.import_module(f"pipelines.data.formats.{layout}"), "KEEPS_CONFIG", False))
 
 
 def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problems: Sequence[str] = (), *, exists: bool = False) -> Recipe:

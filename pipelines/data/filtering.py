@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.audio.recordings import Recordings
-from pipelines.data.media import MEDIA
+from pipelines.data.media import file_columns
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tup
 
     if len(rows) == 0:  # GLUE's test splits: not a label in them
         return rows, []
-    media = [column for column in rows.column_names if column in MEDIA]
+    media = file_columns(rows)
     good: dict[int, dict] = {}
     bad: list[tuple[str, str]] = []
     for number, row in enumerate(rows.remove_columns(media)):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pipelines.config.recipe import Recipe, task_class
 from pipelines.data import batching, trained_rows
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import SPLITS, needs_of
+from pipelines.data.schema import SPLITS
 from pipelines.generation import sampling
 from pipelines.models import build, layers
 from pipelines.models.source import resolve
@@ -23,7 +23,7 @@ def check(recipe: Recipe) -> Iterator[str]:
     run_log.trackers(recipe)
     task = task_class(recipe.task)(recipe.options)
     weights = resolve(recipe.model)
-    splits = load_splits(recipe.data, needs_of(task), trained_rows.of(weights))
+    splits = load_splits(recipe.data, task.data, trained_rows.of(weights))
     for split in SPLITS:
         rows, skipped = splits[split], splits.skipped[split]
         yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"

@@ -9,7 +9,7 @@ from pipelines.data import batching, trained_rows
 from pipelines.data.filtering import Skips
 from pipelines.data.leakage import contents
 from pipelines.data.loading import Rows, _by_either_name, load_rows, load_splits
-from pipelines.data.schema import SPLITS, needs_of
+from pipelines.data.schema import SPLITS
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, RecipeError
 from pipelines.evaluation import scoring
@@ -137,7 +137,7 @@ def _unseen(
         if not own:
             progress.say(f"{loaded.source} does not say on which rows it was trained: some of these may be among them")
         return rows, None
-    known = trained.known(contents(rows, needs_of(loaded.task).content))
+    known = trained.known(contents(rows, loaded.task.data.content))
     count = sum(known)
     if not count or own or allow_overlap:
         if count:
@@ -165,7 +165,7 @@ def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
 def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) -> Rows:
     """A model's own data are cut as in its training, so that its test rows are the same; other data are taken whole."""
     if not own:
-        return _by_either_name(section, needs_of(loaded.task), split)
+        return _by_either_name(section, loaded.task.data, split)
     before = trained_rows.read(loaded.folder, loaded.source).before()
     return _own_rows(section, loaded.task, split, loaded.results, before)
 
@@ -177,16 +177,16 @@ def _own_rows(section: DataSection, task: Any, split: str | None, results: dict[
     """
     name = split or "test"
     if name not in SPLITS:
-        return _by_either_name(section, needs_of(task), split)
+        return _by_either_name(section, task.data, split)
     try:
-        splits = load_splits(section, needs_of(task), trained)
+        splits = load_splits(section, task.data, trained)
     except DataError:
         if results is not None or getattr(section, name) is None:
             raise
         # the split that the recipe names will do, without the others on this disk; of it what the model does not know
         named = section.model_copy(update={other: None for other in SPLITS if other != name})
-        _, rows, skipped = load_rows(named, needs_of(task), name)
-        known = trained.known(contents(rows, needs_of(task).content)) if trained else []
+        _, rows, skipped = load_rows(named, task.data, name)
+        known = trained.known(contents(rows, task.data.content)) if trained else []
         if any(known):
             rows = rows.select([number for number, seen in enumerate(known) if not seen])
         if not len(rows):

@@ -64,7 +64,7 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
         if name in pairs:
             raise DataError(f"{name} is given twice: give it once")
         pairs[name] = _number(name, value) if name in ("steps", "guidance") else value
-    asked = task.inputs[0]
+    asked = task.data.input_columns[0]
     if rest and asked in pairs:
         raise DataError(f"{asked}={short(str(pairs[asked]))} and {short(rest[0])!r}: give either {asked}=..., or values without a name")
     if not rest and asked not in pairs and asked != "seed":

@@ -30,7 +30,7 @@ def extractor_of(options: Any, device: Any) -> Extractor | None:
 
 def fits_of(task: Any, device: Any) -> Fits | None:
     """What tells how well samples fit their texts, where the recipe names one: as early. Raises GraftErrors."""
-    if "text" not in task.columns or task.options.clip is None or task.options.samples == 0:
+    if "text" not in task.data.columns or task.options.clip is None or task.options.samples == 0:
         return None
     return clip(_folder(task.options.clip), device)
 

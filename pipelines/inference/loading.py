@@ -1,6 +1,5 @@
 """Load a finished model for inference: a run folder, a model folder or a hub id, all in one way."""
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,8 +44,7 @@ class Loaded:
 
 def input_columns(task: "Task") -> tuple[str, ...]:
     """The columns that `infer` takes, in its order: those that it needs, then those that it can do without."""
-    taken = inspect.signature(task.infer).parameters
-    return (*task.inputs, *(name for name in task.optional if name in taken and name not in task.inputs))
+    return (*task.data.input_columns, *task.data.optional_inputs)
 
 
 def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
@@ -59,7 +57,7 @@ def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> t
         if name in given:
             raise DataError(f"{name} is given twice: by its place and by its name")
         given[name] = named.pop(name)
-    missing = [name for name in task.inputs if name not in given]
+    missing = [name for name in task.data.input_columns if name not in given]
     if missing:
         raise DataError(f"this model also needs {' and '.join(missing)}")
     return tuple(given[name] for name in known if name in given)

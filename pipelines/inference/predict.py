@@ -15,8 +15,8 @@ from pipelines.data.formats import text as texts
 from pipelines.data.formats._files import all_files, kind_of
 from pipelines.data.formats._metadata import FILE
 from pipelines.data.loading import _by_either_name
-from pipelines.data.media import AUDIO, IMAGES, MEDIA
-from pipelines.data.schema import Needs
+from pipelines.data.media import AUDIO, IMAGES, MEDIA, kinds_of
+from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, MissingColumn
 from pipelines.inference.loading import Loaded, _columns, input_columns, load
 from pipelines.utils import library_logging
@@ -53,8 +53,9 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
     task = loaded.task
     known = input_columns(task)
     own = {called: column for column, called in _columns(loaded).items()}
-    names = {name: name for name in (*task.columns, *task.optional, *known)} | own  # the data's own names first, as in a table
-    takes = " and ".join(f"{column}=..." for column in task.inputs)
+    names = {name: name for name in (*task.data.kinds, *known)} | own  # the data's own names first, as in a table
+    wanted = task.data.input_columns
+    takes = " and ".join(f"{column}=..." for column in wanted)
     settings = [name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "settings", *known)]
     pairs: dict[str, Any] = {}
     rest = []
@@ -79,11 +80,11 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
         if column is None and name not in settings and not hint:
             rest.append(text)
             continue
-        words = f"; to mean these words, write {known[0]}={short(text)!r}" if len(task.inputs) == 1 and known[0] not in MEDIA else ""
+        words = f"; to mean these words, write {known[0]}={short(text)!r}" if len(wanted) == 1 and known[0] not in MEDIA else ""
         raise DataError(f"{name}=: this model has no input of that name{hint}; it takes {takes}{words}")
     if pairs and rest:
         raise DataError(f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values without a name")
-    missing = [column for column in task.inputs if pairs and column not in pairs]
+    missing = [column for column in wanted if pairs and column not in pairs]
     if missing:
         raise DataError(f"this model also needs {' and '.join(f'{column}=...' for column in missing)}")
     return pairs, rest
@@ -105,7 +106,7 @@ def _two_meanings(name: str, column: str, own: dict[str, str], known: tuple[str,
 def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
     """One input that has no column's name: a folder, a table, a file, or the text itself. Raises DataError."""
     path = Path(os.path.expanduser(text))
-    wanted = loaded.task.inputs
+    wanted = loaded.task.data.input_columns
     if text and os.path.isdir(path):  # and not path.is_dir(): a text may be longer than any path can be, or hold a NUL
         return _folder(loaded, path, text)
     if os.path.isfile(path):
@@ -129,7 +130,7 @@ def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str
     files = list(all_files(folder))
     if not files:
         raise DataError(f"{text}: an empty folder")
-    wanted = loaded.task.inputs
+    wanted = loaded.task.data.input_columns
     tables = [file for file in files if table.is_table(file)]
     own: list[Path] = []
     if len(wanted) == 1 and wanted[0] != "seed":
@@ -179,7 +180,7 @@ def _suffix(path: PurePath) -> str:
 
 def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
     """A file that exists: the rows of a table, a picture or recording, or the words of a text file. Raises DataError."""
-    wanted = loaded.task.inputs
+    wanted = loaded.task.data.input_columns
     suffix = _suffix(path)
     if table.is_table(path):
         return _table(loaded, path, name)
@@ -195,26 +196,22 @@ def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, An
 def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a table, each under its id."""
     task = loaded.task
-    if task.makes:
-        known: tuple[str, ...] = ("seed", *(("label",) if getattr(task, "labels", None) else ()))
-    else:  # a model of single texts leaves a second one alone
-        known = task.inputs if getattr(task, "single", False) else input_columns(task)
-    optional = tuple(column for column in known if column not in task.inputs)
-    taken = (*task.inputs, *optional)
+    optional = task.data.optional_inputs  # a model of single texts leaves a second one alone
+    wanted, taken = task.data.input_columns, input_columns(task)
     columns = {column: own for column, own in _columns(loaded).items() if column in taken}
     layout = None if _suffix(path) == ".json" else "table"
     section = DataSection(id=str(path), format=layout, columns=columns)
-    if layout == "table" and task.inputs[0] in MEDIA and {FILE, task.inputs[0]} & set(table.column_names(path)) == {FILE}:
-        section.columns[task.inputs[0]] = FILE  # the list of a folder, as it is trained on
+    if layout == "table" and wanted[0] in MEDIA and {FILE, wanted[0]} & set(table.column_names(path)) == {FILE}:
+        section.columns[wanted[0]] = FILE  # the list of a folder, as it is trained on
     try:
-        _, rows, skipped = _by_either_name(section, Needs(task.inputs, optional), None)
+        _, rows, skipped = _by_either_name(section, DataSpec(kinds_of(wanted), kinds_of(optional)), None)
     except MissingColumn as error:
         what = str(error).partition(";")[0]
-        raise MissingColumn(f"{what}; this model reads {' and '.join(task.inputs)}: call the table's columns so") from None
+        raise MissingColumn(f"{what}; this model reads {' and '.join(wanted)}: call the table's columns so") from None
     for _, why in skipped:
         log.warning("skipped, cannot be read: %s", why)
     absent = (None, "") if task.makes else (None,)  # a second text may be empty, a seed or a class may not
-    return [(row["id"], {c: row[c] for c in taken if c in task.inputs or row.get(c) not in absent}) for row in rows]
+    return [(row["id"], {c: row[c] for c in taken if c in wanted or row.get(c) not in absent}) for row in rows]
 
 
 # how files end that no model reads, but that somebody may name

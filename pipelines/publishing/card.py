@@ -161,7 +161,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         repo_id=repo_id or PLACEHOLDER,
         placeholder=PLACEHOLDER if repo_id is None else None,
         recipe=recipe,
-        columns=kind(kind.Options.model_validate(recipe["options"], context={"exists": True})).inputs,
+        columns=kind(kind.Options.model_validate(recipe["options"], context={"exists": True})).data.input_columns,
         recipe_text=recipe_text(recipe, results),
         results=results,
         metric=results["metric"]["name"],

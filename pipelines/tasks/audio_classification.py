@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Strict
+from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
 from pipelines.task import Batch, Example, Metric, Record, Task
 
@@ -61,8 +62,6 @@ class AudioClassification(Task):
     pipeline_tag = "audio-classification"
     library_name = "transformers"
     architectures = ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH))
-    columns = ("audio", "label")
-    inputs = ("audio",)
     Options = Options
     extractor: Any
     window: int  # samples that the model reads of a recording
@@ -74,8 +73,14 @@ class AudioClassification(Task):
         self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
 
     @property
-    def several(self) -> bool:  # type: ignore[override]
-        return bool(self.options.multi_label)
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"audio": "audio", "label": "label"},
+            input_columns=("audio",),
+            label_kind="classes" if self.options.multi_label else "class",
+            labels=tuple(self.labels),
+            example=self._example,
+        )
 
     @property
     def uses_mixup(self) -> bool:  # type: ignore[override]
@@ -270,16 +275,13 @@ class AudioClassification(Task):
         self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
         return self._model(folder, config).eval()
 
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        import soundfile
-
+    def _example(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model reads of the recording, and its label."""
         from pipelines.data.audio.reading import read_audio
         from pipelines.models import audio as sound
 
         rate = sound.rate(self.extractor)
-        audio = read_audio(row["audio"], rate, silent_ok=True)
-        soundfile.write(folder / f"{name}.flac", self.part(audio), rate)  # no tags of the file's own
-        return {"audio": f"{name}.flac", "label": row["label"]}
+        return {"audio": (rate, self.part(read_audio(row["audio"], rate, silent_ok=True))), "label": row["label"]}
 
     def infer(self, model: Any, audio: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
         """The `top_k` labels of one recording (path, bytes, or (rate, samples)), best first: [{"label", "score"}]."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
@@ -38,21 +39,25 @@ class FillMask(Task):
     pipeline_tag = "fill-mask"
     library_name = "transformers"
     architectures = ("ForMaskedLM",)
-    columns = ("text",)
-    optional = ("title",)
-    inputs = ("text",)
-    group = "title"
     Options = Options
     tokenizer: Any
+
+    @property
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"text": "text"},
+            optional_columns={"title": "text"},
+            group_column="title",
+            input_columns=("text",),
+            clean=lambda row: {"id": row["id"], "text": readable(row, "text"), **titled(row)},
+            example=self._example,
+        )
 
     @property
     def metric(self) -> Metric:
         return Metric("perplexity", "min")
 
     # ---- before training ----
-
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"id": row["id"], "text": readable(row, "text"), **titled(row)}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.models import text as language
@@ -196,7 +201,7 @@ class FillMask(Task):
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
 
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def _example(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The beginning of a text with one word masked, and that word."""
         words = row["text"].split()[:40]
         place = max(range(len(words)), key=lambda i: (sum(c.isalpha() for c in words[i]), i))

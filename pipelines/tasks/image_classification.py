@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.image.reading import LabelledImages, warn_if_dark
+from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
 from pipelines.task import Batch, Example, Metric, Record, Task
 
@@ -49,8 +50,6 @@ class ImageClassification(Task):
     pipeline_tag = "image-classification"
     library_name = "transformers"
     architectures = ("ForImageClassification",)
-    columns = ("image", "label")
-    inputs = ("image",)
     Options = Options
 
     def __init__(self, options: Any = None) -> None:
@@ -59,8 +58,13 @@ class ImageClassification(Task):
         self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
 
     @property
-    def several(self) -> bool:  # type: ignore[override]
-        return bool(self.options.multi_label)
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"image": "image", "label": "label"},
+            input_columns=("image",),
+            label_kind="classes" if self.options.multi_label else "class",
+            labels=tuple(self.labels),
+        )
 
     @property
     def uses_mixup(self) -> bool:  # type: ignore[override]
@@ -225,11 +229,6 @@ class ImageClassification(Task):
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
         self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
         return vision.image_classifier(folder, config).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.image.reading import save_example
-
-        return {"image": save_example(row["image"], folder, name), "label": row["label"]}
 
     def infer(self, model: Any, image: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
         """The `top_k` labels of one image (path, bytes or PIL), best first: [{"label", "score"}]."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.passages import answered, token_span
 from pipelines.errors import DataError, ModelError
 from pipelines.task import Batch, Example, Metric, Record, Task
@@ -42,22 +43,26 @@ class QuestionAnswering(Task):
     pipeline_tag = "question-answering"
     library_name = "transformers"
     architectures = ("ForQuestionAnswering",)
-    columns = ("question", "context", "answer")
-    optional = ("answer_start", "title")
-    inputs = ("question", "context")
-    group = "title"
     Options = Options
     tokenizer: Any
     threshold: float = 0.0  # no answer is given where the null score beats the best span by more
+
+    @property
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"question": "text", "context": "text", "answer": "text"},
+            optional_columns={"answer_start": "number", "title": "text"},
+            group_column="title",
+            input_columns=("question", "context"),
+            clean=lambda row: answered(row, self.options.version == "2.0"),
+            record_fields=("predicted",),
+        )
 
     @property
     def metric(self) -> Metric:
         return Metric("f1", "max")
 
     # ---- before training ----
-
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        return answered(row, self.options.version == "2.0")
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.models import pretrained, text
@@ -252,9 +257,6 @@ class QuestionAnswering(Task):
             self.threshold = threshold
             self.options = self.options.model_copy(update={"version": "2.0"})
         return self._model(folder, config).eval()
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, question: str, context: str) -> Iterator[dict[str, Any]]:
         """The answer in the passage: {"answer", "score", "start", "end", "nbest"}; an empty answer where there is none."""

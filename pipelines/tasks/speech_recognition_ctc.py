@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.audio.reading import read_audio
-from pipelines.data.text.rows import readable
+from pipelines.data.schema import DataSpec
+from pipelines.data.text.rows import transcribed
 from pipelines.errors import DataError, ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
 from pipelines.task import Batch, Example, Metric, Record, Task
@@ -67,15 +68,23 @@ class SpeechRecognitionCTC(Task):
     pipeline_tag = "automatic-speech-recognition"
     library_name = "transformers"
     architectures = ("ForCTC",)
-    columns = ("audio", "text")
-    optional = ("speaker",)
-    inputs = ("audio",)
-    group: ClassVar[str | None] = "speaker"
     Options = Options
     tokenizer: Any
     extractor: Any
     config: Any
     trains: bool = False
+
+    @property
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"audio": "audio", "text": "text"},
+            optional_columns={"speaker": "text"},
+            group_column="speaker",
+            input_columns=("audio",),
+            clean=transcribed,
+            example=lambda row: {"audio": (self.rate, read_audio(row["audio"], self.rate)), "text": row["text"]},
+            record_fields=("predicted",),
+        )
 
     @property
     def metric(self) -> Metric:
@@ -89,10 +98,6 @@ class SpeechRecognitionCTC(Task):
         return sound.rate(self.extractor)
 
     # ---- before training ----
-
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        readable(row, "text")
-        return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.models import audio as sound
@@ -270,15 +275,6 @@ class SpeechRecognitionCTC(Task):
         self.tokenizer = ctc_vocabulary.read(folder)
         config.ctc_case = getattr(config, "ctc_case", ctc_vocabulary.own_case(self.tokenizer))  # only a model of ours says
         return self._model(folder, config).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        import soundfile
-
-        soundfile.write(folder / f"{name}.flac", read_audio(row["audio"], self.rate), self.rate)
-        return {"audio": f"{name}.flac", "text": row["text"]}
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, audio: Any) -> Iterator[dict[str, Any]]:
         """What is said in a recording of any length: {"text", "words": [{"word", "start", "end", "confidence"}], "seconds"}.

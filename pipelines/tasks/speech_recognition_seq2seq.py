@@ -10,14 +10,15 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.audio.reading import SILENT, read_audio
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
-from pipelines.data.text.rows import readable
+from pipelines.data.text.rows import transcribed
 from pipelines.errors import ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
 from pipelines.task import Batch, Example, Metric, Record, Task
@@ -56,10 +57,6 @@ class SpeechRecognitionSeq2Seq(Task):
     pipeline_tag = "automatic-speech-recognition"
     library_name = "transformers"
     architectures = ("WhisperForConditionalGeneration",)
-    columns = ("audio", "text")
-    optional = ("speaker",)
-    inputs = ("audio",)
-    group: ClassVar[str | None] = "speaker"
     Options = Options
     tokenizer: Any
     extractor: Any
@@ -69,14 +66,22 @@ class SpeechRecognitionSeq2Seq(Task):
     opening: list[int]  # the tokens with which a transcript begins
 
     @property
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"audio": "audio", "text": "text"},
+            optional_columns={"speaker": "text"},
+            group_column="speaker",
+            input_columns=("audio",),
+            clean=transcribed,
+            example=lambda row: {"audio": (self.rate, read_audio(row["audio"], self.rate)), "text": row["text"]},
+            record_fields=("predicted",),
+        )
+
+    @property
     def metric(self) -> Metric:
         return Metric("wer", "min")
 
     # ---- before training ----
-
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        readable(row, "text")
-        return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         warn_of_words(splits.train["text"])
@@ -252,15 +257,6 @@ class SpeechRecognitionSeq2Seq(Task):
 
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        import soundfile
-
-        soundfile.write(folder / f"{name}.flac", read_audio(row["audio"], self.rate), self.rate)
-        return {"audio": f"{name}.flac", "text": row["text"]}
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, audio: Any, language: str | None = None) -> Iterator[dict[str, Any]]:
         """What is said in a recording of any length, as it is written; the last is the answer.

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.labels import check_known, check_numbers, number
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import readable
 from pipelines.errors import DataError, ModelError
 from pipelines.task import Batch, Example, Metric, Record, Task
@@ -52,8 +53,6 @@ class TextClassification(Task):
     pipeline_tag = "text-classification"
     library_name = "transformers"
     architectures = ("ForSequenceClassification",)
-    columns = ("text", "label")
-    optional = ("text_pair",)
     Options = Options
     tokenizer: Any
     pair: bool = False  # whether it was trained on pairs of texts
@@ -67,16 +66,18 @@ class TextClassification(Task):
         self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
 
     @property
-    def several(self) -> bool:  # type: ignore[override]
-        return bool(self.options.multi_label)
-
-    @property
-    def classes(self) -> bool:  # type: ignore[override]
-        return not self.options.regression
-
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
-        return TEXTS if self.pair else TEXTS[:1]
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"text": "text", "label": "label"},
+            optional_columns={"text_pair": "text"},
+            input_columns=TEXTS if self.pair else TEXTS[:1],
+            optional_inputs=() if self.pair or self.single else TEXTS[1:],
+            label_kind="number" if self.options.regression else "classes" if self.options.multi_label else "class",
+            labels=tuple(self.labels),
+            clean=self._clean,
+            example=lambda row: {key: row[key] for key in (*TEXTS, "label") if key in row},
+            record_fields=("predicted",),
+        )
 
     @property
     def metric(self) -> Metric:
@@ -84,7 +85,7 @@ class TextClassification(Task):
 
     # ---- before training ----
 
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _clean(self, row: dict[str, Any]) -> dict[str, Any]:
         texts = {column: _text(row, column) for column in TEXTS if column in row}
         return {**row, **texts, **({"label": number(row["label"])} if self.options.regression else {})}
 
@@ -272,12 +273,6 @@ class TextClassification(Task):
         self.pair, self.single = bool(pairs), pairs is False
         self._read_tokens(folder, config)
         return self._model(folder, config).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        return {key: row[key] for key in (*TEXTS, "label") if key in row}
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, text: str, text_pair: str | None = None, top_k: int = 5) -> Iterator[Any]:
         """The `top_k` labels of a text or pair, best first: [{"label", "score"}]; for regression {"value": number}."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipelines.config.recipe import Float, Int, Strict, of_a_run
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED, blocks, positions
 from pipelines.data.text.passages import answer_texts
 from pipelines.data.text.prompts import columns, encoded
@@ -48,19 +49,25 @@ class TextGeneration(Task):
     pipeline_tag = "text-generation"
     library_name = "transformers"
     architectures = ("ForCausalLM", "LMHeadModel")
-    optional = ("title",)
-    group = "title"
     Options = Options
     tokenizer: Any
     packs: bool = True  # whether the model keeps the documents of a block apart
 
     @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+    def _inputs(self) -> tuple[str, ...]:
         return ("text",) if self.options.prompt is None else columns(self.options.prompt)
 
     @property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.inputs if self.options.prompt is None else (*self.inputs, "answer")
+    def data(self) -> DataSpec:
+        answers = self.options.prompt is not None
+        return DataSpec(
+            columns=dict.fromkeys([*self._inputs, *(("answer",) if answers else ())], "text"),
+            optional_columns={"title": "text"},
+            group_column="title",
+            input_columns=self._inputs,
+            clean=self._clean,
+            record_fields=("predicted",) if answers else (),
+        )
 
     @property
     def metric(self) -> Metric:
@@ -68,7 +75,7 @@ class TextGeneration(Task):
 
     # ---- before training ----
 
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _clean(self, row: dict[str, Any]) -> dict[str, Any]:
         texts = self._texts(row, may_be_empty=self.options.rows == "line")
         if self.options.prompt is None:
             return {"id": row["id"], **texts, **titled(row)}
@@ -81,7 +88,7 @@ class TextGeneration(Task):
         """The inputs of a row. Columns of a prompt may be empty, as Alpaca's `input` often is. Raises DataError."""
         if self.options.prompt is None:
             return {"text": readable(row, "text", may_be_empty=may_be_empty)}
-        texts = {name: readable(row, name, may_be_empty=True, numbers=True) for name in self.inputs}
+        texts = {name: readable(row, name, may_be_empty=True, numbers=True) for name in self._inputs}
         if not any(text.strip() for text in texts.values()):
             raise DataError(f"{' and '.join(texts)} {'is' if len(texts) == 1 else 'are'} empty")
         return texts
@@ -90,7 +97,7 @@ class TextGeneration(Task):
         from pipelines.models import text as language
 
         model = self._read(source.folder, source.config, source.random)
-        for column in self.inputs:
+        for column in self._inputs:
             language.warn_of_marks(self.tokenizer, splits.train[column])
         return model
 
@@ -153,13 +160,13 @@ class TextGeneration(Task):
 
     def _answered(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Prompts and answers -> tokens."""
-        asked = [self._prompt(texts) for texts in zip(*(rows[name] for name in self.inputs), strict=True)]
+        asked = [self._prompt(texts) for texts in zip(*(rows[name] for name in self._inputs), strict=True)]
         examples = encoded(self.tokenizer, asked, rows["answer"], self.window)
         examples["wrong"] = [why and f"{id_}: {why}" for id_, why in zip(rows["id"], examples["wrong"], strict=True)]
         return {"id": rows["id"], "row": numbers, **examples}
 
     def _prompt(self, texts: Sequence[str]) -> str:
-        return self.options.prompt.format(**dict(zip(self.inputs, texts, strict=True)))
+        return self.options.prompt.format(**dict(zip(self._inputs, texts, strict=True)))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -272,9 +279,6 @@ class TextGeneration(Task):
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
 
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {} if self.options.prompt is None else {"predicted": record["predicted"]}
-
     def infer(self, model: Any, *texts: str, **settings: Any) -> Iterator[str]:
         """What follows a text, or the answer to the prompt's columns, as it grows.
 
@@ -282,7 +286,7 @@ class TextGeneration(Task):
         """
         from pipelines.models.decoding import decode
 
-        texts = tuple(self._texts(dict(zip(self.inputs, texts, strict=True)), may_be_empty=False).values())
+        texts = tuple(self._texts(dict(zip(self._inputs, texts, strict=True)), may_be_empty=False).values())
         words, prompt = self.tokenizer, self.options.prompt
         ids = words(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
         ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int
+from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
 from pipelines.models.pretrained import LORA
@@ -53,8 +54,6 @@ class TextToImage(Task):
     pipeline_tag = "text-to-image"
     library_name = "diffusers"
     architectures = ("StableDiffusionPipeline", "StableDiffusion3Pipeline")
-    columns = ("image", "text")
-    inputs = ("text",)
     default_ema = 0.9999
     new_head = False
     makes = True
@@ -64,12 +63,16 @@ class TextToImage(Task):
     Options = Options
 
     @property
+    def data(self) -> DataSpec:
+        return DataSpec(columns={"image": "image", "text": "text"}, input_columns=("text",), clean=self._clean)
+
+    @property
     def metric(self) -> Metric:
         return Metric("denoising_loss", "min")
 
     # ---- before training ----
 
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _clean(self, row: dict[str, Any]) -> dict[str, Any]:
         from pipelines.data.image.pixels import caption
 
         return {**row, "text": caption(row)}
@@ -255,11 +258,6 @@ class TextToImage(Task):
 
         model = self._read(base, size=self.options.image_size)
         return stable_diffusion.load_lora(self.pipe, model, folder).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.image.reading import save_example
-
-        return {"image": save_example(row["image"], folder, name), "text": row["text"]}
 
     # ---- images ----
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int
+from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
 from pipelines.task import Batch, Example, Metric, Record, Task
@@ -55,22 +56,29 @@ class UnconditionalImageGeneration(Task):
     pipeline_tag = "unconditional-image-generation"
     library_name = "diffusers"
     architectures = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
-    columns: tuple[str, ...] = ("image",)
-    optional: tuple[str, ...] = ("label",)  # where it is not learned, every split still gets its share of each
-    inputs = ("seed",)
     default_ema = 0.9999
-    new_head = False
     makes = True
     Options = Options
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self.labels: list[str] = []  # the classes that the model knows
-        self._wants_labels(self.options.class_conditional)
 
-    def _wants_labels(self, wanted: bool) -> None:
-        self.columns, self.optional = (("image", "label"), ()) if wanted else (("image",), ("label",))
-        self.new_head = wanted  # type: ignore[misc]  # the classes' embedding
+    @property
+    def data(self) -> DataSpec:
+        learned = self.options.class_conditional
+        return DataSpec(
+            columns={"image": "image", **({"label": "label"} if learned else {})},
+            optional_columns={} if learned else {"label": "label"},  # not learned, but every split gets its share of each
+            input_columns=("seed",),
+            optional_inputs=("label",) if self.labels else (),
+            labels=tuple(self.labels),
+            example=lambda row: {"image": row["image"]},
+        )
+
+    @property
+    def new_head(self) -> bool:  # type: ignore[override]
+        return bool(self.options.class_conditional)  # the classes' embedding
 
     @property
     def metric(self) -> Metric:
@@ -236,17 +244,11 @@ class UnconditionalImageGeneration(Task):
 
         model: Any = unet.read_unet(folder, None, size=None)
         self.labels = unet.read_labels(folder, model)
-        self._wants_labels(bool(self.labels))
         sampler = unet.sampler_of(folder)
         self.scheduler = diffusion.read_scheduler(folder)
         self.options = self.options.model_copy(update={"sampler": sampler, "class_conditional": bool(self.labels)})
         self._know(model)
         return model.eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.image.reading import save_example
-
-        return {"image": save_example(row["image"], folder, name)}
 
     # ---- images ----
 

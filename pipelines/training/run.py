@@ -9,7 +9,6 @@ from typing import Any
 from pipelines.config.recipe import Recipe, task_class
 from pipelines.data import trained_rows
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.models.build import build
 from pipelines.models.source import resolve
 from pipelines.publishing import card
@@ -46,7 +45,7 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
         with processes.main_process_first():
             weights = resolve(recipe.model)
             task = task_class(recipe.task)(recipe.options)
-            splits = load_splits(recipe.data, needs_of(task), trained_rows.of(weights))
+            splits = load_splits(recipe.data, task.data, trained_rows.of(weights))
         splits = splits.smoke() if smoke else splits
         model = build(recipe, task, weights, splits)
         recipe = recipe.model_copy(update={"options": task.options}) if task.makes else recipe  # steps, where the schedule settles them

@@ -68,10 +68,9 @@ def splits(data: str, most: int) -> Any:
     """The very rows that Graft trains and tests on."""
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
-    from pipelines.data.schema import needs_of
     from pipelines.tasks.question_answering import QuestionAnswering
 
-    return load_splits(DataSection(id=data, max_train_rows=most, max_eval_rows=most // 4), needs_of(QuestionAnswering()))
+    return load_splits(DataSection(id=data, max_train_rows=most, max_eval_rows=most // 4), QuestionAnswering().data)
 
 
 def padding(model: str, rows: Any) -> tuple[float, float]:

@@ -31,7 +31,7 @@ from pipelines.data import trained_rows
 from pipelines.data.batching import Examples
 from pipelines.data.leakage import with_contents
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import SPLITS, needs_of
+from pipelines.data.schema import SPLITS
 from pipelines.data.splitting import _untrained
 from pipelines.errors import DataError
 from pipelines.inference.loading import load
@@ -81,7 +81,7 @@ class TaskContract:
         raw = request.cls().recipe(tmp_path_factory.mktemp("made"))
         recipe = validate(raw)
         task = task_class(recipe.task)(recipe.options)
-        splits = load_splits(recipe.data, needs_of(task))
+        splits = load_splits(recipe.data, task.data)
         model = build(recipe, task, resolve(recipe.model), splits)
         examples = {split: Examples(task, task.encode(splits[split])) for split in SPLITS}
         return SimpleNamespace(raw=raw, recipe=recipe, task=task, splits=splits, model=model, examples=examples)
@@ -95,7 +95,7 @@ class TaskContract:
 
     def test_training_rows_stay_training_rows(self, made: SimpleNamespace, run: Path) -> None:
         """A run that starts from this one, with another data.seed or the same rows as its test split, tests on none of them."""
-        needs, known = needs_of(made.task), trained_rows.read(run / "model", "first")
+        needs, known = made.task.data, trained_rows.read(run / "model", "first")
         first = load_splits(made.recipe.data, needs)
         assert all(known.known(first.contents["train"]))
         new = {name: [not seen for seen in known.known(first.contents[name])] for name in ("validation", "test")}
@@ -118,7 +118,7 @@ class TaskContract:
 
     def test_declares_itself(self, made: SimpleNamespace) -> None:
         task = made.task
-        assert all((task.pipeline_tag, task.library_name, task.columns))
+        assert all((task.pipeline_tag, task.library_name, task.data.columns))
         assert task.metric.direction in ("max", "min")
         with pytest.raises(ValueError, match="extra"):
             type(task).Options.model_validate({"no_such_option": 1})

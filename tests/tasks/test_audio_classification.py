@@ -15,7 +15,7 @@ from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.audio import augment
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import Needs
+from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
 from pipelines.models import audio as sound
 from pipelines.models import ctc, pretrained
@@ -116,7 +116,7 @@ def tiny(folder: Path, family: str) -> Path:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tiny_audio.labelled(tmp_path_factory.mktemp("clips"), n=9)
-    return load_splits(DataSection(id=str(folder), format="table"), Needs(("audio", "label")))
+    return load_splits(DataSection(id=str(folder), format="table"), DataSpec(("audio", "label")))
 
 
 def built(folder: Path, splits: Any, family: str, **options: Any) -> tuple[Any, Any]:
@@ -283,7 +283,7 @@ def test_an_option_that_would_do_nothing_is_an_error(family: str, options: dict,
 
 def test_several_labels(tmp_path: Path) -> None:
     folder = tiny_audio.labelled(tmp_path / "clips", n=9, several=True)
-    rows = load_splits(DataSection(id=str(folder), format="table"), Needs(("audio", "label"), several=True))
+    rows = load_splits(DataSection(id=str(folder), format="table"), DataSpec(("audio", "label"), label_kind="classes"))
     task, model = built(tmp_path / "m", rows, "wav2vec2", multi_label=True)
     batch = Examples(task, task.encode(rows.train))[[(None, 0), (None, 1)]].batch
     assert batch["target"].sum(1).tolist() == [len(label) for label in rows.train["label"][:2]]

@@ -11,7 +11,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.data.text.packing import IGNORED
 from pipelines.errors import DataError
 from pipelines.models.source import resolve
@@ -51,7 +50,7 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F81
 def made(folder: Path, kind: str = "BertForMaskedLM", **options: Any) -> tuple[FillMask, Any, Any]:
     """A task, its model and its data."""
     task = FillMask(Options(**{"max_length": 24, **options}))
-    splits = load_splits(DataSection(id=str(tiny_text.texts(folder / "texts"))), needs_of(task))
+    splits = load_splits(DataSection(id=str(tiny_text.texts(folder / "texts"))), task.data)
     return task, task.build(resolve(ModelSection(id=str(tiny_text.bert(folder / kind, kind)))), splits), splits
 
 

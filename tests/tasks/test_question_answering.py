@@ -12,7 +12,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import DataError
 from pipelines.metrics.question_answering import judge
 from pipelines.models.source import resolve
@@ -71,7 +70,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(model: Path, data: Path, **options: Any) -> tuple[QuestionAnswering, Any, Any]:
     """A task, its model and its data."""
     task = QuestionAnswering(Options(**{"max_length": 40, "stride": 8, "max_question_length": 12, **options}))
-    splits = load_splits(DataSection(id=str(data)), needs_of(task))
+    splits = load_splits(DataSection(id=str(data)), task.data)
     torch.manual_seed(0)
     return task, task.build(resolve(ModelSection(id=str(model))), splits).eval(), splits
 
@@ -190,8 +189,8 @@ def test_two_versions_in_one_folder(tmp_path: Path) -> None:
     """Whoever downloads SQuAD whole has both: the dev file of train's version is the test split, the other one is left out and named."""
     folder = tiny_text.squad(tmp_path, n=4)
     tiny_text.squad(tmp_path, n=2, version="2.0", splits=("dev",))
-    splits = load_splits(DataSection(id=str(folder)), needs_of(QuestionAnswering(Options())))
+    splits = load_splits(DataSection(id=str(folder)), QuestionAnswering(Options()).data)
     assert len(splits.test) == 4 * 9
     assert splits.ignored == {"rows of the split 'dev-v2.0'": 14}  # those without an answer are skipped first
-    other = load_splits(DataSection(id=str(folder), test="dev-v2.0"), needs_of(QuestionAnswering(Options(version="2.0"))))
+    other = load_splits(DataSection(id=str(folder), test="dev-v2.0"), QuestionAnswering(Options(version="2.0")).data)
     assert any(not row["answer"]["text"] for row in other.test)

@@ -11,7 +11,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, ModelError
 from pipelines.inference.loading import load
 from pipelines.models import ctc_vocabulary
@@ -99,7 +98,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(speech: Path, folder: Path, **options: Any) -> tuple[SpeechRecognitionCTC, Any, Any]:
     """A task, its model and its data."""
     task = SpeechRecognitionCTC(Options(**options))
-    splits = load_splits(DataSection(id=str(speech)), needs_of(task))
+    splits = load_splits(DataSection(id=str(speech)), task.data)
     torch.manual_seed(0)
     return task, task.build(resolve(ModelSection(id=str(folder))), splits).eval(), splits
 
@@ -121,7 +120,7 @@ def test_the_feature_encoder_is_frozen_unless_it_begins_at_random(speech: Path, 
         }  # fmt: skip
         recipe = validate(raw)
         task = SpeechRecognitionCTC(recipe.options)
-        model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, needs_of(task)))
+        model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, task.data))
         assert any(p.requires_grad for p in model.lm_head.parameters())
         return all(p.requires_grad for p in model.wav2vec2.feature_extractor.parameters())
 
@@ -224,7 +223,7 @@ def test_rows_without_a_transcript_are_skipped_and_told(tmp_path: Path) -> None:
     ]  # fmt: skip
     task = SpeechRecognitionCTC(Options(max_seconds=2))
     section = DataSection(id=str(rows_of(tmp_path, bad)), max_skipped=0.3)
-    splits = load_splits(section, needs_of(task))
+    splits = load_splits(section, task.data)
     said = [why for rows in splits.skipped.values() for _, why in rows]
     assert len(said) == 5
     assert all(f"all.jsonl:{n}" in "".join(said) for n in range(41, 46))
@@ -290,7 +289,7 @@ def test_models_that_cannot_listen(speech: Path, plain: Path, tmp_path: Path) ->
 def test_a_model_of_others_is_known_and_scored(speech: Path, tmp_path: Path) -> None:
     loaded = load(tuned_model(tmp_path / "model"), device="cpu")
     assert loaded.task.name == "speech-recognition-ctc"
-    splits = load_splits(DataSection(id=str(speech)), needs_of(loaded.task))
+    splits = load_splits(DataSection(id=str(speech)), loaded.task.data)
     examples = Examples(loaded.task, loaded.task.encode(splits.test))
     with torch.no_grad():
         records = loaded.task.predict(loaded.model, examples[[(None, i) for i in range(len(examples))]].batch)

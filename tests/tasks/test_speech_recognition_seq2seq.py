@@ -12,7 +12,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.data.text.packing import IGNORED
 from pipelines.inference.loading import load
 from pipelines.models.build import build
@@ -102,7 +101,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def made(speech: Path, folder: Path, **options: Any) -> tuple[SpeechRecognitionSeq2Seq, Any, Any]:
     """A task, its model and its data."""
     task = SpeechRecognitionSeq2Seq(Options(**{"max_new_tokens": 12, **options}))
-    splits = load_splits(DataSection(id=str(speech)), needs_of(task))
+    splits = load_splits(DataSection(id=str(speech)), task.data)
     return task, task.build(resolve(ModelSection(id=str(folder))), splits).eval(), splits
 
 
@@ -215,7 +214,7 @@ def test_a_frozen_encoder_stays_out_of_lora(speech: Path, folders: dict[str, Pat
         }
         recipe = validate(raw)
         task = SpeechRecognitionSeq2Seq(recipe.options)
-        model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, needs_of(task)))
+        model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, task.data))
         names[frozen] = {name for name, p in model.named_parameters() if p.requires_grad}
         assert not any("proj_out" in name or "embed_tokens" in name for name in names[frozen])
         assert any("decoder.layer_norm" in name for name in names[frozen])

@@ -12,7 +12,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, RecipeError
 from pipelines.inference.loading import load
 from pipelines.models.source import resolve
@@ -103,7 +102,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(model: Path, data: Path, **options: Any) -> tuple[TextClassification, Any, Any]:
     """A task, its model and its data."""
     task = TextClassification(Options(**options))
-    splits = load_splits(DataSection(id=str(data)), needs_of(task))
+    splits = load_splits(DataSection(id=str(data)), task.data)
     torch.manual_seed(0)
     return task, task.build(resolve(ModelSection(id=str(model))), splits).eval(), splits
 
@@ -128,7 +127,7 @@ def test_a_long_text_is_cut_as_the_library_cuts_it(model: Path, tmp_path: Path) 
     for kind in ("class", "pair"):
         task, _, splits = made(model, tiny_text.labelled(tmp_path / kind, kind), max_length=16)
         for example, row in zip(task.encode(splits.train), splits.train, strict=True):
-            texts = [row[column] for column in task.inputs]
+            texts = [row[column] for column in task.data.input_columns]
             assert example["input_ids"] == task.tokenizer(*texts, truncation=True, max_length=16)["input_ids"]
             assert example["tokens"] == len(task.tokenizer(*texts)["input_ids"]) > 16 == example["length"]
             read = task.read(*texts)
@@ -215,9 +214,9 @@ def test_the_pair_is_named_by_the_recipe_and_asked_for(model: Path, tmp_path: Pa
         file.write_text(file.read_text().replace('"text_pair"', '"hypothesis"').replace('"text"', '"premise"'))
     task = TextClassification()
     section = DataSection(id=str(data), columns={"text": "premise", "text_pair": "hypothesis"})
-    splits = load_splits(section, needs_of(task))
+    splits = load_splits(section, task.data)
     net = task.build(resolve(ModelSection(id=str(model))), splits)
-    assert task.inputs == ("text", "text_pair")
+    assert task.data.input_columns == ("text", "text_pair")
     assert task.encode(splits.train)[0]["input_ids"].count(task.tokenizer.sep_token_id) == 2
     task.save(net, tmp_path / "saved")
     again = TextClassification()
@@ -293,7 +292,7 @@ def test_labels_go_by_name(model: Path, tmp_path: Path) -> None:
     config |= {"id2label": turned, "label2id": {label: i for i, label in turned.items()}}
     (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
     loaded = load(tmp_path / "saved", device="cpu", task="text-classification")
-    rows = load_splits(DataSection(id=str(data)), needs_of(loaded.task)).test
+    rows = load_splits(DataSection(id=str(data)), loaded.task.data).test
     examples = Examples(loaded.task, loaded.task.encode(rows))
     batch = examples[[(None, i) for i in range(len(rows))]].batch
     ways = [("song", "bridge", "engine").index(true) if true != "letter" else None for true in batch["true"]]

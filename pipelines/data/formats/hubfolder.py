@@ -17,6 +17,8 @@ from pipelines.data.formats import _class_folders, hub
 from pipelines.data.formats._files import all_files, folders
 from pipelines.errors import DataError, GraftError
 
+CONFIGURED = True  # data.config picks a part
+
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
 NAMES = ("Image", "Audio", "ClassLabel")  # kinds of columns that only the library's own description knows
 

@@ -13,7 +13,6 @@ from diffusers import DiffusionPipeline
 from pipelines.config.recipe import validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.generation.feature_extractors import clip
 from pipelines.inference.loading import load
 from pipelines.models import stable_diffusion
@@ -88,7 +87,7 @@ def test_cached_is_uncached(kind: str, tmp_path: Path, caplog: pytest.LogCapture
 def made(folder: Path, make: Callable[..., Path] = tiny_diffusion.stable, **options: Any) -> tuple[TextToImage, Any, Examples]:
     recipe = validate(tiny_recipe(folder, make(folder / "model"), options=options))
     task = TextToImage(recipe.options)
-    splits = load_splits(recipe.data, needs_of(task))
+    splits = load_splits(recipe.data, task.data)
     return task, build(recipe, task, resolve(recipe.model), splits), Examples(task, task.encode(splits.train), 1)
 
 
@@ -141,7 +140,7 @@ def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pyt
     assert not TextToImage(Options()).augmentation_enabled()
     seen = encoded(tiny_recipe(tmp_path, tmp_path / "model", options={"flip": True}), tmp_path / "run")
     assert len(seen) == 2 * (24 + 3) + 3
-    plain = [task.encode(load_splits(validate(tiny_recipe(tmp_path, tmp_path / "model")).data, needs_of(task)).train)[i] for i in range(24)]
+    plain = [task.encode(load_splits(validate(tiny_recipe(tmp_path, tmp_path / "model")).data, task.data).train)[i] for i in range(24)]
     pixels = [example["pixels"] for example in plain]
     mirrored = sum(any(torch.equal(image, own.flip(-1)) and not torch.equal(image, own) for own in pixels) for image in seen)
     assert 12 <= mirrored <= 36

@@ -16,7 +16,6 @@ from pipelines.data.audio.log_mel import pieces
 from pipelines.data.audio.spec_augment import masked
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.inference.loading import load
 from pipelines.models.source import resolve
 from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
@@ -150,7 +149,7 @@ def test_from_nothing_it_spells_in_letters(speech: Path, tmp_path: Path) -> None
     """A configuration of the recipe's own has letters for tokens; what is saved is a whole Whisper, German letters and all."""
     config = {"model_type": "whisper", **tiny_whisper.SHAPE}
     task = SpeechRecognitionSeq2Seq(Options(max_new_tokens=8))
-    splits = load_splits(DataSection(id=str(speech)), needs_of(task))
+    splits = load_splits(DataSection(id=str(speech)), task.data)
     net = task.build(resolve(ModelSection(config=config)), splits).eval()
     assert net.config.vocab_size == 264
     assert task._labels("größe")[-1] == task.tokenizer.eos_token_id
