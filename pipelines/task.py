@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
+    from pipelines.data.encoding import Encoded
     from pipelines.data.schema import DataSpec
 
 Example = dict[str, Any]
@@ -95,15 +96,8 @@ class Task(ABC):
         """The blocks from input to output, the new head last."""
 
     @abstractmethod
-    def encode(self, rows: "Dataset") -> Sequence[Example]:
-        """Rows -> examples, deterministic, lazily or not; each has `id` and `row`, and `length` where ragged.
-
-        Indexing may raise DataError for a row that cannot be read: it is then skipped and counted.
-        """
-
-    def cache_key(self) -> str:
-        """Of the options what decides which rows can be used: the key of cached features holds it, which else sees a few rows only."""
-        return ""
+    def encode(self, rows: "Dataset") -> "Encoded":
+        """Rows -> examples, deterministic, lazily or not; each has `id` and `row`. See pipelines.data.encoding.Encoded."""
 
     def augment(self, example: Example, rng: "Random") -> Example:
         """Everything random about one training example, from `rng` alone."""

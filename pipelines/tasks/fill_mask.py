@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import readable, titled
@@ -88,11 +89,10 @@ class FillMask(Task):
 
         return language.language_model_layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.encoding import encode
+    def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text as language
 
-        return encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
+        return EncodedTokens(encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)]))
 
     def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Texts -> windows of tokens, and which word each token belongs to (-1: none, a special token)."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.passages import answered, token_span
 from pipelines.errors import DataError, ModelError
@@ -101,11 +102,12 @@ class QuestionAnswering(Task):
 
         return text.layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.encoding import encode
+    def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text
 
-        return encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.tokenizer)])
+        return EncodedTokens(
+            encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.tokenizer)])
+        )
 
     def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Rows -> windows: tokens, where in the passage each stands, and where the first accepted answer lies (0, 0: not here)."""

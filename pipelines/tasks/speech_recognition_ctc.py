@@ -26,6 +26,8 @@ from pipelines.task import Batch, Example, Metric, Record, Task
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pipelines.data.audio.transcripts import Utterances
+
 log = logging.getLogger("graft")
 
 Share = Annotated[Float, Field(ge=0, le=1)]
@@ -155,7 +157,7 @@ class SpeechRecognitionCTC(Task):
 
         return sound.layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
+    def encode(self, rows: Any) -> "Utterances":
         from pipelines.data.audio.transcripts import Utterances
         from pipelines.models import ctc, ctc_vocabulary
 
@@ -164,7 +166,7 @@ class SpeechRecognitionCTC(Task):
         speller.tell()
         if self.trains:
             found.check()
-            ctc.check_masks(self.config, found["length"])
+            ctc.check_masks(self.config, found.lengths)
         return found
 
     def augmentation_enabled(self) -> bool:

@@ -26,6 +26,8 @@ from pipelines.task import Batch, Example, Metric, Record, Task
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pipelines.data.audio.log_mel import LogMels
+
 Share = Annotated[Float, Field(ge=0, le=1)]
 
 ROOM = 5e8  # bytes of log-mels of a split that stay in memory: 20 minutes of speech are 50 MB
@@ -119,7 +121,7 @@ class SpeechRecognitionSeq2Seq(Task):
 
         return whisper.layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
+    def encode(self, rows: Any) -> "LogMels":
         from pipelines.data.audio.log_mel import LogMels, Transcribed
 
         window = self.config.max_source_positions / 50

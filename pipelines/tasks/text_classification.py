@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.labels import check_known, check_numbers, number
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import readable
@@ -141,8 +142,7 @@ class TextClassification(Task):
 
         return language.layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.encoding import encode
+    def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text as language
 
         if self.pair and "text_pair" not in rows.column_names:
@@ -150,7 +150,7 @@ class TextClassification(Task):
         if not self.options.regression:
             found = {part for label in rows["label"] for part in (label if isinstance(label, list) else [label])}
             check_known(found, self.labels)
-        return encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
+        return EncodedTokens(encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)]))
 
     def _tokens(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Rows -> token ids, cut where they are too many, and how many there were (`tokens`)."""

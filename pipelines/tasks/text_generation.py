@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipelines.config.recipe import Float, Int, Strict, of_a_run
+from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED, blocks, positions
 from pipelines.data.text.passages import answer_texts
@@ -130,14 +131,12 @@ class TextGeneration(Task):
 
         return language.language_model_layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.encoding import encode
-        from pipelines.data.filtering import Fitting
+    def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text as language
 
         key = [self.name, self.options.model_dump(), self.window, self.packs, language.tokenizer_fingerprint(self.tokenizer)]
         made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
-        return made if self.options.prompt is None else Fitting(made)
+        return EncodedTokens(made)
 
     def _blocks(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Texts -> full blocks. A document is opened by the tokenizer's first token and closed by its last."""

@@ -145,9 +145,6 @@ class TextToImage(Task):
                 )
         return Pictures(rows, self.size, text=True, upscale=self.options.upscale)
 
-    def cache_key(self) -> str:
-        return f"{self.size} upscale={self.options.upscale}"
-
     def augmentation_enabled(self) -> bool:
         return bool(self.options.flip)
 

@@ -147,9 +147,6 @@ class UnconditionalImageGeneration(Task):
 
         return Pictures(rows, self.size, self.channels, labels=self.labels, upscale=self.options.upscale)
 
-    def cache_key(self) -> str:
-        return f"{self.size} upscale={self.options.upscale}" + (f" {self.labels}" if self.labels else "")
-
     def augmentation_enabled(self) -> bool:
         return bool(self.options.flip)
 

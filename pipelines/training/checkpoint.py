@@ -26,6 +26,7 @@ FORMER_NAMES = {  # in checkpoints of versions up to 0.1
     "first": "baseline_scores",
     "owed": "evaluation_due",
     "waited": "evals_since_best",
+    "eval_tokens": "eval_budget",
 }
 
 
@@ -47,7 +48,7 @@ class State:
     peak_memory_mb: float = 0.0  # of all processes that trained so far
     micro_batch: int | None = None  # what memory allowed, once it did not suffice
     eval_batch: int | None = None  # the same of an evaluation, in rows
-    eval_tokens: int | None = None  # and in tokens, where examples have lengths
+    eval_budget: int | None = None  # and what they may take together, where examples have lengths
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row that cannot be read -> why
     data: dict[str, str] = field(default_factory=dict)  # split -> fingerprint
 

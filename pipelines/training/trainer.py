@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines.config.recipe import Recipe
 from pipelines.data import batching, filtering
+from pipelines.data.encoding import Encoded
 from pipelines.data.filtering import Skips
 from pipelines.data.schema import SPLITS, Splits
 from pipelines.errors import DataError, RecipeError, RunError
@@ -32,11 +33,11 @@ from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
 
 
-def encode(task: Any, splits: Splits) -> dict[str, Any]:
+def encode(task: Any, splits: Splits) -> dict[str, Encoded]:
     return {split: task.encode(splits[split]) for split in SPLITS}
 
 
-def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Any]) -> tuple[dict[str, Any], Splits, Skips]:
+def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Encoded]) -> tuple[dict[str, Encoded], Splits, Skips]:
     """The examples of every split that a run takes, its splits with what it leaves out, and the rows that it skips.
 
     Raises DataError where too many rows of a split cannot be used: now, not in the middle of an epoch.
@@ -128,8 +129,8 @@ class Trainer:
         rows = len(self.encoded["train"])
         self.steps, self.per_epoch = length(self.recipe, rows, least_examples(self.model, rows, self.recipe.train.batch_size))
         self.eval_batch: int | None = None  # rows that memory allowed an evaluation, once it did not suffice
-        self.eval_tokens: int | None = None  # tokens, where examples have lengths; both are the same on all processes
-        if batching.example_lengths(self.encoded["train"]) is not None:
+        self.eval_budget: int | None = None  # what they may take, where examples have lengths; both are the same on all processes
+        if self.encoded["train"].lengths is not None:
             hardware.keep_few_kernels()
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
         self.extractor = sampling.extractor_of(self.task.options, self.accelerator.device) if self.task.makes else None
@@ -184,7 +185,7 @@ class Trainer:
                     f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run"
                 )
             self.skips.found |= saved.skipped
-            self.eval_batch, self.eval_tokens = saved.eval_batch, saved.eval_tokens
+            self.eval_batch, self.eval_budget = saved.eval_batch, saved.eval_budget
         self.log.truncate(saved)
         stage = saved.stage if saved else "head" if head_epochs(self.recipe) else "train"
         if self.sharded and stage == "head":
@@ -224,10 +225,9 @@ class Trainer:
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
-        ragged = batching.example_lengths(getattr(examples, "encoded", None)) is not None
-        size = hardware.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged, self.task)
+        size = hardware.eval_batch(train.eval_batch_size, self.accelerator.device.type, examples.lengths is not None, self.task)
 
-        found = {"rows": self.eval_batch, "tokens": self.eval_tokens}  # of this process
+        found = {"rows": self.eval_batch, examples.length_unit: self.eval_budget}  # of this process
 
         def smaller(count: int, unit: str) -> None:
             found[unit] = count
@@ -235,11 +235,11 @@ class Trainer:
 
         with self.progress.item(title, len(examples)) as shown:
             records = scoring.predict_split(
-                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size), tokens=self.eval_tokens,
+                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size), budget=self.eval_budget,
                 workers=self.workers(examples), skips=self.skips, split=split, smaller=smaller,
                 tick=lambda n: shown.advance(n * self.accelerator.num_processes),
             )  # fmt: skip
-        self.eval_batch, self.eval_tokens = scoring.agreed(found["rows"], found["tokens"])
+        self.eval_batch, self.eval_budget = scoring.agreed(found["rows"], found[examples.length_unit])
         return records
 
     def workers(self, examples: Any) -> int:
@@ -268,16 +268,17 @@ class Trainer:
         augmented = self.task.augmentation_enabled() and state.stage != "head"
         least = least_examples(plain, len(self.encoded["train"]), train.batch_size)
         examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented, least)
-        lengths = batching.example_lengths(self.encoded["train"])
+        lengths = examples.lengths
         with self._cached(plain, examples, augmented, state) as (fed, validation):
             fed.least = least
             if fed is examples and lengths is None and accelerator.device.type == "cpu":
                 hardware.keep_memory()  # blocks of many sizes would rather fill the memory with holes
             ragged = lengths is not None and (fed is examples or fed.ragged)
-            micro, tokens = hardware.micro_batch(train, accelerator, fed, ragged=ragged, together=layers.has_batch_norm(plain))
+            most = examples.budget.of(accelerator.device.type, training=True) if ragged else None
+            micro, budget = hardware.micro_batch(train, accelerator, fed, budget=most, together=layers.has_batch_norm(plain))
             plan = batching.Plan(
                 len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
-                accelerator.process_index, accelerator.num_processes, lengths, tokens, train.sampling == "length", least,
+                accelerator.process_index, accelerator.num_processes, lengths, budget, train.sampling == "length", least,
             )  # fmt: skip
             stage = loop.Stage(
                 self.task, self.model, optimizer, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips
@@ -295,7 +296,7 @@ class Trainer:
         draws = (
             type(self.task).random_inputs is not Task.random_inputs
         )  # noise is added behind the frozen modules beside the model: no edge within it
-        edge = Edge(plain, batching.example_lengths(self.encoded["train"]) is not None, self.task.frozen if draws else None)
+        edge = Edge(plain, examples.lengths is not None, self.task.frozen if draws else None)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         # with an adapter something trains in every layer: there is no edge to record at
         inside = not draws and (self.recipe.model.adapter or self.sharded)
@@ -322,7 +323,7 @@ class Trainer:
         train, device = self.recipe.train, self.accelerator.device.type
         if isinstance(train.eval_batch_size, int):
             size = train.eval_batch_size
-        elif batching.example_lengths(examples.encoded) is not None:
+        elif examples.lengths is not None:
             size = 256  # ragged ones: as many as fit
         else:  # on a CPU no more than a step of training holds, on a GPU no more than are scored at a time
             size = min(8, train.batch_size if device == "cpu" else hardware.eval_batch("auto", device, False, self.task))
@@ -332,8 +333,8 @@ class Trainer:
             size = next((s for s in sizes if count // (math.ceil(count / (s * processes)) * processes) >= least), size)
         return store.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded, examples.seed), edge, self.accelerator, split=split,
-            fingerprint=self.splits.fingerprint[split] + self.splits.files_fingerprint(split) + self.task.cache_key(), batch_size=size,
-            tokens=hardware.TOKENS.get(self.accelerator.device.type, 8192), workers=self.workers(examples),
+            fingerprint=self.splits.fingerprint[split] + self.splits.files_fingerprint(split) + examples.encoded.cache_key, batch_size=size,
+            budget=examples.budget.of(device, training=True), workers=self.workers(examples),
             cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
         )  # fmt: skip
 
@@ -369,7 +370,7 @@ class Trainer:
             if self.accelerator.is_main_process:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)
-                kept.eval_batch, kept.eval_tokens = self.eval_batch, self.eval_tokens
+                kept.eval_batch, kept.eval_budget = self.eval_batch, self.eval_budget
                 checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)
             self.accelerator.wait_for_everyone()

@@ -30,14 +30,10 @@ def best_precision(model: Any) -> str:
     return "bf16" if fast and sum(sizes[p] for p in products) > 0.5 * sum(sizes.values()) else "fp32"
 
 
-# of one micro-batch, padding included. 4 windows of 384 were fastest on two cores; a GPU's is a first try, halved when memory does
-# not suffice
-TOKENS = {"cpu": 1536, "cuda": 32768}
-EVAL_TOKENS = {"cpu": 6144, "cuda": 32768}  # nothing is kept for a gradient
-
-
-def micro_batch(train: Any, accelerator: Any, examples: Any, *, ragged: bool = False, together: bool = False) -> tuple[int, int | None]:
-    """Examples on one device at a time, and for `ragged` ones the tokens that they may have together.
+def micro_batch(
+    train: Any, accelerator: Any, examples: Any, *, budget: int | None = None, together: bool = False
+) -> tuple[int, int | None]:
+    """Examples on one device at a time, and for those that have lengths the `budget` of which they may take all together.
 
     `auto` is the whole share on a GPU (halved when memory does not suffice); on a CPU as many as have 5 MB of input (8 photos
     of 224 pixels), which stay in the caches. Examples that are normalised `together`
@@ -48,8 +44,8 @@ def micro_batch(train: Any, accelerator: Any, examples: Any, *, ragged: bool = F
     share = -(-train.batch_size // accelerator.num_processes)
     if train.micro_batch != "auto":
         return min(train.micro_batch, share), None
-    if ragged:
-        return share, TOKENS.get(accelerator.device.type, 8192)
+    if budget is not None:
+        return share, budget
     if accelerator.device.type != "cpu" or together:
         return share, None
     batch = examples[[(None, 0)]].batch

@@ -160,7 +160,7 @@ def test_a_recording_gets_the_answer_that_it_would_get_alone(family: str, clips:
     encoded = task.encode(clips.test)
     made = task._read([encoded[3]])["input_values"]
     ctc.beside.samples = ()
-    assert pretrained.trunk(model)(made).last_hidden_state.shape[1] == encoded["length"][3] > 5
+    assert pretrained.trunk(model)(made).last_hidden_state.shape[1] == encoded.lengths[3] > 5
 
 
 # ---- frozen features ----

@@ -68,7 +68,7 @@ def test_windows_hold_every_token_of_a_text_once(masks: tuple[FillMask, Any, Any
         assert kept == task.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert len(encoded) > len(splits.train)
     assert len(set(encoded["id"])) == len(encoded)
-    assert max(encoded["length"]) <= 24
+    assert max(encoded.lengths) <= 24
 
 
 def test_masks_come_back_as_labels(tmp_path: Path) -> None:

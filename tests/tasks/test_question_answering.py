@@ -98,7 +98,7 @@ def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -
     """Alone, in pairs, all at once, beside a longer one: the same loss and the same spans."""
     task, net, splits = made(model, tiny_text.squad(tmp_path / "squad"), max_length=100)
     examples = Examples(task, task.encode(splits.train))
-    lengths = np.array(examples.encoded["length"][:])
+    lengths = examples.lengths
     keys = [(None, int(i)) for i in np.argsort(lengths)[[0, 1, 2, -3, -2, -1]]]
     whole = examples[keys].batch
     assert lengths.min() < lengths.max()

@@ -106,7 +106,7 @@ def made(speech: Path, folder: Path, **options: Any) -> tuple[SpeechRecognitionC
 def several(task: SpeechRecognitionCTC, rows: Any, n: int = 6) -> list[dict[str, Any]]:
     """Examples of different lengths."""
     encoded = task.encode(rows)
-    order = np.argsort(encoded["length"])
+    order = np.argsort(encoded.lengths)
     return [encoded[int(i)] for i in order[np.linspace(0, len(order) - 1, n).astype(int)]]
 
 

@@ -110,7 +110,7 @@ def made(model: Path, data: Path, **options: Any) -> tuple[TextClassification, A
 def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -> None:
     task, net, splits = made(model, tiny_text.labelled(tmp_path / "data"))
     examples = Examples(task, task.encode(splits.train))
-    keys = [(None, int(i)) for i in np.argsort(examples.encoded["length"][:])[[0, 1, 2, -3, -2, -1]]]
+    keys = [(None, int(i)) for i in np.argsort(examples.lengths)[[0, 1, 2, -3, -2, -1]]]
     whole = examples[keys].batch
     assert not whole["attention_mask"].all(), "nothing is padded"
     counts = task.counts(whole)

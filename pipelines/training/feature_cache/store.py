@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.data.batching import Examples, Micro, evaluation_keys, loader, on_device, shares
+from pipelines.data.encoding import Budget
 from pipelines.errors import RunError
 from pipelines.training.feature_cache import planner
 from pipelines.training.feature_cache.hooks import Edge, Enough, unknown
@@ -47,6 +48,15 @@ class Cached:
     plain: list[dict[str, Any] | None]  # batch lists (id, row, ...), one per example; None where it could not be read
     why: dict[int, str]
     least: int = 1  # as in batching.Examples
+    lengths: None = None  # they are scored in the order in which they were recorded
+
+    @property
+    def length_unit(self) -> str:
+        return self.examples.length_unit
+
+    @property
+    def budget(self) -> Budget:
+        return self.examples.budget
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -93,12 +103,12 @@ class Cached:
 
 def record(
     task: Any, model: Any, examples: Examples, edge: Edge, accelerator: Any, *, split: str, fingerprint: str,
-    batch_size: int, tokens: int, workers: int, cache_gb: float, say: Callable[[str], None],
+    batch_size: int, budget: int, workers: int, cache_gb: float, say: Callable[[str], None],
 ) -> Cached | None:  # fmt: skip
     """Record every example's features, or read them from an earlier run. None (and one line why) where that is impossible.
 
-    `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented; `tokens` is what a batch of
-    ragged ones may hold.
+    `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented; `budget` is what a batch of
+    ragged ones may take.
     """
     import torch
     from accelerate.utils import gather_object
@@ -125,7 +135,7 @@ def record(
             make_room(folder.parent, cache_gb * 1e9 - size)
         rank, processes = accelerator.process_index, accelerator.num_processes
         _compute(
-            model, task, examples, edge, accelerator, folder, plan, _keys(plan, len(examples), batch_size, tokens, rank, processes), workers
+            model, task, examples, edge, accelerator, folder, plan, _keys(plan, len(examples), batch_size, budget, rank, processes), workers
         )
         edge.shapes = plan.shapes
         found = _open(folder, edge, plan, examples)
@@ -134,11 +144,11 @@ def record(
         return found
 
 
-def _keys(plan: RecordingPlan, n: int, batch_size: int, tokens: int, rank: int, processes: int) -> list[list[tuple[None, int]]]:
+def _keys(plan: RecordingPlan, n: int, batch_size: int, budget: int, rank: int, processes: int) -> list[list[tuple[None, int]]]:
     """What one process computes, in batches of like length where examples have one."""
     if plan.lengths is None:
         return evaluation_keys(n, batch_size, rank, processes)
-    return [[(None, int(i)) for i in part] for part in shares(np.arange(n), batch_size, processes, plan.lengths, tokens)[rank]]
+    return [[(None, int(i)) for i in part] for part in shares(np.arange(n), batch_size, processes, plan.lengths, budget)[rank]]
 
 
 def _key(edge: Edge, plan: RecordingPlan, fingerprint: str, n: int) -> str:
