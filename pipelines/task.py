@@ -6,6 +6,9 @@ A task knows nothing of devices, processes, averages or checkpoints. It imports 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -39,6 +42,34 @@ class Metric(NamedTuple):
         return new > old if self.direction == "max" else new < old
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A part of every step that has an optimiser of its own: a GAN has one for its generator, and one for its discriminator."""
+
+    name: str = "main"
+    """Given to `loss`; the name of the optimiser's file in a checkpoint."""
+    parameters: tuple[str, ...] = ("",)
+    """How the names of the parameters begin that it trains, of those that train at all: all of them, or ("generator.",)."""
+    share: float = 1.0
+    """In which share of the steps it takes part: 0.2 is the first step and every fifth after it."""
+    learning_rate: float | None = None
+    """Left out: the recipe's."""
+    betas: tuple[float, float] | None = None
+    """AdamW's; left out: the recipe's."""
+    ema: float | None = None
+    """Decay of the moving average of its parameters where the recipe leaves it to the task (`train.ema: auto`)."""
+    new_head: bool = True
+    """Whether the last of the task's `layers` begins new, and so trains whole with an adapter."""
+
+    def takes_part(self, step: int) -> bool:
+        share = Fraction(self.share).limit_denominator(1000)
+        return step == 0 or floor(step * share) > floor((step - 1) * share)
+
+    def trains(self, name: str) -> bool:
+        """Whether it trains the parameter of this name, in a model that may have an adapter."""
+        return name.removeprefix("base_model.model.").startswith(self.parameters)
+
+
 class Task(ABC):
     """One kind of fine-tuning.
 
@@ -50,8 +81,7 @@ class Task(ABC):
     library_name: ClassVar[str]  # the hub's library_name
     architectures: ClassVar[tuple[str, ...]]  # how the names of its model classes end: by them a model that Graft did not make is known
     uses_mixup: bool = False  # whether `mix` wants a partner for every training example
-    default_ema: ClassVar[float | None] = None  # decay of the moving average of the weights where the recipe leaves it to the task
-    new_head: ClassVar[bool] = True  # whether the last of `layers` begins anew, and so trains whole beside an adapter
+    phases: tuple[Phase, ...] = (Phase(),)  # what a step is made of, in order
     makes: ClassVar[bool] = False  # whether it makes images: then `requests` and `generate` are asked, see pipelines.generation.comparison
     adapter_file: ClassVar[str] = "adapter_config.json"  # by it the folder of an adapter alone is known
     adapter_library: ClassVar[str] = "peft"  # with which it is used
@@ -129,8 +159,11 @@ class Task(ABC):
         """What the loss averages over, known before the forward."""
 
     @abstractmethod
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
-        """This batch's share of the step's loss: sums divided by the counts of the whole step. Through `model(...)`."""
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
+        """This batch's share of the step's loss in a phase: sums divided by the counts of the whole step. Through one `model(...)`.
+
+        `step` counts from 0 over the training, for what is done on a schedule or every k-th time.
+        """
 
     # ---- after training ----
 

@@ -114,6 +114,9 @@ class DataSection(Strict):
     """Decides the cut of missing splits and of `max_*_rows`; separate from train.seed so that seeds share a test split."""
 
 
+Beta = Annotated[Float, Field(ge=0, lt=1)]
+
+
 class TrainSection(Strict):
     epochs: Annotated[Float, Field(gt=0, le=100_000)] | None = None
     max_steps: Annotated[Int, Field(ge=1)] | None = None
@@ -129,6 +132,8 @@ class TrainSection(Strict):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Annotated[Float, Field(gt=0, le=100)] = 5e-5
     head_learning_rate: Annotated[Float, Field(gt=0, le=100)] | None = None
+    betas: tuple[Beta, Beta] | None = None
+    """AdamW's; left out: its usual ones, 0.9 and 0.999, or those of the task."""
     weight_decay: Annotated[Float, Field(ge=0, le=10)] = 0.01
     layer_decay: Annotated[Float, Field(gt=0, le=1)] | None = None
     """Each block below the head learns at this fraction of the block above it."""
@@ -155,6 +160,8 @@ class TrainSection(Strict):
     def _one_duration(self) -> "TrainSection":
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give exactly one of `epochs` and `max_steps`")
+        if self.betas is not None and self.optimizer != "adamw":
+            raise ValueError(f"`betas` are AdamW's: leave them out, or set `optimizer: adamw` (got {self.optimizer})")
         return self
 
 

@@ -56,7 +56,7 @@ def check(recipe: Recipe) -> Iterator[str]:
     batch = micro.batch
     shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
     with torch.no_grad():
-        loss = float(task.loss(model, batch, task.counts(batch)))
+        loss = float(task.loss(model, batch, task.counts(batch), task.phases[0].name, 0))
     yield f"batch      {shapes}; loss {loss:.4g}"
     steps, per_epoch = trainer.length(recipe, rows, least)
     if least > 1:  # what training does with the fewest rows that a step of it has
@@ -64,7 +64,7 @@ def check(recipe: Recipe) -> Iterator[str]:
         layers.train_mode(model)
         with torch.no_grad():
             batch = examples[[(0, int(i)) for i in fewest[:4]]].batch
-            task.loss(model, batch, task.counts(batch))
+            task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
     for line in trainer.without_effect(recipe, steps, per_epoch):
         yield f"no effect  {line}"
     if trainer.head_epochs(recipe):

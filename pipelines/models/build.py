@@ -24,6 +24,6 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
             "or set hub.adapter=false"
         )
     if recipe.model.adapter is not None:
-        return adapters.add_adapter(model, task.layers(model)[-1] if task.new_head else None, recipe.model.adapter)
+        return adapters.add_adapter(model, task.layers(model)[-1] if task.phases[0].new_head else None, recipe.model.adapter)
     layers.freeze(model, task.layers(model), recipe.model.freeze)
     return model

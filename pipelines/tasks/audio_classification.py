@@ -205,7 +205,7 @@ class AudioClassification(Task):
 
         return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
 
         logits = self._logits(model, batch)

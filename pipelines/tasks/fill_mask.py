@@ -144,7 +144,7 @@ class FillMask(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"tokens": float((batch["labels"] != IGNORED).sum())}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         """Mean cross-entropy of the masked tokens."""
         from torch.nn import functional as f
 

@@ -175,7 +175,7 @@ class ImageClassification(Task):
 
         return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
 
         logits = model(pixel_values=batch["pixel_values"]).logits.float()

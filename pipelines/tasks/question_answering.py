@@ -160,7 +160,7 @@ class QuestionAnswering(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"examples": float(len(batch["id"]))}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         """Mean cross-entropy of the first and the last token. Padding is no choice: the library's own loss counts it as one."""
         from torch.nn import functional as f
 

@@ -212,7 +212,7 @@ class SpeechRecognitionCTC(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"characters": float(sum(map(len, batch["target"])))}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.models import ctc
 
         outputs = ctc.logits(model, batch)

@@ -175,7 +175,7 @@ class SpeechRecognitionSeq2Seq(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"tokens": float((batch["labels"] != IGNORED).sum())}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         """Mean cross-entropy of the tokens after <|startoftranscript|>, padding left out."""
         return self._surprise(model, batch)[0].sum() / counts["tokens"]
 

@@ -188,7 +188,7 @@ class TextGeneration(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"tokens": float((batch["labels"] != IGNORED).sum())}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         """Mean cross-entropy of the tokens that are to be foretold."""
         return self._surprise(model, batch)[0].sum() / counts["tokens"]
 

@@ -18,7 +18,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
 from pipelines.models.pretrained import LORA
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Batch, Example, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,8 +54,7 @@ class TextToImage(Task):
     pipeline_tag = "text-to-image"
     library_name = "diffusers"
     architectures = ("StableDiffusionPipeline", "StableDiffusion3Pipeline")
-    default_ema = 0.9999
-    new_head = False
+    phases = (Phase(ema=0.9999, new_head=False),)
     makes = True
     adapter_file = LORA
     adapter_library = "diffusers"
@@ -199,7 +198,7 @@ class TextToImage(Task):
             return squared_error(model(hidden_states=noisy.inputs, timestep=noisy.timesteps, **given).sample, noisy)
         return squared_error(model(noisy.inputs, noisy.timesteps, **given).sample, noisy)
 
-    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         import torch
 
         latents, noise, texts = self._seen(batch)

@@ -16,7 +16,7 @@ from pipelines.config.recipe import Float, Int
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Batch, Example, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,7 +56,6 @@ class UnconditionalImageGeneration(Task):
     pipeline_tag = "unconditional-image-generation"
     library_name = "diffusers"
     architectures = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
-    default_ema = 0.9999
     makes = True
     Options = Options
 
@@ -77,8 +76,8 @@ class UnconditionalImageGeneration(Task):
         )
 
     @property
-    def new_head(self) -> bool:  # type: ignore[override]
-        return bool(self.options.class_conditional)  # the classes' embedding
+    def phases(self) -> tuple[Phase, ...]:  # type: ignore[override]
+        return (Phase(ema=0.9999, new_head=self.options.class_conditional),)  # the classes' embedding
 
     @property
     def metric(self) -> Metric:
@@ -178,7 +177,7 @@ class UnconditionalImageGeneration(Task):
 
         return diffusion.noise(batch["noise"], batch["pixels"].shape[1:], batch["pixels"].device)
 
-    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         import torch
 
         from pipelines.models.diffusion import squared_error

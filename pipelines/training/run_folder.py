@@ -139,12 +139,17 @@ def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any
     return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
 
 
+def _ema(recipe: Recipe) -> float | None:
+    """The decay that the task leaves its averages to, where one of its phases has any."""
+    return next((phase.ema for phase in task_class(recipe.task)(recipe.options).phases if phase.ema is not None), None)
+
+
 def resolve(folder: Path, recipe: Recipe, model: Any, weights: Any, splits: Any, *, main: bool) -> Recipe:
     """Decide what `auto` means for this model, machine and hub state, and write recipe.yaml."""
     path = folder / "recipe.yaml"
     precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision
     recipe = absolute_paths(recipe)
-    ema = task_class(recipe.task).default_ema if recipe.train.ema == "auto" else recipe.train.ema
+    ema = _ema(recipe) if recipe.train.ema == "auto" else recipe.train.ema
     changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": precision, "ema": ema})}
     if weights.revision and recipe.model.revision is None:
         changes["model"] = recipe.model.model_copy(update={"revision": weights.revision})

@@ -23,11 +23,12 @@ from pipelines.evaluation import scoring
 from pipelines.generation import sampling
 from pipelines.models import layers
 from pipelines.models.source import Weights
-from pipelines.task import Task
+from pipelines.task import Phase, Task
 from pipelines.training import checkpoint, loop, optim, run_log
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
 from pipelines.training.feature_cache.hooks import Edge
+from pipelines.training.stage import PhaseTraining, Stage
 from pipelines.utils import distributed, hardware
 from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
@@ -252,18 +253,22 @@ class Trainer:
         """Prepare one stage, restore it from `last`, and walk its steps."""
         train, accelerator = self.recipe.train, self.accelerator
         plain = self._plain()
-        groups = optim.parameter_groups(
-            plain, self._layers(), train.learning_rate, train.head_learning_rate, train.weight_decay, train.layer_decay
-        )  # fmt: skip
+        phases, every = self.task.phases, self._layers()
+        of_phases = optim.phase_names(plain, phases)
+        optimizers = [
+            optim.make_optimizer(train.optimizer, self._groups(plain, every, phase, names), phase.betas or train.betas)
+            for phase, names in zip(phases, of_phases, strict=True)
+        ]
         if train.compile:
             plain.compile()
         plugin = accelerator.state.fsdp_plugin if self.sharded else None
         with distributed.sharded_by(plugin, plain, self._layers()[1:-1]):
-            self.model, optimizer = accelerator.prepare(plain, optim.make_optimizer(train.optimizer, groups))
+            self.model, *optimizers = accelerator.prepare(plain, *optimizers)
         plain = accelerator.unwrap_model(self.model)
-        average = optim.Average(plain, decay) if decay else None
+        average = optim.Average(plain, decay, [phase for phase in phases if phase.ema]) if decay else None
         if last is not None:
-            checkpoint.restore(last, plain, optimizer.optimizer, average)
+            by_phase = {phase.name: each.optimizer for phase, each in zip(phases, optimizers, strict=True)}
+            checkpoint.restore(last, plain, by_phase, average)
             self.progress.say(f"going on from step {state.previous_steps + state.step}")
         augmented = self.task.augmentation_enabled() and state.stage != "head"
         least = least_examples(plain, len(self.encoded["train"]), train.batch_size)
@@ -280,13 +285,24 @@ class Trainer:
                 len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
                 accelerator.process_index, accelerator.num_processes, lengths, budget, train.sampling == "length", least,
             )  # fmt: skip
-            stage = loop.Stage(
-                self.task, self.model, optimizer, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips
-            )
+            named = dict(plain.named_parameters())
+            parts = [
+                PhaseTraining(phase, optimizer, [named[name] for name in names])
+                for phase, optimizer, names in zip(phases, optimizers, of_phases, strict=True)
+            ]
+            stage = Stage(self.task, self.model, parts, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips)
             with self.progress.item("training" if state.stage == "train" else "the head", total, state.step) as shown:
                 stage.tick = lambda loss, rate: shown.advance(note=f"loss {loss:.4g}  {rate:.3g} examples/s")
                 loop.fit(stage, self._evaluator(stage, validation), self._saver(stage), self.log, stopping)
         return state
+
+    def _groups(self, plain: Any, every: list[Any], phase: Phase, names: list[str]) -> list[dict[str, Any]]:
+        """The parameter groups of one phase, at its own learning rate where it has one."""
+        train = self.recipe.train
+        rate = train.learning_rate if phase.learning_rate is None else phase.learning_rate
+        return optim.parameter_groups(
+            plain, every, rate, train.head_learning_rate, train.weight_decay, train.layer_decay, set(names)
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def _cached(self, plain: Any, examples: Any, augmented: bool, state: State) -> Iterator[tuple[Any, Any]]:
@@ -299,7 +315,7 @@ class Trainer:
         edge = Edge(plain, examples.lengths is not None, self.task.frozen if draws else None)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         # with an adapter something trains in every layer: there is no edge to record at
-        inside = not draws and (self.recipe.model.adapter or self.sharded)
+        inside = (not draws and (self.recipe.model.adapter or self.sharded)) or len(self.task.phases) > 1
         if frozen_share < 0.1 or inside or self.recipe.data.cache_gb == 0:
             yield examples, validation
             return
@@ -338,7 +354,7 @@ class Trainer:
             cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
         )  # fmt: skip
 
-    def _evaluator(self, stage: loop.Stage, validation: Any) -> Any:
+    def _evaluator(self, stage: Stage, validation: Any) -> Any:
         metric = self.task.metric
 
         def evaluate(state: State) -> bool:
@@ -357,14 +373,15 @@ class Trainer:
 
         return evaluate
 
-    def _saver(self, stage: loop.Stage) -> Any:
+    def _saver(self, stage: Stage) -> Any:
         saved_at = -1
 
         def save(state: State) -> None:
             nonlocal saved_at
             at, files = state.previous_steps + state.step, {}
             if at != saved_at:  # else the tensors are there already, and an evaluation changed none
-                files = checkpoint.collect(self.accelerator.unwrap_model(stage.model), stage.optimizer.optimizer, stage.average)
+                by_phase = {part.phase.name: part.optimizer.optimizer for part in stage.phases}
+                files = checkpoint.collect(self.accelerator.unwrap_model(stage.model), by_phase, stage.average)
             saved_at = at
             state.peak_memory_mb = max(state.peak_memory_mb, hardware.peak_memory_mb())
             if self.accelerator.is_main_process:

@@ -126,7 +126,7 @@ class TaskContract:
     def test_loss_is_finite_and_gradients_arrive(self, made: SimpleNamespace) -> None:
         batch = self.batch(made)
         train_mode(made.model)
-        loss = made.task.loss(made.model, batch, made.task.counts(batch))
+        loss = made.task.loss(made.model, batch, made.task.counts(batch), "main", 0)
         loss.backward()
         grads = {n: p.grad for n, p in made.model.named_parameters() if p.requires_grad}
         made.model.zero_grad()
@@ -147,7 +147,7 @@ class TaskContract:
 
         def losses_and_gradient(batches: list[dict]) -> tuple[float, torch.Tensor]:
             made.model.zero_grad()
-            losses = [made.task.loss(made.model, b, counts) for b in batches]
+            losses = [made.task.loss(made.model, b, counts, "main", 0) for b in batches]
             sum(losses).backward()
             grads = torch.cat([p.grad.flatten() for p in made.model.parameters() if p.grad is not None])
             return float(sum(losses).detach()), grads.clone()
@@ -178,7 +178,7 @@ class TaskContract:
         losses = []
         for _ in range(12):
             torch.manual_seed(0)
-            loss = task.loss(model, batch, task.counts(batch))
+            loss = task.loss(model, batch, task.counts(batch), "main", 0)
             losses.append(float(loss.detach()))
             loss.backward()
             optimizer.step()

@@ -179,7 +179,7 @@ def test_balanced_weights_make_classes_count_the_same(tmp_path: Path) -> None:
     classes = torch.tensor([LABELS.index(t) for t in batch["true"]])
     weight = torch.tensor([task.weights[label] for label in LABELS])
     expected = torch.nn.functional.cross_entropy(logits, classes, weight=weight)  # torch's own weighted mean
-    assert float(task.loss(model, batch, task.counts(batch)).detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(task.loss(model, batch, task.counts(batch), "main", 0).detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 def test_several_labels(tmp_path: Path) -> None:

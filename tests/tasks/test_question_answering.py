@@ -104,10 +104,10 @@ def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -
     assert lengths.min() < lengths.max()
     counts = task.counts(whole)
     with torch.no_grad():
-        loss = float(task.loss(net, whole, counts))
+        loss = float(task.loss(net, whole, counts, "main", 0))
         for size in (1, 2, 3):
             parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
-            assert sum(float(task.loss(net, part, counts)) for part in parts) == pytest.approx(loss, rel=1e-5)
+            assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(loss, rel=1e-5)
         together = task.merge(task.predict(net, whole), splits.train)
         alone = task.merge([r for key in keys for r in task.predict(net, examples[[key]].batch)], splits.train)
     assert all(close(a, b, 1e-4) for a, b in zip(together, alone, strict=True))

@@ -243,10 +243,10 @@ def test_what_cannot_be_learned_still_counts_in_scores(tmp_path: Path, caplog: p
     assert [len(target) for target in batch["target"]] == [3, 3, 0, 0, 0]
     assert task.counts(batch) == {"characters": 6.0}
     learned = task.collate([encoded[0], encoded[1]])
-    ours, theirs = (float(task.loss(model, b, {"characters": 1.0}).detach()) for b in (batch, learned))
+    ours, theirs = (float(task.loss(model, b, {"characters": 1.0}, "main", 0).detach()) for b in (batch, learned))
     assert ours == pytest.approx(theirs, rel=1e-5)
     nothing = task.collate([encoded[2], encoded[4]])
-    loss = task.loss(model, nothing, task.counts(nothing))
+    loss = task.loss(model, nothing, task.counts(nothing), "main", 0)
     loss.backward()
     assert float(loss.detach()) == 0
     assert not any(p.grad.abs().sum() for p in model.parameters() if p.grad is not None)

@@ -132,7 +132,7 @@ def test_the_loss_is_that_of_the_library(speech: Path, folders: dict[str, Path])
     task, net, splits = made(speech, folders["many"], language="en")
     batch = batch_of(task, splits.train)
     with torch.no_grad():
-        ours = float(task.loss(net, batch, task.counts(batch)))
+        ours = float(task.loss(net, batch, task.counts(batch), "main", 0))
         theirs = float(net(input_features=batch["input_features"], labels=batch["labels"]).loss)
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert (batch["labels"] == IGNORED).any()
@@ -166,7 +166,7 @@ def test_what_a_transcript_costs_is_the_loss(speech: Path, folders: dict[str, Pa
     batch = batch_of(task, splits.test)
     with torch.no_grad():
         records = task.predict(net, batch)
-        loss = float(task.loss(net, batch, task.counts(batch)))
+        loss = float(task.loss(net, batch, task.counts(batch), "main", 0))
     assert sum(r["nll"] for r in records) / sum(r["tokens"] for r in records) == pytest.approx(loss, rel=1e-5)
     merged = task.merge(records, splits.test)
     assert task.score(merged, splits.test)["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)

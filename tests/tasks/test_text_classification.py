@@ -115,10 +115,10 @@ def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -
     assert not whole["attention_mask"].all(), "nothing is padded"
     counts = task.counts(whole)
     with torch.no_grad():
-        loss = float(task.loss(net, whole, counts))
+        loss = float(task.loss(net, whole, counts, "main", 0))
         for size in (1, 2, 3):
             parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
-            assert sum(float(task.loss(net, part, counts)) for part in parts) == pytest.approx(loss, rel=1e-5)
+            assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(loss, rel=1e-5)
         alone = [r for key in keys for r in task.predict(net, examples[[key]].batch)]
         assert all(close(a, b, 1e-4) for a, b in zip(task.predict(net, whole), alone, strict=True))
 
@@ -279,7 +279,7 @@ def test_balanced_weights_make_classes_count_the_same(model: Path, tmp_path: Pat
     weight = torch.tensor([task.weights[label] for label in task.labels])
     logits = task._logits(net, batch)
     expected = torch.nn.functional.cross_entropy(logits, truth, weight=weight, label_smoothing=0.1)  # torch's own weighted mean
-    assert float(task.loss(net, batch, task.counts(batch)).detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert float(task.loss(net, batch, task.counts(batch), "main", 0).detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
 def test_labels_go_by_name(model: Path, tmp_path: Path) -> None:

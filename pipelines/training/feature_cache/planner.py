@@ -146,7 +146,7 @@ class _Trial:
         torch.manual_seed(seed)
         self._start(mode, tape, inputs)
         try:
-            return float(self.task.loss(self.model, inputs, self.counts).detach())
+            return float(self.task.loss(self.model, inputs, self.counts, self.task.phases[0].name, 0).detach())
         except RuntimeError:
             if mode == "record":
                 raise

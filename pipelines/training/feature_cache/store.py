@@ -199,7 +199,7 @@ def _compute(
         edge.wanted = set(plan.spots)
         try:
             with torch.no_grad(), contextlib.suppress(Enough):
-                task.loss(model, batch, task.counts(batch))
+                task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

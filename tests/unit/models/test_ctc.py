@@ -64,8 +64,8 @@ def test_a_family_hears_what_the_library_hears_whatever_it_is_padded_with(kind: 
         assert torch.allclose(ctc.logits(model, alone)[0], theirs, atol=1e-5)
         off = max(off, float((together[place, :size] - theirs).abs().max().detach()))
     parts = [task.collate(examples[i : i + 2]) for i in range(0, 6, 2)]
-    loss = float(task.loss(model, batch, counts).detach())
-    summed = sum(float(task.loss(model, part, counts).detach()) for part in parts)
+    loss = float(task.loss(model, batch, counts, "main", 0).detach())
+    summed = sum(float(task.loss(model, part, counts, "main", 0).detach()) for part in parts)
     if kind != "data2vec-audio":  # its position convolutions leak: the stated exception
         assert off < 1e-4
         assert summed == pytest.approx(loss, rel=1e-5)
@@ -83,7 +83,7 @@ def test_the_loss_is_the_librarys(speech: Path, plain: Path) -> None:
         model.config.ctc_loss_reduction = "sum"
         labels = torch.tensor([example["target"]])
         theirs = model(batch["input_values"], labels=labels).loss
-        ours = task.loss(model, batch, {"characters": 1.0})
+        ours = task.loss(model, batch, {"characters": 1.0}, "main", 0)
         assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
 
 

@@ -99,9 +99,10 @@ def test_a_dropped_caption_is_the_empty_one(make: Any, tmp_path: Path) -> None:
     assert batch["dropped"] == [True, True]
     empty = {**batch, "text": ["", ""], "dropped": [False, False]}
     with torch.no_grad():
-        assert torch.equal(task.loss(model, batch, {"images": 2.0}), task.loss(model, empty, {"images": 2.0}))
+        assert torch.equal(task.loss(model, batch, {"images": 2.0}, "main", 0), task.loss(model, empty, {"images": 2.0}, "main", 0))
         assert not torch.equal(
-            task.loss(model, batch, {"images": 2.0}), task.loss(model, {**batch, "dropped": [False] * 2}, {"images": 2.0})
+            task.loss(model, batch, {"images": 2.0}, "main", 0),
+            task.loss(model, {**batch, "dropped": [False] * 2}, {"images": 2.0}, "main", 0),
         )
         assert task.predict(model, batch) != task.predict(model, empty)
 
