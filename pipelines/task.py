@@ -70,6 +70,18 @@ class Phase:
         return name.removeprefix("base_model.model.").startswith(self.parameters)
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What a task does to its training examples under its options."""
+
+    enabled: bool = False
+    """Whether `augment` or `mix` changes anything: cached features need False."""
+    mix_partners: int = 0
+    """How many further examples `mix` gets with each."""
+    switch: str = "options.augment=none"
+    """Under which setting it does nothing, as it stands in a message."""
+
+
 class Task(ABC):
     """One kind of fine-tuning.
 
@@ -80,16 +92,14 @@ class Task(ABC):
     pipeline_tag: ClassVar[str]  # the hub's pipeline tag
     library_name: ClassVar[str]  # the hub's library_name
     architectures: ClassVar[tuple[str, ...]]  # how the names of its model classes end: by them a model that Graft did not make is known
-    uses_mixup: bool = False  # whether `mix` wants a partner for every training example
-    phases: tuple[Phase, ...] = (Phase(),)  # what a step is made of, in order
     makes: ClassVar[bool] = False  # whether it makes images: then `requests` and `generate` are asked, see pipelines.generation.comparison
     adapter_file: ClassVar[str] = "adapter_config.json"  # by it the folder of an adapter alone is known
     adapter_library: ClassVar[str] = "peft"  # with which it is used
-    augment_switch: ClassVar[str] = "options.augment=none"  # under which `augments` is False
     Options: ClassVar[type[BaseModel]]
 
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
+        self.state: dict[str, Any] = {}  # what it learns beside weights: plain values, in every checkpoint; `augment` does not see them
         self.frozen: dict[str, nn.Module] = {}  # what only runs forward (VAE, text encoder): moved, kept in eval, never trained
 
     def to_device(self, device: Any) -> None:
@@ -105,6 +115,16 @@ class Task(ABC):
     @abstractmethod
     def data(self) -> "DataSpec":
         """What it asks of its rows; may depend on the options, and on the model once it is built or loaded."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What a step is made of, in order. At least one takes part in every step."""
+        return (Phase(),)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What `augment` and `mix` do under these options."""
+        return Augmentation()
 
     @property
     @abstractmethod
@@ -129,22 +149,18 @@ class Task(ABC):
     def encode(self, rows: "Dataset") -> "Encoded":
         """Rows -> examples, deterministic, lazily or not; each has `id` and `row`. See pipelines.data.encoding.Encoded."""
 
-    def augment(self, example: Example, rng: "Random") -> Example:
-        """Everything random about one training example, from `rng` alone."""
+    def augment(self, example: Example, rng: "Random", progress: float) -> Example:
+        """Everything random about one training example, from `rng` alone. `progress` goes from 0 to 1 over the training."""
         return example
 
-    def augmentation_enabled(self) -> bool:
-        """Whether `augment` or `mix` changes anything under these options: cached features need False."""
-        return False
-
-    def mix(self, example: Example, partner: Example, rng: "Random") -> Example:
-        """Blend two augmented examples (mixup, cutmix); called only where `mixes` is true."""
-        return example
+    def mix(self, examples: Sequence[Example], rng: "Random") -> Example:
+        """The first of these augmented examples, blended with the others (mixup, cutmix, mosaic): `augmentation.mix_partners` of them."""
+        return examples[0]
 
     def random_inputs(self, rng: "Random") -> dict[str, Any]:
         """What is random about an example beside its input (noise seed, time step): plain values, which join its batch as lists.
 
-        Drawn anew in every epoch, cached features or not; for scoring always the same.
+        They are new in every epoch, cached features or not; for scoring always the same.
         """
         return {}
 

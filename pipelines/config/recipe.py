@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.config import hub_metadata
+from pipelines.config import hub_metadata, renamed
 from pipelines.config.catalog import find_recipe
 from pipelines.config.validation_errors import COMMAND_LINE, explain, suggest
 from pipelines.config.yaml_io import dump, parse, parse_value
@@ -71,8 +71,9 @@ class ModelSection(Strict):
     weights: Literal["pretrained", "random"] = "pretrained"
     """`random` keeps the architecture of `id` and forgets what it learned: the baseline."""
     revision: str | None = None
-    freeze: Literal["none", "backbone"] | Annotated[Int, Field(ge=1)] = "none"
-    """`none`, `backbone`, or the number of blocks to freeze, counted from the input."""
+    freeze: Literal["auto", "none", "encoder", "backbone"] | Annotated[Int, Field(ge=1)] = "auto"
+    """`none`, `backbone` (all but the head), `encoder` (Whisper's, or the convolutions before wav2vec2's transformer), or the number
+    of blocks to freeze, counted from the input. `auto`: the convolutions of a pretrained wav2vec2 and its kin, else none."""
     adapter: Adapter | None = None
 
     @model_validator(mode="after")
@@ -81,7 +82,7 @@ class ModelSection(Strict):
             raise ValueError("give exactly one of `id` and `config`")
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("`config` needs a `model_type`, such as vit")
-        if self.adapter is not None and self.freeze != "none":
+        if self.adapter is not None and self.freeze not in ("auto", "none", "encoder"):
             raise ValueError("`adapter` freezes the trunk by itself: leave `freeze` out")
         return self
 
@@ -320,7 +321,8 @@ def validate(raw: dict, name: str = "recipe", lines: dict | None = None, problem
     With `exists` it is the recipe of a run or model that exists. Then nobody looks whether the hub takes its licence and languages
     (the list here may be older than the model), nor whether its columns and prompt would be taken for a new run.
     """
-    found = [*problems, *_no_unicode(raw)]
+    raw, moved = renamed.options(raw, exists=exists)
+    found = [*problems, *moved, *_no_unicode(raw)]
     try:
         recipe = Recipe.model_validate(raw, context={"exists": exists})
     except ValidationError as error:

@@ -17,6 +17,8 @@ from pipelines.errors import DataError
 from pipelines.task import Batch, Example, Task
 from pipelines.utils.seeding import seeded
 
+Key = tuple[int | None, int] | tuple[int | None, int, float]  # epoch, number of the example and how far the training is
+
 POOL = 50  # steps whose examples are sorted by length together
 
 
@@ -118,7 +120,10 @@ class Micro(NamedTuple):
 
 @dataclass
 class Examples:
-    """A task's encoded examples, fetched by [(epoch, index), ...]; `epoch` None means not augmented."""
+    """A task's encoded examples, fetched by [(epoch, index), ...], where `epoch` None means not augmented.
+
+    A key may have a third part: how far the training is, from 0 to 1.
+    """
 
     task: Task
     encoded: Encoded
@@ -143,20 +148,20 @@ class Examples:
     def budget(self) -> Budget:
         return self.encoded.budget
 
-    def __getitem__(self, keys: list[tuple[int | None, int]]) -> Micro:
+    def __getitem__(self, keys: Sequence[Key]) -> Micro:
         good: list[Example] = []
         skipped: list[tuple[int, str]] = []
-        for epoch, index in keys:
+        for epoch, index, *progress in keys:
             try:
-                good.append(self._example(epoch, index))
+                good.append(self._example(epoch, index, *progress))
             except DataError as error:
                 skipped.append((index, str(error)))
         real = bool(good)
         bad = {index for index, _ in skipped}
-        epochs = [epoch for epoch, index in keys if index not in bad]
+        epochs = [epoch for epoch, index, *_ in keys if index not in bad]
         if len(good) < max(1, self.least):
             epoch = epochs[0] if epochs else None
-            more = self._readable(epoch, [index for _, index in keys], max(1, self.least) - len(good))
+            more = self._readable(epoch, [index for _, index, *_ in keys], max(1, self.least) - len(good))
             good, epochs = [*good, *more], [*epochs, *[epoch] * len(more)]
         batch = self.task.collate(good)
         return Micro(batch | self.drawn(epochs, [example["id"] for example in good]), real, skipped)
@@ -179,21 +184,21 @@ class Examples:
     def feed(self, batch: Batch) -> None:
         """Called before each forward; only cached features need it (features.Cached)."""
 
-    def _example(self, epoch: int | None, index: int) -> Example:
+    def _example(self, epoch: int | None, index: int, progress: float = 0.0) -> Example:
         example = self.encoded[index]
         if epoch is None or not self.augmented:
             return example
         rng = Random(seeded(self.seed, epoch, example["id"]))
-        example = self.task.augment(example, rng)
-        if self.task.uses_mixup:
+        example = self.task.augment(example, rng, progress)
+        partners = []
+        for _ in range(self.task.augmentation.mix_partners):
             other = rng.randrange(len(self))
             partner_rng = Random(rng.getrandbits(63))
             try:
-                partner = self.task.augment(self.encoded[other], partner_rng)
+                partners.append(self.task.augment(self.encoded[other], partner_rng, progress))
             except DataError:
                 return example  # the partner cannot be read: it is counted when its own turn comes
-            example = self.task.mix(example, partner, rng)
-        return example
+        return self.task.mix([example, *partners], rng) if partners else example
 
     def _readable(self, epoch: int | None, taken: list[int], count: int) -> list[Example]:
         """The next readable examples, for a micro-batch that would hold too few; a `taken` one only where there is no other."""
@@ -264,11 +269,11 @@ class Plan:
     def micro_batches(self, number: int) -> int:
         return len(self.step(number)[0])
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         for number in range(self.first_step, self.total_steps):
             epoch = number // self.steps_per_epoch
             for part in self.step(number)[self.rank]:
-                yield [(epoch, int(i)) for i in part]
+                yield [(epoch, int(i), number / self.total_steps) for i in part]
 
     def __len__(self) -> int:
         return sum(self.micro_batches(number) for number in range(self.first_step, self.total_steps))

@@ -50,7 +50,7 @@ def check(recipe: Recipe) -> Iterator[str]:
         sampling.fits_of(task, "cpu")
     rows = len(encoded["train"])
     least = trainer.least_examples(model, rows, recipe.train.batch_size)
-    examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augmentation_enabled(), least)
+    examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augmentation.enabled, least)
     micro = examples[[(0, i) for i in range(min(4, len(examples)))]]
     skips.add("train", [(str(index), why) for index, why in micro.skipped])
     batch = micro.batch
@@ -65,9 +65,9 @@ def check(recipe: Recipe) -> Iterator[str]:
         with torch.no_grad():
             batch = examples[[(0, int(i)) for i in fewest[:4]]].batch
             task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
-    for line in trainer.without_effect(recipe, steps, per_epoch):
+    for line in trainer.without_effect(recipe, steps, per_epoch, layers.only_head_trains(task, model)):
         yield f"no effect  {line}"
-    if trainer.head_epochs(recipe):
+    if trainer.head_epochs(recipe, task, model):
         trainer.thaw(task, model, {name for name, p in model.named_parameters() if p.requires_grad}, only_head=True)
         steps += trainer.head_steps(recipe, model, rows)
     precision = recipe.train.precision if recipe.train.precision != "auto" else hardware.best_precision(model)

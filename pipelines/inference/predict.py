@@ -196,8 +196,9 @@ def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, An
 def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a table, each under its id."""
     task = loaded.task
-    optional = task.data.optional_inputs  # a model of single texts leaves a second one alone
-    wanted, taken = task.data.input_columns, input_columns(task)
+    wanted, kinds = task.data.input_columns, task.data.kinds
+    optional = tuple(c for c in task.data.optional_inputs if c in kinds)  # a model of single texts leaves a second one alone
+    taken = (*wanted, *optional)
     columns = {column: own for column, own in _columns(loaded).items() if column in taken}
     layout = None if _suffix(path) == ".json" else "table"
     section = DataSection(id=str(path), format=layout, columns=columns)

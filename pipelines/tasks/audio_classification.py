@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from pipelines.config.recipe import Float, Strict
 from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,8 +43,6 @@ class Options(Strict):
     """The widest band that is masked, as a share of the spectrogram; for models that read one."""
     mixup: Annotated[Float, Field(ge=0, le=50)] = 0.0
     """Alpha of the Beta distribution; 0 is off."""
-    freeze_feature_encoder: bool | None = None
-    """The convolutions before wav2vec2's transformer; left out: frozen if they are pretrained."""
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
@@ -83,10 +81,6 @@ class AudioClassification(Task):
         )
 
     @property
-    def uses_mixup(self) -> bool:  # type: ignore[override]
-        return bool(self.options.mixup)
-
-    @property
     def metric(self) -> Metric:
         return Metric("map" if self.options.multi_label else "accuracy", "max")
 
@@ -108,12 +102,6 @@ class AudioClassification(Task):
         model = self._model(source.folder, config, random=source.random)
         if self.options.frequency_mask and self.frames is not None:
             raise ModelError(f"options.frequency_mask: a {config.model_type} model reads no spectrogram: leave it out")
-        encoder = sound.feature_encoder(model)
-        if self.options.freeze_feature_encoder and encoder is None:
-            raise ModelError(f"options.freeze_feature_encoder: a {config.model_type} model has none: leave it out")
-        frozen = self.options.freeze_feature_encoder
-        if encoder is not None and (frozen or (frozen is None and not source.random)):
-            encoder.requires_grad_(False)  # model.freeze freezes, and thaws nothing
         return model
 
     def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
@@ -139,10 +127,13 @@ class AudioClassification(Task):
 
         return Clips(rows, self.labels, self.options.multi_label, sound.rate(self.extractor), self.window, self.frames)
 
-    def augmentation_enabled(self) -> bool:
-        return bool(self.options.augment != "none" or self.options.time_mask or self.options.frequency_mask or self.uses_mixup)
+    @property
+    def augmentation(self) -> Augmentation:
+        partners = 1 if self.options.mixup else 0
+        masks = self.options.time_mask or self.options.frequency_mask
+        return Augmentation(bool(self.options.augment != "none" or masks or partners), partners)
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.audio import augment as change
         from pipelines.data.audio import spec_augment
         from pipelines.models import audio as sound
@@ -157,9 +148,10 @@ class AudioClassification(Task):
         }
         return {**example, "audio": audio, **masks}
 
-    def mix(self, example: Example, partner: Example, rng: Random) -> Example:
+    def mix(self, examples: Sequence[Example], rng: Random) -> Example:
         from pipelines.data.audio import augment as change
 
+        example, partner = examples
         audio, share = change.mixup(example["audio"], partner["audio"], self.options.mixup, rng)
         return {**example, "audio": audio, "target": example["target"] * share + partner["target"] * (1 - share)}
 

@@ -17,7 +17,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
 from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class FillMask(Task):
     pipeline_tag = "fill-mask"
     library_name = "transformers"
     architectures = ("ForMaskedLM",)
+    augmentation = Augmentation(enabled=True)  # the masks
     Options = Options
     tokenizer: Any
 
@@ -109,10 +110,7 @@ class FillMask(Task):
             **{field: [made[field][window] for window in kept] for field in fields},
         }
 
-    def augmentation_enabled(self) -> bool:
-        return True
-
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         """Masks, at least one; `labels` has the token that stood there, and IGNORED elsewhere."""
         parts: dict[int, list[int]] = {}
         for place, word in enumerate(example["word"]):
@@ -132,7 +130,7 @@ class FillMask(Task):
     def collate(self, examples: Sequence[Example]) -> Batch:
         from pipelines.models import text as language
 
-        masked = [e if "labels" in e else self.augment(e, Random(seeded("masks", e["id"]))) for e in examples]
+        masked = [e if "labels" in e else self.augment(e, Random(seeded("masks", e["id"])), 0.0) for e in examples]
         return {
             **{key: [e[key] for e in masked] for key in ("id", "row")},
             **language.inputs(masked, self.tokenizer),

@@ -16,7 +16,7 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.image.reading import LabelledImages, warn_if_dark
 from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,10 +65,6 @@ class ImageClassification(Task):
             label_kind="classes" if self.options.multi_label else "class",
             labels=tuple(self.labels),
         )
-
-    @property
-    def uses_mixup(self) -> bool:  # type: ignore[override]
-        return bool(self.options.mixup or self.options.cutmix)
 
     @property
     def metric(self) -> Metric:
@@ -129,10 +125,12 @@ class ImageClassification(Task):
     def encode(self, rows: Any) -> LabelledImages:
         return LabelledImages(rows, self.labels, self.options.multi_label)
 
-    def augmentation_enabled(self) -> bool:
-        return self.options.augment != "none" or self.uses_mixup
+    @property
+    def augmentation(self) -> Augmentation:
+        partners = 1 if self.options.mixup or self.options.cutmix else 0
+        return Augmentation(self.options.augment != "none" or partners > 0, partners)
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.image import augment
         from pipelines.models import vision
 
@@ -143,9 +141,10 @@ class ImageClassification(Task):
             image = augment.rand_augment(image, rng)
         return {**example, "pixels": vision.scaled(self.processor, image)}
 
-    def mix(self, example: Example, partner: Example, rng: Random) -> Example:
+    def mix(self, examples: Sequence[Example], rng: Random) -> Example:
         from pipelines.data.image import augment
 
+        example, partner = examples
         use_cutmix = self.options.cutmix and (not self.options.mixup or rng.random() < 0.5)
         blend, alpha = (augment.cutmix, self.options.cutmix) if use_cutmix else (augment.mixup, self.options.mixup)
         pixels, share = blend(self._pixels(example), self._pixels(partner), alpha, rng)

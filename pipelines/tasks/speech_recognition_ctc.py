@@ -21,7 +21,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import transcribed
 from pipelines.errors import DataError, ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,8 +48,6 @@ class Options(Strict):
     """Characters that are taken out of the transcripts before they are learned: ,.?!;:"""
     max_seconds: Annotated[Float, Field(gt=0, le=3600)] = 40.0
     """Longer recordings are left out, of scores as well, and counted."""
-    freeze_feature_encoder: bool | None = None
-    """Whether the convolutions stay as they are; left out: yes, unless they begin at random."""
     augment: Literal["none", "wave"] = "none"
     """`wave`: faster or slower by up to 10 %, noise 10 to 40 dB below, up to 6 dB louder or softer."""
     mask_time_prob: Share | None = None
@@ -124,9 +122,6 @@ class SpeechRecognitionCTC(Task):
         model = self._model(source.folder, config, random=source.random)
         if not own and source.folder is not None and not source.random:
             ctc.begin_head(model)
-        frozen = self.options.freeze_feature_encoder
-        if not source.random if frozen is None else frozen:
-            sound.feature_encoder(model).requires_grad_(False)  # type: ignore[union-attr] # model.freeze thaws nothing
         return model
 
     def _regularise(self, config: Any) -> None:
@@ -169,13 +164,14 @@ class SpeechRecognitionCTC(Task):
             ctc.check_masks(self.config, found.lengths)
         return found
 
-    def augmentation_enabled(self) -> bool:
-        return self._masks() or self.options.augment != "none"
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(self._masks() or self.options.augment != "none")
 
     def _masks(self) -> bool:
         return bool(self.config.mask_time_prob or self.config.mask_feature_prob)
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.audio.augment import perturbed
         from pipelines.data.audio.transcripts import frames_for
         from pipelines.models import ctc

@@ -21,7 +21,7 @@ from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import transcribed
 from pipelines.errors import ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,8 +36,6 @@ ROOM = 5e8  # bytes of log-mels of a split that stay in memory: 20 minutes of sp
 class Options(Strict):
     language: str | None = None
     """That is spoken, a code or an English name: en, german. Models of one language have none; the others need it."""
-    freeze_encoder: bool = False
-    """Whether only the decoder learns: what the encoder makes of a recording is then computed once."""
     normaliser: Normaliser = "basic"
     """How transcripts are made comparable before they are scored; the scores without it stand beside."""
     case: Literal["keep", "lower"] = "keep"
@@ -87,10 +85,7 @@ class SpeechRecognitionSeq2Seq(Task):
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         warn_of_words(splits.train["text"])
-        model = self._read(source.folder, source.config, source.random)
-        if self.options.freeze_encoder:
-            model.model.encoder.requires_grad_(False)
-        return model
+        return self._read(source.folder, source.config, source.random)  # type: ignore[no-any-return]
 
     def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> Any:
         from pipelines.models import audio as sound
@@ -132,8 +127,7 @@ class SpeechRecognitionSeq2Seq(Task):
             known = ", ".join(self.languages)
             raise ModelError(f"options.language: this model knows {len(self.languages)} languages: say which one is spoken ({known})")
         recordings = Transcribed(rows, self.rate, longest, self._labels, self.config.max_target_positions)
-        room = 0 if self.options.freeze_encoder else ROOM  # the feature cache reads them once
-        return LogMels(recordings, self.extractor, self.config.max_source_positions, room, raw=self.options.augment != "none")
+        return LogMels(recordings, self.extractor, self.config.max_source_positions, ROOM, raw=self.options.augment != "none")
 
     def _labels(self, text: str) -> list[int]:
         """A transcript's tokens as they are to follow <|startoftranscript|>."""
@@ -141,10 +135,11 @@ class SpeechRecognitionSeq2Seq(Task):
         tokens = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
         return [*self.opening[1:], *tokens, self.tokenizer.eos_token_id]
 
-    def augmentation_enabled(self) -> bool:
-        return bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob)
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob))
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.audio.augment import perturbed
         from pipelines.data.audio.log_mel import log_mel
         from pipelines.data.audio.spec_augment import masked

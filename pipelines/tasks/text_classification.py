@@ -70,9 +70,9 @@ class TextClassification(Task):
     def data(self) -> DataSpec:
         return DataSpec(
             columns={"text": "text", "label": "label"},
-            optional_columns={"text_pair": "text"},
+            optional_columns={} if self.single else {"text_pair": "text"},
             input_columns=TEXTS if self.pair else TEXTS[:1],
-            optional_inputs=() if self.pair or self.single else TEXTS[1:],
+            optional_inputs=() if self.pair else TEXTS[1:],
             label_kind="number" if self.options.regression else "classes" if self.options.multi_label else "class",
             labels=tuple(self.labels),
             clean=self._clean,

@@ -18,7 +18,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
 from pipelines.models.pretrained import LORA
-from pipelines.task import Batch, Example, Metric, Phase, Record, Task
+from pipelines.task import Augmentation, Batch, Example, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -58,7 +58,6 @@ class TextToImage(Task):
     makes = True
     adapter_file = LORA
     adapter_library = "diffusers"
-    augment_switch = "options.flip=false"
     Options = Options
 
     @property
@@ -144,10 +143,11 @@ class TextToImage(Task):
                 )
         return Pictures(rows, self.size, text=True, upscale=self.options.upscale)
 
-    def augmentation_enabled(self) -> bool:
-        return bool(self.options.flip)
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(bool(self.options.flip), switch="options.flip=false")
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
 
     def random_inputs(self, rng: Random) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pipelines.config.recipe import Float, Int
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
-from pipelines.task import Batch, Example, Metric, Phase, Record, Task
+from pipelines.task import Augmentation, Batch, Example, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,7 +76,7 @@ class UnconditionalImageGeneration(Task):
         )
 
     @property
-    def phases(self) -> tuple[Phase, ...]:  # type: ignore[override]
+    def phases(self) -> tuple[Phase, ...]:
         return (Phase(ema=0.9999, new_head=self.options.class_conditional),)  # the classes' embedding
 
     @property
@@ -146,10 +146,11 @@ class UnconditionalImageGeneration(Task):
 
         return Pictures(rows, self.size, self.channels, labels=self.labels, upscale=self.options.upscale)
 
-    def augmentation_enabled(self) -> bool:
-        return bool(self.options.flip)
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(bool(self.options.flip), switch="options.flip=false")
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
 
     def random_inputs(self, rng: Random) -> dict[str, Any]:

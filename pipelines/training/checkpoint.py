@@ -49,6 +49,7 @@ class State:
     micro_batch: int | None = None  # what memory allowed, once it did not suffice
     eval_batch: int | None = None  # the same of an evaluation, in rows
     eval_budget: int | None = None  # and what they may take together, where examples have lengths
+    task: dict[str, Any] = field(default_factory=dict)  # what the task learned beside weights (Task.state)
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row that cannot be read -> why
     data: dict[str, str] = field(default_factory=dict)  # split -> fingerprint
 

@@ -35,6 +35,7 @@ def export(task: Any, model: Any, checkpoints: Path, folder: Path, recipe: Recip
     except (OSError, SafetensorError) as error:
         raise RunError(f"{best}: the checkpoint cannot be read ({error}); remove the folder to go on from an earlier one") from None
     checkpoint.load_weights(model, values)
+    task.state.update(checkpoint.read_state(best).task)
     target, beside = folder / "model", folder / ".model.new"
     shutil.rmtree(beside, ignore_errors=True)
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.config import renamed
 from pipelines.config.recipe import Recipe, dump_recipe, task_class, validate
 from pipelines.errors import RunError
 from pipelines.training.checkpoint import latest
@@ -109,7 +110,7 @@ def _known_recipe(path: Path) -> dict[str, Any]:
         old = None
     if not isinstance(old, dict) or not {"task", "model", "data", "train"} <= old.keys():
         raise RunError(f"{path}: no recipe of a run that Graft began; choose another folder with --run")
-    return old
+    return renamed.options(old, exists=True)[0]
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:
@@ -135,7 +136,7 @@ def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any
             found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
         return found
     resolved = path in ("train.precision", "model.revision", "data.revision", "options.steps") and new in (None, "auto")
-    resolved = resolved or (path, new) == ("train.ema", "auto")
+    resolved = resolved or (path in ("train.ema", "model.freeze") and new == "auto")
     return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from pipelines.config.recipe import Recipe
@@ -23,7 +24,7 @@ from pipelines.evaluation import scoring
 from pipelines.generation import sampling
 from pipelines.models import layers
 from pipelines.models.source import Weights
-from pipelines.task import Phase, Task
+from pipelines.task import Phase
 from pipelines.training import checkpoint, loop, optim, run_log
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
@@ -74,9 +75,9 @@ def length(recipe: Recipe, rows: int, least: int) -> tuple[int, int]:
     return recipe.train.max_steps or max(1, round((recipe.train.epochs or 0) * per_epoch)), per_epoch
 
 
-def head_epochs(recipe: Recipe) -> int:
+def head_epochs(recipe: Recipe, task: Any, model: Any) -> int:
     """Epochs of the head alone; a stage of its own only where the trunk trains afterwards."""
-    return recipe.train.head_epochs if recipe.model.freeze != "backbone" else 0
+    return 0 if layers.only_head_trains(task, model) else recipe.train.head_epochs
 
 
 def head_steps(recipe: Recipe, model: Any, rows: int) -> int:
@@ -85,23 +86,18 @@ def head_steps(recipe: Recipe, model: Any, rows: int) -> int:
     return recipe.train.head_epochs * batching.steps_per_epoch(rows, recipe.train.batch_size, least)
 
 
-def model_layers(task: Any, model: Any) -> list[Any]:
-    """The task's layers of a model, whether it has an adapter or not."""
-    return task.layers(model.get_base_model() if hasattr(model, "get_base_model") else model)  # type: ignore[no-any-return]
-
-
 def thaw(task: Any, model: Any, trains: set[str], only_head: bool) -> None:
     """Let the parameters train that `trains` names, or of these only the head's."""
-    head = {id(p) for p in model_layers(task, model)[-1].parameters()}
+    head = {id(p) for p in layers.of_model(task, model)[-1].parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trains and (not only_head or id(parameter) in head))
 
 
-def without_effect(recipe: Recipe, total: int, per_epoch: int) -> list[str]:
-    """Settings of the recipe that change nothing in this run, a line each."""
+def without_effect(recipe: Recipe, total: int, per_epoch: int, only_head: bool) -> list[str]:
+    """Settings of the recipe that change nothing in this run, where maybe `only_head` trains, a line each."""
     idle = [key for key in ("head_epochs", "layer_decay") if getattr(recipe.train, key)]
-    frozen = recipe.model.freeze == "backbone" and idle
-    lines = [f"the trunk is frozen, so this changes nothing: {', '.join(f'train.{key}' for key in idle)}"] if frozen else []
+    named = ", ".join(f"train.{key}" for key in idle)
+    lines = [f"the trunk is frozen, so this changes nothing: {named}"] if idle and only_head else []
     return [*lines, *optim.without_effect(recipe.train, total, per_epoch)]
 
 
@@ -154,7 +150,7 @@ class Trainer:
             self.progress.say(f"{len(labels)} classes: {some}{' ...' if len(labels) > 10 else ''}")
         if about := getattr(self.model, "about_head", ""):
             self.progress.say(f"head: {about}")
-        for line in without_effect(self.recipe, self.steps, self.per_epoch):
+        for line in without_effect(self.recipe, self.steps, self.per_epoch, layers.only_head_trains(self.task, self.model)):
             self.progress.say(line)
         for kind, count in self.splits.ignored.items():
             self.progress.say(f"left out: {kind} ({count:,})")
@@ -186,9 +182,10 @@ class Trainer:
                     f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run"
                 )
             self.skips.found |= saved.skipped
+            self.task.state.update(saved.task)
             self.eval_batch, self.eval_budget = saved.eval_batch, saved.eval_budget
         self.log.truncate(saved)
-        stage = saved.stage if saved else "head" if head_epochs(self.recipe) else "train"
+        stage = saved.stage if saved else "head" if head_epochs(self.recipe, self.task, self._plain()) else "train"
         if self.sharded and stage == "head":
             raise RunError(
                 "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder"
@@ -215,7 +212,7 @@ class Trainer:
         return plain
 
     def _layers(self) -> list[Any]:
-        return model_layers(self.task, self._plain())
+        return layers.of_model(self.task, self._plain())
 
     def score_baseline(self) -> dict[str, Any]:
         """Test scores before the first step: what the model knew already."""
@@ -270,7 +267,7 @@ class Trainer:
             by_phase = {phase.name: each.optimizer for phase, each in zip(phases, optimizers, strict=True)}
             checkpoint.restore(last, plain, by_phase, average)
             self.progress.say(f"going on from step {state.previous_steps + state.step}")
-        augmented = self.task.augmentation_enabled() and state.stage != "head"
+        augmented = self.task.augmentation.enabled and state.stage != "head"
         least = least_examples(plain, len(self.encoded["train"]), train.batch_size)
         examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented, least)
         lengths = examples.lengths
@@ -309,9 +306,8 @@ class Trainer:
         """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
 
         validation = batching.Examples(self.task, self.encoded["validation"])
-        draws = (
-            type(self.task).random_inputs is not Task.random_inputs
-        )  # noise is added behind the frozen modules beside the model: no edge within it
+        # noise is added behind the frozen modules beside the model: no edge within it
+        draws = bool(self.task.random_inputs(Random(0)))
         edge = Edge(plain, examples.lengths is not None, self.task.frozen if draws else None)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         # with an adapter something trains in every layer: there is no edge to record at
@@ -322,7 +318,7 @@ class Trainer:
         if augmented:
             self.progress.say(
                 f"{'a part' if draws else 'the trunk'} is frozen but augmentation is on, so every epoch runs it again: "
-                f"{self.task.augment_switch} caches its features"
+                f"{self.task.augmentation.switch} caches its features"
             )
             yield examples, validation
             return
@@ -387,6 +383,7 @@ class Trainer:
             if self.accelerator.is_main_process:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)
+                kept.task = dict(self.task.state)
                 kept.eval_batch, kept.eval_budget = self.eval_batch, self.eval_budget
                 checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)

@@ -75,7 +75,7 @@ def test_masks_come_back_as_labels(tmp_path: Path) -> None:
     """Where there is no label nothing changed; over many draws about the asked share is masked, 8 of 10 by the mask."""
     task, _, splits = made(tmp_path, max_length=64)  # in short windows the one mask that must be adds to the share
     encoded = task.encode(splits.train)
-    drawn = [(e, task.augment(e, Random(seed))) for seed in range(40) for e in encoded]
+    drawn = [(e, task.augment(e, Random(seed), 0.0)) for seed in range(40) for e in encoded]
     chosen = masked = tokens = 0
     for before, after in drawn:
         for old, new, label in zip(before["input_ids"], after["input_ids"], after["labels"], strict=True):
@@ -92,7 +92,7 @@ def test_whole_words_are_masked_together(tmp_path: Path) -> None:
     task, _, splits = made(tmp_path, whole_words=True)
     checked = 0
     for e in task.encode(splits.train):
-        found = task.augment(e, Random(e["id"]))
+        found = task.augment(e, Random(e["id"]), 0.0)
         hidden = {word for word, label in zip(e["word"], found["labels"], strict=True) if label != IGNORED}
         assert all((word in hidden) == (label != IGNORED) for word, label in zip(e["word"], found["labels"], strict=True))
         checked += any(e["word"].count(word) > 1 for word in hidden)

@@ -161,10 +161,10 @@ def test_randaugment_is_a_function_of_its_seed(photos: Any, tmp_path: Path) -> N
     task.build(resolve(ModelSection(id=str(tiny.vit(tmp_path / "m")))), photos)
     example = task.encode(photos.train)[0]
     torch.manual_seed(1)
-    one = task.augment(example, Random(5))["pixels"]
+    one = task.augment(example, Random(5), 0.0)["pixels"]
     torch.manual_seed(2)
-    assert torch.equal(one, task.augment(example, Random(5))["pixels"])
-    assert not torch.equal(one, task.augment(example, Random(6))["pixels"])
+    assert torch.equal(one, task.augment(example, Random(5), 0.0)["pixels"])
+    assert not torch.equal(one, task.augment(example, Random(6), 0.0)["pixels"])
 
 
 def test_balanced_weights_make_classes_count_the_same(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class FrozenEncoder(TestContract):
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         raw = super().recipe(folder)
-        return {**raw, "options": {**raw["options"], "freeze_encoder": True}}
+        return {**raw, "model": {**raw["model"], "freeze": "encoder"}}
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
@@ -180,9 +180,9 @@ def test_cached_and_uncached_are_the_same(speech: Path, folders: dict[str, Path]
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
     raw = {
         "task": "speech-recognition-seq2seq",
-        "model": {"id": str(folders["many"])},
+        "model": {"id": str(folders["many"]), "freeze": "encoder"},
         "data": {"id": str(speech), "workers": 0},
-        "options": {"language": "en", "freeze_encoder": True, "max_new_tokens": 8},
+        "options": {"language": "en", "max_new_tokens": 8},
         "train": {"epochs": 2, "batch_size": 6, "micro_batch": 3, "learning_rate": 3e-3, "precision": "fp32", "log_every": 1},
     }
     runs = {}
@@ -207,9 +207,9 @@ def test_a_frozen_encoder_stays_out_of_lora(speech: Path, folders: dict[str, Pat
     for frozen in (False, True):
         raw = {
             "task": "speech-recognition-seq2seq",
-            "model": {"id": str(folders["many"]), "adapter": {"kind": "lora", "rank": 2}},
+            "model": {"id": str(folders["many"]), "adapter": {"kind": "lora", "rank": 2}, "freeze": "encoder" if frozen else "none"},
             "data": {"id": str(speech)},
-            "options": {"language": "en", "freeze_encoder": frozen},
+            "options": {"language": "en"},
             "train": {"max_steps": 1},
         }
         recipe = validate(raw)

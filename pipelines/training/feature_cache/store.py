@@ -13,14 +13,14 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.data.batching import Examples, Micro, evaluation_keys, loader, on_device, shares
+from pipelines.data.batching import Examples, Key, Micro, evaluation_keys, loader, on_device, shares
 from pipelines.data.encoding import Budget
 from pipelines.errors import RunError
 from pipelines.training.feature_cache import planner
@@ -66,12 +66,12 @@ class Cached:
         """Whether a batch is padded."""
         return bool(self.plan.ragged or self.plan.anew)
 
-    def __getitem__(self, keys: list[tuple[int | None, int]]) -> Micro:
+    def __getitem__(self, keys: Sequence[Key]) -> Micro:
         import torch
 
-        good = [index for _, index in keys if self.plain[index] is not None]
-        skipped = [(index, self.why[index]) for _, index in keys if self.plain[index] is None]
-        rows, epochs = list(good), [epoch for epoch, index in keys if self.plain[index] is not None]
+        good = [index for _, index, *_ in keys if self.plain[index] is not None]
+        skipped = [(index, self.why[index]) for _, index, *_ in keys if self.plain[index] is None]
+        rows, epochs = list(good), [epoch for epoch, index, *_ in keys if self.plain[index] is not None]
         if len(rows) < max(1, self.least):
             others = [i for i, p in enumerate(self.plain) if p is not None and i not in good] or good
             more = [others[place % len(others)] for place in range(max(1, self.least) - len(rows))]

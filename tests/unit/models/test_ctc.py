@@ -94,11 +94,11 @@ def test_masks_come_from_the_generator_alone(speech: Path, plain: Path) -> None:
     options = {"mask_time_prob": 0.3, "mask_time_length": 3, "mask_feature_prob": 0.2, "mask_feature_length": 4}
     task, model, splits = made(speech, plain, **options)
     examples = several(task, splits.train, 4)
-    assert task.augmentation_enabled()
-    masked = [task.augment(e, Random(7)) for e in examples]
-    again = [task.augment(e, Random(7)) for e in examples]
+    assert task.augmentation.enabled
+    masked = [task.augment(e, Random(7), 0.0) for e in examples]
+    again = [task.augment(e, Random(7), 0.0) for e in examples]
     assert all(np.array_equal(a[k], b[k]) for a, b in zip(masked, again, strict=True) for k in ("time_mask", "feature_mask"))
-    assert not np.array_equal(masked[3]["time_mask"], task.augment(examples[3], Random(8))["time_mask"])
+    assert not np.array_equal(masked[3]["time_mask"], task.augment(examples[3], Random(8), 0.0)["time_mask"])
     model.train()
     batch, bare = task.collate(masked), task.collate(examples)
     one, two, none = (ctc.logits(model, b).detach() for b in (batch, batch, bare))

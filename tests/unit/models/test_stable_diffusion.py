@@ -137,8 +137,8 @@ def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pyt
     said: list[str] = []
     monkeypatch.setattr("pipelines.utils.progress.Progress.say", lambda self, text: said.append(text))
     task, _, examples = made(tmp_path, flip=True)
-    assert task.augmentation_enabled()
-    assert not TextToImage(Options()).augmentation_enabled()
+    assert task.augmentation.enabled
+    assert not TextToImage(Options()).augmentation.enabled
     seen = encoded(tiny_recipe(tmp_path, tmp_path / "model", options={"flip": True}), tmp_path / "run")
     assert len(seen) == 2 * (24 + 3) + 3
     plain = [task.encode(load_splits(validate(tiny_recipe(tmp_path, tmp_path / "model")).data, task.data).train)[i] for i in range(24)]

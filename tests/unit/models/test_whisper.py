@@ -77,7 +77,7 @@ def test_spec_augment_masks_what_was_said(speech: Path, folders: dict[str, Path]
     assert not (made_[:, 60:] == 0).all(0).any()
     task, net, splits = made(speech, folders["many"], language="en", augment="wave", mask_time_prob=0.3)
     assert not net.config.apply_spec_augment, "the library's own would draw from numpy's one generator"
-    moving = Examples(task, task.encode(splits.train), seed=1, augmented=task.augmentation_enabled())
+    moving = Examples(task, task.encode(splits.train), seed=1, augmented=task.augmentation.enabled)
     one, again, other = (moving[[(epoch, 0)]].batch["input_features"] for epoch in (0, 0, 1))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
