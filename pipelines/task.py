@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
     from matplotlib.figure import Figure
-    from PIL.Image import Image
     from torch import Tensor, nn
 
     from pipelines.data.encoding import Encoded
     from pipelines.data.schema import DataSpec
+    from pipelines.generation.spec import GenerationSpec
 
 Example = dict[str, Any]
 Batch = dict[str, Any]
@@ -92,7 +92,6 @@ class Task(ABC):
     pipeline_tag: ClassVar[str]  # the hub's pipeline tag
     library_name: ClassVar[str]  # the hub's library_name
     architectures: ClassVar[tuple[str, ...]]  # how the names of its model classes end: by them a model that Graft did not make is known
-    makes: ClassVar[bool] = False  # whether it makes images: then `requests` and `generate` are asked, see pipelines.generation.comparison
     adapter_file: ClassVar[str] = "adapter_config.json"  # by it the folder of an adapter alone is known
     adapter_library: ClassVar[str] = "peft"  # with which it is used
     Options: ClassVar[type[BaseModel]]
@@ -120,6 +119,11 @@ class Task(ABC):
     def phases(self) -> tuple[Phase, ...]:
         """What a step is made of, in order. At least one takes part in every step."""
         return (Phase(),)
+
+    @property
+    def generation(self) -> "GenerationSpec | None":
+        """For a task that makes something: how it is asked, how results are written, shown and measured."""
+        return None
 
     @property
     def augmentation(self) -> Augmentation:
@@ -230,16 +234,6 @@ class Task(ABC):
     def load_adapter(self, base: Path, folder: Path) -> "nn.Module":
         """What `save_adapter` wrote on the base model in `base`, for tasks whose adapters are not PEFT's."""
         raise ModelError(f"{folder}: {self.name} has no adapters of this kind")
-
-    # ---- tasks that make images ----
-
-    def requests(self, rows: "Dataset", count: int) -> list[dict[str, Any]]:
-        """What is asked of the model for its samples, the same every time: the keyword arguments of `infer`, each with a `seed`."""
-        return []
-
-    def generate(self, model: "nn.Module", requests: Sequence[Mapping[str, Any]]) -> "list[Image]":
-        """One image for each request, whatever else is asked in the same batch."""
-        return []
 
     @abstractmethod
     def infer(self, model: "nn.Module", *inputs: Any, **settings: Any) -> Iterator[Any]:

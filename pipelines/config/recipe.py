@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -46,6 +46,9 @@ class Strict(BaseModel):
     """Base of every section and of every task's Options: unknown keys are errors, values cannot change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+    models: ClassVar[tuple[str, ...]] = ()  # of these keys, those that may name the folder of a model
+    settled: ClassVar[tuple[str, ...]] = ()  # and those that a run settles with its model where they are left out
 
 
 def of_a_run(info: ValidationInfo) -> bool:

@@ -6,7 +6,6 @@ from pipelines.config.recipe import Recipe, task_class
 from pipelines.data import batching, trained_rows
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import SPLITS
-from pipelines.generation import sampling
 from pipelines.models import build, layers
 from pipelines.models.source import resolve
 from pipelines.training import run_log, trainer
@@ -45,9 +44,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     for kind, count in taken.ignored.items():
         if kind not in splits.ignored:
             yield f"left out   {kind} ({count:,})"
-    if task.makes:
-        sampling.extractor_of(task.options, "cpu")
-        sampling.fits_of(task, "cpu")
+    if task.generation is not None:
+        task.generation.prepare("cpu")
     rows = len(encoded["train"])
     least = trainer.least_examples(model, rows, recipe.train.batch_size)
     examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augmentation.enabled, least)

@@ -103,7 +103,8 @@ def evaluate_loaded(
     cpu_kernels.install(loaded.model, accelerator.device)
     examples = batching.Examples(task, task.encode(found))
     skips = Skips(section.max_skipped, {name: skipped}, {name: len(found) + len(skipped)})
-    size = hardware.eval_batch("auto", accelerator.device.type, examples.lengths is not None, task)
+    at_once = task.generation.at_once if task.generation is not None else None
+    size = hardware.eval_batch("auto", accelerator.device.type, examples.lengths is not None, at_once)
     with progress.item(name, len(found)) as shown:
         workers = min(2, len(found) // 64)
         records = scoring.predict_split(

@@ -34,7 +34,7 @@ class Loaded:
 
         The columns that the task takes may be given by name, in any order: `infer(context=..., question=...)`. Raises DataError.
         """
-        if not self.task.makes:
+        if self.task.generation is None:
             inputs = _in_order(self.task, inputs, settings)
         answer = None
         for answer in self.task.infer(self.model, *inputs, **settings):  # noqa: B007 (the last one is the answer)

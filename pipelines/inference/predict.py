@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.config.validation_errors import suggest
@@ -23,6 +23,9 @@ from pipelines.utils import library_logging
 from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
 
+if TYPE_CHECKING:
+    from pipelines.generation.spec import GenerationSpec
+
 log = logging.getLogger("graft")
 
 
@@ -32,7 +35,7 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
     A file or folder that exists is read as what it is; a name that looks like a file and does not exist is an error. In a folder or
     table, what cannot be read is left out with a word; a file that was named must be there.
     """
-    if loaded.task.makes:
+    if loaded.task.generation is not None:
         from pipelines.generation.requests import split_pairs
 
         pairs, rest = split_pairs(loaded.task, inputs)
@@ -211,7 +214,7 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
         raise MissingColumn(f"{what}; this model reads {' and '.join(wanted)}: call the table's columns so") from None
     for _, why in skipped:
         log.warning("skipped, cannot be read: %s", why)
-    absent = (None, "") if task.makes else (None,)  # a second text may be empty, a seed or a class may not
+    absent = (None, "") if task.generation is not None else (None,)  # a second text may be empty, a seed or a class may not
     return [(row["id"], {c: row[c] for c in taken if c in wanted or row.get(c) not in absent}) for row in rows]
 
 
@@ -246,18 +249,19 @@ def _looks_like_a_file(text: str) -> bool:
     return "/" in text and re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{0,5}", path.suffix) is not None
 
 
-def _made(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:
-    """Make an image and write it into the current folder: its file and the settings that made it."""
+def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> dict[str, Any]:
+    """Make what is asked for and write it into the current folder: its file and the settings that made it."""
     from pipelines.generation import requests
 
     request = requests.whole(loaded.task, request)
-    image = None
-    for image in requests.images(loaded.task, loaded.model, request):  # noqa: B007 (the last one is the image)
+    result = None
+    for result in requests.images(loaded.task, loaded.model, request):  # noqa: B007 (the last one is the result)
         pass
     model = loaded.results["recipe"] if loaded.results else Path(loaded.source).name
     about = requests.settings(model, request)
-    path = requests.write(Path(), requests.file_name(requests.subject(model, about), request["seed"]), image, about)
-    return {"image": path.name, **{key: value for key, value in about.items() if key != "model"}}
+    name = requests.file_name(requests.subject(model, about), request["seed"], spec.suffix)
+    path = requests.write(Path(), name, result, about, spec.write)
+    return {spec.one: path.name, **{key: value for key, value in about.items() if key != "model"}}
 
 
 def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
@@ -271,7 +275,7 @@ def predict(source: str | Path, inputs: list[str], *, device: str | None = None)
     with progress.item("predicting", len(wanted)) as shown:
         for name, columns in wanted:
             try:
-                output = _made(loaded, columns) if loaded.task.makes else loaded.infer(**columns)
+                output = _made(loaded, spec, columns) if (spec := loaded.task.generation) else loaded.infer(**columns)
                 answers.append({"input": name, "output": json.loads(json.dumps(output))})
             except DataError as error:
                 if name in inputs:

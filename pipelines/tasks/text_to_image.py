@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ from pipelines.config.recipe import Float, Int
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
+from pipelines.generation.images import image_generation
+from pipelines.generation.spec import GenerationSpec, Setting
 from pipelines.models.pretrained import LORA
 from pipelines.task import Augmentation, Batch, Example, Metric, Phase, Record, Task
 
@@ -29,6 +31,8 @@ MOST_STEPS = 500
 
 
 class Options(Sampling):
+    models: ClassVar[tuple[str, ...]] = ("extractor", "clip")
+
     image_size: Annotated[Int, Field(ge=8, le=2048)] | None = None
     """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
     upscale: bool = False
@@ -55,14 +59,30 @@ class TextToImage(Task):
     library_name = "diffusers"
     architectures = ("StableDiffusionPipeline", "StableDiffusion3Pipeline")
     phases = (Phase(ema=0.9999, new_head=False),)
-    makes = True
     adapter_file = LORA
     adapter_library = "diffusers"
     Options = Options
+    size: tuple[int, int] = (512, 512)  # height and width, once it is built or loaded
+    diffusion: Any = None
 
     @property
     def data(self) -> DataSpec:
         return DataSpec(columns={"image": "image", "text": "text"}, input_columns=("text",), clean=self._clean)
+
+    @property
+    def generation(self) -> GenerationSpec:
+        levels = self.diffusion.scheduler.config.num_train_timesteps if self.diffusion is not None else MOST_STEPS
+        return image_generation(
+            self.options,
+            self.size,
+            generate=self._generate,
+            requests=lambda rows, count: [{"text": rows[seed % len(rows)]["text"], "seed": seed} for seed in range(count)],
+            defaults=lambda seed: {
+                "steps": self.options.steps,
+                "guidance": self.pipe.guidance if self.options.guidance is None else self.options.guidance,
+            },
+            settings={"steps": Setting(int, 1, min(MOST_STEPS, levels)), "guidance": Setting(float, 0, 100)},
+        )
 
     @property
     def metric(self) -> Metric:
@@ -97,7 +117,7 @@ class TextToImage(Task):
         self.pipe, model = stable_diffusion.read_pipe(folder, size=size, random=random)
         self.size = stable_diffusion.image_size(self.pipe, model)
         scheduler = diffusion.read_scheduler(folder)
-        self.diffusion: Any = diffusion.Flow(scheduler) if self.pipe.flow else diffusion.Diffusion(scheduler, self.options.snr_gamma)
+        self.diffusion = diffusion.Flow(scheduler) if self.pipe.flow else diffusion.Diffusion(scheduler, self.options.snr_gamma)
         self.frozen = {"vae": stable_diffusion.Latents(self.pipe.parts["vae"]), "text": stable_diffusion.Prompts(self.pipe, model)}
         with torch.no_grad():
             self.nothing = tuple(part.float() for part in self.frozen["text"]([""]))  # what the model sees of an empty caption
@@ -257,10 +277,7 @@ class TextToImage(Task):
 
     # ---- images ----
 
-    def requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
-        return [{"text": rows[seed % len(rows)]["text"], "seed": seed} for seed in range(count)]
-
-    def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def _generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
         from pipelines.models import stable_diffusion
 
         texts, seeds = [request["text"] for request in requests], [request["seed"] for request in requests]

@@ -16,17 +16,19 @@ from pipelines.config.recipe import Float, Int
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
+from pipelines.generation.images import image_generation
+from pipelines.generation.spec import GenerationSpec, Setting
 from pipelines.task import Augmentation, Batch, Example, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-STEPS = 50  # of DDIM
+STEPS, MOST_STEPS = 50, 1000  # of DDIM, and of any sampler
 
 
 class Options(Sampling):
-    steps: Annotated[Int, Field(ge=1, le=1000)] | None = None  # type: ignore[assignment]
+    steps: Annotated[Int, Field(ge=1, le=MOST_STEPS)] | None = None  # type: ignore[assignment]
     """Denoising steps of an image; left out: 50, and by DDPM as many as the schedule has, as published scores do."""
     image_size: Annotated[Int, Field(ge=4, le=2048)] | None = None
     """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
@@ -56,8 +58,9 @@ class UnconditionalImageGeneration(Task):
     pipeline_tag = "unconditional-image-generation"
     library_name = "diffusers"
     architectures = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
-    makes = True
     Options = Options
+    size: tuple[int, int] = (64, 64)  # height and width, once it is built or loaded
+    scheduler: Any = None
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
@@ -73,6 +76,21 @@ class UnconditionalImageGeneration(Task):
             optional_inputs=("label",) if self.labels else (),
             labels=tuple(self.labels),
             example=lambda row: {"image": row["image"]},
+        )
+
+    @property
+    def generation(self) -> GenerationSpec:
+        levels = self.scheduler.config.num_train_timesteps if self.scheduler is not None else MOST_STEPS
+        return image_generation(
+            self.options,
+            self.size,
+            generate=self._generate,
+            requests=self._requests,
+            defaults=lambda seed: {
+                "steps": self.options.steps,
+                **({"label": self.labels[seed % len(self.labels)]} if self.labels else {}),
+            },
+            settings={"steps": Setting(int, 1, min(MOST_STEPS, levels))},
         )
 
     @property
@@ -107,7 +125,7 @@ class UnconditionalImageGeneration(Task):
         own: Any = scheduler.config  # type: ignore[attr-defined]
         given = {key: value for key, value in changes.items() if value is not None}
         given |= {"trained_betas": None} if self.options.schedule else {}  # which a pretrained one may have, and would go by
-        self.scheduler: Any = DDPMScheduler.from_config(own, **given)
+        self.scheduler = DDPMScheduler.from_config(own, **given)
         levels = self.scheduler.config.num_train_timesteps
         if self.options.steps is not None and self.options.steps > levels:
             raise ModelError(f"options.steps: the noise has {levels} levels, you ask for {self.options.steps}")
@@ -249,14 +267,14 @@ class UnconditionalImageGeneration(Task):
 
     # ---- images ----
 
-    def requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
+    def _requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
         from pipelines.data.labels import shares
 
         if not self.labels:
             return [{"seed": seed} for seed in range(count)]
         return [{"seed": seed, "label": label} for seed, label in enumerate(shares(rows["label"], count))]
 
-    def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def _generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
         from pipelines.models import diffusion, unet
 
         scheduler = diffusion.sampler(self.scheduler, self.options.sampler)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pipelines.config import renamed
-from pipelines.config.recipe import Recipe, dump_recipe, task_class, validate
+from pipelines.config.recipe import Recipe, Strict, dump_recipe, task_class, validate
 from pipelines.errors import RunError
 from pipelines.training.checkpoint import latest
 from pipelines.utils.files import read_json, write_text
@@ -20,6 +20,12 @@ FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
 FREE |= {
     f"train.{key}" for key in ("micro_batch", "eval_batch_size", "gradient_checkpointing", "save_every", "keep", "log_every", "trackers")
 }
+
+
+def _options_of(recipe: Recipe) -> type[Strict]:
+    """The Options of the recipe's task."""
+    kind: type[Strict] = task_class(recipe.task).Options
+    return kind
 
 
 def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -44,7 +50,7 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         return None
     old, new = _known_recipe(path), absolute_paths(recipe).model_dump(mode="json")
     old["options"] = type(recipe.options)().model_dump(mode="json") | (old.get("options") or {})  # some may be younger than the run
-    found = _differences(old, new)
+    found = _differences(old, new, settled=tuple(f"options.{key}" for key in _options_of(recipe).settled))
     longer = [
         key for key in found if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
     ]
@@ -120,7 +126,7 @@ def absolute_paths(recipe: Recipe) -> Recipe:
         source = getattr(recipe, section)
         if source.id is not None and Path(source.id).expanduser().exists():
             changes[section] = source.model_copy(update={"id": str(Path(source.id).expanduser().resolve())})
-    named = {key: getattr(recipe.options, key, None) for key in ("extractor", "clip")}  # models that measure what a run makes
+    named = {key: getattr(recipe.options, key, None) for key in _options_of(recipe).models}
     folders = {key: Path(value).expanduser() for key, value in named.items() if value not in (None, "inception")}
     found = {key: str(folder.resolve()) for key, folder in folders.items() if folder.is_dir()}
     if found:
@@ -128,14 +134,14 @@ def absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+def _differences(old: Any, new: Any, path: str = "", settled: tuple[str, ...] = ()) -> dict[str, tuple[Any, Any]]:
     """Keys whose values differ; what was `auto` or left out when asked and resolved in the run does not."""
     if isinstance(old, dict) and isinstance(new, dict) and path != "model.config":
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(k for k in new if k not in old)]:
-            found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+            found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."), settled)
         return found
-    resolved = path in ("train.precision", "model.revision", "data.revision", "options.steps") and new in (None, "auto")
+    resolved = path in ("train.precision", "model.revision", "data.revision", *settled) and new in (None, "auto")
     resolved = resolved or (path in ("train.ema", "model.freeze") and new == "auto")
     return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
 

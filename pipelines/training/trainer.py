@@ -130,8 +130,8 @@ class Trainer:
         if self.encoded["train"].lengths is not None:
             hardware.keep_few_kernels()
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
-        self.extractor = sampling.extractor_of(self.task.options, self.accelerator.device) if self.task.makes else None
-        self.fits = sampling.fits_of(self.task, self.accelerator.device) if self.task.makes else None
+        spec = self.task.generation
+        self.judges = spec.prepare(self.accelerator.device) if spec is not None else None
         self.root = self.folder / "checkpoints"
         self.log = run_log.Log(self.folder, self.accelerator, self.progress)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
@@ -223,7 +223,7 @@ class Trainer:
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
-        size = hardware.eval_batch(train.eval_batch_size, self.accelerator.device.type, examples.lengths is not None, self.task)
+        size = hardware.eval_batch(train.eval_batch_size, self.accelerator.device.type, examples.lengths is not None, self._at_once())
 
         found = {"rows": self.eval_batch, examples.length_unit: self.eval_budget}  # of this process
 
@@ -239,6 +239,10 @@ class Trainer:
             )  # fmt: skip
         self.eval_batch, self.eval_budget = scoring.agreed(found["rows"], found[examples.length_unit])
         return records
+
+    def _at_once(self) -> int | None:
+        """How many results the task makes at a time, where it makes any: no more examples are scored at a time."""
+        return self.task.generation.at_once if self.task.generation is not None else None
 
     def workers(self, examples: Any) -> int:
         """Loader processes for these examples; cached ones need none."""
@@ -338,7 +342,7 @@ class Trainer:
         elif examples.lengths is not None:
             size = 256  # ragged ones: as many as fit
         else:  # on a CPU no more than a step of training holds, on a GPU no more than are scored at a time
-            size = min(8, train.batch_size if device == "cpu" else hardware.eval_batch("auto", device, False, self.task))
+            size = min(8, train.batch_size if device == "cpu" else hardware.eval_batch("auto", device, False, self._at_once()))
         if least > 1:  # recording runs what trains, too, and a BatchNorm cannot run on one row: the next size that leaves none
             count, processes = len(examples), self.accelerator.num_processes
             sizes = range(size, count + 1)

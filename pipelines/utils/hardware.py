@@ -53,20 +53,15 @@ def micro_batch(
     return max(1, min(share, round(5e6 / max(1, sum(t.untyped_storage().nbytes() for t in tensors))))), None
 
 
-def eval_batch(asked: int | str, device: str, ragged: bool, task: Any = None) -> int:
+def eval_batch(asked: int | str, device: str, ragged: bool, most: int | None = None) -> int:
     """Examples scored at a time: what was asked, or 64 on a GPU; on a CPU as few as stay in its caches, 4 texts or 8 photos.
 
-    Of a `task` that makes images no more than are made at a time: a VAE in float32 needs 0.5 GB for one of 512 pixels.
+    At `most` as many as a task makes at a time that makes images: a VAE in float32 needs 0.5 GB for one of 512 pixels.
     """
     if isinstance(asked, int):
         return asked
-    most = 64 if device == "cuda" else 4 if ragged else 8
-    return min(most, images_at_once("auto", task.size)) if task is not None and task.makes else most
-
-
-def images_at_once(asked: int | str, size: tuple[int, int]) -> int:
-    """Images of this height and width that are made at a time: what was asked, else 64 small ones, 16 of 256 pixels, 4 of 512."""
-    return asked if isinstance(asked, int) else max(1, min(64, 2**20 // max(size) ** 2))
+    usual = 64 if device == "cuda" else 4 if ragged else 8
+    return usual if most is None else min(usual, most)
 
 
 def workers(asked: int | str, processes: int, examples: Any) -> int:

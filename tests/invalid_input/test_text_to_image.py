@@ -196,4 +196,4 @@ def test_out_of_memory_while_sampling(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(stable_diffusion.Pipe, "around", full)
     requests = [{"text": text, "seed": 0} for text in tiny_pictures.CAPTIONS]
     with pytest.raises(RunError, match=r"out of memory while making 4 images at a time: set train\.eval_batch_size=2"):
-        sampling.generate(loaded.task, loaded.model, requests, size=4)
+        sampling.generate(loaded.task.generation, loaded.model, requests, size=4)

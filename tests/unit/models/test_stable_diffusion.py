@@ -174,7 +174,7 @@ def test_mixed_precision_is_the_models_alone(make: Any, tmp_path: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         under = task._seen(batch)
         assert task.predict(model, batch)
-        (image,) = task.generate(model, [{"text": "a red disc", "seed": 1}])
+        (image,) = task.generation.generate(model, [{"text": "a red disc", "seed": 1}])
     assert mixed == {"model": {True}, "encoder": {False}, "vae": {False}}
     assert model.forward is before
     assert torch.equal(plain[0], under[0])
@@ -185,7 +185,7 @@ def test_mixed_precision_is_the_models_alone(make: Any, tmp_path: Path) -> None:
 def test_what_the_safety_checker_blackened_is_marked(tmp_path: Path) -> None:
     for flags in (True, False):
         loaded = load(tiny_diffusion.stable(tmp_path / str(flags), safety=True, flags=flags), device="cpu")
-        images = loaded.task.generate(loaded.model, [{"text": "a red disc", "seed": seed} for seed in range(2)])
+        images = loaded.task.generation.generate(loaded.model, [{"text": "a red disc", "seed": seed} for seed in range(2)])
         assert [image.info.get("flagged", False) for image in images] == [flags, flags]
 
 

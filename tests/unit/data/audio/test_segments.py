@@ -254,7 +254,7 @@ def test_predict_reads_the_part(tmp_path: Path) -> None:
 
         class task:
             data = DataSpec(("audio",), input_columns=("audio",))
-            makes = False
+            generation = None
 
             def infer(self, model: Any, *inputs: Any) -> None: ...
 
