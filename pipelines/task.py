@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel
 
-from pipelines.errors import ModelError
-
 if TYPE_CHECKING:
     from random import Random
 
@@ -40,6 +38,18 @@ class Metric(NamedTuple):
         if old is None or math.isnan(old):  # a score may be undefined on few rows: any number is better
             return True
         return new > old if self.direction == "max" else new < old
+
+
+@dataclass(frozen=True)
+class HubSpec:
+    """What the hub knows models of a task by."""
+
+    pipeline_tag: str
+    library_name: str
+    architectures: tuple[str, ...]
+    """How the names of its model classes end: by them a model is known that Graft did not train."""
+    adapter_format: str = "peft"
+    """How an adapter alone is written: a key of pipelines.models.adapters.FORMATS."""
 
 
 @dataclass(frozen=True)
@@ -89,26 +99,13 @@ class Task(ABC):
     """
 
     name: ClassVar[str]  # the file name with dashes
-    pipeline_tag: ClassVar[str]  # the hub's pipeline tag
-    library_name: ClassVar[str]  # the hub's library_name
-    architectures: ClassVar[tuple[str, ...]]  # how the names of its model classes end: by them a model that Graft did not make is known
-    adapter_file: ClassVar[str] = "adapter_config.json"  # by it the folder of an adapter alone is known
-    adapter_library: ClassVar[str] = "peft"  # with which it is used
+    hub: ClassVar[HubSpec]
     Options: ClassVar[type[BaseModel]]
 
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
         self.state: dict[str, Any] = {}  # what it learns beside weights: plain values, in every checkpoint; `augment` does not see them
         self.frozen: dict[str, nn.Module] = {}  # what only runs forward (VAE, text encoder): moved, kept in eval, never trained
-
-    def to_device(self, device: Any) -> None:
-        """Move what is frozen to a device and keep it from learning."""
-        for module in self.frozen.values():
-            module.to(device).eval().requires_grad_(False)
-
-    def free(self) -> None:
-        """Let go of what is frozen: the training is over, and what was exported is read back."""
-        self.frozen = {}
 
     @property
     @abstractmethod
@@ -220,20 +217,6 @@ class Task(ABC):
     @abstractmethod
     def load(self, folder: Path) -> "nn.Module":
         """Read back what `save` wrote, or any model folder of this task's kind; in eval mode."""
-
-    def save_adapter(self, model: "nn.Module", folder: Path, base: str, revision: str | None) -> None:
-        """LoRA's own files, with the base model's configuration and processor beside them."""
-        peft: Any = model
-        peft.peft_config["default"].base_model_name_or_path = base
-        peft.peft_config["default"].revision = revision
-        self.save(peft.get_base_model(), folder)
-        for file in folder.glob("*.safetensors*"):
-            file.unlink()
-        peft.save_pretrained(folder)
-
-    def load_adapter(self, base: Path, folder: Path) -> "nn.Module":
-        """What `save_adapter` wrote on the base model in `base`, for tasks whose adapters are not PEFT's."""
-        raise ModelError(f"{folder}: {self.name} has no adapters of this kind")
 
     @abstractmethod
     def infer(self, model: "nn.Module", *inputs: Any, **settings: Any) -> Iterator[Any]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import Recipe, load_recipe, task_class, task_names
 from pipelines.errors import DataError, ModelError
-from pipelines.models.adapters import _base_of, _with_adapter
-from pipelines.models.pretrained import LORA
+from pipelines.models.adapters import format_of
+from pipelines.models.layers import freeze_on
 from pipelines.models.source import _read_json, front_matter, local_model
 from pipelines.reporting.results import current
 
@@ -84,14 +84,10 @@ def load(
     worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
     results = _read_json(folder / "results.json")
     results = current(results) if results is not None else None
-    if (folder / "adapter_config.json").is_file():
-        model = _with_adapter(worker, folder)
-    elif (folder / LORA).is_file() and not (folder / "model_index.json").is_file():
-        model = worker.load_adapter(_base_of(folder), folder)
-    else:
-        model = worker.load(folder)
+    form = format_of(folder)
+    model = worker.load(folder) if form is None else form.load(worker, folder)
     model.to(device or best_device()).eval()
-    worker.to_device(device or best_device())
+    freeze_on(worker.frozen, device or best_device())
     return Loaded(worker, model, folder, run, recipe, results, Path(source).name if run else str(source))
 
 
@@ -105,7 +101,7 @@ def read_recipe(folder: Path) -> Recipe | None:
 
 def _task_of(folder: Path, source: str) -> str:
     front = front_matter(folder)
-    tagged = [name for name in task_names() if task_class(name).pipeline_tag == front.get("pipeline_tag")]
+    tagged = [name for name in task_names() if task_class(name).hub.pipeline_tag == front.get("pipeline_tag")]
     if len(tagged) == 1:
         return tagged[0]
     config = _read_json(folder / "config.json") or {}
@@ -113,7 +109,7 @@ def _task_of(folder: Path, source: str) -> str:
     kinds = " ".join(config.get("architectures") or []) or str(index.get("_class_name") or config.get("architecture", ""))
     for name in tagged or task_names():  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
         timm = name == "image-classification" and "architecture" in config
-        if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).architectures):
+        if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).hub.architectures):
             return name
     raise ModelError(f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}")
 

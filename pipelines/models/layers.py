@@ -1,6 +1,6 @@
 """What a model is made of, from input to output: its blocks, what is frozen, where LoRA goes."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
@@ -167,3 +167,9 @@ def only_head_trains(task: Any, model: Any) -> bool:
     """Whether no parameter below the head trains."""
     head = {id(p) for p in of_model(task, model)[-1].parameters()}
     return all(id(p) in head for p in model.parameters() if p.requires_grad)
+
+
+def freeze_on(modules: "Mapping[str, nn.Module]", device: Any) -> None:
+    """Move what a task only runs forward (`Task.frozen`) to a device, and keep it from learning."""
+    for module in modules.values():
+        module.to(device).eval().requires_grad_(False)

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from pipelines.config.recipe import Float, Strict
 from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
-from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,9 +57,9 @@ class Options(Strict):
 
 class AudioClassification(Task):
     name = "audio-classification"
-    pipeline_tag = "audio-classification"
-    library_name = "transformers"
-    architectures = ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH))
+    hub = HubSpec(
+        "audio-classification", "transformers", ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH))
+    )
     Options = Options
     extractor: Any
     window: int  # samples that the model reads of a recording

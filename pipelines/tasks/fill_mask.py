@@ -17,7 +17,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ class Options(Strict):
 
 class FillMask(Task):
     name = "fill-mask"
-    pipeline_tag = "fill-mask"
-    library_name = "transformers"
-    architectures = ("ForMaskedLM",)
+    hub = HubSpec("fill-mask", "transformers", ("ForMaskedLM",))
     augmentation = Augmentation(enabled=True)  # the masks
     Options = Options
     tokenizer: Any

@@ -16,7 +16,7 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.image.reading import LabelledImages, warn_if_dark
 from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
-from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,9 +47,7 @@ class Options(Strict):
 
 class ImageClassification(Task):
     name = "image-classification"
-    pipeline_tag = "image-classification"
-    library_name = "transformers"
-    architectures = ("ForImageClassification",)
+    hub = HubSpec("image-classification", "transformers", ("ForImageClassification",))
     Options = Options
 
     def __init__(self, options: Any = None) -> None:

@@ -16,7 +16,7 @@ from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.passages import answered, token_span
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,9 +41,7 @@ class Options(Strict):
 
 class QuestionAnswering(Task):
     name = "question-answering"
-    pipeline_tag = "question-answering"
-    library_name = "transformers"
-    architectures = ("ForQuestionAnswering",)
+    hub = HubSpec("question-answering", "transformers", ("ForQuestionAnswering",))
     Options = Options
     tokenizer: Any
     threshold: float = 0.0  # no answer is given where the null score beats the best span by more

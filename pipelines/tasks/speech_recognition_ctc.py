@@ -21,7 +21,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import transcribed
 from pipelines.errors import DataError, ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
-from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,9 +65,7 @@ class Options(Strict):
 
 class SpeechRecognitionCTC(Task):
     name = "speech-recognition-ctc"
-    pipeline_tag = "automatic-speech-recognition"
-    library_name = "transformers"
-    architectures = ("ForCTC",)
+    hub = HubSpec("automatic-speech-recognition", "transformers", ("ForCTC",))
     Options = Options
     tokenizer: Any
     extractor: Any

@@ -21,7 +21,7 @@ from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import transcribed
 from pipelines.errors import ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
-from pipelines.task import Augmentation, Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,9 +54,7 @@ class Options(Strict):
 
 class SpeechRecognitionSeq2Seq(Task):
     name = "speech-recognition-seq2seq"
-    pipeline_tag = "automatic-speech-recognition"
-    library_name = "transformers"
-    architectures = ("WhisperForConditionalGeneration",)
+    hub = HubSpec("automatic-speech-recognition", "transformers", ("WhisperForConditionalGeneration",))
     Options = Options
     tokenizer: Any
     extractor: Any

@@ -17,7 +17,7 @@ from pipelines.data.labels import check_known, check_numbers, number
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import readable
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,9 +51,7 @@ def _text(row: Mapping[str, Any], column: str) -> str:
 
 class TextClassification(Task):
     name = "text-classification"
-    pipeline_tag = "text-classification"
-    library_name = "transformers"
-    architectures = ("ForSequenceClassification",)
+    hub = HubSpec("text-classification", "transformers", ("ForSequenceClassification",))
     Options = Options
     tokenizer: Any
     pair: bool = False  # whether it was trained on pairs of texts

@@ -19,7 +19,7 @@ from pipelines.data.text.passages import answer_texts
 from pipelines.data.text.prompts import columns, encoded
 from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,9 +47,7 @@ class Options(Strict):
 
 class TextGeneration(Task):
     name = "text-generation"
-    pipeline_tag = "text-generation"
-    library_name = "transformers"
-    architectures = ("ForCausalLM", "LMHeadModel")
+    hub = HubSpec("text-generation", "transformers", ("ForCausalLM", "LMHeadModel"))
     Options = Options
     tokenizer: Any
     packs: bool = True  # whether the model keeps the documents of a block apart

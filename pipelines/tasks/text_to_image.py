@@ -19,8 +19,7 @@ from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
 from pipelines.generation.images import image_generation
 from pipelines.generation.spec import GenerationSpec, Setting
-from pipelines.models.pretrained import LORA
-from pipelines.task import Augmentation, Batch, Example, Metric, Phase, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,12 +54,8 @@ class Options(Sampling):
 
 class TextToImage(Task):
     name = "text-to-image"
-    pipeline_tag = "text-to-image"
-    library_name = "diffusers"
-    architectures = ("StableDiffusionPipeline", "StableDiffusion3Pipeline")
+    hub = HubSpec("text-to-image", "diffusers", ("StableDiffusionPipeline", "StableDiffusion3Pipeline"), adapter_format="diffusers")
     phases = (Phase(ema=0.9999, new_head=False),)
-    adapter_file = LORA
-    adapter_library = "diffusers"
     Options = Options
     size: tuple[int, int] = (512, 512)  # height and width, once it is built or loaded
     diffusion: Any = None
@@ -123,19 +118,6 @@ class TextToImage(Task):
             self.nothing = tuple(part.float() for part in self.frozen["text"]([""]))  # what the model sees of an empty caption
         self.says = False
         return model
-
-    def to_device(self, device: Any) -> None:
-        import torch
-
-        super().to_device(device)
-        if torch.device(device).type == "cpu":  # twice as fast in float32; the decoder stays as it is, or images would round otherwise
-            self.pipe.parts["vae"].encoder.to(memory_format=torch.channels_last)
-        if self.pipe.parts.get("safety_checker") is not None:
-            self.pipe.parts["safety_checker"].to(device)
-
-    def free(self) -> None:
-        super().free()
-        del self.pipe
 
     def layers(self, model: Any) -> "list[nn.Module]":
         from torch import nn
@@ -262,18 +244,7 @@ class TextToImage(Task):
         stable_diffusion.save_pipe(self.pipe, model, folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        return self._read(folder, size=None).eval()
-
-    def save_adapter(self, model: Any, folder: Path, base: str, revision: str | None) -> None:
-        from pipelines.models import stable_diffusion
-
-        stable_diffusion.save_lora(self.pipe, model, folder, base, revision)
-
-    def load_adapter(self, base: Path, folder: Path) -> "nn.Module":
-        from pipelines.models import stable_diffusion
-
-        model = self._read(base, size=self.options.image_size)
-        return stable_diffusion.load_lora(self.pipe, model, folder).eval()
+        return self._read(folder, size=self.options.image_size).eval()
 
     # ---- images ----
 

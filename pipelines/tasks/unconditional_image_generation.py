@@ -18,7 +18,7 @@ from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
 from pipelines.generation.images import image_generation
 from pipelines.generation.spec import GenerationSpec, Setting
-from pipelines.task import Augmentation, Batch, Example, Metric, Phase, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,9 +55,7 @@ class Options(Sampling):
 
 class UnconditionalImageGeneration(Task):
     name = "unconditional-image-generation"
-    pipeline_tag = "unconditional-image-generation"
-    library_name = "diffusers"
-    architectures = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
+    hub = HubSpec("unconditional-image-generation", "diffusers", ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline"))
     Options = Options
     size: tuple[int, int] = (64, 64)  # height and width, once it is built or loaded
     scheduler: Any = None

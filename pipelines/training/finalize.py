@@ -34,7 +34,7 @@ def finish(trainer: Trainer, state: Any) -> dict[str, Any]:
     if accelerator.mixed_precision == "bf16":  # before it is moved: what was trained in half the memory may not fit whole
         layers.keep_in_bf16(loaded.model, ())
     loaded.model.to(accelerator.device)
-    loaded.task.to_device(accelerator.device)
+    layers.freeze_on(loaded.task.frozen, accelerator.device)
     trainer.task = loaded.task
     cpu_kernels.install(loaded.model, accelerator.device)
     records = {}

@@ -63,5 +63,5 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
             progress.say(f"stopped at step {state.previous_steps + state.step} and saved; the same command goes on from there")
             accelerator.end_training()
             return None
-        del model
+        del model, task
         return finalize.finish(trainer, state)

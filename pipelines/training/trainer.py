@@ -119,7 +119,7 @@ class Trainer:
         from pipelines.models import cpu_kernels
 
         cpu_kernels.install(self.model, self.accelerator.device)
-        self.task.to_device(self.accelerator.device)
+        layers.freeze_on(self.task.frozen, self.accelerator.device)
         with self.accelerator.main_process_first():  # the others find it encoded
             self.encoded = encode(self.task, self.splits)
         self.encoded, self.splits, self.skips = usable_of(self.recipe, self.splits, self.encoded)
@@ -161,8 +161,7 @@ class Trainer:
 
     def free(self) -> None:
         """Give back the memory of the training model and of what ran frozen beside it."""
-        self.model = None
-        self.task.free()
+        self.model = self.task = None
         self.accelerator.free_memory()
 
     # ---- training ----

@@ -118,7 +118,7 @@ class TaskContract:
 
     def test_declares_itself(self, made: SimpleNamespace) -> None:
         task = made.task
-        assert all((task.pipeline_tag, task.library_name, task.data.columns))
+        assert all((task.hub.pipeline_tag, task.hub.library_name, task.data.columns))
         assert task.metric.direction in ("max", "min")
         with pytest.raises(ValueError, match="extra"):
             type(task).Options.model_validate({"no_such_option": 1})
