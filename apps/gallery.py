@@ -67,7 +67,7 @@ def make(loaded: "Loaded", wanted: Sequence[Request], base: "Base | None" = None
 
 def _known(task: Any, request: Request) -> Request:
     """The request as this model understands it: the one before fine-tuning may know other classes, and then shows one of its own."""
-    known = getattr(task, "labels", [])
+    known = task.data.labels
     return requests.whole(task, {key: value for key, value in request.items() if key != "label" or value in known})
 
 
@@ -216,11 +216,11 @@ def input_fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict
     fields: dict[str, Any] = {}
     if prompts:
         fields["text"] = gr.Textbox(label="Prompt", lines=2, max_lines=6, max_length=LONGEST, placeholder="What the image is to show")
-    if labels := getattr(task, "labels", None):
+    if labels := task.data.labels:
         fields["label"] = gr.Dropdown([("each in turn", ""), *labels], value="", label="Class")
     fields["count"] = gr.Slider(1, most, min(4, most), step=1, label="Number of images")
     fields["seed"] = gr.Textbox("0", label="First seed", max_lines=1, max_length=40, info="the same seed and settings make the same image")
-    longest = requests.most_steps(task)
+    longest = int(task.generation.settings["steps"].most)
     fields["steps"] = gr.Slider(1, longest, min(full["steps"], longest), step=1, label="Denoising steps")
     if prompts:
         fields["guidance"] = gr.Slider(0, 20, full["guidance"], step=0.5, label="Guidance", info="how strictly images follow the prompt")

@@ -35,7 +35,7 @@ class Region(NamedTuple):
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
     task = cast("TextClassification", loaded.task)  # `launch` serves no other task here
-    number = len(task.inputs)
+    number = len(task.data.input_columns)
 
     def predict(*texts: str) -> tuple[Any, str]:
         """The likeliest labels with their confidences (for regression the number), and what was not read."""
@@ -62,7 +62,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             )
                             for label in (("Text",) if number == 1 else ("First text", "Second text"))
                         ]
-                        button = gr.Button("Classify" if task.classes else "Estimate", variant="primary")
+                        button = gr.Button("Classify" if task.data.labels else "Estimate", variant="primary")
                     with gr.Column(min_width=300):
                         single = not task.options.multi_label
                         answer = gr.Label(label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars")
@@ -70,7 +70,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                         ask = gr.Button("What did it look at?")
                         words = gr.HTML(elem_classes="graft-passage")
                         note = gr.HTML(elem_classes="graft-note")
-                rows = [[row[column] for column in task.inputs] for row in parts.example_rows(loaded)[1]]
+                rows = [[row[column] for column in task.data.input_columns] for row in parts.example_rows(loaded)[1]]
                 if rows:
                     gr.Examples(rows, inputs=fields, label="Examples", examples_per_page=6, cache_examples=False)
             parts.card_tab(loaded)
@@ -104,10 +104,10 @@ def cut_note(read: Sequence[int], texts: Sequence[str]) -> str:
 
 def describe(task: "TextClassification", results: dict[str, Any] | None) -> str:
     """One line under the title: what it tells apart, and where it comes from."""
-    what = "Two texts in" if len(task.inputs) > 1 else "A text in"
+    what = "Two texts in" if len(task.data.input_columns) > 1 else "A text in"
     shown = ", ".join(task.labels[:6]) + (f" and {len(task.labels) - 6} more" if len(task.labels) > 6 else "")
     few = "any" if task.options.multi_label else "one"
-    line = f"{what}, {few} of {len(task.labels)} labels out: {shown}." if task.classes else f"{what}, a number out."
+    line = f"{what}, {few} of {len(task.labels)} labels out: {shown}." if task.data.labels else f"{what}, a number out."
     source = parts.origin(results)
     return f"{line} {source}." if source else line
 
@@ -125,25 +125,25 @@ def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None 
     places = regions(texts, read)
     if len(places) < 2:
         return coloured(texts, read, places, [0.0] * len(places)), "There is one word only: nothing to compare it with."
-    label = loaded.infer(*texts, top_k=1)[0]["label"] if task.classes else ""
+    label = loaded.infer(*texts, top_k=1)[0]["label"] if task.data.labels else ""
 
     def score(inputs: Sequence[Texts]) -> list[float]:
-        if not task.classes:
+        if not task.data.labels:
             return [loaded.infer(*one)["value"] for one in inputs]
         return [parts.log_odds(loaded.infer(*one, top_k=len(task.labels)), label, task.options.multi_label) for one in inputs]
 
     base = score([texts])[0]
     drops = parts.occlusion(score, texts, places, hide, tick=tick)
-    flat = FLAT if task.classes else 0.01 * max(abs(base), 0.1)
+    flat = FLAT if task.data.labels else 0.01 * max(abs(base), 0.1)
     place, worst = max(enumerate(drops), key=lambda item: abs(item[1]))
     if abs(worst) < flat:
-        stays = parts.percent(base) if task.classes else f"{base:.3g}"
+        stays = parts.percent(base) if task.data.labels else f"{base:.3g}"
         return coloured(
             texts, read, places, [0.0] * len(places)
         ), f"No single word decides: whichever is taken out, the answer stays at {stays}."
     region = places[place]
     words = " ".join(texts[region.text][region.start : region.end].split())
-    of, show = (f" “{label}”", parts.percent) if task.classes else (" the number", lambda value: f"{value:.3g}")
+    of, show = (f" “{label}”", parts.percent) if task.data.labels else (" the number", lambda value: f"{value:.3g}")
     caption = f"Without “{words}”{of} goes from {show(base)} to {show(base - worst)}. Green spoke for it, orange against."
     return coloured(texts, read, places, drops), caption
 

@@ -10,7 +10,6 @@ from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
-    from pipelines.tasks.text_generation import TextGeneration
 
 LONGEST = 20_000  # characters of a visitor's text
 
@@ -18,7 +17,7 @@ LONGEST = 20_000  # characters of a visitor's text
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
     task = cast("TextGeneration", loaded.task)  # `launch` serves no other task here
-    columns, answers = task.inputs, task.options.prompt is not None
+    columns, answers = task.data.input_columns, task.options.prompt is not None
 
     def write(*values: Any) -> Iterator[str]:
         """What follows, as it grows: the columns' texts, then the settings."""

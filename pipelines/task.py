@@ -6,12 +6,13 @@ A task knows nothing of devices, processes, averages or checkpoints. It imports 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel
-
-from pipelines.errors import ModelError
 
 if TYPE_CHECKING:
     from random import Random
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from matplotlib.figure import Figure
-    from PIL.Image import Image
     from torch import Tensor, nn
 
+    from pipelines.data.encoding import Encoded
+    from pipelines.data.schema import DataSpec
+    from pipelines.generation.spec import GenerationSpec
     from pipelines.metrics.statistics import Statistics
 
 Example = dict[str, Any]
@@ -39,6 +42,58 @@ class Metric(NamedTuple):
         return new > old if self.direction == "max" else new < old
 
 
+@dataclass(frozen=True)
+class HubSpec:
+    """What the hub knows models of a task by."""
+
+    pipeline_tag: str
+    library_name: str
+    architectures: tuple[str, ...]
+    """How the names of its model classes end: by them a model is known that Graft did not train."""
+    adapter_format: str = "peft"
+    """How an adapter alone is written: a key of pipelines.models.adapters.FORMATS."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of every step that has an optimiser of its own: a GAN has one for its generator, and one for its discriminator."""
+
+    name: str = "main"
+    """Given to `loss`; the name of the optimiser's file in a checkpoint."""
+    parameters: tuple[str, ...] = ("",)
+    """How the names of the parameters begin that it trains, of those that train at all: all of them, or ("generator.",)."""
+    share: float = 1.0
+    """In which share of the steps it takes part: 0.2 is the first step and every fifth after it."""
+    learning_rate: float | None = None
+    """Left out: the recipe's."""
+    betas: tuple[float, float] | None = None
+    """AdamW's; left out: the recipe's."""
+    ema: float | None = None
+    """Decay of the moving average of its parameters where the recipe leaves it to the task (`train.ema: auto`)."""
+    new_head: bool = True
+    """Whether the last of the task's `layers` begins new, and so trains whole with an adapter."""
+
+    def takes_part(self, step: int) -> bool:
+        share = Fraction(self.share).limit_denominator(1000)
+        return step == 0 or floor(step * share) > floor((step - 1) * share)
+
+    def trains(self, name: str) -> bool:
+        """Whether it trains the parameter of this name, in a model that may have an adapter."""
+        return name.removeprefix("base_model.model.").startswith(self.parameters)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What a task does to its training examples under its options."""
+
+    enabled: bool = False
+    """Whether `augment` or `mix` changes anything: cached features need False."""
+    mix_partners: int = 0
+    """How many further examples `mix` gets with each."""
+    switch: str = "options.augment=none"
+    """Under which setting it does nothing, as it stands in a message."""
+
+
 class Task(ABC):
     """One kind of fine-tuning.
 
@@ -46,36 +101,33 @@ class Task(ABC):
     """
 
     name: ClassVar[str]  # the file name with dashes
-    pipeline_tag: ClassVar[str]  # the hub's pipeline tag
-    library_name: ClassVar[str]  # the hub's library_name
-    architectures: ClassVar[tuple[str, ...]]  # how the names of its model classes end: by them a model that Graft did not make is known
-    columns: tuple[str, ...]  # what a row must have
-    optional: tuple[str, ...] = ()  # what is kept of a row that has it
-    inputs: tuple[str, ...]  # the columns that `infer` takes, in its order
-    group: ClassVar[str | None] = None  # column that stays whole in one split, where there is one and unless the recipe says otherwise
-    several: bool = False  # whether a row may have several labels
-    classes: bool = True  # whether labels are classes; else they are numbers
-    uses_mixup: bool = False  # whether `mix` wants a partner for every training example
-    default_ema: ClassVar[float | None] = None  # decay of the moving average of the weights where the recipe leaves it to the task
-    new_head: ClassVar[bool] = True  # whether the last of `layers` begins anew, and so trains whole beside an adapter
-    makes: ClassVar[bool] = False  # whether it makes images: then `requests` and `generate` are asked, see pipelines.generation.comparison
-    adapter_file: ClassVar[str] = "adapter_config.json"  # by it the folder of an adapter alone is known
-    adapter_library: ClassVar[str] = "peft"  # with which it is used
-    augment_switch: ClassVar[str] = "options.augment=none"  # under which `augments` is False
+    hub: ClassVar[HubSpec]
     Options: ClassVar[type[BaseModel]]
 
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
+        self.state: dict[str, Any] = {}  # what it learns beside weights: plain values, in every checkpoint; `augment` does not see them
         self.frozen: dict[str, nn.Module] = {}  # what only runs forward (VAE, text encoder): moved, kept in eval, never trained
 
-    def to_device(self, device: Any) -> None:
-        """Move what is frozen to a device and keep it from learning."""
-        for module in self.frozen.values():
-            module.to(device).eval().requires_grad_(False)
+    @property
+    @abstractmethod
+    def data(self) -> "DataSpec":
+        """What it asks of its rows; may depend on the options, and on the model once it is built or loaded."""
 
-    def free(self) -> None:
-        """Let go of what is frozen: the training is over, and what was exported is read back."""
-        self.frozen = {}
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What a step is made of, in order. At least one takes part in every step."""
+        return (Phase(),)
+
+    @property
+    def generation(self) -> "GenerationSpec | None":
+        """For a task that makes something: how it is asked, how results are written, shown and measured."""
+        return None
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What `augment` and `mix` do under these options."""
+        return Augmentation()
 
     @property
     @abstractmethod
@@ -83,14 +135,6 @@ class Task(ABC):
         """The headline metric, by which the best checkpoint is chosen."""
 
     # ---- before training ----
-
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One row as this task wants it; every row of a data set must come out with the same columns and types.
-
-        An empty cell comes as "" or None: the task decides what that means.
-        Raises DataError for a row that cannot be used: it is then skipped and counted.
-        """
-        return row
 
     @abstractmethod
     def build(self, source: Any, splits: Any) -> "nn.Module":
@@ -105,32 +149,21 @@ class Task(ABC):
         """The blocks from input to output, the new head last."""
 
     @abstractmethod
-    def encode(self, rows: "Dataset") -> Sequence[Example]:
-        """Rows -> examples, deterministic, lazily or not; each has `id` and `row`, and `length` where ragged.
+    def encode(self, rows: "Dataset") -> "Encoded":
+        """Rows -> examples, deterministic, lazily or not; each has `id` and `row`. See pipelines.data.encoding.Encoded."""
 
-        Indexing may raise DataError for a row that cannot be read: it is then skipped and counted.
-        """
-
-    def cache_key(self) -> str:
-        """Of the options what decides which rows can be used: the key of cached features holds it, which else sees a few rows only."""
-        return ""
-
-    def augment(self, example: Example, rng: "Random") -> Example:
-        """Everything random about one training example, from `rng` alone."""
+    def augment(self, example: Example, rng: "Random", progress: float) -> Example:
+        """Everything random about one training example, from `rng` alone. `progress` goes from 0 to 1 over the training."""
         return example
 
-    def augmentation_enabled(self) -> bool:
-        """Whether `augment` or `mix` changes anything under these options: cached features need False."""
-        return False
-
-    def mix(self, example: Example, partner: Example, rng: "Random") -> Example:
-        """Blend two augmented examples (mixup, cutmix); called only where `mixes` is true."""
-        return example
+    def mix(self, examples: Sequence[Example], rng: "Random") -> Example:
+        """The first of these augmented examples, blended with the others (mixup, cutmix, mosaic): `augmentation.mix_partners` of them."""
+        return examples[0]
 
     def random_inputs(self, rng: "Random") -> dict[str, Any]:
         """What is random about an example beside its input (noise seed, time step): plain values, which join its batch as lists.
 
-        Drawn anew in every epoch, cached features or not; for scoring always the same.
+        They are new in every epoch, cached features or not; for scoring always the same.
         """
         return {}
 
@@ -145,8 +178,11 @@ class Task(ABC):
         """What the loss averages over, known before the forward."""
 
     @abstractmethod
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
-        """This batch's share of the step's loss: sums divided by the counts of the whole step. Through `model(...)`."""
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
+        """This batch's share of the step's loss in a phase: sums divided by the counts of the whole step. Through one `model(...)`.
+
+        `step` counts from 0 over the training, for what is done on a schedule or every k-th time.
+        """
 
     # ---- after training ----
 
@@ -190,38 +226,6 @@ class Task(ABC):
     @abstractmethod
     def load(self, folder: Path) -> "nn.Module":
         """Read back what `save` wrote, or any model folder of this task's kind; in eval mode."""
-
-    def save_adapter(self, model: "nn.Module", folder: Path, base: str, revision: str | None) -> None:
-        """LoRA's own files, with the base model's configuration and processor beside them."""
-        peft: Any = model
-        peft.peft_config["default"].base_model_name_or_path = base
-        peft.peft_config["default"].revision = revision
-        self.save(peft.get_base_model(), folder)
-        for file in folder.glob("*.safetensors*"):
-            file.unlink()
-        peft.save_pretrained(folder)
-
-    def load_adapter(self, base: Path, folder: Path) -> "nn.Module":
-        """What `save_adapter` wrote on the base model in `base`, for tasks whose adapters are not PEFT's."""
-        raise ModelError(f"{folder}: {self.name} has no adapters of this kind")
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        """Write one row as an example of the data into `folder` (for card and demo) and return its columns as JSON."""
-        return {key: value for key, value in row.items() if key in self.columns}
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        """What of a row's record stands beside it among the examples."""
-        return {}
-
-    # ---- tasks that make images ----
-
-    def requests(self, rows: "Dataset", count: int) -> list[dict[str, Any]]:
-        """What is asked of the model for its samples, the same every time: the keyword arguments of `infer`, each with a `seed`."""
-        return []
-
-    def generate(self, model: "nn.Module", requests: Sequence[Mapping[str, Any]]) -> "list[Image]":
-        """One image for each request, whatever else is asked in the same batch."""
-        return []
 
     @abstractmethod
     def infer(self, model: "nn.Module", *inputs: Any, **settings: Any) -> Iterator[Any]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.config import hub_metadata
+from pipelines.config import hub_metadata, renamed
 from pipelines.config.catalog import find_recipe, recipe_paths
 from pipelines.config.validation_errors import COMMAND_LINE, explain, suggest
 from pipelines.config.yaml_io import Keys, dump, parse_value, read_file
@@ -48,6 +48,9 @@ class Strict(BaseModel):
     """Base of every section and of every task's Options: unknown keys are errors, values cannot change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+    models: ClassVar[tuple[str, ...]] = ()  # of these keys, those that may name the folder of a model
+    settled: ClassVar[tuple[str, ...]] = ()  # and those that a run settles with its model where they are left out
 
 
 def of_a_run(info: ValidationInfo) -> bool:
@@ -73,8 +76,9 @@ class ModelSection(Strict):
     weights: Literal["pretrained", "random"] = "pretrained"
     """`random` keeps the architecture of `id` and forgets what it learned: the baseline."""
     revision: str | None = None
-    freeze: Literal["none", "backbone"] | Annotated[Int, Field(ge=1)] = "none"
-    """`none`, `backbone`, or the number of blocks to freeze, counted from the input."""
+    freeze: Literal["auto", "none", "encoder", "backbone"] | Annotated[Int, Field(ge=1)] = "auto"
+    """`none`, `backbone` (all but the head), `encoder` (Whisper's, or the convolutions before wav2vec2's transformer), or the number
+    of blocks to freeze, counted from the input. `auto`: the convolutions of a pretrained wav2vec2 and its kin, else none."""
     adapter: Adapter | None = None
 
     @model_validator(mode="after")
@@ -83,7 +87,7 @@ class ModelSection(Strict):
             raise ValueError("give exactly one of `id` and `config`")
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("`config` needs a `model_type`, such as vit")
-        if self.adapter is not None and self.freeze != "none":
+        if self.adapter is not None and self.freeze not in ("auto", "none", "encoder"):
             raise ValueError("`adapter` freezes the trunk by itself: leave `freeze` out")
         return self
 
@@ -116,6 +120,9 @@ class DataSection(Strict):
     """Decides the cut of missing splits and of `max_*_rows`; separate from train.seed so that seeds share a test split."""
 
 
+Beta = Annotated[Float, Field(ge=0, lt=1)]
+
+
 class TrainSection(Strict):
     epochs: Annotated[Float, Field(gt=0, le=100_000)] | None = None
     max_steps: Annotated[Int, Field(ge=1)] | None = None
@@ -131,6 +138,8 @@ class TrainSection(Strict):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Annotated[Float, Field(gt=0, le=100)] = 5e-5
     head_learning_rate: Annotated[Float, Field(gt=0, le=100)] | None = None
+    betas: tuple[Beta, Beta] | None = None
+    """AdamW's; left out: its usual ones, 0.9 and 0.999, or those of the task."""
     weight_decay: Annotated[Float, Field(ge=0, le=10)] = 0.01
     layer_decay: Annotated[Float, Field(gt=0, le=1)] | None = None
     """Each block below the head learns at this fraction of the block above it."""
@@ -157,6 +166,8 @@ class TrainSection(Strict):
     def _one_duration(self) -> "TrainSection":
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give exactly one of `epochs` and `max_steps`")
+        if self.betas is not None and self.optimizer != "adamw":
+            raise ValueError(f"`betas` are AdamW's: leave them out, or set `optimizer: adamw` (got {self.optimizer})")
         return self
 
 
@@ -271,10 +282,10 @@ class Recipe(Strict):
         """No two columns that a task reads are one column of the data: the label would stand in the input."""
         if of_a_run(info):
             return self
-        task = task_class(self.task)(self.options)
+        spec = task_class(self.task)(self.options).data
         taken: dict[str, str] = {}
-        second = [name for name in task.optional if name == "text_pair" and name in self.data.columns]
-        for column in dict.fromkeys((*task.columns, *second)):
+        second = [name for name in spec.optional_inputs if name in self.data.columns]
+        for column in dict.fromkeys((*spec.columns, *second)):
             own = self.data.columns.get(column, column)
             if own in taken:
                 what = f"{taken[own]} and {column} would both be the column {own!r} of the data"
@@ -318,7 +329,7 @@ def load_recipe(
     path = find_recipe(source)
     raw, lines, problems = read_file(path)
     if data is not None:
-        part = "config" if _section(raw, "data").get("format") in _IN_PARTS else ""
+        part = "config" if _keeps_config(_section(raw, "data").get("format")) else ""
         raw["data"] = {**{k: v for k, v in _section(raw, "data").items() if k == part or k not in _OF_THE_SOURCE}, "id": data}
     if model is not None:
         kept = {k: v for k, v in _section(raw, "model").items() if k not in ("revision", "config")}
@@ -364,7 +375,15 @@ def recipe_of_model(path: Path) -> Recipe:
 
 
 _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
-_IN_PARTS = ("esc50", "mnist")  # of these formats a recipe may take a part (digits 0-4), wherever they lie
+
+
+def _keeps_config(layout: Any) -> bool:
+    """Whether the format of this name has the same parts wherever its data lie (digits 0-4 of MNIST), as its module says."""
+    if not isinstance(layout, str) or not layout.isidentifier():
+        return False
+    if not resources.files("pipelines.data.formats").joinpath(f"{layout}.py").is_file():
+        return False
+    return bool(getattr(importlib.import_module(f"pipelines.data.formats.{layout}"), "KEEPS_CONFIG", False))
 
 
 def validate(
@@ -380,7 +399,8 @@ def validate(
     With `exists` it is the recipe of a run or model that exists. Then nobody looks whether the hub takes its licence and languages
     (the list here may be older than the model), nor whether its columns and prompt would be taken for a new run.
     """
-    found = [*problems, *_no_unicode(raw)]
+    raw, moved = renamed.options(raw, exists=exists)
+    found = [*problems, *moved, *_no_unicode(raw)]
     try:
         recipe = Recipe.model_validate(raw, context={"exists": exists})
     except ValidationError as error:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines.data.encoding import Budget, Encoded, Lengths
 from pipelines.errors import DataError
 from pipelines.task import Batch, Example, Task
 from pipelines.utils.seeding import seeded
 
-Lengths = Sequence[int] | np.ndarray  # of every example, in whatever its `length` counts (tokens)
+Key = tuple[int | None, int] | tuple[int | None, int, float]  # epoch, number of the example and how far the training is
 
 POOL = 50  # steps whose examples are sorted by length together
 
@@ -64,18 +65,18 @@ def shares(
     micro_batch: int,
     processes: int,
     lengths: Lengths | None = None,
-    tokens: int | None = None,
+    budget: int | None = None,
     least: int = 1,
 ) -> list[list[np.ndarray]]:
     """One step -> for each process its micro-batches: as many for each, as equal as can be, some maybe empty.
 
-    With `lengths` they hold like lengths; with `tokens` also, a micro-batch padded to its longest example holds at most so many.
-    None holds fewer than `least` examples, unless it is empty: it rather holds one more than `micro_batch`. The limit of tokens
-    comes first: every token is a value of its own.
+    With `lengths` they hold like lengths; with a `budget` also, a micro-batch padded to its longest example holds at most so many.
+    None holds fewer than `least` examples, unless it is empty: it rather holds one more than `micro_batch`. The budget comes
+    first: every token is a value of its own.
     """
     if lengths is not None:
         step = step[np.argsort(np.asarray(lengths)[step], kind="stable")]
-    if lengths is None or tokens is None:
+    if lengths is None or budget is None:
         each = max(1, math.ceil(len(step) / (micro_batch * processes)))
         parts = np.array_split(step, each * processes)
         if least > 1 and any(0 < len(part) < least for part in parts):
@@ -83,25 +84,25 @@ def shares(
             each = math.ceil(filled / processes)
             parts = [*np.array_split(step, filled), *[step[:0]] * (each * processes - filled)]
     else:
-        parts = _within(step, micro_batch, processes, np.asarray(lengths), tokens)
+        parts = _within(step, micro_batch, processes, np.asarray(lengths), budget)
     return [parts[rank::processes] for rank in range(processes)]
 
 
-def _within(order: np.ndarray, most: int, processes: int, lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Parts of ascending length, at most so many examples and tokens each; as many for each process."""
-    parts = filled(order, most, lengths[order], tokens)
+def _within(order: np.ndarray, most: int, processes: int, lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Parts of ascending length, at most so many examples and so large each; as many for each process."""
+    parts = filled(order, most, lengths[order], budget)
     while len(parts) % processes:  # cut the one with most examples
         largest = max(range(len(parts)), key=lambda i: len(parts[i]))
         parts[largest : largest + 1] = np.array_split(parts[largest], 2)
     return parts
 
 
-def filled(step: np.ndarray, micro_batch: int, sizes: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Cut ascending `sizes` where the next example would make the padded whole larger than `tokens`; one always fits."""
+def filled(step: np.ndarray, micro_batch: int, sizes: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Cut ascending `sizes` where the next example would make the padded whole larger than a `budget`; one always fits."""
     cuts = [0]
     for place, size in enumerate(sizes):
         count = place - cuts[-1] + 1
-        if count > 1 and (count > micro_batch or count * size > tokens):
+        if count > 1 and (count > micro_batch or count * size > budget):
             cuts.append(place)
     return np.split(step, cuts[1:])
 
@@ -119,10 +120,13 @@ class Micro(NamedTuple):
 
 @dataclass
 class Examples:
-    """A task's encoded examples, fetched by [(epoch, index), ...]; `epoch` None means not augmented."""
+    """A task's encoded examples, fetched by [(epoch, index), ...], where `epoch` None means not augmented.
+
+    A key may have a third part: how far the training is, from 0 to 1.
+    """
 
     task: Task
-    encoded: Sequence[Example]
+    encoded: Encoded
     seed: int = 0
     augmented: bool = False
     least: int = 1  # examples of a batch, where rows that cannot be read would leave fewer
@@ -130,20 +134,34 @@ class Examples:
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def __getitem__(self, keys: list[tuple[int | None, int]]) -> Micro:
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """Of every example, where they differ in what they take."""
+        found = self.encoded.lengths
+        return None if found is None else np.asarray(found)
+
+    @property
+    def length_unit(self) -> str:
+        return self.encoded.length_unit
+
+    @property
+    def budget(self) -> Budget:
+        return self.encoded.budget
+
+    def __getitem__(self, keys: Sequence[Key]) -> Micro:
         good: list[Example] = []
         skipped: list[tuple[int, str]] = []
-        for epoch, index in keys:
+        for epoch, index, *progress in keys:
             try:
-                good.append(self._example(epoch, index))
+                good.append(self._example(epoch, index, *progress))
             except DataError as error:
                 skipped.append((index, str(error)))
         real = bool(good)
         bad = {index for index, _ in skipped}
-        epochs = [epoch for epoch, index in keys if index not in bad]
+        epochs = [epoch for epoch, index, *_ in keys if index not in bad]
         if len(good) < max(1, self.least):
             epoch = epochs[0] if epochs else None
-            more = self._readable(epoch, [index for _, index in keys], max(1, self.least) - len(good))
+            more = self._readable(epoch, [index for _, index, *_ in keys], max(1, self.least) - len(good))
             good, epochs = [*good, *more], [*epochs, *[epoch] * len(more)]
         batch = self.task.collate(good)
         return Micro(batch | self.drawn(epochs, [example["id"] for example in good]), real, skipped)
@@ -166,21 +184,21 @@ class Examples:
     def feed(self, batch: Batch) -> None:
         """Called before each forward; only cached features need it (features.Cached)."""
 
-    def _example(self, epoch: int | None, index: int) -> Example:
+    def _example(self, epoch: int | None, index: int, progress: float = 0.0) -> Example:
         example = self.encoded[index]
         if epoch is None or not self.augmented:
             return example
         rng = Random(seeded(self.seed, epoch, example["id"]))
-        example = self.task.augment(example, rng)
-        if self.task.uses_mixup:
+        example = self.task.augment(example, rng, progress)
+        partners = []
+        for _ in range(self.task.augmentation.mix_partners):
             other = rng.randrange(len(self))
             partner_rng = Random(rng.getrandbits(63))
             try:
-                partner = self.task.augment(self.encoded[other], partner_rng)
+                partners.append(self.task.augment(self.encoded[other], partner_rng, progress))
             except DataError:
                 return example  # the partner cannot be read: it is counted when its own turn comes
-            example = self.task.mix(example, partner, rng)
-        return example
+        return self.task.mix([example, *partners], rng) if partners else example
 
     def _readable(self, epoch: int | None, taken: list[int], count: int) -> list[Example]:
         """The next readable examples, for a micro-batch that would hold too few; a `taken` one only where there is no other."""
@@ -228,7 +246,7 @@ class Plan:
     rank: int = 0
     processes: int = 1
     lengths: Lengths | None = None
-    tokens: int | None = None  # at most so many in a micro-batch, padding included
+    budget: int | None = None  # at most so many in a micro-batch, padding included
     pooled: bool = True  # whether a step holds like lengths
     least: int = 1  # examples of a micro-batch that is not empty
     _cache: tuple[int, list[np.ndarray]] = field(default=(-1, []), repr=False)
@@ -243,7 +261,7 @@ class Plan:
         if self._cache[0] != epoch:
             lengths = self.lengths if self.pooled else None
             self._cache = (epoch, epoch_steps(self.n, self.batch_size, self.seed, epoch, lengths, self.least))
-        return shares(self._cache[1][place], self.micro_batch, self.processes, self.lengths, self.tokens, self.least)
+        return shares(self._cache[1][place], self.micro_batch, self.processes, self.lengths, self.budget, self.least)
 
     def rows(self, number: int) -> list[int]:
         return [int(i) for share in self.step(number) for part in share for i in part]
@@ -251,27 +269,27 @@ class Plan:
     def micro_batches(self, number: int) -> int:
         return len(self.step(number)[0])
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         for number in range(self.first_step, self.total_steps):
             epoch = number // self.steps_per_epoch
             for part in self.step(number)[self.rank]:
-                yield [(epoch, int(i)) for i in part]
+                yield [(epoch, int(i), number / self.total_steps) for i in part]
 
     def __len__(self) -> int:
         return sum(self.micro_batches(number) for number in range(self.first_step, self.total_steps))
 
 
 def evaluation_keys(
-    n: int, batch_size: int, rank: int, processes: int, lengths: Lengths | None = None, tokens: int = 2**62
+    n: int, batch_size: int, rank: int, processes: int, lengths: Lengths | None = None, budget: int = 2**62
 ) -> list[list[tuple[None, int]]]:  # fmt: skip
     """Every example once, over all processes; each process gets as many batches (FSDP's forward is a collective).
 
-    With `lengths` the longest come first, and a batch padded to its longest holds at most so many `tokens`.
+    With `lengths` the longest come first, and a batch padded to its longest holds at most so many a `budget`.
     """
     if lengths is None:
         parts = np.array_split(np.arange(n), math.ceil(n / (batch_size * processes)) * processes)
     else:
-        parts = _within(np.argsort(np.asarray(lengths), kind="stable"), batch_size, processes, np.asarray(lengths), tokens)[::-1]
+        parts = _within(np.argsort(np.asarray(lengths), kind="stable"), batch_size, processes, np.asarray(lengths), budget)[::-1]
     return [[(None, int(i)) for i in part] for part in parts[rank::processes]]
 
 
@@ -301,9 +319,3 @@ def _quiet_worker(_: int) -> None:
     # what workers still bring, saves, then ends them. Without it they end by themselves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def example_lengths(encoded: Any) -> np.ndarray | None:
-    """The `length` of every example, where the task gives one."""
-    columns = getattr(encoded, "column_names", [])
-    return np.array(encoded["length"][:]) if "length" in columns else None

@@ -1,53 +1,60 @@
-"""Recordings of which their headers or transcripts say that they cannot be used: known before the first step, they have no part in it."""
+"""Rows and examples that cannot be used: taken out where that is known before the first step, else skipped, and counted either way."""
 
 import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.audio.recordings import Recordings
-from pipelines.data.media import MEDIA
+import numpy as np
+
+from pipelines.data.encoding import Encoded, Encoding, Lengths
+from pipelines.data.media import file_columns
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class Usable(Sequence):
-    """Examples without those that are `wrong`; each says by `row` where it stands in the data set, as ever."""
+class Usable(Encoding):
+    """Examples without those that are known to be unusable; each says by `row` where it stands in the data set, as ever."""
 
-    def __init__(self, encoded: Any, wrong: dict[int, str]) -> None:
-        self.encoded, self.column_names = encoded, encoded.column_names
-        self.numbers = [number for number in range(len(encoded)) if number not in wrong]
+    def __init__(self, encoded: Encoded) -> None:
+        self.encoded, self.length_unit, self.budget = encoded, encoded.length_unit, encoded.budget
+        self.numbers = [number for number in range(len(encoded)) if number not in encoded.unusable]
+
+    @property
+    def lengths(self) -> Lengths | None:
+        found = self.encoded.lengths
+        return None if found is None else np.asarray(found)[self.numbers]
+
+    @property
+    def cache_key(self) -> str:
+        return self.encoded.cache_key
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, index: Any) -> Any:
-        """One example by its number among the usable ones, or a whole column by its name."""
-        if isinstance(index, str):
-            column = self.encoded[index]
-            return [column[number] for number in self.numbers]
+        """One example by its number among the usable ones."""
         return self.encoded[self.numbers[index]]
 
 
-def sorted_out(encoded: Any, ids: Sequence[str], split: str) -> tuple[Any, list[tuple[str, str]], dict[str, int]]:
+def sorted_out(encoded: Encoded, ids: Sequence[str], split: str) -> tuple[Encoded, list[tuple[str, str]], dict[str, int]]:
     """What a run takes of a split's examples, those known to be unusable (id, why), and how many train leaves out by its own options.
 
     Only train does without them: the others are scored, and what they lack is counted. Raises DataError where train keeps none.
     """
-    recordings = getattr(encoded, "recordings", encoded)  # Clips and LogMels hold them, Utterances are some
-    if not isinstance(recordings, Recordings) or not recordings.wrong:
+    if not encoded.unusable:
         return encoded, [], {}
-    long = recordings.long if split == "train" else set()
-    known = [(ids[number], why) for number, why in recordings.wrong.items() if number not in long]
+    left_out = encoded.left_out if split == "train" else {}
+    on_purpose = {number for numbers in left_out.values() for number in numbers}
+    known = [(ids[number], why) for number, why in encoded.unusable.items() if number not in on_purpose]
     if split != "train":
         return encoded, known, {}
-    taken = Usable(encoded, recordings.wrong)
+    taken = Usable(encoded)
     if not len(taken):
-        raise DataError(f"none of {len(encoded)} recordings of train can be used; the first: {next(iter(recordings.wrong.values()))}")
-    what = f"recordings of train longer than {recordings.longest:g} seconds (options.max_seconds)"
-    return taken, known, {what: len(long)} if long else {}
+        raise DataError(f"none of {len(encoded)} rows of train can be used; the first: {next(iter(encoded.unusable.values()))}")
+    return taken, known, {why: len(numbers) for why, numbers in left_out.items() if numbers}
 
 
 def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tuple[Dataset, list[tuple[str, str]]]":
@@ -56,7 +63,7 @@ def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tup
 
     if len(rows) == 0:  # GLUE's test splits: not a label in them
         return rows, []
-    media = [column for column in rows.column_names if column in MEDIA]
+    media = file_columns(rows)
     good: dict[int, dict] = {}
     bad: list[tuple[str, str]] = []
     for number, row in enumerate(rows.remove_columns(media)):
@@ -73,24 +80,6 @@ def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tup
     made = Dataset.from_list([good.get(number, lacking) for number in range(len(rows))])
     made = concatenate_datasets([made, rows.select_columns(media)], axis=1)
     return made.select(good) if bad else made, bad
-
-
-class Fitting(Sequence):
-    """Encoded examples of which some cannot be used: `wrong` says why, and indexing such a one raises DataError."""
-
-    def __init__(self, encoded: "Dataset") -> None:
-        self.encoded = encoded
-        self.column_names = encoded.column_names
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitem__(self, index: Any) -> Any:
-        """One example by number, or a whole column by name."""
-        found = self.encoded[index]
-        if isinstance(index, int) and found["wrong"]:
-            raise DataError(found["wrong"])
-        return found
 
 
 log = logging.getLogger("graft")

@@ -11,7 +11,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.media import MEDIA, paths
+from pipelines.data.media import file_columns, paths
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -89,12 +89,13 @@ def with_contents(rows: "Dataset", columns: Sequence[str]) -> "Dataset":
     have = [name for name in columns if name in rows.column_names]
     if len(rows) == 0 or not have:
         return rows
-    also = [name for name in PART if name in rows.column_names] if set(have) & set(MEDIA) else []
+    files = set(file_columns(rows))
+    also = [name for name in PART if name in rows.column_names] if set(have) & files else []
     digests: list[str] = []
     with ThreadPoolExecutor(8) as pool:
         for batch in rows.select_columns(list(dict.fromkeys(["id", *have, *also]))).iter(256):
             values = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
-            digests += pool.map(lambda row: _digest(row, have, also), values)
+            digests += pool.map(lambda row: _digest(row, have, files, also), values)
     return rows.add_column(CONTENT, digests)
 
 
@@ -104,13 +105,13 @@ def contents(rows: "Dataset", columns: Sequence[str]) -> list[str]:
     return list(found[CONTENT][:]) if CONTENT in found.column_names else []
 
 
-def _digest(row: dict[str, Any], columns: Sequence[str], also: Sequence[str]) -> str:
+def _digest(row: dict[str, Any], columns: Sequence[str], files: set[str], also: Sequence[str]) -> str:
     """Of what the row holds: an empty column counts as one that is not there."""
     digest = hashlib.blake2b(digest_size=16)
     empty = True
     for name in columns:
         value = row[name]
-        part = _bytes(value) if name in MEDIA else " ".join(str(value).split()).encode("utf-8", "surrogatepass") if value else b""
+        part = _bytes(value) if name in files else " ".join(str(value).split()).encode("utf-8", "surrogatepass") if value else b""
         if part:
             empty = False
             digest.update(len(part).to_bytes(8, "big") + part)

@@ -16,8 +16,7 @@ from pipelines.data.filtering import cleaned
 from pipelines.data.grouping import group_column
 from pipelines.data.labels import check_lost, decimal_points, label_names, labelled, lost, warn_alike, warn_joined
 from pipelines.data.leakage import CONTENT, with_contents, with_files
-from pipelines.data.media import MEDIA
-from pipelines.data.schema import Needs, Source, Splits, fingerprint
+from pipelines.data.schema import DataSpec, Source, Splits, fingerprint
 from pipelines.data.splitting import NONE_TRAINED, USUAL, arrange, check_rows, name_splits
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, MissingColumn
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
-CONFIGURED = ("digits", "esc50", "hubfolder", "mnist")  # formats of which data.config picks a part
 # what ends so is no hub id
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)
 
@@ -74,16 +72,16 @@ def format_module(section: DataSection) -> Any:
     )
 
 
-def _read(section: DataSection, needs: Needs) -> Source:
-    strange = sorted(set(section.columns) - {*needs.columns, *needs.optional})
+def _read(section: DataSection, needs: DataSpec) -> Source:
+    strange = sorted(set(section.columns) - set(needs.kinds))
     if strange:
-        raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join((*needs.columns, *needs.optional))})")
+        raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join(needs.kinds)})")
     kind = format_module(section)
     for key in ("config", "revision"):
-        parted = key == "config" and kind.__name__.rpartition(".")[2] in CONFIGURED
+        parted = key == "config" and getattr(kind, "CONFIGURED", False)
         if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():
             raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out (data.{key}=null)")
-    source: Source = kind.read(section, needs.columns, needs.optional)
+    source: Source = kind.read(section, tuple(needs.columns), tuple(needs.optional_columns))
     _resolve_labels(source, needs, section.id)
     if needs.clean is not None:
         for name, rows in source.splits.items():
@@ -92,14 +90,15 @@ def _read(section: DataSection, needs: Needs) -> Source:
                 labels = zip(rows["id"][:], rows["label"][:], strict=True)
                 source.lost[name] = {**lost(labels, bad), **source.lost.get(name, {})}
             source.skipped[name] = [*source.skipped.get(name, []), *bad]
-    grouped = source.group or any(needs.group in rows.column_names for rows in source.splits.values())
-    of_one_file = "audio" in needs.columns or ({"image", "text"} <= set(needs.columns) and needs.group is None)
-    if section.group in MEDIA or (section.group is None and of_one_file and not grouped):
+    grouped = source.group or any(needs.group_column in rows.column_names for rows in source.splits.values())
+    kinds = set(needs.columns.values())
+    of_one_file = "audio" in kinds or ({"image", "text"} <= kinds and needs.group_column is None)
+    if section.group in needs.files or (section.group is None and of_one_file and not grouped):
         found = {name: with_files(rows) for name, rows in source.splits.items()}
         several = [name for name, rows in found.items() if "file" in rows.column_names]
         if several:
             source.splits, source.group = found, "file"
-        if "audio" in needs.columns and any("start" not in found[name].column_names for name in several):
+        if "audio" in kinds and any("start" not in found[name].column_names for name in several):
             log.warning(
                 "%s: several rows name one recording, and each gets it from beginning to end: give the columns offset and duration, "
                 "or start and end, in seconds, where a row is of a part of it",
@@ -108,22 +107,22 @@ def _read(section: DataSection, needs: Needs) -> Source:
     return source
 
 
-def _resolve_labels(source: Source, needs: Needs, name: str) -> None:
+def _resolve_labels(source: Source, needs: DataSpec, name: str) -> None:
     """Labels without blanks around them, as lists where a row may have several; rows that lack one are skipped."""
     for split, rows in source.splits.items():
         if "label" in rows.column_names:
-            if not needs.classes and split in source.decimal_comma:
+            if needs.label_kind == "number" and split in source.decimal_comma:
                 rows = decimal_points(rows, name)
-            source.splits[split], bad = labelled(rows, needs.several, "label" in needs.columns)
+            source.splits[split], bad = labelled(rows, needs.label_kind == "classes", "label" in needs.columns)
             source.skipped[split] = [*source.skipped.get(split, []), *bad]
             if bad and not len(source.splits[split]) and source.hub_id is None:
                 raise DataError(f"{name}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
     source.labels = None if source.labels is None else list(dict.fromkeys(label.strip() for label in source.labels))
-    if needs.several:
+    if needs.label_kind == "classes":
         warn_joined([label for rows in source.splits.values() for label in rows["label"][:]], name)
 
 
-def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_TRAINED) -> Splits:
+def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NONE_TRAINED) -> Splits:
     """Read, cut and check a data set for a task.
 
     Missing validation and test are cut from train by `section.seed`, stratified by label; whole groups, and rows with equal
@@ -131,20 +130,20 @@ def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_
     Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
     """
     source = _read(section, needs)
-    if needs.classes and not needs.several and "label" in needs.columns:
+    if needs.has_classes and needs.label_kind == "class":
         own = name_splits(section, list(source.splits))["train"]
         check_lost(source.lost.get(own, {}), source.splits[own], section.id)
     asked = section.group
-    if section.group in MEDIA:  # the rows of one file belong together: a column says of which
+    if section.group in needs.files:  # the rows of one file belong together: a column says of which
         section = section.model_copy(update={"group": None})
     found = {name: with_contents(rows, needs.content) for name, rows in source.splits.items()}
-    splits, came_from, before = arrange(section, found, source.group or needs.group, needs.classes, trained)
+    splits, came_from, before = arrange(section, found, source.group or needs.group_column, needs.strata, trained)
     contents = {name: list(rows[CONTENT][:]) for name, rows in splits.items() if CONTENT in rows.column_names}
     splits = {name: rows.remove_columns(CONTENT) if name in contents else rows for name, rows in splits.items()}
     for name, rows in splits.items():
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()
-    labels = label_names(splits, source.labels, section.id) if needs.classes and "label" in needs.columns else None
+    labels = label_names(splits, source.labels, section.id) if needs.has_classes else None
     warn_alike(labels or [], section.id)
     unused = sorted(set(source.splits) - set(name_splits(section, list(source.splits)).values()))
     others = {f"rows of the split {name!r}": len(source.splits[name]) for name in unused}
@@ -162,11 +161,11 @@ def load_splits(section: DataSection, needs: Needs, trained: TrainedRows = NONE_
         ignored={**source.ignored, **others},
         trained_before=before,
         contents=contents,
-        group=group_column(asked, source.group or needs.group, splits["test"].column_names),
+        group=group_column(asked, source.group or needs.group_column, splits["test"].column_names),
     )
 
 
-def load_rows(section: DataSection, needs: Needs, split: str | None = None) -> "tuple[str, Dataset, list[tuple[str, str]]]":
+def load_rows(section: DataSection, needs: DataSpec, split: str | None = None) -> "tuple[str, Dataset, list[tuple[str, str]]]":
     """One split to score or predict: `split` if given, else test, else everything there is.
 
     Returns its name, its rows and the rows that cannot be read (id, why).
@@ -193,7 +192,7 @@ def load_rows(section: DataSection, needs: Needs, split: str | None = None) -> "
 Rows = tuple[str, Any, list[tuple[str, str]]]  # a split's name, its rows, and those that cannot be read: (id, why)
 
 
-def load_rows_by_either_name(section: DataSection, needs: Needs, split: str | None) -> Rows:
+def load_rows_by_either_name(section: DataSection, needs: DataSpec, split: str | None) -> Rows:
     """Other data may have columns called as the model's own, or as the task calls them. Raises DataError."""
     try:
         return load_rows(section, needs, split)

@@ -1,21 +1,45 @@
 """Kinds of files: images and recordings, the columns that hold them and how their names end."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-MEDIA = ("image", "audio")  # columns of files
+KINDS = {  # kinds of columns -> whether their values are files
+    "image": True,
+    "audio": True,
+    "video": True,
+    "mask": True,  # an image whose pixels are the numbers of classes
+    "text": False,
+    "label": False,
+    "number": False,
+    "boxes": False,  # lists of {"box": [x, y, width, height], "label": ...}
+}
+MEDIA = tuple(kind for kind, is_file in KINDS.items() if is_file)  # a column of files is called by its kind
+
+
+def kinds_of(columns: Iterable[str]) -> dict[str, str]:
+    """The kinds of columns for which a task names none: a name may be that of a kind; else the column holds text."""
+    return {column: column if column in KINDS else "text" for column in columns}
+
+
+def file_columns(rows: "Dataset") -> list[str]:
+    """The columns that hold files; a column of text may be called "video" too."""
+    from datasets import Value
+
+    return [name for name in rows.column_names if name in MEDIA and not isinstance(rows.features[name], Value)]
 
 
 def paths(rows: "Dataset") -> list[str | None]:
     """Of every row the file of its image or recording. A hub data set's rows hold the files' bytes: these are not touched."""
     import pyarrow.compute
 
-    column = next((name for name in MEDIA if name in rows.column_names), None)
-    if column is None:
+    columns = file_columns(rows)
+    if not columns:
         return [None] * len(rows)
+    column = min(columns, key=MEDIA.index)
     # of the table itself: `Dataset.flatten` loses the columns of concatenated data sets (datasets 5.2)
     stored = rows.data.column(column)
     if not pyarrow.types.is_struct(stored.type) or stored.type.get_field_index("path") < 0:

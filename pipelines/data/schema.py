@@ -4,18 +4,20 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.data.leakage import overlap
-from pipelines.data.media import MEDIA, paths
+from pipelines.data.media import MEDIA, file_columns, kinds_of, paths
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
 
+Row = dict[str, Any]
+Strata = Callable[["Dataset"], list[Any] | None]  # of every row the class or list of classes by which splits are stratified
 
 ANSWERS = ("label", "answer", "answer_start", "title", "speaker")  # columns that a row is not known by
 
@@ -37,30 +39,76 @@ class Source:
     group: str | None = None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a task asks of its data."""
+def by_label(rows: "Dataset") -> list[Any] | None:
+    """The labels by which splits are stratified, where rows have a column of them."""
+    return list(rows["label"][:]) if "label" in rows.column_names else None
 
-    columns: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    group: str | None = None  # column that stays whole in one split, where there is one
-    several: bool = False  # whether a row's label is a list of labels
-    clean: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # one row as the task wants it
-    classes: bool = True  # whether labels are classes, or numbers
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a task asks of its rows, and what it says about them.
+
+    Columns are given with their kinds (pipelines.data.media.KINDS): `{"question": "text", "image": "image"}`. Names alone are
+    enough where a column's name is its kind, or its kind is text. A column that holds files is called by its kind.
+    """
+
+    columns: Mapping[str, str]
+    """What a row must have."""
+    optional_columns: Mapping[str, str] = field(default_factory=dict)
+    """What is kept of a row that has it."""
+    group_column: str | None = None
+    """The column whose values stay in one split, where there is one and the recipe names no other."""
+    input_columns: tuple[str, ...] = ()
+    """The columns that `infer` takes, in its order."""
+    optional_inputs: tuple[str, ...] = ()
+    """The columns that `infer` takes after these where they are given."""
+    label_kind: Literal["class", "classes", "number"] | None = "class"
+    """What the column `label` holds: one class, a list of classes, or a number. None where rows have no such column."""
+    labels: tuple[str, ...] = ()
+    """The classes that the model knows, once it is built or loaded."""
+    clean: Callable[[Row], Row] | None = None
+    """One row as the task wants it; every row of a data set must come out with the same columns and types. An empty cell comes as
+    "" or None. Raises DataError for a row that cannot be used: it is then skipped and counted."""
+    classes_of: Callable[[Row], list[str]] | None = None
+    """The classes of a row, by which splits are stratified; left out: its label. For rows whose classes are in boxes or masks."""
+    example: Callable[[Row], Row] | None = None
+    """A row as it is shown among the examples of card and demo; left out: its required columns. See pipelines.data.examples."""
+    record_fields: tuple[str, ...] = ()
+    """What of the record of a row is shown with it among the examples."""
+
+    def __post_init__(self) -> None:
+        for name in ("columns", "optional_columns"):
+            given = getattr(self, name)
+            kinds = dict(given) if isinstance(given, Mapping) else kinds_of(given)
+            object.__setattr__(self, name, kinds)
+        if "label" not in (*self.columns, *self.optional_columns):
+            object.__setattr__(self, "label_kind", None)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Every column with its kind."""
+        return {**self.columns, **self.optional_columns}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The required columns that hold files."""
+        return tuple(name for name, kind in self.columns.items() if kind in MEDIA)
 
     @property
     def content(self) -> tuple[str, ...]:
         """The columns by which two rows are equal: images and recordings, else all texts that are no answer."""
-        media = tuple(name for name in self.columns if name in MEDIA)
-        return media or tuple(name for name in (*self.columns, *self.optional) if name not in ANSWERS)
+        return self.files or tuple(name for name in self.kinds if name not in ANSWERS)
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the column `label` must be there, and holds classes."""
+        return self.label_kind in ("class", "classes") and "label" in self.columns
 
-def needs_of(task: Any) -> Needs:
-    """Of a Task."""
-    from pipelines.task import Task
-
-    clean = task.clean if type(task).clean is not Task.clean else None
-    return Needs(task.columns, task.optional, task.group, task.several, clean, task.classes)
+    def strata(self, rows: "Dataset") -> list[Any] | None:
+        """The classes of every row, by which splits are stratified; None where there are none."""
+        if self.classes_of is not None:
+            return [self.classes_of(row) for row in rows.remove_columns(file_columns(rows))]
+        return by_label(rows) if self.label_kind in ("class", "classes") else None
 
 
 @dataclass
@@ -133,6 +181,6 @@ def spread(rows: "Dataset", most: int) -> list[int]:
 def fingerprint(rows: "Dataset") -> str:
     """Sixteen hex digits that change when an id, a label or a text changes. Images and audio are covered by file size only."""
     digest = hashlib.blake2b(digest_size=8)
-    for row in rows.select_columns([c for c in rows.column_names if c not in MEDIA]):
+    for row in rows.remove_columns(file_columns(rows)):
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.recipe import DataSection
 from pipelines.data.grouping import assign, units_of
 from pipelines.data.leakage import CONTENT, check_files, check_groups, warn_of_speakers
+from pipelines.data.schema import Strata, by_label
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError
 
@@ -28,14 +29,14 @@ def arrange(
     section: DataSection,
     found: "dict[str, Dataset]",
     group: str | None,
-    classes: bool = True,
+    strata: Strata = by_label,
     trained: TrainedRows = NONE_TRAINED,
 ) -> "tuple[dict[str, Dataset], dict[str, str], dict[str, int]]":
     """Name the splits and cut the missing ones from train.
 
     Returns the splits, where each came from, and of validation and test how many rows the model was trained on before.
 
-    `classes` says whether labels are classes, of which every split is to have its share. Rows of `trained`, which the model
+    `strata` gives the classes of rows, of which every split is to have its share. Rows of `trained`, which the model
     that the run starts from was trained on, are in train only: the cut goes around them, and the data set's own validation
     and test lose them.
     """
@@ -59,7 +60,7 @@ def arrange(
     missing = [name for name in ("test", "validation") if name not in splits]
     if missing:
         try:
-            splits |= _cut_apart(section, rest, missing, [splits[name] for name in splits if name != "train"], group, classes, trained)
+            splits |= _cut_apart(section, rest, missing, [splits[name] for name in splits if name != "train"], group, strata, trained)
         except DataError as error:
             raise DataError(f"{section.id}: {error}") from None
         came_from |= dict.fromkeys(missing, f"cut from {named['train']}")
@@ -70,15 +71,15 @@ def arrange(
     for name, most in limits.items():
         if most is not None and most < len(splits[name]):
             rows = splits[name]
-            labelled = classes and "label" in rows.column_names
-            if name == "train" and labelled and most < (needed := len(_cover(list(range(len(rows))), _sets(rows["label"])))):
+            labels = strata(rows) if name == "train" else None
+            if labels is not None and most < (needed := len(_cover(list(range(len(rows))), _sets(labels)))):
                 raise DataError(f"data.max_train_rows: {most} rows cannot hold every class of {section.id}: at least {needed} are needed")
-            splits[name] = limit(rows, most, section.seed, classes)
+            splits[name] = limit(rows, most, section.seed, strata)
     return {name: splits[name] for name in ("train", "validation", "test")}, came_from, before
 
 
 def _cut_apart(
-    section: DataSection, rest: "Dataset", missing: list[str], own: "list[Dataset]", group: str | None, classes: bool, trained: TrainedRows
+    section: DataSection, rest: "Dataset", missing: list[str], own: "list[Dataset]", group: str | None, strata: Strata, trained: TrainedRows
 ) -> "dict[str, Dataset]":
     """Cut the missing splits. Rows that the model knows stay in train, and so do, if enough others are left, rows with the content
     of a row of the data set's own splits: a validation split that holds rows of test would choose by them."""
@@ -89,8 +90,8 @@ def _cut_apart(
     fixed = [seen or content in others for seen, content in zip(known, contents, strict=True)]
     if fixed != known:
         with contextlib.suppress(DataError):  # they overlap wholly: that is counted and said
-            return cut(rest, shares, section.seed, group, classes, fixed)
-    return cut(rest, shares, section.seed, group, classes, known, f"{trained.named} was trained on")
+            return cut(rest, shares, section.seed, group, strata, fixed)
+    return cut(rest, shares, section.seed, group, strata, known, f"{trained.named} was trained on")
 
 
 def without_trained(section: DataSection, name: str, rows: "Dataset", trained: TrainedRows) -> "tuple[Dataset, int]":
@@ -136,7 +137,7 @@ def cut(
     shares: Mapping[str, float],
     seed: int,
     group: str | None,
-    classes: bool = True,
+    strata: Strata = by_label,
     fixed: Sequence[bool] = (),
     why: str = "",
 ) -> "dict[str, Dataset]":
@@ -149,7 +150,7 @@ def cut(
     that the same data and seed give the same rows to test as before; where that would take one of them, it goes around them.
     Raises DataError where there are too few rows.
     """
-    labels = rows["label"][:] if classes and "label" in rows.column_names else None
+    labels = strata(rows)
     ids = rows["id"][:]
     units = units_of(rows, group)
     free = [False] * len(rows)
@@ -264,11 +265,12 @@ def _each_label_left(order: list[int], left: Sequence[int], labels: list[list[st
     return taken
 
 
-def limit(rows: "Dataset", most: int, seed: int, classes: bool = True) -> "Dataset":
+def limit(rows: "Dataset", most: int, seed: int, strata: Strata = by_label) -> "Dataset":
     """`most` of the rows, drawn like `cut` does: every class first if there is room, then each class's share."""
     draws = [_draw(seed, id_) for id_ in rows["id"][:]]
     order = sorted(range(len(rows)), key=draws.__getitem__)
-    labels = _sets(rows["label"]) if classes and "label" in rows.column_names else [frozenset()] * len(rows)
+    known = strata(rows)
+    labels = _sets(known) if known is not None else [frozenset()] * len(rows)
     sizes: Counter[frozenset[str]] = Counter(labels)
     seen: Counter[frozenset[str]] = Counter()
     first = _cover(order, labels)

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pipelines.config.recipe import Recipe, task_class
 from pipelines.data import batching, trained_rows
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import SPLITS, needs_of
+from pipelines.data.schema import SPLITS
 from pipelines.evaluation import extra_metrics
-from pipelines.generation import sampling
 from pipelines.metrics import modules
 from pipelines.models import build, layers
 from pipelines.models.source import resolve
@@ -27,7 +26,7 @@ def check(recipe: Recipe) -> Iterator[str]:
     metrics = modules.load(recipe.metrics)
     extra_metrics.refuse_if_generating(metrics, task)
     weights = resolve(recipe.model)
-    splits = load_splits(recipe.data, needs_of(task), trained_rows.of(weights))
+    splits = load_splits(recipe.data, task.data, trained_rows.of(weights))
     for split in SPLITS:
         rows, skipped = splits[split], splits.skipped[split]
         yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"
@@ -49,18 +48,17 @@ def check(recipe: Recipe) -> Iterator[str]:
     for kind, count in taken.ignored.items():
         if kind not in splits.ignored:
             yield f"left out   {kind} ({count:,})"
-    if task.makes:
-        sampling.extractor_of(task.options, "cpu")
-        sampling.fits_of(task, "cpu")
+    if task.generation is not None:
+        task.generation.prepare("cpu")
     rows = len(encoded["train"])
     least = trainer.least_examples(model, rows, recipe.train.batch_size)
-    examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augmentation_enabled(), least)
+    examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augmentation.enabled, least)
     micro = examples[[(0, i) for i in range(min(4, len(examples)))]]
     skips.add("train", [(str(index), why) for index, why in micro.skipped])
     batch = micro.batch
     shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
     with torch.no_grad():
-        loss = float(task.loss(model, batch, task.counts(batch)))
+        loss = float(task.loss(model, batch, task.counts(batch), task.phases[0].name, 0))
     yield f"batch      {shapes}; loss {loss:.4g}"
     for name, value in extra_metrics.try_out(metrics, task, model, splits.validation, "cpu").items():
         yield f"metric     {name} {value:.4g} on {min(extra_metrics.TRIED, len(splits.validation))} validation rows, untrained"
@@ -70,10 +68,10 @@ def check(recipe: Recipe) -> Iterator[str]:
         layers.train_mode(model)
         with torch.no_grad():
             batch = examples[[(0, int(i)) for i in fewest[:4]]].batch
-            task.loss(model, batch, task.counts(batch))
-    for line in trainer.without_effect(recipe, steps, per_epoch):
+            task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
+    for line in trainer.without_effect(recipe, steps, per_epoch, layers.only_head_trains(task, model)):
         yield f"no effect  {line}"
-    if trainer.head_epochs(recipe):
+    if trainer.head_epochs(recipe, task, model):
         trainer.thaw(task, model, {name for name, p in model.named_parameters() if p.requires_grad}, only_head=True)
         steps += trainer.head_steps(recipe, model, rows)
     precision = recipe.train.precision if recipe.train.precision != "auto" else hardware.best_precision(model)

@@ -11,7 +11,7 @@ from pipelines.data.filtering import Skips
 from pipelines.data.grouping import group_column
 from pipelines.data.leakage import contents
 from pipelines.data.loading import Rows, load_rows, load_rows_by_either_name, load_splits
-from pipelines.data.schema import SPLITS, needs_of
+from pipelines.data.schema import SPLITS
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, RecipeError
 from pipelines.evaluation import extra_metrics, scoring
@@ -113,7 +113,8 @@ def evaluate_loaded(
     cpu_kernels.install(loaded.model, accelerator.device)
     examples = batching.Examples(task, task.encode(found))
     skips = Skips(section.max_skipped, {name: skipped}, {name: len(found) + len(skipped)})
-    size = hardware.eval_batch("auto", accelerator.device.type, batching.example_lengths(examples.encoded) is not None, task)
+    at_once = task.generation.at_once if task.generation is not None else None
+    size = hardware.eval_batch("auto", accelerator.device.type, examples.lengths is not None, at_once)
     with progress.item(name, len(found)) as shown:
         workers = min(2, len(found) // 64)
         records = scoring.predict_split(
@@ -151,7 +152,7 @@ def _unseen(
         if not own:
             progress.say(f"{loaded.source} does not say on which rows it was trained: some of these may be among them")
         return rows, None
-    known = trained.known(contents(rows, needs_of(loaded.task).content))
+    known = trained.known(contents(rows, loaded.task.data.content))
     count = sum(known)
     if not count or own or allow_overlap:
         if count:
@@ -178,7 +179,7 @@ def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | 
     if own and known and loaded.results is not None:
         unit = str(loaded.results["test"]["interval"]["unit"])
         return unit if unit in rows.column_names else None
-    return group_column(section.group, needs_of(loaded.task).group, rows.column_names)
+    return group_column(section.group, loaded.task.data.group_column, rows.column_names)
 
 
 def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +189,7 @@ def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
 def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) -> Rows:
     """A model's own data are cut as in its training, so that its test rows are the same; other data are taken whole."""
     if not own:
-        return load_rows_by_either_name(section, needs_of(loaded.task), split)
+        return load_rows_by_either_name(section, loaded.task.data, split)
     before = trained_rows.read(loaded.folder, loaded.source).before()
     return _own_rows(section, loaded.task, split, loaded.results, before)
 
@@ -200,16 +201,16 @@ def _own_rows(section: DataSection, task: Any, split: str | None, results: dict[
     """
     name = split or "test"
     if name not in SPLITS:
-        return load_rows_by_either_name(section, needs_of(task), split)
+        return load_rows_by_either_name(section, task.data, split)
     try:
-        splits = load_splits(section, needs_of(task), trained)
+        splits = load_splits(section, task.data, trained)
     except DataError:
         if results is not None or getattr(section, name) is None:
             raise
         # the split that the recipe names will do, without the others on this disk; of it what the model does not know
         named = section.model_copy(update={other: None for other in SPLITS if other != name})
-        _, rows, skipped = load_rows(named, needs_of(task), name)
-        known = trained.known(contents(rows, needs_of(task).content)) if trained else []
+        _, rows, skipped = load_rows(named, task.data, name)
+        known = trained.known(contents(rows, task.data.content)) if trained else []
         if any(known):
             rows = rows.select([number for number, seen in enumerate(known) if not seen])
         if not len(rows):

@@ -26,7 +26,7 @@ Scores = dict[str, dict[str, float]]  # split -> score -> value
 
 def refuse_if_generating(modules: Sequence[Module], task: Task) -> None:
     """Raises RecipeError for a task that makes images: no row has a prediction to compare with a reference."""
-    if modules and task.makes:
+    if modules and task.generation is not None:
         raise _no_predictions(task)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.batching import Lengths, evaluation_keys, example_lengths, filled, loader, on_device
+from pipelines.data.batching import evaluation_keys, filled, loader, on_device
+from pipelines.data.encoding import Lengths
 from pipelines.data.filtering import Skips
 from pipelines.data.leakage import groups_of
 from pipelines.errors import RunError
@@ -15,20 +16,21 @@ from pipelines.metrics import intervals as resampling
 from pipelines.metrics.statistics import Statistics
 from pipelines.task import Record, Task
 from pipelines.utils.distributed import sharded_again
-from pipelines.utils.hardware import EVAL_TOKENS, out_of_memory
+from pipelines.utils.hardware import out_of_memory
 
 
 def predict_split(
     task: Task, model: Any, examples: Any, accelerator: Any, *, batch_size: int, workers: int = 0, skips: Skips | None = None,
-    split: str = "test", tokens: int | None = None, tick: Callable[[int], None] = lambda n: None,
+    split: str = "test", budget: int | None = None, tick: Callable[[int], None] = lambda n: None,
     smaller: Callable[[int, str], None] = lambda n, unit: None,
 ) -> list[Record]:  # fmt: skip
     """Records of every readable example, once each, in the order of the examples, the same on every process.
 
-    A batch holds at most `batch_size` examples and, where they have lengths, at most `tokens` with its padding: left out, as many
-    as this kind of device takes. Both must be the same on every process. Where memory does not suffice, the limit is halved, of
-    tokens where the examples have lengths, else of rows, and `smaller(limit, unit)` is called: another process may have another
-    limit then (see `agreed`). `tick(n)` is called with the number of examples done here. `skips` takes the rows that cannot be read.
+    A batch holds at most `batch_size` examples and, where they have lengths, at most `budget` of their unit with its padding: left
+    out, what the task allows this kind of device. Both must be the same on every process. Where memory does not suffice, the limit
+    is halved (of the budget where examples have lengths, else of rows), and `smaller(limit, unit)` is called: another process may
+    have another limit then (see `agreed`). `tick(n)` is called with the number of examples done here.
+    `skips` takes the rows that cannot be read.
     """
     import torch
     from accelerate.utils import gather_object
@@ -36,9 +38,9 @@ def predict_split(
 
     was_training = model.training
     model.eval()
-    lengths = example_lengths(getattr(examples, "encoded", None))
-    tokens = tokens or EVAL_TOKENS.get(accelerator.device.type, 8192)
-    keys = evaluation_keys(len(examples), batch_size, accelerator.process_index, accelerator.num_processes, lengths, tokens)
+    lengths = examples.lengths
+    budget = budget or examples.budget.of(accelerator.device.type, training=False)
+    keys = evaluation_keys(len(examples), batch_size, accelerator.process_index, accelerator.num_processes, lengths, budget)
     found: list[tuple[int, Record]] = []
     bad: list[tuple[int, str]] = []
     batches: Any = iter(loader(examples, keys, workers))
@@ -59,9 +61,9 @@ def predict_split(
             rows = max(1, len(keys[place]))
             most = _fewer(rows, model, accelerator, split)
             if lengths is not None:  # the longest come first: a limit of rows would hold for the short ones, too
-                tokens = rows * max(1, *(int(lengths[i]) for _, i in keys[place])) // 2
-            limit = (most, "rows") if lengths is None else (tokens, "tokens")
-            keys, place = [part for wanted in keys[place:] for part in _cut(wanted, most, lengths, tokens)], 0
+                budget = rows * max(1, *(int(lengths[i]) for _, i in keys[place])) // 2
+            limit = (most, "rows") if lengths is None else (budget, examples.length_unit)
+            keys, place = [part for wanted in keys[place:] for part in _cut(wanted, most, lengths, budget)], 0
             batch = records = batches = None  # the old loader and its processes end before new ones begin
         if batches is None:
             clear_device_cache(garbage_collection=True)  # here: the error held what the forward had computed
@@ -95,15 +97,15 @@ def _fewer(now: int, model: Any, accelerator: Any, split: str) -> int:
     raise RunError(f"out of memory on {split} with {rows} at a time: {advice}, and run again")
 
 
-def _cut(keys: list[tuple[None, int]], most: int, lengths: Lengths | None, tokens: int) -> list[list[tuple[None, int]]]:
-    """A batch as batches of at most `most` rows or, where they have lengths, `tokens` tokens; an empty one (a stand-in) stays."""
+def _cut(keys: list[tuple[None, int]], most: int, lengths: Lengths | None, budget: int) -> list[list[tuple[None, int]]]:
+    """A batch as batches of at most `most` rows or, where they have lengths, of a `budget`; an empty one (a stand-in) stays."""
     if not keys:
         return [keys]
     if lengths is None:
         return [keys[start : start + most] for start in range(0, len(keys), most)]
     order = np.array([i for _, i in keys])
     order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
-    return [[(None, int(i)) for i in part] for part in filled(order, len(keys), np.asarray(lengths)[order], tokens)[::-1]]
+    return [[(None, int(i)) for i in part] for part in filled(order, len(keys), np.asarray(lengths)[order], budget)[::-1]]
 
 
 def agreed(*limits: int | None) -> list[int | None]:

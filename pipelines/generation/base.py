@@ -1,6 +1,6 @@
 """What every sampler needs to know of a request."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -9,6 +9,9 @@ from pipelines.config.recipe import Int, Strict
 
 class Sampling(Strict):
     """Options of every task that makes images."""
+
+    models: ClassVar[tuple[str, ...]] = ("extractor",)
+    settled: ClassVar[tuple[str, ...]] = ("steps",)
 
     steps: Annotated[Int, Field(ge=1, le=1000)] = 50
     """Denoising steps of an image."""

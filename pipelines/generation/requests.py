@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipelines.errors import DataError, RunError
+from pipelines.generation.spec import Setting
 from pipelines.utils.formatting import short
 
 MOST_LETTERS = 100_000  # that an image may say about what made it
@@ -29,20 +30,8 @@ def images(task: Any, model: Any, request: dict[str, Any]) -> Iterator[Any]:
 
 def whole(task: Any, request: dict[str, Any]) -> dict[str, Any]:
     """The request with every setting that it leaves to the task. Raises DataError for a seed that is none."""
-    options = task.options
-    full = {"steps": options.steps}
-    if "guidance" in type(options).model_fields:
-        full["guidance"] = task.pipe.guidance if options.guidance is None else options.guidance
     seed = check_seed(request.get("seed", 0))
-    if classes := getattr(task, "labels", None):
-        full["label"] = classes[seed % len(classes)]
-    return {**full, **request, "seed": seed}
-
-
-def most_steps(task: Any) -> int:
-    """The most denoising steps that the task and this model's noise allow."""
-    limits = [mark.le for mark in type(task.options).model_fields["steps"].metadata if hasattr(mark, "le")]
-    return min([*limits, task.diffusion.scheduler.config.num_train_timesteps])
+    return {**task.generation.defaults(seed), **request, "seed": seed}
 
 
 def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -63,8 +52,9 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
             raise DataError(f"{short(text)!r}: this task takes {', '.join(f'{key}=...' for key in allowed)}{own}")
         if name in pairs:
             raise DataError(f"{name} is given twice: give it once")
-        pairs[name] = _number(name, value) if name in ("steps", "guidance") else value
-    asked = task.inputs[0]
+        setting = task.generation.settings.get(name)
+        pairs[name] = value if setting is None else _number(name, value, setting)
+    asked = task.data.input_columns[0]
     if rest and asked in pairs:
         raise DataError(f"{asked}={short(str(pairs[asked]))} and {short(rest[0])!r}: give either {asked}=..., or values without a name")
     if not rest and asked not in pairs and asked != "seed":
@@ -72,13 +62,16 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
     return pairs, rest
 
 
-def _number(name: str, value: str) -> int | float:
+def _number(name: str, value: str, setting: Setting) -> int | float:
+    """A whole number, whose bounds `infer` knows, or a number within its bounds. Raises DataError."""
     try:
-        found = int(value) if name == "steps" else float(value)
+        found = setting.kind(value)
     except ValueError:
         found = math.nan
-    if math.isnan(found) or (name == "guidance" and not 0 <= found <= 100):
-        raise DataError(f"{name}={short(value)}: give a {'whole number' if name == 'steps' else 'number from 0 to 100'}")
+    within = setting.kind is int or setting.least <= found <= setting.most
+    if math.isnan(found) or not within:
+        wanted = "whole number" if setting.kind is int else f"number from {setting.least:g} to {setting.most:g}"
+        raise DataError(f"{name}={short(value)}: give a {wanted}")
     return found
 
 
@@ -93,26 +86,26 @@ def subject(model: str, about: dict[str, Any]) -> str:
     return str(about.get("prompt") or " ".join([model, *([about["label"]] if "label" in about else [])]))
 
 
-def file_name(what: str, seed: int) -> str:
+def file_name(what: str, seed: int, suffix: str = ".png") -> str:
     """`a red disc` -> a-red-disc-seed-0.png."""
     words = re.sub(r"[^\w]+", "-", what.lower())[:LONGEST].strip("-_")
-    return f"{words or 'image'}-seed-{seed}.png"
+    return f"{words or 'image'}-seed-{seed}{suffix}"
 
 
-def write(folder: Path, name: str, image: Any, about: dict[str, Any]) -> Path:
-    """A new file, never over one that is there: x.png, else x-2.png, x-3.png. Raises RunError."""
+def write(folder: Path, name: str, result: Any, about: dict[str, Any], save: Any = None) -> Path:
+    """A new file, never over one that is there: x.png, else x-2.png, x-3.png. `save` writes it, or `save_png`. Raises RunError."""
     path, number = folder / name, 1
     while True:
         try:
             path.open("xb").close()  # it is ours from here on, whoever else writes
         except FileExistsError:
             number += 1
-            path = folder / f"{Path(name).stem}-{number}.png"
+            path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
             continue
         except OSError as error:
             raise _refused(folder, error) from None
         try:
-            save_png(image, path, about)
+            (save or save_png)(result, path, about)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise _refused(folder, error) from None

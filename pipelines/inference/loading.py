@@ -1,14 +1,13 @@
 """Load a finished model for inference: a run folder, a model folder or a hub id, all in one way."""
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import Recipe, recipe_of_model, task_class, task_names
 from pipelines.errors import DataError, ModelError
-from pipelines.models.adapters import base_of_adapter, load_with_adapter
-from pipelines.models.pretrained import LORA
+from pipelines.models.adapters import format_of
+from pipelines.models.layers import freeze_on
 from pipelines.models.source import front_matter, local_model, read_json_object
 from pipelines.reporting.results import current
 
@@ -35,7 +34,7 @@ class Loaded:
 
         The columns that the task takes may be given by name, in any order: `infer(context=..., question=...)`. Raises DataError.
         """
-        if not self.task.makes:
+        if self.task.generation is None:
             inputs = _in_order(self.task, inputs, settings)
         answer = None
         for answer in self.task.infer(self.model, *inputs, **settings):  # noqa: B007 (the last one is the answer)
@@ -45,8 +44,7 @@ class Loaded:
 
 def input_columns(task: "Task") -> tuple[str, ...]:
     """The columns that `infer` takes, in its order: those that it needs, then those that it can do without."""
-    taken = inspect.signature(task.infer).parameters
-    return (*task.inputs, *(name for name in task.optional if name in taken and name not in task.inputs))
+    return (*task.data.input_columns, *task.data.optional_inputs)
 
 
 def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
@@ -59,7 +57,7 @@ def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> t
         if name in given:
             raise DataError(f"{name} is given twice: by its place and by its name")
         given[name] = named.pop(name)
-    missing = [name for name in task.inputs if name not in given]
+    missing = [name for name in task.data.input_columns if name not in given]
     if missing:
         raise DataError(f"this model also needs {' and '.join(missing)}")
     return tuple(given[name] for name in known if name in given)
@@ -86,14 +84,10 @@ def load(
     worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
     results = read_json_object(folder / "results.json")
     results = current(results) if results is not None else None
-    if (folder / "adapter_config.json").is_file():
-        model = load_with_adapter(worker, folder)
-    elif (folder / LORA).is_file() and not (folder / "model_index.json").is_file():
-        model = worker.load_adapter(base_of_adapter(folder), folder)
-    else:
-        model = worker.load(folder)
+    form = format_of(folder)
+    model = worker.load(folder) if form is None else form.load(worker, folder)
     model.to(device or best_device()).eval()
-    worker.to_device(device or best_device())
+    freeze_on(worker.frozen, device or best_device())
     return Loaded(worker, model, folder, run, recipe, results, Path(source).name if run else str(source))
 
 
@@ -107,7 +101,7 @@ def read_recipe(folder: Path) -> Recipe | None:
 
 def _task_of(folder: Path, source: str) -> str:
     front = front_matter(folder)
-    tagged = [name for name in task_names() if task_class(name).pipeline_tag == front.get("pipeline_tag")]
+    tagged = [name for name in task_names() if task_class(name).hub.pipeline_tag == front.get("pipeline_tag")]
     if len(tagged) == 1:
         return tagged[0]
     config = read_json_object(folder / "config.json") or {}
@@ -115,7 +109,7 @@ def _task_of(folder: Path, source: str) -> str:
     kinds = " ".join(config.get("architectures") or []) or str(index.get("_class_name") or config.get("architecture", ""))
     for name in tagged or task_names():  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
         timm = name == "image-classification" and "architecture" in config
-        if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).architectures):
+        if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).hub.architectures):
             return name
     raise ModelError(f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}")
 

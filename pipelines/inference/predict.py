@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.config.validation_errors import suggest
@@ -15,13 +15,16 @@ from pipelines.data.files import all_files, kind_of
 from pipelines.data.formats import table
 from pipelines.data.formats import text as texts
 from pipelines.data.loading import load_rows_by_either_name
-from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, MEDIA
-from pipelines.data.schema import Needs
+from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, MEDIA, kinds_of
+from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, MissingColumn
 from pipelines.inference.loading import Loaded, data_columns, input_columns, load
 from pipelines.utils import library_logging
 from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
+
+if TYPE_CHECKING:
+    from pipelines.generation.spec import GenerationSpec
 
 log = logging.getLogger("graft")
 
@@ -32,7 +35,7 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
     A file or folder that exists is read as what it is; a name that looks like a file and does not exist is an error. In a folder or
     table, what cannot be read is left out with a word; a file that was named must be there.
     """
-    if loaded.task.makes:
+    if loaded.task.generation is not None:
         from pipelines.generation.requests import split_pairs
 
         pairs, rest = split_pairs(loaded.task, inputs)
@@ -53,8 +56,9 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
     task = loaded.task
     known = input_columns(task)
     own = {called: column for column, called in data_columns(loaded).items()}
-    names = {name: name for name in (*task.columns, *task.optional, *known)} | own  # the data's own names first, as in a table
-    takes = " and ".join(f"{column}=..." for column in task.inputs)
+    names = {name: name for name in (*task.data.kinds, *known)} | own  # the data's own names first, as in a table
+    wanted = task.data.input_columns
+    takes = " and ".join(f"{column}=..." for column in wanted)
     settings = [name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "settings", *known)]
     pairs: dict[str, Any] = {}
     rest = []
@@ -79,11 +83,11 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
         if column is None and name not in settings and not hint:
             rest.append(text)
             continue
-        words = f"; to mean these words, write {known[0]}={short(text)!r}" if len(task.inputs) == 1 and known[0] not in MEDIA else ""
+        words = f"; to mean these words, write {known[0]}={short(text)!r}" if len(wanted) == 1 and known[0] not in MEDIA else ""
         raise DataError(f"{name}=: this model has no input of that name{hint}; it takes {takes}{words}")
     if pairs and rest:
         raise DataError(f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values without a name")
-    missing = [column for column in task.inputs if pairs and column not in pairs]
+    missing = [column for column in wanted if pairs and column not in pairs]
     if missing:
         raise DataError(f"this model also needs {' and '.join(f'{column}=...' for column in missing)}")
     return pairs, rest
@@ -105,7 +109,7 @@ def _two_meanings(name: str, column: str, own: dict[str, str], known: tuple[str,
 def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
     """One input that has no column's name: a folder, a table, a file, or the text itself. Raises DataError."""
     path = Path(os.path.expanduser(text))
-    wanted = loaded.task.inputs
+    wanted = loaded.task.data.input_columns
     if text and os.path.isdir(path):  # and not path.is_dir(): a text may be longer than any path can be, or hold a NUL
         return _folder(loaded, path, text)
     if os.path.isfile(path):
@@ -129,7 +133,7 @@ def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str
     files = list(all_files(folder))
     if not files:
         raise DataError(f"{text}: an empty folder")
-    wanted = loaded.task.inputs
+    wanted = loaded.task.data.input_columns
     tables = [file for file in files if table.is_table(file)]
     own: list[Path] = []
     if len(wanted) == 1 and wanted[0] != "seed":
@@ -179,7 +183,7 @@ def _suffix(path: PurePath) -> str:
 
 def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
     """A file that exists: the rows of a table, a picture or recording, or the words of a text file. Raises DataError."""
-    wanted = loaded.task.inputs
+    wanted = loaded.task.data.input_columns
     suffix = _suffix(path)
     if table.is_table(path):
         return _table(loaded, path, name)
@@ -195,26 +199,23 @@ def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, An
 def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a table, each under its id."""
     task = loaded.task
-    if task.makes:
-        known: tuple[str, ...] = ("seed", *(("label",) if getattr(task, "labels", None) else ()))
-    else:  # a model of single texts leaves a second one alone
-        known = task.inputs if getattr(task, "single", False) else input_columns(task)
-    optional = tuple(column for column in known if column not in task.inputs)
-    taken = (*task.inputs, *optional)
+    wanted, kinds = task.data.input_columns, task.data.kinds
+    optional = tuple(c for c in task.data.optional_inputs if c in kinds)  # a model of single texts leaves a second one alone
+    taken = (*wanted, *optional)
     columns = {column: own for column, own in data_columns(loaded).items() if column in taken}
     layout = None if _suffix(path) == ".json" else "table"
     section = DataSection(id=str(path), format=layout, columns=columns)
-    if layout == "table" and task.inputs[0] in MEDIA and {FILE_NAME, task.inputs[0]} & set(table.column_names(path)) == {FILE_NAME}:
-        section.columns[task.inputs[0]] = FILE_NAME  # the list of a folder, as it is trained on
+    if layout == "table" and wanted[0] in MEDIA and {FILE_NAME, wanted[0]} & set(table.column_names(path)) == {FILE_NAME}:
+        section.columns[wanted[0]] = FILE_NAME  # the list of a folder, as it is trained on
     try:
-        _, rows, skipped = load_rows_by_either_name(section, Needs(task.inputs, optional), None)
+        _, rows, skipped = load_rows_by_either_name(section, DataSpec(kinds_of(wanted), kinds_of(optional)), None)
     except MissingColumn as error:
         what = str(error).partition(";")[0]
-        raise MissingColumn(f"{what}; this model reads {' and '.join(task.inputs)}: call the table's columns so") from None
+        raise MissingColumn(f"{what}; this model reads {' and '.join(wanted)}: call the table's columns so") from None
     for _, why in skipped:
         log.warning("skipped, cannot be read: %s", why)
-    absent = (None, "") if task.makes else (None,)  # a second text may be empty, a seed or a class may not
-    return [(row["id"], {c: row[c] for c in taken if c in task.inputs or row.get(c) not in absent}) for row in rows]
+    absent = (None, "") if task.generation is not None else (None,)  # a second text may be empty, a seed or a class may not
+    return [(row["id"], {c: row[c] for c in taken if c in wanted or row.get(c) not in absent}) for row in rows]
 
 
 # how files end that no model reads, but that somebody may name
@@ -248,18 +249,19 @@ def _looks_like_a_file(text: str) -> bool:
     return "/" in text and re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{0,5}", path.suffix) is not None
 
 
-def _made(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:
-    """Make an image and write it into the current folder: its file and the settings that made it."""
+def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> dict[str, Any]:
+    """Make what is asked for and write it into the current folder: its file and the settings that made it."""
     from pipelines.generation import requests
 
     request = requests.whole(loaded.task, request)
-    image = None
-    for image in requests.images(loaded.task, loaded.model, request):  # noqa: B007 (the last one is the image)
+    result = None
+    for result in requests.images(loaded.task, loaded.model, request):  # noqa: B007 (the last one is the result)
         pass
     model = loaded.results["recipe"] if loaded.results else Path(loaded.source).name
     about = requests.settings(model, request)
-    path = requests.write(Path(), requests.file_name(requests.subject(model, about), request["seed"]), image, about)
-    return {"image": path.name, **{key: value for key, value in about.items() if key != "model"}}
+    name = requests.file_name(requests.subject(model, about), request["seed"], spec.suffix)
+    path = requests.write(Path(), name, result, about, spec.write)
+    return {spec.one: path.name, **{key: value for key, value in about.items() if key != "model"}}
 
 
 def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
@@ -273,7 +275,7 @@ def predict(source: str | Path, inputs: list[str], *, device: str | None = None)
     with progress.item("predicting", len(wanted)) as shown:
         for name, columns in wanted:
             try:
-                output = _made(loaded, columns) if loaded.task.makes else loaded.infer(**columns)
+                output = _made(loaded, spec, columns) if (spec := loaded.task.generation) else loaded.infer(**columns)
                 answers.append({"input": name, "output": json.loads(json.dumps(output))})
             except DataError as error:
                 if name in inputs:

@@ -1,10 +1,10 @@
-"""LoRA: put an adapter into a model, and read one back on its base model."""
+"""LoRA: put an adapter into a model, write one alone, and read it back on its base model."""
 
 import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.errors import ModelError
 from pipelines.models.layers import frozen_modules
@@ -17,32 +17,88 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 
-def load_with_adapter(task: "Task", folder: Path) -> "nn.Module":
-    """A published adapter on its base model, merged: the base model's weights are read under the adapter's configuration."""
-    from peft import PeftModel
+class AdapterFormat(Protocol):
+    """How an adapter alone is written and read back on its base model."""
 
-    settings = read_json_object(folder / "adapter_config.json") or {}
-    name = settings.get("base_model_name_or_path")
-    if not name:
-        raise ModelError(f"{folder}: an adapter whose adapter_config.json names no base model")
-    base = local_model(name)
-    if base is None:
-        from pipelines.hub.download import download
+    file: str
+    """By it the folder of an adapter is known."""
+    library: str
+    """With which it is used, as the hub calls it."""
 
-        base = download(name, settings.get("revision"))
-    with tempfile.TemporaryDirectory() as place:
-        for file in folder.iterdir():
-            if file.is_file() and not file.name.startswith("adapter_"):
-                shutil.copyfile(file, Path(place) / file.name)
-        for file in base.iterdir():
-            if file.name.endswith((".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")):
-                (Path(place) / file.name).symlink_to(file.resolve())
-        model = task.load(Path(place))
-    try:
-        merged: nn.Module = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-        return merged
-    except Exception as error:  # damaged files, or a base model of another shape
-        raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
+    def save(self, task: "Task", model: Any, folder: Path, base: str, revision: str | None) -> None:
+        """Write the adapter of a model, and what is needed beside it."""
+
+    def load(self, task: "Task", folder: Path) -> "nn.Module":
+        """The base model with the adapter of a folder. Raises ModelError."""
+
+
+class Peft:
+    """PEFT's own files, with the base model's configuration and processor."""
+
+    file, library = "adapter_config.json", "peft"
+
+    def save(self, task: "Task", model: Any, folder: Path, base: str, revision: str | None) -> None:
+        model.peft_config["default"].base_model_name_or_path = base
+        model.peft_config["default"].revision = revision
+        task.save(model.get_base_model(), folder)
+        for file in folder.glob("*.safetensors*"):
+            file.unlink()
+        model.save_pretrained(folder)
+
+    def load(self, task: "Task", folder: Path) -> "nn.Module":
+        """Merged: the base model's weights are read under the adapter's configuration."""
+        from peft import PeftModel
+
+        settings = read_json_object(folder / "adapter_config.json") or {}
+        name = settings.get("base_model_name_or_path")
+        if not name:
+            raise ModelError(f"{folder}: an adapter whose adapter_config.json names no base model")
+        base = local_model(name)
+        if base is None:
+            from pipelines.hub.download import download
+
+            base = download(name, settings.get("revision"))
+        with tempfile.TemporaryDirectory() as place:
+            for file in folder.iterdir():
+                if file.is_file() and not file.name.startswith("adapter_"):
+                    shutil.copyfile(file, Path(place) / file.name)
+            for file in base.iterdir():
+                if file.name.endswith((".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")):
+                    (Path(place) / file.name).symlink_to(file.resolve())
+            model = task.load(Path(place))
+        try:
+            return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        except Exception as error:  # damaged files, or a base model of another shape
+            raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
+
+
+class Diffusers:
+    """LoRA in diffusers' format, which names its base model and holds nothing else of it; for tasks that have a `pipe`."""
+
+    file, library = LORA, "diffusers"
+
+    def save(self, task: Any, model: Any, folder: Path, base: str, revision: str | None) -> None:
+        from pipelines.models import stable_diffusion
+
+        stable_diffusion.save_lora(task.pipe, model, folder, base, revision)
+
+    def load(self, task: Any, folder: Path) -> "nn.Module":
+        from pipelines.models import stable_diffusion
+
+        if FORMATS[task.hub.adapter_format] is not self:
+            raise ModelError(f"{folder}: {task.name} has no adapters of this kind")
+        model = task.load(base_of_adapter(folder))
+        return stable_diffusion.load_lora(task.pipe, model, folder).eval()  # type: ignore[no-any-return]
+
+
+FORMATS: dict[str, AdapterFormat] = {"peft": Peft(), "diffusers": Diffusers()}
+
+
+def format_of(folder: Path) -> AdapterFormat | None:
+    """The format of the adapter that a folder holds; None where it holds a model."""
+    if (folder / "model_index.json").is_file() and not (folder / Peft.file).is_file():
+        return None
+    return next((form for form in FORMATS.values() if (folder / form.file).is_file()), None)
 
 
 def base_of_adapter(folder: Path) -> Path:

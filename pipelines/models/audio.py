@@ -137,14 +137,15 @@ def layers(model: Any) -> "list[nn.Module]":
     """Stem (of wav2vec2 and its kin the whole feature encoder), transformer blocks, head."""
     from torch import nn
 
-    from pipelines.models.layers import blocks
+    from pipelines.models.layers import Layers, blocks
 
     base: Any = trunk(model)
-    if feature_encoder(model) is None:
+    encoder = feature_encoder(model)
+    if encoder is None:
         return [*blocks(base), head(model)]
     stem, *rest = blocks(base.encoder)
     before = [part for name, part in base.named_children() if name != "encoder"]
-    return [nn.ModuleList([*before, *stem.children()]), *rest, head(model)]
+    return Layers([nn.ModuleList([*before, *stem.children()]), *rest, head(model)], encoder, usually_frozen=True)
 
 
 def spectrograms(recordings: "Sequence[np.ndarray]", found: Any) -> "tuple[str, np.ndarray, int]":

@@ -23,7 +23,16 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
             f"hub.adapter: an adapter alone is of use with a base model of the hub, {weights.name} is none: leave it out, "
             "or set hub.adapter=false"
         )
+    found = task.layers(model)
+    frozen = layers.how_frozen(found, recipe.model.freeze, pretrained=not weights.random)
     if recipe.model.adapter is not None:
-        return adapters.add_adapter(model, task.layers(model)[-1] if task.new_head else None, recipe.model.adapter)
-    layers.freeze(model, task.layers(model), recipe.model.freeze)
+        layers.freeze(model, found, frozen)
+        return adapters.add_adapter(model, found[-1] if task.phases[0].new_head else None, recipe.model.adapter)
+    layers.freeze(model, found, frozen)
     return model
+
+
+def settled(recipe: Recipe, task: Any, model: Any, weights: Weights) -> Recipe:
+    """The recipe with what its model decides: what `auto` freezes, and options that the task could only settle with the model."""
+    freeze = layers.how_frozen(layers.of_model(task, model), recipe.model.freeze, pretrained=not weights.random)
+    return recipe.model_copy(update={"options": task.options, "model": recipe.model.model_copy(update={"freeze": freeze})})

@@ -1,6 +1,6 @@
 """What a model is made of, from input to output: its blocks, what is frozen, where LoRA goes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.errors import ModelError
@@ -67,11 +67,35 @@ def depth_of_parameters(model: "nn.Module", layers: "Sequence[nn.Module]") -> di
     return depth
 
 
-def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) -> None:
-    """Freeze `none`, the `backbone` (all but the head), or a number of blocks from the input, the stem with them.
+class Layers(list["nn.Module"]):
+    """A model's layers where one part of it is its encoder, which may be frozen by that name."""
 
-    `layers` is [stem, *blocks, head]. What the task has frozen stays so. Raises ModelError for more blocks than there are.
+    def __init__(self, layers: "Iterable[nn.Module]", encoder: "nn.Module", usually_frozen: bool = False) -> None:
+        super().__init__(layers)
+        self.encoder = encoder
+        self.usually_frozen = usually_frozen  # where it is pretrained and the recipe leaves it to the model
+
+
+def how_frozen(layers: "Sequence[nn.Module]", how: str | int, *, pretrained: bool) -> str | int:
+    """What `auto` means for a model with these layers; anything else is what it is."""
+    if how != "auto":
+        return how
+    return "encoder" if pretrained and isinstance(layers, Layers) and layers.usually_frozen else "none"
+
+
+def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) -> None:
+    """Freeze `none`, the `encoder`, the `backbone` (all but the head), or a number of blocks from the input, the stem with them.
+
+    `layers` is [stem, *blocks, head]. What the task has frozen stays so. Raises ModelError for more blocks than there are, and for
+    an encoder where there is none.
     """
+    if how == "encoder":
+        if not isinstance(layers, Layers):
+            raise ModelError(
+                "model.freeze: got encoder, but this model has none that can be frozen alone: give a number of blocks, or backbone"
+            )
+        layers.encoder.requires_grad_(False)
+        return
     most = len(layers) - 2
     if isinstance(how, int) and how > most:
         raise ModelError(f"model.freeze: got {how}, but this model has {most} blocks before its head: give 1 to {most}, or backbone")
@@ -147,3 +171,20 @@ def checkpoint_gradients(model: Any) -> None:
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise ModelError(f"train.gradient_checkpointing: {type(model).__name__} does not support it; leave it out")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def of_model(task: Any, model: Any) -> "list[nn.Module]":
+    """The task's layers of a model, whether it has an adapter or not."""
+    return task.layers(model.get_base_model() if hasattr(model, "get_base_model") else model)  # type: ignore[no-any-return]
+
+
+def only_head_trains(task: Any, model: Any) -> bool:
+    """Whether no parameter below the head trains."""
+    head = {id(p) for p in of_model(task, model)[-1].parameters()}
+    return all(id(p) in head for p in model.parameters() if p.requires_grad)
+
+
+def freeze_on(modules: "Mapping[str, nn.Module]", device: Any) -> None:
+    """Move what a task only runs forward (`Task.frozen`) to a device, and keep it from learning."""
+    for module in modules.values():
+        module.to(device).eval().requires_grad_(False)

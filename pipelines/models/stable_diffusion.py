@@ -54,6 +54,8 @@ class Pipe:
     def around(self, model: Any) -> Any:
         """The whole pipeline, with a scheduler of its own: a scheduler remembers where it is."""
         scheduler = self.parts["scheduler"]
+        if self.parts.get("safety_checker") is not None:
+            self.parts["safety_checker"].to(next(model.parameters()).device)
         with quiet():
             made = self.kind(
                 **{**self.parts, "scheduler": type(scheduler).from_config(scheduler.config), self.trains: model}, **self.settings
@@ -75,8 +77,12 @@ class Latents(nn.Module):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
+        self.ordered = False
 
     def forward(self, pixels: "Tensor") -> "Tensor":
+        if pixels.device.type == "cpu" and not self.ordered:  # twice as fast; the decoder stays, or images would round otherwise
+            self.vae.encoder.to(memory_format=torch.channels_last)
+            self.ordered = True
         with torch.autocast(pixels.device.type, enabled=False):
             # in the order in which they are kept, or sums round otherwise
             parameters: Tensor = self.vae.encode(pixels.float()).latent_dist.parameters.contiguous()

@@ -141,11 +141,13 @@ def layers(model: Any) -> "list[nn.Module]":
     """Convolutions, the encoder's blocks, the decoder's (its embeddings with the first of them), and its last norm."""
     from torch import nn
 
+    from pipelines.models.layers import Layers
+
     encoder, decoder = model.model.encoder, model.model.decoder
     first, *others = decoder.layers
     stem = nn.ModuleList([encoder.conv1, encoder.conv2, encoder.embed_positions])
     below = nn.ModuleList([decoder.embed_tokens, decoder.embed_positions, first])
-    return [stem, *encoder.layers, below, *others, decoder.layer_norm]
+    return Layers([stem, *encoder.layers, below, *others, decoder.layer_norm], encoder)
 
 
 def settings(own: Any, words: Any, code: str | None, known: dict[str, int], most: int) -> Any:

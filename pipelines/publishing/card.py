@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.recipe import Recipe, task_class
 from pipelines.config.yaml_io import dump, parse, read_file
 from pipelines.errors import ModelError, RunError
+from pipelines.models.adapters import FORMATS
 from pipelines.plots.style import AGGREGATE
 from pipelines.publishing.privacy import public_recipe, refuse_local_paths
 from pipelines.reporting.results import check_run_folder, read_results
@@ -104,8 +105,8 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
     measured = {key: float(value) for key, value in test["metrics"].items() if value is not None and math.isfinite(value)}
     evaluated = [
         EvalResult(
-            task_type=task.pipeline_tag,
-            task_name=task.pipeline_tag.replace("-", " ").capitalize(),
+            task_type=task.hub.pipeline_tag,
+            task_name=task.hub.pipeline_tag.replace("-", " ").capitalize(),
             dataset_type=data["hub_id"] or data["name"],
             dataset_name=data["name"],
             dataset_config=recipe["data"]["config"],
@@ -127,8 +128,8 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
     return ModelCardData(
         license=hub["license"],
         language=hub["language"],
-        library_name=task.adapter_library if adapter else task.library_name,
-        pipeline_tag=task.pipeline_tag,
+        library_name=FORMATS[task.hub.adapter_format].library if adapter else task.hub.library_name,
+        pipeline_tag=task.hub.pipeline_tag,
         base_model=base,
         datasets=[data["hub_id"]] if data["hub_id"] else None,
         tags=["graft", *hub["tags"]],
@@ -153,7 +154,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
 
     name = repo_id.split("/")[-1] if repo_id else results["recipe"]
     kind = task_class(recipe["task"])
-    adapter = (run / "model" / kind.adapter_file).is_file()
+    adapter = (run / "model" / FORMATS[kind.hub.adapter_format].file).is_file()
     examples = run / "model" / "examples" / "examples.json"
     figures = _figures(run)
     template = template_environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2")
@@ -162,7 +163,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         repo_id=repo_id or PLACEHOLDER,
         placeholder=PLACEHOLDER if repo_id is None else None,
         recipe=recipe,
-        columns=kind(kind.Options.model_validate(recipe["options"], context={"exists": True})).inputs,
+        columns=kind(kind.Options.model_validate(recipe["options"], context={"exists": True})).data.input_columns,
         recipe_text=recipe_text(recipe, results),
         results=results,
         metric=results["metric"]["name"],

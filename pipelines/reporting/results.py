@@ -140,6 +140,6 @@ def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str,
             "random_weights": weights.random,
             "adapter": bool(recipe.model.adapter and recipe.hub.adapter),
         },
-        "labels": getattr(trainer.task, "labels", None) or None,
+        "labels": list(trainer.task.data.labels) or None,
         "environment": environment(trainer.accelerator.num_processes, recipe.train.precision, trainer.accelerator.device.type),
     }

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Strict
+from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +43,6 @@ class Options(Strict):
     """The widest band that is masked, as a share of the spectrogram; for models that read one."""
     mixup: Annotated[Float, Field(ge=0, le=50)] = 0.0
     """Alpha of the Beta distribution; 0 is off."""
-    freeze_feature_encoder: bool | None = None
-    """The convolutions before wav2vec2's transformer; left out: frozen if they are pretrained."""
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
@@ -58,11 +57,9 @@ class Options(Strict):
 
 class AudioClassification(Task):
     name = "audio-classification"
-    pipeline_tag = "audio-classification"
-    library_name = "transformers"
-    architectures = ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH))
-    columns = ("audio", "label")
-    inputs = ("audio",)
+    hub = HubSpec(
+        "audio-classification", "transformers", ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH))
+    )
     Options = Options
     extractor: Any
     window: int  # samples that the model reads of a recording
@@ -74,12 +71,14 @@ class AudioClassification(Task):
         self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
 
     @property
-    def several(self) -> bool:  # type: ignore[override]
-        return bool(self.options.multi_label)
-
-    @property
-    def uses_mixup(self) -> bool:  # type: ignore[override]
-        return bool(self.options.mixup)
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"audio": "audio", "label": "label"},
+            input_columns=("audio",),
+            label_kind="classes" if self.options.multi_label else "class",
+            labels=tuple(self.labels),
+            example=self._example,
+        )
 
     @property
     def metric(self) -> Metric:
@@ -103,12 +102,6 @@ class AudioClassification(Task):
         model = self._model(source.folder, config, random=source.random)
         if self.options.frequency_mask and self.frames is not None:
             raise ModelError(f"options.frequency_mask: a {config.model_type} model reads no spectrogram: leave it out")
-        encoder = sound.feature_encoder(model)
-        if self.options.freeze_feature_encoder and encoder is None:
-            raise ModelError(f"options.freeze_feature_encoder: a {config.model_type} model has none: leave it out")
-        frozen = self.options.freeze_feature_encoder
-        if encoder is not None and (frozen or (frozen is None and not source.random)):
-            encoder.requires_grad_(False)  # model.freeze freezes, and thaws nothing
         return model
 
     def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
@@ -134,10 +127,13 @@ class AudioClassification(Task):
 
         return Clips(rows, self.labels, self.options.multi_label, sound.rate(self.extractor), self.window, self.frames)
 
-    def augmentation_enabled(self) -> bool:
-        return bool(self.options.augment != "none" or self.options.time_mask or self.options.frequency_mask or self.uses_mixup)
+    @property
+    def augmentation(self) -> Augmentation:
+        partners = 1 if self.options.mixup else 0
+        masks = self.options.time_mask or self.options.frequency_mask
+        return Augmentation(bool(self.options.augment != "none" or masks or partners), partners)
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.audio import augment as change
         from pipelines.data.audio import spec_augment
         from pipelines.models import audio as sound
@@ -152,9 +148,10 @@ class AudioClassification(Task):
         }
         return {**example, "audio": audio, **masks}
 
-    def mix(self, example: Example, partner: Example, rng: Random) -> Example:
+    def mix(self, examples: Sequence[Example], rng: Random) -> Example:
         from pipelines.data.audio import augment as change
 
+        example, partner = examples
         audio, share = change.mixup(example["audio"], partner["audio"], self.options.mixup, rng)
         return {**example, "audio": audio, "target": example["target"] * share + partner["target"] * (1 - share)}
 
@@ -200,7 +197,7 @@ class AudioClassification(Task):
 
         return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
 
         logits = self._logits(model, batch)
@@ -275,16 +272,13 @@ class AudioClassification(Task):
         self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
         return self._model(folder, config).eval()
 
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        import soundfile
-
+    def _example(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model reads of the recording, and its label."""
         from pipelines.data.audio.reading import read_audio
         from pipelines.models import audio as sound
 
         rate = sound.rate(self.extractor)
-        audio = read_audio(row["audio"], rate, silent_ok=True)
-        soundfile.write(folder / f"{name}.flac", self.part(audio), rate)  # no tags of the file's own
-        return {"audio": f"{name}.flac", "label": row["label"]}
+        return {"audio": (rate, self.part(read_audio(row["audio"], rate, silent_ok=True))), "label": row["label"]}
 
     def infer(self, model: Any, audio: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
         """The `top_k` labels of one recording (path, bytes, or (rate, samples)), best first: [{"label", "score"}]."""

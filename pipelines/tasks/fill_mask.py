@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.encoding import EncodedTokens, encode
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
@@ -38,24 +40,27 @@ class Options(Strict):
 
 class FillMask(Task):
     name = "fill-mask"
-    pipeline_tag = "fill-mask"
-    library_name = "transformers"
-    architectures = ("ForMaskedLM",)
-    columns = ("text",)
-    optional = ("title",)
-    inputs = ("text",)
-    group = "title"
+    hub = HubSpec("fill-mask", "transformers", ("ForMaskedLM",))
+    augmentation = Augmentation(enabled=True)  # the masks
     Options = Options
     tokenizer: Any
+
+    @property
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"text": "text"},
+            optional_columns={"title": "text"},
+            group_column="title",
+            input_columns=("text",),
+            clean=lambda row: {"id": row["id"], "text": readable(row, "text"), **titled(row)},
+            example=self._example,
+        )
 
     @property
     def metric(self) -> Metric:
         return Metric("perplexity", "min")
 
     # ---- before training ----
-
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"id": row["id"], "text": readable(row, "text"), **titled(row)}
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.models import text as language
@@ -86,11 +91,10 @@ class FillMask(Task):
 
         return language.language_model_layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.encoding import encode
+    def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text as language
 
-        return encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
+        return EncodedTokens(encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)]))
 
     def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Texts -> windows of tokens, and which word each token belongs to (-1: none, a special token)."""
@@ -107,10 +111,7 @@ class FillMask(Task):
             **{field: [made[field][window] for window in kept] for field in fields},
         }
 
-    def augmentation_enabled(self) -> bool:
-        return True
-
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         """Masks, at least one; `labels` has the token that stood there, and IGNORED elsewhere."""
         parts: dict[int, list[int]] = {}
         for place, word in enumerate(example["word"]):
@@ -130,7 +131,7 @@ class FillMask(Task):
     def collate(self, examples: Sequence[Example]) -> Batch:
         from pipelines.models import text as language
 
-        masked = [e if "labels" in e else self.augment(e, Random(seeded("masks", e["id"]))) for e in examples]
+        masked = [e if "labels" in e else self.augment(e, Random(seeded("masks", e["id"])), 0.0) for e in examples]
         return {
             **{key: [e[key] for e in masked] for key in ("id", "row")},
             **language.inputs(masked, self.tokenizer),
@@ -142,7 +143,7 @@ class FillMask(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"tokens": float((batch["labels"] != IGNORED).sum())}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         """Mean cross-entropy of the masked tokens."""
         from torch.nn import functional as f
 
@@ -204,7 +205,7 @@ class FillMask(Task):
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
 
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    def _example(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The beginning of a text with one word masked, and that word."""
         words = row["text"].split()[:40]
         place = max(range(len(words)), key=lambda i: (sum(c.isalpha() for c in words[i]), i))

@@ -14,8 +14,9 @@ from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.image.reading import LabelledImages, warn_if_dark
+from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,11 +50,7 @@ class Options(Strict):
 
 class ImageClassification(Task):
     name = "image-classification"
-    pipeline_tag = "image-classification"
-    library_name = "transformers"
-    architectures = ("ForImageClassification",)
-    columns = ("image", "label")
-    inputs = ("image",)
+    hub = HubSpec("image-classification", "transformers", ("ForImageClassification",))
     Options = Options
 
     def __init__(self, options: Any = None) -> None:
@@ -62,12 +59,13 @@ class ImageClassification(Task):
         self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
 
     @property
-    def several(self) -> bool:  # type: ignore[override]
-        return bool(self.options.multi_label)
-
-    @property
-    def uses_mixup(self) -> bool:  # type: ignore[override]
-        return bool(self.options.mixup or self.options.cutmix)
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"image": "image", "label": "label"},
+            input_columns=("image",),
+            label_kind="classes" if self.options.multi_label else "class",
+            labels=tuple(self.labels),
+        )
 
     @property
     def metric(self) -> Metric:
@@ -128,10 +126,12 @@ class ImageClassification(Task):
     def encode(self, rows: Any) -> LabelledImages:
         return LabelledImages(rows, self.labels, self.options.multi_label)
 
-    def augmentation_enabled(self) -> bool:
-        return self.options.augment != "none" or self.uses_mixup
+    @property
+    def augmentation(self) -> Augmentation:
+        partners = 1 if self.options.mixup or self.options.cutmix else 0
+        return Augmentation(self.options.augment != "none" or partners > 0, partners)
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.image import augment
         from pipelines.models import vision
 
@@ -142,9 +142,10 @@ class ImageClassification(Task):
             image = augment.rand_augment(image, rng)
         return {**example, "pixels": vision.scaled(self.processor, image)}
 
-    def mix(self, example: Example, partner: Example, rng: Random) -> Example:
+    def mix(self, examples: Sequence[Example], rng: Random) -> Example:
         from pipelines.data.image import augment
 
+        example, partner = examples
         use_cutmix = self.options.cutmix and (not self.options.mixup or rng.random() < 0.5)
         blend, alpha = (augment.cutmix, self.options.cutmix) if use_cutmix else (augment.mixup, self.options.mixup)
         pixels, share = blend(self._pixels(example), self._pixels(partner), alpha, rng)
@@ -174,7 +175,7 @@ class ImageClassification(Task):
 
         return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
 
         logits = model(pixel_values=batch["pixel_values"]).logits.float()
@@ -233,11 +234,6 @@ class ImageClassification(Task):
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
         self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
         return vision.image_classifier(folder, config).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.image.reading import save_example
-
-        return {"image": save_example(row["image"], folder, name), "label": row["label"]}
 
     def infer(self, model: Any, image: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
         """The `top_k` labels of one image (path, bytes or PIL), best first: [{"label", "score"}]."""

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.encoding import EncodedTokens, encode
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.passages import answered, token_span
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,25 +44,27 @@ class Options(Strict):
 
 class QuestionAnswering(Task):
     name = "question-answering"
-    pipeline_tag = "question-answering"
-    library_name = "transformers"
-    architectures = ("ForQuestionAnswering",)
-    columns = ("question", "context", "answer")
-    optional = ("answer_start", "title")
-    inputs = ("question", "context")
-    group = "title"
+    hub = HubSpec("question-answering", "transformers", ("ForQuestionAnswering",))
     Options = Options
     tokenizer: Any
     threshold: float = 0.0  # no answer is given where the null score beats the best span by more
+
+    @property
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"question": "text", "context": "text", "answer": "text"},
+            optional_columns={"answer_start": "number", "title": "text"},
+            group_column="title",
+            input_columns=("question", "context"),
+            clean=lambda row: answered(row, self.options.version == "2.0"),
+            record_fields=("predicted",),
+        )
 
     @property
     def metric(self) -> Metric:
         return Metric("f1", "max")
 
     # ---- before training ----
-
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        return answered(row, self.options.version == "2.0")
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.models import pretrained, text
@@ -99,11 +103,12 @@ class QuestionAnswering(Task):
 
         return text.layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.encoding import encode
+    def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text
 
-        return encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.tokenizer)])
+        return EncodedTokens(
+            encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.tokenizer)])
+        )
 
     def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Rows -> windows: tokens, where in the passage each stands, and where the first accepted answer lies (0, 0: not here)."""
@@ -156,7 +161,7 @@ class QuestionAnswering(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"examples": float(len(batch["id"]))}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         """Mean cross-entropy of the first and the last token. Padding is no choice: the library's own loss counts it as one."""
         from torch.nn import functional as f
 
@@ -260,9 +265,6 @@ class QuestionAnswering(Task):
             self.threshold = threshold
             self.options = self.options.model_copy(update={"version": "2.0"})
         return self._model(folder, config).eval()
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, question: str, context: str) -> Iterator[dict[str, Any]]:
         """The answer in the passage: {"answer", "score", "start", "end", "nbest"}; an empty answer where there is none."""

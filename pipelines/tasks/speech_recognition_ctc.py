@@ -11,21 +11,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.audio.reading import read_audio
-from pipelines.data.text.rows import readable
+from pipelines.data.schema import DataSpec
+from pipelines.data.text.rows import transcribed
 from pipelines.errors import DataError, ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from pipelines.data.audio.transcripts import Utterances
     from pipelines.metrics.statistics import Statistics
 
 log = logging.getLogger("graft")
@@ -48,8 +50,6 @@ class Options(Strict):
     """Characters that are taken out of the transcripts before they are learned: ,.?!;:"""
     max_seconds: Annotated[Float, Field(gt=0, le=3600)] = 40.0
     """Longer recordings are left out, of scores as well, and counted."""
-    freeze_feature_encoder: bool | None = None
-    """Whether the convolutions stay as they are; left out: yes, unless they begin at random."""
     augment: Literal["none", "wave"] = "none"
     """`wave`: faster or slower by up to 10 %, noise 10 to 40 dB below, up to 6 dB louder or softer."""
     mask_time_prob: Share | None = None
@@ -67,18 +67,24 @@ class Options(Strict):
 
 class SpeechRecognitionCTC(Task):
     name = "speech-recognition-ctc"
-    pipeline_tag = "automatic-speech-recognition"
-    library_name = "transformers"
-    architectures = ("ForCTC",)
-    columns = ("audio", "text")
-    optional = ("speaker",)
-    inputs = ("audio",)
-    group: ClassVar[str | None] = "speaker"
+    hub = HubSpec("automatic-speech-recognition", "transformers", ("ForCTC",))
     Options = Options
     tokenizer: Any
     extractor: Any
     config: Any
     trains: bool = False
+
+    @property
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"audio": "audio", "text": "text"},
+            optional_columns={"speaker": "text"},
+            group_column="speaker",
+            input_columns=("audio",),
+            clean=transcribed,
+            example=lambda row: {"audio": (self.rate, read_audio(row["audio"], self.rate)), "text": row["text"]},
+            record_fields=("predicted",),
+        )
 
     @property
     def metric(self) -> Metric:
@@ -92,10 +98,6 @@ class SpeechRecognitionCTC(Task):
         return sound.rate(self.extractor)
 
     # ---- before training ----
-
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        readable(row, "text")
-        return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.models import audio as sound
@@ -120,9 +122,6 @@ class SpeechRecognitionCTC(Task):
         model = self._model(source.folder, config, random=source.random)
         if not own and source.folder is not None and not source.random:
             ctc.begin_head(model)
-        frozen = self.options.freeze_feature_encoder
-        if not source.random if frozen is None else frozen:
-            sound.feature_encoder(model).requires_grad_(False)  # type: ignore[union-attr] # model.freeze thaws nothing
         return model
 
     def _regularise(self, config: Any) -> None:
@@ -153,7 +152,7 @@ class SpeechRecognitionCTC(Task):
 
         return sound.layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
+    def encode(self, rows: Any) -> "Utterances":
         from pipelines.data.audio.transcripts import Utterances
         from pipelines.models import ctc, ctc_vocabulary
 
@@ -162,16 +161,17 @@ class SpeechRecognitionCTC(Task):
         speller.tell()
         if self.trains:
             found.check()
-            ctc.check_masks(self.config, found["length"])
+            ctc.check_masks(self.config, found.lengths)
         return found
 
-    def augmentation_enabled(self) -> bool:
-        return self._masks() or self.options.augment != "none"
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(self._masks() or self.options.augment != "none")
 
     def _masks(self) -> bool:
         return bool(self.config.mask_time_prob or self.config.mask_feature_prob)
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.audio.augment import perturbed
         from pipelines.data.audio.transcripts import frames_for
         from pipelines.models import ctc
@@ -208,7 +208,7 @@ class SpeechRecognitionCTC(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"characters": float(sum(map(len, batch["target"])))}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.models import ctc
 
         outputs = ctc.logits(model, batch)
@@ -278,15 +278,6 @@ class SpeechRecognitionCTC(Task):
         self.tokenizer = ctc_vocabulary.read(folder)
         config.ctc_case = getattr(config, "ctc_case", ctc_vocabulary.own_case(self.tokenizer))  # only a model of ours says
         return self._model(folder, config).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        import soundfile
-
-        soundfile.write(folder / f"{name}.flac", read_audio(row["audio"], self.rate), self.rate)
-        return {"audio": f"{name}.flac", "text": row["text"]}
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, audio: Any) -> Iterator[dict[str, Any]]:
         """What is said in a recording of any length: {"text", "words": [{"word", "start", "end", "confidence"}], "seconds"}.

@@ -10,22 +10,24 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.audio.reading import SILENT, read_audio
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
-from pipelines.data.text.rows import readable
+from pipelines.data.text.rows import transcribed
 from pipelines.errors import ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from pipelines.data.audio.log_mel import LogMels
     from pipelines.metrics.statistics import Statistics
 
 Share = Annotated[Float, Field(ge=0, le=1)]
@@ -36,8 +38,6 @@ ROOM = 5e8  # bytes of log-mels of a split that stay in memory: 20 minutes of sp
 class Options(Strict):
     language: str | None = None
     """That is spoken, a code or an English name: en, german. Models of one language have none; the others need it."""
-    freeze_encoder: bool = False
-    """Whether only the decoder learns: what the encoder makes of a recording is then computed once."""
     normaliser: Normaliser = "basic"
     """How transcripts are made comparable before they are scored; the scores without it stand beside."""
     case: Literal["keep", "lower"] = "keep"
@@ -56,13 +56,7 @@ class Options(Strict):
 
 class SpeechRecognitionSeq2Seq(Task):
     name = "speech-recognition-seq2seq"
-    pipeline_tag = "automatic-speech-recognition"
-    library_name = "transformers"
-    architectures = ("WhisperForConditionalGeneration",)
-    columns = ("audio", "text")
-    optional = ("speaker",)
-    inputs = ("audio",)
-    group: ClassVar[str | None] = "speaker"
+    hub = HubSpec("automatic-speech-recognition", "transformers", ("WhisperForConditionalGeneration",))
     Options = Options
     tokenizer: Any
     extractor: Any
@@ -72,21 +66,26 @@ class SpeechRecognitionSeq2Seq(Task):
     opening: list[int]  # the tokens with which a transcript begins
 
     @property
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"audio": "audio", "text": "text"},
+            optional_columns={"speaker": "text"},
+            group_column="speaker",
+            input_columns=("audio",),
+            clean=transcribed,
+            example=lambda row: {"audio": (self.rate, read_audio(row["audio"], self.rate)), "text": row["text"]},
+            record_fields=("predicted",),
+        )
+
+    @property
     def metric(self) -> Metric:
         return Metric("wer", "min")
 
     # ---- before training ----
 
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
-        readable(row, "text")
-        return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row
-
     def build(self, source: Any, splits: Any) -> "nn.Module":
         warn_of_words(splits.train["text"])
-        model = self._read(source.folder, source.config, source.random)
-        if self.options.freeze_encoder:
-            model.model.encoder.requires_grad_(False)
-        return model
+        return self._read(source.folder, source.config, source.random)  # type: ignore[no-any-return]
 
     def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> Any:
         from pipelines.models import audio as sound
@@ -117,7 +116,7 @@ class SpeechRecognitionSeq2Seq(Task):
 
         return whisper.layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
+    def encode(self, rows: Any) -> "LogMels":
         from pipelines.data.audio.log_mel import LogMels, Transcribed
 
         window = self.config.max_source_positions / 50
@@ -128,8 +127,7 @@ class SpeechRecognitionSeq2Seq(Task):
             known = ", ".join(self.languages)
             raise ModelError(f"options.language: this model knows {len(self.languages)} languages: say which one is spoken ({known})")
         recordings = Transcribed(rows, self.rate, longest, self._labels, self.config.max_target_positions)
-        room = 0 if self.options.freeze_encoder else ROOM  # the feature cache reads them once
-        return LogMels(recordings, self.extractor, self.config.max_source_positions, room, raw=self.options.augment != "none")
+        return LogMels(recordings, self.extractor, self.config.max_source_positions, ROOM, raw=self.options.augment != "none")
 
     def _labels(self, text: str) -> list[int]:
         """A transcript's tokens as they are to follow <|startoftranscript|>."""
@@ -137,10 +135,11 @@ class SpeechRecognitionSeq2Seq(Task):
         tokens = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
         return [*self.opening[1:], *tokens, self.tokenizer.eos_token_id]
 
-    def augmentation_enabled(self) -> bool:
-        return bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob)
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob))
 
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.audio.augment import perturbed
         from pipelines.data.audio.log_mel import log_mel
         from pipelines.data.audio.spec_augment import mask_spans
@@ -171,7 +170,7 @@ class SpeechRecognitionSeq2Seq(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"tokens": float((batch["labels"] != IGNORED).sum())}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         """Mean cross-entropy of the tokens after <|startoftranscript|>, padding left out."""
         return self._surprise(model, batch)[0].sum() / counts["tokens"]
 
@@ -260,15 +259,6 @@ class SpeechRecognitionSeq2Seq(Task):
 
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        import soundfile
-
-        soundfile.write(folder / f"{name}.flac", read_audio(row["audio"], self.rate), self.rate)
-        return {"audio": f"{name}.flac", "text": row["text"]}
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, audio: Any, language: str | None = None) -> Iterator[dict[str, Any]]:
         """What is said in a recording of any length, as it is written; the last is the answer.

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.labels import check_known, check_numbers, number
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import readable
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,11 +54,7 @@ def _text(row: Mapping[str, Any], column: str) -> str:
 
 class TextClassification(Task):
     name = "text-classification"
-    pipeline_tag = "text-classification"
-    library_name = "transformers"
-    architectures = ("ForSequenceClassification",)
-    columns = ("text", "label")
-    optional = ("text_pair",)
+    hub = HubSpec("text-classification", "transformers", ("ForSequenceClassification",))
     Options = Options
     tokenizer: Any
     pair: bool = False  # whether it was trained on pairs of texts
@@ -70,16 +68,18 @@ class TextClassification(Task):
         self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
 
     @property
-    def several(self) -> bool:  # type: ignore[override]
-        return bool(self.options.multi_label)
-
-    @property
-    def classes(self) -> bool:  # type: ignore[override]
-        return not self.options.regression
-
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
-        return TEXTS if self.pair else TEXTS[:1]
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"text": "text", "label": "label"},
+            optional_columns={} if self.single else {"text_pair": "text"},
+            input_columns=TEXTS if self.pair else TEXTS[:1],
+            optional_inputs=() if self.pair else TEXTS[1:],
+            label_kind="number" if self.options.regression else "classes" if self.options.multi_label else "class",
+            labels=tuple(self.labels),
+            clean=self._clean,
+            example=lambda row: {key: row[key] for key in (*TEXTS, "label") if key in row},
+            record_fields=("predicted",),
+        )
 
     @property
     def metric(self) -> Metric:
@@ -87,7 +87,7 @@ class TextClassification(Task):
 
     # ---- before training ----
 
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _clean(self, row: dict[str, Any]) -> dict[str, Any]:
         texts = {column: _text(row, column) for column in TEXTS if column in row}
         return {**row, **texts, **({"label": number(row["label"])} if self.options.regression else {})}
 
@@ -143,8 +143,7 @@ class TextClassification(Task):
 
         return language.layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.encoding import encode
+    def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text as language
 
         if self.pair and "text_pair" not in rows.column_names:
@@ -152,7 +151,7 @@ class TextClassification(Task):
         if not self.options.regression:
             found = {part for label in rows["label"] for part in (label if isinstance(label, list) else [label])}
             check_known(found, self.labels)
-        return encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
+        return EncodedTokens(encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)]))
 
     def _tokens(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Rows -> token ids, cut where they are too many, and how many there were (`tokens`)."""
@@ -196,7 +195,7 @@ class TextClassification(Task):
             return {"examples": float(len(batch["id"]))}
         return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
 
         logits = self._logits(model, batch)
@@ -282,12 +281,6 @@ class TextClassification(Task):
         self.pair, self.single = bool(pairs), pairs is False
         self._read_tokens(folder, config)
         return self._model(folder, config).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        return {key: row[key] for key in (*TEXTS, "label") if key in row}
-
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {"predicted": record["predicted"]}
 
     def infer(self, model: Any, text: str, text_pair: str | None = None, top_k: int = 5) -> Iterator[Any]:
         """The `top_k` labels of a text or pair, best first: [{"label", "score"}]; for regression {"value": number}."""

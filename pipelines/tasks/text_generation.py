@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipelines.config.recipe import Float, Int, Strict, of_a_run
+from pipelines.data.encoding import EncodedTokens, encode
+from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED, blocks, positions
 from pipelines.data.text.passages import answer_texts
 from pipelines.data.text.prompts import columns, encoded
 from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,22 +50,26 @@ class Options(Strict):
 
 class TextGeneration(Task):
     name = "text-generation"
-    pipeline_tag = "text-generation"
-    library_name = "transformers"
-    architectures = ("ForCausalLM", "LMHeadModel")
-    optional = ("title",)
-    group = "title"
+    hub = HubSpec("text-generation", "transformers", ("ForCausalLM", "LMHeadModel"))
     Options = Options
     tokenizer: Any
     packs: bool = True  # whether the model keeps the documents of a block apart
 
     @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+    def _inputs(self) -> tuple[str, ...]:
         return ("text",) if self.options.prompt is None else columns(self.options.prompt)
 
     @property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.inputs if self.options.prompt is None else (*self.inputs, "answer")
+    def data(self) -> DataSpec:
+        answers = self.options.prompt is not None
+        return DataSpec(
+            columns=dict.fromkeys([*self._inputs, *(("answer",) if answers else ())], "text"),
+            optional_columns={"title": "text"},
+            group_column="title",
+            input_columns=self._inputs,
+            clean=self._clean,
+            record_fields=("predicted",) if answers else (),
+        )
 
     @property
     def metric(self) -> Metric:
@@ -71,7 +77,7 @@ class TextGeneration(Task):
 
     # ---- before training ----
 
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _clean(self, row: dict[str, Any]) -> dict[str, Any]:
         texts = self._texts(row, may_be_empty=self.options.rows == "line")
         if self.options.prompt is None:
             return {"id": row["id"], **texts, **titled(row)}
@@ -84,7 +90,7 @@ class TextGeneration(Task):
         """The inputs of a row. Columns of a prompt may be empty, as Alpaca's `input` often is. Raises DataError."""
         if self.options.prompt is None:
             return {"text": readable(row, "text", may_be_empty=may_be_empty)}
-        texts = {name: readable(row, name, may_be_empty=True, numbers=True) for name in self.inputs}
+        texts = {name: readable(row, name, may_be_empty=True, numbers=True) for name in self._inputs}
         if not any(text.strip() for text in texts.values()):
             raise DataError(f"{' and '.join(texts)} {'is' if len(texts) == 1 else 'are'} empty")
         return texts
@@ -93,7 +99,7 @@ class TextGeneration(Task):
         from pipelines.models import text as language
 
         model = self._read(source.folder, source.config, source.random)
-        for column in self.inputs:
+        for column in self._inputs:
             language.warn_of_marks(self.tokenizer, splits.train[column])
         return model
 
@@ -126,14 +132,12 @@ class TextGeneration(Task):
 
         return language.language_model_layers(model)
 
-    def encode(self, rows: Any) -> Sequence[Example]:
-        from pipelines.data.encoding import encode
-        from pipelines.data.filtering import Fitting
+    def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text as language
 
         key = [self.name, self.options.model_dump(), self.window, self.packs, language.tokenizer_fingerprint(self.tokenizer)]
         made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
-        return made if self.options.prompt is None else Fitting(made)
+        return EncodedTokens(made)
 
     def _blocks(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Texts -> full blocks. A document is opened by the tokenizer's first token and closed by its last."""
@@ -156,13 +160,13 @@ class TextGeneration(Task):
 
     def _answered(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Prompts and answers -> tokens."""
-        asked = [self._prompt(texts) for texts in zip(*(rows[name] for name in self.inputs), strict=True)]
+        asked = [self._prompt(texts) for texts in zip(*(rows[name] for name in self._inputs), strict=True)]
         examples = encoded(self.tokenizer, asked, rows["answer"], self.window)
         examples["wrong"] = [why and f"{id_}: {why}" for id_, why in zip(rows["id"], examples["wrong"], strict=True)]
         return {"id": rows["id"], "row": numbers, **examples}
 
     def _prompt(self, texts: Sequence[str]) -> str:
-        return self.options.prompt.format(**dict(zip(self.inputs, texts, strict=True)))
+        return self.options.prompt.format(**dict(zip(self._inputs, texts, strict=True)))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -185,7 +189,7 @@ class TextGeneration(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"tokens": float((batch["labels"] != IGNORED).sum())}
 
-    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         """Mean cross-entropy of the tokens that are to be foretold."""
         return self._surprise(model, batch)[0].sum() / counts["tokens"]
 
@@ -281,9 +285,6 @@ class TextGeneration(Task):
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
 
-    def example_prediction(self, record: Record) -> dict[str, Any]:
-        return {} if self.options.prompt is None else {"predicted": record["predicted"]}
-
     def infer(self, model: Any, *texts: str, **settings: Any) -> Iterator[str]:
         """What follows a text, or the answer to the prompt's columns, as it grows.
 
@@ -291,7 +292,7 @@ class TextGeneration(Task):
         """
         from pipelines.models.decoding import decode
 
-        texts = tuple(self._texts(dict(zip(self.inputs, texts, strict=True)), may_be_empty=False).values())
+        texts = tuple(self._texts(dict(zip(self._inputs, texts, strict=True)), may_be_empty=False).values())
         words, prompt = self.tokenizer, self.options.prompt
         ids = words(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
         ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids

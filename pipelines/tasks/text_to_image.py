@@ -9,15 +9,17 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int
+from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
-from pipelines.models.pretrained import LORA
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.generation.images import image_generation
+from pipelines.generation.spec import GenerationSpec, Setting
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +33,8 @@ MOST_STEPS = 500
 
 
 class Options(Sampling):
+    models: ClassVar[tuple[str, ...]] = ("extractor", "clip")
+
     image_size: Annotated[Int, Field(ge=8, le=2048)] | None = None
     """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
     upscale: bool = False
@@ -53,18 +57,30 @@ class Options(Sampling):
 
 class TextToImage(Task):
     name = "text-to-image"
-    pipeline_tag = "text-to-image"
-    library_name = "diffusers"
-    architectures = ("StableDiffusionPipeline", "StableDiffusion3Pipeline")
-    columns = ("image", "text")
-    inputs = ("text",)
-    default_ema = 0.9999
-    new_head = False
-    makes = True
-    adapter_file = LORA
-    adapter_library = "diffusers"
-    augment_switch = "options.flip=false"
+    hub = HubSpec("text-to-image", "diffusers", ("StableDiffusionPipeline", "StableDiffusion3Pipeline"), adapter_format="diffusers")
+    phases = (Phase(ema=0.9999, new_head=False),)
     Options = Options
+    size: tuple[int, int] = (512, 512)  # height and width, once it is built or loaded
+    diffusion: Any = None
+
+    @property
+    def data(self) -> DataSpec:
+        return DataSpec(columns={"image": "image", "text": "text"}, input_columns=("text",), clean=self._clean)
+
+    @property
+    def generation(self) -> GenerationSpec:
+        levels = self.diffusion.scheduler.config.num_train_timesteps if self.diffusion is not None else MOST_STEPS
+        return image_generation(
+            self.options,
+            self.size,
+            generate=self._generate,
+            requests=lambda rows, count: [{"text": rows[seed % len(rows)]["text"], "seed": seed} for seed in range(count)],
+            defaults=lambda seed: {
+                "steps": self.options.steps,
+                "guidance": self.pipe.guidance if self.options.guidance is None else self.options.guidance,
+            },
+            settings={"steps": Setting(int, 1, min(MOST_STEPS, levels)), "guidance": Setting(float, 0, 100)},
+        )
 
     @property
     def metric(self) -> Metric:
@@ -72,7 +88,7 @@ class TextToImage(Task):
 
     # ---- before training ----
 
-    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _clean(self, row: dict[str, Any]) -> dict[str, Any]:
         from pipelines.data.image.pixels import caption
 
         return {**row, "text": caption(row)}
@@ -99,25 +115,12 @@ class TextToImage(Task):
         self.pipe, model = stable_diffusion.read_pipe(folder, size=size, random=random)
         self.size = stable_diffusion.image_size(self.pipe, model)
         scheduler = diffusion.read_scheduler(folder)
-        self.diffusion: Any = diffusion.Flow(scheduler) if self.pipe.flow else diffusion.Diffusion(scheduler, self.options.snr_gamma)
+        self.diffusion = diffusion.Flow(scheduler) if self.pipe.flow else diffusion.Diffusion(scheduler, self.options.snr_gamma)
         self.frozen = {"vae": stable_diffusion.Latents(self.pipe.parts["vae"]), "text": stable_diffusion.Prompts(self.pipe, model)}
         with torch.no_grad():
             self.nothing = tuple(part.float() for part in self.frozen["text"]([""]))  # what the model sees of an empty caption
         self.says = False
         return model
-
-    def to_device(self, device: Any) -> None:
-        import torch
-
-        super().to_device(device)
-        if torch.device(device).type == "cpu":  # twice as fast in float32; the decoder stays as it is, or images would round otherwise
-            self.pipe.parts["vae"].encoder.to(memory_format=torch.channels_last)
-        if self.pipe.parts.get("safety_checker") is not None:
-            self.pipe.parts["safety_checker"].to(device)
-
-    def free(self) -> None:
-        super().free()
-        del self.pipe
 
     def layers(self, model: Any) -> "list[nn.Module]":
         from torch import nn
@@ -145,13 +148,11 @@ class TextToImage(Task):
                 )
         return Pictures(rows, self.size, text=True, upscale=self.options.upscale)
 
-    def cache_key(self) -> str:
-        return f"{self.size} upscale={self.options.upscale}"
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(bool(self.options.flip), switch="options.flip=false")
 
-    def augmentation_enabled(self) -> bool:
-        return bool(self.options.flip)
-
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
 
     def random_inputs(self, rng: Random) -> dict[str, Any]:
@@ -202,7 +203,7 @@ class TextToImage(Task):
             return squared_error(model(hidden_states=noisy.inputs, timestep=noisy.timesteps, **given).sample, noisy)
         return squared_error(model(noisy.inputs, noisy.timesteps, **given).sample, noisy)
 
-    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         import torch
 
         latents, noise, texts = self._seen(batch)
@@ -251,30 +252,11 @@ class TextToImage(Task):
         stable_diffusion.save_pipe(self.pipe, model, folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        return self._read(folder, size=None).eval()
-
-    def save_adapter(self, model: Any, folder: Path, base: str, revision: str | None) -> None:
-        from pipelines.models import stable_diffusion
-
-        stable_diffusion.save_lora(self.pipe, model, folder, base, revision)
-
-    def load_adapter(self, base: Path, folder: Path) -> "nn.Module":
-        from pipelines.models import stable_diffusion
-
-        model = self._read(base, size=self.options.image_size)
-        return stable_diffusion.load_lora(self.pipe, model, folder).eval()
-
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.image.reading import save_example
-
-        return {"image": save_example(row["image"], folder, name), "text": row["text"]}
+        return self._read(folder, size=self.options.image_size).eval()
 
     # ---- images ----
 
-    def requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
-        return [{"text": rows[seed % len(rows)]["text"], "seed": seed} for seed in range(count)]
-
-    def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def _generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
         from pipelines.models import stable_diffusion
 
         texts, seeds = [request["text"] for request in requests], [request["seed"] for request in requests]

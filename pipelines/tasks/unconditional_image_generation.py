@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.config.recipe import Float, Int
+from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling
-from pipelines.task import Batch, Example, Metric, Record, Task
+from pipelines.generation.images import image_generation
+from pipelines.generation.spec import GenerationSpec, Setting
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +26,11 @@ if TYPE_CHECKING:
 
     from pipelines.metrics.statistics import Statistics
 
-STEPS = 50  # of DDIM
+STEPS, MOST_STEPS = 50, 1000  # of DDIM, and of any sampler
 
 
 class Options(Sampling):
-    steps: Annotated[Int, Field(ge=1, le=1000)] | None = None  # type: ignore[assignment]
+    steps: Annotated[Int, Field(ge=1, le=MOST_STEPS)] | None = None  # type: ignore[assignment]
     """Denoising steps of an image; left out: 50, and by DDPM as many as the schedule has, as published scores do."""
     image_size: Annotated[Int, Field(ge=4, le=2048)] | None = None
     """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
@@ -54,25 +57,45 @@ class Options(Sampling):
 
 class UnconditionalImageGeneration(Task):
     name = "unconditional-image-generation"
-    pipeline_tag = "unconditional-image-generation"
-    library_name = "diffusers"
-    architectures = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
-    columns: tuple[str, ...] = ("image",)
-    optional: tuple[str, ...] = ("label",)  # where it is not learned, every split still gets its share of each
-    inputs = ("seed",)
-    default_ema = 0.9999
-    new_head = False
-    makes = True
+    hub = HubSpec("unconditional-image-generation", "diffusers", ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline"))
     Options = Options
+    size: tuple[int, int] = (64, 64)  # height and width, once it is built or loaded
+    scheduler: Any = None
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self.labels: list[str] = []  # the classes that the model knows
-        self._wants_labels(self.options.class_conditional)
 
-    def _wants_labels(self, wanted: bool) -> None:
-        self.columns, self.optional = (("image", "label"), ()) if wanted else (("image",), ("label",))
-        self.new_head = wanted  # type: ignore[misc]  # the classes' embedding
+    @property
+    def data(self) -> DataSpec:
+        learned = self.options.class_conditional
+        return DataSpec(
+            columns={"image": "image", **({"label": "label"} if learned else {})},
+            optional_columns={} if learned else {"label": "label"},  # not learned, but every split gets its share of each
+            input_columns=("seed",),
+            optional_inputs=("label",) if self.labels else (),
+            labels=tuple(self.labels),
+            example=lambda row: {"image": row["image"]},
+        )
+
+    @property
+    def generation(self) -> GenerationSpec:
+        levels = self.scheduler.config.num_train_timesteps if self.scheduler is not None else MOST_STEPS
+        return image_generation(
+            self.options,
+            self.size,
+            generate=self._generate,
+            requests=self._requests,
+            defaults=lambda seed: {
+                "steps": self.options.steps,
+                **({"label": self.labels[seed % len(self.labels)]} if self.labels else {}),
+            },
+            settings={"steps": Setting(int, 1, min(MOST_STEPS, levels))},
+        )
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(ema=0.9999, new_head=self.options.class_conditional),)  # the classes' embedding
 
     @property
     def metric(self) -> Metric:
@@ -102,7 +125,7 @@ class UnconditionalImageGeneration(Task):
         own: Any = scheduler.config  # type: ignore[attr-defined]
         given = {key: value for key, value in changes.items() if value is not None}
         given |= {"trained_betas": None} if self.options.schedule else {}  # which a pretrained one may have, and would go by
-        self.scheduler: Any = DDPMScheduler.from_config(own, **given)
+        self.scheduler = DDPMScheduler.from_config(own, **given)
         levels = self.scheduler.config.num_train_timesteps
         if self.options.steps is not None and self.options.steps > levels:
             raise ModelError(f"options.steps: the noise has {levels} levels, you ask for {self.options.steps}")
@@ -141,13 +164,11 @@ class UnconditionalImageGeneration(Task):
 
         return Pictures(rows, self.size, self.channels, labels=self.labels, upscale=self.options.upscale)
 
-    def cache_key(self) -> str:
-        return f"{self.size} upscale={self.options.upscale}" + (f" {self.labels}" if self.labels else "")
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(bool(self.options.flip), switch="options.flip=false")
 
-    def augmentation_enabled(self) -> bool:
-        return bool(self.options.flip)
-
-    def augment(self, example: Example, rng: Random) -> Example:
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
         return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
 
     def random_inputs(self, rng: Random) -> dict[str, Any]:
@@ -175,7 +196,7 @@ class UnconditionalImageGeneration(Task):
 
         return diffusion.noise(batch["noise"], batch["pixels"].shape[1:], batch["pixels"].device)
 
-    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+    def loss(self, model: Any, batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         import torch
 
         from pipelines.models.diffusion import squared_error
@@ -243,28 +264,22 @@ class UnconditionalImageGeneration(Task):
 
         model: Any = unet.read_unet(folder, None, size=None)
         self.labels = unet.read_labels(folder, model)
-        self._wants_labels(bool(self.labels))
         sampler = unet.sampler_of(folder)
         self.scheduler = diffusion.read_scheduler(folder)
         self.options = self.options.model_copy(update={"sampler": sampler, "class_conditional": bool(self.labels)})
         self._know(model)
         return model.eval()
 
-    def save_example(self, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-        from pipelines.data.image.reading import save_example
-
-        return {"image": save_example(row["image"], folder, name)}
-
     # ---- images ----
 
-    def requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
+    def _requests(self, rows: Any, count: int) -> list[dict[str, Any]]:
         from pipelines.data.labels import labels_in_proportion
 
         if not self.labels:
             return [{"seed": seed} for seed in range(count)]
         return [{"seed": seed, "label": label} for seed, label in enumerate(labels_in_proportion(rows["label"], count))]
 
-    def generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def _generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
         from pipelines.models import diffusion, unet
 
         scheduler = diffusion.sampler(self.scheduler, self.options.sampler)

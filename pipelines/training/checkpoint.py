@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,12 @@ from pipelines.utils.files import sync, to_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PHASE = "main"  # one optimiser today; a GAN will have one for each phase
 FORMER_NAMES = {  # in checkpoints of versions up to 0.1
     "before": "previous_steps",
     "first": "baseline_scores",
     "owed": "evaluation_due",
     "waited": "evals_since_best",
+    "eval_tokens": "eval_budget",
 }
 
 
@@ -47,7 +48,8 @@ class State:
     peak_memory_mb: float = 0.0  # of all processes that trained so far
     micro_batch: int | None = None  # what memory allowed, once it did not suffice
     eval_batch: int | None = None  # the same of an evaluation, in rows
-    eval_tokens: int | None = None  # and in tokens, where examples have lengths
+    eval_budget: int | None = None  # and what they may take together, where examples have lengths
+    task: dict[str, Any] = field(default_factory=dict)  # what the task learned beside weights (Task.state)
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row that cannot be read -> why
     data: dict[str, str] = field(default_factory=dict)  # split -> fingerprint
 
@@ -57,16 +59,16 @@ class State:
         return dataclasses.replace(self, stage="train", step=0, previous_steps=previous, stage_best=None, evals_since_best=0, stopped=None)
 
 
-def collect(model: "nn.Module", optimizer: Any = None, average: Any = None) -> dict[str, dict[str, "Tensor"]]:
-    """File name -> tensors. A collective under FSDP: every process calls, one writes."""
+def collect(model: "nn.Module", optimizers: Mapping[str, Any], average: Any = None) -> dict[str, dict[str, "Tensor"]]:
+    """File name -> tensors; `optimizers` by phase. A collective under FSDP: every process calls, one writes."""
     import torch
 
     files: dict[str, dict[str, Tensor]] = {"model": trainable_state(model)}
-    if optimizer is not None:
-        names = {id(p): n for n, p in model.named_parameters()}
+    names = {id(p): n for n, p in model.named_parameters()}
+    for phase, optimizer in optimizers.items():
         state = optimizer.state.items()
         values = {f"{names[id(p)]}|{key}": v for p, entry in state for key, v in entry.items() if isinstance(v, torch.Tensor)}
-        files[f"optimizer_{PHASE}"] = {name: whole(v) for name, v in values.items()}
+        files[f"optimizer_{phase}"] = {name: whole(v) for name, v in values.items()}
     if average is not None:
         files["ema"] = {name: whole(v) for name, v in average.values.items()}
     return files
@@ -78,15 +80,15 @@ def trainable_state(model: "nn.Module") -> dict[str, "Tensor"]:
     return {name: whole(v) for name, v in {**parameters, **dict(model.named_buffers())}.items()}
 
 
-def restore(folder: Path, model: "nn.Module", optimizer: Any = None, average: Any = None) -> None:
+def restore(folder: Path, model: "nn.Module", optimizers: Mapping[str, Any], average: Any = None) -> None:
     """Put a checkpoint's tensors back. Raises RunError for a damaged one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         load_weights(model, load_file(folder / "model.safetensors"))
-        if optimizer is not None:
-            _load_optimizer(model, optimizer, load_file(folder / f"optimizer_{PHASE}.safetensors"))
+        for phase, optimizer in optimizers.items():
+            _load_optimizer(model, optimizer, load_file(folder / f"optimizer_{phase}.safetensors"))
         if average is not None:
             for name, value in load_file(folder / "ema.safetensors").items():
                 load_into(average.values[name], value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipelines.config.recipe import Recipe, task_class
 from pipelines.errors import RunError
+from pipelines.models import adapters
 from pipelines.models.build import build
 from pipelines.models.source import Weights
 from pipelines.publishing import privacy
@@ -36,12 +37,13 @@ def export(task: Task, model: Any, checkpoints: Path, folder: Path, recipe: Reci
     except (OSError, SafetensorError) as error:
         raise RunError(f"{best}: the checkpoint cannot be read ({error}); remove the folder to go on from an earlier one") from None
     checkpoint.load_weights(model, values)
+    task.state.update(checkpoint.read_state(best).task)
     target, beside = folder / "model", folder / ".model.new"
     shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir()
         if recipe.model.adapter is not None and recipe.hub.adapter:
-            task.save_adapter(model, beside, weights.name, weights.revision)
+            adapters.FORMATS[task.hub.adapter_format].save(task, model, beside, weights.name, weights.revision)
         else:
             task.save(model.merge_and_unload() if recipe.model.adapter is not None else model, beside)
         shutil.rmtree(target, ignore_errors=True)

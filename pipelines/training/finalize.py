@@ -36,7 +36,7 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     if accelerator.mixed_precision == "bf16":  # before it is moved: what was trained in half the memory may not fit whole
         layers.keep_in_bf16(loaded.model, ())
     loaded.model.to(accelerator.device)
-    loaded.task.to_device(accelerator.device)
+    layers.freeze_on(loaded.task.frozen, accelerator.device)
     trainer.task = loaded.task
     cpu_kernels.install(loaded.model, accelerator.device)
     records = {}
@@ -104,7 +104,7 @@ def _balance(task: Any, splits: Splits) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         found = Counter(part for label in splits[split]["label"] for part in (label if isinstance(label, list) else [label]))
-        counts[split] = {label: found[label] for label in task.labels}
+        counts[split] = {label: found[label] for label in task.data.labels}
     return {"class_balance": class_balance_figure(counts)}
 
 
@@ -113,15 +113,17 @@ def examples(task: Task, rows: Any, answered: dict[str, Record], folder: Path, p
 
     Into `model/` only as many as the recipe allows.
     """
+    from pipelines.data.examples import save_example
     from pipelines.data.schema import spread
 
+    spec = task.data
     for target, count in ((folder / "examples", max(published, 6)), (folder / "model" / "examples", published)):
         shutil.rmtree(target, ignore_errors=True)
         if count:
             target.mkdir(parents=True)
             chosen = [rows[i] for i in spread(rows, count)]
             found = [
-                task.save_example(row, target, str(place)) | task.example_prediction(answered[row["id"]])
+                save_example(spec, row, target, str(place)) | {key: answered[row["id"]][key] for key in spec.record_fields}
                 for place, row in enumerate(chosen)
             ]
             files.write_json(target / "examples.json", found)

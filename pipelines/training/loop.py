@@ -6,40 +6,19 @@ nor the number of processes changes what is learned.
 """
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config.recipe import TrainSection
 from pipelines.data.batching import Micro, Plan, loader, on_device
-from pipelines.data.filtering import Skips
 from pipelines.errors import RunError
 from pipelines.models.layers import has_batch_norm, train_mode
-from pipelines.task import Task
 from pipelines.training.checkpoint import State
-from pipelines.training.optim import Average, rate, set_rate
+from pipelines.training.optim import rate, set_rate
+from pipelines.training.stage import PhaseTraining, Stage, check_finite, clip, enable, sum_counts
 from pipelines.utils.hardware import out_of_memory
 from pipelines.utils.seeding import seeded
-
-
-@dataclass
-class Stage:
-    """One stage of training, ready to go: the model and optimiser are prepared, `state` is fresh or restored."""
-
-    task: Task
-    model: Any
-    optimizer: Any
-    examples: Any
-    plan: Plan
-    settings: TrainSection
-    accelerator: Any
-    state: State
-    workers: int
-    average: Average | None = None
-    skips: Skips | None = None
-    tick: Callable[[float, float], None] = lambda loss, rate: None
 
 
 def fit(
@@ -105,50 +84,34 @@ def due(state: State, settings: TrainSection, plan: Plan) -> tuple[bool, bool, b
 
 
 def step(stage: Stage, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
-    """One optimiser step. Returns what is logged: loss, learning rate, gradient norm; and `stop`, agreed on by all."""
-    import torch
+    """One step: every phase that takes part in it goes over its micro-batches, and its optimiser takes a step.
 
-    accelerator, number, settings = stage.accelerator, stage.state.step, stage.settings
+    Returns what is logged: loss, learning rate, gradient norm; and `stop`, agreed on by all.
+    """
+    number, settings = stage.state.step, stage.settings
     began = time.perf_counter()
     micros = [next(batches) for _ in range(stage.plan.micro_batches(number))]
-    counts = _sum_counts(stage, micros)
+    counts = sum_counts(stage, micros)
     share = rate(number, stage.plan.total_steps, settings.schedule, settings.warmup)
-    highest = set_rate(stage.optimizer, settings.learning_rate, share)
-    torch.manual_seed(seeded(settings.seed, stage.state.stage, number, accelerator.process_index))
-    total = torch.zeros((), device=accelerator.device)
-    for place, micro in enumerate(micros):
-        batch = on_device(micro.batch, accelerator.device)
-        stage.examples.feed(batch)
-        final = place == len(micros) - 1
-        accelerator.sync_gradients = final
-        with torch.autograd.set_grad_enabled(True), contextlib.nullcontext() if final else accelerator.no_sync(stage.model):
-            loss = stage.task.loss(stage.model, batch, counts)
-            if not micro.real:
-                loss = loss * 0.0
-            accelerator.backward(loss * accelerator.num_processes)
-        total += loss.detach().float()
-    sums = accelerator.reduce(torch.stack([total, torch.tensor(float(stop), device=total.device)]), "sum").tolist()
-    norm = _clip(accelerator, stage.model, settings.clip_norm)
-    for what, value in (("loss", sums[0]), ("norm of the gradient", norm)):
-        if not math.isfinite(value):
-            rows = stage.plan.rows(number)
-            named = ", ".join(map(stage.examples.name, rows[:8]))
-            raise RunError(
-                f"step {stage.state.previous_steps + number + 1}: the {what} is {value}; rows: {named}"
-                + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-                + ". Nothing saved is lost: lower train.learning_rate (a run of its own: --run), or look at these rows"
-            )
-    try:
-        stage.optimizer.step()
-        stage.optimizer.zero_grad()
-        if stage.average is not None:
-            stage.average.update(number)
-    except RuntimeError as error:  # half taken, so it cannot be taken again
-        if out_of_memory(error):
-            raise RunError(f"out of memory in the optimiser at step {number + 1}: {_LESS}, and run again") from None
-        raise
+    stopped = False
+    for place, part in enumerate(stage.phases):
+        if not part.phase.takes_part(number) or part.phase.name in stage.done:  # done: before memory ran out in a later phase
+            continue
+        enable(stage, part)
+        highest = set_rate(part.optimizer, stage.learning_rate(part.phase), share)
+        loss, stopped = _gradients(stage, part, place, micros, counts, stop)
+        norm = clip(stage, part)
+        check_finite(stage, part, loss, norm)
+        _update(stage, part)
+        stage.done[part.phase.name] = {"loss": loss, "learning_rate": highest, "grad_norm": norm}
+    enable(stage, None)
+    if stage.average is not None:
+        stage.average.update(number)
+    reports, stage.done = list(stage.done.items()), {}
+    found = {"loss": sum(r["loss"] for _, r in reports)} | {k: max(r[k] for _, r in reports) for k in ("learning_rate", "grad_norm")}
+    found |= {f"{name}_{key}": value for name, r in reports for key, value in r.items()} if len(stage.phases) > 1 else {}
     speed = len(stage.plan.rows(number)) / max(time.perf_counter() - began, 1e-9)
-    return {"loss": sums[0], "learning_rate": highest, "grad_norm": norm, "examples_per_second": speed, "stop": sums[1] > 0}
+    return {**found, "examples_per_second": speed, "stop": stopped}
 
 
 # ---- parts of a step ----
@@ -159,25 +122,40 @@ def _batches(stage: Stage) -> Iterator[Micro]:
     return iter(loader(stage.examples, stage.plan, stage.workers))
 
 
-def _sum_counts(stage: Stage, micros: list[Micro]) -> dict[str, float]:
-    """What the whole step's loss averages over. Rows that could not be read are told to all processes on the way."""
+def _gradients(
+    stage: Stage, part: PhaseTraining, place: int, micros: list[Micro], counts: dict[str, float], stop: bool
+) -> tuple[float, bool]:  # fmt: skip
+    """Forward and backward of one phase over all micro-batches. Returns its loss, and whether any process is to stop."""
     import torch
-    from accelerate.utils import gather_object
 
-    each = [stage.task.counts(m.batch) for m in micros]
-    names = sorted(each[0])
-    skipped = [(str(index), why) for m in micros for index, why in m.skipped]
-    mine = [sum(c[name] for c, m in zip(each, micros, strict=True) if m.real) for name in names] + [float(len(skipped))]
-    *summed, bad = stage.accelerator.reduce(torch.tensor(mine, dtype=torch.float32, device=stage.accelerator.device), "sum").tolist()
-    if bad and stage.skips is not None:
-        stage.skips.add("train", gather_object(skipped))
-    # all rows of a step may be unreadable: the sums are zero then, and so must be the loss
-    return {name: value or 1.0 for name, value in zip(names, summed, strict=True)}
+    accelerator, settings = stage.accelerator, stage.settings
+    own = (part.phase.name,) if place else ()
+    torch.manual_seed(seeded(settings.seed, stage.state.stage, stage.state.step, accelerator.process_index, *own))
+    total = torch.zeros((), device=accelerator.device)
+    for number, micro in enumerate(micros):
+        batch = on_device(micro.batch, accelerator.device)
+        stage.examples.feed(batch)
+        final = number == len(micros) - 1
+        accelerator.sync_gradients = final
+        with torch.autograd.set_grad_enabled(True), contextlib.nullcontext() if final else accelerator.no_sync(stage.model):
+            loss = stage.task.loss(stage.model, batch, counts, part.phase.name, stage.number)
+            if not micro.real:
+                loss = loss * 0.0
+            accelerator.backward(loss * accelerator.num_processes)
+        total += loss.detach().float()
+    sums = accelerator.reduce(torch.stack([total, torch.tensor(float(stop), device=total.device)]), "sum").tolist()
+    return sums[0], sums[1] > 0
 
 
-def _clip(accelerator: Any, model: Any, limit: float | None) -> float:
-    norm = accelerator.clip_grad_norm_(model.parameters(), limit if limit is not None else math.inf)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+def _update(stage: Stage, part: PhaseTraining) -> None:
+    try:
+        part.optimizer.step()
+        for each in stage.phases:
+            each.optimizer.zero_grad()
+    except RuntimeError as error:  # half taken, so it cannot be taken again
+        if out_of_memory(error):
+            raise RunError(f"out of memory in the optimiser at step {stage.state.step + 1}: {_LESS}, and run again") from None
+        raise
 
 
 def _smaller(stage: Stage, error: RuntimeError) -> Iterator[Micro]:
@@ -192,7 +170,8 @@ def _smaller(stage: Stage, error: RuntimeError) -> Iterator[Micro]:
     if max(len(part) for part in stage.plan.step(stage.state.step)[0]) == now:  # several processes, one row, or two for BatchNorm
         advice = _LESS if alone or now == 1 else f"set train.micro_batch={now // 2}"
         raise RunError(f"out of memory at step {stage.state.step + 1} with {now} examples at a time: {advice}, and run again") from None
-    stage.optimizer.optimizer.zero_grad()  # Accelerate's own does nothing between the micro-batches of a step
+    for part in stage.phases:
+        part.optimizer.optimizer.zero_grad()  # Accelerate's own does nothing between the micro-batches of a step
     clear_device_cache(garbage_collection=True)
     stage.state.micro_batch = stage.plan.micro_batch
     means = "BatchNorm sees fewer, so the result changes a little" if has_batch_norm(stage.model) else "the result is the same"

@@ -2,9 +2,10 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.errors import ModelError
 from pipelines.models.layers import depth_of_parameters
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipelines.config.recipe import TrainSection
+    from pipelines.task import Phase
 
 
 def parameter_groups(
@@ -21,8 +23,9 @@ def parameter_groups(
     head_learning_rate: float | None,
     weight_decay: float,
     layer_decay: float | None,
+    only: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups of trainable parameters with `scale` (of the learning rate) and `weight_decay`.
+    """Groups of trainable parameters, of all or `only` those of these names, with `scale` (of the learning rate) and `weight_decay`.
 
     Vectors (biases, norms) are not decayed. Layer decay is that of Clark et al. 2020 (ELECTRA): rate * decay ** distance from the head.
     """
@@ -30,7 +33,7 @@ def parameter_groups(
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     depth = depth_of_parameters(model, layers)
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or (only is not None and name not in only):
             continue
         scale = (layer_decay or 1.0) ** (last - depth[name])
         if depth[name] == last and head_learning_rate is not None:
@@ -41,13 +44,27 @@ def parameter_groups(
     return list(groups.values())
 
 
-def make_optimizer(name: str, groups: list[dict[str, Any]]) -> "torch.optim.Optimizer":
-    """AdamW (0.9, 0.999) or SGD with momentum 0.9; fused where the device has it."""
+def make_optimizer(
+    name: str, groups: list[dict[str, Any]], betas: tuple[float, float] | None = None
+) -> "torch.optim.Optimizer":  # fmt: skip
+    """AdamW with its usual `betas` (0.9, 0.999) or these, or SGD with momentum 0.9; fused where the device has it."""
     import torch
 
     if name == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, fused=True)
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    return torch.optim.AdamW(groups, betas=betas or (0.9, 0.999), eps=1e-8, fused=True)
+
+
+def phase_names(model: "nn.Module", phases: "Sequence[Phase]") -> list[list[str]]:
+    """For each phase the names of the parameters that it trains. Raises ModelError where one that trains is in none."""
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    names = [[name for name in trainable if phase.trains(name)] for phase in phases]
+    lost = next((name for name in trainable if not any(phase.trains(name) for phase in phases)), None)
+    if lost is not None:
+        raise ModelError(
+            f"no phase of the task trains {lost!r} (phases: {', '.join(p.name for p in phases)}): freeze it, or name it in one"
+        )
+    return names
 
 
 def rate(step: int, total: int, schedule: str, warmup: float) -> float:
@@ -92,12 +109,14 @@ def set_rate(optimizer: Any, learning_rate: float, share: float) -> float:
 class Average:
     """Exponential moving average of the trainable weights, with warm-up: min(decay, (1 + step) / (10 + step)).
 
-    The warm-up is that of TensorFlow's ExponentialMovingAverage(num_updates): early averages are not stuck at the start.
+    Of all, or of what `phases` train. The warm-up is that of TensorFlow's ExponentialMovingAverage(num_updates): early averages
+    are not stuck at the start.
     """
 
-    def __init__(self, model: "nn.Module", decay: float) -> None:
+    def __init__(self, model: "nn.Module", decay: float, phases: "Sequence[Phase]" = ()) -> None:
         self.decay = decay
-        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self.parameters = {n: p for n, p in named if not phases or any(phase.trains(n) for phase in phases)}
         self.values = {n: p.detach().clone() for n, p in self.parameters.items()}
 
     def update(self, step: int) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 from pipelines.config.recipe import Recipe, task_class
 from pipelines.data import trained_rows
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.evaluation import extra_metrics
 from pipelines.metrics import modules
-from pipelines.models.build import build
+from pipelines.models.build import build, settled
 from pipelines.models.source import resolve
 from pipelines.publishing import card
 from pipelines.training import finalize, run_folder, run_log, signals
@@ -54,10 +53,10 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
         with processes.main_process_first():
             weights = resolve(recipe.model)
             task = task_class(recipe.task)(recipe.options)
-            splits = load_splits(recipe.data, needs_of(task), trained_rows.of(weights))
+            splits = load_splits(recipe.data, task.data, trained_rows.of(weights))
         splits = splits.smoke() if smoke else splits
         model = build(recipe, task, weights, splits)
-        recipe = recipe.model_copy(update={"options": task.options}) if task.makes else recipe  # steps, where the schedule settles them
+        recipe = settled(recipe, task, model, weights)
         recipe = run_folder.resolve(folder, recipe, model, weights, splits, main=processes.is_main_process)
         processes.wait_for_everyone()
         AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own
@@ -72,5 +71,5 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
             progress.say(f"stopped at step {state.previous_steps + state.step} and saved; the same command goes on from there")
             accelerator.end_training()
             return None
-        del model
+        del model, task
         return finalize.finish(trainer, state)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.recipe import Recipe, dump_recipe, local_metric, task_class, validate
+from pipelines.config import renamed
+from pipelines.config.recipe import Recipe, Strict, dump_recipe, local_metric, task_class, validate
 from pipelines.config.yaml_io import parse, read_file
 from pipelines.data.schema import Splits
 from pipelines.errors import RecipeError, RunError
@@ -22,6 +23,12 @@ FREE |= {"metrics"}  # they score what was predicted
 FREE |= {
     f"train.{key}" for key in ("micro_batch", "eval_batch_size", "gradient_checkpointing", "save_every", "keep", "log_every", "trackers")
 }
+
+
+def _options_of(recipe: Recipe) -> type[Strict]:
+    """The Options of the recipe's task."""
+    kind: type[Strict] = task_class(recipe.task).Options
+    return kind
 
 
 def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -46,7 +53,7 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         return None
     old, new = _known_recipe(path), absolute_paths(recipe).model_dump(mode="json")
     old["options"] = type(recipe.options)().model_dump(mode="json") | (old.get("options") or {})  # some may be younger than the run
-    found = _differences(old, new)
+    found = _differences(old, new, settled=tuple(f"options.{key}" for key in _options_of(recipe).settled))
     longer = [
         key for key in found if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
     ]
@@ -113,7 +120,7 @@ def _known_recipe(path: Path) -> dict[str, Any]:
         raise RunError(refusal) from error
     if not {"task", "model", "data", "train"} <= old.keys():
         raise RunError(refusal)
-    return old
+    return renamed.options(old, exists=True)[0]
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:
@@ -123,7 +130,7 @@ def absolute_paths(recipe: Recipe) -> Recipe:
         source = getattr(recipe, section)
         if source.id is not None and Path(source.id).expanduser().exists():
             changes[section] = source.model_copy(update={"id": str(Path(source.id).expanduser().resolve())})
-    named = {key: getattr(recipe.options, key, None) for key in ("extractor", "clip")}  # models that measure what a run makes
+    named = {key: getattr(recipe.options, key, None) for key in _options_of(recipe).models}
     folders = {key: Path(value).expanduser() for key, value in named.items() if value not in (None, "inception")}
     found = {key: str(folder.resolve()) for key, folder in folders.items() if folder.is_dir()}
     if found:
@@ -132,16 +139,21 @@ def absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+def _differences(old: Any, new: Any, path: str = "", settled: tuple[str, ...] = ()) -> dict[str, tuple[Any, Any]]:
     """Keys whose values differ; what was `auto` or left out when asked and resolved in the run does not."""
     if isinstance(old, dict) and isinstance(new, dict) and path != "model.config":
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(k for k in new if k not in old)]:
-            found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+            found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."), settled)
         return found
-    resolved = path in ("train.precision", "model.revision", "data.revision", "options.steps") and new in (None, "auto")
-    resolved = resolved or (path, new) == ("train.ema", "auto")
+    resolved = path in ("train.precision", "model.revision", "data.revision", *settled) and new in (None, "auto")
+    resolved = resolved or (path in ("train.ema", "model.freeze") and new == "auto")
     return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
+
+
+def _ema(recipe: Recipe) -> float | None:
+    """The decay that the task leaves its averages to, where one of its phases has any."""
+    return next((phase.ema for phase in task_class(recipe.task)(recipe.options).phases if phase.ema is not None), None)
 
 
 def resolve(folder: Path, recipe: Recipe, model: Any, weights: Weights, splits: Splits, *, main: bool) -> Recipe:
@@ -149,7 +161,7 @@ def resolve(folder: Path, recipe: Recipe, model: Any, weights: Weights, splits: 
     path = folder / "recipe.yaml"
     precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision
     recipe = absolute_paths(recipe)
-    ema = task_class(recipe.task).default_ema if recipe.train.ema == "auto" else recipe.train.ema
+    ema = _ema(recipe) if recipe.train.ema == "auto" else recipe.train.ema
     changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": precision, "ema": ema})}
     if weights.revision and recipe.model.revision is None:
         changes["model"] = recipe.model.model_copy(update={"revision": weights.revision})

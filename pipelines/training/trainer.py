@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from pipelines.config.recipe import Recipe
 from pipelines.data import batching, filtering
+from pipelines.data.encoding import Encoded
 from pipelines.data.filtering import Skips
 from pipelines.data.schema import SPLITS, Splits
 from pipelines.errors import DataError, RecipeError, RunError
@@ -23,21 +25,22 @@ from pipelines.generation import sampling
 from pipelines.metrics.modules import Module
 from pipelines.models import layers
 from pipelines.models.source import Weights
-from pipelines.task import Task
+from pipelines.task import Phase
 from pipelines.training import checkpoint, loop, optim, run_log
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
 from pipelines.training.feature_cache.hooks import Edge
+from pipelines.training.stage import PhaseTraining, Stage
 from pipelines.utils import distributed, hardware
 from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
 
 
-def encode(task: Any, splits: Splits) -> dict[str, Any]:
+def encode(task: Any, splits: Splits) -> dict[str, Encoded]:
     return {split: task.encode(splits[split]) for split in SPLITS}
 
 
-def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Any]) -> tuple[dict[str, Any], Splits, Skips]:
+def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Encoded]) -> tuple[dict[str, Encoded], Splits, Skips]:
     """The examples of every split that a run takes, its splits with what it leaves out, and the rows that it skips.
 
     Raises DataError where too many rows of a split cannot be used: now, not in the middle of an epoch.
@@ -73,9 +76,9 @@ def length(recipe: Recipe, rows: int, least: int) -> tuple[int, int]:
     return recipe.train.max_steps or max(1, round((recipe.train.epochs or 0) * per_epoch)), per_epoch
 
 
-def head_epochs(recipe: Recipe) -> int:
+def head_epochs(recipe: Recipe, task: Any, model: Any) -> int:
     """Epochs of the head alone; a stage of its own only where the trunk trains afterwards."""
-    return recipe.train.head_epochs if recipe.model.freeze != "backbone" else 0
+    return 0 if layers.only_head_trains(task, model) else recipe.train.head_epochs
 
 
 def head_steps(recipe: Recipe, model: Any, rows: int) -> int:
@@ -84,23 +87,18 @@ def head_steps(recipe: Recipe, model: Any, rows: int) -> int:
     return recipe.train.head_epochs * batching.steps_per_epoch(rows, recipe.train.batch_size, least)
 
 
-def model_layers(task: Any, model: Any) -> list[Any]:
-    """The task's layers of a model, whether it has an adapter or not."""
-    return task.layers(model.get_base_model() if hasattr(model, "get_base_model") else model)  # type: ignore[no-any-return]
-
-
 def thaw(task: Any, model: Any, trains: set[str], only_head: bool) -> None:
     """Let the parameters train that `trains` names, or of these only the head's."""
-    head = {id(p) for p in model_layers(task, model)[-1].parameters()}
+    head = {id(p) for p in layers.of_model(task, model)[-1].parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trains and (not only_head or id(parameter) in head))
 
 
-def without_effect(recipe: Recipe, total: int, per_epoch: int) -> list[str]:
-    """Settings of the recipe that change nothing in this run, a line each."""
+def without_effect(recipe: Recipe, total: int, per_epoch: int, only_head: bool) -> list[str]:
+    """Settings of the recipe that change nothing in this run, where maybe `only_head` trains, a line each."""
     idle = [key for key in ("head_epochs", "layer_decay") if getattr(recipe.train, key)]
-    frozen = recipe.model.freeze == "backbone" and idle
-    lines = [f"the trunk is frozen, so this changes nothing: {', '.join(f'train.{key}' for key in idle)}"] if frozen else []
+    named = ", ".join(f"train.{key}" for key in idle)
+    lines = [f"the trunk is frozen, so this changes nothing: {named}"] if idle and only_head else []
     return [*lines, *optim.without_effect(recipe.train, total, per_epoch)]
 
 
@@ -123,19 +121,19 @@ class Trainer:
         from pipelines.models import cpu_kernels
 
         cpu_kernels.install(self.model, self.accelerator.device)
-        self.task.to_device(self.accelerator.device)
+        layers.freeze_on(self.task.frozen, self.accelerator.device)
         with self.accelerator.main_process_first():  # the others find it encoded
             self.encoded = encode(self.task, self.splits)
         self.encoded, self.splits, self.skips = usable_of(self.recipe, self.splits, self.encoded)
         rows = len(self.encoded["train"])
         self.steps, self.per_epoch = length(self.recipe, rows, least_examples(self.model, rows, self.recipe.train.batch_size))
         self.eval_batch: int | None = None  # rows that memory allowed an evaluation, once it did not suffice
-        self.eval_tokens: int | None = None  # tokens, where examples have lengths; both are the same on all processes
-        if batching.example_lengths(self.encoded["train"]) is not None:
+        self.eval_budget: int | None = None  # what they may take, where examples have lengths; both are the same on all processes
+        if self.encoded["train"].lengths is not None:
             hardware.keep_few_kernels()
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
-        self.extractor = sampling.extractor_of(self.task.options, self.accelerator.device) if self.task.makes else None
-        self.fits = sampling.fits_of(self.task, self.accelerator.device) if self.task.makes else None
+        spec = self.task.generation
+        self.judges = spec.prepare(self.accelerator.device) if spec is not None else None
         self.root = self.folder / "checkpoints"
         self.log = run_log.Log(self.folder, self.accelerator, self.progress)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
@@ -157,7 +155,7 @@ class Trainer:
             self.progress.say(f"{len(labels)} classes: {some}{' ...' if len(labels) > 10 else ''}")
         if about := getattr(self.model, "about_head", ""):
             self.progress.say(f"head: {about}")
-        for line in without_effect(self.recipe, self.steps, self.per_epoch):
+        for line in without_effect(self.recipe, self.steps, self.per_epoch, layers.only_head_trains(self.task, self.model)):
             self.progress.say(line)
         for kind, count in self.splits.ignored.items():
             self.progress.say(f"left out: {kind} ({count:,})")
@@ -168,8 +166,7 @@ class Trainer:
 
     def free(self) -> None:
         """Give back the memory of the training model and of what ran frozen beside it."""
-        self.model = None
-        self.task.free()
+        self.model = self.task = None
         self.accelerator.free_memory()
 
     # ---- training ----
@@ -189,9 +186,10 @@ class Trainer:
                     f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run"
                 )
             self.skips.found |= saved.skipped
-            self.eval_batch, self.eval_tokens = saved.eval_batch, saved.eval_tokens
+            self.task.state.update(saved.task)
+            self.eval_batch, self.eval_budget = saved.eval_batch, saved.eval_budget
         self.log.truncate(saved)
-        stage = saved.stage if saved else "head" if head_epochs(self.recipe) else "train"
+        stage = saved.stage if saved else "head" if head_epochs(self.recipe, self.task, self._plain()) else "train"
         if self.sharded and stage == "head":
             raise RunError(
                 "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder"
@@ -218,7 +216,7 @@ class Trainer:
         return plain
 
     def _layers(self) -> list[Any]:
-        return model_layers(self.task, self._plain())
+        return layers.of_model(self.task, self._plain())
 
     def score_baseline(self) -> dict[str, Any]:
         """Test scores before the first step: what the model knew already."""
@@ -230,10 +228,9 @@ class Trainer:
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
         train = self.recipe.train
-        ragged = batching.example_lengths(getattr(examples, "encoded", None)) is not None
-        size = hardware.eval_batch(train.eval_batch_size, self.accelerator.device.type, ragged, self.task)
+        size = hardware.eval_batch(train.eval_batch_size, self.accelerator.device.type, examples.lengths is not None, self._at_once())
 
-        found = {"rows": self.eval_batch, "tokens": self.eval_tokens}  # of this process
+        found = {"rows": self.eval_batch, examples.length_unit: self.eval_budget}  # of this process
 
         def smaller(count: int, unit: str) -> None:
             found[unit] = count
@@ -241,12 +238,16 @@ class Trainer:
 
         with self.progress.item(title, len(examples)) as shown:
             records = scoring.predict_split(
-                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size), tokens=self.eval_tokens,
+                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size), budget=self.eval_budget,
                 workers=self.workers(examples), skips=self.skips, split=split, smaller=smaller,
                 tick=lambda n: shown.advance(n * self.accelerator.num_processes),
             )  # fmt: skip
-        self.eval_batch, self.eval_tokens = scoring.agreed(found["rows"], found["tokens"])
+        self.eval_batch, self.eval_budget = scoring.agreed(found["rows"], found[examples.length_unit])
         return records
+
+    def _at_once(self) -> int | None:
+        """How many results the task makes at a time, where it makes any: no more examples are scored at a time."""
+        return self.task.generation.at_once if self.task.generation is not None else None
 
     def workers(self, examples: Any) -> int:
         """Loader processes for these examples; cached ones need none."""
@@ -258,60 +259,75 @@ class Trainer:
         """Prepare one stage, restore it from `last`, and walk its steps."""
         train, accelerator = self.recipe.train, self.accelerator
         plain = self._plain()
-        groups = optim.parameter_groups(
-            plain, self._layers(), train.learning_rate, train.head_learning_rate, train.weight_decay, train.layer_decay
-        )  # fmt: skip
+        phases, every = self.task.phases, self._layers()
+        of_phases = optim.phase_names(plain, phases)
+        optimizers = [
+            optim.make_optimizer(train.optimizer, self._groups(plain, every, phase, names), phase.betas or train.betas)
+            for phase, names in zip(phases, of_phases, strict=True)
+        ]
         if train.compile:
             plain.compile()
         plugin = accelerator.state.fsdp_plugin if self.sharded else None
         with distributed.sharded_by(plugin, plain, self._layers()[1:-1]):
-            self.model, optimizer = accelerator.prepare(plain, optim.make_optimizer(train.optimizer, groups))
+            self.model, *optimizers = accelerator.prepare(plain, *optimizers)
         plain = accelerator.unwrap_model(self.model)
-        average = optim.Average(plain, decay) if decay else None
+        average = optim.Average(plain, decay, [phase for phase in phases if phase.ema]) if decay else None
         if last is not None:
-            checkpoint.restore(last, plain, optimizer.optimizer, average)
+            by_phase = {phase.name: each.optimizer for phase, each in zip(phases, optimizers, strict=True)}
+            checkpoint.restore(last, plain, by_phase, average)
             self.progress.say(f"going on from step {state.previous_steps + state.step}")
-        augmented = self.task.augmentation_enabled() and state.stage != "head"
+        augmented = self.task.augmentation.enabled and state.stage != "head"
         least = least_examples(plain, len(self.encoded["train"]), train.batch_size)
         examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented, least)
-        lengths = batching.example_lengths(self.encoded["train"])
+        lengths = examples.lengths
         with self._cached(plain, examples, augmented, state) as (fed, validation):
             fed.least = least
             if fed is examples and lengths is None and accelerator.device.type == "cpu":
                 hardware.keep_memory()  # blocks of many sizes would rather fill the memory with holes
             ragged = lengths is not None and (fed is examples or fed.ragged)
-            micro, tokens = hardware.micro_batch(train, accelerator, fed, ragged=ragged, together=layers.has_batch_norm(plain))
+            most = examples.budget.of(accelerator.device.type, training=True) if ragged else None
+            micro, budget = hardware.micro_batch(train, accelerator, fed, budget=most, together=layers.has_batch_norm(plain))
             plan = batching.Plan(
                 len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
-                accelerator.process_index, accelerator.num_processes, lengths, tokens, train.sampling == "length", least,
+                accelerator.process_index, accelerator.num_processes, lengths, budget, train.sampling == "length", least,
             )  # fmt: skip
-            stage = loop.Stage(
-                self.task, self.model, optimizer, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips
-            )
+            named = dict(plain.named_parameters())
+            parts = [
+                PhaseTraining(phase, optimizer, [named[name] for name in names])
+                for phase, optimizer, names in zip(phases, optimizers, of_phases, strict=True)
+            ]
+            stage = Stage(self.task, self.model, parts, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips)
             with self.progress.item("training" if state.stage == "train" else "the head", total, state.step) as shown:
                 stage.tick = lambda loss, rate: shown.advance(note=f"loss {loss:.4g}  {rate:.3g} examples/s")
                 loop.fit(stage, self._evaluator(stage, validation), self._saver(stage), self.log, stopping)
         return state
+
+    def _groups(self, plain: Any, every: list[Any], phase: Phase, names: list[str]) -> list[dict[str, Any]]:
+        """The parameter groups of one phase, at its own learning rate where it has one."""
+        train = self.recipe.train
+        rate = train.learning_rate if phase.learning_rate is None else phase.learning_rate
+        return optim.parameter_groups(
+            plain, every, rate, train.head_learning_rate, train.weight_decay, train.layer_decay, set(names)
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def _cached(self, plain: Any, examples: Any, augmented: bool, state: State) -> Iterator[tuple[Any, Any]]:
         """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
 
         validation = batching.Examples(self.task, self.encoded["validation"])
-        draws = (
-            type(self.task).random_inputs is not Task.random_inputs
-        )  # noise is added behind the frozen modules beside the model: no edge within it
-        edge = Edge(plain, batching.example_lengths(self.encoded["train"]) is not None, self.task.frozen if draws else None)
+        # noise is added behind the frozen modules beside the model: no edge within it
+        draws = bool(self.task.random_inputs(Random(0)))
+        edge = Edge(plain, examples.lengths is not None, self.task.frozen if draws else None)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         # with an adapter something trains in every layer: there is no edge to record at
-        inside = not draws and (self.recipe.model.adapter or self.sharded)
+        inside = (not draws and (self.recipe.model.adapter or self.sharded)) or len(self.task.phases) > 1
         if frozen_share < 0.1 or inside or self.recipe.data.cache_gb == 0:
             yield examples, validation
             return
         if augmented:
             self.progress.say(
                 f"{'a part' if draws else 'the trunk'} is frozen but augmentation is on, so every epoch runs it again: "
-                f"{self.task.augment_switch} caches its features"
+                f"{self.task.augmentation.switch} caches its features"
             )
             yield examples, validation
             return
@@ -328,22 +344,22 @@ class Trainer:
         train, device = self.recipe.train, self.accelerator.device.type
         if isinstance(train.eval_batch_size, int):
             size = train.eval_batch_size
-        elif batching.example_lengths(examples.encoded) is not None:
+        elif examples.lengths is not None:
             size = 256  # ragged ones: as many as fit
         else:  # on a CPU no more than a step of training holds, on a GPU no more than are scored at a time
-            size = min(8, train.batch_size if device == "cpu" else hardware.eval_batch("auto", device, False, self.task))
+            size = min(8, train.batch_size if device == "cpu" else hardware.eval_batch("auto", device, False, self._at_once()))
         if least > 1:  # recording runs what trains, too, and a BatchNorm cannot run on one row: the next size that leaves none
             count, processes = len(examples), self.accelerator.num_processes
             sizes = range(size, count + 1)
             size = next((s for s in sizes if count // (math.ceil(count / (s * processes)) * processes) >= least), size)
         return store.record(
             self.task, self.model, batching.Examples(self.task, examples.encoded, examples.seed), edge, self.accelerator, split=split,
-            fingerprint=self.splits.fingerprint[split] + self.splits.files_fingerprint(split) + self.task.cache_key(), batch_size=size,
-            tokens=hardware.TOKENS.get(self.accelerator.device.type, 8192), workers=self.workers(examples),
+            fingerprint=self.splits.fingerprint[split] + self.splits.files_fingerprint(split) + examples.encoded.cache_key, batch_size=size,
+            budget=examples.budget.of(device, training=True), workers=self.workers(examples),
             cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
         )  # fmt: skip
 
-    def _evaluator(self, stage: loop.Stage, validation: Any) -> Any:
+    def _evaluator(self, stage: Stage, validation: Any) -> Any:
         metric = self.task.metric
 
         def evaluate(state: State) -> bool:
@@ -362,20 +378,22 @@ class Trainer:
 
         return evaluate
 
-    def _saver(self, stage: loop.Stage) -> Any:
+    def _saver(self, stage: Stage) -> Any:
         saved_at = -1
 
         def save(state: State) -> None:
             nonlocal saved_at
             at, files = state.previous_steps + state.step, {}
             if at != saved_at:  # else the tensors are there already, and an evaluation changed none
-                files = checkpoint.collect(self.accelerator.unwrap_model(stage.model), stage.optimizer.optimizer, stage.average)
+                by_phase = {part.phase.name: part.optimizer.optimizer for part in stage.phases}
+                files = checkpoint.collect(self.accelerator.unwrap_model(stage.model), by_phase, stage.average)
             saved_at = at
             state.peak_memory_mb = max(state.peak_memory_mb, hardware.peak_memory_mb())
             if self.accelerator.is_main_process:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)
-                kept.eval_batch, kept.eval_tokens = self.eval_batch, self.eval_tokens
+                kept.task = dict(self.task.state)
+                kept.eval_batch, kept.eval_budget = self.eval_batch, self.eval_budget
                 checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)
             self.accelerator.wait_for_everyone()

@@ -9,9 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from pipelines.config.recipe import TrainSection
+    pass
 
 
 def cores() -> int:
@@ -40,16 +38,10 @@ def best_precision(model: Any) -> str:
     return "bf16" if fast and sum(sizes[p] for p in products) > 0.5 * sum(sizes.values()) else "fp32"
 
 
-# of one micro-batch, padding included. 4 windows of 384 were fastest on two cores; a GPU's is a first try, halved when memory does
-# not suffice
-TOKENS = {"cpu": 1536, "cuda": 32768}
-EVAL_TOKENS = {"cpu": 6144, "cuda": 32768}  # nothing is kept for a gradient
-
-
 def micro_batch(
-    train: "TrainSection", accelerator: "Accelerator", examples: Any, *, ragged: bool = False, together: bool = False
+    train: Any, accelerator: Any, examples: Any, *, budget: int | None = None, together: bool = False
 ) -> tuple[int, int | None]:
-    """Examples on one device at a time, and for `ragged` ones the tokens that they may have together.
+    """Examples on one device at a time, and for those that have lengths the `budget` of which they may take all together.
 
     `auto` is the whole share on a GPU (halved when memory does not suffice); on a CPU as many as have 5 MB of input (8 photos
     of 224 pixels), which stay in the caches. Examples that are normalised `together`
@@ -60,8 +52,8 @@ def micro_batch(
     share = -(-train.batch_size // accelerator.num_processes)
     if train.micro_batch != "auto":
         return min(train.micro_batch, share), None
-    if ragged:
-        return share, TOKENS.get(accelerator.device.type, 8192)
+    if budget is not None:
+        return share, budget
     if accelerator.device.type != "cpu" or together:
         return share, None
     batch = examples[[(None, 0)]].batch
@@ -69,20 +61,15 @@ def micro_batch(
     return max(1, min(share, round(5e6 / max(1, sum(t.untyped_storage().nbytes() for t in tensors))))), None
 
 
-def eval_batch(asked: int | str, device: str, ragged: bool, task: Any = None) -> int:
+def eval_batch(asked: int | str, device: str, ragged: bool, most: int | None = None) -> int:
     """Examples scored at a time: what was asked, or 64 on a GPU; on a CPU as few as stay in its caches, 4 texts or 8 photos.
 
-    Of a `task` that makes images no more than are made at a time: a VAE in float32 needs 0.5 GB for one of 512 pixels.
+    At `most` as many as a task makes at a time that makes images: a VAE in float32 needs 0.5 GB for one of 512 pixels.
     """
     if isinstance(asked, int):
         return asked
-    most = 64 if device == "cuda" else 4 if ragged else 8
-    return min(most, images_at_once("auto", task.size)) if task is not None and task.makes else most
-
-
-def images_at_once(asked: int | str, size: tuple[int, int]) -> int:
-    """Images of this height and width that are made at a time: what was asked, else 64 small ones, 16 of 256 pixels, 4 of 512."""
-    return asked if isinstance(asked, int) else max(1, min(64, 2**20 // max(size) ** 2))
+    usual = 64 if device == "cuda" else 4 if ragged else 8
+    return usual if most is None else min(usual, most)
 
 
 def workers(asked: int | str, processes: int, examples: Any) -> int:

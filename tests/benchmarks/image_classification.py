@@ -146,9 +146,9 @@ def rows(photos: str, most: int) -> dict[str, list]:
     """The very rows that Graft trains and tests on, as (path, class number)."""
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
-    from pipelines.data.schema import Needs
+    from pipelines.data.schema import DataSpec
 
-    splits = load_splits(DataSection(id=photos, max_train_rows=most), Needs(("image", "label")))
+    splits = load_splits(DataSection(id=photos, max_train_rows=most), DataSpec(("image", "label")))
     labels = splits.labels or []
     return {name: [(row["image"]["path"], labels.index(row["label"])) for row in splits[name]] for name in ("train", "test")}
 

@@ -68,27 +68,26 @@ def splits(data: str, most: int) -> Any:
     """The very rows that Graft trains and tests on."""
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
-    from pipelines.data.schema import needs_of
     from pipelines.tasks.question_answering import QuestionAnswering
 
-    return load_splits(DataSection(id=data, max_train_rows=most, max_eval_rows=most // 4), needs_of(QuestionAnswering()))
+    return load_splits(DataSection(id=data, max_train_rows=most, max_eval_rows=most // 4), QuestionAnswering().data)
 
 
 def padding(model: str, rows: Any) -> tuple[float, float]:
     """Share of tokens in an epoch's micro-batches that are padding, and the mean number of examples in one."""
     import numpy as np
 
-    from pipelines.data.batching import Plan, example_lengths
+    from pipelines.data.batching import Plan
+    from pipelines.data.encoding import TOKENS
     from pipelines.models.pretrained import read_config
     from pipelines.tasks.question_answering import QuestionAnswering
-    from pipelines.utils.hardware import TOKENS
 
     task = QuestionAnswering()
     task._read_tokens(Path(model), read_config(Path(model), None))
-    lengths = example_lengths(task.encode(rows))
+    lengths = task.encode(rows).lengths
     assert lengths is not None
     steps = -(-len(lengths) // BATCH)
-    plan = Plan(len(lengths), BATCH, BATCH, 0, 0, steps, lengths=lengths, tokens=TOKENS["cpu"])
+    plan = Plan(len(lengths), BATCH, BATCH, 0, 0, steps, lengths=lengths, budget=TOKENS.train["cpu"])
     parts = [np.asarray(lengths)[part] for number in range(steps) for part in plan.step(number)[0]]
     used = sum(len(part) * part.max() for part in parts)
     return 1 - sum(part.sum() for part in parts) / used, len(lengths) / len(parts)

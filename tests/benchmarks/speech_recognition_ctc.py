@@ -116,10 +116,9 @@ def splits(data: dict[str, Any]) -> Any:
     """The very rows that Graft trains and tests on."""
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
-    from pipelines.data.schema import needs_of
     from pipelines.tasks.speech_recognition_ctc import SpeechRecognitionCTC
 
-    return load_splits(DataSection(**data), needs_of(SpeechRecognitionCTC()))
+    return load_splits(DataSection(**data), SpeechRecognitionCTC().data)
 
 
 def main() -> None:

@@ -77,9 +77,9 @@ def graft(data: Path, model: str, epochs: int, work: Path) -> dict[str, float]:
     path, run = work / "recipe.yaml", work / f"run{time.time_ns()}"
     recipe = {
         "task": "speech-recognition-seq2seq",
-        "model": {"id": model},
+        "model": {"id": model, "freeze": "encoder"},
         "data": {"id": str(data)},
-        "options": {"language": "en", "freeze_encoder": True, "max_new_tokens": 4},
+        "options": {"language": "en", "max_new_tokens": 4},
         "train": {"epochs": epochs, "batch_size": BATCH, "micro_batch": MICRO, "learning_rate": RATE, "precision": "bf16", "log_every": 1},
     }
     path.write_text(yaml.safe_dump(recipe))

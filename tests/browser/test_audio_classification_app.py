@@ -26,7 +26,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The contract's tiny model, which tells three tones apart, and reads a second."""
     folder = tmp_path_factory.mktemp("tones")
     raw = Contract().recipe(folder)
-    raw["options"] = {"max_seconds": 1.0, "freeze_feature_encoder": False}
+    raw["options"] = {"max_seconds": 1.0}
     raw["train"] = {**raw["train"], "epochs": 8}
     with without_pictures():
         assert train(validate(raw), folder / "run", name="tones_tiny")

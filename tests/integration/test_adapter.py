@@ -80,12 +80,11 @@ def test_an_adapter_alone_needs_a_base_on_the_hub(photos: Path, tmp_path: Path) 
 def test_a_head_of_several_parts_trains_whole(photos: Path, tmp_path: Path) -> None:
     """PoolFormer's head is a norm and a classifier: both train beside LoRA, or the new classifier would stay as it was drawn."""
     from pipelines.data.loading import load_splits
-    from pipelines.data.schema import needs_of
 
     raw = {**recipe(photos, str(tiny.poolformer(tmp_path / "m"))), "hub": {}}
     wanted = validate(raw)
     task = ImageClassification()
-    model = build(wanted, task, resolve(wanted.model), load_splits(wanted.data, needs_of(task)))
+    model = build(wanted, task, resolve(wanted.model), load_splits(wanted.data, task.data))
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert sum("classifier" in name for name in trains) == 2
     assert any(".norm" in name for name in trains)

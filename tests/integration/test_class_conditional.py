@@ -117,7 +117,7 @@ def test_an_image_is_the_same_in_any_batch_and_seeds_take_classes_in_turn(model:
     asked = [{"seed": seed, "label": COLOURS[seed % 3]} for seed in range(5)]
     alone = [model.infer(one["seed"], steps=3, label=one["label"]) for one in asked]
     assert model.task.options.steps == 3
-    together = model.task.generate(model.model, asked)
+    together = model.task.generation.generate(model.model, asked)
     for one, other, request in zip(alone, together, asked, strict=True):
         assert np.abs(pixels(one).astype(int) - pixels(other)).max() <= 1  # but for rounding
         assert np.array_equal(pixels(one), pixels(model.infer(request["seed"], steps=3)))

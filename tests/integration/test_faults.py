@@ -214,20 +214,20 @@ def test_out_of_memory_on_long_texts_does_not_cut_the_short_ones(tmp_path: Path)
         say = lambda limit, unit: limits.append((limit, unit))  # noqa: E731
         return scoring.predict_split(loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=say, **limit)
 
-    whole = score(tokens=62)  # one long text at a time
+    whole = score(budget=62)  # one long text at a time
     shapes.clear()
     with mock.patch.object(type(loaded.task), "predict", predict):
-        halved = score(tokens=3 * 62)
+        halved = score(budget=3 * 62)
     assert limits == [(93, "tokens")]
     assert [r["id"] for r in halved] == [r["id"] for r in whole] == [str(i) for i in range(150)]
     assert shapes == [(3, 62), *[(1, 62)] * 3, *[(3, 4)], *[(16, 4)] * 9]
 
 
-@pytest.mark.parametrize("found", [{"eval_batch": 2}, {"eval_batch": 2, "eval_tokens": 93}], ids=["rows", "rows and tokens"])
+@pytest.mark.parametrize("found", [{"eval_batch": 2}, {"eval_batch": 2, "eval_budget": 93}], ids=["rows", "rows and tokens"])
 def test_checkpoints_of_before_know_no_limit_of_tokens(found: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"best": None, **found}))
     state = checkpoint.read_state(tmp_path)
-    assert (state.eval_batch, state.eval_tokens) == (2, found.get("eval_tokens"))
+    assert (state.eval_batch, state.eval_budget) == (2, found.get("eval_budget"))
 
 
 def test_a_checkpoint_comes_before_its_evaluation(bench: Bench) -> None:

@@ -210,7 +210,7 @@ def test_the_best_of_the_head_s_stage_is_what_is_exported(
 def test_what_a_stage_knows_survives_the_next() -> None:
     state = State(
         stage="head", step=5, previous_steps=2, seconds=1.5, best=0.9, best_step=4, stage_best=0.8, evals_since_best=3,
-        stopped="early", baseline_scores={"n": 1}, peak_memory_mb=7.0, micro_batch=4, eval_batch=2, eval_tokens=9,
+        stopped="early", baseline_scores={"n": 1}, peak_memory_mb=7.0, micro_batch=4, eval_batch=2, eval_budget=9,
         skipped={"train": {"1": "why"}}, data={"train": "ab"},
     )  # fmt: skip
     fresh = {"stage": "train", "step": 0, "previous_steps": 7, "stage_best": None, "evals_since_best": 0, "stopped": None}

@@ -103,6 +103,6 @@ def test_out_of_memory_while_making_images(monkeypatch: pytest.MonkeyPatch) -> N
     from pipelines.generation import sampling
 
     task = UnconditionalImageGeneration()
-    monkeypatch.setattr(task, "generate", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")))
+    monkeypatch.setattr(task, "_generate", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")))
     with pytest.raises(RunError, match=r"out of memory while making 4 images at a time: set train\.eval_batch_size=2"):
-        sampling.generate(task, None, [{"seed": i} for i in range(6)], size=4)
+        sampling.generate(task.generation, None, [{"seed": i} for i in range(6)], size=4)

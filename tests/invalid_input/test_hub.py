@@ -114,7 +114,7 @@ def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
 
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
-    from pipelines.data.schema import Needs
+    from pipelines.data.schema import DataSpec
 
     content, kinds = photo(world.photos).read_bytes(), ClassLabel(names=["emu", "cat", "dog"])
     for name, label, values in (("single", kinds, [2, 1, -1, None] + [1, 2] * 9), ("lists", List(kinds), [[1, 2], [], [2]] * 8)):
@@ -124,11 +124,11 @@ def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
         rows.to_parquet(world.tmp / name / "data" / "train-00000-of-00001.parquet")
         filled.add_dataset(f"tester/{name}", world.tmp / name)
     section = DataSection(id="tester/single", columns={"label": "kind"})
-    splits = load_splits(section, Needs(("image", "label")))
+    splits = load_splits(section, DataSpec(("image", "label")))
     assert splits.labels == ["cat", "dog"]
     assert [id_ for id_, _ in splits.skipped["train"]] == ["train/2", "train/3"]
     assert sum(len(splits[name]) for name in ("train", "validation", "test")) == 20
-    several = load_splits(DataSection(id="tester/lists", columns={"label": "kind"}), Needs(("image", "label"), several=True))
+    several = load_splits(DataSection(id="tester/lists", columns={"label": "kind"}), DataSpec(("image", "label"), label_kind="classes"))
     assert several.train["label"][:3] == [["cat", "dog"], [], ["dog"]] or several.labels == ["cat", "dog"]
 
 

@@ -16,12 +16,12 @@ from PIL import Image
 from pipelines.config.recipe import DataSection
 from pipelines.data.image.reading import read_image
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import SPLITS, Needs
+from pipelines.data.schema import SPLITS, DataSpec
 from pipelines.errors import DataError
 from tests.support import tiny, tiny_audio
 from tests.support.hub import HubServer, hub  # noqa: F401 (a fixture)
 
-PHOTOS, SOUNDS = Needs(("image", "label")), Needs(("audio", "label"))
+PHOTOS, SOUNDS = DataSpec(("image", "label")), DataSpec(("audio", "label"))
 SECRET = (1, 254, 3)
 
 
@@ -76,7 +76,7 @@ def right(n: int = 20) -> list[dict[str, Any]]:
     return [{"bytes": jpeg(number), "path": f"{number}.jpg"} for number in range(n)]
 
 
-def load(hub_id: str, needs: Needs = PHOTOS, **section: Any) -> Any:
+def load(hub_id: str, needs: DataSpec = PHOTOS, **section: Any) -> Any:
     return load_splits(DataSection(id=hub_id, **section), needs)
 
 
@@ -163,7 +163,7 @@ def test_a_card_that_takes_rows_from_this_disk(where: str, hub: HubServer, secre
     (folder / "train.csv").write_text("text,label\nx,a\n")
     hub.add_dataset("tester/thief", folder)
     with pytest.raises(DataError, match=r"tester/thief takes rows from outside of itself \('.*which are not read"):
-        load("tester/thief", Needs(("text", "label")))
+        load("tester/thief", DataSpec(("text", "label")))
 
 
 def test_another_folder_in_a_card(hub: HubServer, secret: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -214,4 +214,4 @@ def test_an_archive_of_the_hub(file: str, hub: HubServer, secret: Path, tmp_path
         archive.writestr("metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     hub.add_dataset("tester/zip", tmp_path / "set")
     with pytest.raises(DataError, match="tester/zip"):  # the library unpacks none of it
-        load("tester/zip", Needs(("image",)))
+        load("tester/zip", DataSpec(("image",)))

@@ -181,11 +181,10 @@ def test_predictions_that_cannot_be_made(tmp_path: Path) -> None:
 def test_questions_in_squads_form_are_for_their_task(name: str, tmp_path: Path) -> None:
     from pipelines.config.recipe import DataSection, task_class
     from pipelines.data.loading import load_splits
-    from pipelines.data.schema import needs_of
 
     answers = [{"text": "Mara", "answer_start": 7}]
     asked = [{"id": str(number), "question": f"Who, {number}?", "answers": answers} for number in range(30)]
     content = {"data": [{"title": "mill", "paragraphs": [{"context": "It was Mara.", "qas": asked}]}]}
     (tmp_path / "sq.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"sq\.json is in SQuAD's form, with questions, contexts and answers; this task needs"):
-        load_splits(DataSection(id=str(tmp_path / "sq.json")), needs_of(task_class(name)()))
+        load_splits(DataSection(id=str(tmp_path / "sq.json")), task_class(name)().data)

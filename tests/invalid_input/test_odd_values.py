@@ -10,7 +10,7 @@ from pipelines.config.recipe import DataSection, load_recipe, task_class, valida
 from pipelines.data.audio.reading import read_audio
 from pipelines.data.image.pixels import caption
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import Needs, needs_of
+from pipelines.data.schema import DataSpec
 from pipelines.data.text import prompts
 from pipelines.data.text.passages import answered
 from pipelines.data.text.rows import readable
@@ -45,7 +45,7 @@ def test_places_that_cannot_be(place: str, says: str) -> None:
             validate(recipe(**{section: {"id": place}}))
     for layout in (None, "table"):
         with pytest.raises(DataError, match=says):
-            load_splits(DataSection(id=place, format=layout), Needs(("text",)))
+            load_splits(DataSection(id=place, format=layout), DataSpec(("text",)))
     with pytest.raises(ModelError, match=says):
         load(place)
     with pytest.raises(RecipeError, match=says):
@@ -102,9 +102,9 @@ def test_no_answer_for_it_either(task: str, tmp_path: Path) -> None:
     folder = tiny_text.gpt(tmp_path) if task == "text-generation" else tiny_text.bert(tmp_path, kinds.get(task, "BertForQuestionAnswering"))
     model = load(folder, task=task, device="cpu")
     for odd in ("\ud800", "a\0b", "", " ", None, 5, True, ["x"], {}):
-        for column in model.task.inputs:
+        for column in model.task.data.input_columns:
             with pytest.raises(GraftError):
-                model.infer(**{**dict.fromkeys(model.task.inputs, "The song was made by [MASK]."), column: odd})
+                model.infer(**{**dict.fromkeys(model.task.data.input_columns, "The song was made by [MASK]."), column: odd})
 
 
 @pytest.mark.parametrize("nothing", ["\u200b", "\ufeff \u202e", "\xad\n"])
@@ -153,7 +153,7 @@ def test_whole_numbers_beyond_64_bits(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = task_class("text-classification")()
     with pytest.raises(DataError):
-        load_splits(DataSection(id=str(tmp_path / "a.jsonl")), needs_of(task))
+        load_splits(DataSection(id=str(tmp_path / "a.jsonl")), task.data)
 
 
 @pytest.mark.parametrize("odd", [("x", [0.0]), (16000, "x"), (16000, 1.0), (None, [0.0]), (16000, [[[0.0]]]), (0, [0.0]), (16000, [])])

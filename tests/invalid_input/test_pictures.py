@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.data.image.pixels import Pictures
-from pipelines.data.schema import Needs
+from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError
 from tests.support.tiny_pictures import IMAGE, LABEL, TEXT, all_rows, idx, idx_bytes, listed, load, shapes, table, write
 
@@ -25,7 +25,7 @@ def packed(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
-REFUSED: dict[str, tuple[Callable[[Path], Path], Needs, dict[str, Any], str]] = {
+REFUSED: dict[str, tuple[Callable[[Path], Path], DataSpec, dict[str, Any], str]] = {
     "an empty folder": (lambda t: t, IMAGE, {}, r"data\.id.*found: nothing"),
     "texts alone": (lambda t: write(t / "1.txt", "a red disc").parent, IMAGE, {}, "plain text.* needs image"),
     "texts alone, as captions": (lambda t: write(t / "1.txt", "a").parent, TEXT, {"format": "captions"}, "no folder with images"),

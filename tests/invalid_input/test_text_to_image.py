@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.config.recipe import validate
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, GraftError, ModelError, RunError
 from pipelines.generation import sampling
 from pipelines.inference.loading import load
@@ -113,7 +112,7 @@ def test_wrong_pipelines(case: str, tmp_path: Path) -> None:
 def build_of(raw: dict[str, Any]) -> Any:
     recipe = validate(raw)
     task = TextToImage(recipe.options)
-    splits = load_splits(recipe.data, needs_of(task))
+    splits = load_splits(recipe.data, task.data)
     return task, build(recipe, task, resolve(recipe.model), splits), splits
 
 
@@ -197,4 +196,4 @@ def test_out_of_memory_while_sampling(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(stable_diffusion.Pipe, "around", full)
     requests = [{"text": text, "seed": 0} for text in tiny_pictures.CAPTIONS]
     with pytest.raises(RunError, match=r"out of memory while making 4 images at a time: set train\.eval_batch_size=2"):
-        sampling.generate(loaded.task, loaded.model, requests, size=4)
+        sampling.generate(loaded.task.generation, loaded.model, requests, size=4)

@@ -11,7 +11,6 @@ import pytest
 from pipelines.config.recipe import DataSection, ModelSection, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, ModelError, RecipeError
 from pipelines.evaluation import scoring
 from pipelines.models.source import resolve
@@ -111,7 +110,7 @@ def test_rows_that_cannot_be_used_are_skipped_and_counted(
     ]
     tiny_audio.table(tmp_path / "data", [(said, {"text": text}) for said, text in texts * 3])
     task = SpeechRecognitionSeq2Seq(Options())
-    splits = load_splits(DataSection(id=str(tmp_path / "data"), max_skipped=1.0), needs_of(task))
+    splits = load_splits(DataSection(id=str(tmp_path / "data"), max_skipped=1.0), task.data)
     net = task.build(resolve(ModelSection(id=str(folders["one"]))), splits).eval()
     assert any("text is empty" in why for rows in splits.skipped.values() for _, why in rows)
     why, longest, whole = [], 0, []

@@ -9,15 +9,15 @@ import numpy as np
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import SPLITS, Needs, Splits
+from pipelines.data.schema import SPLITS, DataSpec, Splits
 from tests.support.tiny_audio import write
 
-TEXT = Needs(("audio", "text"), ("speaker",), group="speaker", classes=False)
-LABEL = Needs(("audio", "label"), group="speaker")
-LABELS = Needs(("audio", "label"), several=True)
+TEXT = DataSpec(("audio", "text"), ("speaker",), group_column="speaker")
+LABEL = DataSpec(("audio", "label"), group_column="speaker")
+LABELS = DataSpec(("audio", "label"), label_kind="classes")
 
 
-def load(source: Path, needs: Needs, **section: Any) -> Splits:
+def load(source: Path, needs: DataSpec, **section: Any) -> Splits:
     return load_splits(DataSection(id=str(source), **section), needs)
 
 

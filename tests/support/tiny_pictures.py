@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.config.recipe import DataSection
 from pipelines.data.image.pixels import caption
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import SPLITS, Needs, Splits
+from pipelines.data.schema import SPLITS, DataSpec, Splits
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 SHAPES = ("disc", "square")
@@ -94,12 +94,12 @@ def idx(folder: Path, n: int = 40, name: str = "train", size: int = 28, seed: in
 
 # ---- read, and written as lists ----
 
-IMAGE = Needs(("image",))
-LABEL = Needs(("image", "label"))
-TEXT = Needs(("image", "text"), clean=lambda row: {**row, "text": caption(row)})
+IMAGE = DataSpec(("image",))
+LABEL = DataSpec(("image", "label"))
+TEXT = DataSpec(("image", "text"), clean=lambda row: {**row, "text": caption(row)})
 
 
-def load(path: Path, needs: Needs = IMAGE, **section: Any) -> Splits:
+def load(path: Path, needs: DataSpec = IMAGE, **section: Any) -> Splits:
     return load_splits(DataSection(id=str(path), **section), needs)
 
 

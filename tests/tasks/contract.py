@@ -32,7 +32,7 @@ from pipelines.data import trained_rows
 from pipelines.data.batching import Examples
 from pipelines.data.leakage import with_contents
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import SPLITS, needs_of
+from pipelines.data.schema import SPLITS
 from pipelines.data.splitting import without_trained
 from pipelines.errors import DataError
 from pipelines.evaluation.compare import compare, table
@@ -83,7 +83,7 @@ class TaskContract:
         raw = request.cls().recipe(tmp_path_factory.mktemp("made"))
         recipe = validate(raw)
         task = task_class(recipe.task)(recipe.options)
-        splits = load_splits(recipe.data, needs_of(task))
+        splits = load_splits(recipe.data, task.data)
         model = build(recipe, task, resolve(recipe.model), splits)
         examples = {split: Examples(task, task.encode(splits[split])) for split in SPLITS}
         return SimpleNamespace(raw=raw, recipe=recipe, task=task, splits=splits, model=model, examples=examples)
@@ -97,7 +97,7 @@ class TaskContract:
 
     def test_training_rows_stay_training_rows(self, made: SimpleNamespace, run: Path) -> None:
         """A run that starts from this one, with another data.seed or the same rows as its test split, tests on none of them."""
-        needs, known = needs_of(made.task), trained_rows.read(run / "model", "first")
+        needs, known = made.task.data, trained_rows.read(run / "model", "first")
         first = load_splits(made.recipe.data, needs)
         assert all(known.known(first.contents["train"]))
         new = {name: [not seen for seen in known.known(first.contents[name])] for name in ("validation", "test")}
@@ -120,7 +120,7 @@ class TaskContract:
 
     def test_declares_itself(self, made: SimpleNamespace) -> None:
         task = made.task
-        assert all((task.pipeline_tag, task.library_name, task.columns))
+        assert all((task.hub.pipeline_tag, task.hub.library_name, task.data.columns))
         assert task.metric.direction in ("max", "min")
         with pytest.raises(ValueError, match="extra"):
             type(task).Options.model_validate({"no_such_option": 1})
@@ -128,7 +128,7 @@ class TaskContract:
     def test_loss_is_finite_and_gradients_arrive(self, made: SimpleNamespace) -> None:
         batch = self.batch(made)
         train_mode(made.model)
-        loss = made.task.loss(made.model, batch, made.task.counts(batch))
+        loss = made.task.loss(made.model, batch, made.task.counts(batch), "main", 0)
         loss.backward()
         grads = {n: p.grad for n, p in made.model.named_parameters() if p.requires_grad}
         made.model.zero_grad()
@@ -149,7 +149,7 @@ class TaskContract:
 
         def losses_and_gradient(batches: list[dict]) -> tuple[float, torch.Tensor]:
             made.model.zero_grad()
-            losses = [made.task.loss(made.model, b, counts) for b in batches]
+            losses = [made.task.loss(made.model, b, counts, "main", 0) for b in batches]
             sum(losses).backward()
             grads = torch.cat([p.grad.flatten() for p in made.model.parameters() if p.grad is not None])
             return float(sum(losses).detach()), grads.clone()
@@ -180,7 +180,7 @@ class TaskContract:
         losses = []
         for _ in range(12):
             torch.manual_seed(0)
-            loss = task.loss(model, batch, task.counts(batch))
+            loss = task.loss(model, batch, task.counts(batch), "main", 0)
             losses.append(float(loss.detach()))
             loss.backward()
             optimizer.step()

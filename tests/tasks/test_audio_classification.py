@@ -15,12 +15,12 @@ from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.audio import augment
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import Needs
+from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
 from pipelines.evaluation import scoring
 from pipelines.models import audio as sound
 from pipelines.models import ctc, pretrained
-from pipelines.models.layers import freeze
+from pipelines.models.layers import freeze, how_frozen
 from pipelines.models.source import resolve
 from pipelines.tasks.audio_classification import AudioClassification, Options
 from pipelines.training.feature_cache import store
@@ -36,9 +36,9 @@ class TestContract(TaskContract):
         model, data = tiny_audio.wav2vec2(folder / "model"), tiny_audio.labelled(folder / "clips")
         return {
             "task": "audio-classification",
-            "model": {"id": str(model)},
+            "model": {"id": str(model), "freeze": "none"},
             "data": {"id": str(data), "workers": 0},
-            "options": {"augment": "wave", "time_mask": 0.1, "freeze_feature_encoder": False},
+            "options": {"augment": "wave", "time_mask": 0.1},
             "train": {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"},
             "hub": {"examples": 2},
         }
@@ -117,7 +117,7 @@ def tiny(folder: Path, family: str) -> Path:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tiny_audio.labelled(tmp_path_factory.mktemp("clips"), n=9)
-    return load_splits(DataSection(id=str(folder), format="table"), Needs(("audio", "label")))
+    return load_splits(DataSection(id=str(folder), format="table"), DataSpec(("audio", "label")))
 
 
 def built(folder: Path, splits: Any, family: str, **options: Any) -> tuple[Any, Any]:
@@ -161,7 +161,7 @@ def test_a_recording_gets_the_answer_that_it_would_get_alone(family: str, clips:
     encoded = task.encode(clips.test)
     made = task._read([encoded[3]])["input_values"]
     ctc.beside.samples = ()
-    assert pretrained.trunk(model)(made).last_hidden_state.shape[1] == encoded["length"][3] > 5
+    assert pretrained.trunk(model)(made).last_hidden_state.shape[1] == encoded.lengths[3] > 5
 
 
 # ---- frozen features ----
@@ -204,7 +204,7 @@ def test_the_middle_is_read_and_training_takes_any_part(clips: Any, tmp_path: Pa
     long = np.arange(16000, dtype=np.float32) / 16000 + 0.1
     assert np.array_equal(task.part(long), long[6400:9600])
     assert task.part(long[:3200]) is not long
-    parts = [task.augment({"audio": long}, Random(seed))["audio"] for seed in range(6)]
+    parts = [task.augment({"audio": long}, Random(seed), 0.0)["audio"] for seed in range(6)]
     assert {len(part) for part in parts} <= {3200}
     assert len({round(float(part.mean() / part.std()), 1) for part in parts}) > 3
 
@@ -259,21 +259,22 @@ def test_mixup_adds_up(clips: Any) -> None:
 
 
 def test_the_feature_encoder_is_frozen_if_it_is_pretrained(clips: Any, tmp_path: Path) -> None:
-    for options, frozen in (({}, True), ({"freeze_feature_encoder": False}, False)):
-        task, model = built(tmp_path / "m", clips, "group norm", **options)
-        freeze(model, task.layers(model), "none")
+    for asked, frozen in (("auto", True), ("none", False), ("encoder", True)):
+        task, model = built(tmp_path / "m", clips, "group norm")
+        layers = task.layers(model)
+        freeze(model, layers, how_frozen(layers, asked, pretrained=True))
         assert {p.requires_grad for p in model.wav2vec2.feature_extractor.parameters()} == {not frozen}
         assert all(p.requires_grad for p in model.wav2vec2.encoder.parameters())
     scratch = ModelSection(config={"model_type": "wav2vec2", **LAYER})
-    model = AudioClassification().build(resolve(scratch), clips)
-    assert all(p.requires_grad for p in model.parameters())
+    task = AudioClassification()
+    layers = task.layers(task.build(resolve(scratch), clips))
+    assert how_frozen(layers, "auto", pretrained=False) == "none"
 
 
 @pytest.mark.parametrize(
     ("family", "options", "words"),
     [
         ("wav2vec2", {"frequency_mask": 0.1}, "reads no spectrogram"),
-        ("ast", {"freeze_feature_encoder": True}, "has none"),
         ("whisper", {"max_seconds": 2}, "reads 1 seconds"),
     ],
 )
@@ -282,9 +283,15 @@ def test_an_option_that_would_do_nothing_is_an_error(family: str, options: dict,
         built(tmp_path / "m", clips, family, **options)
 
 
+def test_no_encoder_can_be_frozen_where_there_is_none(clips: Any, tmp_path: Path) -> None:
+    task, model = built(tmp_path / "m", clips, "ast")
+    with pytest.raises(ModelError, match="no encoder that can be frozen alone"):
+        freeze(model, task.layers(model), "encoder")
+
+
 def test_several_labels(tmp_path: Path) -> None:
     folder = tiny_audio.labelled(tmp_path / "clips", n=9, several=True)
-    rows = load_splits(DataSection(id=str(folder), format="table"), Needs(("audio", "label"), several=True))
+    rows = load_splits(DataSection(id=str(folder), format="table"), DataSpec(("audio", "label"), label_kind="classes"))
     task, model = built(tmp_path / "m", rows, "wav2vec2", multi_label=True)
     batch = Examples(task, task.encode(rows.train))[[(None, 0), (None, 1)]].batch
     assert batch["target"].sum(1).tolist() == [len(label) for label in rows.train["label"][:2]]

@@ -11,7 +11,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.data.text.packing import IGNORED
 from pipelines.errors import DataError
 from pipelines.models.source import resolve
@@ -51,7 +50,7 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F81
 def made(folder: Path, kind: str = "BertForMaskedLM", **options: Any) -> tuple[FillMask, Any, Any]:
     """A task, its model and its data."""
     task = FillMask(Options(**{"max_length": 24, **options}))
-    splits = load_splits(DataSection(id=str(tiny_text.texts(folder / "texts"))), needs_of(task))
+    splits = load_splits(DataSection(id=str(tiny_text.texts(folder / "texts"))), task.data)
     return task, task.build(resolve(ModelSection(id=str(tiny_text.bert(folder / kind, kind)))), splits), splits
 
 
@@ -69,14 +68,14 @@ def test_windows_hold_every_token_of_a_text_once(masks: tuple[FillMask, Any, Any
         assert kept == task.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert len(encoded) > len(splits.train)
     assert len(set(encoded["id"])) == len(encoded)
-    assert max(encoded["length"]) <= 24
+    assert max(encoded.lengths) <= 24
 
 
 def test_masks_come_back_as_labels(tmp_path: Path) -> None:
     """Where there is no label nothing changed; over many draws about the asked share is masked, 8 of 10 by the mask."""
     task, _, splits = made(tmp_path, max_length=64)  # in short windows the one mask that must be adds to the share
     encoded = task.encode(splits.train)
-    drawn = [(e, task.augment(e, Random(seed))) for seed in range(40) for e in encoded]
+    drawn = [(e, task.augment(e, Random(seed), 0.0)) for seed in range(40) for e in encoded]
     chosen = masked = tokens = 0
     for before, after in drawn:
         for old, new, label in zip(before["input_ids"], after["input_ids"], after["labels"], strict=True):
@@ -93,7 +92,7 @@ def test_whole_words_are_masked_together(tmp_path: Path) -> None:
     task, _, splits = made(tmp_path, whole_words=True)
     checked = 0
     for e in task.encode(splits.train):
-        found = task.augment(e, Random(e["id"]))
+        found = task.augment(e, Random(e["id"]), 0.0)
         hidden = {word for word, label in zip(e["word"], found["labels"], strict=True) if label != IGNORED}
         assert all((word in hidden) == (label != IGNORED) for word, label in zip(e["word"], found["labels"], strict=True))
         checked += any(e["word"].count(word) > 1 for word in hidden)

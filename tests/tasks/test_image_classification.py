@@ -14,7 +14,7 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import Needs
+from pipelines.data.schema import DataSpec
 from pipelines.evaluation import scoring
 from pipelines.models.build import build
 from pipelines.models.source import resolve
@@ -75,7 +75,7 @@ FAMILIES = ("vit", "clip", "resnet", "mobilenet", "convnext", "swin", "timm_mode
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load_splits(DataSection(id=str(tiny.photos(tmp_path_factory.mktemp("photos")))), Needs(("image", "label")))
+    return load_splits(DataSection(id=str(tiny.photos(tmp_path_factory.mktemp("photos")))), DataSpec(("image", "label")))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -162,14 +162,14 @@ def test_randaugment_is_a_function_of_its_seed(photos: Any, tmp_path: Path) -> N
     task.build(resolve(ModelSection(id=str(tiny.vit(tmp_path / "m")))), photos)
     example = task.encode(photos.train)[0]
     torch.manual_seed(1)
-    one = task.augment(example, Random(5))["pixels"]
+    one = task.augment(example, Random(5), 0.0)["pixels"]
     torch.manual_seed(2)
-    assert torch.equal(one, task.augment(example, Random(5))["pixels"])
-    assert not torch.equal(one, task.augment(example, Random(6))["pixels"])
+    assert torch.equal(one, task.augment(example, Random(5), 0.0)["pixels"])
+    assert not torch.equal(one, task.augment(example, Random(6), 0.0)["pixels"])
 
 
 def test_balanced_weights_make_classes_count_the_same(tmp_path: Path) -> None:
-    rows = load_splits(DataSection(id=str(tiny.photos(tmp_path / "p", n=10, splits=()))), Needs(("image", "label")))
+    rows = load_splits(DataSection(id=str(tiny.photos(tmp_path / "p", n=10, splits=()))), DataSpec(("image", "label")))
     rows.train = rows.train.select([i for i, label in enumerate(rows.train["label"]) if label == "cat" or i % 4 == 0])
     task = ImageClassification(Options(class_weights="balanced"))
     model = task.build(resolve(ModelSection(id=str(tiny.vit(tmp_path / "m")))), rows)
@@ -180,7 +180,7 @@ def test_balanced_weights_make_classes_count_the_same(tmp_path: Path) -> None:
     classes = torch.tensor([LABELS.index(t) for t in batch["true"]])
     weight = torch.tensor([task.weights[label] for label in LABELS])
     expected = torch.nn.functional.cross_entropy(logits, classes, weight=weight)  # torch's own weighted mean
-    assert float(task.loss(model, batch, task.counts(batch)).detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(task.loss(model, batch, task.counts(batch), "main", 0).detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 def test_several_labels(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_several_labels(tmp_path: Path) -> None:
     files = sorted(folder.rglob("*.jpg"))
     lines = [f"{f.relative_to(folder)},{'cat|pet' if 'cat' in f.parent.name else 'dog|pet|big'}" for f in files]
     (folder / "all.csv").write_text("image,label\n" + "\n".join(lines) + "\n")
-    rows = load_splits(DataSection(id=str(folder / "all.csv")), Needs(("image", "label")))
+    rows = load_splits(DataSection(id=str(folder / "all.csv")), DataSpec(("image", "label")))
     task = ImageClassification(Options(multi_label=True))
     model = task.build(resolve(ModelSection(id=str(tiny.vit(tmp_path / "m")))), rows)
     assert task.labels == ["big", "cat", "dog", "pet"]

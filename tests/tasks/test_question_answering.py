@@ -12,7 +12,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import DataError
 from pipelines.evaluation import scoring
 from pipelines.metrics.question_answering import judge
@@ -72,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(model: Path, data: Path, **options: Any) -> tuple[QuestionAnswering, Any, Any]:
     """A task, its model and its data."""
     task = QuestionAnswering(Options(**{"max_length": 40, "stride": 8, "max_question_length": 12, **options}))
-    splits = load_splits(DataSection(id=str(data)), needs_of(task))
+    splits = load_splits(DataSection(id=str(data)), task.data)
     torch.manual_seed(0)
     return task, task.build(resolve(ModelSection(id=str(model))), splits).eval(), splits
 
@@ -100,16 +99,16 @@ def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -
     """Alone, in pairs, all at once, beside a longer one: the same loss and the same spans."""
     task, net, splits = made(model, tiny_text.squad(tmp_path / "squad"), max_length=100)
     examples = Examples(task, task.encode(splits.train))
-    lengths = np.array(examples.encoded["length"][:])
+    lengths = examples.lengths
     keys = [(None, int(i)) for i in np.argsort(lengths)[[0, 1, 2, -3, -2, -1]]]
     whole = examples[keys].batch
     assert lengths.min() < lengths.max()
     counts = task.counts(whole)
     with torch.no_grad():
-        loss = float(task.loss(net, whole, counts))
+        loss = float(task.loss(net, whole, counts, "main", 0))
         for size in (1, 2, 3):
             parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
-            assert sum(float(task.loss(net, part, counts)) for part in parts) == pytest.approx(loss, rel=1e-5)
+            assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(loss, rel=1e-5)
         together = task.merge(task.predict(net, whole), splits.train)
         alone = task.merge([r for key in keys for r in task.predict(net, examples[[key]].batch)], splits.train)
     assert all(close(a, b, 1e-4) for a, b in zip(together, alone, strict=True))
@@ -191,8 +190,8 @@ def test_two_versions_in_one_folder(tmp_path: Path) -> None:
     """Whoever downloads SQuAD whole has both: the dev file of train's version is the test split, the other one is left out and named."""
     folder = tiny_text.squad(tmp_path, n=4)
     tiny_text.squad(tmp_path, n=2, version="2.0", splits=("dev",))
-    splits = load_splits(DataSection(id=str(folder)), needs_of(QuestionAnswering(Options())))
+    splits = load_splits(DataSection(id=str(folder)), QuestionAnswering(Options()).data)
     assert len(splits.test) == 4 * 9
     assert splits.ignored == {"rows of the split 'dev-v2.0'": 14}  # those without an answer are skipped first
-    other = load_splits(DataSection(id=str(folder), test="dev-v2.0"), needs_of(QuestionAnswering(Options(version="2.0"))))
+    other = load_splits(DataSection(id=str(folder), test="dev-v2.0"), QuestionAnswering(Options(version="2.0")).data)
     assert any(not row["answer"]["text"] for row in other.test)

@@ -11,7 +11,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, ModelError
 from pipelines.evaluation import scoring
 from pipelines.inference.loading import load
@@ -100,7 +99,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(speech: Path, folder: Path, **options: Any) -> tuple[SpeechRecognitionCTC, Any, Any]:
     """A task, its model and its data."""
     task = SpeechRecognitionCTC(Options(**options))
-    splits = load_splits(DataSection(id=str(speech)), needs_of(task))
+    splits = load_splits(DataSection(id=str(speech)), task.data)
     torch.manual_seed(0)
     return task, task.build(resolve(ModelSection(id=str(folder))), splits).eval(), splits
 
@@ -108,7 +107,7 @@ def made(speech: Path, folder: Path, **options: Any) -> tuple[SpeechRecognitionC
 def several(task: SpeechRecognitionCTC, rows: Any, n: int = 6) -> list[dict[str, Any]]:
     """Examples of different lengths."""
     encoded = task.encode(rows)
-    order = np.argsort(encoded["length"])
+    order = np.argsort(encoded.lengths)
     return [encoded[int(i)] for i in order[np.linspace(0, len(order) - 1, n).astype(int)]]
 
 
@@ -116,21 +115,21 @@ def several(task: SpeechRecognitionCTC, rows: Any, n: int = 6) -> list[dict[str,
 
 
 def test_the_feature_encoder_is_frozen_unless_it_begins_at_random(speech: Path, plain: Path) -> None:
-    def trains(source: dict[str, Any], **options: Any) -> bool:
+    def trains(source: dict[str, Any], freeze: str = "auto") -> bool:
         raw = {
-            "task": "speech-recognition-ctc", "model": source, "data": {"id": str(speech)}, "options": options, "train": {"epochs": 1},
+            "task": "speech-recognition-ctc", "model": {**source, "freeze": freeze}, "data": {"id": str(speech)}, "train": {"epochs": 1},
         }  # fmt: skip
         recipe = validate(raw)
         task = SpeechRecognitionCTC(recipe.options)
-        model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, needs_of(task)))
+        model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, task.data))
         assert any(p.requires_grad for p in model.lm_head.parameters())
         return all(p.requires_grad for p in model.wav2vec2.feature_extractor.parameters())
 
     pretrained, random = {"id": str(plain)}, {"id": str(plain), "weights": "random"}
     assert not trains(pretrained)
-    assert trains(pretrained, freeze_feature_encoder=False)
+    assert trains(pretrained, "none")
     assert trains(random)
-    assert not trains(random, freeze_feature_encoder=True)
+    assert not trains(random, "encoder")
 
 
 def test_a_frozen_trunk_trains_the_same_from_cached_features(
@@ -225,7 +224,7 @@ def test_rows_without_a_transcript_are_skipped_and_told(tmp_path: Path) -> None:
     ]  # fmt: skip
     task = SpeechRecognitionCTC(Options(max_seconds=2))
     section = DataSection(id=str(rows_of(tmp_path, bad)), max_skipped=0.3)
-    splits = load_splits(section, needs_of(task))
+    splits = load_splits(section, task.data)
     said = [why for rows in splits.skipped.values() for _, why in rows]
     assert len(said) == 5
     assert all(f"all.jsonl:{n}" in "".join(said) for n in range(41, 46))
@@ -245,10 +244,10 @@ def test_what_cannot_be_learned_still_counts_in_scores(tmp_path: Path, caplog: p
     assert [len(target) for target in batch["target"]] == [3, 3, 0, 0, 0]
     assert task.counts(batch) == {"characters": 6.0}
     learned = task.collate([encoded[0], encoded[1]])
-    ours, theirs = (float(task.loss(model, b, {"characters": 1.0}).detach()) for b in (batch, learned))
+    ours, theirs = (float(task.loss(model, b, {"characters": 1.0}, "main", 0).detach()) for b in (batch, learned))
     assert ours == pytest.approx(theirs, rel=1e-5)
     nothing = task.collate([encoded[2], encoded[4]])
-    loss = task.loss(model, nothing, task.counts(nothing))
+    loss = task.loss(model, nothing, task.counts(nothing), "main", 0)
     loss.backward()
     assert float(loss.detach()) == 0
     assert not any(p.grad.abs().sum() for p in model.parameters() if p.grad is not None)
@@ -291,7 +290,7 @@ def test_models_that_cannot_listen(speech: Path, plain: Path, tmp_path: Path) ->
 def test_a_model_of_others_is_known_and_scored(speech: Path, tmp_path: Path) -> None:
     loaded = load(tuned_model(tmp_path / "model"), device="cpu")
     assert loaded.task.name == "speech-recognition-ctc"
-    splits = load_splits(DataSection(id=str(speech)), needs_of(loaded.task))
+    splits = load_splits(DataSection(id=str(speech)), loaded.task.data)
     examples = Examples(loaded.task, loaded.task.encode(splits.test))
     with torch.no_grad():
         records = loaded.task.predict(loaded.model, examples[[(None, i) for i in range(len(examples))]].batch)

@@ -12,7 +12,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.data.text.packing import IGNORED
 from pipelines.evaluation import scoring
 from pipelines.inference.loading import load
@@ -76,7 +75,7 @@ class FrozenEncoder(TestContract):
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         raw = super().recipe(folder)
-        return {**raw, "options": {**raw["options"], "freeze_encoder": True}}
+        return {**raw, "model": {**raw["model"], "freeze": "encoder"}}
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
@@ -103,7 +102,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def made(speech: Path, folder: Path, **options: Any) -> tuple[SpeechRecognitionSeq2Seq, Any, Any]:
     """A task, its model and its data."""
     task = SpeechRecognitionSeq2Seq(Options(**{"max_new_tokens": 12, **options}))
-    splits = load_splits(DataSection(id=str(speech)), needs_of(task))
+    splits = load_splits(DataSection(id=str(speech)), task.data)
     return task, task.build(resolve(ModelSection(id=str(folder))), splits).eval(), splits
 
 
@@ -134,7 +133,7 @@ def test_the_loss_is_that_of_the_library(speech: Path, folders: dict[str, Path])
     task, net, splits = made(speech, folders["many"], language="en")
     batch = batch_of(task, splits.train)
     with torch.no_grad():
-        ours = float(task.loss(net, batch, task.counts(batch)))
+        ours = float(task.loss(net, batch, task.counts(batch), "main", 0))
         theirs = float(net(input_features=batch["input_features"], labels=batch["labels"]).loss)
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert (batch["labels"] == IGNORED).any()
@@ -168,7 +167,7 @@ def test_what_a_transcript_costs_is_the_loss(speech: Path, folders: dict[str, Pa
     batch = batch_of(task, splits.test)
     with torch.no_grad():
         records = task.predict(net, batch)
-        loss = float(task.loss(net, batch, task.counts(batch)))
+        loss = float(task.loss(net, batch, task.counts(batch), "main", 0))
     assert sum(r["nll"] for r in records) / sum(r["tokens"] for r in records) == pytest.approx(loss, rel=1e-5)
     merged = task.merge(records, splits.test)
     assert scoring.scores(task, merged, splits.test)["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
@@ -182,9 +181,9 @@ def test_cached_and_uncached_are_the_same(speech: Path, folders: dict[str, Path]
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
     raw = {
         "task": "speech-recognition-seq2seq",
-        "model": {"id": str(folders["many"])},
+        "model": {"id": str(folders["many"]), "freeze": "encoder"},
         "data": {"id": str(speech), "workers": 0},
-        "options": {"language": "en", "freeze_encoder": True, "max_new_tokens": 8},
+        "options": {"language": "en", "max_new_tokens": 8},
         "train": {"epochs": 2, "batch_size": 6, "micro_batch": 3, "learning_rate": 3e-3, "precision": "fp32", "log_every": 1},
     }
     runs = {}
@@ -209,14 +208,14 @@ def test_a_frozen_encoder_stays_out_of_lora(speech: Path, folders: dict[str, Pat
     for frozen in (False, True):
         raw = {
             "task": "speech-recognition-seq2seq",
-            "model": {"id": str(folders["many"]), "adapter": {"kind": "lora", "rank": 2}},
+            "model": {"id": str(folders["many"]), "adapter": {"kind": "lora", "rank": 2}, "freeze": "encoder" if frozen else "none"},
             "data": {"id": str(speech)},
-            "options": {"language": "en", "freeze_encoder": frozen},
+            "options": {"language": "en"},
             "train": {"max_steps": 1},
         }
         recipe = validate(raw)
         task = SpeechRecognitionSeq2Seq(recipe.options)
-        model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, needs_of(task)))
+        model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, task.data))
         names[frozen] = {name for name, p in model.named_parameters() if p.requires_grad}
         assert not any("proj_out" in name or "embed_tokens" in name for name in names[frozen])
         assert any("decoder.layer_norm" in name for name in names[frozen])

@@ -12,7 +12,6 @@ import torch
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import DataError, RecipeError
 from pipelines.inference.loading import load
 from pipelines.models.source import resolve
@@ -106,7 +105,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(model: Path, data: Path, **options: Any) -> tuple[TextClassification, Any, Any]:
     """A task, its model and its data."""
     task = TextClassification(Options(**options))
-    splits = load_splits(DataSection(id=str(data)), needs_of(task))
+    splits = load_splits(DataSection(id=str(data)), task.data)
     torch.manual_seed(0)
     return task, task.build(resolve(ModelSection(id=str(model))), splits).eval(), splits
 
@@ -114,15 +113,15 @@ def made(model: Path, data: Path, **options: Any) -> tuple[TextClassification, A
 def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -> None:
     task, net, splits = made(model, tiny_text.labelled(tmp_path / "data"))
     examples = Examples(task, task.encode(splits.train))
-    keys = [(None, int(i)) for i in np.argsort(examples.encoded["length"][:])[[0, 1, 2, -3, -2, -1]]]
+    keys = [(None, int(i)) for i in np.argsort(examples.lengths)[[0, 1, 2, -3, -2, -1]]]
     whole = examples[keys].batch
     assert not whole["attention_mask"].all(), "nothing is padded"
     counts = task.counts(whole)
     with torch.no_grad():
-        loss = float(task.loss(net, whole, counts))
+        loss = float(task.loss(net, whole, counts, "main", 0))
         for size in (1, 2, 3):
             parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
-            assert sum(float(task.loss(net, part, counts)) for part in parts) == pytest.approx(loss, rel=1e-5)
+            assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(loss, rel=1e-5)
         alone = [r for key in keys for r in task.predict(net, examples[[key]].batch)]
         assert all(close(a, b, 1e-4) for a, b in zip(task.predict(net, whole), alone, strict=True))
 
@@ -131,7 +130,7 @@ def test_a_long_text_is_cut_as_the_library_cuts_it(model: Path, tmp_path: Path) 
     for kind in ("class", "pair"):
         task, _, splits = made(model, tiny_text.labelled(tmp_path / kind, kind), max_length=16)
         for example, row in zip(task.encode(splits.train), splits.train, strict=True):
-            texts = [row[column] for column in task.inputs]
+            texts = [row[column] for column in task.data.input_columns]
             assert example["input_ids"] == task.tokenizer(*texts, truncation=True, max_length=16)["input_ids"]
             assert example["tokens"] == len(task.tokenizer(*texts)["input_ids"]) > 16 == example["length"]
             read = task.read(*texts)
@@ -218,9 +217,9 @@ def test_the_pair_is_named_by_the_recipe_and_asked_for(model: Path, tmp_path: Pa
         file.write_text(file.read_text().replace('"text_pair"', '"hypothesis"').replace('"text"', '"premise"'))
     task = TextClassification()
     section = DataSection(id=str(data), columns={"text": "premise", "text_pair": "hypothesis"})
-    splits = load_splits(section, needs_of(task))
+    splits = load_splits(section, task.data)
     net = task.build(resolve(ModelSection(id=str(model))), splits)
-    assert task.inputs == ("text", "text_pair")
+    assert task.data.input_columns == ("text", "text_pair")
     assert task.encode(splits.train)[0]["input_ids"].count(task.tokenizer.sep_token_id) == 2
     task.save(net, tmp_path / "saved")
     again = TextClassification()
@@ -283,7 +282,7 @@ def test_balanced_weights_make_classes_count_the_same(model: Path, tmp_path: Pat
     weight = torch.tensor([task.weights[label] for label in task.labels])
     logits = task._logits(net, batch)
     expected = torch.nn.functional.cross_entropy(logits, truth, weight=weight, label_smoothing=0.1)  # torch's own weighted mean
-    assert float(task.loss(net, batch, task.counts(batch)).detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert float(task.loss(net, batch, task.counts(batch), "main", 0).detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
 def test_labels_go_by_name(model: Path, tmp_path: Path) -> None:
@@ -296,7 +295,7 @@ def test_labels_go_by_name(model: Path, tmp_path: Path) -> None:
     config |= {"id2label": turned, "label2id": {label: i for i, label in turned.items()}}
     (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
     loaded = load(tmp_path / "saved", device="cpu", task="text-classification")
-    rows = load_splits(DataSection(id=str(data)), needs_of(loaded.task)).test
+    rows = load_splits(DataSection(id=str(data)), loaded.task.data).test
     examples = Examples(loaded.task, loaded.task.encode(rows))
     batch = examples[[(None, i) for i in range(len(rows))]].batch
     ways = [("song", "bridge", "engine").index(true) if true != "letter" else None for true in batch["true"]]

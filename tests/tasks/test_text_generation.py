@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.data.text.packing import IGNORED, blocks
 from pipelines.errors import DataError
 from pipelines.models.decoding import continuations
@@ -92,7 +91,7 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F81
 def made(folder: Path, kind: str = "GPT2LMHeadModel", data: Path | None = None, **options: Any) -> tuple[TextGeneration, Any, Any]:
     """A task, its model and its data."""
     task = TextGeneration(Options(**{"max_length": 32, **options}))
-    splits = load_splits(DataSection(id=str(data or tiny_text.texts(folder / "texts"))), needs_of(task))
+    splits = load_splits(DataSection(id=str(data or tiny_text.texts(folder / "texts"))), task.data)
     return task, task.build(resolve(ModelSection(id=str(tiny_text.gpt(folder / kind, kind)))), splits).eval(), splits
 
 
@@ -153,7 +152,7 @@ def test_a_model_that_cannot_keep_documents_apart_gets_one_at_a_time(tmp_path: P
     (folder / "model.safetensors").unlink()
     OPTForCausalLM(OPTConfig(vocab_size=400, max_position_embeddings=128, bos_token_id=0, eos_token_id=0, **shape)).save_pretrained(folder)
     task = TextGeneration(Options(max_length=128))
-    splits = load_splits(DataSection(id=str(tiny_text.texts(tmp_path / "texts"))), needs_of(task))
+    splits = load_splits(DataSection(id=str(tiny_text.texts(tmp_path / "texts"))), task.data)
     net = task.build(resolve(ModelSection(id=str(folder))), splits).eval()
     assert not task.packs
     assert len(task.encode(splits.test)) == len(splits.test)

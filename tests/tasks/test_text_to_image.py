@@ -106,7 +106,9 @@ def test_plain_diffusers_makes_the_same_image(saved: Path) -> None:
 def test_a_request_is_answered_alone_as_among_others(saved: Path) -> None:
     loaded = load(saved, device="cpu")
     texts = ["a red disc", "a blue square", "a red disc"]
-    images = loaded.task.generate(loaded.model, [{"text": text, "seed": seed} for text, seed in zip(texts, (0, 1, 2), strict=True)])
+    images = loaded.task.generation.generate(
+        loaded.model, [{"text": text, "seed": seed} for text, seed in zip(texts, (0, 1, 2), strict=True)]
+    )
     for seed, (text, image) in enumerate(zip(texts, images, strict=True)):
         assert np.abs(np.asarray(image).astype(int) - np.asarray(loaded.infer(text, seed)).astype(int)).max() <= 2
     assert not alike(images[0], images[2])

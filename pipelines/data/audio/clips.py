@@ -1,16 +1,17 @@
 """Recordings with their labels, as examples for classification."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from pipelines.data.audio.recordings import Recordings
+from pipelines.data.audio.recordings import OfRecordings, Recordings
+from pipelines.data.encoding import Lengths
 from pipelines.data.labels import check_known, several
 
 
-class Clips(Sequence):
+class Clips(OfRecordings):
     """Rows as examples; a recording is decoded when it is asked for, in a worker.
 
     `frames(samples)` gives the `length` of a recording, of which at most `window` samples are read; without it all count the
@@ -24,7 +25,6 @@ class Clips(Sequence):
         self.number_of = {label: i for i, label in enumerate(labels)}
         check_known({part for label in self.labels for part in self._parts(label)}, labels)
         self.recordings = Recordings(rows, rate, math.inf, silent_ok=True)
-        self.column_names = ("id", "row", "audio", "target", "true", *(("length",) if frames else ()))
 
     def _parts(self, label: Any) -> list[str]:
         return several(label) if self.multi_label else [str(label)]
@@ -32,17 +32,20 @@ class Clips(Sequence):
     def __len__(self) -> int:
         return len(self.recordings)
 
+    @property
+    def lengths(self) -> Lengths | None:
+        if self.frames is None:
+            return None
+        return [max(1, self.frames(min(self.samples(i), self.window))) for i in range(len(self))]
+
     def samples(self, number: int) -> int:
         """How many there are at the model's rate, by the file's header."""
         return round(self.recordings.seconds[number] * self.recordings.rate)
 
     def __getitem__(self, number: Any) -> Any:
-        """One example by number; the whole column of lengths by its name."""
+        """One example by number."""
         import torch
 
-        if number == "length":
-            assert self.frames is not None
-            return [max(1, self.frames(min(self.samples(i), self.window))) for i in range(len(self))]
         example = self.recordings[number]
         target, label = torch.zeros(len(self.number_of)), self.labels[number]
         for part in self._parts(label):

@@ -2,13 +2,14 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from mmap import mmap
 from typing import Any
 
 import numpy as np
 
-from pipelines.data.audio.recordings import Recordings
+from pipelines.data.audio.recordings import OfRecordings, Recordings
+from pipelines.data.encoding import Lengths
 
 log = logging.getLogger("graft")
 
@@ -45,15 +46,15 @@ class Transcribed(Recordings):
             )
 
 
-class LogMels(Sequence):
+class LogMels(OfRecordings):
     """Recordings as Whisper reads them: `input_features` float32 [bands, columns], computed once where `room` (bytes) suffices.
 
     What was computed lies in memory that a data loader's workers share where they are forked: none computes it again. An example's
-    `length` is what it costs: the encoder's positions, the same for all, and the tokens of its transcript. `raw` leaves the samples as
+    length is what it costs: the encoder's positions, the same for all, and the tokens of its transcript. `raw` leaves the samples as
     they are, for what is to change them first.
     """
 
-    column_names = ("id", "row", "length", "input_features")
+    length_unit = "positions"
 
     def __init__(self, recordings: Any, extractor: Any, positions: int, room: float, raw: bool = False) -> None:
         self.recordings, self.extractor, self.positions, self.raw = recordings, extractor, positions, raw
@@ -69,13 +70,15 @@ class LogMels(Sequence):
         """For workers that are not forked: they remember nothing, and are not sent what this process does."""
         return {**self.__dict__, "kept": self.kept[:0].copy(), "known": self.known[:0].copy()}
 
+    @property
+    def lengths(self) -> Lengths:
+        return [self.positions + len(fields.get("labels", ())) for fields in self.recordings.fields]
+
     def __len__(self) -> int:
         return len(self.recordings)
 
     def __getitem__(self, index: Any) -> Any:
-        """One example by number, or the whole column of lengths by its name. Raises DataError for what cannot be read."""
-        if index == "length":
-            return [self.positions + len(fields.get("labels", ())) for fields in self.recordings.fields]
+        """One example by number. Raises DataError for what cannot be read."""
         if self.raw:
             return self.recordings[index]
         bands = self.extractor.feature_size

@@ -249,3 +249,11 @@ def _check_length(name: str, seconds: float) -> None:
         raise DataError(f"{name}: {seconds * 1000:.0f} milliseconds are too short: at least {SHORTEST * 1000:.0f} are needed")
     if seconds > LONGEST:
         raise DataError(f"{name}: {seconds / 3600:.1f} hours, at most {LONGEST / 3600:g} are read at once: cut it")
+
+
+def save_recording(rate: int, samples: "np.ndarray", folder: Path, name: str) -> str:
+    """Write samples as FLAC, without any tags, and return the file's name."""
+    import soundfile
+
+    soundfile.write(folder / f"{name}.flac", samples, rate)
+    return f"{name}.flac"

@@ -1,11 +1,12 @@
 """Rows with recordings as examples: looked at once, decoded when they are asked for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipelines.data.audio.reading import Sound, header, log, name_of, read_audio, sample_blocks
+from pipelines.data.encoding import Encoding, Lengths
 from pipelines.errors import DataError
 
 FRAME = 0.02  # seconds; a recording's `length` counts these, as wav2vec2's outputs do: token budgets then are seconds
@@ -17,7 +18,7 @@ CLIPPED = 0.01  # share of the samples at full scale from which a recording coun
 LOOKED_AT = 200  # recordings of a split whose first minute is listened to before training
 
 
-class Recordings(Sequence):
+class Recordings(Encoding):
     """Rows as examples with their `length` in frames of 20 ms; a recording is decoded when it is asked for, in a worker.
 
     `extra(row, seconds)` gives an example's further fields, and may raise DataError. What cannot be used (an unreadable header,
@@ -25,7 +26,7 @@ class Recordings(Sequence):
     These are `wrong`, and those of them that are too long are `long`.
     """
 
-    column_names = ("id", "row", "length", "audio")
+    length_unit = "frames"
 
     def __init__(self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}, silent_ok: bool = False) -> None:
         self.rows, self.rate, self.longest, self.silent_ok = rows, rate, longest, silent_ok
@@ -70,18 +71,43 @@ class Recordings(Sequence):
             some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
             log.warning("%d of %d recordings looked at are clipped, 1 in 100 samples at full scale: %s", len(names), len(usable), some)
 
+    @property
+    def lengths(self) -> Lengths:
+        return [max(1, math.ceil(seconds / FRAME)) for seconds in self.seconds]
+
+    @property
+    def unusable(self) -> Mapping[int, str]:
+        return self.wrong
+
+    @property
+    def left_out(self) -> Mapping[str, Collection[int]]:
+        return {f"recordings of train longer than {self.longest:g} seconds (options.max_seconds)": self.long} if self.long else {}
+
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
-        """One example by number; the whole column of lengths (at least 1 each) by its name."""
-        if index == "length":
-            return [max(1, math.ceil(seconds / FRAME)) for seconds in self.seconds]
+        """One example by number."""
         if index in self.wrong:
             raise DataError(self.wrong[index])
         row = self.rows[index]
         samples = read_audio(row["audio"], self.rate, self.silent_ok)
         return {"id": row["id"], "row": index, "audio": samples, "seconds": self.seconds[index], **self.fields[index]}
+
+
+class OfRecordings(Encoding):
+    """Examples that are made of `recordings`: what these cannot be used for, they cannot either."""
+
+    length_unit = "frames"
+    recordings: Recordings
+
+    @property
+    def unusable(self) -> Mapping[int, str]:
+        return self.recordings.unusable
+
+    @property
+    def left_out(self) -> Mapping[str, Collection[int]]:
+        return self.recordings.left_out
 
 
 def _headers(rows: Any) -> list[tuple[Sound, str, str]]:

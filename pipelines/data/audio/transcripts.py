@@ -12,7 +12,7 @@ log = logging.getLogger("graft")
 
 
 class Utterances(Recordings):
-    """Recordings whose `length` is the number of the model's outputs (so that these can be cached), with the `target` to spell.
+    """Recordings whose length is the number of the model's outputs (so that these can be cached), with the `target` to spell.
 
     A transcript of which nothing can be spelled, or that needs more outputs than there are, has an empty target: it teaches
     nothing, but counts where it is scored, as every row of a test does.
@@ -52,14 +52,16 @@ class Utterances(Recordings):
         if self.strange + self.crowded and not any(fields.get("target") for fields in self.fields):
             raise DataError("none of these transcripts can be learned: look at options.vocabulary, options.case and options.ignore")
 
+    @property
+    def lengths(self) -> list[int]:
+        return [max(1, self.frames(self._samples(i))) for i in range(len(self))]
+
     def _samples(self, index: int) -> int:
         return round(self.seconds[index] * self.rate)
 
     def __getitem__(self, index: Any) -> Any:
         import numpy as np
 
-        if index == "length":
-            return [max(1, self.frames(self._samples(i))) for i in range(len(self))]
         example = super().__getitem__(index)
         audio, wanted = example["audio"], self._samples(index)  # resampling may give a sample more or less
         return {**example, "audio": np.pad(audio[:wanted], (0, max(0, wanted - len(audio))))}

@@ -13,6 +13,9 @@ from pipelines.data.formats import _audio_lists
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
+CONFIGURED = True  # data.config picks a part
+KEEPS_CONFIG = True  # the parts are the same wherever the data lie: --data keeps data.config
+
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file")
 
 Cells = list[tuple[str, dict[str, str]]]  # (file:line, cells by column)

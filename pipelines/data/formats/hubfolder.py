@@ -19,6 +19,8 @@ from pipelines.data.formats import _class_folders, hub
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError
 
+CONFIGURED = True  # data.config picks a part
+
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
 NAMES = ("Image", "Audio", "ClassLabel")  # kinds of columns that only the library's own description knows
 

@@ -23,6 +23,9 @@ from pipelines.errors import DataError, MissingColumn
 if TYPE_CHECKING:
     import numpy as np
 
+CONFIGURED = True  # data.config picks a part
+KEEPS_CONFIG = True  # the parts are the same wherever the data lie: --data keeps data.config
+
 NAME = re.compile(r"(train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
 SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 

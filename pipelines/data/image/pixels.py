@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.encoding import Encoding
 from pipelines.data.image.reading import read_image, warn_of_pages
 from pipelines.data.text.rows import check_characters
 from pipelines.errors import DataError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 MODES = {1: "L", 3: "RGB"}  # channels -> what Pillow calls it
 
 
-class Pictures(Sequence):
+class Pictures(Encoding):
     """Rows as examples: `pixels` [channels, height, width] in -1..1, `text` where it is asked for, `class` as a number of `labels`.
 
     `size` is (height, width). An image is decoded when it is asked for, in a worker. One that is smaller than the size in either
@@ -27,7 +28,12 @@ class Pictures(Sequence):
         _mode(channels)
         warn_of_pages(rows)
         self.rows, self.size, self.channels, self.text, self.upscale = rows, size, channels, text, upscale
+        self.known = f" {list(labels)}" if labels else ""
         self.numbers = {label: number for number, label in enumerate(labels)}
+
+    @property
+    def cache_key(self) -> str:
+        return f"{self.size} upscale={self.upscale}{self.known}"
 
     def __len__(self) -> int:
         return len(self.rows)

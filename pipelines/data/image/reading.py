@@ -4,10 +4,11 @@ import io
 import logging
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.encoding import Encoding
 from pipelines.data.files import begins
 from pipelines.data.labels import check_known, several
 from pipelines.data.media import IMAGES, paths
@@ -276,7 +277,7 @@ def warn_if_dark(rows: Any) -> None:
         )
 
 
-class LabelledImages(Sequence):
+class LabelledImages(Encoding):
     """Rows as examples; an image is decoded when it is asked for, in a worker.
 
     Labels that the model does not know are said. Raises DataError where it knows none.

@@ -54,3 +54,9 @@ def titled(row: Mapping[str, Any]) -> dict[str, str]:
     if row.get("context"):
         return {"title": hashlib.blake2b(row["context"].encode(), digest_size=8).hexdigest()}
     return {"title": str(row["id"])} if "title" in row or "context" in row else {}
+
+
+def transcribed(row: dict[str, Any]) -> dict[str, Any]:
+    """A recording's row with a transcript that can be read, its speaker as text. Raises DataError."""
+    readable(row, "text")
+    return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row

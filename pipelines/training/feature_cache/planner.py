@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.data.batching import Examples, example_lengths, on_device
+from pipelines.data.batching import Examples, on_device
 from pipelines.task import Task
 from pipelines.training.feature_cache.hooks import Edge, Spot, merged, ragged_dims, unknown
 from pipelines.training.feature_cache.ragged import without_padding
@@ -57,7 +57,7 @@ class RecordingPlan:
 
 def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) -> RecordingPlan | None:
     """None where what trains is not separable from what is frozen, or something random comes first."""
-    lengths = example_lengths(examples.encoded)
+    lengths = examples.lengths
     picks, short = _picks(lengths, len(examples))
     batch, read = _batch(examples, picks, device)
     trial = _Trial(task, model, edge, batch)
@@ -147,7 +147,7 @@ class _Trial:
         torch.manual_seed(seed)
         self._start(mode, tape, inputs)
         try:
-            return float(self.task.loss(self.model, inputs, self.counts).detach())
+            return float(self.task.loss(self.model, inputs, self.counts, self.task.phases[0].name, 0).detach())
         except RuntimeError:
             if mode == "record":
                 raise

@@ -13,14 +13,15 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.data.batching import Examples, Micro, evaluation_keys, loader, on_device, shares
+from pipelines.data.batching import Examples, Key, Micro, evaluation_keys, loader, on_device, shares
+from pipelines.data.encoding import Budget
 from pipelines.errors import RunError
 from pipelines.task import Task
 from pipelines.training.feature_cache import planner
@@ -48,6 +49,15 @@ class Cached:
     plain: list[dict[str, Any] | None]  # batch lists (id, row, ...), one per example; None where it could not be read
     why: dict[int, str]
     least: int = 1  # as in batching.Examples
+    lengths: None = None  # they are scored in the order in which they were recorded
+
+    @property
+    def length_unit(self) -> str:
+        return self.examples.length_unit
+
+    @property
+    def budget(self) -> Budget:
+        return self.examples.budget
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -57,12 +67,12 @@ class Cached:
         """Whether a batch is padded."""
         return bool(self.plan.ragged or self.plan.anew)
 
-    def __getitem__(self, keys: list[tuple[int | None, int]]) -> Micro:
+    def __getitem__(self, keys: Sequence[Key]) -> Micro:
         import torch
 
-        good = [index for _, index in keys if self.plain[index] is not None]
-        skipped = [(index, self.why[index]) for _, index in keys if self.plain[index] is None]
-        rows, epochs = list(good), [epoch for epoch, index in keys if self.plain[index] is not None]
+        good = [index for _, index, *_ in keys if self.plain[index] is not None]
+        skipped = [(index, self.why[index]) for _, index, *_ in keys if self.plain[index] is None]
+        rows, epochs = list(good), [epoch for epoch, index, *_ in keys if self.plain[index] is not None]
         if len(rows) < max(1, self.least):
             others = [i for i, p in enumerate(self.plain) if p is not None and i not in good] or good
             more = [others[place % len(others)] for place in range(max(1, self.least) - len(rows))]
@@ -102,15 +112,15 @@ def record(
     split: str,
     fingerprint: str,
     batch_size: int,
-    tokens: int,
+    budget: int,
     workers: int,
     cache_gb: float,
     say: Callable[[str], None],
 ) -> Cached | None:
     """Record every example's features, or read them from an earlier run. None (and one line why) where that is impossible.
 
-    `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented; `tokens` is what a batch of
-    ragged ones may hold.
+    `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented; `budget` is what a batch of
+    ragged ones may take.
     """
     import torch
     from accelerate.utils import gather_object
@@ -137,7 +147,7 @@ def record(
             make_room(folder.parent, cache_gb * 1e9 - size)
         rank, processes = accelerator.process_index, accelerator.num_processes
         _compute(
-            model, task, examples, edge, accelerator, folder, plan, _keys(plan, len(examples), batch_size, tokens, rank, processes), workers
+            model, task, examples, edge, accelerator, folder, plan, _keys(plan, len(examples), batch_size, budget, rank, processes), workers
         )
         edge.shapes = plan.shapes
         found = _open(folder, edge, plan, examples)
@@ -146,11 +156,11 @@ def record(
         return found
 
 
-def _keys(plan: RecordingPlan, n: int, batch_size: int, tokens: int, rank: int, processes: int) -> list[list[tuple[None, int]]]:
+def _keys(plan: RecordingPlan, n: int, batch_size: int, budget: int, rank: int, processes: int) -> list[list[tuple[None, int]]]:
     """What one process computes, in batches of like length where examples have one."""
     if plan.lengths is None:
         return evaluation_keys(n, batch_size, rank, processes)
-    return [[(None, int(i)) for i in part] for part in shares(np.arange(n), batch_size, processes, plan.lengths, tokens)[rank]]
+    return [[(None, int(i)) for i in part] for part in shares(np.arange(n), batch_size, processes, plan.lengths, budget)[rank]]
 
 
 def _key(edge: Edge, plan: RecordingPlan, fingerprint: str, n: int) -> str:
@@ -209,7 +219,7 @@ def _compute(
         edge.wanted = set(plan.spots)
         try:
             with torch.no_grad(), contextlib.suppress(Enough):
-                task.loss(model, batch, task.counts(batch))
+                task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

@@ -146,7 +146,7 @@ def test_before_and_after_are_made_alike(models: dict[str, Loaded], tmp_path: Pa
 
 
 def test_steps_end_where_the_task_ends(models: dict[str, Loaded]) -> None:
-    assert [requests.most_steps(models[name].task) for name in TASKS] == [100, 500]
+    assert [models[name].task.generation.settings["steps"].most for name in TASKS] == [100, 500]
 
 
 def test_where_the_model_before_comes_from(models: dict[str, Loaded], tmp_path: Path) -> None:

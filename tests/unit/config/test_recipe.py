@@ -230,13 +230,12 @@ def test_other_data_of_the_same_form_keep_the_part_that_the_recipe_takes(tmp_pat
     """`--data MNIST` says where the digits lie, not that all ten are wanted."""
     from pipelines.config.recipe import task_class
     from pipelines.data.loading import load_splits
-    from pipelines.data.schema import needs_of
     from tests.support import tiny_pictures
 
     folder = tiny_pictures.idx(tmp_path / "digits", n=100)
     for name, wanted in {"mnist_ddpm_pretrain": "01234", "mnist_ddpm_transfer": "56789", "mnist_ddpm": "0123456789"}.items():
         recipe = load_recipe(name, data=str(folder))
-        splits = load_splits(recipe.data, needs_of(task_class(recipe.task)(recipe.options)))
+        splits = load_splits(recipe.data, task_class(recipe.task)(recipe.options).data)
         assert {label for split in (splits.train, splits.validation, splits.test) for label in split["label"]} == set(wanted)
     assert load_recipe("esc10_ast_frozen", data="x").data.config == "esc10"
     assert load_recipe("digits_vit_transfer", data="x").data.config is None

@@ -94,7 +94,7 @@ def test_what_is_wrong_is_said(write, change: str, said: str) -> None:
         ("{config: {hidden_size: 3}}", "model: `config` needs a `model_type`, such as vit"),
         (
             "{id: a, freeze: bakbone}",
-            "model.freeze: must be 'none' or 'backbone' or a whole number, got 'bakbone': did you mean 'backbone'?",
+            "model.freeze: must be 'auto', 'none', 'encoder' or 'backbone' or a whole number, got 'bakbone': did you mean 'backbone'?",
         ),
         ("{id: a, freeze: 0}", "model.freeze: must be at least 1, got 0"),
         ("{id: a, freeze: 2, adapter: {kind: lora}}", "model: `adapter` freezes the trunk by itself: leave `freeze` out"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipelines.config.recipe import DataSection
 from pipelines.data.formats import imagefolder
 from pipelines.data.loading import load_rows, load_splits
-from pipelines.data.schema import SPLITS, Needs, Splits
+from pipelines.data.schema import SPLITS, DataSpec, Splits
 from pipelines.data.splitting import name_splits
 from pipelines.errors import DataError
 from tests.support import tiny
@@ -25,7 +25,7 @@ COLUMNS = ("image", "label")
 
 
 def load(source: Path, several: bool = False, **section: Any) -> Splits:
-    return load_splits(DataSection(id=str(source), **section), Needs(COLUMNS, several=several))
+    return load_splits(DataSection(id=str(source), **section), DataSpec(COLUMNS, label_kind="classes" if several else "class"))
 
 
 def all_rows(splits: Splits) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ def test_a_comma_and_a_line_break_inside_quotes(flat: Path, tmp_path: Path) -> N
 
 
 def test_digits_come_with_scikit_learn() -> None:
-    splits = load_splits(DataSection(id="digits", format="digits", config="5-9"), Needs(COLUMNS))
+    splits = load_splits(DataSection(id="digits", format="digits", config="5-9"), DataSpec(COLUMNS))
     assert splits.labels == ["5", "6", "7", "8", "9"]
     assert sum(len(splits[name]) for name in SPLITS) == 896
 
@@ -250,10 +250,10 @@ def test_a_split_that_nothing_uses_is_said(tmp_path: Path) -> None:
 
 
 def test_rows_to_score(flat: Path, tmp_path: Path) -> None:
-    name, rows, skipped = load_rows(DataSection(id=str(flat)), Needs(COLUMNS))
+    name, rows, skipped = load_rows(DataSection(id=str(flat)), DataSpec(COLUMNS))
     assert (name, len(rows), skipped) == ("all", 20, [])
     tiny.photos(tmp_path, n=2, splits=("train", "Test"), size=8)
-    assert [load_rows(DataSection(id=str(tmp_path)), Needs(COLUMNS), split)[0] for split in (None, "test", "train")] == [
+    assert [load_rows(DataSection(id=str(tmp_path)), DataSpec(COLUMNS), split)[0] for split in (None, "test", "train")] == [
         "test",
         "test",
         "train",

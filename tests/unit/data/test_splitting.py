@@ -16,7 +16,7 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.filtering import cleaned
 from pipelines.data.labels import label_names, labelled
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import Needs, Splits, fingerprint, spread
+from pipelines.data.schema import DataSpec, Splits, fingerprint, spread
 from pipelines.data.splitting import arrange, check_rows, limit
 from pipelines.data.splitting import cut as cut_splits
 from pipelines.errors import DataError
@@ -155,9 +155,9 @@ def test_a_split_of_ones_own_is_left_alone() -> None:
 def test_another_training_seed_has_the_same_test_rows() -> None:
     """The cut goes by data.seed, which a recipe keeps while train.seed changes."""
     section = DataSection(id="digits", format="digits", config="0-1", max_eval_rows=20)
-    first, second = (load_splits(section, Needs(("image", "label"))) for _ in range(2))
+    first, second = (load_splits(section, DataSpec(("image", "label"))) for _ in range(2))
     assert first.fingerprint == second.fingerprint
-    other = load_splits(section.model_copy(update={"seed": 1}), Needs(("image", "label")))
+    other = load_splits(section.model_copy(update={"seed": 1}), DataSpec(("image", "label")))
     assert other.fingerprint["test"] != first.fingerprint["test"]
 
 
@@ -265,7 +265,7 @@ def test_questions_on_one_passage_stay_together_without_titles(tmp_path: Path) -
         json.dumps({"question": f"Who is {k}?", "context": f"Ada {n} met Boris.", "answer": "Boris"}) for n in range(50) for k in range(4)
     ]
     (tmp_path / "asked.jsonl").write_text("\n".join(lines))
-    needs = Needs(("question", "context", "answer"), ("title",), "title", clean=lambda row: answered(row, False))
+    needs = DataSpec(("question", "context", "answer"), ("title",), "title", clean=lambda row: answered(row, False))
     splits = load_splits(DataSection(id=str(tmp_path / "asked.jsonl")), needs)
     contexts = [set(splits[name]["context"]) for name in ("train", "validation", "test")]
     assert sum(map(len, contexts)) == len(set.union(*contexts)) == 50
@@ -279,7 +279,7 @@ def test_a_limit_leaves_every_label_of_several(tmp_path: Path) -> None:
     rng = random.Random(0)
     rows = [{"text": f"text {i}", "label": sorted(rng.sample("abcdefg", rng.randrange(1, 5)))} for i in range(300)]
     (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    needs = Needs(("text", "label"), several=True)
+    needs = DataSpec(("text", "label"), label_kind="classes")
     for most in (50, 7):
         splits = load_splits(DataSection(id=str(tmp_path / "many.jsonl"), max_train_rows=most), needs)
         assert len(splits.train) == most

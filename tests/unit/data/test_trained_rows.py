@@ -14,7 +14,7 @@ from pipelines.config.recipe import DataSection, task_class, task_names, validat
 from pipelines.data import trained_rows
 from pipelines.data.leakage import contents
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import SPLITS, Needs, Splits, needs_of
+from pipelines.data.schema import SPLITS, DataSpec, Splits
 from pipelines.diagnostics.check import check
 from pipelines.errors import DataError, ModelError
 from pipelines.evaluation.evaluate import evaluate, evaluate_recipe
@@ -24,8 +24,8 @@ from pipelines.training.run import train
 from tests.support import tiny
 from tests.support.runs import settings, without_pictures
 
-PHOTOS = Needs(("image", "label"))
-TEXTS = Needs(("text", "label"))
+PHOTOS = DataSpec(("image", "label"))
+TEXTS = DataSpec(("text", "label"))
 
 
 def noise(folder: Path, n: int = 30, start: int = 0) -> Path:
@@ -310,7 +310,7 @@ def test_other_columns_are_tried_only_where_the_models_own_are_absent(tmp_path: 
 
     section = {"columns": {"text": "body"}, "max_skipped": 1.0}
     empty = write(tmp_path / "empty.jsonl", [{"body": "", "text": f"headline {n}", "label": "x"} for n in range(4)])
-    texts = needs_of(task_class("text-classification")())
+    texts = task_class("text-classification")().data
     with pytest.raises(DataError, match="text is empty"):
         load_rows_by_either_name(DataSection(id=str(empty), **section), texts, None)
     absent = write(tmp_path / "absent.jsonl", [{"text": f"headline {n}", "label": "x"} for n in range(4)])
@@ -336,6 +336,6 @@ def test_every_task_says_by_what_rows_are_equal(name: str) -> None:
         "text-generation": ("text",),
     }
     kind = task_class(name)
-    assert needs_of(kind()).content == wanted.get(name)
+    assert kind().data.content == wanted.get(name)
     if name == "text-generation":
-        assert needs_of(kind(kind.Options(prompt="{question} {hint}"))).content == ("question", "hint")
+        assert kind(kind.Options(prompt="{question} {hint}")).data.content == ("question", "hint")

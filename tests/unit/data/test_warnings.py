@@ -13,7 +13,6 @@ from PIL import Image
 from pipelines.config.recipe import DataSection, task_class, validate
 from pipelines.data.image.reading import warn_if_dark
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import RecipeError
 from pipelines.metrics import speech_recognition, text_normalizers
 from pipelines.models import ctc_vocabulary
@@ -101,7 +100,7 @@ def test_every_text_task_counts_them(task: str, make: Any, model: Any, mark: str
     for path in folder.iterdir():  # at the end of a text, so that answers stand where they stood
         path.write_text(re.sub(r'(in the year \d+\.)"', rf'\1 {mark}"', path.read_text(), count=1))
     worker = task_class(task)()
-    worker.build(Weights(model(tmp_path / "m")), load_splits(DataSection(id=str(folder)), needs_of(worker)))
+    worker.build(Weights(model(tmp_path / "m")), load_splits(DataSection(id=str(folder)), worker.data))
     assert re.search(rf"[19] of \d+ texts of train hold special tokens of this model \({re.escape(repr(mark))} in [19]\)", logged.text)
 
 

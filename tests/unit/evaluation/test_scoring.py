@@ -10,7 +10,7 @@ from datasets import Dataset
 from pipelines.config.recipe import DataSection, validate
 from pipelines.data.grouping import group_column
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import Needs
+from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, RecipeError, RunError
 from pipelines.evaluation import row_statistics, scoring
 from pipelines.evaluation.evaluate import evaluate, evaluate_recipe
@@ -155,7 +155,7 @@ def test_rows_that_may_have_been_trained_on_are_not_scored_as_test(model: Path, 
 
 def test_a_smoke_run_is_not_gone_on_with(photos: Path, model: Path, tmp_path: Path) -> None:
     short, real = (validate(settings(model, photos, train__max_steps=n)) for n in (2, 4))
-    splits = load_splits(DataSection(id=str(photos)), Needs(("image", "label")))
+    splits = load_splits(DataSection(id=str(photos)), DataSpec(("image", "label")))
     assert splits.smoke().fingerprint != splits.fingerprint
     with without_pictures():
         train(short, tmp_path / "run", smoke=True)

@@ -64,8 +64,8 @@ def test_a_family_hears_what_the_library_hears_whatever_it_is_padded_with(kind: 
         assert torch.allclose(ctc.logits(model, alone)[0], theirs, atol=1e-5)
         off = max(off, float((together[place, :size] - theirs).abs().max().detach()))
     parts = [task.collate(examples[i : i + 2]) for i in range(0, 6, 2)]
-    loss = float(task.loss(model, batch, counts).detach())
-    summed = sum(float(task.loss(model, part, counts).detach()) for part in parts)
+    loss = float(task.loss(model, batch, counts, "main", 0).detach())
+    summed = sum(float(task.loss(model, part, counts, "main", 0).detach()) for part in parts)
     if kind != "data2vec-audio":  # its position convolutions leak: the stated exception
         assert off < 1e-4
         assert summed == pytest.approx(loss, rel=1e-5)
@@ -83,7 +83,7 @@ def test_the_loss_is_the_librarys(speech: Path, plain: Path) -> None:
         model.config.ctc_loss_reduction = "sum"
         labels = torch.tensor([example["target"]])
         theirs = model(batch["input_values"], labels=labels).loss
-        ours = task.loss(model, batch, {"characters": 1.0})
+        ours = task.loss(model, batch, {"characters": 1.0}, "main", 0)
         assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
 
 
@@ -94,11 +94,11 @@ def test_masks_come_from_the_generator_alone(speech: Path, plain: Path) -> None:
     options = {"mask_time_prob": 0.3, "mask_time_length": 3, "mask_feature_prob": 0.2, "mask_feature_length": 4}
     task, model, splits = made(speech, plain, **options)
     examples = several(task, splits.train, 4)
-    assert task.augmentation_enabled()
-    masked = [task.augment(e, Random(7)) for e in examples]
-    again = [task.augment(e, Random(7)) for e in examples]
+    assert task.augmentation.enabled
+    masked = [task.augment(e, Random(7), 0.0) for e in examples]
+    again = [task.augment(e, Random(7), 0.0) for e in examples]
     assert all(np.array_equal(a[k], b[k]) for a, b in zip(masked, again, strict=True) for k in ("time_mask", "feature_mask"))
-    assert not np.array_equal(masked[3]["time_mask"], task.augment(examples[3], Random(8))["time_mask"])
+    assert not np.array_equal(masked[3]["time_mask"], task.augment(examples[3], Random(8), 0.0)["time_mask"])
     model.train()
     batch, bare = task.collate(masked), task.collate(examples)
     one, two, none = (ctc.logits(model, b).detach() for b in (batch, batch, bare))

@@ -9,7 +9,6 @@ import torch
 
 from pipelines.config.recipe import DataSection, task_class
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import ModelError
 from pipelines.inference.loading import load
 from pipelines.models import pretrained
@@ -57,7 +56,7 @@ def built(name: str, tmp_path: Path, order: Callable[[list[str]], list[str]]) ->
     """The task and its model on data whose classes the model has in another order; the model's folder; the splits."""
     task_name, make, data = CLASSIFIERS[name]
     task = task_class(task_name)()
-    splits = load_splits(DataSection(id=str(data(tmp_path / "data"))), needs_of(task))
+    splits = load_splits(DataSection(id=str(data(tmp_path / "data"))), task.data)
     folder = make(tmp_path / "model", order(splits.labels))
     model = task.build(Weights(folder), splits).eval()
     return task, model, folder, splits

@@ -13,7 +13,6 @@ from diffusers import DiffusionPipeline
 from pipelines.config.recipe import validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.generation.feature_extractors import clip
 from pipelines.inference.loading import load
 from pipelines.models import stable_diffusion
@@ -88,7 +87,7 @@ def test_cached_is_uncached(kind: str, tmp_path: Path, caplog: pytest.LogCapture
 def made(folder: Path, make: Callable[..., Path] = tiny_diffusion.stable, **options: Any) -> tuple[TextToImage, Any, Examples]:
     recipe = validate(tiny_recipe(folder, make(folder / "model"), options=options))
     task = TextToImage(recipe.options)
-    splits = load_splits(recipe.data, needs_of(task))
+    splits = load_splits(recipe.data, task.data)
     return task, build(recipe, task, resolve(recipe.model), splits), Examples(task, task.encode(splits.train), 1)
 
 
@@ -100,9 +99,10 @@ def test_a_dropped_caption_is_the_empty_one(make: Any, tmp_path: Path) -> None:
     assert batch["dropped"] == [True, True]
     empty = {**batch, "text": ["", ""], "dropped": [False, False]}
     with torch.no_grad():
-        assert torch.equal(task.loss(model, batch, {"images": 2.0}), task.loss(model, empty, {"images": 2.0}))
+        assert torch.equal(task.loss(model, batch, {"images": 2.0}, "main", 0), task.loss(model, empty, {"images": 2.0}, "main", 0))
         assert not torch.equal(
-            task.loss(model, batch, {"images": 2.0}), task.loss(model, {**batch, "dropped": [False] * 2}, {"images": 2.0})
+            task.loss(model, batch, {"images": 2.0}, "main", 0),
+            task.loss(model, {**batch, "dropped": [False] * 2}, {"images": 2.0}, "main", 0),
         )
         assert task.predict(model, batch) != task.predict(model, empty)
 
@@ -137,11 +137,11 @@ def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pyt
     said: list[str] = []
     monkeypatch.setattr("pipelines.utils.progress.Progress.say", lambda self, text: said.append(text))
     task, _, examples = made(tmp_path, flip=True)
-    assert task.augmentation_enabled()
-    assert not TextToImage(Options()).augmentation_enabled()
+    assert task.augmentation.enabled
+    assert not TextToImage(Options()).augmentation.enabled
     seen = encoded(tiny_recipe(tmp_path, tmp_path / "model", options={"flip": True}), tmp_path / "run")
     assert len(seen) == 2 * (24 + 3) + 3
-    plain = [task.encode(load_splits(validate(tiny_recipe(tmp_path, tmp_path / "model")).data, needs_of(task)).train)[i] for i in range(24)]
+    plain = [task.encode(load_splits(validate(tiny_recipe(tmp_path, tmp_path / "model")).data, task.data).train)[i] for i in range(24)]
     pixels = [example["pixels"] for example in plain]
     mirrored = sum(any(torch.equal(image, own.flip(-1)) and not torch.equal(image, own) for own in pixels) for image in seen)
     assert 12 <= mirrored <= 36
@@ -174,7 +174,7 @@ def test_mixed_precision_is_the_models_alone(make: Any, tmp_path: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         under = task._seen(batch)
         assert task.predict(model, batch)
-        (image,) = task.generate(model, [{"text": "a red disc", "seed": 1}])
+        (image,) = task.generation.generate(model, [{"text": "a red disc", "seed": 1}])
     assert mixed == {"model": {True}, "encoder": {False}, "vae": {False}}
     assert model.forward is before
     assert torch.equal(plain[0], under[0])
@@ -185,7 +185,7 @@ def test_mixed_precision_is_the_models_alone(make: Any, tmp_path: Path) -> None:
 def test_what_the_safety_checker_blackened_is_marked(tmp_path: Path) -> None:
     for flags in (True, False):
         loaded = load(tiny_diffusion.stable(tmp_path / str(flags), safety=True, flags=flags), device="cpu")
-        images = loaded.task.generate(loaded.model, [{"text": "a red disc", "seed": seed} for seed in range(2)])
+        images = loaded.task.generation.generate(loaded.model, [{"text": "a red disc", "seed": seed} for seed in range(2)])
         assert [image.info.get("flagged", False) for image in images] == [flags, flags]
 
 

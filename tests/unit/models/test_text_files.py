@@ -10,7 +10,6 @@ import torch
 from pipelines.config.catalog import recipe_paths
 from pipelines.config.recipe import DataSection, load_recipe, task_class, validate
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.errors import ModelError, RecipeError
 from pipelines.inference.loading import load
 from pipelines.models.source import Weights
@@ -42,7 +41,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model(task: str, make: Any, kind:
     known = json.loads((folder / "config.json").read_text())["vocab_size"]
     make_data = {"question-answering": tiny_text.squad, "text-classification": tiny_text.labelled}.get(task, tiny_text.texts)
     worker = task_class(task)()
-    splits = load_splits(DataSection(id=str(make_data(tmp_path / "data", n=6))), needs_of(worker))
+    splits = load_splits(DataSection(id=str(make_data(tmp_path / "data", n=6))), worker.data)
     says = rf"its tokenizer has {known + 1} tokens \(the last is '\[MORE\]'\), the model {known}: take the tokenizer that"
     for use in (lambda: worker.build(Weights(folder), splits), lambda: load(folder, task=task, device="cpu")):
         with pytest.raises(ModelError, match=says):
@@ -70,7 +69,7 @@ def xlnet(folder: Path, labels: list[str]) -> Path:
 
 def test_a_text_gets_the_same_answer_alone_and_beside_others(tmp_path: Path) -> None:
     task = task_class("text-classification")()
-    splits = load_splits(DataSection(id=str(tiny_text.labelled(tmp_path / "data"))), needs_of(task))
+    splits = load_splits(DataSection(id=str(tiny_text.labelled(tmp_path / "data"))), task.data)
     model = task.build(Weights(xlnet(tmp_path / "model", splits.labels)), splits).eval()
     examples = [task.encode(splits.test)[index] for index in range(9)]
     assert len({example["length"] for example in examples}) > 1

@@ -57,7 +57,7 @@ def test_scored_on_other_data_where_nothing_was_trained_here(tmp_path: Path) -> 
     """The labels are then columns that it needs."""
     folder = classes(tmp_path / "elsewhere", ["red", "green"])
     task = load(folder, device="cpu").task
-    assert (task.columns, task.optional) == (("image", "label"), ())
+    assert (tuple(task.data.columns), task.data.optional_columns) == (("image", "label"), {})
     data = tiny_pictures.shape_classes(tmp_path / "data", n=12, size=10)
     with pytest.raises(DataError, match=r"label 'blue' is none that this model knows \(red, green\)"):
         evaluate(folder, data=str(data), device="cpu")

@@ -16,7 +16,6 @@ from pipelines.data.audio.log_mel import cut_where_quiet
 from pipelines.data.audio.spec_augment import mask_spans
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import needs_of
 from pipelines.inference.loading import load
 from pipelines.models.source import resolve
 from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
@@ -78,7 +77,7 @@ def test_spec_augment_masks_what_was_said(speech: Path, folders: dict[str, Path]
     assert not (made_[:, 60:] == 0).all(0).any()
     task, net, splits = made(speech, folders["many"], language="en", augment="wave", mask_time_prob=0.3)
     assert not net.config.apply_spec_augment, "the library's own would draw from numpy's one generator"
-    moving = Examples(task, task.encode(splits.train), seed=1, augmented=task.augmentation_enabled())
+    moving = Examples(task, task.encode(splits.train), seed=1, augmented=task.augmentation.enabled)
     one, again, other = (moving[[(epoch, 0)]].batch["input_features"] for epoch in (0, 0, 1))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -150,7 +149,7 @@ def test_from_nothing_it_spells_in_letters(speech: Path, tmp_path: Path) -> None
     """A configuration of the recipe's own has letters for tokens; what is saved is a whole Whisper, German letters and all."""
     config = {"model_type": "whisper", **tiny_whisper.SHAPE}
     task = SpeechRecognitionSeq2Seq(Options(max_new_tokens=8))
-    splits = load_splits(DataSection(id=str(speech)), needs_of(task))
+    splits = load_splits(DataSection(id=str(speech)), task.data)
     net = task.build(resolve(ModelSection(config=config)), splits).eval()
     assert net.config.vocab_size == 264
     assert task._labels("größe")[-1] == task.tokenizer.eos_token_id

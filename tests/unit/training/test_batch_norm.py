@@ -9,6 +9,7 @@ import pytest
 from pipelines.data.batching import Examples
 from pipelines.errors import DataError, RecipeError
 from pipelines.models.layers import freeze
+from pipelines.task import Augmentation
 from pipelines.training.run import train
 from pipelines.training.trainer import least_examples
 from tests.support import tiny
@@ -114,7 +115,7 @@ class Rows(list):
 class Gathers:
     """As much of a task as Examples needs."""
 
-    uses_mixup = False
+    augmentation = Augmentation()
 
     def collate(self, examples: Any) -> dict[str, Any]:
         return {"id": [example["id"] for example in examples]}

@@ -35,17 +35,17 @@ class Toy:
         last = checkpoint.latest(root)
         state = checkpoint.read_state(last) if last else State()
         if last:
-            checkpoint.restore(last, self.model, self.optimizer, self.average)
+            checkpoint.restore(last, self.model, {"main": self.optimizer}, self.average)
         while state.step < total:
             self.step(state.step)
             state.step += 1
             if state.step % EVERY == 0:
                 if state.step <= BEST:
                     state.best, state.best_step = float(state.step), state.step
-                files = checkpoint.collect(self.model, self.optimizer, self.average)
+                files = checkpoint.collect(self.model, {"main": self.optimizer}, self.average)
                 checkpoint.write(root, state.step, files, state, best=state.best_step == state.step)
                 checkpoint.prune(root, keep=1)
-        files = checkpoint.collect(self.model, self.optimizer, self.average)
+        files = checkpoint.collect(self.model, {"main": self.optimizer}, self.average)
         return {f"{file}/{name}": value for file, part in files.items() for name, value in part.items()}
 
     def step(self, number: int) -> None:
@@ -60,7 +60,7 @@ def whole(root: Path) -> None:
     """Everything that has the name of a checkpoint can be restored, and the marks name such."""
     for folder in root.glob("step_*"):
         toy = Toy()
-        checkpoint.restore(folder, toy.model, toy.optimizer, toy.average)
+        checkpoint.restore(folder, toy.model, {"main": toy.optimizer}, toy.average)
     if (root / "last").exists():
         assert checkpoint.marked(root, "last") is not None
         assert checkpoint.read_state(checkpoint.latest(root)).step % EVERY == 0
@@ -202,9 +202,9 @@ def test_restored_moments_lie_like_their_parameters(tmp_path: Path) -> None:
         whole_run.step(number)
     for number in range(2):
         first.step(number)
-    folder = checkpoint.write(tmp_path, 2, checkpoint.collect(first.model, first.optimizer, first.average), State(step=2))
+    folder = checkpoint.write(tmp_path, 2, checkpoint.collect(first.model, {"main": first.optimizer}, first.average), State(step=2))
     second = toy()
-    checkpoint.restore(folder, second.model, second.optimizer, second.average)
+    checkpoint.restore(folder, second.model, {"main": second.optimizer}, second.average)
     for number in (2, 3):
         second.step(number)
     mine, wanted = second.model.state_dict(), whole_run.model.state_dict()

@@ -14,13 +14,13 @@ from pipelines.data.audio.reading import header, read_audio
 from pipelines.data.audio.recordings import Recordings
 from pipelines.data.leakage import contents
 from pipelines.data.loading import load_rows, load_splits
-from pipelines.data.schema import SPLITS, Needs, Splits
+from pipelines.data.schema import SPLITS, DataSpec, Splits
 from pipelines.errors import DataError
 from tests.support import tiny_audio
 
 RATE = 16000
-TEXT = Needs(("audio", "text"), ("speaker",), group="speaker", classes=False)
-LABEL = Needs(("audio", "label"), group="speaker")
+TEXT = DataSpec(("audio", "text"), ("speaker",), group_column="speaker")
+LABEL = DataSpec(("audio", "label"), group_column="speaker")
 WORDS = ("low", "mid", "high")
 
 
@@ -83,7 +83,7 @@ def made(folder: Path, n: int = 10, ending: str = "wav") -> list[dict[str, Any]]
     return [row for number in range(n) for row in long(folder, number, ending)[1]]
 
 
-def load(path: Path, needs: Needs = TEXT, **section: Any) -> Splits:
+def load(path: Path, needs: DataSpec = TEXT, **section: Any) -> Splits:
     return load_splits(DataSection(id=str(path), **section), needs)
 
 
@@ -253,8 +253,8 @@ def test_predict_reads_the_part(tmp_path: Path) -> None:
         recipe = None
 
         class task:
-            columns = inputs = ("audio",)
-            makes, labels, optional = False, None, ()
+            data = DataSpec(("audio",), input_columns=("audio",))
+            generation = None
 
             def infer(self, model: Any, *inputs: Any) -> None: ...
 

@@ -213,6 +213,5 @@ def test_tables_of_recordings(tmp_path: Path) -> None:
     assert sizes(splits) == [6, 8, 8]
     examples = Recordings(splits.train, 16000, 10)
     assert all(
-        len(example["audio"]) / 320 <= length
-        for example, length in zip(map(examples.__getitem__, range(6)), examples["length"], strict=True)
+        len(example["audio"]) / 320 <= length for example, length in zip(map(examples.__getitem__, range(6)), examples.lengths, strict=True)
     )

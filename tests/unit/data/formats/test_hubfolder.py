@@ -11,12 +11,12 @@ from PIL import Image
 from pipelines.config.recipe import DataSection
 from pipelines.data.image.reading import read_image
 from pipelines.data.loading import format_module, load_splits
-from pipelines.data.schema import SPLITS, Needs, Splits
+from pipelines.data.schema import SPLITS, DataSpec, Splits
 from pipelines.errors import DataError
 from tests.invalid_input.test_hub_paths import jpeg, parquet, right
 from tests.support import tiny
 
-NEEDS = Needs(("image", "label"))
+NEEDS = DataSpec(("image", "label"))
 
 
 def load(path: Path, **section: Any) -> Splits:

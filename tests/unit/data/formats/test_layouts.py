@@ -12,17 +12,17 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.filtering import Skips
 from pipelines.data.image.reading import LabelledImages, read_image
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import SPLITS, Needs, Splits
+from pipelines.data.schema import SPLITS, DataSpec, Splits
 from pipelines.errors import DataError
 from tests.support import tiny, tiny_audio
 from tests.support.tiny_audio_sets import files
 
-LABEL, IMAGE, SOUND = Needs(("image", "label")), Needs(("image",)), Needs(("audio", "label"))
+LABEL, IMAGE, SOUND = DataSpec(("image", "label")), DataSpec(("image",)), DataSpec(("audio", "label"))
 HEIC = b"\0\0\0\x24ftypheic\0\0\0\0mif1MiHEMiPrmiafheic" + b"\0" * 400
 M4A = (32).to_bytes(4, "big") + b"ftypM4A \0\0\0\0M4A mp42isom\0\0\0\0" + (8).to_bytes(4, "big") + b"mdat" + bytes(400)
 
 
-def load(folder: Path, needs: Needs = LABEL, **section: object) -> Splits:
+def load(folder: Path, needs: DataSpec = LABEL, **section: object) -> Splits:
     return load_splits(DataSection.model_validate({"id": str(folder), **section}), needs)
 
 
@@ -215,19 +215,19 @@ def test_a_class_without_a_file_in_a_table(kind: str, tmp_path: Path) -> None:
         load(put([*rows, *lost]))
     splits = load(put([*rows, *lost[:2], {"image": "all/a/001.jpg", "label": "c"}]))
     assert (splits.labels, len(splits.skipped["train"])) == (["a", "b", "c"], 2)
-    for needs in (Needs(("image", "label"), classes=False), Needs(("image", "label"), several=True)):
+    for needs in (DataSpec(("image", "label"), label_kind="number"), DataSpec(("image", "label"), label_kind="classes")):
         rest = load(put([*rows, *lost]), needs)
         assert len(rest.skipped["train"]) == 3
 
 
 def test_a_class_of_texts_that_are_all_empty(tmp_path: Path) -> None:
-    from pipelines.data.schema import needs_of
+
     from pipelines.tasks.text_classification import TextClassification
 
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20)) + ",c\n,c\n")
     with pytest.raises(DataError, match=r"a\.csv: no row of the class 'c' can be used; the first: a\.csv:22: "):
-        load(path, needs_of(TextClassification()))
+        load(path, TextClassification().data)
 
 
 def test_a_folder_without_media_is_no_class(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_a_path_from_the_wrong_folder_is_named_in_full(tmp_path: Path) -> None:
     folder = loose(tmp_path / "Images" / "train", 4)
     (folder / "metadata.jsonl").write_text("".join(f'{{"file_name": "train/{i}.jpg", "text": "a"}}\n' for i in range(4)))
     with pytest.raises(DataError, match=rf"no such file: train/0\.jpg .*{folder}/train/0\.jpg"):
-        load(tmp_path / "Images", Needs(("image", "text")))
+        load(tmp_path / "Images", DataSpec(("image", "text")))
     table = tmp_path / "a.csv"
     table.write_text("image,label\nhttp://127.0.0.1:9/a.png,x\n")
     with pytest.raises(DataError, match=r"image is an address, 'http://127\.0\.0\.1:9/a\.png', which is not fetched"):
@@ -366,7 +366,7 @@ def test_speech_with_texts_beside_it(tmp_path: Path) -> None:
         (tmp_path / f"{number:02d}.txt").write_text(text + "\n")
     (tmp_path / "11.txt").unlink()
     (tmp_path / "notes.txt").write_text("of nothing")
-    splits = load(tmp_path, Needs(("audio", "text"), ("speaker",), group="speaker", classes=False))
+    splits = load(tmp_path, DataSpec(("audio", "text"), ("speaker",), group_column="speaker"))
     rows = {row["id"]: row["text"] for name in SPLITS for row in splits[name]}
     assert rows == {f"{number:02d}.wav": text for number, text in enumerate(tiny_audio.sentences(12)) if number < 11}
     assert splits.skipped["train"] == [("11.wav", "11.wav: no transcript 11.txt beside it")]
@@ -386,7 +386,7 @@ def test_ljspeech(tmp_path: Path) -> None:
         "x",
     ]
     (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
-    needs = Needs(("audio", "text"), ("speaker",), group="speaker", classes=False)
+    needs = DataSpec(("audio", "text"), ("speaker",), group_column="speaker")
     for path in (tmp_path, tmp_path / "metadata.csv"):
         splits = load(path, needs)
         rows = {row["id"]: row["text"] for name in SPLITS for row in splits[name]}
@@ -405,7 +405,7 @@ def test_ljspeech(tmp_path: Path) -> None:
 def test_a_hidden_class_is_counted(tmp_path: Path) -> None:
     photos = tiny.photos(tmp_path / "photos", ("cat", "bird", "dog"), n=10, splits=())
     (photos / "cat").rename(photos / ".cat")
-    splits = load_splits(DataSection(id=str(photos)), Needs(("image", "label")))
+    splits = load_splits(DataSection(id=str(photos)), DataSpec(("image", "label")))
     assert (splits.labels, splits.ignored) == (["bird", "dog"], {"images in the hidden folder .cat": 10})
 
 
@@ -416,5 +416,5 @@ def test_ones_own_table_of_recordings_called_like_spoken_digits(tmp_path: Path) 
     files(tmp_path, names)
     assert format_module(DataSection(id=str(tmp_path))).__name__.endswith(".spoken_digits")
     (tmp_path / "train.csv").write_text("audio,text\n" + "".join(f"{name},my own words\n" for name in names))
-    splits = load_splits(DataSection(id=str(tmp_path)), Needs(("audio", "text"), classes=False))
+    splits = load_splits(DataSection(id=str(tmp_path)), DataSpec(("audio", "text")))
     assert set(splits.train["text"]) == {"my own words"}

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipelines.config.recipe import DataSection
 from pipelines.data.formats import table
 from pipelines.data.loading import load_rows, load_splits
-from pipelines.data.schema import SPLITS, Needs, Splits
+from pipelines.data.schema import SPLITS, DataSpec, Splits
 from pipelines.errors import DataError
 from pipelines.tasks.fill_mask import FillMask
 from pipelines.tasks.image_classification import ImageClassification
@@ -31,7 +31,7 @@ from tests.support import tiny
 
 PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Log = pytest.LogCaptureFixture
-LABELLED = Needs(("text", "label"), ("text_pair",))
+LABELLED = DataSpec(("text", "label"), ("text_pair",))
 
 
 def no_data(words: str) -> Any:
@@ -50,9 +50,8 @@ def read(path: Path, columns: tuple[str, ...] = ("text", "label")) -> tuple[list
 
 
 def load(path: Path, task: Any, **settings: Any) -> tuple[list[dict[str, Any]], list[str], Splits]:
-    from pipelines.data.schema import needs_of
 
-    splits = load_splits(section(path, **settings), needs_of(task))
+    splits = load_splits(section(path, **settings), task.data)
     rows = [row for name in SPLITS for row in splits[name]]
     rows.sort(key=lambda row: int(row["id"].rpartition(":")[2]))
     return rows, [why for name in SPLITS for _, why in splits.skipped[name]], splits
@@ -239,7 +238,7 @@ def test_compressed_tables_and_texts_are_read(suffix: str, tmp_path: Path) -> No
     }
     for form, content in forms.items():
         path = put(tmp_path / f"a{form}{suffix}", PACKED[suffix](content.encode()))
-        needs = Needs(("text",)) if form == ".txt" else LABELLED
+        needs = DataSpec(("text",)) if form == ".txt" else LABELLED
         found = load_rows(section(path), needs)[1]
         assert found["text"][:] == [row["text"] for row in rows]
         put(tmp_path / "split" / f"train{form}{suffix}", path.read_bytes())
@@ -321,7 +320,7 @@ def test_tables_in_split_folders_are_refused(more: str, tmp_path: Path) -> None:
     for name in ("train/a.csv", "test/a.csv", more):
         put(tmp_path / name, written([["text", "label"], *ROWS_OF_TWO]))
     words = r"has its tables in folders \(test/a\.csv, train/a\.csv.*\): put them into .*as in train\.csv and test\.csv"
-    for needs in (LABELLED, Needs(("text",)), Needs(("context", "question", "answer"))):
+    for needs in (LABELLED, DataSpec(("text",)), DataSpec(("context", "question", "answer"))):
         with no_data(words):
             load_splits(section(tmp_path), needs)
     with no_data("no folder with images or recordings"):
@@ -333,7 +332,7 @@ def test_tables_in_one_folder_are_refused_with_its_name(tmp_path: Path) -> None:
     with no_data(rf"has its tables in folders .*or give one folder \({tmp_path}/own\)"):
         load_splits(section(tmp_path), LABELLED)
     put(tmp_path / "a.txt", "a text")  # it is the data then
-    assert load_rows(section(tmp_path), Needs(("text",)))[1]["text"] == ["a text"]
+    assert load_rows(section(tmp_path), DataSpec(("text",)))[1]["text"] == ["a text"]
 
 
 def test_rows_without_anything_are_counted(tmp_path: Path) -> None:
@@ -434,7 +433,7 @@ def test_an_empty_second_text_is_a_pair(tmp_path: Path) -> None:
     for path in (put(tmp_path / "a.csv", written(cells)), put(tmp_path / "a.jsonl", lines(rows))):
         found, skipped, _ = load(path, TextClassification())
         assert ([row["text_pair"] for row in found], skipped) == ([row["text_pair"] or "" for row in rows], [])
-        asked = load_rows(section(path), Needs(("text", "text_pair")))[1]  # as predictions are read
+        asked = load_rows(section(path), DataSpec(("text", "text_pair")))[1]  # as predictions are read
         assert asked["text_pair"][:] == [row["text_pair"] or "" for row in rows]
 
 
@@ -447,7 +446,7 @@ JOINED = {"commas": ",".join, "semicolons": "; ".join, "blanks": " ".join, "slas
 @pytest.mark.parametrize("name", JOINED)
 def test_labels_that_another_sign_joins_are_warned_of(name: str, tmp_path: Path, caplog: Log) -> None:
     path = labels_csv(tmp_path, [[f"t{n}", JOINED[name](tags)] for n, tags in enumerate(TAGS)])
-    load_rows(section(path), Needs(("text", "label"), several=True))
+    load_rows(section(path), DataSpec(("text", "label"), label_kind="classes"))
     assert f"{JOINED[name](['rust', 'scab'])!r} looks like 2 labels with {name} between them" in caplog.text
     caplog.clear()
     load_rows(section(path), LABELLED)
@@ -456,7 +455,7 @@ def test_labels_that_another_sign_joins_are_warned_of(name: str, tmp_path: Path,
 
 def test_names_with_blanks_are_no_joined_labels(tmp_path: Path, caplog: Log) -> None:
     rows = [["a", "New York"], ["b", "San Marino"], ["c", "either/or"]]
-    load_rows(section(labels_csv(tmp_path, rows)), Needs(("text", "label"), several=True))
+    load_rows(section(labels_csv(tmp_path, rows)), DataSpec(("text", "label"), label_kind="classes"))
     assert not caplog.text
 
 
@@ -464,10 +463,10 @@ def test_names_with_blanks_are_no_joined_labels(tmp_path: Path, caplog: Log) -> 
 def test_printed_lists_of_labels_are_read(form: Callable, tmp_path: Path, caplog: Log) -> None:
     sets = [*TAGS, [], ["it's", 'a "b"']]
     path = labels_csv(tmp_path, [[f"t{n}", form(tags)] for n, tags in enumerate(sets)])
-    assert load_rows(section(path), Needs(("text", "label"), several=True))[1]["label"][:] == sets
+    assert load_rows(section(path), DataSpec(("text", "label"), label_kind="classes"))[1]["label"][:] == sets
     assert "labels are printed lists" in caplog.text
     put(path, path.read_text() + "last,['a' 'b']\n")  # as numpy prints them, which Python reads as one
-    assert load_rows(section(path), Needs(("text", "label"), several=True))[1]["label"][-1] == ["['a' 'b']"]
+    assert load_rows(section(path), DataSpec(("text", "label"), label_kind="classes"))[1]["label"][-1] == ["['a' 'b']"]
 
 
 # ---- cells of other kinds ----
@@ -517,15 +516,14 @@ TASKS = [
 @given(data=st.data(), task=st.sampled_from(TASKS))
 def test_whatever_cells_hold_only_data_errors_come_out(data: Any, task: Any, tmp_path: Path) -> None:
     """Rows of any JSON, some of them right: each is a row or is skipped, or the data are refused."""
-    from pipelines.data.schema import needs_of
 
-    columns = (*task.columns, *task.optional)
+    columns = tuple(task.data.kinds)
     right = {**dict.fromkeys(columns, "Mara"), "label": "1", "answer_start": 0}
     odd = data.draw(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(columns, ANY)), min_size=1, max_size=6))
     rows = [{**right, **row} for row in odd] + [right] * data.draw(st.sampled_from([0, 9]))
     path = put(tmp_path / "a.jsonl", lines(rows))
     try:
-        _, found, skipped = load_rows(section(path), needs_of(task))
+        _, found, skipped = load_rows(section(path), task.data)
     except DataError:
         return
     assert len(found) + len(skipped) == len(rows)
@@ -630,7 +628,7 @@ def test_captions_that_look_like_nothing_are_text(tmp_path: Path) -> None:
     tiny.photos(tmp_path, ("a",), n=12, splits=(), size=8)
     words = ["null", "None", "nan", "NA", "true", "42", "1.0", "no", "a", "b", "c", "d"]
     values = ["null", "None", "nan", "NA", True, 42, 1.0, "no", "a", "b", "c", None]
-    needs = Needs(("image", "text"), clean=lambda row: {**row, "text": caption(row)})
+    needs = DataSpec(("image", "text"), clean=lambda row: {**row, "text": caption(row)})
     files = [f"a/{n:03d}.jpg" for n in range(12)]
     put(tmp_path / "a.csv", written([["image", "text"], *map(list, zip(files, words, strict=True))]))
     _, rows, skipped = load_rows(section(tmp_path / "a.csv"), needs)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pipelines.config.recipe import DataSection
 from pipelines.data.formats import text
 from pipelines.data.loading import format_module, load_splits
-from pipelines.data.schema import Needs, Source, Splits
+from pipelines.data.schema import DataSpec, Source, Splits
 from pipelines.errors import DataError
 from tests.support import tiny, tiny_text
 
-NEEDS = Needs(("text",), ("title",))
+NEEDS = DataSpec(("text",), ("title",))
 PROPERTY = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -151,7 +151,7 @@ def test_what_plain_text_has_not(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             load(path, **section)
     with pytest.raises(DataError, match="this task needs image, label"):
-        load_splits(DataSection(id=str(path)), Needs(("image", "label")))
+        load_splits(DataSection(id=str(path)), DataSpec(("image", "label")))
 
 
 def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:

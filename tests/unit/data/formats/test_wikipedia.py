@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipelines.config.recipe import DataSection
 from pipelines.data.formats import wikipedia
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import Needs, Source, Splits
+from pipelines.data.schema import DataSpec, Source, Splits
 from pipelines.errors import DataError, RunError
 from tests.unit.data.formats.test_text import counted, rows_of, write
 
@@ -24,7 +24,7 @@ PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=[Healt
 
 
 def load(path: Path, **section: Any) -> Splits:
-    return load_splits(DataSection(id=str(path), **section), Needs(("text",), ("title",)))
+    return load_splits(DataSection(id=str(path), **section), DataSpec(("text",), ("title",)))
 
 
 def read_dump(path: Path, **section: Any) -> Source:
@@ -159,7 +159,7 @@ def test_a_dump_has_articles_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.columns"):
         load(path, columns={"text": "body"})
     with pytest.raises(DataError, match="this task needs image, label"):
-        load_splits(DataSection(id=str(path)), Needs(("image", "label")))
+        load_splits(DataSection(id=str(path)), DataSpec(("image", "label")))
 
 
 # ---- prose ----

@@ -10,7 +10,7 @@ from PIL import Image
 from pipelines.config.recipe import DataSection
 from pipelines.data.image.pixels import Pictures, caption, to_image, to_pixels
 from pipelines.data.loading import load_splits
-from pipelines.data.schema import Needs
+from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError
 from tests.support.tiny_pictures import CAPTIONS, shapes
 
@@ -65,7 +65,7 @@ def test_it_covers_the_size_whatever_the_sides(width: int, height: int) -> None:
 
 
 def test_rows_of_a_folder(tmp_path: Path) -> None:
-    rows = load_splits(DataSection(id=str(shapes(tmp_path, captions="txt"))), Needs(("image", "text"))).train
+    rows = load_splits(DataSection(id=str(shapes(tmp_path, captions="txt"))), DataSpec(("image", "text"))).train
     pictures = Pictures(rows, (16, 16), text=True)
     example = pictures[3]
     assert (list(example), example["row"], example["id"]) == (["id", "row", "pixels", "text"], 3, rows[3]["id"])

@@ -1,0 +1,25 @@
+"""Keys of recipes that have another name now. Recipes of finished runs are read under their old names."""
+
+from typing import Any
+
+FROZEN = {  # an option of versions up to 0.1 -> what its values, and what leaving it out, are called under model.freeze
+    "freeze_feature_encoder": {True: "encoder", False: "none", None: "auto"},
+    "freeze_encoder": {True: "encoder", False: "none", None: "none"},
+}
+
+
+def options(raw: dict[str, Any], *, exists: bool) -> tuple[dict[str, Any], list[str]]:
+    """A recipe without old options, and what is wrong with it: nothing in the recipe of a run or model that exists."""
+    found = raw.get("options")
+    old = [key for key in FROZEN if isinstance(found, dict) and key in found]
+    if not isinstance(found, dict) or not old:
+        return raw, []
+    kept = {key: value for key, value in found.items() if key not in old}
+    model = raw.get("model")
+    value = found[old[0]]
+    new = FROZEN[old[0]].get(value if isinstance(value, bool) else None, "auto")
+    if not exists:
+        return {**raw, "options": kept}, [f"options.{old[0]}: freezing has one switch now, model.freeze: set model.freeze={new}"]
+    if isinstance(model, dict) and model.get("freeze", "none") == "none":  # backbone or a number of blocks hold the encoder, too
+        model = {**model, "freeze": new}
+    return {**raw, "model": model, "options": kept}, []
