@@ -10,6 +10,7 @@ from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
+    from pipelines.tasks.text_generation import TextGeneration
 
 LONGEST = 20_000  # characters of a visitor's text
 
