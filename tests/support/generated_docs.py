@@ -65,7 +65,7 @@ def commands() -> str:
         for p in command.params:
             word = p.metavar or p.name.upper() if p.param_type_name == "argument" else p.opts[0]
             words.append(word if p.required or word.startswith("[") else f"[{word}]")
-        rows.append((f"`{' '.join(words)}`", command.help.strip().rstrip(".")))
+        rows.append((f"`{' '.join(words)}`", command.help.strip().splitlines()[0].rstrip(".")))
     return table(("command", "does"), rows)
 
 

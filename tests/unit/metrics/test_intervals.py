@@ -13,7 +13,7 @@ from pipelines.metrics.statistics import Proportion, Statistics, total
 
 SPEAKERS, UTTERANCES = 100, 20
 LOW, HIGH = 0.925, 0.97  # what a 95 % interval may reach over 2,000 repetitions
-QUICK = 250  # repetitions of the quick version
+QUICK = 120  # repetitions of the quick version
 
 
 def rows(correct: list[bool] | np.ndarray) -> Statistics:
@@ -129,13 +129,12 @@ def coverage(repetitions: int) -> Coverage:
 
 
 def test_intervals_by_speaker_hold_the_truth_quickly() -> None:
-    """250 repetitions: 95 % of them have a standard error of 1.4 points, so three of those around the band are allowed."""
+    """120 repetitions know a share of 95 % to a standard error of 2 points: three of those below it are allowed."""
     found = coverage(QUICK)
     print(found)
-    room = 3 * math.sqrt(0.95 * 0.05 / QUICK)
-    assert LOW - room / 2 < found.single < HIGH + room / 2
-    assert LOW - room / 2 < found.paired < HIGH + room / 2
-    assert found.single_by_rows < 0.85
+    least = 0.95 - 3 * math.sqrt(0.95 * 0.05 / QUICK)
+    assert min(found.single, found.paired) > least
+    assert max(found.single_by_rows, found.paired_by_rows) < 0.75
 
 
 @pytest.mark.slow
@@ -145,5 +144,4 @@ def test_intervals_by_speaker_hold_the_truth() -> None:
     print(found)
     assert LOW <= found.single <= HIGH
     assert LOW <= found.paired <= HIGH
-    assert found.single_by_rows < 0.85
-    assert found.paired_by_rows < 0.925
+    assert max(found.single_by_rows, found.paired_by_rows) < 0.75
