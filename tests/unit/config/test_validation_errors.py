@@ -75,7 +75,7 @@ train:
         ("train: 5", "4: train: must be a mapping of keys, got 5"),
         ("train: {epochs: 1}\nhub: {repo_id: mine}", "5: hub.repo_id: must be OWNER/NAME, got 'mine'"),
         ("train: {epochs: 1}\nhub: {license: 2}", "5: hub.license: must be text, got 2: put it in quotes"),
-        ("train: {epochs: 1}\n7: 1", "5: 7: unknown key (allowed: task, model, data, options, train, hub)"),
+        ("train: {epochs: 1}\n7: 1", "5: 7: unknown key (allowed: task, model, data, options, train, metrics, hub)"),
         ("train: {epochs: 1}\ndata: {id: b}", "5: data: given twice (first on line 3)"),
         ("train: {epochs: 1}\noptions: {mixup: -1}", "5: options.mixup: must be at least 0.0, got -1"),
         ("train: {epochs: 1}\noptions: {augment: flip}", "5: options.augment: must be 'none', 'crop-flip' or 'randaugment', got 'flip'"),
