@@ -175,11 +175,11 @@ def precision_of(loaded: Loaded) -> str:
 
 def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | None:
     """The column by whose values intervals are resampled: of a run's own rows the one by which it cut its splits."""
-    known = ((loaded.results or {}).get("test") or {}).get("interval", {}).get("resamples") is not None
-    if own and known and loaded.results is not None:
-        unit = str(loaded.results["test"]["interval"]["unit"])
-        return unit if unit in rows.column_names else None
-    return group_column(section.group, loaded.task.data.group_column, rows.column_names)
+    if own and loaded.recipe is not None and loaded.results is not None and section == loaded.recipe.data:
+        how = (loaded.results.get("test") or {}).get("interval") or {}
+        if how.get("resamples") is not None:  # older runs do not say
+            return str(how["unit"]) if how["unit"] in rows.column_names else None
+    return group_column(section.group, needs_of(loaded.task).group, rows.column_names)
 
 
 def _numbers(scored: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A score that has no value on the rows at hand: null in every file and document (JSON has no NaN), and said in words."""
+"""results.json: scores without a value, which are null in every file (JSON has no NaN), older schemas, and how intervals were made."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.publishing.card import write_card
 from pipelines.reporting.report import read_log, write_report
-from pipelines.reporting.results import undefined
+from pipelines.reporting.results import read_results, undefined
 from pipelines.tasks.image_classification import ImageClassification
 from pipelines.utils.files import read_json, to_json, write_json, write_records
 from tests.support.command import graft
@@ -101,3 +101,32 @@ def test_card_and_report_of_a_run_whose_leading_score_is_null(tmp_path: Path) ->
         change(run, section, metrics=known["metrics"] | {"accuracy": None}, ci95={})
     assert "Accuracy is undefined on the 150 test rows" in write_card(run, "me/pets").read_text()
     assert "A dash: undefined" in write_report(run).read_text()
+
+
+def test_files_of_schema_1_are_read(tmp_path: Path) -> None:
+    """They do not say how intervals were made, and the oldest call the baseline `before`."""
+    run = fake_run(tmp_path / "run", pictures=False)
+    found = json.loads((run / "results.json").read_text())
+    for name in ("test", "validation", "baseline"):
+        del found[name]["groups"], found[name]["interval"]
+    found = {("before" if name == "baseline" else name): value for name, value in found.items()} | {"schema": 1}
+    (run / "results.json").write_text(json.dumps(found))
+    read = read_results(run)
+    for name in ("test", "validation", "baseline"):
+        assert read[name]["groups"] is None
+        assert read[name]["interval"] == {"unit": "rows", "resamples": None, "exact": []}
+    assert read["test"]["ci95"] == found["test"]["ci95"]
+    assert "The interval is a bootstrap over the test rows." in write_report(run).read_text()
+    assert "The interval is a bootstrap over the test rows." in write_card(run).read_text()
+
+
+def test_report_and_card_name_the_groups(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", pictures=False)
+    change(run, "test", groups=12, interval={"unit": "patient", "resamples": 1000, "exact": ["accuracy"]})
+    said = "The intervals are from 1,000 resamples of the 12 groups of rows (rows of the same patient belong together)."
+    for text in (write_report(run).read_text(), write_card(run).read_text()):
+        assert said in text
+        assert "Accuracy: all right or all wrong, so the interval is the exact binomial one of 12 groups of rows." in text
+    change(run, "test", groups=1, ci95={}, interval={"unit": "patient", "resamples": 0, "exact": []})
+    assert "There are no intervals: one group of rows (patient) cannot be resampled." in write_report(run).read_text()
+    assert "- There is no interval: all 150 test rows are of one group." in write_card(run).read_text()
