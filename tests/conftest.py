@@ -67,6 +67,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # what all tests have imported is not looked through again at every collection
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries that look for leaks when Python ends find all of it
+
+
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cats and dogs that can be learned: 8 per class and split, with train, validation and test folders. Read only."""

@@ -183,7 +183,7 @@ def check_equal(one: Path, several: Path) -> None:
 def test_two_processes_train_as_one(place: Place) -> None:
     """The plainest run alone; what else may be different with two processes is below."""
     recipe = place.recipe()
-    facts = torchrun(place, "pair", [{"run": "pair", "recipe": recipe}], ["--nproc_per_node", "2", "--standalone"])
+    facts = torchrun(place, "plainest", [{"run": "pair", "recipe": recipe}], ["--nproc_per_node", "2", "--standalone"])
     assert [[(fact["ended"], fact["processes"]) for fact in one] for one in facts] == [[("finished", 2)]] * 2
     check_equal(place.alone("single", recipe), place.folder / "pair")
 

@@ -20,13 +20,12 @@ from tests.support.publishing import REPO, finished, impatient, local, published
 
 __all__ = ["finished", "hub", "impatient", "run"]
 
-pytestmark = pytest.mark.usefixtures("impatient")
+pytestmark = [pytest.mark.usefixtures("impatient"), pytest.mark.quick]
 
 
 # ---- what arrives ----
 
 
-@pytest.mark.quick
 def test_the_model_folder_arrives_in_one_commit(hub: HubServer, run: Path) -> None:
     said: list[str] = []
     report = publish(run, REPO, say=said.append)
@@ -67,6 +66,7 @@ def test_a_published_model_gives_the_same_answers(hub: HubServer, run: Path) -> 
     assert there.config.id2label == {0: "cat", 1: "dog"}
 
 
+@pytest.mark.integration
 def test_graft_predicts_by_hub_id_on_another_machine(hub: HubServer, run: Path, tmp_path: Path) -> None:
     from pipelines.inference.loading import load
 
@@ -118,7 +118,6 @@ def test_hidden_files_stay_at_home(hub: HubServer, run: Path) -> None:
 # ---- a hub that fails ----
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("path", ["/whoami-v2", "/validate-yaml", "/repos/create", "/commit/", f"/api/models/{REPO}"])
 def test_a_failing_server_is_asked_again(hub: HubServer, run: Path, path: str) -> None:
     hub.fail_next(2, 503, path)

@@ -21,6 +21,7 @@ from tests.support.spaces import check_graft_is_not_installed, cloned, elsewhere
 
 __all__ = ["elsewhere", "finished", "hub", "run"]
 
+pytestmark = pytest.mark.quick
 SPACE = f"{USER}/pets-demo"
 
 
@@ -45,7 +46,6 @@ def test_nothing_else_that_lies_beside_the_templates(tmp_path: Path, monkeypatch
     assert {"README.md", "app.py", "requirements.txt"} <= files[0]
 
 
-@pytest.mark.quick
 def test_it_holds_the_page_and_the_code_that_the_page_reaches(folder: Path) -> None:
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert {"app.py", "README.md", "requirements.txt"} <= names
@@ -64,7 +64,6 @@ def test_it_holds_the_page_and_the_code_that_the_page_reaches(folder: Path) -> N
     assert not {f"pipelines/{name}.py" for name in ("cli", "__main__", "training/run", "training/loop", "training/optim")} & code
 
 
-@pytest.mark.quick
 def test_every_import_of_its_code_is_in_it_or_required(folder: Path) -> None:
     listed = {line.split("==")[0] for line in (folder / "requirements.txt").read_text().splitlines() if "==" in line}
     owners = importlib.metadata.packages_distributions()
@@ -115,7 +114,6 @@ def test_a_task_without_a_demo(tmp_path: Path) -> None:
 # ---- publishing it ----
 
 
-@pytest.mark.quick
 def test_it_is_published_in_one_commit_and_again_in_none(hub: HubServer, run: Path) -> None:
     report = publish(run, REPO, space=SPACE, say=str)
     files = hub.files(SPACE, "space")
@@ -142,6 +140,7 @@ def test_a_private_model_gets_a_private_space_and_no_token_travels(hub: HubServe
 # ---- running it ----
 
 
+@pytest.mark.integration
 def test_the_space_starts_where_graft_is_not_installed_and_answers_as_the_run_does(
     hub: HubServer, run: Path, elsewhere: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from tests.support.spaces import cloned, elsewhere, running
 
 __all__ = ["elsewhere", "hub", "one_thread"]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.quick]
 
 FIXTURES = ROOT / "tests" / "fixtures" / "version_0_1"
 MODEL, SPACE = f"{USER}/pets", f"{USER}/pets-demo"
@@ -173,6 +173,7 @@ def test_the_published_model_answers(old_hub: HubServer, desk: Path) -> None:
     assert answers[0] == answers[1]
 
 
+@pytest.mark.integration
 def test_its_space_serves_what_this_version_publishes(old_hub: HubServer, desk: Path, elsewhere: Path) -> None:
     """A Space that nobody published again runs its old code on the model that is new."""
     assert graft("train", "recipe.yaml", "--run", "stopped").code == 0
