@@ -1,10 +1,13 @@
 """YAML as people mean it."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config.yaml_io import dump, parse, parse_value
+from pipelines.config.yaml_io import dump, parse, parse_value, read_file
+from pipelines.errors import RecipeError
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,29 @@ def test_dump_and_parse_are_inverse(value: object) -> None:
     read = parse(dump({"a": value}))[0]["a"]
     assert read == value
     assert repr(read) == repr(value)
+
+
+def test_a_file_is_read_with_the_lines_of_its_keys(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("task: t\ntrain:\n  epochs: 1\n  epochs: 2\n", encoding="utf-8")
+    value, lines, problems = read_file(path)
+    assert value == {"task": "t", "train": {"epochs": 2}}
+    assert lines == {("task",): 1, ("train",): 2, ("train", "epochs"): 4}
+    assert problems == [f"{path}:4: train.epochs: given twice (first on line 3)"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"- a\n", "a recipe is a mapping of keys .*, got list"),
+        (b"a: [\n", "2: not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RecipeError, match=rf"^{path}:? ?.*{message}"):
+        read_file(path)
