@@ -1,10 +1,14 @@
-"""What every sampler needs to know of a request."""
+"""What tasks that make images share: options, and how they are asked."""
 
-from typing import Annotated, ClassVar
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from pipelines.config.recipe import Int, Strict
+from pipelines.generation.requests import save_png
+from pipelines.generation.spec import GenerationSpec, Request, Setting
 
 
 class Sampling(Strict):
@@ -22,3 +26,36 @@ class Sampling(Strict):
     extractor: str | None = None
     """By whose features samples are compared with images: `inception` (gives fid and kid; needs torch-fidelity) or an image
     classifier (run folder, model folder, hub id)."""
+
+
+def image_generation(
+    options: Any,
+    size: tuple[int, int],
+    *,
+    generate: Callable[[Any, Sequence[Request]], list[Any]],
+    requests: Callable[[Any, int], list[dict[str, Any]]],
+    defaults: Callable[[int], dict[str, Any]],
+    settings: Mapping[str, Setting],
+) -> GenerationSpec:
+    """The spec of a task whose results are images of this height and width; `options` are a Sampling."""
+    return GenerationSpec(
+        generate=generate,
+        requests=requests,
+        defaults=defaults,
+        settings=settings,
+        write=save_png,
+        suffix=".png",
+        one="image",
+        many="images",
+        grid=lambda images: _measuring().image_grids.grid(images),
+        prepare=lambda device: _measuring().judges(options, device),
+        measure=lambda samples: _measuring().measured(samples, options),
+        samples=options.samples,
+        shown=options.grid,
+        at_once=max(1, min(64, 2**20 // max(size) ** 2)),  # 64 small ones, 16 of 256 pixels, 4 of 512
+    )
+
+
+def _measuring() -> Any:
+    """What a run alone needs: loaded by its name, for a Space follows the imports of its task, and measures nothing."""
+    return importlib.import_module("pipelines.generation.images")

@@ -1,13 +1,12 @@
-"""Images as results: how they are written, shown, compared with real ones and looked up among the training images."""
+"""Images as results of a run: compared with real ones, looked up among the training images, and drawn."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.generation import comparison
 from pipelines.generation.feature_extractors import Extractor, Fits, classifier, clip, inception
-from pipelines.generation.requests import save_png
-from pipelines.generation.spec import GenerationSpec, Request, Samples, Setting
+from pipelines.generation.spec import Samples
 from pipelines.models.source import local_model
 from pipelines.plots import image_grids
 from pipelines.plots.style import AGGREGATE, ROWS
@@ -20,34 +19,6 @@ class Judges(NamedTuple):
 
     extractor: Extractor | None
     fits: Fits | None
-
-
-def image_generation(
-    options: Any,
-    size: tuple[int, int],
-    *,
-    generate: Callable[[Any, Sequence[Request]], list[Any]],
-    requests: Callable[[Any, int], list[dict[str, Any]]],
-    defaults: Callable[[int], dict[str, Any]],
-    settings: Mapping[str, Setting],
-) -> GenerationSpec:
-    """The spec of a task whose results are images of this height and width; `options` are a Sampling."""
-    return GenerationSpec(
-        generate=generate,
-        requests=requests,
-        defaults=defaults,
-        settings=settings,
-        write=save_png,
-        suffix=".png",
-        one="image",
-        many="images",
-        grid=image_grids.grid,
-        prepare=lambda device: judges(options, device),
-        measure=lambda samples: measured(samples, options),
-        samples=options.samples,
-        shown=options.grid,
-        at_once=max(1, min(64, 2**20 // max(size) ** 2)),  # 64 small ones, 16 of 256 pixels, 4 of 512
-    )
 
 
 def judges(options: Any, device: Any) -> Judges:

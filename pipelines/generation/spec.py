@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pipelines.data.encoding import Encoded
-from pipelines.data.filtering import Skips
-from pipelines.data.schema import Splits
-from pipelines.utils.progress import Progress
-
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
     from torch import nn
+
+    from pipelines.data.encoding import Encoded
+    from pipelines.data.filtering import Skips
+    from pipelines.data.schema import Splits
+    from pipelines.utils.progress import Progress
 
 Request = Mapping[str, Any]  # keyword arguments of the task's `infer`, among them a `seed`
 
@@ -33,11 +33,11 @@ class Samples:
 
     results: Sequence[Any]
     requests: Sequence[Request]
-    splits: Splits
-    encode: Callable[["Dataset"], Encoded]
+    splits: "Splits"
+    encode: "Callable[[Dataset], Encoded]"
     judges: Any  # what the spec's `prepare` gave
-    skips: Skips
-    progress: Progress
+    skips: "Skips"
+    progress: "Progress"
     grids: Sequence[Path]  # pictures of the evaluations, in order
     publishes_rows: bool  # whether pictures that may show training rows may be published
 

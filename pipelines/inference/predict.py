@@ -200,7 +200,8 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
     """The rows of a table, each under its id."""
     task = loaded.task
     wanted, kinds = task.data.input_columns, task.data.kinds
-    optional = tuple(c for c in task.data.optional_inputs if c in kinds)  # a model of single texts leaves a second one alone
+    made = task.generation is not None  # of a table with a seed; a model of single texts leaves a second one alone
+    optional = tuple(c for c in task.data.optional_inputs if made or c in kinds)
     taken = (*wanted, *optional)
     columns = {column: own for column, own in data_columns(loaded).items() if column in taken}
     layout = None if _suffix(path) == ".json" else "table"
@@ -214,7 +215,7 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
         raise MissingColumn(f"{what}; this model reads {' and '.join(wanted)}: call the table's columns so") from None
     for _, why in skipped:
         log.warning("skipped, cannot be read: %s", why)
-    absent = (None, "") if task.generation is not None else (None,)  # a second text may be empty, a seed or a class may not
+    absent = (None, "") if made else (None,)  # a second text may be empty, a seed or a class may not
     return [(row["id"], {c: row[c] for c in taken if c in wanted or row.get(c) not in absent}) for row in rows]
 
 

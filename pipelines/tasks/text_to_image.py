@@ -16,8 +16,7 @@ from pydantic import Field
 from pipelines.config.recipe import Float, Int
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
-from pipelines.generation.base import Sampling
-from pipelines.generation.images import image_generation
+from pipelines.generation.base import Sampling, image_generation
 from pipelines.generation.spec import GenerationSpec, Setting
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
 
@@ -65,7 +64,7 @@ class TextToImage(Task):
 
     @property
     def data(self) -> DataSpec:
-        return DataSpec(columns={"image": "image", "text": "text"}, input_columns=("text",), clean=self._clean)
+        return DataSpec(columns={"image": "image", "text": "text"}, input_columns=("text",), optional_inputs=("seed",), clean=self._clean)
 
     @property
     def generation(self) -> GenerationSpec:

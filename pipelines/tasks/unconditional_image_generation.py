@@ -15,8 +15,7 @@ from pydantic import Field
 from pipelines.config.recipe import Float, Int
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
-from pipelines.generation.base import Sampling
-from pipelines.generation.images import image_generation
+from pipelines.generation.base import Sampling, image_generation
 from pipelines.generation.spec import GenerationSpec, Setting
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
 

@@ -285,7 +285,7 @@ def test_an_option_that_would_do_nothing_is_an_error(family: str, options: dict,
 
 def test_no_encoder_can_be_frozen_where_there_is_none(clips: Any, tmp_path: Path) -> None:
     task, model = built(tmp_path / "m", clips, "ast")
-    with pytest.raises(ModelError, match="no encoder that can be frozen alone"):
+    with pytest.raises(ModelError, match="none that can be frozen alone"):
         freeze(model, task.layers(model), "encoder")
 
 

@@ -170,7 +170,7 @@ def test_copies_and_blackened_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
         made = [*known[:2], *noise(1), black]
         return [made[request["seed"]] for request in requests]
 
-    monkeypatch.setattr(UnconditionalImageGeneration, "generate", generate)
+    monkeypatch.setattr(UnconditionalImageGeneration, "_generate", generate)
     results = train(validate(recipe), tmp_path / "run", name="copies")
     assert results is not None
     about = results["samples"]

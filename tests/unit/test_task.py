@@ -1,0 +1,77 @@
+"""The contract's size: how many names a task has, and that none of them is there for one task alone."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.recipe import task_class, task_names
+from pipelines.task import Task
+from tests.support.toy_gan import ToyGan
+
+ROOT = Path(__file__).parents[2]
+MOST = 30
+DECLARED = {"name", "hub", "metric", "data", "Options", "options", "phases", "generation", "augmentation", "state", "frozen"}
+# what a task does; `score` becomes `statistics` and `summarize`
+DONE = {
+    "build", "layers", "encode", "augment", "mix", "random_inputs", "collate", "counts", "loss", "predict", "merge", "score",
+    "statistics", "summarize", "tables", "figures", "calibrate", "save", "load", "infer",
+}  # fmt: skip
+
+
+def public_names(kind: type) -> set[str]:
+    """Of a class: what it and its instances have, attributes that `__init__` sets included."""
+    tree = ast.parse((ROOT / "pipelines" / "task.py").read_text())
+    (of,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    own = {
+        node.attr
+        for node in ast.walk(of)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"
+    }
+    return {name for name in {*dir(kind), *kind.__annotations__, *own} if not name.startswith("_")}
+
+
+def tasks() -> list[type[Task]]:
+    return [*(task_class(name) for name in task_names()), ToyGan]
+
+
+def test_a_task_has_at_most_thirty_names() -> None:
+    names = public_names(Task)
+    assert names <= DECLARED | DONE
+    assert len(names) <= MOST, sorted(names)
+
+
+def test_no_name_is_there_for_one_task_alone() -> None:
+    """What a task may leave out is something of at least two (of the ten, and of the contract's own toy)."""
+    optional = {name for name in public_names(Task) if name in vars(Task) and name not in getattr(Task, "__abstractmethods__", ())}
+    own = {name: [kind.__name__ for kind in tasks() if name in vars(kind)] for name in optional}
+    assert {"phases", "generation", "augmentation", "augment", "mix", "random_inputs", "calibrate", "merge"} <= optional
+    assert not {name: who for name, who in own.items() if len(who) < 2}
+
+
+def test_nobody_asks_which_class_a_method_is_of() -> None:
+    """What a task can do is what it declares: no `type(task).method is Task.method`, and no `hasattr(task, ...)`."""
+    found = []
+    for path in [*(ROOT / "pipelines").rglob("*.py"), *(ROOT / "apps").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = ast.unparse(node) if isinstance(node, (ast.Compare, ast.Call)) else ""
+            compares = isinstance(node, ast.Compare) and any(f"Task.{name}" in text for name in DONE)
+            asks = (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) in ("hasattr", "getattr")
+                and ast.unparse(node.args[0]).endswith("task")
+            )
+            if compares or asks:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {text}")
+    assert not found
+
+
+def test_no_task_inherits_from_another() -> None:
+    assert [kind.__mro__[1] for kind in tasks()] == [Task] * len(tasks())
+
+
+def test_every_task_declares_what_its_class_is_asked_for() -> None:
+    for kind in tasks():
+        declared: Any = kind()
+        assert set(declared.data.kinds.values()) <= {"image", "audio", "video", "mask", "text", "label", "number", "boxes"}
+        assert declared.data.input_columns
+        assert all((kind.hub.pipeline_tag, kind.hub.library_name, kind.hub.architectures, declared.phases))
