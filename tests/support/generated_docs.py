@@ -301,10 +301,7 @@ def api() -> str:
     """The public names of `import pipelines`, each documented by mkdocstrings from its own file."""
     import pipelines
 
-    parts = []
-    for name in pipelines.__all__:
-        parts.append(f"## pipelines.{name}\n\n::: pipelines.{pipelines._PUBLIC[name]}.{name}\n")
-    return "\n".join(parts)
+    return "\n".join(f"::: pipelines.{pipelines._PUBLIC[name]}.{name}\n" for name in pipelines.__all__)
 
 
 def benchmarks() -> str:
