@@ -1,8 +1,9 @@
-"""Every snippet of README.md and docs/ is run as it stands, page by page, in a folder with tiny data under the names of the pages.
+"""Every snippet of README.md and docs/ is run as it stands, page by page, in a folder with tiny data.
 
-What the test adds: models and data sets of the hub are tiny ones under their real ids (`served` of the task's own test), and every recipe
-gets the settings of `QUICK` and of `served`, as if they were typed behind it. `YOU` is the account of the hub on loopback. `graft demo`
-is asked for its page once, and stopped. A snippet that is not run says why in a comment (tests/support/doc_blocks.py).
+What the test adds: models and data sets of the hub are tiny ones under their real ids (`served` of the task's own test).
+Every recipe gets the settings of `QUICK` and of `served`, as if they were typed behind it. `YOU` is the account of the hub
+on loopback. `graft demo` is asked for its page once, and stopped. A snippet that is not run says why in a comment (see
+tests/support/doc_blocks.py).
 """
 
 import contextlib
@@ -21,9 +22,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from pipelines.config import recipe as recipes
+from pipelines.config.catalog import recipe_paths
 from pipelines.config.recipe import DataSection, Recipe
 from tests.support import tiny, tiny_audio, tiny_pictures, tiny_text, tiny_whisper
 from tests.support.command import Done, graft
@@ -34,7 +37,8 @@ from tests.support.runs import without_pictures
 
 pytestmark = pytest.mark.integration
 
-QUICK = ("train.max_steps=2", "train.head_epochs=0", "train.precision=fp32", "data.workers=0")
+QUICK = ("train.max_steps=2", "train.head_epochs=0", "train.precision=fp32", "data.workers=0", "data.max_eval_rows=12")
+PART_OF = "cats_dogs_efficientnet_b0"
 PAGES = [str(page.relative_to(ROOT)) for page in pages() if any(b.language != "text" and b.mark != "shown" for b in blocks(page))]
 RAN: list[Block] = []
 
@@ -150,7 +154,7 @@ def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServ
     page = blocks(ROOT / name)
     environment = hub.env | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
     prepare([block for block in page if block.mark != "shown"], environment)
-    printed = ""
+    printed, names = "", {"__name__": "page"}  # a page is read from its top: its snippets share their names
     for block in page:
         if block.mark == "output":
             expected = re.escape(block.text.strip()).replace(re.escape("..."), ".*")
@@ -159,10 +163,11 @@ def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServ
             continue
         if block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()), without_pictures():
-                exec(compile(block.text, str(block), "exec"), {"__name__": "snippet"})
+                exec(compile(block.text, str(block), "exec"), names)
         elif block.language == "yaml":
-            Path("snippet.yaml").write_text(block.text)
-            assert graft("check", "snippet.yaml").code == 0, str(block)
+            whole = "task" in yaml.safe_load(block.text)  # a part of a recipe is read as one of `PART_OF`
+            raw = {} if whole else yaml.safe_load(recipe_paths()[PART_OF].read_text())
+            recipes.validate({**raw, **yaml.safe_load(block.text)}, str(block))
         else:
             *first, last = commands(block)
             for line in [*first, last]:

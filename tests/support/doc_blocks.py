@@ -5,7 +5,8 @@
     <!-- output -->                       what the failing block before it prints; `...` stands for any words
     <!-- layout: imagefolder -->          paths of files that are read as this format
 
-A block of ```bash, ```python or ```yaml is a snippet. Every one is run (tests/integration/test_documented_commands.py) unless it is shown.
+A block of ```bash, ```python or ```yaml is a snippet. Every one is run unless it is shown: see
+tests/integration/test_documented_commands.py.
 """
 
 import re
@@ -42,7 +43,8 @@ def blocks(page: Path) -> list[Block]:
     for match in FENCE.finditer(text):
         mark = MARK.search(text, 0, match.start())
         said = (mark[1], mark[2] or "") if mark and mark[1] in MARKS else ("", "")
-        found.append(Block(str(page.relative_to(ROOT)), text.count("\n", 0, match.start()) + 1, match[1], match[2], *said))
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Block(str(page.relative_to(ROOT)), line, match[1], match[2], *said))
     return found
 
 

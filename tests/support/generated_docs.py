@@ -1,8 +1,9 @@
 """The parts of README.md and of the documentation site that are made from the sources.
 
-`make docs` (`python -m tests.support.generated_docs`) writes README's part, which stands between `<!-- generated: tasks -->` and
-`<!-- end -->`. A page of docs/ names a part in one line, `<!-- generated: recipes -->`, or with a word that says which one,
-`<!-- generated: options fill-mask -->`. MkDocs fills it in while it builds: this file is also its hook (mkdocs.yml).
+`make docs` (`python -m tests.support.generated_docs`) writes README's part, which stands between
+`<!-- generated: tasks -->` and `<!-- end -->`. A page of docs/ names a part in one line, `<!-- generated: recipes -->`,
+or with a word that says which one, `<!-- generated: options fill-mask -->`. MkDocs fills it in while it builds: this
+file is also its hook (mkdocs.yml).
 """
 
 import ast
@@ -159,7 +160,7 @@ def recipe(name: str) -> str:
 
 
 def measured() -> str:
-    """What runs of ours measured, and what others published for the same model, size and split: the words of the headers."""
+    """What runs of Graft measured, and what others published, in the words of the headers."""
     from pipelines.config.catalog import catalog
 
     parts = []
@@ -289,7 +290,7 @@ def formats() -> str:
 
 
 def _plain_braces(doc: str) -> str:
-    """A line that shows JSON or XML outside of an indented block is shown as code; words in angle brackets would be taken for HTML."""
+    """Lines of JSON or XML are shown as code, and so are words in angle brackets, which are no HTML here."""
     lines = []
     for line in doc.splitlines():
         shows = line.startswith(("{", "<"))

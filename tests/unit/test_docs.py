@@ -1,4 +1,4 @@
-"""The pages say what is so: generated parts are up to date, and every command, file and recipe that they name exists."""
+"""The pages are true: generated parts are up to date, and every command, file and recipe that they name exists."""
 
 import re
 import subprocess
@@ -162,7 +162,8 @@ def test_at_most_a_tenth_of_the_snippets_is_only_shown() -> None:
 def test_blocks_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.doc_blocks.ROOT", tmp_path)
     page = tmp_path / "page.md"
-    page.write_text("<!-- fails: 2 -->\n```bash\ngraft train x # why\n\n# no\ngraft a \\\n  b\n```\n\n<!-- other -->\n```text\na\n```\n")
+    text = "<!-- fails: 2 -->\n```bash\ngraft train x # why\n\n# no\ngraft a \\\n  b\n```\n"
+    page.write_text(text + "\n<!-- other -->\n```text\na\n```\n")
     first, second = blocks(page)
     assert first == Block("page.md", 2, "bash", "graft train x # why\n\n# no\ngraft a \\\n  b\n", "fails", "2")
     assert commands(first) == ["graft train x", "graft a b"]
