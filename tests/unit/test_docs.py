@@ -1,8 +1,6 @@
 """The pages are true: generated parts are up to date, and every command, file and recipe that they name exists."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -210,27 +208,3 @@ def test_the_documented_targets_exist() -> None:
         assert re.search(rf"(?m)^{target}: ", makefile), target
     assert (ROOT / ".ci/run").stat().st_mode & 0o111, ".ci/run is not executable"
     assert "\nmake docs\n" in (ROOT / ".ci/run").read_text()
-
-
-# ---- the site ----
-
-
-@pytest.mark.integration
-def test_the_site_is_built_strictly_and_asks_no_other_host(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(), check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "WARNING" not in done.stdout + done.stderr
-    built = sorted((tmp_path / "site").rglob("*.html"))
-    assert len(built) > 25
-    asks = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*?(?:src|href)=["']?(?:https?:)?//[^"'> ]+""")
-    assert [hit for page in built for hit in asks.findall(page.read_text())] == []
-    styles = [css for css in (tmp_path / "site").rglob("*.css") if re.search(r"url\(['\"]?https?:|@import", css.read_text())]
-    assert styles == []
-    assert [page.name for page in built if "<!-- generated" in page.read_text()] == []
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return os.environ | {"NO_MKDOCS_2_WARNING": "1"}
