@@ -55,5 +55,6 @@ bench: $(READY)  ## speed against transformers.Trainer on this machine, one tabl
 	  $(OFFLINE) $(BIN)/python -m tests.benchmarks.$$task; \
 	done
 
-docs: $(READY)  ## write the generated tables into README.md
+docs: $(READY)  ## write README's generated table and build the site into site/: strictly, and without asking another host
 	$(BIN)/python -m tests.support.generated_docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -243,7 +243,7 @@ def report(run: RunFolder) -> None:
 def publish(
     run: RunFolder,
     repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME")],
-    private: Annotated[bool, typer.Option("--private")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repo private.")] = False,
     space: Annotated[str | None, typer.Option("--space", metavar="OWNER/NAME", help="Also push a demo Space.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be uploaded; upload nothing.")] = False,
 ) -> None:
@@ -256,7 +256,7 @@ def publish(
 @app.command()
 def demo(
     source: Source,
-    port: Annotated[int | None, typer.Option("--port")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Left out: the first free one from 7860.")] = None,
     host: Annotated[str, typer.Option("--host", help="127.0.0.1 is this machine alone.")] = "127.0.0.1",
 ) -> None:
     """Serve the demo on this machine."""

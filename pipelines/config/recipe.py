@@ -60,10 +60,13 @@ def of_a_run(info: ValidationInfo) -> bool:
 
 class Adapter(Strict):
     kind: Literal["lora"]
+    """The kind of adapter; LoRA (Hu et al. 2021) is the only one."""
     rank: Annotated[Int, Field(ge=1, le=1024)] = 16
+    """Rank of the update: more learn more and need more memory."""
     alpha: Annotated[Float, Field(gt=0)] | None = None
     """Scale of the update is alpha / rank; left out: 2 * rank."""
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapter's inputs that is dropped in training."""
     targets: list[str] | None = None
     """Module names or suffixes; left out: every Linear and Conv2d of the trunk."""
 
@@ -76,10 +79,12 @@ class ModelSection(Strict):
     weights: Literal["pretrained", "random"] = "pretrained"
     """`random` keeps the architecture of `id` and forgets what it learned: the baseline."""
     revision: str | None = None
+    """Commit, branch or tag of the hub's model; left out: the newest. The run records the commit."""
     freeze: Literal["auto", "none", "encoder", "backbone"] | Annotated[Int, Field(ge=1)] = "auto"
     """`none`, `backbone` (all but the head), `encoder` (Whisper's, or the convolutions before wav2vec2's transformer), or the number
     of blocks to freeze, counted from the input. `auto`: the convolutions of a pretrained wav2vec2 and its kin, else none."""
     adapter: Adapter | None = None
+    """Train a small adapter and leave the model's own weights as they are."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelSection":
@@ -96,11 +101,15 @@ class DataSection(Strict):
     id: str
     """Hub id, or a local file or folder."""
     config: str | None = None
+    """Configuration of a hub data set, or the part of a format (`0-4` of the digits, `esc10` of ESC-50)."""
     revision: str | None = None
+    """Commit, branch or tag of the hub's data set; left out: the newest. The run records the commit."""
     format: str | None = None
     """How to read it; left out: found from the id and the files."""
     train: str | None = None
+    """Name of the split to train on."""
     validation: str | None = None
+    """Name of the split that chooses the best checkpoint."""
     test: str | None = None
     """Names of the splits; left out: the usual names, and what is missing is cut from train."""
     columns: dict[str, str] = {}
@@ -110,10 +119,13 @@ class DataSection(Strict):
     group: str | None = None
     """Column whose values stay in one split; `none` allows overlap. Rows with equal content stay in one split in any case."""
     max_train_rows: Annotated[Int, Field(ge=1)] | None = None
+    """Train on so many rows at most, drawn by `data.seed`."""
     max_eval_rows: Annotated[Int, Field(ge=1)] | None = None
+    """Take so many rows at most of validation and of test, drawn by `data.seed`."""
     max_skipped: Annotated[Float, Field(ge=0, le=1)] = 0.01
     """Share of a split that may be unreadable before the run stops. A share above 0 allows 3 rows of any split; 0 allows none."""
     workers: Annotated[Int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
+    """Processes that load examples; `auto` looks at the machine."""
     cache_gb: Annotated[Float, Field(ge=0)] = 10.0
     """Room for cached features on disk; 0 switches the cache off."""
     seed: Int = 0
@@ -125,7 +137,9 @@ Beta = Annotated[Float, Field(ge=0, lt=1)]
 
 class TrainSection(Strict):
     epochs: Annotated[Float, Field(gt=0, le=100_000)] | None = None
+    """How often the training rows are gone through; a part of an epoch is allowed."""
     max_steps: Annotated[Int, Field(ge=1)] | None = None
+    """Steps of the optimiser, instead of `epochs`."""
     head_epochs: Annotated[Int, Field(ge=0, le=1000)] = 0
     """Epochs of the head alone on the frozen trunk, before the rest."""
     batch_size: Annotated[Int, Field(ge=1, le=1_000_000)] = 32
@@ -133,34 +147,50 @@ class TrainSection(Strict):
     micro_batch: Annotated[Int, Field(ge=1)] | Literal["auto"] = "auto"
     """Examples on one device at a time."""
     eval_batch_size: Annotated[Int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Examples on one device at a time where nothing is trained."""
     sampling: Literal["length", "random"] = "length"
     """`length` puts examples of like length into one step, where they have one."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW (Loshchilov and Hutter 2019), or SGD with momentum 0.9."""
     learning_rate: Annotated[Float, Field(gt=0, le=100)] = 5e-5
+    """The highest rate, reached after the warm-up."""
     head_learning_rate: Annotated[Float, Field(gt=0, le=100)] | None = None
+    """The rate of the new head; left out: `learning_rate`."""
     betas: tuple[Beta, Beta] | None = None
     """AdamW's; left out: its usual ones, 0.9 and 0.999, or those of the task."""
     weight_decay: Annotated[Float, Field(ge=0, le=10)] = 0.01
+    """Decay of the weights; biases and norms have none."""
     layer_decay: Annotated[Float, Field(gt=0, le=1)] | None = None
     """Each block below the head learns at this fraction of the block above it."""
     schedule: Literal["cosine", "linear", "constant"] = "linear"
+    """How the rate falls after the warm-up."""
     warmup: Annotated[Float, Field(ge=0)] = 0.1
     """Below 1: share of all steps; from 1: steps."""
     clip_norm: Annotated[Float, Field(gt=0)] | None = 1.0
+    """Gradients with a greater norm are scaled down to it; `null` switches it off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the computation; `auto` is bf16 where the hardware has it and it helps, else fp32. Weights that train
+    stay in fp32."""
     ema: Annotated[Float, Field(gt=0, lt=1)] | Literal["auto"] | None = "auto"
     """Decay of the moving average of the weights, which is then what is evaluated and exported. `auto`: 0.9999 for diffusion, else none."""
     compile: bool = False
+    """Compile the model with torch.compile: slower to start, faster afterwards."""
     gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, more time."""
     early_stopping: Annotated[Int, Field(ge=1)] | None = None
     """Evaluations without a better score after which the run ends."""
     seed: Int = 0
+    """Decides everything random in training: order, augmentation, dropout, the new head."""
     log_every: Annotated[Int, Field(ge=1)] = 10
+    """Steps between two lines of log.jsonl."""
     eval_every: Annotated[Int, Field(ge=1)] | Literal["epoch"] = "epoch"
+    """Steps between two evaluations on validation, or `epoch`."""
     save_every: Annotated[Int, Field(ge=1)] | Literal["epoch"] = "epoch"
+    """Steps between two checkpoints, or `epoch`."""
     keep: Annotated[Int, Field(ge=1)] = 1
     """Newest checkpoints kept, beside the best one."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    """Where the log is sent as well; each needs its package (`pip install '.[trackers]'`)."""
 
     @model_validator(mode="after")
     def _one_duration(self) -> "TrainSection":
@@ -173,10 +203,15 @@ class TrainSection(Strict):
 
 class HubSection(Strict):
     repo_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    """Written into the card as the model's name on the hub, OWNER/NAME."""
     private: bool = False
+    """Whether the repo that `graft publish` makes is private."""
     license: str | None = None
+    """The hub's name of the licence, for the card."""
     language: str | list[str] | None = None
+    """The hub's code of the language, or several, for the card."""
     tags: list[str] = []
+    """More tags for the card."""
     examples: Annotated[Int, Field(ge=0, le=50)] = 0
     """Rows of the test split that are published with the model, for its card and demo. Only for data that you may share."""
     adapter: bool = False
@@ -224,14 +259,20 @@ def _metric_module(entry: str) -> str:
 
 class Recipe(Strict):
     task: str
+    """What is learned: the name of a task."""
     model: ModelSection
+    """What training starts from."""
     data: DataSection
+    """What is learned from, and how it is split."""
     options: SerializeAsAny[BaseModel] = None  # type: ignore[assignment]  # the task's Options, filled by the validator
+    """Settings of the task."""
     train: TrainSection
+    """How it is learned."""
     metrics: list[Annotated[str, AfterValidator(_metric_module)]] = []
     """Further metrics of validation and test, each a module of code: a local file (./my_metric.py, from the recipe's folder) or a
     module of the hub with its full commit (evaluate-metric/rouge@<commit>). They run only where you name the recipe yourself."""
     hub: HubSection = HubSection()
+    """What the card says and what is published."""
 
     @field_validator("metrics")
     @classmethod

@@ -179,7 +179,7 @@ def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | 
         how = (loaded.results.get("test") or {}).get("interval") or {}
         if how.get("resamples") is not None:  # older runs do not say
             return str(how["unit"]) if how["unit"] in rows.column_names else None
-    return group_column(section.group, needs_of(loaded.task).group, rows.column_names)
+    return group_column(section.group, loaded.task.data.group_column, rows.column_names)
 
 
 def _numbers(scored: dict[str, Any]) -> dict[str, Any]:

@@ -44,9 +44,11 @@ class Options(Strict):
     mixup: Annotated[Float, Field(ge=0, le=50)] = 0.0
     """Alpha of the Beta distribution; 0 is off."""
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread over all classes (Szegedy et al. 2016)."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
     multi_label: bool = False
+    """A recording may have several labels, or none."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Options":

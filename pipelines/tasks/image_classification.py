@@ -31,13 +31,18 @@ class Options(Strict):
     image_size: Annotated[Int, Field(ge=4, le=4096)] | None = None
     """Pixels a side; left out: the model's own. Position embeddings are resized."""
     augment: Literal["none", "crop-flip", "randaugment"] = "none"
+    """`crop-flip`: a random part of the image, mirrored half of the time. `randaugment`: random changes of colour and shape too
+    (Cubuk et al. 2020)."""
     mixup: Annotated[Float, Field(ge=0, le=10)] = 0.0
     """Alpha of the Beta distribution; 0 is off."""
     cutmix: Annotated[Float, Field(ge=0, le=10)] = 0.0
+    """Alpha of the Beta distribution by which a part of another image is pasted in; 0 is off."""
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread over all classes (Szegedy et al. 2016)."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
     multi_label: bool = False
+    """An image may have several labels, or none."""
     dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
     """Before the classifier; left out: the model's own."""
 

@@ -55,10 +55,13 @@ class Options(Strict):
     mask_time_prob: Share | None = None
     """SpecAugment: the share of frames that is masked, in spans of `mask_time_length`. Left out: the model's own."""
     mask_time_length: Length | None = None
+    """Frames of a span of `mask_time_prob`. Left out: the model's own."""
     mask_time_min_masks: Annotated[Int, Field(ge=0, le=100)] | None = None
     """The fewest spans of an utterance, most often 2. Short ones, of which these would hide a good part, need 0."""
     mask_feature_prob: Share | None = None
+    """SpecAugment: the share of features that is masked, in spans of `mask_feature_length`. Left out: the model's own."""
     mask_feature_length: Length | None = None
+    """Features of a span of `mask_feature_prob`. Left out: the model's own."""
     dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
     """Of hidden states, attention and the last layer; left out: the model's own."""
     layerdrop: Annotated[Float, Field(ge=0, lt=1)] = 0.0

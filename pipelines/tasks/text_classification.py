@@ -32,9 +32,11 @@ class Options(Strict):
     max_length: Annotated[Int, Field(ge=4, le=1_000_000)] | None = None
     """Tokens of a text, or of a pair together; left out: 512, or what the model can read. Longer ones are cut."""
     multi_label: bool = False
+    """A text may have several labels, or none."""
     regression: bool = False
     """Labels are numbers. They are learned as they stand, so let them spread by about 1 (0 to 5, not 0 to 100,000)."""
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread over all classes (Szegedy et al. 2016)."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
 

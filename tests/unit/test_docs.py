@@ -1,21 +1,72 @@
-"""The pages say what is so: generated parts are up to date, and every command, file and recipe that they name exists."""
+"""The pages are true: generated parts are up to date, and every command, file and recipe that they name exists."""
 
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.support import generated_docs
+from tests.support.doc_blocks import LANGUAGES, MARKS, SNIPPETS, Block, blocks, commands, pages, snippets
 
 ROOT = generated_docs.ROOT
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
-TEXT = {page.name: page.read_text() for page in PAGES}
+OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", ".github/pull_request_template.md")]
+PAGES = {str(page.relative_to(ROOT)): page for page in (*pages(), *OTHERS)}
+TEXT = {name: page.read_text() for name, page in PAGES.items()}
+
+
+# ---- generated parts ----
 
 
 def test_generated_parts_are_up_to_date() -> None:
     text = TEXT["README.md"]
-    assert [name for _, name, _ in generated_docs.PART.findall(text)] == ["commands", "tasks", "recipes", "tree"]
+    assert [name for _, name, _ in generated_docs.PART.findall(text)] == ["tasks"]
     assert generated_docs.render(text) == text, "README.md is out of date: run `make docs`"
+
+
+def test_the_site_has_every_generated_part() -> None:
+    asked = [place for name, text in TEXT.items() if name.startswith("docs/") for place in generated_docs.places(text)]
+    every = {name for name in generated_docs.PARTS if name not in ("tasks", "recipe")}
+    assert every <= {name for name, _ in asked}
+    assert {word for name, word in asked if name == "options" and word} == set(_tasks())
+    assert {word for name, word in asked if name == "measured" and word} == set(_tasks())
+
+
+def _tasks() -> list[str]:
+    from pipelines.config.recipe import task_names
+
+    return task_names()
+
+
+def test_a_page_is_filled() -> None:
+    made = generated_docs.filled("before\n\n<!-- generated: options fill-mask -->\n\nafter\n")
+    assert made.startswith("before\n\n| key | value | default | meaning |")
+    assert "| `mask_probability` | number, above 0 below 1 | `0.15` | Share of" in made
+    assert made.endswith("\n\nafter\n")
+
+
+def test_every_key_of_a_recipe_has_a_sentence_and_a_type() -> None:
+    assert generated_docs.keys_without_a_sentence() == []
+    reference = generated_docs.recipe_reference() + generated_docs.options()
+    rows = [line for line in reference.splitlines() if line.startswith("| `")]
+    assert len(rows) > 150
+    assert "| `batch_size` | whole number, from 1 to 1,000,000 | `32` | Examples of one step" in reference
+    assert "| `freeze` | `none`, `backbone` or whole number, from 1 | `none` |" in reference
+
+
+def test_the_lists_of_recipes_formats_and_names_are_complete() -> None:
+    import pipelines
+    from pipelines.config.catalog import recipe_paths
+    from pipelines.data.loading import format_names
+
+    made = generated_docs.recipes()
+    assert [name for name in recipe_paths() if f"\n### {name}\n" not in made or f"[{name}](#{name})" not in made] == []
+    assert [name for name in format_names() if f"### {name}\n" not in generated_docs.formats()] == []
+    assert [name for name in pipelines.__all__ if not re.search(rf"(?m)^::: .*\.{name}$", generated_docs.api())] == []
+    assert "| [squad_minilm](recipes.md#squad_minilm) | a laptop | f1 50.3, exact_match 40.8 on test" in generated_docs.measured()
+    assert "not yet |" not in generated_docs.measured()
 
 
 def test_the_tree_names_every_file_of_the_library() -> None:
@@ -28,40 +79,9 @@ def test_the_tree_names_every_file_of_the_library() -> None:
     assert max(map(len, made.splitlines())) <= 150
 
 
-@pytest.mark.parametrize("page", TEXT)
-def test_links_lead_to_files(page: str) -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT[page]) if not link.startswith(("http", "#"))]
-    missing = [link for link in links if not (ROOT / link).exists()]
-    assert not missing
-
-
-def test_files_beside_the_library_exist() -> None:
+def test_files_outside_of_the_library_exist() -> None:
     missing = [name for name in generated_docs.OTHER_FILES if "<" not in name and not (ROOT / name).exists()]
     assert not missing
-
-
-@pytest.mark.parametrize("page", TEXT)
-def test_commands_exist(page: str) -> None:
-    import typer
-
-    from pipelines.cli import app
-    from pipelines.config.catalog import recipe_paths
-
-    verbs = typer.main.get_command(app).commands
-    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
-    code = "\n".join(re.findall(r"(?s)```(?:\w*)\n(.*?)```", TEXT[page]) + re.findall(r"`([^`\n]+)`", TEXT[page]))
-    for verb in re.findall(r"(?:^|\bbin/|\n|# )graft ([a-z]+)", code):
-        assert verb in verbs
-    for line in re.findall(r"(?m)^make ([a-z -]+)", code):
-        assert set(line.split("#")[0].split()) <= targets
-    for name in re.findall(r"graft train (\w+)", code):
-        assert name in recipe_paths() or name.isupper()
-
-
-def test_the_recipe_in_the_readme_is_the_one_that_is_shipped() -> None:
-    shown = re.search(r"(?s)```yaml\n(.*?)```", TEXT["README.md"])
-    assert shown is not None
-    assert shown[1] == (ROOT / "recipes/image_classification/pets_vit_base.yaml").read_text()
 
 
 def test_a_half_line_is_the_first_sentence_or_what_fits() -> None:
@@ -70,8 +90,121 @@ def test_a_half_line_is_the_first_sentence_or_what_fits() -> None:
     assert len(generated_docs.half_line("word " * 40)) <= 104
 
 
+# ---- what the pages name ----
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files(name: str) -> None:
+    text = re.sub(r"(?ms)^```.*?^```$", "", TEXT[name])
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith(("http", "#"))]
+    missing = [link for link in links if not (PAGES[name].parent / link.partition("#")[0]).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_exist(name: str) -> None:
+    import typer
+
+    from pipelines.cli import app
+    from pipelines.config.catalog import recipe_paths
+
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    fenced = re.findall(r"(?ms)^```\w*\n(.*?)^```$", TEXT[name])
+    code = "\n".join(fenced + re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^```.*?^```$", "", TEXT[name])))
+    for verb in re.findall(r"(?:^|\bbin/|\n|# )graft ([a-z]+)", code):
+        assert verb in verbs
+    for line in re.findall(r"(?m)^make ([a-z -]+)", code):
+        assert set(line.split("#")[0].split()) <= targets
+    for recipe in re.findall(r"(?m)^graft (?:train|check) (\w+)", code):
+        assert recipe in recipe_paths() or recipe.isupper() or recipe == "my_recipe"
+
+
+def test_the_recipe_in_the_readme_is_the_one_that_is_shipped() -> None:
+    (shown,) = [block.text for block in blocks(ROOT / "README.md") if block.language == "yaml"]
+    assert shown == (ROOT / "recipes/image_classification/pets_vit_base.yaml").read_text()
+
+
+def test_every_task_has_a_page_with_its_parts() -> None:
+    nav = str(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    for task in _tasks():
+        name = task.replace("-", "_")
+        text = TEXT[f"docs/tasks/{name}.md"]
+        assert f"tasks/{name}.md" in nav
+        assert re.findall(r"(?m)^## (.+)$", text) == ["Data", "Train", "A recipe", "In Python", "Demo", "Options", "Measured"]
+        assert f"](../pictures/{name}.png)" in text
+        assert f"graft demo runs/{task}/" in text
+
+
+# ---- blocks ----
+
+
+def test_blocks_say_what_they_are() -> None:
+    every = [block for page in pages() for block in blocks(page)]
+    assert len(every) > 60
+    assert [str(b) for b in every if b.language not in LANGUAGES or b.mark not in ("", *MARKS)] == []
+    assert [str(b) for b in every if b.mark in ("shown", "fails", "layout") and not b.note] == []
+    assert [str(b) for b in every if b.language == "text" and re.search(r"(?m)^(graft|make|pip|python|accelerate) ", b.text)] == []
+    fences = sum(len(re.findall(r"(?m)^```", page.read_text())) for page in pages())
+    assert fences == 2 * len(every)
+
+
+def test_at_most_a_tenth_of_the_snippets_is_only_shown() -> None:
+    """The others are run: tests/integration/test_documented_commands.py."""
+    every = snippets()
+    shown = [block for block in every if block.mark == "shown"]
+    assert len(every) >= 50
+    assert len(shown) <= len(every) / 10, f"{len(shown)} of {len(every)}: {', '.join(map(str, shown))}"
+
+
+def test_blocks_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.doc_blocks.ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    text = "<!-- fails: 2 -->\n```bash\ngraft train x # why\n\n# no\ngraft a \\\n  b\n```\n"
+    page.write_text(text + "\n<!-- other -->\n```text\na\n```\n")
+    first, second = blocks(page)
+    assert first == Block("page.md", 2, "bash", "graft train x # why\n\n# no\ngraft a \\\n  b\n", "fails", "2")
+    assert commands(first) == ["graft train x", "graft a b"]
+    assert (second.language, second.mark, second.line) == ("text", "", 11)
+    assert {first.language} <= set(SNIPPETS)
+
+
+# ---- README, and the files for visitors of the repository ----
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXT["README.md"].splitlines()) <= 150
+
+
+def test_pictures_are_small() -> None:
+    for page in PAGES.values():
+        for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):
+            picture = page.parent / link
+            assert picture.stat().st_size < 400_000, picture
+
+
+def test_the_citation_is_the_one_of_this_version() -> None:
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"cff-version", "message", "title", "authors"} <= set(found)
+    assert found["version"] == project["version"]
+    assert found["license"] == project["license"]
+    assert found["authors"] == [{"name": "The Graft contributors"}]
+
+
+def test_issue_forms_ask_for_what_a_maintainer_needs() -> None:
+    forms: dict[str, Any] = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")}
+    assert set(forms) == {"bug", "feature", "config"}
+    for name in ("bug", "feature"):
+        assert {"name", "description", "body"} <= set(forms[name])
+        assert all({"type", "attributes"} <= set(part) for part in forms[name]["body"])
+    needed = {part["id"] for part in forms["bug"]["body"] if part.get("validations", {}).get("required")}
+    assert {"recipe", "command", "output", "environment"} <= needed
+
+
 def test_the_documented_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in ("setup", "demo", "test", "test-integration", "test-all", "coverage", "lint", "bench", "docs"):
         assert re.search(rf"(?m)^{target}: ", makefile), target
-    assert Path(ROOT / ".ci/run").stat().st_mode & 0o111, ".ci/run is not executable"
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111, ".ci/run is not executable"
+    assert "\nmake docs\n" in (ROOT / ".ci/run").read_text()

@@ -1,0 +1,221 @@
+"""Every snippet of README.md and docs/ is run as it stands, page by page, in a folder with tiny data.
+
+What the test adds: models and data sets of the hub are tiny ones under their real ids (`served` of the task's own test).
+Every recipe gets the settings of `QUICK` and of `served`, as if they were typed behind it. `YOU` is the account of the hub
+on loopback. `graft demo` is asked for its page once, and stopped. A snippet that is not run says why in a comment (see
+tests/support/doc_blocks.py).
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipelines.config import recipe as recipes
+from pipelines.config.catalog import recipe_paths
+from pipelines.config.recipe import DataSection, Recipe
+from tests.support import tiny, tiny_audio, tiny_pictures, tiny_text, tiny_whisper
+from tests.support.command import Done, graft
+from tests.support.doc_blocks import ROOT, Block, blocks, commands, pages, snippets
+from tests.support.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
+from tests.support.pages import gradio_page  # noqa: F401 (a fixture)
+from tests.support.runs import without_pictures
+
+pytestmark = pytest.mark.integration
+
+QUICK = ("train.max_steps=2", "train.head_epochs=0", "train.precision=fp32", "data.workers=0", "data.max_eval_rows=12")
+PART_OF = "cats_dogs_efficientnet_b0"
+PAGES = [str(page.relative_to(ROOT)) for page in pages() if any(b.language != "text" and b.mark != "shown" for b in blocks(page))]
+RAN: list[Block] = []
+
+
+# ---- the folder of a reader ----
+
+
+def reviews(file: Path) -> None:
+    rows = [f'"{row["text"]}",{row["label"]},author {number % 20}' for number, row in enumerate(tiny_text.labelled_rows("class", 90))]
+    file.write_text("review,stars,author\n" + "\n".join(rows) + "\n")
+
+
+def notes(folder: Path) -> None:
+    folder.mkdir()
+    for number, row in enumerate(tiny_text.labelled_rows("class", 40, "notes")):
+        (folder / f"{number}.txt").write_text(row["text"])
+
+
+def recordings(folder: Path) -> None:
+    for word in tiny_audio.WORDS:
+        for number in range(12):
+            tiny_audio.write(folder / word / f"{number}.wav", tiny_audio.spoken(word, number))
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the pages name; the runs of one page are there for the next."""
+    folder = tmp_path_factory.mktemp("reader")
+    tiny.photos(folder / "photos", ("cat", "dog"), n=20, splits=())
+    tiny.photos(folder / "more_photos", ("cat", "dog"), n=4, splits=(), seed=5)
+    tiny_pictures.shapes(folder / "captioned", n=30, size=16, captions="txt")
+    recordings(folder / "sounds")
+    tiny_whisper.librispeech(folder / "LibriSpeech")
+    reviews(folder / "reviews.csv")
+    notes(folder / "notes")
+    tiny_text.squad(folder / "squad")
+    tiny.picture(0, 2, 60, np.random.default_rng(0)).save(folder / "new.jpg")
+    tiny_audio.write(folder / "new.wav", tiny_audio.spoken("low mid"))
+    return folder
+
+
+@pytest.fixture
+def at_the_reader(reader: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """The folder is the current one, the hub is the one on loopback, and recipes are quick."""
+    monkeypatch.chdir(reader)
+    monkeypatch.setattr("pipelines.hub.retry.WAITS", (0, 0, 0))
+    real, served = recipes.load_recipe, {}
+
+    def quick(source: Any, overrides: Sequence[str] = (), **others: Any) -> Recipe:
+        if Path(source).name == "recipe.yaml":  # of a run or model: it is quick already
+            return real(source, overrides, **others)
+        shipped = real(source)
+        key = shipped.model_dump_json()
+        if key not in served:
+            test = importlib.import_module(f"tests.tasks.test_{shipped.task.replace('-', '_')}")
+            served[key] = test.served(shipped, hub, tmp_path / str(len(served)))
+        return real(source, [*overrides, *QUICK, *served[key].changes], **others)
+
+    monkeypatch.setattr(recipes, "load_recipe", quick)
+    return reader
+
+
+# ---- running ----
+
+
+def run_command(line: str, environment: dict[str, str]) -> Done:
+    words = shlex.split(line.replace("YOU/", f"{USER}/"))
+    words, file = (words[: words.index(">")], words[words.index(">") + 1]) if ">" in words else (words, None)
+    if words[0] != "graft":
+        assert words[:2] == ["accelerate", "launch"], line
+        words = [sys.executable, "-m", "accelerate.commands.launch", *words[2:]]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+        return Done(done.returncode, done.stdout, done.stderr)
+    with without_pictures() if words[1] == "train" else contextlib.nullcontext(), asked_once():
+        ended = graft(*words[1:])
+    if file is not None:
+        Path(file).write_text(ended.out)
+    if "--json" in words:
+        json.loads(ended.out)
+    return ended
+
+
+@contextlib.contextmanager
+def asked_once() -> Iterator[None]:
+    """A demo answers one request instead of waiting for Ctrl-C."""
+
+    def wait(page: Any) -> None:
+        with urllib.request.urlopen(page.local_url, timeout=30) as answer:
+            assert answer.status == 200
+        page.close(verbose=False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.apps.launch.wait", wait)
+        yield
+
+
+def prepare(page: list[Block], environment: dict[str, str]) -> None:
+    """Train the runs that a page uses and that another page tells how to make."""
+    here = "\n".join(block.text for block in page)
+    for folder in dict.fromkeys(re.findall(r"runs/[\w-]+/\w+", here)):
+        name = folder.rpartition("/")[2]
+        made = re.compile(rf"^graft train {name}( .*)?$")
+        if Path(folder).exists() or any(made.match(line) for block in page for line in commands(block)):
+            continue
+        every = [line for block in snippets() if block.language == "bash" and not block.mark for line in commands(block)]
+        done = run_command(next(line for line in every if made.match(line)), environment)
+        assert done.code == 0, done.err
+
+
+@pytest.mark.usefixtures("gradio_page")
+@pytest.mark.parametrize("name", PAGES)
+def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServer) -> None:  # noqa: F811
+    page = blocks(ROOT / name)
+    environment = hub.env | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    prepare([block for block in page if block.mark != "shown"], environment)
+    printed, names = "", {"__name__": "page"}  # a page is read from its top: its snippets share their names
+    for block in page:
+        if block.mark == "output":
+            expected = re.escape(block.text.strip()).replace(re.escape("..."), ".*")
+            assert re.search(rf"(?ms)^{expected}$", printed), f"{block}: printed was\n{printed}"
+        if block.language == "text" or block.mark == "shown":
+            continue
+        if block.language == "python":
+            with contextlib.redirect_stdout(io.StringIO()), without_pictures():
+                exec(compile(block.text, str(block), "exec"), names)
+        elif block.language == "yaml":
+            whole = "task" in yaml.safe_load(block.text)  # a part of a recipe is read as one of `PART_OF`
+            raw = {} if whole else yaml.safe_load(recipe_paths()[PART_OF].read_text())
+            recipes.validate({**raw, **yaml.safe_load(block.text)}, str(block))
+        else:
+            *first, last = commands(block)
+            for line in [*first, last]:
+                done = run_command(line, environment)
+                code = int(block.note) if block.mark == "fails" and line is last else 0
+                assert done.code == code, f"{block}: {line}\nexit {done.code}\n{done.out}\n{done.err}"
+                printed = done.err
+        RAN.append(block)
+
+
+def test_all_of_them_were_run(request: pytest.FixtureRequest) -> None:
+    expected = [block for block in snippets() if block.mark != "shown"]
+    assert len(expected) >= 40
+    chosen = [item for item in request.session.items if item.name.startswith("test_the_snippets_of_a_page_run")]
+    assert len(RAN) == len(expected) or len(chosen) < len(PAGES)
+
+
+# ---- layouts ----
+
+
+def write(path: Path) -> None:
+    """A tiny real file of the kind that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kinds: dict[str, Callable[[], Any]] = {
+        ".jpg": lambda: Image.new("RGB", (8, 8), "teal").save(path),
+        ".wav": lambda: tiny_audio.write(path, tiny_audio.spoken("low")),
+        ".csv": lambda: path.write_text("text,label\nfine,good\n"),
+        ".json": lambda: path.write_text(json.dumps({"version": "1.1", "data": []})),
+        ".txt": lambda: path.write_text("The bridge was made by Ada.\n"),
+        ".md": lambda: path.write_text("The bridge was made by Ada.\n"),
+    }
+    kinds[path.suffix]()
+
+
+LAYOUTS = [block for page in pages() for block in blocks(page) if block.mark == "layout"]
+
+
+@pytest.mark.parametrize("block", LAYOUTS, ids=str)
+def test_a_layout_is_found(block: Block, tmp_path: Path) -> None:
+    from pipelines.data import loading
+
+    paths = block.text.split()
+    for path in paths:
+        write(tmp_path / path)
+    (top,) = {path.split("/")[0] for path in paths}
+    found = loading._format(DataSection(id=str(tmp_path / top)))
+    assert found.__name__.rpartition(".")[2] == block.note
+
+
+def test_there_are_layouts() -> None:
+    assert len(LAYOUTS) >= 10
