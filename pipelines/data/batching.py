@@ -166,7 +166,7 @@ class Examples:
         batch = self.task.collate(good)
         return Micro(batch | self.drawn(epochs, [example["id"] for example in good]), real, skipped)
 
-    def drawn(self, epochs: Sequence[int | None], ids: Sequence[str]) -> dict[str, list]:
+    def drawn(self, epochs: Sequence[int | None], ids: Sequence[str]) -> dict[str, list[Any]]:
         """What the task draws for these examples: key -> a value for each."""
         draws = [
             self.task.random_inputs(Random(seeded(self.seed if e is not None else "score", e, "draw", i)))
@@ -177,7 +177,7 @@ class Examples:
     def name(self, index: int) -> str:
         """What to call an example in a message."""
         try:
-            return self.encoded[index]["id"]
+            return str(self.encoded[index]["id"])
         except DataError:
             return f"row {index}"
 

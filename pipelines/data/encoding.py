@@ -123,7 +123,7 @@ class EncodedTokens(Encoding):
 
 
 def encode(
-    rows: "Dataset", function: Callable[[dict[str, list], list[int]], dict[str, list]], key: Any, at_once: int = 500
+    rows: "Dataset", function: Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]], key: Any, at_once: int = 500
 ) -> "Dataset":  # fmt: skip
     """`rows.map(function)` in batches of `at_once`, called with columns and row numbers.
 

@@ -57,14 +57,14 @@ def sorted_out(encoded: Encoded, ids: Sequence[str], split: str) -> tuple[Encode
     return taken, known, {why: len(numbers) for why, numbers in left_out.items() if numbers}
 
 
-def cleaned(rows: "Dataset", clean: Callable[[dict], dict], source: str) -> "tuple[Dataset, list[tuple[str, str]]]":
+def cleaned(rows: "Dataset", clean: Callable[[dict[str, Any]], dict[str, Any]], source: str) -> "tuple[Dataset, list[tuple[str, str]]]":
     """Rows as the task wants them, and those (id, why) that it cannot use. `clean` sees no files, whose bytes a row may hold."""
     from datasets import Dataset, concatenate_datasets
 
     if len(rows) == 0:  # GLUE's test splits: not a label in them
         return rows, []
     media = file_columns(rows)
-    good: dict[int, dict] = {}
+    good: dict[int, dict[str, Any]] = {}
     bad: list[tuple[str, str]] = []
     for number, row in enumerate(rows.remove_columns(media)):
         try:

@@ -24,7 +24,7 @@ ENOUGH = 10_000  # images on either side; of fewer the distance comes out too hi
 Request = Mapping[str, Any]
 
 
-class Decoded(Sequence):
+class Decoded(Sequence[Any]):
     """The images of some examples, decoded each time they are looked at: all of them at once may be more than the memory holds."""
 
     def __init__(self, examples: Any, numbers: Sequence[int]) -> None:
@@ -154,7 +154,8 @@ def _right(extractor: Extractor, odds: np.ndarray, wanted: Sequence[str]) -> np.
     if strange := sorted(set(wanted) - set(labels)):
         log.warning("%s does not know the class %s: it cannot tell whether images show their classes", extractor.name, strange[0])
         return None
-    return odds.argmax(axis=1) == np.array([labels.index(label) for label in wanted])
+    hits: np.ndarray = odds.argmax(axis=1) == np.array([labels.index(label) for label in wanted])
+    return hits
 
 
 def _classes(labels: list[str], made: np.ndarray, real: np.ndarray) -> list[dict[str, Any]]:

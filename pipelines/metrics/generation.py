@@ -84,7 +84,8 @@ def nearest(made: np.ndarray, train: np.ndarray, neighbours: int = 2, mirrored: 
 def ratios(distances: np.ndarray) -> np.ndarray:
     """Distance to the nearest over that to the second nearest, [M], 0 to 1; 0 where both are 0 (a copy of a row that is there twice)."""
     first, second = distances[:, 0], distances[:, 1]
-    return np.divide(first, second, out=np.zeros(len(first)), where=second > 0)
+    ratios: np.ndarray = np.divide(first, second, out=np.zeros(len(first)), where=second > 0)
+    return ratios
 
 
 def memorised(distances: np.ndarray) -> np.ndarray:
@@ -156,7 +157,8 @@ def _squared(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     lengths = (one**2).sum(1)[:, None] + (two**2).sum(1)
     distances = lengths - 2 * (one @ two.T)
     distances[distances < SAME * lengths] = 0
-    return distances
+    found: np.ndarray = distances
+    return found
 
 
 def _neighbours(made: np.ndarray, train: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

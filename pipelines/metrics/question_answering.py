@@ -139,4 +139,4 @@ def no_answer_threshold(records: Sequence[Record]) -> float:
     total = np.concatenate([[0.0], np.cumsum(gain)])  # answering the first k
     best = int(total.argmax())
     edges = [order[0]["margin"] - 1.0, *(r["margin"] for r in order), order[-1]["margin"] + 1.0]
-    return (edges[best] + edges[best + 1]) / 2
+    return float(edges[best] + edges[best + 1]) / 2

@@ -67,7 +67,8 @@ class Peft:
                     (Path(place) / file.name).symlink_to(file.resolve())
             model = task.load(Path(place))
         try:
-            return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+            merged: nn.Module = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+            return merged
         except Exception as error:  # damaged files, or a base model of another shape
             raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
 

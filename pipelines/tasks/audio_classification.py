@@ -115,7 +115,7 @@ class AudioClassification(Task):
         if sound.feature_encoder(model) is not None:
             self.frames = partial(ctc.frames, config)
             ctc.install(model)
-            pretrained.trunk(model).encoder.register_forward_pre_hook(sound.copied)  # type: ignore[union-attr, operator]
+            pretrained.trunk(model).encoder.register_forward_pre_hook(sound.copied)  # type: ignore[union-attr]
         return model
 
     def layers(self, model: Any) -> "list[nn.Module]":
@@ -219,7 +219,8 @@ class AudioClassification(Task):
             # as long as the longest, whatever `input_values` are: cached features bring a stand-in, and the head leaves padding out
             device = batch["input_values"].device
             read["attention_mask"] = (torch.arange(max(samples), device=device) < torch.tensor(samples, device=device)[:, None]).long()
-        return model(**read).logits.float()
+        logits: Tensor = model(**read).logits.float()
+        return logits
 
     # ---- after training ----
 

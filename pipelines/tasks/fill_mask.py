@@ -69,7 +69,7 @@ class FillMask(Task):
         language.warn_of_marks(self.tokenizer, splits.train["text"])
         return model
 
-    def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> "nn.Module":
+    def _read(self, folder: Path | None, config: dict[str, Any] | None, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForMaskedLM
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as KINDS
 
@@ -96,7 +96,7 @@ class FillMask(Task):
 
         return EncodedTokens(encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)]))
 
-    def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+    def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Texts -> windows of tokens, and which word each token belongs to (-1: none, a special token)."""
         made = self.tokenizer(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
         places = made["overflow_to_sample_mapping"]

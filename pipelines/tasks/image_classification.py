@@ -170,8 +170,10 @@ class ImageClassification(Task):
     def _pixels(self, example: Example) -> "Tensor":
         """[3, H, W] float32, as the model's own processor makes it, unless an augmentation made it."""
         if "pixels" in example:
-            return example["pixels"]
-        return self.processor(example["image"], return_tensors="pt")["pixel_values"][0]
+            ready: Tensor = example["pixels"]
+            return ready
+        pixels: Tensor = self.processor(example["image"], return_tensors="pt")["pixel_values"][0]
+        return pixels
 
     # ---- one step ----
 

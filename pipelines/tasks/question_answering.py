@@ -110,7 +110,7 @@ class QuestionAnswering(Task):
             encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.tokenizer)])
         )
 
-    def _windows(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+    def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Rows -> windows: tokens, where in the passage each stands, and where the first accepted answer lies (0, 0: not here)."""
         questions = [q.strip() for q in rows["question"]]
         cut = self.tokenizer(questions, add_special_tokens=False, truncation=True, max_length=self.options.max_question_length)
@@ -122,7 +122,7 @@ class QuestionAnswering(Task):
             questions, rows["context"], truncation="only_second", max_length=self.window, stride=self.stride,
             return_overflowing_tokens=True, return_offsets_mapping=True,
         )  # fmt: skip
-        examples: dict[str, list] = {key: [] for key in ("id", "row", "length", "input_ids", "first", "offsets", "start", "end")}
+        examples: dict[str, list[Any]] = {key: [] for key in ("id", "row", "length", "input_ids", "first", "offsets", "start", "end")}
         if "token_type_ids" in made:
             examples["token_type_ids"] = made["token_type_ids"]
         for window, place in enumerate(made["overflow_to_sample_mapping"]):

@@ -87,7 +87,7 @@ class SpeechRecognitionSeq2Seq(Task):
         warn_of_words(splits.train["text"])
         return self._read(source.folder, source.config, source.random)  # type: ignore[no-any-return]
 
-    def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> Any:
+    def _read(self, folder: Path | None, config: dict[str, Any] | None, random: bool = False) -> Any:
         from pipelines.models import audio as sound
         from pipelines.models import whisper
 
@@ -258,7 +258,8 @@ class SpeechRecognitionSeq2Seq(Task):
         WhisperProcessor(self.extractor, self.tokenizer).save_pretrained(folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        return self._read(folder, None).eval()
+        model: nn.Module = self._read(folder, None).eval()
+        return model
 
     def infer(self, model: Any, audio: Any, language: str | None = None) -> Iterator[dict[str, Any]]:
         """What is said in a recording of any length, as it is written; the last is the answer.

@@ -155,7 +155,7 @@ class TextClassification(Task):
             check_known(found, self.labels)
         return EncodedTokens(encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)]))
 
-    def _tokens(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+    def _tokens(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Rows -> token ids, cut where they are too many, and how many there were (`tokens`)."""
         texts = [rows[column] for column in TEXTS if column in rows]
         made = self.tokenizer(*texts, verbose=False)
@@ -202,13 +202,16 @@ class TextClassification(Task):
 
         logits = self._logits(model, batch)
         if self.options.regression:
-            return ((logits[:, 0] - batch["target"]) ** 2).sum() / counts["examples"]
+            loss: Tensor = ((logits[:, 0] - batch["target"]) ** 2).sum() / counts["examples"]
+            return loss
         weights = classes.weights_of(self.weights, self.labels, logits.device)
         return classes.loss(logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing)
 
     def _logits(self, model: "nn.Module", batch: Batch) -> "Tensor":
         """[batch, classes], float32."""
-        return model(**{key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}).logits.float()
+        read = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
+        logits: Tensor = model(**read).logits.float()
+        return logits
 
     # ---- after training ----
 
@@ -298,7 +301,7 @@ class TextClassification(Task):
             raise DataError("this model was trained on single texts: leave text_pair out")
         made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(next(model.parameters()).device)
         with torch.inference_mode():
-            logits = self._logits(model, made)[0]  # type: ignore[arg-type]
+            logits = self._logits(model, made)[0]
         if self.options.regression:
             yield {"value": float(logits[0])}
         else:

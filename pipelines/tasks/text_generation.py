@@ -103,7 +103,7 @@ class TextGeneration(Task):
             language.warn_of_marks(self.tokenizer, splits.train[column])
         return model
 
-    def _read(self, folder: Path | None, config: dict | None, random: bool = False) -> "nn.Module":
+    def _read(self, folder: Path | None, config: dict[str, Any] | None, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForCausalLM
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
@@ -139,7 +139,7 @@ class TextGeneration(Task):
         made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
         return EncodedTokens(made)
 
-    def _blocks(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+    def _blocks(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Texts -> full blocks. A document is opened by the tokenizer's first token and closed by its last."""
         words = self.tokenizer
         first = words.eos_token_id if words.bos_token_id is None else words.bos_token_id
@@ -152,13 +152,13 @@ class TextGeneration(Task):
         packed = [texts] if self.packs or running else [[text] for text in texts]
         made = [block for part in packed if any(ids for _, ids, _ in part) for block in blocks(part, self.window)]
         made = [block for block in made if (block["labels"] != IGNORED).any()]
-        examples: dict[str, list] = {key: [block[key] for block in made] for key in ("input_ids", "labels", "starts", "owners")}
+        examples: dict[str, list[Any]] = {key: [block[key] for block in made] for key in ("input_ids", "labels", "starts", "owners")}
         examples["id"] = [f"{rows['id'][0]}+{place}" for place in range(len(made))]
         examples["row"] = [int(block["owners"][0][0]) for block in made]
         examples["length"] = [len(block["input_ids"]) for block in made]
         return examples
 
-    def _answered(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+    def _answered(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Prompts and answers -> tokens."""
         asked = [self._prompt(texts) for texts in zip(*(rows[name] for name in self._inputs), strict=True)]
         examples = encoded(self.tokenizer, asked, rows["answer"], self.window)
@@ -166,7 +166,7 @@ class TextGeneration(Task):
         return {"id": rows["id"], "row": numbers, **examples}
 
     def _prompt(self, texts: Sequence[str]) -> str:
-        return self.options.prompt.format(**dict(zip(self._inputs, texts, strict=True)))
+        return str(self.options.prompt.format(**dict(zip(self._inputs, texts, strict=True))))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -267,7 +267,8 @@ class TextGeneration(Task):
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         from pipelines.plots import language_modelling, question_answering
 
-        return (language_modelling if self.options.prompt is None else question_answering).figures(records)
+        drawn: dict[str, Any] = (language_modelling if self.options.prompt is None else question_answering).figures(records)
+        return drawn
 
     # ---- the model folder ----
 

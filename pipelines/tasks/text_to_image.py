@@ -119,7 +119,8 @@ class TextToImage(Task):
         with torch.no_grad():
             self.nothing = tuple(part.float() for part in self.frozen["text"]([""]))  # what the model sees of an empty caption
         self.says = False
-        return model
+        trained: nn.Module = model
+        return trained
 
     def layers(self, model: Any) -> "list[nn.Module]":
         from torch import nn
@@ -207,7 +208,8 @@ class TextToImage(Task):
 
         latents, noise, texts = self._seen(batch)
         noisy = self.diffusion.mix(latents, noise, torch.tensor(batch["position"], device=latents.device))
-        return (self._errors(model, noisy, self._without(texts, batch["dropped"])) * noisy.weights).sum() / counts["images"]
+        loss: Tensor = (self._errors(model, noisy, self._without(texts, batch["dropped"])) * noisy.weights).sum() / counts["images"]
+        return loss
 
     # ---- after training ----
 

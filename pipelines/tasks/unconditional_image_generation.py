@@ -267,7 +267,8 @@ class UnconditionalImageGeneration(Task):
         self.scheduler = diffusion.read_scheduler(folder)
         self.options = self.options.model_copy(update={"sampler": sampler, "class_conditional": bool(self.labels)})
         self._know(model)
-        return model.eval()
+        ready: nn.Module = model.eval()
+        return ready
 
     # ---- images ----
 

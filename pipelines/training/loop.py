@@ -25,7 +25,7 @@ def fit(
     stage: Stage,
     evaluate: Callable[[State], bool],
     save: Callable[[State], None],
-    log: Callable[[dict], None],
+    log: Callable[[dict[str, Any]], None],
     stopping: Callable[[], bool],
 ) -> None:
     """Train until the plan ends. `evaluate` scores validation and tells whether it is the stage's best; `save` checkpoints;

@@ -25,7 +25,7 @@ from pipelines.generation import sampling
 from pipelines.metrics.modules import Module
 from pipelines.models import layers
 from pipelines.models.source import Weights
-from pipelines.task import Phase
+from pipelines.task import Phase, Record
 from pipelines.training import checkpoint, loop, optim, run_log
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
@@ -226,7 +226,7 @@ class Trainer:
         merged = self.task.merge(records, self.splits.test)
         return scoring.score_split(self.task, merged, self.splits.test, "test", group=self.splits.group, tables=False)
 
-    def predict(self, model: Any, examples: Any, split: str, title: str) -> list[dict]:
+    def predict(self, model: Any, examples: Any, split: str, title: str) -> list[Record]:
         train = self.recipe.train
         size = hardware.eval_batch(train.eval_batch_size, self.accelerator.device.type, examples.lengths is not None, self._at_once())
 
@@ -372,7 +372,7 @@ class Trainer:
             known = score if math.isfinite(score) else None
             if metric.better(score, state.best) or score == state.best:  # of equals the later one, which the schedule has settled
                 state.best, state.best_step = known, state.previous_steps + state.step
-            better = metric.better(score, state.stage_best)
+            better: bool = metric.better(score, state.stage_best)
             state.stage_best = known if better else state.stage_best
             return better
 

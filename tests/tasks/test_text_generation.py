@@ -95,7 +95,7 @@ def made(folder: Path, kind: str = "GPT2LMHeadModel", data: Path | None = None, 
     return task, task.build(resolve(ModelSection(id=str(tiny_text.gpt(folder / kind, kind)))), splits).eval(), splits
 
 
-def costs(task: TextGeneration, net: Any, rows: Any, at_once: int) -> dict[str, list]:
+def costs(task: TextGeneration, net: Any, rows: Any, at_once: int) -> dict[str, list[Any]]:
     """What each row's tokens cost, predicted `at_once` blocks at a time."""
     examples = Examples(task, task.encode(rows))
     keys = [(None, i) for i in range(len(examples))]

@@ -19,7 +19,7 @@ N = 60
 WORDS = ("the", "cat", "sat", "on", "a", "mat")
 LABELS = [f"class {i}" for i in range(8)]
 
-Made = tuple[dict[str, list], dict[str, float]]  # what the metric is given, and Graft's own scores of the same
+Made = tuple[dict[str, list[Any]], dict[str, float]]  # what the metric is given, and Graft's own scores of the same
 
 
 def pairs(true: list, said: list) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def transcripts(rng: random.Random) -> Made:
 
 def tokens(rng: random.Random) -> Made:
     counts = [rng.randrange(1, 30) for _ in range(N)]
-    columns: dict[str, list] = {"nll": [3 * c * rng.random() for c in counts], "tokens": counts, "bytes": [4 * c for c in counts]}
+    columns: dict[str, list[Any]] = {"nll": [3 * c * rng.random() for c in counts], "tokens": counts, "bytes": [4 * c for c in counts]}
     columns |= {"top_1": [c // 2 for c in counts], "top_5": [c - 1 for c in counts]}
     records = [{"id": str(i), **{key: values[i] for key, values in columns.items()}} for i in range(N)]
     own = language_modelling.scores(records)
@@ -121,7 +121,7 @@ CASES: dict[str, Callable[[random.Random], Made]] = {
 }
 
 
-def taken(name: str, columns: dict[str, list]) -> dict[str, list]:
+def taken(name: str, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """The columns that a metric asks for; the features say which."""
     features: Any = as_evaluate(name).features
     if name == "top_5_accuracy":
