@@ -183,16 +183,16 @@ def compare(
 ) -> None:
     """Compare finished runs on the same test rows: differences with paired intervals.
 
-    Of every metric it shows both scores and their difference with a 95 % interval. The intervals resample the same rows of both runs,
-    whole groups (speakers, articles) where rows belong together. Of accuracies it also shows which rows flipped, with McNemar's exact
-    test, and it lists the settings in which the runs differ; --json names all rows that flipped.
+    For each metric it shows both scores and their difference with a 95 % interval. The intervals resample the same rows of both runs.
+    Where rows belong together (one speaker, one article), they resample these groups. For accuracies it also shows which rows flipped,
+    with McNemar's exact test. It lists the settings in which the runs differ; --json names all rows that flipped.
 
     Runs whose test rows differ are refused: they need the same data and the same data.seed.
     """
-    from pipelines.evaluation.compare import compare as held_against
+    from pipelines.evaluation.compare import compare as compare_runs
     from pipelines.evaluation.compare import table
 
-    result = held_against(runs)
+    result = compare_runs(runs)
     if as_json:
         _print_json(result)
     else:

@@ -129,7 +129,7 @@ class Splits:
     ignored: dict[str, int] = field(default_factory=dict)
     trained_before: dict[str, int] = field(default_factory=dict)  # validation, test -> rows taken out: the run's model knows them
     contents: dict[str, list[str]] = field(default_factory=dict)  # split -> of every row a digest of its content
-    group: str | None = None  # the column whose values stand in one split only: intervals resample them whole
+    group: str | None = None  # the column whose values stand in one split only; intervals resample these groups
 
     def __getitem__(self, name: str) -> "Dataset":
         return getattr(self, name)

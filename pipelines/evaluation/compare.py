@@ -1,7 +1,7 @@
 """`graft compare`: finished runs on the same test rows, compared row by row.
 
 A difference of two scores is far better known than each of them, because hard rows are hard for both. Each resample therefore takes
-the same rows of both runs (a paired comparison), whole groups where rows belong together.
+the same rows of both runs (a paired comparison). Where rows belong together, it draws groups of rows.
 """
 
 import math
@@ -213,7 +213,8 @@ def table(result: dict[str, Any]) -> str:
         for name, of in pair["metrics"].items():
             known = of["ci95"]
             sure = " *" if known and (known[0] > 0 or known[1] < 0) else ""
-            bounds = f"{_number(known[0], '+')} to {_number(known[1], '+')}{sure}" if known else "no resample differs"
+            alike = "no resample differs" if result["interval"]["resamples"] and math.isfinite(of["difference"]) else "–"
+            bounds = f"{_number(known[0], '+')} to {_number(known[1], '+')}{sure}" if known else alike
             cells = f"{_number(of['first']):>10}{_number(of['second']):>10}{_number(of['difference'], '+'):>10}"
             lines.append(f"{short(name, 21):<22}{cells}  {bounds}")
         for name, of in pair["mcnemar"].items():

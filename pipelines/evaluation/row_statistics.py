@@ -32,9 +32,9 @@ def write(path: Path, statistics: Statistics, units: np.ndarray, group: str | No
     about = {"schema": SCHEMA, "group": group, "proportions": statistics.proportions}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_bytes(save({**columns, IDS: ids, UNITS: units.astype(np.int64)}, {"graft": json.dumps(about)}))
-        beside.replace(path)
+        partial = path.with_name(f".{path.name}.new")
+        partial.write_bytes(save({**columns, IDS: ids, UNITS: units.astype(np.int64)}, {"graft": json.dumps(about)}))
+        partial.replace(path)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
 

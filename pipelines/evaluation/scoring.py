@@ -139,7 +139,7 @@ def score_split(
 ) -> dict[str, Any]:
     """What results.json says of one split: {split, n, groups, metrics, ci95, interval, tables}.
 
-    `group` is the column of `rows` whose values belong together (a speaker, an article): intervals resample them whole. `groups` is
+    `group` is the column of `rows` whose values belong together (a speaker, an article): intervals resample these groups. `groups` is
     their number, None without such a column. `keep` names a file for the statistics, from which `graft compare` works.
     """
     found = task.statistics(records, rows)

@@ -4,7 +4,7 @@
     bounds(values["wer"], count=20)                                             [0.081, 0.113]
 
 Rows of one speaker, article or patient resemble each other. Resampling them one by one would give intervals that are too
-narrow; whole groups are drawn instead (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
+narrow; groups are drawn instead, each with all its rows (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
 
 The percentile interval is too narrow for few groups: it ignores that the spread is estimated from them. Its tails are therefore
 those of Hesterberg 2015 (The American Statistician 69(4), "expanded percentile interval"): with n groups, a tail is not 2.5 % but
@@ -25,7 +25,7 @@ OUTSIDE = 0.025  # of the distribution on each side of an interval
 
 
 def draws(units: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
-    """Weights [block, rows] that resample whole units, in blocks of bounded memory. `units` [rows] are numbers from 0 on."""
+    """Weights [block, rows] that resample units, in blocks of bounded memory. `units` [rows] are numbers from 0 on."""
     count, rng = int(units.max()) + 1, np.random.default_rng(seeded(seed, "bootstrap"))
     size = max(1, BLOCK // len(units))
     for start in range(0, resamples, size):

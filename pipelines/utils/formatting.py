@@ -69,11 +69,11 @@ def resampled(section: Mapping[str, Any]) -> str:
         only = "one row" if groups is None else f"one group of rows ({how['unit']})"
         return f"There are no intervals: {only} cannot be resampled."
     why = "" if groups is None else f" (rows of the same {how['unit']} belong together)"
-    said = f"The intervals are from {how['resamples']:,} resamples of the {units}{why}."
+    text = f"The intervals are from {how['resamples']:,} resamples of the {units}{why}."
     if how["exact"]:
         names = ", ".join(readable_name(name) for name in how["exact"])
-        said += f" {names}: all right or all wrong, so the interval is the exact binomial one of {units}."
-    return said
+        text += f" {names}: all right or all wrong, so the interval is the exact binomial one of {units}."
+    return text
 
 
 def duration(seconds: float) -> str:

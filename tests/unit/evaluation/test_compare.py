@@ -253,3 +253,10 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert kept.statistics["levels"].tolist() == [[3.0, 4.0], [1.0, 2.0]]
     assert kept.statistics["right"].dtype == bool
     assert [p.name for p in path.parent.iterdir()] == ["file.safetensors"]
+
+
+def test_an_undefined_score_is_shown_as_such(pair: list[Path]) -> None:
+    found = compare(pair)
+    found["comparisons"][0]["metrics"]["f1_macro"] |= {"second": math.nan, "difference": math.nan, "ci95": None}
+    line = next(line for line in table(found).splitlines() if line.startswith("f1_macro"))
+    assert line.split()[2:] == ["undefined", "undefined", "–"]

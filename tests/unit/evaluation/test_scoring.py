@@ -13,13 +13,14 @@ from pipelines.data.loading import load_splits
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, RecipeError, RunError
 from pipelines.evaluation import row_statistics, scoring
+from pipelines.evaluation.compare import compare
 from pipelines.evaluation.evaluate import evaluate, evaluate_recipe
 from pipelines.metrics import classification
 from pipelines.metrics.statistics import Statistics
 from pipelines.reporting.results import environment
 from pipelines.training.run import train
 from pipelines.utils.formatting import resampled
-from tests.support import tiny
+from tests.support import tiny, tiny_text
 from tests.support.runs import results, settings, without_pictures
 
 
@@ -52,7 +53,8 @@ def answers(*predicted: str) -> list[dict[str, Any]]:
 
 
 def scored(records: list[dict[str, Any]], rows: Any = None, group: str | None = None) -> dict[str, Any]:
-    return scoring.score_split(Answers(), records, rows, "test", group=group, tables=False)  # type: ignore[arg-type]
+    task: Any = Answers()
+    return scoring.score_split(task, records, rows, "test", group=group, tables=False)
 
 
 def test_rows_that_are_all_right_or_all_wrong_have_the_exact_interval() -> None:
@@ -177,3 +179,29 @@ def test_the_hardware_is_what_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment(16, "bf16", "cuda")["hardware"] == "16 x NVIDIA H100"
     assert environment(1, "fp32", "cpu")["hardware"].startswith("CPU, ")
     assert environment(1, "fp32", "mps")["hardware"].startswith("Apple GPU")
+
+
+def test_a_run_with_groups_and_its_evaluation(tmp_path: Path) -> None:
+    """Authors stay in one split and are resampled whole, in the run, in `graft evaluate` and in `graft compare`."""
+    rows = [{**row, "author": f"author {number % 20}"} for number, row in enumerate(tiny_text.labelled_rows("class", 100))]
+    table = tmp_path / "texts.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    raw = {
+        "task": "text-classification",
+        "model": {"id": str(tiny_text.bert(tmp_path / "bert", "BertForSequenceClassification"))},
+        "data": {"id": str(table), "workers": 0, "group": "author", "holdout": 0.2},
+        "options": {"max_length": 40},
+        "train": {"max_steps": 2, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32"},
+    }
+    run = tmp_path / "run"
+    assert train(validate(raw), run)
+    test = results(run)["test"]
+    assert (test["n"], test["groups"], test["interval"]["unit"]) == (20, 4, "author")
+    found = evaluate(run)
+    assert {key: found[key] for key in ("ci95", "groups", "interval")} == {key: test[key] for key in ("ci95", "groups", "interval")}
+    other = evaluate(run, data=str(table))
+    assert (other["n"], other["groups"], other["interval"]["unit"]) == (20, 4, "author")  # the same place: its own test rows
+    compared = compare([run, run])
+    assert (compared["groups"], compared["interval"]) == (4, {"unit": "author", "resamples": 1000})
+    kept = row_statistics.read(run / "predictions" / row_statistics.FILE)
+    assert sorted(set(kept.units.tolist())) == [0, 1, 2, 3]
