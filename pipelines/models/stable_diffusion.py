@@ -54,7 +54,7 @@ class Pipe:
     def around(self, model: Any) -> Any:
         """The whole pipeline, with a scheduler of its own: a scheduler remembers where it is."""
         scheduler = self.parts["scheduler"]
-        if self.parts.get("safety_checker") is not None:
+        if self.parts.get("safety_checker") is not None and isinstance(model, nn.Module):  # not what stands for one
             self.parts["safety_checker"].to(next(model.parameters()).device)
         with quiet():
             made = self.kind(

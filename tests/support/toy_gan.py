@@ -158,9 +158,8 @@ class ToyGan(Task):
         ]
 
     def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
-        """How far the sorted values that were made lie from the sorted real ones."""
-        pairs = zip(sorted(r["true"] for r in records), sorted(r["made"] for r in records), strict=True)
-        return {"distance": float(np.mean([abs(true - made) for true, made in pairs]))}
+        """How far the mean of what was made lies from the mean of the real values."""
+        return {"distance": abs(float(np.mean([r["true"] - r["made"] for r in records])))}
 
     def calibrate(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         return {"loudest": max(record["made"] for record in records)}
