@@ -42,19 +42,32 @@ def build(loaded: "Loaded") -> gr.Blocks:
                         rows = parts.example_rows(loaded)[1]
                         files = parts.example_files(loaded, "audio")
                         if files:
-                            names = [str(row["label"] if isinstance(row["label"], str) else ", ".join(row["label"])) for row in rows]
+                            names = [
+                                str(row["label"] if isinstance(row["label"], str) else ", ".join(row["label"]))
+                                for row in rows
+                            ]
                             shown = names if len(names) == len(files) else None
-                            gr.Examples([[f] for f in files], [recording], label="Examples", example_labels=shown, cache_examples=False)
+                            gr.Examples(
+                                [[f] for f in files],
+                                [recording],
+                                label="Examples",
+                                example_labels=shown,
+                                cache_examples=False,
+                            )
                     with gr.Column(min_width=300):
                         single = not task.options.multi_label
-                        answer = gr.Label(label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars")
+                        answer = gr.Label(
+                            label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
+                        )
                 picture = gr.HTML(elem_classes="graft-sound")
                 unread = gr.Markdown(elem_classes="graft-note")
             parts.card_tab(loaded)
 
         # one forward at a time, whoever asks; files are read by us
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
-        recording.change(predict, recording, [answer, picture, unread], api_name="predict", show_progress_on=answer, **read)
+        recording.change(
+            predict, recording, [answer, picture, unread], api_name="predict", show_progress_on=answer, **read
+        )
     return blocks
 
 
@@ -74,4 +87,6 @@ def part_read(samples: int, window: int, rate: int) -> tuple[float, float] | Non
 
 def note(seconds: float, read: tuple[float, float] | None) -> str:
     """What is said where a recording is longer than the model reads."""
-    return f"The model reads {read[1] - read[0]:.1f} seconds at a time: the middle of these {seconds:.1f}." if read else ""
+    return (
+        f"The model reads {read[1] - read[0]:.1f} seconds at a time: the middle of these {seconds:.1f}." if read else ""
+    )

@@ -42,11 +42,21 @@ def build(loaded: "Loaded") -> gr.Blocks:
                     with gr.Column(min_width=300):
                         hint = "Put [MASK] where a word is missing, once or more"
                         text = gr.Textbox(
-                            label="Text", info=hint, lines=5, max_lines=16, max_length=LONGEST, placeholder="The sky is [MASK]."
+                            label="Text",
+                            info=hint,
+                            lines=5,
+                            max_lines=16,
+                            max_length=LONGEST,
+                            placeholder="The sky is [MASK].",
                         )
                         button = gr.Button("Fill", variant="primary")
                     with gr.Column(min_width=300):
-                        words = gr.Label(label="At the first mask", num_top_classes=TOP, show_heading=False, elem_classes="graft-bars")
+                        words = gr.Label(
+                            label="At the first mask",
+                            num_top_classes=TOP,
+                            show_heading=False,
+                            elem_classes="graft-bars",
+                        )
                         filled = gr.Textbox(label="With the likeliest word at each", lines=4, interactive=False)
                 rows = [[row["text"]] for row in parts.example_rows(loaded)[1]]
                 if rows:

@@ -34,7 +34,9 @@ LONGEST = 2000  # characters of a visitor's prompt
 # ---- images in the making ----
 
 
-def make(loaded: "Loaded", wanted: Sequence[Request], base: "Base | None" = None) -> Iterator[tuple[list[Item], list[Item], str]]:
+def make(
+    loaded: "Loaded", wanted: Sequence[Request], base: "Base | None" = None
+) -> Iterator[tuple[list[Item], list[Item], str]]:
     """The images that are `wanted` as they come to be: what is there of this model, of the one before it, and a note.
 
     Images are made one by one: each is the same however many are asked for.
@@ -126,7 +128,9 @@ def base_of(loaded: "Loaded") -> Base:
         return Base(loaded, recipe.model.id, None)
     if about["base_model"]:
         return Base(loaded, about["base_model"], None)
-    raise ModelError(f"The model that it was fine-tuned from ({about['id']}) is not on the hub, and its folder is not here: no comparison.")
+    raise ModelError(
+        f"The model that it was fine-tuned from ({about['id']}) is not on the hub, and its folder is not here: no comparison."
+    )
 
 
 # ---- the page ----
@@ -155,7 +159,10 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
                             gr.Markdown(why, elem_classes="graft-note")
                         _examples(loaded, fields)
                     with gr.Column(min_width=300, scale=3):
-                        note = gr.Markdown("Images appear here as they come out of the noise.", elem_classes=["graft-note", "graft-said"])
+                        note = gr.Markdown(
+                            "Images appear here as they come out of the noise.",
+                            elem_classes=["graft-note", "graft-said"],
+                        )
                         with gr.Row(equal_height=False):
                             before = _gallery(loaded.task, "Before", "graft-before", visible=False)
                             after = _gallery(loaded.task, "Images", "graft-after")
@@ -164,11 +171,17 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
                 _what_made_it()
             parts.card_tab(loaded)
 
-        draw, inputs, outputs = drawing_handler(loaded, list(fields), base, most), list(fields.values()), [before, after, note]
+        draw, inputs, outputs = (
+            drawing_handler(loaded, list(fields), base, most),
+            list(fields.values()),
+            [before, after, note],
+        )
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden"}
         triggers = [button.click, *([fields["text"].submit] if prompts else []), fields["seed"].submit]
         drawing = gr.on(triggers, draw, inputs, outputs, api_name="predict", trigger_mode="once", **limits)
-        stepping = more.click(_following, [fields["seed"], fields["count"]], fields["seed"], queue=False, api_visibility="private")
+        stepping = more.click(
+            _following, [fields["seed"], fields["count"]], fields["seed"], queue=False, api_visibility="private"
+        )
         again = stepping.success(draw, inputs, outputs, api_visibility="private", **limits)
         stop.click(None, cancels=[drawing, again], queue=False, api_visibility="private")
     return blocks
@@ -197,10 +210,18 @@ def drawing_handler(loaded: "Loaded", names: list[str], base: Base | None, most:
             if asked.get("label"):
                 common |= {"label": asked["label"]}
             wanted: list[Request] = [{**common, "seed": seed} for seed in seeds(asked["seed"], asked["count"])]
-            columns = min(2 if other else 4, math.ceil(math.sqrt(len(wanted))))  # two in half the width, else as many as make a square
+            columns = min(
+                2 if other else 4, math.ceil(math.sqrt(len(wanted)))
+            )  # two in half the width, else as many as make a square
             for after, before, note in make(loaded, wanted, other):
-                label, there = (f"After: {parts.title(loaded)}", other.loaded is not None) if other else ("Images", False)
-                yield _shown(before, f"Before: {other.name if other else ''}", columns, there), _shown(after, label, columns), note
+                label, there = (
+                    (f"After: {parts.title(loaded)}", other.loaded is not None) if other else ("Images", False)
+                )
+                yield (
+                    _shown(before, f"Before: {other.name if other else ''}", columns, there),
+                    _shown(after, label, columns),
+                    note,
+                )
 
     return draw
 
@@ -215,17 +236,25 @@ def input_fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict
     full = requests.whole(task, {})
     fields: dict[str, Any] = {}
     if prompts:
-        fields["text"] = gr.Textbox(label="Prompt", lines=2, max_lines=6, max_length=LONGEST, placeholder="What the image is to show")
+        fields["text"] = gr.Textbox(
+            label="Prompt", lines=2, max_lines=6, max_length=LONGEST, placeholder="What the image is to show"
+        )
     if labels := task.data.labels:
         fields["label"] = gr.Dropdown([("each in turn", ""), *labels], value="", label="Class")
     fields["count"] = gr.Slider(1, most, min(4, most), step=1, label="Number of images")
-    fields["seed"] = gr.Textbox("0", label="First seed", max_lines=1, max_length=40, info="the same seed and settings make the same image")
+    fields["seed"] = gr.Textbox(
+        "0", label="First seed", max_lines=1, max_length=40, info="the same seed and settings make the same image"
+    )
     longest = int(task.generation.settings["steps"].most)
     fields["steps"] = gr.Slider(1, longest, min(full["steps"], longest), step=1, label="Denoising steps")
     if prompts:
-        fields["guidance"] = gr.Slider(0, 20, full["guidance"], step=0.5, label="Guidance", info="how strictly images follow the prompt")
+        fields["guidance"] = gr.Slider(
+            0, 20, full["guidance"], step=0.5, label="Guidance", info="how strictly images follow the prompt"
+        )
     if base is not None:
-        fields["compare"] = gr.Checkbox(False, label="Before and after", info=f"beside it the same by {base.name}, before fine-tuning")
+        fields["compare"] = gr.Checkbox(
+            False, label="Before and after", info=f"beside it the same by {base.name}, before fine-tuning"
+        )
     return fields
 
 
@@ -251,9 +280,19 @@ def _shown(items: list[Item], label: str, columns: int, visible: bool = True) ->
 
 
 def _examples(loaded: "Loaded", fields: dict[str, Any]) -> None:
-    rows = [row["text"] for row in parts.example_rows(loaded)[1] if isinstance(row.get("text"), str)] if "text" in fields else []
+    rows = (
+        [row["text"] for row in parts.example_rows(loaded)[1] if isinstance(row.get("text"), str)]
+        if "text" in fields
+        else []
+    )
     if rows:
-        gr.Examples([[text] for text in rows], inputs=[fields["text"]], label="Prompts", examples_per_page=6, cache_examples=False)
+        gr.Examples(
+            [[text] for text in rows],
+            inputs=[fields["text"]],
+            label="Prompts",
+            examples_per_page=6,
+            cache_examples=False,
+        )
 
 
 def _grids(loaded: "Loaded") -> None:
@@ -268,7 +307,16 @@ def _grids(loaded: "Loaded") -> None:
     with gr.Accordion("Over training", open=False):
         gr.Markdown("The same seeds at the start of training and as it went on.", elem_classes="graft-note")
         look: dict[str, Any] = {"elem_classes": ["graft-made", "graft-grids"], "buttons": ["download", "fullscreen"]}
-        gr.Gallery(items, show_label=False, format="png", columns=4, object_fit="contain", height="auto", interactive=False, **look)
+        gr.Gallery(
+            items,
+            show_label=False,
+            format="png",
+            columns=4,
+            object_fit="contain",
+            height="auto",
+            interactive=False,
+            **look,
+        )
 
 
 def _what_made_it() -> None:

@@ -35,12 +35,14 @@ def build(loaded: "Loaded") -> gr.Blocks:
         with parts.shown():
             return {answer["label"]: answer["score"] for answer in loaded.infer(image, top_k=TOP)}
 
-    def explain(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:  # noqa: B008  (Gradio looks there)
+    def explain(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:
         image = parts.uploaded_image(file)
         if image is None:
             return gr.Image(None, visible=False), ""
         with parts.shown():
-            picture, caption = look(loaded, image, lambda done, of: progress(done / of, desc="Hiding one region at a time"))
+            picture, caption = look(
+                loaded, image, lambda done, of: progress(done / of, desc="Hiding one region at a time")
+            )
         return picture, caption
 
     def forget(file: dict[str, Any] | None) -> tuple[Any, str, Any]:
@@ -60,20 +62,44 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             placeholder=f"Drop a photo here or tap to choose one\n(JPEG, PNG, WebP, up to {visitor.MAX_MEGABYTES} MB)",
                         )
                     with gr.Column(min_width=300):
-                        answer = gr.Label(label="Prediction", num_top_classes=TOP, show_heading=not multi, elem_classes="graft-bars")
+                        answer = gr.Label(
+                            label="Prediction", num_top_classes=TOP, show_heading=not multi, elem_classes="graft-bars"
+                        )
                         button = gr.Button("What did it look at?", interactive=False)
-                        heat = gr.Image(label="What it looked at", visible=False, interactive=False, height=340, elem_classes="graft-map")
+                        heat = gr.Image(
+                            label="What it looked at",
+                            visible=False,
+                            interactive=False,
+                            height=340,
+                            elem_classes="graft-map",
+                        )
                         note = gr.Markdown(elem_classes="graft-note")
                 files = parts.example_files(loaded, "image")
                 if files:
-                    gr.Examples([[name] for name in files], inputs=[image], label="Examples", examples_per_page=12, cache_examples=False)
+                    gr.Examples(
+                        [[name] for name in files],
+                        inputs=[image],
+                        label="Examples",
+                        examples_per_page=12,
+                        cache_examples=False,
+                    )
             parts.card_tab(loaded)
 
         # one forward at a time, whoever asks; files are read by us
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
-        room = button.click(lambda: (gr.Image(None, visible=True), ""), None, [heat, note], queue=False, api_visibility="private")
+        room = button.click(
+            lambda: (gr.Image(None, visible=True), ""), None, [heat, note], queue=False, api_visibility="private"
+        )
         looking = room.then(explain, image, [heat, note], api_visibility="private", show_progress_on=heat, **read)
-        image.change(forget, image, [heat, note, button], preprocess=False, cancels=[looking], queue=False, api_visibility="private")
+        image.change(
+            forget,
+            image,
+            [heat, note, button],
+            preprocess=False,
+            cancels=[looking],
+            queue=False,
+            api_visibility="private",
+        )
         image.change(predict, image, answer, api_name="predict", **read)
     return blocks
 
@@ -89,7 +115,9 @@ def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
 # ---- the map ----
 
 
-def look(loaded: "Loaded", image: Image.Image, tick: Callable[[int, int], Any] | None = None) -> tuple[Image.Image, str]:
+def look(
+    loaded: "Loaded", image: Image.Image, tick: Callable[[int, int], Any] | None = None
+) -> tuple[Image.Image, str]:
     """The photo with the regions that spoke for its first answer drawn over it, and a sentence about them.
 
     Each window of the photo in turn is blurred away; what that costs the answer is drawn. Takes (CELLS - 1) ** 2 + 2 forwards.

@@ -21,7 +21,12 @@ FIRST_PORT, PORTS = 7860, 100
 
 
 def launch(
-    source: str | Path, *, port: int | None = None, host: str = "127.0.0.1", open_browser: bool = False, block: bool = True
+    source: str | Path,
+    *,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+    open_browser: bool = False,
+    block: bool = True,
 ) -> "gr.Blocks":
     """Load a run folder, a model folder or a hub id and serve its demo; returns the page, whose `close()` stops the server.
 
@@ -33,7 +38,9 @@ def launch(
 
     _own_folder()
     blocks = app(load(source))
-    serve(blocks, host, free_port(host, port), open_browser)  # loading takes seconds, in which another demo may take a port
+    serve(
+        blocks, host, free_port(host, port), open_browser
+    )  # loading takes seconds, in which another demo may take a port
     print(f"The demo runs at {blocks.local_url}  (Ctrl-C stops it)", flush=True)
     if block:
         wait(blocks)
@@ -58,7 +65,9 @@ def free_port(host: str, port: int | None) -> int:
     wanted = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS)
     for candidate in wanted:
         if not 0 <= candidate <= 65535:
-            raise RunError(f"cannot serve on port {candidate}: give one from 1024 to 65535, or none to have a free one found")
+            raise RunError(
+                f"cannot serve on port {candidate}: give one from 1024 to 65535, or none to have a free one found"
+            )
         try:
             family, kind, proto, _, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
         except OSError as error:
@@ -71,7 +80,9 @@ def free_port(host: str, port: int | None) -> int:
                 raise RunError(f"port {candidate} needs privileges; give one from 1024 to 65535") from None
             except OSError as error:
                 if port is not None:
-                    raise RunError(f"cannot serve on {host}:{port}: {error.strerror}; give another port or none") from None
+                    raise RunError(
+                        f"cannot serve on {host}:{port}: {error.strerror}; give another port or none"
+                    ) from None
                 continue
             return int(probe.getsockname()[1])
     raise RunError(f"ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1} are all taken on {host}; give a free one")
@@ -124,7 +135,9 @@ def wait(blocks: "gr.Blocks") -> None:
 def _own_folder() -> None:
     """Gradio copies uploads and examples into a folder of /tmp that everybody can read and nobody empties: give it our own."""
     if "GRADIO_TEMP_DIR" in os.environ:
-        os.environ["GRADIO_TEMP_DIR"] = os.path.abspath(os.environ["GRADIO_TEMP_DIR"])  # uploads are known by their whole paths
+        os.environ["GRADIO_TEMP_DIR"] = os.path.abspath(
+            os.environ["GRADIO_TEMP_DIR"]
+        )  # uploads are known by their whole paths
     else:
         folder = tempfile.mkdtemp(prefix="graft-demo-")
         os.environ["GRADIO_TEMP_DIR"] = folder

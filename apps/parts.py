@@ -110,8 +110,13 @@ def title(loaded: "Loaded") -> str:
 def header(loaded: "Loaded", line: str) -> gr.HTML:
     """Title, one line in words, and the test score with its interval where one was measured."""
     numbers = "".join(f"<li>{item}</li>" for item in numbers_shown(loaded.results))
-    name = re.sub(r"([_/.-])", r"\1<wbr>", html.escape(title(loaded)))  # long names break where a word ends, on a phone too
-    return gr.HTML(f"<h1>{name}</h1><p>{html.escape(line)}</p>" + (f"<ul>{numbers}</ul>" if numbers else ""), elem_classes="graft-header")
+    name = re.sub(
+        r"([_/.-])", r"\1<wbr>", html.escape(title(loaded))
+    )  # long names break where a word ends, on a phone too
+    return gr.HTML(
+        f"<h1>{name}</h1><p>{html.escape(line)}</p>" + (f"<ul>{numbers}</ul>" if numbers else ""),
+        elem_classes="graft-header",
+    )
 
 
 def numbers_shown(results: dict[str, Any] | None) -> list[str]:
@@ -134,7 +139,11 @@ def origin(results: dict[str, Any] | None) -> str:
     if results["model"].get("random_weights"):
         return f"Trained from scratch on {data}" if data else ""
     base = results["model"].get("base_model") or results["model"].get("id")
-    return " ".join(filter(None, ["Fine-tuned" if base or data else "", f"from {base}" if base else "", f"on {data}" if data else ""]))
+    return " ".join(
+        filter(
+            None, ["Fine-tuned" if base or data else "", f"from {base}" if base else "", f"on {data}" if data else ""]
+        )
+    )
 
 
 # ---- the model card ----
@@ -171,7 +180,13 @@ def _inline(target: str, folder: Path) -> str | None:
     """A picture of this folder as a data URI; None for anything else."""
     kind = mimetypes.guess_type(target)[0] or ""
     path = Path(target)
-    if not kind.startswith("image/") or ":" in target or path.is_absolute() or ".." in path.parts or not (folder / path).is_file():
+    if (
+        not kind.startswith("image/")
+        or ":" in target
+        or path.is_absolute()
+        or ".." in path.parts
+        or not (folder / path).is_file()
+    ):
         return None
     return f"data:{kind};base64,{base64.b64encode((folder / path).read_bytes()).decode()}"
 

@@ -29,7 +29,9 @@ def build(loaded: "Loaded") -> gr.Blocks:
         others: dict[str, float] = {}
         for one in found["nbest"]:  # the same words may stand in several places
             others[one["text"]] = others.get(one["text"], 0.0) + one["score"]
-        line = f"<strong>{html.escape(found['answer'])}</strong> ({found['score']:.0%} sure)" if found["answer"] else NONE
+        line = (
+            f"<strong>{html.escape(found['answer'])}</strong> ({found['score']:.0%} sure)" if found["answer"] else NONE
+        )
         return marked(context, found), others, f"<p>{html.escape(question.strip())} {line}</p>"
 
     blocks: gr.Blocks
@@ -39,20 +41,38 @@ def build(loaded: "Loaded") -> gr.Blocks:
             with gr.Tab("Try it"):
                 with gr.Row(equal_height=False):
                     with gr.Column(min_width=300):
-                        context = gr.Textbox(label="Passage", lines=9, max_lines=18, max_length=LONGEST, placeholder="Paste a text here")
-                        question = gr.Textbox(label="Question", max_length=LONGEST_QUESTION, placeholder="What do you want to know of it?")
+                        context = gr.Textbox(
+                            label="Passage", lines=9, max_lines=18, max_length=LONGEST, placeholder="Paste a text here"
+                        )
+                        question = gr.Textbox(
+                            label="Question", max_length=LONGEST_QUESTION, placeholder="What do you want to know of it?"
+                        )
                         button = gr.Button("Answer", variant="primary")
                     with gr.Column(min_width=300):
                         line = gr.HTML(elem_classes="graft-answer")
                         passage = gr.HTML(elem_classes="graft-passage")
-                        spans = gr.Label(label="What else it might be", num_top_classes=5, show_heading=False, elem_classes="graft-bars")
+                        spans = gr.Label(
+                            label="What else it might be",
+                            num_top_classes=5,
+                            show_heading=False,
+                            elem_classes="graft-bars",
+                        )
                 rows = [[row["question"], row["context"]] for row in parts.example_rows(loaded)[1]]
                 if rows:
-                    gr.Examples(rows, inputs=[question, context], label="Examples", examples_per_page=6, cache_examples=False)
+                    gr.Examples(
+                        rows, inputs=[question, context], label="Examples", examples_per_page=6, cache_examples=False
+                    )
             parts.card_tab(loaded)
 
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
-        gr.on([button.click, question.submit], answer, [question, context], [passage, spans, line], api_name="predict", **limits)
+        gr.on(
+            [button.click, question.submit],
+            answer,
+            [question, context],
+            [passage, spans, line],
+            api_name="predict",
+            **limits,
+        )
     return blocks
 
 

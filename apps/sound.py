@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 Mark = tuple[float, float, str]  # seconds from and to, and what was said there
 
 COLUMNS = 1000  # of a picture, however long the recording
-LINE, SOFT, WORDS = "#0d9488", "#0d948826", "#8490a3"  # the demos' accent, a tint of it, a grey that reads on light and dark
+LINE, SOFT, WORDS = (
+    "#0d9488",
+    "#0d948826",
+    "#8490a3",
+)  # the demos' accent, a tint of it, a grey that reads on light and dark
 
 
 # ---- uploads ----
@@ -51,7 +55,9 @@ def uploaded_audio(value: Any, rate: int, silent_ok: bool = False) -> np.ndarray
         file = {"path": found.name, "bytes": found.data}
         seconds = header(file).seconds  # some files of a few MB say that they last for hours, and some do
         if seconds > visitor.MAX_SECONDS:
-            raise DataError(f"{found.name}: {seconds / 60:.1f} minutes, at most {visitor.MAX_SECONDS // 60} are read here")
+            raise DataError(
+                f"{found.name}: {seconds / 60:.1f} minutes, at most {visitor.MAX_SECONDS // 60} are read here"
+            )
         return read_audio(file, rate, silent_ok)
 
 
@@ -59,7 +65,9 @@ def uploaded_audio(value: Any, rate: int, silent_ok: bool = False) -> np.ndarray
 
 
 @styled
-def waveform(samples: np.ndarray, rate: int, marks: Sequence[Mark] = (), read: tuple[float, float] | None = None) -> "Figure":
+def waveform(
+    samples: np.ndarray, rate: int, marks: Sequence[Mark] = (), read: tuple[float, float] | None = None
+) -> "Figure":
     """How loud a recording is over time. `marks` are words, in bands behind it; what lies outside of `read` is pale."""
     figure = canvas(9, 1.9 if marks else 1.5)
     axes = figure.subplots()
@@ -85,9 +93,19 @@ def spectrogram(samples: np.ndarray, rate: int, read: tuple[float, float] | None
     figure = canvas(9, 2.6)
     axes = figure.subplots()
     seconds, loud = len(samples) / rate, decibels(samples, rate, COLUMNS)
-    axes.imshow(loud, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, BANDS), vmin=loud.max() - RANGE, vmax=loud.max())
+    axes.imshow(
+        loud,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        extent=(0, seconds, 0, BANDS),
+        vmin=loud.max() - RANGE,
+        vmax=loud.max(),
+    )
     ticks = [f for f in (125, 250, 500, 1000, 2000, 4000, 8000, 16000) if f <= rate / 2]
-    axes.set_yticks([BANDS * mel(f) / mel(rate / 2) for f in ticks], [f"{f} Hz" if f < 1000 else f"{f // 1000} kHz" for f in ticks])
+    axes.set_yticks(
+        [BANDS * mel(f) / mel(rate / 2) for f in ticks], [f"{f} Hz" if f < 1000 else f"{f // 1000} kHz" for f in ticks]
+    )
     axes.grid(False)
     _time_axis(axes, seconds, read)
     return finish(figure, f"Spectrogram of {seconds:.1f} seconds, up to {rate / 2000:g} kHz")

@@ -38,12 +38,20 @@ def build(loaded: "Loaded") -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Try it"):
                 audio = sound.recorder()
-                said = gr.HTML(label="Transcript", show_label=True, container=True, min_height=120, elem_classes="graft-said")
+                said = gr.HTML(
+                    label="Transcript", show_label=True, container=True, min_height=120, elem_classes="graft-said"
+                )
                 wave = gr.HTML(elem_classes="graft-wave")
                 note = gr.Markdown(elem_classes="graft-note")
                 files = parts.example_files(loaded, "audio")
                 if files:
-                    gr.Examples([[name] for name in files], inputs=[audio], label="Examples", examples_per_page=6, cache_examples=False)
+                    gr.Examples(
+                        [[name] for name in files],
+                        inputs=[audio],
+                        label="Examples",
+                        examples_per_page=6,
+                        cache_examples=False,
+                    )
             parts.card_tab(loaded)
 
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}

@@ -27,7 +27,9 @@ def build(loaded: "Loaded") -> gr.Blocks:
             return
         with parts.shown():
             answer: dict[str, Any] = {}
-            for answer in task.infer(loaded.model, (task.rate, samples), language=None if language == HEARD else language):
+            for answer in task.infer(
+                loaded.model, (task.rate, samples), language=None if language == HEARD else language
+            ):
                 yield written(answer["parts"], done=False), "", ""
             marks = [(part["start"], part["end"], "") for part in answer["parts"]]
             picture = sound.inline(sound.waveform(samples, task.rate, marks if len(marks) > 1 else ()))
@@ -40,12 +42,20 @@ def build(loaded: "Loaded") -> gr.Blocks:
             with gr.Tab("Try it"):
                 audio = sound.recorder()
                 spoken = [] if not task.languages else [_languages(task)]
-                said = gr.HTML(label="Transcript", show_label=True, container=True, min_height=120, elem_classes="graft-said")
+                said = gr.HTML(
+                    label="Transcript", show_label=True, container=True, min_height=120, elem_classes="graft-said"
+                )
                 wave = gr.HTML(elem_classes="graft-wave")
                 note = gr.Markdown(elem_classes="graft-note")
                 files = parts.example_files(loaded, "audio")
                 if files:
-                    gr.Examples([[name] for name in files], inputs=[audio], label="Examples", examples_per_page=6, cache_examples=False)
+                    gr.Examples(
+                        [[name] for name in files],
+                        inputs=[audio],
+                        label="Examples",
+                        examples_per_page=6,
+                        cache_examples=False,
+                    )
             parts.card_tab(loaded)
 
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
@@ -68,12 +78,16 @@ def _languages(task: "SpeechRecognitionSeq2Seq") -> gr.Dropdown:
 def written(pieces: Sequence[Mapping[str, Any]], done: bool = True) -> str:
     """HTML: a line for each piece with its time; words of which the model is less sure are underlined."""
     if not any(piece["text"] for piece in pieces):
-        return f'<p style="color: var(--body-text-color-subdued)">{"No speech was heard." if done else "Listening …"}</p>'
+        return (
+            f'<p style="color: var(--body-text-color-subdued)">{"No speech was heard." if done else "Listening …"}</p>'
+        )
     rows = []
     for piece in pieces:
         words = " ".join(_span(word) for word in piece["words"])
         time = f'<span style="{_TIME}">{transcript.clock(piece["start"])}</span>'
-        rows.append(f'<div style="display: flex; gap: .8rem; margin: .2rem 0"><div>{time}</div><div style="{_TEXT}">{words}</div></div>')
+        rows.append(
+            f'<div style="display: flex; gap: .8rem; margin: .2rem 0"><div>{time}</div><div style="{_TEXT}">{words}</div></div>'
+        )
     return "".join(rows)
 
 
@@ -89,6 +103,8 @@ def _span(word: Mapping[str, Any]) -> str:
 
 def summary(answer: Mapping[str, Any]) -> str:
     """One line below a transcript: its length, the doubtful words, the language."""
-    words = [{**word, "start": piece["start"], "end": piece["end"]} for piece in answer["parts"] for word in piece["words"]]
+    words = [
+        {**word, "start": piece["start"], "end": piece["end"]} for piece in answer["parts"] for word in piece["words"]
+    ]
     language = f" Language: {answer['language']}." if answer["language"] else ""
     return f"{transcript.summary(words, answer['seconds'])}{language}"

@@ -43,7 +43,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             check(texts)
             return display(loaded.infer(*texts)), cut_note(task.read(*texts), texts)
 
-    def explain(*texts: str, progress: gr.Progress = gr.Progress()) -> tuple[str, str]:  # noqa: B008  (Gradio looks there)
+    def explain(*texts: str, progress: gr.Progress = gr.Progress()) -> tuple[str, str]:
         with parts.shown():
             check(texts)
             page, caption = look(loaded, texts, lambda done, of: progress(done / of, desc="Hiding one word at a time"))
@@ -58,14 +58,20 @@ def build(loaded: "Loaded") -> gr.Blocks:
                     with gr.Column(min_width=300):
                         fields = [
                             gr.Textbox(
-                                label=label, lines=6 if number == 1 else 3, max_lines=14, max_length=LONGEST, placeholder="Paste a text"
+                                label=label,
+                                lines=6 if number == 1 else 3,
+                                max_lines=14,
+                                max_length=LONGEST,
+                                placeholder="Paste a text",
                             )
                             for label in (("Text",) if number == 1 else ("First text", "Second text"))
                         ]
                         button = gr.Button("Classify" if task.data.labels else "Estimate", variant="primary")
                     with gr.Column(min_width=300):
                         single = not task.options.multi_label
-                        answer = gr.Label(label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars")
+                        answer = gr.Label(
+                            label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
+                        )
                         unread = gr.Markdown(elem_classes="graft-note")
                         ask = gr.Button("What did it look at?")
                         words = gr.HTML(elem_classes="graft-passage")
@@ -76,7 +82,14 @@ def build(loaded: "Loaded") -> gr.Blocks:
             parts.card_tab(loaded)
 
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
-        gr.on([button.click, *[field.submit for field in fields]], predict, fields, [answer, unread], api_name="predict", **limits)
+        gr.on(
+            [button.click, *[field.submit for field in fields]],
+            predict,
+            fields,
+            [answer, unread],
+            api_name="predict",
+            **limits,
+        )
         # a map has its own text in it, so it need not be taken away when the fields change
         ask.click(explain, fields, [words, note], api_visibility="private", show_progress_on=words, **limits)
     return blocks
@@ -98,7 +111,11 @@ def display(answer: Any) -> Any:
 
 def cut_note(read: Sequence[int], texts: Sequence[str]) -> str:
     """What is said where a text is longer than the model reads."""
-    short = [f"the first {n:,} of {len(text.rstrip()):,} characters" for n, text in zip(read, texts, strict=True) if n < len(text.rstrip())]
+    short = [
+        f"the first {n:,} of {len(text.rstrip()):,} characters"
+        for n, text in zip(read, texts, strict=True)
+        if n < len(text.rstrip())
+    ]
     return f"Too long to be read whole: {' and '.join(short)} were read." if short else ""
 
 
@@ -130,7 +147,10 @@ def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None 
     def score(inputs: Sequence[Texts]) -> list[float]:
         if not task.data.labels:
             return [loaded.infer(*one)["value"] for one in inputs]
-        return [parts.log_odds(loaded.infer(*one, top_k=len(task.labels)), label, task.options.multi_label) for one in inputs]
+        return [
+            parts.log_odds(loaded.infer(*one, top_k=len(task.labels)), label, task.options.multi_label)
+            for one in inputs
+        ]
 
     base = score([texts])[0]
     drops = parts.occlusion(score, texts, places, hide, tick=tick)
@@ -144,7 +164,9 @@ def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None 
     region = places[place]
     words = " ".join(texts[region.text][region.start : region.end].split())
     of, show = (f" “{label}”", parts.percent) if task.data.labels else (" the number", lambda value: f"{value:.3g}")
-    caption = f"Without “{words}”{of} goes from {show(base)} to {show(base - worst)}. Green spoke for it, orange against."
+    caption = (
+        f"Without “{words}”{of} goes from {show(base)} to {show(base - worst)}. Green spoke for it, orange against."
+    )
     return coloured(texts, read, places, drops), caption
 
 
@@ -152,7 +174,10 @@ def regions(texts: Sequence[str], read: Sequence[int]) -> list[Region]:
     """The words that are read, neighbours together where there are more than REGIONS. Han and kana characters count as words."""
     # neither script puts spaces between words
     words = [
-        [match.span() for match in re.finditer(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+", text[:end])]
+        [
+            match.span()
+            for match in re.finditer(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+", text[:end])
+        ]
         for text, end in zip(texts, read, strict=True)
     ]
     size = max(1, math.ceil(sum(map(len, words)) / REGIONS))
@@ -179,8 +204,15 @@ def coloured(texts: Sequence[str], read: Sequence[int], places: Sequence[Region]
         for region, drop in zip(places, drops, strict=True):
             if region.text == number:
                 share, ground = abs(drop) / highest, "20, 170, 140" if drop > 0 else "235, 125, 30"
-                style = f' style="background: rgba({ground}, {0.65 * share:.2f}); border-radius: .2rem"' if share > 0.05 else ""
-                pieces += [html.escape(text[at : region.start]), f"<span{style}>{html.escape(text[region.start : region.end])}</span>"]
+                style = (
+                    f' style="background: rgba({ground}, {0.65 * share:.2f}); border-radius: .2rem"'
+                    if share > 0.05
+                    else ""
+                )
+                pieces += [
+                    html.escape(text[at : region.start]),
+                    f"<span{style}>{html.escape(text[region.start : region.end])}</span>",
+                ]
                 at = region.end
         pieces.append(html.escape(text[at : max(at, read[number])]))
         rest = html.escape(text[max(at, read[number]) :])

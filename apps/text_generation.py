@@ -45,15 +45,32 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             stop = gr.Button("Stop")
                         with gr.Accordion("Settings", open=False):
                             most = gr.Slider(1, 512, task.options.max_new_tokens, step=1, label="Tokens at most")
-                            temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0: always the likeliest token")
+                            temperature = gr.Slider(
+                                0, 2, 0, step=0.05, label="Temperature", info="0: always the likeliest token"
+                            )
                             top_p = gr.Slider(
-                                0.05, 1, 1, step=0.05, label="Top p", info="draw from the likeliest tokens of this probability"
+                                0.05,
+                                1,
+                                1,
+                                step=0.05,
+                                label="Top p",
+                                info="draw from the likeliest tokens of this probability",
                             )
                             seed = gr.Number(
-                                0, label="Seed", precision=0, minimum=0, maximum=2**53, info="the same seed draws the same text"
+                                0,
+                                label="Seed",
+                                precision=0,
+                                minimum=0,
+                                maximum=2**53,
+                                info="the same seed draws the same text",
                             )
                     with gr.Column(min_width=300):
-                        said = gr.Textbox(label="Answer" if answers else "Text", lines=12, interactive=False, elem_classes="graft-said")
+                        said = gr.Textbox(
+                            label="Answer" if answers else "Text",
+                            lines=12,
+                            interactive=False,
+                            elem_classes="graft-said",
+                        )
                 rows = [[row[name] for name in columns] for row in parts.example_rows(loaded)[1]]
                 if rows:
                     gr.Examples(rows, inputs=fields, label="Examples", examples_per_page=6, cache_examples=False)

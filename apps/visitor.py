@@ -36,7 +36,15 @@ MAX_WAITING = 32  # events of all visitors together
 MAX_OWN = 8  # events and requests of one visitor that wait or run
 KEEP_UPLOADS = 3600  # seconds that a visitor's files stay on the server's disk; all go when it stops
 
-IMAGES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # what Pillow may try; it knows formats that run other programs
+IMAGES = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+)  # what Pillow may try; it knows formats that run other programs
 REFUSED = f"This file cannot be used. Upload one file of at most {MAX_MEGABYTES} MB."
 FULL = "The demo has no room for files at the moment: try again in an hour."
 NOT_UNDERSTOOD = "The request is not understood."
@@ -110,7 +118,9 @@ def _name(value: dict[str, Any]) -> str:
     name = value.get("orig_name")
     if not isinstance(name, str):
         return "the file"
-    return Path(name).name[-100:].encode("utf-8", "replace").decode() or "the file"  # half a character cannot be sent back
+    return (
+        Path(name).name[-100:].encode("utf-8", "replace").decode() or "the file"
+    )  # half a character cannot be sent back
 
 
 # ---- values ----
@@ -119,7 +129,9 @@ def _name(value: dict[str, Any]) -> str:
 class Page(gr.Blocks):
     """A page whose events, public and private, get checked values only."""
 
-    async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False) -> list[Any]:
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> list[Any]:
         """Gradio calls this for each event, before it opens or fetches anything that the values name."""
         with shown():
             if block_fn.fn is None:
@@ -239,7 +251,9 @@ class Gate:
     async def _change(self, scope: dict[str, Any], route: str, receive: Any, send: Any) -> None:
         """A request with a body."""
         upload, work, own = route.startswith("upload"), self.WORK.match(route) is not None, visitor(scope)
-        limit = (MAX_MEGABYTES << 20) + (64 << 10) if upload else MAX_BODY  # a form has borders and names around its file
+        limit = (
+            (MAX_MEGABYTES << 20) + (64 << 10) if upload else MAX_BODY
+        )  # a form has borders and names around its file
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 18 or int(length) > limit:
             await _answer(send, 413, f"A request may have {limit >> 20} MB.")
@@ -268,7 +282,9 @@ class Gate:
                 await _answer(send, 413, f"A request may have {receive.limit >> 20} MB.")
         except NotUnderstood:
             await _answer(send, 400, NOT_UNDERSTOOD)
-        except Exception as error:  # an event's own faults are answered by Gradio; here it looked for an event that there is not
+        except (
+            Exception
+        ) as error:  # an event's own faults are answered by Gradio; here it looked for an event that there is not
             if begun or not own:
                 raise
             log.warning("a request was not understood: %s: %s", type(error).__name__, error)
@@ -324,7 +340,11 @@ class Body:
 
 async def _answer(send: Any, status: int, text: str) -> None:
     body = b'{"detail": "%s"}' % text.encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -341,7 +361,9 @@ def visitor(scope: dict[str, Any]) -> str:
 def waiting(scope: dict[str, Any], own: str) -> int:
     """How many events of this visitor wait or run."""
     queue = scope["app"].get_blocks()._queue
-    return sum(event.alive and visitor(event.request.scope) == own for event in list(queue.event_ids_to_events.values()))
+    return sum(
+        event.alive and visitor(event.request.scope) == own for event in list(queue.event_ids_to_events.values())
+    )
 
 
 def full() -> bool:

@@ -46,10 +46,16 @@ def main() -> None:
         console.print(f"  {row}: learning rate {best[2]:g} is best on validation")
     _show(console, table)
     folder = table["transferred"]["folder"]
-    console.print(f"\nin {time.monotonic() - started:.0f} s. The report of the transferred model: {folder / 'report.html'}")
-    console.print(f"Its card: {folder / 'model' / 'README.md'}\n\nNext:\n  .venv/bin/graft demo {folder}      the model in your browser")
+    console.print(
+        f"\nin {time.monotonic() - started:.0f} s. The report of the transferred model: {folder / 'report.html'}"
+    )
+    console.print(
+        f"Its card: {folder / 'model' / 'README.md'}\n\nNext:\n  .venv/bin/graft demo {folder}      the model in your browser"
+    )
     console.print("  .venv/bin/graft recipes            what else there is")
-    console.print("  .venv/bin/graft train cats_dogs_efficientnet_b0 --data YOUR_PHOTOS      a folder of photos, a folder for each class")
+    console.print(
+        "  .venv/bin/graft train cats_dogs_efficientnet_b0 --data YOUR_PHOTOS      a folder of photos, a folder for each class"
+    )
 
 
 def _finished(results: dict[str, Any] | None) -> dict[str, Any]:
@@ -61,14 +67,18 @@ def _finished(results: dict[str, Any] | None) -> dict[str, Any]:
 def _say_score(console: Any, results: dict[str, Any]) -> None:
     test = results["test"]
     low, high = test["ci95"]["accuracy"]
-    console.print(f"  accuracy on {test['n']} test digits: {test['metrics']['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    console.print(
+        f"  accuracy on {test['n']} test digits: {test['metrics']['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f})"
+    )
 
 
 def _show(console: Any, table: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     n = next(iter(table.values()))["results"]["test"]["n"]
-    shown = Table(title=f"Digits 5-9 from 10 labelled images each; accuracy on the same {n} test digits", title_justify="left")
+    shown = Table(
+        title=f"Digits 5-9 from 10 labelled images each; accuracy on the same {n} test digits", title_justify="left"
+    )
     for name, side in (
         ("", "left"),
         ("accuracy", "right"),
@@ -81,11 +91,17 @@ def _show(console: Any, table: dict[str, dict[str, Any]]) -> None:
     for row, one in table.items():
         test, before = one["results"]["test"], one["results"]["before"]
         low, high = test["ci95"]["accuracy"]
-        cells = (f"{test['metrics']['accuracy']:.3f}", f"{low:.3f} - {high:.3f}", f"{before['metrics']['accuracy']:.3f}")
+        cells = (
+            f"{test['metrics']['accuracy']:.3f}",
+            f"{low:.3f} - {high:.3f}",
+            f"{before['metrics']['accuracy']:.3f}",
+        )
         shown.add_row(row, *cells, f"{one['rate']:g}", f"{one['seconds']:.1f}")
     console.print()
     console.print(shown)
-    console.print("seconds: in the training loops of all three rates. before: the same test digits before the first step.")
+    console.print(
+        "seconds: in the training loops of all three rates. before: the same test digits before the first step."
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ _PUBLIC = {
     "train": "training.run",
 }
 
-__all__ = [  # noqa: RUF022 (errors last)
+__all__ = [
     "Recipe",
     "Task",
     "as_evaluate",

@@ -44,7 +44,10 @@ def main() -> None:
             sys.exit(130)
         if debug:
             raise
-        print(f"error: unexpected {type(error).__name__}: {error}\nThis is a bug; run again with --debug to see where.", file=sys.stderr)
+        print(
+            f"error: unexpected {type(error).__name__}: {error}\nThis is a bug; run again with --debug to see where.",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

@@ -48,7 +48,9 @@ def _print_json(value: Any) -> None:
 
 
 @app.command()
-def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe, to copy.")] = None, as_json: Json = False) -> None:
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe, to copy.")] = None, as_json: Json = False
+) -> None:
     """List the recipes that Graft ships, or print one."""
     from pipelines.config.catalog import catalog, catalog_table, find_recipe
 
@@ -178,7 +180,9 @@ def evaluate(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders; each is compared with the first.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders; each is compared with the first.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Compare finished runs on the same test rows: differences with paired intervals.
@@ -200,7 +204,9 @@ def compare(
 
 
 @app.command()
-def predict(source: Source, inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")], as_json: Json = False) -> None:
+def predict(
+    source: Source, inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")], as_json: Json = False
+) -> None:
     """Answer for files (images, audio, text), folders, tables (jsonl, csv), text or column=value."""
     from pipelines.inference.predict import predict as answer
     from pipelines.utils import distributed

@@ -106,8 +106,12 @@ class Task(ABC):
 
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
-        self.state: dict[str, Any] = {}  # what it learns beside weights: plain values, in every checkpoint; `augment` does not see them
-        self.frozen: dict[str, nn.Module] = {}  # what only runs forward (VAE, text encoder): moved, kept in eval, never trained
+        self.state: dict[
+            str, Any
+        ] = {}  # what it learns beside weights: plain values, in every checkpoint; `augment` does not see them
+        self.frozen: dict[
+            str, nn.Module
+        ] = {}  # what only runs forward (VAE, text encoder): moved, kept in eval, never trained
 
     @property
     @abstractmethod

@@ -30,7 +30,14 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "COLUMNS": "140",  # help texts and tables wrap the same everywhere
 }
-for _name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_TOKEN_PATH"):
+for _name in (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_ENDPOINT",
+    "HF_HUB_CACHE",
+    "HF_DATASETS_CACHE",
+    "HF_TOKEN_PATH",
+):
     os.environ.pop(_name, None)
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # for tiny models as fast as two, and unmoved by what else runs
     os.environ.setdefault(_name, "1")

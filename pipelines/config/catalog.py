@@ -36,7 +36,9 @@ def find_recipe(source: str | Path) -> Path:
         return shipped[name]
     if path.is_dir():
         raise RecipeError(f"{source} is a folder: a recipe is a YAML file, or a name that `graft recipes` prints")
-    raise RecipeError(f"no recipe {str(source)!r}: no such file, and no shipped recipe has the name{suggest(name, shipped)}")
+    raise RecipeError(
+        f"no recipe {str(source)!r}: no such file, and no shipped recipe has the name{suggest(name, shipped)}"
+    )
 
 
 def catalog() -> list[dict[str, str]]:
@@ -44,7 +46,9 @@ def catalog() -> list[dict[str, str]]:
 
     Reads text only, so it takes milliseconds.
     """
-    return sorted((_entry(name, path) for name, path in recipe_paths().items()), key=lambda entry: (entry["task"], entry["name"]))
+    return sorted(
+        (_entry(name, path) for name, path in recipe_paths().items()), key=lambda entry: (entry["task"], entry["name"])
+    )
 
 
 def catalog_table() -> None:
@@ -91,4 +95,12 @@ def _entry(name: str, path: Path) -> dict[str, str]:
     model = raw["model"]
     where = model["id"] if "id" in model else f"{model['config']['model_type']} from random weights"
     where += " (random weights)" if model.get("weights") == "random" else ""
-    return {"name": name, "task": raw["task"], "model": where, "data": raw["data"]["id"], "command": command, **values, "path": str(path)}
+    return {
+        "name": name,
+        "task": raw["task"],
+        "model": where,
+        "data": raw["data"]["id"],
+        "command": command,
+        **values,
+        "path": str(path),
+    }

@@ -38,7 +38,9 @@ pi pali,pl polish,ps pashto,pt portuguese,qu quechua,rm romansh,rn rundi,ro roma
 sd sindhi,se northern sami,sg sango,sh serbo-croatian,si sinhala,sk slovak,sl slovenian,sm samoan,sn shona,so somali,sq albanian,sr serbian,
 ss swati,st southern sotho,su sundanese,sv swedish,sw swahili,ta tamil,te telugu,tg tajik,th thai,ti tigrinya,tk turkmen,tl tagalog,
 tn tswana,to tonga,tr turkish,ts tsonga,tt tatar,tw twi,ty tahitian,ug uighur,uk ukrainian,ur urdu,uz uzbek,ve venda,vi vietnamese,
-vo volapuk,wa walloon,wo wolof,xh xhosa,yi yiddish,yo yoruba,za zhuang,zh chinese,zu zulu""".replace("\n", "").split(",")
+vo volapuk,wa walloon,wo wolof,xh xhosa,yi yiddish,yo yoruba,za zhuang,zh chinese,zu zulu""".replace("\n", "").split(
+        ","
+    )
 )
 
 
@@ -62,5 +64,13 @@ def language(code: str) -> str:
     named = next((own for own, name in LANGUAGES.items() if name == plain), None)
     part = re.split(r"[-_]", plain)[0]
     meant = named or (part if part in LANGUAGES else None)
-    hint = f": did you mean {meant!r}?" if meant else suggest(plain, ["multilingual", *LANGUAGES.values()]) if len(plain) > 3 else ""
-    raise ValueError(f"the hub knows no language {code!r}{hint}; give a code of two or three small letters (ISO 639), such as en")
+    hint = (
+        f": did you mean {meant!r}?"
+        if meant
+        else suggest(plain, ["multilingual", *LANGUAGES.values()])
+        if len(plain) > 3
+        else ""
+    )
+    raise ValueError(
+        f"the hub knows no language {code!r}{hint}; give a code of two or three small letters (ISO 639), such as en"
+    )

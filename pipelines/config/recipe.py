@@ -254,7 +254,9 @@ def _metric_module(entry: str) -> str:
             f"{short(entry, 80)} is code from the hub, which runs only with its full commit: {repo}@<40 hexadecimal digits> "
             "(on its page: Files, History)"
         )
-    raise ValueError(f"{short(entry, 80)!r} is no metric: give a local file (./my_metric.py) or owner/name@<full commit> of the hub")
+    raise ValueError(
+        f"{short(entry, 80)!r} is no metric: give a local file (./my_metric.py) or owner/name@<full commit> of the hub"
+    )
 
 
 class Recipe(Strict):
@@ -282,7 +284,9 @@ class Recipe(Strict):
         for entry in entries:
             name = metric_module_name(entry)
             if name in taken:
-                raise ValueError(f"{taken[name]} and {entry} would both be called {name}: rename one of the files, or leave one out")
+                raise ValueError(
+                    f"{taken[name]} and {entry} would both be called {name}: rename one of the files, or leave one out"
+                )
             taken[name] = entry
         return entries
 
@@ -308,7 +312,11 @@ class Recipe(Strict):
         if "task" not in info.data:  # the task itself is wrong: that error says enough
             return Strict()
         options = task_class(info.data["task"]).Options
-        return value if isinstance(value, options) else options.model_validate({} if value is None else value, context=info.context)
+        return (
+            value
+            if isinstance(value, options)
+            else options.model_validate({} if value is None else value, context=info.context)
+        )
 
     @model_validator(mode="after")
     def _adapter_to_publish(self) -> "Recipe":
@@ -359,7 +367,12 @@ def task_class(name: str) -> Any:
 
 
 def load_recipe(
-    source: str | Path, overrides: Sequence[str] = (), *, data: str | None = None, model: str | None = None, exists: bool = False
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    exists: bool = False,
 ) -> Recipe:
     """Read, override and validate a recipe. `overrides` are `key=value` strings with the recipe's own names.
 
@@ -371,20 +384,29 @@ def load_recipe(
     raw, lines, problems = read_file(path)
     if data is not None:
         part = "config" if _keeps_config(_section(raw, "data").get("format")) else ""
-        raw["data"] = {**{k: v for k, v in _section(raw, "data").items() if k == part or k not in _OF_THE_SOURCE}, "id": data}
+        raw["data"] = {
+            **{k: v for k, v in _section(raw, "data").items() if k == part or k not in _OF_THE_SOURCE},
+            "id": data,
+        }
     if model is not None:
         kept = {k: v for k, v in _section(raw, "model").items() if k not in ("revision", "config")}
         raw["model"] = {**kept, "id": model}
     named = {override.partition("=")[0] for override in overrides}
     hub = _section(raw, "hub")
-    if data is not None or "data.id" in named:  # who wrote the recipe allowed rows of their data to be published, not of these
+    if (
+        data is not None or "data.id" in named
+    ):  # who wrote the recipe allowed rows of their data to be published, not of these
         hub.pop("examples", None)
     if model is not None or "model.id" in named:  # nor does their licence fit whatever model this is
         hub.pop("license", None)
     for override in overrides:
         problems += _override(raw, lines, override)
     typed = lines.get(("metrics",)) == COMMAND_LINE
-    if raw.get("metrics") and not typed and (beside := [name for name in MODEL_FILES if (path.parent / name).is_file()]):
+    if (
+        raw.get("metrics")
+        and not typed
+        and (beside := [name for name in MODEL_FILES if (path.parent / name).is_file()])
+    ):
         problems.append(
             f"{path}: metrics: this recipe lies in the folder of a model ({beside[0]}) and may have come with it, and metrics are code: "
             "copy the recipe to another folder, or type metrics=[]"
@@ -446,7 +468,9 @@ def validate(
         recipe = Recipe.model_validate(raw, context={"exists": exists})
     except ValidationError as error:
         known = isinstance(raw.get("task"), str) and raw["task"] in task_names()
-        found += explain(error.errors(), name, lines or {}, Recipe, task_class(raw["task"]).Options if known else Strict)
+        found += explain(
+            error.errors(), name, lines or {}, Recipe, task_class(raw["task"]).Options if known else Strict
+        )
     if found:
         raise RecipeError("\n".join(dict.fromkeys(found)))
     return recipe
@@ -455,7 +479,9 @@ def validate(
 def _no_unicode(value: Any, where: str = "") -> list[str]:
     """What is wrong with texts that no file could be written with: halves of surrogate pairs, which YAML lets through."""
     if isinstance(value, dict):
-        parts = [(key, f"{where}.{key}".lstrip(".")) for key in value] + [(value[key], f"{where}.{key}".lstrip(".")) for key in value]
+        parts = [(key, f"{where}.{key}".lstrip(".")) for key in value] + [
+            (value[key], f"{where}.{key}".lstrip(".")) for key in value
+        ]
         return [problem for part, name in parts for problem in _no_unicode(part, name)]
     if isinstance(value, list):
         return [problem for part in value for problem in _no_unicode(part, where)]
@@ -485,7 +511,9 @@ def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> lis
     try:
         target[last] = parse_value(text)
     except yaml.YAMLError:
-        return [f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the shell's)"]
+        return [
+            f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the shell's)"
+        ]
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
     if other and target[last] is not None:
         target.pop(other, None)
@@ -512,7 +540,10 @@ def recipe_schema() -> dict[str, Any]:
     for name in task_names():
         options = task_class(name).Options.model_json_schema(ref_template=f"#/$defs/{name}/$defs/{{model}}")
         schema["$defs"][name] = options
-        rule = {"if": {"properties": {"task": {"const": name}}}, "then": {"properties": {"options": {"$ref": f"#/$defs/{name}"}}}}
+        rule = {
+            "if": {"properties": {"task": {"const": name}}},
+            "then": {"properties": {"options": {"$ref": f"#/$defs/{name}"}}},
+        }
         schema["allOf"].append(rule)
     schema["properties"]["options"] = {"type": "object"}
     plain: dict[str, Any] = json.loads(json.dumps(schema))

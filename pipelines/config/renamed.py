@@ -19,7 +19,11 @@ def options(raw: dict[str, Any], *, exists: bool) -> tuple[dict[str, Any], list[
     value = found[old[0]]
     new = FROZEN[old[0]].get(value if isinstance(value, bool) else None, "auto")
     if not exists:
-        return {**raw, "options": kept}, [f"options.{old[0]}: freezing has one switch now, model.freeze: set model.freeze={new}"]
-    if isinstance(model, dict) and model.get("freeze", "none") == "none":  # backbone or a number of blocks hold the encoder, too
+        return {**raw, "options": kept}, [
+            f"options.{old[0]}: freezing has one switch now, model.freeze: set model.freeze={new}"
+        ]
+    if (
+        isinstance(model, dict) and model.get("freeze", "none") == "none"
+    ):  # backbone or a number of blocks hold the encoder, too
         model = {**model, "freeze": new}
     return {**raw, "model": model, "options": kept}, []

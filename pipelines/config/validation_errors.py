@@ -23,7 +23,11 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 
 def explain(
-    errors: Sequence[Mapping[str, Any]], name: str, lines: Mapping[Path, int], schema: type[BaseModel], options: type[BaseModel]
+    errors: Sequence[Mapping[str, Any]],
+    name: str,
+    lines: Mapping[Path, int],
+    schema: type[BaseModel],
+    options: type[BaseModel],
 ) -> list[str]:
     """One line for every key that is wrong.
 
@@ -32,7 +36,11 @@ def explain(
     found: dict[Path, list[Mapping[str, Any]]] = {}
     for error in errors:
         found.setdefault(_path(error, schema, options), []).append(error)
-    meant = {(*path[:-1], closest(str(path[-1]), fields_at(path[:-1], schema, options))) for path, e in found.items() if _unknown(e[0])}
+    meant = {
+        (*path[:-1], closest(str(path[-1]), fields_at(path[:-1], schema, options)))
+        for path, e in found.items()
+        if _unknown(e[0])
+    }
     said = []
     for path, same in found.items():
         if same[0]["type"] == "missing" and path in meant:
@@ -139,7 +147,9 @@ def _expected(error: Mapping[str, Any]) -> str:
         "greater_than_equal": f"at least {context.get('ge')}",
         "less_than": f"below {context.get('lt')}",
         "less_than_equal": f"at most {context.get('le')}",
-        "string_pattern_mismatch": "OWNER/NAME" if "/" in str(context.get("pattern")) else f"like {context.get('pattern')}",
+        "string_pattern_mismatch": "OWNER/NAME"
+        if "/" in str(context.get("pattern"))
+        else f"like {context.get('pattern')}",
     }
     return words.get(error["type"]) or str(error["msg"]).removeprefix("Input should be ")
 

@@ -32,7 +32,7 @@ def steps_per_epoch(n: int, batch_size: int, least: int = 1) -> int:
 
 def epoch_steps(
     n: int, batch_size: int, seed: int, epoch: int, lengths: Lengths | None = None, least: int = 1
-) -> list[np.ndarray]:  # fmt: skip
+) -> list[np.ndarray]:
     """One epoch of `n` examples as steps: index arrays of `batch_size`, the last maybe smaller.
 
     With `lengths`, pools of 50 steps are sorted by length and the steps shuffled, so that a step holds like lengths. A last
@@ -225,7 +225,11 @@ def on_device(batch: Batch, device: Any) -> Batch:
     def move(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return value.to(device, non_blocking=True)
-        return [move(v) for v in value] if isinstance(value, list) and value and isinstance(value[0], torch.Tensor) else value
+        return (
+            [move(v) for v in value]
+            if isinstance(value, list) and value and isinstance(value[0], torch.Tensor)
+            else value
+        )
 
     return {key: move(value) for key, value in batch.items()}
 
@@ -281,7 +285,7 @@ class Plan:
 
 def evaluation_keys(
     n: int, batch_size: int, rank: int, processes: int, lengths: Lengths | None = None, budget: int = 2**62
-) -> list[list[tuple[None, int]]]:  # fmt: skip
+) -> list[list[tuple[None, int]]]:
     """Every example once, over all processes; each process gets as many batches (FSDP's forward is a collective).
 
     With `lengths` the longest come first, and a batch padded to its longest holds at most so many a `budget`.
@@ -289,7 +293,9 @@ def evaluation_keys(
     if lengths is None:
         parts = np.array_split(np.arange(n), math.ceil(n / (batch_size * processes)) * processes)
     else:
-        parts = _within(np.argsort(np.asarray(lengths), kind="stable"), batch_size, processes, np.asarray(lengths), budget)[::-1]
+        parts = _within(
+            np.argsort(np.asarray(lengths), kind="stable"), batch_size, processes, np.asarray(lengths), budget
+        )[::-1]
     return [[(None, int(i)) for i in part] for part in parts[rank::processes]]
 
 

@@ -123,15 +123,23 @@ class EncodedTokens(Encoding):
 
 
 def encode(
-    rows: "Dataset", function: Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]], key: Any, at_once: int = 500
-) -> "Dataset":  # fmt: skip
+    rows: "Dataset",
+    function: Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]],
+    key: Any,
+    at_once: int = 500,
+) -> "Dataset":
     """`rows.map(function)` in batches of `at_once`, called with columns and row numbers.
 
     `function` may return more or fewer examples than it got rows.
 
     `key` is all that the result depends on beside the rows, as JSON. What was computed before is read from disk.
     """
-    settings: dict[str, Any] = {"batched": True, "batch_size": at_once, "remove_columns": rows.column_names, "with_indices": True}
+    settings: dict[str, Any] = {
+        "batched": True,
+        "batch_size": at_once,
+        "remove_columns": rows.column_names,
+        "with_indices": True,
+    }
     if len(rows) < SMALL:
         # a fingerprint of our own: the library would pickle the tokenizer to make one, for a cache that is not used here
         return rows.map(function, keep_in_memory=True, new_fingerprint="graft", **settings)
@@ -161,6 +169,8 @@ def _mapped(rows: "Dataset", function: Any, folder: Path, settings: dict[str, An
             beside.rename(folder)
         return Dataset.load_from_disk(str(folder))
     except OSError as error:
-        raise RunError(f"{folder.parent}: the encoded data cannot be written ({error}); free some room, or set GRAFT_CACHE") from None
+        raise RunError(
+            f"{folder.parent}: the encoded data cannot be written ({error}); free some room, or set GRAFT_CACHE"
+        ) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -77,7 +77,9 @@ def begins(value: Any) -> tuple[bytes, str]:
 def _entries(path: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(path) as listed:
-            return sorted((e for e in listed if not e.name.startswith(".") and e.name not in _LITTER), key=lambda e: e.name)
+            return sorted(
+                (e for e in listed if not e.name.startswith(".") and e.name not in _LITTER), key=lambda e: e.name
+            )
     except OSError as error:
         raise DataError(f"{printable(str(path))}: cannot be listed: {error.strerror}") from None
 

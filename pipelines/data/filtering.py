@@ -39,7 +39,9 @@ class Usable(Encoding):
         return self.encoded[self.numbers[index]]
 
 
-def sorted_out(encoded: Encoded, ids: Sequence[str], split: str) -> tuple[Encoded, list[tuple[str, str]], dict[str, int]]:
+def sorted_out(
+    encoded: Encoded, ids: Sequence[str], split: str
+) -> tuple[Encoded, list[tuple[str, str]], dict[str, int]]:
     """What a run takes of a split's examples, those known to be unusable (id, why), and how many train leaves out by its own options.
 
     Only train does without them: the others are scored, and what they lack is counted. Raises DataError where train keeps none.
@@ -53,11 +55,15 @@ def sorted_out(encoded: Encoded, ids: Sequence[str], split: str) -> tuple[Encode
         return encoded, known, {}
     taken = Usable(encoded)
     if not len(taken):
-        raise DataError(f"none of {len(encoded)} rows of train can be used; the first: {next(iter(encoded.unusable.values()))}")
+        raise DataError(
+            f"none of {len(encoded)} rows of train can be used; the first: {next(iter(encoded.unusable.values()))}"
+        )
     return taken, known, {why: len(numbers) for why, numbers in left_out.items() if numbers}
 
 
-def cleaned(rows: "Dataset", clean: Callable[[dict[str, Any]], dict[str, Any]], source: str) -> "tuple[Dataset, list[tuple[str, str]]]":
+def cleaned(
+    rows: "Dataset", clean: Callable[[dict[str, Any]], dict[str, Any]], source: str
+) -> "tuple[Dataset, list[tuple[str, str]]]":
     """Rows as the task wants them, and those (id, why) that it cannot use. `clean` sees no files, whose bytes a row may hold."""
     from datasets import Dataset, concatenate_datasets
 

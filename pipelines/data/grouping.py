@@ -50,7 +50,9 @@ def units_of(rows: "Dataset", group: str | None) -> list[int]:
         return whole
     both = _joined(count, [groups, alike])
     if _largest(both) > count / 2 >= _largest(whole):
-        log.warning("rows with equal content stand in most groups of %r: groups stay in one split, such rows may not", group)
+        log.warning(
+            "rows with equal content stand in most groups of %r: groups stay in one split, such rows may not", group
+        )
         return whole
     return both
 
@@ -153,7 +155,9 @@ class _Problem:
         self.columns = np.array([(unit, own, count) for (unit, own), count in counts.items()], int).reshape(-1, 3).T
         self.totals = self._by_class(np.ones(len(self.sizes), bool), len(names))
         # the class of which a unit holds the largest part; without classes all stand under one
-        self.main = np.array([max(((count / self.totals[own], own) for own, count in of), default=(0, 0))[1] for of in self.pairs])
+        self.main = np.array(
+            [max(((count / self.totals[own], own) for own, count in of), default=(0, 0))[1] for of in self.pairs]
+        )
 
     def _by_class(self, mine: "np.ndarray", classes: int) -> "np.ndarray":
         """Rows of each class in the units that are `mine`."""
@@ -178,7 +182,10 @@ class _Problem:
                 at = self.main[unit]
                 allowed = [value + share * of_class[at] for value, share in zip(allowed, self.shares, strict=True)]
             size = int(self.sizes[unit])
-            lacks = [((may - has) / share, split) for split, (may, has, share) in enumerate(zip(allowed, filled, self.shares, strict=True))]
+            lacks = [
+                ((may - has) / share, split)
+                for split, (may, has, share) in enumerate(zip(allowed, filled, self.shares, strict=True))
+            ]
             split = max(lacks)[1]
             if self.fixed[unit] or filled[split] + size / 2 > allowed[split] or not self._leaves(unit, left):
                 continue

@@ -43,7 +43,9 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
     elif lists:  # which the task refuses, or knows what to do with
         made = [None if label is None else several(label) for label in found]
     else:
-        made = [label.strip() if isinstance(label, str) else label for label in found]  # numbers of classes that no task reads stay
+        made = [
+            label.strip() if isinstance(label, str) else label for label in found
+        ]  # numbers of classes that no task reads stay
     lacking = set() if many else {i for i, label in enumerate(made) if label is None or label == ""}
     if lacking:
         made = [([] if lists else "") if i in lacking else label for i, label in enumerate(made)]
@@ -156,7 +158,9 @@ def check_known(found: set[str], classes: Sequence[str]) -> None:
         known = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
         raise DataError(f"the model knows none of the classes of these data ({some}): it tells apart {known}")
     if unknown:
-        log.warning("the model does not know %d of %d classes (%s): their rows count as errors", len(unknown), len(found), some)
+        log.warning(
+            "the model does not know %d of %d classes (%s): their rows count as errors", len(unknown), len(found), some
+        )
 
 
 # ---- numbers ----
@@ -200,7 +204,9 @@ def check_numbers(labels: Sequence[float], source: str) -> None:
         raise DataError(f"{source}: every label of train is {labels[0]:g}: there is nothing to learn")
     if not 0.05 < spread < 20:
         middle = statistics.fmean(labels)
-        log.warning("the labels spread by %.3g around %.3g: training goes best where they spread by about 1", spread, middle)
+        log.warning(
+            "the labels spread by %.3g around %.3g: training goes best where they spread by about 1", spread, middle
+        )
 
 
 def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: str) -> list[str]:
@@ -212,10 +218,14 @@ def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: s
             others = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
             near = next((label for label in sorted(seen["train"]) if alike(label) == alike(extra[0])), None)
             others += "" if near is None else f" (train has {near!r}: spell it in one way)"
-            raise DataError(f"{source}: class {extra[0]!r}{others} occurs in {name} but not in train: add training rows, or take it out")
+            raise DataError(
+                f"{source}: class {extra[0]!r}{others} occurs in {name} but not in train: add training rows, or take it out"
+            )
     if known is not None:
         return [label for label in known if label in seen["train"]]
-    return sorted(seen["train"], key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+    return sorted(
+        seen["train"], key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)
+    )
 
 
 def _labels_of(rows: "Dataset") -> set[str]:
@@ -228,12 +238,23 @@ def _labels_of(rows: "Dataset") -> set[str]:
 def names(splits: "Splits", multi_label: bool) -> list[str]:
     """The classes of a data set, at least two. Raises DataError."""
     if not multi_label and any(isinstance(label, list) for label in splits.train[:1]["label"]):
-        raise DataError(f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row")
+        raise DataError(
+            f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row"
+        )
     labels = splits.labels or []
     if multi_label:
-        labels = sorted({part for name in ("train", "validation", "test") for label in splits[name]["label"] for part in several(label)})
+        labels = sorted(
+            {
+                part
+                for name in ("train", "validation", "test")
+                for label in splits[name]["label"]
+                for part in several(label)
+            }
+        )
     if len(labels) < 2:
-        raise DataError(f"{splits.name}: {len(labels)} class found ({', '.join(labels)}): classification needs at least two")
+        raise DataError(
+            f"{splits.name}: {len(labels)} class found ({', '.join(labels)}): classification needs at least two"
+        )
     return labels
 
 

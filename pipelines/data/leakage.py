@@ -27,7 +27,10 @@ def with_files(rows: "Dataset") -> "Dataset":
     """Where a file has several rows, as an image has with several captions: with a column `file`, the id of the file's first row."""
     firsts: dict[str, str] = {}
     ids, files = rows["id"][:], paths(rows)
-    column = [firsts.setdefault(file, id_) if file and os.path.isfile(file) else id_ for id_, file in zip(ids, files, strict=True)]
+    column = [
+        firsts.setdefault(file, id_) if file and os.path.isfile(file) else id_
+        for id_, file in zip(ids, files, strict=True)
+    ]
     return rows if column == list(ids) or "file" in rows.column_names else rows.add_column("file", column)
 
 
@@ -111,7 +114,13 @@ def _digest(row: dict[str, Any], columns: Sequence[str], files: set[str], also: 
     empty = True
     for name in columns:
         value = row[name]
-        part = _bytes(value) if name in files else " ".join(str(value).split()).encode("utf-8", "surrogatepass") if value else b""
+        part = (
+            _bytes(value)
+            if name in files
+            else " ".join(str(value).split()).encode("utf-8", "surrogatepass")
+            if value
+            else b""
+        )
         if part:
             empty = False
             digest.update(len(part).to_bytes(8, "big") + part)

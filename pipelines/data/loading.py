@@ -62,7 +62,9 @@ def format_module(section: DataSection) -> Any:
             if module.detect(path):
                 return module
         except OSError as error:
-            raise DataError(f"data.id: {section.id}: {error.filename or path} cannot be read: {error.strerror}") from None
+            raise DataError(
+                f"data.id: {section.id}: {error.filename or path} cannot be read: {error.strerror}"
+            ) from None
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
@@ -80,7 +82,9 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
     for key in ("config", "revision"):
         parted = key == "config" and getattr(kind, "CONFIGURED", False)
         if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():
-            raise DataError(f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out (data.{key}=null)")
+            raise DataError(
+                f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out (data.{key}=null)"
+            )
     source: Source = kind.read(section, tuple(needs.columns), tuple(needs.optional_columns))
     _resolve_labels(source, needs, section.id)
     if needs.clean is not None:
@@ -165,7 +169,9 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
     )
 
 
-def load_rows(section: DataSection, needs: DataSpec, split: str | None = None) -> "tuple[str, Dataset, list[tuple[str, str]]]":
+def load_rows(
+    section: DataSection, needs: DataSpec, split: str | None = None
+) -> "tuple[str, Dataset, list[tuple[str, str]]]":
     """One split to score or predict: `split` if given, else test, else everything there is.
 
     Returns its name, its rows and the rows that cannot be read (id, why).
@@ -174,7 +180,9 @@ def load_rows(section: DataSection, needs: DataSpec, split: str | None = None) -
 
     source = _read(section, needs)
     own = {name.lower(): name for name in source.splits}
-    named = {name: getattr(section, name) or next((own[n] for n in usual if n in own), None) for name, usual in USUAL.items()}
+    named = {
+        name: getattr(section, name) or next((own[n] for n in usual if n in own), None) for name, usual in USUAL.items()
+    }
     chosen = named["test"] if split is None else named.get(split) or split
     wanted = {chosen, *(USUAL["test"] if split in (None, "test") else ())}
     for name in source.unlabelled:
@@ -186,7 +194,11 @@ def load_rows(section: DataSection, needs: DataSpec, split: str | None = None) -
         return split, source.splits[chosen], source.skipped.get(chosen, [])
     if named["test"] in source.splits:
         return "test", source.splits[named["test"]], source.skipped.get(named["test"], [])
-    return "all", concatenate_datasets(list(source.splits.values())), [row for rows in source.skipped.values() for row in rows]
+    return (
+        "all",
+        concatenate_datasets(list(source.splits.values())),
+        [row for rows in source.skipped.values() for row in rows],
+    )
 
 
 Rows = tuple[str, Any, list[tuple[str, str]]]  # a split's name, its rows, and those that cannot be read: (id, why)

@@ -45,7 +45,9 @@ def paths(rows: "Dataset") -> list[str | None]:
     if not pyarrow.types.is_struct(stored.type) or stored.type.get_field_index("path") < 0:
         return [None] * len(rows)
     found = pyarrow.compute.struct_field(stored, "path")
-    if stored.type.get_field_index("bytes") >= 0:  # with bytes comes a name only, which may be that of some other file here
+    if (
+        stored.type.get_field_index("bytes") >= 0
+    ):  # with bytes comes a name only, which may be that of some other file here
         held = pyarrow.compute.is_valid(pyarrow.compute.struct_field(stored, "bytes"))
         found = pyarrow.compute.if_else(held, pyarrow.scalar(None, found.type), found)
     listed: list[str | None] = (found if rows._indices is None else found.take(rows._indices.column(0))).to_pylist()
@@ -69,10 +71,16 @@ _PHOTOS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".
 
 
 _FURTHER = (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga")
-_UNREAD_IMAGES = frozenset((".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2"))
+_UNREAD_IMAGES = frozenset(
+    (".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2")
+)
 
-_RECORDINGS = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"))
-_UNREAD_RECORDINGS = frozenset((".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".wma", ".amr", ".3gp", ".ape", ".wv", ".ac3"))
+_RECORDINGS = frozenset(
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
+)
+_UNREAD_RECORDINGS = frozenset(
+    (".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".wma", ".amr", ".3gp", ".ape", ".wv", ".ac3")
+)
 
 IMAGES = Kind("image", "image", "images", frozenset((*_PHOTOS, *_FURTHER)), _UNREAD_IMAGES)
 

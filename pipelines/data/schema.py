@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 
 Row = dict[str, Any]
-Strata = Callable[["Dataset"], list[Any] | None]  # of every row the class or list of classes by which splits are stratified
+Strata = Callable[
+    ["Dataset"], list[Any] | None
+]  # of every row the class or list of classes by which splits are stratified
 
 ANSWERS = ("label", "answer", "answer_start", "title", "speaker")  # columns that a row is not known by
 
@@ -30,13 +32,17 @@ class Source:
     labels: list[str] | None = None  # in the data set's own order, where it has one
     skipped: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # split -> (id, why)
     lost: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> label of skipped rows -> why
-    ignored: dict[str, int] = field(default_factory=dict)  # what is no row (".txt files", "rows of the split 'extra'") -> how many
+    ignored: dict[str, int] = field(
+        default_factory=dict
+    )  # what is no row (".txt files", "rows of the split 'extra'") -> how many
     revision: str | None = None
     license: str | None = None
     hub_id: str | None = None
     unlabelled: list[str] = field(default_factory=list)  # splits that were left out, as their table has no labels
     decimal_comma: set[str] = field(default_factory=set)  # splits in whose table 3,5 may be a number
-    group: str | None = None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
+    group: str | None = (
+        None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
+    )
 
 
 def by_label(rows: "Dataset") -> list[Any] | None:
@@ -127,7 +133,9 @@ class Splits:
     revision: str | None = None
     license: str | None = None
     ignored: dict[str, int] = field(default_factory=dict)
-    trained_before: dict[str, int] = field(default_factory=dict)  # validation, test -> rows taken out: the run's model knows them
+    trained_before: dict[str, int] = field(
+        default_factory=dict
+    )  # validation, test -> rows taken out: the run's model knows them
     contents: dict[str, list[str]] = field(default_factory=dict)  # split -> of every row a digest of its content
     group: str | None = None  # the column whose values stand in one split only; intervals resample these groups
 

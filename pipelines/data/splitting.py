@@ -42,7 +42,9 @@ def arrange(
     """
     named = name_splits(section, list(found))
     if "test" not in named and "validation" not in named and section.holdout >= 0.5:
-        raise DataError(f"data.holdout: {section.holdout:g} for test and as much for validation leaves no rows to train on")
+        raise DataError(
+            f"data.holdout: {section.holdout:g} for test and as much for validation leaves no rows to train on"
+        )
     splits = {name: found[source] for name, source in named.items()}
     came_from = dict(named)
     before: dict[str, int] = {}
@@ -60,7 +62,9 @@ def arrange(
     missing = [name for name in ("test", "validation") if name not in splits]
     if missing:
         try:
-            splits |= _cut_apart(section, rest, missing, [splits[name] for name in splits if name != "train"], group, strata, trained)
+            splits |= _cut_apart(
+                section, rest, missing, [splits[name] for name in splits if name != "train"], group, strata, trained
+            )
         except DataError as error:
             raise DataError(f"{section.id}: {error}") from None
         came_from |= dict.fromkeys(missing, f"cut from {named['train']}")
@@ -73,13 +77,21 @@ def arrange(
             rows = splits[name]
             labels = strata(rows) if name == "train" else None
             if labels is not None and most < (needed := len(_cover(list(range(len(rows))), _sets(labels)))):
-                raise DataError(f"data.max_train_rows: {most} rows cannot hold every class of {section.id}: at least {needed} are needed")
+                raise DataError(
+                    f"data.max_train_rows: {most} rows cannot hold every class of {section.id}: at least {needed} are needed"
+                )
             splits[name] = limit(rows, most, section.seed, strata)
     return {name: splits[name] for name in ("train", "validation", "test")}, came_from, before
 
 
 def _cut_apart(
-    section: DataSection, rest: "Dataset", missing: list[str], own: "list[Dataset]", group: str | None, strata: Strata, trained: TrainedRows
+    section: DataSection,
+    rest: "Dataset",
+    missing: list[str],
+    own: "list[Dataset]",
+    group: str | None,
+    strata: Strata,
+    trained: TrainedRows,
 ) -> "dict[str, Dataset]":
     """Cut the missing splits. Rows that the model knows stay in train, and so do, if enough others are left, rows with the content
     of a row of the data set's own splits: a validation split that holds rows of test would choose by them."""
@@ -104,7 +116,11 @@ def without_trained(section: DataSection, name: str, rows: "Dataset", trained: T
             f"{section.id}: {trained.named} was trained on every row of {name}, so a score on them says nothing: "
             f"give {name} rows that it has not seen, or start from another model"
         )
-    return (rows.select([number for number, seen in enumerate(known) if not seen]), sum(known)) if any(known) else (rows, 0)
+    return (
+        (rows.select([number for number, seen in enumerate(known) if not seen]), sum(known))
+        if any(known)
+        else (rows, 0)
+    )
 
 
 def name_splits(section: DataSection, found: list[str]) -> dict[str, str]:
@@ -127,7 +143,9 @@ def name_splits(section: DataSection, found: list[str]) -> dict[str, str]:
             named[name] = choice
     if "train" not in named:
         if len(found) != 1 or section.validation or section.test:
-            raise DataError(f"{section.id}: no split to train on (it has: {', '.join(found) or 'none'}); name one with data.train=NAME")
+            raise DataError(
+                f"{section.id}: no split to train on (it has: {', '.join(found) or 'none'}); name one with data.train=NAME"
+            )
         named = {"train": found[0]}
     return named
 
@@ -188,7 +206,12 @@ def _too_few(rows: "Dataset", units: list[int], group: str | None, labels: list[
 
 
 def _one_by_one(
-    ids: list[str], units: list[int], shares: Mapping[str, float], seed: int, labels: list[Any] | None, fixed: Sequence[bool]
+    ids: list[str],
+    units: list[int],
+    shares: Mapping[str, float],
+    seed: int,
+    labels: list[Any] | None,
+    fixed: Sequence[bool],
 ) -> dict[str, set[int]] | None:
     """Each split in turn takes its share of every class of what is left: one row of each unit is drawn, the others follow.
 
@@ -198,7 +221,9 @@ def _one_by_one(
     members: dict[int, list[int]] = {}
     for index, unit in enumerate(units):
         members.setdefault(unit, []).append(index)
-    first = {min(of, key=ids.__getitem__): of for of in members.values()}  # the smallest id, whatever the order of the rows
+    first = {
+        min(of, key=ids.__getitem__): of for of in members.values()
+    }  # the smallest id, whatever the order of the rows
     left = sorted(first)
     count = len(left)
     drawn: dict[str, set[int]] = {}
@@ -219,7 +244,9 @@ def _one_by_one(
     bound = max(0.02 * len(ids), max(map(len, members.values())) / 2)
     train = set(range(len(ids))) - {index for found in taken.values() for index in found}
     near = all(abs(len(taken[name]) - share * len(ids)) <= bound for name, share in shares.items())
-    lacking = labels is not None and set().union(*_sets(labels)) - set().union(*_sets([labels[index] for index in train]))
+    lacking = labels is not None and set().union(*_sets(labels)) - set().union(
+        *_sets([labels[index] for index in train])
+    )
     return taken if near and not lacking else None
 
 

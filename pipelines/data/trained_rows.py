@@ -68,16 +68,25 @@ def read(folder: Path, named: str) -> TrainedRows:
             if len(_digests(run)) > run["rows"] or not isinstance(run["run"], str):
                 raise ValueError(f"more digests than the {run['rows']} rows of {run['run']}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path}: not the digests of training rows ({type(error).__name__}: {error}): fetch the model again") from None
+        raise ModelError(
+            f"{path}: not the digests of training rows ({type(error).__name__}: {error}): fetch the model again"
+        ) from None
     return TrainedRows(tuple(runs), named)
 
 
 def text(run: str, contents: Iterable[str], before: TrainedRows) -> str:
     """The file of a run that was trained on rows with these contents and started from the model of `before`."""
     rows = sorted(set(contents))
-    salt = hashlib.blake2b("".join(rows).encode(), digest_size=16).digest()  # of these rows: the same run writes the same file
+    salt = hashlib.blake2b(
+        "".join(rows).encode(), digest_size=16
+    ).digest()  # of these rows: the same run writes the same file
     digests = sorted({_salted(row, salt) for row in rows})
-    own = {"run": run, "rows": len(digests), "salt": salt.hex(), "digests": base64.b64encode(b"".join(digests)).decode()}
+    own = {
+        "run": run,
+        "rows": len(digests),
+        "salt": salt.hex(),
+        "digests": base64.b64encode(b"".join(digests)).decode(),
+    }
     return json.dumps({"schema": 1, "about": __doc__.splitlines()[0], "runs": [*before.runs, own]}, indent=1) + "\n"
 
 

@@ -80,7 +80,9 @@ def read_run(folder: Path) -> Run:
     except RunError as error:
         raise ModelError(str(error)) from None
     if results is None:
-        raise ModelError(f"{folder}: the run is not finished (it has no results.json): repeat its `graft train` command")
+        raise ModelError(
+            f"{folder}: the run is not finished (it has no results.json): repeat its `graft train` command"
+        )
     path = folder / "predictions" / row_statistics.FILE
     if not path.is_file():
         raise ModelError(
@@ -95,7 +97,9 @@ def read_run(folder: Path) -> Run:
         metric = Metric(str(results["metric"]["name"]), str(results["metric"]["direction"]))
     except (KeyError, TypeError, ValueError, IndexError, MemoryError) as error:
         why = f"{type(error).__name__}: {error}"
-        raise ModelError(f"{folder}: its results and its row statistics do not fit its task ({why}): restore them") from None
+        raise ModelError(
+            f"{folder}: its results and its row statistics do not fit its task ({why}): restore them"
+        ) from None
     return Run(folder, recipe, task, kept, metrics, name, test, metric)
 
 
@@ -108,16 +112,24 @@ def check_same_rows(first: Run, other: Run) -> None:
     if ids == others and first.fingerprint == other.fingerprint:
         return
     sections = [run.recipe.data.model_dump(mode="json") for run in (first, other)]
-    cut = [key for key in ("seed", "holdout", "group", "test", "config", "max_eval_rows") if sections[0][key] != sections[1][key]]
+    cut = [
+        key
+        for key in ("seed", "holdout", "group", "test", "config", "max_eval_rows")
+        if sections[0][key] != sections[1][key]
+    ]
     unlike = sorted({*ids} ^ {*others})
     if first.data != other.data:
         how = f"they were tested on other data ({first.data} and {other.data})"
     elif cut:
-        how = "their test rows were cut otherwise: " + ", ".join(f"data.{key}: {sections[0][key]} and {sections[1][key]}" for key in cut)
+        how = "their test rows were cut otherwise: " + ", ".join(
+            f"data.{key}: {sections[0][key]} and {sections[1][key]}" for key in cut
+        )
     elif len(ids) != len(others):
         how = f"they have other numbers of test rows ({len(ids):,} and {len(others):,}; {short(unlike[0], 60)!r} is in one only)"
     elif unlike:
-        how = f"{len(unlike) // 2:,} of their {len(ids):,} test rows are others ({short(unlike[0], 60)!r} is in one only)"
+        how = (
+            f"{len(unlike) // 2:,} of their {len(ids):,} test rows are others ({short(unlike[0], 60)!r} is in one only)"
+        )
     else:
         how = "their test rows have the same ids and other contents: the data changed between the runs"
     raise DataError(f"{both}: {how}. Only runs with the same test rows can be compared")
@@ -144,8 +156,15 @@ def _pair(first: Run, second: Run, units: np.ndarray, group: str | None) -> dict
         if of is None and name in two.proportions and name in names:
             right, also = one[part] > 0, two[two.proportions[name].part] > 0
             only = [np.flatnonzero(right & ~also), np.flatnonzero(also & ~right)]
-            mcnemar[name] = {"only_first": len(only[0]), "only_second": len(only[1]), "p": mcnemar_p(len(only[0]), len(only[1]))}
-            flipped[name] = {key: [one.ids[row] for row in rows] for key, rows in zip(("only_first", "only_second"), only, strict=True)}
+            mcnemar[name] = {
+                "only_first": len(only[0]),
+                "only_second": len(only[1]),
+                "p": mcnemar_p(len(only[0]), len(only[1])),
+            }
+            flipped[name] = {
+                key: [one.ids[row] for row in rows]
+                for key, rows in zip(("only_first", "only_second"), only, strict=True)
+            }
     return {
         "first": str(first.folder),
         "second": str(second.folder),
@@ -169,7 +188,9 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     """Two-sided p of the exact McNemar test (McNemar 1947): whether rows that one run alone has right are evenly of both runs."""
     flips, fewer = only_first + only_second, min(only_first, only_second)
     steps = np.arange(1, fewer + 1)
-    logs = np.append(0.0, np.cumsum(np.log((flips - steps + 1) / steps))) - flips * math.log(2)  # of the binomial probabilities
+    logs = np.append(0.0, np.cumsum(np.log((flips - steps + 1) / steps))) - flips * math.log(
+        2
+    )  # of the binomial probabilities
     return min(1.0, 2 * float(np.exp(logs).sum()))
 
 
@@ -213,7 +234,9 @@ def table(result: dict[str, Any]) -> str:
         for name, of in pair["metrics"].items():
             known = of["ci95"]
             sure = " *" if known and (known[0] > 0 or known[1] < 0) else ""
-            alike = "no resample differs" if result["interval"]["resamples"] and math.isfinite(of["difference"]) else "–"
+            alike = (
+                "no resample differs" if result["interval"]["resamples"] and math.isfinite(of["difference"]) else "–"
+            )
             bounds = f"{_number(known[0], '+')} to {_number(known[1], '+')}{sure}" if known else alike
             cells = f"{_number(of['first']):>10}{_number(of['second']):>10}{_number(of['difference'], '+'):>10}"
             lines.append(f"{short(name, 21):<22}{cells}  {bounds}")
@@ -223,7 +246,11 @@ def table(result: dict[str, Any]) -> str:
             for key, where in (("only_first", "A"), ("only_second", letter)):
                 ids = pair["flipped"][name][key]
                 more = f" and {len(ids) - LISTED:,} more" if len(ids) > LISTED else ""
-                lines += [f"  right in {where} only: {', '.join(short(id_, 30) for id_ in ids[:LISTED])}{more}"] if ids else []
+                lines += (
+                    [f"  right in {where} only: {', '.join(short(id_, 30) for id_ in ids[:LISTED])}{more}"]
+                    if ids
+                    else []
+                )
         if pair["settings"]:
             lines += ["", "settings that differ (A | " + letter + ")"]
             lines += [f"  {key}: {_setting(one)} | {_setting(two)}" for key, (one, two) in pair["settings"].items()]

@@ -51,7 +51,9 @@ def evaluate(
         except DataError:  # the rows changed since the run: they are compared by their content
             rows = None
         if rows is not None:
-            progress.say(f"{section.id} is what the model was trained on: the {rows[0]} rows of its training are scored")
+            progress.say(
+                f"{section.id} is what the model was trained on: the {rows[0]} rows of its training are scored"
+            )
             return evaluate_loaded(loaded, loaded.recipe.data, split, own=True, progress=progress, rows=rows)
     return evaluate_loaded(loaded, section, split, own=own, progress=progress, allow_overlap=allow_overlap)
 
@@ -62,7 +64,9 @@ def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
     The `metrics` of the recipe score it, too. Those of a run or model never do: they are code, and the user named no recipe.
     """
     if recipe.model.id is None or recipe.model.weights == "random":
-        raise RecipeError("this recipe trains from random weights: there is nothing to evaluate; run `graft train` first")
+        raise RecipeError(
+            "this recipe trains from random weights: there is nothing to evaluate; run `graft train` first"
+        )
     progress = Progress(distributed.processes().is_main_process)
     library_logging.quiet_libraries(progress)
     metrics = modules.load(recipe.metrics)
@@ -78,14 +82,25 @@ def data_section(loaded: Loaded, data: str | None) -> DataSection:
         return DataSection(id=data, columns=data_columns(loaded))
     if loaded.recipe is None:
         raise DataError(f"{loaded.source}: no recipe says what data to score it on; give some with --data")
-    if loaded.run is None and loaded.results is not None and loaded.results["data"]["hub_id"] is None and loaded.recipe.data.format is None:
-        raise DataError(f"{loaded.source} was trained on data that are not on the hub ({loaded.recipe.data.id}); give some with --data")
+    if (
+        loaded.run is None
+        and loaded.results is not None
+        and loaded.results["data"]["hub_id"] is None
+        and loaded.recipe.data.format is None
+    ):
+        raise DataError(
+            f"{loaded.source} was trained on data that are not on the hub ({loaded.recipe.data.id}); give some with --data"
+        )
     return loaded.recipe.data
 
 
 def _same_source(loaded: Loaded, data: str) -> bool:
     """Whether `data` is what a run was trained on: the same hub id, or the same place on this disk."""
-    if loaded.recipe is None or loaded.results is None or (loaded.run is None and loaded.results["data"]["hub_id"] is None):
+    if (
+        loaded.recipe is None
+        or loaded.results is None
+        or (loaded.run is None and loaded.results["data"]["hub_id"] is None)
+    ):
         return False
     own, given = (Path(place).expanduser() for place in (loaded.recipe.data.id, data))
     return given.resolve() == own.resolve() if given.exists() else loaded.results["data"]["hub_id"] == data
@@ -127,7 +142,9 @@ def evaluate_loaded(
             skips=skips,
             split=name,
             tick=shown.advance,
-            smaller=lambda n, unit: progress.say(f"out of memory on {name}: going on with {n} {unit} at a time (the result is the same)"),
+            smaller=lambda n, unit: progress.say(
+                f"out of memory on {name}: going on with {n} {unit} at a time (the result is the same)"
+            ),
         )
     group = _group(loaded, section, found, own)
     records = task.merge(records, found)
@@ -156,14 +173,18 @@ def _unseen(
     count = sum(known)
     if not count or own or allow_overlap:
         if count:
-            progress.say(f"{count:,} of {len(rows):,} rows have the content of rows that the model was trained on: they are scored, too")
+            progress.say(
+                f"{count:,} of {len(rows):,} rows have the content of rows that the model was trained on: they are scored, too"
+            )
         return rows, {"rows": count, "scored": bool(count)}
     if count == len(rows):
         raise DataError(
             f"{section.id}: the model was trained on all of these {count:,} rows, so a score on them says nothing about new ones: "
             "give other rows, or score them all the same with --allow-overlap"
         )
-    progress.say(f"left out: rows that the model was trained on ({count:,} of {len(rows):,}); --allow-overlap scores them, too")
+    progress.say(
+        f"left out: rows that the model was trained on ({count:,} of {len(rows):,}); --allow-overlap scores them, too"
+    )
     return rows.select([number for number, seen in enumerate(known) if not seen]), {"rows": count, "scored": False}
 
 
@@ -194,7 +215,9 @@ def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) ->
     return _own_rows(section, loaded.task, split, loaded.results, before)
 
 
-def _own_rows(section: DataSection, task: Any, split: str | None, results: dict[str, Any] | None, trained: TrainedRows) -> Rows:
+def _own_rows(
+    section: DataSection, task: Any, split: str | None, results: dict[str, Any] | None, trained: TrainedRows
+) -> Rows:
     """A split as a run cuts it that starts from a model trained on `trained`; another split that the data set has by its name.
 
     Raises DataError where the data are no longer those of the run: what is cut from them now may have been trained on.

@@ -63,7 +63,9 @@ def try_out(
             except RecipeError:
                 raise error from None
         if taken := sorted(scores.keys() & {*scoring.scores(task, records, chosen), *found}):
-            raise RecipeError(f"metrics: {module.entry}: there is a score {taken[0]} already: rename the file, or the key that it gives")
+            raise RecipeError(
+                f"metrics: {module.entry}: there is a score {taken[0]} already: rename the file, or the key that it gives"
+            )
         found |= scores
     return found
 
@@ -119,7 +121,12 @@ def scores_of(
     return scores, about
 
 
-def add(outcome: dict[str, Any], modules: Sequence[Module], records: Mapping[str, Sequence[Record]], say: Callable[[str], Any]) -> None:
+def add(
+    outcome: dict[str, Any],
+    modules: Sequence[Module],
+    records: Mapping[str, Sequence[Record]],
+    say: Callable[[str], Any],
+) -> None:
     """Put the scores of the modules into what results.json is to hold, and take out those of modules that were there before."""
     for entry in outcome.pop("extra_metrics", []):
         for split in records:

@@ -46,7 +46,7 @@ def read(path: Path) -> Kept:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["graft"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         if about["schema"] != SCHEMA:
             raise ValueError(f"schema {about['schema']}, and this version reads {SCHEMA}")
         return _kept(tensors, about)
@@ -65,7 +65,9 @@ def _kept(tensors: dict[str, np.ndarray], about: dict[str, Any]) -> Kept:
             raise ValueError(f"{name} has the shape {list(values.shape)} for {len(ids)} rows")
     if units.ndim != 1 or units.dtype.kind != "i" or units.min() != 0 or len(np.unique(units)) != int(units.max()) + 1:
         raise ValueError("the units of its rows are no numbers from 0 on")
-    proportions = {name: Proportion(str(part), of, float(scale)) for name, (part, of, scale) in about["proportions"].items()}
+    proportions = {
+        name: Proportion(str(part), of, float(scale)) for name, (part, of, scale) in about["proportions"].items()
+    }
     if lacking := {key for part, of, _ in proportions.values() for key in (part, of) if key is not None} - set(tensors):
         raise ValueError(f"no column {min(lacking)}")
     group = about["group"]

@@ -20,10 +20,19 @@ from pipelines.utils.hardware import out_of_memory
 
 
 def predict_split(
-    task: Task, model: Any, examples: Any, accelerator: Any, *, batch_size: int, workers: int = 0, skips: Skips | None = None,
-    split: str = "test", budget: int | None = None, tick: Callable[[int], None] = lambda n: None,
+    task: Task,
+    model: Any,
+    examples: Any,
+    accelerator: Any,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    skips: Skips | None = None,
+    split: str = "test",
+    budget: int | None = None,
+    tick: Callable[[int], None] = lambda n: None,
     smaller: Callable[[int, str], None] = lambda n, unit: None,
-) -> list[Record]:  # fmt: skip
+) -> list[Record]:
     """Records of every readable example, once each, in the order of the examples, the same on every process.
 
     A batch holds at most `batch_size` examples and, where they have lengths, at most `budget` of their unit with its padding: left
@@ -40,7 +49,9 @@ def predict_split(
     model.eval()
     lengths = examples.lengths
     budget = budget or examples.budget.of(accelerator.device.type, training=False)
-    keys = evaluation_keys(len(examples), batch_size, accelerator.process_index, accelerator.num_processes, lengths, budget)
+    keys = evaluation_keys(
+        len(examples), batch_size, accelerator.process_index, accelerator.num_processes, lengths, budget
+    )
     found: list[tuple[int, Record]] = []
     bad: list[tuple[int, str]] = []
     batches: Any = iter(loader(examples, keys, workers))
@@ -105,7 +116,9 @@ def _cut(keys: list[tuple[None, int]], most: int, lengths: Lengths | None, budge
         return [keys[start : start + most] for start in range(0, len(keys), most)]
     order = np.array([i for _, i in keys])
     order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
-    return [[(None, int(i)) for i in part] for part in filled(order, len(keys), np.asarray(lengths)[order], budget)[::-1]]
+    return [
+        [(None, int(i)) for i in part] for part in filled(order, len(keys), np.asarray(lengths)[order], budget)[::-1]
+    ]
 
 
 def agreed(*limits: int | None) -> list[int | None]:
@@ -115,7 +128,9 @@ def agreed(*limits: int | None) -> list[int | None]:
     """
     from accelerate.utils import gather_object
 
-    return [min((n for n in found if n is not None), default=None) for found in zip(*gather_object([limits]), strict=True)]
+    return [
+        min((n for n in found if n is not None), default=None) for found in zip(*gather_object([limits]), strict=True)
+    ]
 
 
 # ---- scores and intervals ----
@@ -170,7 +185,9 @@ def units_of(found: Statistics, rows: Any, group: str | None) -> tuple[np.ndarra
     return np.array([numbers[key] for key in keys]), len(numbers) if group is not None else None
 
 
-def intervals(task: Task, found: Statistics, units: np.ndarray, seed: int = 0) -> tuple[dict[str, list[float]], dict[str, Any]]:
+def intervals(
+    task: Task, found: Statistics, units: np.ndarray, seed: int = 0
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """The 95 % intervals (see pipelines.metrics.intervals), and how they were made: {resamples, exact}.
 
     Metrics whose resamples are all equal are omitted. `exact` names the proportions whose rows are all right or all wrong: they have

@@ -82,7 +82,10 @@ def measure(
     """
     metrics: dict[str, float] = {}
     ci95: dict[str, list[float] | None] = {}
-    about: dict[str, dict[str, Any]] = {"samples": {"set": "samples", "images": len(images)}, "real": {"set": "real", "images": len(real)}}
+    about: dict[str, dict[str, Any]] = {
+        "samples": {"set": "samples", "images": len(images)},
+        "real": {"set": "real", "images": len(real)},
+    }
     tables: dict[str, list[dict[str, Any]]] = {}
     if extractor is not None and min(len(images), len(real)) > FEWEST:
         if few := too_few(len(images), len(real), extractor):
@@ -93,14 +96,20 @@ def measure(
         if made_odds is not None and real_odds is not None:
             for row, odds in (("samples", made_odds), ("real", real_odds)):
                 sure = odds.max(axis=1) >= CONFIDENT
-                about[row] |= {"recognised": float(sure.mean()), "classes": len(set(odds[sure].argmax(axis=1).tolist()))}
+                about[row] |= {
+                    "recognised": float(sure.mean()),
+                    "classes": len(set(odds[sure].argmax(axis=1).tolist())),
+                }
             metrics["recognised"] = about["samples"]["recognised"]
             ci95["recognised"] = intervals.of_mean(made_odds.max(axis=1) >= CONFIDENT)
             for row, odds, wanted in zip(about, (made_odds, real_odds), classes or ((), ()), strict=True):
                 if len(wanted) and (right := _right(extractor, odds, wanted)) is not None:
                     about[row]["class_accuracy"] = float(right.mean())
                     if row == "samples":
-                        metrics["class_accuracy"], ci95["class_accuracy"] = float(right.mean()), intervals.of_mean(right)
+                        metrics["class_accuracy"], ci95["class_accuracy"] = (
+                            float(right.mean()),
+                            intervals.of_mean(right),
+                        )
             tables["classes"] = _classes(extractor.labels or [], made_odds, real_odds)
     nearest: list[tuple[int, int, float]] = []
     copied = np.zeros(len(images), dtype=bool)
@@ -124,7 +133,12 @@ def too_few(made: int, real: int, extractor: Extractor) -> str | None:
 
 
 def fit(
-    found: dict[str, Any], fits: Fits, images: Sequence[Any], texts: Sequence[str], real: Sequence[Any], captions: Sequence[str]
+    found: dict[str, Any],
+    fits: Fits,
+    images: Sequence[Any],
+    texts: Sequence[str],
+    real: Sequence[Any],
+    captions: Sequence[str],
 ) -> None:
     """Add to what `measure` found how well `images` fit the texts of which they were made, and the real ones their captions."""
     made, known = fits(images, texts), fits(real, captions)
@@ -152,7 +166,11 @@ def _right(extractor: Extractor, odds: np.ndarray, wanted: Sequence[str]) -> np.
     """Of each image whether the classifier sees the class `wanted` of it. None where it does not know them all."""
     labels = extractor.labels or []
     if strange := sorted(set(wanted) - set(labels)):
-        log.warning("%s does not know the class %s: it cannot tell whether images show their classes", extractor.name, strange[0])
+        log.warning(
+            "%s does not know the class %s: it cannot tell whether images show their classes",
+            extractor.name,
+            strange[0],
+        )
         return None
     hits: np.ndarray = odds.argmax(axis=1) == np.array([labels.index(label) for label in wanted])
     return hits

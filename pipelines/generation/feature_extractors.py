@@ -74,10 +74,16 @@ def inception(device: Any, weights: Path | None = None) -> Extractor:
 
     file = weights or _inception_weights()
     try:
-        torch.load(file, weights_only=True, map_location="cpu")  # the library itself would run whatever is pickled in the file
-        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file)).to(device)
+        torch.load(
+            file, weights_only=True, map_location="cpu"
+        )  # the library itself would run whatever is pickled in the file
+        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file)).to(
+            device
+        )
     except Exception as error:  # a damaged file brings about anything
-        raise ModelError(f"{file}: not the weights of torch-fidelity's Inception network: delete it, or name another file") from error
+        raise ModelError(
+            f"{file}: not the weights of torch-fidelity's Inception network: delete it, or name another file"
+        ) from error
 
     def see(images: list[Any]) -> Seen:
         pixels = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]
@@ -104,7 +110,9 @@ def _inception_weights() -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), file.stem.rpartition("-")[2], progress=False)
     except (OSError, RuntimeError) as error:  # urllib's are OSErrors; a wrong hash is a RuntimeError
-        raise RunError(f"the Inception weights cannot be downloaded ({error}): put the file from {URL_INCEPTION_V3} at {file}") from error
+        raise RunError(
+            f"the Inception weights cannot be downloaded ({error}): put the file from {URL_INCEPTION_V3} at {file}"
+        ) from error
     return file
 
 
@@ -131,7 +139,9 @@ def clip(folder: Path, device: Any) -> Fits:
     try:
         processor: Any = CLIPProcessor.from_pretrained(folder)
     except Exception as error:  # whatever a damaged or strange file brings about
-        raise ModelError(f"{pretrained.called(folder)}: its processor cannot be read: {pretrained.first_line(error)}") from error
+        raise ModelError(
+            f"{pretrained.called(folder)}: its processor cannot be read: {pretrained.first_line(error)}"
+        ) from error
 
     def fits(images: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
         found = []
@@ -139,7 +149,12 @@ def clip(folder: Path, device: Any) -> Fits:
             given = [read_image(image).convert("RGB") for image in images[start : start + 32]]
             longest = config.text_config.max_position_embeddings
             inputs = processor(
-                text=list(texts[start : start + 32]), images=given, return_tensors="pt", padding=True, truncation=True, max_length=longest
+                text=list(texts[start : start + 32]),
+                images=given,
+                return_tensors="pt",
+                padding=True,
+                truncation=True,
+                max_length=longest,
             )
             with torch.inference_mode():
                 seen = model(**inputs.to(device))
@@ -165,12 +180,18 @@ def classifier(folder: Path, device: Any, name: str) -> Extractor:
     config = pretrained.read_config(folder, None)
     vision.check_classifies(folder, config)
     if config.problem_type == "multi_label_classification":
-        raise ModelError(f"{pretrained.called(folder)}: gives several labels per image: choose a classifier that gives one")
+        raise ModelError(
+            f"{pretrained.called(folder)}: gives several labels per image: choose a classifier that gives one"
+        )
     timm = config.model_type == "timm_wrapper"
     if not timm and not any("ForImageClassification" in kind for kind in config.architectures or ()):
-        raise ModelError(f"{pretrained.called(folder)}: has no trained head to classify with: choose a model that was fine-tuned")
+        raise ModelError(
+            f"{pretrained.called(folder)}: has no trained head to classify with: choose a model that was fine-tuned"
+        )
     if timm:
-        config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}  # transformers passes it itself
+        config.model_args = {
+            k: v for k, v in (config.model_args or {}).items() if k != "num_classes"
+        }  # transformers passes it itself
     processor = vision.image_processor(folder, config, None)
     model: Any = vision.image_classifier(folder, config).eval().to(device)
     entered: list[torch.Tensor] = []

@@ -31,7 +31,11 @@ def _extractor(options: Any, device: Any) -> Extractor | None:
         return None
     if options.extractor == "inception":
         return inception(device)
-    name = options.extractor if local_model(options.extractor) is None else Path(options.extractor).expanduser().resolve().name
+    name = (
+        options.extractor
+        if local_model(options.extractor) is None
+        else Path(options.extractor).expanduser().resolve().name
+    )
     return classifier(_folder(options.extractor), device, name)
 
 
@@ -74,7 +78,9 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
     return {**{key: found[key] for key in ("metrics", "ci95", "tables")}, "figures": figures, "samples": about}
 
 
-def _compared(samples: Samples, options: Any, images: list[Any], requests: list[Any]) -> tuple[dict[str, Any], int, dict[str, Any]]:
+def _compared(
+    samples: Samples, options: Any, images: list[Any], requests: list[Any]
+) -> tuple[dict[str, Any], int, dict[str, Any]]:
     """What samples.measure says of the images, of how many real ones, and a figure of the nearest training images."""
     splits, judged = samples.splits, samples.judges
     encoded = {split: samples.encode(splits[split]) for split in ("train", "test")}
@@ -87,7 +93,9 @@ def _compared(samples: Samples, options: Any, images: list[Any], requests: list[
     real = comparison.Decoded(encoded[options.reference], numbers[options.reference])
     asked = [request["label"] for request in requests if "label" in request]
     classes = (asked, [splits[options.reference]["label"][number] for number in real.numbers]) if asked else None
-    found = comparison.measure(images, real, judged.extractor, small["train"], small["test"], classes=classes, flip=options.flip)
+    found = comparison.measure(
+        images, real, judged.extractor, small["train"], small["test"], classes=classes, flip=options.flip
+    )
     if judged.fits is not None and images:
         captions = list(splits[options.reference]["text"])
         texts = [captions[number] for number in real.numbers]
@@ -105,7 +113,9 @@ def _figures(samples: Samples, shown: list[Any], copies: bool) -> dict[str, Any]
         found["samples"] = image_grids.grid_figure(shown, title)
     if len(samples.grids) > 1:
         steps = [(f"step {int(path.stem[5:]):,}", _opened(path)) for path in _few(samples.grids)]
-        found["over_training"] = image_grids.over_training(steps, ROWS if copies and not samples.publishes_rows else AGGREGATE)
+        found["over_training"] = image_grids.over_training(
+            steps, ROWS if copies and not samples.publishes_rows else AGGREGATE
+        )
     return found
 
 

@@ -25,7 +25,9 @@ def images(task: Any, model: Any, request: dict[str, Any]) -> Iterator[Any]:
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        raise RunError("out of memory while making an image: make fewer or smaller ones, or free some memory of this machine") from None
+        raise RunError(
+            "out of memory while making an image: make fewer or smaller ones, or free some memory of this machine"
+        ) from None
 
 
 def whole(task: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
         pairs[name] = value if setting is None else _number(name, value, setting)
     asked = task.data.input_columns[0]
     if rest and asked in pairs:
-        raise DataError(f"{asked}={short(str(pairs[asked]))} and {short(rest[0])!r}: give either {asked}=..., or values without a name")
+        raise DataError(
+            f"{asked}={short(str(pairs[asked]))} and {short(rest[0])!r}: give either {asked}=..., or values without a name"
+        )
     if not rest and asked not in pairs and asked != "seed":
         raise DataError(f"{asked} is missing: give {asked}=... beside {', '.join(f'{key}=...' for key in pairs)}")
     return pairs, rest
@@ -77,7 +81,11 @@ def _number(name: str, value: str, setting: Setting) -> int | float:
 
 def settings(model: str, request: dict[str, Any]) -> dict[str, Any]:
     """What is written into the file: {model, prompt, label, seed, steps, guidance}, as far as the task has them."""
-    found = {"model": model, "prompt": request.get("text"), **{key: request.get(key) for key in ("label", "seed", "steps", "guidance")}}
+    found = {
+        "model": model,
+        "prompt": request.get("text"),
+        **{key: request.get(key) for key in ("label", "seed", "steps", "guidance")},
+    }
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -113,14 +121,18 @@ def write(folder: Path, name: str, result: Any, about: dict[str, Any], save: Any
 
 
 def _refused(folder: Path, error: OSError) -> RunError:
-    return RunError(f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room for it")
+    return RunError(
+        f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room for it"
+    )
 
 
 def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
     """What made an image, from the `parameters` among its notes (`data.images.read_notes`). Raises DataError where they say nothing."""
     said = notes.get("parameters")
     if not isinstance(said, str):
-        raise DataError(f"{called} does not say what made it: PNG files saved here do, screenshots and converted copies do not")
+        raise DataError(
+            f"{called} does not say what made it: PNG files saved here do, screenshots and converted copies do not"
+        )
     if len(said) > MOST_LETTERS:
         raise DataError(f"{called} says {len(said):,} letters about what made it: at most {MOST_LETTERS:,} are read")
     try:
@@ -128,7 +140,11 @@ def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     # what other programs write there is shown as the text that it is: nested values, and numbers that a page cannot show, too
-    return found if isinstance(found, dict) and all(_plain(value) for value in found.values()) else {"parameters": str(said)}
+    return (
+        found
+        if isinstance(found, dict) and all(_plain(value) for value in found.values())
+        else {"parameters": str(said)}
+    )
 
 
 def _plain(value: Any) -> bool:

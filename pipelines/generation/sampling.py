@@ -57,18 +57,36 @@ def finish_samples(trainer: Any, task: Any, model: Any) -> dict[str, Any] | None
         )
     if not accelerator.is_main_process:
         return {}
-    sampling.keep(folder, results, [requested.settings(trainer.name, requested.whole(task, one)) for one in requests], spec)
+    sampling.keep(
+        folder, results, [requested.settings(trainer.name, requested.whole(task, one)) for one in requests], spec
+    )
     grids = sorted((folder / "grids").glob("step_*.png"))
     publishes_rows = bool(trainer.recipe.hub.examples)
     return spec.measure(
-        Samples(results, requests, trainer.splits, task.encode, trainer.judges, trainer.skips, trainer.progress, grids, publishes_rows)
+        Samples(
+            results,
+            requests,
+            trainer.splits,
+            task.encode,
+            trainer.judges,
+            trainer.skips,
+            trainer.progress,
+            grids,
+            publishes_rows,
+        )
     )
 
 
 def generate(
-    spec: GenerationSpec, model: Any, requests: Sequence[Request], *, size: int, rank: int = 0, processes: int = 1,
+    spec: GenerationSpec,
+    model: Any,
+    requests: Sequence[Request],
+    *,
+    size: int,
+    rank: int = 0,
+    processes: int = 1,
     tick: Callable[[int], None] = lambda n: None,
-) -> list[Any]:  # fmt: skip
+) -> list[Any]:
     """One result for each request, on every process all of them. `size` are made at a time. Raises RunError out of memory."""
     from accelerate.utils import gather_object
 
@@ -102,4 +120,6 @@ def keep(folder: Path, results: Sequence[Any], settings: Sequence[Mapping[str, A
         for number, (result, made) in enumerate(zip(results, settings, strict=True)):
             spec.write(result, folder / f"{number:05}{spec.suffix}", dict(made))
     except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror or error}; free some room and run again") from None
+        raise RunError(
+            f"{folder}: cannot be written: {error.strerror or error}; free some room and run again"
+        ) from None

@@ -16,10 +16,35 @@ from pipelines.errors import HubError, ModelError, RecipeError
 from pipelines.hub.retry import Say, explained, http_error, passing, patiently
 
 # Not needed to load a model into PyTorch, or not safe: other frameworks' weights, leftovers of training, code.
-UNUSED = ["*.py", "*.pyc", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.onnx*", "*.tflite", "*.ot", "*.gguf", "*.mlmodel", "*.mlpackage/*"]
-UNUSED += ["onnx/*", "openvino/*", "coreml/*", "checkpoint-*/*", "runs/*", "*tfevents*", "optimizer.*", "scheduler.*", "training_args.bin"]
+UNUSED = [
+    "*.py",
+    "*.pyc",
+    "*.pkl",
+    "*.pickle",
+    "*.h5",
+    "*.msgpack",
+    "*.onnx*",
+    "*.tflite",
+    "*.ot",
+    "*.gguf",
+    "*.mlmodel",
+    "*.mlpackage/*",
+]
+UNUSED += [
+    "onnx/*",
+    "openvino/*",
+    "coreml/*",
+    "checkpoint-*/*",
+    "runs/*",
+    "*tfevents*",
+    "optimizer.*",
+    "scheduler.*",
+    "training_args.bin",
+]
 PICKLED = ["*.bin", "*.pt", "*.pth", "*.ckpt"]  # only where there are no safetensors
-VARIANT = re.compile(r"\.(?:fp16|bf16|fp8|int8|fp32|ema|non_ema|ema_only)[.-]")  # the same weights in another precision, or not averaged
+VARIANT = re.compile(
+    r"\.(?:fp16|bf16|fp8|int8|fp32|ema|non_ema|ema_only)[.-]"
+)  # the same weights in another precision, or not averaged
 
 
 def _to_stderr(line: str) -> None:
@@ -32,7 +57,12 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
     Without the hub the cached copy serves, and `say` hears of it. Raises ModelError for an unknown id or revision, HubError.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
     from huggingface_hub.utils import HFValidationError
 
     named = f"{model_id} at revision {revision}" if revision else model_id
@@ -48,11 +78,17 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
         fetch = partial(snapshot_download, model_id, revision=revision, ignore_patterns=unused)
         return Path(patiently(fetch, named, "", say, missing))
     except GatedRepoError as error:
-        raise ModelError(f"{model_id} is gated: ask for access on its page on the hub, then type `hf auth login`") from error
+        raise ModelError(
+            f"{model_id} is gated: ask for access on its page on the hub, then type `hf auth login`"
+        ) from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"no model {model_id!r} on the hub: check the spelling; a private one needs `hf auth login`") from error
+        raise ModelError(
+            f"no model {model_id!r} on the hub: check the spelling; a private one needs `hf auth login`"
+        ) from error
     except RevisionNotFoundError as error:
-        raise ModelError(f"{model_id} has no revision {revision!r}: give a branch, a tag or a full commit, or leave it out") from error
+        raise ModelError(
+            f"{model_id} has no revision {revision!r}: give a branch, a tag or a full commit, or leave it out"
+        ) from error
     except HFValidationError as error:
         raise ModelError(f"{model_id!r} is no hub id (owner/name) and no folder here") from error
     except (OSError, http_error()) as error:
@@ -86,7 +122,9 @@ def _cached(model_id: str, revision: str | None, named: str, problem: Exception,
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(model_id, revision=revision, ignore_patterns=UNUSED + PICKLED, local_files_only=True))
+        folder = Path(
+            snapshot_download(model_id, revision=revision, ignore_patterns=UNUSED + PICKLED, local_files_only=True)
+        )
     except LocalEntryNotFoundError:
         why = explained(problem, named, "")
         raise HubError(f"{why}; {named} is not in the cache") from problem
@@ -119,15 +157,21 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
     except HFValidationError as error:
         raise RecipeError(f"metrics: {repo_id!r} is no id of the hub (owner/name)") from error
     try:
-        HfApi(library_name="graft").space_info(repo_id, revision=commit, timeout=30)  # the download would ask a silent hub for minutes
+        HfApi(library_name="graft").space_info(
+            repo_id, revision=commit, timeout=30
+        )  # the download would ask a silent hub for minutes
         return Path(patiently(fetch, named, "", say, missing))
     except GatedRepoError as error:
-        raise RecipeError(f"metrics: {repo_id} is gated: ask for access on its page on the hub, then type `hf auth login`") from error
+        raise RecipeError(
+            f"metrics: {repo_id} is gated: ask for access on its page on the hub, then type `hf auth login`"
+        ) from error
     except RepositoryNotFoundError as error:
         raise RecipeError(
             f"metrics: there is no Space {repo_id!r} on the hub (a metric module is one): check the spelling, as in evaluate-metric/rouge"
         ) from error
     except RevisionNotFoundError as error:
-        raise RecipeError(f"metrics: {repo_id} has no commit {commit}: copy it from its page (Files, History)") from error
+        raise RecipeError(
+            f"metrics: {repo_id} has no commit {commit}: copy it from its page (Files, History)"
+        ) from error
     except (OSError, http_error()) as error:
         raise explained(error, named, "") from error

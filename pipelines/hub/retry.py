@@ -20,7 +20,9 @@ def http_error() -> type[Exception]:
     return errors.HTTPError
 
 
-def patiently(action: Callable[[], Result], about: str, user: str, say: Say, through: tuple[type[Exception], ...] = ()) -> Result:
+def patiently(
+    action: Callable[[], Result], about: str, user: str, say: Say, through: tuple[type[Exception], ...] = ()
+) -> Result:
     """Do it, and again after each of WAITS while the hub fails; `action` must bear being repeated. Raises HubError.
 
     The client repeats some of its requests itself, but neither the creation of a repo nor the commit.
@@ -72,7 +74,9 @@ def explained(error: Exception, about: str, user: str) -> HubError:
             status = cause.response.status_code
             says = f"{status}: {' '.join((cause.server_message or 'no reason given').split())}"
             if status == 401:
-                return HubError(f"the hub does not accept the token ({says}): make one on {hub}/settings/tokens and type `hf auth login`")
+                return HubError(
+                    f"the hub does not accept the token ({says}): make one on {hub}/settings/tokens and type `hf auth login`"
+                )
             if status == 403:
                 own = f"publish to {user}/..., or " if user else ""
                 return HubError(f"no right to write to {about} ({says}): {own}use a token with the write role")
@@ -80,5 +84,7 @@ def explained(error: Exception, about: str, user: str) -> HubError:
                 return HubError(f"the hub fails at {about} ({says}); try again later: what was sent is not sent twice")
             return HubError(f"the hub refuses {about} ({says})")
         if isinstance(cause, http_error()):
-            return HubError(f"the hub at {hub} cannot be reached ({str(cause) or type(cause).__name__}): check the network")
+            return HubError(
+                f"the hub at {hub} cannot be reached ({str(cause) or type(cause).__name__}): check the network"
+            )
     return HubError(f"{about}: {' '.join(str(error).split())}")

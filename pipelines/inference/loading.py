@@ -37,7 +37,7 @@ class Loaded:
         if self.task.generation is None:
             inputs = _in_order(self.task, inputs, settings)
         answer = None
-        for answer in self.task.infer(self.model, *inputs, **settings):  # noqa: B007 (the last one is the answer)
+        for answer in self.task.infer(self.model, *inputs, **settings):
             pass
         return answer
 
@@ -64,7 +64,12 @@ def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> t
 
 
 def load(
-    source: str | Path, *, revision: str | None = None, device: str | None = None, task: str | None = None, options: Any = None
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    task: str | None = None,
+    options: Any = None,
 ) -> Loaded:
     """Load a run folder, a model folder or a hub id for inference, on the best device unless one is named.
 
@@ -106,12 +111,18 @@ def _task_of(folder: Path, source: str) -> str:
         return tagged[0]
     config = read_json_object(folder / "config.json") or {}
     index = read_json_object(folder / "model_index.json") or {}
-    kinds = " ".join(config.get("architectures") or []) or str(index.get("_class_name") or config.get("architecture", ""))
-    for name in tagged or task_names():  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
+    kinds = " ".join(config.get("architectures") or []) or str(
+        index.get("_class_name") or config.get("architecture", "")
+    )
+    for name in (
+        tagged or task_names()
+    ):  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
         timm = name == "image-classification" and "architecture" in config
         if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).hub.architectures):
             return name
-    raise ModelError(f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}")
+    raise ModelError(
+        f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}"
+    )
 
 
 def best_device() -> str:

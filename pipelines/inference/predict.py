@@ -59,7 +59,9 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
     names = {name: name for name in (*task.data.kinds, *known)} | own  # the data's own names first, as in a table
     wanted = task.data.input_columns
     takes = " and ".join(f"{column}=..." for column in wanted)
-    settings = [name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "settings", *known)]
+    settings = [
+        name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "settings", *known)
+    ]
     pairs: dict[str, Any] = {}
     rest = []
     for text in inputs:
@@ -83,10 +85,16 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
         if column is None and name not in settings and not hint:
             rest.append(text)
             continue
-        words = f"; to mean these words, write {known[0]}={short(text)!r}" if len(wanted) == 1 and known[0] not in MEDIA else ""
+        words = (
+            f"; to mean these words, write {known[0]}={short(text)!r}"
+            if len(wanted) == 1 and known[0] not in MEDIA
+            else ""
+        )
         raise DataError(f"{name}=: this model has no input of that name{hint}; it takes {takes}{words}")
     if pairs and rest:
-        raise DataError(f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values without a name")
+        raise DataError(
+            f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values without a name"
+        )
     missing = [column for column in wanted if pairs and column not in pairs]
     if missing:
         raise DataError(f"this model also needs {' and '.join(f'{column}=...' for column in missing)}")
@@ -97,7 +105,14 @@ def _two_meanings(name: str, column: str, own: dict[str, str], known: tuple[str,
     """What to write where the model's data call the input `column` by a `name` that this task has for another input."""
     called = {column: given for given, column in own.items()}
     clear = {
-        one: next((word for word in (called.get(one, one), one) if own.get(word, word) == one and (word == one or word not in known)), None)
+        one: next(
+            (
+                word
+                for word in (called.get(one, one), one)
+                if own.get(word, word) == one and (word == one or word not in known)
+            ),
+            None,
+        )
         for one in (column, name)
     }
     meant = f"{name}=: the data of this model call {column} so, and this task has an input {name} of another meaning"
@@ -125,7 +140,9 @@ def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _several_inputs(what: str, wanted: tuple[str, ...]) -> DataError:
-    return DataError(f"{what!r}: this model takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns")
+    return DataError(
+        f"{what!r}: this model takes {' and '.join(f'{c}=...' for c in wanted)}, or a table with these columns"
+    )
 
 
 def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
@@ -148,7 +165,11 @@ def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str
     kinds = sorted(left.items(), key=lambda item: (-len(item[1]), item[0]))
     listed = ", ".join(f"{kind} ({len(names):,}: {short(', '.join(sorted(names)), 60)})" for kind, names in kinds[:5])
     if not taken:
-        what = f"{_KINDS.get(wanted[0], 'text files')}, nor a table" if len(wanted) == 1 else f"table with {' and '.join(wanted)}"
+        what = (
+            f"{_KINDS.get(wanted[0], 'text files')}, nor a table"
+            if len(wanted) == 1
+            else f"table with {' and '.join(wanted)}"
+        )
         raise DataError(f"{text}: a folder without {what} (it has: {listed})")
     if left:
         log.warning("%s: left out, not what this model reads: %s", text, listed)
@@ -206,7 +227,11 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
     columns = {column: own for column, own in data_columns(loaded).items() if column in taken}
     layout = None if _suffix(path) == ".json" else "table"
     section = DataSection(id=str(path), format=layout, columns=columns)
-    if layout == "table" and wanted[0] in MEDIA and {FILE_NAME, wanted[0]} & set(table.column_names(path)) == {FILE_NAME}:
+    if (
+        layout == "table"
+        and wanted[0] in MEDIA
+        and {FILE_NAME, wanted[0]} & set(table.column_names(path)) == {FILE_NAME}
+    ):
         section.columns[wanted[0]] = FILE_NAME  # the list of a folder, as it is trained on
     try:
         _, rows, skipped = load_rows_by_either_name(section, DataSpec(kinds_of(wanted), kinds_of(optional)), None)
@@ -256,7 +281,7 @@ def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> di
 
     request = requests.whole(loaded.task, request)
     result = None
-    for result in requests.images(loaded.task, loaded.model, request):  # noqa: B007 (the last one is the result)
+    for result in requests.images(loaded.task, loaded.model, request):
         pass
     model = loaded.results["recipe"] if loaded.results else Path(loaded.source).name
     about = requests.settings(model, request)

@@ -20,8 +20,13 @@ def counts(target: "Tensor", weights: "Tensor | None", multi_label: bool) -> dic
 
 
 def loss(
-    logits: "Tensor", target: "Tensor", counted: Mapping[str, float], weights: "Tensor | None", multi_label: bool, smoothing: float
-) -> "Tensor":  # fmt: skip
+    logits: "Tensor",
+    target: "Tensor",
+    counted: Mapping[str, float],
+    weights: "Tensor | None",
+    multi_label: bool,
+    smoothing: float,
+) -> "Tensor":
     """Cross-entropy of logits and targets (probabilities), both [batch, classes]; with several labels per row that of each."""
     from torch.nn import functional as f
 

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.errors import DataError
-from pipelines.metrics import classification, denoising, generation, language_modelling, question_answering, regression, speech_recognition
+from pipelines.metrics import (
+    classification,
+    denoising,
+    generation,
+    language_modelling,
+    question_answering,
+    regression,
+    speech_recognition,
+)
 
 if TYPE_CHECKING:
     import evaluate
@@ -44,7 +52,9 @@ def _ranked_labels(columns: Columns) -> Scores:
     scores = _table(columns["predictions"], "predictions")
     true = np.asarray(columns["references"])
     if true.min() < 0 or true.max() >= scores.shape[1]:
-        raise DataError(f"references: the class numbers must be 0 to {scores.shape[1] - 1}, got {true.min()} to {true.max()}")
+        raise DataError(
+            f"references: the class numbers must be 0 to {scores.shape[1] - 1}, got {true.min()} to {true.max()}"
+        )
     rank = (scores > scores[np.arange(len(scores)), true][:, None]).sum(1)
     return {"top_5_accuracy": float((rank < 5).mean())}
 
@@ -53,7 +63,9 @@ def _several_labels(columns: Columns) -> Scores:
     """A score of every class for each row, and 0 or 1 for every class; a class is predicted where its score is above 0.5."""
     scores, true = (_table(columns[key], key) for key in ("predictions", "references"))
     if scores.shape != true.shape:
-        raise DataError(f"predictions and references must have one number for each class, got {scores.shape[1]} and {true.shape[1]}")
+        raise DataError(
+            f"predictions and references must have one number for each class, got {scores.shape[1]} and {true.shape[1]}"
+        )
     labels = [f"{number:06d}" for number in range(scores.shape[1])]
     records = [
         {
@@ -117,7 +129,10 @@ def _images_and_texts(columns: Columns) -> Scores:
 
 
 def _rows(columns: Columns) -> list[dict[str, Any]]:
-    return [{"id": str(row), **dict(zip(columns, values, strict=True))} for row, values in enumerate(zip(*columns.values(), strict=True))]
+    return [
+        {"id": str(row), **dict(zip(columns, values, strict=True))}
+        for row, values in enumerate(zip(*columns.values(), strict=True))
+    ]
 
 
 def _pairs(columns: Columns) -> list[dict[str, Any]]:
@@ -211,7 +226,12 @@ _KINDS = (
         "nll and tokens: of the masked tokens of each row; top_1, top_5: how many the likeliest one and the likeliest five found",
     ),
     _Kind(("denoising_loss",), _noise, ({"loss": "float64"},), "loss: the mean squared error of each image"),
-    _Kind(("frechet_distance",), _frechet, (_FEATURES,), "predictions and references: features of one sample and of one real row"),
+    _Kind(
+        ("frechet_distance",),
+        _frechet,
+        (_FEATURES,),
+        "predictions and references: features of one sample and of one real row",
+    ),
     _Kind(
         ("kernel_distance",),
         _kernel,
@@ -224,8 +244,18 @@ _KINDS = (
         (_FEATURES,),
         "predictions and references: features of one sample and of one real row; setting: neighbours",
     ),
-    _Kind(("memorised",), _memorised, (_FEATURES,), "predictions and references: features of one sample and of one training row"),
-    _Kind(("clip_score",), _images_and_texts, (_FEATURES,), "predictions: features of each image; references: features of its text"),
+    _Kind(
+        ("memorised",),
+        _memorised,
+        (_FEATURES,),
+        "predictions and references: features of one sample and of one training row",
+    ),
+    _Kind(
+        ("clip_score",),
+        _images_and_texts,
+        (_FEATURES,),
+        "predictions: features of each image; references: features of its text",
+    ),
 )
 _BY_NAME = {name: kind for kind in _KINDS for name in kind.metrics}
 
@@ -271,5 +301,10 @@ def as_evaluate(name: str, **settings: Any) -> "evaluate.Metric":
         return {name: found[name]}
 
     # the library calls a metric what its class is called; `_build_data_dir` would make a folder, which nothing is written to
-    parts = {"_info": lambda self: info, "_compute": compute, "_build_data_dir": lambda self: "", "__doc__": info.description}
+    parts = {
+        "_info": lambda self: info,
+        "_compute": compute,
+        "_build_data_dir": lambda self: "",
+        "__doc__": info.description,
+    }
     return type(name, (evaluate.Metric,), parts)(keep_in_memory=True)

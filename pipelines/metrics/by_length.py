@@ -20,4 +20,8 @@ def table(records: Sequence[Record], value: Callable[[Record], float], name: str
         inside = [value(r) for r in records if low < r["tokens"] <= high]
         groups[f"{low + 1} to {high}" if low else f"up to {high}"] = inside
     groups[f"more than {most}"] = [value(r) for r in records if r["tokens"] > most]
-    return [{"tokens": key, "n": len(inside), name: float(np.sort(inside).mean())} for key, inside in groups.items() if inside]
+    return [
+        {"tokens": key, "n": len(inside), name: float(np.sort(inside).mean())}
+        for key, inside in groups.items()
+        if inside
+    ]

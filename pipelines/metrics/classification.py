@@ -69,12 +69,14 @@ def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     if "scores" in statistics:
         decisions = np.maximum(found.sum(-1) + guessed.sum(-1), np.finfo(float).tiny)
         precision = average_precision(statistics["true"], statistics["scores"], weights)
-        return plain({
-            "f1_macro": f1_macro,
-            "f1_micro": 2 * right.sum(-1) / decisions,
-            "map": mean_of_known(precision),
-            "subset_accuracy": ratio(total(weights, statistics["all_right"]), n),
-        })  # fmt: skip
+        return plain(
+            {
+                "f1_macro": f1_macro,
+                "f1_micro": 2 * right.sum(-1) / decisions,
+                "map": mean_of_known(precision),
+                "subset_accuracy": ratio(total(weights, statistics["all_right"]), n),
+            }
+        )
     result = {
         "accuracy": ratio(total(weights, statistics["correct"]), n),
         "balanced_accuracy": mean_of_known(ratio(right, found)),
@@ -123,7 +125,11 @@ def per_class(records: Sequence[Record], labels: Sequence[str], multi_label: boo
     if multi_label:
         table["average_precision"] = average_precision(rows["true"], rows["scores"], weights)
     return [
-        {"label": label, "n": int(found[i]), **{key: None if np.isnan(value[i]) else float(value[i]) for key, value in table.items()}}
+        {
+            "label": label,
+            "n": int(found[i]),
+            **{key: None if np.isnan(value[i]) else float(value[i]) for key, value in table.items()},
+        }
         for i, label in enumerate(classes)
     ]
 
@@ -166,11 +172,15 @@ def mistakes(records: Sequence[Record], limit: int = 24) -> list[Record]:
 # ---- records to arrays ----
 
 
-def _columns(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _columns(
+    records: Sequence[Record], labels: Sequence[str]
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All classes; then, each of length rows: index of the true and of the predicted class, confidence, rank of the true label."""
     if not records:
         raise DataError("there are no predictions to score")
-    true, predicted, confidence, rank = zip(*map(itemgetter("true", "predicted", "confidence", "rank"), records), strict=True)
+    true, predicted, confidence, rank = zip(
+        *map(itemgetter("true", "predicted", "confidence", "rank"), records), strict=True
+    )
     index = _index(set(true), set(predicted), labels)
     truth = np.array([index[label] for label in true])
     guess = np.array([index[label] for label in predicted])
@@ -190,7 +200,9 @@ def _matrices(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[st
             matrix[tuple(np.array(pairs).T)] = True
         sets.append(matrix)
     score = np.zeros((len(records), len(index)))
-    known = np.fromiter((r["scores"][label] for r in records for label in labels), dtype=float, count=len(records) * len(labels))
+    known = np.fromiter(
+        (r["scores"][label] for r in records for label in labels), dtype=float, count=len(records) * len(labels)
+    )
     score[:, : len(labels)] = known.reshape(len(records), len(labels))
     return list(index), sets[0], sets[1], score
 
@@ -200,7 +212,9 @@ def _index(true: set[str], predicted: set[str], labels: Sequence[str]) -> dict[s
     strange = sorted(predicted - set(labels))
     if strange:
         some = ", ".join(map(repr, labels[:10])) + (f", ... {len(labels)} in all" if len(labels) > 10 else "")
-        raise DataError(f"predicted label {strange[0]!r} is not one of the model's ({some}): these predictions are another model's")
+        raise DataError(
+            f"predicted label {strange[0]!r} is not one of the model's ({some}): these predictions are another model's"
+        )
     return {label: i for i, label in enumerate([*labels, *sorted(true - set(labels))])}
 
 
@@ -270,14 +284,18 @@ def check_finite(batch: Batch, logits: "Tensor") -> None:
     """Raises RunError naming a row, or a diverged model would pass for one that always says the first class."""
     if not logits.isfinite().all():
         row = batch["id"][int((~logits.isfinite()).any(-1).nonzero()[0])]
-        raise RunError(f"the model's answer to {row} is not a number: bad weights, or training diverged (lower train.learning_rate)")
+        raise RunError(
+            f"the model's answer to {row} is not a number: bad weights, or training diverged (lower train.learning_rate)"
+        )
 
 
 def records(batch: Batch, logits: "Tensor", classes: Sequence[str], multi_label: bool) -> list[dict[str, Any]]:
     """One per row, as metrics.classification wants them. `batch` has `id` and `true`; logits [batch, classes], on the CPU."""
     check_finite(batch, logits)
     if multi_label:
-        return [_several(*one, classes) for one in zip(batch["id"], batch["true"], logits.sigmoid().tolist(), strict=True)]
+        return [
+            _several(*one, classes) for one in zip(batch["id"], batch["true"], logits.sigmoid().tolist(), strict=True)
+        ]
     probabilities = logits.softmax(-1)
     top = probabilities.topk(min(5, len(classes))).indices.tolist()
     truth = [classes.index(true) if true in classes else -1 for true in batch["true"]]

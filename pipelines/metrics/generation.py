@@ -31,7 +31,9 @@ def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
     return max(float(distance), 0.0)  # of equal sets rounding leaves a little to either side
 
 
-def kernel_distance(real: np.ndarray, made: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> tuple[float, float]:
+def kernel_distance(
+    real: np.ndarray, made: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
     """The unbiased squared MMD with the kernel (x'y / D + 1)^3, its mean and standard deviation over subsets
     (Binkowski et al. 2018). A subset holds at most as many rows as the smaller set. Near 0 it may be negative.
     """
@@ -62,7 +64,9 @@ def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) ->
     return float(made_hit.mean()), float(real_hit.mean())
 
 
-def nearest(made: np.ndarray, train: np.ndarray, neighbours: int = 2, mirrored: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    made: np.ndarray, train: np.ndarray, neighbours: int = 2, mirrored: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The nearest training row of each sample: its index [M], and the distances to the nearest ones, ascending [M, neighbours].
 
     L2 in whatever space the rows are in: features, or pixels laid flat. With `mirrored`, the samples once more as mirror images, a
@@ -71,7 +75,10 @@ def nearest(made: np.ndarray, train: np.ndarray, neighbours: int = 2, mirrored: 
     train, made = _pair(train, made, at_least=neighbours, at_least_made=1, names=("training", "made"))
     index, exact = _neighbours(made, train, neighbours)
     if mirrored is not None:
-        index, exact = (np.concatenate(both, axis=1) for both in zip((index, exact), _neighbours(mirrored, train, neighbours), strict=True))
+        index, exact = (
+            np.concatenate(both, axis=1)
+            for both in zip((index, exact), _neighbours(mirrored, train, neighbours), strict=True)
+        )
         order = np.argsort(exact, axis=1, kind="stable")
         index, exact = np.take_along_axis(index, order, 1), np.take_along_axis(exact, order, 1)
         for column in range(1, index.shape[1]):
@@ -112,11 +119,17 @@ def clip_score(image_features: np.ndarray, text_features: np.ndarray) -> float:
 
 
 def _pair(
-    real: np.ndarray, made: np.ndarray, at_least: int, at_least_made: int | None = None, names: tuple[str, str] = ("real", "made")
+    real: np.ndarray,
+    made: np.ndarray,
+    at_least: int,
+    at_least_made: int | None = None,
+    names: tuple[str, str] = ("real", "made"),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays. Raises DataError where they cannot be compared."""
     both = np.asarray(real), np.asarray(made)
-    for rows, name, need in zip(both, names, (at_least, at_least if at_least_made is None else at_least_made), strict=True):
+    for rows, name, need in zip(
+        both, names, (at_least, at_least if at_least_made is None else at_least_made), strict=True
+    ):
         if rows.ndim != 2:
             raise DataError(f"{name} features: a table of rows is needed, got the shape {rows.shape}")
         if len(rows) < need:
@@ -124,7 +137,9 @@ def _pair(
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             raise DataError(f"{name} features: some numbers are not finite")
     if both[0].shape[1] != both[1].shape[1]:
-        raise DataError(f"{both[0].shape[1]} {names[0]} and {both[1].shape[1]} {names[1]} features a row: both must be of one extractor")
+        raise DataError(
+            f"{both[0].shape[1]} {names[0]} and {both[1].shape[1]} {names[1]} features a row: both must be of one extractor"
+        )
     return both
 
 
@@ -147,7 +162,9 @@ def _some(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
 
 def _mmd(one: np.ndarray, two: np.ndarray) -> float:
     n, scale = len(one), one.shape[1]
-    within = sum(((rows @ rows.T / scale + 1) ** 3).sum() - (((rows**2).sum(1) / scale + 1) ** 3).sum() for rows in (one, two))
+    within = sum(
+        ((rows @ rows.T / scale + 1) ** 3).sum() - (((rows**2).sum(1) / scale + 1) ** 3).sum() for rows in (one, two)
+    )
     return float(within / (n * (n - 1)) - 2 * ((one @ two.T / scale + 1) ** 3).mean())
 
 
@@ -187,7 +204,10 @@ def _closest(rows: np.ndarray, others: np.ndarray | None, count: int) -> tuple[n
             here_and_before = np.concatenate([best, found], axis=1)
             kept = np.argpartition(here_and_before, count - 1, axis=1)[:, :count]
             before = np.take_along_axis(where, np.minimum(kept, count - 1), 1)
-            best, where = np.take_along_axis(here_and_before, kept, 1), np.where(kept < count, before, kept - count + there.start)
+            best, where = (
+                np.take_along_axis(here_and_before, kept, 1),
+                np.where(kept < count, before, kept - count + there.start),
+            )
         order = np.argsort(best, axis=1, kind="stable")
         index[here], squared[here] = np.take_along_axis(where, order, 1), np.take_along_axis(best, order, 1)
     return index, squared

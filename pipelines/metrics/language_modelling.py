@@ -64,8 +64,16 @@ def statistics(records: Sequence[Record]) -> Statistics:
     Raises DataError for no records.
     """
     names = [name for name in ("nll", "tokens", "bytes", "top_1", "top_5") if records and name in records[0]]
-    proportions = {"accuracy": Proportion("top_1", "tokens"), "top_5_accuracy": Proportion("top_5", "tokens")} if "top_1" in names else {}
-    return Statistics([record["id"] for record in records], {name: [record[name] for record in records] for name in names}, proportions)
+    proportions = (
+        {"accuracy": Proportion("top_1", "tokens"), "top_5_accuracy": Proportion("top_5", "tokens")}
+        if "top_1" in names
+        else {}
+    )
+    return Statistics(
+        [record["id"] for record in records],
+        {name: [record[name] for record in records] for name in names},
+        proportions,
+    )
 
 
 def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
@@ -109,4 +117,8 @@ def by_length(records: Sequence[Record]) -> list[dict[str, Any]]:
     names = [f"{low} to {high}" for low, high in zip(bounds, LENGTHS, strict=False)] + [f"{bounds[-1]:,} and more"]
     for record in records:
         groups.setdefault(names[sum(record["tokens"] > end for end in LENGTHS)], []).append(record)
-    return [{"tokens": name, "n": len(group), "perplexity": scores(group)["perplexity"]} for name in names if (group := groups.get(name))]
+    return [
+        {"tokens": name, "n": len(group), "perplexity": scores(group)["perplexity"]}
+        for name in names
+        if (group := groups.get(name))
+    ]

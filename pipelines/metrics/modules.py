@@ -53,7 +53,10 @@ class Module:
 
     def scores(self, records: Sequence[Record], labels: Sequence[str]) -> dict[str, float]:
         """<module>_<key> -> score; `labels` are the model's classes in order. Raises RecipeError, whatever the module raises."""
-        columns: Columns = {"predictions": [r["predicted"] for r in records], "references": [r["true"] for r in records]}
+        columns: Columns = {
+            "predictions": [r["predicted"] for r in records],
+            "references": [r["true"] for r in records],
+        }
         shared = set.intersection(*[set(record) for record in records]) - {"predicted", "true"}
         columns |= {key: [record[key] for record in records] for key in sorted(shared)}
         try:
@@ -120,7 +123,9 @@ def _imported(entry: str, path: Path) -> ModuleType:
     except ModuleNotFoundError as error:
         package_name = str(error.name or "").partition(".")[0]
         if package_name == place:
-            raise RecipeError(f"metrics: {entry} imports {str(error.name).partition('.')[2]}.py, which does not lie beside it") from error
+            raise RecipeError(
+                f"metrics: {entry} imports {str(error.name).partition('.')[2]}.py, which does not lie beside it"
+            ) from error
         raise RecipeError(
             f"metrics: {entry} needs the package {package_name}, which is not installed: type `pip install {package_name}`, "
             "or the name under which it is published"
@@ -138,10 +143,16 @@ def _class_of(entry: str, module: ModuleType) -> Any:
         return None
     import evaluate
 
-    own = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, evaluate.Metric) and v.__module__ == module.__name__]
+    own = [
+        v
+        for v in vars(module).values()
+        if isinstance(v, type) and issubclass(v, evaluate.Metric) and v.__module__ == module.__name__
+    ]
     last = [kind for kind in own if not any(kind in other.__mro__[1:] for other in own)]
     if len(last) > 1:
-        raise RecipeError(f"metrics: {entry} has several metrics ({', '.join(kind.__name__ for kind in last)}): keep one in each file")
+        raise RecipeError(
+            f"metrics: {entry} has several metrics ({', '.join(kind.__name__ for kind in last)}): keep one in each file"
+        )
     return last[0] if last else None
 
 
@@ -153,17 +164,27 @@ def _of_function(entry: str, function: Callable[..., Any]) -> Callable[[Columns,
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     needed = [p.name for p in parameters if p.name in names and p.default is p.empty]
-    if len([p for p in parameters if p.kind is p.POSITIONAL_ONLY]) or (not takes_all and not {"predictions", "references"} <= set(names)):
+    if len([p for p in parameters if p.kind is p.POSITIONAL_ONLY]) or (
+        not takes_all and not {"predictions", "references"} <= set(names)
+    ):
         raise RecipeError(f"metrics: {entry}: its compute must take predictions and references by these names")
 
     def compute(columns: Columns, labels: Sequence[str]) -> Any:
         if lacking := [name for name in needed if name not in columns]:
-            raise RecipeError(f"metrics: {entry}: compute asks for {lacking[0]}, and a record here has {', '.join(columns)}")
+            raise RecipeError(
+                f"metrics: {entry}: compute asks for {lacking[0]}, and a record here has {', '.join(columns)}"
+            )
         given = columns if takes_all else {name: columns[name] for name in names if name in columns}
         found = function(**copy.deepcopy(given))  # what it changes in a list would stand in the records
-        bad = next((key for key, value in found.items() if not _is_number(value)), None) if isinstance(found, dict) else None
+        bad = (
+            next((key for key, value in found.items() if not _is_number(value)), None)
+            if isinstance(found, dict)
+            else None
+        )
         if bad is not None:
-            raise RecipeError(f"metrics: {entry}: the value of {bad!r} must be a number, got {short(repr(found[bad]), 40)}")
+            raise RecipeError(
+                f"metrics: {entry}: the value of {bad!r} must be a number, got {short(repr(found[bad]), 40)}"
+            )
         return found
 
     return compute
@@ -211,7 +232,9 @@ def _numbers(entry: str, found: Any) -> dict[str, float]:
     if not kept:
         raise RecipeError(f"metrics: {entry} gives no number: {short(repr(found), 60)}")
     if bad := [key for key in kept if not NAME.fullmatch(key)]:
-        raise RecipeError(f"metrics: {entry}: {short(bad[0], 60)!r} cannot be the name of a score: use letters, digits and _")
+        raise RecipeError(
+            f"metrics: {entry}: {short(bad[0], 60)!r} cannot be the name of a score: use letters, digits and _"
+        )
     return kept
 
 
@@ -225,6 +248,8 @@ def _is_number(value: Any) -> bool:
 
 def _said(error: BaseException, path: Path) -> str:
     """An error of foreign code in a line: its kind, its first line, and where in the module it was raised."""
-    line = next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if Path(f.filename) == path), None)
+    line = next(
+        (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if Path(f.filename) == path), None
+    )
     text = short(str(error).strip().partition("\n")[0], 160)
     return f"{type(error).__name__}{f': {text}' if text else ''}" + (f" (line {line} of {path.name})" if line else "")

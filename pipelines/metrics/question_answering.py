@@ -50,7 +50,9 @@ def statistics(records: Sequence[Record]) -> Statistics:
     Raises DataError for no records.
     """
     judged = [row_scores(record) for record in records]
-    columns: dict[str, np.ndarray] = {name: np.array([one[name] for one in judged], dtype=float) for name in ("exact_match", "f1")}
+    columns: dict[str, np.ndarray] = {
+        name: np.array([one[name] for one in judged], dtype=float) for name in ("exact_match", "f1")
+    }
     proportions = {"exact_match": Proportion("exact_match", scale=100.0)}
     answerable = np.array([bool(record["true"]) for record in records], dtype=bool)
     if not answerable.all():
@@ -70,7 +72,9 @@ def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     found = {name: 100 * ratio(total(weights, statistics[name]), total(weights)) for name in ("exact_match", "f1")}
     if "answerable" in statistics:
         answerable = statistics["answerable"]
-        found["no_answer_accuracy"] = ratio(total(weights, statistics["silent_right"]), total(weights, statistics["unanswerable"]))
+        found["no_answer_accuracy"] = ratio(
+            total(weights, statistics["silent_right"]), total(weights, statistics["unanswerable"])
+        )
         found["has_answer_f1"] = 100 * ratio(total(weights, statistics["f1"] * answerable), total(weights, answerable))
     return plain(found)
 
@@ -123,7 +127,11 @@ def _grouped(records: Sequence[Record], title: str, key: Any, order: Sequence[st
     for record in records:
         groups.setdefault(key(record), []).append(row_scores(record))
     return [
-        {title: name, "n": len(group), **{m: 100 * float(np.mean(np.sort([one[m] for one in group]))) for m in ("exact_match", "f1")}}
+        {
+            title: name,
+            "n": len(group),
+            **{m: 100 * float(np.mean(np.sort([one[m] for one in group]))) for m in ("exact_match", "f1")},
+        }
         for name in order
         if (group := groups.get(name))
     ]

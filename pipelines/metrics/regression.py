@@ -31,11 +31,13 @@ def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     """
     true, predicted = statistics["true"], statistics["predicted"]
     varied = _varied(true, weights) & _varied(predicted, weights)
-    return plain({
-        "pearson": np.where(varied, _correlation(true, predicted, weights), 0.0),
-        "spearman": np.where(varied, _correlation(_ranks(true, weights), _ranks(predicted, weights), weights), 0.0),
-        "mse": ratio(total(weights, (true - predicted) ** 2), total(weights)),
-    })  # fmt: skip
+    return plain(
+        {
+            "pearson": np.where(varied, _correlation(true, predicted, weights), 0.0),
+            "spearman": np.where(varied, _correlation(_ranks(true, weights), _ranks(predicted, weights), weights), 0.0),
+            "mse": ratio(total(weights, (true - predicted) ** 2), total(weights)),
+        }
+    )
 
 
 def scores(records: Sequence[Record]) -> dict[str, float]:

@@ -46,9 +46,13 @@ def counts(true: str, predicted: str, normaliser: str) -> Counts:
     pair = normalised(true, normaliser), normalised(predicted, normaliser)
     words, characters = jiwer.process_words(*pair), jiwer.process_characters(*pair)
     return Counts(
-        words.hits + words.substitutions + words.deletions, words.insertions, words.deletions, words.substitutions,
-        len(pair[0]), characters.insertions + characters.deletions + characters.substitutions,
-    )  # fmt: skip
+        words.hits + words.substitutions + words.deletions,
+        words.insertions,
+        words.deletions,
+        words.substitutions,
+        len(pair[0]),
+        characters.insertions + characters.deletions + characters.substitutions,
+    )
 
 
 def statistics(records: Sequence[Record], normaliser: str) -> Statistics:
@@ -78,7 +82,10 @@ def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
         **{name: errors / words for name, errors in kinds.items()},
     }
     if "raw_errors" in statistics:
-        for name, errors, of in (("wer_raw", "raw_errors", "raw_words"), ("cer_raw", "raw_character_errors", "raw_characters")):
+        for name, errors, of in (
+            ("wer_raw", "raw_errors", "raw_words"),
+            ("cer_raw", "raw_character_errors", "raw_characters"),
+        ):
             found[name] = total(weights, statistics[errors]) / np.maximum(total(weights, statistics[of]), 1)
     return plain(found)
 
@@ -121,8 +128,14 @@ def hallucinations(records: Sequence[Record], normaliser: str) -> dict[str, floa
     """
     if not records:
         raise DataError("there are no predictions to score")
-    repeated, overlong, true, said = map(sum, zip(*[_signs(r["true"], r["predicted"], normaliser) for r in records], strict=True))
-    return {"repetition": repeated / len(records), "overlong": overlong / len(records), "length_ratio": said / max(true, 1)}
+    repeated, overlong, true, said = map(
+        sum, zip(*[_signs(r["true"], r["predicted"], normaliser) for r in records], strict=True)
+    )
+    return {
+        "repetition": repeated / len(records),
+        "overlong": overlong / len(records),
+        "length_ratio": said / max(true, 1),
+    }
 
 
 @lru_cache(maxsize=2**18)
@@ -142,16 +155,24 @@ def tables(records: Sequence[Record], normaliser: str) -> dict[str, list[dict[st
     Speakers are numbered by that order: these tables are published, who somebody is is not.
     """
     names = [f"up to {ENDS[0]}", *[f"{low} to {high}" for low, high in pairwise(ENDS)], f"more than {ENDS[-1]}"]
-    found = {"by utterance length": _grouped(records, "seconds", lambda r: names[sum(r["seconds"] > end for end in ENDS)], normaliser)}
+    found = {
+        "by utterance length": _grouped(
+            records, "seconds", lambda r: names[sum(r["seconds"] > end for end in ENDS)], normaliser
+        )
+    }
     found["by utterance length"].sort(key=lambda row: names.index(row["seconds"]))
     if len({r.get("speaker") for r in records} - {None}) > 1:
-        by_speaker = _grouped(records, "speaker", lambda r: "unknown" if r.get("speaker") is None else str(r["speaker"]), normaliser)
+        by_speaker = _grouped(
+            records, "speaker", lambda r: "unknown" if r.get("speaker") is None else str(r["speaker"]), normaliser
+        )
         ranked = sorted(by_speaker, key=lambda row: (-row["wer"], row["speaker"]))
         found["by speaker"] = [{**row, "speaker": f"speaker {place}"} for place, row in enumerate(ranked, 1)]
     return found
 
 
-def _grouped(records: Sequence[Record], title: str, key: Callable[[Record], str], normaliser: str) -> list[dict[str, Any]]:
+def _grouped(
+    records: Sequence[Record], title: str, key: Callable[[Record], str], normaliser: str
+) -> list[dict[str, Any]]:
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(key(record), []).append(record)

@@ -21,7 +21,9 @@ Normaliser = Literal["none", "basic", "whisper-english"]
 NORMALISERS: tuple[str, ...] = get_args(Normaliser)
 
 NOTES = re.compile(r"\[[^\]]*\]|<[^>]*>")  # [noise], <unk>: of whoever wrote it down, nobody said it
-APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc"), "'")  # typographic ones, and the one that counts as a letter
+APOSTROPHES = dict.fromkeys(
+    map(ord, "\u2018\u2019\u02bc"), "'"
+)  # typographic ones, and the one that counts as a letter
 # Thai, Lao, Tibetan, Burmese, Khmer, kana, bopomofo, Chinese characters; Korean has blanks
 SPACELESS = re.compile(
     "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0edf\u0f40-\u0fbc\u1000-\u109f\u1780-\u17d3\u3040-\u30ff\u3105-\u312f\u31f0-\u31ff"

@@ -70,7 +70,9 @@ class Peft:
             merged: nn.Module = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
             return merged
         except Exception as error:  # damaged files, or a base model of another shape
-            raise ModelError(f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}") from error
+            raise ModelError(
+                f"{folder}: the adapter does not fit its base model {name}: {str(error).splitlines()[0]}"
+            ) from error
 
 
 class Diffusers:
@@ -138,9 +140,13 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
     kept = [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
     in_head = {id(m) for m in (*(head.modules() if head is not None else ()), *kept)}
     in_head |= {id(part) for module in frozen_modules(model) for part in module.modules()}
-    whole = [] if head is None else [head] if any(module is head for module in model.modules()) else list(head.children())
+    whole = (
+        [] if head is None else [head] if any(module is head for module in model.modules()) else list(head.children())
+    )
     heads = [name for name, module in model.named_modules() if any(module is part for part in whole)]
-    fits = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, Conv1D)) and id(m) not in in_head}
+    fits = {
+        n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, Conv1D)) and id(m) not in in_head
+    }
     # grouped convolutions: PEFT asks for a rank that the groups divide, so depthwise ones are left as they are
     targets = [n for n, m in fits.items() if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
     if adapter.targets is not None:
@@ -164,5 +170,7 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
     adapted = get_peft_model(model, config)
     for part in adapted.modules():
         if isinstance(part, LoraLayer):
-            part.cast_input_dtype_enabled = False  # mixed precision casts what it must: inputs would go to float32 and back
+            part.cast_input_dtype_enabled = (
+                False  # mixed precision casts what it must: inputs would go to float32 and back
+            )
     return adapted

@@ -21,7 +21,9 @@ def extractor(folder: Path | None, config: Any) -> Any:
     if folder is None:
         return _made(config)
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        raise ModelError(f"{called(folder)}: no feature extractor here (preprocessor_config.json): copy the one that the model came with")
+        raise ModelError(
+            f"{called(folder)}: no feature extractor here (preprocessor_config.json): copy the one that the model came with"
+        )
     try:
         return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # damaged files raise many kinds
@@ -38,7 +40,9 @@ def _made(config: Any) -> Any:
     if hasattr(config, "conv_stride"):  # wav2vec2 and its kin
         # a model with group norm was trained without a mask, its padding zeros among the rest (Baevski et al. 2020)
         return Wav2Vec2FeatureExtractor(return_attention_mask=config.feat_extract_norm == "layer")
-    raise ModelError(f"model.config: a {config.model_type} model needs a feature extractor: give model.id, and model.weights=random")
+    raise ModelError(
+        f"model.config: a {config.model_type} model needs a feature extractor: give model.id, and model.weights=random"
+    )
 
 
 def rate(found: Any) -> int:
@@ -55,7 +59,9 @@ def inputs(recordings: "Sequence[Any]", found: Any) -> "dict[str, Tensor]":
 
 def audio_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
     """A model of `auto`'s kind; only its head may be new (a pretrained wav2vec2's mask embedding, too). Raises ModelError."""
-    return load_model(auto, folder, config, head, random=random, may_be_new=("masked_spec_embed",), hint="is it a model for audio?")
+    return load_model(
+        auto, folder, config, head, random=random, may_be_new=("masked_spec_embed",), hint="is it a model for audio?"
+    )
 
 
 # ---- classification ----
@@ -70,9 +76,13 @@ def check_classifies(folder: Path | None, config: Any) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES as KINDS
 
     if config.model_type not in KINDS:
-        raise ModelError(f"{called(folder)}: a {config.model_type} model does not classify audio; choose a model for audio classification")
+        raise ModelError(
+            f"{called(folder)}: a {config.model_type} model does not classify audio; choose a model for audio classification"
+        )
     if config.model_type not in (AST, "whisper") and not hasattr(config, "conv_stride"):
-        raise ModelError(f"{called(folder)}: {config.model_type} models are not supported: take wav2vec2, HuBERT, WavLM, AST or Whisper")
+        raise ModelError(
+            f"{called(folder)}: {config.model_type} models are not supported: take wav2vec2, HuBERT, WavLM, AST or Whisper"
+        )
 
 
 def prepare(config: Any, found: Any, seconds: float | None) -> None:
@@ -88,7 +98,9 @@ def prepare(config: Any, found: Any, seconds: float | None) -> None:
     if config.model_type == AST:
         config.max_length = found.max_length = round(seconds * rate(found) / HOP)
         if config.max_length < config.patch_size:
-            raise ModelError(f"options.max_seconds: {seconds:g} seconds are less than one patch of this model: give more")
+            raise ModelError(
+                f"options.max_seconds: {seconds:g} seconds are less than one patch of this model: give more"
+            )
     elif config.model_type == "whisper" and seconds > found.chunk_length:
         raise ModelError(f"options.max_seconds: a Whisper model reads {found.chunk_length} seconds, got {seconds:g}")
 
@@ -188,5 +200,9 @@ def fit_positions(positions: "Tensor", bands: int, length: int) -> "Tensor":
     times = (length - 2) // bands
     grid = positions[:, 2:].transpose(1, 2).unflatten(2, (bands, -1))
     spare = grid.shape[3] - times
-    grid = grid[..., spare // 2 : spare // 2 + times] if spare >= 0 else f.interpolate(grid, (bands, times), mode="bilinear")
+    grid = (
+        grid[..., spare // 2 : spare // 2 + times]
+        if spare >= 0
+        else f.interpolate(grid, (bands, times), mode="bilinear")
+    )
     return torch.cat([positions[:, :2], grid.flatten(2).transpose(1, 2)], dim=1)

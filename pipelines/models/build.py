@@ -35,4 +35,6 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
 def settled(recipe: Recipe, task: Any, model: Any, weights: Weights) -> Recipe:
     """The recipe with what its model decides: what `auto` freezes, and options that the task could only settle with the model."""
     freeze = layers.how_frozen(layers.of_model(task, model), recipe.model.freeze, pretrained=not weights.random)
-    return recipe.model_copy(update={"options": task.options, "model": recipe.model.model_copy(update={"freeze": freeze})})
+    return recipe.model_copy(
+        update={"options": task.options, "model": recipe.model.model_copy(update={"freeze": freeze})}
+    )

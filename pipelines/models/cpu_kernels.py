@@ -34,7 +34,11 @@ def install(model: nn.Module, device: torch.device) -> None:
             part.__class__ = Dropout
         if type(part) is nn.GroupNorm:
             part.__class__ = GroupNorm
-        if isinstance(part, PreTrainedModel) and part.config._attn_implementation == "sdpa" and part._can_set_attn_implementation():
+        if (
+            isinstance(part, PreTrainedModel)
+            and part.config._attn_implementation == "sdpa"
+            and part._can_set_attn_implementation()
+        ):
             part.set_attn_implementation(NAME)
     if "diffusers" in sys.modules:  # else no part is of it
         from pipelines.models.cpu_kernels_diffusers import install as install_diffusers
@@ -57,9 +61,13 @@ class _GroupNorm(torch.autograd.Function):
     """Of bf16, computed in fp32. Keeps the input as it came for the backward pass, in half the memory."""
 
     @staticmethod
-    def forward(ctx: Any, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, eps: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, eps: float
+    ) -> torch.Tensor:
         size = (input.shape[0], input.shape[1], input.shape[2] * input.shape[3], groups)
-        result, mean, deviation = torch.ops.aten.native_group_norm(_dense(input.float()), weight.float(), bias.float(), *size, eps)
+        result, mean, deviation = torch.ops.aten.native_group_norm(
+            _dense(input.float()), weight.float(), bias.float(), *size, eps
+        )
         ctx.save_for_backward(input, weight, mean, deviation)
         ctx.size = size
         rounded: torch.Tensor = result.to(input.dtype)
@@ -74,7 +82,11 @@ class _GroupNorm(torch.autograd.Function):
             given, whole, mean, deviation, weight.float(), *ctx.size, list(ctx.needs_input_grad[:3])
         )
         parts = (of_input.to(input.dtype) if of_input is not None else None, of_weight, of_bias)
-        return (*(part if part is None or place == 0 else part.to(weight.dtype) for place, part in enumerate(parts)), None, None)
+        return (
+            *(part if part is None or place == 0 else part.to(weight.dtype) for place, part in enumerate(parts)),
+            None,
+            None,
+        )
 
 
 def _format(images: torch.Tensor) -> torch.memory_format:

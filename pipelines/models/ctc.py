@@ -32,9 +32,13 @@ def check_kind(folder: Path | None, config: Any) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES as KINDS
 
     if config.model_type not in KINDS:
-        raise ModelError(f"{called(folder)}: a {config.model_type} model has no CTC head: choose wav2vec2, HuBERT, WavLM or Data2Vec-audio")
+        raise ModelError(
+            f"{called(folder)}: a {config.model_type} model has no CTC head: choose wav2vec2, HuBERT, WavLM or Data2Vec-audio"
+        )
     if not hasattr(config, "conv_stride"):
-        raise ModelError(f"{called(folder)}: a {config.model_type} model reads spectrograms: choose wav2vec2 or another of its kin")
+        raise ModelError(
+            f"{called(folder)}: a {config.model_type} model reads spectrograms: choose wav2vec2 or another of its kin"
+        )
 
 
 def frames(config: Any, samples: int, *, masked: bool = False) -> int:
@@ -104,7 +108,11 @@ class OneByOne:
         run = super().forward  # type: ignore[misc]
         sizes = beside.samples
         long = input_values.device.type == "cpu" and input_values.shape[1] > LONG
-        if len(sizes) != len(input_values) or len(sizes) == 1 or not (long or (self.over_time and min(sizes) < max(sizes))):
+        if (
+            len(sizes) != len(input_values)
+            or len(sizes) == 1
+            or not (long or (self.over_time and min(sizes) < max(sizes)))
+        ):
             return run(input_values)  # type: ignore[no-any-return]
         made = [run(input_values[i : i + 1, :size]) for i, size in enumerate(sizes)]
         longest = max(one.shape[2] for one in made)
@@ -135,9 +143,17 @@ def loss(outputs: Tensor, targets: Sequence[Sequence[int]], sizes: Sequence[int]
     """
     said = torch.tensor([token for target in targets for token in target], dtype=torch.long, device=outputs.device)
     lengths = torch.tensor([len(target) for target in targets]), torch.tensor(list(sizes))
-    with torch.backends.cudnn.flags(enabled=False):  # its kernel asks for blank 0 and short targets, and adds up in any order
+    with torch.backends.cudnn.flags(
+        enabled=False
+    ):  # its kernel asks for blank 0 and short targets, and adds up in any order
         each = F.ctc_loss(
-            outputs.log_softmax(-1).transpose(0, 1), said, lengths[1], lengths[0], blank=blank, reduction="none", zero_infinity=True
+            outputs.log_softmax(-1).transpose(0, 1),
+            said,
+            lengths[1],
+            lengths[0],
+            blank=blank,
+            reduction="none",
+            zero_infinity=True,
         )
     return each[(lengths[0] > 0).to(each.device)].sum()  # to the library, an empty one is to be spelled by blanks
 
@@ -153,14 +169,18 @@ def set_masks(config: Any, wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
         share = f"mask_{name.split('_')[1]}_prob"
         if value is not None and name != share and not getattr(config, share):
-            raise ModelError(f"options.{name}: nothing is masked, as {share} is 0: set options.{share}, or leave this out")
+            raise ModelError(
+                f"options.{name}: nothing is masked, as {share} is 0: set options.{share}, or leave this out"
+            )
 
 
 def masks(config: Any, outputs: int, rng: Random) -> dict[str, np.ndarray]:
     """SpecAugment of one utterance with so many outputs of the convolutions: `time_mask` and `feature_mask`, where they are on."""
     found = {}
     if config.mask_time_prob:
-        found["time_mask"] = spans(outputs, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks, rng)
+        found["time_mask"] = spans(
+            outputs, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks, rng
+        )
     if config.mask_feature_prob:
         share, length, fewest = config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks
         found["feature_mask"] = spans(config.hidden_size, share, length, fewest, rng)

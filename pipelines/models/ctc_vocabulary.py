@@ -24,9 +24,13 @@ def made(texts: Iterable[str]) -> Any:
 
     letters = sorted(set().union(*texts) - {" ", "|"})
     if not letters:
-        raise DataError("the transcripts of train hold no character to learn: look at their column, and at options.ignore")
+        raise DataError(
+            "the transcripts of train hold no character to learn: look at their column, and at options.ignore"
+        )
     if len(letters) > MOST:
-        raise DataError(f"the transcripts of train hold {len(letters):,} different characters, at most {MOST:,} are learned")
+        raise DataError(
+            f"the transcripts of train hold {len(letters):,} different characters, at most {MOST:,} are learned"
+        )
     tokens = {token: number for number, token in enumerate(["<pad>", "<unk>", "|", *letters])}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vocab.json"
@@ -39,13 +43,17 @@ def read(folder: Path | None) -> Any:
     from transformers import AutoTokenizer, Wav2Vec2CTCTokenizer
 
     if folder is None or not (folder / "vocab.json").is_file():
-        raise ModelError(f"{called(folder)}: no vocabulary here (vocab.json): copy it, or let options.vocabulary=data build one")
+        raise ModelError(
+            f"{called(folder)}: no vocabulary here (vocab.json): copy it, or let options.vocabulary=data build one"
+        )
     try:
         found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # damaged files raise many kinds
         raise ModelError(f"{called(folder)}: its vocabulary cannot be read: {first_line(error)}") from error
     if not isinstance(found, Wav2Vec2CTCTokenizer):
-        raise ModelError(f"{called(folder)}: its tokenizer ({type(found).__name__}) does not spell letters: take options.vocabulary=data")
+        raise ModelError(
+            f"{called(folder)}: its tokenizer ({type(found).__name__}) does not spell letters: take options.vocabulary=data"
+        )
     return found
 
 
@@ -73,7 +81,9 @@ class Speller:
         self.words: dict[str, tuple[list[int], list[str]]] = {}  # word -> its tokens, and what of it has none
         # a text may hold "|" or "<pad>" as well: as tokens these would end a word, or be the blank
         self.reserved = {*tokenizer.all_special_ids, tokenizer.word_delimiter_token_id}
-        self.between = [tokenizer.word_delimiter_token_id] if tokenizer.word_delimiter_token in tokenizer.encoder else []
+        self.between = (
+            [tokenizer.word_delimiter_token_id] if tokenizer.word_delimiter_token in tokenizer.encoder else []
+        )
 
     def __call__(self, text: str) -> list[int]:
         target: list[int] = []
@@ -97,7 +107,11 @@ class Speller:
     def _spell_as(self, word: str) -> tuple[list[int], list[str]]:
         found = self.tokenizer(word).input_ids
         tokens = [token for token in found if token not in self.reserved]
-        strange = [c for c in word if self.reserved.intersection(self.tokenizer(c).input_ids)] if len(tokens) < len(found) else []
+        strange = (
+            [c for c in word if self.reserved.intersection(self.tokenizer(c).input_ids)]
+            if len(tokens) < len(found)
+            else []
+        )
         return tokens, strange
 
     def tell(self) -> None:

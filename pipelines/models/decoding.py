@@ -40,7 +40,14 @@ def decode(
     for number in range(most):
         places = (mask.cumsum(-1) - 1).clamp(0, limit - 1)[:, -ids.shape[1] :]
         with torch.no_grad():
-            found = model(input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=kept, use_cache=True, logits_to_keep=1)
+            found = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=kept,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         kept = found.past_key_values
         chosen = _choose(found.logits[:, -1].float().cpu(), temperature, top_p, generator)
         ended |= torch.tensor([token in ends for token in chosen.tolist()]) | (sizes + number >= limit)
@@ -51,7 +58,9 @@ def decode(
         mask = torch.cat([mask, torch.ones_like(ids)], 1)
 
 
-def continuations(model: Any, prompts: Sequence[Sequence[int]], ends: set[int], most: int, *, limit: int, pad: int = 0) -> list[list[int]]:
+def continuations(
+    model: Any, prompts: Sequence[Sequence[int]], ends: set[int], most: int, *, limit: int, pad: int = 0
+) -> list[list[int]]:
     """The likeliest `most` tokens after each prompt, up to its end."""
     found: list[list[int]] = [[] for _ in prompts]
     for tokens in decode(model, prompts, ends, most, limit=limit, pad=pad):

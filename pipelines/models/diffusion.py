@@ -74,7 +74,11 @@ class Flow:
         if even:
             sigmas = positions.clamp(min=1 / count)
         else:
-            spread = torch.sigmoid(torch.special.ndtri(positions.double().clamp(1e-6, 1 - 1e-6))).to(positions.dtype).clamp(min=1 / count)
+            spread = (
+                torch.sigmoid(torch.special.ndtri(positions.double().clamp(1e-6, 1 - 1e-6)))
+                .to(positions.dtype)
+                .clamp(min=1 / count)
+            )
             sigmas = shift * spread / (1 + (shift - 1) * spread)
         share = sigmas.view(-1, *[1] * (clean.ndim - 1)).to(clean.dtype)
         return Noisy((1 - share) * clean + share * noise, sigmas * count, noise - clean, torch.ones_like(sigmas))
@@ -121,7 +125,9 @@ def scheduler_config(folder: Path) -> dict[str, Any]:
 
 
 def _no_schedule(folder: Path, error: Exception) -> ModelError:
-    return ModelError(f"{called(folder)}: no noise schedule that can be read (scheduler/scheduler_config.json): {first_line(error)}")
+    return ModelError(
+        f"{called(folder)}: no noise schedule that can be read (scheduler/scheduler_config.json): {first_line(error)}"
+    )
 
 
 def read_scheduler(folder: Path) -> Any:
@@ -155,7 +161,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{called(folder)}: no diffusers pipeline here (model_index.json): choose a model made for diffusers") from None
+        raise ModelError(
+            f"{called(folder)}: no diffusers pipeline here (model_index.json): choose a model made for diffusers"
+        ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("_class_name"), str):

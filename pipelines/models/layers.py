@@ -98,7 +98,9 @@ def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) ->
         return
     most = len(layers) - 2
     if isinstance(how, int) and how > most:
-        raise ModelError(f"model.freeze: got {how}, but this model has {most} blocks before its head: give 1 to {most}, or backbone")
+        raise ModelError(
+            f"model.freeze: got {how}, but this model has {most} blocks before its head: give 1 to {most}, or backbone"
+        )
     limit = {"none": 0, "backbone": len(layers) - 1}[how] if isinstance(how, str) else how + 1
     parameters = dict(model.named_parameters())
     for name, index in depth_of_parameters(model, layers).items():
@@ -134,12 +136,23 @@ def keep_in_bf16(model: "nn.Module", trains: Collection[str]) -> None:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)  # and none that is derived of them: it may do more with its weight
+    kinds = (
+        nn.Linear,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.Conv3d,
+        Conv1D,
+    )  # and none that is derived of them: it may do more with its weight
     owned = [(p, type(m) in kinds) for m in model.modules() for p in m.parameters(recurse=False)]
     elsewhere = {id(p) for p, product in owned if not product}
     training = {id(p) for name, p in model.named_parameters() if name in trains}
     for parameter, product in owned:
-        if product and parameter.ndim > 1 and id(parameter) not in elsewhere | training and parameter.dtype == torch.float32:
+        if (
+            product
+            and parameter.ndim > 1
+            and id(parameter) not in elsewhere | training
+            and parameter.dtype == torch.float32
+        ):
             parameter.data = parameter.data.to(torch.bfloat16)
 
 

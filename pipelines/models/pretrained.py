@@ -38,7 +38,9 @@ def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
     except Exception as error:  # the library's own checks raise many kinds
         what = called(folder)
         if "trust_remote_code" in str(error) or "custom code" in str(error):
-            raise ModelError(f"{what}: this model needs code of its own; Graft never runs a model's code: choose another model") from error
+            raise ModelError(
+                f"{what}: this model needs code of its own; Graft never runs a model's code: choose another model"
+            ) from error
         raise ModelError(f"{what}: not a model that transformers knows: {first_line(error)}") from error
 
 
@@ -48,7 +50,9 @@ def _made(fields: dict[str, Any]) -> Any:
 
     kind = fields.pop("model_type")
     if kind not in CONFIG_MAPPING:
-        raise ModelError(f"model.config.model_type: transformers knows no {kind!r}{suggest(str(kind), list(CONFIG_MAPPING))}")
+        raise ModelError(
+            f"model.config.model_type: transformers knows no {kind!r}{suggest(str(kind), list(CONFIG_MAPPING))}"
+        )
     made = AutoConfig.for_model(kind, **fields)
     known = AutoConfig.for_model(kind).to_dict()
     strange = [name for name in fields if name not in known and name not in made.attribute_map]
@@ -116,12 +120,22 @@ def load_model(
             drawn: nn.Module = auto.from_config(config, trust_remote_code=False)
             return drawn
         model, info = auto.from_pretrained(
-            folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
+            folder,
+            config=config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            trust_remote_code=False,
         )
-    except Exception as error:  # whatever a damaged or strange file brings about: SafetensorError, UnpicklingError, KeyError, ...
+    except (
+        Exception
+    ) as error:  # whatever a damaged or strange file brings about: SafetensorError, UnpicklingError, KeyError, ...
         raise ModelError(_why(folder, error)) from error
     if not any(folder.glob("*.safetensors")):
-        log.warning("%s has no safetensors: its weights were read from a pickle, tensors only (nothing in it was run)", called(folder))
+        log.warning(
+            "%s has no safetensors: its weights were read from a pickle, tensors only (nothing in it was run)",
+            called(folder),
+        )
     own = {id(p) for p in head(model).parameters()}
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {key: tuple(saved) for key, saved, _ in info["mismatched_keys"]}
@@ -129,12 +143,23 @@ def load_model(
     wrong = [key for key in new if not any(part in key for part in may_be_new)]
     if len(wrong) < len(new):
         fresh = next(key for key in new if key not in wrong)
-        log.warning("%s has no %s: it begins with random weights, and stays so if it is frozen", called(folder), fresh.rpartition(".")[0])
+        log.warning(
+            "%s has no %s: it begins with random weights, and stays so if it is frozen",
+            called(folder),
+            fresh.rpartition(".")[0],
+        )
     if mend is not None:
         try:
             mended = mend(model, folder, {key: shapes[key] for key in wrong if key in shapes})
-        except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:  # a configuration of another shape altogether
-            raise ModelError(f"{called(folder)}: its weights do not fit its config.json: {first_line(error)}") from error
+        except (
+            RuntimeError,
+            ValueError,
+            IndexError,
+            ZeroDivisionError,
+        ) as error:  # a configuration of another shape altogether
+            raise ModelError(
+                f"{called(folder)}: its weights do not fit its config.json: {first_line(error)}"
+            ) from error
         wrong = [key for key in wrong if key not in mended]
     if wrong:
         kind = "have another shape" if wrong[0] in shapes else "are missing"
@@ -142,7 +167,9 @@ def load_model(
         raise ModelError(f"{called(folder)}: weights beyond the head {kind}: {listed}; {hint}")
     if renew:
         for layer in last_layers(head(model)):
-            if not {id(named[key]) for key in [*info["missing_keys"], *shapes] if key in named} & {id(p) for p in layer.parameters()}:
+            if not {id(named[key]) for key in [*info["missing_keys"], *shapes] if key in named} & {
+                id(p) for p in layer.parameters()
+            }:
                 _draw(layer, getattr(config, "initializer_range", None) or 0.02)
     loaded: nn.Module = in_own_memory(model)
     return loaded
@@ -151,7 +178,9 @@ def load_model(
 def trunk(model: Any) -> "nn.Module":
     """The base model: the part that has its name, else (CLIP, SigLIP) the largest."""
     named: dict[str, nn.Module] = dict(model.named_children())
-    return named.get(model.base_model_prefix) or max(named.values(), key=lambda m: sum(p.numel() for p in m.parameters()))
+    return named.get(model.base_model_prefix) or max(
+        named.values(), key=lambda m: sum(p.numel() for p in m.parameters())
+    )
 
 
 def head(model: Any) -> "nn.Module":
@@ -161,7 +190,9 @@ def head(model: Any) -> "nn.Module":
     base = trunk(model)
     parts = [m for m in model.children() if m is not base and any(True for _ in m.parameters())]
     if not parts:
-        raise ModelError(f"a {model.config.model_type} model has no head of its own beside its trunk; choose another model")
+        raise ModelError(
+            f"a {model.config.model_type} model has no head of its own beside its trunk; choose another model"
+        )
     return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
 
 
@@ -169,7 +200,12 @@ def head(model: Any) -> "nn.Module":
 
 
 def with_classes(
-    config: Any, labels: list[str], load: "Callable[[bool], nn.Module]", head: "Callable[[Any], nn.Module]", *, fresh: bool
+    config: Any,
+    labels: list[str],
+    load: "Callable[[bool], nn.Module]",
+    head: "Callable[[Any], nn.Module]",
+    *,
+    fresh: bool,
 ) -> "nn.Module":
     """A classifier of these classes, in this order, whatever the order in which the pretrained model has them.
 
@@ -227,7 +263,9 @@ def kept(known: list[str], labels: list[str], rows: list[int] | None) -> str:
         if rows == list(range(len(known))):
             return f"kept, the model knows the {len(labels)} classes of the data"
         if len(rows) < len(known):
-            return f"kept for the {len(labels)} classes of the data, which the model knows by name among its {len(known)}"
+            return (
+                f"kept for the {len(labels)} classes of the data, which the model knows by name among its {len(known)}"
+            )
         return "kept, its rows in the order of the data's classes"
     if _unnamed(known):
         return f"new, because the classes of the model have no names ({short(', '.join(known[:3]), 60)})"
@@ -270,7 +308,9 @@ def choose_rows(head: "nn.Module", classes: list[int], known: int) -> None:
 
     layers = last_layers(head)
     if not layers or any(len(layer.weight) != known for layer in layers):
-        raise ModelError(f"this model's head does not end in a layer of {known} classes, as its configuration says: choose another model")
+        raise ModelError(
+            f"this model's head does not end in a layer of {known} classes, as its configuration says: choose another model"
+        )
     for last in layers:
         last.weight = nn.Parameter(last.weight.detach()[classes])
         if last.bias is not None:
@@ -296,7 +336,7 @@ def read_tensor(folder: Path, *names: str) -> Any:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
             for name in names:
-                if name in weights.keys():  # noqa: SIM118 (safe_open is no mapping)
+                if name in weights.keys():
                     return weights.get_tensor(name)
     raise ModelError(f"{called(folder)}: {names[0]} must be resized, which needs weights in safetensors")
 

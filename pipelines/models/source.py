@@ -13,7 +13,11 @@ from pipelines.models.pretrained import LORA
 from pipelines.utils.files import problem
 from pipelines.utils.formatting import short
 
-DESCRIBED = ("config.json", "model_index.json", LORA)  # a model of transformers or timm, a pipeline of diffusers, an adapter of one
+DESCRIBED = (
+    "config.json",
+    "model_index.json",
+    LORA,
+)  # a model of transformers or timm, a pipeline of diffusers, an adapter of one
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,13 @@ def resolve(section: ModelSection) -> Weights:
     base = base[0] if isinstance(base, list) and base else base
     run = folder.parent if folder.name == "model" and (folder.parent / "results.json").is_file() else None
     return Weights(
-        folder, None, random, (run or folder).resolve().name, base if isinstance(base, str) else None, None, front.get("license")
+        folder,
+        None,
+        random,
+        (run or folder).resolve().name,
+        base if isinstance(base, str) else None,
+        None,
+        front.get("license"),
     )
 
 
@@ -65,7 +75,11 @@ def local_model(source: str | Path) -> Path | None:
             unfinished = (path / "recipe.yaml").is_file()
             raise ModelError(
                 f"{path}: "
-                + ("the run is not finished: run its `graft train` command again" if unfinished else "no model here (config.json)")
+                + (
+                    "the run is not finished: run its `graft train` command again"
+                    if unfinished
+                    else "no model here (config.json)"
+                )
             )
         return folder
     if path.exists():

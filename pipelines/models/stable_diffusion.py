@@ -58,7 +58,8 @@ class Pipe:
             self.parts["safety_checker"].to(next(model.parameters()).device)
         with quiet():
             made = self.kind(
-                **{**self.parts, "scheduler": type(scheduler).from_config(scheduler.config), self.trains: model}, **self.settings
+                **{**self.parts, "scheduler": type(scheduler).from_config(scheduler.config), self.trains: model},
+                **self.settings,
             )
         made.set_progress_bar_config(disable=True)
         return made
@@ -80,7 +81,9 @@ class Latents(nn.Module):
         self.ordered = False
 
     def forward(self, pixels: "Tensor") -> "Tensor":
-        if pixels.device.type == "cpu" and not self.ordered:  # twice as fast; the decoder stays, or images would round otherwise
+        if (
+            pixels.device.type == "cpu" and not self.ordered
+        ):  # twice as fast; the decoder stays, or images would round otherwise
             self.vae.encoder.to(memory_format=torch.channels_last)
             self.ordered = True
         with torch.autocast(pixels.device.type, enabled=False):
@@ -112,7 +115,9 @@ class Prompts(nn.Module):
         device = next(self.parameters()).device
         with quiet(), torch.autocast(device.type, enabled=False):
             if self.flow:
-                words, _, pooled, _ = self.pipeline.encode_prompt(list(texts), None, None, device, do_classifier_free_guidance=False)
+                words, _, pooled, _ = self.pipeline.encode_prompt(
+                    list(texts), None, None, device, do_classifier_free_guidance=False
+                )
                 return words, pooled
             return (self.pipeline.encode_prompt(list(texts), device, 1, do_classifier_free_guidance=False)[0],)
 
@@ -204,7 +209,9 @@ class _Closed(Exception):
     """Nobody waits for the image any more."""
 
 
-def painting(pipe: Pipe, model: Any, text: str, seed: int, steps: int, guidance: float | None, every: int) -> Iterator[Any]:
+def painting(
+    pipe: Pipe, model: Any, text: str, seed: int, steps: int, guidance: float | None, every: int
+) -> Iterator[Any]:
     """The same image of one text; before it, after every so many steps, what its latents look like.
 
     The library's pipeline hands out no image before its last, so it runs in a thread. What goes wrong there is raised here, and it
@@ -250,7 +257,9 @@ def shown(whole: Any, latents: "Tensor") -> Any:
     checked = [False]
     if getattr(whole, "safety_checker", None) is not None:
         pixels, checked = whole.run_safety_checker(pixels, pixels.device, pixels.dtype)
-    return whole.image_processor.postprocess(pixels, output_type="pil", do_denormalize=[not flagged for flagged in checked])[0]
+    return whole.image_processor.postprocess(
+        pixels, output_type="pil", do_denormalize=[not flagged for flagged in checked]
+    )[0]
 
 
 # ---- reading ----
@@ -272,11 +281,17 @@ def read_pipe(folder: Path, *, size: int | None = None, random: bool = False) ->
     kind = getattr(diffusers, name)
     model = _read_part(folder, trains, index, random=random)
     absent = {part: None for part, value in index.items() if isinstance(value, list) and value[0] is None}
-    models = {part: _read_part(folder, part, index) for part in ("vae", *ENCODERS) if part in index and part not in absent}
+    models = {
+        part: _read_part(folder, part, index) for part in ("vae", *ENCODERS) if part in index and part not in absent
+    }
     try:
         with quiet(), _no_bars():
             whole = kind.from_pretrained(
-                folder, **{**absent, **models, trains: None}, local_files_only=True, dtype=torch.float32, low_cpu_mem_usage=False
+                folder,
+                **{**absent, **models, trains: None},
+                local_files_only=True,
+                dtype=torch.float32,
+                low_cpu_mem_usage=False,
             )
     except Exception as error:  # whatever a damaged or strange file brings about
         raise ModelError(f"{called(folder)}: the pipeline cannot be loaded: {first_line(error)}") from error
@@ -293,12 +308,20 @@ def read_pipe(folder: Path, *, size: int | None = None, random: bool = False) ->
 
 def _check_index(folder: Path, index: dict[str, Any]) -> None:
     """Every part is there, and is of a library that is installed. Raises ModelError."""
-    parts = {key: value for key, value in index.items() if isinstance(value, list) and len(value) == 2 and value[0] is not None}
+    parts = {
+        key: value
+        for key, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and value[0] is not None
+    }
     for part, (library, kind) in parts.items():
         if library not in ("diffusers", "transformers", "stable_diffusion"):
-            raise ModelError(f"{called(folder)}: {part} needs code of its own ({library}.{kind}); Graft never runs a model's code")
+            raise ModelError(
+                f"{called(folder)}: {part} needs code of its own ({library}.{kind}); Graft never runs a model's code"
+            )
         if not (folder / part).is_dir():
-            raise ModelError(f"{called(folder)}: model_index.json names a {part}, but there is no folder {part}/: download the model again")
+            raise ModelError(
+                f"{called(folder)}: model_index.json names a {part}, but there is no folder {part}/: download the model again"
+            )
     lacking = [part for part in ("vae", "text_encoder", "tokenizer", "scheduler") if part not in parts]
     if lacking:
         raise ModelError(f"{called(folder)}: a pipeline without {lacking[0]} cannot be trained; choose a complete one")
@@ -332,12 +355,16 @@ def _read_part(folder: Path, part: str, index: dict[str, Any], *, random: bool =
             whole = (
                 {"low_cpu_mem_usage": False} if library == "diffusers" else {}
             )  # else what is missing is not drawn at random, but stays empty
-            model, info = kind.from_pretrained(folder / part, output_loading_info=True, local_files_only=True, dtype=torch.float32, **whole)
+            model, info = kind.from_pretrained(
+                folder / part, output_loading_info=True, local_files_only=True, dtype=torch.float32, **whole
+            )
     except Exception as error:  # whatever a damaged or strange file brings about
         raise ModelError(f"{called(folder)}: its {part} cannot be loaded: {first_line(error)}") from error
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
-        raise ModelError(f"{called(folder)}: weights of its {part} are missing or of another shape: {lacking[0]} ({len(lacking)} in all)")
+        raise ModelError(
+            f"{called(folder)}: weights of its {part} are missing or of another shape: {lacking[0]} ({len(lacking)} in all)"
+        )
     return in_own_memory(model.float()).eval()
 
 
@@ -368,12 +395,16 @@ def _check_fit(folder: Path, pipe: Pipe, model: Any) -> None:
             "image; choose one that makes whole images of text"
         )
     if config.in_channels != channels:
-        raise ModelError(f"{called(folder)}: the VAE makes latents of {channels} channels, the {name} takes {config.in_channels}")
+        raise ModelError(
+            f"{called(folder)}: the VAE makes latents of {channels} channels, the {name} takes {config.in_channels}"
+        )
     widths = [pipe.parts[part].config for part in ENCODERS if pipe.parts.get(part) is not None]
     if not pipe.flow:
         given, taken = widths[0].hidden_size, config.cross_attention_dim
     elif pipe.parts.get("text_encoder_2") is None:
-        raise ModelError(f"{called(folder)}: a pipeline without text_encoder_2 cannot be trained; choose a complete one")
+        raise ModelError(
+            f"{called(folder)}: a pipeline without text_encoder_2 cannot be trained; choose a complete one"
+        )
     else:
         given, taken = sum(one.projection_dim for one in widths[:2]), config.pooled_projection_dim
     if given != taken:
@@ -396,7 +427,9 @@ def _set_size(folder: Path, pipe: Pipe, model: Any, size: int | None) -> None:
     height, width = image_size(pipe, model)
     most = pipe.factor * model.config.patch_size * model.config.pos_embed_max_size if pipe.flow else None
     if most is not None and max(height, width) > most:
-        raise ModelError(f"options.image_size: {max(height, width)} pixels, but {called(folder)} has positions for {most} at most")
+        raise ModelError(
+            f"options.image_size: {max(height, width)} pixels, but {called(folder)} has positions for {most} at most"
+        )
 
 
 # ---- writing ----
@@ -418,7 +451,10 @@ def save_lora(pipe: Pipe, model: Any, folder: Path, base: str, revision: str | N
     """LoRA alone, in diffusers' own format: with its configuration, or an alpha that is not the rank would be lost."""
     from peft import get_peft_model_state_dict
 
-    values = {name.removeprefix("base_model.model."): value.detach().cpu() for name, value in get_peft_model_state_dict(model).items()}
+    values = {
+        name.removeprefix("base_model.model."): value.detach().cpu()
+        for name, value in get_peft_model_state_dict(model).items()
+    }
     config = {**model.peft_config["default"].to_dict(), "base_model_name_or_path": base, "revision": revision}
     given = {f"{pipe.trains}_lora_layers": values, f"{pipe.trains}_lora_adapter_metadata": config}
     pipe.kind.save_lora_weights(folder, weight_name=LORA, **given)

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
 
 
 def tokenizer(folder: Path | None, config: Any) -> Any:
@@ -26,7 +34,9 @@ def tokenizer(folder: Path | None, config: Any) -> Any:
     from transformers import AutoTokenizer
 
     if folder is None:
-        raise ModelError("model.config: a text model needs a tokenizer: give model.id, and model.weights=random for random weights")
+        raise ModelError(
+            "model.config: a text model needs a tokenizer: give model.id, and model.weights=random for random weights"
+        )
     if not any((folder / name).is_file() for name in FILES):
         raise ModelError(f"{called(folder)}: no tokenizer here (tokenizer.json): copy the one that the model came with")
     try:
@@ -34,7 +44,9 @@ def tokenizer(folder: Path | None, config: Any) -> Any:
     except Exception as error:  # damaged files raise many kinds
         raise ModelError(f"{called(folder)}: its tokenizer cannot be read: {first_line(error)}") from error
     if not found.is_fast:
-        raise ModelError(f"{called(folder)}: its tokenizer has no fast form (tokenizer.json), which tells where a token stands in the text")
+        raise ModelError(
+            f"{called(folder)}: its tokenizer has no fast form (tokenizer.json), which tells where a token stands in the text"
+        )
     vocabulary = found.get_vocab()
     last = max(vocabulary, key=vocabulary.__getitem__, default="")
     known = getattr(config.get_text_config(), "vocab_size", None)
@@ -82,11 +94,15 @@ def longest(found: Any, config: Any) -> int:
     """Tokens that the model can read at once, special ones included."""
     limits = [found.model_max_length]
     if isinstance(limits[0], bool) or not isinstance(limits[0], (int, float)) or limits[0] < 4:
-        raise ModelError(f"tokenizer_config.json: model_max_length is {limits[0]!r}: a number of tokens is needed that a text can have")
+        raise ModelError(
+            f"tokenizer_config.json: model_max_length is {limits[0]!r}: a number of tokens is needed that a text can have"
+        )
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         # RoBERTa and its kin count positions from the padding token on
-        taken = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer") else 0
+        taken = (
+            config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer") else 0
+        )
         limits.append(positions - taken)
     return int(min(limits))
 
@@ -99,7 +115,9 @@ def length(asked: int | None, found: Any, config: Any, usual: int) -> int:
     return asked or min(usual, most)
 
 
-def text_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False, labels: list[str] | None = None) -> "nn.Module":
+def text_model(
+    auto: Any, folder: Path | None, config: Any, *, random: bool = False, labels: list[str] | None = None
+) -> "nn.Module":
     """A model of `auto`'s kind. A pooler may be new beside the head: models pretrained without one are many. Raises ModelError.
 
     With `labels` it is a classifier of these classes: a head that knows all of them by name is kept.
@@ -133,7 +151,10 @@ def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> "Te
 def inputs(examples: Sequence[dict[str, Any]], found: Any, left: bool = False) -> "dict[str, Tensor]":
     """What the model reads, int64 [examples, longest]: input_ids, attention_mask and, where it has them, token_type_ids."""
     ids = [e["input_ids"] for e in examples]
-    batch = {"input_ids": padded(ids, found.pad_token_id, left), "attention_mask": padded([[1] * len(row) for row in ids], 0, left)}
+    batch = {
+        "input_ids": padded(ids, found.pad_token_id, left),
+        "attention_mask": padded([[1] * len(row) for row in ids], 0, left),
+    }
     if "token_type_ids" in examples[0]:
         batch["token_type_ids"] = padded([e["token_type_ids"] for e in examples], found.pad_token_type_id, left)
     return batch
@@ -146,9 +167,13 @@ def summarises_last(config: Any) -> bool:
 
 def set_attention_dropout(config: Any, asked: float | None) -> None:
     """options.attention_dropout, under whichever name the configuration has it; None leaves the model's own. Raises ModelError."""
-    names = [name for name in ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop") if name in config.to_dict()]
+    names = [
+        name for name in ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop") if name in config.to_dict()
+    ]
     if asked is not None and not names:
-        raise ModelError(f"options.attention_dropout: a {config.model_type} model has no dropout on its attention: leave it out")
+        raise ModelError(
+            f"options.attention_dropout: a {config.model_type} model has no dropout on its attention: leave it out"
+        )
     for name in names if asked is not None else ():
         setattr(config, name, asked)
 
@@ -156,7 +181,9 @@ def set_attention_dropout(config: Any, asked: float | None) -> None:
 # ---- language models ----
 
 
-def language_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False, new_head: bool = False) -> "nn.Module":
+def language_model(
+    auto: Any, folder: Path | None, config: Any, *, random: bool = False, new_head: bool = False
+) -> "nn.Module":
     """A model that scores a vocabulary. `new_head`: its head may be missing, as an encoder's is. Raises ModelError."""
     from torch import nn
 

@@ -20,7 +20,12 @@ LABELS = "id2label.json"  # beside model_index.json: the number of each class ->
 
 
 def read_unet(
-    folder: Path | None, config: dict[str, Any] | None, *, size: int | None, random: bool = False, labels: Sequence[str] | None = None
+    folder: Path | None,
+    config: dict[str, Any] | None,
+    *,
+    size: int | None,
+    random: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> "nn.Module":
     """A UNet2DModel in float32, of a pipeline's folder or from a configuration with random weights. Raises ModelError.
 
@@ -29,26 +34,40 @@ def read_unet(
     """
     from diffusers import UNet2DModel
 
-    wanted: dict[str, Any] = ({"sample_size": size} if size else {}) | ({"num_class_embeds": len(labels)} if labels else {})
+    wanted: dict[str, Any] = ({"sample_size": size} if size else {}) | (
+        {"num_class_embeds": len(labels)} if labels else {}
+    )
     if folder is None:
-        return _checked_model(_made(UNet2DModel, _checked(dict(config or {}), UNet2DModel) | wanted), "model.config", labels)
+        return _checked_model(
+            _made(UNet2DModel, _checked(dict(config or {}), UNet2DModel) | wanted), "model.config", labels
+        )
     kind = read_index(folder)["_class_name"]
     if kind not in PIPELINES:
         raise ModelError(f"{called(folder)}: a {kind} is no unconditional one; choose a {' or a '.join(PIPELINES[:2])}")
-    place = folder / "unet" if (folder / "unet").is_dir() else folder  # the first repos of diffusers have all in one folder
+    place = (
+        folder / "unet" if (folder / "unet").is_dir() else folder
+    )  # the first repos of diffusers have all in one folder
     try:
         settings = UNet2DModel.load_config(place, local_files_only=True)
-        settings = {key: value for key, value in settings.items() if key not in ("_class_name", "_diffusers_version", "_name_or_path")}
+        settings = {
+            key: value
+            for key, value in settings.items()
+            if key not in ("_class_name", "_diffusers_version", "_name_or_path")
+        }
         if random:
             return _checked_model(_made(UNet2DModel, settings | wanted), called(folder), labels)
-        model, info = UNet2DModel.from_pretrained(place, output_loading_info=True, low_cpu_mem_usage=False, local_files_only=True)
+        model, info = UNet2DModel.from_pretrained(
+            place, output_loading_info=True, low_cpu_mem_usage=False, local_files_only=True
+        )
     except ModelError:
         raise
     except Exception as error:  # whatever a damaged or strange file brings about
         raise ModelError(f"{called(folder)}: its U-Net cannot be loaded: {first_line(error)}") from error
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
-        raise ModelError(f"{called(folder)}: weights of its U-Net are missing or of another shape: {lacking[0]} ({len(lacking)} in all)")
+        raise ModelError(
+            f"{called(folder)}: weights of its U-Net are missing or of another shape: {lacking[0]} ({len(lacking)} in all)"
+        )
     if labels:
         _set_classes(model, read_labels(folder, model), labels)
     model.register_to_config(**settings | wanted)
@@ -65,7 +84,9 @@ def read_labels(folder: Path, model: Any) -> list[str]:
         named = {int(number): str(label) for number, label in json.loads(path.read_text(encoding="utf-8")).items()}
         return [named[number] for number in range(count)]
     except (OSError, ValueError, AttributeError, KeyError) as error:
-        raise ModelError(f"{path}: no names of {count} classes ({type(error).__name__}): correct it, or delete it") from None
+        raise ModelError(
+            f"{path}: no names of {count} classes ({type(error).__name__}): correct it, or delete it"
+        ) from None
 
 
 def write_labels(folder: Path, labels: Sequence[str]) -> None:
@@ -126,22 +147,36 @@ def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.M
             f"{name}: {config.in_channels} channels in and {config.out_channels} out; images have 3 (RGB) or 1 (grey), in and out alike"
         )
     if config.class_embed_type:
-        raise ModelError(f"{name}: class_embed_type {config.class_embed_type!r} takes no classes by number: choose another model")
+        raise ModelError(
+            f"{name}: class_embed_type {config.class_embed_type!r} takes no classes by number: choose another model"
+        )
     if config.num_class_embeds and labels is not None and not labels:
         raise ModelError(f"{name}: this U-Net wants a class for every image: set options.class_conditional=true")
     if config.sample_size is None:
         raise ModelError(f"{name}: no sample_size (pixels a side): set options.image_size")
     sides = [config.sample_size] * 2 if isinstance(config.sample_size, int) else config.sample_size
-    if not isinstance(sides, (list, tuple)) or len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
-        raise ModelError(f"{name}: sample_size {config.sample_size!r} is no size: give the pixels a side, or height and width")
+    if (
+        not isinstance(sides, (list, tuple))
+        or len(sides) != 2
+        or not all(isinstance(side, int) and side >= 1 for side in sides)
+    ):
+        raise ModelError(
+            f"{name}: sample_size {config.sample_size!r} is no size: give the pixels a side, or height and width"
+        )
     height, width = image_size(model)
     if config.num_class_embeds and height != width:
-        raise ModelError(f"{name}: {height} x {width} pixels: images of a class are square in diffusers: set options.image_size")
+        raise ModelError(
+            f"{name}: {height} x {width} pixels: images of a class are square in diffusers: set options.image_size"
+        )
     if config.num_class_embeds:
         model.register_to_config(sample_size=height)  # of a pair, its pipeline would make nothing
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, config.in_channels, height, width), torch.zeros(1, dtype=torch.long), _numbers([0], model))
+            model.eval()(
+                torch.zeros(1, config.in_channels, height, width),
+                torch.zeros(1, dtype=torch.long),
+                _numbers([0], model),
+            )
     except Exception as error:  # of a damaged configuration each library complains in its own way
         halvings = 2 ** (len(config.block_out_channels) - 1)
         raise ModelError(
@@ -162,11 +197,20 @@ def _numbers(classes: Sequence[int] | None, model: Any) -> Any:
     """[len(classes)] on the model's device; None where it knows no classes."""
     import torch
 
-    return torch.tensor(classes, device=next(model.parameters()).device) if model.config.num_class_embeds and classes is not None else None
+    return (
+        torch.tensor(classes, device=next(model.parameters()).device)
+        if model.config.num_class_embeds and classes is not None
+        else None
+    )
 
 
 def denoised(
-    model: Any, scheduler: Any, seeds: Sequence[int], steps: int, every: int | None = None, classes: Sequence[int] | None = None
+    model: Any,
+    scheduler: Any,
+    seeds: Sequence[int],
+    steps: int,
+    every: int | None = None,
+    classes: Sequence[int] | None = None,
 ) -> "Iterator[list[Any]]":
     """Images of these seeds, as the pipelines of diffusers make them from `torch.Generator().manual_seed(seed)` each.
 

@@ -20,13 +20,19 @@ def check_classifies(folder: Path | None, config: Any) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
     if config.model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
-        raise ModelError(f"{called(folder)}: a {config.model_type} model does not classify images; choose a model for image classification")
+        raise ModelError(
+            f"{called(folder)}: a {config.model_type} model does not classify images; choose a model for image classification"
+        )
     channels = getattr(config, "num_channels", 3)
     if channels != 3:
-        raise ModelError(f"{called(folder)}: the model takes images of {channels} channels; images are read in RGB: choose another model")
+        raise ModelError(
+            f"{called(folder)}: the model takes images of {channels} channels; images are read in RGB: choose another model"
+        )
 
 
-def image_classifier(folder: Path | None, config: Any, labels: list[str] | None = None, *, random: bool = False) -> "nn.Module":
+def image_classifier(
+    folder: Path | None, config: Any, labels: list[str] | None = None, *, random: bool = False
+) -> "nn.Module":
     """An AutoModelForImageClassification of these classes, float32, in fresh memory; left out: of `config`'s. Raises ModelError.
 
     A head that knows all of them by name is kept. The last layer of any other head starts from random weights.
@@ -36,7 +42,9 @@ def image_classifier(folder: Path | None, config: Any, labels: list[str] | None 
     hint = "is it a model for image classification, and does options.image_size fit it?"
 
     def load(renew: bool) -> "nn.Module":
-        return load_model(AutoModelForImageClassification, folder, config, head, random=random, mend=_resize, hint=hint, renew=renew)
+        return load_model(
+            AutoModelForImageClassification, folder, config, head, random=random, mend=_resize, hint=hint, renew=renew
+        )
 
     if labels is None:
         return laid_out(load(False))
@@ -70,12 +78,18 @@ def _from_tensorflow(model: "nn.Module") -> None:
 
     module: Any
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None and module.momentum > 0.5:
+        if (
+            isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and module.momentum is not None
+            and module.momentum > 0.5
+        ):
             module.momentum = 0.1
         if type(module).__name__ in ("MobileNetV1ConvLayer", "MobileNetV2ConvLayer"):
             convolution = module.convolution
             if module.config.tf_padding and convolution.stride == (1, 1):
-                convolution.padding = tuple(d * (k - 1) // 2 for k, d in zip(convolution.kernel_size, convolution.dilation, strict=True))
+                convolution.padding = tuple(
+                    d * (k - 1) // 2 for k, d in zip(convolution.kernel_size, convolution.dilation, strict=True)
+                )
                 module.config = copy(module.config)  # this layer's alone: what is saved is the model's
                 module.config.tf_padding = False
             if isinstance(module.activation, nn.ReLU6):
@@ -100,7 +114,9 @@ def try_size(model: Any, height: int, width: int) -> None:
         with torch.no_grad():
             model.eval()(pixel_values=torch.zeros(1, 3, height, width))
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
-        raise ModelError(f"options.image_size: this model cannot take {height} x {width} pixels: {first_line(error)}") from error
+        raise ModelError(
+            f"options.image_size: this model cannot take {height} x {width} pixels: {first_line(error)}"
+        ) from error
 
 
 def fixes_size(config: Any) -> bool:
@@ -135,7 +151,9 @@ def resize_positions(positions: Any, length: int) -> Any:
 
     if length < 2:
         raise ModelError("options.image_size: less than one patch of this model: give more pixels")
-    extra = next(e for e in range(positions.shape[1] + 1) if math.isqrt(positions.shape[1] - e) ** 2 == positions.shape[1] - e)
+    extra = next(
+        e for e in range(positions.shape[1] + 1) if math.isqrt(positions.shape[1] - e) ** 2 == positions.shape[1] - e
+    )
     old, new = math.isqrt(positions.shape[1] - extra), math.isqrt(length - extra)
     grid = positions[:, extra:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = f.interpolate(grid, size=(new, new), mode="bicubic", antialias=True, align_corners=False)
@@ -164,11 +182,15 @@ def image_processor(folder: Path | None, config: Any, image_size: int | None) ->
             config.pretrained_cfg = pretrained
         return TimmWrapperImageProcessor(pretrained_cfg=pretrained, architecture=config.architecture)
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        raise ModelError(f"{called(folder)}: no preprocessor_config.json (how images are scaled): copy the one that the model came with")
+        raise ModelError(
+            f"{called(folder)}: no preprocessor_config.json (how images are scaled): copy the one that the model came with"
+        )
     try:
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # as for the weights
-        raise ModelError(f"{called(folder)}: its image processor cannot be read (preprocessor_config.json): {first_line(error)}") from error
+        raise ModelError(
+            f"{called(folder)}: its image processor cannot be read (preprocessor_config.json): {first_line(error)}"
+        ) from error
     if image_size is not None:
         _set_size(processor, image_size)
     return processor

@@ -37,7 +37,9 @@ def tokenizer(folder: Path | None, config: Any) -> Any:
         return _letters()
     found = text.tokenizer(folder, config)
     if START not in found.get_vocab() or SILENT not in found.get_vocab():
-        raise ModelError(f"{called(folder)}: its tokenizer has no {START}: it is none of Whisper's; copy the one that the model came with")
+        raise ModelError(
+            f"{called(folder)}: its tokenizer has no {START}: it is none of Whisper's; copy the one that the model came with"
+        )
     return found
 
 
@@ -72,11 +74,15 @@ def code_of(asked: str | None, known: dict[str, int]) -> str | None:
     if asked is None:
         return None
     if not known:
-        raise ModelError(f"options.language: got {asked!r}, but this model knows one language and has no token for any: leave it out")
+        raise ModelError(
+            f"options.language: got {asked!r}, but this model knows one language and has no token for any: leave it out"
+        )
     code = TO_LANGUAGE_CODE.get(asked.lower(), asked.lower())
     if code not in known:
         names = [*known, *(name for name, short in TO_LANGUAGE_CODE.items() if short in known)]
-        raise ModelError(f"options.language: this model knows no {asked!r}{suggest(asked, names)} (known: {', '.join(known)})")
+        raise ModelError(
+            f"options.language: this model knows no {asked!r}{suggest(asked, names)} (known: {', '.join(known)})"
+        )
     return code
 
 
@@ -97,7 +103,9 @@ def read_config(folder: Path | None, fields: dict[str, Any] | None) -> Any:
     found = read_config(folder, fields)
     if found.model_type != "whisper":
         name = called(folder)
-        raise ModelError(f"{name}: a {found.model_type} model is no Whisper: task speech-recognition-ctc fits wav2vec2 and its kin")
+        raise ModelError(
+            f"{name}: a {found.model_type} model is no Whisper: task speech-recognition-ctc fits wav2vec2 and its kin"
+        )
     return found
 
 
@@ -110,7 +118,9 @@ def whisper(folder: Path | None, config: Any, words: Any, *, random: bool = Fals
 
     config.apply_spec_augment = False  # it would draw from numpy's one generator, and not be the same twice
     config.encoder_layerdrop = config.decoder_layerdrop = 0.0
-    model: Any = load_model(AutoModelForSpeechSeq2Seq, folder, config, lambda _: nn.ModuleList(), random=random, hint="is it a Whisper?")
+    model: Any = load_model(
+        AutoModelForSpeechSeq2Seq, folder, config, lambda _: nn.ModuleList(), random=random, hint="is it a Whisper?"
+    )
     if folder is not None and random and (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     # its positions are sinusoids, which are not learned; the library says so, and forgets it where weights are loaded
@@ -193,7 +203,9 @@ def likeliest(
     scores = found.logits[:, opening - 1].float()
     ended = torch.zeros(len(scores), dtype=torch.bool)
     for number in range(most):
-        forbidden = torch.tensor([*never, *(never_first if number == 0 else ())], dtype=torch.long, device=scores.device)
+        forbidden = torch.tensor(
+            [*never, *(never_first if number == 0 else ())], dtype=torch.long, device=scores.device
+        )
         scores = scores.index_fill(1, forbidden, -torch.inf)
         sure, chosen = scores.log_softmax(-1).max(-1)
         ended |= chosen.cpu() == end

@@ -28,7 +28,9 @@ def histogram(sizes: Sequence[int], most: int | None = None) -> "Figure":
     tokens = np.asarray(sizes)
     figure = canvas(6.2, 3.2)
     axes = figure.subplots()
-    axes.hist(tokens, bins=min(30, max(1, int(tokens.max() - tokens.min()))), color=BLUE, edgecolor=PAPER, linewidth=0.6)
+    axes.hist(
+        tokens, bins=min(30, max(1, int(tokens.max() - tokens.min()))), color=BLUE, edgecolor=PAPER, linewidth=0.6
+    )
     cut = 0 if most is None else int((tokens > most).sum())
     if most is not None and cut:
         axes.axvline(most, color=ORANGE, linestyle="--", linewidth=1.4, label=f"cut here ({cut:,} rows)")

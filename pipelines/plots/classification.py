@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.metrics.classification import Record, calibration, confusion, mistakes, per_class, scores
-from pipelines.plots.style import BLUE, INK, MUTED, ORANGE, PALE, PAPER, ROWS, TEAL, canvas, finish, styled, write_beside
+from pipelines.plots.style import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    PALE,
+    PAPER,
+    ROWS,
+    TEAL,
+    canvas,
+    finish,
+    styled,
+    write_beside,
+)
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -34,7 +47,11 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
     side = min(2.6 + 0.42 * size, 3.4 + 0.26 * size)
     figure = canvas(side + 1.2, side)
     axes = figure.subplots()
-    image = axes.imshow(share, cmap=LinearSegmentedColormap.from_list("graft", [PAPER, PALE, BLUE, "#12365e"]), norm=PowerNorm(0.6, 0, 1))
+    image = axes.imshow(
+        share,
+        cmap=LinearSegmentedColormap.from_list("graft", [PAPER, PALE, BLUE, "#12365e"]),
+        norm=PowerNorm(0.6, 0, 1),
+    )
     font = max(4.5, min(11.0, 9.5 - 0.13 * size))
     for row, column in zip(*np.nonzero(shown), strict=True):
         colour = PAPER if share[row, column] > 0.35 else INK
@@ -91,7 +108,9 @@ def calibration_figure(bins: Sequence[Mapping[str, Any]], ece: float) -> "Figure
     bottom.set_ylabel("rows")
     bottom.set_xlabel("confidence")
     rows = sum(b["n"] for b in filled)
-    return finish(figure, f"Reliability diagram of {rows} rows in {len(bins)} bins; expected calibration error {ece:.3f}.")
+    return finish(
+        figure, f"Reliability diagram of {rows} rows in {len(bins)} bins; expected calibration error {ece:.3f}."
+    )
 
 
 @styled
@@ -107,7 +126,9 @@ def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
         figure = canvas(6.2, 1.3 + 0.24 * len(labels))
         axes, start = figure.subplots(), np.zeros(len(labels), dtype=int)
         for (split, rows), colour in zip(table.items(), colours, strict=False):
-            axes.barh(range(len(labels)), rows, 0.7, left=start, color=colour, edgecolor=PAPER, linewidth=0.6, label=split)
+            axes.barh(
+                range(len(labels)), rows, 0.7, left=start, color=colour, edgecolor=PAPER, linewidth=0.6, label=split
+            )
             start = start + rows
         for place, rows in enumerate(total):
             write_beside(axes, rows, place, f"{rows}")
@@ -167,12 +188,22 @@ def mistakes_figure(images: "Sequence[Image]", records: Sequence[Mapping[str, An
         place.axis("off")
     for place, image, record in zip(places, images, records, strict=False):
         place.imshow(np.asarray(ImageOps.pad(image.convert("RGB"), (224, 224), color="#f2f4f7")))
-        place.set_title(f"{short(record['predicted'], 18)}  {record['confidence']:.0%}", fontsize=7.5, color=ORANGE, loc="center", pad=3)
+        place.set_title(
+            f"{short(record['predicted'], 18)}  {record['confidence']:.0%}",
+            fontsize=7.5,
+            color=ORANGE,
+            loc="center",
+            pad=3,
+        )
         truth = f"is {short(record['true'], 18)}"
         place.text(0.5, -0.04, truth, transform=place.transAxes, ha="center", va="top", fontsize=7.5, color=MUTED)
     figure.suptitle("Surest mistakes", x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK)
     told = "; ".join(f"{r['true']} taken for {r['predicted']}" for r in records[:3])
-    return finish(figure, f"Thumbnails of the {len(images)} surest wrong predictions: {told}{'; ...' if len(records) > 3 else ''}.", ROWS)
+    return finish(
+        figure,
+        f"Thumbnails of the {len(images)} surest wrong predictions: {told}{'; ...' if len(records) > 3 else ''}.",
+        ROWS,
+    )
 
 
 def figures(

@@ -38,7 +38,9 @@ def loss_by_time_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> 
     axes.set_title("Denoising loss by time step")
     if len(curves) > 1:
         axes.legend(loc="best")
-    told = "; ".join(f"{name} {np.mean([loss for _, loss in points]):.3g} on average" for name, points in curves.items())
+    told = "; ".join(
+        f"{name} {np.mean([loss for _, loss in points]):.3g} on average" for name, points in curves.items()
+    )
     return finish(figure, f"Denoising loss by time step: {told}.")
 
 

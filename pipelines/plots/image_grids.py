@@ -30,14 +30,20 @@ def grid(images: "Sequence[Image]", columns: int | None = None, gap: int = 2) ->
     if not images:
         raise DataError("there are no images to show")
     times = math.ceil(SEEN / max(max(image.size) for image in images))
-    shown = [image.convert("RGB").resize((image.width * times, image.height * times), Image.Resampling.NEAREST) for image in images]
+    shown = [
+        image.convert("RGB").resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+        for image in images
+    ]
     across = min(columns or (3 if len(shown) <= 3 else math.ceil(math.sqrt(len(shown)))), len(shown))
     down = math.ceil(len(shown) / across)
     width, height = max(image.width for image in shown), max(image.height for image in shown)
     sheet = Image.new("RGB", (across * (width + gap) - gap, down * (height + gap) - gap), "white")
     for place, image in enumerate(shown):
         row, column = divmod(place, across)
-        left, top = column * (width + gap) + (width - image.width) // 2, row * (height + gap) + (height - image.height) // 2
+        left, top = (
+            column * (width + gap) + (width - image.width) // 2,
+            row * (height + gap) + (height - image.height) // 2,
+        )
         sheet.paste(image, (left, top))
     return sheet
 
@@ -75,7 +81,9 @@ def over_training(grids: "Sequence[tuple[str, Image]]", shows: str = AGGREGATE) 
         _picture(place, sheet)
         place.set_title(label, fontsize=8.5, fontweight="normal", color=MUTED, loc="center", pad=4)
     _headline(figure, "The same noise over training")
-    return finish(figure, f"Samples from the same noise as training goes on: {', '.join(label for label, _ in shown)}.", shows)
+    return finish(
+        figure, f"Samples from the same noise as training goes on: {', '.join(label for label, _ in shown)}.", shows
+    )
 
 
 @styled

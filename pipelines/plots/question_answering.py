@@ -18,9 +18,13 @@ def figures(records: Sequence[Record]) -> "dict[str, Figure]":
     for title, rows in tables(records).items():
         label = next(iter(rows[0]))
         names = [f"{row[label]} (n = {row['n']:,})" for row in rows]
-        drawn["f1_" + title.replace(" ", "_")] = style.bars_figure(names, [row["f1"] for row in rows], f"F1 {title}", 100)
+        drawn["f1_" + title.replace(" ", "_")] = style.bars_figure(
+            names, [row["f1"] for row in rows], f"F1 {title}", 100
+        )
     if "confidence" in records[0]:
-        right = [{"confidence": r["confidence"], "true": 1.0, "predicted": row_scores(r)["exact_match"]} for r in records]
+        right = [
+            {"confidence": r["confidence"], "true": 1.0, "predicted": row_scores(r)["exact_match"]} for r in records
+        ]
         bins = [b for b in calibration(right) if b["n"]]
         ece = sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / len(records)
         drawn["calibration"] = classification.calibration_figure(bins, ece)

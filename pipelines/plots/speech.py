@@ -31,7 +31,14 @@ def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
     axes.set_ylim(rows, 0)
     at = 0.6
     for name, lines, cut in laid:
-        axes.text(0, at, short(name, 80) + (f" (its first {LONGEST} words)" if cut else ""), fontsize=8, color=MUTED, va="center")
+        axes.text(
+            0,
+            at,
+            short(name, 80) + (f" (its first {LONGEST} words)" if cut else ""),
+            fontsize=8,
+            color=MUTED,
+            va="center",
+        )
         at += 1.1
         for line in lines:
             for column, kind, true, said in line:
@@ -55,7 +62,9 @@ def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     axes.set_title("Worst utterances: said above, heard below")
     wrong = sum(kind != "equal" for _, pairs in utterances for kind, _, _ in pairs)
-    return finish(figure, f"The {len(utterances)} utterances with most errors, word by word: {wrong} words are wrong.", ROWS)
+    return finish(
+        figure, f"The {len(utterances)} utterances with most errors, word by word: {wrong} words are wrong.", ROWS
+    )
 
 
 def _lines(pairs: Pairs) -> list[list[tuple[int, str, str, str]]]:
@@ -86,7 +95,9 @@ def figures(records: Sequence[Record], normaliser: str) -> "dict[str, Figure]":
         few = f": the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""
         heading = f"Word error rate {title}{few}"
         highest = max([0.1, *[row["wer"] for row in shown]])
-        drawn["wer_" + title.replace(" ", "_")] = style.bars_figure(names, [row["wer"] for row in shown], heading, highest)
+        drawn["wer_" + title.replace(" ", "_")] = style.bars_figure(
+            names, [row["wer"] for row in shown], heading, highest
+        )
     few_worst = worst(records, normaliser, 8)
     if few_worst:
         drawn["worst_utterances"] = alignment_figure([(r["id"], aligned(r, normaliser)) for r in few_worst])

@@ -27,7 +27,14 @@ def _style() -> Any:  # rcParams; matplotlib types their keys one by one
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
-    wide = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei", "Arial Unicode MS")
+    wide = (
+        "Noto Sans CJK SC",
+        "Noto Sans CJK JP",
+        "WenQuanYi Zen Hei",
+        "PingFang SC",
+        "Microsoft YaHei",
+        "Arial Unicode MS",
+    )
     return {
         "font.family": ["DejaVu Sans", *[name for name in wide if name in installed]],
         "font.size": 9,
@@ -119,4 +126,6 @@ def bars_figure(names: Sequence[str], values: Sequence[float], title: str, most:
     axes.set_xlim(0, 1.1 * most)
     axes.grid(False, axis="y")
     axes.set_title(title)
-    return finish(figure, f"{title}: " + ", ".join(f"{name} {value:.3g}" for name, value in zip(names, values, strict=True)) + ".")
+    return finish(
+        figure, f"{title}: " + ", ".join(f"{name} {value:.3g}" for name, value in zip(names, values, strict=True)) + "."
+    )

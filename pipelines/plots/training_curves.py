@@ -62,14 +62,32 @@ def metric_figure(
         part = [line["step"] for line in stage], [line["validation"][name] for line in stage]
         axes.plot(*part, color=BLUE, marker="o" if len(x) < 60 else "", markersize=4, label="" if i else "validation")
     ring = f"best: {y[best]:.3f} at step {x[best]}"
-    axes.plot(x[best], y[best], "o", markersize=11, markerfacecolor="none", markeredgecolor=ORANGE, markeredgewidth=2, label=ring)
+    axes.plot(
+        x[best],
+        y[best],
+        "o",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor=ORANGE,
+        markeredgewidth=2,
+        label=ring,
+    )
     alt = f"{name} on validation over {x[-1]} steps, from {y[0]:.3f} to {y[-1]:.3f}; best {y[best]:.3f} at step {x[best]}."
     if before is not None:
         axes.axhline(before, color=MUTED, linestyle=":", linewidth=1.6, label=f"test, before training: {before:.3f}")
         alt += f" Test before training {before:.3f}."
     if after is not None:
         bars = None if interval is None else [[max(after - interval[0], 0)], [max(interval[1] - after, 0)]]
-        axes.errorbar([x[-1]], [after], yerr=bars, fmt="D", color=TEAL, markersize=5, capsize=4, label=f"test, after training: {after:.3f}")
+        axes.errorbar(
+            [x[-1]],
+            [after],
+            yerr=bars,
+            fmt="D",
+            color=TEAL,
+            markersize=5,
+            capsize=4,
+            label=f"test, after training: {after:.3f}",
+        )
         alt += f" Test after training {after:.3f}."
     axes.set_title(f"{readable_name(name)} on validation")
     _steps(axes)
@@ -105,5 +123,10 @@ def _mark_stages(lines: Sequence[Mapping[str, Any]], *axes: "Axes") -> None:
     for stage in _stages(lines)[1:]:
         for each in axes:
             each.axvline(stage[0]["step"], color=MUTED, linewidth=0.8, linestyle="--")
-        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (4, -3), "textcoords": "offset points", "va": "top"}
+        place: dict[str, Any] = {
+            "xycoords": ("data", "axes fraction"),
+            "xytext": (4, -3),
+            "textcoords": "offset points",
+            "va": "top",
+        }
         axes[0].annotate("whole model ▸", (stage[0]["step"], 1), **place, color=MUTED, fontsize=7.5)

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 PLACEHOLDER = "OWNER/NAME"  # the repository, where it is not known yet
-CURVES = ("learning_curves", "validation_metric")  # shown with the training procedure, every other figure with the results
+CURVES = (
+    "learning_curves",
+    "validation_metric",
+)  # shown with the training procedure, every other figure with the results
 
 
 def write_card(run: Path, repo_id: str | None = None) -> Path:
@@ -88,7 +91,9 @@ def _figures(run: Path) -> list[dict[str, Any]]:
         with Image.open(path) as image:
             if image.info.get("Comment") == AGGREGATE:
                 alt = html.escape(image.info["Description"])
-                found.append({"name": path.stem, "file": path.name, "alt": alt, "width": min(round(image.width * 0.38), 760)})
+                found.append(
+                    {"name": path.stem, "file": path.name, "alt": alt, "width": min(round(image.width * 0.38), 760)}
+                )
     return found
 
 
@@ -102,7 +107,9 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
     task, test, data, hub = task_class(recipe["task"]), results["test"], results["data"], recipe["hub"]
     made = results.get("samples", {"metrics": []})  # images, of a task that makes some: their number is that of no rows
     modules = {name: module["source"] for module in results.get("extra_metrics", []) for name in module["metrics"]}
-    measured = {key: float(value) for key, value in test["metrics"].items() if value is not None and math.isfinite(value)}
+    measured = {
+        key: float(value) for key, value in test["metrics"].items() if value is not None and math.isfinite(value)
+    }
     evaluated = [
         EvalResult(
             task_type=task.hub.pipeline_tag,
@@ -192,7 +199,13 @@ def template_environment() -> Any:
         lstrip_blocks=True,
         autoescape=False,  # Markdown: what comes from outside goes through `md`
     )
-    found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "readable_name": readable_name}
+    found.filters |= {
+        "number": number,
+        "interval": interval,
+        "duration": duration,
+        "large": large,
+        "readable_name": readable_name,
+    }
     found.filters["resampled"] = resampled
     found.filters |= {"md": markdown, "model_link": _model_link, "data_link": _data_link}
     return found
@@ -231,7 +244,9 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
     path = folder / "recipe.yaml"
     old = validate(read_file(path).value, exists=True)
     if old.hub.adapter != recipe.hub.adapter:
-        raise RunError(f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run")
+        raise RunError(
+            f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run"
+        )
     kept = folder / "examples" / "examples.json"
     rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
     if recipe.hub.examples > len(rows):

@@ -70,7 +70,9 @@ def _own(run: Path) -> list[str]:
     names |= {trained_rows.FILE} & set(_listed(model))  # older runs have none
     examples = _json(model / "examples" / "examples.json")
     if isinstance(examples, list):
-        values = {value for row in examples if isinstance(row, dict) for value in row.values() if isinstance(value, str)}
+        values = {
+            value for row in examples if isinstance(row, dict) for value in row.values() if isinstance(value, str)
+        }
         found = {name for name in _listed(model / "examples") if name in values}
         names |= {"examples/examples.json", *(f"examples/{name}" for name in found)}
     figures = re.findall(r"\bfigures/([\w-][\w.-]*\.png)\b", _text(model / "README.md") or "")
@@ -88,7 +90,9 @@ def _below(path: Path, names: list[Any]) -> set[str]:
             or PurePosixPath(name).is_absolute()
             or ".." in name.split("/")
         ):
-            raise RunError(f"{path}: {name!r} is no path below model/: take it out of the list, or delete the list; nothing was published")
+            raise RunError(
+                f"{path}: {name!r} is no path below model/: take it out of the list, or delete the list; nothing was published"
+            )
     return set(names)
 
 
@@ -101,8 +105,14 @@ def _named_as_an_export(model: Path) -> set[str]:
         names = _listed(model / folder)
         weights = [name for name in names if WEIGHTS.fullmatch(name)]
         indexes = [_json(model / folder / name) or {} for name in weights if name.endswith(".index.json")]
-        shards = {shard for index in indexes for shard in index.get("weight_map", {}).values() if SHARD.fullmatch(shard)}
-        found |= {f"{folder}/{name}".lstrip("/") for name in names if name in weights or name in shards or READS.fullmatch(name)}
+        shards = {
+            shard for index in indexes for shard in index.get("weight_map", {}).values() if SHARD.fullmatch(shard)
+        }
+        found |= {
+            f"{folder}/{name}".lstrip("/")
+            for name in names
+            if name in weights or name in shards or READS.fullmatch(name)
+        }
     more = "additional_chat_templates"
     return found | {f"{more}/{name}" for name in _listed(model / more) if name.endswith(".jinja")}
 
@@ -137,7 +147,9 @@ def own_files(run: Path) -> dict[str, Path]:
         path = model / name
         places = [path, *(parent for parent in path.parents if parent != model and parent.is_relative_to(model))]
         if link := next((place for place in places if place.is_symlink()), None):
-            raise RunError(f"{link}: a link, and publish follows none: put the file itself there, or type the `graft train` command again")
+            raise RunError(
+                f"{link}: a link, and publish follows none: put the file itself there, or type the `graft train` command again"
+            )
         if path.is_file():
             found[name] = path
     return found
@@ -189,7 +201,9 @@ def model_files(run: Path) -> dict[str, Path]:
         raise RunError(f"{model}: the card (README.md) is missing: type `graft card {run}`")
     recipe = recipe_of(run)
     if not (recipe.get("hub") or {}).get("examples", 0) and any(name.startswith("examples/") for name in files):
-        raise RunError(f"{model}: examples/ holds rows of the data, but the recipe says `hub.examples: 0`: delete that folder")
+        raise RunError(
+            f"{model}: examples/ holds rows of the data, but the recipe says `hub.examples: 0`: delete that folder"
+        )
     _refuse_local_sources(model, files)
     return files
 
@@ -204,7 +218,9 @@ def _check_weights(files: dict[str, Path]) -> None:
                 with safe_open(file, "np"):
                     continue
             except (OSError, SafetensorError) as error:
-                raise RunError(f"{file}: the weights cannot be read ({error}): restore the file, or train again") from None
+                raise RunError(
+                    f"{file}: the weights cannot be read ({error}): restore the file, or train again"
+                ) from None
 
 
 def _refuse_local_sources(model: Path, files: dict[str, Path]) -> None:
@@ -213,11 +229,15 @@ def _refuse_local_sources(model: Path, files: dict[str, Path]) -> None:
     for section in ("model", "data"):
         source = str((published.get(section) or {}).get("id") or "")
         if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:
-            raise RunError(f"{model / 'recipe.yaml'}: {section}.id is a local path ({source}): leave only its last part")
+            raise RunError(
+                f"{model / 'recipe.yaml'}: {section}.id is a local path ({source}): leave only its last part"
+            )
     for name in CONFIGS & files.keys():
         config = json.loads(files[name].read_text(encoding="utf-8"))
         for key in ("_name_or_path", "base_model_name_or_path"):
-            if not re.fullmatch(r"([\w.-]+(/[\w.-]+)?)?", str(config.get(key) or "")) or str(config.get(key)).startswith("."):
+            if not re.fullmatch(r"([\w.-]+(/[\w.-]+)?)?", str(config.get(key) or "")) or str(
+                config.get(key)
+            ).startswith("."):
                 raise RunError(f"{model / name}: {key} is a local path ({config[key]}): leave only its last part")
 
 
@@ -230,9 +250,13 @@ def refuse_leaks(files: dict[str, Path], run: Path, token: str | None) -> None:
             continue
         for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             if tokens.search(line):
-                raise RunError(f"{name}, line {number}: holds an access token: take it out, and revoke it; nothing was published")
+                raise RunError(
+                    f"{name}, line {number}: holds an access token: take it out, and revoke it; nothing was published"
+                )
             if found := paths.search(line):
-                raise RunError(f"{name}, line {number}: holds a path of this machine ({found[0]}): take it out; nothing was published")
+                raise RunError(
+                    f"{name}, line {number}: holds a path of this machine ({found[0]}): take it out; nothing was published"
+                )
 
 
 def _local_paths(run: Path) -> re.Pattern[str]:
@@ -242,7 +266,9 @@ def _local_paths(run: Path) -> re.Pattern[str]:
         # `/tmp` alone may be a word of some vocabulary; `/tmp/x` is a path
         below = {1: None, 2: r"[/\\]+[\w.]"}.get(len(place.parts), r"(?![\w.-])")
         if below:
-            found += [re.escape(text) + below for text in {str(place), str(place).replace("\\", "\\\\")}]  # as text, as JSON
+            found += [
+                re.escape(text) + below for text in {str(place), str(place).replace("\\", "\\\\")}
+            ]  # as text, as JSON
     return re.compile(rf"(?:(?<![\w.:/-])|(?<=file://))(?:{'|'.join(found)})")
 
 

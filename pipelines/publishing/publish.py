@@ -75,7 +75,9 @@ def publish(
         if dry_run:
             reports = {p.kind: _preview(p, private, say) for p in parcels}
         elif token is None:
-            raise HubError("no token: type `hf auth login`, or set HF_TOKEN, with a token that may write; nothing was published")
+            raise HubError(
+                "no token: type `hf auth login`, or set HF_TOKEN, with a token that may write; nothing was published"
+            )
         else:
             reports = _send(parcels, token, private, say)
     return {"space": None, **reports}
@@ -113,10 +115,19 @@ def _names(card: Path, repo_id: str) -> bool:
 
 
 def _preview(parcel: Parcel, private: bool, say: Say) -> dict[str, Any]:
-    say(f"would publish the {parcel.kind} {parcel.repo_id} ({'private' if private else 'public'}) in one commit: {parcel.size()}")
+    say(
+        f"would publish the {parcel.kind} {parcel.repo_id} ({'private' if private else 'public'}) in one commit: {parcel.size()}"
+    )
     for line in parcel.listing():
         say(f"  {line}")
-    return {"repo_id": parcel.repo_id, "url": None, "private": private, "commit": None, "uploaded": list(parcel.files), "deleted": []}
+    return {
+        "repo_id": parcel.repo_id,
+        "url": None,
+        "private": private,
+        "commit": None,
+        "uploaded": list(parcel.files),
+        "deleted": [],
+    }
 
 
 def _send(parcels: list[Parcel], token: str, private: bool, say: Say) -> dict[str, dict[str, Any]]:
@@ -137,7 +148,9 @@ def _send(parcels: list[Parcel], token: str, private: bool, say: Say) -> dict[st
         reports[parcel.kind] = {"repo_id": parcel.repo_id, "url": url, "private": is_private, **done}
         say(_told(parcel, reports[parcel.kind], hidden))
     if "space" in reports and reports["model"]["private"]:
-        say(f"the model is private: give the Space a secret HF_TOKEN that may read it, on {reports['space']['url']}/settings")
+        say(
+            f"the model is private: give the Space a secret HF_TOKEN that may read it, on {reports['space']['url']}/settings"
+        )
     return reports
 
 
@@ -146,26 +159,36 @@ def _check_card(parcel: Parcel) -> None:
     from huggingface_hub import RepoCard
 
     try:
-        RepoCard(parcel.files["README.md"].read_text(encoding="utf-8"), ignore_metadata_errors=True).validate(parcel.kind)
+        RepoCard(parcel.files["README.md"].read_text(encoding="utf-8"), ignore_metadata_errors=True).validate(
+            parcel.kind
+        )
     except (ValueError, yaml.YAMLError) as error:
         found = str(error)
         if found.startswith("{"):
             found = "; ".join(entry["message"] for entry in json.loads(found).get("errors", []))
-        raise HubError(f"the hub refuses the card (README.md): {' '.join(found.split())}; nothing was published") from error
+        raise HubError(
+            f"the hub refuses the card (README.md): {' '.join(found.split())}; nothing was published"
+        ) from error
 
 
 def _prepare(api: "HfApi", parcel: Parcel, private: bool) -> tuple[bool, str]:
     """Make the repo, or see that the one there may be published to. Returns whether it is private, and its last commit."""
     repo_id, kind = parcel.repo_id, parcel.kind
-    api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk="gradio" if kind == "space" else None)
+    api.create_repo(
+        repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk="gradio" if kind == "space" else None
+    )
     info: Any = api.repo_info(repo_id, repo_type=kind)
     if private and not info.private:
-        raise HubError(f"{repo_id} is there already and public: make it private on {api.endpoint}, or choose another name")
+        raise HubError(
+            f"{repo_id} is there already and public: make it private on {api.endpoint}, or choose another name"
+        )
     there = {sibling.rfilename for sibling in info.siblings or []}
     strange = sorted(there - STARTERS)
     if strange and not any(ours <= there for ours in OURS[kind]):
         names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
-        raise HubError(f"{repo_id} holds what Graft did not publish ({names}): choose another name, or delete these files first")
+        raise HubError(
+            f"{repo_id} holds what Graft did not publish ({names}): choose another name, or delete these files first"
+        )
     return bool(info.private), info.sha
 
 
@@ -186,7 +209,10 @@ def _commit(api: "HfApi", parcel: Parcel, before: str) -> dict[str, Any]:
     if not changed and not gone:
         lost = head != before
         return {"commit": head if lost else None, "uploaded": list(parcel.files) if lost else [], "deleted": []}
-    operations: list[Any] = [*(CommitOperationAdd(n, parcel.files[n]) for n in changed), *(CommitOperationDelete(n) for n in gone)]
+    operations: list[Any] = [
+        *(CommitOperationAdd(n, parcel.files[n]) for n in changed),
+        *(CommitOperationDelete(n) for n in gone),
+    ]
     message = f"Publish the {'demo' if kind == 'space' else 'model'} with Graft"
     done = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind, parent_commit=head)
     return {"commit": done.oid, "uploaded": changed, "deleted": gone}

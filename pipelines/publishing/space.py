@@ -28,7 +28,9 @@ def space_folder(repo_id: str, task: str, target: Path) -> Path:
     name = task.replace("-", "_")
     if _file(f"pipelines.apps.{name}") is None:
         raise ModelError(f"there is no demo for the task {task!r}: publish without --space")
-    modules = _reached([f"pipelines.apps.{name}", "pipelines.apps.launch", "pipelines.inference.loading", f"pipelines.tasks.{name}"])
+    modules = _reached(
+        [f"pipelines.apps.{name}", "pipelines.apps.launch", "pipelines.inference.loading", f"pipelines.tasks.{name}"]
+    )
     for module in modules:
         source = _file(module)
         assert source is not None  # it was read a moment ago
@@ -37,7 +39,9 @@ def space_folder(repo_id: str, task: str, target: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
     # not our own __init__, which names everything that Graft can do
-    (target / "pipelines" / "__init__.py").write_text('"""The part of Graft that loads this model and draws its page."""\n')
+    (target / "pipelines" / "__init__.py").write_text(
+        '"""The part of Graft that loads this model and draws its page."""\n'
+    )
     words = {
         "model": repo_id,
         "name": repo_id.split("/")[-1],

@@ -99,7 +99,11 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     here = Environment(
-        loader=PackageLoader("pipelines.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("pipelines.reporting", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short}
     here.filters |= {"readable_name": readable_name, "resampled": resampled}
@@ -112,7 +116,9 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         figures=_figures(run / "figures"),
         clips=clips_of(run / "examples"),
         splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)] if results else [],
-        tables=[(title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if rows] if results else [],
+        tables=[(title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if rows]
+        if results
+        else [],
         names=_metric_names(results) if results else [],
         is_share=_is_share,
         files=[(name, what) for name, what in _FILES.items() if (run / name).exists()],
@@ -145,7 +151,15 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
         uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
         wide = width > WIDE
         found.append(
-            {"name": path.stem, "uri": uri, "alt": alt, "width": width, "height": height, "wide": wide, "photos": shows != AGGREGATE}
+            {
+                "name": path.stem,
+                "uri": uri,
+                "alt": alt,
+                "width": width,
+                "height": height,
+                "wide": wide,
+                "photos": shows != AGGREGATE,
+            }
         )
     return sorted(found, key=lambda figure: (figure["name"] not in CURVES, figure["wide"]))
 

@@ -31,7 +31,9 @@ def environment(processes: int, precision: str, device: str) -> dict[str, Any]:
     if device == "cuda":
         hardware = f"{processes} x {torch.cuda.get_device_name()}"
     else:
-        hardware = f"{ {'mps': 'Apple GPU (MPS)', 'cpu': 'CPU'}.get(device, device) }, {cores()} cores, {platform.machine()}"
+        hardware = (
+            f"{ {'mps': 'Apple GPU (MPS)', 'cpu': 'CPU'}.get(device, device) }, {cores()} cores, {platform.machine()}"
+        )
     return {
         **{name: version for name, version in versions.items() if version},
         "python": platform.python_version(),
@@ -48,7 +50,9 @@ def undefined(split: str, n: int, metrics: dict[str, Any]) -> list[str]:
     if not names:
         return []
     rows = f"the {n} row{'s' * (n != 1)} of {split}"
-    return [f"{', '.join(names)}: undefined on {rows} (null in JSON): they are too few, or do not hold what it compares"]
+    return [
+        f"{', '.join(names)}: undefined on {rows} (null in JSON): they are too few, or do not hold what it compares"
+    ]
 
 
 NEEDED = ("task", "recipe", "metric", "test", "train", "data", "model", "environment")  # keys of every results.json
@@ -70,7 +74,9 @@ def read_results(run: Path) -> Any:
         return None
     lacking = [key for key in NEEDED if not isinstance(found, dict) or key not in found]
     if lacking:
-        raise RunError(f"{path}: not the results of a run, it lacks {', '.join(lacking)}: restore it, or train again in another folder")
+        raise RunError(
+            f"{path}: not the results of a run, it lacks {', '.join(lacking)}: restore it, or train again in another folder"
+        )
     return current(found)
 
 
@@ -109,7 +115,9 @@ def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str,
             "examples": shown,
             "seconds": seconds,
             "examples_per_second": round(shown / max(seconds, 1e-9), 3),
-            "peak_memory_mb": round(state.peak_memory_mb, 1),  # of training: what follows loads a second model and draws
+            "peak_memory_mb": round(
+                state.peak_memory_mb, 1
+            ),  # of training: what follows loads a second model and draws
             "stopped": state.stopped,
             "best_step": state.best_step,
         },
@@ -141,5 +149,7 @@ def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str,
             "adapter": bool(recipe.model.adapter and recipe.hub.adapter),
         },
         "labels": list(trainer.task.data.labels) or None,
-        "environment": environment(trainer.accelerator.num_processes, recipe.train.precision, trainer.accelerator.device.type),
+        "environment": environment(
+            trainer.accelerator.num_processes, recipe.train.precision, trainer.accelerator.device.type
+        ),
     }

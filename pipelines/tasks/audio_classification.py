@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from pipelines.data.audio.clips import Clips
     from pipelines.metrics.statistics import Statistics
 
-SPEECH = ("Wav2Vec2", "Wav2Vec2Conformer", "Hubert", "WavLM", "Data2VecAudio", "SEW", "SEWD", "UniSpeech", "UniSpeechSat")
+SPEECH = (
+    "Wav2Vec2",
+    "Wav2Vec2Conformer",
+    "Hubert",
+    "WavLM",
+    "Data2VecAudio",
+    "SEW",
+    "SEWD",
+    "UniSpeech",
+    "UniSpeechSat",
+)
 
 
 class Options(Strict):
@@ -53,14 +63,18 @@ class Options(Strict):
     @model_validator(mode="after")
     def _fits(self) -> "Options":
         if self.multi_label and (self.label_smoothing or self.class_weights != "none"):
-            raise ValueError("label_smoothing and class_weights are for one label per recording: leave them out with multi_label")
+            raise ValueError(
+                "label_smoothing and class_weights are for one label per recording: leave them out with multi_label"
+            )
         return self
 
 
 class AudioClassification(Task):
     name = "audio-classification"
     hub = HubSpec(
-        "audio-classification", "transformers", ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH))
+        "audio-classification",
+        "transformers",
+        ("ForAudioClassification", *(f"{kind}ForSequenceClassification" for kind in SPEECH)),
     )
     Options = Options
     extractor: Any
@@ -98,7 +112,9 @@ class AudioClassification(Task):
             self.weights = labels.balanced(splits.train["label"], self.labels)
         config = pretrained.read_config(source.folder, source.config)
         sound.check_classifies(source.folder, config)
-        config.problem_type = "multi_label_classification" if self.options.multi_label else "single_label_classification"
+        config.problem_type = (
+            "multi_label_classification" if self.options.multi_label else "single_label_classification"
+        )
         self.extractor = sound.extractor(source.folder, config)
         sound.prepare(config, self.extractor, self.options.max_seconds)
         model = self._model(source.folder, config, random=source.random)
@@ -146,7 +162,9 @@ class AudioClassification(Task):
             audio = change.perturbed(change.cropped(audio, enough, rng), sound.rate(self.extractor), rng)
         audio = change.cropped(audio, self.window, rng)
         masks = {
-            name: spec_augment.stretch(share, rng) for name in ("time_mask", "frequency_mask") if (share := getattr(self.options, name))
+            name: spec_augment.stretch(share, rng)
+            for name in ("time_mask", "frequency_mask")
+            if (share := getattr(self.options, name))
         }
         return {**example, "audio": audio, **masks}
 
@@ -183,8 +201,13 @@ class AudioClassification(Task):
             return {name: torch.from_numpy(made)}
         # one by one, so that how loud a recording is taken to be does not depend on its neighbours
         values = [sound.scaled(a, self.extractor) for a in audio]
-        values = [mask_stretch(v, e["time_mask"], 0) if "time_mask" in e else v for v, e in zip(values, examples, strict=True)]
-        return {"input_values": pad_sequence([torch.from_numpy(v) for v in values], batch_first=True), "samples": [len(v) for v in values]}
+        values = [
+            mask_stretch(v, e["time_mask"], 0) if "time_mask" in e else v for v, e in zip(values, examples, strict=True)
+        ]
+        return {
+            "input_values": pad_sequence([torch.from_numpy(v) for v in values], batch_first=True),
+            "samples": [len(v) for v in values],
+        }
 
     def part(self, audio: "np.ndarray") -> "np.ndarray":
         """What is read of a recording: all, or the middle."""
@@ -197,14 +220,18 @@ class AudioClassification(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         from pipelines.losses import classification as classes
 
-        return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
+        return classes.counts(
+            batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label
+        )
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
 
         logits = self._logits(model, batch)
         weights = classes.weights_of(self.weights, self.labels, logits.device)
-        return classes.loss(logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing)
+        return classes.loss(
+            logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing
+        )
 
     def _logits(self, model: "nn.Module", batch: Batch) -> "Tensor":
         """[batch, classes], float32."""
@@ -218,7 +245,9 @@ class AudioClassification(Task):
         if samples and min(samples) < max(samples):
             # as long as the longest, whatever `input_values` are: cached features bring a stand-in, and the head leaves padding out
             device = batch["input_values"].device
-            read["attention_mask"] = (torch.arange(max(samples), device=device) < torch.tensor(samples, device=device)[:, None]).long()
+            read["attention_mask"] = (
+                torch.arange(max(samples), device=device) < torch.tensor(samples, device=device)[:, None]
+            ).long()
         logits: Tensor = model(**read).logits.float()
         return logits
 
@@ -227,7 +256,9 @@ class AudioClassification(Task):
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
         from pipelines.metrics import classification
 
-        return classification.records(batch, self._logits(model, batch).detach().cpu(), self.labels, self.options.multi_label)
+        return classification.records(
+            batch, self._logits(model, batch).detach().cpu(), self.labels, self.options.multi_label
+        )
 
     def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import classification
@@ -272,7 +303,9 @@ class AudioClassification(Task):
         sound.check_classifies(folder, config)
         self.extractor = sound.extractor(folder, config)
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
-        self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
+        self.options = self.options.model_copy(
+            update={"multi_label": config.problem_type == "multi_label_classification"}
+        )
         return self._model(folder, config).eval()
 
     def _example(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,9 @@ class FillMask(Task):
         language.check_kind(folder, found, KINDS, "fill masks")
         self.tokenizer = language.tokenizer(folder, found)
         if self.tokenizer.mask_token_id is None:
-            raise ModelError(f"{pretrained.called(folder)}: its tokenizer has no mask (mask_token); choose another model")
+            raise ModelError(
+                f"{pretrained.called(folder)}: its tokenizer has no mask (mask_token); choose another model"
+            )
         language.set_attention_dropout(found, self.options.attention_dropout)
         self.limit = language.longest(self.tokenizer, found)
         self.window = language.length(self.options.max_length, self.tokenizer, found, 256)
@@ -94,14 +96,18 @@ class FillMask(Task):
     def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text as language
 
-        return EncodedTokens(encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)]))
+        return EncodedTokens(
+            encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
+        )
 
     def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Texts -> windows of tokens, and which word each token belongs to (-1: none, a special token)."""
         made = self.tokenizer(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
         places = made["overflow_to_sample_mapping"]
         words = [[-1 if word is None else word for word in made.word_ids(window)] for window in range(len(places))]
-        kept = [window for window, found in enumerate(words) if max(found) >= 0]  # a text of nothing but spaces has no word
+        kept = [
+            window for window, found in enumerate(words) if max(found) >= 0
+        ]  # a text of nothing but spaces has no word
         fields = ("input_ids", "token_type_ids") if "token_type_ids" in made else ("input_ids",)
         return {
             "id": [f"{rows['id'][places[window]]}+{window - places.index(places[window])}" for window in kept],
@@ -167,7 +173,14 @@ class FillMask(Task):
         nats = f.cross_entropy(logits, wanted, reduction="none").double().split(sizes)
         ranks = (logits > logits.gather(1, wanted[:, None])).sum(1).split(sizes)
         return [
-            {"id": id_, "row": row, "nll": float(nat.sum()), "tokens": size, "top_1": int((rank < 1).sum()), "top_5": int((rank < 5).sum())}
+            {
+                "id": id_,
+                "row": row,
+                "nll": float(nat.sum()),
+                "tokens": size,
+                "top_1": int((rank < 1).sum()),
+                "top_5": int((rank < 5).sum()),
+            }
             for id_, row, nat, size, rank in zip(batch["id"], batch["row"], nats, sizes, ranks, strict=True)
         ]
 
@@ -224,7 +237,9 @@ class FillMask(Task):
         if not len(places):
             raise DataError("the text has no [MASK]: put one where a word is to be found")
         if made["input_ids"].shape[1] > self.limit:
-            raise DataError(f"the text has {made['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: shorten it")
+            raise DataError(
+                f"the text has {made['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: shorten it"
+            )
         with torch.inference_mode():
             logits = model(**made.to(next(model.parameters()).device)).logits[0, places].float().cpu()
         best = logits.softmax(-1).topk(top_k)

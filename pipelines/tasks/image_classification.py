@@ -49,7 +49,9 @@ class Options(Strict):
     @model_validator(mode="after")
     def _fits(self) -> "Options":
         if self.multi_label and (self.label_smoothing or self.class_weights != "none"):
-            raise ValueError("label_smoothing and class_weights are for one label per image: leave them out with multi_label")
+            raise ValueError(
+                "label_smoothing and class_weights are for one label per image: leave them out with multi_label"
+            )
         return self
 
 
@@ -88,7 +90,9 @@ class ImageClassification(Task):
             self.weights = labels.balanced(splits.train["label"], self.labels)
         config = pretrained.read_config(source.folder, source.config)
         vision.check_classifies(source.folder, config)
-        config.problem_type = "multi_label_classification" if self.options.multi_label else "single_label_classification"
+        config.problem_type = (
+            "multi_label_classification" if self.options.multi_label else "single_label_classification"
+        )
         if config.model_type == "timm_wrapper":
             # transformers passes num_classes itself
             config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
@@ -113,9 +117,14 @@ class ImageClassification(Task):
             return
         own = getattr(config, "classifier_dropout_prob", None)
         if own is None and asked is not None:
-            raise ModelError(f"options.dropout: a {config.model_type} model has no dropout before its classifier: leave it out")
+            raise ModelError(
+                f"options.dropout: a {config.model_type} model has no dropout before its classifier: leave it out"
+            )
         if own is not None and asked is None and own > 0.5:
-            log.warning("the model's configuration drops %g of the classifier's input; using 0.2 (set options.dropout to decide)", own)
+            log.warning(
+                "the model's configuration drops %g of the classifier's input; using 0.2 (set options.dropout to decide)",
+                own,
+            )
             asked = 0.2
         if asked is not None:
             config.classifier_dropout_prob = asked
@@ -180,14 +189,18 @@ class ImageClassification(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         from pipelines.losses import classification as classes
 
-        return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
+        return classes.counts(
+            batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label
+        )
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
 
         logits = model(pixel_values=batch["pixel_values"]).logits.float()
         weights = classes.weights_of(self.weights, self.labels, logits.device)
-        return classes.loss(logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing)
+        return classes.loss(
+            logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing
+        )
 
     # ---- after training ----
 
@@ -239,7 +252,9 @@ class ImageClassification(Task):
             config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
         self.processor = vision.image_processor(folder, config, None)
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
-        self.options = self.options.model_copy(update={"multi_label": config.problem_type == "multi_label_classification"})
+        self.options = self.options.model_copy(
+            update={"multi_label": config.problem_type == "multi_label_classification"}
+        )
         return vision.image_classifier(folder, config).eval()
 
     def infer(self, model: Any, image: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
@@ -249,7 +264,9 @@ class ImageClassification(Task):
         from pipelines.data.image.reading import read_image
         from pipelines.metrics import classification
 
-        pixels = self.processor(read_image(image), return_tensors="pt")["pixel_values"].to(next(model.parameters()).device)
+        pixels = self.processor(read_image(image), return_tensors="pt")["pixel_values"].to(
+            next(model.parameters()).device
+        )
         with torch.inference_mode():
             logits = model(pixel_values=pixels).logits[0].float()
         yield classification.ranked(logits, self.labels, self.options.multi_label, top_k)

@@ -107,33 +107,50 @@ class QuestionAnswering(Task):
         from pipelines.models import text
 
         return EncodedTokens(
-            encode(rows, self._windows, [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.tokenizer)])
+            encode(
+                rows,
+                self._windows,
+                [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.tokenizer)],
+            )
         )
 
     def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Rows -> windows: tokens, where in the passage each stands, and where the first accepted answer lies (0, 0: not here)."""
         questions = [q.strip() for q in rows["question"]]
-        cut = self.tokenizer(questions, add_special_tokens=False, truncation=True, max_length=self.options.max_question_length)
+        cut = self.tokenizer(
+            questions, add_special_tokens=False, truncation=True, max_length=self.options.max_question_length
+        )
         questions = [
             q if len(ids) < self.options.max_question_length else self.tokenizer.decode(ids)
             for q, ids in zip(questions, cut["input_ids"], strict=True)
         ]
         made = self.tokenizer(
-            questions, rows["context"], truncation="only_second", max_length=self.window, stride=self.stride,
-            return_overflowing_tokens=True, return_offsets_mapping=True,
-        )  # fmt: skip
-        examples: dict[str, list[Any]] = {key: [] for key in ("id", "row", "length", "input_ids", "first", "offsets", "start", "end")}
+            questions,
+            rows["context"],
+            truncation="only_second",
+            max_length=self.window,
+            stride=self.stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        examples: dict[str, list[Any]] = {
+            key: [] for key in ("id", "row", "length", "input_ids", "first", "offsets", "start", "end")
+        }
         if "token_type_ids" in made:
             examples["token_type_ids"] = made["token_type_ids"]
         for window, place in enumerate(made["overflow_to_sample_mapping"]):
             parts = made.sequence_ids(window)
             if 1 not in parts:
-                raise DataError(f"{rows['id'][place]}: its context holds no word that this model's tokenizer knows: take the row out")
+                raise DataError(
+                    f"{rows['id'][place]}: its context holds no word that this model's tokenizer knows: take the row out"
+                )
             first = parts.index(1)
             last = len(parts) - 1 - parts[::-1].index(1)
             offsets = made["offset_mapping"][window][first : last + 1]
             answer = rows["answer"][place]
-            start, end = token_span(offsets, answer["answer_start"][0], len(answer["text"][0])) if answer["text"] else (-1, -1)
+            start, end = (
+                token_span(offsets, answer["answer_start"][0], len(answer["text"][0])) if answer["text"] else (-1, -1)
+            )
             examples["id"].append(rows["id"][place])
             examples["row"].append(numbers[place])
             examples["length"].append(len(parts))
@@ -166,7 +183,9 @@ class QuestionAnswering(Task):
         from torch.nn import functional as f
 
         start, end = self._logits(model, batch)
-        total = f.cross_entropy(start, batch["start"], reduction="sum") + f.cross_entropy(end, batch["end"], reduction="sum")
+        total = f.cross_entropy(start, batch["start"], reduction="sum") + f.cross_entropy(
+            end, batch["end"], reduction="sum"
+        )
         return total / 2 / counts["examples"]
 
     def _logits(self, model: "nn.Module", batch: Batch) -> "tuple[Tensor, Tensor]":
@@ -174,7 +193,9 @@ class QuestionAnswering(Task):
         fields = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
         found = model(**fields)
         padding = batch["attention_mask"] == 0
-        start, end = (logits.float().masked_fill(padding, float("-inf")) for logits in (found.start_logits, found.end_logits))
+        start, end = (
+            logits.float().masked_fill(padding, float("-inf")) for logits in (found.start_logits, found.end_logits)
+        )
         return start, end
 
     # ---- after training ----
@@ -195,7 +216,9 @@ class QuestionAnswering(Task):
                 [score, offsets[place // len(offsets)][0], offsets[place % len(offsets)][1]]
                 for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             ]
-            records.append({"id": batch["id"][i], "row": batch["row"][i], "spans": spans, "null": float(start[i, 0] + end[i, 0])})
+            records.append(
+                {"id": batch["id"][i], "row": batch["row"][i], "spans": spans, "null": float(start[i, 0] + end[i, 0])}
+            )
         return records
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
@@ -211,14 +234,26 @@ class QuestionAnswering(Task):
             ranked, null = _ranked(windows)
             margin = null - ranked[0][0]
             scores = _softmax([span[0] for span in ranked] + ([null] if self.options.version == "2.0" else []))
-            best = [{"text": row["context"][s:e], "start": s, "end": e, "score": p} for p, (_, s, e) in zip(scores, ranked, strict=False)]
+            best = [
+                {"text": row["context"][s:e], "start": s, "end": e, "score": p}
+                for p, (_, s, e) in zip(scores, ranked, strict=False)
+            ]
             none = self.options.version == "2.0" and margin > self.threshold
             predicted = "" if none else best[0]["text"]
             true = list(row["answer"]["text"])
-            merged.append({
-                "id": row["id"], "question": row["question"], "true": true, "predicted": predicted, **judge(predicted, true),
-                "confidence": scores[-1] if none else best[0]["score"], "margin": margin, "span": best[0]["text"], "nbest": best[:5],
-            })  # fmt: skip
+            merged.append(
+                {
+                    "id": row["id"],
+                    "question": row["question"],
+                    "true": true,
+                    "predicted": predicted,
+                    **judge(predicted, true),
+                    "confidence": scores[-1] if none else best[0]["score"],
+                    "margin": margin,
+                    "span": best[0]["text"],
+                    "nbest": best[:5],
+                }
+            )
         return merged
 
     def calibrate(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
@@ -277,7 +312,9 @@ class QuestionAnswering(Task):
         records = []
         for start in range(0, len(examples), 8):
             batch = self.collate(examples[start : start + 8])
-            batch = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+            batch = {
+                key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()
+            }
             with torch.inference_mode():
                 records += self.predict(model, batch)
         found = self.merge(records, [row])[0]

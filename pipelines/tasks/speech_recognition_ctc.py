@@ -112,13 +112,17 @@ class SpeechRecognitionCTC(Task):
         ctc.check_kind(source.folder, config)
         self.extractor = sound.extractor(source.folder, config)
         heads = [name for name in config.architectures or [] if name.endswith("ForCTC")]
-        own = self.options.vocabulary == "model" or (self.options.vocabulary == "auto" and heads and source.folder is not None)
+        own = self.options.vocabulary == "model" or (
+            self.options.vocabulary == "auto" and heads and source.folder is not None
+        )
         case = "keep" if self.options.case == "auto" else self.options.case
         if own:
             self.tokenizer = ctc_vocabulary.read(source.folder)
             case = ctc_vocabulary.own_case(self.tokenizer) if self.options.case == "auto" else case
         else:
-            self.tokenizer = ctc_vocabulary.made(ctc_vocabulary.spelled(t, case, self.options.ignore) for t in splits.train["text"])
+            self.tokenizer = ctc_vocabulary.made(
+                ctc_vocabulary.spelled(t, case, self.options.ignore) for t in splits.train["text"]
+            )
         config.vocab_size, config.pad_token_id = len(self.tokenizer), self.tokenizer.pad_token_id
         config.ctc_case = case
         self._regularise(config)
@@ -132,11 +136,19 @@ class SpeechRecognitionCTC(Task):
         from pipelines.models import ctc
 
         if self.options.layerdrop and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ModelError("options.layerdrop: several processes train, and each would leave out layers of its own: set it to 0")
+            raise ModelError(
+                "options.layerdrop: several processes train, and each would leave out layers of its own: set it to 0"
+            )
         config.layerdrop = self.options.layerdrop
         ctc.set_masks(config, self.options.model_dump(include=MASKS))
         if self.options.dropout is not None:
-            for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout"):
+            for name in (
+                "hidden_dropout",
+                "attention_dropout",
+                "activation_dropout",
+                "feat_proj_dropout",
+                "final_dropout",
+            ):
                 setattr(config, name, self.options.dropout)
 
     def _model(self, folder: Path | None, config: Any, random: bool = False) -> "nn.Module":
@@ -182,7 +194,9 @@ class SpeechRecognitionCTC(Task):
         config, audio = self.config, example["audio"]
         if self.options.augment == "wave":
             made = perturbed(audio, self.rate, rng)
-            if ctc.frames(config, len(made)) >= max(1, frames_for(example["target"])):  # said too fast, it could not be spelled
+            if ctc.frames(config, len(made)) >= max(
+                1, frames_for(example["target"])
+            ):  # said too fast, it could not be spelled
                 audio = made
         return {**example, "audio": audio, **ctc.masks(config, ctc.frames(config, len(audio), masked=True), rng)}
 
@@ -215,7 +229,9 @@ class SpeechRecognitionCTC(Task):
         from pipelines.models import ctc
 
         outputs = ctc.logits(model, batch)
-        return ctc.loss(outputs, batch["target"], self._sizes(batch), self.config.pad_token_id) / max(counts["characters"], 1.0)
+        return ctc.loss(outputs, batch["target"], self._sizes(batch), self.config.pad_token_id) / max(
+            counts["characters"], 1.0
+        )
 
     def _sizes(self, batch: Batch) -> list[int]:
         from pipelines.models import ctc
@@ -231,8 +247,12 @@ class SpeechRecognitionCTC(Task):
         records = []
         for place, one in enumerate(heard):
             said = ctc.words(one, self.tokenizer, self._seconds())
-            record = {key: batch[key][place] for key in ("id", "true", "seconds", "speaker") if batch[key][place] is not None}
-            records.append({**record, "predicted": " ".join(w["word"] for w in said), "confidence": ctc.confidence(one, said)})
+            record = {
+                key: batch[key][place] for key in ("id", "true", "seconds", "speaker") if batch[key][place] is not None
+            }
+            records.append(
+                {**record, "predicted": " ".join(w["word"] for w in said), "confidence": ctc.confidence(one, said)}
+            )
         return records
 
     def _seconds(self) -> float:
@@ -279,7 +299,9 @@ class SpeechRecognitionCTC(Task):
         ctc.check_kind(folder, config)
         self.extractor = sound.extractor(folder, config)
         self.tokenizer = ctc_vocabulary.read(folder)
-        config.ctc_case = getattr(config, "ctc_case", ctc_vocabulary.own_case(self.tokenizer))  # only a model of ours says
+        config.ctc_case = getattr(
+            config, "ctc_case", ctc_vocabulary.own_case(self.tokenizer)
+        )  # only a model of ours says
         return self._model(folder, config).eval()
 
     def infer(self, model: Any, audio: Any) -> Iterator[dict[str, Any]]:

@@ -62,7 +62,9 @@ class SpeechRecognitionSeq2Seq(Task):
     extractor: Any
     config: Any
     languages: dict[str, int]  # that the model tells apart, with their tokens
-    language: str | None  # the code of the one that is spoken; None where the model has one language, or is to hear which it is
+    language: (
+        str | None
+    )  # the code of the one that is spoken; None where the model has one language, or is to hear which it is
     opening: list[int]  # the tokens with which a transcript begins
 
     @property
@@ -125,9 +127,13 @@ class SpeechRecognitionSeq2Seq(Task):
             raise ModelError(f"options.max_seconds: got {longest:g}, but this model reads {window:g} seconds at once")
         if self.languages and self.language is None:
             known = ", ".join(self.languages)
-            raise ModelError(f"options.language: this model knows {len(self.languages)} languages: say which one is spoken ({known})")
+            raise ModelError(
+                f"options.language: this model knows {len(self.languages)} languages: say which one is spoken ({known})"
+            )
         recordings = Transcribed(rows, self.rate, longest, self._labels, self.config.max_target_positions)
-        return LogMels(recordings, self.extractor, self.config.max_source_positions, ROOM, raw=self.options.augment != "none")
+        return LogMels(
+            recordings, self.extractor, self.config.max_source_positions, ROOM, raw=self.options.augment != "none"
+        )
 
     def _labels(self, text: str) -> list[int]:
         """A transcript's tokens as they are to follow <|startoftranscript|>."""
@@ -137,7 +143,9 @@ class SpeechRecognitionSeq2Seq(Task):
 
     @property
     def augmentation(self) -> Augmentation:
-        return Augmentation(bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob))
+        return Augmentation(
+            bool(self.options.augment != "none" or self.options.mask_time_prob or self.options.mask_feature_prob)
+        )
 
     def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.audio.augment import perturbed
@@ -157,7 +165,9 @@ class SpeechRecognitionSeq2Seq(Task):
 
         from pipelines.data.audio.log_mel import log_mel
 
-        features = [e["input_features"] if "input_features" in e else log_mel(e["audio"], self.extractor) for e in examples]
+        features = [
+            e["input_features"] if "input_features" in e else log_mel(e["audio"], self.extractor) for e in examples
+        ]
         # of one size, whatever stands beside them, so that cached features need no recording; `loss` cuts them
         labels = torch.full((len(examples), self.config.max_target_positions), IGNORED)
         for line, example in zip(labels, examples, strict=True):
@@ -203,7 +213,9 @@ class SpeechRecognitionSeq2Seq(Task):
         costs = zip(spread.sum(1).tolist(), wanted.sum(1).tolist(), strict=True)
         return [
             {"id": id_, "row": row, "seconds": seconds, "predicted": text.strip(), "nll": nll, "tokens": tokens}
-            for id_, row, seconds, text, (nll, tokens) in zip(batch["id"], batch["row"], batch["seconds"], texts, costs, strict=True)
+            for id_, row, seconds, text, (nll, tokens) in zip(
+                batch["id"], batch["row"], batch["seconds"], texts, costs, strict=True
+            )
         ]
 
     def _go_on(self, model: Any, outputs: Any, opening: Sequence[int]) -> Iterator[list[Any]]:
@@ -219,7 +231,9 @@ class SpeechRecognitionSeq2Seq(Task):
         for record in sorted(records, key=lambda r: r["row"]):
             row = texts[record["row"]]
             speaker = {"speaker": row["speaker"]} if row.get("speaker") is not None else {}
-            merged.append({**{key: value for key, value in record.items() if key != "row"}, "true": row["text"], **speaker})
+            merged.append(
+                {**{key: value for key, value in record.items() if key != "row"}, "true": row["text"], **speaker}
+            )
         return merged
 
     def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
@@ -230,7 +244,10 @@ class SpeechRecognitionSeq2Seq(Task):
     def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
         from pipelines.metrics import language_modelling, speech_recognition
 
-        return {**speech_recognition.summarize(statistics, weights), **language_modelling.summarize(statistics, weights)}
+        return {
+            **speech_recognition.summarize(statistics, weights),
+            **language_modelling.summarize(statistics, weights),
+        }
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics.speech_recognition import hallucinations, tables
@@ -289,7 +306,9 @@ class SpeechRecognitionSeq2Seq(Task):
                 code = whisper.detect_language(model, features, self.tokenizer, self.languages)
             opening = whisper.opening(self.tokenizer, code, self.languages)
             with torch.no_grad():
-                outputs = model(input_features=features, decoder_input_ids=torch.tensor([opening], device=device), use_cache=True)
+                outputs = model(
+                    input_features=features, decoder_input_ids=torch.tensor([opening], device=device), use_cache=True
+                )
             place = {"start": begin / rate, "end": end / rate}
             for part in whisper.transcript(self._go_on(model, outputs, opening), self.tokenizer):
                 yield answer([*parts, {**part, **place}])

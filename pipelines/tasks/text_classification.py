@@ -45,7 +45,9 @@ class Options(Strict):
         if self.multi_label and self.regression:
             raise ValueError("multi_label and regression exclude each other: give one of them")
         if (self.multi_label or self.regression) and (self.label_smoothing or self.class_weights != "none"):
-            raise ValueError("label_smoothing and class_weights are for one class per text: leave them out with multi_label or regression")
+            raise ValueError(
+                "label_smoothing and class_weights are for one class per text: leave them out with multi_label or regression"
+            )
         return self
 
 
@@ -85,7 +87,9 @@ class TextClassification(Task):
 
     @property
     def metric(self) -> Metric:
-        return Metric("pearson" if self.options.regression else "map" if self.options.multi_label else "accuracy", "max")
+        return Metric(
+            "pearson" if self.options.regression else "map" if self.options.multi_label else "accuracy", "max"
+        )
 
     # ---- before training ----
 
@@ -124,7 +128,9 @@ class TextClassification(Task):
         self.tokenizer = language.tokenizer(folder, config)
         if self.tokenizer.pad_token is None:
             if self.tokenizer.eos_token is None:
-                raise ModelError("this model's tokenizer has no padding token, so texts cannot be read side by side: choose another model")
+                raise ModelError(
+                    "this model's tokenizer has no padding token, so texts cannot be read side by side: choose another model"
+                )
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = self.tokenizer.pad_token_id  # by which a decoder finds the last token of a text
@@ -149,11 +155,15 @@ class TextClassification(Task):
         from pipelines.models import text as language
 
         if self.pair and "text_pair" not in rows.column_names:
-            raise DataError("these data have no text_pair, and the model reads pairs: name its column with data.columns.text_pair=NAME")
+            raise DataError(
+                "these data have no text_pair, and the model reads pairs: name its column with data.columns.text_pair=NAME"
+            )
         if not self.options.regression:
             found = {part for label in rows["label"] for part in (label if isinstance(label, list) else [label])}
             check_known(found, self.labels)
-        return EncodedTokens(encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)]))
+        return EncodedTokens(
+            encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
+        )
 
     def _tokens(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Rows -> token ids, cut where they are too many, and how many there were (`tokens`)."""
@@ -168,7 +178,14 @@ class TextClassification(Task):
                 for i, value in zip(long, cut[key], strict=True):
                     values[i] = value
         lengths = [len(ids) for ids in examples["input_ids"]]
-        return {"id": rows["id"], "row": numbers, "label": rows["label"], "length": lengths, "tokens": tokens, **examples}
+        return {
+            "id": rows["id"],
+            "row": numbers,
+            "label": rows["label"],
+            "length": lengths,
+            "tokens": tokens,
+            **examples,
+        }
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -195,7 +212,9 @@ class TextClassification(Task):
 
         if self.options.regression:
             return {"examples": float(len(batch["id"]))}
-        return classes.counts(batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label)
+        return classes.counts(
+            batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label
+        )
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
@@ -205,7 +224,9 @@ class TextClassification(Task):
             loss: Tensor = ((logits[:, 0] - batch["target"]) ** 2).sum() / counts["examples"]
             return loss
         weights = classes.weights_of(self.weights, self.labels, logits.device)
-        return classes.loss(logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing)
+        return classes.loss(
+            logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing
+        )
 
     def _logits(self, model: "nn.Module", batch: Batch) -> "Tensor":
         """[batch, classes], float32."""
@@ -279,7 +300,10 @@ class TextClassification(Task):
         from pipelines.models import pretrained
 
         config = pretrained.read_config(folder, None)
-        kinds = {"regression": config.problem_type == "regression", "multi_label": config.problem_type == "multi_label_classification"}
+        kinds = {
+            "regression": config.problem_type == "regression",
+            "multi_label": config.problem_type == "multi_label_classification",
+        }
         self.options = self.options.model_copy(update=kinds)
         self.labels = [] if self.options.regression else [config.id2label[index] for index in range(config.num_labels)]
         pairs = getattr(config, "reads_pairs", None)  # only a model of ours says
@@ -299,7 +323,9 @@ class TextClassification(Task):
             raise DataError("this model reads two texts: give text_pair, too")
         if self.single and len(texts) > 1:
             raise DataError("this model was trained on single texts: leave text_pair out")
-        made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(next(model.parameters()).device)
+        made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(
+            next(model.parameters()).device
+        )
         with torch.inference_mode():
             logits = self._logits(model, made)[0]
         if self.options.regression:

@@ -44,7 +44,9 @@ class Options(Strict):
     @classmethod
     def _names_columns(cls, prompt: str | None, info: ValidationInfo) -> str | None:
         if prompt is not None and "answer" in columns(prompt) and not of_a_run(info):
-            raise ValueError("{answer} is what is to follow the prompt: take it out, and end the prompt where the answer is to begin")
+            raise ValueError(
+                "{answer} is what is to follow the prompt: take it out, and end the prompt where the answer is to begin"
+            )
         return prompt
 
 
@@ -114,10 +116,14 @@ class TextGeneration(Task):
         found = pretrained.read_config(folder, config)
         language.check_kind(folder, found, KINDS, "write text word by word")
         if found.model_type in MASKED and not found.is_decoder:
-            raise ModelError(f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits it")
+            raise ModelError(
+                f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits it"
+            )
         self.tokenizer = language.tokenizer(folder, found)
         if self.tokenizer.eos_token_id is None:
-            raise ModelError(f"{pretrained.called(folder)}: its tokenizer has no end-of-text token (eos_token), by which a text ends")
+            raise ModelError(
+                f"{pretrained.called(folder)}: its tokenizer has no end-of-text token (eos_token), by which a text ends"
+            )
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         language.set_attention_dropout(found, self.options.attention_dropout)
@@ -135,7 +141,13 @@ class TextGeneration(Task):
     def encode(self, rows: Any) -> EncodedTokens:
         from pipelines.models import text as language
 
-        key = [self.name, self.options.model_dump(), self.window, self.packs, language.tokenizer_fingerprint(self.tokenizer)]
+        key = [
+            self.name,
+            self.options.model_dump(),
+            self.window,
+            self.packs,
+            language.tokenizer_fingerprint(self.tokenizer),
+        ]
         made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
         return EncodedTokens(made)
 
@@ -152,7 +164,9 @@ class TextGeneration(Task):
         packed = [texts] if self.packs or running else [[text] for text in texts]
         made = [block for part in packed if any(ids for _, ids, _ in part) for block in blocks(part, self.window)]
         made = [block for block in made if (block["labels"] != IGNORED).any()]
-        examples: dict[str, list[Any]] = {key: [block[key] for block in made] for key in ("input_ids", "labels", "starts", "owners")}
+        examples: dict[str, list[Any]] = {
+            key: [block[key] for block in made] for key in ("input_ids", "labels", "starts", "owners")
+        }
         examples["id"] = [f"{rows['id'][0]}+{place}" for place in range(len(made))]
         examples["row"] = [int(block["owners"][0][0]) for block in made]
         examples["length"] = [len(block["input_ids"]) for block in made]
@@ -175,12 +189,18 @@ class TextGeneration(Task):
 
         ids = [e["input_ids"] for e in examples]
         batch: Batch = {key: [e[key] for e in examples] for key in ("id", "row")}
-        batch |= {"input_ids": padded(ids, self.tokenizer.pad_token_id), "labels": padded([e["labels"] for e in examples], IGNORED)}
+        batch |= {
+            "input_ids": padded(ids, self.tokenizer.pad_token_id),
+            "labels": padded([e["labels"] for e in examples], IGNORED),
+        }
         if self.options.prompt is not None:
             return {**batch, "prompt": [list(row[: e["prompt"]]) for row, e in zip(ids, examples, strict=True)]}
         if self.packs:
             longest = max(map(len, ids))
-            places = [positions([*e["starts"], *range(len(row), longest)], longest) for e, row in zip(examples, ids, strict=True)]
+            places = [
+                positions([*e["starts"], *range(len(row), longest)], longest)
+                for e, row in zip(examples, ids, strict=True)
+            ]
             batch["position_ids"] = torch.stack([torch.from_numpy(place) for place in places])
         return {**batch, "owners": [e["owners"] for e in examples]}
 
@@ -218,7 +238,8 @@ class TextGeneration(Task):
         nats = shares(found.detach().cpu(), wanted.cpu(), [[[row, wanted.shape[1]]] for ((row, _),) in whole])
         said = self._write(model, batch["prompt"])
         return [
-            {**name, "nll": part[0][1], "tokens": part[0][2], "predicted": text} for name, part, text in zip(names, nats, said, strict=True)
+            {**name, "nll": part[0][1], "tokens": part[0][2], "predicted": text}
+            for name, part, text in zip(names, nats, said, strict=True)
         ]
 
     def _write(self, model: Any, prompts: Sequence[Sequence[int]]) -> list[str]:
@@ -267,7 +288,9 @@ class TextGeneration(Task):
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         from pipelines.plots import language_modelling, question_answering
 
-        drawn: dict[str, Any] = (language_modelling if self.options.prompt is None else question_answering).figures(records)
+        drawn: dict[str, Any] = (language_modelling if self.options.prompt is None else question_answering).figures(
+            records
+        )
         return drawn
 
     # ---- the model folder ----
@@ -300,11 +323,15 @@ class TextGeneration(Task):
         if not ids:
             raise DataError("the text holds no word that this model knows: write something to go on from")
         if len(ids) >= self.limit:
-            raise DataError(f"the text has {len(ids):,} tokens, and this model reads at most {self.limit:,}: shorten it")
+            raise DataError(
+                f"the text has {len(ids):,} tokens, and this model reads at most {self.limit:,}: shorten it"
+            )
         most = settings.pop("max_new_tokens", self.options.max_new_tokens)
         said: list[int] = []
         yield ""
-        for (token,) in decode(model, [ids], {words.eos_token_id}, most, limit=self.limit, pad=words.pad_token_id, **settings):
+        for (token,) in decode(
+            model, [ids], {words.eos_token_id}, most, limit=self.limit, pad=words.pad_token_id, **settings
+        ):
             if token is not None:
                 said.append(token)
                 text = words.decode(said, skip_special_tokens=True)

@@ -56,7 +56,12 @@ class Options(Sampling):
 
 class TextToImage(Task):
     name = "text-to-image"
-    hub = HubSpec("text-to-image", "diffusers", ("StableDiffusionPipeline", "StableDiffusion3Pipeline"), adapter_format="diffusers")
+    hub = HubSpec(
+        "text-to-image",
+        "diffusers",
+        ("StableDiffusionPipeline", "StableDiffusion3Pipeline"),
+        adapter_format="diffusers",
+    )
     phases = (Phase(ema=0.9999, new_head=False),)
     Options = Options
     size: tuple[int, int] = (512, 512)  # height and width, once it is built or loaded
@@ -64,7 +69,12 @@ class TextToImage(Task):
 
     @property
     def data(self) -> DataSpec:
-        return DataSpec(columns={"image": "image", "text": "text"}, input_columns=("text",), optional_inputs=("seed",), clean=self._clean)
+        return DataSpec(
+            columns={"image": "image", "text": "text"},
+            input_columns=("text",),
+            optional_inputs=("seed",),
+            clean=self._clean,
+        )
 
     @property
     def generation(self) -> GenerationSpec:
@@ -73,7 +83,9 @@ class TextToImage(Task):
             self.options,
             self.size,
             generate=self._generate,
-            requests=lambda rows, count: [{"text": rows[seed % len(rows)]["text"], "seed": seed} for seed in range(count)],
+            requests=lambda rows, count: [
+                {"text": rows[seed % len(rows)]["text"], "seed": seed} for seed in range(count)
+            ],
             defaults=lambda seed: {
                 "steps": self.options.steps,
                 "guidance": self.pipe.guidance if self.options.guidance is None else self.options.guidance,
@@ -96,7 +108,9 @@ class TextToImage(Task):
         import torch
 
         if source.folder is None:
-            raise ModelError("model.config: this task fine-tunes a pipeline, whose text encoders must know something: give model.id")
+            raise ModelError(
+                "model.config: this task fine-tunes a pipeline, whose text encoders must know something: give model.id"
+            )
         model = self._read(source.folder, size=self.options.image_size, random=source.random)
         from pipelines.data.image.reading import warn_if_dark
 
@@ -114,10 +128,17 @@ class TextToImage(Task):
         self.pipe, model = stable_diffusion.read_pipe(folder, size=size, random=random)
         self.size = stable_diffusion.image_size(self.pipe, model)
         scheduler = diffusion.read_scheduler(folder)
-        self.diffusion = diffusion.Flow(scheduler) if self.pipe.flow else diffusion.Diffusion(scheduler, self.options.snr_gamma)
-        self.frozen = {"vae": stable_diffusion.Latents(self.pipe.parts["vae"]), "text": stable_diffusion.Prompts(self.pipe, model)}
+        self.diffusion = (
+            diffusion.Flow(scheduler) if self.pipe.flow else diffusion.Diffusion(scheduler, self.options.snr_gamma)
+        )
+        self.frozen = {
+            "vae": stable_diffusion.Latents(self.pipe.parts["vae"]),
+            "text": stable_diffusion.Prompts(self.pipe, model),
+        }
         with torch.no_grad():
-            self.nothing = tuple(part.float() for part in self.frozen["text"]([""]))  # what the model sees of an empty caption
+            self.nothing = tuple(
+                part.float() for part in self.frozen["text"]([""])
+            )  # what the model sees of an empty caption
         self.says = False
         trained: nn.Module = model
         return trained
@@ -144,7 +165,10 @@ class TextToImage(Task):
             count = prompts.too_long(rows["text"][:])  # type: ignore[operator]
             if count:
                 log.warning(
-                    "%s of %s captions are longer than %s tokens: the text encoder reads no more", count, len(rows), prompts.longest
+                    "%s of %s captions are longer than %s tokens: the text encoder reads no more",
+                    count,
+                    len(rows),
+                    prompts.longest,
                 )
         return Pictures(rows, self.size, text=True, upscale=self.options.upscale)
 
@@ -153,12 +177,18 @@ class TextToImage(Task):
         return Augmentation(bool(self.options.flip), switch="options.flip=false")
 
     def augment(self, example: Example, rng: Random, progress: float) -> Example:
-        return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
+        return (
+            {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
+        )
 
     def random_inputs(self, rng: Random) -> dict[str, Any]:
         from pipelines.models.diffusion import noise_inputs
 
-        return {**noise_inputs(rng), "latent": rng.getrandbits(62), "dropped": rng.random() < self.options.caption_dropout}
+        return {
+            **noise_inputs(rng),
+            "latent": rng.getrandbits(62),
+            "dropped": rng.random() < self.options.caption_dropout,
+        }
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -208,7 +238,9 @@ class TextToImage(Task):
 
         latents, noise, texts = self._seen(batch)
         noisy = self.diffusion.mix(latents, noise, torch.tensor(batch["position"], device=latents.device))
-        loss: Tensor = (self._errors(model, noisy, self._without(texts, batch["dropped"])) * noisy.weights).sum() / counts["images"]
+        loss: Tensor = (
+            self._errors(model, noisy, self._without(texts, batch["dropped"])) * noisy.weights
+        ).sum() / counts["images"]
         return loss
 
     # ---- after training ----
@@ -221,7 +253,10 @@ class TextToImage(Task):
 
         latents, noise, texts = self._seen(batch)
         even = {"even": True} if self.pipe.flow else {}
-        mixed = [self.diffusion.mix(latents, noise, positions.to(latents.device), **even) for positions in strata(batch["position"])]
+        mixed = [
+            self.diffusion.mix(latents, noise, positions.to(latents.device), **even)
+            for positions in strata(batch["position"])
+        ]
         levels = torch.stack([self._errors(model, noisy, texts) for noisy in mixed], dim=1).detach().cpu().tolist()
         return [denoising.record(id_, own) for id_, own in zip(batch["id"], levels, strict=True)]
 
@@ -263,7 +298,9 @@ class TextToImage(Task):
         texts, seeds = [request["text"] for request in requests], [request["seed"] for request in requests]
         return stable_diffusion.painted(self.pipe, model, texts, seeds, self.options.steps, self.options.guidance)
 
-    def infer(self, model: Any, text: str, seed: Any = 0, steps: int | None = None, guidance: float | None = None) -> Iterator[Any]:
+    def infer(
+        self, model: Any, text: str, seed: Any = 0, steps: int | None = None, guidance: float | None = None
+    ) -> Iterator[Any]:
         """The image (PIL) of a text and a seed; before it, a few times, how far it has come."""
         from pipelines.data.image.pixels import caption
         from pipelines.generation import requests

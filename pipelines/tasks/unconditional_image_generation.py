@@ -56,7 +56,9 @@ class Options(Sampling):
 
 class UnconditionalImageGeneration(Task):
     name = "unconditional-image-generation"
-    hub = HubSpec("unconditional-image-generation", "diffusers", ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline"))
+    hub = HubSpec(
+        "unconditional-image-generation", "diffusers", ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
+    )
     Options = Options
     size: tuple[int, int] = (64, 64)  # height and width, once it is built or loaded
     scheduler: Any = None
@@ -70,7 +72,9 @@ class UnconditionalImageGeneration(Task):
         learned = self.options.class_conditional
         return DataSpec(
             columns={"image": "image", **({"label": "label"} if learned else {})},
-            optional_columns={} if learned else {"label": "label"},  # not learned, but every split gets its share of each
+            optional_columns={}
+            if learned
+            else {"label": "label"},  # not learned, but every split gets its share of each
             input_columns=("seed",),
             optional_inputs=("label",) if self.labels else (),
             labels=tuple(self.labels),
@@ -112,10 +116,14 @@ class UnconditionalImageGeneration(Task):
         warn_if_dark(splits.train)
         if source.folder is not None:
             unet.sampler_of(source.folder)  # else it is no such model
-        model = unet.read_unet(source.folder, source.config, size=self.options.image_size, random=source.random, labels=self.labels)
+        model = unet.read_unet(
+            source.folder, source.config, size=self.options.image_size, random=source.random, labels=self.labels
+        )
         scheduler = DDPMScheduler() if source.folder is None else diffusion.read_scheduler(source.folder)
         if not isinstance(scheduler, DDPMScheduler):
-            raise ModelError(f"{source.name}: its noise follows no schedule of betas ({type(scheduler).__name__}): choose another model")
+            raise ModelError(
+                f"{source.name}: its noise follows no schedule of betas ({type(scheduler).__name__}): choose another model"
+            )
         changes = {
             "prediction_type": self.options.prediction,
             "beta_schedule": self.options.schedule,
@@ -123,7 +131,9 @@ class UnconditionalImageGeneration(Task):
         }
         own: Any = scheduler.config  # type: ignore[attr-defined]
         given = {key: value for key, value in changes.items() if value is not None}
-        given |= {"trained_betas": None} if self.options.schedule else {}  # which a pretrained one may have, and would go by
+        given |= (
+            {"trained_betas": None} if self.options.schedule else {}
+        )  # which a pretrained one may have, and would go by
         self.scheduler = DDPMScheduler.from_config(own, **given)
         levels = self.scheduler.config.num_train_timesteps
         if self.options.steps is not None and self.options.steps > levels:
@@ -134,10 +144,14 @@ class UnconditionalImageGeneration(Task):
     def _classes(self, splits: Any) -> list[str]:
         labels = splits.labels or []
         if any(isinstance(label, list) for label in splits.train[:1]["label"]):
-            raise DataError(f"{splits.name}: the label column holds lists: an image is of one class, so give one label per row")
+            raise DataError(
+                f"{splits.name}: the label column holds lists: an image is of one class, so give one label per row"
+            )
         if len(labels) < 2:
             found = f"{len(labels)} class found ({', '.join(labels)})"
-            raise DataError(f"{splits.name}: {found}: there is nothing to tell apart; leave out options.class_conditional")
+            raise DataError(
+                f"{splits.name}: {found}: there is nothing to tell apart; leave out options.class_conditional"
+            )
         return list(labels)
 
     def _know(self, model: Any) -> None:
@@ -146,7 +160,9 @@ class UnconditionalImageGeneration(Task):
 
         if self.options.steps is None:
             levels = self.scheduler.config.num_train_timesteps
-            self.options = self.options.model_copy(update={"steps": levels if self.options.sampler == "ddpm" else min(STEPS, levels)})
+            self.options = self.options.model_copy(
+                update={"steps": levels if self.options.sampler == "ddpm" else min(STEPS, levels)}
+            )
         self.size, self.channels = unet.image_size(model), model.config.in_channels
         self.diffusion = Diffusion(self.scheduler, self.options.snr_gamma)
 
@@ -156,7 +172,13 @@ class UnconditionalImageGeneration(Task):
         stem = nn.ModuleList([model.conv_in, model.time_embedding])
         middle = [model.mid_block] if model.mid_block is not None else []
         new = [model.class_embedding] if self.labels else []  # so it always trains, though it stands at the entrance
-        return [stem, *model.down_blocks, *middle, *model.up_blocks, nn.ModuleList([*new, model.conv_norm_out, model.conv_out])]
+        return [
+            stem,
+            *model.down_blocks,
+            *middle,
+            *model.up_blocks,
+            nn.ModuleList([*new, model.conv_norm_out, model.conv_out]),
+        ]
 
     def encode(self, rows: Any) -> Any:
         from pipelines.data.image.pixels import Pictures
@@ -168,7 +190,9 @@ class UnconditionalImageGeneration(Task):
         return Augmentation(bool(self.options.flip), switch="options.flip=false")
 
     def augment(self, example: Example, rng: Random, progress: float) -> Example:
-        return {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
+        return (
+            {**example, "pixels": example["pixels"].flip(-1)} if self.options.flip and rng.random() < 0.5 else example
+        )
 
     def random_inputs(self, rng: Random) -> dict[str, Any]:
         from pipelines.models.diffusion import noise_inputs
@@ -214,8 +238,12 @@ class UnconditionalImageGeneration(Task):
         from pipelines.models.diffusion import squared_error, strata
 
         pixels, noise = batch["pixels"], self._noise(batch)
-        mixed = [self.diffusion.mix(pixels, noise, positions.to(pixels.device)) for positions in strata(batch["position"])]
-        errors = [squared_error(model(noisy.inputs, noisy.timesteps, batch.get("class")).sample, noisy) for noisy in mixed]
+        mixed = [
+            self.diffusion.mix(pixels, noise, positions.to(pixels.device)) for positions in strata(batch["position"])
+        ]
+        errors = [
+            squared_error(model(noisy.inputs, noisy.timesteps, batch.get("class")).sample, noisy) for noisy in mixed
+        ]
         levels = torch.stack(errors, dim=1).detach().cpu().tolist()
         return [denoising.record(id_, own) for id_, own in zip(batch["id"], levels, strict=True)]
 
@@ -253,9 +281,17 @@ class UnconditionalImageGeneration(Task):
 
         from pipelines.models.diffusion import sampler
 
-        kind: Any = ConsistencyModelPipeline if self.labels else DDIMPipeline if self.options.sampler == "ddim" else DDPMPipeline
+        kind: Any = (
+            ConsistencyModelPipeline
+            if self.labels
+            else DDIMPipeline
+            if self.options.sampler == "ddim"
+            else DDPMPipeline
+        )
         pipeline: Any = kind(model, sampler(self.scheduler, self.options.sampler))
-        pipeline.scheduler = sampler(self.scheduler, self.options.sampler)  # DDIMPipeline makes its own, with another spacing
+        pipeline.scheduler = sampler(
+            self.scheduler, self.options.sampler
+        )  # DDIMPipeline makes its own, with another spacing
         return pipeline
 
     def load(self, folder: Path) -> "nn.Module":
@@ -283,7 +319,10 @@ class UnconditionalImageGeneration(Task):
         from pipelines.models import diffusion, unet
 
         scheduler = diffusion.sampler(self.scheduler, self.options.sampler)
-        seeds, classes = zip(*((request["seed"], self._number(request["seed"], request.get("label"))) for request in requests), strict=True)
+        seeds, classes = zip(
+            *((request["seed"], self._number(request["seed"], request.get("label"))) for request in requests),
+            strict=True,
+        )
         *_, images = unet.denoised(model, scheduler, seeds, self.options.steps, classes=classes)
         return images
 
@@ -297,7 +336,9 @@ class UnconditionalImageGeneration(Task):
         if not self.labels:
             raise DataError(f"label={label}: this model knows no classes: leave it out")
         if str(label) not in self.labels:
-            raise DataError(f"label={label}: this model knows {short(', '.join(self.labels), 200)}{suggest(str(label), self.labels)}")
+            raise DataError(
+                f"label={label}: this model knows {short(', '.join(self.labels), 200)}{suggest(str(label), self.labels)}"
+            )
         return self.labels.index(str(label))
 
     def infer(self, model: Any, seed: Any = 0, steps: int | None = None, label: str | None = None) -> Iterator[Any]:
@@ -312,5 +353,7 @@ class UnconditionalImageGeneration(Task):
         scheduler = diffusion.sampler(self.scheduler, self.options.sampler)
         seed = requests.check_seed(seed)
         number = self._number(seed, label)
-        for images in unet.denoised(model, scheduler, [seed], steps, every=diffusion.preview_every(steps), classes=[number]):
+        for images in unet.denoised(
+            model, scheduler, [seed], steps, every=diffusion.preview_every(steps), classes=[number]
+        ):
             yield images[0]

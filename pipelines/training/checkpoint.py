@@ -56,7 +56,9 @@ class State:
     def next_stage(self) -> "State":
         """What the stage after this one begins with: all that this one found out. Patience alone begins again."""
         previous = self.previous_steps + self.step
-        return dataclasses.replace(self, stage="train", step=0, previous_steps=previous, stage_best=None, evals_since_best=0, stopped=None)
+        return dataclasses.replace(
+            self, stage="train", step=0, previous_steps=previous, stage_best=None, evals_since_best=0, stopped=None
+        )
 
 
 def collect(model: "nn.Module", optimizers: Mapping[str, Any], average: Any = None) -> dict[str, dict[str, "Tensor"]]:
@@ -67,7 +69,9 @@ def collect(model: "nn.Module", optimizers: Mapping[str, Any], average: Any = No
     names = {id(p): n for n, p in model.named_parameters()}
     for phase, optimizer in optimizers.items():
         state = optimizer.state.items()
-        values = {f"{names[id(p)]}|{key}": v for p, entry in state for key, v in entry.items() if isinstance(v, torch.Tensor)}
+        values = {
+            f"{names[id(p)]}|{key}": v for p, entry in state for key, v in entry.items() if isinstance(v, torch.Tensor)
+        }
         files[f"optimizer_{phase}"] = {name: whole(v) for name, v in values.items()}
     if average is not None:
         files["ema"] = {name: whole(v) for name, v in average.values.items()}
@@ -114,7 +118,9 @@ def _load_optimizer(model: "nn.Module", optimizer: Any, values: "dict[str, Tenso
             value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
         if value.shape == parameter.shape and value.ndim:
             # into memory of its own, laid out as the parameter's: fused kernels go by place, and the file is mapped unaligned
-            optimizer.state[parameter][field] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+            optimizer.state[parameter][field] = torch.empty_like(
+                parameter, dtype=value.dtype, requires_grad=False
+            ).copy_(value)
         else:
             optimizer.state[parameter][field] = value.to(parameter.device if _fused(optimizer) else "cpu", copy=True)
 
@@ -152,7 +158,9 @@ def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: S
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise RunError(f"{final}: cannot be written: {why}; earlier checkpoints are whole. Free some room and run again") from None
+        raise RunError(
+            f"{final}: cannot be written: {why}; earlier checkpoints are whole. Free some room and run again"
+        ) from None
     return final
 
 
@@ -188,7 +196,9 @@ def read_state(folder: Path) -> State:
 
 
 def _damaged(folder: Path, error: Exception) -> RunError:
-    return RunError(f"{folder}: the checkpoint cannot be read ({error}); remove it, and the run goes on from an earlier one, if any")
+    return RunError(
+        f"{folder}: the checkpoint cannot be read ({error}); remove it, and the run goes on from an earlier one, if any"
+    )
 
 
 def tidy(root: Path, keep: int) -> None:

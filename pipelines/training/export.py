@@ -18,7 +18,12 @@ from pipelines.training.trainer import Trainer
 def export_best(trainer: Trainer) -> None:
     fresh = task_class(trainer.recipe.task)(trainer.recipe.options)
     export(
-        fresh, build(trainer.recipe, fresh, trainer.weights, trainer.splits), trainer.root, trainer.folder, trainer.recipe, trainer.weights
+        fresh,
+        build(trainer.recipe, fresh, trainer.weights, trainer.splits),
+        trainer.root,
+        trainer.folder,
+        trainer.recipe,
+        trainer.weights,
     )
 
 
@@ -35,7 +40,9 @@ def export(task: Task, model: Any, checkpoints: Path, folder: Path, recipe: Reci
         if recipe.train.ema and (best / "ema.safetensors").is_file():
             values |= load_file(best / "ema.safetensors")
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{best}: the checkpoint cannot be read ({error}); remove the folder to go on from an earlier one") from None
+        raise RunError(
+            f"{best}: the checkpoint cannot be read ({error}); remove the folder to go on from an earlier one"
+        ) from None
     checkpoint.load_weights(model, values)
     task.state.update(checkpoint.read_state(best).task)
     target, beside = folder / "model", folder / ".model.new"
@@ -52,4 +59,6 @@ def export(task: Task, model: Any, checkpoints: Path, folder: Path, recipe: Reci
     except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
         shutil.rmtree(beside, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise RunError(f"{target}: cannot be written: {why}; the checkpoints are whole: free some room and run again") from None
+        raise RunError(
+            f"{target}: cannot be written: {why}; the checkpoints are whole: free some room and run again"
+        ) from None

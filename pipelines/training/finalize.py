@@ -33,7 +33,9 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     gc.collect()  # pipelines hold each other in circles
     accelerator.wait_for_everyone()
     loaded = load(trainer.folder / "model", device="cpu", task=trainer.recipe.task, options=trainer.recipe.options)
-    if accelerator.mixed_precision == "bf16":  # before it is moved: what was trained in half the memory may not fit whole
+    if (
+        accelerator.mixed_precision == "bf16"
+    ):  # before it is moved: what was trained in half the memory may not fit whole
         layers.keep_in_bf16(loaded.model, ())
     loaded.model.to(accelerator.device)
     layers.freeze_on(loaded.task.frozen, accelerator.device)
@@ -43,7 +45,9 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     for split in ("validation", "test"):
         examples = batching.Examples(loaded.task, loaded.task.encode(trainer.splits[split]))
         records[split] = trainer.predict(loaded.model, examples, split, split)
-    chosen = loaded.task.calibrate(loaded.task.merge(records["validation"], trainer.splits.validation), trainer.splits.validation)
+    chosen = loaded.task.calibrate(
+        loaded.task.merge(records["validation"], trainer.splits.validation), trainer.splits.validation
+    )
     made = sampling.finish_samples(trainer, loaded.task, loaded.model)
     records = {split: loaded.task.merge(found, trainer.splits[split]) for split, found in records.items()}
     outcome: dict[str, Any] = {}
@@ -61,7 +65,9 @@ def _configure(path: Path, values: dict[str, Any]) -> None:
     files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
 
 
-def write(trainer: Trainer, state: State, records: dict[str, list[Record]], made: dict[str, Any] | None = None) -> dict[str, Any]:
+def write(
+    trainer: Trainer, state: State, records: dict[str, list[Record]], made: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """predictions/, results.json, figures/, examples/, report.html and the card. `made` is what sampling.finish_samples found."""
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
@@ -73,7 +79,9 @@ def write(trainer: Trainer, state: State, records: dict[str, list[Record]], made
         scores = {}
         for split in ("test", "validation"):
             keep = folder / "predictions" / row_statistics.FILE if split == "test" else None
-            scores[split] = scoring.score_split(task, records[split], splits[split], split, group=splits.group, keep=keep)
+            scores[split] = scoring.score_split(
+                task, records[split], splits[split], split, group=splits.group, keep=keep
+            )
             for line in results.undefined(split, scores[split]["n"], scores[split]["metrics"]):
                 trainer.progress.say(line)
             shown.advance()
@@ -81,7 +89,11 @@ def write(trainer: Trainer, state: State, records: dict[str, list[Record]], made
         scores["test"][part] |= made[part]  # type: ignore[index]
     outcome = summary(trainer, state, scores) | ({"samples": made["samples"]} if made else {})
     extra_metrics.add(outcome, trainer.modules, records, trainer.progress.say)
-    figures = {**(made["figures"] if made else {}), **task.figures(records["test"], splits.test), **_balance(task, splits)}
+    figures = {
+        **(made["figures"] if made else {}),
+        **task.figures(records["test"], splits.test),
+        **_balance(task, splits),
+    }
     save_figures(figures, folder / "figures")
     answered = {record["id"]: record for record in records["test"]}  # a row that cannot be read is no example
     readable = splits.test.select([i for i, id_ in enumerate(splits.test["id"]) if id_ in answered])
@@ -103,7 +115,9 @@ def _balance(task: Any, splits: Splits) -> dict[str, Any]:
         return {}
     counts: dict[str, dict[str, int]] = {}
     for split in SPLITS:
-        found = Counter(part for label in splits[split]["label"] for part in (label if isinstance(label, list) else [label]))
+        found = Counter(
+            part for label in splits[split]["label"] for part in (label if isinstance(label, list) else [label])
+        )
         counts[split] = {label: found[label] for label in task.data.labels}
     return {"class_balance": class_balance_figure(counts)}
 
@@ -123,7 +137,8 @@ def examples(task: Task, rows: Any, answered: dict[str, Record], folder: Path, p
             target.mkdir(parents=True)
             chosen = [rows[i] for i in spread(rows, count)]
             found = [
-                save_example(spec, row, target, str(place)) | {key: answered[row["id"]][key] for key in spec.record_fields}
+                save_example(spec, row, target, str(place))
+                | {key: answered[row["id"]][key] for key in spec.record_fields}
                 for place, row in enumerate(chosen)
             ]
             files.write_json(target / "examples.json", found)

@@ -95,7 +95,9 @@ def step(stage: Stage, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
     share = rate(number, stage.plan.total_steps, settings.schedule, settings.warmup)
     stopped = False
     for place, part in enumerate(stage.phases):
-        if not part.phase.takes_part(number) or part.phase.name in stage.done:  # done: before memory ran out in a later phase
+        if (
+            not part.phase.takes_part(number) or part.phase.name in stage.done
+        ):  # done: before memory ran out in a later phase
             continue
         enable(stage, part)
         highest = set_rate(part.optimizer, stage.learning_rate(part.phase), share)
@@ -108,8 +110,12 @@ def step(stage: Stage, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
     if stage.average is not None:
         stage.average.update(number)
     reports, stage.done = list(stage.done.items()), {}
-    found = {"loss": sum(r["loss"] for _, r in reports)} | {k: max(r[k] for _, r in reports) for k in ("learning_rate", "grad_norm")}
-    found |= {f"{name}_{key}": value for name, r in reports for key, value in r.items()} if len(stage.phases) > 1 else {}
+    found = {"loss": sum(r["loss"] for _, r in reports)} | {
+        k: max(r[k] for _, r in reports) for k in ("learning_rate", "grad_norm")
+    }
+    found |= (
+        {f"{name}_{key}": value for name, r in reports for key, value in r.items()} if len(stage.phases) > 1 else {}
+    )
     speed = len(stage.plan.rows(number)) / max(time.perf_counter() - began, 1e-9)
     return {**found, "examples_per_second": speed, "stop": stopped}
 
@@ -124,7 +130,7 @@ def _batches(stage: Stage) -> Iterator[Micro]:
 
 def _gradients(
     stage: Stage, part: PhaseTraining, place: int, micros: list[Micro], counts: dict[str, float], stop: bool
-) -> tuple[float, bool]:  # fmt: skip
+) -> tuple[float, bool]:
     """Forward and backward of one phase over all micro-batches. Returns its loss, and whether any process is to stop."""
     import torch
 
@@ -137,7 +143,10 @@ def _gradients(
         stage.examples.feed(batch)
         final = number == len(micros) - 1
         accelerator.sync_gradients = final
-        with torch.autograd.set_grad_enabled(True), contextlib.nullcontext() if final else accelerator.no_sync(stage.model):
+        with (
+            torch.autograd.set_grad_enabled(True),
+            contextlib.nullcontext() if final else accelerator.no_sync(stage.model),
+        ):
             loss = stage.task.loss(stage.model, batch, counts, part.phase.name, stage.number)
             if not micro.real:
                 loss = loss * 0.0
@@ -154,7 +163,9 @@ def _update(stage: Stage, part: PhaseTraining) -> None:
             each.optimizer.zero_grad()
     except RuntimeError as error:  # half taken, so it cannot be taken again
         if out_of_memory(error):
-            raise RunError(f"out of memory in the optimiser at step {stage.state.step + 1}: {_LESS}, and run again") from None
+            raise RunError(
+                f"out of memory in the optimiser at step {stage.state.step + 1}: {_LESS}, and run again"
+            ) from None
         raise
 
 
@@ -167,14 +178,22 @@ def _smaller(stage: Stage, error: RuntimeError) -> Iterator[Micro]:
     now = max(len(part) for part in stage.plan.step(stage.state.step)[0])
     alone = stage.accelerator.num_processes == 1
     stage.plan.micro_batch = max(1, now // 2) if alone else stage.plan.micro_batch
-    if max(len(part) for part in stage.plan.step(stage.state.step)[0]) == now:  # several processes, one row, or two for BatchNorm
+    if (
+        max(len(part) for part in stage.plan.step(stage.state.step)[0]) == now
+    ):  # several processes, one row, or two for BatchNorm
         advice = _LESS if alone or now == 1 else f"set train.micro_batch={now // 2}"
-        raise RunError(f"out of memory at step {stage.state.step + 1} with {now} examples at a time: {advice}, and run again") from None
+        raise RunError(
+            f"out of memory at step {stage.state.step + 1} with {now} examples at a time: {advice}, and run again"
+        ) from None
     for part in stage.phases:
         part.optimizer.optimizer.zero_grad()  # Accelerate's own does nothing between the micro-batches of a step
     clear_device_cache(garbage_collection=True)
     stage.state.micro_batch = stage.plan.micro_batch
-    means = "BatchNorm sees fewer, so the result changes a little" if has_batch_norm(stage.model) else "the result is the same"
+    means = (
+        "BatchNorm sees fewer, so the result changes a little"
+        if has_batch_norm(stage.model)
+        else "the result is the same"
+    )
     stage.accelerator.print(f"out of memory with {now} examples at a time: going on with {now // 2} ({means})")
     return _batches(stage)
 

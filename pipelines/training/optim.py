@@ -39,14 +39,16 @@ def parameter_groups(
         if depth[name] == last and head_learning_rate is not None:
             scale = head_learning_rate / learning_rate
         decay = weight_decay if parameter.ndim > 1 else 0.0
-        group = groups.setdefault((scale, decay), {"params": [], "scale": scale, "weight_decay": decay, "lr": learning_rate * scale})
+        group = groups.setdefault(
+            (scale, decay), {"params": [], "scale": scale, "weight_decay": decay, "lr": learning_rate * scale}
+        )
         group["params"].append(parameter)
     return list(groups.values())
 
 
 def make_optimizer(
     name: str, groups: list[dict[str, Any]], betas: tuple[float, float] | None = None
-) -> "torch.optim.Optimizer":  # fmt: skip
+) -> "torch.optim.Optimizer":
     """AdamW with its usual `betas` (0.9, 0.999) or these, or SGD with momentum 0.9; fused where the device has it."""
     import torch
 
@@ -87,7 +89,9 @@ def without_effect(train: "TrainSection", total: int, per_epoch: int) -> list[st
     """Settings of the schedule that cannot do in `total` steps what they are for, a line each."""
     found = []
     if (warm := warm_up(total, train.warmup)) >= total > 1:
-        found.append(f"train.warmup={train.warmup:g}: the warm-up has {warm:,} steps, the training {total:,}: the learning rate only rises")
+        found.append(
+            f"train.warmup={train.warmup:g}: the warm-up has {warm:,} steps, the training {total:,}: the learning rate only rises"
+        )
     for key, what in (("eval_every", "validation is scored"), ("save_every", "a checkpoint is saved")):
         if isinstance(every := getattr(train, key), int) and every > total:
             found.append(f"train.{key}={every}: the training has {total:,} steps: {what} once, after the last of them")

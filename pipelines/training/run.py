@@ -61,14 +61,22 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
         processes.wait_for_everyone()
         AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own
         accelerator = Accelerator(
-            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", log_with=run_log.trackers(recipe), project_dir=folder,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # DINOv2 has one that no classification uses
-        )  # fmt: skip
-        trainer = Trainer(recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress, metrics)
+            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
+            log_with=run_log.trackers(recipe),
+            project_dir=folder,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=True)
+            ],  # DINOv2 has one that no classification uses
+        )
+        trainer = Trainer(
+            recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress, metrics
+        )
         with signals.stop_on_signals() as stopping:
             state = trainer.train(stopping)
         if state.stopped == "signal":
-            progress.say(f"stopped at step {state.previous_steps + state.step} and saved; the same command goes on from there")
+            progress.say(
+                f"stopped at step {state.previous_steps + state.step} and saved; the same command goes on from there"
+            )
             accelerator.end_training()
             return None
         del model, task

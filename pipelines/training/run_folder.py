@@ -21,7 +21,16 @@ from pipelines.utils.hardware import best_precision
 FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
 FREE |= {"metrics"}  # they score what was predicted
 FREE |= {
-    f"train.{key}" for key in ("micro_batch", "eval_batch_size", "gradient_checkpointing", "save_every", "keep", "log_every", "trackers")
+    f"train.{key}"
+    for key in (
+        "micro_batch",
+        "eval_batch_size",
+        "gradient_checkpointing",
+        "save_every",
+        "keep",
+        "log_every",
+        "trackers",
+    )
 }
 
 
@@ -52,16 +61,23 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             raise RunError(f"{folder}: not empty and no run of Graft's; choose another folder with --run")
         return None
     old, new = _known_recipe(path), absolute_paths(recipe).model_dump(mode="json")
-    old["options"] = type(recipe.options)().model_dump(mode="json") | (old.get("options") or {})  # some may be younger than the run
+    old["options"] = type(recipe.options)().model_dump(mode="json") | (
+        old.get("options") or {}
+    )  # some may be younger than the run
     found = _differences(old, new, settled=tuple(f"options.{key}" for key in _options_of(recipe).settled))
     longer = [
-        key for key in found if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
+        key
+        for key in found
+        if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
     ]
     rest = {key: value for key, value in found.items() if key not in longer}
     if rest and _holds_work(folder):
         listed = "; ".join(f"{key}: the run has {a!r}, you ask for {b!r}" for key, (a, b) in list(rest.items())[:4])
         raise RunError(f"{folder} belongs to another recipe ({listed}); choose another folder with --run, or remove it")
-    results, last = folder / "results.json", folder / "model" / "results.json"  # the model folder's copy is the last file of a run
+    results, last = (
+        folder / "results.json",
+        folder / "model" / "results.json",
+    )  # the model folder's copy is the last file of a run
     if longer:  # or the longer run, should it be killed, would pass for finished
         results.unlink(missing_ok=True)
     return read_results(folder) if last.is_file() else None
@@ -92,7 +108,9 @@ def alone(folder: Path, main: bool) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit that
         except BlockingIOError:
-            raise RunError(f"{folder}: another `graft train` is at work here; wait for it, or choose another folder with --run") from None
+            raise RunError(
+                f"{folder}: another `graft train` is at work here; wait for it, or choose another folder with --run"
+            ) from None
         except OSError:  # a file system without locks
             pass
         yield

@@ -39,7 +39,9 @@ class Stage:
     average: Average | None = None
     skips: Skips | None = None
     tick: Callable[[float, float], None] = lambda loss, rate: None
-    done: dict[str, dict[str, float]] = field(default_factory=dict)  # phases of the step under way that took theirs -> what they report
+    done: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # phases of the step under way that took theirs -> what they report
 
     @property
     def number(self) -> int:
@@ -68,7 +70,9 @@ def sum_counts(stage: Stage, micros: list[Micro]) -> dict[str, float]:
     names = sorted(each[0])
     skipped = [(str(index), why) for m in micros for index, why in m.skipped]
     mine = [sum(c[name] for c, m in zip(each, micros, strict=True) if m.real) for name in names] + [float(len(skipped))]
-    device = stage.accelerator.device  # in float32 a sum of pixels would be rounded from 2^24 on; Apple's GPUs know no other
+    device = (
+        stage.accelerator.device
+    )  # in float32 a sum of pixels would be rounded from 2^24 on; Apple's GPUs know no other
     kind = torch.float32 if device.type == "mps" else torch.float64
     *summed, bad = stage.accelerator.reduce(torch.tensor(mine, dtype=kind, device=device), "sum").tolist()
     if bad and stage.skips is not None:
@@ -80,7 +84,9 @@ def sum_counts(stage: Stage, micros: list[Micro]) -> dict[str, float]:
 def clip(stage: Stage, part: PhaseTraining) -> float:
     """The norm of the phase's gradient, clipped if the recipe says so."""
     limit, whole = stage.settings.clip_norm, len(stage.phases) == 1
-    norm = stage.accelerator.clip_grad_norm_(stage.model.parameters() if whole else part.parameters, math.inf if limit is None else limit)
+    norm = stage.accelerator.clip_grad_norm_(
+        stage.model.parameters() if whole else part.parameters, math.inf if limit is None else limit
+    )
     return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
@@ -89,7 +95,9 @@ def check_finite(stage: Stage, part: PhaseTraining, loss: float, norm: float) ->
     for what, value in (("loss", loss), ("norm of the gradient", norm)):
         if not math.isfinite(value):
             rows = stage.plan.rows(stage.state.step)
-            named = ", ".join(map(stage.examples.name, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+            named = ", ".join(map(stage.examples.name, rows[:8])) + (
+                f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+            )
             of = f" of the phase {part.phase.name}" if len(stage.phases) > 1 else ""
             raise RunError(
                 f"step {stage.number + 1}: the {what}{of} is {value}; rows: {named}"

@@ -66,7 +66,9 @@ def least_examples(model: Any, rows: int, batch_size: int) -> int:
             "the train split has one row, and BatchNorm in this model needs two or more: add rows, or set model.freeze=backbone"
         )
     if batch_size == 1:
-        raise RecipeError("train.batch_size=1: BatchNorm in this model needs two or more rows in a step: set train.batch_size=2 or more")
+        raise RecipeError(
+            "train.batch_size=1: BatchNorm in this model needs two or more rows in a step: set train.batch_size=2 or more"
+        )
     return 2
 
 
@@ -126,9 +128,13 @@ class Trainer:
             self.encoded = encode(self.task, self.splits)
         self.encoded, self.splits, self.skips = usable_of(self.recipe, self.splits, self.encoded)
         rows = len(self.encoded["train"])
-        self.steps, self.per_epoch = length(self.recipe, rows, least_examples(self.model, rows, self.recipe.train.batch_size))
+        self.steps, self.per_epoch = length(
+            self.recipe, rows, least_examples(self.model, rows, self.recipe.train.batch_size)
+        )
         self.eval_batch: int | None = None  # rows that memory allowed an evaluation, once it did not suffice
-        self.eval_budget: int | None = None  # what they may take, where examples have lengths; both are the same on all processes
+        self.eval_budget: int | None = (
+            None  # what they may take, where examples have lengths; both are the same on all processes
+        )
         if self.encoded["train"].lengths is not None:
             hardware.keep_few_kernels()
         self.sharded = str(self.accelerator.distributed_type).endswith("FSDP")
@@ -141,7 +147,12 @@ class Trainer:
             layers.keep_in_bf16(self.model, self.trains)
         self.introduce()
         extra_metrics.try_out(
-            self.modules, self.task, self.model, self.splits.validation, self.accelerator.device, self.accelerator.autocast()
+            self.modules,
+            self.task,
+            self.model,
+            self.splits.validation,
+            self.accelerator.device,
+            self.accelerator.autocast(),
         )
 
     def introduce(self) -> None:
@@ -155,7 +166,9 @@ class Trainer:
             self.progress.say(f"{len(labels)} classes: {some}{' ...' if len(labels) > 10 else ''}")
         if about := getattr(self.model, "about_head", ""):
             self.progress.say(f"head: {about}")
-        for line in without_effect(self.recipe, self.steps, self.per_epoch, layers.only_head_trains(self.task, self.model)):
+        for line in without_effect(
+            self.recipe, self.steps, self.per_epoch, layers.only_head_trains(self.task, self.model)
+        ):
             self.progress.say(line)
         for kind, count in self.splits.ignored.items():
             self.progress.say(f"left out: {kind} ({count:,})")
@@ -228,20 +241,32 @@ class Trainer:
 
     def predict(self, model: Any, examples: Any, split: str, title: str) -> list[Record]:
         train = self.recipe.train
-        size = hardware.eval_batch(train.eval_batch_size, self.accelerator.device.type, examples.lengths is not None, self._at_once())
+        size = hardware.eval_batch(
+            train.eval_batch_size, self.accelerator.device.type, examples.lengths is not None, self._at_once()
+        )
 
         found = {"rows": self.eval_batch, examples.length_unit: self.eval_budget}  # of this process
 
         def smaller(count: int, unit: str) -> None:
             found[unit] = count
-            self.progress.say(f"out of memory on {split}: going on with {count} {unit} at a time (the result is the same)")
+            self.progress.say(
+                f"out of memory on {split}: going on with {count} {unit} at a time (the result is the same)"
+            )
 
         with self.progress.item(title, len(examples)) as shown:
             records = scoring.predict_split(
-                self.task, model, examples, self.accelerator, batch_size=min(size, self.eval_batch or size), budget=self.eval_budget,
-                workers=self.workers(examples), skips=self.skips, split=split, smaller=smaller,
+                self.task,
+                model,
+                examples,
+                self.accelerator,
+                batch_size=min(size, self.eval_batch or size),
+                budget=self.eval_budget,
+                workers=self.workers(examples),
+                skips=self.skips,
+                split=split,
+                smaller=smaller,
                 tick=lambda n: shown.advance(n * self.accelerator.num_processes),
-            )  # fmt: skip
+            )
         self.eval_batch, self.eval_budget = scoring.agreed(found["rows"], found[examples.length_unit])
         return records
 
@@ -286,17 +311,41 @@ class Trainer:
                 hardware.keep_memory()  # blocks of many sizes would rather fill the memory with holes
             ragged = lengths is not None and (fed is examples or fed.ragged)
             most = examples.budget.of(accelerator.device.type, training=True) if ragged else None
-            micro, budget = hardware.micro_batch(train, accelerator, fed, budget=most, together=layers.has_batch_norm(plain))
+            micro, budget = hardware.micro_batch(
+                train, accelerator, fed, budget=most, together=layers.has_batch_norm(plain)
+            )
             plan = batching.Plan(
-                len(examples), train.batch_size, min(micro, state.micro_batch or micro), train.seed, state.step, total,
-                accelerator.process_index, accelerator.num_processes, lengths, budget, train.sampling == "length", least,
-            )  # fmt: skip
+                len(examples),
+                train.batch_size,
+                min(micro, state.micro_batch or micro),
+                train.seed,
+                state.step,
+                total,
+                accelerator.process_index,
+                accelerator.num_processes,
+                lengths,
+                budget,
+                train.sampling == "length",
+                least,
+            )
             named = dict(plain.named_parameters())
             parts = [
                 PhaseTraining(phase, optimizer, [named[name] for name in names])
                 for phase, optimizer, names in zip(phases, optimizers, of_phases, strict=True)
             ]
-            stage = Stage(self.task, self.model, parts, fed, plan, train, accelerator, state, self.workers(fed), average, self.skips)
+            stage = Stage(
+                self.task,
+                self.model,
+                parts,
+                fed,
+                plan,
+                train,
+                accelerator,
+                state,
+                self.workers(fed),
+                average,
+                self.skips,
+            )
             with self.progress.item("training" if state.stage == "train" else "the head", total, state.step) as shown:
                 stage.tick = lambda loss, rate: shown.advance(note=f"loss {loss:.4g}  {rate:.3g} examples/s")
                 loop.fit(stage, self._evaluator(stage, validation), self._saver(stage), self.log, stopping)
@@ -308,7 +357,7 @@ class Trainer:
         rate = train.learning_rate if phase.learning_rate is None else phase.learning_rate
         return optim.parameter_groups(
             plain, every, rate, train.head_learning_rate, train.weight_decay, train.layer_decay, set(names)
-        )  # fmt: skip
+        )
 
     @contextlib.contextmanager
     def _cached(self, plain: Any, examples: Any, augmented: bool, state: State) -> Iterator[tuple[Any, Any]]:
@@ -347,17 +396,31 @@ class Trainer:
         elif examples.lengths is not None:
             size = 256  # ragged ones: as many as fit
         else:  # on a CPU no more than a step of training holds, on a GPU no more than are scored at a time
-            size = min(8, train.batch_size if device == "cpu" else hardware.eval_batch("auto", device, False, self._at_once()))
-        if least > 1:  # recording runs what trains, too, and a BatchNorm cannot run on one row: the next size that leaves none
+            size = min(
+                8, train.batch_size if device == "cpu" else hardware.eval_batch("auto", device, False, self._at_once())
+            )
+        if (
+            least > 1
+        ):  # recording runs what trains, too, and a BatchNorm cannot run on one row: the next size that leaves none
             count, processes = len(examples), self.accelerator.num_processes
             sizes = range(size, count + 1)
             size = next((s for s in sizes if count // (math.ceil(count / (s * processes)) * processes) >= least), size)
         return store.record(
-            self.task, self.model, batching.Examples(self.task, examples.encoded, examples.seed), edge, self.accelerator, split=split,
-            fingerprint=self.splits.fingerprint[split] + self.splits.files_fingerprint(split) + examples.encoded.cache_key, batch_size=size,
-            budget=examples.budget.of(device, training=True), workers=self.workers(examples),
-            cache_gb=self.recipe.data.cache_gb, say=self.progress.say,
-        )  # fmt: skip
+            self.task,
+            self.model,
+            batching.Examples(self.task, examples.encoded, examples.seed),
+            edge,
+            self.accelerator,
+            split=split,
+            fingerprint=self.splits.fingerprint[split]
+            + self.splits.files_fingerprint(split)
+            + examples.encoded.cache_key,
+            batch_size=size,
+            budget=examples.budget.of(device, training=True),
+            workers=self.workers(examples),
+            cache_gb=self.recipe.data.cache_gb,
+            say=self.progress.say,
+        )
 
     def _evaluator(self, stage: Stage, validation: Any) -> Any:
         metric = self.task.metric
@@ -370,7 +433,9 @@ class Trainer:
             self.log({**loop.where(state, stage.plan), "validation": scores})
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
-            if metric.better(score, state.best) or score == state.best:  # of equals the later one, which the schedule has settled
+            if (
+                metric.better(score, state.best) or score == state.best
+            ):  # of equals the later one, which the schedule has settled
                 state.best, state.best_step = known, state.previous_steps + state.step
             better: bool = metric.better(score, state.stage_best)
             state.stage_best = known if better else state.stage_best
@@ -391,7 +456,9 @@ class Trainer:
             state.peak_memory_mb = max(state.peak_memory_mb, hardware.peak_memory_mb())
             if self.accelerator.is_main_process:
                 stopped = state.stopped if state.stopped == "early" else None
-                kept = dataclasses.replace(state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint)
+                kept = dataclasses.replace(
+                    state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint
+                )
                 kept.task = dict(self.task.state)
                 kept.eval_batch, kept.eval_budget = self.eval_batch, self.eval_budget
                 checkpoint.write(self.root, at, files, kept, best=state.best_step == at)

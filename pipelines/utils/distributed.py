@@ -23,7 +23,9 @@ def sharded_by(plugin: Any, model: Any, blocks: list[Any]) -> Iterator[None]:
         yield
         return
     kinds = {type(block) for block in blocks}
-    plugin.transformer_cls_names_to_wrap = sorted(kind.__name__ for kind in kinds if not kind.__module__.startswith("torch.nn"))
+    plugin.transformer_cls_names_to_wrap = sorted(
+        kind.__name__ for kind in kinds if not kind.__module__.startswith("torch.nn")
+    )
     for parameter in model.parameters():  # FSDP takes none in channels-last memory
         parameter.data = parameter.data.contiguous()
     model.get_input_embeddings = model.get_output_embeddings = lambda: None

@@ -31,9 +31,13 @@ def best_precision(model: Any) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     looked_up = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    products = {id(m.weight) for m in model.modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and min(m.weight.shape) >= 128}
+    products = {
+        id(m.weight) for m in model.modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and min(m.weight.shape) >= 128
+    }
     if any(isinstance(m, torch.nn.GroupNorm) for m in model.modules()):
-        products |= {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Conv2d) and min(m.weight.shape[:2]) >= 32}
+        products |= {
+            id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Conv2d) and min(m.weight.shape[:2]) >= 32
+        }
     sizes = {id(p): p.numel() for p in model.parameters() if id(p) in products or id(p) not in looked_up}
     return "bf16" if fast and sum(sizes[p] for p in products) > 0.5 * sum(sizes.values()) else "fp32"
 
@@ -57,7 +61,12 @@ def micro_batch(
     if accelerator.device.type != "cpu" or together:
         return share, None
     batch = examples[[(None, 0)]].batch
-    tensors = [t for value in batch.values() for t in (value if isinstance(value, list) else [value]) if isinstance(t, torch.Tensor)]
+    tensors = [
+        t
+        for value in batch.values()
+        for t in (value if isinstance(value, list) else [value])
+        if isinstance(t, torch.Tensor)
+    ]
     return max(1, min(share, round(5e6 / max(1, sum(t.untyped_storage().nbytes() for t in tensors))))), None
 
 

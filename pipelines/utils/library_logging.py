@@ -16,7 +16,10 @@ def quiet_libraries(progress: Progress) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    for library in ("datasets", "huggingface_hub"):  # they log every retry; what it comes to in the end is told by our errors
+    for library in (
+        "datasets",
+        "huggingface_hub",
+    ):  # they log every retry; what it comes to in the end is told by our errors
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="torch|transformers|accelerate|datasets")
     logger = logging.getLogger("graft")

@@ -38,11 +38,18 @@ class Progress:
             yield ProgressItem(self, name, total, done, outer, row)
             outer.remove_task(row)
             return
-        columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description:>10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Bar(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console) as bar:
             self.bar = bar
             try:
-                yield ProgressItem(self, name, total, done, bar, bar.add_task(name, total=total, completed=done, note=""))
+                yield ProgressItem(
+                    self, name, total, done, bar, bar.add_task(name, total=total, completed=done, note="")
+                )
             finally:
                 self.bar = None
 
@@ -62,4 +69,8 @@ class ProgressItem:
             self.spoke = time.monotonic()
             rate = (self.done - self.first) / max(self.spoke - self.since, 1e-9)
             left = (self.total - self.done) / rate if rate else 0
-            print(f"{self.name} {self.done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "), file=sys.stderr, flush=True)
+            print(
+                f"{self.name} {self.done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "),
+                file=sys.stderr,
+                flush=True,
+            )

@@ -38,7 +38,12 @@ def loader(settings: dict[str, Any], tokenizer: Any = None) -> Any:
     def prepare(examples: dict[str, Any]) -> dict[str, Any]:
         found = {"pixels": [augment(image.convert("RGB")) for image in examples["image"]]}
         if tokenizer is not None:
-            asked = {"max_length": tokenizer.model_max_length, "padding": "max_length", "truncation": True, "return_tensors": "pt"}
+            asked = {
+                "max_length": tokenizer.model_max_length,
+                "padding": "max_length",
+                "truncation": True,
+                "return_tensors": "pt",
+            }
             found["input_ids"] = tokenizer(examples["text"], **asked).input_ids
         return found
 
@@ -47,14 +52,24 @@ def loader(settings: dict[str, Any], tokenizer: Any = None) -> Any:
 
 
 def walk(
-    settings: dict[str, Any], model: Any, trained: list[Any], batches: Any, predict: Any, optimizer: dict[str, Any], rate: str
-) -> dict[str, Any]:  # fmt: skip
+    settings: dict[str, Any],
+    model: Any,
+    trained: list[Any],
+    batches: Any,
+    predict: Any,
+    optimizer: dict[str, Any],
+    rate: str,
+) -> dict[str, Any]:
     """The loop of both examples. `predict(model, batch)` gives (prediction, target)."""
     accelerator = Accelerator(cpu=True, mixed_precision=settings["precision"])
     adam = torch.optim.AdamW(trained, lr=1e-4, **optimizer)
     total = settings["epochs"] * len(batches)
     schedule = get_scheduler(rate, optimizer=adam, num_warmup_steps=min(500, total // 10), num_training_steps=total)
-    average = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75) if settings["ema"] else None
+    average = (
+        EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+        if settings["ema"]
+        else None
+    )
     model, adam, batches, schedule = accelerator.prepare(model, adam, batches, schedule)
     model.train()
     since, seen, loss = time.perf_counter(), 0, torch.zeros(())

@@ -23,9 +23,14 @@ from tests.benchmarks import machine
 from tests.support import tiny
 
 VIT = {
-    "model_type": "vit", "image_size": 224, "patch_size": 16, "hidden_size": 384, "num_hidden_layers": 12,
-    "num_attention_heads": 6, "intermediate_size": 1536,
-}  # fmt: skip
+    "model_type": "vit",
+    "image_size": 224,
+    "patch_size": 16,
+    "hidden_size": 384,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 6,
+    "intermediate_size": 1536,
+}
 CASES: dict[str, dict[str, Any]] = {
     "MobileNetV2, trunk frozen, 10 epochs": {
         "frozen": True,
@@ -37,7 +42,13 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "ViT-S/16, all trains": {"config": VIT, "epochs": 1, "rows": 96, "precision": "bf16", "rate": 1e-4},
     "MobileNetV2, all trains": {"epochs": 1, "rows": 192, "precision": "bf16", "rate": 1e-4},
-    "MobileNetV2, all trains, both as they come": {"epochs": 1, "rows": 192, "precision": "auto", "rate": 1e-4, "best": False},
+    "MobileNetV2, all trains, both as they come": {
+        "epochs": 1,
+        "rows": 192,
+        "precision": "auto",
+        "rate": 1e-4,
+        "best": False,
+    },
 }
 
 
@@ -57,7 +68,12 @@ def graft(case: dict[str, Any], work: Path, photos: str) -> dict[str, float]:
     model = {"config": case["config"]} if case.get("config") else {"id": case["model"]}
     if case.get("frozen"):
         model["freeze"] = "backbone"
-    settings = {"epochs": case["epochs"], "batch_size": 16, "learning_rate": case["rate"], "precision": case["precision"]}
+    settings = {
+        "epochs": case["epochs"],
+        "batch_size": 16,
+        "learning_rate": case["rate"],
+        "precision": case["precision"],
+    }
     path = _recipe(work / "recipe.yaml", model, {"id": photos, "max_train_rows": case["rows"]}, settings)
     run = work / f"run{time.time_ns()}"
     environment = {**os.environ, "GRAFT_CACHE": str(work / f"cache{time.time_ns()}")}
@@ -79,10 +95,15 @@ def first_step(case: dict[str, Any], work: Path, photos: str, data: dict[str, li
     """Seconds from the command to the end of the first step: ours (test cut to one row, so without `before`), Trainer's at its best."""
     settings = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-4, "precision": "bf16", "log_every": 1}
     data_section = {"id": photos, "max_train_rows": 32, "max_eval_rows": 1}
-    path, run = _recipe(work / "start.yaml", {"id": case["model"]}, data_section, settings), work / f"start{time.time_ns()}"
+    path, run = (
+        _recipe(work / "start.yaml", {"id": case["model"]}, data_section, settings),
+        work / f"start{time.time_ns()}",
+    )
     began = time.time()
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "train", str(path), "--run", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "pipelines", "train", str(path), "--run", str(run)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     while not (run / "log.jsonl").exists() and process.poll() is None:
         time.sleep(0.01)
@@ -99,7 +120,9 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=1)
     asked = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        photos = asked.photos or str(tiny.photos(Path(folder) / "photos", n={"train": 250, "test": 50}, splits=("train", "test"), size=320))
+        photos = asked.photos or str(
+            tiny.photos(Path(folder) / "photos", n={"train": 250, "test": 50}, splits=("train", "test"), size=320)
+        )
         _table(photos, str(Path(asked.model or _mobilenet(Path(folder) / "mobilenet")).resolve()), asked.rounds)
 
 
@@ -113,7 +136,9 @@ def _mobilenet(folder: Path) -> Path:
 
 def _table(photos: str, model: str, turns: int) -> None:
     print(machine("batch 16, 224 px"))
-    print("| | Graft | Trainer at its best | ratio | Trainer's defaults | ratio | peak memory, MB: Graft / best / defaults | accuracy |")
+    print(
+        "| | Graft | Trainer at its best | ratio | Trainer's defaults | ratio | peak memory, MB: Graft / best / defaults | accuracy |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name, case in CASES.items():
         rounds = [_round(case | {"model": model}, photos) for _ in range(turns)]
@@ -123,7 +148,8 @@ def _table(photos: str, model: str, turns: int) -> None:
         accuracy = " / ".join(f"{one['accuracy']:.2f}" if one else "-" for one in ran)
         speed = ours["examples_per_second"]
         theirs = [
-            f"{one['examples_per_second']:.1f} | {speed / one['examples_per_second']:.2f}" if one else "- | -" for one in (best, plain)
+            f"{one['examples_per_second']:.1f} | {speed / one['examples_per_second']:.2f}" if one else "- | -"
+            for one in (best, plain)
         ]
         cells = f"{speed:.1f} ex/s | {' | '.join(theirs)}"
         print(f"| {name} | {cells} | {memory} | {accuracy} |", flush=True)
@@ -138,7 +164,10 @@ def _round(case: dict[str, Any], photos: str) -> tuple[dict, dict, dict]:
     with tempfile.TemporaryDirectory() as folder:
         data = rows(photos, case["rows"])
         work = Path(folder)
-        theirs = [trainer(case, best, work, data) if case.get("best" if best else "defaults", True) else {} for best in (True, False)]
+        theirs = [
+            trainer(case, best, work, data) if case.get("best" if best else "defaults", True) else {}
+            for best in (True, False)
+        ]
         return graft(case, work, photos), theirs[0], theirs[1]
 
 
@@ -150,7 +179,9 @@ def rows(photos: str, most: int) -> dict[str, list]:
 
     splits = load_splits(DataSection(id=photos, max_train_rows=most), DataSpec(("image", "label")))
     labels = splits.labels or []
-    return {name: [(row["image"]["path"], labels.index(row["label"])) for row in splits[name]] for name in ("train", "test")}
+    return {
+        name: [(row["image"]["path"], labels.index(row["label"])) for row in splits[name]] for name in ("train", "test")
+    }
 
 
 if __name__ == "__main__":

@@ -33,7 +33,12 @@ def classified(count: int) -> list[Record]:
     for number in range(count):
         true, right = rng.randrange(10), rng.random() < 0.9
         guess = true if right else rng.randrange(10)
-        record = {"id": str(number), "true": LABELS[true], "predicted": LABELS[guess], "confidence": rng.betavariate(9, 2)}
+        record = {
+            "id": str(number),
+            "true": LABELS[true],
+            "predicted": LABELS[guess],
+            "confidence": rng.betavariate(9, 2),
+        }
         records.append({**record, "rank": 0 if true == guess else rng.randrange(1, 10)})
     return records
 
@@ -45,7 +50,9 @@ def transcribed(count: int) -> list[Record]:
     for number in range(count):
         true = rng.choices(words, k=20)
         said = [rng.choice(words) if rng.random() < 0.1 else word for word in true if rng.random() > 0.02]
-        records.append({"id": str(number), "true": " ".join(true), "predicted": " ".join(said), "speaker": str(number % 50)})
+        records.append(
+            {"id": str(number), "true": " ".join(true), "predicted": " ".join(said), "speaker": str(number % 50)}
+        )
     return records
 
 
@@ -64,7 +71,9 @@ def answered(count: int) -> list[Record]:
 
 
 def old_classification(records: Sequence[Record]) -> dict[str, float]:
-    true, predicted, confidence, rank = zip(*map(itemgetter("true", "predicted", "confidence", "rank"), records), strict=True)
+    true, predicted, confidence, rank = zip(
+        *map(itemgetter("true", "predicted", "confidence", "rank"), records), strict=True
+    )
     index = {label: place for place, label in enumerate(LABELS)}
     truth, guess = (np.array([index[label] for label in part]) for part in (true, predicted))
     sure, correct = np.array(confidence, dtype=float), truth == guess
@@ -147,7 +156,9 @@ def main() -> None:
             old_answers,
         ),
     ]
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}\n")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}\n"
+    )
     print("| 1,000 resamples of | statistics, s | intervals, s | version 0.1, s | ratio |\n|---|---|---|---|---|")
     for title, records, statistics, summarize, old in cases:
         began = time.process_time()

@@ -50,7 +50,9 @@ def graft(work: Path, model: str, data: str, rows: int) -> dict[str, float]:
     (work / "recipe.yaml").write_text(yaml.safe_dump(raw))
     run = work / f"run{time.time_ns()}"
     subprocess.run(
-        [sys.executable, "-m", "pipelines", "train", str(work / "recipe.yaml"), "--run", str(run)], check=True, capture_output=True
+        [sys.executable, "-m", "pipelines", "train", str(work / "recipe.yaml"), "--run", str(run)],
+        check=True,
+        capture_output=True,
     )
     found = json.loads((run / "results.json").read_text())
     kept = {key: found["train"][key] for key in ("examples_per_second", "peak_memory_mb")}
@@ -117,7 +119,9 @@ def prediction(model: str, rows: Any) -> tuple[float, float]:
     examples = Examples(loaded.task, loaded.task.encode(rows))
     accelerator = Accelerator(mixed_precision=precision_of(loaded))
     cpu_kernels.install(loaded.model, accelerator.device)
-    records = predict_split(loaded.task, loaded.model, examples, accelerator, batch_size=eval_batch("auto", "cpu", True))
+    records = predict_split(
+        loaded.task, loaded.model, examples, accelerator, batch_size=eval_batch("auto", "cpu", True)
+    )
     loaded.task.merge(records, rows)
     return len(rows) / (time.perf_counter() - began), plain
 
@@ -137,22 +141,30 @@ def main() -> None:
         found = splits(data, told.rows)
         rows = {name: [dict(row) for row in found[name]] for name in ("train", "test")}
         print(machine(f"batch {BATCH}, {len(rows['train'])} questions, 1 epoch"))
-        print("| | Graft | Trainer at its best | ratio | as its example | ratio | peak memory, MB: Graft / best / example | F1 |")
+        print(
+            "| | Graft | Trainer at its best | ratio | as its example | ratio | peak memory, MB: Graft / best / example | F1 |"
+        )
         print("|---|---|---|---|---|---|---|---|", flush=True)
         rounds = [
-            (graft(work, model, data, told.rows), *(trainer(best, work, model, rows) for best in (True, False))) for _ in range(told.rounds)
+            (graft(work, model, data, told.rows), *(trainer(best, work, model, rows) for best in (True, False)))
+            for _ in range(told.rounds)
         ]
         ours, best, plain = ({k: statistics.median(r[i][k] for r in rounds) for k in rounds[0][i]} for i in range(3))
         speed = ours["examples_per_second"]
-        theirs = " | ".join(f"{one['examples_per_second']:.2f} | {speed / one['examples_per_second']:.2f}" for one in (best, plain))
+        theirs = " | ".join(
+            f"{one['examples_per_second']:.2f} | {speed / one['examples_per_second']:.2f}" for one in (best, plain)
+        )
         memory, f1 = (
-            " / ".join(f"{one[key]:.{digits}f}" for one in (ours, best, plain)) for key, digits in (("peak_memory_mb", 0), ("f1", 1))
+            " / ".join(f"{one[key]:.{digits}f}" for one in (ours, best, plain))
+            for key, digits in (("peak_memory_mb", 0), ("f1", 1))
         )
         print(f"| extractive QA, all trains | {speed:.2f} windows/s | {theirs} | {memory} | {f1} |", flush=True)
         mine, loop = prediction(model, splits(data, 4 * told.rows).test)
         print(f"| prediction | {mine:.1f} questions/s | | | one at a time: {loop:.1f} | {mine / loop:.2f} | | |")
         waste, size = padding(model, found.train)
-        print(f"\nPadding is {waste:.1%} of the tokens that are computed, in micro-batches of {size:.1f} windows on average.")
+        print(
+            f"\nPadding is {waste:.1%} of the tokens that are computed, in micro-batches of {size:.1f} windows on average."
+        )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,13 @@ from tests.benchmarks import machine
 from tests.support import tiny_audio
 
 BATCH, RATE = 8, 1e-4
-SHAPE = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 1024, "layerdrop": 0.0}
+SHAPE = {
+    "hidden_size": 256,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+    "layerdrop": 0.0,
+}
 
 
 def model_folder(folder: Path, texts: list[str]) -> Path:
@@ -107,7 +113,9 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
     cpu_kernels.install(loaded.model, accelerator.device)
     began = time.perf_counter()
     examples = Examples(loaded.task, loaded.task.encode(rows))
-    records = predict_split(loaded.task, loaded.model, examples, accelerator, batch_size=eval_batch("auto", "cpu", True))
+    records = predict_split(
+        loaded.task, loaded.model, examples, accelerator, batch_size=eval_batch("auto", "cpu", True)
+    )
     speed = len(records) / (time.perf_counter() - began)
     return speed, plain, sum(record["predicted"] != text for record, text in zip(records, theirs, strict=True))
 
@@ -135,8 +143,14 @@ def main() -> None:
         rows = {name: [dict(row) for row in found[name]] for name in ("train", "test")}
         seconds = sum(_seconds(row) for row in rows["train"]) / len(rows["train"])
         model = model_folder(work / "model", found.train["text"])
-        print(machine(f"batch {BATCH}, {len(rows['train'])} utterances of {seconds:.1f} s on average, epochs: {told.epochs}"))
-        print("| | Graft | Trainer at its best | ratio | as its example | ratio | peak memory, MB: Graft / best / example | WER |")
+        print(
+            machine(
+                f"batch {BATCH}, {len(rows['train'])} utterances of {seconds:.1f} s on average, epochs: {told.epochs}"
+            )
+        )
+        print(
+            "| | Graft | Trainer at its best | ratio | as its example | ratio | peak memory, MB: Graft / best / example | WER |"
+        )
         print("|---|---|---|---|---|---|---|---|", flush=True)
         rounds = [
             (
@@ -148,15 +162,22 @@ def main() -> None:
         ours, best, plain = ({k: statistics.median(r[i][k] for r in rounds) for k in rounds[0][i]} for i in range(3))
         speed = ours["examples_per_second"]
         theirs = " | ".join(
-            f"{seconds * one['examples_per_second']:.1f} | {speed / one['examples_per_second']:.2f}" for one in (best, plain)
+            f"{seconds * one['examples_per_second']:.1f} | {speed / one['examples_per_second']:.2f}"
+            for one in (best, plain)
         )
         memory, wer = (
-            " / ".join(f"{one[key]:.{digits}f}" for one in (ours, best, plain)) for key, digits in (("peak_memory_mb", 0), ("wer", 2))
+            " / ".join(f"{one[key]:.{digits}f}" for one in (ours, best, plain))
+            for key, digits in (("peak_memory_mb", 0), ("wer", 2))
         )
-        print(f"| CTC, feature encoder frozen | {seconds * speed:.1f} s of audio/s | {theirs} | {memory} | {wer} |", flush=True)
+        print(
+            f"| CTC, feature encoder frozen | {seconds * speed:.1f} s of audio/s | {theirs} | {memory} | {wer} |",
+            flush=True,
+        )
         for name, precision in (("as `graft evaluate`", None), ("fp32 on both sides", "no")):
             mine, one, differ = scoring(work / "run0" / "model", found.train, precision)
-            print(f"| scoring, {name} | {mine:.2f} utterances/s | | | pipeline: {one:.2f} | {mine / one:.2f} | | differ: {differ} |")
+            print(
+                f"| scoring, {name} | {mine:.2f} utterances/s | | | pipeline: {one:.2f} | {mine / one:.2f} | | differ: {differ} |"
+            )
 
 
 def _seconds(row: dict[str, Any]) -> float:

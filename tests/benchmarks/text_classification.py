@@ -49,7 +49,13 @@ def write_data(folder: Path, rows: list[dict[str, str]], most: int | None) -> Pa
 
 
 def trainer(data: Path, model: str, epochs: int, work: Path) -> dict[str, float]:
-    settings = {"model": model, "data": str(data), "folder": str(work / "trainer"), "epochs": epochs, "batch_size": BATCH}
+    settings = {
+        "model": model,
+        "data": str(data),
+        "folder": str(work / "trainer"),
+        "epochs": epochs,
+        "batch_size": BATCH,
+    }
     path = work / "settings.json"
     path.write_text(json.dumps({**settings, "learning_rate": RATE, "max_length": LONGEST}))
     # threads that wait sleep, as Graft's do: on a busy machine Trainer would else look several times slower than it is
@@ -68,7 +74,10 @@ def graft(data: Path, model: str, epochs: int, work: Path) -> dict[str, float]:
         "train": {"epochs": epochs, "batch_size": BATCH, "learning_rate": RATE, "precision": "bf16"},
     }
     path.write_text(yaml.safe_dump(recipe))
-    _output(["-m", "pipelines", "train", str(path), "--run", str(run)], {**os.environ, "GRAFT_CACHE": str(work / f"cache{time.time_ns()}")})
+    _output(
+        ["-m", "pipelines", "train", str(path), "--run", str(run)],
+        {**os.environ, "GRAFT_CACHE": str(work / f"cache{time.time_ns()}")},
+    )
     results = json.loads((run / "results.json").read_text())
     kept = {key: results["train"][key] for key in ("examples_per_second", "peak_memory_mb")}
     return {**kept, "accuracy": results["test"]["metrics"]["accuracy"]}

@@ -27,16 +27,36 @@ SIZE, BATCH = 128, 4
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 DOWN, UP = ["DownEncoderBlock2D"] * 4, ["UpDecoderBlock2D"] * 4
 VAE: dict[str, Any] = {
-    "latent_channels": 4, "block_out_channels": [32, 56, 64, 64], "layers_per_block": 1, "norm_num_groups": 8, "sample_size": SIZE,
-    "down_block_types": DOWN, "up_block_types": UP,
-}  # fmt: skip
+    "latent_channels": 4,
+    "block_out_channels": [32, 56, 64, 64],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "sample_size": SIZE,
+    "down_block_types": DOWN,
+    "up_block_types": UP,
+}
 UNET: dict[str, Any] = {
-    "sample_size": SIZE // 8, "cross_attention_dim": 64, "block_out_channels": [64, 128, 256], "attention_head_dim": 4,
-    "layers_per_block": 1, "norm_num_groups": 16, "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "sample_size": SIZE // 8,
+    "cross_attention_dim": 64,
+    "block_out_channels": [64, 128, 256],
+    "attention_head_dim": 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-}  # fmt: skip
-SD_VAE = {**VAE, "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32, "sample_size": 512}
-SD_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}  # the class's defaults are Stable Diffusion 1's
+}
+SD_VAE = {
+    **VAE,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "sample_size": 512,
+}
+SD_UNET = {
+    "sample_size": 64,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}  # the class's defaults are Stable Diffusion 1's
 
 
 def share(unet: dict[str, Any], vae: dict[str, Any], tokens: int = 77) -> float:
@@ -72,7 +92,10 @@ def pipeline(folder: Path) -> Path:
 def captioned(folder: Path) -> None:
     """A short caption for every image, as metadata.jsonl."""
     files = sorted(p for p in folder.iterdir() if p.suffix != ".jsonl")
-    rows = [{"file_name": file.name, "text": tiny_pictures.CAPTIONS[n % len(tiny_pictures.CAPTIONS)]} for n, file in enumerate(files)]
+    rows = [
+        {"file_name": file.name, "text": tiny_pictures.CAPTIONS[n % len(tiny_pictures.CAPTIONS)]}
+        for n, file in enumerate(files)
+    ]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -91,14 +114,27 @@ def main() -> None:
         for place in (images, *splits.iterdir()):
             captioned(place)
         model = pipeline(work)
-        settings = {"task": "text-to-image", "model": str(model), "images": str(images), "size": SIZE, "batch_size": BATCH}
+        settings = {
+            "task": "text-to-image",
+            "model": str(model),
+            "images": str(images),
+            "size": SIZE,
+            "batch_size": BATCH,
+        }
         settings |= {"epochs": asked.epochs, "ema": False, "precision": "bf16"}
         recipe = {
             "task": "text-to-image",
             "model": {"id": str(model), "adapter": {"kind": "lora", "rank": 4, "alpha": 4, "targets": TARGETS}},
             "data": {"id": str(splits)},
             "options": {"samples": 0, "grid": 0, "image_size": SIZE, "upscale": True},
-            "train": {"epochs": asked.epochs, "batch_size": BATCH, "learning_rate": 1e-4, "precision": "bf16", "ema": None, "log_every": 1},
+            "train": {
+                "epochs": asked.epochs,
+                "batch_size": BATCH,
+                "learning_rate": 1e-4,
+                "precision": "bf16",
+                "ema": None,
+                "log_every": 1,
+            },
         }
         ours_, sd = share(UNET, VAE), share(SD_UNET, SD_VAE)
         count = len(list(splits.joinpath("train").glob("*"))) - 1

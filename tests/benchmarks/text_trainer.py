@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 
 
 def main() -> None:
@@ -24,16 +30,28 @@ def main() -> None:
     data = {}
     for name, part in rows.items():
         made = tokenizer([row["text"] for row in part], truncation=True, max_length=settings["max_length"])
-        columns = {"labels": [labels.index(row["label"]) for row in part], "length": [len(ids) for ids in made["input_ids"]]}
+        columns = {
+            "labels": [labels.index(row["label"]) for row in part],
+            "length": [len(ids) for ids in made["input_ids"]],
+        }
         data[name] = Dataset.from_dict({**made, **columns})
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(settings["model"], num_labels=len(labels), ignore_mismatched_sizes=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        settings["model"], num_labels=len(labels), ignore_mismatched_sizes=True
+    )
     model.base_model.requires_grad_(False)
     arguments = TrainingArguments(
-        settings["folder"], num_train_epochs=settings["epochs"], per_device_train_batch_size=settings["batch_size"],
-        learning_rate=settings["learning_rate"], train_sampling_strategy="group_by_length", bf16=True, save_strategy="no", report_to=[],
-        disable_tqdm=True, use_cpu=True,
-    )  # fmt: skip
+        settings["folder"],
+        num_train_epochs=settings["epochs"],
+        per_device_train_batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        train_sampling_strategy="group_by_length",
+        bf16=True,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
     trainer = Trainer(model, arguments, train_dataset=data["train"], data_collator=DataCollatorWithPadding(tokenizer))
     trained = trainer.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -9,16 +9,16 @@ import time
 
 STARTED = time.time()
 
-import json  # noqa: E402 (the clock starts before the imports: so does a user's wait)
-import resource  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
+import json
+import resource
+import sys
+from pathlib import Path
 
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from PIL import Image  # noqa: E402
-from torch.utils.data import Dataset  # noqa: E402
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments  # noqa: E402
+import torch
+import transformers
+from PIL import Image
+from torch.utils.data import Dataset
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments
 
 
 class Photos(Dataset):
@@ -48,24 +48,38 @@ def main() -> None:
         fields = dict(settings["config"])
         config = AutoConfig.for_model(fields.pop("model_type"), **fields, num_labels=2, architectures=[])
         model = AutoModelForImageClassification.from_config(config)
-        processor = transformers.ViTImageProcessor(size={"height": 224, "width": 224}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+        processor = transformers.ViTImageProcessor(
+            size={"height": 224, "width": 224}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        )
     else:
         options = {"num_labels": 2, "ignore_mismatched_sizes": True, "classifier_dropout_prob": 0.2}
         model = AutoModelForImageClassification.from_pretrained(settings["model"], **options)
         processor = AutoImageProcessor.from_pretrained(settings["model"])
     if settings["frozen"]:
         model.base_model.requires_grad_(False)
-    best = {"bf16": True, "dataloader_num_workers": 2, "dataloader_persistent_workers": True} if settings["best"] else {}
+    best = (
+        {"bf16": True, "dataloader_num_workers": 2, "dataloader_persistent_workers": True} if settings["best"] else {}
+    )
     arguments = TrainingArguments(
-        settings["folder"], num_train_epochs=settings["epochs"], per_device_train_batch_size=settings["batch_size"],
-        learning_rate=settings["learning_rate"], save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True, **best,
-    )  # fmt: skip
+        settings["folder"],
+        num_train_epochs=settings["epochs"],
+        per_device_train_batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        **best,
+    )
     trainer = Trainer(model, arguments, train_dataset=Photos(settings["train"], processor), callbacks=[Clock()])
     trained = trainer.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     guesses = trainer.predict(Photos(settings["test"], processor))
     accuracy = float((guesses.predictions.argmax(-1) == guesses.label_ids).mean())
-    found = {"examples_per_second": trained.metrics["train_samples_per_second"], "first_step": (Clock.first or 0) - STARTED}
+    found = {
+        "examples_per_second": trained.metrics["train_samples_per_second"],
+        "first_step": (Clock.first or 0) - STARTED,
+    }
     print("\n" + json.dumps({**found, "peak_memory_mb": peak, "accuracy": accuracy}))
 
 

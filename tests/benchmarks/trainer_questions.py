@@ -14,7 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 
 LENGTH, STRIDE = 384, 128
 
@@ -22,9 +28,15 @@ LENGTH, STRIDE = 384, 128
 def windows(rows: list[dict], tokenizer, best: bool) -> Dataset:
     """The example's features: a window whose answer is elsewhere points at its first token."""
     made = tokenizer(
-        [r["question"].lstrip() for r in rows], [r["context"] for r in rows], truncation="only_second", max_length=LENGTH, stride=STRIDE,
-        return_overflowing_tokens=True, return_offsets_mapping=True, padding=False if best else "max_length",
-    )  # fmt: skip
+        [r["question"].lstrip() for r in rows],
+        [r["context"] for r in rows],
+        truncation="only_second",
+        max_length=LENGTH,
+        stride=STRIDE,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        padding=False if best else "max_length",
+    )
     starts, ends = [], []
     for i, offsets in enumerate(made["offset_mapping"]):
         answer = rows[made["overflow_to_sample_mapping"][i]]["answer"]
@@ -37,7 +49,9 @@ def windows(rows: list[dict], tokenizer, best: bool) -> Dataset:
             starts.append(max(k for k in inside if offsets[k][0] <= begin))
             ends.append(min(k for k in inside if offsets[k][1] >= stop))
     kept = {key: made[key] for key in ("input_ids", "token_type_ids", "attention_mask") if key in made}
-    return Dataset.from_dict({**kept, "start_positions": starts, "end_positions": ends, "length": [len(ids) for ids in made["input_ids"]]})
+    return Dataset.from_dict(
+        {**kept, "start_positions": starts, "end_positions": ends, "length": [len(ids) for ids in made["input_ids"]]}
+    )
 
 
 def answers(model, tokenizer, rows: list[dict]) -> list[str]:
@@ -46,9 +60,16 @@ def answers(model, tokenizer, rows: list[dict]) -> list[str]:
     model.eval()
     for row in rows:
         made = tokenizer(
-            row["question"].lstrip(), row["context"], truncation="only_second", max_length=LENGTH, stride=STRIDE, padding=True,
-            return_overflowing_tokens=True, return_offsets_mapping=True, return_tensors="pt",
-        )  # fmt: skip
+            row["question"].lstrip(),
+            row["context"],
+            truncation="only_second",
+            max_length=LENGTH,
+            stride=STRIDE,
+            padding=True,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
         offsets = made.pop("offset_mapping").tolist()
         made.pop("overflow_to_sample_mapping")
         with torch.no_grad():
@@ -75,10 +96,17 @@ def main() -> None:
     model = AutoModelForQuestionAnswering.from_pretrained(settings["model"])
     best = {"bf16": True, "train_sampling_strategy": "group_by_length"} if settings["best"] else {}
     arguments = TrainingArguments(
-        settings["folder"], num_train_epochs=settings["epochs"], per_device_train_batch_size=settings["batch_size"],
-        learning_rate=settings["learning_rate"], save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
-        seed=settings.get("seed", 0), **best,
-    )  # fmt: skip
+        settings["folder"],
+        num_train_epochs=settings["epochs"],
+        per_device_train_batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=settings.get("seed", 0),
+        **best,
+    )
     features = windows(settings["train"], tokenizer, settings["best"])
     trainer = Trainer(model, arguments, train_dataset=features, data_collator=DataCollatorWithPadding(tokenizer))
     trained = trainer.train()
@@ -86,7 +114,12 @@ def main() -> None:
     said = answers(model, tokenizer, settings["test"])
     judged = [judge(text, row["answer"]["text"]) for text, row in zip(said, settings["test"], strict=True)]
     scores = {name: 100 * float(np.mean([one[name] for one in judged])) for name in ("exact_match", "f1")}
-    print("\n" + json.dumps({"examples_per_second": trained.metrics["train_samples_per_second"], "peak_memory_mb": peak, **scores}))
+    print(
+        "\n"
+        + json.dumps(
+            {"examples_per_second": trained.metrics["train_samples_per_second"], "peak_memory_mb": peak, **scores}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -28,8 +28,12 @@ class Collator:
         self.processor = processor
 
     def __call__(self, features: list[dict]) -> dict:
-        batch = self.processor.pad([{"input_values": f["input_values"]} for f in features], padding=True, return_tensors="pt")
-        labels = self.processor.pad(labels=[{"input_ids": f["labels"]} for f in features], padding=True, return_tensors="pt")
+        batch = self.processor.pad(
+            [{"input_values": f["input_values"]} for f in features], padding=True, return_tensors="pt"
+        )
+        labels = self.processor.pad(
+            labels=[{"input_ids": f["labels"]} for f in features], padding=True, return_tensors="pt"
+        )
         batch["labels"] = labels["labels"] if "labels" in labels else labels["input_ids"]
         batch["labels"] = batch["labels"].masked_fill(labels["attention_mask"].ne(1), -100)
         return batch
@@ -39,7 +43,9 @@ def features(rows: list[dict], processor: Any) -> Dataset:
     made = []
     for row in rows:
         values = processor(audio=read_audio(row["audio"], RATE), sampling_rate=RATE).input_values[0]
-        made.append({"input_values": values, "labels": processor.tokenizer(row["text"]).input_ids, "input_length": len(values)})
+        made.append(
+            {"input_values": values, "labels": processor.tokenizer(row["text"]).input_ids, "input_length": len(values)}
+        )
     return Dataset.from_list(made)
 
 
@@ -57,18 +63,33 @@ def main() -> None:
     processor = AutoProcessor.from_pretrained(settings["model"])
     model = AutoModelForCTC.from_pretrained(settings["model"], ctc_loss_reduction="mean")
     model.freeze_feature_encoder()
-    best = {"bf16": True, "train_sampling_strategy": "group_by_length", "length_column_name": "input_length"} if settings["best"] else {}
+    best = (
+        {"bf16": True, "train_sampling_strategy": "group_by_length", "length_column_name": "input_length"}
+        if settings["best"]
+        else {}
+    )
     arguments = TrainingArguments(
-        settings["folder"], num_train_epochs=settings["epochs"], per_device_train_batch_size=settings["batch_size"],
-        learning_rate=settings["learning_rate"], save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
-        remove_unused_columns=False, **best,
-    )  # fmt: skip
-    trainer = Trainer(model, arguments, train_dataset=features(settings["train"], processor), data_collator=Collator(processor))
+        settings["folder"],
+        num_train_epochs=settings["epochs"],
+        per_device_train_batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        remove_unused_columns=False,
+        **best,
+    )
+    trainer = Trainer(
+        model, arguments, train_dataset=features(settings["train"], processor), data_collator=Collator(processor)
+    )
     trained = trainer.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows = [{**row, "samples": read_audio(row["audio"], RATE)} for row in settings["test"]]
     model.eval()
-    said = transcripts(model, rows, {"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor})
+    said = transcripts(
+        model, rows, {"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}
+    )
     judged = [{"true": row["text"], "predicted": text} for row, text in zip(rows, said, strict=True)]
     found = {
         "examples_per_second": trained.metrics["train_samples_per_second"],

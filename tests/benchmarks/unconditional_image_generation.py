@@ -26,10 +26,15 @@ from tests.support import tiny_pictures
 
 SIZE, BATCH = 32, 16
 CONFIG: dict[str, Any] = {
-    "sample_size": SIZE, "in_channels": 3, "out_channels": 3, "layers_per_block": 2, "block_out_channels": [32, 64, 64],
-    "norm_num_groups": 8, "down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
+    "sample_size": SIZE,
+    "in_channels": 3,
+    "out_channels": 3,
+    "layers_per_block": 2,
+    "block_out_channels": [32, 64, 64],
+    "norm_num_groups": 8,
+    "down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
-}  # fmt: skip
+}
 
 
 def chosen(source: Path, folder: Path, count: int) -> Path:
@@ -55,7 +60,12 @@ def theirs(settings: dict[str, Any], work: Path) -> dict[str, float]:
     path = work / "settings.json"
     path.write_text(json.dumps(settings))
     # threads that wait sleep, as Graft's do: on a busy machine the example would else look slower than it is
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", **os.environ, "HF_DATASETS_CACHE": str(work / "datasets")}
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "10000",
+        **os.environ,
+        "HF_DATASETS_CACHE": str(work / "datasets"),
+    }
     return json.loads(output(["-m", "tests.benchmarks.diffusers_loops", str(path)], environment).splitlines()[-1])
 
 
@@ -63,9 +73,14 @@ def ours(recipe: dict[str, Any], work: Path) -> dict[str, float]:
     """One run by its command, its cache cold."""
     path, run = work / "recipe.yaml", work / f"run{time.time_ns()}"
     path.write_text(yaml.safe_dump(recipe))
-    output(["-m", "pipelines", "train", str(path), "--run", str(run)], {**os.environ, "GRAFT_CACHE": str(work / f"cache{time.time_ns()}")})
+    output(
+        ["-m", "pipelines", "train", str(path), "--run", str(run)],
+        {**os.environ, "GRAFT_CACHE": str(work / f"cache{time.time_ns()}")},
+    )
     results = json.loads((run / "results.json").read_text())
-    last = [line["loss"] for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "loss" in line][-1]
+    last = [line["loss"] for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "loss" in line][
+        -1
+    ]
     return {**{key: results["train"][key] for key in ("examples_per_second", "peak_memory_mb")}, "loss": last}
 
 
@@ -82,7 +97,9 @@ def table(title: str, what: str, rounds: int, mine: Any, others: dict[str, Any])
     print("| | Graft | diffusers' example | ratio | peak memory, MB: Graft / example | last loss |")
     print("|---|---|---|---|---|---|", flush=True)
     ran = [(mine(), *(other() for other in others.values())) for _ in range(rounds)]
-    graft, *examples = ({key: statistics.median(r[i][key] for r in ran) for key in ran[0][i]} for i in range(1 + len(others)))
+    graft, *examples = (
+        {key: statistics.median(r[i][key] for r in ran) for key in ran[0][i]} for i in range(1 + len(others))
+    )
     for label, example in zip(others, examples, strict=True):
         ratio = graft["examples_per_second"] / example["examples_per_second"]
         memory = " / ".join(f"{one['peak_memory_mb']:.0f}" for one in (graft, example))
@@ -103,7 +120,13 @@ def main() -> None:
         source = asked.images or tiny_pictures.shapes(work / "drawn", n=asked.rows, size=SIZE)
         images = chosen(source, work / "images", asked.rows)
         count = len(list(images.iterdir()))
-        settings = {"task": "unconditional", "images": str(images), "size": SIZE, "batch_size": BATCH, "epochs": asked.epochs}
+        settings = {
+            "task": "unconditional",
+            "images": str(images),
+            "size": SIZE,
+            "batch_size": BATCH,
+            "epochs": asked.epochs,
+        }
         settings |= {"config": CONFIG, "ema": True}
         recipe = {
             "task": "unconditional-image-generation",

@@ -28,10 +28,18 @@ from tests.support import tiny_audio, tiny_whisper
 BATCH, RATE = 16, 1e-4
 MICRO = 8  # as the recipe says: each micro-batch goes through the gradient of 20 M embeddings once
 TINY = {  # openai/whisper-tiny's config.json
-    "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "encoder_attention_heads": 6, "decoder_attention_heads": 6,
-    "encoder_ffn_dim": 1536, "decoder_ffn_dim": 1536, "num_mel_bins": 80, "max_source_positions": 1500, "max_target_positions": 448,
+    "d_model": 384,
+    "encoder_layers": 4,
+    "decoder_layers": 4,
+    "encoder_attention_heads": 6,
+    "decoder_attention_heads": 6,
+    "encoder_ffn_dim": 1536,
+    "decoder_ffn_dim": 1536,
+    "num_mel_bins": 80,
+    "max_source_positions": 1500,
+    "max_target_positions": 448,
     "vocab_size": 51865,
-}  # fmt: skip
+}
 
 
 def utterances(folder: Path) -> list[dict[str, str]]:
@@ -64,7 +72,13 @@ def write_data(folder: Path, rows: list[dict[str, str]], most: int | None) -> Pa
 
 
 def trainer(data: Path, model: str, epochs: int, work: Path) -> dict[str, float]:
-    settings = {"model": model, "data": str(data), "folder": str(work / "trainer"), "epochs": epochs, "batch_size": BATCH}
+    settings = {
+        "model": model,
+        "data": str(data),
+        "folder": str(work / "trainer"),
+        "epochs": epochs,
+        "batch_size": BATCH,
+    }
     path = work / "settings.json"
     path.write_text(json.dumps({**settings, "learning_rate": RATE}))
     # threads that wait sleep, as Graft's do: on a busy machine Trainer would else look several times slower than it is
@@ -80,10 +94,20 @@ def graft(data: Path, model: str, epochs: int, work: Path) -> dict[str, float]:
         "model": {"id": model, "freeze": "encoder"},
         "data": {"id": str(data)},
         "options": {"language": "en", "max_new_tokens": 4},
-        "train": {"epochs": epochs, "batch_size": BATCH, "micro_batch": MICRO, "learning_rate": RATE, "precision": "bf16", "log_every": 1},
+        "train": {
+            "epochs": epochs,
+            "batch_size": BATCH,
+            "micro_batch": MICRO,
+            "learning_rate": RATE,
+            "precision": "bf16",
+            "log_every": 1,
+        },
     }
     path.write_text(yaml.safe_dump(recipe))
-    _output(["-m", "pipelines", "train", str(path), "--run", str(run)], {**os.environ, "GRAFT_CACHE": str(work / f"cache{time.time_ns()}")})
+    _output(
+        ["-m", "pipelines", "train", str(path), "--run", str(run)],
+        {**os.environ, "GRAFT_CACHE": str(work / f"cache{time.time_ns()}")},
+    )
     results = json.loads((run / "results.json").read_text())
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     last = [line["loss"] for line in lines if "loss" in line][-1]
@@ -108,7 +132,9 @@ def main() -> None:
         work = Path(folder)
         rows = utterances(asked.speech) if asked.speech else made_up(work / "clips")
         data = write_data(work / "data", rows, asked.rows)
-        model = tiny_whisper.whisper(work / "model", words=tiny_whisper.tokenizer(texts=[row["text"] for row in rows]), **TINY)
+        model = tiny_whisper.whisper(
+            work / "model", words=tiny_whisper.tokenizer(texts=[row["text"] for row in rows]), **TINY
+        )
         _table(data, str(model), asked.epochs, asked.rounds, work)
 
 
@@ -126,7 +152,9 @@ def _table(data: Path, model: str, epochs: int, rounds: int, work: Path) -> None
     ratio = ours["examples_per_second"] / best["examples_per_second"]
     memory = " / ".join(f"{one['peak_memory_mb']:.0f}" for one in (ours, best))
     losses = " / ".join(f"{one['loss']:.2f}" for one in (ours, best))
-    print(f"| Whisper-tiny, encoder frozen, {epochs} epochs | {speeds} | {ratio:.2f} | {memory} | {losses} |", flush=True)
+    print(
+        f"| Whisper-tiny, encoder frozen, {epochs} epochs | {speeds} | {ratio:.2f} | {memory} | {losses} |", flush=True
+    )
 
 
 if __name__ == "__main__":

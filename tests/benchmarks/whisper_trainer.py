@@ -56,15 +56,31 @@ def main() -> None:
     model.freeze_encoder()
     model.config.use_cache = False
     arguments = Seq2SeqTrainingArguments(
-        settings["folder"], num_train_epochs=settings["epochs"], per_device_train_batch_size=settings["batch_size"],
-        learning_rate=settings["learning_rate"], train_sampling_strategy="group_by_length", bf16=True, save_strategy="no", report_to=[],
-        disable_tqdm=True, use_cpu=True, logging_steps=1, remove_unused_columns=False,
-    )  # fmt: skip
-    trainer = Seq2SeqTrainer(model, arguments, train_dataset=data, data_collator=Collator(processor, model.config.decoder_start_token_id))
+        settings["folder"],
+        num_train_epochs=settings["epochs"],
+        per_device_train_batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        train_sampling_strategy="group_by_length",
+        bf16=True,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        logging_steps=1,
+        remove_unused_columns=False,
+    )
+    trainer = Seq2SeqTrainer(
+        model, arguments, train_dataset=data, data_collator=Collator(processor, model.config.decoder_start_token_id)
+    )
     trained = trainer.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     last = [line["loss"] for line in trainer.state.log_history if "loss" in line][-1]
-    print("\n" + json.dumps({"examples_per_second": trained.metrics["train_samples_per_second"], "peak_memory_mb": peak, "loss": last}))
+    print(
+        "\n"
+        + json.dumps(
+            {"examples_per_second": trained.metrics["train_samples_per_second"], "peak_memory_mb": peak, "loss": last}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def visit(chromium: Any) -> Iterator[Any]:
     contexts = []
 
     def open_page(url: str, width: int = 1280) -> Any:
-        context = chromium.new_context(viewport={"width": width, "height": 900}, has_touch=width < 600, is_mobile=width < 600)
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, has_touch=width < 600, is_mobile=width < 600
+        )
         contexts.append(context)
         page = context.new_page()
         page.asked, page.broken = set(), []
@@ -78,7 +80,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipelines.training.run import train
 
     folder = tmp_path_factory.mktemp("run")
-    photos, model = tiny.photos(folder / "photos", n={"train": 16, "validation": 8, "test": 16}), tiny.vit(folder / "vit")
+    photos, model = (
+        tiny.photos(folder / "photos", n={"train": 16, "validation": 8, "test": 16}),
+        tiny.vit(folder / "vit"),
+    )
     recipe = folder / "cats_dogs_tiny.yaml"
     recipe.write_text(RECIPE.format(model=model, photos=photos))
     run = folder / "runs" / "first"
@@ -101,7 +106,9 @@ def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 def serving(run: Path, folder: Path) -> Iterator[SimpleNamespace]:
     """`graft demo` on a run, in a process of its own: its url, its run folder and the file with what it said on stderr."""
     (folder / "tmp").mkdir()
-    env = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {"TMPDIR": str(folder / "tmp")}
+    env = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {
+        "TMPDIR": str(folder / "tmp")
+    }
     with socket.socket() as one:  # of its own: several of these start at a time
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -123,7 +130,11 @@ def serving(run: Path, folder: Path) -> Iterator[SimpleNamespace]:
 @contextmanager
 def speaking(chromium: Any, url: str, wave: Path) -> Iterator[Any]:
     """A page of a browser that plays a file into its microphone, over and over, after two seconds of recording."""
-    fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={wave}"]
+    fake = [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={wave}",
+    ]
     browser = chromium.browser_type.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, *fake])
     page = browser.new_page(permissions=["microphone"])
     page.goto(url)

@@ -89,7 +89,9 @@ def test_an_example_is_one_click(tones: Any, visit: Any) -> None:
 
 def test_silence_has_a_class(tones: Any, visit: Any, tmp_path: Path) -> None:
     page = visit(tones.url)
-    page.locator("input[type=file]").first.set_input_files(str(tiny_audio.write(tmp_path / "silent.wav", 0 * tiny_audio.spoken("low"))))
+    page.locator("input[type=file]").first.set_input_files(
+        str(tiny_audio.write(tmp_path / "silent.wav", 0 * tiny_audio.spoken("low")))
+    )
     page.locator(".graft-bars h2").wait_for(timeout=20 * SECONDS)
     assert page.locator(".graft-bars h2").inner_text() in tiny_audio.WORDS
 
@@ -113,7 +115,10 @@ def test_pictures_of_an_hour_are_no_larger() -> None:
     samples = np.sin(np.arange(3600 * 8000) / 5).astype(np.float32)
     low, high = sound.envelope(samples)
     assert len(low) == len(high) == sound.COLUMNS
-    drawn = [sound.spectrogram(samples, 8000, (10.0, 20.0)), sound.waveform(samples[:8000], 8000, [(0.0, 0.5, "word"), (0.5, 1.0, "next")])]
+    drawn = [
+        sound.spectrogram(samples, 8000, (10.0, 20.0)),
+        sound.waveform(samples[:8000], 8000, [(0.0, 0.5, "word"), (0.5, 1.0, "next")]),
+    ]
     assert [f.get_label().split(",")[0] for f in drawn] == ["Spectrogram of 3600.0 seconds", "Waveform of 1.0 seconds"]
     assert {text.get_text() for text in drawn[1].axes[0].texts} == {"word", "next"}
     assert all("data:image/png" in sound.inline(figure) for figure in drawn)

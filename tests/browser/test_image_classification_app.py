@@ -47,7 +47,9 @@ def test_a_photo_gives_bars_with_the_right_class_first(demo: Any, visit: Any, ph
 
 def test_title_line_and_score_are_seen_at_once(demo: Any, visit: Any) -> None:
     test = json.loads((demo.run / "results.json").read_text())["test"]
-    bounds = [f"{low:.3f} to {high:.3f}" for low, high in [test["ci95"]["accuracy"]]] if "accuracy" in test["ci95"] else []
+    bounds = (
+        [f"{low:.3f} to {high:.3f}" for low, high in [test["ci95"]["accuracy"]]] if "accuracy" in test["ci95"] else []
+    )
     page = visit(demo.url)
     header = page.locator(".graft-header").first.inner_text()
     score = f"accuracy {test['metrics']['accuracy']:.3f}"

@@ -42,7 +42,9 @@ def test_a_text_goes_on_as_infer_says(writing: Any, visit: Any) -> None:
     page.get_by_label("Text").first.fill(text)
     page.get_by_role("button", name="Write").click()
     wanted = text + load(writing.run, device="cpu").infer(text)
-    page.wait_for_function("text => [...document.querySelectorAll('.graft-said textarea')].some(field => field.value == text)", arg=wanted)
+    page.wait_for_function(
+        "text => [...document.querySelectorAll('.graft-said textarea')].some(field => field.value == text)", arg=wanted
+    )
     page.screenshot(path=str(writing.log.parent / "page.png"), full_page=True)
     assert not page.broken
     assert {url for url in page.asked if not url.startswith((writing.url, "data:", "blob:", "ws:"))} == set()
@@ -64,7 +66,9 @@ def test_an_answer_to_a_prompt(tmp_path: Path, visit: Any) -> None:
         page.get_by_label("Question").fill(row["question"])
         page.get_by_role("button", name="Write").click()
         wanted = load(answering.run, device="cpu").infer(row["context"], row["question"])
-        page.wait_for_function("text => [...document.querySelectorAll('.graft-said textarea')].some(f => f.value == text)", arg=wanted)
+        page.wait_for_function(
+            "text => [...document.querySelectorAll('.graft-said textarea')].some(f => f.value == text)", arg=wanted
+        )
         assert not page.broken
 
 
@@ -76,7 +80,9 @@ def test_masks_are_filled(tmp_path: Path, visit: Any) -> None:
         page.get_by_role("button", name="Fill").click()
         first, second = load(filling.run, device="cpu").infer(text)
         wanted = f"the {first[0]['token']} was made by {second[0]['token']}"
-        page.wait_for_function("text => [...document.querySelectorAll('textarea')].some(field => field.value == text)", arg=wanted)
+        page.wait_for_function(
+            "text => [...document.querySelectorAll('textarea')].some(field => field.value == text)", arg=wanted
+        )
         bars = page.locator(".graft-bars").first.inner_text()
         page.screenshot(path=str(filling.log.parent / "page.png"), full_page=True)
     assert all(word["token"] in bars for word in first)

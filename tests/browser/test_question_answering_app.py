@@ -44,7 +44,9 @@ def test_the_answer_is_marked_where_it_stands(answering: Any, visit: Any) -> Non
     expected = load(answering.run, device="cpu").infer(question, passage)
     page.locator(".graft-answer strong").wait_for(timeout=20 * SECONDS)
     assert page.locator(".graft-answer strong").inner_text() == expected["answer"]
-    assert page.locator(".graft-answer p").inner_text().startswith(question)  # a changed field does not pass for answered
+    assert (
+        page.locator(".graft-answer p").inner_text().startswith(question)
+    )  # a changed field does not pass for answered
     assert page.locator(".graft-passage mark").inner_text() == expected["answer"]
     assert page.locator(".graft-passage p").inner_text() == passage.strip()
     assert expected["nbest"][1]["text"] in page.locator(".graft-bars").first.inner_text()
@@ -55,7 +57,9 @@ def test_an_example_fills_both_fields(answering: Any, visit: Any) -> None:
     page = visit(answering.url)
     row = json.loads((answering.run / "examples" / "examples.json").read_text())[0]
     page.get_by_text(row["question"]).first.click()
-    page.wait_for_function("text => [...document.querySelectorAll('textarea')].some(field => field.value == text)", arg=row["question"])
+    page.wait_for_function(
+        "text => [...document.querySelectorAll('textarea')].some(field => field.value == text)", arg=row["question"]
+    )
     page.get_by_role("button", name="Answer").click()
     page.locator(".graft-answer p").wait_for(timeout=20 * SECONDS)
     page.screenshot(path=str(answering.log.parent / "page.png"), full_page=True)

@@ -46,7 +46,9 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def test_a_file_is_written_down_with_its_times(listening: Any, visit: Any, tmp_path: Path) -> None:
-    file = tiny_audio.write(tmp_path / "said <b>.wav", tiny_audio.spoken("low mid high low", 3, 44100), 44100, subtype="PCM_24")
+    file = tiny_audio.write(
+        tmp_path / "said <b>.wav", tiny_audio.spoken("low mid high low", 3, 44100), 44100, subtype="PCM_24"
+    )
     expected = load(listening.run, device="cpu").infer(str(file))
     assert len(expected["words"]) > 1
     for width in (1280, 390):
@@ -59,7 +61,9 @@ def test_a_file_is_written_down_with_its_times(listening: Any, visit: Any, tmp_p
         assert told is not None
         assert told.startswith(f"{expected['words'][0]['start']:.2f} to {expected['words'][0]['end']:.2f} s")
         notes = page.locator(".graft-note").all_inner_texts()  # below the recorder and below the transcript
-        assert any(note.startswith(f"{len(expected['words'])} words in {expected['seconds']:.1f} seconds") for note in notes)
+        assert any(
+            note.startswith(f"{len(expected['words'])} words in {expected['seconds']:.1f} seconds") for note in notes
+        )
         assert "Waveform" in (page.locator(".graft-wave img").get_attribute("alt") or "")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert not page.broken

@@ -67,7 +67,9 @@ def test_an_example_fills_the_field(texts: Any, visit: Any) -> None:
     page = visit(texts.url)
     row = json.loads((texts.run / "examples" / "examples.json").read_text())[0]
     page.get_by_text(row["text"]).first.click()
-    page.wait_for_function("text => [...document.querySelectorAll('textarea')].some(field => field.value == text)", arg=row["text"])
+    page.wait_for_function(
+        "text => [...document.querySelectorAll('textarea')].some(field => field.value == text)", arg=row["text"]
+    )
     assert {url for url in page.asked if not url.startswith((texts.url, "data:", "blob:", "ws:"))} == set()
 
 

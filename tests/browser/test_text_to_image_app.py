@@ -48,7 +48,9 @@ def test_a_prompt_becomes_images_with_their_settings(painter: Any, visit: Any, t
     page.get_by_role("button", name="Make images").click()
     finished(page, "4 images")
     notes = [note for note in watch.said() if note.startswith("Image ")]
-    assert notes == [note for note in steps(4, 40, STRIDE) if note in notes]  # in order; a busy browser may leave some out
+    assert notes == [
+        note for note in steps(4, 40, STRIDE) if note in notes
+    ]  # in order; a busy browser may leave some out
     assert len(notes) > 4
     seen = watch.seen()
     assert seen[0] == "image.png", "the first image was not seen in the making"
@@ -85,7 +87,11 @@ def test_the_same_before_fine_tuning(painter: Any, visit: Any) -> None:
     finished(page, "4 images")
     assert "Loading first_painter, the model before fine-tuning …" in watch.said()
     before, after = pictures(page, "graft-before"), pictures(page, "graft-after")
-    assert [caption for caption, _ in before] == [caption for caption, _ in after] == ["seed 0", "seed 1", "seed 2", "seed 3"]
+    assert (
+        [caption for caption, _ in before]
+        == [caption for caption, _ in after]
+        == ["seed 0", "seed 1", "seed 2", "seed 3"]
+    )
     assert len({data for _, data in [*before, *after]}) == 8
 
 

@@ -48,7 +48,9 @@ def test_images_come_out_of_the_noise_and_seeds_repeat(shapes: Any, visit: Any, 
     page.get_by_role("button", name="Make images").click()
     finished(page, "4 images")
     notes = [note for note in watch.said() if note.startswith("Image ")]
-    assert notes == [note for note in steps(4, 40, STRIDE) if note in notes]  # in order; a busy browser may leave some out
+    assert notes == [
+        note for note in steps(4, 40, STRIDE) if note in notes
+    ]  # in order; a busy browser may leave some out
     assert len(notes) > 4
     seen = watch.seen()
     assert seen[0] == "image.png", "the first image was not seen in the making"
@@ -92,7 +94,11 @@ def test_before_and_after_stand_side_by_side(shapes: Any, visit: Any) -> None:
     finished(page, "4 images")
     assert "Loading first_shapes, the model before fine-tuning …" in watch.said()
     before, after = pictures(page, "graft-before"), pictures(page, "graft-after")
-    assert [caption for caption, _ in before] == [caption for caption, _ in after] == ["seed 0", "seed 1", "seed 2", "seed 3"]
+    assert (
+        [caption for caption, _ in before]
+        == [caption for caption, _ in after]
+        == ["seed 0", "seed 1", "seed 2", "seed 3"]
+    )
     assert len({data for _, data in [*before, *after]}) == 8
     left, right = (page.locator(f".{name}").bounding_box() for name in ("graft-before", "graft-after"))
     assert left["x"] + left["width"] <= right["x"]

@@ -45,14 +45,16 @@ def photos(tmp_path: Path) -> Path:
     return tiny.photos(tmp_path / "photos", n=6)
 
 
-def test_an_adapter_alone_goes_all_the_way(hub: HubServer, photos: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_an_adapter_alone_goes_all_the_way(hub: HubServer, photos: Path, tmp_path: Path) -> None:
     hub.add_model(BASE, tiny.vit(tmp_path / "base"))
     run, whole = tmp_path / "run", tmp_path / "whole"
     results = train(validate(recipe(photos, BASE)), run)
     merged = train(validate(recipe(photos, BASE, adapter=False)), whole)
     assert results
     assert merged
-    assert results["test"]["metrics"] == pytest.approx(merged["test"]["metrics"], abs=1e-6), "the adapter on its base is the merged model"
+    assert results["test"]["metrics"] == pytest.approx(merged["test"]["metrics"], abs=1e-6), (
+        "the adapter on its base is the merged model"
+    )
     names = {path.name for path in (run / "model").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "config.json"} <= names
     assert "model.safetensors" not in names
@@ -73,7 +75,9 @@ def test_an_adapter_alone_goes_all_the_way(hub: HubServer, photos: Path, tmp_pat
 
 def test_an_adapter_alone_needs_a_base_on_the_hub(photos: Path, tmp_path: Path) -> None:
     local = tiny.vit(tmp_path / "base")
-    with pytest.raises(ModelError, match=r"hub.adapter: an adapter alone is of use with a base model of the hub, base is none"):
+    with pytest.raises(
+        ModelError, match=r"hub.adapter: an adapter alone is of use with a base model of the hub, base is none"
+    ):
         train(validate(recipe(photos, str(local))), tmp_path / "run")
 
 
@@ -124,19 +128,28 @@ def test_frozen_weights_in_bf16_change_no_number(name: str, tmp_path: Path, monk
             results = train(validate(raw), run, name="x")
         assert results
         found.append((losses(run), results["test"]["metrics"], results["validation"]["metrics"]))
-        files.append({path.relative_to(run): load_file(path) for path in sorted((run / "model").rglob("*.safetensors"))})
+        files.append(
+            {path.relative_to(run): load_file(path) for path in sorted((run / "model").rglob("*.safetensors"))}
+        )
     assert found[0] == found[1]
     assert seen[:2] == [{torch.float32}, {torch.float32, torch.bfloat16}]
     assert seen[2:] == [set(), {torch.float32, torch.bfloat16}]  # what was exported, to be scored
     assert files[0].keys() == files[1].keys() != set()
-    assert all(torch.equal(value, files[1][path][key]) for path, values in files[0].items() for key, value in values.items())
+    assert all(
+        torch.equal(value, files[1][path][key]) for path, values in files[0].items() for key, value in values.items()
+    )
 
 
 def test_a_weight_that_is_looked_up_too_stays_float32() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.words, self.middle, self.out, self.norm = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False), nn.LayerNorm(4)
+            self.words, self.middle, self.out, self.norm = (
+                nn.Embedding(9, 4),
+                nn.Linear(4, 4),
+                nn.Linear(4, 9, bias=False),
+                nn.LayerNorm(4),
+            )
             self.head = nn.Linear(9, 2)
             self.out.weight = self.words.weight
 

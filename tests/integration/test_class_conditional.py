@@ -10,7 +10,14 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers import (
+    CMStochasticIterativeScheduler,
+    ConsistencyModelPipeline,
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    UNet2DModel,
+)
 from PIL import Image
 
 from pipelines.apps import gallery
@@ -26,7 +33,9 @@ from pipelines.tasks.unconditional_image_generation import Options, Unconditiona
 from pipelines.training.run import train
 from tests.support import tiny_pictures
 from tests.support.pages import gradio_page  # noqa: F401 (a fixture)
-from tests.tasks import test_unconditional_image_generation as contract  # not its classes: they would be collected here too
+from tests.tasks import (
+    test_unconditional_image_generation as contract,
+)  # not its classes: they would be collected here too
 from tests.tasks.test_unconditional_image_generation import pipeline, small
 
 COLOURS = ["blue", "green", "red"]
@@ -77,7 +86,10 @@ def test_plain_diffusers_makes_the_same_images(sampler: str, model: Loaded, tmp_
     assert type(plain) is ConsistencyModelPipeline
     assert type(plain.scheduler) is (DDPMScheduler if sampler == "ddpm" else DDIMScheduler)
     made = plain(
-        batch_size=3, class_labels=[0, 1, 2], num_inference_steps=5, generator=[torch.Generator().manual_seed(4) for _ in range(3)]
+        batch_size=3,
+        class_labels=[0, 1, 2],
+        num_inference_steps=5,
+        generator=[torch.Generator().manual_seed(4) for _ in range(3)],
     ).images
     own = [model.infer(4, steps=5, label=label) for label in COLOURS]
     for one, other in zip(made, own, strict=True):
@@ -157,7 +169,9 @@ def test_what_is_not_asked_for_is_refused(tmp_path: Path) -> None:
             load(folder, device="cpu")
 
 
-@pytest.mark.parametrize(("names", "says"), [((), "label"), (("red",), r"1 class found \(red\).*leave out options\.class_conditional")])
+@pytest.mark.parametrize(
+    ("names", "says"), [((), "label"), (("red",), r"1 class found \(red\).*leave out options\.class_conditional")]
+)
 def test_images_without_classes_are_refused(names: tuple[str, ...], says: str, tmp_path: Path) -> None:
     data = tiny_pictures.shapes(tmp_path / "photos" / "/".join(names), n=20, size=10)
     data = data.parent if names else data
@@ -258,9 +272,13 @@ def test_a_model_before_of_other_classes_says_what_it_shows(model: Loaded, tmp_p
         assert json.loads(image.info["parameters"])["label"] == "dog"
 
 
-@pytest.mark.parametrize(("asked", "shown"), [("red", ["red, seed 4", "red, seed 5"]), ("", ["green, seed 4", "red, seed 5"])])
+@pytest.mark.parametrize(
+    ("asked", "shown"), [("red", ["red, seed 4", "red, seed 5"]), ("", ["green, seed 4", "red, seed 5"])]
+)
 @pytest.mark.usefixtures("gradio_page")
-def test_the_page_offers_the_classes(asked: str, shown: list[str], model: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_offers_the_classes(
+    asked: str, shown: list[str], model: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with gr.Blocks():
         fields = gallery.input_fields(model.task, 16, False, None)
     assert fields["label"].choices == [("each in turn", ""), *((colour, colour) for colour in COLOURS)]

@@ -25,7 +25,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # 33 rows in steps of 16, 16 and 1: in the last step one of two processes has nothing. 9 rows to score on: no count divides them.
 ROWS = {"train": 11, "validation": 3, "test": 3}
-BASE: dict[str, Any] = {"train__batch_size": 16, "train__micro_batch": 8, "train__max_steps": 7, "train__eval_every": "epoch"}
+BASE: dict[str, Any] = {
+    "train__batch_size": 16,
+    "train__micro_batch": 8,
+    "train__max_steps": 7,
+    "train__eval_every": "epoch",
+}
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "averaged": {"train__ema": 0.8, "train__layer_decay": 0.7},
@@ -98,7 +103,10 @@ def torchrun(place: Place, name: str, orders: list[dict[str, Any]], *agents: lis
     for again in (False, True):
         with path.open("w") as log:
             start = {"cwd": ROOT, "env": place.environment(), "stdout": log, "stderr": log}
-            codes = [process.wait(280) for process in [subprocess.Popen([*command, *agent, *worker], **start) for agent in agents]]
+            codes = [
+                process.wait(280)
+                for process in [subprocess.Popen([*command, *agent, *worker], **start) for agent in agents]
+            ]
         text = path.read_text()
         if codes == [0] * len(agents) or again or not fresh or "(SIGABRT)" not in text:
             break
@@ -141,16 +149,27 @@ def begun_alone(place: Place, alone: dict[str, Path]) -> Path:
 def together(place: Place, begun_alone: Path) -> list[list[dict[str, Any]]]:
     """Two processes on one node: every kind of run, some stopped and gone on with, and FSDP2."""
     orders = [{"run": f"two {kind}", "recipe": place.recipe(**changes)} for kind, changes in KINDS.items()]
-    orders += [{"run": "two damaged", "recipe": place.recipe(place.damaged)}, {"run": "two broken", "recipe": place.recipe(place.broken)}]
+    orders += [
+        {"run": "two damaged", "recipe": place.recipe(place.damaged)},
+        {"run": "two broken", "recipe": place.recipe(place.broken)},
+    ]
     stopped = {"run": "two stopped", "recipe": place.recipe(**KINDS["averaged"])}
     orders += [{**stopped, "stop": 5}, stopped]
     norms = {"recipe": place.recipe(model=place.norms)}
     orders += [{"run": "two lone", "recipe": place.recipe(model=place.pixels, train__batch_size=2)}]
-    orders += [{**norms, "run": "two norms"}, {**norms, "run": "norms stopped", "stop": 4}, {**norms, "run": "norms stopped"}]
+    orders += [
+        {**norms, "run": "two norms"},
+        {**norms, "run": "norms stopped", "stop": 4},
+        {**norms, "run": "norms stopped"},
+    ]
     orders += [{"run": "given to one", "recipe": place.recipe(**KINDS["averaged"]), "stop": 3}]
     orders += [{"run": begun_alone.name, "recipe": place.recipe(**KINDS["averaged"])}]
     sharded = {"recipe": place.recipe(**SHARDED), "fsdp": True}
-    orders += [{**sharded, "run": "two sharded"}, {**sharded, "run": "sharded stopped", "stop": 9}, {**sharded, "run": "sharded stopped"}]
+    orders += [
+        {**sharded, "run": "two sharded"},
+        {**sharded, "run": "sharded stopped", "stop": 9},
+        {**sharded, "run": "sharded stopped"},
+    ]
     orders += [{**sharded, "run": "sharded given to one", "stop": 9}]
     little = {"recipe": place.recipe(train__eval_batch_size=6), "most": 2}
     orders += [{**little, "run": "two with little"}, {**little, "run": "sharded with little", "fsdp": True}]
@@ -173,7 +192,8 @@ def check_equal(one: Path, several: Path) -> None:
     assert mine["train"] == theirs["train"]
     for split in ("validation", "test"):
         records = [
-            [json.loads(line) for line in (run / "predictions" / f"{split}.jsonl").read_text().splitlines()] for run in (one, several)
+            [json.loads(line) for line in (run / "predictions" / f"{split}.jsonl").read_text().splitlines()]
+            for run in (one, several)
         ]
         assert [r["id"] for r in records[0]] == [r["id"] for r in records[1]]
         assert len({r["id"] for r in records[1]}) == len(records[1]) == 9
@@ -203,7 +223,9 @@ def test_there_are_two(together: list[list[dict[str, Any]]]) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "damaged"])
-def test_two_processes_learn_the_same(place: Place, alone: dict[str, Path], together: list[list[dict[str, Any]]], kind: str) -> None:
+def test_two_processes_learn_the_same(
+    place: Place, alone: dict[str, Path], together: list[list[dict[str, Any]]], kind: str
+) -> None:
     assert {fact["ended"] for one in together for fact in one if fact["run"] == f"two {kind}"} == {"finished"}
     check_equal(alone[kind], place.folder / f"two {kind}")
 
@@ -217,7 +239,9 @@ def test_one_of_two_processes_prints_the_scores(place: Place, together: list[lis
 
 
 @pytest.mark.parametrize("kind", ["two", "sharded"])
-def test_little_memory_of_one_process_changes_no_partition(place: Place, alone: dict[str, Path], together: Any, kind: str) -> None:
+def test_little_memory_of_one_process_changes_no_partition(
+    place: Place, alone: dict[str, Path], together: Any, kind: str
+) -> None:
     """The first process halves its batches in the first evaluation. In the next ones the other one must cut the rows like it."""
     first, second = (fact for one in together for fact in one if fact["run"] == f"{kind} with little")
     assert (first["ended"], second["ended"], first["refused"]) == ("finished", "finished", 5)
@@ -229,13 +253,17 @@ def test_little_memory_of_one_process_changes_no_partition(place: Place, alone: 
 
 def test_no_process_trains_batch_norm_on_one_row(together: list[list[dict[str, Any]]]) -> None:
     """Steps of 2 and, at the end of an epoch, 3 rows: one of the two processes has them all, the other runs along."""
-    assert [(fact["ended"], fact["steps"]) for one in together for fact in one if fact["run"] == "two lone"] == [("finished", 7)] * 2
+    assert [(fact["ended"], fact["steps"]) for one in together for fact in one if fact["run"] == "two lone"] == [
+        ("finished", 7)
+    ] * 2
 
 
 def test_both_hear_of_too_many_bad_rows(together: list[list[dict[str, Any]]]) -> None:
     ended = [fact["ended"] for one in together for fact in one if fact["run"] == "two broken"]
     assert len(ended) == 2
-    assert all(text.startswith("DataError: ") and "rows of train cannot be read, 3 of 33 may be" in text for text in ended)
+    assert all(
+        text.startswith("DataError: ") and "rows of train cannot be read, 3 of 33 may be" in text for text in ended
+    )
 
 
 def test_a_stop_told_to_one_stops_both(place: Place, together: list[list[dict[str, Any]]]) -> None:
@@ -244,10 +272,14 @@ def test_a_stop_told_to_one_stops_both(place: Place, together: list[list[dict[st
         assert (first["ended"], first["steps"]) == ("stopped", 5)
         assert (second["ended"], second["steps"]) == ("finished", 2)
     assert outcome(place.folder / "two stopped") == outcome(place.folder / "two averaged")
-    assert outcome(place.folder / "norms stopped") == outcome(place.folder / "two norms")  # BatchNorm: not as one, but exactly
+    assert outcome(place.folder / "norms stopped") == outcome(
+        place.folder / "two norms"
+    )  # BatchNorm: not as one, but exactly
 
 
-def test_another_number_of_processes_goes_on(place: Place, alone: dict[str, Path], together: list[list[dict[str, Any]]]) -> None:
+def test_another_number_of_processes_goes_on(
+    place: Place, alone: dict[str, Path], together: list[list[dict[str, Any]]]
+) -> None:
     given = place.folder / "given to one"
     assert not (given / "results.json").exists()
     place.alone("given to one", place.recipe(**KINDS["averaged"]))
@@ -284,7 +316,18 @@ def test_two_nodes(place: Place, alone: dict[str, Path]) -> None:
     """Each with a first process of its own, both of which write the feature cache."""
     port = free_port()
     agents = [
-        ["--nnodes", "2", "--node_rank", rank, "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", port]
+        [
+            "--nnodes",
+            "2",
+            "--node_rank",
+            rank,
+            "--nproc_per_node",
+            "1",
+            "--master_addr",
+            "127.0.0.1",
+            "--master_port",
+            port,
+        ]
         for rank in "01"
     ]
     sharded = {"recipe": place.recipe(**SHARDED), "fsdp": True, "run": "nodes sharded"}

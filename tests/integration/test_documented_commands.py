@@ -39,7 +39,11 @@ pytestmark = pytest.mark.integration
 
 QUICK = ("train.max_steps=2", "train.head_epochs=0", "train.precision=fp32", "data.workers=0", "data.max_eval_rows=12")
 PART_OF = "cats_dogs_efficientnet_b0"
-PAGES = [str(page.relative_to(ROOT)) for page in pages() if any(b.language != "text" and b.mark != "shown" for b in blocks(page))]
+PAGES = [
+    str(page.relative_to(ROOT))
+    for page in pages()
+    if any(b.language != "text" and b.mark != "shown" for b in blocks(page))
+]
 RAN: list[Block] = []
 
 
@@ -47,7 +51,10 @@ RAN: list[Block] = []
 
 
 def reviews(file: Path) -> None:
-    rows = [f'"{row["text"]}",{row["label"]},author {number % 20}' for number, row in enumerate(tiny_text.labelled_rows("class", 90))]
+    rows = [
+        f'"{row["text"]}",{row["label"]},author {number % 20}'
+        for number, row in enumerate(tiny_text.labelled_rows("class", 90))
+    ]
     file.write_text("review,stars,author\n" + "\n".join(rows) + "\n")
 
 
@@ -81,7 +88,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def at_the_reader(reader: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def at_the_reader(reader: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder is the current one, the hub is the one on loopback, and recipes are quick."""
     monkeypatch.chdir(reader)
     monkeypatch.setattr("pipelines.hub.retry.WAITS", (0, 0, 0))
@@ -143,14 +150,16 @@ def prepare(page: list[Block], environment: dict[str, str]) -> None:
         made = re.compile(rf"^graft train {name}( .*)?$")
         if Path(folder).exists() or any(made.match(line) for block in page for line in commands(block)):
             continue
-        every = [line for block in snippets() if block.language == "bash" and not block.mark for line in commands(block)]
+        every = [
+            line for block in snippets() if block.language == "bash" and not block.mark for line in commands(block)
+        ]
         done = run_command(next(line for line in every if made.match(line)), environment)
         assert done.code == 0, done.err
 
 
 @pytest.mark.usefixtures("gradio_page")
 @pytest.mark.parametrize("name", PAGES)
-def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServer) -> None:  # noqa: F811
+def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServer) -> None:
     page = blocks(ROOT / name)
     environment = hub.env | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
     prepare([block for block in page if block.mark != "shown"], environment)

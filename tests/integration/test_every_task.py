@@ -55,7 +55,11 @@ class Place:
     def _recipe(self, kind: type[TaskContract], folder: Path) -> dict[str, Any]:
         raw = kind().recipe(folder)
         settings = {k: v for k, v in raw["train"].items() if k != "epochs"}
-        return {**raw, "train": {**settings, "max_steps": STEPS, "log_every": 1}, "data": {**raw["data"], "max_eval_rows": 9}}
+        return {
+            **raw,
+            "train": {**settings, "max_steps": STEPS, "log_every": 1},
+            "data": {**raw["data"], "max_eval_rows": 9},
+        }
 
     def orders(self, name: str, orders: list[dict[str, Any]]) -> list[str]:
         (self.folder / name).mkdir()
@@ -67,7 +71,12 @@ class Place:
         return json.loads((self.folder / name / "facts.json").read_text())
 
     def environment(self) -> dict[str, str]:
-        own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GRAFT_CACHE": str(self.folder / "cache")}
+        own = {
+            "ACCELERATE_USE_CPU": "true",
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "GRAFT_CACHE": str(self.folder / "cache"),
+        }
         return {**os.environ, **own}
 
 
@@ -110,7 +119,11 @@ def check_equal(one: Path, other: Path) -> None:
 def test_micro_batches_change_nothing(place: Place, alone: dict[str, Path], name: str, micro: int) -> None:
     raw = place.recipes[name]
     with without_pictures():
-        train(validate({**raw, "train": {**raw["train"], "micro_batch": micro}}), place.folder / f"{micro} {name}", name="small")
+        train(
+            validate({**raw, "train": {**raw["train"], "micro_batch": micro}}),
+            place.folder / f"{micro} {name}",
+            name="small",
+        )
     check_equal(alone[name], place.folder / f"{micro} {name}")
 
 
@@ -118,7 +131,7 @@ def test_micro_batches_change_nothing(place: Place, alone: dict[str, Path], name
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_two_processes_learn_the_same(
     place: Place, alone: dict[str, Path], together: list[list[dict[str, Any]]], name: str, how: str
-) -> None:  # fmt: skip
+) -> None:
     (fact,) = (fact for fact in together[1] if fact["run"] == f"{how} {name}")
     assert (fact["ended"], fact["processes"], fact["sharded"]) == ("finished", 2, how == "sharded")
     check_equal(alone[name], place.folder / f"{how} {name}")
@@ -138,7 +151,9 @@ def start() -> Iterator[Starter]:
 def test_killed_at_random_moments(start: Starter, place: Place, tmp_path: Path, name: str) -> None:
     """SIGKILL, and the same command again: the end is that of a run left alone, bit for bit."""
     raw = place.recipes[name]
-    (tmp_path / "small.yaml").write_text(dump({**raw, "train": {**raw["train"], "max_steps": 40, "save_every": 3, "eval_every": 10}}))
+    (tmp_path / "small.yaml").write_text(
+        dump({**raw, "train": {**raw["train"], "max_steps": 40, "save_every": 3, "eval_every": 10}})
+    )
 
     def command(run: str) -> Any:
         arguments = ["train", str(tmp_path / "small.yaml"), "--run", str(tmp_path / run)]

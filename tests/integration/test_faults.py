@@ -59,7 +59,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.photos(tmp_path_factory.mktemp("data"), ("cat", "dog", "eel"), n={"train": 12, "validation": 3, "test": 3}, size=32)
+    return tiny.photos(
+        tmp_path_factory.mktemp("data"), ("cat", "dog", "eel"), n={"train": 12, "validation": 3, "test": 3}, size=32
+    )
 
 
 @pytest.fixture
@@ -80,7 +82,9 @@ def of_a_cpu() -> None:
 
 
 @contextlib.contextmanager
-def at_call(number: int, action: Callable[[], Any], owner: Any = ImageClassification, name: str = "loss") -> Iterator[None]:
+def at_call(
+    number: int, action: Callable[[], Any], owner: Any = ImageClassification, name: str = "loss"
+) -> Iterator[None]:
     """`action` happens before one call of a method, the loss if no other is named: the fifth is the first of the second step."""
     real, seen = getattr(owner, name), 0
 
@@ -109,7 +113,11 @@ def test_out_of_memory_halves_the_micro_batch(bench: Bench, runs_out: Callable[[
 def test_what_memory_allowed_is_remembered(bench: Bench) -> None:
     with at_call(4 + 3, of_a_cpu):
         bench("halved")
-    with at_call(4 + 3, of_a_cpu), at_call(5, lambda: (_ for _ in ()).throw(Killed), loop, "step"), pytest.raises(Killed):
+    with (
+        at_call(4 + 3, of_a_cpu),
+        at_call(5, lambda: (_ for _ in ()).throw(Killed), loop, "step"),
+        pytest.raises(Killed),
+    ):
         bench("cut")
     bench("cut")
     assert outcome(bench.folder / "cut") == outcome(bench.folder / "halved")
@@ -126,14 +134,19 @@ def test_too_little_memory_for_one(bench: Bench) -> None:
 
 def test_out_of_memory_in_the_optimiser_is_not_tried_again(bench: Bench) -> None:
     whole = bench("whole")
-    with at_call(4, of_a_gpu, torch.optim.AdamW, "step"), pytest.raises(RunError, match="out of memory in the optimiser at step 4: "):
+    with (
+        at_call(4, of_a_gpu, torch.optim.AdamW, "step"),
+        pytest.raises(RunError, match="out of memory in the optimiser at step 4: "),
+    ):
         bench("cut")
     assert bench.last("cut").step == 3
     assert outcome(bench("cut")) == outcome(whole)
 
 
 @contextlib.contextmanager
-def at_most(rows: int, owner: Any = ImageClassification, runs_out: Callable[[], None] = of_a_gpu) -> Iterator[list[int]]:
+def at_most(
+    rows: int, owner: Any = ImageClassification, runs_out: Callable[[], None] = of_a_gpu
+) -> Iterator[list[int]]:
     """More rows than these do not fit where answers are predicted. Yields the numbers of rows that did not."""
     real, refused = owner.predict, []
 
@@ -158,7 +171,9 @@ def test_out_of_memory_in_an_evaluation_halves_its_batch(
     assert refused == [5]  # 9 rows are 5 and 4
     assert capsys.readouterr().err.count("out of memory on test: going on with 2 rows at a time") == 1
     assert losses(found) == losses(whole)
-    assert [metrics(found, split) for split in SCORED] == [pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED]
+    assert [metrics(found, split) for split in SCORED] == [
+        pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED
+    ]
     assert bench.last("halved").eval_batch == 2
     assert bench.last("whole").eval_batch is None
 
@@ -171,13 +186,17 @@ def metrics(run: Path, split: str) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("call", [3, 7, 9], ids=["in training", "of what is exported, validation", "of what is exported, test"])
+@pytest.mark.parametrize(
+    "call", [3, 7, 9], ids=["in training", "of what is exported, validation", "of what is exported, test"]
+)
 def test_out_of_memory_in_a_later_evaluation(bench: Bench, call: int) -> None:
     whole = bench("whole", train__eval_batch_size=6)
     with at_call(call, of_a_gpu, name="predict"):
         found = bench("halved", train__eval_batch_size=6)
     assert losses(found) == losses(whole)
-    assert [metrics(found, split) for split in SCORED] == [pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED]
+    assert [metrics(found, split) for split in SCORED] == [
+        pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED
+    ]
 
 
 def test_what_memory_allowed_an_evaluation_is_remembered(bench: Bench) -> None:
@@ -190,7 +209,9 @@ def test_what_memory_allowed_an_evaluation_is_remembered(bench: Bench) -> None:
 
 
 def test_too_little_memory_for_one_row(bench: Bench) -> None:
-    advice = "out of memory on test with 1 row at a time: use a smaller model, or shorter or smaller inputs, and run again"
+    advice = (
+        "out of memory on test with 1 row at a time: use a smaller model, or shorter or smaller inputs, and run again"
+    )
     with at_most(0) as refused, pytest.raises(RunError, match=advice):
         bench("small", train__eval_batch_size=6)
     assert refused == [5, 2, 1]
@@ -211,8 +232,10 @@ def test_out_of_memory_on_long_texts_does_not_cut_the_short_ones(tmp_path: Path)
         return real(task, model, batch)
 
     def score(**limit: Any) -> list[Any]:
-        say = lambda limit, unit: limits.append((limit, unit))  # noqa: E731
-        return scoring.predict_split(loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=say, **limit)
+        say = lambda limit, unit: limits.append((limit, unit))
+        return scoring.predict_split(
+            loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=say, **limit
+        )
 
     whole = score(budget=62)  # one long text at a time
     shapes.clear()
@@ -223,7 +246,9 @@ def test_out_of_memory_on_long_texts_does_not_cut_the_short_ones(tmp_path: Path)
     assert shapes == [(3, 62), *[(1, 62)] * 3, *[(3, 4)], *[(16, 4)] * 9]
 
 
-@pytest.mark.parametrize("found", [{"eval_batch": 2}, {"eval_batch": 2, "eval_budget": 93}], ids=["rows", "rows and tokens"])
+@pytest.mark.parametrize(
+    "found", [{"eval_batch": 2}, {"eval_batch": 2, "eval_budget": 93}], ids=["rows", "rows and tokens"]
+)
 def test_checkpoints_of_before_know_no_limit_of_tokens(found: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"best": None, **found}))
     state = checkpoint.read_state(tmp_path)
@@ -233,7 +258,7 @@ def test_checkpoints_of_before_know_no_limit_of_tokens(found: dict[str, Any], tm
 def test_a_checkpoint_comes_before_its_evaluation(bench: Bench) -> None:
     """Where one is due at that step, and before the first evaluation always: if that ends the run, its steps are not lost."""
     whole = bench("whole", train__eval_batch_size=9, train__save_every=1000)
-    dies = lambda: (_ for _ in ()).throw(Killed)  # noqa: E731
+    dies = lambda: (_ for _ in ()).throw(Killed)
     with at_call(2, dies, name="predict"), pytest.raises(Killed):
         bench("cut", train__eval_batch_size=9, train__save_every=1000)
     assert (bench.last("cut").step, bench.last("cut").owed, bench.last("cut").best) == (4, True, None)
@@ -306,7 +331,9 @@ def test_out_of_memory_while_features_are_recorded(bench: Bench) -> None:
             of_a_gpu()
         return real(task, model, batch, counts)
 
-    advice = "out of memory with 6 rows at a time while features are recorded: set train.eval_batch_size=3, and run again"
+    advice = (
+        "out of memory with 6 rows at a time while features are recorded: set train.eval_batch_size=3, and run again"
+    )
     with mock.patch.object(ImageClassification, "loss", loss), pytest.raises(RunError, match=advice):
         bench("cut", **FROZEN, train__eval_batch_size=6)
 

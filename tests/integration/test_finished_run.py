@@ -57,11 +57,16 @@ def test_the_hub_section_may_change(finished: tuple[Path, Path]) -> None:
     assert "license: apache-2.0" in (run / "model" / "README.md").read_text()
     assert (run / "results.json").read_text() == before
     assert (
-        "is finished; for more" in graft("train", recipe, "hub.examples=0", "hub.license=apache-2.0", "hub.private=true", "--run", run).err
+        "is finished; for more"
+        in graft("train", recipe, "hub.examples=0", "hub.license=apache-2.0", "hub.private=true", "--run", run).err
     )
     assert graft("train", recipe, "hub.examples=2", "--run", run).code == 0
     assert len(json.loads((run / "model" / "examples" / "examples.json").read_text())) == 2
-    refused(graft("train", recipe, "hub.examples=40", "--run", run), 1, "hub.examples: the run kept 4 examples, you ask for 40")
+    refused(
+        graft("train", recipe, "hub.examples=40", "--run", run),
+        1,
+        "hub.examples: the run kept 4 examples, you ask for 40",
+    )
 
 
 def test_a_licence_that_this_version_does_not_know(finished: tuple[Path, Path], tmp_path: Path) -> None:
@@ -81,9 +86,17 @@ def test_a_licence_that_this_version_does_not_know(finished: tuple[Path, Path], 
     assert "is finished; for more" in done.err
     for verb, more in (("train", ["--run", tmp_path / "new"]), ("check", [])):
         refused(graft(verb, *asked, *more), 2, "hub.license", "openrail-2030", "hub.language", "did you mean 'en'")
-    refused(graft("publish", run, "me/pets", "--dry-run"), 2, "recipe.yaml: hub.language: the hub knows no language 'English'")
+    refused(
+        graft("publish", run, "me/pets", "--dry-run"),
+        2,
+        "recipe.yaml: hub.language: the hub knows no language 'English'",
+    )
     (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("language: English", "language: en"))
-    refused(graft("publish", run, "me/pets", "--dry-run"), 2, "recipe.yaml: hub.license: the hub knows no licence 'openrail-2030'")
+    refused(
+        graft("publish", run, "me/pets", "--dry-run"),
+        2,
+        "recipe.yaml: hub.license: the hub knows no licence 'openrail-2030'",
+    )
 
 
 def test_an_evaluation_halves_its_batch_where_memory_does_not_suffice(finished: tuple[Path, Path]) -> None:
@@ -103,9 +116,13 @@ def test_an_evaluation_halves_its_batch_where_memory_does_not_suffice(finished: 
 
 
 @pytest.mark.parametrize("header", [["said", "kind"], ["text", "label"]])
-def test_other_data_may_be_named_as_its_own_or_as_the_task_s(finished: tuple[Path, Path], tmp_path: Path, header: list[str]) -> None:
+def test_other_data_may_be_named_as_its_own_or_as_the_task_s(
+    finished: tuple[Path, Path], tmp_path: Path, header: list[str]
+) -> None:
     _, run = finished
-    other = _table(tmp_path / "other.csv", header, [("The song was made by Ada.", "even"), ("The clock was made by Hugo.", "odd")])
+    other = _table(
+        tmp_path / "other.csv", header, [("The song was made by Ada.", "even"), ("The clock was made by Hugo.", "odd")]
+    )
     scored = graft("evaluate", run, "--data", other, "--json")
     assert scored.code == 0, scored.err
     assert json.loads(scored.out)["n"] == 2

@@ -33,12 +33,22 @@ class Command:
     def __init__(self, start: Starter, folder: Path, data: Path, name: str, **changes: Any) -> None:
         self.start, self.folder = start, folder
         folder.mkdir()
-        model = (tiny.resnet if name == "batch norm" else tiny.vit)(folder / "model", **({} if name == "batch norm" else DROPOUT))
+        model = (tiny.resnet if name == "batch norm" else tiny.vit)(
+            folder / "model", **({} if name == "batch norm" else DROPOUT)
+        )
         (folder / "small.yaml").write_text(dump(settings(model, data, **{**VARIANTS[name], **changes})))
 
     def __call__(self, run: str, workers: int = 0, **environment: str) -> Child:
-        arguments = ["train", str(self.folder / "small.yaml"), f"data.workers={workers}", "--run", str(self.folder / run)]
-        return self.start(arguments, self.folder / f"{run}.log", GRAFT_CACHE=str(self.folder / f"cache of {run}"), **environment)
+        arguments = [
+            "train",
+            str(self.folder / "small.yaml"),
+            f"data.workers={workers}",
+            "--run",
+            str(self.folder / run),
+        ]
+        return self.start(
+            arguments, self.folder / f"{run}.log", GRAFT_CACHE=str(self.folder / f"cache of {run}"), **environment
+        )
 
     def finish(self, run: str, workers: int = 0) -> tuple[dict[str, Any], float]:
         """Outcome and seconds of a run that is left alone."""
@@ -52,13 +62,20 @@ DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.photos(tmp_path_factory.mktemp("data"), ("cat", "dog", "eel", "fox"), n={"train": 10, "validation": 3, "test": 3}, size=32)
+    return tiny.photos(
+        tmp_path_factory.mktemp("data"),
+        ("cat", "dog", "eel", "fox"),
+        n={"train": 10, "validation": 3, "test": 3},
+        size=32,
+    )
 
 
 @pytest.mark.quick
 def test_killed_once(start: Starter, data: Path, tmp_path: Path) -> None:
     """As soon as there is a checkpoint."""
-    command = Command(start, tmp_path / "runs", data, "plain", train__max_steps=30, train__save_every=5, train__eval_every=30)
+    command = Command(
+        start, tmp_path / "runs", data, "plain", train__max_steps=30, train__save_every=5, train__eval_every=30
+    )
     wanted, seconds = command.finish("whole")
     child = command("cut")
     while not (tmp_path / "runs" / "cut" / "checkpoints" / "last").exists():
@@ -88,14 +105,18 @@ def test_killed_at_random_moments(start: Starter, data: Path, tmp_path: Path, na
             moments += [round(after, 2)] * killed
     for run in runs:
         found, _ = command.finish(run, workers=rng.randrange(3))
-        assert {key for key in found if found[key] != wanted[key]} == set(), f"killed after {moments} s of {seconds:.1f}"
+        assert {key for key in found if found[key] != wanted[key]} == set(), (
+            f"killed after {moments} s of {seconds:.1f}"
+        )
     print(f"\n{name}: {kills} kills after {moments} s of a run of {seconds:.1f} s, {len(runs)} runs, all equal")
 
 
 @pytest.mark.parametrize(("first", "name"), [(1, "head first"), (2, "adapter"), (3, "frozen"), (4, "averaged")])
 def test_killed_at_writes(start: Starter, data: Path, tmp_path: Path, first: int, name: str) -> None:
     """Just before file operations in the run folder and in the cache, from the first to the last."""
-    command = Command(start, tmp_path / "runs", data, name, train__max_steps=3, train__save_every=2, train__eval_every=3)
+    command = Command(
+        start, tmp_path / "runs", data, name, train__max_steps=3, train__save_every=2, train__eval_every=3
+    )
     wanted, _ = command.finish("whole")
     kills = 0
     for at in range(first, 1000, NEXT):

@@ -176,7 +176,9 @@ def test_without_a_token_nothing_is_even_asked(hub: HubServer, run: Path, monkey
         (OTHER_TOKEN, f"{USER}/there", "no right to write to tester/there .403.*publish to stranger/"),
     ],
 )
-def test_a_repo_that_is_not_ours(hub: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch, token: str, repo: str, message: str) -> None:
+def test_a_repo_that_is_not_ours(
+    hub: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch, token: str, repo: str, message: str
+) -> None:
     hub.add_model(f"{USER}/there", run / "model")
     before = len(hub.commits(f"{USER}/there"))
     monkeypatch.setenv("HF_TOKEN", token)
@@ -187,7 +189,9 @@ def test_a_repo_that_is_not_ours(hub: HubServer, run: Path, monkeypatch: pytest.
     assert not [asked for asked in hub.asked if asked.method == "PUT"]
 
 
-@pytest.mark.parametrize("repo", ["pets", "a/b/c", "/pets", "me/pets--2", "me/p ts", "me/pets.git", "", "me/" + "x" * 97])
+@pytest.mark.parametrize(
+    "repo", ["pets", "a/b/c", "/pets", "me/pets--2", "me/p ts", "me/pets.git", "", "me/" + "x" * 97]
+)
 def test_names_that_no_repo_can_have(hub: HubServer, run: Path, repo: str) -> None:
     with pytest.raises(HubError, match="is no name for a hub repo"):
         publish(run, repo)
@@ -244,7 +248,9 @@ def test_what_others_put_there_stays(hub: HubServer, run: Path, tmp_path: Path) 
     for name in ("LICENSE", "evaluation.md", "pytorch_model.bin", "old.safetensors"):
         (tmp_path / "theirs" / name).write_bytes(b"theirs")
     HfApi().upload_folder(repo_id=REPO, folder_path=tmp_path / "theirs")
-    assert publish(run, REPO, say=str)["model"]["deleted"] == ["old.safetensors"]  # weights of ours: two kinds would not do
+    assert publish(run, REPO, say=str)["model"]["deleted"] == [
+        "old.safetensors"
+    ]  # weights of ours: two kinds would not do
     assert {"LICENSE", "evaluation.md", "pytorch_model.bin"} <= set(hub.files(REPO))
 
 

@@ -134,10 +134,15 @@ def test_report_and_card_show_them_and_say_whose_they_are(finished: Path) -> Non
 
 def test_no_local_path_is_published(finished: Path, hub: HubServer) -> None:
     run = finished / "run"
-    assert yaml.safe_load((run / "recipe.yaml").read_text())["metrics"] == [str(finished / "share.py"), str(finished / "classes.py")]
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["metrics"] == [
+        str(finished / "share.py"),
+        str(finished / "classes.py"),
+    ]
     assert yaml.safe_load((run / "model" / "recipe.yaml").read_text())["metrics"] == []
     publish(run, f"{USER}/pets", say=str)
-    text = b"".join(data for name, data in hub.files(f"{USER}/pets").items() if name.endswith((".md", ".yaml", ".json")))
+    text = b"".join(
+        data for name, data in hub.files(f"{USER}/pets").items() if name.endswith((".md", ".yaml", ".json"))
+    )
     assert str(finished).encode() not in text
     assert not [name for name in hub.files(f"{USER}/pets") if name.endswith(".py")]
 
@@ -253,7 +258,9 @@ def compute(predictions, references, **rest):
 # ---- modules of the hub ----
 
 
-def test_a_module_of_the_hub_at_its_commit(hub: HubServer, photo_folder: Path, vit_folder: Path, tmp_path: Path) -> None:
+def test_a_module_of_the_hub_at_its_commit(
+    hub: HubServer, photo_folder: Path, vit_folder: Path, tmp_path: Path
+) -> None:
     first = space(hub, tmp_path / "space", "evaluate-metric/mean", mean=CLASS, arithmetic=ARITHMETIC)
     later = ARITHMETIC.replace("/ len(values)", "/ len(values) + 10")
     second = space(hub, tmp_path / "space", "evaluate-metric/mean", mean=CLASS, arithmetic=later)
@@ -264,7 +271,9 @@ def test_a_module_of_the_hub_at_its_commit(hub: HubServer, photo_folder: Path, v
     results = held(tmp_path / "run")
     assert results["test"]["metrics"]["mean_true"] == 0.5
     assert results["extra_metrics"][0]["source"] == f"evaluate-metric/mean@{first}"
-    assert yaml.safe_load((tmp_path / "run/model/recipe.yaml").read_text())["metrics"] == [f"evaluate-metric/mean@{first}"]
+    assert yaml.safe_load((tmp_path / "run/model/recipe.yaml").read_text())["metrics"] == [
+        f"evaluate-metric/mean@{first}"
+    ]
     assert hub.unknown == [], "nothing else was asked for, and no download was counted"
     records = [{"id": "a", "true": "cat", "predicted": "cat"}]
     (other,) = modules.load([f"evaluate-metric/mean@{second}"])
@@ -307,7 +316,9 @@ def hostile(hub: HubServer, finished: Path, tmp_path: Path) -> tuple[str, Path, 
 
 
 @pytest.mark.usefixtures("gradio_page")
-def test_what_came_with_a_model_is_never_run(hostile: tuple[str, Path, Path], photo_folder: Path, hub: HubServer, tmp_path: Path) -> None:
+def test_what_came_with_a_model_is_never_run(
+    hostile: tuple[str, Path, Path], photo_folder: Path, hub: HubServer, tmp_path: Path
+) -> None:
     from pipelines.apps.launch import app
     from pipelines.inference.loading import load
 
@@ -320,7 +331,14 @@ def test_what_came_with_a_model_is_never_run(hostile: tuple[str, Path, Path], ph
         for command in (
             ("evaluate", source, "--data", photo_folder, "--allow-overlap"),
             ("predict", source, photo),
-            ("train", written(tmp_path, settings(photo_folder, folder)), "--model", source, "--run", tmp_path / source.replace("/", "-")),
+            (
+                "train",
+                written(tmp_path, settings(photo_folder, folder)),
+                "--model",
+                source,
+                "--run",
+                tmp_path / source.replace("/", "-"),
+            ),
         ):
             done = graft(*command)
             assert done.code == 0, done.err
@@ -359,7 +377,9 @@ def test_a_run_used_as_model_runs_no_metric(finished: Path, photo_folder: Path, 
     assert not mark.exists()
 
 
-def test_relative_files_are_taken_from_the_recipe_or_from_where_you_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_files_are_taken_from_the_recipe_or_from_where_you_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = written(tmp_path / "recipes", settings(tmp_path / "data", tmp_path / "model", ["../m/share.py"]))
     monkeypatch.chdir(tmp_path)
     assert load_recipe(recipe).metrics == [str(tmp_path / "m/share.py")]

@@ -25,7 +25,7 @@ RAN: list[str] = []
 
 
 @pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.quick) for name in DRAWN), *OTHERS])
-def test_a_recipe_runs(name: str, hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
+def test_a_recipe_runs(name: str, hub: HubServer, tmp_path: Path) -> None:
     shipped = load_recipe(name)
     task = importlib.import_module(f"tests.tasks.test_{shipped.task.replace('-', '_')}")
     served = task.served(shipped, hub, tmp_path)
@@ -44,7 +44,9 @@ def test_a_recipe_runs(name: str, hub: HubServer, tmp_path: Path) -> None:  # no
     RAN.append(name)
 
 
-@pytest.mark.parametrize("part", [pytest.param(DRAWN, id="drawn", marks=pytest.mark.quick), pytest.param(OTHERS, id="others")])
+@pytest.mark.parametrize(
+    "part", [pytest.param(DRAWN, id="drawn", marks=pytest.mark.quick), pytest.param(OTHERS, id="others")]
+)
 def test_all_of_them_were_run(part: list[str], request: pytest.FixtureRequest) -> None:
     files = [p for p in (Path(__file__).parents[2] / "recipes").glob("*/*.yaml") if p.parent.name != "launch"]
     assert len(RECIPES) == len(files) >= 15
@@ -52,5 +54,7 @@ def test_all_of_them_were_run(part: list[str], request: pytest.FixtureRequest) -
     assert len(DRAWN) == len(task_names())
     chosen = {name for name in RECIPES for item in request.session.items if item.name == f"test_a_recipe_runs[{name}]"}
     assert set(RAN) & set(part) == chosen & set(part)
-    if not request.config.option.keyword and "::" not in " ".join(request.config.args):  # nobody asked for some of them only
+    if not request.config.option.keyword and "::" not in " ".join(
+        request.config.args
+    ):  # nobody asked for some of them only
         assert chosen >= set(part)

@@ -31,8 +31,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # What a run may hold that must survive. Each ends after 12 steps of 8; 5 steps are an epoch.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "augmented": {"options__augment": "randaugment", "options__mixup": 0.4, "options__cutmix": 1.0, "train__layer_decay": 0.7},
-    "averaged": {"options__augment": "crop-flip", "train__ema": 0.9, "train__eval_every": "epoch", "train__save_every": "epoch"},
+    "augmented": {
+        "options__augment": "randaugment",
+        "options__mixup": 0.4,
+        "options__cutmix": 1.0,
+        "train__layer_decay": 0.7,
+    },
+    "averaged": {
+        "options__augment": "crop-flip",
+        "train__ema": 0.9,
+        "train__eval_every": "epoch",
+        "train__save_every": "epoch",
+    },
     "adapter": {"model__adapter": {"kind": "lora", "rank": 2, "dropout": 0.1}, "train__early_stopping": 2},
     "frozen": {"model__freeze": "backbone", "train__learning_rate": 1e-2},
     "head first": {"train__head_epochs": 1, "train__ema": 0.9, "train__max_steps": 6},
@@ -43,7 +53,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.photos(tmp_path_factory.mktemp("data"), ("cat", "dog", "eel", "fox"), n={"train": 10, "validation": 3, "test": 3}, size=32)
+    return tiny.photos(
+        tmp_path_factory.mktemp("data"),
+        ("cat", "dog", "eel", "fox"),
+        n={"train": 10, "validation": 3, "test": 3},
+        size=32,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +72,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 class Runs:
     """Starts runs of one variant and compares them with `wanted`, the run that nothing disturbed."""
 
-    def __init__(self, folder: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch, known: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch, known: dict[str, Any]
+    ) -> None:
         self.folder, self.raw, self.monkeypatch = folder, raw, monkeypatch
         key = json.dumps(raw)
         if key not in known:
@@ -182,9 +199,14 @@ def stop_before_the_first_step(runs: Runs) -> None:
 
 
 RUINED: dict[str, Any] = {
-    "train__head_epochs": 4, "train__head_learning_rate": 3e-2, "train__learning_rate": 0.5, "train__warmup": 0,
-    "train__max_steps": 4, "train__eval_every": 2, "train__save_every": 2,
-}  # fmt: skip
+    "train__head_epochs": 4,
+    "train__head_learning_rate": 3e-2,
+    "train__learning_rate": 0.5,
+    "train__warmup": 0,
+    "train__max_steps": 4,
+    "train__eval_every": 2,
+    "train__save_every": 2,
+}
 
 
 def test_the_best_of_the_head_s_stage_is_what_is_exported(
@@ -192,7 +214,11 @@ def test_the_best_of_the_head_s_stage_is_what_is_exported(
 ) -> None:
     """The second stage ruins it. What a stage found out is known to the next, and to a run that was killed on the way."""
     runs = Runs(tmp_path, settings(models["vit"], data, **RUINED), monkeypatch, {})
-    scored = {line["step"]: (line["stage"], line["validation"]["accuracy"]) for line in runs.wanted["log"] if "validation" in line}
+    scored = {
+        line["step"]: (line["stage"], line["validation"]["accuracy"])
+        for line in runs.wanted["log"]
+        if "validation" in line
+    }
     head = max(score for stage, score in scored.values() if stage == "head")
     assert max(score for stage, score in scored.values() if stage == "train") < head
     found = runs.wanted["results"]
@@ -209,15 +235,37 @@ def test_the_best_of_the_head_s_stage_is_what_is_exported(
 
 def test_what_a_stage_knows_survives_the_next() -> None:
     state = State(
-        stage="head", step=5, previous_steps=2, seconds=1.5, best=0.9, best_step=4, stage_best=0.8, evals_since_best=3,
-        stopped="early", baseline_scores={"n": 1}, peak_memory_mb=7.0, micro_batch=4, eval_batch=2, eval_budget=9,
-        skipped={"train": {"1": "why"}}, data={"train": "ab"},
-    )  # fmt: skip
-    fresh = {"stage": "train", "step": 0, "previous_steps": 7, "stage_best": None, "evals_since_best": 0, "stopped": None}
+        stage="head",
+        step=5,
+        previous_steps=2,
+        seconds=1.5,
+        best=0.9,
+        best_step=4,
+        stage_best=0.8,
+        evals_since_best=3,
+        stopped="early",
+        baseline_scores={"n": 1},
+        peak_memory_mb=7.0,
+        micro_batch=4,
+        eval_batch=2,
+        eval_budget=9,
+        skipped={"train": {"1": "why"}},
+        data={"train": "ab"},
+    )
+    fresh = {
+        "stage": "train",
+        "step": 0,
+        "previous_steps": 7,
+        "stage_best": None,
+        "evals_since_best": 0,
+        "stopped": None,
+    }
     assert vars(state.next_stage()) == vars(state) | fresh
 
 
-def test_patience_is_of_one_stage(data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_is_of_one_stage(
+    data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stage is measured by its own best: it may get better for a while before it passes the head's. The head's stays the best."""
     scores = iter([0.1, 0.9, 0.2, *(0.3, 0.4, 0.5, 0.5, 0.1), *[0.5] * 9])
     real = ImageClassification.summarize
@@ -284,7 +332,9 @@ def test_changed_data_is_refused(variant: Callable[[str], Runs], data: Path, tmp
     with at_step(5, die), pytest.raises(Killed):
         runs.start("cut")
     (copy / "train" / "cat" / "000.jpg").unlink()
-    with pytest.raises(RunError, match=r"cut: the data changed since the run began \(train\); choose another folder with --run"):
+    with pytest.raises(
+        RunError, match=r"cut: the data changed since the run began \(train\); choose another folder with --run"
+    ):
         runs.start("cut")
 
 

@@ -61,7 +61,10 @@ def test_it_holds_the_page_and_the_code_that_the_page_reaches(folder: Path) -> N
         "tasks/image_classification",
     }
     assert {f"pipelines/{name}.py" for name in needed} <= code
-    assert not {f"pipelines/{name}.py" for name in ("cli", "__main__", "training/run", "training/loop", "training/optim")} & code
+    assert (
+        not {f"pipelines/{name}.py" for name in ("cli", "__main__", "training/run", "training/loop", "training/optim")}
+        & code
+    )
 
 
 def test_every_import_of_its_code_is_in_it_or_required(folder: Path) -> None:
@@ -82,7 +85,17 @@ def test_every_import_of_its_code_is_in_it_or_required(folder: Path) -> None:
 def test_requirements_are_the_versions_here_and_not_graft(folder: Path) -> None:
     lines = [line for line in (folder / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     pins = dict(line.split("==") for line in lines)
-    assert {"torch", "torchvision", "transformers", "timm", "huggingface-hub", "gradio", "pydantic", "pillow", "pyyaml"} <= set(pins)
+    assert {
+        "torch",
+        "torchvision",
+        "transformers",
+        "timm",
+        "huggingface-hub",
+        "gradio",
+        "pydantic",
+        "pillow",
+        "pyyaml",
+    } <= set(pins)
     assert not [name for name in pins if "graft" in name]
     assert all(importlib.metadata.version(name).split("+")[0] == version for name, version in pins.items())
     assert lines == sorted(lines)
@@ -95,13 +108,17 @@ def test_its_front_matter_is_what_a_space_needs(folder: Path) -> None:
     assert card is not None
     assert (card["sdk"], card["app_file"], card["models"], card["title"]) == ("gradio", "app.py", [REPO], "pets")
     assert card["sdk_version"] == importlib.metadata.version("gradio")
-    assert card["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}"  # its default is older than we can run on
+    assert (
+        card["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    )  # its default is older than we can run on
     assert "{{" not in text + (folder / "app.py").read_text() + (folder / "requirements.txt").read_text()
 
 
 def test_titles_that_yaml_would_misread(tmp_path: Path) -> None:
     for name in ("2024", "no", "1e5"):
-        card, _ = front_matter((space_folder(f"me/{name}", "image-classification", tmp_path / name) / "README.md").read_text())
+        card, _ = front_matter(
+            (space_folder(f"me/{name}", "image-classification", tmp_path / name) / "README.md").read_text()
+        )
         assert card is not None
         assert card["title"] == name
 

@@ -73,7 +73,9 @@ def test_a_stopped_run_goes_on(desk: Path) -> None:
     after, whole = lines(desk / "stopped"), lines(desk / "finished")
     assert after[: len(before)] == before
     assert [entry["step"] for entry in after] == [2, 4, 6, 6]
-    assert [e["validation"] for e in after if "validation" in e] == [pytest.approx(e["validation"]) for e in whole if "validation" in e]
+    assert [e["validation"] for e in after if "validation" in e] == [
+        pytest.approx(e["validation"]) for e in whole if "validation" in e
+    ]
     ended, wanted = results(desk / "stopped"), results(desk / "finished")
     assert (ended["train"]["steps"], ended["train"]["best_step"]) == (6, 4)
     for split in ("validation", "test"):
@@ -112,7 +114,9 @@ def test_a_finished_run_predicts(desk: Path) -> None:
     wanted = {str(desk / "photos" / record["id"]): record["scores"] for record in records}
     done = graft("predict", "finished", desk / "photos" / "test", "--json")
     assert done.code == 0, done.err
-    found = {answer["input"]: {one["label"]: one["score"] for one in answer["output"]} for answer in json.loads(done.out)}
+    found = {
+        answer["input"]: {one["label"]: one["score"] for one in answer["output"]} for answer in json.loads(done.out)
+    }
     assert len(found) == 20
     assert found == {name: pytest.approx(scores, abs=1e-6) for name, scores in wanted.items()}
 
@@ -163,7 +167,9 @@ def test_a_new_run_starts_from_the_published_model(old_hub: HubServer, desk: Pat
     assert found["model"]["id"] == MODEL
     assert found["model"]["revision"] == old_hub.commits(MODEL)[-1].sha
     assert found["data"]["test"]["trained_before"] == 0
-    assert found["baseline"]["metrics"] == pytest.approx(first["test"]["metrics"], abs=1e-6)  # it begins where the first ended
+    assert found["baseline"]["metrics"] == pytest.approx(
+        first["test"]["metrics"], abs=1e-6
+    )  # it begins where the first ended
 
 
 def test_the_published_model_answers(old_hub: HubServer, desk: Path) -> None:
@@ -181,7 +187,9 @@ def test_its_space_serves_what_this_version_publishes(old_hub: HubServer, desk: 
     assert done.code == 0, done.err
     photo = shutil.copy(desk / "photos" / "test" / "cat" / "000.jpg", desk / "photo.jpg")
     (wanted,) = json.loads(graft("predict", "stopped", photo, "--json").out)
-    with running(cloned(old_hub, SPACE, desk / "space"), elsewhere, {**old_hub.env, "GRADIO_TEMP_DIR": str(desk / "uploads")}) as address:
+    with running(
+        cloned(old_hub, SPACE, desk / "space"), elsewhere, {**old_hub.env, "GRADIO_TEMP_DIR": str(desk / "uploads")}
+    ) as address:
         client = Client(address, verbose=False)
         found = client.predict(handle_file(str(photo)), api_name="/predict")
         client.close()

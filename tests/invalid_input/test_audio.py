@@ -106,15 +106,24 @@ FILES: dict[str, tuple[Make, str]] = {
     "an empty file": (lambda t: content(t / "a.wav", b""), "empty file"),
     "text called .wav": (lambda t: content(t / "a.wav", b"hello " * 99), "not readable audio .*Format not recognised"),
     "samples without a header": (lambda t: content(t / "a.wav", spoken("low").tobytes()), "not readable audio"),
-    "a header alone": (lambda t: content(t / "a.wav", speech(t / "b.wav").read_bytes()[:44]), "holds no samples|cut off"),
+    "a header alone": (
+        lambda t: content(t / "a.wav", speech(t / "b.wav").read_bytes()[:44]),
+        "holds no samples|cut off",
+    ),
     "no samples": (lambda t: samples(t / "a.wav", []), "holds no samples"),
-    "30 milliseconds": (lambda t: samples(t / "a.wav", spoken("low")[:480]), "30 milliseconds are too short: at least 50"),
+    "30 milliseconds": (
+        lambda t: samples(t / "a.wav", spoken("low")[:480]),
+        "30 milliseconds are too short: at least 50",
+    ),
     "silence": (lambda t: samples(t / "a.wav", np.zeros(RATE)), "silent from beginning to end$"),
     "nothing but an offset": (lambda t: samples(t / "a.wav", np.full(RATE, 0.3)), "silent from beginning to end$"),
     "channels that cancel out": (lambda t: opposed(t / "a.wav"), "silent .* once its channels are mixed"),
     "NaN": (lambda t: with_nan(t / "a.wav"), "samples that are no numbers"),
     "an infinite sample": (lambda t: samples(t / "a.wav", [*spoken("low"), np.inf]), "samples that are no numbers"),
-    "integers as floats": (lambda t: samples(t / "a.wav", 32767 * spoken("low")), "samples up to [0-9,]+, full scale is 1"),
+    "integers as floats": (
+        lambda t: samples(t / "a.wav", 32767 * spoken("low")),
+        "samples up to [0-9,]+, full scale is 1",
+    ),
     "half a wav": (lambda t: cut(t / "a.wav", 0.5), "ends after [0-9,]+ of 80,000 samples: it was cut off"),
     "half a flac": (lambda t: cut(t / "a.flac", 0.5), "not readable audio .*lost sync"),
     "a flac with a flipped byte": (lambda t: flipped(t / "a.flac"), "not readable audio .*flac decoder"),
@@ -124,7 +133,10 @@ FILES: dict[str, tuple[Make, str]] = {
     "a hundredth of an ogg": (lambda t: cut(t / "a.ogg", 0.01), "not readable audio"),
     "five hours": (lambda t: claiming(t / "a.wav", 5 * 3600), "5.0 hours, at most 4 are read at once"),
     "1 sample a second": (lambda t: with_rate(t / "a.wav", 1), "1 samples a second, at least 1,000"),
-    "2 million samples a second": (lambda t: with_rate(t / "a.wav", 2_000_000), "2,000,000 samples a second, at most 768,000"),
+    "2 million samples a second": (
+        lambda t: with_rate(t / "a.wav", 2_000_000),
+        "2,000,000 samples a second, at most 768,000",
+    ),
     "0 samples a second": (lambda t: with_rate(t / "a.wav", 0), "not readable audio|0 samples a second"),
     "no path and no bytes": (lambda t: {"path": None, "bytes": None}, "no audio here"),
     "no bytes": (lambda t: {"path": "a.wav", "bytes": b""}, "no bytes"),
@@ -157,7 +169,11 @@ def test_a_spoiled_recording_is_a_skip_that_stops_a_run_where_there_are_many(tmp
         (tmp_path / str(number)).mkdir()
         made.append(make(tmp_path / str(number)))
     good = {"path": str(speech(tmp_path / "good.wav")), "bytes": None}
-    values = [good, *(value if isinstance(value, dict) else {"path": str(value), "bytes": None} for value in made), good]
+    values = [
+        good,
+        *(value if isinstance(value, dict) else {"path": str(value), "bytes": None} for value in made),
+        good,
+    ]
     rows = Dataset.from_dict({"id": [str(i) for i in range(len(values))], "audio": values})
     recordings = Recordings(rows, RATE, 4 * 3600)
     assert 15 < len(recordings.wrong) < len(FILES)  # NaN, silence and a flipped byte stand in no header
@@ -168,7 +184,9 @@ def test_a_spoiled_recording_is_a_skip_that_stops_a_run_where_there_are_many(tmp
         except DataError as error:
             skips.append((rows[number]["id"], str(error)))
     assert read == [0, len(values) - 1]
-    with pytest.raises(DataError, match=rf"{len(FILES)} rows of train cannot be read, 3 of {len(values)} may be \(data\.max_skipped"):
+    with pytest.raises(
+        DataError, match=rf"{len(FILES)} rows of train cannot be read, 3 of {len(values)} may be \(data\.max_skipped"
+    ):
         Skips(0.01, {"train": skips}, {"train": len(values)})
 
 
@@ -188,7 +206,10 @@ def test_three_hours_are_a_skip_in_training_and_read_for_an_answer(tmp_path: Pat
 
 def test_what_headers_tell_is_settled_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Recordings of train that are too long are left out and told; too many in what is scored end the run before it trains."""
-    data, model = tiny_audio.transcribed(tmp_path / "data", 16), tiny_audio.wav2vec2(tmp_path / "model", conv_stride=(10, 8, 2))
+    data, model = (
+        tiny_audio.transcribed(tmp_path / "data", 16),
+        tiny_audio.wav2vec2(tmp_path / "model", conv_stride=(10, 8, 2)),
+    )
     for number in range(6):
         write(data / "clips" / f"train_{number}.wav", spoken("low mid high " * 5))
     raw = {
@@ -200,10 +221,14 @@ def test_what_headers_tell_is_settled_before_the_first_step(tmp_path: Path, caps
     }
     with without_pictures():
         train(validate(raw), tmp_path / "run", name="small")
-        assert "left out: recordings of train longer than 1.5 seconds (options.max_seconds) (6)" in "".join(capsys.readouterr())
+        assert "left out: recordings of train longer than 1.5 seconds (options.max_seconds) (6)" in "".join(
+            capsys.readouterr()
+        )
         for number in range(4):
             write(data / "clips" / f"validation_{number}.wav", spoken("low mid high " * 5))
-        with pytest.raises(DataError, match=r"4 rows of validation cannot be read, 3 of 8 may be.*options\.max_seconds"):
+        with pytest.raises(
+            DataError, match=r"4 rows of validation cannot be read, 3 of 8 may be.*options\.max_seconds"
+        ):
             train(validate(raw), tmp_path / "again", name="small")
     assert not list((tmp_path / "again").rglob("*.safetensors"))
 
@@ -238,17 +263,37 @@ def without(path: Path, pattern: str) -> Path:
 
 # what is wrong -> (the data, settings, words that the error must say)
 LISTS: dict[str, tuple[Make, dict[str, Any], str]] = {
-    "a loose folder of recordings": (lambda t: files(t, ["1.wav", "2.wav"]), {}, r"found: 1\.wav, 2\.wav.*metadata\.csv"),
+    "a loose folder of recordings": (
+        lambda t: files(t, ["1.wav", "2.wav"]),
+        {},
+        r"found: 1\.wav, 2\.wav.*metadata\.csv",
+    ),
     "a recording": (lambda t: speech(t / "1.wav"), {}, r"1\.wav\).*metadata\.csv"),
     "classes and no text": (lambda t: files(t, ["cat/1.wav", "dog/1.wav"]), {}, "labels and no text"),
     "no column of text": (lambda t: metadata(t, "file_name,label\n1.wav,a\n"), {}, r"data\.columns\.text"),
     "a list of what is not there": (lambda t: metadata(t, "file_name,text\n2.wav,a\n"), {}, r"no such file: 2\.wav"),
     "a table of folders": (lambda t: table(t, ["clips,a"] * 4), {}, "none of 4 rows.*no such file: clips"),
-    "no parts": (lambda t: files(t, ["1/2/1-2-0000.flac"]), {"format": "librispeech"}, "holds no part such as train-clean-100"),
-    "no recordings": (lambda t: without(librispeech(t, {"dev-clean": 1}), "*.flac"), {}, r"8 skipped; the first: .*00\.flac: no such"),
-    "empty recordings": (lambda t: emptied(librispeech(t, {"dev-clean": 1}), "*.flac"), {}, r"8 skipped; .*00\.flac: empty file"),
+    "no parts": (
+        lambda t: files(t, ["1/2/1-2-0000.flac"]),
+        {"format": "librispeech"},
+        "holds no part such as train-clean-100",
+    ),
+    "no recordings": (
+        lambda t: without(librispeech(t, {"dev-clean": 1}), "*.flac"),
+        {},
+        r"8 skipped; the first: .*00\.flac: no such",
+    ),
+    "empty recordings": (
+        lambda t: emptied(librispeech(t, {"dev-clean": 1}), "*.flac"),
+        {},
+        r"8 skipped; .*00\.flac: empty file",
+    ),
     "one speaker": (lambda t: librispeech(t, {"test-clean": 1}), {}, r"whole groups of 'speaker'.*data\.group=none"),
-    "no clips": (lambda t: without(common_voice(t, {"train": 2}), "clips"), {"format": "common_voice"}, r"no clips/ with train\.tsv"),
+    "no clips": (
+        lambda t: without(common_voice(t, {"train": 2}), "clips"),
+        {"format": "common_voice"},
+        r"no clips/ with train\.tsv",
+    ),
     "a list in Latin-1": (in_latin, {}, r"train\.tsv: not UTF-8"),
     "a file for a folder": (lambda t: speech(t / "1.wav"), {"format": "audiofolder"}, "no such folder"),
 }
@@ -265,9 +310,13 @@ def test_absolute_and_relative_paths_mixed(tmp_path: Path) -> None:
     right = {"absolute": f"{tmp_path}/clips/0.wav", "relative": "clips/1.wav", "dotted": "./clips/../clips/2.wav"}
     wrong = ["clips/9.wav", r"clips\9.wav", "/nowhere/4.wav"]
     lines = [*(f"{path},{name}" for name, path in right.items()), *(f"{path},wrong" for path in wrong), ",empty"]
-    splits = load_splits(DataSection(id=str(table(tmp_path, [*lines, *(f"clips/{i}.wav,more" for i in range(3, 8))]))), TEXT)
+    splits = load_splits(
+        DataSection(id=str(table(tmp_path, [*lines, *(f"clips/{i}.wav,more" for i in range(3, 8))]))), TEXT
+    )
     whys = [*(f"no such file: {path} ({tmp_path / path})" for path in wrong), "audio is empty"]
-    assert [why for _, why in splits.skipped["train"]] == [f"train.csv:{line}: {why}" for line, why in enumerate(whys, 5)]
+    assert [why for _, why in splits.skipped["train"]] == [
+        f"train.csv:{line}: {why}" for line, why in enumerate(whys, 5)
+    ]
     rows = [row for name in ("train", "validation", "test") for row in splits[name]]
     assert {row["text"] for row in rows} == {"absolute", "relative", "dotted", "more"}
     assert all(header(row["audio"]).rate == 8000 for row in rows)
@@ -281,7 +330,9 @@ def test_labels_and_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
     assert splits.ignored == {".txt files": 1}
     assert [id_ for id_, _ in splits.skipped["train"]] == ["cat/a.m4a", "dog/cover.jpg"]
     without(tmp_path, "*.wav")
-    with pytest.raises(DataError, match=r"cat: no recording of this class can be read \(a\.m4a\): m4a recordings cannot be read"):
+    with pytest.raises(
+        DataError, match=r"cat: no recording of this class can be read \(a\.m4a\): m4a recordings cannot be read"
+    ):
         load_splits(DataSection(id=str(tmp_path), format="audiofolder"), LABEL)
 
 

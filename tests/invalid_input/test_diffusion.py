@@ -16,7 +16,9 @@ from pipelines.models.diffusion import read_scheduler
 from pipelines.tasks.unconditional_image_generation import UnconditionalImageGeneration
 from pipelines.training.run import train
 from tests.support import tiny, tiny_pictures
-from tests.tasks import test_unconditional_image_generation as contract  # not its classes: they would be collected here too
+from tests.tasks import (
+    test_unconditional_image_generation as contract,
+)  # not its classes: they would be collected here too
 from tests.tasks.test_unconditional_image_generation import pipeline, small
 
 

@@ -16,7 +16,15 @@ import safetensors.torch
 from pipelines.training import checkpoint
 from tests.support import tiny
 from tests.support.command import graft, refused
-from tests.support.invalid_inputs import World, a_finished_run, a_right_world, a_world, csv, photo, results, spoiled, table, weights  # noqa: F401 (fixtures)
+from tests.support.invalid_inputs import (
+    World,
+    csv,
+    photo,
+    results,
+    spoiled,
+    table,
+    weights,
+)
 from tests.support.runs import without_pictures
 
 # ---- a full disk ----
@@ -105,7 +113,9 @@ def test_the_loss_explodes(world: World) -> None:
 
 def test_weights_that_are_no_numbers(world: World) -> None:
     folder = world.copy(world.vit, "model")
-    bad = {name: value * float("nan") for name, value in safetensors.torch.load_file(folder / "model.safetensors").items()}
+    bad = {
+        name: value * float("nan") for name, value in safetensors.torch.load_file(folder / "model.safetensors").items()
+    }
     safetensors.torch.save_file(bad, folder / "model.safetensors", {"format": "pt"})
     refused(world.graft("train", model=folder), 1, "test/cat/000.jpg is not a number", "weights")
 

@@ -40,7 +40,12 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         assert line.startswith("{"), (root / "log").read_text()
         found = {task: Demo(url) for task, url in json.loads(line).items()}
         yield SimpleNamespace(
-            all=found, uploads=uploads, outside=outside, process=server.pid, log=root / "log", alive=lambda: server.poll() is None
+            all=found,
+            uploads=uploads,
+            outside=outside,
+            process=server.pid,
+            log=root / "log",
+            alive=lambda: server.poll() is None,
         )
         for demo in found.values():
             demo.http.close()
@@ -65,7 +70,9 @@ def watched(demos: SimpleNamespace) -> Iterator[None]:
 
 def with_files(demos: SimpleNamespace) -> list[tuple[Demo, dict[str, Any]]]:
     """Every event that takes an upload."""
-    return [(demo, event) for demo in demos.all.values() for event in demo.events if set(demo.kinds(event)) & set(FILES)]
+    return [
+        (demo, event) for demo in demos.all.values() for event in demo.events if set(demo.kinds(event)) & set(FILES)
+    ]
 
 
 def values(demo: Demo, event: dict[str, Any], value: Any, kinds: tuple[str, ...]) -> list[Any]:
@@ -82,9 +89,16 @@ def test_usual_requests_are_answered(demos: SimpleNamespace, tmp_path: Path) -> 
         photo, speech = demo.upload(tmp_path / "photo.png"), demo.upload(tmp_path / "speech.wav")
         for event in demo.events:
             if event["backend_fn"]:
-                data = [{"image": photo, "audio": speech}.get(k, v) for k, v in zip(demo.kinds(event), demo.usual(event), strict=True)]
+                data = [
+                    {"image": photo, "audio": speech}.get(k, v)
+                    for k, v in zip(demo.kinds(event), demo.usual(event), strict=True)
+                ]
                 answer = demo.ask(event, data)
-                assert answer.status == 200 or "does not say what made it" in str(answer.error), (demo.url, event, answer)
+                assert answer.status == 200 or "does not say what made it" in str(answer.error), (
+                    demo.url,
+                    event,
+                    answer,
+                )
                 count += 1
     assert count == 29
 
@@ -133,7 +147,14 @@ def test_values_beyond_a_field_are_refused_with_a_message(demos: SimpleNamespace
 def test_events_and_bodies_that_nobody_knows(demos: SimpleNamespace, watched: None) -> None:
     demo = demos.all["image-classification"]
     for path in ("run/predict", "run/x", "api/x", "call/x", "call/v2/x", "call/v2/predict", "queue/join"):
-        for body in (b"{}", b"[]", b'{"data": 3}', b'{"data": [], "fn_index": 999, "session_hash": "a"}', b"\xff", b"[" * 100_000):
+        for body in (
+            b"{}",
+            b"[]",
+            b'{"data": 3}',
+            b'{"data": [], "fn_index": 999, "session_hash": "a"}',
+            b"\xff",
+            b"[" * 100_000,
+        ):
             answer = demo.http.post(demo.api + path, content=body, headers=hostile.JSON)
             assert answer.status_code in (400, 404, 422, 500), (path, body[:40], answer.text)
     for number in range(100):  # the server would keep these names
@@ -165,9 +186,19 @@ def test_routes_that_a_demo_does_not_need_are_closed(demos: SimpleNamespace, wat
     secret.write_text(SECRET)
     demo = demos.all["text-to-image"]
     files = [
-        "/etc/passwd", secret, f"{demos.uploads}/../outside/other.txt", "http://127.0.0.1:9/", "https://example.org/x.png", f"file://{secret}",
-        os.path.relpath(secret), demos.uploads, "/dev/zero", "pyproject.toml", demos.outside / "nothing", "%2e%2e/outside/other.txt",
-    ]  # fmt: skip
+        "/etc/passwd",
+        secret,
+        f"{demos.uploads}/../outside/other.txt",
+        "http://127.0.0.1:9/",
+        "https://example.org/x.png",
+        f"file://{secret}",
+        os.path.relpath(secret),
+        demos.uploads,
+        "/dev/zero",
+        "pyproject.toml",
+        demos.outside / "nothing",
+        "%2e%2e/outside/other.txt",
+    ]
     # The client would resolve "../" itself, and a relative path that climbs high enough would then name no route at all.
     answers = {demo.http.get(f"{demo.api}file=" + str(one).replace("../", "..%2F")).text for one in files}
     assert answers == {'{"detail": "Not available here."}'}
@@ -199,7 +230,9 @@ def test_images_that_unpack_to_very_much(demos: SimpleNamespace, watched: None, 
         answer = demo.ask(predict, [demo.upload(path)])
         assert words in str(answer.error) if words else answer.status == 200, (name, answer)
         sent = maker.upload(path)
-        named = maker.ask(tell, [{**sent, "orig_name": f"{tmp_path}/half \ud800 {'x' * 60}"}])  # the visitor's own words come back
+        named = maker.ask(
+            tell, [{**sent, "orig_name": f"{tmp_path}/half \ud800 {'x' * 60}"}]
+        )  # the visitor's own words come back
         assert str(named.error).startswith(f"half ? {'x' * 60}"), named
         told = maker.ask(tell, [sent])
         assert "does not say what made it" in str(told.error) or words in str(told.error), (name, told)
@@ -236,4 +269,6 @@ def test_so_many_steps_at_a_time(demos: SimpleNamespace, watched: None) -> None:
     event = next(event for event in demo.events if event["api_name"] == "predict")
     labels = [demo.components[one]["props"]["label"] for one in event["inputs"]]
     data = dict(zip(labels, demo.usual(event), strict=True)) | {"Number of images": 4, "Denoising steps": 500}
-    assert demo.ask(event, list(data.values())).error == "4 images of 500 steps each: at most 400 steps are made at a time"
+    assert (
+        demo.ask(event, list(data.values())).error == "4 images of 500 steps each: at most 400 steps are made at a time"
+    )

@@ -16,7 +16,7 @@ from tests.support.invalid_inputs import World, a_right_world, a_world, photo  #
 
 
 @pytest.fixture
-def filled(hub: HubServer, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:  # noqa: F811
+def filled(hub: HubServer, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A hub with one right model and data set, and some that are not. Nobody waits between tries."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     hub.add_model("tester/vit", world.vit)
@@ -57,14 +57,38 @@ def failing(server: HubServer, world: World) -> None:
 HUB: dict[str, tuple[Any, str, str, int, list[str]]] = {
     "no such model": (None, "model=tester/vti", "", 2, ["no model 'tester/vti' on the hub"]),
     "no model's name": (None, "model=a model!", "", 2, ["'a model!' is no hub id"]),
-    "no such revision of a model": (None, "model=tester/vit", "model.revision=v9", 2, ["tester/vit", "no revision 'v9'"]),
-    "a gated model": (other("stranger/gated", gated=True), "model=stranger/gated", "", 2, ["is gated", "hf auth login"]),
-    "a private model": (other("stranger/mine", private=True), "model=stranger/mine", "", 2, ["no model 'stranger/mine'"]),
+    "no such revision of a model": (
+        None,
+        "model=tester/vit",
+        "model.revision=v9",
+        2,
+        ["tester/vit", "no revision 'v9'"],
+    ),
+    "a gated model": (
+        other("stranger/gated", gated=True),
+        "model=stranger/gated",
+        "",
+        2,
+        ["is gated", "hf auth login"],
+    ),
+    "a private model": (
+        other("stranger/mine", private=True),
+        "model=stranger/mine",
+        "",
+        2,
+        ["no model 'stranger/mine'"],
+    ),
     "a pickle": (bad_pickle, "model=tester/pickle", "", 2, ["tester/pickle: ", "is not run"]),
     "a failing hub": (failing, "model=tester/vit", "", 1, ["the hub fails at tester/vit", "500"]),
     "no such data": (None, "data=tester/pest", "", 2, ["data.id: tester/pest", "not on the hub"]),
     "no data set's name": (None, "data=my pets", "", 2, ["data.id: 'my pets' is no hub id"]),
-    "no such revision of data": (None, "data=tester/pets", "data.revision=v9", 2, ["data.revision", "no revision 'v9'"]),
+    "no such revision of data": (
+        None,
+        "data=tester/pets",
+        "data.revision=v9",
+        2,
+        ["data.revision", "no revision 'v9'"],
+    ),
     "no such configuration": (None, "data=tester/pets", "data.config=small", 2, ["data.config", "default", "small"]),
     "no such split": (None, "data=tester/pets", "data.validation=dev", 2, ["data.validation", "'dev'", "train, test"]),
     "no such column": (None, "data=tester/pets", "data.columns.label=kind", 2, ["no column 'kind'", "image, label"]),
@@ -76,9 +100,27 @@ HUB: dict[str, tuple[Any, str, str, int, list[str]]] = {
         2,
         ["tester/script", "script"],
     ),
-    "a readme alone": (dataset("tester/bare", "README.md", b"hi"), "data=tester/bare", "", 2, ["tester/bare", "no data"]),
-    "no images": (dataset("tester/names", "train.csv", b"image,label\na.jpg,cat\n"), "data=tester/names", "", 2, ["'image'", "no images"]),
-    "a broken file": (dataset("tester/rot", "train.parquet", b"PAR1?"), "data=tester/rot", "", 2, ["tester/rot", "Parquet"]),
+    "a readme alone": (
+        dataset("tester/bare", "README.md", b"hi"),
+        "data=tester/bare",
+        "",
+        2,
+        ["tester/bare", "no data"],
+    ),
+    "no images": (
+        dataset("tester/names", "train.csv", b"image,label\na.jpg,cat\n"),
+        "data=tester/names",
+        "",
+        2,
+        ["'image'", "no images"],
+    ),
+    "a broken file": (
+        dataset("tester/rot", "train.parquet", b"PAR1?"),
+        "data=tester/rot",
+        "",
+        2,
+        ["tester/rot", "Parquet"],
+    ),
     "gated data": (dataset("stranger/shut", "train.csv", b"a", gated=True), "data=stranger/shut", "", 2, ["is gated"]),
 }
 
@@ -102,7 +144,9 @@ def test_the_hub_is_down(filled: HubServer, world: World) -> None:
     with filled.offline():
         refused(world.graft("check", model="tester/other"), 1, "cannot be reached", "tester/other", "network")
         refused(world.graft("check", data="tester/other"), 1, "tester/other", "cannot be fetched", "network")
-        cached = world.graft("check", data="tester/pets", model="tester/vit")  # what was fetched once still serves, and this is told
+        cached = world.graft(
+            "check", data="tester/pets", model="tester/vit"
+        )  # what was fetched once still serves, and this is told
     assert cached.code == 0, cached.err
     assert "data set tester/pets comes from the cache" in cached.err
     assert "tester/vit comes from the cache" in cached.err
@@ -117,7 +161,10 @@ def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
     from pipelines.data.schema import DataSpec
 
     content, kinds = photo(world.photos).read_bytes(), ClassLabel(names=["emu", "cat", "dog"])
-    for name, label, values in (("single", kinds, [2, 1, -1, None] + [1, 2] * 9), ("lists", List(kinds), [[1, 2], [], [2]] * 8)):
+    for name, label, values in (
+        ("single", kinds, [2, 1, -1, None] + [1, 2] * 9),
+        ("lists", List(kinds), [[1, 2], [], [2]] * 8),
+    ):
         photos = [{"path": None, "bytes": content + bytes([number])} for number in range(len(values))]  # each another
         rows = Dataset.from_dict({"photo": photos, "kind": values}, Features({"photo": Image(), "kind": label}))
         (world.tmp / name / "data").mkdir(parents=True)
@@ -128,7 +175,9 @@ def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
     assert splits.labels == ["cat", "dog"]
     assert [id_ for id_, _ in splits.skipped["train"]] == ["train/2", "train/3"]
     assert sum(len(splits[name]) for name in ("train", "validation", "test")) == 20
-    several = load_splits(DataSection(id="tester/lists", columns={"label": "kind"}), DataSpec(("image", "label"), label_kind="classes"))
+    several = load_splits(
+        DataSection(id="tester/lists", columns={"label": "kind"}), DataSpec(("image", "label"), label_kind="classes")
+    )
     assert several.train["label"][:3] == [["cat", "dog"], [], ["dog"]] or several.labels == ["cat", "dog"]
 
 

@@ -58,7 +58,9 @@ def parquet(folder: Path, rows: list[dict[str, Any]], column: str = "image") -> 
     from datasets import Audio, ClassLabel, Features
     from datasets import Image as ImageFeature
 
-    features = Features({column: ImageFeature() if column == "image" else Audio(), "label": ClassLabel(names=["cat", "dog"])})
+    features = Features(
+        {column: ImageFeature() if column == "image" else Audio(), "label": ClassLabel(names=["cat", "dog"])}
+    )
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     table = pyarrow.table({column: pyarrow.array(rows, kind), "label": [i % 2 for i in range(len(rows))]})
     folder.mkdir(parents=True)
@@ -97,11 +99,13 @@ def hostile(secret: Path) -> list[str]:
     return [*local, *addresses, f"zip://a.png::{secret}", f"{secret}\0.jpg"]
 
 
-def test_rows_that_name_files_of_the_user(hub: HubServer, secret: Path, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
+def test_rows_that_name_files_of_the_user(hub: HubServer, secret: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(secret.parent)
     monkeypatch.setenv("HOME", str(secret.parent))
     wanted = hostile(secret)
-    hub.add_dataset("tester/hostile", parquet(tmp_path / "set", [*right(), *({"bytes": None, "path": path} for path in wanted)]))
+    hub.add_dataset(
+        "tester/hostile", parquet(tmp_path / "set", [*right(), *({"bytes": None, "path": path} for path in wanted)])
+    )
     splits = load("tester/hostile")
     assert sum(len(splits[name]) for name in SPLITS) == 20
     assert [id_ for id_, _ in splits.skipped["train"]] == [f"train/{20 + i}" for i in range(len(wanted))]
@@ -117,10 +121,12 @@ def test_rows_that_name_files_of_the_user(hub: HubServer, secret: Path, tmp_path
         load("tester/only")
 
 
-def test_recordings_of_a_hub_data_set(hub: HubServer, secret: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_recordings_of_a_hub_data_set(hub: HubServer, secret: Path, tmp_path: Path) -> None:
     rows = []
     for number in range(20):
-        path = tiny_audio.write(tmp_path / "clips" / f"{number}.wav", tiny_audio.spoken(("low", "high")[number % 2], number))
+        path = tiny_audio.write(
+            tmp_path / "clips" / f"{number}.wav", tiny_audio.spoken(("low", "high")[number % 2], number)
+        )
         rows.append({"bytes": path.read_bytes(), "path": path.name})
     rows.append({"bytes": None, "path": str(secret.with_suffix(".wav"))})
     hub.add_dataset("tester/sounds", parquet(tmp_path / "set", rows, "audio"))
@@ -136,13 +142,17 @@ def test_recordings_of_a_hub_data_set(hub: HubServer, secret: Path, tmp_path: Pa
 CARD = "---\n{}dataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n    dtype: string\n---\n"
 
 
-def test_a_csv_whose_card_calls_a_column_images(hub: HubServer, secret: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_csv_whose_card_calls_a_column_images(hub: HubServer, secret: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "README.md").write_text(CARD.format(""))
-    (folder / "train.csv").write_text("image,label\n" + "".join(f"{path},cat\n" for path in (secret, "../secret.png", f"file://{secret}")))
+    (folder / "train.csv").write_text(
+        "image,label\n" + "".join(f"{path},cat\n" for path in (secret, "../secret.png", f"file://{secret}"))
+    )
     hub.add_dataset("tester/list", folder)
-    with pytest.raises(DataError, match=r"none of 3 rows of train can be used; the first: train/0: it names the file '.*secret\.png'"):
+    with pytest.raises(
+        DataError, match=r"none of 3 rows of train can be used; the first: train/0: it names the file '.*secret\.png'"
+    ):
         load("tester/list")
     (folder / "README.md").unlink()
     hub.add_dataset("tester/plain", folder)
@@ -150,8 +160,10 @@ def test_a_csv_whose_card_calls_a_column_images(hub: HubServer, secret: Path, tm
         load("tester/plain", columns={"image": "image"})
 
 
-@pytest.mark.parametrize("where", ["{secret}", "../../{secret}", "http://127.0.0.1:9/a.csv", "file://{secret}", "~/secret.csv"])
-def test_a_card_that_takes_rows_from_this_disk(where: str, hub: HubServer, secret: Path, tmp_path: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    "where", ["{secret}", "../../{secret}", "http://127.0.0.1:9/a.csv", "file://{secret}", "~/secret.csv"]
+)
+def test_a_card_that_takes_rows_from_this_disk(where: str, hub: HubServer, secret: Path, tmp_path: Path) -> None:
     """The library reads what a card's `data_files` name, wherever it lies."""
     rows = secret.with_suffix(".csv")
     folder = tmp_path / "set"
@@ -166,18 +178,20 @@ def test_a_card_that_takes_rows_from_this_disk(where: str, hub: HubServer, secre
         load("tester/thief", DataSpec(("text", "label")))
 
 
-def test_another_folder_in_a_card(hub: HubServer, secret: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_another_folder_in_a_card(hub: HubServer, secret: Path, tmp_path: Path) -> None:
     tiny.photos(secret.parent / "mine", n=2, splits=())
     folder = tmp_path / "set"
     folder.mkdir()
-    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_dir: {secret.parent / 'mine'}\n---\n")
+    (folder / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_dir: {secret.parent / 'mine'}\n---\n"
+    )
     (folder / "train.csv").write_text("text,label\nx,a\n")
     hub.add_dataset("tester/dir", folder)
     with pytest.raises(DataError, match="takes rows from outside of itself"):
         load("tester/dir")
 
 
-def test_files_of_the_data_set_itself(hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
+def test_files_of_the_data_set_itself(hub: HubServer, tmp_path: Path) -> None:
     folder = tiny.photos(tmp_path / "set", n=6, splits=("train", "test"))
     hub.add_dataset("tester/folder", folder)
     splits = load("tester/folder")
@@ -186,7 +200,7 @@ def test_files_of_the_data_set_itself(hub: HubServer, tmp_path: Path) -> None:  
     assert min(splits.train["size"]) > 100
 
 
-def test_a_metadata_of_the_hub(hub: HubServer, secret: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_metadata_of_the_hub(hub: HubServer, secret: Path, tmp_path: Path) -> None:
     for file in ("../../../../../../../../../../.." + str(secret), str(secret), f"file://{secret}"):
         folder = tmp_path / f"set{len(file)}"
         tiny.photos(folder, n=1, splits=("train",))
@@ -198,11 +212,13 @@ def test_a_metadata_of_the_hub(hub: HubServer, secret: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("file", ["cat/000.jpg", "cat/link.png", "../../../../../../../../../../../{secret}"])
-def test_an_archive_of_the_hub(file: str, hub: HubServer, secret: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_an_archive_of_the_hub(file: str, hub: HubServer, secret: Path, tmp_path: Path) -> None:
     """A link or a way out in an archive leads nowhere."""
     photos = tiny.photos(tmp_path / "photos", n=6, splits=())
     (tmp_path / "set").mkdir()
-    lines = [{"file_name": path.relative_to(photos).as_posix(), "label": "cat"} for path in sorted(photos.rglob("*.jpg"))]
+    lines = [
+        {"file_name": path.relative_to(photos).as_posix(), "label": "cat"} for path in sorted(photos.rglob("*.jpg"))
+    ]
     lines.append({"file_name": file.format(secret=secret), "label": "dog"})
     with zipfile.ZipFile(tmp_path / "set" / "train.zip", "w") as archive:
         for path in sorted(photos.rglob("*.jpg")):

@@ -29,7 +29,13 @@ class Case:
     def __call__(self, *words: str) -> Any:
         options = {"max_length": 64}
         train = {"max_steps": 1, "batch_size": 4, "warmup": 0, "precision": "fp32"}
-        raw = {"task": self.task, "model": {"id": "nowhere"}, "data": {"id": "nowhere", "workers": 0}, "options": options, "train": train}
+        raw = {
+            "task": self.task,
+            "model": {"id": "nowhere"},
+            "data": {"id": "nowhere", "workers": 0},
+            "options": options,
+            "train": train,
+        }
         (self.folder / "recipe.yaml").write_text(dump(raw))
         where = ["--data", self.data, "--model", self.model, "--run", self.folder / "run"]
         return graft("train", self.folder / "recipe.yaml", *where, *self.changes, *words)
@@ -105,15 +111,35 @@ REFUSED: dict[str, tuple[str, Callable[[Case], None], list[str]]] = {
     "NUL bytes": (G, lambda case: case.write("a\0b"), ["none of 1 rows", "text holds NUL bytes"]),
     "half a surrogate pair": (G, surrogate, ["none of 6 rows", "train.jsonl:1: text holds half of a surrogate pair"]),
     "another column": (G, settings("data.columns.text=body"), ["no column 'body'", "it has: text"]),
-    "a prompt without columns": (G, settings('options.prompt="Answer:"'), ["options.prompt", "name the columns in braces"]),
-    "an open brace": (G, settings('options.prompt="{question"'), ["options.prompt", "a brace that is part of the text is written twice"]),
+    "a prompt without columns": (
+        G,
+        settings('options.prompt="Answer:"'),
+        ["options.prompt", "name the columns in braces"],
+    ),
+    "an open brace": (
+        G,
+        settings('options.prompt="{question"'),
+        ["options.prompt", "a brace that is part of the text is written twice"],
+    ),
     "a prompt of other columns": (G, settings('options.prompt="{story}"'), ["no column 'story'", "data.columns.story"]),
     "no answers": (G, settings('options.prompt="{text}"'), ["no column 'answer'", "data.columns.answer"]),
-    "prompts longer than a window": (G, long_questions, ["no readable example among", "16 are read (options.max_length)"]),
-    "longer than the model": (G, settings("options.max_length=4000"), ["options.max_length: got 4000", "at most 128 tokens"]),
+    "prompts longer than a window": (
+        G,
+        long_questions,
+        ["no readable example among", "16 are read (options.max_length)"],
+    ),
+    "longer than the model": (
+        G,
+        settings("options.max_length=4000"),
+        ["options.max_length: got 4000", "at most 128 tokens"],
+    ),
     "braces without quotes": (G, settings("options.prompt={context} {question}"), ["options.prompt", "quotes around"]),
     "masks for nothing": (M, settings("options.mask_probability=0"), ["options.mask_probability", "must be above 0"]),
-    "an encoder that is to write": (G, another(_masked), ["a bert model sees the words to come: task fill-mask fits it"]),
+    "an encoder that is to write": (
+        G,
+        another(_masked),
+        ["a bert model sees the words to come: task fill-mask fits it"],
+    ),
     "a writer that is to fill": (M, another(tiny_text.gpt), ["a gpt2 model does not fill masks"]),
     "an encoder without its blocks": (M, damaged, ["model: the model cannot be loaded"]),
     "no tokenizer": (G, without("tokenizer.json"), ["model: "]),
@@ -123,7 +149,11 @@ REFUSED: dict[str, tuple[str, Callable[[Case], None], list[str]]] = {
     "mixed encodings": (G, file("a.txt", b"caf\xc3\xa9\n\ncaf\xe9\n\nx\n\ny"), ["a.txt: not UTF-8"]),
     "a text file that is binary": (M, file("a.txt", b"a\n\n\0\n\nb\n\nc"), ["a.txt", "holds zero bytes"]),
     "an empty text file": (M, file("a.txt", b""), ["a.txt"]),
-    "a dump cut off in the middle": (G, file("d.xml.bz2", bz2.compress(DUMP * 1000)[:-40]), ["d.xml.bz2", "ends in the middle"]),
+    "a dump cut off in the middle": (
+        G,
+        file("d.xml.bz2", bz2.compress(DUMP * 1000)[:-40]),
+        ["d.xml.bz2", "ends in the middle"],
+    ),
     "a dump that is none": (G, file("d.xml.bz2", bz2.compress(b"<html></html>")), ["d.xml.bz2"]),
     "a dump that is no bz2": (G, file("d.xml.bz2", b"BZh9 no more"), ["d.xml.bz2"]),
 }
@@ -177,7 +207,9 @@ def test_predictions_that_cannot_be_made(tmp_path: Path) -> None:
     refused(graft("predict", masks.folder / "run", "[MASK] " * 200), 2, "reads at most 128: shorten it")
 
 
-@pytest.mark.parametrize("name", ["text-classification", "fill-mask", "text-generation", "image-classification", "audio-classification"])
+@pytest.mark.parametrize(
+    "name", ["text-classification", "fill-mask", "text-generation", "image-classification", "audio-classification"]
+)
 def test_questions_in_squads_form_are_for_their_task(name: str, tmp_path: Path) -> None:
     from pipelines.config.recipe import DataSection, task_class
     from pipelines.data.loading import load_splits
@@ -186,5 +218,7 @@ def test_questions_in_squads_form_are_for_their_task(name: str, tmp_path: Path) 
     asked = [{"id": str(number), "question": f"Who, {number}?", "answers": answers} for number in range(30)]
     content = {"data": [{"title": "mill", "paragraphs": [{"context": "It was Mara.", "qas": asked}]}]}
     (tmp_path / "sq.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"sq\.json is in SQuAD's form, with questions, contexts and answers; this task needs"):
+    with pytest.raises(
+        DataError, match=r"sq\.json is in SQuAD's form, with questions, contexts and answers; this task needs"
+    ):
         load_splits(DataSection(id=str(tmp_path / "sq.json")), task_class(name)().data)

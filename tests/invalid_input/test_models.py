@@ -76,7 +76,9 @@ def without_a_block(world: World) -> Path:
     from safetensors.torch import load_file, save_file
 
     folder = world.copy(world.vit, "model")
-    kept = {name: value for name, value in load_file(folder / "model.safetensors").items() if "1" not in name.split(".")}
+    kept = {
+        name: value for name, value in load_file(folder / "model.safetensors").items() if "1" not in name.split(".")
+    }
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     return folder
 
@@ -84,7 +86,13 @@ def without_a_block(world: World) -> Path:
 def bert(world: World) -> Path:
     from transformers import BertConfig, BertForSequenceClassification
 
-    shape = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    shape = {
+        "vocab_size": 30,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
     BertForSequenceClassification(BertConfig(**shape)).save_pretrained(world.tmp / "bert")
     return world.tmp / "bert"
 
@@ -155,10 +163,18 @@ MODELS: dict[str, tuple[Callable[[World], Any], str | None, list[str]]] = {
     "half the weights": (half, None, ["model", "cannot be loaded"]),
     "missing weights": (without_a_block, None, ["are missing", "layers.1"]),
     "no image processor": (lambda w: model(w, preprocessor_config__json=None), None, ["no preprocessor_config.json"]),
-    "a broken image processor": (lambda w: model(w, preprocessor_config__json="{"), None, ["preprocessor_config.json", "cannot be read"]),
+    "a broken image processor": (
+        lambda w: model(w, preprocessor_config__json="{"),
+        None,
+        ["preprocessor_config.json", "cannot be read"],
+    ),
     "a size below a patch": (lambda w: w.vit, "options.image_size=7", ["options.image_size", "patch"]),
     "a size that no window fits": (windows, "options.image_size=20", ["options.image_size", "another shape"]),
-    "a revision of a folder": (lambda w: w.vit, "model.revision=main", ["model.revision", "folder here", "leave it out"]),
+    "a revision of a folder": (
+        lambda w: w.vit,
+        "model.revision=main",
+        ["model.revision", "folder here", "leave it out"],
+    ),
     "more blocks than there are": (lambda w: w.vit, "model.freeze=7", ["model.freeze", "got 7", "1 to 2"]),
     "LoRA on nothing": (lambda w: w.vit, LORA, ["model.adapter.targets", "'query_key'", "q_proj"]),
     "dropout without effect": (lambda w: w.vit, "options.dropout=0.5", ["options.dropout", "vit", "leave it out"]),
@@ -226,5 +242,9 @@ def test_a_configuration_that_cannot_be(kind: str, field: str, world: World) -> 
 
 
 def test_a_model_of_the_recipe_s_own_that_cannot_be(world: World) -> None:
-    (world.tmp / "recipe.yaml").write_text(RECIPE.replace("{id: nowhere}", "{config: {model_type: vit, num_attention_heads: -1}}", 1))
-    refused(graft("check", world.tmp / "recipe.yaml", "--data", world.photos), 2, "model.config: num_attention_heads is -1")
+    (world.tmp / "recipe.yaml").write_text(
+        RECIPE.replace("{id: nowhere}", "{config: {model_type: vit, num_attention_heads: -1}}", 1)
+    )
+    refused(
+        graft("check", world.tmp / "recipe.yaml", "--data", world.photos), 2, "model.config: num_attention_heads is -1"
+    )

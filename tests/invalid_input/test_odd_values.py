@@ -55,7 +55,11 @@ def test_places_that_cannot_be(place: str, says: str) -> None:
 @pytest.mark.parametrize("verb", ["predict", "evaluate", "demo", "train", "check", "recipes"])
 def test_every_verb_refuses_them(verb: str) -> None:
     for place in (LONG, "~nobody-at-all/x"):
-        refused(graft(verb, place, *(["x"] if verb == "predict" else [])), 2, "can be called" if verb in ("predict", "demo") else "")
+        refused(
+            graft(verb, place, *(["x"] if verb == "predict" else [])),
+            2,
+            "can be called" if verb in ("predict", "demo") else "",
+        )
 
 
 @pytest.mark.parametrize(
@@ -99,12 +103,18 @@ def test_half_a_character_is_no_text(half: str) -> None:
 @pytest.mark.parametrize("task", ["text-classification", "question-answering", "fill-mask", "text-generation"])
 def test_no_answer_for_it_either(task: str, tmp_path: Path) -> None:
     kinds = {"text-classification": "BertForSequenceClassification", "fill-mask": "BertForMaskedLM"}
-    folder = tiny_text.gpt(tmp_path) if task == "text-generation" else tiny_text.bert(tmp_path, kinds.get(task, "BertForQuestionAnswering"))
+    folder = (
+        tiny_text.gpt(tmp_path)
+        if task == "text-generation"
+        else tiny_text.bert(tmp_path, kinds.get(task, "BertForQuestionAnswering"))
+    )
     model = load(folder, task=task, device="cpu")
     for odd in ("\ud800", "a\0b", "", " ", None, 5, True, ["x"], {}):
         for column in model.task.data.input_columns:
             with pytest.raises(GraftError):
-                model.infer(**{**dict.fromkeys(model.task.data.input_columns, "The song was made by [MASK]."), column: odd})
+                model.infer(
+                    **{**dict.fromkeys(model.task.data.input_columns, "The song was made by [MASK]."), column: odd}
+                )
 
 
 @pytest.mark.parametrize("nothing", ["\u200b", "\ufeff \u202e", "\xad\n"])
@@ -123,7 +133,9 @@ def test_a_passage_of_which_a_tokenizer_makes_nothing(tmp_path: Path) -> None:
     task = load(tiny_text.bert(tmp_path), task="question-answering", device="cpu").task
     task.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("x", "")  # type: ignore[attr-defined]
     with pytest.raises(DataError, match="a: its context holds no word that this model's tokenizer knows"):
-        task._windows({"id": ["a"], "question": ["who"], "context": ["x"], "answer": [{"text": [], "answer_start": []}]}, [0])  # type: ignore[attr-defined]
+        task._windows(
+            {"id": ["a"], "question": ["who"], "context": ["x"], "answer": [{"text": [], "answer_start": []}]}, [0]
+        )  # type: ignore[attr-defined]
 
 
 def test_a_prompt_of_special_tokens_alone(tmp_path: Path) -> None:
@@ -141,7 +153,9 @@ def test_a_tokenizer_of_an_odd_length(odd: Any, tmp_path: Path) -> None:
     folder = tiny_text.bert(tmp_path, "BertForMaskedLM")
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": odd}))
-    with pytest.raises(ModelError, match=r"tokenizer_config.json: model_max_length is .*: a number of tokens is needed"):
+    with pytest.raises(
+        ModelError, match=r"tokenizer_config.json: model_max_length is .*: a number of tokens is needed"
+    ):
         load(folder, task="fill-mask", device="cpu")
 
 
@@ -156,7 +170,9 @@ def test_whole_numbers_beyond_64_bits(tmp_path: Path) -> None:
         load_splits(DataSection(id=str(tmp_path / "a.jsonl")), task.data)
 
 
-@pytest.mark.parametrize("odd", [("x", [0.0]), (16000, "x"), (16000, 1.0), (None, [0.0]), (16000, [[[0.0]]]), (0, [0.0]), (16000, [])])
+@pytest.mark.parametrize(
+    "odd", [("x", [0.0]), (16000, "x"), (16000, 1.0), (None, [0.0]), (16000, [[[0.0]]]), (0, [0.0]), (16000, [])]
+)
 def test_recordings_in_memory(odd: Any) -> None:
     with pytest.raises(DataError):
         read_audio(odd, 16000)

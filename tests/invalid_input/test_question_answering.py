@@ -73,7 +73,10 @@ REFUSED: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "another encoding": (text('{"data": "é"}'.encode("latin-1")), ["train-v1.1.json: not UTF-8 text (byte 10)"]),
     "every passage empty": (without_context, ["none of", "context is empty"]),
     "a table without contexts": (table("question,answer", "Who?,Ada"), ["no column 'context'", "data.columns.context"]),
-    "a table of wrong answers": (table("question,context,answer", "Who?,It was Ada.,Boris"), ["none of 1 rows", "'Boris' does not stand"]),
+    "a table of wrong answers": (
+        table("question,context,answer", "Who?,It was Ada.,Boris"),
+        ["none of 1 rows", "'Boris' does not stand"],
+    ),
     "a place that is no number": (
         table("question,context,answer,answer_start", "Who?,It was Ada.,Ada,seven"),
         ["answer_start is no number"],
@@ -100,11 +103,17 @@ def test_wrong_files_are_refused(case: str, right: Path, tmp_path: Path) -> None
 
 
 SKIPPED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "at the wrong place": (changed(answers=[{"text": "Ada", "answer_start": 1}]), "does not stand at 1 of its context (there: "),
+    "at the wrong place": (
+        changed(answers=[{"text": "Ada", "answer_start": 1}]),
+        "does not stand at 1 of its context (there: ",
+    ),
     "beyond the end": (changed(answers=[{"text": "Ada", "answer_start": 99999}]), "does not stand at 99999"),
     "no answer in 1.1": (changed(answers=[]), "the question has no answer (options.version: '2.0' allows that)"),
     "an empty question": (changed(question="  "), "question is empty"),
-    "an empty answer": (changed(answers=[{"text": "", "answer_start": 0}]), "answer is empty, or holds what is no text"),
+    "an empty answer": (
+        changed(answers=[{"text": "", "answer_start": 0}]),
+        "answer is empty, or holds what is no text",
+    ),
 }
 
 
@@ -123,7 +132,9 @@ def test_a_wrong_row_is_skipped_and_named(case: str, right: Path, tmp_path: Path
 def test_windows_that_cannot_be(right: Path, tmp_path: Path) -> None:
     tiny_text.squad(tmp_path / "squad", n=4)
     refused(trained(tmp_path, right, "options.stride=40"), 2, "options.stride", "windows of 48 tokens")
-    refused(trained(tmp_path, right, "options.max_length=4000"), 2, "options.max_length: got 4000", "at most 128 tokens")
+    refused(
+        trained(tmp_path, right, "options.max_length=4000"), 2, "options.max_length: got 4000", "at most 128 tokens"
+    )
 
 
 def test_models_that_answer_no_questions(right: Path, tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ ENTRIES: dict[str, tuple[Any, list[str]]] = {
     "a number": ([3], ["metrics.0", "must be text", "3"]),
     "nothing": ([""], ["metrics.0", "it is empty"]),
     "a name alone": (["rouge"], ["'rouge' is no metric", "./my_metric.py", "owner/name@<full commit>"]),
-    "no commit": (["evaluate-metric/rouge"], ["only with its full commit", "evaluate-metric/rouge@<40 hexadecimal digits>"]),
+    "no commit": (
+        ["evaluate-metric/rouge"],
+        ["only with its full commit", "evaluate-metric/rouge@<40 hexadecimal digits>"],
+    ),
     "a branch": (["evaluate-metric/rouge@main"], ["only with its full commit", "evaluate-metric/rouge@<40"]),
     "a short commit": (["evaluate-metric/rouge@0123456"], ["only with its full commit"]),
     "a commit in capitals": ([f"evaluate-metric/rouge@{COMMIT.upper()}"], ["only with its full commit"]),
@@ -45,26 +48,56 @@ ENTRIES: dict[str, tuple[Any, list[str]]] = {
 MODULES: dict[str, tuple[str, list[str]]] = {
     "no Python": ("def compute(:\n", ["m.py: no valid Python", "line 1"]),
     "not text": ("\0", ["m.py"]),
-    "empty": ("", ["neither a class that derives from evaluate.Metric nor a function compute(predictions, references)"]),
+    "empty": (
+        "",
+        ["neither a class that derives from evaluate.Metric nor a function compute(predictions, references)"],
+    ),
     "another name": ("def score(predictions, references):\n    return {}\n", ["neither a class"]),
     "compute is a value": ("compute = 3\n", ["neither a class"]),
-    "a missing package": ("import no_such_package.part\n", ["needs the package no_such_package", "pip install no_such_package"]),
+    "a missing package": (
+        "import no_such_package.part\n",
+        ["needs the package no_such_package", "pip install no_such_package"],
+    ),
     "a missing neighbour": ("from .helper import x\n" + RIGHT, ["imports helper.py, which does not lie beside it"]),
     "an error on import": ("x = 1\n1 / x.y\n" + RIGHT, ["cannot be imported", "AttributeError", "line 2 of m.py"]),
     "an exit": ("raise SystemExit('bye')\n", ["cannot be imported", "SystemExit: bye"]),
-    "other parameters": ("def compute(a, b):\n    return {}\n", ["must take predictions and references by these names"]),
+    "other parameters": (
+        "def compute(a, b):\n    return {}\n",
+        ["must take predictions and references by these names"],
+    ),
     "a parameter too many": (
         RIGHT.replace("references)", "references, prompts)"),
         ["compute asks for prompts", "predictions, references, confidence, id"],
     ),
-    "an error": ("def compute(predictions, references):\n    return {'x': 1 / 0}\n", ["m.py fails", "ZeroDivisionError", "line 2 of m.py"]),
-    "no dictionary": ("def compute(predictions, references):\n    return 0.5\n", ["must give a dictionary of numbers, got 0.5"]),
-    "nothing given": ("def compute(predictions, references):\n    pass\n", ["must give a dictionary of numbers, got None"]),
+    "an error": (
+        "def compute(predictions, references):\n    return {'x': 1 / 0}\n",
+        ["m.py fails", "ZeroDivisionError", "line 2 of m.py"],
+    ),
+    "no dictionary": (
+        "def compute(predictions, references):\n    return 0.5\n",
+        ["must give a dictionary of numbers, got 0.5"],
+    ),
+    "nothing given": (
+        "def compute(predictions, references):\n    pass\n",
+        ["must give a dictionary of numbers, got None"],
+    ),
     "an empty one": ("def compute(predictions, references):\n    return {}\n", ["gives no number"]),
-    "text for a number": ("def compute(predictions, references):\n    return {'x': 'high'}\n", ["'x' must be a number, got 'high'"]),
-    "true for a number": ("def compute(predictions, references):\n    return {'x': True}\n", ["'x' must be a number, got True"]),
-    "a list for a number": ("def compute(predictions, references):\n    return {'x': [1.0]}\n", ["'x' must be a number"]),
-    "a name with a path": ("def compute(predictions, references):\n    return {'../x': 1.0}\n", ["'../x' cannot be the name of a score"]),
+    "text for a number": (
+        "def compute(predictions, references):\n    return {'x': 'high'}\n",
+        ["'x' must be a number, got 'high'"],
+    ),
+    "true for a number": (
+        "def compute(predictions, references):\n    return {'x': True}\n",
+        ["'x' must be a number, got True"],
+    ),
+    "a list for a number": (
+        "def compute(predictions, references):\n    return {'x': [1.0]}\n",
+        ["'x' must be a number"],
+    ),
+    "a name with a path": (
+        "def compute(predictions, references):\n    return {'../x': 1.0}\n",
+        ["'../x' cannot be the name of a score"],
+    ),
     "two classes": (
         HEAD + f"class A(evaluate.Metric):{TEXTS}\n\nclass B(evaluate.Metric):{TEXTS}",
         ["several metrics (A, B)", "one in each file"],
@@ -135,7 +168,9 @@ def test_train_refuses_as_check_does(recipe: dict[str, Any], tmp_path: Path) -> 
 
 def test_a_name_that_graft_has_already(recipe: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "f1.py").write_text("def compute(predictions, references):\n    return {'macro': 1.0}\n")
-    refused(graft("check", written(tmp_path, recipe, ["f1.py"])), 2, "there is a score f1_macro already", "rename the file")
+    refused(
+        graft("check", written(tmp_path, recipe, ["f1.py"])), 2, "there is a score f1_macro already", "rename the file"
+    )
 
 
 def test_a_file_that_cannot_be_read(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -161,7 +196,9 @@ def test_tasks_whose_rows_have_no_prediction(task: str, model: Any, options: dic
         "options": options,
         "train": {"max_steps": 1, "batch_size": 4, "precision": "fp32"},
     }
-    refused(graft("check", written(tmp_path, raw, ["m.py"], RIGHT)), 2, f"{task} gives no prediction", "take `metrics` out")
+    refused(
+        graft("check", written(tmp_path, raw, ["m.py"], RIGHT)), 2, f"{task} gives no prediction", "take `metrics` out"
+    )
 
 
 def test_a_task_that_makes_images(tmp_path: Path) -> None:

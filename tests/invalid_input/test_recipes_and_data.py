@@ -44,44 +44,116 @@ DATA: dict[str, Case] = {
     "empty class folders": (lambda w: empty(w, "cat", "dog"), "", ["data.id", "cat, dog"]),
     "a photo": (lambda w: photo(w.photos), "", ["data.id", "000.jpg", "class folders"]),
     "a folder of photos": (lambda w: w.flat / "cat", "", ["data.id", "000.jpg", "class folders"]),
-    "an empty class folder": (lambda w: with_file(w, "train/eel/"), "", ["train/eel: an empty class folder", "remove it"]),
+    "an empty class folder": (
+        lambda w: with_file(w, "train/eel/"),
+        "",
+        ["train/eel: an empty class folder", "remove it"],
+    ),
     "empty files": (all_empty, "", ["data/cat: no image of this class can be read", "empty file"]),
-    "truncated photos": (lambda w: spoiled(w, 4), "", ["train/cat: no image of this class can be read (000.jpg, 001.jpg"]),
+    "truncated photos": (
+        lambda w: spoiled(w, 4),
+        "",
+        ["train/cat: no image of this class can be read (000.jpg, 001.jpg"],
+    ),
     "texts called .jpg": (
         lambda w: spoiled(w, 4, lambda d: b"hello"),
         "",
         ["train/cat: no image of this class", "not a readable"],
     ),
-    "decompression bombs": (bombs, "", ["4 rows of train", "of 12", "data.max_skipped", "train/cat/bomb", "190000000 pixels"]),
-    "one class": (lambda w: without(w, "train/dog", "validation/dog", "test/dog"), "", ["1 class found (cat)", "at least two"]),
-    "a class missing in train": (lambda w: without(w, "train/dog"), "", ["class 'dog' occurs in validation but not in train"]),
-    "a class beside the splits": (lambda w: with_file(w, "eel/1.jpg"), "", ["eel/1.jpg lies outside", "data.train=train"]),
+    "decompression bombs": (
+        bombs,
+        "",
+        ["4 rows of train", "of 12", "data.max_skipped", "train/cat/bomb", "190000000 pixels"],
+    ),
+    "one class": (
+        lambda w: without(w, "train/dog", "validation/dog", "test/dog"),
+        "",
+        ["1 class found (cat)", "at least two"],
+    ),
+    "a class missing in train": (
+        lambda w: without(w, "train/dog"),
+        "",
+        ["class 'dog' occurs in validation but not in train"],
+    ),
+    "a class beside the splits": (
+        lambda w: with_file(w, "eel/1.jpg"),
+        "",
+        ["eel/1.jpg lies outside", "data.train=train"],
+    ),
     "a photo beside the splits": (lambda w: with_file(w, "loose.jpg"), "", ["loose.jpg lies outside"]),
-    "too few photos": (lambda w: tiny.photos(w.tmp / "two", n=1, splits=()), "", ["no test split", "2 rows are too few", "each class"]),
+    "too few photos": (
+        lambda w: tiny.photos(w.tmp / "two", n=1, splits=()),
+        "",
+        ["no test split", "2 rows are too few", "each class"],
+    ),
     "groups of a folder": (lambda w: w.flat, "data.group=who", ["data.group", "'who'", "csv"]),
     "a split that is not there": (lambda w: w.photos, "data.test=exam", ["data.test", "no split 'exam'", "train"]),
-    "test is train": (lambda w: w.photos, "data.train=train data.test=train", ["data.test", "'train' is train already"]),
+    "test is train": (
+        lambda w: w.photos,
+        "data.train=train data.test=train",
+        ["data.test", "'train' is train already"],
+    ),
     "holdout takes all": (lambda w: w.flat, "data.holdout=0.5", ["data.holdout", "no rows to train on"]),
-    "fewer rows than classes": (lambda w: w.flat, "data.max_train_rows=1", ["data.max_train_rows", "at least 2 are needed"]),
+    "fewer rows than classes": (
+        lambda w: w.flat,
+        "data.max_train_rows=1",
+        ["data.max_train_rows", "at least 2 are needed"],
+    ),
     "an unknown format": (lambda w: w.flat, "data.format=excel", ["data.format", "'excel'", "imagefolder"]),
     "a format that is not there": (lambda w: w.flat, "data.format=table", ["holds no table", ".csv"]),
     "a folder as a hub id": (lambda w: w.flat, "data.format=hub", ["data.format", "on this disk"]),
-    "a revision of a folder": (lambda w: w.flat, "data.revision=main", ["data.revision", "on this disk", "leave it out"]),
-    "columns of a folder": (lambda w: w.flat, "data.columns.label=kind", ["data.columns", "class folders", "leave it out"]),
+    "a revision of a folder": (
+        lambda w: w.flat,
+        "data.revision=main",
+        ["data.revision", "on this disk", "leave it out"],
+    ),
+    "columns of a folder": (
+        lambda w: w.flat,
+        "data.columns.label=kind",
+        ["data.columns", "class folders", "leave it out"],
+    ),
     "digits that are none": (lambda w: w.flat, "data.format=digits data.config=9-3", ["data.config", "'9-3'", "0-4"]),
-    "a column that the task has not": (lambda w: w.flat, "data.columns.lable=x", ["data.columns", "'lable'", "image, label"]),
-    "no label column": (lambda w: table(w, "a.csv", csv("image,kind")), "", ["a.csv", "no column 'label'", "image, kind", "columns.label"]),
-    "a column twice": (lambda w: table(w, "a.csv", csv("label,label")), "", ["a.csv:1", "two columns are called 'label'"]),
-    "paths to nowhere": (lambda w: table(w, "a.csv", csv(line="x/{},{}")), "", ["none of 24 rows", "a.csv:2: no such file: x/flat"]),
+    "a column that the task has not": (
+        lambda w: w.flat,
+        "data.columns.lable=x",
+        ["data.columns", "'lable'", "image, label"],
+    ),
+    "no label column": (
+        lambda w: table(w, "a.csv", csv("image,kind")),
+        "",
+        ["a.csv", "no column 'label'", "image, kind", "columns.label"],
+    ),
+    "a column twice": (
+        lambda w: table(w, "a.csv", csv("label,label")),
+        "",
+        ["a.csv:1", "two columns are called 'label'"],
+    ),
+    "paths to nowhere": (
+        lambda w: table(w, "a.csv", csv(line="x/{},{}")),
+        "",
+        ["none of 24 rows", "a.csv:2: no such file: x/flat"],
+    ),
     "an open quote": (lambda w: table(w, "a.csv", csv(more='"flat/cat/000.jpg,cat\nx,y\n')), "", ["a.csv:26", "quote"]),
-    "a cell too many": (lambda w: table(w, "a.csv", csv(more="a,b,c\n" * 4)), "", ["a.csv:26: 3 cells for 2 columns", "data.max_skipped"]),
+    "a cell too many": (
+        lambda w: table(w, "a.csv", csv(more="a,b,c\n" * 4)),
+        "",
+        ["a.csv:26: 3 cells for 2 columns", "data.max_skipped"],
+    ),
     "Latin-1": (lambda w: table(w, "a.csv", csv(more="x,caf\xe9").encode("latin-1")), "", ["a.csv", "not UTF-8"]),
     "UTF-16": (lambda w: table(w, "a.csv", csv().encode("utf-16")), "", ["a.csv", "not UTF-8"]),
     "an empty csv": (lambda w: table(w, "a.csv", ""), "", ["a.csv", "no rows"]),
     "a header alone": (lambda w: table(w, "a.csv", "image,label\n"), "", ["a.csv", "no rows"]),
     "endless cells": (lambda w: table(w, "a.csv", csv(more=("x" * 200_000 + "\n") * 4)), "", ["a.csv:26: 1 cells for"]),
-    "no group column": (lambda w: table(w, "a.csv", csv()), "data.group=who", ["data.group", "a.csv", "'who'", "image, label"]),
-    "two groups": (lambda w: table(w, "a.csv", csv("image,label,who", "{0},{1},{1}")), "data.group=who", ["too few", "groups of 'who'"]),
+    "no group column": (
+        lambda w: table(w, "a.csv", csv()),
+        "data.group=who",
+        ["data.group", "a.csv", "'who'", "image, label"],
+    ),
+    "two groups": (
+        lambda w: table(w, "a.csv", csv("image,label,who", "{0},{1},{1}")),
+        "data.group=who",
+        ["too few", "groups of 'who'"],
+    ),
     "a broken line": (lambda w: table(w, "a.jsonl", jsonl() + '{"image": '), "", ["a.jsonl:25", "not valid JSON"]),
     "arrays": (lambda w: table(w, "a.jsonl", '["x", "cat"]\n'), "", ["a.jsonl:1", "got list"]),
     "endless nesting": (lambda w: table(w, "a.jsonl", "[" * 100_000), "", ["a.jsonl:1", "not valid JSON"]),
@@ -113,7 +185,12 @@ def test_there_are_many_cases() -> None:
 
 # what stands on the command line after the recipe -> words that the error must say
 RECIPES: dict[str, list[str]] = {
-    "train.epoch=3 model.frezze=none": ["train.epoch: unknown key", "'epochs'", "model.frezze: unknown key", "'freeze'"],
+    "train.epoch=3 model.frezze=none": [
+        "train.epoch: unknown key",
+        "'epochs'",
+        "model.frezze: unknown key",
+        "'freeze'",
+    ],
     "model.freeze=true": ["model.freeze", "'backbone'", "a number", "got true"],
     "train.batch_size=true": ["train.batch_size", "a number is needed, got true"],
     "train.batch_size=0": ["train.batch_size", "at least 1, got 0"],
@@ -169,7 +246,10 @@ def test_debug_shows_where() -> None:
 
 @pytest.mark.parametrize(
     ("override", "words"),
-    [("train.epoch=3", "train.epoch: unknown key"), ("data.max_skipped=0", "rows of train cannot be read, none may be")],
+    [
+        ("train.epoch=3", "train.epoch: unknown key"),
+        ("data.max_skipped=0", "rows of train cannot be read, none may be"),
+    ],
 )
 def test_in_a_process_of_its_own(override: str, words: str, world: World) -> None:
     (world.tmp / "recipe.yaml").write_text(RECIPE)

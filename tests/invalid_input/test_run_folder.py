@@ -17,7 +17,9 @@ from tests.support.runs import without_pictures
 
 def test_a_run_folder_of_another_recipe(world: World, finished: Path) -> None:
     run = shutil.copytree(finished, world.tmp / "run")
-    error = refused(world.graft("train", "train.learning_rate=0.5", "options.augment=crop-flip"), 1, "another recipe", "--run")
+    error = refused(
+        world.graft("train", "train.learning_rate=0.5", "options.augment=crop-flip"), 1, "another recipe", "--run"
+    )
     assert "train.learning_rate: the run has 0.001, you ask for 0.5" in error
     assert "options.augment: the run has 'none', you ask for 'crop-flip'" in error
     assert results(run) == results(finished)
@@ -44,7 +46,9 @@ def test_a_run_folder_in_use(world: World) -> None:
     lock = world.tmp / "run" / ".lock"
     lock.parent.mkdir()
     hold = f"import fcntl, sys; f = open({str(lock)!r}, 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         refused(world.graft("train"), 1, "run: another `graft train` is at work here", "--run")
@@ -95,7 +99,11 @@ def test_an_unfinished_run(world: World, finished: Path) -> None:
 
 
 def test_a_damaged_run(world: World, finished: Path) -> None:
-    for name, verbs in (("results.json", ("card", "report")), ("model/config.json", ("evaluate",)), ("recipe.yaml", ("evaluate", "card"))):
+    for name, verbs in (
+        ("results.json", ("card", "report")),
+        ("model/config.json", ("evaluate",)),
+        ("recipe.yaml", ("evaluate", "card")),
+    ):
         run = shutil.copytree(finished, world.tmp / name.replace("/", "-"))
         (run / name).write_text('{"half": ')
         for verb in verbs:
@@ -107,7 +115,9 @@ def test_a_damaged_checkpoint(world: World, finished: Path) -> None:
         run = shutil.copytree(finished, world.tmp / name)
         path = run / "checkpoints" / "step_000002" / name
         path.write_bytes(path.read_bytes()[:20])
-        refused(world.graft("train", "train.max_steps=3", run=name), 1, "step_000002", "cannot be read", "an earlier one")
+        refused(
+            world.graft("train", "train.max_steps=3", run=name), 1, "step_000002", "cannot be read", "an earlier one"
+        )
 
 
 # ---- verbs that take a run ----
@@ -117,7 +127,9 @@ def test_a_damaged_checkpoint(world: World, finished: Path) -> None:
 def test_the_model_folder_of_a_run_is_no_run(verb: str, world: World, finished: Path) -> None:
     run = shutil.copytree(finished, world.tmp / "run")
     more = ["me/x", "--dry-run"] if verb == "publish" else []
-    error = refused(graft(verb, run / "model", *more), 2, "the folder of a model, and not of the run that made it", f"give {run}")
+    error = refused(
+        graft(verb, run / "model", *more), 2, "the folder of a model, and not of the run that made it", f"give {run}"
+    )
     assert "unexpected" not in error
     assert not (run / "model" / "model").exists()
     assert not (run / "model" / "report.html").exists()
@@ -128,7 +140,11 @@ def test_damaged_files_of_a_run_are_named(verb: str, world: World, finished: Pat
     run = shutil.copytree(finished, world.tmp / "run")
     more = ["me/x", "--dry-run"] if verb == "publish" else []
     kept = (run / "results.json").read_text()
-    for text, words in (("{}", "not the results of a run, it lacks task"), ("{", "cannot be read"), ("[1]", "it lacks task")):
+    for text, words in (
+        ("{}", "not the results of a run, it lacks task"),
+        ("{", "cannot be read"),
+        ("[1]", "it lacks task"),
+    ):
         (run / "results.json").write_text(text)
         refused(graft(verb, run, *more), 1, f"{run / 'results.json'}: ", words)
     (run / "results.json").write_text(kept)
@@ -148,7 +164,9 @@ def test_a_finished_run_says_what_to_raise(world: World, finished: Path) -> None
     assert "is finished; for more, raise train.max_steps" in world.graft("train").err
 
 
-@pytest.mark.parametrize("first", [("train.max_steps=3", "train.epochs=null"), ("train.epochs=null", "train.max_steps=3")])
+@pytest.mark.parametrize(
+    "first", [("train.max_steps=3", "train.epochs=null"), ("train.epochs=null", "train.max_steps=3")]
+)
 def test_a_length_in_place_of_another(first: tuple[str, str], world: World) -> None:
     from pipelines.config.recipe import load_recipe
 

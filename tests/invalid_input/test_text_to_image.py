@@ -30,7 +30,12 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
 def unconditional(folder: Path) -> Path:
-    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,), "norm_num_groups": 4}
+    blocks = {
+        "down_block_types": ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",),
+        "block_out_channels": (8,),
+        "norm_num_groups": 4,
+    }
     DDPMPipeline(UNet2DModel(sample_size=8, **blocks), DDPMScheduler()).save_pretrained(folder)  # type: ignore[arg-type]
     return folder
 
@@ -62,42 +67,108 @@ def lacking(folder: Path, file: str) -> Path:
 INDEX, PLAN = "model_index.json", "scheduler/scheduler_config.json"
 WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "a model of transformers": (lambda t: tiny.vit(t), {}, r"no diffusers pipeline here \(model_index\.json\)"),
-    "an unconditional pipeline": (unconditional, {}, "a DDPMPipeline is not supported; choose a StableDiffusionPipeline or"),
+    "an unconditional pipeline": (
+        unconditional,
+        {},
+        "a DDPMPipeline is not supported; choose a StableDiffusionPipeline or",
+    ),
     "another class": (
-        lambda t: edited(stable(t), INDEX, _class_name="StableDiffusionXLPipeline"), {}, "a StableDiffusionXLPipeline is not",
+        lambda t: edited(stable(t), INDEX, _class_name="StableDiffusionXLPipeline"),
+        {},
+        "a StableDiffusionXLPipeline is not",
     ),
     "code of its own": (
-        lambda t: edited(stable(t), INDEX, unet=["my_code", "UNet2DConditionModel"]), {}, "never runs a model's code",
+        lambda t: edited(stable(t), INDEX, unet=["my_code", "UNet2DConditionModel"]),
+        {},
+        "never runs a model's code",
     ),
-    "another model": (lambda t: edited(stable(t), INDEX, unet=["diffusers", "UNet2DModel"]), {}, "no UNet2DConditionModel as unet"),
-    "no text encoder": (lambda t: without(stable(t), "text_encoder"), {}, r"a text_encoder, but there is no folder text_encoder/"),
-    "no safety checker": (lambda t: without(stable(t, safety=True), "safety_checker"), {}, "there is no folder safety_checker/"),
-    "no VAE named": (lambda t: edited(stable(t), INDEX, vae=[None, None]), {}, "a pipeline without vae cannot be trained"),
+    "another model": (
+        lambda t: edited(stable(t), INDEX, unet=["diffusers", "UNet2DModel"]),
+        {},
+        "no UNet2DConditionModel as unet",
+    ),
+    "no text encoder": (
+        lambda t: without(stable(t), "text_encoder"),
+        {},
+        r"a text_encoder, but there is no folder text_encoder/",
+    ),
+    "no safety checker": (
+        lambda t: without(stable(t, safety=True), "safety_checker"),
+        {},
+        "there is no folder safety_checker/",
+    ),
+    "no VAE named": (
+        lambda t: edited(stable(t), INDEX, vae=[None, None]),
+        {},
+        "a pipeline without vae cannot be trained",
+    ),
     "no second encoder": (
-        lambda t: edited(stable3(t), INDEX, text_encoder_2=[None, None]), {}, "a pipeline without text_encoder_2 cannot",
+        lambda t: edited(stable3(t), INDEX, text_encoder_2=[None, None]),
+        {},
+        "a pipeline without text_encoder_2 cannot",
     ),
     "no weights": (lambda t: without(stable(t), UNET), {}, "its unet cannot be loaded"),
     "a damaged U-Net": (lambda t: cut(stable(t), UNET), {}, "its unet cannot be loaded"),
-    "a damaged VAE": (lambda t: cut(stable(t), "vae/diffusion_pytorch_model.safetensors"), {}, "its vae cannot be loaded"),
-    "a damaged encoder": (lambda t: cut(stable3(t), "text_encoder_2/model.safetensors"), {}, "its text_encoder_2 cannot"),
-    "a damaged checker": (lambda t: cut(stable(t, safety=True), "safety_checker/model.safetensors"), {}, "pipeline cannot be"),
-    "half a U-Net": (lambda t: lacking(stable(t), UNET), {}, r"weights of its unet are missing or of another shape: .*1 in all"),
-    "half an encoder": (lambda t: lacking(stable(t), "text_encoder/model.safetensors"), {}, "weights of its text_encoder are"),
-    "no tokens": (lambda t: without(without(stable(t), "tokenizer/tokenizer.json"), "tokenizer/vocab.json"), {}, "cannot be loaded"),
-    "inpainting": (lambda t: stable(t, unet={"in_channels": 9}), {}, "9 channels in and 4 out, as those have that fill in"),
-    "other latents": (lambda t: stable(t, unet={"in_channels": 16, "out_channels": 16}), {}, "latents of 4 channels, the .*takes 16"),
-    "other texts": (lambda t: stable(t, unet={"cross_attention_dim": 24}), {}, "text encoders give 16 numbers, the .* takes 24"),
+    "a damaged VAE": (
+        lambda t: cut(stable(t), "vae/diffusion_pytorch_model.safetensors"),
+        {},
+        "its vae cannot be loaded",
+    ),
+    "a damaged encoder": (
+        lambda t: cut(stable3(t), "text_encoder_2/model.safetensors"),
+        {},
+        "its text_encoder_2 cannot",
+    ),
+    "a damaged checker": (
+        lambda t: cut(stable(t, safety=True), "safety_checker/model.safetensors"),
+        {},
+        "pipeline cannot be",
+    ),
+    "half a U-Net": (
+        lambda t: lacking(stable(t), UNET),
+        {},
+        r"weights of its unet are missing or of another shape: .*1 in all",
+    ),
+    "half an encoder": (
+        lambda t: lacking(stable(t), "text_encoder/model.safetensors"),
+        {},
+        "weights of its text_encoder are",
+    ),
+    "no tokens": (
+        lambda t: without(without(stable(t), "tokenizer/tokenizer.json"), "tokenizer/vocab.json"),
+        {},
+        "cannot be loaded",
+    ),
+    "inpainting": (
+        lambda t: stable(t, unet={"in_channels": 9}),
+        {},
+        "9 channels in and 4 out, as those have that fill in",
+    ),
+    "other latents": (
+        lambda t: stable(t, unet={"in_channels": 16, "out_channels": 16}),
+        {},
+        "latents of 4 channels, the .*takes 16",
+    ),
+    "other texts": (
+        lambda t: stable(t, unet={"cross_attention_dim": 24}),
+        {},
+        "text encoders give 16 numbers, the .* takes 24",
+    ),
     "an odd size": (stable, {"image_size": 20}, "latent size mismatch: 20 pixels.*multiples of 8: set 16 or 24"),
     "an odd size for patches": (stable3, {"image_size": 18}, "multiples of 4: set 16 or 20"),
     "too large": (stable3, {"image_size": 64}, "64 pixels, but .* has positions for 32 at most"),
     "an unknown scheduler": (
-        lambda t: edited(stable(t), INDEX, scheduler=["diffusers", "NoScheduler"]), {}, "knows no scheduler NoScheduler",
+        lambda t: edited(stable(t), INDEX, scheduler=["diffusers", "NoScheduler"]),
+        {},
+        "knows no scheduler NoScheduler",
     ),
     "a scheduler of flows": (
-        lambda t: stable(t, scheduler=FlowMatchEulerDiscreteScheduler()), {}, r"by a schedule of noise, .* \(FlowMatchEuler",
+        lambda t: stable(t, scheduler=FlowMatchEulerDiscreteScheduler()),
+        {},
+        r"by a schedule of noise, .* \(FlowMatchEuler",
     ),
     "no schedule": (lambda t: without(stable(t), PLAN), {}, "scheduler"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -120,12 +191,17 @@ def test_wrong_recipes(tmp_path: Path) -> None:
     model = tiny_diffusion.stable(tmp_path / "sd")
     cases: dict[str, tuple[dict[str, Any], type[GraftError], str]] = {
         "targets": (
-            {"model": {"adapter": {"kind": "lora", "targets": ["to_x"]}}}, ModelError,
+            {"model": {"adapter": {"kind": "lora", "targets": ["to_x"]}}},
+            ModelError,
             r"no Linear or Conv2d of the trunk is called 'to_x' \(there are:.*to_q",
         ),
         "from scratch": ({"model": {"id": None, "config": {"model_type": "x"}}}, ModelError, "give model.id"),
-        "local base": ({"model": {"adapter": {"kind": "lora"}}, "hub": {"adapter": True}}, ModelError, "hub.adapter: .* sd is none"),
-    }  # fmt: skip
+        "local base": (
+            {"model": {"adapter": {"kind": "lora"}}, "hub": {"adapter": True}},
+            ModelError,
+            "hub.adapter: .* sd is none",
+        ),
+    }
     for sections, kind, words in cases.values():
         with pytest.raises(kind, match=words):
             build_of(tiny_recipe(tmp_path, model, **sections))
@@ -184,7 +260,9 @@ def test_questions_without_an_answer(tmp_path: Path, caplog: pytest.LogCaptureFi
             loaded.infer("a red disc", steps=steps)
     with caplog.at_level(logging.WARNING):
         loaded.infer("a red disc " * 5, steps=1)
-    assert [record.getMessage() for record in caplog.records] == ["the text is longer than 24 tokens: the text encoder reads no more of it"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the text is longer than 24 tokens: the text encoder reads no more of it"
+    ]
 
 
 def test_out_of_memory_while_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

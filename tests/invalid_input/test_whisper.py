@@ -32,13 +32,23 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("which", "options", "error"),
     [
-        ("many", {"language": "englisch"}, r"options.language: this model knows no 'englisch': did you mean 'english'.*\(known: en, zh, "),
+        (
+            "many",
+            {"language": "englisch"},
+            r"options.language: this model knows no 'englisch': did you mean 'english'.*\(known: en, zh, ",
+        ),
         ("many", {}, r"options.language: this model knows 100 languages: say which one is spoken \(en, zh"),
-        ("one", {"language": "en"}, "options.language: got 'en', but this model knows one language and has no token for any: leave it out"),
+        (
+            "one",
+            {"language": "en"},
+            "options.language: got 'en', but this model knows one language and has no token for any: leave it out",
+        ),
         ("one", {"max_seconds": 5}, "options.max_seconds: got 5, but this model reads 1 seconds at once"),
     ],
 )
-def test_options_that_do_not_fit_the_model(speech: Path, folders: dict[str, Path], which: str, options: dict[str, Any], error: str) -> None:
+def test_options_that_do_not_fit_the_model(
+    speech: Path, folders: dict[str, Path], which: str, options: dict[str, Any], error: str
+) -> None:
     def start() -> None:
         task, _, splits = made(speech, folders[which], **options)
         task.encode(splits.train)
@@ -130,7 +140,10 @@ def test_rows_that_cannot_be_used_are_skipped_and_counted(
     assert [record["true"] for record in whole] == ["x" * 60] * 3
     assert [record["tokens"] for record in whole] == [48] * 3
     assert all(scoring.scores(task, [record], None)["cer"] > 0.5 for record in whole)
-    assert "transcripts have more than the 48 tokens that this model writes: the loss sees their beginning, scores all of it" in caplog.text
+    assert (
+        "transcripts have more than the 48 tokens that this model writes: the loss sees their beginning, scores all of it"
+        in caplog.text
+    )
     assert "longer than the 1 seconds that are read: scores leave them out, too" in caplog.text
     assert sum("seconds, at most 1 are read (options.max_seconds)" in one for one in why) == 3
     assert len(why) == 3

@@ -82,7 +82,12 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
     predict, evaluated = ImageClassification.predict, Trainer.predict
 
     def small(task: Any, model: Any, batch: Any) -> Any:
-        if order.get("most") and not facts.get("evaluations") and processes().process_index == 0 and len(batch["id"]) > order["most"]:
+        if (
+            order.get("most")
+            and not facts.get("evaluations")
+            and processes().process_index == 0
+            and len(batch["id"]) > order["most"]
+        ):
             facts["refused"] = len(batch["id"])
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return predict(task, model, batch)

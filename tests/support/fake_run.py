@@ -37,11 +37,19 @@ def predictions(labels: tuple[str, ...], n: int, skill: float = 0.93, seed: int 
         true = rng.randrange(len(labels))
         right = rng.random() < skill
         guess = true if right else rng.choice([other for other in range(len(labels)) if other != true])
-        confidence = min(max(rng.betavariate(14, 2) if right else rng.betavariate(6, 3), 1 / len(labels) + 1e-6), 0.9999)
+        confidence = min(
+            max(rng.betavariate(14, 2) if right else rng.betavariate(6, 3), 1 / len(labels) + 1e-6), 0.9999
+        )
         rank = 0 if right else min(1 + int(rng.expovariate(0.6)), len(labels) - 1)
         second = labels[true] if not right else labels[(guess + 1) % len(labels)]
         scores = {labels[guess]: confidence, second: 1 - confidence}
-        line = {"id": f"{labels[true]}/{i}.jpg", "true": labels[true], "predicted": labels[guess], "confidence": confidence, "rank": rank}
+        line = {
+            "id": f"{labels[true]}/{i}.jpg",
+            "true": labels[true],
+            "predicted": labels[guess],
+            "confidence": confidence,
+            "rank": rank,
+        }
         records.append({**line, "scores": scores})
     return records
 
@@ -57,7 +65,9 @@ def many_labels(labels: tuple[str, ...], n: int, seed: int = 0) -> list[dict[str
     return records
 
 
-def measured(records: list[dict[str, Any]], labels: tuple[str, ...], split: str, multi_label: bool, tables: bool = True) -> dict[str, Any]:
+def measured(
+    records: list[dict[str, Any]], labels: tuple[str, ...], split: str, multi_label: bool, tables: bool = True
+) -> dict[str, Any]:
     """A `test` section of results.json; the intervals are normal ones, enough for a picture."""
     metrics = classification.scores(records, labels, multi_label)
     n = len(records)
@@ -90,7 +100,9 @@ def log(steps: int, head: bool, metric: str, best: float, seed: int = 0) -> list
         for step in range(10, count + 1, 10):
             done = step / count
             at = {"step": before + step, "epoch": 5 * done, "stage": stage}
-            loss = (0.8 if stage == "head" else 0.4 if head else 0.65) * math.exp(-3 * done) + 0.06 + 0.04 * rng.random()
+            loss = (
+                (0.8 if stage == "head" else 0.4 if head else 0.65) * math.exp(-3 * done) + 0.06 + 0.04 * rng.random()
+            )
             rate = 5e-5 * min(done / 0.1, (1 - done) / 0.9)
             speed = {"examples_per_second": 41.0, "seconds": (before + step) * 1.5}
             lines.append({**at, "loss": loss, "learning_rate": rate, "grad_norm": 1.0 + rng.random(), **speed})
@@ -103,7 +115,10 @@ def log(steps: int, head: bool, metric: str, best: float, seed: int = 0) -> list
 
 def photos(n: int) -> list[Image.Image]:
     rng = random.Random(0)
-    return [Image.linear_gradient("L").resize((96 + 12 * (i % 4), 96)).rotate(rng.randrange(360)).convert("RGB") for i in range(n)]
+    return [
+        Image.linear_gradient("L").resize((96 + 12 * (i % 4), 96)).rotate(rng.randrange(360)).convert("RGB")
+        for i in range(n)
+    ]
 
 
 def results(
@@ -134,7 +149,12 @@ def results(
             "revision": None if local else "3f8b2c1d0e9a",
             "license": None if local else "cc-by-sa-4.0",
             "train": {"rows": 8 * n, "skipped": 2, "fingerprint": "9f86d081884c7d65", "source": "train"},
-            "validation": {"rows": len(records["validation"]), "skipped": 0, "fingerprint": "60303ae22b998861", "source": "cut from train"},
+            "validation": {
+                "rows": len(records["validation"]),
+                "skipped": 0,
+                "fingerprint": "60303ae22b998861",
+                "source": "cut from train",
+            },
             "test": {"rows": n, "skipped": 0, "fingerprint": "fd61a03af4f77d87", "source": "test"},
         },
         "model": {
@@ -165,7 +185,9 @@ def fake_run(
     pictures: bool = True,
 ) -> Path:
     """Write a finished run into `folder`. `local`: model and data are folders of this machine, not hub ids."""
-    recipe_ids = (str(folder / "secret" / "my_weights"), str(folder / "secret" / "cats_dogs")) if local else (MODEL, DATA)
+    recipe_ids = (
+        (str(folder / "secret" / "my_weights"), str(folder / "secret" / "cats_dogs")) if local else (MODEL, DATA)
+    )
     metric = "map" if multi_label else "accuracy"
     draw = many_labels if multi_label else lambda labels, n, seed=0: predictions(labels, n, skill, seed)
     test, validation = draw(labels, n, seed=1), draw(labels, n // 2, seed=2)
@@ -175,7 +197,9 @@ def fake_run(
     (folder / "predictions").mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(*recipe_ids, hub, multi_label), sort_keys=False))
     write_json(folder / "results.json", found)
-    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "vit", "id2label": dict(enumerate(labels))}))
+    (folder / "model" / "config.json").write_text(
+        json.dumps({"model_type": "vit", "id2label": dict(enumerate(labels))})
+    )
     best = found["validation"]["metrics"][metric]
     write_lines(folder / "log.jsonl", log(steps, head, metric, best))
     write_lines(folder / "predictions" / "test.jsonl", test)
@@ -189,7 +213,11 @@ def fake_run(
 
 
 def keep_statistics(
-    folder: Path, records: list[dict[str, Any]], labels: tuple[str, ...] = LABELS, multi_label: bool = False, group: str | None = None
+    folder: Path,
+    records: list[dict[str, Any]],
+    labels: tuple[str, ...] = LABELS,
+    multi_label: bool = False,
+    group: str | None = None,
 ) -> None:
     """The statistics of the test rows as a run keeps them; rows are grouped by what their records hold under `group`."""
     found = classification.statistics(records, labels, multi_label)

@@ -13,10 +13,24 @@ import traceback
 from typing import Any
 
 WARM = (
-    "torch", "torchvision.transforms.v2", "transformers", "timm", "datasets", "accelerate", "peft", "matplotlib.figure", "sklearn.metrics",
-    "safetensors.torch", "pipelines.cli", "pipelines.training.run", "pipelines.publishing.card", "pipelines.reporting.report",
-    "pipelines.tasks.image_classification",     "transformers.models.vit.modeling_vit", "torch.distributed.tensor",
-)  # fmt: skip
+    "torch",
+    "torchvision.transforms.v2",
+    "transformers",
+    "timm",
+    "datasets",
+    "accelerate",
+    "peft",
+    "matplotlib.figure",
+    "sklearn.metrics",
+    "safetensors.torch",
+    "pipelines.cli",
+    "pipelines.training.run",
+    "pipelines.publishing.card",
+    "pipelines.reporting.report",
+    "pipelines.tasks.image_classification",
+    "transformers.models.vit.modeling_vit",
+    "torch.distributed.tensor",
+)
 
 
 def child(order: dict[str, Any]) -> None:

@@ -59,15 +59,21 @@ def summary(path: Path) -> str:
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table; a line break inside of a cell becomes a blank."""
     lines = [head, ("---",) * len(head), *rows]
-    return "".join("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |\n" for row in lines)
+    return "".join(
+        "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |\n" for row in lines
+    )
 
 
 def floors() -> str:
     """The packages from the top floor down, with what each may import."""
     rows = []
     for number, names in reversed(list(enumerate(FLOORS))):
-        shown = ", ".join(f"`{name}`" if name else "`__init__`" for name in sorted(names) if name == "" or _exists(name))
-        also = "; ".join(f"`{a}` also {', '.join(f'`{b}`' for b in sorted(SIDEWAYS[a]))}" for a in sorted(names) if a in SIDEWAYS)
+        shown = ", ".join(
+            f"`{name}`" if name else "`__init__`" for name in sorted(names) if name == "" or _exists(name)
+        )
+        also = "; ".join(
+            f"`{a}` also {', '.join(f'`{b}`' for b in sorted(SIDEWAYS[a]))}" for a in sorted(names) if a in SIDEWAYS
+        )
         below = f"0 to {number - 1}" if number > 1 else "0" if number else "nothing"
         rows.append((str(number), shown, below + (f" ({also})" if also else "")))
     return table(("floor", "packages", "may import from floors"), rows)
@@ -82,7 +88,9 @@ def tree() -> str:
     files = [p for p in (ROOT / "pipelines").rglob("*.py") if p.name != "__init__.py" or p.parent != ROOT / "pipelines"]
     files.sort(key=lambda p: (-FLOOR.get(module_name(p).split(".")[0], 0), module_name(p)))
     lines = {str(p.relative_to(ROOT)).replace("/__init__.py", "/"): summary(p) for p in files}
-    lines |= {str(p.relative_to(ROOT)): summary(p) for p in sorted((ROOT / "apps").glob("*.py")) if p.name != "__init__.py"}
+    lines |= {
+        str(p.relative_to(ROOT)): summary(p) for p in sorted((ROOT / "apps").glob("*.py")) if p.name != "__init__.py"
+    }
     lines |= OTHER_FILES
     wide = max(map(len, lines))
     return "```text\n" + "".join(f"{name.ljust(wide)}  {text}\n" for name, text in lines.items()) + "```\n"
@@ -147,7 +155,9 @@ def recipes() -> str:
     rows, files = [], []
     for entry in catalog():
         name, path = entry["name"], Path(entry["path"])
-        rows.append((f"[{name}](#{name})", entry["model"], entry["data"], score(entry["published"]), score(entry["measured"])))
+        rows.append(
+            (f"[{name}](#{name})", entry["model"], entry["data"], score(entry["published"]), score(entry["measured"]))
+        )
         files.append(f"### {name}\n\n```yaml\n{path.read_text()}```\n")
     head = ("recipe", "model", "data", "published", "measured by us")
     return table(head, rows) + "\n## The files\n\n" + "\n".join(files)
@@ -165,7 +175,11 @@ def measured() -> str:
 
     parts = []
     for key, title in (("measured", "Measured by runs of Graft"), ("published", "Published by others")):
-        rows = [(f"[{e['name']}](recipes.md#{e['name']})", e["hardware"], e[key]) for e in catalog() if re.search(r"\d", _figure(e[key]))]
+        rows = [
+            (f"[{e['name']}](recipes.md#{e['name']})", e["hardware"], e[key])
+            for e in catalog()
+            if re.search(r"\d", _figure(e[key]))
+        ]
         parts.append(f"## {title}\n\n{table(('recipe', 'hardware', key), rows)}")
     return "\n".join(parts)
 
@@ -175,7 +189,9 @@ def measured_of(task: str) -> str:
     from pipelines.config.catalog import catalog
 
     entries = [e for e in catalog() if e["task"] == task]
-    rows = [(f"[{e['name']}](../recipes.md#{e['name']})", e["hardware"], e["published"], e["measured"]) for e in entries]
+    rows = [
+        (f"[{e['name']}](../recipes.md#{e['name']})", e["hardware"], e["published"], e["measured"]) for e in entries
+    ]
     return table(("recipe", "hardware", "published", "measured"), rows)
 
 
@@ -222,7 +238,9 @@ def keys_without_a_sentence() -> list[str]:
     from pipelines.config.recipe import recipe_schema, task_names
 
     schema = recipe_schema()
-    sections = {"": schema} | {name: schema["$defs"][name] for name in [*schema["$defs"], *task_names()] if name != "BaseModel"}
+    sections = {"": schema} | {
+        name: schema["$defs"][name] for name in [*schema["$defs"], *task_names()] if name != "BaseModel"
+    }
     return [
         f"{section}.{key}"
         for section, found in sections.items()
@@ -235,7 +253,13 @@ def _keys(section: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     rows = []
     needed = section.get("required", [])
     for key, value in section.get("properties", {}).items():
-        default = "needed" if key in needed else "-" if isinstance(value.get("default"), dict) or key == "options" else _value(value)
+        default = (
+            "needed"
+            if key in needed
+            else "-"
+            if isinstance(value.get("default"), dict) or key == "options"
+            else _value(value)
+        )
         about = value.get("description", "Settings of the task.")
         rows.append((f"`{key}`", _kind(value, schema), default, about))
     return table(("key", "value", "default", "meaning"), rows) if rows else "None.\n"
@@ -257,7 +281,13 @@ def _kind(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{one}`" for one in value.get("enum", [value.get("const")]))
     if value.get("type") == "array":
         return f"list of {_kind(value['items'], schema)}"
-    names = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true` or `false`", "object": "mapping"}
+    names = {
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "boolean": "`true` or `false`",
+        "object": "mapping",
+    }
     return names[value["type"]] + _bounds(value)
 
 
@@ -294,7 +324,13 @@ def _plain_braces(doc: str) -> str:
     lines = []
     for line in doc.splitlines():
         shows = line.startswith(("{", "<"))
-        lines.append(f"    {line}" if shows else line if line.startswith("    ") else re.sub(r"(?<!`)(\S*<\w+>\S*)", r"`\1`", line))
+        lines.append(
+            f"    {line}"
+            if shows
+            else line
+            if line.startswith("    ")
+            else re.sub(r"(?<!`)(\S*<\w+>\S*)", r"`\1`", line)
+        )
     return "\n".join(lines)
 
 

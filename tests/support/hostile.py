@@ -44,7 +44,11 @@ class Demo:
         first = {"textbox": "the song was [MASK] by ada", "dataset": 0}
         values = [self.components[one]["props"].get("value") for one in event["inputs"]]
         return [
-            self.components[one]["props"]["minimum"] if kind == "slider" else first.get(kind) if value in (None, "") else value
+            self.components[one]["props"]["minimum"]
+            if kind == "slider"
+            else first.get(kind)
+            if value in (None, "")
+            else value
             for one, kind, value in zip(event["inputs"], self.kinds(event), values, strict=True)
         ]
 
@@ -150,7 +154,12 @@ def places(uploads: Path, outside: Path) -> dict[str, Any]:
         "a NUL": {"path": f"{uploads}/trap/own.png\0.png", **meta},
         "half a character": {"path": f"{uploads}/\ud800.png", **meta},
         "a long path": {"path": f"{uploads}/" + "x" * 100_000, **meta},
-        "a state": {"path": str(secret), "meta": {"_type": "gradio.FileData", "more": deep}, "orig_name": deep, "size": -1},
+        "a state": {
+            "path": str(secret),
+            "meta": {"_type": "gradio.FileData", "more": deep},
+            "orig_name": deep,
+            "size": -1,
+        },
     }
 
 
@@ -207,16 +216,33 @@ def image_bombs() -> dict[str, tuple[bytes, str]]:
         "itext.png": (small_png(chunk(b"iTXt", b"comment\0\1\0\0\0" + large)), ""),
         "profile.png": (small_png(chunk(b"iCCP", b"icc\0\0" + large)), ""),
         "texts.png": (small_png(*[chunk(b"zTXt", b"c%d\0\0" % n + zeros(1)) for n in range(200)]), ""),
-        "50000.gif": (b"GIF89a" + struct.pack("<HHBBB", 50_000, 50_000, 0, 0, 0) + b"," + bytes(20) + b";", "2500000000 pixels"),
-        "program.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(/tmp/x) (w) file\n", "not a readable image"),
+        "50000.gif": (
+            b"GIF89a" + struct.pack("<HHBBB", 50_000, 50_000, 0, 0, 0) + b"," + bytes(20) + b";",
+            "2500000000 pixels",
+        ),
+        "program.eps": (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(/tmp/x) (w) file\n",
+            "not a readable image",
+        ),
     }
 
 
-def wav(rate: int = 16000, claimed: int | None = None, channels: int = 1, samples: bytes = b"\x10\x20" * 16000) -> bytes:
+def wav(
+    rate: int = 16000, claimed: int | None = None, channels: int = 1, samples: bytes = b"\x10\x20" * 16000
+) -> bytes:
     """A WAV of 16 bits; `claimed` is what its header says about its length in bytes."""
     size = len(samples) if claimed is None else claimed
     form = struct.pack("<HHIIHH", 1, channels, rate, min(rate * 2 * channels, 2**32 - 1), 2 * channels, 16)
-    return b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", size) + samples
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + size)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + b"data"
+        + struct.pack("<I", size)
+        + samples
+    )
 
 
 def flac(seconds: float, rate: int, channels: int, claimed: int, folder: Path) -> bytes:
@@ -229,7 +255,9 @@ def flac(seconds: float, rate: int, channels: int, claimed: int, folder: Path) -
         for _ in range(max(1, round(seconds))):
             file.write(np.tile([[0.1], [-0.1]], (round(rate * min(seconds, 1)) // 2, channels)))
     data = bytearray(path.read_bytes())
-    data[21:26] = bytes([data[21] & 0xF0 | claimed >> 32, *struct.pack(">I", claimed & 0xFFFFFFFF)]) if claimed else data[21:26]
+    data[21:26] = (
+        bytes([data[21] & 0xF0 | claimed >> 32, *struct.pack(">I", claimed & 0xFFFFFFFF)]) if claimed else data[21:26]
+    )
     return bytes(data)
 
 
@@ -252,7 +280,9 @@ def audio_bombs(folder: Path) -> dict[str, tuple[bytes, str]]:
 
 def memory(process: int) -> tuple[int, int]:
     """MB that a process holds, and the most that it held since `forget_peak`."""
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("Vm"))
+    lines = dict(
+        line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("Vm")
+    )
     now, peak = (int(lines[name].split()[0]) // 1024 for name in ("VmRSS", "VmHWM"))
     return now, peak
 

@@ -121,7 +121,13 @@ class HubServer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen(64)
-        settings = {"log_level": "critical", "lifespan": "off", "ws": "none", "interface": "asgi3", "timeout_graceful_shutdown": 1}
+        settings = {
+            "log_level": "critical",
+            "lifespan": "off",
+            "ws": "none",
+            "interface": "asgi3",
+            "timeout_graceful_shutdown": 1,
+        }
         self._server = uvicorn.Server(uvicorn.Config(self._app, **settings))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
@@ -148,14 +154,30 @@ class HubServer:
     @property
     def settings(self) -> dict[str, str]:
         """The environment variables that make a client talk to this hub and to nothing else."""
-        quiet = ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS", "DISABLE_SAFETENSORS_CONVERSION")
-        settings = {"HF_ENDPOINT": self.url, "HF_HOME": str(self.home), "HF_TOKEN": TOKEN, "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
-        return settings | dict.fromkeys(quiet, "1") | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+        quiet = (
+            "HF_HUB_DISABLE_XET",
+            "HF_HUB_DISABLE_TELEMETRY",
+            "HF_HUB_DISABLE_PROGRESS_BARS",
+            "DISABLE_SAFETENSORS_CONVERSION",
+        )
+        settings = {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(self.home),
+            "HF_TOKEN": TOKEN,
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        }
+        return (
+            settings
+            | dict.fromkeys(quiet, "1")
+            | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+        )
 
     @property
     def env(self) -> dict[str, str]:
         """A whole environment for `subprocess.run(..., env=hub.env)`."""
-        return {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))} | self.settings
+        return {
+            k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))
+        } | self.settings
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Point this process at the hub: environment variables, and every copy that the clients made of them."""
@@ -189,7 +211,10 @@ class HubServer:
                 "HF_HUB_DISABLE_TELEMETRY": True,
             },
             huggingface_hub.hf_api.api: {"endpoint": self.url, "_whoami_cache": {}},
-            huggingface_hub.hf_file_system.hffs: {"endpoint": self.url, "_api": huggingface_hub.HfApi(endpoint=self.url)},
+            huggingface_hub.hf_file_system.hffs: {
+                "endpoint": self.url,
+                "_api": huggingface_hub.HfApi(endpoint=self.url),
+            },
             datasets.config: {
                 "HF_ENDPOINT": self.url,
                 "HUB_DATASETS_URL": self.url + "/datasets/{repo_id}/resolve/{revision}/{path}",
@@ -218,7 +243,9 @@ class HubServer:
         self.asked.append(Asked(request.method, unquote(path), token))
         if self.latency:
             await asyncio.sleep(self.latency)
-        fault = next((f for f in self._faults if f.left and f.path in unquote(path) and f.method in (None, request.method)), None)
+        fault = next(
+            (f for f in self._faults if f.left and f.path in unquote(path) and f.method in (None, request.method)), None
+        )
         if fault:
             fault.left -= 1
         if fault and fault.status:

@@ -109,7 +109,9 @@ def create(call: Call) -> Response:
 
 def delete(call: Call) -> Response:
     asked = call.json()
-    repo = call.repo(asked.get("type") or "model", f"{asked.get('organization') or call.names[0]}/{asked['name']}", write=True)
+    repo = call.repo(
+        asked.get("type") or "model", f"{asked.get('organization') or call.names[0]}/{asked['name']}", write=True
+    )
     del call.hub.repos[repo.kind, repo.id]
     return Response()
 
@@ -141,7 +143,9 @@ def tag(call: Call, kind: str, id: str, rev: str) -> Response:
 def log(call: Call, kind: str, id: str, rev: str) -> Response:
     repo = call.repo(kind, id)
     until = repo.history.index(call.commit(repo, rev)) + 1
-    entries = [{"id": c.sha, "title": c.title, "message": "", "authors": [], "date": c.date} for c in repo.history[:until]]
+    entries = [
+        {"id": c.sha, "title": c.title, "message": "", "authors": [], "date": c.date} for c in repo.history[:until]
+    ]
     return JSONResponse(entries[::-1])
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import yaml
 
-LARGE = re.compile(r"\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|parquet|arrow|npy|npz|zip|gz|jpg|jpeg|png|webp|gif|wav|flac|mp3)$")
+LARGE = re.compile(
+    r"\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|parquet|arrow|npy|npz|zip|gz|jpg|jpeg|png|webp|gif|wav|flac|mp3)$"
+)
 GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"  # the hub puts one into every new repository
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -136,15 +138,34 @@ class Repo:
                 sibling |= {"size": len(blob.data), "blobId": blob.oid}
             if blobs and blob.large:
                 sibling["lfs"] = {"sha256": blob.sha256, "size": len(blob.data), "pointerSize": len(blob.pointer)}
-        info: dict[str, Any] = {"_id": git_oid(self.id.encode())[:24], "id": self.id, "author": self.owner, "sha": commit.sha}
-        info |= {"lastModified": commit.date, "createdAt": self.history[0].date, "private": self.private, "disabled": False}
-        info |= {"gated": "manual" if self.gated else False, "downloads": 0, "likes": 0, "cardData": card, "siblings": siblings}
+        info: dict[str, Any] = {
+            "_id": git_oid(self.id.encode())[:24],
+            "id": self.id,
+            "author": self.owner,
+            "sha": commit.sha,
+        }
+        info |= {
+            "lastModified": commit.date,
+            "createdAt": self.history[0].date,
+            "private": self.private,
+            "disabled": False,
+        }
+        info |= {
+            "gated": "manual" if self.gated else False,
+            "downloads": 0,
+            "likes": 0,
+            "cardData": card,
+            "siblings": siblings,
+        }
         info["tags"] = [str(t) for t in (card or {}).get("tags") or []]
         if self.kind == "model":
             info |= {"modelId": self.id, "pipeline_tag": (card or {}).get("pipeline_tag")}
             info |= {"library_name": (card or {}).get("library_name"), "model-index": (card or {}).get("model-index")}
         if self.kind == "space":
-            info |= {"sdk": (card or {}).get("sdk", self.sdk), "runtime": {"stage": "BUILDING", "hardware": {}, "storage": None}}
+            info |= {
+                "sdk": (card or {}).get("sdk", self.sdk),
+                "runtime": {"stage": "BUILDING", "hardware": {}, "storage": None},
+            }
         return info
 
 
@@ -175,8 +196,12 @@ def validate_card(text: str, kind: str) -> tuple[list[str], list[str]]:
         for value in card[key] if isinstance(card.get(key), list) else [card[key]] if key in card else []:
             if not isinstance(value, str) or not HUB_ID.fullmatch(value) or "--" in value or ".." in value:
                 page = "datasets" if key == "datasets" else "models"
-                errors.append(f'"{key}" with value "{value}" is not valid. Use a {page[:-1]} id from https://hf.co/{page}.')
-    for value in card["license"] if isinstance(card.get("license"), list) else [card["license"]] if "license" in card else []:
+                errors.append(
+                    f'"{key}" with value "{value}" is not valid. Use a {page[:-1]} id from https://hf.co/{page}.'
+                )
+    for value in (
+        card["license"] if isinstance(card.get("license"), list) else [card["license"]] if "license" in card else []
+    ):
         if not LICENSE.fullmatch(str(value)):
             errors.append(f'"license" must be one of the known identifiers, got "{value}"')
     if "tags" in card and not (isinstance(card["tags"], list) and all(isinstance(t, str) for t in card["tags"])):
@@ -195,20 +220,26 @@ def _space(card: dict) -> list[str]:
     for key in ("sdk_version", "app_file", "python_version", "title"):
         if key in card and not isinstance(card[key], str):
             errors.append(f'"{key}" must be a string')
-    errors += [f'"{k}" must be one of {sorted(COLORS)}' for k in ("colorFrom", "colorTo") if card.get(k, "red") not in COLORS]
+    errors += [
+        f'"{k}" must be one of {sorted(COLORS)}' for k in ("colorFrom", "colorTo") if card.get(k, "red") not in COLORS
+    ]
     if len(str(card.get("short_description", ""))) > 60:
         errors.append('"short_description" length must be less than or equal to 60 characters long')
     return errors
 
 
 def _model_index(index: Any) -> list[str]:
-    if not isinstance(index, list) or not all(isinstance(m, dict) and isinstance(m.get("results"), list) for m in index):
+    if not isinstance(index, list) or not all(
+        isinstance(m, dict) and isinstance(m.get("results"), list) for m in index
+    ):
         return ['"model-index" must be an array of objects with "results"']
     errors = ['"model-index[0].name" is required' for model in index if not model.get("name")]
     for number, result in enumerate(r for model in index for r in model["results"]):
         where = f"model-index[0].results[{number}]"
         wanted = [("task", "type"), ("dataset", "type"), ("dataset", "name")]
-        errors += [f'"{where}.{a}.{b}" is required' for a, b in wanted if not isinstance((result.get(a) or {}).get(b), str)]
+        errors += [
+            f'"{where}.{a}.{b}" is required' for a, b in wanted if not isinstance((result.get(a) or {}).get(b), str)
+        ]
         for metric in result.get("metrics") or [{}]:
             if "type" not in metric or metric.get("value") is None:
                 errors.append(f'"{where}.metrics" needs type and value')

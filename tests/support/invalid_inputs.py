@@ -138,7 +138,9 @@ def csv(header: str = "image,label", line: str = "{},{}", more: str = "") -> str
 
 def jsonl(*more: Any) -> str:
     """The flat photos as lines of JSON, 1 to 24, and `more` from line 25."""
-    return "".join(json.dumps(row) + "\n" for row in [*({"image": image, "label": label} for image, label in rows()), *more])
+    return "".join(
+        json.dumps(row) + "\n" for row in [*({"image": image, "label": label} for image, label in rows()), *more]
+    )
 
 
 def table(world: World, name: str, text: str | bytes) -> Path:

@@ -49,7 +49,11 @@ def prepare(folder: Path) -> None:
 
 def train(folder: Path, runs: Path) -> dict[str, Any]:
     """{name: what its run gave}; every run is a process of its own, with one thread, so that it is equal to the bit every time."""
-    commands = {f"{p.parent.name}{kind}": [str(p), *more] for p in sorted(folder.glob("*/recipe.yaml")) for kind, more in KINDS.items()}
+    commands = {
+        f"{p.parent.name}{kind}": [str(p), *more]
+        for p in sorted(folder.glob("*/recipe.yaml"))
+        for kind, more in KINDS.items()
+    }
     commands |= {name: [name, "train.epochs=2", "train.micro_batch=16"] for name in DIGITS}
     commands["digits_vit_transfer"] += ["--model", str(runs / "digits_vit_pretrain")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -58,7 +62,10 @@ def train(folder: Path, runs: Path) -> dict[str, Any]:
         run = runs / name
         shutil.rmtree(run, ignore_errors=True)
         done = subprocess.run(
-            [sys.executable, "-m", "pipelines", "train", *command, "--run", str(run)], capture_output=True, text=True, env=environment
+            [sys.executable, "-m", "pipelines", "train", *command, "--run", str(run)],
+            capture_output=True,
+            text=True,
+            env=environment,
         )
         found[name] = read(run) if done.returncode == 0 else {"error": done.stderr.strip().splitlines()[-1]}
         print(f"{name}: {found[name].get('error', 'done')}", flush=True)
@@ -93,7 +100,11 @@ def differences(before: Any, after: Any, relative: float, at: str = "") -> Itera
         for i, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from differences(one, other, relative, f"{at}/{i}")
     elif isinstance(before, float) and isinstance(after, float):
-        if before != after and not (math.isnan(before) and math.isnan(after)) and not math.isclose(before, after, rel_tol=relative):
+        if (
+            before != after
+            and not (math.isnan(before) and math.isnan(after))
+            and not math.isclose(before, after, rel_tol=relative)
+        ):
             yield f"{at}: {before} -> {after}"
     elif before != after:
         yield f"{at}: {before} -> {after}"

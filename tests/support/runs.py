@@ -23,7 +23,15 @@ import safetensors.torch
 from pipelines.config.recipe import Recipe, validate
 
 ROOT = Path(__file__).parents[2]
-TRAIN = {"max_steps": 12, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "log_every": 1, "eval_every": 4, "save_every": 3}
+TRAIN = {
+    "max_steps": 12,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "precision": "fp32",
+    "log_every": 1,
+    "eval_every": 4,
+    "save_every": 3,
+}
 
 
 def settings(model: Path, data: Path, **changes: Any) -> dict[str, Any]:
@@ -127,7 +135,9 @@ class Writes:
             self.stack.enter_context(mock.patch.object(os, name, self._counted(getattr(os, name), name)))
         for owner, name in ((io, "open"), (safetensors.torch, "save_file")):
             self.stack.enter_context(mock.patch.object(owner, name, self._counted(getattr(owner, name), name)))
-        self.stack.enter_context(mock.patch.object(os, "fsync", self._counted(lambda handle: None, "fsync")))  # the slow part
+        self.stack.enter_context(
+            mock.patch.object(os, "fsync", self._counted(lambda handle: None, "fsync"))
+        )  # the slow part
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,8 +165,12 @@ class Starter:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.fork_server"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment},
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
         assert self._answer() == "ready"
 
     def __call__(self, arguments: list[str], log: Path, **environment: str) -> "Child":

@@ -42,7 +42,9 @@ def running(folder: Path, site: Path, env: dict[str, str]) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = {k: v for k, v in env.items() if k not in ("PYTHONPATH", "GRADIO_ANALYTICS_ENABLED")} | {"GRADIO_SERVER_PORT": str(port)}
+    env = {k: v for k, v in env.items() if k not in ("PYTHONPATH", "GRADIO_ANALYTICS_ENABLED")} | {
+        "GRADIO_SERVER_PORT": str(port)
+    }
     command = [sys.executable, "-S", "app.py"]
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=env | {"PYTHONPATH": str(site)}, stdout=log, stderr=log)

@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-LABELS = ("ant", "bee", "wasp")  # what the models were "pretrained" on: never the labels of the data, so the head is new
+LABELS = (
+    "ant",
+    "bee",
+    "wasp",
+)  # what the models were "pretrained" on: never the labels of the data, so the head is new
 
 
 # ---- data ----
@@ -126,15 +130,26 @@ def _save(folder: Path, kind: str, config: Any, size: int, seed: int) -> Path:
 def vit(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0, **config: Any) -> Path:
     from transformers import ViTConfig
 
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "patch_size": 8, **config}
-    return _save(folder, "ViTForImageClassification", ViTConfig(image_size=size, **shape, **label_config(labels)), size, seed)
+    shape = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "patch_size": 8,
+        **config,
+    }
+    return _save(
+        folder, "ViTForImageClassification", ViTConfig(image_size=size, **shape, **label_config(labels)), size, seed
+    )
 
 
 def resnet(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
     """A bottleneck-free ResNet: the model with BatchNorm."""
     from transformers import ResNetConfig
 
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **label_config(labels))
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **label_config(labels)
+    )
     return _save(folder, "ResNetForImageClassification", config, size, seed)
 
 
@@ -142,14 +157,18 @@ def mobilenet(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed
     """MobileNetV2 at a tenth of its width. Its configuration brings a classifier dropout of 0.8, as the real ones do."""
     from transformers import MobileNetV2Config
 
-    config = MobileNetV2Config(image_size=size, depth_multiplier=0.1, min_depth=4, finegrained_output=True, **label_config(labels))
+    config = MobileNetV2Config(
+        image_size=size, depth_multiplier=0.1, min_depth=4, finegrained_output=True, **label_config(labels)
+    )
     return _save(folder, "MobileNetV2ForImageClassification", config, size, seed)
 
 
 def convnext(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
     from transformers import ConvNextConfig
 
-    config = ConvNextConfig(image_size=size, patch_size=2, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], **label_config(labels))
+    config = ConvNextConfig(
+        image_size=size, patch_size=2, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], **label_config(labels)
+    )
     return _save(folder, "ConvNextForImageClassification", config, size, seed)
 
 
@@ -157,7 +176,9 @@ def swin(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int
     from transformers import SwinConfig
 
     shape = {"patch_size": 2, "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
-    return _save(folder, "SwinForImageClassification", SwinConfig(image_size=size, **shape, **label_config(labels)), size, seed)
+    return _save(
+        folder, "SwinForImageClassification", SwinConfig(image_size=size, **shape, **label_config(labels)), size, seed
+    )
 
 
 def dinov2(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
@@ -165,7 +186,13 @@ def dinov2(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: i
     from transformers import Dinov2Config
 
     shape = {"patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
-    return _save(folder, "Dinov2ForImageClassification", Dinov2Config(image_size=size, **shape, **label_config(labels)), size, seed)
+    return _save(
+        folder,
+        "Dinov2ForImageClassification",
+        Dinov2Config(image_size=size, **shape, **label_config(labels)),
+        size,
+        seed,
+    )
 
 
 def clip(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
@@ -173,7 +200,9 @@ def clip(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int
     from transformers import CLIPConfig
 
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPConfig(vision_config={"image_size": size, "patch_size": 8, **shape}, text_config=shape, **label_config(labels))
+    config = CLIPConfig(
+        vision_config={"image_size": size, "patch_size": 8, **shape}, text_config=shape, **label_config(labels)
+    )
     return _save(folder, "CLIPForImageClassification", config, size, seed)
 
 
@@ -182,7 +211,9 @@ def poolformer(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, see
     from transformers import PoolFormerConfig
 
     shape = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratio": 2.0}
-    return _save(folder, "PoolFormerForImageClassification", PoolFormerConfig(**shape, **label_config(labels)), size, seed)
+    return _save(
+        folder, "PoolFormerForImageClassification", PoolFormerConfig(**shape, **label_config(labels)), size, seed
+    )
 
 
 def timm_model(

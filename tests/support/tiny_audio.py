@@ -66,12 +66,26 @@ def labelled(folder: Path, n: int = 24, several: bool = False) -> Path:
 
 
 SHAPE = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "conv_dim": (16, 16, 16),
-    "conv_kernel": (20, 8, 4), "conv_stride": (10, 8, 4), "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 2, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "mask_time_prob": 0.0,
-    "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0, "layerdrop": 0.0,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (20, 8, 4),
+    "conv_stride": (10, 8, 4),
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "mask_time_prob": 0.0,
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "feat_proj_dropout": 0.0,
+    "layerdrop": 0.0,
     "final_dropout": 0.0,
-}  # fmt: skip
+}
 
 
 def wav2vec2(folder: Path, architecture: str = "Wav2Vec2Model", **changes: Any) -> Path:
@@ -82,5 +96,7 @@ def wav2vec2(folder: Path, architecture: str = "Wav2Vec2Model", **changes: Any) 
     config = transformers.Wav2Vec2Config(**{**SHAPE, **changes})
     torch.manual_seed(0)
     getattr(transformers, architecture)(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=config.feat_extract_norm == "layer").save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=config.feat_extract_norm == "layer").save_pretrained(
+        folder
+    )
     return folder

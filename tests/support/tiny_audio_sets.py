@@ -33,7 +33,11 @@ def files(folder: Path, names: Iterable[str]) -> Path:
     """Recordings of a tenth of a second, each another: equal ones would be kept in one split."""
     for name in names:
         own = zlib.crc32(str(folder / name).encode())
-        write(folder / name, np.sin(own % 6007 / 1000 + np.arange(800) / (3.5 + own // 6007 % 4001 / 4001)).astype(np.float32), 8000)
+        write(
+            folder / name,
+            np.sin(own % 6007 / 1000 + np.arange(800) / (3.5 + own // 6007 % 4001 / 4001)).astype(np.float32),
+            8000,
+        )
     return folder
 
 
@@ -50,9 +54,15 @@ def librispeech(folder: Path, parts: dict[str, int], each: int = 4) -> Path:
         for _ in range(count):
             speaker += 1
             for chapter in (f"{speaker}1", f"{speaker}2"):
-                where, names = folder / part / str(speaker) / chapter, [f"{speaker}-{chapter}-{i:04d}" for i in range(each)]
+                where, names = (
+                    folder / part / str(speaker) / chapter,
+                    [f"{speaker}-{chapter}-{i:04d}" for i in range(each)],
+                )
                 files(where, [f"{name}.flac" for name in names])
-                text(where / f"{speaker}-{chapter}.trans.txt", "".join(f"{name} THE WORDS OF {i}\n" for i, name in enumerate(names)))
+                text(
+                    where / f"{speaker}-{chapter}.trans.txt",
+                    "".join(f"{name} THE WORDS OF {i}\n" for i, name in enumerate(names)),
+                )
     text(folder / "SPEAKERS.TXT", "; about them\n")
     return folder
 
@@ -88,18 +98,33 @@ CLASSES = ("Speech", "Male speech, man speaking", "Dog")
 
 def audioset(folder: Path, names: Iterable[str] = ("{}.wav",), lists: Iterable[str] = ("eval",), gone: int = 2) -> Path:
     """Twelve clips in every list, and rows of `gone` more that are not there."""
-    text(folder / "class_labels_indices.csv", "index,mid,display_name\n" + "".join(f'{i},/m/{i},"{c}"\n' for i, c in enumerate(CLASSES)))
+    text(
+        folder / "class_labels_indices.csv",
+        "index,mid,display_name\n" + "".join(f'{i},/m/{i},"{c}"\n' for i, c in enumerate(CLASSES)),
+    )
     names = list(names)
     for place, own in enumerate(lists):
-        lines = ["# Segments csv created Sun Mar  5 10:54:25 2017", "# num_ytids=14", "# YTID, start_seconds, end_seconds, positive_labels"]
+        lines = [
+            "# Segments csv created Sun Mar  5 10:54:25 2017",
+            "# num_ytids=14",
+            "# YTID, start_seconds, end_seconds, positive_labels",
+        ]
         for i in range(12 + gone):
-            lines.append(f'-_{place}{own[0]}{i:07d}, {i}0.000, {i + 1}0.000, "/m/{i % 3}{",/m/2" if i % 3 < 2 else ""}"')
+            lines.append(
+                f'-_{place}{own[0]}{i:07d}, {i}0.000, {i + 1}0.000, "/m/{i % 3}{",/m/2" if i % 3 < 2 else ""}"'
+            )
             if i < 12:
-                files(folder / "clips" / own, [names[i % len(names)].format(f"-_{place}{own[0]}{i:07d}", i * 10, i * 10 + 10)])
+                files(
+                    folder / "clips" / own,
+                    [names[i % len(names)].format(f"-_{place}{own[0]}{i:07d}", i * 10, i * 10 + 10)],
+                )
         text(folder / f"{own}_segments.csv", "\n".join(lines) + "\n")
     return folder
 
 
 def digits(folder: Path, speakers: Iterable[str] = ("ann", "bo b"), each: int = 8) -> Path:
-    files(folder / "recordings", [f"{digit}_{who}_{i}.wav" for who in speakers for digit in range(10) for i in range(each)])
+    files(
+        folder / "recordings",
+        [f"{digit}_{who}_{i}.wav" for who in speakers for digit in range(10) for i in range(each)],
+    )
     return Path(text(folder / "README.md", "digits").parent)

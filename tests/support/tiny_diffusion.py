@@ -18,7 +18,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
-)  # fmt: skip
+)
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import (
     CLIPConfig,
@@ -46,35 +46,61 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     words = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TOKENS, pad_token="<|endoftext|>")
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TOKENS, pad_token="<|endoftext|>"
+    )
 
 
 def text_config(width: int, projection: int = 16) -> CLIPTextConfig:
     count = 2 * len(LETTERS) + 2
     return CLIPTextConfig(
-        vocab_size=count, hidden_size=width, intermediate_size=2 * width, projection_dim=projection, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=TOKENS, bos_token_id=count - 2, eos_token_id=count - 1, pad_token_id=count - 1,
-    )  # fmt: skip
+        vocab_size=count,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=projection,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=TOKENS,
+        bos_token_id=count - 2,
+        eos_token_id=count - 1,
+        pad_token_id=count - 1,
+    )
 
 
 def vae(channels: int = 4, **fields: Any) -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=channels, norm_num_groups=4, sample_size=16, **fields,
-    )  # fmt: skip
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=16,
+        **fields,
+    )
 
 
 def stable(
-    folder: Path, *, safety: bool = False, flags: bool = False, unet: dict[str, Any] | None = None, scheduler: Any = None, seed: int = 1
+    folder: Path,
+    *,
+    safety: bool = False,
+    flags: bool = False,
+    unet: dict[str, Any] | None = None,
+    scheduler: Any = None,
+    seed: int = 1,
 ) -> Path:
     """A StableDiffusionPipeline; `unet` are other fields of the U-Net; where the safety checker `flags`, it flags every image."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fields: dict[str, Any] = {
-            "sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "cross_attention_dim": 16,
-            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+            "sample_size": 8,
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "norm_num_groups": 4,
+            "cross_attention_dim": 16,
+            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
             "attention_head_dim": 2,
-        }  # fmt: skip
+        }
         StableDiffusionPipeline(
             unet=UNet2DConditionModel(**{**fields, **(unet or {})}),
             vae=vae(),
@@ -82,7 +108,9 @@ def stable(
             tokenizer=tokenizer(folder / "tokenizer"),
             scheduler=scheduler or DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
             safety_checker=safety_checker(flags) if safety else None,
-            feature_extractor=CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}) if safety else None,
+            feature_extractor=CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+            if safety
+            else None,
             requires_safety_checker=safety,
         ).save_pretrained(folder)
     return folder
@@ -109,7 +137,9 @@ def clip(folder: Path) -> Path:
             "image_size": 16,
             "patch_size": 8,
         }
-        CLIPModel(CLIPConfig(text_config=text_config(16).to_dict(), vision_config=tower, projection_dim=16)).save_pretrained(folder)
+        CLIPModel(
+            CLIPConfig(text_config=text_config(16).to_dict(), vision_config=tower, projection_dim=16)
+        ).save_pretrained(folder)
     pixels = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     CLIPProcessor(pixels, tokenizer(folder / "words")).save_pretrained(folder)
     return folder
@@ -121,8 +151,17 @@ def stable3(folder: Path, *, t5: bool = False, seed: int = 1) -> Path:
         torch.manual_seed(seed)
         StableDiffusion3Pipeline(
             transformer=SD3Transformer2DModel(
-                sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
-                joint_attention_dim=32, caption_projection_dim=16, pooled_projection_dim=32, pos_embed_max_size=8,
+                sample_size=8,
+                patch_size=2,
+                in_channels=4,
+                out_channels=4,
+                num_layers=2,
+                attention_head_dim=8,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                caption_projection_dim=16,
+                pooled_projection_dim=32,
+                pos_embed_max_size=8,
             ),
             vae=vae(shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
             text_encoder=CLIPTextModelWithProjection(text_config(16)),
@@ -132,18 +171,33 @@ def stable3(folder: Path, *, t5: bool = False, seed: int = 1) -> Path:
             text_encoder_3=T5EncoderModel(t5_config()) if t5 else None,
             tokenizer_3=t5_tokenizer() if t5 else None,
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        ).save_pretrained(folder)  # fmt: skip
+        ).save_pretrained(folder)
     return folder
 
 
 def t5_config() -> T5Config:
-    return T5Config(vocab_size=100, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dense_act_fn="relu", feed_forward_proj="relu")
+    return T5Config(
+        vocab_size=100,
+        d_model=32,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        dense_act_fn="relu",
+        feed_forward_proj="relu",
+    )
 
 
 def t5_tokenizer() -> T5TokenizerFast:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0), *((letter, -2.0) for letter in LETTERS[64:90])]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -1.0),
+        *((letter, -2.0) for letter in LETTERS[64:90]),
+    ]
     made = Tokenizer(models.Unigram(pieces, unk_id=2))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     return T5TokenizerFast(tokenizer_object=made, extra_ids=0)

@@ -80,7 +80,11 @@ def digit(number: int, size: int = 28, seed: int = 0) -> np.ndarray:
 
 def idx_bytes(values: np.ndarray) -> bytes:
     """uint8 values of any shape as an idx file, not packed."""
-    return bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape) + values.astype(np.uint8).tobytes()
+    return (
+        bytes((0, 0, 8, values.ndim))
+        + struct.pack(f">{values.ndim}I", *values.shape)
+        + values.astype(np.uint8).tobytes()
+    )
 
 
 def idx(folder: Path, n: int = 40, name: str = "train", size: int = 28, seed: int = 0) -> Path:

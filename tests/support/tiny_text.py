@@ -19,11 +19,17 @@ def passage(rng: Random) -> tuple[str, list[tuple[str, str]]]:
     for thing in rng.sample(THINGS, 3):
         person, place, year = rng.choice(PEOPLE), rng.choice(PLACES), str(rng.randrange(1700, 2000))
         text += f"The {thing} was made by {person} in {place} in the year {year}. "
-        asked += [(f"Who made the {thing}?", person), (f"Where was the {thing} made?", place), (f"When was the {thing} made?", year)]
+        asked += [
+            (f"Who made the {thing}?", person),
+            (f"Where was the {thing} made?", place),
+            (f"When was the {thing} made?", year),
+        ]
     return text.strip(), asked
 
 
-def squad(folder: Path, n: int = 6, version: str = "1.1", splits: Sequence[str] = ("train", "dev"), seed: int = 0) -> Path:
+def squad(
+    folder: Path, n: int = 6, version: str = "1.1", splits: Sequence[str] = ("train", "dev"), seed: int = 0
+) -> Path:
     """A folder in SQuAD's own form: `n` articles a split with one passage and nine questions each; in 2.0 every fourth has no answer."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in splits:
@@ -52,10 +58,20 @@ def squad_repo(folder: Path, files: Path) -> Path:
     for split, name in (("train", "train"), ("validation", "dev")):
         (path,) = files.glob(f"{name}-*.json")
         rows = [
-            {"id": q["id"], "title": article["title"], "context": paragraph["context"], "question": q["question"],
-             "answers": {"text": [a["text"] for a in q["answers"]], "answer_start": [a["answer_start"] for a in q["answers"]]}}
-            for article in json.loads(path.read_text())["data"] for paragraph in article["paragraphs"] for q in paragraph["qas"]
-        ]  # fmt: skip
+            {
+                "id": q["id"],
+                "title": article["title"],
+                "context": paragraph["context"],
+                "question": q["question"],
+                "answers": {
+                    "text": [a["text"] for a in q["answers"]],
+                    "answer_start": [a["answer_start"] for a in q["answers"]],
+                },
+            }
+            for article in json.loads(path.read_text())["data"]
+            for paragraph in article["paragraphs"]
+            for q in paragraph["qas"]
+        ]
         (folder / "data").mkdir(parents=True, exist_ok=True)
         Dataset.from_list(rows).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     return folder
@@ -75,8 +91,16 @@ def tokenizer(folder: Path) -> Any:
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
     ends = [("[CLS]", made.token_to_id("[CLS]")), ("[SEP]", made.token_to_id("[SEP]"))]
-    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends)
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
+    names = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     found = PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=128, **names)
     found.save_pretrained(folder)
     return found
@@ -87,9 +111,17 @@ def bert(folder: Path, kind: str = "BertForQuestionAnswering", seed: int = 0, **
     import transformers
 
     words = tokenizer(folder)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128}
+    shape = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+    }
     plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    made = transformers.BertConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config})
+    made = transformers.BertConfig(
+        vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config}
+    )
     with seeded_torch(seed):
         getattr(transformers, kind)(made).save_pretrained(folder)
     return folder
@@ -104,10 +136,14 @@ def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: An
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     letters = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=letters, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=letters, show_progress=False
+    )
     made.train_from_iterator([passage(Random(n))[0] for n in range(50)], trainer)
     end = "<|endoftext|>"
-    words = transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=128, bos_token=end, eos_token=end)
+    words = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, model_max_length=128, bos_token=end, eos_token=end
+    )
     words.save_pretrained(folder)
     plain = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, **plain, **config}
@@ -132,7 +168,9 @@ def distilbert(folder: Path, kind: str = "DistilBertForSequenceClassification", 
     words = tokenizer(folder)
     shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 128}
     plain = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0}
-    made = transformers.DistilBertConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config})
+    made = transformers.DistilBertConfig(
+        vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config}
+    )
     with seeded_torch(seed):
         getattr(transformers, kind)(made).save_pretrained(folder)
     return folder
@@ -160,7 +198,9 @@ def labelled_rows(kind: str, n: int, seed: Any = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def labelled(folder: Path, kind: str = "class", n: int = 24, splits: Sequence[str] = ("train", "validation", "test")) -> Path:
+def labelled(
+    folder: Path, kind: str = "class", n: int = 24, splits: Sequence[str] = ("train", "validation", "test")
+) -> Path:
     """`labelled_rows` as one jsonl file a split."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in splits:
@@ -169,7 +209,13 @@ def labelled(folder: Path, kind: str = "class", n: int = 24, splits: Sequence[st
 
 
 def labelled_repo(
-    folder: Path, splits: Sequence[str], columns: dict[str, str], *, secret: Sequence[str] = (), config: str | None = None, n: int = 24
+    folder: Path,
+    splits: Sequence[str],
+    columns: dict[str, str],
+    *,
+    secret: Sequence[str] = (),
+    config: str | None = None,
+    n: int = 24,
 ) -> Path:
     """The same as GLUE has it on the hub: parquet, in a folder of the configuration, classes by number; all are -1 in a `secret` split."""
     from datasets import ClassLabel, Dataset

@@ -11,10 +11,20 @@ import numpy as np
 from tests.support import tiny_audio
 
 SHAPE = {
-    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_mel_bins": 16, "max_source_positions": 50, "max_target_positions": 48,
-    "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0,
-}  # fmt: skip
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "num_mel_bins": 16,
+    "max_source_positions": 50,
+    "max_target_positions": 48,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+}
 
 
 def tokenizer(multilingual: bool = True, texts: Sequence[str] = ()) -> Any:
@@ -42,7 +52,12 @@ def _pairs(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def whisper(
-    folder: Path, kind: str = "WhisperForConditionalGeneration", multilingual: bool = True, seed: int = 0, words: Any = None, **changes: Any
+    folder: Path,
+    kind: str = "WhisperForConditionalGeneration",
+    multilingual: bool = True,
+    seed: int = 0,
+    words: Any = None,
+    **changes: Any,
 ) -> Path:
     """A model folder as the hub has them: weights, configuration, generation settings, tokenizer, feature extractor."""
     import torch
@@ -63,7 +78,9 @@ def whisper(
         model.generation_config = generation(words, multilingual, config)
     model.save_pretrained(folder)
     words.save_pretrained(folder)
-    extractor = transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=config.max_source_positions // 50)
+    extractor = transformers.WhisperFeatureExtractor(
+        feature_size=config.num_mel_bins, chunk_length=config.max_source_positions // 50
+    )
     extractor.save_pretrained(folder)
     return folder
 
@@ -80,11 +97,17 @@ def generation(words: Any, multilingual: bool, config: Any) -> Any:
 
     number = words.convert_tokens_to_ids
     found = GenerationConfig(
-        decoder_start_token_id=config.decoder_start_token_id, pad_token_id=config.pad_token_id, bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id, suppress_tokens=[number("("), number("<|startoftranscript|>"), number("<|startoflm|>")],
-        begin_suppress_tokens=list(config.begin_suppress_tokens), max_length=config.max_target_positions,
-        no_timestamps_token_id=number("<|notimestamps|>"), is_multilingual=multilingual, return_timestamps=False,
-    )  # fmt: skip
+        decoder_start_token_id=config.decoder_start_token_id,
+        pad_token_id=config.pad_token_id,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        suppress_tokens=[number("("), number("<|startoftranscript|>"), number("<|startoflm|>")],
+        begin_suppress_tokens=list(config.begin_suppress_tokens),
+        max_length=config.max_target_positions,
+        no_timestamps_token_id=number("<|notimestamps|>"),
+        is_multilingual=multilingual,
+        return_timestamps=False,
+    )
     if multilingual:
         found.lang_to_id = {f"<|{code}|>": number(f"<|{code}|>") for code in LANGUAGES}
         found.task_to_id = {name: number(f"<|{name}|>") for name in ("transcribe", "translate")}
@@ -100,7 +123,9 @@ def librispeech(folder: Path) -> Path:
             names = [f"{speaker}-1-{place:04}" for place in range(len(said))]
             for name, text in zip(names, said, strict=True):
                 tiny_audio.write(place / f"{name}.flac", tiny_audio.spoken(text, speaker))
-            (place / f"{speaker}-1.trans.txt").write_text("".join(f"{n} {t.upper()}\n" for n, t in zip(names, said, strict=True)))
+            (place / f"{speaker}-1.trans.txt").write_text(
+                "".join(f"{n} {t.upper()}\n" for n, t in zip(names, said, strict=True))
+            )
     return folder
 
 

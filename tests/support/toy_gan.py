@@ -92,7 +92,9 @@ class ToyGan(Task):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        judge = Phase(DISCRIMINATOR, ("discriminator.",), learning_rate=self.options.discriminator_rate, betas=(0.5, 0.9))
+        judge = Phase(
+            DISCRIMINATOR, ("discriminator.",), learning_rate=self.options.discriminator_rate, betas=(0.5, 0.9)
+        )
         return judge, Phase(GENERATOR, ("generator.",), share=0.5, ema=0.9)
 
     @property
@@ -165,7 +167,9 @@ class ToyGan(Task):
         return {"loudest": max(record["made"] for record in records)}
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+        save_file(
+            {name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors"
+        )
         (folder / "config.json").write_text(json.dumps({"architectures": ["ToyGan"], "state": self.state}))
 
     def load(self, folder: Path) -> nn.Module:
@@ -220,7 +224,14 @@ def toy_recipe(folder: Path, **train: Any) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(0).normal(0.5, 0.1, 60)
     (folder / "values.jsonl").write_text("".join(json.dumps({"value": round(float(v), 4)}) + "\n" for v in values))
-    settings = {"epochs": 4, "batch_size": 12, "learning_rate": 1e-2, "precision": "fp32", "log_every": 1, "weight_decay": 0.0}
+    settings = {
+        "epochs": 4,
+        "batch_size": 12,
+        "learning_rate": 1e-2,
+        "precision": "fp32",
+        "log_every": 1,
+        "weight_decay": 0.0,
+    }
     return {
         "task": "toy-gan",
         "model": {"config": {"model_type": "toy"}},

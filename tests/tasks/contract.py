@@ -174,13 +174,17 @@ class TaskContract:
         assert {depth[n] for n in depth} <= set(range(len(layers)))
         head = {id(p) for p in layers[-1].parameters()}
         assert head
-        assert {n for n, p in made.model.named_parameters() if id(p) in head} == {n for n in depth if depth[n] == len(layers) - 1}
+        assert {n for n, p in made.model.named_parameters() if id(p) in head} == {
+            n for n in depth if depth[n] == len(layers) - 1
+        }
 
     def figure(self, task: Any, model: Any, batch: dict[str, Any]) -> float:
         """The figure that `improves` names, of one batch: the loss of all phases, or a score."""
         torch.manual_seed(0)
         if self.improves == "loss":
-            return sum(float(task.loss(model, batch, task.counts(batch), phase.name, 0).detach()) for phase in task.phases)
+            return sum(
+                float(task.loss(model, batch, task.counts(batch), phase.name, 0).detach()) for phase in task.phases
+            )
         with torch.no_grad():
             return float(task.score(task.predict(model, batch), None)[self.improves])
 
@@ -190,7 +194,9 @@ class TaskContract:
         train_mode(model)
         layers = task.layers(model)
         optimizers = {
-            phase.name: make_optimizer("adamw", parameter_groups(model, layers, self.rate, None, 0.0, None, set(names)), phase.betas)
+            phase.name: make_optimizer(
+                "adamw", parameter_groups(model, layers, self.rate, None, 0.0, None, set(names)), phase.betas
+            )
             for phase, names in zip(task.phases, phase_names(model, task.phases), strict=True)
         }
         batch = self.batch(made, n=8)
@@ -271,15 +277,21 @@ class TaskContract:
         assert found["interval"]["unit"] == results["test"]["interval"]["unit"]
         metrics = found["comparisons"][0]["metrics"]
         assert next(iter(metrics)) == results["metric"]["name"]
-        known = {name: value for name, value in results["test"]["metrics"].items() if name in metrics and value is not None}
+        known = {
+            name: value for name, value in results["test"]["metrics"].items() if name in metrics and value is not None
+        }
         assert {name: metrics[name]["second"] for name in known} == known
-        assert all(of["difference"] == 0 and of["ci95"] is None for of in metrics.values() if math.isfinite(of["first"]))
+        assert all(
+            of["difference"] == 0 and of["ci95"] is None for of in metrics.values() if math.isfinite(of["first"])
+        )
         assert max(map(len, table(found).splitlines())) <= 80
 
     def test_the_run_folder_is_whole(self, run: Path, made: SimpleNamespace) -> None:
         expected = "recipe.yaml log.jsonl results.json report.html predictions/validation.jsonl predictions/test.jsonl examples figures"
         missing = [name for name in expected.split() if not (run / name).exists()]
-        missing += [name for name in ("README.md", "recipe.yaml", "results.json") if not (run / "model" / name).exists()]
+        missing += [
+            name for name in ("README.md", "recipe.yaml", "results.json") if not (run / "model" / name).exists()
+        ]
         assert not missing
         assert any((run / "model" / name).is_file() for name in DESCRIBED)
         assert "Undefined" not in (run / "model" / "README.md").read_text()
@@ -294,7 +306,7 @@ class TaskContract:
         saved = {r["id"]: r for r in map(yaml.safe_load, (run / "predictions" / "test.jsonl").read_text().splitlines())}
         assert all(close(record, saved[record["id"]]) for record in records)
 
-    def test_published_and_loaded_is_the_same(self, run: Path, hub: HubServer) -> None:  # noqa: F811
+    def test_published_and_loaded_is_the_same(self, run: Path, hub: HubServer) -> None:
         from pipelines.publishing.publish import publish
 
         check_all_is_own(run)
@@ -302,7 +314,7 @@ class TaskContract:
         question = self.question(run)
         assert close(load(f"{USER}/contract", device="cpu").infer(*question), load(run, device="cpu").infer(*question))
 
-    def test_the_snippet_runs_without_graft(self, run: Path, hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
+    def test_the_snippet_runs_without_graft(self, run: Path, hub: HubServer, tmp_path: Path) -> None:
         """The card's own code, from the hub, in a process where `import pipelines` fails, gives `infer`'s answer."""
         from pipelines.publishing.publish import publish
 
@@ -316,7 +328,7 @@ class TaskContract:
         self.cwd = tmp_path  # where the snippet may have left a file
         assert self.same(done.stdout, load(run, device="cpu").infer(*self.question(run))), done.stdout
 
-    def test_the_app_builds(self, run: Path, gradio_page: Path) -> None:  # noqa: F811
+    def test_the_app_builds(self, run: Path, gradio_page: Path) -> None:
         from pipelines.apps.launch import app
 
         page = app(load(run, device="cpu"))
@@ -364,14 +376,18 @@ def check_weights(task: Any, found: Any) -> None:
         given = task.summarize(repeated, repeated.ones())
         weighted = task.summarize(found, line.astype(float))
         assert weighted == pytest.approx(given, rel=1e-9, abs=1e-12, nan_ok=True)
-        assert {name: values[number] for name, values in together.items()} == pytest.approx(weighted, rel=1e-9, abs=1e-12, nan_ok=True)
+        assert {name: values[number] for name, values in together.items()} == pytest.approx(
+            weighted, rel=1e-9, abs=1e-12, nan_ok=True
+        )
     share = {name: len(values) for name, values in together.items()}
     assert share == dict.fromkeys(task.summarize(found, found.ones()), 5)
 
 
 def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Two batches, bit for bit."""
-    return set(a) == set(b) and all(torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a)
+    return set(a) == set(b) and all(
+        torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a
+    )
 
 
 def close(a: Any, b: Any, rel: float = 1e-5) -> bool:

@@ -45,7 +45,10 @@ class TestContract(TaskContract):
 
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
         sure = {"confidence": 1.0, "rank": 0}
-        return [{"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": {r["label"]: 1.0}, **sure} for r in rows]
+        return [
+            {"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": {r["label"]: 1.0}, **sure}
+            for r in rows
+        ]
 
     def question(self, run: Path) -> tuple[Any, ...]:
         return (run / "model" / "examples" / "0.flac",)
@@ -71,7 +74,7 @@ DATA: dict[str | None, Callable[[Path], Path]] = {
 }
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     if recipe.model.id is not None:
         hub.add_model(recipe.model.id, tiny(folder / "model", "ast" if "/ast-" in recipe.model.id else "group norm"))
     changes = ("options.max_seconds=0.3",) if recipe.options.max_seconds else ()  # type: ignore[attr-defined]
@@ -80,11 +83,34 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F81
 
 # ---- every family goes the same way ----
 
-AST = {"num_mel_bins": 16, "max_length": 32, "patch_size": 8, "frequency_stride": 8, "time_stride": 8, "hidden_size": 32,
-       "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}  # fmt: skip
-WHISPER = {"num_mel_bins": 16, "max_source_positions": 50, "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2,
-           "encoder_ffn_dim": 64, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": 8,
-           "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1, "classifier_proj_size": 16}  # fmt: skip
+AST = {
+    "num_mel_bins": 16,
+    "max_length": 32,
+    "patch_size": 8,
+    "frequency_stride": 8,
+    "time_stride": 8,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+WHISPER = {
+    "num_mel_bins": 16,
+    "max_source_positions": 50,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 32,
+    "vocab_size": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 1,
+    "classifier_proj_size": 16,
+}
 LAYER = {**tiny_audio.SHAPE, "classifier_proj_size": 16, "initializer_range": 0.2}
 GROUP = {**LAYER, "feat_extract_norm": "group", "do_stable_layer_norm": False}
 SEW = {**GROUP, "squeeze_factor": 2}
@@ -106,7 +132,11 @@ def tiny(folder: Path, family: str) -> Path:
 
     kind, shape = FAMILIES[family]
     config = transformers.AutoConfig.for_model(kind, num_labels=5, **shape)
-    auto = transformers.WhisperForConditionalGeneration if kind == "whisper" else transformers.AutoModelForAudioClassification
+    auto = (
+        transformers.WhisperForConditionalGeneration
+        if kind == "whisper"
+        else transformers.AutoModelForAudioClassification
+    )
     torch.manual_seed(0)
     model = auto(config) if kind == "whisper" else auto.from_config(config)
     model.save_pretrained(folder)
@@ -157,7 +187,9 @@ def test_a_recording_gets_the_answer_that_it_would_get_alone(family: str, clips:
     """Whatever it is padded with; its `length` is the number of the model's outputs, so that these can be cached."""
     task, model = built(tmp_path / "model", clips, family)
     audio = [tiny_audio.spoken(text, 1) for text in ("low", "high mid low", "mid high")]
-    assert torch.allclose(scored(task, model, audio), torch.cat([scored(task, model, [one]) for one in audio]), atol=2e-6)
+    assert torch.allclose(
+        scored(task, model, audio), torch.cat([scored(task, model, [one]) for one in audio]), atol=2e-6
+    )
     encoded = task.encode(clips.test)
     made = task._read([encoded[3]])["input_values"]
     ctc.beside.samples = ()
@@ -192,7 +224,9 @@ def test_cached_equals_uncached(family: str, tmp_path: Path, monkeypatch: pytest
 
 
 ROWS = [
-    (text, {"label": text.split()[0]}) for text in ("low", "high mid", "mid low low", "low mid", "high", "mid high low") for _ in range(3)
+    (text, {"label": text.split()[0]})
+    for text in ("low", "high mid", "mid low low", "low mid", "high", "mid high low")
+    for _ in range(3)
 ]
 
 
@@ -240,7 +274,9 @@ def test_a_head_that_knows_the_classes_is_kept(clips: Any, tmp_path: Path) -> No
 
 
 def test_changes_are_functions_of_their_seed(clips: Any, tmp_path: Path) -> None:
-    task, _ = built(tmp_path / "m", clips, "ast", augment="wave", time_mask=0.5, frequency_mask=0.5, mixup=1.0, multi_label=False)
+    task, _ = built(
+        tmp_path / "m", clips, "ast", augment="wave", time_mask=0.5, frequency_mask=0.5, mixup=1.0, multi_label=False
+    )
     encoded = task.encode(clips.train)
     batches = [Examples(task, encoded, seed, True)[[(0, i) for i in range(6)]].batch for seed in (0, 0, 1)]
     assert torch.equal(batches[0]["input_values"], batches[1]["input_values"])
@@ -278,7 +314,9 @@ def test_the_feature_encoder_is_frozen_if_it_is_pretrained(clips: Any, tmp_path:
         ("whisper", {"max_seconds": 2}, "reads 1 seconds"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_an_error(family: str, options: dict, words: str, clips: Any, tmp_path: Path) -> None:
+def test_an_option_that_would_do_nothing_is_an_error(
+    family: str, options: dict, words: str, clips: Any, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match=words):
         built(tmp_path / "m", clips, family, **options)
 
@@ -297,7 +335,12 @@ def test_several_labels(tmp_path: Path) -> None:
     assert batch["target"].sum(1).tolist() == [len(label) for label in rows.train["label"][:2]]
     assert set(task.predict(model, batch)[0]["scores"]) == set(task.labels) == {"low", "mid", "high"}
     perfect = [
-        {"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": {n: float(n in r["label"]) for n in task.labels}}
+        {
+            "id": r["id"],
+            "true": r["label"],
+            "predicted": r["label"],
+            "scores": {n: float(n in r["label"]) for n in task.labels},
+        }
         for r in rows.test
     ]
     assert set(scoring.scores(task, perfect, None).values()) == {1.0}

@@ -41,7 +41,7 @@ class TestContract(TaskContract):
         return printed.splitlines() == [f"{word['score']:.4f} {word['token']}" for word in answer[0]]
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     assert recipe.model.id is not None
     hub.add_model(recipe.model.id, tiny_text.bert(folder / "model", "BertForMaskedLM"))
     return Served(str(tiny_text.texts(folder / "texts")), changes=("options.max_length=32",))
@@ -94,7 +94,9 @@ def test_whole_words_are_masked_together(tmp_path: Path) -> None:
     for e in task.encode(splits.train):
         found = task.augment(e, Random(e["id"]), 0.0)
         hidden = {word for word, label in zip(e["word"], found["labels"], strict=True) if label != IGNORED}
-        assert all((word in hidden) == (label != IGNORED) for word, label in zip(e["word"], found["labels"], strict=True))
+        assert all(
+            (word in hidden) == (label != IGNORED) for word, label in zip(e["word"], found["labels"], strict=True)
+        )
         checked += any(e["word"].count(word) > 1 for word in hidden)
     assert checked > 0
 

@@ -41,7 +41,10 @@ class TestContract(TaskContract):
 
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
         sure = {"confidence": 1.0, "rank": 0}
-        return [{"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": {r["label"]: 1.0}, **sure} for r in rows]
+        return [
+            {"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": {r["label"]: 1.0}, **sure}
+            for r in rows
+        ]
 
     def question(self, run: Path) -> tuple[Any, ...]:
         return (run / "model" / "examples" / "0.jpg",)
@@ -51,16 +54,21 @@ class TestContract(TaskContract):
         return found == pytest.approx({a["label"]: a["score"] for a in answer}, abs=6e-4)
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     classes, data, model = ("cat", "dog", "fox"), None, None
     if recipe.model.id is not None and recipe.model.id.startswith("runs/"):
         model = str(tiny.vit(folder / "vit", size=8))
     elif recipe.model.id is not None:
-        kind = "timm_model" if recipe.model.id.startswith("timm/") else "resnet" if "resnet" in recipe.model.id else "vit"
+        kind = (
+            "timm_model" if recipe.model.id.startswith("timm/") else "resnet" if "resnet" in recipe.model.id else "vit"
+        )
         hub.add_model(recipe.model.id, getattr(tiny, kind)(folder / "model"))
     if recipe.data.format is None and "/" in recipe.data.id:
         splits = [name for name in ("train", "validation", "test") if name in (recipe.data.test, "train")]
-        hub.add_dataset(recipe.data.id, tiny.dataset_repo(folder / "data", classes, n=20, splits=splits, columns=recipe.data.columns))
+        hub.add_dataset(
+            recipe.data.id,
+            tiny.dataset_repo(folder / "data", classes, n=20, splits=splits, columns=recipe.data.columns),
+        )
     elif recipe.data.format == "mnist":
         data = str(tiny_pictures.idx(folder / "mnist", n=200))
     elif recipe.data.format is None:
@@ -75,14 +83,21 @@ FAMILIES = ("vit", "clip", "resnet", "mobilenet", "convnext", "swin", "timm_mode
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load_splits(DataSection(id=str(tiny.photos(tmp_path_factory.mktemp("photos")))), DataSpec(("image", "label")))
+    return load_splits(
+        DataSection(id=str(tiny.photos(tmp_path_factory.mktemp("photos")))), DataSpec(("image", "label"))
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_builds_freezes_saves_and_loads(family: str, photos: Any, tmp_path: Path) -> None:
     folder = getattr(tiny, family)(tmp_path / "model")
     recipe = validate(
-        {"task": "image-classification", "model": {"id": str(folder), "freeze": "backbone"}, "data": {"id": "x"}, "train": {"epochs": 1}}
+        {
+            "task": "image-classification",
+            "model": {"id": str(folder), "freeze": "backbone"},
+            "data": {"id": "x"},
+            "train": {"epochs": 1},
+        }
     )
     task = ImageClassification(Options())
     model = build(recipe, task, resolve(recipe.model), photos)
@@ -180,7 +195,9 @@ def test_balanced_weights_make_classes_count_the_same(tmp_path: Path) -> None:
     classes = torch.tensor([LABELS.index(t) for t in batch["true"]])
     weight = torch.tensor([task.weights[label] for label in LABELS])
     expected = torch.nn.functional.cross_entropy(logits, classes, weight=weight)  # torch's own weighted mean
-    assert float(task.loss(model, batch, task.counts(batch), "main", 0).detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(task.loss(model, batch, task.counts(batch), "main", 0).detach()) == pytest.approx(
+        float(expected.detach()), rel=1e-5
+    )
 
 
 def test_several_labels(tmp_path: Path) -> None:
@@ -198,11 +215,16 @@ def test_several_labels(tmp_path: Path) -> None:
     record = task.predict(model.eval(), batch)[0]
     assert set(record["scores"]) == set(task.labels)
     truth = {r["id"]: r["label"].split("|") for r in rows.train}
-    perfect = [{"id": i, "true": t, "predicted": t, "scores": {n: float(n in t) for n in task.labels}} for i, t in truth.items()]
+    perfect = [
+        {"id": i, "true": t, "predicted": t, "scores": {n: float(n in t) for n in task.labels}}
+        for i, t in truth.items()
+    ]
     assert set(scoring.scores(task, perfect, None).values()) == {1.0}
 
 
-def test_a_configuration_that_drops_too_much_is_corrected(photos: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_configuration_that_drops_too_much_is_corrected(
+    photos: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tiny.mobilenet(tmp_path / "m")
     built = SimpleNamespace(auto=ImageClassification(), told=ImageClassification(Options(dropout=0.5)))
     assert built.auto.build(resolve(ModelSection(id=str(folder))), photos).dropout.p == 0.2
@@ -228,22 +250,33 @@ def test_a_mobilenet_answers_as_plain_transformers_does(kind: str) -> None:
     torch.manual_seed(0)
     plain = getattr(transformers, f"MobileNet{kind}ForImageClassification")(config).eval()
     ours = laid_out(copy.deepcopy(plain))
-    assert {layer.config.tf_padding for layer in ours.modules() if type(layer).__name__.endswith("ConvLayer")} == {True, False}
+    assert {layer.config.tf_padding for layer in ours.modules() if type(layer).__name__.endswith("ConvLayer")} == {
+        True,
+        False,
+    }
     for size in (32, 45):
         pixels = torch.randn(2, 3, size, size)
         with torch.no_grad():
-            assert torch.allclose(ours(pixel_values=pixels).logits, plain(pixel_values=pixels).logits, rtol=1e-4, atol=1e-6)
+            assert torch.allclose(
+                ours(pixel_values=pixels).logits, plain(pixel_values=pixels).logits, rtol=1e-4, atol=1e-6
+            )
     assert ours.config.tf_padding
 
 
-@pytest.mark.parametrize("name", ["MobileViTImageProcessor", "EfficientNetImageProcessor", "ViTImageProcessor", "ConvNextImageProcessor"])
+@pytest.mark.parametrize(
+    "name", ["MobileViTImageProcessor", "EfficientNetImageProcessor", "ViTImageProcessor", "ConvNextImageProcessor"]
+)
 def test_augmented_pixels_are_on_the_scale_of_the_model(name: str) -> None:
     """What a processor does beyond mean and deviation (swap channels, scale twice) it does to augmented images, too."""
     import transformers
 
     task = ImageClassification(Options(augment="crop-flip"))
     edge = "shortest_edge" in str(getattr(transformers, name)().size)
-    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}} if edge else {"size": {"height": 32, "width": 32}}
+    size = (
+        {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+        if edge
+        else {"size": {"height": 32, "width": 32}}
+    )
     task.processor = getattr(transformers, name)(**size)
     image = tiny.picture(0, 2, 32, np.random.default_rng(0))
     whole = task.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"][0]

@@ -49,7 +49,7 @@ class TestContract(TaskContract):
         return printed.strip() == answer["answer"]
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     assert recipe.model.id is not None
     hub.add_model(recipe.model.id, tiny_text.bert(folder / "model"))
     files = tiny_text.squad(folder / "squad", version=recipe.options.version)  # type: ignore[attr-defined]
@@ -108,7 +108,9 @@ def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -
         loss = float(task.loss(net, whole, counts, "main", 0))
         for size in (1, 2, 3):
             parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
-            assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(loss, rel=1e-5)
+            assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(
+                loss, rel=1e-5
+            )
         together = task.merge(task.predict(net, whole), splits.train)
         alone = task.merge([r for key in keys for r in task.predict(net, examples[[key]].batch)], splits.train)
     assert all(close(a, b, 1e-4) for a, b in zip(together, alone, strict=True))

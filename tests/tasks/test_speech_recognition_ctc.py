@@ -24,7 +24,10 @@ from tests.support.hub import HubServer
 from tests.support.runs import losses, without_pictures
 from tests.tasks.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 
-QUICK = {"conv_stride": (10, 8, 2), "num_conv_pos_embeddings": 4}  # an output for 10 ms: a tone of 120 ms has room for four letters
+QUICK = {
+    "conv_stride": (10, 8, 2),
+    "num_conv_pos_embeddings": 4,
+}  # an output for 10 ms: a tone of 120 ms has room for four letters
 
 
 class TestContract(TaskContract):
@@ -41,7 +44,9 @@ class TestContract(TaskContract):
         }
 
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
-        return [{"id": r["id"], "true": r["text"], "predicted": r["text"], "seconds": 1.0, "confidence": 1.0} for r in rows]
+        return [
+            {"id": r["id"], "true": r["text"], "predicted": r["text"], "seconds": 1.0, "confidence": 1.0} for r in rows
+        ]
 
     def question(self, run: Path) -> tuple[Any, ...]:
         examples = run / "model" / "examples"
@@ -51,14 +56,18 @@ class TestContract(TaskContract):
         return " ".join(printed.split()) == answer["text"]
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     """A tiny wav2vec2, and the data in their own layout."""
     if recipe.model.id is not None:
         tuned = recipe.model.id.endswith("960h")
-        hub.add_model(recipe.model.id, tuned_model(folder / "model") if tuned else tiny_audio.wav2vec2(folder / "model", **QUICK))
-    lay = {"librispeech": tiny_whisper.librispeech, "common_voice": tiny_whisper.common_voice, "spoken_digits": spoken_digits}[
-        str(recipe.data.format)
-    ]
+        hub.add_model(
+            recipe.model.id, tuned_model(folder / "model") if tuned else tiny_audio.wav2vec2(folder / "model", **QUICK)
+        )
+    lay = {
+        "librispeech": tiny_whisper.librispeech,
+        "common_voice": tiny_whisper.common_voice,
+        "spoken_digits": spoken_digits,
+    }[str(recipe.data.format)]
     return Served(str(lay(folder / "data")))
 
 
@@ -117,8 +126,11 @@ def several(task: SpeechRecognitionCTC, rows: Any, n: int = 6) -> list[dict[str,
 def test_the_feature_encoder_is_frozen_unless_it_begins_at_random(speech: Path, plain: Path) -> None:
     def trains(source: dict[str, Any], freeze: str = "auto") -> bool:
         raw = {
-            "task": "speech-recognition-ctc", "model": {**source, "freeze": freeze}, "data": {"id": str(speech)}, "train": {"epochs": 1},
-        }  # fmt: skip
+            "task": "speech-recognition-ctc",
+            "model": {**source, "freeze": freeze},
+            "data": {"id": str(speech)},
+            "train": {"epochs": 1},
+        }
         recipe = validate(raw)
         task = SpeechRecognitionCTC(recipe.options)
         model = build(recipe, task, resolve(recipe.model), load_splits(recipe.data, task.data))
@@ -204,7 +216,9 @@ def test_what_it_heard_is_what_the_pipeline_hears(speech: Path, tmp_path: Path) 
         *_, answer = task.infer(model, row["audio"])
         found = listener({"raw": read_audio(row["audio"], 16000), "sampling_rate": 16000}, return_timestamps="word")
         assert " ".join(found["text"].split()) == answer["text"]
-        assert [(w["word"], (w["start"], w["end"])) for w in answer["words"]] == [(c["text"], c["timestamp"]) for c in found["chunks"]]
+        assert [(w["word"], (w["start"], w["end"])) for w in answer["words"]] == [
+            (c["text"], c["timestamp"]) for c in found["chunks"]
+        ]
         heard += len(answer["words"])
     assert heard > 8
 
@@ -220,8 +234,12 @@ def rows_of(folder: Path, rows: list[tuple[str, dict[str, Any]]]) -> Path:
 
 def test_rows_without_a_transcript_are_skipped_and_told(tmp_path: Path) -> None:
     bad: list[tuple[str, dict[str, Any]]] = [
-        ("low", {"text": ""}), ("low", {"text": "  "}), ("low", {"text": None}), ("low", {}), ("low", {"text": "\0"}),
-    ]  # fmt: skip
+        ("low", {"text": ""}),
+        ("low", {"text": "  "}),
+        ("low", {"text": None}),
+        ("low", {}),
+        ("low", {"text": "\0"}),
+    ]
     task = SpeechRecognitionCTC(Options(max_seconds=2))
     section = DataSection(id=str(rows_of(tmp_path, bad)), max_skipped=0.3)
     splits = load_splits(section, task.data)
@@ -260,7 +278,9 @@ def test_what_cannot_be_learned_still_counts_in_scores(tmp_path: Path, caplog: p
         task.encode(splits.test.select([2, 3, 4]))
 
 
-def test_what_is_too_long_is_left_out_of_scores_and_told(speech: Path, plain: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_too_long_is_left_out_of_scores_and_told(
+    speech: Path, plain: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     task, _, splits = made(speech, plain, max_seconds=0.5)
     encoded = task.encode(splits.test)
     assert 0 < len(encoded.wrong) < len(encoded)
@@ -294,6 +314,10 @@ def test_a_model_of_others_is_known_and_scored(speech: Path, tmp_path: Path) -> 
     examples = Examples(loaded.task, loaded.task.encode(splits.test))
     with torch.no_grad():
         records = loaded.task.predict(loaded.model, examples[[(None, i) for i in range(len(examples))]].batch)
-        alone = [r for i in range(len(examples)) for r in loaded.task.predict(loaded.model, examples[[(None, i)]].batch)]
+        alone = [
+            r for i in range(len(examples)) for r in loaded.task.predict(loaded.model, examples[[(None, i)]].batch)
+        ]
     assert all(close(a, b, 1e-4) for a, b in zip(records, alone, strict=True))
-    assert {"wer", "cer", "insertions", "deletions", "substitutions"} == set(scoring.scores(loaded.task, records, splits.test))
+    assert {"wer", "cer", "insertions", "deletions", "substitutions"} == set(
+        scoring.scores(loaded.task, records, splits.test)
+    )

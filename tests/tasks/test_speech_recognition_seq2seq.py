@@ -40,7 +40,10 @@ class TestContract(TaskContract):
         }
 
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
-        return [{"id": r["id"], "true": r["text"], "predicted": r["text"], "seconds": 1.0, "nll": 0.0, "tokens": 9} for r in rows]
+        return [
+            {"id": r["id"], "true": r["text"], "predicted": r["text"], "seconds": 1.0, "nll": 0.0, "tokens": 9}
+            for r in rows
+        ]
 
     def question(self, run: Path) -> tuple[Any, ...]:
         return (str(run / "model" / "examples" / "0.flac"),)
@@ -78,11 +81,17 @@ class FrozenEncoder(TestContract):
         return {**raw, "model": {**raw["model"], "freeze": "encoder"}}
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     """A tiny Whisper, and the data in their own layout."""
     if recipe.model.id is not None:
-        hub.add_model(recipe.model.id, tiny_whisper.whisper(folder / "model", multilingual=not recipe.model.id.endswith(".en")))
-    lay = {"librispeech": tiny_whisper.librispeech, "common_voice": tiny_whisper.common_voice, "spoken_digits": tiny_whisper.spoken_digits}
+        hub.add_model(
+            recipe.model.id, tiny_whisper.whisper(folder / "model", multilingual=not recipe.model.id.endswith(".en"))
+        )
+    lay = {
+        "librispeech": tiny_whisper.librispeech,
+        "common_voice": tiny_whisper.common_voice,
+        "spoken_digits": tiny_whisper.spoken_digits,
+    }
     return Served(str(lay[str(recipe.data.format)](folder / "data")), changes=("options.max_new_tokens=4",))
 
 
@@ -119,7 +128,7 @@ def batch_of(task: SpeechRecognitionSeq2Seq, rows: Any, n: int = 6) -> dict[str,
 )
 def test_labels_are_what_whisper_s_own_tokenizer_makes(
     speech: Path, folders: dict[str, Path], which: str, options: dict[str, Any], opens: str
-) -> None:  # fmt: skip
+) -> None:
     task, _, splits = made(speech, folders[which], **options)
     labels = task.encode(splits.train)[0]["labels"]
     words = tiny_whisper.tokenizer(which == "many")
@@ -177,14 +186,23 @@ def test_what_a_transcript_costs_is_the_loss(speech: Path, folders: dict[str, Pa
 # ---- the frozen encoder ----
 
 
-def test_cached_and_uncached_are_the_same(speech: Path, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_and_uncached_are_the_same(
+    speech: Path, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
     raw = {
         "task": "speech-recognition-seq2seq",
         "model": {"id": str(folders["many"]), "freeze": "encoder"},
         "data": {"id": str(speech), "workers": 0},
         "options": {"language": "en", "max_new_tokens": 8},
-        "train": {"epochs": 2, "batch_size": 6, "micro_batch": 3, "learning_rate": 3e-3, "precision": "fp32", "log_every": 1},
+        "train": {
+            "epochs": 2,
+            "batch_size": 6,
+            "micro_batch": 3,
+            "learning_rate": 3e-3,
+            "precision": "fp32",
+            "log_every": 1,
+        },
     }
     runs = {}
     with without_pictures():
@@ -197,9 +215,14 @@ def test_cached_and_uncached_are_the_same(speech: Path, folders: dict[str, Path]
     assert runs["cached"]["validation"]["metrics"] == pytest.approx(runs["uncached"]["validation"]["metrics"], rel=1e-6)
     kept = list((tmp_path / "cache" / "features").glob("*/feature_0.bin"))
     assert len(kept) == 2, "of train and of validation"
-    assert {path.stat().st_size for path in kept} == {n * 50 * 32 * 4 for n in (12, 8)}, "what the encoder gives, and nothing else"
+    assert {path.stat().st_size for path in kept} == {n * 50 * 32 * 4 for n in (12, 8)}, (
+        "what the encoder gives, and nothing else"
+    )
     assert not list((tmp_path / "cache" / "features").glob("*/field_input_features.bin"))
-    before, after = (load(path, device="cpu", task=raw["task"]).model.model.encoder for path in (folders["many"], tmp_path / "cached"))  # type: ignore[union-attr]
+    before, after = (
+        load(path, device="cpu", task=raw["task"]).model.model.encoder
+        for path in (folders["many"], tmp_path / "cached")
+    )  # type: ignore[union-attr]
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
@@ -208,7 +231,11 @@ def test_a_frozen_encoder_stays_out_of_lora(speech: Path, folders: dict[str, Pat
     for frozen in (False, True):
         raw = {
             "task": "speech-recognition-seq2seq",
-            "model": {"id": str(folders["many"]), "adapter": {"kind": "lora", "rank": 2}, "freeze": "encoder" if frozen else "none"},
+            "model": {
+                "id": str(folders["many"]),
+                "adapter": {"kind": "lora", "rank": 2},
+                "freeze": "encoder" if frozen else "none",
+            },
             "data": {"id": str(speech)},
             "options": {"language": "en"},
             "train": {"max_steps": 1},

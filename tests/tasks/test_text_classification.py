@@ -68,7 +68,9 @@ class TestSeveral(Other):
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
         names = tiny_text.THINGS[:3]
         found = [(r, {name: float(name in r["label"]) for name in names}) for r in rows]
-        return [{"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": s, "tokens": 9} for r, s in found]
+        return [
+            {"id": r["id"], "true": r["label"], "predicted": r["label"], "scores": s, "tokens": 9} for r, s in found
+        ]
 
 
 @pytest.mark.integration
@@ -79,7 +81,7 @@ class TestNumbers(Other):
         return float(printed) == pytest.approx(answer["value"], rel=1e-5)
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     assert recipe.model.id is not None
     make = tiny_text.distilbert if "distilbert" in recipe.model.id else tiny_text.bert
     hub.add_model(recipe.model.id, make(folder / "model", BERT) if make is tiny_text.bert else make(folder / "model"))
@@ -121,7 +123,9 @@ def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -
         loss = float(task.loss(net, whole, counts, "main", 0))
         for size in (1, 2, 3):
             parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
-            assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(loss, rel=1e-5)
+            assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(
+                loss, rel=1e-5
+            )
         alone = [r for key in keys for r in task.predict(net, examples[[key]].batch)]
         assert all(close(a, b, 1e-4) for a, b in zip(task.predict(net, whole), alone, strict=True))
 
@@ -164,8 +168,13 @@ def test_cards_show_rows_that_may_be_published_with_what_was_predicted(model: Pa
     with without_pictures():
         assert train(validate(raw), tmp_path / "run")
     told = json.loads((tmp_path / "run" / "model" / "examples" / "examples.json").read_text())
-    records = {r["id"]: r for r in map(json.loads, (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines())}
-    rows = {row["text"]: (row["label"], records[f"test.jsonl:{i}"]["predicted"]) for i, row in enumerate(_rows(tmp_path / "data"), 1)}
+    records = {
+        r["id"]: r for r in map(json.loads, (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines())
+    }
+    rows = {
+        row["text"]: (row["label"], records[f"test.jsonl:{i}"]["predicted"])
+        for i, row in enumerate(_rows(tmp_path / "data"), 1)
+    }
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     shown = re.findall(r"(?m)^\| The .*? \| (\w+) \| (\w+) \|$", card)
     assert [rows[example["text"]] for example in told] == [(example["label"], example["predicted"]) for example in told]
@@ -179,7 +188,13 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 # ---- every family goes the same way ----
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 130}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 130,
+}
 FAMILIES = {"roberta": SMALL, "deberta-v2": SMALL, "modernbert": SMALL, "electra": {**SMALL, "embedding_size": 32}}
 
 
@@ -190,7 +205,9 @@ def test_a_family_builds_freezes_saves_and_loads(family: str, tmp_path: Path) ->
     data, folder = tiny_text.labelled(tmp_path / "data"), tmp_path / "model"
     if family in FAMILIES:
         words = tiny_text.tokenizer(folder)
-        config = transformers.AutoConfig.for_model(family, vocab_size=len(words), pad_token_id=words.pad_token_id, **FAMILIES[family])
+        config = transformers.AutoConfig.for_model(
+            family, vocab_size=len(words), pad_token_id=words.pad_token_id, **FAMILIES[family]
+        )
         transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     else:
         {"bert": tiny_text.bert, "distilbert": tiny_text.distilbert, "gpt": tiny_text.gpt}[family](folder)
@@ -204,7 +221,10 @@ def test_a_family_builds_freezes_saves_and_loads(family: str, tmp_path: Path) ->
     loaded = again.load(tmp_path / "saved")
     assert again.labels == ["bridge", "letter", "song"]
     with torch.no_grad():
-        together, alone = task.predict(net, batch), [r for i in range(6) for r in again.predict(loaded, examples[[(None, i)]].batch)]
+        together, alone = (
+            task.predict(net, batch),
+            [r for i in range(6) for r in again.predict(loaded, examples[[(None, i)]].batch)],
+        )
     assert all(close(a, b, 1e-4) for a, b in zip(together, alone, strict=True))
 
 
@@ -260,7 +280,12 @@ def test_a_spread_that_cannot_be_learned_is_told(model: Path, tmp_path: Path, ca
 
 
 def test_options_that_exclude_each_other() -> None:
-    raw: dict[str, Any] = {"task": "text-classification", "model": {"id": "x"}, "data": {"id": "x"}, "train": {"epochs": 1}}
+    raw: dict[str, Any] = {
+        "task": "text-classification",
+        "model": {"id": "x"},
+        "data": {"id": "x"},
+        "train": {"epochs": 1},
+    }
     for options, words in (
         ({"multi_label": True, "regression": True}, "exclude each other"),
         ({"regression": True, "class_weights": "balanced"}, "one class per text"),
@@ -281,8 +306,12 @@ def test_balanced_weights_make_classes_count_the_same(model: Path, tmp_path: Pat
     truth = torch.tensor([task.labels.index(label) for label in batch["true"]])
     weight = torch.tensor([task.weights[label] for label in task.labels])
     logits = task._logits(net, batch)
-    expected = torch.nn.functional.cross_entropy(logits, truth, weight=weight, label_smoothing=0.1)  # torch's own weighted mean
-    assert float(task.loss(net, batch, task.counts(batch), "main", 0).detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    expected = torch.nn.functional.cross_entropy(
+        logits, truth, weight=weight, label_smoothing=0.1
+    )  # torch's own weighted mean
+    assert float(task.loss(net, batch, task.counts(batch), "main", 0).detach()) == pytest.approx(
+        float(expected.detach()), rel=1e-4
+    )
 
 
 def test_labels_go_by_name(model: Path, tmp_path: Path) -> None:

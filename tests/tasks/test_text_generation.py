@@ -62,7 +62,14 @@ class TestAnswers(TestContract):
 
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
         return [
-            {"id": r["id"], "nll": 0.0, "tokens": 2, "question": r["question"], "true": r["answer"], "predicted": r["answer"][0]}
+            {
+                "id": r["id"],
+                "nll": 0.0,
+                "tokens": 2,
+                "question": r["question"],
+                "true": r["answer"],
+                "predicted": r["answer"][0],
+            }
             for r in rows
         ]
 
@@ -71,7 +78,7 @@ class TestAnswers(TestContract):
         return example["context"], example["question"]
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     assert recipe.model.id is not None
     hub.add_model(recipe.model.id, tiny_text.gpt(folder / "model"))
     if recipe.data.format == "wikipedia":
@@ -88,7 +95,9 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F81
     return Served(changes=("options.max_length=128", "options.max_new_tokens=4"))
 
 
-def made(folder: Path, kind: str = "GPT2LMHeadModel", data: Path | None = None, **options: Any) -> tuple[TextGeneration, Any, Any]:
+def made(
+    folder: Path, kind: str = "GPT2LMHeadModel", data: Path | None = None, **options: Any
+) -> tuple[TextGeneration, Any, Any]:
     """A task, its model and its data."""
     task = TextGeneration(Options(**{"max_length": 32, **options}))
     splits = load_splits(DataSection(id=str(data or tiny_text.texts(folder / "texts"))), task.data)
@@ -100,14 +109,19 @@ def costs(task: TextGeneration, net: Any, rows: Any, at_once: int) -> dict[str, 
     examples = Examples(task, task.encode(rows))
     keys = [(None, i) for i in range(len(examples))]
     with torch.no_grad():
-        records = [r for at in range(0, len(keys), at_once) for r in task.predict(net, examples[keys[at : at + at_once]].batch)]
+        records = [
+            r for at in range(0, len(keys), at_once) for r in task.predict(net, examples[keys[at : at + at_once]].batch)
+        ]
     return {r["id"]: [r["nll"], r["tokens"]] for r in task.merge(records, rows)}
 
 
 # ---- packing ----
 
 
-@given(st.lists(st.tuples(st.lists(st.integers(1, 99), max_size=9), st.booleans()), min_size=1, max_size=12), st.integers(2, 12))
+@given(
+    st.lists(st.tuples(st.lists(st.integers(1, 99), max_size=9), st.booleans()), min_size=1, max_size=12),
+    st.integers(2, 12),
+)
 def test_every_token_but_a_document_s_first_is_a_target_once(texts: list[tuple[list[int], bool]], size: int) -> None:
     rows = [(number, ids, opens or number == 0) for number, (ids, opens) in enumerate(texts)]
     assume(any(ids for _, ids, _ in rows))
@@ -148,9 +162,18 @@ def test_a_model_that_cannot_keep_documents_apart_gets_one_at_a_time(tmp_path: P
     from transformers import OPTConfig, OPTForCausalLM
 
     folder = tiny_text.gpt(tmp_path / "opt")
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0}
+    shape = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "ffn_dim": 64,
+        "word_embed_proj_dim": 32,
+        "dropout": 0.0,
+    }
     (folder / "model.safetensors").unlink()
-    OPTForCausalLM(OPTConfig(vocab_size=400, max_position_embeddings=128, bos_token_id=0, eos_token_id=0, **shape)).save_pretrained(folder)
+    OPTForCausalLM(
+        OPTConfig(vocab_size=400, max_position_embeddings=128, bos_token_id=0, eos_token_id=0, **shape)
+    ).save_pretrained(folder)
     task = TextGeneration(Options(max_length=128))
     splits = load_splits(DataSection(id=str(tiny_text.texts(tmp_path / "texts"))), task.data)
     net = task.build(resolve(ModelSection(id=str(folder))), splits).eval()
@@ -175,13 +198,17 @@ def test_lines_of_a_running_text_are_foretold_from_those_before(tmp_path: Path) 
 
 def test_greedy_answers_are_the_library_s(tmp_path: Path) -> None:
     """Prompts of unequal length, padded on the left, give what `generate` gives for each alone."""
-    task, net, splits = made(tmp_path, data=tiny_text.squad(tmp_path / "squad"), prompt=PROMPT, max_length=128, max_new_tokens=12)
+    task, net, splits = made(
+        tmp_path, data=tiny_text.squad(tmp_path / "squad"), prompt=PROMPT, max_length=128, max_new_tokens=12
+    )
     examples = Examples(task, task.encode(splits.test))
     batch = examples[[(None, i) for i in range(6)]].batch
     assert len(set(map(len, batch["prompt"]))) > 1
     with torch.no_grad():
         ours = [r["predicted"] for r in task.predict(net, batch)]
-        theirs = [net.generate(torch.tensor([p]), max_new_tokens=12, do_sample=False)[0, len(p) :] for p in batch["prompt"]]
+        theirs = [
+            net.generate(torch.tensor([p]), max_new_tokens=12, do_sample=False)[0, len(p) :] for p in batch["prompt"]
+        ]
     assert ours == [task.tokenizer.decode(one, skip_special_tokens=True).strip() for one in theirs]
 
 
@@ -221,10 +248,14 @@ def test_an_adapter_leaves_the_shared_embedding_alone(tmp_path: Path) -> None:
     """GPT-2's layers are no Linear, and its output is its input embedding: what is merged is what was trained."""
     from transformers import AutoModelForCausalLM
 
-    raw = TestAnswers().recipe(tmp_path) | {"model": {"id": str(tiny_text.gpt(tmp_path / "gpt")), "adapter": {"kind": "lora", "rank": 4}}}
+    raw = TestAnswers().recipe(tmp_path) | {
+        "model": {"id": str(tiny_text.gpt(tmp_path / "gpt")), "adapter": {"kind": "lora", "rank": 4}}
+    }
     results = train(validate(raw), tmp_path / "run")
     assert results
-    before, after = (AutoModelForCausalLM.from_pretrained(folder) for folder in (raw["model"]["id"], tmp_path / "run" / "model"))
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(folder) for folder in (raw["model"]["id"], tmp_path / "run" / "model")
+    )
     assert torch.equal(before.transformer.wte.weight, after.transformer.wte.weight)
     assert after.lm_head.weight is after.transformer.wte.weight
     assert not torch.equal(before.transformer.h[0].attn.c_attn.weight, after.transformer.h[0].attn.c_attn.weight)
@@ -236,7 +267,10 @@ def test_prompts_need_no_question(tmp_path: Path) -> None:
     lines = [json.dumps({"order": f"Say {word}", "answer": word}) for word in ("Rome", "Oslo", "Lima", "Cairo") * 6]
     (tmp_path / "orders.jsonl").write_text("\n".join(lines))
     raw = TestAnswers().recipe(tmp_path)
-    raw |= {"data": {"id": str(tmp_path / "orders.jsonl"), "workers": 0}, "options": {"prompt": "{order}:", "max_new_tokens": 4}}
+    raw |= {
+        "data": {"id": str(tmp_path / "orders.jsonl"), "workers": 0},
+        "options": {"prompt": "{order}:", "max_new_tokens": 4},
+    }
     results = train(validate(raw), tmp_path / "run")
     assert results
     assert list(results["test"]["tables"]) == ["by answer length"]

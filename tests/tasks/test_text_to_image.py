@@ -27,7 +27,10 @@ def tiny_recipe(folder: Path, pipeline: Path, **sections: dict[str, Any]) -> dic
         "options": {"steps": 2, "samples": 2, "grid": 2},
         "train": {"epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"},
     }
-    return {"task": "text-to-image", **{name: {**raw.get(name, {}), **sections.get(name, {})} for name in {*raw, *sections}}}
+    return {
+        "task": "text-to-image",
+        **{name: {**raw.get(name, {}), **sections.get(name, {})} for name in {*raw, *sections}},
+    }
 
 
 def alike(one: Any, other: Any) -> bool:
@@ -37,7 +40,9 @@ def alike(one: Any, other: Any) -> bool:
 class TestContract(TaskContract):
     def recipe(self, folder: Path) -> dict[str, Any]:
         model = tiny_diffusion.stable(folder / "sd", safety=True)
-        return tiny_recipe(folder, model, model={"adapter": {"kind": "lora", "rank": 4}}, options={"caption_dropout": 0.2})
+        return tiny_recipe(
+            folder, model, model={"adapter": {"kind": "lora", "rank": 4}}, options={"caption_dropout": 0.2}
+        )
 
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
         return [{"id": id_, "loss": 0.0, "levels": [0.0] * 4} for id_ in rows["id"]]
@@ -60,10 +65,13 @@ class TestStableDiffusion3(TestContract):
         return tiny_recipe(folder, tiny_diffusion.stable3(folder / "sd3", t5=True))
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     make = tiny_diffusion.stable3 if "-3-" in str(recipe.model.id) else tiny_diffusion.stable
     assert recipe.model.id
-    hub.add_model(recipe.model.id, make(folder / "pretrained", **({"t5": True} if make is tiny_diffusion.stable3 else {"safety": True})))
+    hub.add_model(
+        recipe.model.id,
+        make(folder / "pretrained", **({"t5": True} if make is tiny_diffusion.stable3 else {"safety": True})),
+    )
     changes = ("options.image_size=16", "options.steps=2", "options.samples=2", "options.grid=2", "train.batch_size=2")
     if "/" in recipe.data.id:
         hub.add_dataset(recipe.data.id, tiny_diffusion.captions_repo(folder / "data"))
@@ -79,7 +87,11 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A pipeline that Graft wrote, its model changed; what it was made from lies beside it."""
     folder = tmp_path_factory.mktemp(request.param)
     stable3 = request.param == "sd3"
-    base = tiny_diffusion.stable3(folder / "base", t5=True) if stable3 else tiny_diffusion.stable(folder / "base", safety=True)
+    base = (
+        tiny_diffusion.stable3(folder / "base", t5=True)
+        if stable3
+        else tiny_diffusion.stable(folder / "base", safety=True)
+    )
     task = load(base, device="cpu").task
     model = task.load(base)
     with torch.no_grad():
@@ -94,13 +106,18 @@ def test_plain_diffusers_makes_the_same_image(saved: Path) -> None:
     made = {}
     for steps, guidance in ((3, 7.5), (4, 1.0), (5, 3.0)):
         image = plain(
-            "a blue square", generator=torch.Generator().manual_seed(5), num_inference_steps=steps, guidance_scale=guidance
+            "a blue square",
+            generator=torch.Generator().manual_seed(5),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
         ).images[0]
         assert alike(load(saved, device="cpu").infer("a blue square", 5, steps=steps, guidance=guidance), image)
         made[steps, guidance] = image
     assert len({image.tobytes() for image in made.values()}) == 3
     default = plain("a blue square", generator=torch.Generator().manual_seed(0), num_inference_steps=30).images[0]
-    assert alike(load(saved, device="cpu").infer("a blue square"), default), "the library's own guidance where nothing is said"
+    assert alike(load(saved, device="cpu").infer("a blue square"), default), (
+        "the library's own guidance where nothing is said"
+    )
 
 
 def test_a_request_is_answered_alone_as_among_others(saved: Path) -> None:

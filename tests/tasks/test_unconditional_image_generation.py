@@ -22,9 +22,15 @@ from tests.support.hub import HubServer
 from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
 CONFIG: dict[str, Any] = {
-    "model_type": "UNet2DModel", "sample_size": 8, "block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "attention_head_dim": 8,
-}  # fmt: skip
+    "model_type": "UNet2DModel",
+    "sample_size": 8,
+    "block_out_channels": [8, 16],
+    "norm_num_groups": 4,
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "attention_head_dim": 8,
+}
 
 
 def small(channels: int = 3, **fields: Any) -> dict[str, Any]:
@@ -71,13 +77,16 @@ class TestContractOfClasses(TestContract):
         return raw | {"options": {**raw["options"], "class_conditional": True, "sampler": "ddpm"}}
 
 
-def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F811
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     size = (recipe.model.config or {}).get("sample_size", 28 if recipe.data.format == "mnist" else 32)
     changes = ["options.steps=2", "options.samples=2", "options.grid=2"]
     changes += ["options.extractor=null"] if recipe.options.extractor else []  # type: ignore[attr-defined]
     model, data = None, None
     if recipe.model.config is not None:  # its channels and blocks would take minutes
-        made = {**recipe.model.config, "block_out_channels": [8 * (i + 1) for i in range(len(recipe.model.config["block_out_channels"]))]}
+        made = {
+            **recipe.model.config,
+            "block_out_channels": [8 * (i + 1) for i in range(len(recipe.model.config["block_out_channels"]))],
+        }
         changes += [f"model.config={json.dumps({**made, 'norm_num_groups': 4, 'attention_head_dim': 8})}"]
     elif recipe.model.id is not None:
         channels = 1 if recipe.data.format == "mnist" else 3
@@ -90,7 +99,8 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:  # noqa: F81
         data = str(tiny_pictures.idx(folder / "mnist", n=60))
     elif "/" in recipe.data.id:
         hub.add_dataset(
-            recipe.data.id, tiny.dataset_repo(folder / "data", ("a", "b"), n=12, splits=["train", "test"], columns=recipe.data.columns)
+            recipe.data.id,
+            tiny.dataset_repo(folder / "data", ("a", "b"), n=12, splits=["train", "test"], columns=recipe.data.columns),
         )
         changes += ["options.upscale=true"]
     else:
@@ -139,7 +149,9 @@ def test_the_run_keeps_its_samples(run: Path) -> None:
     assert not {"fid", "kid"} & set(metrics)
     assert results["samples"]["n"] == 5
     assert {row["set"] for row in results["test"]["tables"]["samples and real images"]} == {"samples", "real"}
-    assert {"samples", "nearest_training_images", "over_training", "loss_by_time"} <= {p.stem for p in (run / "figures").glob("*.png")}
+    assert {"samples", "nearest_training_images", "over_training", "loss_by_time"} <= {
+        p.stem for p in (run / "figures").glob("*.png")
+    }
     assert not (run / "model" / "figures" / "nearest_training_images.png").exists()  # it shows rows of the data
 
 
@@ -147,7 +159,9 @@ def test_ddpm_takes_every_step_unless_told(run: Path, tmp_path: Path) -> None:
     told = [load_recipe(run / name / "recipe.yaml").options.steps for name in ("", "model")]  # type: ignore[attr-defined]
     assert told == [100, 100]
     own = load_recipe(run / "recipe.yaml")
-    assert claim(run, own.model_copy(update={"options": own.options.model_copy(update={"steps": None})})) is not None  # the same run
+    assert (
+        claim(run, own.model_copy(update={"options": own.options.model_copy(update={"steps": None})})) is not None
+    )  # the same run
     assert "num_inference_steps=100)" in (run / "model" / "README.md").read_text()
     for kind, steps in ((DDPMPipeline, 100), (DDIMPipeline, 50)):
         assert load(pipeline(tmp_path / kind.__name__, kind=kind), device="cpu").task.options.steps == steps
@@ -162,7 +176,11 @@ def test_what_measures_is_found_from_any_folder_and_published_by_its_name(run: P
 
 def test_a_grid_is_made_at_every_evaluation(run: Path) -> None:
     names = [p.name for p in sorted((run / "samples" / "grids").glob("*.png"))]
-    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines() if "validation" in json.loads(line)]
+    steps = [
+        json.loads(line)["step"]
+        for line in (run / "log.jsonl").read_text().splitlines()
+        if "validation" in json.loads(line)
+    ]
     assert names == [f"step_{step:06}.png" for step in [0, *steps]]
     assert len(names) > 2
 

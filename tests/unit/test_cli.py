@@ -36,7 +36,11 @@ def graft(tmp_path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[
     modules = tmp_path / "modules.txt"
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, env=os.environ | {"MODULES": str(modules)}, cwd=tmp_path
+        [sys.executable, "-c", RUN, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MODULES": str(modules)},
+        cwd=tmp_path,
     )
     print(f"graft {' '.join(arguments)}: {time.perf_counter() - start:.2f} s")
     return done, HEAVY & set(modules.read_text().splitlines())
@@ -84,6 +88,7 @@ def test_a_recipe_that_does_not_exist(tmp_path: Path) -> None:
     done, heavy = graft(tmp_path, "train", "pets_vit_bas")
     assert done.returncode == 2
     assert (
-        done.stderr == "error: no recipe 'pets_vit_bas': no such file, and no shipped recipe has the name: did you mean 'pets_vit_base'?\n"
+        done.stderr
+        == "error: no recipe 'pets_vit_bas': no such file, and no shipped recipe has the name: did you mean 'pets_vit_base'?\n"
     )
     assert not heavy

@@ -12,7 +12,9 @@ from tests.support import generated_docs
 from tests.support.doc_blocks import LANGUAGES, MARKS, SNIPPETS, Block, blocks, commands, pages, snippets
 
 ROOT = generated_docs.ROOT
-OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", ".github/pull_request_template.md")]
+OTHERS = [
+    ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", ".github/pull_request_template.md")
+]
 PAGES = {str(page.relative_to(ROOT)): page for page in (*pages(), *OTHERS)}
 TEXT = {name: page.read_text() for name, page in PAGES.items()}
 
@@ -65,14 +67,20 @@ def test_the_lists_of_recipes_formats_and_names_are_complete() -> None:
     assert [name for name in recipe_paths() if f"\n### {name}\n" not in made or f"[{name}](#{name})" not in made] == []
     assert [name for name in format_names() if f"### {name}\n" not in generated_docs.formats()] == []
     assert [name for name in pipelines.__all__ if not re.search(rf"(?m)^::: .*\.{name}$", generated_docs.api())] == []
-    assert "| [squad_minilm](recipes.md#squad_minilm) | a laptop | f1 50.3, exact_match 40.8 on test" in generated_docs.measured()
+    assert (
+        "| [squad_minilm](recipes.md#squad_minilm) | a laptop | f1 50.3, exact_match 40.8 on test"
+        in generated_docs.measured()
+    )
     assert "not yet |" not in generated_docs.measured()
 
 
 def test_the_tree_names_every_file_of_the_library() -> None:
     made = generated_docs.tree()
     files = [
-        p for folder in ("pipelines", "apps") for p in (ROOT / folder).rglob("*.py") if p.name != "__init__.py" and "space" not in p.parts
+        p
+        for folder in ("pipelines", "apps")
+        for p in (ROOT / folder).rglob("*.py")
+        if p.name != "__init__.py" and "space" not in p.parts
     ]
     assert len(files) > 20
     assert not [str(p) for p in files if str(p.relative_to(ROOT)) not in made]
@@ -131,7 +139,15 @@ def test_every_task_has_a_page_with_its_parts() -> None:
         name = task.replace("-", "_")
         text = TEXT[f"docs/tasks/{name}.md"]
         assert f"tasks/{name}.md" in nav
-        assert re.findall(r"(?m)^## (.+)$", text) == ["Data", "Train", "A recipe", "In Python", "Demo", "Options", "Measured"]
+        assert re.findall(r"(?m)^## (.+)$", text) == [
+            "Data",
+            "Train",
+            "A recipe",
+            "In Python",
+            "Demo",
+            "Options",
+            "Measured",
+        ]
         assert f"](../pictures/{name}.png)" in text
         assert f"graft demo runs/{task}/" in text
 
@@ -144,7 +160,9 @@ def test_blocks_say_what_they_are() -> None:
     assert len(every) > 60
     assert [str(b) for b in every if b.language not in LANGUAGES or b.mark not in ("", *MARKS)] == []
     assert [str(b) for b in every if b.mark in ("shown", "fails", "layout") and not b.note] == []
-    assert [str(b) for b in every if b.language == "text" and re.search(r"(?m)^(graft|make|pip|python|accelerate) ", b.text)] == []
+    assert [
+        str(b) for b in every if b.language == "text" and re.search(r"(?m)^(graft|make|pip|python|accelerate) ", b.text)
+    ] == []
     fences = sum(len(re.findall(r"(?m)^```", page.read_text())) for page in pages())
     assert fences == 2 * len(every)
 
@@ -193,7 +211,9 @@ def test_the_citation_is_the_one_of_this_version() -> None:
 
 
 def test_issue_forms_ask_for_what_a_maintainer_needs() -> None:
-    forms: dict[str, Any] = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")}
+    forms: dict[str, Any] = {
+        p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")
+    }
     assert set(forms) == {"bug", "feature", "config"}
     for name in ("bug", "feature"):
         assert {"name", "description", "body"} <= set(forms[name])

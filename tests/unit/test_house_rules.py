@@ -14,7 +14,10 @@ from tests.support.floors import FLOOR, LIGHT, LIGHT_LIBRARIES, NEVER_IN, ONLY_I
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = sorted(
-    p for folder in ("pipelines", "apps", "recipes", "hub_cards") for p in (ROOT / folder).rglob("*.py") if "space" not in p.parts
+    p
+    for folder in ("pipelines", "apps", "recipes", "hub_cards")
+    for p in (ROOT / folder).rglob("*.py")
+    if "space" not in p.parts
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
@@ -56,7 +59,9 @@ def used_package(dotted: str) -> str:
 
 def floor_breaks(name: str, source: str) -> list[str]:
     own = name.split(".")[0]
-    never = {library for place, libraries in NEVER_IN.items() if f"{name}.".startswith(f"{place}.") for library in libraries}
+    never = {
+        library for place, libraries in NEVER_IN.items() if f"{name}.".startswith(f"{place}.") for library in libraries
+    }
     found = []
     for line, dotted in imports(ast.parse(source)):
         top = dotted.split(".")[0]
@@ -111,7 +116,9 @@ def test_no_circles() -> None:
     uses: dict[str, set[str]] = {}
     for name, path in modules.items():
         wanted = set(imports_at_the_top(path))
-        uses[name] = {m for w in wanted for m in (w, w.rpartition(".")[0]) if m in modules and m != name and m.count(".") > 1}
+        uses[name] = {
+            m for w in wanted for m in (w, w.rpartition(".")[0]) if m in modules and m != name and m.count(".") > 1
+        }
     assert sum(map(len, uses.values())) > 200
     assert circles(uses) == []
     assert circles({"a": {"b"}, "b": {"a"}})
@@ -119,7 +126,10 @@ def test_no_circles() -> None:
 
 def test_imports_go_down() -> None:
     breaks = [
-        b for path in LIBRARY if path.parent.name not in ("recipes", "hub_cards") for b in floor_breaks(module_name(path), path.read_text())
+        b
+        for path in LIBRARY
+        if path.parent.name not in ("recipes", "hub_cards")
+        for b in floor_breaks(module_name(path), path.read_text())
     ]
     assert not breaks, "\n".join(breaks)
 
@@ -142,7 +152,11 @@ def test_imports_go_down() -> None:
         ("metrics.x", "import gradio", False),
         ("apps.x", "import gradio", True),
         ("data.image.reading", "from pipelines.data.schema import Source", True),
-        ("task", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pipelines.data.loading import Splits", True),
+        (
+            "task",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pipelines.data.loading import Splits",
+            True,
+        ),
     ],
 )
 def test_the_floor_test_sees(module: str, source: str, allowed: bool) -> None:
@@ -214,7 +228,13 @@ def test_each_task_has_its_five_files() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for file in ("pipelines/tasks/tone.py", "hub_cards/tone.md.j2", "recipes/tone/a.yaml", "apps/parts.py", "tests/tasks/test_tone.py"):
+    for file in (
+        "pipelines/tasks/tone.py",
+        "hub_cards/tone.md.j2",
+        "recipes/tone/a.yaml",
+        "apps/parts.py",
+        "tests/tasks/test_tone.py",
+    ):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     assert task_like_names(tmp_path) == {"tone"}
@@ -299,7 +319,9 @@ def test_the_test_of_privacy_sees(module: str, source: str, allowed: bool) -> No
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    yield from (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    yield from (
+        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
 
 
 def test_the_loop_is_short() -> None:
@@ -311,7 +333,10 @@ def test_no_loose_ends() -> None:
     """Nothing is left for later, and no error is swallowed whole."""
     mark = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b|NotImplemented" + "Error")
     found = [
-        f"{p.relative_to(ROOT)}:{i}" for p in LIBRARY + TESTS for i, line in enumerate(p.read_text().splitlines(), 1) if mark.search(line)
+        f"{p.relative_to(ROOT)}:{i}"
+        for p in LIBRARY + TESTS
+        for i, line in enumerate(p.read_text().splitlines(), 1)
+        if mark.search(line)
     ]
     for path in LIBRARY + TESTS:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -364,5 +389,7 @@ def test_the_package_is_complete() -> None:
         files = {p for p in base.rglob("*") if p.is_file() and "__pycache__" not in p.parts and p not in LIBRARY}
         files = {p for p in files if not any(p.is_relative_to(f) for f in nested)}
         checked += len(files)
-        assert files <= carried, f"not in package-data of {package}: {sorted(str(p.relative_to(ROOT)) for p in files - carried)}"
+        assert files <= carried, (
+            f"not in package-data of {package}: {sorted(str(p.relative_to(ROOT)) for p in files - carried)}"
+        )
     assert checked > 15

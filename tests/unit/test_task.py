@@ -14,12 +14,42 @@ from tests.tasks.contract import TaskContract
 
 ROOT = Path(__file__).parents[2]
 MOST = 30
-DECLARED = {"name", "hub", "metric", "data", "Options", "options", "phases", "generation", "augmentation", "state", "frozen"}
+DECLARED = {
+    "name",
+    "hub",
+    "metric",
+    "data",
+    "Options",
+    "options",
+    "phases",
+    "generation",
+    "augmentation",
+    "state",
+    "frozen",
+}
 # what a task does; `score` becomes `statistics` and `summarize`
 DONE = {
-    "build", "layers", "encode", "augment", "mix", "random_inputs", "collate", "counts", "loss", "predict", "merge", "score",
-    "statistics", "summarize", "tables", "figures", "calibrate", "save", "load", "infer",
-}  # fmt: skip
+    "build",
+    "layers",
+    "encode",
+    "augment",
+    "mix",
+    "random_inputs",
+    "collate",
+    "counts",
+    "loss",
+    "predict",
+    "merge",
+    "score",
+    "statistics",
+    "summarize",
+    "tables",
+    "figures",
+    "calibrate",
+    "save",
+    "load",
+    "infer",
+}
 
 
 def public_names(kind: type) -> set[str]:
@@ -46,7 +76,11 @@ def test_a_task_has_at_most_thirty_names() -> None:
 
 def test_no_name_is_there_for_one_task_alone() -> None:
     """What a task may leave out is something of at least two (of the ten, and of the contract's own toy)."""
-    optional = {name for name in public_names(Task) if name in vars(Task) and name not in getattr(Task, "__abstractmethods__", ())}
+    optional = {
+        name
+        for name in public_names(Task)
+        if name in vars(Task) and name not in getattr(Task, "__abstractmethods__", ())
+    }
     own = {name: [kind.__name__ for kind in tasks() if name in vars(kind)] for name in optional}
     assert {"phases", "generation", "augmentation", "augment", "mix", "random_inputs", "calibrate", "merge"} <= optional
     assert not {name: who for name, who in own.items() if len(who) < 2}
@@ -76,7 +110,16 @@ def test_no_task_inherits_from_another() -> None:
 def test_every_task_declares_what_its_class_is_asked_for() -> None:
     for kind in tasks():
         declared: Any = kind()
-        assert set(declared.data.kinds.values()) <= {"image", "audio", "video", "mask", "text", "label", "number", "boxes"}
+        assert set(declared.data.kinds.values()) <= {
+            "image",
+            "audio",
+            "video",
+            "mask",
+            "text",
+            "label",
+            "number",
+            "boxes",
+        }
         assert declared.data.input_columns
         assert all((kind.hub.pipeline_tag, kind.hub.library_name, kind.hub.architectures, declared.phases))
 

@@ -19,7 +19,13 @@ class Clips(OfRecordings):
     """
 
     def __init__(
-        self, rows: Any, labels: list[str], multi_label: bool, rate: int, window: int, frames: Callable[[int], int] | None
+        self,
+        rows: Any,
+        labels: list[str],
+        multi_label: bool,
+        rate: int,
+        window: int,
+        frames: Callable[[int], int] | None,
     ) -> None:
         self.multi_label, self.window, self.frames, self.labels = multi_label, window, frames, rows["label"]
         self.number_of = {label: i for i, label in enumerate(labels)}

@@ -105,7 +105,9 @@ def _shared(size: int, kind: Any) -> np.ndarray:
 
 def log_mel(samples: np.ndarray, extractor: Any) -> np.ndarray:
     """float32 [samples] at the model's rate -> float32 [bands, columns], padded with silence."""
-    found: np.ndarray = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")["input_features"][0]
+    found: np.ndarray = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")[
+        "input_features"
+    ][0]
     return found
 
 

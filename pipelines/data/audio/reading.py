@@ -71,7 +71,9 @@ def read_audio(value: Any, rate: int, silent_ok: bool = False) -> "np.ndarray":
     if high - low < 2 * SILENT and (mixed or not silent_ok):
         raise DataError(f"{name}: silent from beginning to end{mixed}")
     if loudest > LOUDEST:
-        raise DataError(f"{name}: samples up to {loudest:,.0f}, full scale is 1: integers written as floats, write the file anew")
+        raise DataError(
+            f"{name}: samples up to {loudest:,.0f}, full scale is 1: integers written as floats, write the file anew"
+        )
     if resampler is not None:
         made.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
     return np.ascontiguousarray(made[0] if len(made) == 1 else np.concatenate(made), dtype=np.float32)
@@ -130,7 +132,9 @@ def _given(name: str, value: tuple[int, Any]) -> "tuple[np.ndarray, int]":
 
     samples = np.asarray(value[1])
     if not isinstance(value[0], (int, float)) or samples.dtype.kind not in "iuf" or samples.ndim not in (1, 2):
-        raise DataError(f"{name}: a recording in memory is (samples a second, numbers [samples] or [samples, channels])")
+        raise DataError(
+            f"{name}: a recording in memory is (samples a second, numbers [samples] or [samples, channels])"
+        )
     rate = int(value[0])
     if samples.dtype.kind in "iu":
         scale = -float(np.iinfo(f"i{samples.dtype.itemsize}").min)
@@ -152,13 +156,17 @@ def _opened(name: str, value: Any) -> Iterator[Any]:
         with soundfile.SoundFile(_source(name, value)) as file:
             _check_rate(name, file.samplerate)
             if file.frames > 1 << 60:
-                raise DataError(f"{name}: does not say how long it is (it was written as a stream): write it anew, as a file")
+                raise DataError(
+                    f"{name}: does not say how long it is (it was written as a stream): write it anew, as a file"
+                )
             told = file.extra_info
             short = CUT_OFF.search(told)
             if short and file.frames and int(short[1]) < STREAMED:
                 missing = (int(short[1]) / int(short[2]) - 1) * file.frames
                 if missing > SHORTEST * file.samplerate:  # less is a header that was counted wrong
-                    raise DataError(f"{name}: ends after {file.frames:,} of {file.frames + missing:,.0f} samples: it was cut off")
+                    raise DataError(
+                        f"{name}: ends after {file.frames:,} of {file.frames + missing:,.0f} samples: it was cut off"
+                    )
             if OGG_CUT_OFF.search(told):
                 raise DataError(f"{name}: ends in the middle of a page: it was cut off")
             first, frames = _frames(name, value, file)
@@ -246,7 +254,9 @@ def _check_length(name: str, seconds: float) -> None:
     if seconds == 0:
         raise DataError(f"{name}: holds no samples")
     if seconds < SHORTEST:
-        raise DataError(f"{name}: {seconds * 1000:.0f} milliseconds are too short: at least {SHORTEST * 1000:.0f} are needed")
+        raise DataError(
+            f"{name}: {seconds * 1000:.0f} milliseconds are too short: at least {SHORTEST * 1000:.0f} are needed"
+        )
     if seconds > LONGEST:
         raise DataError(f"{name}: {seconds / 3600:.1f} hours, at most {LONGEST / 3600:g} are read at once: cut it")
 

@@ -28,7 +28,9 @@ class Recordings(Encoding):
 
     length_unit = "frames"
 
-    def __init__(self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}, silent_ok: bool = False) -> None:
+    def __init__(
+        self, rows: Any, rate: int, longest: float, extra: Any = lambda row, seconds: {}, silent_ok: bool = False
+    ) -> None:
         self.rows, self.rate, self.longest, self.silent_ok = rows, rate, longest, silent_ok
         self.wrong: dict[int, str] = {}
         self.long: set[int] = set()
@@ -69,7 +71,12 @@ class Recordings(Encoding):
             names = [name for name in pool.map(lambda number: _clipped(self.rows[number]["audio"]), usable) if name]
         if names:
             some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
-            log.warning("%d of %d recordings looked at are clipped, 1 in 100 samples at full scale: %s", len(names), len(usable), some)
+            log.warning(
+                "%d of %d recordings looked at are clipped, 1 in 100 samples at full scale: %s",
+                len(names),
+                len(usable),
+                some,
+            )
 
     @property
     def lengths(self) -> Lengths:
@@ -81,7 +88,11 @@ class Recordings(Encoding):
 
     @property
     def left_out(self) -> Mapping[str, Collection[int]]:
-        return {f"recordings of train longer than {self.longest:g} seconds (options.max_seconds)": self.long} if self.long else {}
+        return (
+            {f"recordings of train longer than {self.longest:g} seconds (options.max_seconds)": self.long}
+            if self.long
+            else {}
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -114,7 +125,9 @@ def _headers(rows: Any) -> list[tuple[Sound, str, str]]:
     """Of every row what its header says, its recording's name, and why it cannot be read ("" where it can)."""
     found: list[tuple[Sound, str, str]] = []
     with ThreadPoolExecutor(8) as pool:  # headers wait for the disk
-        for some in rows.select_columns("audio").iter(256):  # a hub data set holds the files' bytes: never all of them in memory
+        for some in rows.select_columns("audio").iter(
+            256
+        ):  # a hub data set holds the files' bytes: never all of them in memory
             found += pool.map(_looked, some["audio"])
     return found
 

@@ -36,7 +36,9 @@ def times(row: Mapping[str, Any], pair: tuple[str, str]) -> dict[str, float | No
         first = 0.0 if first is None and second is not None else first
         second = None if first is None or second is None else first + second
     elif (first is None) != (second is None):
-        raise DataError(f"{pair[0] if first is None else pair[1]} is empty, and {pair[1] if first is None else pair[0]} is not")
+        raise DataError(
+            f"{pair[0] if first is None else pair[1]} is empty, and {pair[1] if first is None else pair[0]} is not"
+        )
     if first is not None and first < 0:
         raise DataError(f"{pair[0]} is {first:g}: a recording begins at 0 seconds")
     if first is not None and second is not None and second <= first:

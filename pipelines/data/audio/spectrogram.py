@@ -31,7 +31,10 @@ def _bands(rate: int, lines: int) -> np.ndarray:
     """[BANDS, lines of the transform]: what each line gives to each band; every band's sum is 1."""
     edges = 700 * (10 ** (np.linspace(0, mel(rate / 2), BANDS + 2) / 2595) - 1)
     pitch = np.linspace(0, rate / 2, lines)
-    rise, fall = (pitch - edges[:-2, None]) / np.diff(edges)[:-1, None], (edges[2:, None] - pitch) / np.diff(edges)[1:, None]
+    rise, fall = (
+        (pitch - edges[:-2, None]) / np.diff(edges)[:-1, None],
+        (edges[2:, None] - pitch) / np.diff(edges)[1:, None],
+    )
     bands = np.clip(np.minimum(rise, fall), 0, None)
     between = np.flatnonzero(bands.sum(1) == 0)  # narrow ones without a line of their own take the nearest
     bands[between, np.abs(pitch - edges[between + 1, None]).argmin(1)] = 1.0

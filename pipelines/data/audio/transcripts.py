@@ -18,7 +18,9 @@ class Utterances(Recordings):
     nothing, but counts where it is scored, as every row of a test does.
     """
 
-    def __init__(self, rows: Any, rate: int, longest: float, frames: Callable[[int], int], spell: Callable[[str], list[int]]) -> None:
+    def __init__(
+        self, rows: Any, rate: int, longest: float, frames: Callable[[int], int], spell: Callable[[str], list[int]]
+    ) -> None:
         self.frames = frames  # samples -> outputs of the model
         self.strange = self.crowded = 0  # rows that cannot be learned: nothing to spell, too much of it
 
@@ -36,7 +38,12 @@ class Utterances(Recordings):
         super().__init__(rows, rate, longest, extra)
         long = sum(seconds > longest for seconds in self.seconds)
         if long:
-            log.warning("%d of %d recordings are longer than options.max_seconds=%g: scores leave them out, too", long, len(self), longest)
+            log.warning(
+                "%d of %d recordings are longer than options.max_seconds=%g: scores leave them out, too",
+                long,
+                len(self),
+                longest,
+            )
         if self.strange or self.crowded:
             log.warning(
                 "%d of %d transcripts cannot be learned: of %d no character is in the vocabulary, %d are too long for their recording; "
@@ -50,7 +57,9 @@ class Utterances(Recordings):
     def check(self) -> None:
         """Raises DataError where no transcript can be learned."""
         if self.strange + self.crowded and not any(fields.get("target") for fields in self.fields):
-            raise DataError("none of these transcripts can be learned: look at options.vocabulary, options.case and options.ignore")
+            raise DataError(
+                "none of these transcripts can be learned: look at options.vocabulary, options.case and options.ignore"
+            )
 
     @property
     def lengths(self) -> list[int]:

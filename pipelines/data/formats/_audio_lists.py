@@ -75,7 +75,15 @@ def recording(path: Path) -> Row:
     return {"audio": {"path": str(path), "bytes": None}, "size": size}
 
 
-def add(source: Source, section: DataSection, name: str, rows: list[Row], skips: SkippedRows, columns: Sequence[str], where: Path) -> None:
+def add(
+    source: Source,
+    section: DataSection,
+    name: str,
+    rows: list[Row],
+    skips: SkippedRows,
+    columns: Sequence[str],
+    where: Path,
+) -> None:
     """Make the rows a split of `source`, their columns under the task's names (data.columns). Raises DataError for none."""
     from datasets import Dataset, Features, List, Value
 

@@ -47,13 +47,18 @@ def medium(path: Path) -> Kind | None:
     """What most files below a folder are, of images and recordings; None where there is neither."""
     found = Counter(file.suffix.lower() for file in islice(all_files(path), LOOKED_AT))
     for readable in (True, False):  # photos among videos are a folder of photos
-        counts = {kind: sum(found[suffix] for suffix in (kind.suffixes if readable else kind.unread)) for kind in (IMAGES, AUDIO)}
+        counts = {
+            kind: sum(found[suffix] for suffix in (kind.suffixes if readable else kind.unread))
+            for kind in (IMAGES, AUDIO)
+        }
         best = max(counts, key=counts.__getitem__)
         if counts[best]:
             return best
     if sum(found.values()) < LOOKED_AT:
         return None
-    return next((kind for file in all_files(path) for kind in (IMAGES, AUDIO) if file.suffix.lower() in kind.suffixes), None)
+    return next(
+        (kind for file in all_files(path) for kind in (IMAGES, AUDIO) if file.suffix.lower() in kind.suffixes), None
+    )
 
 
 def with_texts(path: Path, kind: Kind) -> bool:
@@ -70,12 +75,16 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
     if tables:
         return _of_tables(root, section, kind, columns, tables, unfit)
     if section.group not in (None, "none"):  # rows have no further columns
-        raise DataError(f"data.group: class folders have no column {section.group!r}: list the files in a csv that has it, or leave it out")
+        raise DataError(
+            f"data.group: class folders have no column {section.group!r}: list the files in a csv that has it, or leave it out"
+        )
     if section.columns:
         raise MissingColumn("data.columns: class folders have no columns: leave it out")
     lacking = sorted(set(columns) - {kind.column, "label"})
     if lacking:
-        raise DataError(f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: use a table")
+        raise DataError(
+            f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: use a table"
+        )
     labelled = "label" in columns
     top = _unwrapped(root) if labelled else root
     filled = [child for child in folders(top) if _any_file(child)]
@@ -100,7 +109,9 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
             left_out = f"; left out: {others}" if others else ""
             first = f"; the first: {skipped[0][1]}" if skipped else ""
             where = " in class folders" if labelled else ""
-            raise DataError(f"{folder}: no readable {kind.files}{where} ({len(skipped)} files skipped{left_out}{first})")
+            raise DataError(
+                f"{folder}: no readable {kind.files}{where} ({len(skipped)} files skipped{left_out}{first})"
+            )
         source.splits[_usual(name, parts, section)] = _dataset(kind, rows, labelled)
         source.skipped[_usual(name, parts, section)] = skipped
     for path, why in unfit.items():
@@ -116,7 +127,9 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
 # ---- a table among the folders ----
 
 
-def _tables(root: Path, section: DataSection, kind: Kind, columns: tuple[str, ...]) -> tuple[dict[Path, dict[str, str]], dict[Path, str]]:
+def _tables(
+    root: Path, section: DataSection, kind: Kind, columns: tuple[str, ...]
+) -> tuple[dict[Path, dict[str, str]], dict[Path, str]]:
     """The tables in a folder that have the task's columns, each with their names there; and why each other one is not read."""
     found: dict[Path, dict[str, str]] = {}
     unfit: dict[Path, str] = {}
@@ -142,12 +155,19 @@ def _tables(root: Path, section: DataSection, kind: Kind, columns: tuple[str, ..
 
 
 def _of_tables(
-    root: Path, section: DataSection, kind: Kind, columns: tuple[str, ...], tables: dict[Path, dict[str, str]], unfit: dict[Path, str]
+    root: Path,
+    section: DataSection,
+    kind: Kind,
+    columns: tuple[str, ...],
+    tables: dict[Path, dict[str, str]],
+    unfit: dict[Path, str],
 ) -> Source:
     """The rows of the user's own tables: what they say goes before the names of the folders."""
     shown = ", ".join(path.name for path in tables)
     log.warning(
-        "%s: %s has the columns that this task needs, so its rows are the data, and the names of folders say nothing", section.id, shown
+        "%s: %s has the columns that this task needs, so its rows are the data, and the names of folders say nothing",
+        section.id,
+        shown,
     )
     source = Source(splits={})
     listed: set[Path] = set()
@@ -191,7 +211,9 @@ def _by_role(filled: list[Path]) -> dict[str, Path]:
 def _role(name: str) -> str | None:
     """Which split a folder's name speaks of: imagenet-val -> validation. None where it is none, or several."""
     words = _words(name)
-    found = {role for role, usual in USUAL.items() for word in words if word in usual or word.removesuffix("set") in usual}
+    found = {
+        role for role, usual in USUAL.items() for word in words if word in usual or word.removesuffix("set") in usual
+    }
     return found.pop() if len(found) == 1 else None
 
 
@@ -203,7 +225,9 @@ def _usual(name: str, parts: dict[str, Path], section: DataSection) -> str:
     """A split's name for those who look for the usual names; the folder's own where it is one, or the recipe names it."""
     asked = (section.train, section.validation, section.test)
     role = _role(name)
-    return role if parts and role and name not in asked and name.lower() not in SPLIT_NAMES and role not in parts else name
+    return (
+        role if parts and role and name not in asked and name.lower() not in SPLIT_NAMES and role not in parts else name
+    )
 
 
 def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
@@ -284,7 +308,9 @@ def _list(
     rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
     classes = {child.name: 0 for child in folders(folder)}
-    media: dict[str, list[tuple[Path, str]]] = {name: [] for name in classes}  # of each class its files that are no rows, with the reason
+    media: dict[str, list[tuple[Path, str]]] = {
+        name: [] for name in classes
+    }  # of each class its files that are no rows, with the reason
     other = IMAGES if kind is AUDIO else AUDIO
     for path in all_files(folder):
         inner = path.relative_to(folder).parts
@@ -296,7 +322,9 @@ def _list(
             reason, size = ("in no class folder", 0) if labelled and not label else problem(path)
         elif suffix in kind.unread:
             reason = unread(kind, suffix)
-        elif suffix in other.suffixes | other.unread and not any(path.with_suffix(own).is_file() for own in kind.suffixes):
+        elif suffix in other.suffixes | other.unread and not any(
+            path.with_suffix(own).is_file() for own in kind.suffixes
+        ):
             reason = f"no {kind.one} but {'an' if other is IMAGES else 'a'} {other.one}"
         else:
             ignored[kind_of(path)] += 1
@@ -319,7 +347,9 @@ def unread(kind: Kind, suffix: str) -> str:
     return audio.advice(suffix) if kind is AUDIO else images.advice(suffix)
 
 
-def _check_readable(folder: Path, kind: Kind, rows: list[dict[str, Any]], media: dict[str, list[tuple[Path, str]]]) -> None:
+def _check_readable(
+    folder: Path, kind: Kind, rows: list[dict[str, Any]], media: dict[str, list[tuple[Path, str]]]
+) -> None:
     """Raises DataError for a class of which no file can be read: the model would never learn it. One header of each class is read."""
     wrong: dict[str, list[tuple[Path, str]]] = {name: list(found) for name, found in media.items()}
     right: set[str] = set()
@@ -333,8 +363,12 @@ def _check_readable(folder: Path, kind: Kind, rows: list[dict[str, Any]], media:
             wrong[row["label"]].append((Path(row[kind.column]["path"]), str(error).partition(": ")[2]))
     for name, files in wrong.items():
         if files and name not in right:
-            some = ", ".join(printable(path.name) for path, _ in files[:3]) + (f" and {len(files) - 3} more" if files[3:] else "")
-            raise DataError(f"{printable(str(folder / name))}: no {kind.one} of this class can be read ({some}): {files[0][1]}")
+            some = ", ".join(printable(path.name) for path, _ in files[:3]) + (
+                f" and {len(files) - 3} more" if files[3:] else ""
+            )
+            raise DataError(
+                f"{printable(str(folder / name))}: no {kind.one} of this class can be read ({some}): {files[0][1]}"
+            )
 
 
 def _dataset(kind: Kind, rows: list[dict[str, Any]], labelled: bool) -> Any:
@@ -354,7 +388,9 @@ def _hidden(root: Path, kind: Kind) -> dict[str, int]:
     found: dict[str, int] = {}
     for child in sorted(root.iterdir()):
         if child.name.startswith(".") and child.is_dir():
-            count = sum(file.suffix.lower() in kind.suffixes for file in child.iterdir() if not file.name.startswith("."))
+            count = sum(
+                file.suffix.lower() in kind.suffixes for file in child.iterdir() if not file.name.startswith(".")
+            )
             found |= {printable(child.name): count} if count else {}
     return found
 
@@ -370,7 +406,11 @@ def _any_file(folder: Path) -> bool:
 def _inner(folder: Path) -> Path:
     """Where the files are: archives are often unpacked to seg_train/seg_train/."""
     found = folders(folder)
-    if len(found) == 1 and found[0].name.lower() == folder.name.lower() and next(all_files(folder, deep=False), None) is None:
+    if (
+        len(found) == 1
+        and found[0].name.lower() == folder.name.lower()
+        and next(all_files(folder, deep=False), None) is None
+    ):
         return found[0]
     return folder
 

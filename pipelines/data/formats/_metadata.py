@@ -26,7 +26,9 @@ def lists(root: Path, section: DataSection | None = None) -> dict[str, Path]:
     if own is None:
         return within
     if parts:
-        raise DataError(f"{own}: stands beside split folders ({', '.join(c.name for c in parts)}): put a list into each of these")
+        raise DataError(
+            f"{own}: stands beside split folders ({', '.join(c.name for c in parts)}): put a list into each of these"
+        )
     return {"train": own}
 
 
@@ -36,11 +38,18 @@ def split_folders(root: Path, section: DataSection | None = None) -> list[Path]:
 
 
 def own_list(folder: Path) -> Path | None:
-    return next((path for name in LISTS if (path := folder / name).is_file() and FILE_NAME in table.column_names(path)), None)
+    return next(
+        (path for name in LISTS if (path := folder / name).is_file() and FILE_NAME in table.column_names(path)), None
+    )
 
 
 def read(
-    section: DataSection, kind: Kind, found: dict[str, Path], texts: Sequence[str], columns: tuple[str, ...], optional: tuple[str, ...]
+    section: DataSection,
+    kind: Kind,
+    found: dict[str, Path],
+    texts: Sequence[str],
+    columns: tuple[str, ...],
+    optional: tuple[str, ...],
 ) -> Source:
     """The rows of every list `found`. The task's text may be called by any of `texts`."""
     root = Path(section.id).expanduser()

@@ -10,7 +10,16 @@ may be called transcription, transcript or sentence.
 from pathlib import Path
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.formats import _class_folders, _metadata, audioset, common_voice, esc50, librispeech, ljspeech, spoken_digits
+from pipelines.data.formats import (
+    _class_folders,
+    _metadata,
+    audioset,
+    common_voice,
+    esc50,
+    librispeech,
+    ljspeech,
+    spoken_digits,
+)
 from pipelines.data.media import AUDIO
 from pipelines.data.schema import Source
 
@@ -31,4 +40,8 @@ def detect(path: Path) -> bool:
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     root = Path(section.id).expanduser()
     lists = _metadata.lists(root, section) if root.is_dir() else {}
-    return _metadata.read(section, AUDIO, lists, TEXTS, columns, optional) if lists else _class_folders.read(section, AUDIO, columns)
+    return (
+        _metadata.read(section, AUDIO, lists, TEXTS, columns, optional)
+        if lists
+        else _class_folders.read(section, AUDIO, columns)
+    )

@@ -57,7 +57,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     if not source.splits:
         whys = [why for several in skips.values() for _, why in several]
         first = f", and {len(whys)} cannot be used; the first: {whys[0]}" if whys else ""
-        raise DataError(f"{root}: none of {sum(ignored.values())} rows has a clip: put <YTID>.wav files into a folder in it{first}")
+        raise DataError(
+            f"{root}: none of {sum(ignored.values())} rows has a clip: put <YTID>.wav files into a folder in it{first}"
+        )
     source.ignored = {what: count for what, count in ignored.items() if count}
     return source
 
@@ -66,7 +68,9 @@ def _lists(root: Path) -> list[Path]:
     return sorted(path for path in root.glob(f"*{LIST}") if path.is_file())
 
 
-def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, int]:
+def _rows(
+    path: Path, names: dict[str, str], clips: dict[str, Path]
+) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, int]:
     """Rows, those that cannot be used, and how many have no clip."""
     rows: dict[str, _audio_lists.Row] = {}
     skips: _audio_lists.SkippedRows = []
@@ -76,7 +80,9 @@ def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[li
         where = f"{path.name}:{number}"
         try:
             if len(cells) != 4:
-                raise DataError(f"{len(cells)} cells for YTID, start_seconds, end_seconds, positive_labels: are the labels in quotes?")
+                raise DataError(
+                    f"{len(cells)} cells for YTID, start_seconds, end_seconds, positive_labels: are the labels in quotes?"
+                )
             video, start, end, labels = cells
             clip = next((clips[stem] for stem in _stems(video, start, end) if stem in clips), None)
             if clip is None:
@@ -89,7 +95,12 @@ def _rows(path: Path, names: dict[str, str], clips: dict[str, Path]) -> tuple[li
             id_ = f"{video}_{start}"
             if id_ in rows:
                 raise DataError(f"{id_} a second time")
-            rows[id_] = {"id": id_, **_audio_lists.recording(clip), "label": [names[mid] for mid in mids], "video": video}
+            rows[id_] = {
+                "id": id_,
+                **_audio_lists.recording(clip),
+                "label": [names[mid] for mid in mids],
+                "video": video,
+            }
         except DataError as error:
             skips.append((where, f"{where}: {error}"))
     return list(rows.values()), skips, absent

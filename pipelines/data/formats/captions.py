@@ -19,7 +19,11 @@ from pipelines.errors import DataError
 
 def detect(path: Path) -> bool:
     """Most files have a text, and neither a table nor a list has others."""
-    if not path.is_dir() or table.detect(path) or any(_metadata.own_list(folder) for folder in _metadata.split_folders(path)):
+    if (
+        not path.is_dir()
+        or table.detect(path)
+        or any(_metadata.own_list(folder) for folder in _metadata.split_folders(path))
+    ):
         return False
     kind = _class_folders.medium(path)
     return kind is not None and _class_folders.with_texts(path, kind)
@@ -37,7 +41,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     lacking = sorted(set(columns) - {kind.column, "text"})
     if lacking:
         what = "captions" if kind is IMAGES else "transcripts"
-        raise DataError(f"{section.id}: {kind.files} with {what} have no {lacking[0]}, which this task needs: use a table")
+        raise DataError(
+            f"{section.id}: {kind.files} with {what} have no {lacking[0]}, which this task needs: use a table"
+        )
     source = _class_folders.read(section, kind, (kind.column,))
     beside: set[Path] = set()
     for name, rows in source.splits.items():
@@ -51,7 +57,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
                 skipped.append((ids[number], str(error)))
         if not texts:
             first = skipped[-len(files)][1]
-            raise DataError(f"{section.id}: none of {len(files)} {kind.files} of {name} has a {_word(kind)}; the first: {first}")
+            raise DataError(
+                f"{section.id}: none of {len(files)} {kind.files} of {name} has a {_word(kind)}; the first: {first}"
+            )
         source.splits[name] = rows.select(list(texts)).add_column("text", list(texts.values()))
     others = source.ignored.pop(".txt files", 0) - len(beside)
     source.ignored |= {f"texts without {'an image' if kind is IMAGES else 'a recording'}": others} if others else {}
@@ -69,7 +77,9 @@ def _caption(id_: str, file: Path, kind: Kind) -> str:
     except FileNotFoundError:
         raise DataError(f"{id_}: no {word} {text.name} beside it") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{printable(str(text))}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
+        raise DataError(
+            f"{printable(str(text))}: not UTF-8 text (byte {error.start}): save the file as UTF-8"
+        ) from None
     except OSError as error:
         raise DataError(f"{printable(str(text))}: cannot be read: {error.strerror}") from None
     except DataError:

@@ -32,7 +32,11 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     languages = _languages(root)
     if len(languages) != 1:
         several = ", ".join(folder.name for folder in languages)
-        which = f"holds several languages ({several}): give the folder of one" if languages else "holds no clips/ with train.tsv beside it"
+        which = (
+            f"holds several languages ({several}): give the folder of one"
+            if languages
+            else "holds no clips/ with train.tsv beside it"
+        )
         raise DataError(f"data.id: {section.id} {which}")
     folder = languages[0]
     asked = [name for name in (section.train, section.validation, section.test) if name]
@@ -47,7 +51,11 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 
 def _languages(path: Path) -> list[Path]:
     """The folder of a language, or those in a folder."""
-    return [folder for folder in (path, *folders(path)) if (folder / "clips").is_dir() and any(_is_list(folder, name) for name in LISTS)]
+    return [
+        folder
+        for folder in (path, *folders(path))
+        if (folder / "clips").is_dir() and any(_is_list(folder, name) for name in LISTS)
+    ]
 
 
 def _is_list(folder: Path, name: str) -> bool:

@@ -50,7 +50,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 def _splits(section: DataSection, folds: list[str]) -> dict[str, str]:
     """Fold -> its split, where that is not train. A split is called what the recipe calls it."""
     if section.train not in (None, "train"):
-        raise DataError(f"data.train: {section.train!r}: training is on every fold but those of test and validation: leave it out")
+        raise DataError(
+            f"data.train: {section.train!r}: training is on every fold but those of test and validation: leave it out"
+        )
     known = {f"fold{fold}": fold for fold in folds}
     named: dict[str, str] = {}
     for name in ("validation", "test"):

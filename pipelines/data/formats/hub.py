@@ -61,11 +61,17 @@ def take(
                 )
         group = section.group if section.group not in (None, "none") else None
         if group and group not in rows.column_names:
-            raise DataError(f"data.group: {section.id} has no column {group!r} (it has: {', '.join(rows.column_names)})")
-        absent = next((c for c in optional if section.columns.get(c, c) not in rows.column_names and c in section.columns), None)
+            raise DataError(
+                f"data.group: {section.id} has no column {group!r} (it has: {', '.join(rows.column_names)})"
+            )
+        absent = next(
+            (c for c in optional if section.columns.get(c, c) not in rows.column_names and c in section.columns), None
+        )
         if absent:
             have = ", ".join(rows.column_names)
-            raise MissingColumn(f"data.columns.{absent}: {section.id} has no column {section.columns[absent]!r} (it has: {have})")
+            raise MissingColumn(
+                f"data.columns.{absent}: {section.id} has no column {section.columns[absent]!r} (it has: {have})"
+            )
         names |= {c: section.columns.get(c, c) for c in optional if section.columns.get(c, c) in rows.column_names}
         taken = [*names.values(), *([group] if group else [])]
         part = part_columns(rows.column_names, taken) if "audio" in columns else None
@@ -82,13 +88,21 @@ def take(
                 )
         for column, feature in rows.features.items():
             if isinstance(feature, (Image, Audio)):
-                rows = rows.cast_column(column, Image(decode=False) if isinstance(feature, Image) else Audio(decode=False))
+                rows = rows.cast_column(
+                    column, Image(decode=False) if isinstance(feature, Image) else Audio(decode=False)
+                )
                 rows, without = _inside(rows, column, own, base)
                 refused += without
                 if without and not len(rows):
-                    raise DataError(f"{section.id}: none of {len(without)} rows of {name} can be used; the first: {without[0][1]}")
+                    raise DataError(
+                        f"{section.id}: none of {len(without)} rows of {name} can be used; the first: {without[0][1]}"
+                    )
                 # so that the fingerprint covers the files; read from the table's offsets, not from the files
-                held = rows.with_format("arrow").select_columns(column)[:].column(column) if rows._indices else rows.data.column(column)
+                held = (
+                    rows.with_format("arrow").select_columns(column)[:].column(column)
+                    if rows._indices
+                    else rows.data.column(column)
+                )
                 sizes = pyarrow.compute.binary_length(pyarrow.compute.struct_field(held, "bytes")).to_pylist()
                 paths = pyarrow.compute.struct_field(held, "path").to_pylist() if None in sizes else []
                 for number, path in enumerate(paths):
@@ -123,12 +137,17 @@ def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any
     paths = pyarrow.compute.struct_field(held, "path").to_pylist()
     if base and any(path and nothing[number] for number, path in enumerate(paths)):
         paths = [
-            os.path.join(base, path) if path and none and "://" not in path else path for path, none in zip(paths, nothing, strict=True)
+            os.path.join(base, path) if path and none and "://" not in path else path
+            for path, none in zip(paths, nothing, strict=True)
         ]
         rows = _with_paths(rows, column, paths)
     roots = [os.path.realpath(folder) for folder in own]
     ids = rows["id"][:]
-    wrong = [(number, why) for number, path in enumerate(paths) if nothing[number] and path is not None and (why := outside(path, roots))]
+    wrong = [
+        (number, why)
+        for number, path in enumerate(paths)
+        if nothing[number] and path is not None and (why := outside(path, roots))
+    ]
     if not wrong:
         return rows, []
     left_out = {number for number, _ in wrong}
@@ -201,7 +220,9 @@ def elsewhere(path: str, roots: Sequence[str]) -> str:
     """Why a file is not one of the data set: it does not lie below one of `roots`, links followed. "" where it does."""
     shown = short(path, 200)
     if path.startswith("zip://"):  # not shown: a path in the cache, which no user knows
-        return "its file lies in an archive, which is not unpacked: download the data set, unpack it and give the folder"
+        return (
+            "its file lies in an archive, which is not unpacked: download the data set, unpack it and give the folder"
+        )
     if "://" in path or path.lower().startswith("file:"):
         return f"its file is an address, {shown!r}, which is not fetched: the data set is to hold the file's bytes"
     real = os.path.realpath(path) if os.path.isabs(path) and "\0" not in path else ""
@@ -270,7 +291,9 @@ def _load(section: DataSection) -> tuple[dict[str, Any], dict[str, Any]]:
     from huggingface_hub.errors import HTTPError
 
     found = None
-    with contextlib.suppress(OSError, HTTPError, ValueError):  # the other library has better words for it, and may have the set cached
+    with contextlib.suppress(
+        OSError, HTTPError, ValueError
+    ):  # the other library has better words for it, and may have the set cached
         found = huggingface_hub.dataset_info(section.id, revision=section.revision)
     card = found.card_data.to_dict() if found is not None and found.card_data else {}
     _check_sources(section, _strings(card.get("configs")))
@@ -282,19 +305,29 @@ def _load(section: DataSection) -> tuple[dict[str, Any], dict[str, Any]]:
         loaded = builder.as_dataset()
     except GraftError:
         raise
-    except Exception as error:  # that library raises nearly everything, its readers' errors and the hub client's included
+    except (
+        Exception
+    ) as error:  # that library raises nearly everything, its readers' errors and the hub client's included
         raise _explained(section, error) from error
     if found is None:
-        log.warning("the hub cannot be asked: data set %s comes from the cache, its revision and licence are not known", section.id)
+        log.warning(
+            "the hub cannot be asked: data set %s comes from the cache, its revision and licence are not known",
+            section.id,
+        )
         return dict(loaded), {}
     license_ = card.get("license")
-    return dict(loaded), {"sha": found.sha, "license": license_[0] if isinstance(license_, list) and license_ else license_}
+    return dict(loaded), {
+        "sha": found.sha,
+        "license": license_[0] if isinstance(license_, list) and license_ else license_,
+    }
 
 
 def _strings(value: Any) -> list[str]:
     """What stands after `data_files` and `data_dir` in the configurations of a data set's card."""
     if isinstance(value, dict):
-        return [text for key, part in value.items() if key in ("data_files", "data_dir", "path") for text in _strings(part)]
+        return [
+            text for key, part in value.items() if key in ("data_files", "data_dir", "path") for text in _strings(part)
+        ]
     if isinstance(value, list):
         return [text for part in value for text in _strings(part)]
     return [value] if isinstance(value, str) else []
@@ -329,7 +362,10 @@ def _own_folders(hub_id: str) -> list[Path]:
     if not unpacked.is_dir():
         return [folder]
     fetched = [file for file in folder.glob("snapshots/*/**/*") if file.is_file()]
-    return [folder, *(made for file in fetched if (made := unpacked / hash_url_to_filename(os.path.abspath(file))).exists())]
+    return [
+        folder,
+        *(made for file in fetched if (made := unpacked / hash_url_to_filename(os.path.abspath(file))).exists()),
+    ]
 
 
 def _explained(section: DataSection, error: Exception) -> GraftError:
@@ -344,9 +380,13 @@ def _explained(section: DataSection, error: Exception) -> GraftError:
     first = text.splitlines()[0]
     if isinstance(error, DatasetNotFoundError):
         if "gated" in first:
-            return DataError(f"data.id: {section.id} is gated: ask for access on its page on the hub, then type `hf auth login`")
+            return DataError(
+                f"data.id: {section.id} is gated: ask for access on its page on the hub, then type `hf auth login`"
+            )
         if section.revision and "revision" in first.lower():
-            return DataError(f"data.revision: {section.id} has no revision {section.revision!r}: give a branch, a tag or a full commit")
+            return DataError(
+                f"data.revision: {section.id} has no revision {section.revision!r}: give a branch, a tag or a full commit"
+            )
         return DataError(
             f"data.id: {section.id}: no such folder here, and not on the hub, or private: "
             "check the spelling, log in with `hf auth login`, or give a local path"
@@ -357,9 +397,13 @@ def _explained(section: DataSection, error: Exception) -> GraftError:
         return DataError(f"data.id: {section.id!r} is no hub id (owner/name), and no file or folder here")
     if isinstance(error, ValueError) and ("BuilderConfig" in first or first.startswith("Config name is missing")):
         names = text.partition("[")[2].partition("]")[0].replace("'", "")
-        return DataError(f"data.config: {section.id} has the configurations {names}; got {section.config or 'none'}: name one")
+        return DataError(
+            f"data.config: {section.id} has the configurations {names}; got {section.config or 'none'}: name one"
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return HubError(f"no room left on the disk for data set {section.id}: free some, or set HF_HOME to a folder on another disk")
+        return HubError(
+            f"no room left on the disk for data set {section.id}: free some, or set HF_HOME to a folder on another disk"
+        )
     if isinstance(error, (OSError, HTTPError)):
         return HubError(f"data set {section.id} cannot be fetched: {first}; check the network, or give a local path")
     return DataError(f"data.id: {section.id} cannot be read: {first}")

@@ -50,13 +50,19 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 def _shards(section: DataSection, root: Path, source: Source) -> dict[str, Any]:
     configs = {"": {"train": [root]}} if root.is_file() else _configs(root)
     if not configs:
-        raise DataError(f"data.id: {section.id} holds no parquet files of a data set of the hub, and nothing that save_to_disk wrote")
+        raise DataError(
+            f"data.id: {section.id} holds no parquet files of a data set of the hub, and nothing that save_to_disk wrote"
+        )
     config = section.config or next((name for name in ("default", "data", "") if name in configs), None)
     if config is None and len(configs) == 1:
         config = next(iter(configs))
     if config not in configs:
-        raise DataError(f"data.config: {section.id} has the configurations {', '.join(configs)}; got {config or 'none'}: name one")
-    source.ignored |= {f"files of the configuration {n!r}": sum(map(len, c.values())) for n, c in configs.items() if n != config}
+        raise DataError(
+            f"data.config: {section.id} has the configurations {', '.join(configs)}; got {config or 'none'}: name one"
+        )
+    source.ignored |= {
+        f"files of the configuration {n!r}": sum(map(len, c.values())) for n, c in configs.items() if n != config
+    }
     pointer = next((file for files in configs[config].values() for file in files if _is_pointer(file)), None)
     if pointer is not None:
         raise DataError(f"{pointer}: a pointer of Git LFS, not the file itself: run `git lfs pull` in {section.id}")
@@ -95,7 +101,11 @@ def _configs(root: Path) -> dict[str, dict[str, list[Path]]]:
 def _splits(folder: Path) -> dict[str, list[Path]]:
     """Split -> its files, where all tables of a folder are parquet files of a data set of the hub."""
     found: dict[str, list[Path]] = {}
-    files = [file for file in all_files(folder, deep=False) if file.suffix.lower() in (".parquet", ".csv", ".tsv", ".jsonl", ".json")]
+    files = [
+        file
+        for file in all_files(folder, deep=False)
+        if file.suffix.lower() in (".parquet", ".csv", ".tsv", ".jsonl", ".json")
+    ]
     tables = [file for file in files if file.name != "dataset_infos.json"]
     for file in tables:
         match = SHARD.fullmatch(file.stem)
@@ -116,7 +126,9 @@ def _described(path: Path) -> bool:
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     kinds = [part for part in features.values() if isinstance(part, dict)] if isinstance(features, dict) else []
-    return any(part.get("_type") in NAMES for kind in kinds for part in (kind, kind.get("feature")) if isinstance(part, dict))
+    return any(
+        part.get("_type") in NAMES for kind in kinds for part in (kind, kind.get("feature")) if isinstance(part, dict)
+    )
 
 
 def _is_pointer(path: Path) -> bool:
@@ -131,7 +143,9 @@ def _is_pointer(path: Path) -> bool:
 
 
 def _is_saved(path: Path) -> bool:
-    return (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file())
+    return (path / "dataset_dict.json").is_file() or (
+        (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    )
 
 
 def _saved(section: DataSection, root: Path) -> dict[str, Any]:

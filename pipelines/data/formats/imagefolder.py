@@ -42,7 +42,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     if lists:
         return _metadata.read(section, IMAGES, lists, TEXTS, columns, optional)
     if "text" in columns:
-        odd = next((path for folder in (root, *_metadata.split_folders(root, section)) if (path := _any_list(folder))), None)
+        odd = next(
+            (path for folder in (root, *_metadata.split_folders(root, section)) if (path := _any_list(folder))), None
+        )
         if odd is not None:
             raise DataError(
                 f"{odd}: no column {FILE_NAME!r} (it has: {', '.join(table.column_names(odd))}): it is to say of which image a row is"
@@ -60,7 +62,11 @@ def _lists(root: Path, section: DataSection, columns: tuple[str, ...]) -> dict[s
         return {}
     found = _metadata.lists(root, section)
     label = section.columns.get("label", "label")
-    if "label" in columns and "text" not in columns and not all(label in table.column_names(path) for path in found.values()):
+    if (
+        "label" in columns
+        and "text" not in columns
+        and not all(label in table.column_names(path) for path in found.values())
+    ):
         return {}
     return found
 

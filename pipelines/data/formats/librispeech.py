@@ -42,14 +42,20 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     root = _audio_lists.folder(section)
     parts = _parts(root)
     if not parts:
-        raise DataError(f"data.id: {section.id} holds no part such as train-clean-100 with speaker/chapter/*{TRANSCRIPTS} in it")
-    source = Source(splits={}, group="speaker", license="cc-by-4.0" if set(parts) <= OFFICIAL else None)  # other sets are laid out so, too
+        raise DataError(
+            f"data.id: {section.id} holds no part such as train-clean-100 with speaker/chapter/*{TRANSCRIPTS} in it"
+        )
+    source = Source(
+        splits={}, group="speaker", license="cc-by-4.0" if set(parts) <= OFFICIAL else None
+    )  # other sets are laid out so, too
     ignored: Counter[str] = Counter()
     for name, names in _splits(section, list(parts)).items():
         chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]
         rows: list[_audio_lists.Row] = []
         skips: _audio_lists.SkippedRows = []
-        with ThreadPoolExecutor(8) as pool:  # a large part has thousands of chapters, and the disk answers many at a time
+        with ThreadPoolExecutor(
+            8
+        ) as pool:  # a large part has thousands of chapters, and the disk answers many at a time
             for good, bad, others in pool.map(_chapter, chapters):
                 rows += good
                 skips += bad
@@ -81,7 +87,9 @@ def _splits(section: DataSection, parts: list[str]) -> dict[str, list[str]]:
         if set(names) <= set(parts) and asked not in found:  # name_splits tells of a name that is none, or stands twice
             twice = next((name for name in names if any(name in others for others in found.values())), None)
             if twice:
-                raise DataError(f"data: part {twice!r} of {section.id} is in two splits: a row may be in one split only")
+                raise DataError(
+                    f"data: part {twice!r} of {section.id} is in two splits: a row may be in one split only"
+                )
             if asked:
                 found[asked] = names
     used = {name for names in found.values() for name in names}

@@ -46,7 +46,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     rows, skips = _rows(path)
     _audio_lists.add(source, section, "train", rows, skips, columns, path)
     listed = {Path(row["audio"]["path"]).name for row in rows}
-    others = sum(file.suffix.lower() in AUDIO.suffixes and file.name not in listed for file in all_files(path.parent / FOLDER))
+    others = sum(
+        file.suffix.lower() in AUDIO.suffixes and file.name not in listed for file in all_files(path.parent / FOLDER)
+    )
     source.ignored = {f"recordings that {LIST} does not list": others} if others else {}
     return source
 

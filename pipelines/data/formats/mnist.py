@@ -40,7 +40,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         raise DataError(f"data.id: no such folder: {section.id}")
     lacking = sorted(set(columns) - {"image", "label"})
     if lacking:
-        raise DataError(f"{section.id}: files as MNIST's have images and labels, and no {lacking[0]}, which this task needs")
+        raise DataError(
+            f"{section.id}: files as MNIST's have images and labels, and no {lacking[0]}, which this task needs"
+        )
     if section.columns:
         raise MissingColumn("data.columns: files as MNIST's have no columns: leave it out")
     if section.group not in (None, "none"):
@@ -80,7 +82,11 @@ def _rows(name: str, path: Path, config: str | None, labelled: bool) -> Any:
         where = [index for index in where if labels[index] in wanted]
         if not where:
             raise DataError(f"data.config: {path} has no image of the labels {config}")
-    features = {"id": Value("string"), "image": {"path": Value("string"), "bytes": Value("binary")}, "crc32": Value("int64")}
+    features = {
+        "id": Value("string"),
+        "image": {"path": Value("string"), "bytes": Value("binary")},
+        "crc32": Value("int64"),
+    }
     rows = {
         "id": [f"{name}/{index:05d}" for index in where],
         "image": [{"path": None, "bytes": _png(images[index])} for index in where],
@@ -117,7 +123,9 @@ def _values(path: Path, dimensions: int) -> "np.ndarray":
         raise DataError(f"{path}: cannot be unpacked, is it whole? ({why}): fetch it again") from None
     start, head = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
     if data[:4] != start or len(data) < head:
-        raise DataError(f"{path}: starts with {data[:4].hex(' ') or 'nothing'}, and not with {start.hex(' ')} as such a file does")
+        raise DataError(
+            f"{path}: starts with {data[:4].hex(' ') or 'nothing'}, and not with {start.hex(' ')} as such a file does"
+        )
     shape = struct.unpack(f">{dimensions}I", data[4:head])
     if not math.prod(shape) or len(data) - head != math.prod(shape):
         said = " x ".join(map(str, shape))
@@ -134,5 +142,7 @@ def _png(image: "np.ndarray") -> bytes:
     lines[:, 1:] = image
     header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 1)), (b"IEND", b""))
-    chunks = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -58,7 +58,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             f"data.id: {section.id} is in SQuAD's form, with questions, contexts and answers; this task needs {', '.join(lacking)}"
         )
     if section.columns:
-        raise MissingColumn(f"data.columns: {section.id} is in SQuAD's form, which has columns of its own: leave it out")
+        raise MissingColumn(
+            f"data.columns: {section.id} is in SQuAD's form, which has columns of its own: leave it out"
+        )
     files = _files(path)
     if not files:
         raise DataError(f"data.id: {section.id} holds no .json file")
@@ -76,7 +78,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         source.splits = {short[name]: rows for name, rows in source.splits.items()}
         source.skipped = {short[name]: rows for name, rows in source.skipped.items()}
         source.ignored = dict(Counter(kind_of(file) for file in sorted(path.iterdir()) if _is_other(file)))
-        if "dev" in source.splits and "test" not in source.splits:  # the official test set is not public: all report on dev
+        if (
+            "dev" in source.splits and "test" not in source.splits
+        ):  # the official test set is not public: all report on dev
             source.splits["test"], source.skipped["test"] = source.splits.pop("dev"), source.skipped.pop("dev")
     return source
 
@@ -104,11 +108,16 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                         "id": str(question["id"]),
                         "question": question["question"],
                         "context": paragraph["context"],
-                        "answer": {"text": [a["text"] for a in answers], "answer_start": [a["answer_start"] for a in answers]},
+                        "answer": {
+                            "text": [a["text"] for a in answers],
+                            "answer_start": [a["answer_start"] for a in answers],
+                        },
                         "title": str(article.get("title") or ""),
                     }
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON: {getattr(error, 'msg', error)} (line {getattr(error, 'lineno', '?')})") from None
+        raise DataError(
+            f"{path}: not valid JSON: {getattr(error, 'msg', error)} (line {getattr(error, 'lineno', '?')})"
+        ) from None
     except (KeyError, TypeError, AttributeError) as error:
         form = "data > paragraphs > qas > answers"
         other = "other rows are an array of objects, or an object a line"

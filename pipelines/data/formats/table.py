@@ -104,7 +104,9 @@ class _Lacking(MissingColumn):
         self.column, self.own, self.rows = column, own, rows
 
 
-def _add(source: Source, name: str, table: Path, section: DataSection, columns: Sequence[str], optional: Sequence[str]) -> None:
+def _add(
+    source: Source, name: str, table: Path, section: DataSection, columns: Sequence[str], optional: Sequence[str]
+) -> None:
     """Read one table as a split of `source`."""
     if _suffix(table) == ".parquet":
         have = _parquet_columns(table)
@@ -314,7 +316,9 @@ def _no_parquet(path: Path, error: Exception) -> DataError:
 # ---- rows to the task's columns ----
 
 
-def _take(path: Path, rows: Rows, have: list[str], section: DataSection, columns: Sequence[str], also: Sequence[str]) -> Any:
+def _take(
+    path: Path, rows: Rows, have: list[str], section: DataSection, columns: Sequence[str], also: Sequence[str]
+) -> Any:
     """Rename to the task's columns, turn paths into files, skip rows whose cells cannot be used or point nowhere."""
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
@@ -327,7 +331,9 @@ def _take(path: Path, rows: Rows, have: list[str], section: DataSection, columns
     others = {column: section.columns.get(column, column) for column in also}
     unknown = next((c for c in section.columns if c in others and others[c] not in have), None)
     if unknown:
-        raise MissingColumn(f"data.columns.{unknown}: {path} has no column {others[unknown]!r} (it has: {', '.join(have)})")
+        raise MissingColumn(
+            f"data.columns.{unknown}: {path} has no column {others[unknown]!r} (it has: {', '.join(have)})"
+        )
     others = {column: name for column, name in others.items() if name in have}
     part = part_columns(have, [*names.values(), *others.values()]) if "audio" in names else None
     extra = [] if section.group in (None, "none", *others, *(c for c in names if c in MEDIA)) else [section.group]
@@ -342,7 +348,9 @@ def _take(path: Path, rows: Rows, have: list[str], section: DataSection, columns
                 raise DataError(row[None])
             cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
             files = [cells[column] for column in MEDIA if column in cells]
-            size: dict[str, Any] = {"size": sum(map(_size, files))} if files else {}  # so that the fingerprint covers the files
+            size: dict[str, Any] = (
+                {"size": sum(map(_size, files))} if files else {}
+            )  # so that the fingerprint covers the files
             if part:
                 size |= (of := times(row, part))
                 cells["audio"] |= of
@@ -457,11 +465,15 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     if not isinstance(where, str):
         raise DataError(f"{name} holds {type(where).__name__}: {column} is a path, or bytes in a parquet file")
     if "://" in where:
-        raise DataError(f"{name} is an address, {where[:200]!r}, which is not fetched: download the file and name it by its path")
+        raise DataError(
+            f"{name} is an address, {where[:200]!r}, which is not fetched: download the file and name it by its path"
+        )
     why = _elsewhere(path.parent, where) if isinstance(value, dict) else ""
     if why:
         raise DataError(f"{name}: {why}")
-    for way in dict.fromkeys([where, where.replace("\\", "/"), where.strip()]):  # as Windows parts folders; a blank typed after it
+    for way in dict.fromkeys(
+        [where, where.replace("\\", "/"), where.strip()]
+    ):  # as Windows parts folders; a blank typed after it
         if os.path.isfile(path.parent / way):  # and not Path.is_file, which fails on names that no disk has
             suffix = Path(way).suffix.lower()
             if column == "audio" and suffix in AUDIO.unread:

@@ -33,7 +33,11 @@ def detect(path: Path) -> bool:
     if path.is_file():
         return _is_text(path)
     suffixes = {compressed.inner(file).suffix.lower() for file in all_files(path)}
-    return bool(suffixes.intersection(SUFFIXES)) and not suffixes & (IMAGES.suffixes | AUDIO.suffixes) and not wikipedia.detect(path)
+    return (
+        bool(suffixes.intersection(SUFFIXES))
+        and not suffixes & (IMAGES.suffixes | AUDIO.suffixes)
+        and not wikipedia.detect(path)
+    )
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
@@ -41,11 +45,15 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
     if columns != ("text",):
-        raise DataError(f"data.id: {section.id} holds plain text, which has one column, text, but this task needs {', '.join(columns)}")
+        raise DataError(
+            f"data.id: {section.id} holds plain text, which has one column, text, but this task needs {', '.join(columns)}"
+        )
     if section.columns:
         raise MissingColumn("data.columns: plain text has no columns: leave it out")
     if section.group not in (None, "none"):
-        raise DataError(f"data.group: plain text has no column {section.group!r}: put it in a jsonl that has it, or leave it out")
+        raise DataError(
+            f"data.group: plain text has no column {section.group!r}: put it in a jsonl that has it, or leave it out"
+        )
     source = Source(splits={})
     if root.is_file():
         source.splits["train"] = _dataset(root, _paragraphs(root), [])
@@ -132,7 +140,9 @@ def _dataset(path: Path, rows: Rows, skipped: Rows) -> Any:
     from datasets import Dataset
 
     if not rows:
-        why = f"none of {len(skipped)} text files can be used; the first: {skipped[0][1]}" if skipped else "no text in it"
+        why = (
+            f"none of {len(skipped)} text files can be used; the first: {skipped[0][1]}" if skipped else "no text in it"
+        )
         raise DataError(f"{path}: {why}")
     ids, texts = zip(*rows, strict=True)
     return Dataset.from_dict({"id": ids, "text": texts})

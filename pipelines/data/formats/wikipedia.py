@@ -68,7 +68,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         raise DataError(f"data.id: no such file or folder: {section.id}")
     strange = [column for column in columns if column not in ("text", "title")]
     if strange:
-        raise DataError(f"data.id: {section.id} holds articles, which have a title and a text, but this task needs {', '.join(columns)}")
+        raise DataError(
+            f"data.id: {section.id} holds articles, which have a title and a text, but this task needs {', '.join(columns)}"
+        )
     if section.columns:
         raise MissingColumn("data.columns: articles have no columns but title and text: leave it out")
     dumps = _dumps(path)
@@ -76,7 +78,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         raise DataError(f"data.id: {section.id} holds no dump ({', '.join(SUFFIXES)})")
     ignored: Counter[str] = Counter()
     if path.is_dir():
-        ignored.update(kind_of(p) for p in path.iterdir() if p.is_file() and p not in dumps and not p.name.startswith("."))
+        ignored.update(
+            kind_of(p) for p in path.iterdir() if p.is_file() and p not in dumps and not p.name.startswith(".")
+        )
     parts, skipped = [], []
     for dump in dumps:
         rows, left_out = _kept(dump)
@@ -85,7 +89,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         skipped += [(id_, why) for id_, why in left_out["skipped"]]
     rows = _once(concatenate_datasets(parts), ignored) if len(parts) > 1 else parts[0]
     if not len(rows):
-        raise DataError(f"{path}: no articles (left out: {', '.join(f'{n} {what}' for what, n in ignored.items()) or 'nothing'})")
+        raise DataError(
+            f"{path}: no articles (left out: {', '.join(f'{n} {what}' for what, n in ignored.items()) or 'nothing'})"
+        )
     return Source(splits={"train": rows}, skipped={"train": skipped}, ignored=dict(ignored))
 
 
@@ -134,7 +140,9 @@ def _keep(path: Path, folder: Path) -> None:
         if not folder.exists():  # else another run was quicker: theirs is the same
             beside.rename(folder)
     except OSError as error:  # of the cache: the dump's own are DataErrors by now
-        raise RunError(f"{folder.parent}: the articles cannot be written ({error}); free some room, or set GRAFT_CACHE") from None
+        raise RunError(
+            f"{folder.parent}: the articles cannot be written ({error}); free some room, or set GRAFT_CACHE"
+        ) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -224,7 +232,18 @@ ENDING = frozenset(
 )
 TAGS = frozenset(("gallery", "graph", "imagemap", "references", "score", "table", "timeline"))
 # English templates that stand for words in a sentence, and where these are; without them the sentence has a hole
-WORDS = {"lang": 2, "transl": 2, "as of": 1, "nowrap": 1, "small": 1, "smaller": 1, "nihongo": 1, "quote": 1, "val": 1, "angbr": 1}
+WORDS = {
+    "lang": 2,
+    "transl": 2,
+    "as of": 1,
+    "nowrap": 1,
+    "small": 1,
+    "smaller": 1,
+    "nihongo": 1,
+    "quote": 1,
+    "val": 1,
+    "angbr": 1,
+}
 
 _HEADING = re.compile(r"^(={1,6})[ \t]*(.+?)[ \t]*\1[ \t]*$", re.MULTILINE)
 # taken out before parsing, as MediaWiki does: a quote that is open inside a note would spoil what follows it
@@ -302,7 +321,9 @@ def _said(template: Any, dropped: frozenset[str]) -> str:
     name = str(template.name).strip()
     values = [argument.value for argument in template.params if not argument.showkey]
     if name.lower() == "convert":
-        said = values[: 4 if len(values) > 1 and str(values[1]).strip() in ("to", "-", "–", "and", "or", "by", "x") else 2]
+        said = values[
+            : 4 if len(values) > 1 and str(values[1]).strip() in ("to", "-", "–", "and", "or", "by", "x") else 2
+        ]
     else:
         place = 1 if name.lower().startswith("lang-") else WORDS.get(name.lower(), 0)
         said = values[place - 1 : place] if place else []

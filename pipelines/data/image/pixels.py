@@ -23,7 +23,14 @@ class Pictures(Encoding):
     """
 
     def __init__(
-        self, rows: Any, size: tuple[int, int], channels: int = 3, *, text: bool = False, labels: Sequence[str] = (), upscale: bool = False
+        self,
+        rows: Any,
+        size: tuple[int, int],
+        channels: int = 3,
+        *,
+        text: bool = False,
+        labels: Sequence[str] = (),
+        upscale: bool = False,
     ) -> None:
         _mode(channels)
         warn_of_pages(rows)

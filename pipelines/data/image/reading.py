@@ -22,8 +22,16 @@ MAX_RATIO = 250  # of the sides: a processor that resizes the short side would m
 STRIP = 4_000_000  # pixels that are converted to RGB at a time: a conversion holds several copies of them
 
 PNG = b"\x89PNG\r\n\x1a\n"
-NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that hold texts or a profile, the last three may be compressed
-MAX_NOTE, MAX_NOTES = 1 << 20, 16 << 20  # bytes of one chunk and of all once they are unpacked; Pillow refuses a file with a longer one
+NOTES = (
+    b"tEXt",
+    b"zTXt",
+    b"iTXt",
+    b"iCCP",
+)  # chunks of a PNG that hold texts or a profile, the last three may be compressed
+MAX_NOTE, MAX_NOTES = (
+    1 << 20,
+    16 << 20,
+)  # bytes of one chunk and of all once they are unpacked; Pillow refuses a file with a longer one
 
 
 def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | None = None) -> Any:
@@ -75,7 +83,9 @@ def _reading(name: str, value: Any, use: Callable[[Any], Any], formats: tuple[st
         raise
     except FileNotFoundError:
         raise DataError(f"{name}: no such file") from None
-    except Exception as error:  # decoders raise nearly everything: OSError, SyntaxError, struct.error, RuntimeError (AVIF), ...
+    except (
+        Exception
+    ) as error:  # decoders raise nearly everything: OSError, SyntaxError, struct.error, RuntimeError (AVIF), ...
         raise DataError(f"{name}: not a readable image: {_foreign(value) or _why(error, name)}") from None
 
 
@@ -88,7 +98,11 @@ def warn_of_pages(rows: Any) -> None:
     """Say how many TIFF files have more pages than the one that is read. A hundred are looked at, their headers only."""
     from PIL import Image
 
-    files = [path for path in paths(rows) if path and path.lower().endswith((".tif", ".tiff"))] if hasattr(rows, "flatten") else []
+    files = (
+        [path for path in paths(rows) if path and path.lower().endswith((".tif", ".tiff"))]
+        if hasattr(rows, "flatten")
+        else []
+    )
     files = files[:: max(1, -(-len(files) // PAGES_LOOKED_AT))]
     found = []
     for path in files:
@@ -103,7 +117,9 @@ def warn_of_pages(rows: Any) -> None:
             continue
     if found:
         some = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if found[3:] else "")
-        log.warning("%d of %d TIFF files looked at have several pages; only the first is read: %s", len(found), len(files), some)
+        log.warning(
+            "%d of %d TIFF files looked at have several pages; only the first is read: %s", len(found), len(files), some
+        )
 
 
 def advice(suffix: str) -> str:
@@ -115,7 +131,16 @@ def advice(suffix: str) -> str:
 def _foreign(value: Any) -> str:
     """What to do about an image of a kind that is known and not read, by its first bytes or its name; "" for any other."""
     start, suffix = begins(value)
-    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"):
+    if start[4:8] == b"ftyp" and start[8:12] in (
+        b"heic",
+        b"heix",
+        b"hevc",
+        b"hevx",
+        b"heim",
+        b"heis",
+        b"mif1",
+        b"msf1",
+    ):
         return advice(".heic")
     return advice(suffix) if suffix in IMAGES.unread else ""
 
@@ -194,7 +219,11 @@ def _unpacked(kind: bytes, chunk: bytes) -> int:
     elif kind == b"tEXt":
         packed = b""
     try:
-        return len(zlib.decompressobj().decompress(packed if kind == b"iTXt" else packed[1:], MAX_NOTE + 1)) if packed else len(chunk)
+        return (
+            len(zlib.decompressobj().decompress(packed if kind == b"iTXt" else packed[1:], MAX_NOTE + 1))
+            if packed
+            else len(chunk)
+        )
     except zlib.error:
         return len(chunk)
 

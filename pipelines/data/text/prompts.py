@@ -15,7 +15,11 @@ def columns(prompt: str) -> tuple[str, ...]:
         raise ValueError(f"{error}; a brace that is part of the text is written twice") from None
     if not names or not all(name.isidentifier() for name in names):
         odd = next((name for name in names if name and not name.isidentifier()), None)
-        hint = f"; {odd!r} is no such name: take letters, digits and _, and say with data.columns what the data call it" if odd else ""
+        hint = (
+            f"; {odd!r} is no such name: take letters, digits and _, and say with data.columns what the data call it"
+            if odd
+            else ""
+        )
         raise ValueError(f'name the columns in braces, such as "{{question}} Answer:"{hint}')
     return tuple(dict.fromkeys(names))
 
@@ -26,7 +30,9 @@ def encoded(words: Any, prompts: Sequence[str], answers: Sequence[Sequence[str]]
     `labels` are the tokens to foretell: the answer's and the end. `prompt` counts the tokens before them. One that has more than
     `window` tokens cannot be used, and `wrong` says so.
     """
-    made = words([f"{p} {a[0]}" if a else p for p, a in zip(prompts, answers, strict=True)], return_offsets_mapping=True)
+    made = words(
+        [f"{p} {a[0]}" if a else p for p, a in zip(prompts, answers, strict=True)], return_offsets_mapping=True
+    )
     examples: dict[str, list[Any]] = {key: [] for key in ("length", "input_ids", "labels", "prompt", "wrong")}
     for prompt, ids, offsets in zip(prompts, made["input_ids"], made["offset_mapping"], strict=True):
         ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids

@@ -29,7 +29,9 @@ class Edge:
     in the model itself noise may have been added to what they gave.
     """
 
-    def __init__(self, model: "nn.Module", inner: bool = False, beside: "Mapping[str, nn.Module] | None" = None) -> None:
+    def __init__(
+        self, model: "nn.Module", inner: bool = False, beside: "Mapping[str, nn.Module] | None" = None
+    ) -> None:
         self.mode = "off"
         self.tape: dict[Spot, Tensor] = {}
         self.wanted: set[Spot] | None = None  # all that "record" notes; None: everything
@@ -107,13 +109,18 @@ class Edge:
             call = self._count(name)
             if self.mode == "replay" and (name, call) not in self.live:
                 leaves, spec = self.shapes[name, call]
-                return tree.tree_unflatten([self._leaf((f"{name}>", call, i), leaf) for i, leaf in enumerate(leaves)], spec)
+                return tree.tree_unflatten(
+                    [self._leaf((f"{name}>", call, i), leaf) for i, leaf in enumerate(leaves)], spec
+                )
             output = forward(*args, **kwargs)
             if self.mode == "record":
                 leaves, spec = tree.tree_flatten(output)
                 if any(_is_tensor(leaf) and leaf.requires_grad for leaf in leaves):
                     self.live.add((name, call))
-                self.shapes[name, call] = ([self._record((f"{name}>", call, i), leaf) for i, leaf in enumerate(leaves)], spec)
+                self.shapes[name, call] = (
+                    [self._record((f"{name}>", call, i), leaf) for i, leaf in enumerate(leaves)],
+                    spec,
+                )
                 if self.beside and self.wanted is not None and self.wanted <= self.tape.keys():
                     raise Enough
             return output
@@ -225,7 +232,9 @@ def _training_modules(model: "nn.Module") -> "list[nn.Module]":
         parameters = list(child.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             continue
-        if (parameters and all(p.requires_grad for p in parameters)) or isinstance(child, nn.modules.dropout._DropoutNd):
+        if (parameters and all(p.requires_grad for p in parameters)) or isinstance(
+            child, nn.modules.dropout._DropoutNd
+        ):
             found.append(child)
         else:
             found += _training_modules(child)

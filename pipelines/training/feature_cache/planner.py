@@ -35,15 +35,23 @@ class RecordingPlan:
     lengths: np.ndarray | None  # of all examples; None where nothing is ragged
     shapes: dict[tuple[str, int], Any]  # for Edge.shapes
     ragged: dict[Spot, int] = field(default_factory=dict)  # spot -> the dimension that is as long as the example
-    absent: dict[str, tuple[Shape, Any]] = field(default_factory=dict)  # inputs that only frozen modules read: shape, dtype
-    anew: list[str] = field(default_factory=list)  # what is fetched from the examples every time: ragged inputs, long lists
+    absent: dict[str, tuple[Shape, Any]] = field(
+        default_factory=dict
+    )  # inputs that only frozen modules read: shape, dtype
+    anew: list[str] = field(
+        default_factory=list
+    )  # what is fetched from the examples every time: ragged inputs, long lists
 
     @property
     def fields(self) -> "dict[str, Tensor]":
         """Inputs that are kept, one per example."""
         import torch
 
-        return {k: v for k, v in self.batch.items() if isinstance(v, torch.Tensor) and k not in self.absent and k not in self.anew}
+        return {
+            k: v
+            for k, v in self.batch.items()
+            if isinstance(v, torch.Tensor) and k not in self.absent and k not in self.anew
+        }
 
     def bytes(self, n: int) -> int:
         """On disk, for `n` examples."""
@@ -116,7 +124,9 @@ def _without_long_inputs(plan: RecordingPlan, other: dict[str, Any], longest: tu
         unread = []
     for key in [*long, *trial.big]:
         if key in trial.big or (key in unread and dims[key] is not None):
-            shape: Shape = tuple(None if place in (dims[key] or ()) else size for place, size in enumerate(batch[key].shape[1:]))
+            shape: Shape = tuple(
+                None if place in (dims[key] or ()) else size for place, size in enumerate(batch[key].shape[1:])
+            )
             plan.absent[key] = (shape, batch[key].dtype)
         else:
             plan.anew.append(key)
@@ -130,10 +140,16 @@ class _Trial:
 
         self.task, self.model, self.edge, self.batch, self.n = task, model, edge, batch, len(batch["id"])
         self.counts = task.counts(batch)
-        self.cut: dict[Spot, tuple[Sequence[int], int]] = {}  # spot -> lengths and dimension by which its padding is zeroed
+        self.cut: dict[
+            Spot, tuple[Sequence[int], int]
+        ] = {}  # spot -> lengths and dimension by which its padding is zeroed
         self.first: dict[Spot, Tensor] = {}
-        self.big = [k for k, v in batch.items() if isinstance(v, torch.Tensor) and v.is_floating_point() and v[0].numel() > BIG]
-        self.blank = batch | {k: unknown(self.n, tuple(batch[k].shape[1:]), batch[k].dtype, batch[k].device) for k in self.big}
+        self.big = [
+            k for k, v in batch.items() if isinstance(v, torch.Tensor) and v.is_floating_point() and v[0].numel() > BIG
+        ]
+        self.blank = batch | {
+            k: unknown(self.n, tuple(batch[k].shape[1:]), batch[k].dtype, batch[k].device) for k in self.big
+        }
 
     def record(self, seed: int = 0) -> float:
         return self._loss("record", seed, None, self.batch)

@@ -80,12 +80,16 @@ class Cached:
         at, longest = torch.tensor(rows), self._longest(rows)
         batch: dict[str, Any] = {key: [self.plain[i][key] for i in rows] for key in self.plain[rows[0]]}  # type: ignore[index, union-attr]
         batch.update({key: values[at] for key, values in self.fields.items()})
-        batch.update({key: unknown(len(rows), shape, dtype, "cpu", longest) for key, (shape, dtype) in self.plan.absent.items()})
+        batch.update(
+            {key: unknown(len(rows), shape, dtype, "cpu", longest) for key, (shape, dtype) in self.plan.absent.items()}
+        )
         if self.plan.anew:
             whole = self.examples[[(None, i) for i in rows]].batch
             batch.update({key: whole[key] for key in self.plan.anew})
         batch.update(self.examples.drawn(epochs, batch["id"]))
-        batch["features"] = [values.take(rows) if isinstance(values, Ragged) else values[at] for values in self.features]
+        batch["features"] = [
+            values.take(rows) if isinstance(values, Ragged) else values[at] for values in self.features
+        ]
         batch["longest"] = longest
         return Micro(batch, bool(good), skipped)
 
@@ -129,7 +133,9 @@ def record(
         plan = planner.find(task, model, edge, examples, accelerator.device)
         views = gather_object([plan and plan.spots])  # rounding may differ between devices, the decision may not
         if plan is None or any(view != plan.spots for view in views):
-            say("features are not cached: what trains is not separable from what is frozen, or something random comes first")
+            say(
+                "features are not cached: what trains is not separable from what is frozen, or something random comes first"
+            )
             return None
         size = plan.bytes(len(examples))
         if size > cache_gb * 1e9:
@@ -147,7 +153,15 @@ def record(
             make_room(folder.parent, cache_gb * 1e9 - size)
         rank, processes = accelerator.process_index, accelerator.num_processes
         _compute(
-            model, task, examples, edge, accelerator, folder, plan, _keys(plan, len(examples), batch_size, budget, rank, processes), workers
+            model,
+            task,
+            examples,
+            edge,
+            accelerator,
+            folder,
+            plan,
+            _keys(plan, len(examples), batch_size, budget, rank, processes),
+            workers,
         )
         edge.shapes = plan.shapes
         found = _open(folder, edge, plan, examples)
@@ -156,11 +170,16 @@ def record(
         return found
 
 
-def _keys(plan: RecordingPlan, n: int, batch_size: int, budget: int, rank: int, processes: int) -> list[list[tuple[None, int]]]:
+def _keys(
+    plan: RecordingPlan, n: int, batch_size: int, budget: int, rank: int, processes: int
+) -> list[list[tuple[None, int]]]:
     """What one process computes, in batches of like length where examples have one."""
     if plan.lengths is None:
         return evaluation_keys(n, batch_size, rank, processes)
-    return [[(None, int(i)) for i in part] for part in shares(np.arange(n), batch_size, processes, plan.lengths, budget)[rank]]
+    return [
+        [(None, int(i)) for i in part]
+        for part in shares(np.arange(n), batch_size, processes, plan.lengths, budget)[rank]
+    ]
 
 
 def _key(edge: Edge, plan: RecordingPlan, fingerprint: str, n: int) -> str:
@@ -225,7 +244,9 @@ def _compute(
                 raise
             size = len(batch["id"])
             advice = f"set train.eval_batch_size={size // 2}" if size > 1 else "set data.cache_gb=0"
-            raise RunError(f"out of memory with {size} rows at a time while features are recorded: {advice}, and run again") from None
+            raise RunError(
+                f"out of memory with {size} rows at a time while features are recorded: {advice}, and run again"
+            ) from None
         edge.wanted = None
         values = {f"feature_{i}": edge.tape[s].cpu() for i, s in enumerate(plan.spots)}
         values |= {f"field_{k}": batch[k].cpu() for k in plan.fields}
@@ -290,7 +311,9 @@ def map_file(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
 
 def _full(folder: Path, error: Exception) -> RunError:
     shutil.rmtree(folder, ignore_errors=True)
-    return RunError(f"{folder.parent}: the feature cache cannot be written ({error}); free some room, or set data.cache_gb=0")
+    return RunError(
+        f"{folder.parent}: the feature cache cannot be written ({error}); free some room, or set data.cache_gb=0"
+    )
 
 
 def _open(folder: Path, edge: Edge, plan: RecordingPlan, examples: Examples) -> Cached | None:
@@ -305,7 +328,9 @@ def _open(folder: Path, edge: Edge, plan: RecordingPlan, examples: Examples) -> 
         folder.touch()  # the newest use decides what leaves first
 
         def read(name: str, shape: tuple[int, ...], dtype: Any) -> "Tensor":
-            return torch.from_file(str(folder / f"{name}.bin"), shared=False, size=math.prod(shape), dtype=dtype).view(shape)
+            return torch.from_file(str(folder / f"{name}.bin"), shared=False, size=math.prod(shape), dtype=dtype).view(
+                shape
+            )
 
         stored = _stored(plan, n, read)
     except (OSError, ValueError, RuntimeError):

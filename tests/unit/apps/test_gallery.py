@@ -27,7 +27,11 @@ pytestmark = pytest.mark.usefixtures("gradio_page")
 
 
 def unconditional(folder: Path, seed: int = 1) -> Path:
-    blocks: dict[str, Any] = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "add_attention": False}
+    blocks: dict[str, Any] = {
+        "down_block_types": ["DownBlock2D"] * 2,
+        "up_block_types": ["UpBlock2D"] * 2,
+        "add_attention": False,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet2DModel(sample_size=8, block_out_channels=[8, 16], norm_num_groups=4, layers_per_block=1, **blocks)
@@ -39,7 +43,10 @@ def unconditional(folder: Path, seed: int = 1) -> Path:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny pipeline for each task; read only."""
     root = tmp_path_factory.mktemp("pipelines")
-    return {"unconditional_image_generation": unconditional(root / "shapes"), "text_to_image": tiny_diffusion.stable(root / "painter")}
+    return {
+        "unconditional_image_generation": unconditional(root / "shapes"),
+        "text_to_image": tiny_diffusion.stable(root / "painter"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +182,9 @@ def test_where_the_model_before_comes_from(models: dict[str, Loaded], tmp_path: 
         base_of(model)
 
 
-def test_a_model_before_that_cannot_be_had_is_said_and_the_rest_goes_on(models: dict[str, Loaded], tmp_path: Path) -> None:
+def test_a_model_before_that_cannot_be_had_is_said_and_the_rest_goes_on(
+    models: dict[str, Loaded], tmp_path: Path
+) -> None:
     from pipelines.apps.gallery import base_of, make
 
     (tmp_path / "broken").mkdir()
@@ -237,20 +246,26 @@ def test_a_space_holds_what_its_page_reaches(name: str, tmp_path: Path) -> None:
     space = space_folder("me/model", name.replace("_", "-"), tmp_path / "space")
     listed = {line.split("==")[0] for line in (space / "requirements.txt").read_text().splitlines() if "==" in line}
     assert {"diffusers", "torch", "transformers", "gradio", "accelerate"} <= listed
-    held = {path.relative_to(space / "pipelines").with_suffix("").as_posix() for path in (space / "pipelines").rglob("*.py")}
+    held = {
+        path.relative_to(space / "pipelines").with_suffix("").as_posix() for path in (space / "pipelines").rglob("*.py")
+    }
     assert "generation/requests" in held
     assert not {"cli", "evaluation/evaluate", "generation/comparison"} & held
     assert not [name for name in held if name.startswith("training/")]
     used = {one for path in space.rglob("*.py") for one in running_imports(path) if one.startswith("pipelines.")}
     assert len(used) > 10
     missing = [
-        one for one in used if not any(space.joinpath(*one.split("."), *end).with_suffix(".py").is_file() for end in ((), ("__init__",)))
+        one
+        for one in used
+        if not any(space.joinpath(*one.split("."), *end).with_suffix(".py").is_file() for end in ((), ("__init__",)))
     ]
     assert missing == []
 
 
 @pytest.mark.integration
-def test_a_space_makes_images_where_graft_is_not_installed(folders: dict[str, Path], elsewhere: Path, tmp_path: Path) -> None:
+def test_a_space_makes_images_where_graft_is_not_installed(
+    folders: dict[str, Path], elsewhere: Path, tmp_path: Path
+) -> None:
     space = space_folder("me/model", "text-to-image", tmp_path / "space")
     env = {
         "PATH": "/usr/bin:/bin",

@@ -82,7 +82,9 @@ def test_several_labels_are_bars_without_a_winner(tmp_path: Path, photo: Path, a
     assert bars["props"]["show_heading"] is False
 
 
-def test_bad_files_and_our_own_faults_reach_nobody_as_tracebacks(vit_folder: Path, photo: Path, tmp_path: Path, asked: Callable) -> None:
+def test_bad_files_and_our_own_faults_reach_nobody_as_tracebacks(
+    vit_folder: Path, photo: Path, tmp_path: Path, asked: Callable
+) -> None:
     from gradio_client.exceptions import AppError
 
     loaded = load(vit_folder)
@@ -101,10 +103,15 @@ def test_bad_files_and_our_own_faults_reach_nobody_as_tracebacks(vit_folder: Pat
     assert "secret" not in str(caught.value)
 
 
-def test_the_server_gives_out_no_files_and_takes_none_that_are_too_large(vit_folder: Path, tmp_path: Path, asked: Callable) -> None:
+def test_the_server_gives_out_no_files_and_takes_none_that_are_too_large(
+    vit_folder: Path, tmp_path: Path, asked: Callable
+) -> None:
     client = asked(load(vit_folder))
     for path in (vit_folder / "config.json", Path("pyproject.toml").resolve(), Path("/etc/hostname")):
-        with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(f"{client.src}gradio_api/file={path}"):
+        with (
+            pytest.raises(urllib.error.HTTPError) as caught,
+            urllib.request.urlopen(f"{client.src}gradio_api/file={path}"),
+        ):
             pass
         assert caught.value.code in (403, 404)
         caught.value.close()
@@ -114,7 +121,9 @@ def test_the_server_gives_out_no_files_and_takes_none_that_are_too_large(vit_fol
         ask(client, large)
 
 
-def test_nothing_is_reported_or_looked_up(vit_folder: Path, photo: Path, asked: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_reported_or_looked_up(
+    vit_folder: Path, photo: Path, asked: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connect, called = socket.socket.connect, []
 
     def listen(self: socket.socket, address: Any) -> None:
@@ -157,7 +166,9 @@ def test_without_a_port_the_next_free_one_is_taken(monkeypatch: pytest.MonkeyPat
             launch.free_port("127.0.0.1", None)
 
 
-@pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 7860), ("203.0.113.7", 7860), ("127.0.0.1", 70000)])
+@pytest.mark.parametrize(
+    ("host", "port"), [("no.such.host.invalid", 7860), ("203.0.113.7", 7860), ("127.0.0.1", 70000)]
+)
 def test_an_address_that_is_not_ours_is_refused(host: str, port: int) -> None:
     from pipelines.apps.launch import free_port
 

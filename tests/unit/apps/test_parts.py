@@ -24,7 +24,10 @@ def stand_in(folder: Path, infer: Callable = lambda image, top_k=5: [], **change
     labels = ["cat", "dog"]
     task = SimpleNamespace(name="image-classification", labels=labels, options=SimpleNamespace(multi_label=False))
     return SimpleNamespace(
-        **({"task": task, "infer": infer, "folder": folder, "run": None, "results": None, "source": "me/cats-dogs"} | changes)
+        **(
+            {"task": task, "infer": infer, "folder": folder, "run": None, "results": None, "source": "me/cats-dogs"}
+            | changes
+        )
     )
 
 
@@ -100,7 +103,9 @@ def checkered() -> Image.Image:
 
 
 @pytest.mark.parametrize("box", [(0, 0, 25, 25), (70, 60, 95, 90), (40, 80, 60, 100)])
-def test_the_map_is_warm_where_the_model_looked(box: tuple[int, int, int, int], checkered: Image.Image, tmp_path: Path) -> None:
+def test_the_map_is_warm_where_the_model_looked(
+    box: tuple[int, int, int, int], checkered: Image.Image, tmp_path: Path
+) -> None:
     from pipelines.apps.image_classification import look
 
     picture, caption = look(stand_in(tmp_path, looks_at(box)), checkered)

@@ -28,14 +28,21 @@ def stand_in(number: int = 1, regression: bool = False, **weights: float) -> Any
         value = sum(weights.get(word.strip(".,").lower(), 0.0) for text in texts for word in text.split())
         if regression:
             return {"value": value}
-        found = [{"label": "liked", "score": 1 / (1 + exp(-value))}, {"label": "disliked", "score": 1 / (1 + exp(value))}]
+        found = [
+            {"label": "liked", "score": 1 / (1 + exp(-value))},
+            {"label": "disliked", "score": 1 / (1 + exp(value))},
+        ]
         return sorted(found, key=lambda one: -one["score"])[:top_k]
 
     options = SimpleNamespace(multi_label=False, regression=regression)
     labels = [] if regression else ["liked", "disliked"]
     inputs = ("text", "text_pair")[:number]
     task = SimpleNamespace(
-        labels=labels, options=options, classes=not regression, inputs=inputs, read=lambda *t: [min(200, len(x)) for x in t]
+        labels=labels,
+        options=options,
+        classes=not regression,
+        inputs=inputs,
+        read=lambda *t: [min(200, len(x)) for x in t],
     )
     return SimpleNamespace(task=task, infer=infer, folder=Path(), run=None, results=None, source="me/films")
 
@@ -98,6 +105,10 @@ def test_words_of_scripts_without_spaces() -> None:
 def test_what_is_refused() -> None:
     from pipelines.apps.text_classification import LONGEST, check
 
-    for texts, words in (((" ",), "A text is needed"), (("a", ""), "Two texts are needed"), (("a" * (LONGEST + 1),), "at most 20,000")):
+    for texts, words in (
+        ((" ",), "A text is needed"),
+        (("a", ""), "Two texts are needed"),
+        (("a" * (LONGEST + 1),), "at most 20,000"),
+    ):
         with pytest.raises(DataError, match=words):
             check(texts)

@@ -80,7 +80,7 @@ def test_a_full_folder_takes_no_more(gradio_page: Path, monkeypatch: pytest.Monk
 
     (gradio_page / "aa").mkdir(exist_ok=True)
     (gradio_page / "aa" / "photo.png").write_bytes(bytes(1000))
-    broken = Path(tempfile.NamedTemporaryFile(dir=gradio_page, delete=False).name)  # noqa: SIM115 (left behind)
+    broken = Path(tempfile.NamedTemporaryFile(dir=gradio_page, delete=False).name)
     os.utime(broken, (0, 0))
     assert not visitor.full()
     assert not broken.exists()

@@ -46,7 +46,8 @@ def test_its_header_says_how_to_run_it_and_what_to_expect(name: str) -> None:
         said = values[key]
         # a number comes with its metric, its split and its source; without a number it says so
         assert said.startswith(("none", "not yet")) or re.match(
-            r"((f1|exact_match) \d\d\.\d+,|perplexity \d+|fid \d+\.\d+|[a-z_0-9]+ [01]\.\d+) .*on (test|validation|train) \(.+\)", said
+            r"((f1|exact_match) \d\d\.\d+,|perplexity \d+|fid \d+\.\d+|[a-z_0-9]+ [01]\.\d+) .*on (test|validation|train) \(.+\)",
+            said,
         ), said
 
 

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from pipelines.config.hub_metadata import LANGUAGES, LICENCES
-from pipelines.config.recipe import Adapter, Recipe, Strict, dump_recipe, load_recipe, recipe_schema, task_class, task_names, validate
+from pipelines.config.recipe import (
+    Adapter,
+    Recipe,
+    Strict,
+    dump_recipe,
+    load_recipe,
+    recipe_schema,
+    task_class,
+    task_names,
+    validate,
+)
 from pipelines.errors import RecipeError
 from pipelines.utils.files import problem
 
@@ -36,7 +46,13 @@ def write(tmp_path: Path):
 
 
 def test_overrides_use_the_recipes_names(write) -> None:
-    overrides = ["train.learning_rate=3e-4", "model.freeze=2", "hub.tags=[a, b]", "options.augment=crop-flip", "data.columns.image=img"]
+    overrides = [
+        "train.learning_rate=3e-4",
+        "model.freeze=2",
+        "hub.tags=[a, b]",
+        "options.augment=crop-flip",
+        "data.columns.image=img",
+    ]
     recipe = load_recipe(write(GOOD + "hub:\n"), overrides)
     assert recipe.train.learning_rate == 3e-4
     assert recipe.model.freeze == 2
@@ -63,7 +79,9 @@ def test_new_data_drop_what_belonged_to_the_old(write) -> None:
 
 
 def test_a_new_model_drops_revision_and_configuration(write) -> None:
-    model = load_recipe(write(GOOD.replace("{id: some/model}", "{id: a, revision: r, freeze: backbone}")), model="b").model
+    model = load_recipe(
+        write(GOOD.replace("{id: some/model}", "{id: a, revision: r, freeze: backbone}")), model="b"
+    ).model
     assert model.model_dump(exclude_defaults=True) == {"id": "b", "freeze": "backbone"}
     model = load_recipe(write(GOOD.replace("{id: some/model}", "{config: {model_type: vit}}")), model="b").model
     assert model.model_dump(exclude_defaults=True) == {"id": "b"}
@@ -76,7 +94,9 @@ def test_overrides_come_after_new_data_and_model(write) -> None:
 
 
 def test_traps_in_a_recipe(write) -> None:
-    recipe = load_recipe(write(GOOD.replace("epochs: 1", "epochs: 1, learning_rate: 5e-5").replace("id: some/data", "id: no")))
+    recipe = load_recipe(
+        write(GOOD.replace("epochs: 1", "epochs: 1, learning_rate: 5e-5").replace("id: some/data", "id: no"))
+    )
     assert recipe.train.learning_rate == 5e-5
     assert recipe.data.id == "no"
 
@@ -98,7 +118,8 @@ recipes = st.fixed_dictionaries(
     {
         "task": st.just("image-classification"),
         "model": st.fixed_dictionaries(
-            {"id": places}, optional={"revision": words, "freeze": st.sampled_from(["none", "backbone"]) | st.integers(1, 99)}
+            {"id": places},
+            optional={"revision": words, "freeze": st.sampled_from(["none", "backbone"]) | st.integers(1, 99)},
         ),
         "data": st.fixed_dictionaries(
             {"id": places},
@@ -154,7 +175,12 @@ def test_a_dump_is_plain_yaml_with_every_default() -> None:
 
 def sections(kind: type[BaseModel]) -> list[type[BaseModel]]:
     """A model and every model below it."""
-    below = [a for f in kind.model_fields.values() for a in (f.annotation, *getattr(f.annotation, "__args__", ())) if isinstance(a, type)]
+    below = [
+        a
+        for f in kind.model_fields.values()
+        for a in (f.annotation, *getattr(f.annotation, "__args__", ()))
+        if isinstance(a, type)
+    ]
     return [kind, *(s for a in below if issubclass(a, Strict) for s in sections(a))]
 
 
@@ -187,7 +213,9 @@ def test_the_schema_names_every_key_and_its_references_resolve() -> None:
 
 def test_each_task_brings_its_options_into_the_schema() -> None:
     schema = recipe_schema()
-    rules = {r["if"]["properties"]["task"]["const"]: r["then"]["properties"]["options"]["$ref"] for r in schema["allOf"]}
+    rules = {
+        r["if"]["properties"]["task"]["const"]: r["then"]["properties"]["options"]["$ref"] for r in schema["allOf"]
+    }
     assert rules == {name: f"#/$defs/{name}" for name in task_names()}
 
 
@@ -209,7 +237,9 @@ UNLISTED = "hub: {license: openrail-2030, language: [English]}\n"
 def test_a_licence_that_is_not_listed_here_is_refused_for_a_new_run_alone(write) -> None:
     """The hub may know more licences than this version: a model with one is read all the same."""
     path = write(GOOD + UNLISTED)
-    with pytest.raises(RecipeError, match=r"(?s)hub\.license: .*openrail-2030.*hub\.language: .*'English': did you mean 'en'"):
+    with pytest.raises(
+        RecipeError, match=r"(?s)hub\.license: .*openrail-2030.*hub\.language: .*'English': did you mean 'en'"
+    ):
         load_recipe(path)
     recipe = load_recipe(path, exists=True)
     assert (recipe.hub.license, recipe.hub.language) == ("openrail-2030", ["English"])
@@ -233,9 +263,15 @@ def test_other_data_of_the_same_form_keep_the_part_that_the_recipe_takes(tmp_pat
     from tests.support import tiny_pictures
 
     folder = tiny_pictures.idx(tmp_path / "digits", n=100)
-    for name, wanted in {"mnist_ddpm_pretrain": "01234", "mnist_ddpm_transfer": "56789", "mnist_ddpm": "0123456789"}.items():
+    for name, wanted in {
+        "mnist_ddpm_pretrain": "01234",
+        "mnist_ddpm_transfer": "56789",
+        "mnist_ddpm": "0123456789",
+    }.items():
         recipe = load_recipe(name, data=str(folder))
         splits = load_splits(recipe.data, task_class(recipe.task)(recipe.options).data)
-        assert {label for split in (splits.train, splits.validation, splits.test) for label in split["label"]} == set(wanted)
+        assert {label for split in (splits.train, splits.validation, splits.test) for label in split["label"]} == set(
+            wanted
+        )
     assert load_recipe("esc10_ast_frozen", data="x").data.config == "esc10"
     assert load_recipe("digits_vit_transfer", data="x").data.config is None

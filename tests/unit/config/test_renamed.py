@@ -11,7 +11,13 @@ CTC, WHISPER = "speech-recognition-ctc", "speech-recognition-seq2seq"
 
 
 def recipe(task: str, options: dict[str, Any], **model: Any) -> dict[str, Any]:
-    return {"task": task, "model": {"id": "a/b", **model}, "data": {"id": "c/d"}, "options": options, "train": {"epochs": 1}}
+    return {
+        "task": task,
+        "model": {"id": "a/b", **model},
+        "data": {"id": "c/d"},
+        "options": options,
+        "train": {"epochs": 1},
+    }
 
 
 @pytest.mark.parametrize(
@@ -26,7 +32,9 @@ def recipe(task: str, options: dict[str, Any], **model: Any) -> dict[str, Any]:
         (WHISPER, {"freeze_encoder": False}, {"freeze": "none"}, "none"),
     ],
 )
-def test_a_run_of_before_freezes_what_it_froze(task: str, options: dict[str, Any], model: dict[str, Any], frozen: Any) -> None:
+def test_a_run_of_before_freezes_what_it_froze(
+    task: str, options: dict[str, Any], model: dict[str, Any], frozen: Any
+) -> None:
     found = validate(recipe(task, options, **model), exists=True)
     assert found.model.freeze == frozen
     assert not set(options) & set(type(found.options).model_fields)
@@ -39,6 +47,8 @@ def test_a_run_of_before_freezes_what_it_froze(task: str, options: dict[str, Any
         (WHISPER, {"freeze_encoder": True}, r"options\.freeze_encoder: .* set model\.freeze=encoder"),
     ],
 )
-def test_an_old_key_in_a_new_recipe_is_an_error_that_names_the_new_one(task: str, options: dict[str, Any], words: str) -> None:
+def test_an_old_key_in_a_new_recipe_is_an_error_that_names_the_new_one(
+    task: str, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(RecipeError, match=words):
         validate(recipe(task, options))

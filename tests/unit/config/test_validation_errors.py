@@ -68,9 +68,15 @@ train:
         ("train: {epochs: 1, batch_size: 2.5}", "4: train.batch_size: must be a whole number, got 2.5"),
         ("train: {epochs: .inf}", "4: train.epochs: must be a finite number, got inf"),
         ("train: {epochs: 1, ema: 1}", "4: train.ema: must be below 1.0, got 1"),
-        ("train: {epochs: 1, micro_batch: aut}", "4: train.micro_batch: must be a whole number or 'auto', got 'aut': did you mean 'auto'?"),
+        (
+            "train: {epochs: 1, micro_batch: aut}",
+            "4: train.micro_batch: must be a whole number or 'auto', got 'aut': did you mean 'auto'?",
+        ),
         ("train: {epochs: 1, micro_batch: 0}", "4: train.micro_batch: must be at least 1, got 0"),
-        ("train: {epochs: 1, optimizer: adam}", "4: train.optimizer: must be 'adamw' or 'sgd', got 'adam': did you mean 'adamw'?"),
+        (
+            "train: {epochs: 1, optimizer: adam}",
+            "4: train.optimizer: must be 'adamw' or 'sgd', got 'adam': did you mean 'adamw'?",
+        ),
         ("train: {epochs: 1, trackers: wandb}", "4: train.trackers: must be a list, got 'wandb'"),
         ("train: 5", "4: train: must be a mapping of keys, got 5"),
         ("train: {epochs: 1}\nhub: {repo_id: mine}", "5: hub.repo_id: must be OWNER/NAME, got 'mine'"),
@@ -78,7 +84,10 @@ train:
         ("train: {epochs: 1}\n7: 1", "5: 7: unknown key (allowed: task, model, data, options, train, metrics, hub)"),
         ("train: {epochs: 1}\ndata: {id: b}", "5: data: given twice (first on line 3)"),
         ("train: {epochs: 1}\noptions: {mixup: -1}", "5: options.mixup: must be at least 0.0, got -1"),
-        ("train: {epochs: 1}\noptions: {augment: flip}", "5: options.augment: must be 'none', 'crop-flip' or 'randaugment', got 'flip'"),
+        (
+            "train: {epochs: 1}\noptions: {augment: flip}",
+            "5: options.augment: must be 'none', 'crop-flip' or 'randaugment', got 'flip'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(write, change: str, said: str) -> None:
@@ -97,10 +106,16 @@ def test_what_is_wrong_is_said(write, change: str, said: str) -> None:
             "model.freeze: must be 'auto', 'none', 'encoder' or 'backbone' or a whole number, got 'bakbone': did you mean 'backbone'?",
         ),
         ("{id: a, freeze: 0}", "model.freeze: must be at least 1, got 0"),
-        ("{id: a, freeze: 2, adapter: {kind: lora}}", "model: `adapter` freezes the trunk by itself: leave `freeze` out"),
+        (
+            "{id: a, freeze: 2, adapter: {kind: lora}}",
+            "model: `adapter` freezes the trunk by itself: leave `freeze` out",
+        ),
         ("{id: a, adapter: {kind: lora, rnk: 4}}", "model.adapter.rnk: unknown key: did you mean 'rank'?"),
         ("{id: a, adapter: {}}", "model.adapter.kind: is missing"),
-        ("{id: a, adapter: {kind: lora, targets: [1]}}", "model.adapter.targets.0: must be text, got 1: put it in quotes"),
+        (
+            "{id: a, adapter: {kind: lora, targets: [1]}}",
+            "model.adapter.targets.0: must be text, got 1: put it in quotes",
+        ),
         ("{id: a, revision: 12e5}", "model.revision: must be text, got 1200000.0: put it in quotes"),
     ],
 )
@@ -109,8 +124,13 @@ def test_what_is_wrong_with_the_model_is_said(write, section: str, said: str) ->
 
 
 def test_an_unknown_task_is_one_error_and_its_options_are_not_judged(write) -> None:
-    (line,) = complaints(write(GOOD.replace("image-classification", "image-clasification") + "options: {anything: 1}\n"))
-    assert line == f"1: task: unknown task 'image-clasification': did you mean 'image-classification'? (known: {', '.join(task_names())})"
+    (line,) = complaints(
+        write(GOOD.replace("image-classification", "image-clasification") + "options: {anything: 1}\n")
+    )
+    assert (
+        line
+        == f"1: task: unknown task 'image-clasification': did you mean 'image-classification'? (known: {', '.join(task_names())})"
+    )
 
 
 def test_missing_sections_are_all_named(write) -> None:
@@ -145,7 +165,10 @@ def test_a_recipe_that_cannot_be_read(tmp_path: Path) -> None:
 def test_lines_follow_the_second_of_two_sections(write) -> None:
     """YAML keeps the second: what is wrong in it is reported on its own line, once."""
     path = write(GOOD + "train:\n  epochs: 2\n  batch_size: 0\n")
-    assert complaints(path) == ["5: train: given twice (first on line 4)", "7: train.batch_size: must be at least 1, got 0"]
+    assert complaints(path) == [
+        "5: train: given twice (first on line 4)",
+        "7: train.batch_size: must be at least 1, got 0",
+    ]
 
 
 def test_wrong_overrides_are_all_named(write) -> None:

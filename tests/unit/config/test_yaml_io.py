@@ -38,7 +38,11 @@ def test_values(text: str, value: object) -> None:
     assert type(read) is type(value)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=5))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=5
+    )
+)
 @settings(max_examples=300, deadline=None)
 def test_dump_and_parse_are_inverse(value: object) -> None:
     read = parse(dump({"a": value}))[0]["a"]

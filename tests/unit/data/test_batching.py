@@ -11,7 +11,9 @@ LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=60)
 
 
 @given(LENGTHS, st.integers(1, 5), st.integers(1, 20), st.sampled_from([None, 1, 100, 1000]), st.booleans())
-def test_a_step_is_shared_out_whole(lengths: list[int], processes: int, micro_batch: int, tokens: int | None, ragged: bool) -> None:
+def test_a_step_is_shared_out_whole(
+    lengths: list[int], processes: int, micro_batch: int, tokens: int | None, ragged: bool
+) -> None:
     step = np.random.default_rng(len(lengths)).permutation(len(lengths))
     shared = shares(step, micro_batch, processes, lengths if ragged else None, tokens)
     parts = [part for share in shared for part in share]
@@ -27,7 +29,10 @@ def test_an_epoch_holds_every_example_once(lengths: list[int], batch_size: int, 
     for known in (None, lengths):
         steps = epoch_steps(len(lengths), batch_size, 0, epoch, known)
         assert sorted(i for step in steps for i in step) == list(range(len(lengths)))
-        assert all(np.array_equal(a, b) for a, b in zip(steps, epoch_steps(len(lengths), batch_size, 0, epoch, known), strict=True))
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(steps, epoch_steps(len(lengths), batch_size, 0, epoch, known), strict=True)
+        )
 
 
 @given(st.integers(2, 80), st.integers(2, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2), st.booleans())
@@ -55,7 +60,8 @@ def test_no_share_of_one(n: int, batch_size: int, micro_batch: int, processes: i
 
 
 @pytest.mark.parametrize(
-    ("n", "batch_size", "sizes"), [(33, 32, [17, 16]), (65, 32, [32, 17, 16]), (5, 2, [2, 3]), (3, 2, [3]), (64, 32, [32, 32]), (1, 8, [1])]
+    ("n", "batch_size", "sizes"),
+    [(33, 32, [17, 16]), (65, 32, [32, 17, 16]), (5, 2, [2, 3]), (3, 2, [3]), (64, 32, [32, 32]), (1, 8, [1])],
 )
 def test_the_step_before_shares_with_a_lone_row(n: int, batch_size: int, sizes: list[int]) -> None:
     assert [len(step) for step in epoch_steps(n, batch_size, 0, 0, least=2)] == sizes

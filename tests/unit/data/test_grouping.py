@@ -110,7 +110,9 @@ def test_a_row_without_a_group_is_alone() -> None:
 
 def test_equal_content_is_one_unit_with_its_group() -> None:
     texts = ["a", "b", " a ", "c", "d", "", ""]
-    rows = Dataset.from_dict({"id": [f"r{i}" for i in range(7)], "text": texts, "who": ["x", "x", "y", "z", None, None, None]})
+    rows = Dataset.from_dict(
+        {"id": [f"r{i}" for i in range(7)], "text": texts, "who": ["x", "x", "y", "z", None, None, None]}
+    )
     rows = with_contents(rows, ("text",))
     assert rows[CONTENT][0] == rows[CONTENT][2]
     assert len(set(rows[CONTENT])) == 6, "empty texts equal no other row"
@@ -123,7 +125,9 @@ def test_equal_content_is_one_unit_with_its_group() -> None:
 def test_a_text_that_everybody_writes_does_not_join_all_groups(caplog: pytest.LogCaptureFixture) -> None:
     texts = [text for number in range(30) for text in ("ok", f"text {number}", f"more {number}")]
     groups = [f"g{number}" for number in range(30) for _ in range(3)]
-    rows = with_contents(Dataset.from_dict({"id": [f"r{i}" for i in range(90)], "text": texts, "who": groups}), ("text",))
+    rows = with_contents(
+        Dataset.from_dict({"id": [f"r{i}" for i in range(90)], "text": texts, "who": groups}), ("text",)
+    )
     splits = cut(rows, SHARES, 0, "who")
     assert sum(len(set(part["who"])) for part in splits.values()) == 30
     assert "rows with equal content stand in most groups of 'who'" in caplog.text
@@ -135,7 +139,9 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
     order = list(range(len(groups)))
     random.Random(1).shuffle(order)
     first, second = cut(rows, SHARES, 3, "who"), cut(rows.select(order), SHARES, 3, "who")
-    assert {name: sorted(part["id"]) for name, part in first.items()} == {name: sorted(part["id"]) for name, part in second.items()}
+    assert {name: sorted(part["id"]) for name, part in first.items()} == {
+        name: sorted(part["id"]) for name, part in second.items()
+    }
 
 
 def test_groups_are_compared_without_blanks(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,9 @@ COLUMNS = ("image", "label")
 
 
 def load(source: Path, several: bool = False, **section: Any) -> Splits:
-    return load_splits(DataSection(id=str(source), **section), DataSpec(COLUMNS, label_kind="classes" if several else "class"))
+    return load_splits(
+        DataSection(id=str(source), **section), DataSpec(COLUMNS, label_kind="classes" if several else "class")
+    )
 
 
 def all_rows(splits: Splits) -> list[dict[str, Any]]:
@@ -75,7 +77,9 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], how: str) -> Path:
         content = Path(row["image"]).read_bytes()
         return {"path": row["image"], "bytes": content, "struct": {"bytes": content, "path": "a.jpg"}}[how]
 
-    pyarrow.parquet.write_table(pyarrow.table({"image": list(map(image, rows)), "label": [row["label"] for row in rows]}), path)
+    pyarrow.parquet.write_table(
+        pyarrow.table({"image": list(map(image, rows)), "label": [row["label"] for row in rows]}), path
+    )
     return path
 
 
@@ -112,7 +116,9 @@ def test_a_folder_of_tables_and_one_of_images(flat: Path, tmp_path: Path) -> Non
     assert splits.source == {"train": "Train", "validation": "val", "test": "test"}
     assert [len(splits[name]) for name in SPLITS] == [10, 5, 5]
     write_csv(tmp_path / "test.csv", rows[2::4])
-    with pytest.raises(DataError, match=r"002\.jpg and 4 more in train and in test too: a file may be in one split only"):
+    with pytest.raises(
+        DataError, match=r"002\.jpg and 4 more in train and in test too: a file may be in one split only"
+    ):
         load(tmp_path, group="none")
     beside = tmp_path / "beside"
     shutil.copytree(flat / "cat", beside / "images")
@@ -148,7 +154,12 @@ def test_digits_come_with_scikit_learn() -> None:
 
 SEGMENTS = ("train", "Test", "val", "bus", "cat", "deep", "__MACOSX", ".hidden")
 NAMES = ("train_0.jpg", "1.JPG", "2.png", "notes.txt", "noend", ".DS_Store", "empty.jpg")
-TREES = st.lists(st.tuples(st.lists(st.sampled_from(SEGMENTS), max_size=3), st.sampled_from(NAMES)), min_size=1, max_size=12, unique_by=str)
+TREES = st.lists(
+    st.tuples(st.lists(st.sampled_from(SEGMENTS), max_size=3), st.sampled_from(NAMES)),
+    min_size=1,
+    max_size=12,
+    unique_by=str,
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -164,7 +175,13 @@ def test_files_found_are_rows_skips_or_said(tree: list, tmp_path: Path) -> None:
     try:
         source = imagefolder.read(DataSection(id=str(tmp_path / "data")), COLUMNS)
     except DataError as error:
-        event("no readable images" if "no readable" in str(error) else "outside" if "outside" in str(error) else str(error)[-40:])
+        event(
+            "no readable images"
+            if "no readable" in str(error)
+            else "outside"
+            if "outside" in str(error)
+            else str(error)[-40:]
+        )
         return
     event("read")
     rows = sum(map(len, source.splits.values()))
@@ -182,7 +199,12 @@ def test_classes_named_like_splits(tmp_path: Path) -> None:
         load(tiny.photos(tmp_path / "both", ("train", "bus", "test"), n=6, splits=(), size=8))
 
 
-SPLIT_FOLDERS = [("train", "validation", "test"), ("Train", "Val", "Test"), ("training", "dev", "testing"), ("TRAIN", "valid", "eval")]
+SPLIT_FOLDERS = [
+    ("train", "validation", "test"),
+    ("Train", "Val", "Test"),
+    ("training", "dev", "testing"),
+    ("TRAIN", "valid", "eval"),
+]
 
 
 @pytest.mark.parametrize("names", SPLIT_FOLDERS)
@@ -205,7 +227,9 @@ def test_odd_files_and_folders(flat: Path, tmp_path: Path) -> None:
     (data / "cat" / "again").symlink_to(data / "cat")
     (data / "everything").symlink_to(data)
     splits = load(data)
-    assert labels_of(splits)["train"] + labels_of(splits)["validation"] + labels_of(splits)["test"] == Counter(cat=12 + len(odd), dog=8)
+    assert labels_of(splits)["train"] + labels_of(splits)["validation"] + labels_of(splits)["test"] == Counter(
+        cat=12 + len(odd), dog=8
+    )
     assert dict(splits.skipped["train"]) == {
         "loose.jpg": f"{data}/loose.jpg: in no class folder",
         "cat/gone.jpg": f"{data}/cat/gone.jpg: No such file or directory",
@@ -232,11 +256,19 @@ def test_a_name_that_is_no_unicode(flat: Path, tmp_path: Path) -> None:
     [
         (["test", "train"], {}, {"train": "train", "test": "test"}),
         (["Train", "dev", "TEST"], {}, {"train": "Train", "validation": "dev", "test": "TEST"}),
-        (["train", "validation"], {"test": "validation"}, {"train": "train", "test": "validation"}),  # as for SQuAD: validation is then cut
+        (
+            ["train", "validation"],
+            {"test": "validation"},
+            {"train": "train", "test": "validation"},
+        ),  # as for SQuAD: validation is then cut
         (["a", "b"], {"train": "b"}, {"train": "b"}),
         (["everything"], {}, {"train": "everything"}),
         (["test"], {}, {"train": "test"}),
-        (["train", "test", "extra"], {"validation": "extra"}, {"train": "train", "validation": "extra", "test": "test"}),
+        (
+            ["train", "test", "extra"],
+            {"validation": "extra"},
+            {"train": "train", "validation": "extra", "test": "test"},
+        ),
         (["train", "val", "valid"], {}, {"train": "train", "validation": "val"}),
     ],
 )
@@ -253,7 +285,9 @@ def test_rows_to_score(flat: Path, tmp_path: Path) -> None:
     name, rows, skipped = load_rows(DataSection(id=str(flat)), DataSpec(COLUMNS))
     assert (name, len(rows), skipped) == ("all", 20, [])
     tiny.photos(tmp_path, n=2, splits=("train", "Test"), size=8)
-    assert [load_rows(DataSection(id=str(tmp_path)), DataSpec(COLUMNS), split)[0] for split in (None, "test", "train")] == [
+    assert [
+        load_rows(DataSection(id=str(tmp_path)), DataSpec(COLUMNS), split)[0] for split in (None, "test", "train")
+    ] == [
         "test",
         "test",
         "train",

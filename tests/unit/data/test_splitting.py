@@ -95,7 +95,11 @@ def test_groups_stay_whole(sizes: list[int], share: float, seed: int, order: int
 
 
 @QUICK
-@given(labels=st.lists(st.lists(st.sampled_from("abcd"), unique=True), min_size=4, max_size=60), share=st.floats(0.05, 0.4), seed=SEEDS)
+@given(
+    labels=st.lists(st.lists(st.sampled_from("abcd"), unique=True), min_size=4, max_size=60),
+    share=st.floats(0.05, 0.4),
+    seed=SEEDS,
+)
 def test_of_several_labels_each_is_left_to_train(labels: list[list[str]], share: float, seed: int) -> None:
     data, _ = labelled(rows(["|".join(parts) for parts in labels]), True, True)
     assert data["label"][:] == labels
@@ -180,7 +184,12 @@ def test_ids_that_occur_twice_are_refused() -> None:
 
 def test_a_fingerprint_sees_what_changed() -> None:
     first = rows(["a", "b"] * 4, size=[7] * 8)
-    changed = [rows(["b", "a"] * 4, size=[7] * 8), rows(["a", "b"] * 4, size=[7] * 7 + [8]), first.select(range(7)), shuffled(first, 1)]
+    changed = [
+        rows(["b", "a"] * 4, size=[7] * 8),
+        rows(["a", "b"] * 4, size=[7] * 7 + [8]),
+        first.select(range(7)),
+        shuffled(first, 1),
+    ]
     prints = {fingerprint(data) for data in [first, *changed]}
     assert len(prints) == 1 + len(changed)
     assert fingerprint(rows(["a", "b"] * 4, size=[7] * 8)) == fingerprint(first)
@@ -204,8 +213,12 @@ def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
 
     size = 1 << 20
     audio = [{"path": f"{i}.wav", "bytes": bytes([i]) * size} for i in range(16)]
-    kinds = Features({"id": Value("string"), "audio": {"path": Value("string"), "bytes": Value("binary")}, "label": Value("string")})
-    data = Dataset.from_dict({"id": [f"row/{i}" for i in range(16)], "audio": audio, "label": list(map(str, range(16)))}, features=kinds)
+    kinds = Features(
+        {"id": Value("string"), "audio": {"path": Value("string"), "bytes": Value("binary")}, "label": Value("string")}
+    )
+    data = Dataset.from_dict(
+        {"id": [f"row/{i}" for i in range(16)], "audio": audio, "label": list(map(str, range(16)))}, features=kinds
+    )
     del audio
 
     def clean(row: dict[str, Any]) -> dict[str, Any]:
@@ -226,8 +239,14 @@ def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
     assert bad == [("row/0", "row/0: no label"), ("row/5", "row/5: no label")]
     left = [i for i in range(16) if i not in (0, 5)]
     assert made["id"][:] == [f"row/{i}" for i in left]
-    assert (made.features["audio"], made.features["label"], made["label"][:]) == (kinds["audio"], Value("float64"), list(map(float, left)))
-    assert all(row["audio"] == {"path": f"{i}.wav", "bytes": bytes([i]) * size} for i, row in zip(left, made, strict=True))
+    assert (made.features["audio"], made.features["label"], made["label"][:]) == (
+        kinds["audio"],
+        Value("float64"),
+        list(map(float, left)),
+    )
+    assert all(
+        row["audio"] == {"path": f"{i}.wav", "bytes": bytes([i]) * size} for i, row in zip(left, made, strict=True)
+    )
     with pytest.raises(DataError, match="none of 1 rows can be used; the first: row/0"):
         cleaned(data.select([0]), clean, "x")
 
@@ -248,9 +267,14 @@ def test_recordings_without_speakers_are_told(caplog: pytest.LogCaptureFixture) 
         said = [record.getMessage() for record in caplog.records]
         assert len(said) == told
         if told:
-            assert said[0].startswith("voices: no column 'speaker', so validation and test may share speakers with train")
+            assert said[0].startswith(
+                "voices: no column 'speaker', so validation and test may share speakers with train"
+            )
             assert "data.group=NAME" in said[0]
-    own = {name: rows(["a", "b"] * 4, audio=[{"path": None, "bytes": b"a"}] * 8) for name in ("train", "validation", "test")}
+    own = {
+        name: rows(["a", "b"] * 4, audio=[{"path": None, "bytes": b"a"}] * 8)
+        for name in ("train", "validation", "test")
+    }
     arrange(DataSection(id="voices"), own, "speaker")
     assert not caplog.records
 
@@ -262,7 +286,9 @@ def test_questions_on_one_passage_stay_together_without_titles(tmp_path: Path) -
     from pipelines.data.text.passages import answered
 
     lines = [
-        json.dumps({"question": f"Who is {k}?", "context": f"Ada {n} met Boris.", "answer": "Boris"}) for n in range(50) for k in range(4)
+        json.dumps({"question": f"Who is {k}?", "context": f"Ada {n} met Boris.", "answer": "Boris"})
+        for n in range(50)
+        for k in range(4)
     ]
     (tmp_path / "asked.jsonl").write_text("\n".join(lines))
     needs = DataSpec(("question", "context", "answer"), ("title",), "title", clean=lambda row: answered(row, False))

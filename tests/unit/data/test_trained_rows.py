@@ -60,7 +60,11 @@ def test_a_run_keeps_digests_of_its_training_rows(first: tuple[Path, Path]) -> N
     data, run = first
     splits = load_splits(DataSection(id=str(data)), PHOTOS)
     kept = trained_rows.read(run / "model", "first")
-    assert {name: sum(kept.known(splits.contents[name])) for name in SPLITS} == {"train": 48, "validation": 0, "test": 0}
+    assert {name: sum(kept.known(splits.contents[name])) for name in SPLITS} == {
+        "train": 48,
+        "validation": 0,
+        "test": 0,
+    }
     text = (run / "model" / trained_rows.FILE).read_text()
     assert json.loads(text)["runs"][0]["rows"] == 48
     assert not any(word in text for word in ("heads", "tails", ".png", str(data)))
@@ -95,7 +99,9 @@ def test_digests_follow_the_chain(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / trained_rows.FILE).write_text(text)
-    with pytest.raises(ModelError, match=rf"{trained_rows.FILE}: not the digests of training rows .*fetch the model again"):
+    with pytest.raises(
+        ModelError, match=rf"{trained_rows.FILE}: not the digests of training rows .*fetch the model again"
+    ):
         trained_rows.read(tmp_path, "x")
 
 
@@ -122,7 +128,9 @@ def test_rows_that_are_added_are_new_and_the_old_ones_are_not(first: tuple[Path,
     assert [len(splits[name]) for name in SPLITS] == [80, 10, 10]
     assert not any(trained.known([*splits.contents["validation"], *splits.contents["test"]]))
     few = noise(noise(tmp_path / "few"), 1, start=30)
-    with pytest.raises(DataError, match=r"no (test|validation) split, and first was trained on 48 of the 50 rows.*start from another"):
+    with pytest.raises(
+        DataError, match=r"no (test|validation) split, and first was trained on 48 of the 50 rows.*start from another"
+    ):
         load_splits(DataSection(id=str(_only(few, trained, 2)), holdout=0.2), PHOTOS, trained)
 
 
@@ -173,7 +181,9 @@ def test_a_second_run_scores_rows_that_neither_trained_on(first: tuple[Path, Pat
 # ---- scoring again ----
 
 
-def test_training_rows_are_not_scored_as_other_data(first: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_rows_are_not_scored_as_other_data(
+    first: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, run = first
     own = evaluate(run)
     assert (own["n"], own["trained_on"]) == (6, {"rows": 0, "scored": False})
@@ -184,7 +194,10 @@ def test_training_rows_are_not_scored_as_other_data(first: tuple[Path, Path], tm
     copied = noise(noise(tmp_path / "copied"), 5, start=50)
     found = evaluate(run, data=str(copied))
     assert (found["n"], found["trained_on"]) == (22, {"rows": 48, "scored": False})
-    assert "left out: rows that the model was trained on (48 of 70); --allow-overlap scores them, too" in capsys.readouterr().err
+    assert (
+        "left out: rows that the model was trained on (48 of 70); --allow-overlap scores them, too"
+        in capsys.readouterr().err
+    )
     assert evaluate(run, split="train")["trained_on"] == {"rows": 48, "scored": True}
 
 
@@ -250,9 +263,18 @@ def test_own_splits_that_overlap_are_counted_everywhere(tmp_path: Path, vit_fold
     assert found is not None
     assert {name: found["data"][name]["overlap"] for name in SPLITS} == {"train": 0, "validation": 0, "test": 6}
     card = write_card(tmp_path / "run").read_text()
-    assert "6 of 8 test rows have the same content as a row of train or validation: the data set's own splits overlap" in card
-    assert "8 rows that took no part in training, 6 of which have the same content as a row that did, or that chose" in card
-    assert "6 of 8 test rows have the same content as a row of train or validation" in write_report(tmp_path / "run").read_text()
+    assert (
+        "6 of 8 test rows have the same content as a row of train or validation: the data set's own splits overlap"
+        in card
+    )
+    assert (
+        "8 rows that took no part in training, 6 of which have the same content as a row that did, or that chose"
+        in card
+    )
+    assert (
+        "6 of 8 test rows have the same content as a row of train or validation"
+        in write_report(tmp_path / "run").read_text()
+    )
 
 
 def test_one_equal_row_changes_little(tmp_path: Path) -> None:
@@ -274,8 +296,14 @@ def test_rows_of_ones_own_test_split_do_not_choose_the_checkpoint(tmp_path: Path
     assert splits.overlap == {"test": 90}
     assert len(splits.validation) == 90
     assert not set(splits.validation["text"]) & set(splits.test["text"])
-    assert splits.overlaps()[0].startswith("90 of 90 rows of test have the same content as a row of train or validation")
-    assert splits.smoke().overlaps()[0].startswith(f"{len(set(splits.smoke().test['text']) & set(splits.smoke().train['text']))} of 8")
+    assert splits.overlaps()[0].startswith(
+        "90 of 90 rows of test have the same content as a row of train or validation"
+    )
+    assert (
+        splits.smoke()
+        .overlaps()[0]
+        .startswith(f"{len(set(splits.smoke().test['text']) & set(splits.smoke().train['text']))} of 8")
+    )
 
 
 def test_what_a_row_lacks_does_not_count() -> None:

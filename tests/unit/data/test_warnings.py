@@ -47,7 +47,9 @@ def test_a_vocabulary_of_letters_and_accents_is_spelled_with() -> None:
     speller = ctc_vocabulary.Speller(ctc_vocabulary.made([APART]), "keep", "")
     assert len(speller(WORD)) == 5
     assert not speller.strange
-    assert ctc_vocabulary.Speller(ctc_vocabulary.made(["en"]), "keep", "")(WORD), "what it has no letter for is left out"
+    assert ctc_vocabulary.Speller(ctc_vocabulary.made(["en"]), "keep", "")(WORD), (
+        "what it has no letter for is left out"
+    )
 
 
 @pytest.mark.parametrize("normaliser", text_normalizers.NORMALISERS)
@@ -89,19 +91,29 @@ def test_special_tokens_in_texts_are_counted(tmp_path: Path, logged: pytest.LogC
 @pytest.mark.parametrize(
     ("task", "make", "model", "mark"),
     [
-        ("text-classification", tiny_text.labelled, lambda path: tiny_text.bert(path, "BertForSequenceClassification"), "[SEP]"),
+        (
+            "text-classification",
+            tiny_text.labelled,
+            lambda path: tiny_text.bert(path, "BertForSequenceClassification"),
+            "[SEP]",
+        ),
         ("question-answering", tiny_text.squad, tiny_text.bert, "[SEP]"),
         ("fill-mask", tiny_text.texts, lambda path: tiny_text.bert(path, "BertForMaskedLM"), "[SEP]"),
         ("text-generation", tiny_text.texts, tiny_text.gpt, "<|endoftext|>"),
     ],
 )
-def test_every_text_task_counts_them(task: str, make: Any, model: Any, mark: str, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+def test_every_text_task_counts_them(
+    task: str, make: Any, model: Any, mark: str, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     folder = make(tmp_path / "data", n=6)
     for path in folder.iterdir():  # at the end of a text, so that answers stand where they stood
         path.write_text(re.sub(r'(in the year \d+\.)"', rf'\1 {mark}"', path.read_text(), count=1))
     worker = task_class(task)()
     worker.build(Weights(model(tmp_path / "m")), load_splits(DataSection(id=str(folder)), worker.data))
-    assert re.search(rf"[19] of \d+ texts of train hold special tokens of this model \({re.escape(repr(mark))} in [19]\)", logged.text)
+    assert re.search(
+        rf"[19] of \d+ texts of train hold special tokens of this model \({re.escape(repr(mark))} in [19]\)",
+        logged.text,
+    )
 
 
 # ---- dark images ----
@@ -143,12 +155,22 @@ def test_nearly_black_images_are_reported(tmp_path: Path, logged: pytest.LogCapt
 def test_what_the_hub_would_refuse(key: str, value: str | list[str], says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         validate(
-            {"task": "fill-mask", "model": {"id": "x"}, "data": {"id": "y"}, "train": {"max_steps": 1}, "hub": {key: value}},
+            {
+                "task": "fill-mask",
+                "model": {"id": "x"},
+                "data": {"id": "y"},
+                "train": {"max_steps": 1},
+                "hub": {key: value},
+            },
         )
 
 
 def test_what_the_hub_takes() -> None:
     raw = {"task": "fill-mask", "model": {"id": "x"}, "data": {"id": "y"}, "train": {"max_steps": 1}}
-    for hub in ({"license": "cc-by-4.0", "language": "no"}, {"license": "other", "language": ["de", "gsw", "multilingual", "code"]}, {}):
+    for hub in (
+        {"license": "cc-by-4.0", "language": "no"},
+        {"license": "other", "language": ["de", "gsw", "multilingual", "code"]},
+        {},
+    ):
         found = validate({**raw, "hub": hub}).hub
         assert (found.license, found.language) == (hub.get("license"), hub.get("language"))

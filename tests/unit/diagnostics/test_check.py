@@ -56,10 +56,17 @@ def test_one_skipped_row_too_many(bert: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["check", "train"])
 def test_none_may_be_skipped(world: World, verb: str) -> None:
     data = spoiled(world, 1)
-    refused(world.graft(verb, "data.max_skipped=0", data=data), 2, "1 row of train cannot be read, none may be (data.max_skipped=0)", "it")
+    refused(
+        world.graft(verb, "data.max_skipped=0", data=data),
+        2,
+        "1 row of train cannot be read, none may be (data.max_skipped=0)",
+        "it",
+    )
 
 
-@pytest.mark.parametrize(("share", "bad", "fits"), [(0, 0, True), (0, 1, False), (1e-9, 3, True), (1e-9, 4, False), (0.05, 5, True)])
+@pytest.mark.parametrize(
+    ("share", "bad", "fits"), [(0, 0, True), (0, 1, False), (1e-9, 3, True), (1e-9, 4, False), (0.05, 5, True)]
+)
 def test_how_many_may_be_skipped(share: float, bad: int, fits: bool) -> None:
     """Three of few rows, where any may be at all."""
     rows = [(str(i), f"row {i}") for i in range(bad)]
@@ -74,7 +81,10 @@ def test_a_warm_up_longer_than_the_run_is_told(world: World) -> None:
     line = "train.warmup=500: the warm-up has 500 steps, the training 2: the learning rate only rises"
     checked = world.graft("check", "train.warmup=500", "train.eval_every=50")
     assert f"no effect  {line}" in checked.out
-    assert "train.eval_every=50: the training has 2 steps: validation is scored once, after the last of them" in checked.out
+    assert (
+        "train.eval_every=50: the training has 2 steps: validation is scored once, after the last of them"
+        in checked.out
+    )
     assert line in world.graft("train", "train.warmup=500").err
 
 
@@ -99,4 +109,10 @@ def test_a_recipe_has_no_rows_that_its_model_was_trained_on(world: World) -> Non
     """--allow-overlap did nothing there."""
     (world.tmp / "recipe.yaml").write_text(TEXTS)
     done = graft("evaluate", world.tmp / "recipe.yaml", "--data", world.photos, "--allow-overlap")
-    refused(done, 2, "--allow-overlap goes with --data and a run folder, model folder or hub id", "recipe.yaml is a recipe", "leave it out")
+    refused(
+        done,
+        2,
+        "--allow-overlap goes with --data and a run folder, model folder or hub id",
+        "recipe.yaml is a recipe",
+        "leave it out",
+    )

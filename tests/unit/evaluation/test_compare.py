@@ -28,7 +28,13 @@ def records(wrong: set[int], speakers: int = 12) -> list[dict[str, Any]]:
         true = "cat" if number % 3 else "dog"
         guess = {"cat": "dog", "dog": "cat"}[true] if number in wrong else true
         rank = int(true != guess)
-        row = {"id": f"row {number:03}", "true": true, "predicted": guess, "confidence": 0.9 - 0.003 * number, "rank": rank}
+        row = {
+            "id": f"row {number:03}",
+            "true": true,
+            "predicted": guess,
+            "confidence": 0.9 - 0.003 * number,
+            "rank": rank,
+        }
         found.append({**row, "speaker": f"speaker {number % speakers}"})
     return found
 
@@ -128,9 +134,17 @@ def test_the_table_fits_a_terminal(pair: list[Path], tmp_path: Path) -> None:
     done = graft("compare", *pair, third)
     assert done.code == 0, done.err
     assert max(map(len, done.out.splitlines())) <= WIDTH
-    for part in ("120 test rows; paired intervals of 1,000 resamples of the rows", "A  ", "C - A", "McNemar p = 0.00418",
-                 "right in A only: row 030, row 031", "row 004 and 9 more", "train.learning_rate:", "train.epochs: 5 | 7",
-                 "* the interval does not hold 0"):  # fmt: skip
+    for part in (
+        "120 test rows; paired intervals of 1,000 resamples of the rows",
+        "A  ",
+        "C - A",
+        "McNemar p = 0.00418",
+        "right in A only: row 030, row 031",
+        "row 004 and 9 more",
+        "train.learning_rate:",
+        "train.epochs: 5 | 7",
+        "* the interval does not hold 0",
+    ):
         assert part in done.out
 
 
@@ -148,9 +162,15 @@ def test_json_holds_all(pair: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("alter", "says"),
     [
-        (lambda run: change(run, "data", name="beans", test={"fingerprint": "0"}), "other data (timm/oxford-iiit-pet and beans)"),
+        (
+            lambda run: change(run, "data", name="beans", test={"fingerprint": "0"}),
+            "other data (timm/oxford-iiit-pet and beans)",
+        ),
         (lambda run: _recipe(run, "data", seed=3) or _fingerprint(run), "were cut otherwise: data.seed: 0 and 3"),
-        (lambda run: keep_statistics(run, records(set())[:110]), "other numbers of test rows (120 and 110; 'row 110' is in one only)"),
+        (
+            lambda run: keep_statistics(run, records(set())[:110]),
+            "other numbers of test rows (120 and 110; 'row 110' is in one only)",
+        ),
         (
             lambda run: keep_statistics(run, [{**r, "id": f"{r['id']}."} for r in records(set())]),
             "120 of their 120 test rows are others ('row 000' is in one only)",

@@ -76,7 +76,10 @@ def test_groups_are_resampled_whole() -> None:
     alone, grouped = scored(records), scored(records, rows, "speaker")
     assert (grouped["groups"], grouped["interval"]["unit"], grouped["interval"]["resamples"]) == (5, "speaker", 1000)
     assert alone["metrics"] == grouped["metrics"]
-    width = {name: found["ci95"]["accuracy"][1] - found["ci95"]["accuracy"][0] for name, found in (("a", alone), ("g", grouped))}
+    width = {
+        name: found["ci95"]["accuracy"][1] - found["ci95"]["accuracy"][0]
+        for name, found in (("a", alone), ("g", grouped))
+    }
     assert width["g"] > 1.5 * width["a"]
     unknown = Dataset.from_dict({"id": [r["id"] for r in records], "speaker": [*speakers[:18], None, " "]})
     assert scored(records, unknown, "speaker")["groups"] == 7
@@ -141,14 +144,18 @@ def test_time_and_examples_are_those_of_all_stages(photos: Path, model: Path, tm
     head = [line["seconds"] for line in lines if "seconds" in line and line["stage"] == "head"]
     assert found["steps"] == lines[-1]["step"]
     assert found["seconds"] > head[-1] > 0
-    assert [line["seconds"] for line in lines if "seconds" in line] == sorted(line["seconds"] for line in lines if "seconds" in line)
+    assert [line["seconds"] for line in lines if "seconds" in line] == sorted(
+        line["seconds"] for line in lines if "seconds" in line
+    )
 
 
 def test_rows_that_may_have_been_trained_on_are_not_scored_as_test(model: Path, tmp_path: Path) -> None:
     photos = tiny.photos(tmp_path / "photos", n=16, splits=())
     with without_pictures():
         train(validate(settings(model, photos)), tmp_path / "run")
-    assert evaluate(tmp_path / "run")["metrics"] == pytest.approx(results(tmp_path / "run")["test"]["metrics"], abs=1e-6)
+    assert evaluate(tmp_path / "run")["metrics"] == pytest.approx(
+        results(tmp_path / "run")["test"]["metrics"], abs=1e-6
+    )
     tiny.photos(photos, n=30, splits=(), size=24)
     with pytest.raises(DataError, match=r"the data changed since the run, so its test rows may now be others.*--data"):
         evaluate(tmp_path / "run")
@@ -183,7 +190,9 @@ def test_the_hardware_is_what_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_with_groups_and_its_evaluation(tmp_path: Path) -> None:
     """Authors stay in one split and are resampled whole, in the run, in `graft evaluate` and in `graft compare`."""
-    rows = [{**row, "author": f"author {number % 20}"} for number, row in enumerate(tiny_text.labelled_rows("class", 100))]
+    rows = [
+        {**row, "author": f"author {number % 20}"} for number, row in enumerate(tiny_text.labelled_rows("class", 100))
+    ]
     table = tmp_path / "texts.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     raw = {
@@ -198,9 +207,15 @@ def test_a_run_with_groups_and_its_evaluation(tmp_path: Path) -> None:
     test = results(run)["test"]
     assert (test["n"], test["groups"], test["interval"]["unit"]) == (20, 4, "author")
     found = evaluate(run)
-    assert {key: found[key] for key in ("ci95", "groups", "interval")} == {key: test[key] for key in ("ci95", "groups", "interval")}
+    assert {key: found[key] for key in ("ci95", "groups", "interval")} == {
+        key: test[key] for key in ("ci95", "groups", "interval")
+    }
     other = evaluate(run, data=str(table))
-    assert (other["n"], other["groups"], other["interval"]["unit"]) == (20, 4, "author")  # the same place: its own test rows
+    assert (other["n"], other["groups"], other["interval"]["unit"]) == (
+        20,
+        4,
+        "author",
+    )  # the same place: its own test rows
     compared = compare([run, run])
     assert (compared["groups"], compared["interval"]) == (4, {"unit": "author", "resamples": 1000})
     kept = row_statistics.read(run / "predictions" / row_statistics.FILE)

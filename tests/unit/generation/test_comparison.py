@@ -73,7 +73,9 @@ def test_real_images_are_decoded_when_looked_at() -> None:
     examples = Examples(noise(6))
     real = comparison.Decoded(examples, [0, 2, 5])
     assert examples.seen == []
-    assert [np.asarray(image).tolist() for image in real[1:]] == [np.asarray(examples.images[number]).tolist() for number in (2, 5)]
+    assert [np.asarray(image).tolist() for image in real[1:]] == [
+        np.asarray(examples.images[number]).tolist() for number in (2, 5)
+    ]
     assert examples.seen == [2, 5]
 
 
@@ -180,7 +182,9 @@ def test_copies_and_blackened_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert made["memorised"] == about["copies"] / 3
     figures = tmp_path / "run" / "figures"
     with Image.open(figures / "samples.png") as image:
-        assert image.info["Description"].startswith(f"{4 - about['copies']} samples, seeds from 0, without copies of training images")
+        assert image.info["Description"].startswith(
+            f"{4 - about['copies']} samples, seeds from 0, without copies of training images"
+        )
     shown = tmp_path / "run" / "model" / "figures"
     assert (shown / "samples.png").is_file()
     assert (figures / "over_training.png").is_file()
@@ -199,14 +203,23 @@ def results_of_samples() -> dict[str, Any]:
     return {
         "test": {"split": "test", "n": 9, "metrics": {"denoising_loss": 0.1, "fid": 30.0}, "ci95": {}},
         "data": {
-            "name": "x", "hub_id": None, "train": {**split, "source": "train"}, "test": {**split, "source": "test"},
+            "name": "x",
+            "hub_id": None,
+            "train": {**split, "source": "train"},
+            "test": {**split, "source": "test"},
         },
         "model": {"base_model": None},
         "samples": {
-            "n": 1000, "flagged": 3, "copies": 2, "steps": 50, "extractor": "inception", "reference": "train", "compared": 60_000,
+            "n": 1000,
+            "flagged": 3,
+            "copies": 2,
+            "steps": 50,
+            "extractor": "inception",
+            "reference": "train",
+            "compared": 60_000,
             "metrics": ["fid"],
         },
-    }  # fmt: skip
+    }
 
 
 def test_the_model_index_says_what_a_metric_is_of(tmp_path: Path) -> None:
@@ -225,7 +238,11 @@ def test_the_cards_section(extractor_: str, few: bool, learned: bool) -> None:
     if extractor_ != "inception":
         results["test"]["metrics"] = {"denoising_loss": 0.1, "recognised": 0.5, "memorised": 0.1}
     template = '{% from "samples.md.j2" import made_images with context %}{{ made_images() }}'
-    text = template_environment().from_string(template).render(results=results, test=results["test"], recipe={"options": {"flip": True}})
+    text = (
+        template_environment()
+        .from_string(template)
+        .render(results=results, test=results["test"], recipe={"options": {"flip": True}})
+    )
     assert "Metrics of these images, not of test rows: FID" in text
     assert ("fewer than 10,000 images" in text) == few
     assert ("may have learned from the images of the train split" in text) == learned

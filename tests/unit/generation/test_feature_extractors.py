@@ -87,7 +87,14 @@ def test_grey_images_are_seen_as_rgb(vit_folder: Path) -> None:
 def test_what_is_no_classifier_is_refused(tmp_path: Path, vit_folder: Path) -> None:
     from transformers import ViTConfig, ViTModel
 
-    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "image_size": 16, "patch_size": 8}
+    shape = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "image_size": 16,
+        "patch_size": 8,
+    }
     ViTModel(ViTConfig(**shape)).save_pretrained(tmp_path / "trunk")
     with pytest.raises(ModelError, match="no trained head"):
         feature_extractors.classifier(tmp_path / "trunk", "cpu", "x")
@@ -110,7 +117,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from torch_fidelity import feature_extractor_inceptionv3 as inceptionv3
 
     kind = inceptionv3.FeatureExtractorInceptionV3
-    with torch.random.fork_rng(devices=[]), mock.patch.object(kind, "load_state_dict"), mock.patch.object(inceptionv3.torch, "load"):
+    with (
+        torch.random.fork_rng(devices=[]),
+        mock.patch.object(kind, "load_state_dict"),
+        mock.patch.object(inceptionv3.torch, "load"),
+    ):
         torch.manual_seed(0)
         network = kind("random", ["2048"], feature_extractor_weights_path="none")
     file = tmp_path_factory.mktemp("inception") / "weights.pth"
@@ -150,7 +161,9 @@ def test_inception_offline_says_where_the_file_goes(tmp_path: Path, monkeypatch:
     assert "\n" not in str(caught.value)
 
 
-def test_inception_is_downloaded_once_with_its_hash(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inception_is_downloaded_once_with_its_hash(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fetched: list[str] = []
 
     def fetch(url: str, to: str, hash_prefix: str, progress: bool) -> None:

@@ -43,7 +43,11 @@ def test_names_of_files() -> None:
 def test_what_a_file_says(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 4))
     path = requests.write(tmp_path, "x.png", image, {"model": "m", "prompt": "ein Häuschen", "seed": 2})
-    assert requests.read_settings(read_notes(path, "x.png"), "x.png") == {"model": "m", "prompt": "ein Häuschen", "seed": 2}
+    assert requests.read_settings(read_notes(path, "x.png"), "x.png") == {
+        "model": "m",
+        "prompt": "ein Häuschen",
+        "seed": 2,
+    }
     image.save(tmp_path / "plain.png")
     image.save(tmp_path / "photo.jpg")
     for name in ("plain.png", "photo.jpg"):
@@ -59,7 +63,16 @@ def test_what_a_file_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ['{"nodes": {"1": 2}}', "[" * 5000, '{"seed": 1e999}', '{"seed": 99999999999999999999}', '{"seed": NaN}', "[1]", '{"a": [1]}']
+    "said",
+    [
+        '{"nodes": {"1": 2}}',
+        "[" * 5000,
+        '{"seed": 1e999}',
+        '{"seed": 99999999999999999999}',
+        '{"seed": NaN}',
+        "[1]",
+        '{"a": [1]}',
+    ],
 )
 def test_what_other_programs_say_is_shown_as_text(said: str) -> None:
     assert requests.read_settings({"parameters": said}, "it") == {"parameters": said}
@@ -73,7 +86,9 @@ def test_what_is_said_at_length_is_refused() -> None:
 # ---- graft predict ----
 
 
-def test_predict_writes_images_and_never_over_others(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_writes_images_and_never_over_others(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     source = folders[TASKS[0]]
     (tmp_path / "shapes-seed-1.png").write_text("mine")
@@ -84,19 +99,31 @@ def test_predict_writes_images_and_never_over_others(folders: dict[str, Path], t
         {"image": name, "seed": seed, "steps": 50} for name, seed in zip(names, (0, 1, 0), strict=True)
     ]
     assert (tmp_path / "shapes-seed-1.png").read_text() == "mine"
-    assert (tmp_path / names[0]).read_bytes() == (tmp_path / names[2]).read_bytes() != (tmp_path / names[1]).read_bytes()
-    assert requests.read_settings(read_notes(tmp_path / names[1], "it"), "it") == {"model": "shapes", "seed": 1, "steps": 50}
+    assert (
+        (tmp_path / names[0]).read_bytes() == (tmp_path / names[2]).read_bytes() != (tmp_path / names[1]).read_bytes()
+    )
+    assert requests.read_settings(read_notes(tmp_path / names[1], "it"), "it") == {
+        "model": "shapes",
+        "seed": 1,
+        "steps": 50,
+    }
     with pytest.raises(DataError, match="'one' is no seed"):
         predict(source, ["one"], device="cpu")
 
 
-def test_predict_reads_prompts_and_tables(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_reads_prompts_and_tables(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [{"text": "a blue disc", "seed": 3}, {"text": "a red square", "seed": None}]
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "asked.csv").write_text("seed\n4\n")
     painter = folders["text_to_image"]
-    outputs = [one["output"] for inputs in (["a red disc", "asked.jsonl"], ["text=a disc", "seed=9"]) for one in predict(painter, inputs)]
+    outputs = [
+        one["output"]
+        for inputs in (["a red disc", "asked.jsonl"], ["text=a disc", "seed=9"])
+        for one in predict(painter, inputs)
+    ]
     told = {"steps": 30, "guidance": 7.5}
     assert outputs == [
         {"image": "a-red-disc-seed-0.png", "prompt": "a red disc", "seed": 0, **told},
@@ -109,7 +136,9 @@ def test_predict_reads_prompts_and_tables(folders: dict[str, Path], tmp_path: Pa
     assert predict(folders[TASKS[0]], ["asked.csv"])[0]["output"]["image"] == "shapes-seed-4.png"
 
 
-def test_settings_hold_for_every_prompt(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_hold_for_every_prompt(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     painter, shapes = folders["text_to_image"], folders[TASKS[0]]
     outputs = [
@@ -124,7 +153,10 @@ def test_settings_hold_for_every_prompt(folders: dict[str, Path], tmp_path: Path
     own = {"seed": 3, "steps": 2, "guidance": 7.5}
     assert outputs == [
         [{"image": "a-1-cat-seed-0.png", "prompt": "a=1 cat", "seed": 0, "steps": 2, "guidance": 3.0}],
-        [{"image": f"{file}-seed-3.png", "prompt": words, **own} for file, words in (("a-cat", "a cat"), ("a-dog-a-cat", "a dog = a cat"))],
+        [
+            {"image": f"{file}-seed-3.png", "prompt": words, **own}
+            for file, words in (("a-cat", "a cat"), ("a-dog-a-cat", "a dog = a cat"))
+        ],
         [{"image": "shapes-seed-4.png", "seed": 4, "steps": 2}],
         [{"image": f"shapes-seed-{name}.png", "seed": seed, "steps": 2} for name, seed in (("4-2", 4), ("5", 5))],
     ]

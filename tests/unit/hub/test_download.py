@@ -27,7 +27,14 @@ def folder(tmp_path: Path) -> Path:
     root.mkdir()
     (root / "config.json").write_text("{}")
     (root / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
-    for name in ("model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx", "training_args.bin"):
+    for name in (
+        "model.safetensors",
+        "pytorch_model.bin",
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "onnx/model.onnx",
+        "training_args.bin",
+    ):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(name.encode() * 1000)
     (root / "modeling_mine.py").write_text("raise SystemExit('remote code ran')")
@@ -65,8 +72,16 @@ LISTINGS: dict[str, tuple[list[str], list[str]]] = {
         + [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
         + [f"{part}/model.safetensors" for part in ("text_encoder", "safety_checker")],
         SD15
-        + [f"{part}/diffusion_pytorch_model.{end}" for part in ("unet", "vae") for end in ("bin", "fp16.bin", "fp16.safetensors")]
-        + [f"{part}/{end}" for part in ("text_encoder", "safety_checker") for end in ("pytorch_model.bin", "model.fp16.safetensors")]
+        + [
+            f"{part}/diffusion_pytorch_model.{end}"
+            for part in ("unet", "vae")
+            for end in ("bin", "fp16.bin", "fp16.safetensors")
+        ]
+        + [
+            f"{part}/{end}"
+            for part in ("text_encoder", "safety_checker")
+            for end in ("pytorch_model.bin", "model.fp16.safetensors")
+        ]
         + ["unet/diffusion_pytorch_model.non_ema.bin", "unet/diffusion_pytorch_model.non_ema.safetensors"],
     ),
     "stable-diffusion-3-medium-diffusers": (
@@ -83,14 +98,24 @@ LISTINGS: dict[str, tuple[list[str], list[str]]] = {
             "text_encoder_3/model-00001-of-00002.fp16.safetensors",
         ],
     ),
-    "ddpm-cifar10-32": (["config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors"], ["diffusion_pytorch_model.bin"]),
-    "ddpm, pickled": (["config.json", "diffusion_pytorch_model.bin"], ["checkpoint-500/unet/diffusion_pytorch_model.safetensors"]),
+    "ddpm-cifar10-32": (
+        ["config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors"],
+        ["diffusion_pytorch_model.bin"],
+    ),
+    "ddpm, pickled": (
+        ["config.json", "diffusion_pytorch_model.bin"],
+        ["checkpoint-500/unet/diffusion_pytorch_model.safetensors"],
+    ),
     "fp16 only": (
         ["unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"],
         ["whole.fp16.safetensors"],
     ),
     "by part": (
-        ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin", "text_encoder/model.fp16.safetensors"],
+        [
+            "unet/diffusion_pytorch_model.safetensors",
+            "vae/diffusion_pytorch_model.bin",
+            "text_encoder/model.fp16.safetensors",
+        ],
         ["unet/diffusion_pytorch_model.bin"],
     ),
 }
@@ -102,7 +127,9 @@ def test_which_weights_of_a_pipeline_come(repo: str) -> None:
 
     wanted, left = LISTINGS[repo]
     wanted = [*wanted, "model_index.json"]
-    assert set(filter_repo_objects([*left, *wanted], ignore_patterns=UNUSED + unneeded([*left, *wanted]))) == set(wanted)
+    assert set(filter_repo_objects([*left, *wanted], ignore_patterns=UNUSED + unneeded([*left, *wanted]))) == set(
+        wanted
+    )
 
 
 def test_revisions_are_branches_tags_and_commits(hub: HubServer, folder: Path) -> None:
@@ -145,7 +172,9 @@ def test_what_is_no_hub_id(hub: HubServer, name: str) -> None:
     assert hub.asked == []
 
 
-def test_without_the_hub_the_cached_copy_serves_and_is_named(hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_hub_the_cached_copy_serves_and_is_named(
+    hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.add_model(VIT, folder)
     found = download(VIT)
     for way in ("down", "failing", "offline mode"):
@@ -192,7 +221,11 @@ def test_the_module_is_light_and_prints_to_stderr(hub: HubServer, folder: Path) 
     runs = []
     for offline in (False, True):
         env = hub.env | ({"HF_HUB_OFFLINE": "1"} if offline else {})
-        runs.append(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True))
+        runs.append(
+            subprocess.run(
+                [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True
+            )
+        )
     sha = hub.repo(VIT).head.sha
     assert [done.stdout.split() for done in runs] == [[sha, "[]"], [sha, "[]"]]
     assert "comes from the cache" in runs[1].stderr

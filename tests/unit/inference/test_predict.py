@@ -85,7 +85,11 @@ def test_columns_by_name_from_python(loaded: dict[str, Loaded]) -> None:
         ("single", ["text=A", "text_pair=B"], "trained on single texts"),
         ("single", ["text=A", "text=B"], "text= is given twice"),
         ("single", ["text=A", "B"], "'B' is given together with text=..."),
-        ("single", ["txet=hello"], "did you mean 'text'?; it takes text=...; to mean these words, write text='txet=hello'"),
+        (
+            "single",
+            ["txet=hello"],
+            "did you mean 'text'?; it takes text=...; to mean these words, write text='txet=hello'",
+        ),
         ("single", ["label=3"], "label=: this model has no input of that name"),
         ("single", ["top_k=3"], "top_k=: this model has no input of that name"),
         ("single", ["text="], "text is empty"),
@@ -98,7 +102,9 @@ def test_columns_that_are_none(models: dict[str, Path], model: str, inputs: list
 
 
 def test_the_data_own_names_count(loaded: dict[str, Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: {"text": "premise", "text_pair": "hypothesis"})
+    monkeypatch.setattr(
+        "pipelines.inference.predict.data_columns", lambda _: {"text": "premise", "text_pair": "hypothesis"}
+    )
     ((_, columns),) = read_inputs(loaded["pairs"], ["hypothesis=B", "text=A"])
     assert columns == {"text": "A", "text_pair": "B"}
 
@@ -109,9 +115,21 @@ SECOND = "text=: the data of this model call text_pair so, and this task has an 
 @pytest.mark.parametrize(
     ("columns", "inputs", "says"),
     [
-        ({"text": "premise", "text_pair": "text"}, ["premise=A", "text=B"], SECOND + "write text_pair=... for text_pair, or premise="),
-        ({"text": "premise", "text_pair": "text"}, ["text=B"], SECOND + "write text_pair=... for text_pair, or premise=... for text"),
-        ({"text": "text_pair", "text_pair": "text"}, ["text=B"], SECOND + "give a table with the columns of the data (text, text_pair)"),
+        (
+            {"text": "premise", "text_pair": "text"},
+            ["premise=A", "text=B"],
+            SECOND + "write text_pair=... for text_pair, or premise=",
+        ),
+        (
+            {"text": "premise", "text_pair": "text"},
+            ["text=B"],
+            SECOND + "write text_pair=... for text_pair, or premise=... for text",
+        ),
+        (
+            {"text": "text_pair", "text_pair": "text"},
+            ["text=B"],
+            SECOND + "give a table with the columns of the data (text, text_pair)",
+        ),
     ],
 )
 def test_a_name_with_two_meanings(
@@ -133,12 +151,33 @@ def test_a_name_of_the_data_comes_first(loaded: dict[str, Loaded], monkeypatch: 
 
 @pytest.mark.parametrize(
     "text",
-    ["a = b", "x=1", "E=mc2", "I saw file.txt yesterday.", "Look, file.txt", "and/or", "the .txt", "Who has the report.pdf?",
-     "He read it. See a.md",
-     "The report.pdf is old", "Node.js", "3.5/4.5", "https://example.org/a.html", "~nobody~",
-     "his/her", "The end.", "x" * 5000, "a\n/b.txt", "...", "/s", ""],
-)  # fmt: skip
-def test_texts_that_stay_texts(loaded: dict[str, Loaded], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [
+        "a = b",
+        "x=1",
+        "E=mc2",
+        "I saw file.txt yesterday.",
+        "Look, file.txt",
+        "and/or",
+        "the .txt",
+        "Who has the report.pdf?",
+        "He read it. See a.md",
+        "The report.pdf is old",
+        "Node.js",
+        "3.5/4.5",
+        "https://example.org/a.html",
+        "~nobody~",
+        "his/her",
+        "The end.",
+        "x" * 5000,
+        "a\n/b.txt",
+        "...",
+        "/s",
+        "",
+    ],
+)
+def test_texts_that_stay_texts(
+    loaded: dict[str, Loaded], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert read_inputs(loaded["single"], [text]) == [(text, {"text": text})]
     assert read_inputs(loaded["single"], [f"text={text}"]) == [(f"text={text}", {"text": text})]
@@ -176,11 +215,16 @@ def test_a_folder_is_read_by_kind(
     assert [one["output"] for one in answers] == outputs(models["single"], ONE, TWO)
     assert "left out, not what this model reads: .jpg files (2: 000.jpg, 000.jpg), .csv files (1: rows.csv)" in shown
     assert "prize/empty.txt: no text" in shown
-    assert [one["input"] for one in predict(models["images"], ["prize"], device="cpu")] == ["prize/cat/000.jpg", "prize/dog/000.jpg"]
+    assert [one["input"] for one in predict(models["images"], ["prize"], device="cpu")] == [
+        "prize/cat/000.jpg",
+        "prize/dog/000.jpg",
+    ]
     for path in folder.rglob("*.txt"):
         path.unlink()
     (folder / "deep" / "b.md").unlink()
-    assert [one["input"] for one in predict(models["single"], ["prize"], device="cpu")] == ["rows.csv:2"], "tables, where nothing else is"
+    assert [one["input"] for one in predict(models["single"], ["prize"], device="cpu")] == ["rows.csv:2"], (
+        "tables, where nothing else is"
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,7 +236,16 @@ def test_a_folder_is_read_by_kind(
         ("single", ["nowhere.jpg"], "no such file: nowhere.jpg"),
         *(
             ("single", [name], f"no such file: {name}; to mean these words, write text={name}")
-            for name in ("report.pdf", "data.xlsx", "clip.mp4", "my note.txt", "old data v1.2.tar.gz", "a/b c.JPG", "all.zip", "x.gz")
+            for name in (
+                "report.pdf",
+                "data.xlsx",
+                "clip.mp4",
+                "my note.txt",
+                "old data v1.2.tar.gz",
+                "a/b c.JPG",
+                "all.zip",
+                "x.gz",
+            )
         ),
         ("single", ["out/nowhere.html"], "no such file: out/nowhere.html"),
         ("single", ["./nowhere"], "no such file: ./nowhere"),
@@ -218,9 +271,13 @@ def test_files_that_are_none(
     monkeypatch.chdir(tmp_path)
     tiny.photos(tmp_path / "photos", n=1, splits=())
     for name, content in (
-        ("a.txt", b"words"), ("inbox/a.txt", b"words"), ("binary.txt", b"\xff\xfe\xfd"), ("zero.txt", b"a\0b"), ("empty.txt", b" \n"),
+        ("a.txt", b"words"),
+        ("inbox/a.txt", b"words"),
+        ("binary.txt", b"\xff\xfe\xfd"),
+        ("zero.txt", b"a\0b"),
+        ("empty.txt", b" \n"),
         ("rows.json", b"17"),
-    ):  # fmt: skip
+    ):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(content)
     Path("none").mkdir()
@@ -233,7 +290,9 @@ def test_tables_by_name(models: dict[str, Path], tmp_path: Path) -> None:
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     by_name = [outputs(models["pairs"], f"text={row['text']}", f"text_pair={row['text_pair']}")[0] for row in rows]
     assert outputs(models["pairs"], str(table)) == by_name
-    assert outputs(models["single"], str(table)) == outputs(models["single"], ONE, TWO), "it leaves the second text alone"
+    assert outputs(models["single"], str(table)) == outputs(models["single"], ONE, TWO), (
+        "it leaves the second text alone"
+    )
     squad = tiny_text.squad(tmp_path / "squad", n=1)
     assert len(outputs(models["questions"], str(squad / "dev-v1.1.json"))) == 9
 

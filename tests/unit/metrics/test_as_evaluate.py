@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.metrics import classification, denoising, generation, language_modelling, question_answering, regression, speech_recognition
+from pipelines.metrics import (
+    classification,
+    denoising,
+    generation,
+    language_modelling,
+    question_answering,
+    regression,
+    speech_recognition,
+)
 from pipelines.metrics.as_evaluate import as_evaluate, metric_names
 
 N = 60
@@ -33,7 +41,8 @@ def one_label(rng: random.Random) -> Made:
     sure = [rng.random() for _ in range(N)]
     rank = [int((row > row[t]).sum()) for t, row in zip(true, logits, strict=True)]
     records = [
-        {"id": str(i), "true": LABELS[true[i]], "predicted": LABELS[guess[i]], "confidence": sure[i], "rank": rank[i]} for i in range(N)
+        {"id": str(i), "true": LABELS[true[i]], "predicted": LABELS[guess[i]], "confidence": sure[i], "rank": rank[i]}
+        for i in range(N)
     ]
     found = classification.statistics(records, LABELS)
     own = classification.scores(records, LABELS) | classification.matthews(found, found.ones())
@@ -80,7 +89,11 @@ def transcripts(rng: random.Random) -> Made:
 
 def tokens(rng: random.Random) -> Made:
     counts = [rng.randrange(1, 30) for _ in range(N)]
-    columns: dict[str, list[Any]] = {"nll": [3 * c * rng.random() for c in counts], "tokens": counts, "bytes": [4 * c for c in counts]}
+    columns: dict[str, list[Any]] = {
+        "nll": [3 * c * rng.random() for c in counts],
+        "tokens": counts,
+        "bytes": [4 * c for c in counts],
+    }
     columns |= {"top_1": [c // 2 for c in counts], "top_5": [c - 1 for c in counts]}
     records = [{"id": str(i), **{key: values[i] for key, values in columns.items()}} for i in range(N)]
     own = language_modelling.scores(records)
@@ -89,7 +102,9 @@ def tokens(rng: random.Random) -> Made:
 
 def noise(rng: random.Random) -> Made:
     losses = [rng.random() for _ in range(N)]
-    return {"loss": losses}, denoising.scores([{"id": str(i), "loss": loss, "levels": [loss]} for i, loss in enumerate(losses)])
+    return {"loss": losses}, denoising.scores(
+        [{"id": str(i), "loss": loss, "levels": [loss]} for i, loss in enumerate(losses)]
+    )
 
 
 def features(rng: random.Random) -> Made:
@@ -114,10 +129,15 @@ CASES: dict[str, Callable[[random.Random], Made]] = {
     **dict.fromkeys(("f1_macro_multi_label", "f1_micro", "map", "subset_accuracy"), several_labels),
     **dict.fromkeys(("pearson", "spearman", "mse"), numbers),
     **dict.fromkeys(("exact_match", "f1", "no_answer_accuracy", "has_answer_f1"), answers),
-    **dict.fromkeys(("wer", "cer", "insertions", "deletions", "substitutions", "repetition", "overlong", "length_ratio"), transcripts),
+    **dict.fromkeys(
+        ("wer", "cer", "insertions", "deletions", "substitutions", "repetition", "overlong", "length_ratio"),
+        transcripts,
+    ),
     **dict.fromkeys(("perplexity", "bits_per_byte", "masked_accuracy", "masked_top_5_accuracy"), tokens),
     "denoising_loss": noise,
-    **dict.fromkeys(("frechet_distance", "kernel_distance", "precision", "recall", "memorised", "clip_score"), features),
+    **dict.fromkeys(
+        ("frechet_distance", "kernel_distance", "precision", "recall", "memorised", "clip_score"), features
+    ),
 }
 
 
@@ -177,15 +197,21 @@ def test_in_the_trainer_of_transformers(tmp_path: Path) -> None:
     import torch
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-    config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=3)
+    config = BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=3
+    )
     model = BertForSequenceClassification(config)
     rows = [{"input_ids": torch.randint(20, (4,)), "labels": i % 3} for i in range(12)]
     accuracy = as_evaluate("accuracy")
     trainer = Trainer(
         model,
-        TrainingArguments(str(tmp_path), per_device_eval_batch_size=5, report_to=[], use_cpu=True, dataloader_pin_memory=False),
+        TrainingArguments(
+            str(tmp_path), per_device_eval_batch_size=5, report_to=[], use_cpu=True, dataloader_pin_memory=False
+        ),
         eval_dataset=rows,
-        compute_metrics=lambda found: accuracy.compute(predictions=found.predictions.argmax(-1), references=found.label_ids),
+        compute_metrics=lambda found: accuracy.compute(
+            predictions=found.predictions.argmax(-1), references=found.label_ids
+        ),
     )
     with torch.no_grad():
         guessed = model.eval()(input_ids=torch.stack([row["input_ids"] for row in rows])).logits.argmax(-1).tolist()
@@ -199,8 +225,14 @@ def test_in_the_trainer_of_transformers(tmp_path: Path) -> None:
         (lambda: as_evaluate("acuracy"), ["no metric 'acuracy'", "accuracy, balanced_accuracy"]),
         (lambda: as_evaluate("wer", normalizer="basic"), ["no setting 'normalizer'", "normaliser"]),
         (lambda: as_evaluate("mse", bins=3), ["no setting 'bins'", "none"]),
-        (lambda: as_evaluate("top_5_accuracy").compute(predictions=[[0.1, 0.9]], references=[2]), ["class numbers must be 0 to 1"]),
-        (lambda: as_evaluate("map").compute(predictions=[[0.1, 0.9], [0.5]], references=[[0, 1], [1, 0]]), ["as many numbers"]),
+        (
+            lambda: as_evaluate("top_5_accuracy").compute(predictions=[[0.1, 0.9]], references=[2]),
+            ["class numbers must be 0 to 1"],
+        ),
+        (
+            lambda: as_evaluate("map").compute(predictions=[[0.1, 0.9], [0.5]], references=[[0, 1], [1, 0]]),
+            ["as many numbers"],
+        ),
         (lambda: as_evaluate("map").compute(predictions=[[0.1, 0.9]], references=[[0, 1, 0]]), ["2 and 3"]),
         (
             lambda: as_evaluate("no_answer_accuracy").compute(predictions=["x"], references=[["x"]]),
@@ -225,9 +257,16 @@ metric = pipelines.as_evaluate("accuracy")
 metric.add_batch(predictions=[1, 0], references=[1, 1])
 print(metric.compute()["accuracy"])
 """
-    home = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "TMPDIR": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "graft")}
+    home = {
+        "HOME": str(tmp_path),
+        "HF_HOME": str(tmp_path / "hf"),
+        "TMPDIR": str(tmp_path),
+        "GRAFT_CACHE": str(tmp_path / "graft"),
+    }
     settings = {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | home
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=settings, cwd=Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=settings, cwd=Path(__file__).parents[3]
+    )
     assert done.stdout.strip() == "0.5", done.stderr
     written = [path for path in tmp_path.rglob("*") if path.is_file() and "matplotlib" not in str(path)]
     assert not [path for path in written if path.suffix in (".arrow", ".lock", ".py")], written

@@ -53,7 +53,9 @@ def test_one_label_agrees_with_scikit_learn(case: Any) -> None:
     found = scores(records, labels)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(true, guess), abs=1e-12)
     assert found["f1_macro"] == pytest.approx(sk.f1_score(true, guess, average="macro", zero_division=0), abs=1e-12)
-    recall = sk.recall_score(true, guess, labels=sorted(set(true)), average="macro", zero_division=0)  # what balanced_accuracy_score is
+    recall = sk.recall_score(
+        true, guess, labels=sorted(set(true)), average="macro", zero_division=0
+    )  # what balanced_accuracy_score is
     assert found["balanced_accuracy"] == pytest.approx(recall, abs=1e-12)
     assert (confusion(records, labels) == sk.confusion_matrix(true, guess, labels=labels)).all()
     reference = sk.precision_recall_fscore_support(true, guess, labels=labels, zero_division=np.nan)
@@ -89,7 +91,13 @@ def test_torchmetrics_agrees() -> None:
     truth = torch.tensor([rng.randrange(10) for _ in range(300)])
     p = logits.softmax(-1)
     records = [
-        {"id": str(i), "true": labels[t], "predicted": labels[int(q.argmax())], "confidence": float(q.max()), "rank": int((q > q[t]).sum())}
+        {
+            "id": str(i),
+            "true": labels[t],
+            "predicted": labels[int(q.argmax())],
+            "confidence": float(q.max()),
+            "rank": int((q > q[t]).sum()),
+        }
         for i, (t, q) in enumerate(zip(truth.tolist(), p, strict=True))
     ]
     found = scores(records, labels)
@@ -169,7 +177,9 @@ def test_perfect_records_are_perfect(case: Any) -> None:
 @settings(max_examples=60, deadline=None)
 def test_perfect_records_of_several_labels(case: Any) -> None:
     labels, records = case
-    perfect = [{**r, "predicted": r["true"], "scores": {label: float(label in r["true"]) for label in labels}} for r in records]
+    perfect = [
+        {**r, "predicted": r["true"], "scores": {label: float(label in r["true"]) for label in labels}} for r in records
+    ]
     found = scores(perfect, labels, multi_label=True)
     occurs = any(r["true"] for r in records)
     assert found == {"f1_macro": float(occurs), "f1_micro": float(occurs), "map": float(occurs), "subset_accuracy": 1.0}
@@ -189,7 +199,10 @@ def test_labels_that_never_occur_change_nothing(case: Any) -> None:
 
 
 def test_top_five_is_by_rank() -> None:
-    records = [{"id": str(i), "true": "a", "predicted": "b", "confidence": 0.5, "rank": rank} for i, rank in enumerate((1, 4, 5, 7))]
+    records = [
+        {"id": str(i), "true": "a", "predicted": "b", "confidence": 0.5, "rank": rank}
+        for i, rank in enumerate((1, 4, 5, 7))
+    ]
     assert scores(records, LABELS)["top_5_accuracy"] == 0.5
 
 
@@ -199,7 +212,13 @@ def test_a_true_label_that_the_model_does_not_know_is_an_error_made() -> None:
     found = scores([*records, strange], ("cat", "dog"))
     assert found["accuracy"] == pytest.approx(20 / 21)
     assert found["balanced_accuracy"] == pytest.approx(2 / 3)
-    assert per_class([*records, strange], ("cat", "dog"))[-1] == {"label": "yak", "n": 1, "precision": None, "recall": 0.0, "f1": 0.0}
+    assert per_class([*records, strange], ("cat", "dog"))[-1] == {
+        "label": "yak",
+        "n": 1,
+        "precision": None,
+        "recall": 0.0,
+        "f1": 0.0,
+    }
     assert confusion([*records, strange], ("cat", "dog")).sum() == 20
     rows = many_labels(("cat", "dog"), 10)
     rows[0]["true"] = ["yak"]
@@ -222,13 +241,20 @@ def test_mistakes_are_the_surest_ones() -> None:
     found = mistakes(records, 10)
     assert len(found) == 10
     assert all(r["true"] != r["predicted"] for r in found)
-    assert [r["confidence"] for r in found] == sorted((r["confidence"] for r in records if r["true"] != r["predicted"]), reverse=True)[:10]
+    assert [r["confidence"] for r in found] == sorted(
+        (r["confidence"] for r in records if r["true"] != r["predicted"]), reverse=True
+    )[:10]
 
 
 def test_figures_of_both_kinds() -> None:
     photo = photos(1)[0]
     records = predictions(LABELS, 60, skill=0.8)
-    assert list(figures(records, LABELS, lambda id_: photo)) == ["confusion_matrix", "calibration", "mistakes", "class_balance"]
+    assert list(figures(records, LABELS, lambda id_: photo)) == [
+        "confusion_matrix",
+        "calibration",
+        "mistakes",
+        "class_balance",
+    ]
     assert "mistakes" not in figures(records, LABELS)
     assert "mistakes" not in figures(predictions(LABELS, 60, skill=1.0), LABELS, lambda id_: photo)
     assert list(figures(many_labels(LABELS, 60), LABELS, multi_label=True)) == ["average_precision", "class_balance"]

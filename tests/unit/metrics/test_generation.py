@@ -17,7 +17,9 @@ Sets = tuple[np.ndarray, np.ndarray]
 
 def noise(real: int, made: int, width: int, seed: int = 0) -> Sets:
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(real, width)).astype(np.float32), rng.normal(0.2, 1.3, size=(made, width)).astype(np.float32)
+    return rng.normal(size=(real, width)).astype(np.float32), rng.normal(0.2, 1.3, size=(made, width)).astype(
+        np.float32
+    )
 
 
 def structured(real: int, made: int, width: int, rank: int, seed: int = 0) -> Sets:
@@ -61,13 +63,24 @@ def test_kernel_distance_is_that_of_torch_fidelity(real: np.ndarray, made: np.nd
 
     size = min(len(real), len(made))
     theirs = kid_features_to_metric(
-        *(torch.tensor(rows[:size], dtype=torch.float64) for rows in (real, made)), kid_subsets=1, kid_subset_size=size, verbose=False
+        *(torch.tensor(rows[:size], dtype=torch.float64) for rows in (real, made)),
+        kid_subsets=1,
+        kid_subset_size=size,
+        verbose=False,
     )
-    assert generation.kernel_distance(real[:size], made[:size]) == (pytest.approx(theirs[KEY_METRIC_KID_MEAN], rel=1e-6), 0)
+    assert generation.kernel_distance(real[:size], made[:size]) == (
+        pytest.approx(theirs[KEY_METRIC_KID_MEAN], rel=1e-6),
+        0,
+    )
     several = kid_features_to_metric(
-        *(torch.tensor(rows, dtype=torch.float64) for rows in (real, made)), kid_subsets=60, kid_subset_size=size // 2, verbose=False
+        *(torch.tensor(rows, dtype=torch.float64) for rows in (real, made)),
+        kid_subsets=60,
+        kid_subset_size=size // 2,
+        verbose=False,
     )
-    mean, deviation = generation.kernel_distance(real, made, 60, size // 2)  # other subsets: as near as chance lets them be
+    mean, deviation = generation.kernel_distance(
+        real, made, 60, size // 2
+    )  # other subsets: as near as chance lets them be
     assert abs(mean - several[KEY_METRIC_KID_MEAN]) < deviation
     assert 0.5 < deviation / several[KEY_METRIC_KID_STD] < 2
 
@@ -78,7 +91,9 @@ def test_precision_and_recall_are_those_of_torch_fidelity(real: np.ndarray, made
     from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
     tensors = [torch.tensor(rows, dtype=torch.float64) for rows in (made, real)]
-    theirs = prc_features_to_metric(*tensors, prc_neighborhood=neighbours, prc_batch_size=10000, save_cpu_ram=False, verbose=False)
+    theirs = prc_features_to_metric(
+        *tensors, prc_neighborhood=neighbours, prc_batch_size=10000, save_cpu_ram=False, verbose=False
+    )
     ours = generation.precision_recall(real, made, neighbours)
     assert ours == pytest.approx((theirs[KEY_METRIC_PRECISION], theirs[KEY_METRIC_RECALL]), rel=1e-6)
 
@@ -118,7 +133,9 @@ def test_frechet_distance_of_known_gaussians() -> None:
     closed = np.trace(one.T @ one + two.T @ two - 2 * sqrtm(one.T @ one @ two.T @ two).real) + (shift**2).sum()
     assert generation.frechet_distance(white @ one, white @ two + shift) == pytest.approx(closed, rel=1e-7)
     flat = white * [1, 1, 1, 0, 0, 0]
-    assert generation.frechet_distance(flat, flat @ np.eye(6)[::-1]) == pytest.approx(6, rel=1e-9)  # on planes that share no direction
+    assert generation.frechet_distance(flat, flat @ np.eye(6)[::-1]) == pytest.approx(
+        6, rel=1e-9
+    )  # on planes that share no direction
 
 
 @given(st.integers(2, 60), st.integers(1, 40), st.floats(0, 100), st.integers(0, 99))
@@ -132,12 +149,16 @@ def test_a_shift_is_measured_exactly(n: int, width: int, shift: float, seed: int
 def test_order_and_sides_do_not_matter_and_equal_sets_are_at_zero(real: np.ndarray, made: np.ndarray) -> None:
     rng = np.random.default_rng(1)
     distance = generation.frechet_distance(real, made)
-    assert generation.frechet_distance(rng.permutation(real), rng.permutation(made)) == pytest.approx(distance, rel=1e-9)
+    assert generation.frechet_distance(rng.permutation(real), rng.permutation(made)) == pytest.approx(
+        distance, rel=1e-9
+    )
     assert generation.frechet_distance(made, real) == pytest.approx(distance, rel=1e-9)
     assert 0 <= generation.frechet_distance(real, rng.permutation(real)) < 1e-9 * real.var(0).sum()
     size = min(len(real), len(made))
     kernel = generation.kernel_distance(real[:size], made[:size])[0]
-    assert generation.kernel_distance(rng.permutation(made[:size]), rng.permutation(real[:size]))[0] == pytest.approx(kernel, rel=1e-9)
+    assert generation.kernel_distance(rng.permutation(made[:size]), rng.permutation(real[:size]))[0] == pytest.approx(
+        kernel, rel=1e-9
+    )
     assert generation.kernel_distance(real, real)[0] < 0 < kernel  # unbiased: below 0 on one and the same set
     precision, recall = generation.precision_recall(real, made)
     assert generation.precision_recall(rng.permutation(real), rng.permutation(made)) == (precision, recall)
@@ -164,7 +185,9 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     index, distances = generation.nearest(made, real, 3)
     monkeypatch.setattr(generation, "ROWS", 7)
     monkeypatch.setattr(generation, "COLUMNS", 11)
-    assert [generation.frechet_distance(real, made), *generation.precision_recall(real, made)] == pytest.approx(whole, rel=1e-9)
+    assert [generation.frechet_distance(real, made), *generation.precision_recall(real, made)] == pytest.approx(
+        whole, rel=1e-9
+    )
     in_blocks = generation.nearest(made, real, 3)
     assert (in_blocks[0] == index).all()
     assert (in_blocks[1] == distances).all()
@@ -184,9 +207,13 @@ def test_nearest_is_scikit_learns() -> None:
 
 
 def test_copies_are_told_from_new_samples() -> None:
-    train = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32) + 1000  # far from 0, where squares lose digits
+    train = (
+        np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32) + 1000
+    )  # far from 0, where squares lose digits
     twice = np.concatenate([train, train[:1]])
-    made = np.concatenate([train[:1], train[5:6], train[9:10] + 0.01, np.random.default_rng(1).normal(size=(3, 64)) + 1000])
+    made = np.concatenate(
+        [train[:1], train[5:6], train[9:10] + 0.01, np.random.default_rng(1).normal(size=(3, 64)) + 1000]
+    )
     index, distances = generation.nearest(made, twice)
     assert index[1:3].tolist() == [5, 9]
     assert distances[0].tolist() == [0, 0]  # exactly: its row is there twice

@@ -17,7 +17,9 @@ QUICK = 120  # repetitions of the quick version
 
 
 def rows(correct: list[bool] | np.ndarray) -> Statistics:
-    return Statistics([f"{n:05}" for n in range(len(correct))], {"correct": correct}, {"accuracy": Proportion("correct")})
+    return Statistics(
+        [f"{n:05}" for n in range(len(correct))], {"correct": correct}, {"accuracy": Proportion("correct")}
+    )
 
 
 def accuracy(found: Statistics, weights: np.ndarray) -> np.ndarray:

@@ -23,7 +23,9 @@ NUMBERS = st.one_of(st.integers(-5, 5).map(float), st.floats(-1e3, 1e3))
 @st.composite
 def numbers(draw: Any) -> list[dict[str, Any]]:
     pairs = draw(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=3, max_size=40))
-    return [{"id": str(i), "true": t, "predicted": p, "tokens": draw(st.integers(1, 100))} for i, (t, p) in enumerate(pairs)]
+    return [
+        {"id": str(i), "true": t, "predicted": p, "tokens": draw(st.integers(1, 100))} for i, (t, p) in enumerate(pairs)
+    ]
 
 
 @given(numbers())
@@ -62,23 +64,35 @@ def test_what_tells_nothing_apart_correlates_with_nothing() -> None:
 @settings(max_examples=200, deadline=None)
 @pytest.mark.filterwarnings("ignore:A single label was found")
 def test_matthews_is_scikit_learns(pairs: list[tuple[str, str]]) -> None:
-    records = [{"id": str(i), "true": t, "predicted": p, "confidence": 1.0, "rank": 0} for i, (t, p) in enumerate(pairs)]
+    records = [
+        {"id": str(i), "true": t, "predicted": p, "confidence": 1.0, "rank": 0} for i, (t, p) in enumerate(pairs)
+    ]
     true, predicted = zip(*pairs, strict=True)
     rows = statistics(records, list("abc"))
-    assert matthews(rows, rows.ones())["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(true, predicted), abs=1e-9)
+    assert matthews(rows, rows.ones())["mcc"] == pytest.approx(
+        sklearn.metrics.matthews_corrcoef(true, predicted), abs=1e-9
+    )
 
 
 def test_lengths_hold_every_record_once() -> None:
     records = [
-        {"id": str(n), "true": "a", "predicted": "a" if n % 2 else "b", "confidence": 1.0, "rank": 0, "tokens": n} for n in range(1, 101)
+        {"id": str(n), "true": "a", "predicted": "a" if n % 2 else "b", "confidence": 1.0, "rank": 0, "tokens": n}
+        for n in range(1, 101)
     ]
 
     def right(record: Any) -> float:
         return float(record["true"] == record["predicted"])
 
     table = by_length.table(records, right, "accuracy", 48)
-    assert [(row["tokens"], row["n"]) for row in table] == [("up to 16", 16), ("17 to 32", 16), ("33 to 48", 16), ("more than 48", 52)]
-    assert sum(row["n"] * row["accuracy"] for row in table) / 100 == pytest.approx(scores(records, ["a", "b"])["accuracy"])
+    assert [(row["tokens"], row["n"]) for row in table] == [
+        ("up to 16", 16),
+        ("17 to 32", 16),
+        ("33 to 48", 16),
+        ("more than 48", 52),
+    ]
+    assert sum(row["n"] * row["accuracy"] for row in table) / 100 == pytest.approx(
+        scores(records, ["a", "b"])["accuracy"]
+    )
 
 
 def test_figures_tell_what_they_show() -> None:

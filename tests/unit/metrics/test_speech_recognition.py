@@ -22,14 +22,20 @@ WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_s
 def transcripts(draw: Any) -> list[dict[str, Any]]:
     pairs = draw(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=12))
     others = {"seconds": draw(st.floats(0.1, 40)), "confidence": 0.9}
-    return [{"id": str(i), "true": t, "predicted": p, "speaker": "ab"[i % 2], **others} for i, (t, p) in enumerate(pairs)]
+    return [
+        {"id": str(i), "true": t, "predicted": p, "speaker": "ab"[i % 2], **others} for i, (t, p) in enumerate(pairs)
+    ]
 
 
 @given(transcripts())
 @settings(max_examples=150, deadline=None)
 def test_jiwer_agrees(records: list[dict[str, Any]]) -> None:
     true, said = ([r[key] for r in records] for key in ("true", "predicted"))
-    found, words, letters = speech.scores(records, "none"), jiwer.process_words(true, said), jiwer.process_characters(true, said)
+    found, words, letters = (
+        speech.scores(records, "none"),
+        jiwer.process_words(true, said),
+        jiwer.process_characters(true, said),
+    )
     assert found["wer"] == words.wer
     assert found["cer"] == letters.cer
     size = max(1, words.hits + words.substitutions + words.deletions)
@@ -39,7 +45,9 @@ def test_jiwer_agrees(records: list[dict[str, Any]]) -> None:
 
 @given(transcripts(), st.randoms(use_true_random=False), st.sampled_from(NORMALISERS))
 @settings(max_examples=60, deadline=None)
-def test_the_order_of_the_records_does_not_matter(records: list[dict[str, Any]], rng: random.Random, normaliser: str) -> None:
+def test_the_order_of_the_records_does_not_matter(
+    records: list[dict[str, Any]], rng: random.Random, normaliser: str
+) -> None:
     turned = rng.sample(records, len(records))
     assert speech.scores(turned, normaliser) == speech.scores(records, normaliser)
     assert speech.hallucinations(turned, normaliser) == speech.hallucinations(records, normaliser)
@@ -52,7 +60,11 @@ def record(true: str, predicted: str, **others: Any) -> dict[str, Any]:
 
 
 def test_normalisers_are_whispers() -> None:
-    said = [record("Mr. Brown didn't pay £20, he (sighing) paid twenty-one.", "mister brown did not pay 20 pounds he paid 21")]
+    said = [
+        record(
+            "Mr. Brown didn't pay £20, he (sighing) paid twenty-one.", "mister brown did not pay 20 pounds he paid 21"
+        )
+    ]
     for name in NORMALISERS:
         found = speech.scores(said, name)
         raw = found.get("wer_raw", found["wer"])
@@ -89,7 +101,9 @@ def test_basic_keeps_words_of_every_script(text: str, left: str) -> None:
 def test_references_without_words() -> None:
     """What is said over silence is an insertion; silence over silence is right; there is always a number."""
     nothing = [record("", ""), record("[music]", "", id="b")]
-    assert speech.scores(nothing, "basic") | {"wer_raw": 0, "cer_raw": 0} == dict.fromkeys(speech.scores(nothing, "basic"), 0.0)
+    assert speech.scores(nothing, "basic") | {"wer_raw": 0, "cer_raw": 0} == dict.fromkeys(
+        speech.scores(nothing, "basic"), 0.0
+    )
     said = speech.scores([record("", "thank you"), record("the cat", "the cat", id="b")], "none")
     assert (said["wer"], said["insertions"], said["deletions"]) == (1.0, 1.0, 0.0)
     assert speech.scores([record("", "thank you")], "none")["wer"] == jiwer.wer([""], ["thank you"]) == 2
@@ -101,7 +115,15 @@ def test_references_without_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "times"), [("", 0), ("a", 1), ("a b c", 1), ("no no no thank you", 3), ("go on and on and on", 2), ("x a b a b a b a b y", 4)]
+    ("text", "times"),
+    [
+        ("", 0),
+        ("a", 1),
+        ("a b c", 1),
+        ("no no no thank you", 3),
+        ("go on and on and on", 2),
+        ("x a b a b a b a b y", 4),
+    ],
 )
 def test_loops(text: str, times: int) -> None:
     assert speech.loops(text) == times
@@ -117,12 +139,16 @@ def test_signs_of_hallucination() -> None:
 
 
 def test_tables_by_length_and_by_speaker() -> None:
-    records = [record("a b", "a b", id=str(i), speaker="good") | {"seconds": s} for i, s in enumerate((1.0, 2.0, 2.1, 31.0))]
+    records = [
+        record("a b", "a b", id=str(i), speaker="good") | {"seconds": s} for i, s in enumerate((1.0, 2.0, 2.1, 31.0))
+    ]
     records.append(record("a b", "a", id="9", speaker="bad") | {"seconds": 31.0})
     found = speech.tables(records, "none")
     assert [(row["seconds"], row["n"], row["wer"]) for row in found["by utterance length"]] == [
-        ("up to 2", 2, 0.0), ("2 to 5", 1, 0.0), ("more than 30", 2, 0.25)
-    ]  # fmt: skip
+        ("up to 2", 2, 0.0),
+        ("2 to 5", 1, 0.0),
+        ("more than 30", 2, 0.25),
+    ]
     told = [(row["speaker"], row["n"], row["words"], row["wer"]) for row in found["by speaker"]]
     assert told == [("speaker 1", 1, 2, 0.5), ("speaker 2", 4, 8, 0.0)], "no names: it is published"
     assert list(speech.tables([record("a", "a", speaker="one")], "none")) == ["by utterance length"]
@@ -131,17 +157,25 @@ def test_tables_by_length_and_by_speaker() -> None:
 def test_words_stand_beside_what_was_heard() -> None:
     pairs = speech.aligned(record("the cat sat on it", "a cat on it now"), "none")
     assert pairs == [
-        ("substitute", "the", "a"), ("equal", "cat", "cat"), ("delete", "sat", ""), ("equal", "on", "on"), ("equal", "it", "it"),
+        ("substitute", "the", "a"),
+        ("equal", "cat", "cat"),
+        ("delete", "sat", ""),
+        ("equal", "on", "on"),
+        ("equal", "it", "it"),
         ("insert", "", "now"),
-    ]  # fmt: skip
+    ]
 
 
 def test_figures_show_rows_only_where_they_say_so() -> None:
-    records = [record("a b c d " * 20, "a b x d " * 21, id="long", speaker=s) for s in "xy"] + [record("a", "a" * 200, id="wide")]
+    records = [record("a b c d " * 20, "a b x d " * 21, id="long", speaker=s) for s in "xy"] + [
+        record("a", "a" * 200, id="wide")
+    ]
     drawn = speech_plots.figures(records, "none")
     assert {name: figure.get_gid() for name, figure in drawn.items()} == {
-        "wer_by_utterance_length": AGGREGATE, "wer_by_speaker": AGGREGATE, "worst_utterances": ROWS
-    }  # fmt: skip
+        "wer_by_utterance_length": AGGREGATE,
+        "wer_by_speaker": AGGREGATE,
+        "worst_utterances": ROWS,
+    }
     assert all(len(png(figure)) > 10_000 for figure in drawn.values())
     assert "worst_utterances" not in speech_plots.figures([record("a", "a")], "none")
 

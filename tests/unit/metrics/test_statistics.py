@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.metrics import classification, denoising, language_modelling, question_answering, regression, speech_recognition
+from pipelines.metrics import (
+    classification,
+    denoising,
+    language_modelling,
+    question_answering,
+    regression,
+    speech_recognition,
+)
 from pipelines.metrics.statistics import Statistics, binned, mean_of_known, ratio, total
 from tests.tasks.contract import check_weights
 
@@ -29,10 +36,14 @@ def sets(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     some = [[label for label in "abc" if rng.random() < 0.4] for _ in range(n)]
     coarse = rng.integers(0, 5, (n, 3)) / 4  # ties
     return [
-        {"id": str(i), "true": true, "predicted": [x for x, s in zip("abc", line, strict=True) if s > 0.5],
-         "scores": dict(zip("abc", map(float, line), strict=True))}
+        {
+            "id": str(i),
+            "true": true,
+            "predicted": [x for x, s in zip("abc", line, strict=True) if s > 0.5],
+            "scores": dict(zip("abc", map(float, line), strict=True)),
+        }
         for i, (true, line) in enumerate(zip(some, coarse, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 def answers(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -43,16 +54,27 @@ def answers(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
 
 def utterances(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     texts = ["", "The cat, sat", "a cat", "no"]
-    return [{"id": str(i), "true": texts[t], "predicted": texts[p]} for i, (t, p) in enumerate(rng.integers(0, 4, (n, 2)))]
+    return [
+        {"id": str(i), "true": texts[t], "predicted": texts[p]} for i, (t, p) in enumerate(rng.integers(0, 4, (n, 2)))
+    ]
 
 
 def numbers(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    return [{"id": str(i), "true": float(t), "predicted": float(p)} for i, (t, p) in enumerate(rng.integers(0, 4, (n, 2)))]
+    return [
+        {"id": str(i), "true": float(t), "predicted": float(p)} for i, (t, p) in enumerate(rng.integers(0, 4, (n, 2)))
+    ]
 
 
 def tokens(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     return [
-        {"id": str(i), "nll": float(rng.random() * 9), "tokens": int(k), "bytes": int(4 * k), "top_1": int(k // 2), "top_5": int(k)}
+        {
+            "id": str(i),
+            "nll": float(rng.random() * 9),
+            "tokens": int(k),
+            "bytes": int(4 * k),
+            "top_1": int(k // 2),
+            "top_5": int(k),
+        }
         for i, k in enumerate(rng.integers(0, 6, n))
     ]
 
@@ -89,7 +111,9 @@ def test_a_weight_says_how_often_a_row_counts(name: str, n: int, seed: int) -> N
     found = noun.statistics(records)
     check_weights(noun, found)
     turned = noun.statistics(records[::-1])
-    assert noun.summarize(turned, turned.ones()) == pytest.approx(noun.summarize(found, found.ones()), rel=0, abs=0, nan_ok=True)
+    assert noun.summarize(turned, turned.ones()) == pytest.approx(
+        noun.summarize(found, found.ones()), rel=0, abs=0, nan_ok=True
+    )
 
 
 def test_rows_stand_in_the_order_of_their_ids() -> None:

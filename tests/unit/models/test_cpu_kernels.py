@@ -55,7 +55,9 @@ def test_what_is_kept_follows_the_seed_and_the_rate() -> None:
     assert torch.equal(one, cpu_kernels.kept(torch.Size((300, 301)), 0.1))
     assert not torch.equal(one, two)
     assert abs(one.float().mean() - 0.9) < 4 * (0.09 / one.numel()) ** 0.5
-    assert abs((one & two).float().mean() - 0.81) < 4 * (0.81 * 0.19 / one.numel()) ** 0.5  # two draws know nothing of each other
+    assert (
+        abs((one & two).float().mean() - 0.81) < 4 * (0.81 * 0.19 / one.numel()) ** 0.5
+    )  # two draws know nothing of each other
 
 
 def test_dropout_keeps_the_mean_and_rests_in_evaluation() -> None:
@@ -78,7 +80,9 @@ def test_a_model_scores_the_same_and_its_files_do_not_tell(tmp_path: Path) -> No
     torch.testing.assert_close(model(**fields).start_logits, before, rtol=0, atol=0)  # fp32 is torch's own
     with torch.autocast("cpu", torch.bfloat16):
         found = model(**fields).start_logits
-    torch.testing.assert_close(found[fields["attention_mask"] == 1].float(), before[fields["attention_mask"] == 1], rtol=0.05, atol=0.03)
+    torch.testing.assert_close(
+        found[fields["attention_mask"] == 1].float(), before[fields["attention_mask"] == 1], rtol=0.05, atol=0.03
+    )
     model.save_pretrained(tmp_path / "saved")
     assert cpu_kernels.NAME not in json.dumps(json.loads((tmp_path / "saved" / "config.json").read_text()))
 
@@ -102,7 +106,13 @@ def unet() -> Any:
 
     torch.manual_seed(0)
     kinds = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
-    sizes = {"sample_size": 16, "block_out_channels": (32, 64), "norm_num_groups": 8, "attention_head_dim": 16, "layers_per_block": 1}
+    sizes = {
+        "sample_size": 16,
+        "block_out_channels": (32, 64),
+        "norm_num_groups": 8,
+        "attention_head_dim": 16,
+        "layers_per_block": 1,
+    }
     return UNet2DModel(**sizes, **kinds).eval()
 
 
@@ -191,7 +201,9 @@ def test_large_pictures_keep_the_librarys_attention(monkeypatch: pytest.MonkeyPa
     cpu_kernels.install(model, torch.device("cpu"))
     calls = []
     real = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k))
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k)
+    )
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         model(torch.randn(2, 3, 16, 16), torch.tensor([3, 700]))
     assert calls

@@ -29,13 +29,22 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # ---- padding ----
 
-FAMILIES = {"wav2vec2": "Wav2Vec2ForCTC", "hubert": "HubertForCTC", "wavlm": "WavLMForCTC", "data2vec-audio": "Data2VecAudioForCTC"}
+FAMILIES = {
+    "wav2vec2": "Wav2Vec2ForCTC",
+    "hubert": "HubertForCTC",
+    "wavlm": "WavLMForCTC",
+    "data2vec-audio": "Data2VecAudioForCTC",
+}
 
 
 def family(folder: Path, kind: str, norm: str) -> Path:
     import transformers
 
-    shape = tiny_audio.SHAPE | QUICK | {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer", "vocab_size": 11}
+    shape = (
+        tiny_audio.SHAPE
+        | QUICK
+        | {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer", "vocab_size": 11}
+    )
     extra = {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3} if kind == "data2vec-audio" else {}
     config = transformers.AutoConfig.for_model(kind, **(shape | extra))
     torch.manual_seed(0)
@@ -46,8 +55,12 @@ def family(folder: Path, kind: str, norm: str) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # of WavLM's own attention
-@pytest.mark.parametrize(("kind", "norm"), [(k, n) for k in FAMILIES for n in ("layer", "group") if (k, n) != ("data2vec-audio", "group")])
-def test_a_family_hears_what_the_library_hears_whatever_it_is_padded_with(kind: str, norm: str, speech: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "norm"), [(k, n) for k in FAMILIES for n in ("layer", "group") if (k, n) != ("data2vec-audio", "group")]
+)
+def test_a_family_hears_what_the_library_hears_whatever_it_is_padded_with(
+    kind: str, norm: str, speech: Path, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCTC
 
     task, model, splits = made(speech, family(tmp_path / "model", kind, norm), mask_time_prob=0.0)
@@ -97,7 +110,9 @@ def test_masks_come_from_the_generator_alone(speech: Path, plain: Path) -> None:
     assert task.augmentation.enabled
     masked = [task.augment(e, Random(7), 0.0) for e in examples]
     again = [task.augment(e, Random(7), 0.0) for e in examples]
-    assert all(np.array_equal(a[k], b[k]) for a, b in zip(masked, again, strict=True) for k in ("time_mask", "feature_mask"))
+    assert all(
+        np.array_equal(a[k], b[k]) for a, b in zip(masked, again, strict=True) for k in ("time_mask", "feature_mask")
+    )
     assert not np.array_equal(masked[3]["time_mask"], task.augment(examples[3], Random(8), 0.0)["time_mask"])
     model.train()
     batch, bare = task.collate(masked), task.collate(examples)
@@ -129,7 +144,9 @@ def test_spans_cover_what_they_should() -> None:
         if size < length:
             assert ours == 0
             continue
-        theirs = np.mean([_compute_mask_indices((2, size), share, length, min_masks=fewest).mean() for _ in range(400)])  # rounds per batch
+        theirs = np.mean(
+            [_compute_mask_indices((2, size), share, length, min_masks=fewest).mean() for _ in range(400)]
+        )  # rounds per batch
         assert ours == pytest.approx(theirs, abs=0.02)
 
 
@@ -143,8 +160,14 @@ def test_masks_that_are_always_there_are_told(speech: Path, plain: Path, caplog:
 
 
 def test_an_option_that_would_do_nothing_is_an_error(speech: Path, plain: Path) -> None:
-    for options in ({"mask_time_length": 3}, {"mask_time_min_masks": 0}, {"mask_feature_length": 4, "mask_time_prob": 0.5}):
-        with pytest.raises(ModelError, match=r"options\.mask_(time|feature)_\w+: nothing is masked, as mask_(time|feature)_prob is 0"):
+    for options in (
+        {"mask_time_length": 3},
+        {"mask_time_min_masks": 0},
+        {"mask_feature_length": 4, "mask_time_prob": 0.5},
+    ):
+        with pytest.raises(
+            ModelError, match=r"options\.mask_(time|feature)_\w+: nothing is masked, as mask_(time|feature)_prob is 0"
+        ):
             made(speech, plain, **options)
     assert made(speech, plain, mask_time_prob=0.1, mask_time_length=3)[1].config.mask_time_length == 3
 
@@ -192,7 +215,9 @@ def test_a_long_recording_is_heard_as_a_whole(speech: Path, plain: Path, monkeyp
 
 def test_words_have_times_and_a_confidence() -> None:
     tokenizer = ctc_vocabulary.made(["ab"])
-    heard = ctc.Heard(np.array([0, 3, 3, 0, 3, 2, 2, 0, 4, 1, 0]), np.array([0.9, 0.4, 0.5, 1, 0.5, 1, 1, 1, 0.8, 1, 1]))
+    heard = ctc.Heard(
+        np.array([0, 3, 3, 0, 3, 2, 2, 0, 4, 1, 0]), np.array([0.9, 0.4, 0.5, 1, 0.5, 1, 1, 1, 0.8, 1, 1])
+    )
     assert ctc.words(heard, tokenizer, 0.02) == [
         {"word": "aa", "start": 0.02, "end": 0.1, "confidence": pytest.approx(0.5)},
         {"word": "b", "start": 0.16, "end": 0.18, "confidence": pytest.approx(0.8)},

@@ -22,7 +22,9 @@ def test_every_target_gives_the_clean_image_back(kind: str) -> None:
     clean, drawn = torch.randn(6, 3, 4, 4).clamp(-1, 1), torch.randn(6, 3, 4, 4)
     noisy = Diffusion(scheduler).mix(clean, drawn, torch.linspace(0, 0.9, 6))
     for i in range(6):
-        found = scheduler.step(noisy.target[i : i + 1], int(noisy.timesteps[i]), noisy.inputs[i : i + 1]).pred_original_sample
+        found = scheduler.step(
+            noisy.target[i : i + 1], int(noisy.timesteps[i]), noisy.inputs[i : i + 1]
+        ).pred_original_sample
         assert torch.allclose(found, clean[i : i + 1], atol=2e-3)
 
 
@@ -56,9 +58,15 @@ def test_flow_is_the_librarys(shift: float, even: bool) -> None:
         scheduler.set_timesteps(sigmas=[sigma / (shift - (shift - 1) * sigma)])  # which it shifts
         time = noisy.timesteps[i]
         assert scheduler.sigmas.tolist() == pytest.approx([sigma, 0], rel=1e-4)
-        assert float(time) == pytest.approx(1000 * sigma, rel=1e-4) == pytest.approx(float(scheduler.timesteps[0]), rel=1e-4)
+        assert (
+            float(time)
+            == pytest.approx(1000 * sigma, rel=1e-4)
+            == pytest.approx(float(scheduler.timesteps[0]), rel=1e-4)
+        )
         one = slice(i, i + 1)
-        assert torch.allclose(noisy.inputs[one], scheduler.scale_noise(clean[one], scheduler.timesteps, drawn[one]), atol=1e-4)
+        assert torch.allclose(
+            noisy.inputs[one], scheduler.scale_noise(clean[one], scheduler.timesteps, drawn[one]), atol=1e-4
+        )
         found = scheduler.step(noisy.target[one], scheduler.timesteps[0], noisy.inputs[one]).prev_sample
         assert torch.allclose(found, clean[one], atol=1e-3)
     assert set(noisy.weights.tolist()) == {1.0}
@@ -66,7 +74,9 @@ def test_flow_is_the_librarys(shift: float, even: bool) -> None:
 
 def test_training_levels_are_spread_as_in_the_example() -> None:
     """Quantiles of the noise level against diffusers' own draw of times (logit normal, mean 0, deviation 1)."""
-    drawn = compute_density_for_timestep_sampling("logit_normal", 40_000, 0.0, 1.0, generator=torch.Generator().manual_seed(1))
+    drawn = compute_density_for_timestep_sampling(
+        "logit_normal", 40_000, 0.0, 1.0, generator=torch.Generator().manual_seed(1)
+    )
     one = torch.zeros(40_000, 1, 1, 1)
     places = (torch.arange(40_000) + 0.5) / 40_000
     own = Flow(FlowMatchEulerDiscreteScheduler(shift=1.0)).mix(one, one, places).timesteps / 1000

@@ -42,10 +42,18 @@ CLASSIFIERS: dict[str, tuple[str, Any, Any]] = {
         make.__name__: ("image-classification", lambda folder, labels, make=make: make(folder, labels=labels), photos)
         for make in (tiny.vit, tiny.resnet, tiny.mobilenet, tiny.poolformer)
     },
-    "timm": ("image-classification", lambda folder, labels: tiny.timm_model(folder, labels=labels, model_args=False), photos),
+    "timm": (
+        "image-classification",
+        lambda folder, labels: tiny.timm_model(folder, labels=labels, model_args=False),
+        photos,
+    ),
     "timm_wrapper": ("image-classification", lambda folder, labels: tiny.timm_wrapper(folder, labels=labels), photos),
     "bert": ("text-classification", bert(tiny_text.bert, "BertForSequenceClassification"), texts("class")),
-    "distilbert": ("text-classification", bert(tiny_text.distilbert, "DistilBertForSequenceClassification"), texts("class")),
+    "distilbert": (
+        "text-classification",
+        bert(tiny_text.distilbert, "DistilBertForSequenceClassification"),
+        texts("class"),
+    ),
     "gpt": ("text-classification", bert(tiny_text.gpt, "GPT2ForSequenceClassification"), texts("class")),
     "wav2vec2": ("audio-classification", bert(tiny_audio.wav2vec2, "Wav2Vec2ForSequenceClassification"), sounds),
     "pairs": ("text-classification", bert(tiny_text.bert, "BertForSequenceClassification"), texts("pair")),
@@ -120,7 +128,9 @@ def test_which_names_are_the_same() -> None:
     assert rows(["LABEL_0", "LABEL_1"], ["1", "2"]) is None
     assert rows(["0", "1", "2"], ["1", "2"]) is None
     assert rows(["0", "1", "2"], ["0", "1", "2"]) == [0, 1, 2]
-    assert rows(["0", "1", "10", "2"], ["0", "1", "2", "10"]) == [0, 1, 3, 2], "sorted as text, and so named by somebody"
+    assert rows(["0", "1", "10", "2"], ["0", "1", "2", "10"]) == [0, 1, 3, 2], (
+        "sorted as text, and so named by somebody"
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,10 +139,26 @@ def test_which_names_are_the_same() -> None:
         (["cat", "dog"], ["cat", "dog"], "kept, the model knows the 2 classes of the data"),
         (["LABEL_0", "LABEL_1"], ["0", "1"], "kept, the model knows the 2 classes of the data"),
         (["dog", "cat"], ["cat", "dog"], "kept, its rows in the order of the data's classes"),
-        (["dog", "cat", "eel"], ["cat", "dog"], "kept for the 2 classes of the data, which the model knows by name among its 3"),
-        (["dog", "eel"], ["cat", "cow"], "new, because the model does not know the class 'cat' and 1 more; it knows dog, eel"),
-        (["LABEL_0", "LABEL_1"], ["cat", "dog"], "new, because the classes of the model have no names (LABEL_0, LABEL_1)"),
-        (["crane", "dog", "crane"], ["crane", "dog"], "new, because two classes of the model, or of the data, have the same name"),
+        (
+            ["dog", "cat", "eel"],
+            ["cat", "dog"],
+            "kept for the 2 classes of the data, which the model knows by name among its 3",
+        ),
+        (
+            ["dog", "eel"],
+            ["cat", "cow"],
+            "new, because the model does not know the class 'cat' and 1 more; it knows dog, eel",
+        ),
+        (
+            ["LABEL_0", "LABEL_1"],
+            ["cat", "dog"],
+            "new, because the classes of the model have no names (LABEL_0, LABEL_1)",
+        ),
+        (
+            ["crane", "dog", "crane"],
+            ["crane", "dog"],
+            "new, because two classes of the model, or of the data, have the same name",
+        ),
     ],
 )
 def test_what_becomes_of_the_head_is_explained(known: list[str], labels: list[str], says: str) -> None:
@@ -142,7 +168,14 @@ def test_what_becomes_of_the_head_is_explained(known: list[str], labels: list[st
 def test_a_run_says_once_what_becomes_of_the_head(tmp_path: Path) -> None:
     data, recipe = tiny.photos(tmp_path / "data", n=2), tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
-    asked = [recipe, "--data", data, "--model", tiny.vit(tmp_path / "model", labels=("dog", "cow")), "train.max_steps=1"]
+    asked = [
+        recipe,
+        "--data",
+        data,
+        "--model",
+        tiny.vit(tmp_path / "model", labels=("dog", "cow")),
+        "train.max_steps=1",
+    ]
     new = "new, because the model does not know the class 'cat'; it knows dog, cow"
     for model in ([], ["model.adapter={kind: lora, rank: 2}"]):
         assert f"head       {new}" in graft("check", *asked, *model).out

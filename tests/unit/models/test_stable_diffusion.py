@@ -80,11 +80,16 @@ def test_cached_is_uncached(kind: str, tmp_path: Path, caplog: pytest.LogCapture
         found[name] = losses(tmp_path / name)
     assert len(found["cached"]) == 6 + 2
     assert found["cached"] == found["uncached"]
-    assert seen == {"cached": 24 + 3 + 3 + TRIED, "uncached": 2 * (24 + 3) + 3}  # the last three are test's, before the first step
+    assert seen == {
+        "cached": 24 + 3 + 3 + TRIED,
+        "uncached": 2 * (24 + 3) + 3,
+    }  # the last three are test's, before the first step
     assert (kind == "every caption dropped") or len(set(found["cached"])) == 8
 
 
-def made(folder: Path, make: Callable[..., Path] = tiny_diffusion.stable, **options: Any) -> tuple[TextToImage, Any, Examples]:
+def made(
+    folder: Path, make: Callable[..., Path] = tiny_diffusion.stable, **options: Any
+) -> tuple[TextToImage, Any, Examples]:
     recipe = validate(tiny_recipe(folder, make(folder / "model"), options=options))
     task = TextToImage(recipe.options)
     splits = load_splits(recipe.data, task.data)
@@ -99,7 +104,9 @@ def test_a_dropped_caption_is_the_empty_one(make: Any, tmp_path: Path) -> None:
     assert batch["dropped"] == [True, True]
     empty = {**batch, "text": ["", ""], "dropped": [False, False]}
     with torch.no_grad():
-        assert torch.equal(task.loss(model, batch, {"images": 2.0}, "main", 0), task.loss(model, empty, {"images": 2.0}, "main", 0))
+        assert torch.equal(
+            task.loss(model, batch, {"images": 2.0}, "main", 0), task.loss(model, empty, {"images": 2.0}, "main", 0)
+        )
         assert not torch.equal(
             task.loss(model, batch, {"images": 2.0}, "main", 0),
             task.loss(model, {**batch, "dropped": [False] * 2}, {"images": 2.0}, "main", 0),
@@ -116,15 +123,17 @@ def test_latents_are_those_of_the_library(tmp_path: Path) -> None:
     spread = vae.encode(batch["pixels"]).latent_dist
     for row, seed in enumerate(batch["latent"]):
         noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed))
-        assert torch.allclose(latents[row], (spread.mean[row] + spread.std[row] * noise) * vae.config.scaling_factor, atol=1e-6)
+        assert torch.allclose(
+            latents[row], (spread.mean[row] + spread.std[row] * noise) * vae.config.scaling_factor, atol=1e-6
+        )
     again, _, _ = task._seen(examples[[(1, 0), (1, 1)]].batch)
     assert not torch.allclose(latents, again)
 
 
 def test_files_in_half_precision_are_read_as_float32(tmp_path: Path) -> None:
-    DiffusionPipeline.from_pretrained(tiny_diffusion.stable(tmp_path / "full", safety=True), dtype=torch.float16).save_pretrained(
-        tmp_path / "half"
-    )
+    DiffusionPipeline.from_pretrained(
+        tiny_diffusion.stable(tmp_path / "full", safety=True), dtype=torch.float16
+    ).save_pretrained(tmp_path / "half")
     pipe, model = stable_diffusion.read_pipe(tmp_path / "half")
     modules = [model, *(part for part in pipe.parts.values() if isinstance(part, torch.nn.Module))]
     assert len(modules) == 4
@@ -141,12 +150,19 @@ def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pyt
     assert not TextToImage(Options()).augmentation.enabled
     seen = encoded(tiny_recipe(tmp_path, tmp_path / "model", options={"flip": True}), tmp_path / "run")
     assert len(seen) == 2 * (24 + 3) + 3
-    plain = [task.encode(load_splits(validate(tiny_recipe(tmp_path, tmp_path / "model")).data, task.data).train)[i] for i in range(24)]
+    plain = [
+        task.encode(load_splits(validate(tiny_recipe(tmp_path, tmp_path / "model")).data, task.data).train)[i]
+        for i in range(24)
+    ]
     pixels = [example["pixels"] for example in plain]
-    mirrored = sum(any(torch.equal(image, own.flip(-1)) and not torch.equal(image, own) for own in pixels) for image in seen)
+    mirrored = sum(
+        any(torch.equal(image, own.flip(-1)) and not torch.equal(image, own) for own in pixels) for image in seen
+    )
     assert 12 <= mirrored <= 36
     assert len(examples) == 24
-    assert any("augmentation is on" in text and text.endswith("options.flip=false caches its features") for text in said)
+    assert any(
+        "augmentation is on" in text and text.endswith("options.flip=false caches its features") for text in said
+    )
 
 
 @pytest.mark.parametrize("make", [tiny_diffusion.stable, tiny_diffusion.stable3])
@@ -164,7 +180,12 @@ def test_mixed_precision_is_the_models_alone(make: Any, tmp_path: Path) -> None:
         return run
 
     vae, encoder = task.pipe.parts["vae"], task.pipe.parts["text_encoder"]
-    watched = (("model", model, "forward"), ("encoder", encoder, "forward"), ("vae", vae, "encode"), ("vae", vae, "decode"))
+    watched = (
+        ("model", model, "forward"),
+        ("encoder", encoder, "forward"),
+        ("vae", vae, "encode"),
+        ("vae", vae, "decode"),
+    )
     for name, module, method in watched:
         setattr(module, method, watch(name, getattr(module, method)))
     plain = task._seen(batch)
@@ -185,7 +206,9 @@ def test_mixed_precision_is_the_models_alone(make: Any, tmp_path: Path) -> None:
 def test_what_the_safety_checker_blackened_is_marked(tmp_path: Path) -> None:
     for flags in (True, False):
         loaded = load(tiny_diffusion.stable(tmp_path / str(flags), safety=True, flags=flags), device="cpu")
-        images = loaded.task.generation.generate(loaded.model, [{"text": "a red disc", "seed": seed} for seed in range(2)])
+        images = loaded.task.generation.generate(
+            loaded.model, [{"text": "a red disc", "seed": seed} for seed in range(2)]
+        )
         assert [image.info.get("flagged", False) for image in images] == [flags, flags]
 
 
@@ -227,13 +250,17 @@ def test_clip_score_is_a_hundred_cosines(tmp_path: Path) -> None:
         with torch.no_grad():
             seen = model.get_image_features(**processor(images=image, return_tensors="pt")).pooler_output[0]
             read = model.get_text_features(**processor(text=text, return_tensors="pt")).pooler_output[0]
-        assert score == pytest.approx(max(0.0, 100 * float(seen @ read / seen.norm() / read.norm())), rel=1e-4, abs=1e-4)
+        assert score == pytest.approx(
+            max(0.0, 100 * float(seen @ read / seen.norm() / read.norm())), rel=1e-4, abs=1e-4
+        )
     assert found.max() > 0
 
 
 def test_a_run_tells_its_clip_score(tmp_path: Path) -> None:
     folder = tiny_diffusion.clip(tmp_path / "clip")
-    raw = tiny_recipe(tmp_path, tiny_diffusion.stable(tmp_path / "model"), options={"clip": str(folder), "samples": 3, "grid": 0})
+    raw = tiny_recipe(
+        tmp_path, tiny_diffusion.stable(tmp_path / "model"), options={"clip": str(folder), "samples": 3, "grid": 0}
+    )
     raw["train"] |= {"epochs": None, "max_steps": 1}
     results = train(validate(raw), tmp_path / "run", name="x")
     assert results

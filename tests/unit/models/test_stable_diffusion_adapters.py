@@ -26,17 +26,22 @@ from tests.tasks.test_text_to_image import alike, tiny_recipe
 BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
-def test_an_adapter_alone_is_diffusers_own(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_an_adapter_alone_is_diffusers_own(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained, published, used by plain diffusers: its images are Graft's, though alpha is not the rank."""
     hub.add_model(BASE, tiny_diffusion.stable(tmp_path / "base", safety=True))
     adapter = {"kind": "lora", "rank": 4, "alpha": 1.0, "targets": ["to_q", "to_k", "to_v", "to_out.0"]}
     raw = tiny_recipe(
-        tmp_path, Path(BASE), model={"id": BASE, "adapter": adapter}, hub={"adapter": True, "license": "creativeml-openrail-m"}
+        tmp_path,
+        Path(BASE),
+        model={"id": BASE, "adapter": adapter},
+        hub={"adapter": True, "license": "creativeml-openrail-m"},
     )
     raw["train"] |= {"learning_rate": 0.05, "ema": None}
     run = tmp_path / "run"
     assert train(validate(raw), run, name="shapes")
-    assert {path.name for path in (run / "model").iterdir() if path.suffix == ".safetensors"} == {"pytorch_lora_weights.safetensors"}
+    assert {path.name for path in (run / "model").iterdir() if path.suffix == ".safetensors"} == {
+        "pytorch_lora_weights.safetensors"
+    }
     check_all_is_own(run)
     publish(run, f"{USER}/adapter", say=str)
     loaded = load(f"{USER}/adapter", device="cpu")
@@ -80,7 +85,7 @@ def test_lora_in_training_is_lora_in_diffusers(make: Any, rank: int, alpha: floa
     assert not alike(before, after)
 
 
-def test_an_adapter_on_another_base_is_refused(hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
+def test_an_adapter_on_another_base_is_refused(hub: HubServer, tmp_path: Path) -> None:
     base = tiny_diffusion.stable(tmp_path / "base")
     pipe, model = stable_diffusion.read_pipe(base)
     adapted = add_adapter(model, None, Adapter(kind="lora", rank=2))

@@ -70,7 +70,8 @@ def test_how_much_a_model_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("Bert", "attention_probs_dropout_prob"), ("DistilBert", "attention_dropout"), ("GPT2", "attn_pdrop")]
+    ("kind", "name"),
+    [("Bert", "attention_probs_dropout_prob"), ("DistilBert", "attention_dropout"), ("GPT2", "attn_pdrop")],
 )
 def test_attention_dropout_has_many_names(kind: str, name: str) -> None:
     config = getattr(transformers, f"{kind}Config")()

@@ -39,10 +39,14 @@ def more_tokens(folder: Path) -> Path:
 def test_a_tokenizer_with_more_tokens_than_the_model(task: str, make: Any, kind: str, tmp_path: Path) -> None:
     folder = more_tokens(make(tmp_path / "model", kind))
     known = json.loads((folder / "config.json").read_text())["vocab_size"]
-    make_data = {"question-answering": tiny_text.squad, "text-classification": tiny_text.labelled}.get(task, tiny_text.texts)
+    make_data = {"question-answering": tiny_text.squad, "text-classification": tiny_text.labelled}.get(
+        task, tiny_text.texts
+    )
     worker = task_class(task)()
     splits = load_splits(DataSection(id=str(make_data(tmp_path / "data", n=6))), worker.data)
-    says = rf"its tokenizer has {known + 1} tokens \(the last is '\[MORE\]'\), the model {known}: take the tokenizer that"
+    says = (
+        rf"its tokenizer has {known + 1} tokens \(the last is '\[MORE\]'\), the model {known}: take the tokenizer that"
+    )
     for use in (lambda: worker.build(Weights(folder), splits), lambda: load(folder, task=task, device="cpu")):
         with pytest.raises(ModelError, match=says):
             use()
@@ -58,10 +62,14 @@ def xlnet(folder: Path, labels: list[str]) -> Path:
 
     words = tiny_text.tokenizer(folder)
     ends = [("[SEP]", words.sep_token_id), ("[CLS]", words.cls_token_id)]
-    words.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A [SEP] [CLS]:2", special_tokens=ends)
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A [SEP] [CLS]:2", special_tokens=ends
+    )
     words.save_pretrained(folder)
     shape = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64, "dropout": 0.0, "summary_last_dropout": 0.0}
-    config = XLNetConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, id2label=dict(enumerate(labels)), **shape)
+    config = XLNetConfig(
+        vocab_size=len(words), pad_token_id=words.pad_token_id, id2label=dict(enumerate(labels)), **shape
+    )
     torch.manual_seed(0)
     XLNetForSequenceClassification(config).save_pretrained(folder)
     return folder
@@ -85,21 +93,54 @@ def test_a_text_gets_the_same_answer_alone_and_beside_others(tmp_path: Path) -> 
 
 def recipe(task: str, **data: Any) -> dict[str, Any]:
     options = data.pop("options", {})
-    return {"task": task, "model": {"id": "x"}, "data": {"id": "y", **data}, "options": options, "train": {"max_steps": 1}}
+    return {
+        "task": task,
+        "model": {"id": "x"},
+        "data": {"id": "y", **data},
+        "options": options,
+        "train": {"max_steps": 1},
+    }
 
 
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (recipe("text-generation", options={"prompt": "{question} {answer}"}), r"\{answer\} is what is to follow the prompt"),
-        (recipe("text-generation", options={"prompt": "{q} {out}"}, columns={"answer": "out"}), r"options.prompt: .*take \{out\} out of"),
-        (recipe("text-classification", columns={"text": "label"}), r"data.columns: text and label would both be the column 'label'"),
-        (recipe("text-classification", columns={"text_pair": "label"}), "label and text_pair would both be the column 'label'"),
-        (recipe("text-classification", columns={"text": "a", "label": "a"}), "text and label would both be the column 'a'"),
-        (recipe("question-answering", columns={"context": "answer"}), "context and answer would both be the column 'answer'"),
-        (recipe("image-classification", columns={"label": "image"}), "image and label would both be the column 'image'"),
-        (recipe("audio-classification", columns={"label": "audio"}), "audio and label would both be the column 'audio'"),
-        (recipe("speech-recognition-ctc", columns={"text": "audio"}), "audio and text would both be the column 'audio'"),
+        (
+            recipe("text-generation", options={"prompt": "{question} {answer}"}),
+            r"\{answer\} is what is to follow the prompt",
+        ),
+        (
+            recipe("text-generation", options={"prompt": "{q} {out}"}, columns={"answer": "out"}),
+            r"options.prompt: .*take \{out\} out of",
+        ),
+        (
+            recipe("text-classification", columns={"text": "label"}),
+            r"data.columns: text and label would both be the column 'label'",
+        ),
+        (
+            recipe("text-classification", columns={"text_pair": "label"}),
+            "label and text_pair would both be the column 'label'",
+        ),
+        (
+            recipe("text-classification", columns={"text": "a", "label": "a"}),
+            "text and label would both be the column 'a'",
+        ),
+        (
+            recipe("question-answering", columns={"context": "answer"}),
+            "context and answer would both be the column 'answer'",
+        ),
+        (
+            recipe("image-classification", columns={"label": "image"}),
+            "image and label would both be the column 'image'",
+        ),
+        (
+            recipe("audio-classification", columns={"label": "audio"}),
+            "audio and label would both be the column 'audio'",
+        ),
+        (
+            recipe("speech-recognition-ctc", columns={"text": "audio"}),
+            "audio and text would both be the column 'audio'",
+        ),
     ],
 )
 def test_the_answer_in_the_input_is_refused(raw: dict[str, Any], says: str) -> None:

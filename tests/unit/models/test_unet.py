@@ -17,7 +17,9 @@ from pipelines.training.run import train
 from pipelines.training.run_folder import claim
 from tests.integration.test_class_conditional import COLOURS, classes
 from tests.support import tiny_pictures
-from tests.tasks import test_unconditional_image_generation as contract  # not its classes: they would be collected here too
+from tests.tasks import (
+    test_unconditional_image_generation as contract,
+)  # not its classes: they would be collected here too
 from tests.tasks.test_unconditional_image_generation import pipeline
 
 

@@ -33,7 +33,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return tiny_whisper.both(tmp_path_factory.mktemp("models"))
 
 
-def test_a_log_mel_is_the_library_s_and_made_once(speech: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_mel_is_the_library_s_and_made_once(
+    speech: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     task, _, splits = made(speech, folders["one"])
     encoded, calls, real = task.encode(splits.train), [], log_mel.log_mel
     monkeypatch.setattr(log_mel, "log_mel", lambda *given: calls.append(1) or real(*given))
@@ -102,7 +104,9 @@ def test_pieces_are_cut_where_it_is_quiet() -> None:
 
 def test_a_long_recording_is_transcribed_piece_by_piece(speech: Path, folders: dict[str, Path]) -> None:
     task, net, _ = made(speech, folders["many"], language="en", max_new_tokens=6)
-    samples = np.concatenate([tiny_audio.spoken("low mid high low", n) for n in range(3)] + [np.zeros(40_000, np.float32)])
+    samples = np.concatenate(
+        [tiny_audio.spoken("low mid high low", n) for n in range(3)] + [np.zeros(40_000, np.float32)]
+    )
     answers = list(task.infer(net, (16000, samples)))
     last = answers[-1]
     assert len(last["parts"]) >= 2
@@ -118,7 +122,9 @@ def test_a_model_that_was_not_told_hears_the_language(speech: Path, folders: dic
     assert loaded.task.language is None  # type: ignore[attr-defined]
     recording = (16000, tiny_audio.spoken("low high"))
     answer = loaded.infer(recording)
-    features = torch.from_numpy(loaded.task.extractor(recording[1], sampling_rate=16000, return_tensors="np")["input_features"])  # type: ignore[attr-defined]
+    features = torch.from_numpy(
+        loaded.task.extractor(recording[1], sampling_rate=16000, return_tensors="np")["input_features"]
+    )  # type: ignore[attr-defined]
     heard = loaded.model.detect_language(features)  # type: ignore[operator]
     assert loaded.task.tokenizer.decode(heard) == f"<|{answer['language']}|>"  # type: ignore[attr-defined]
     assert loaded.infer(recording, language="german")["language"] == "de"
@@ -133,7 +139,9 @@ def test_what_a_model_that_was_not_told_writes_is_the_library_s(folders: dict[st
         net.model.decoder.embed_positions.weight.mul_(40)
     for number, language in enumerate((None, "en", "de", "fr")):
         recording = (16000, tiny_audio.spoken("low high", number))
-        features = torch.from_numpy(task.extractor(recording[1], sampling_rate=16000, return_tensors="np")["input_features"])
+        features = torch.from_numpy(
+            task.extractor(recording[1], sampling_rate=16000, return_tensors="np")["input_features"]
+        )
         answer = loaded.infer(recording, language=language)
         most = task.config.max_target_positions - 4
         theirs = net.generate(features, language=answer["language"], task="transcribe", max_new_tokens=most)

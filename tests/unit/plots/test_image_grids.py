@@ -77,7 +77,9 @@ def test_any_number_of_moments_and_pairs(n: int) -> None:
 
 def test_losses_of_any_range() -> None:
     times = np.linspace(0, 1, 30)
-    steep = denoising.loss_by_time_figure({"before": [(t, 1.0) for t in times], "after": [(t, float(np.exp(-6 * t))) for t in times]})
+    steep = denoising.loss_by_time_figure(
+        {"before": [(t, 1.0) for t in times], "after": [(t, float(np.exp(-6 * t))) for t in times]}
+    )
     axes = steep.axes[0]
     assert axes.get_yscale() == "log"
     assert "$" not in "".join(label.get_text() for label in axes.get_yticklabels())
@@ -89,6 +91,10 @@ def test_losses_of_any_range() -> None:
 
 
 def test_nothing_to_show_says_so() -> None:
-    for draw, what in ((image_grids.grid, "images"), (image_grids.over_training, "grids"), (image_grids.nearest_figure, "samples")):
+    for draw, what in (
+        (image_grids.grid, "images"),
+        (image_grids.over_training, "grids"),
+        (image_grids.nearest_figure, "samples"),
+    ):
         with pytest.raises(DataError, match=f"no {what} to show"):
             draw([])  # type: ignore[operator]

@@ -54,9 +54,15 @@ def test_only_aggregate_figures_say_so() -> None:
     records = predictions(LABELS, 50, skill=0.7)
     photo = photos(1)[0]
     marks = {
-        name: opened(figure).info["Comment"] for name, figure in classification_plots.figures(records, LABELS, lambda i: photo).items()
+        name: opened(figure).info["Comment"]
+        for name, figure in classification_plots.figures(records, LABELS, lambda i: photo).items()
     }
-    assert marks == {"confusion_matrix": "aggregate", "calibration": "aggregate", "class_balance": "aggregate", "mistakes": "rows"}
+    assert marks == {
+        "confusion_matrix": "aggregate",
+        "calibration": "aggregate",
+        "class_balance": "aggregate",
+        "mistakes": "rows",
+    }
     assert opened(style.canvas(2, 2)).info["Comment"] == "rows"  # a figure that says nothing is taken for private
 
 
@@ -68,7 +74,9 @@ def test_labels_of_any_script_and_sign_are_drawn() -> None:
 
 def test_labels_of_several_per_row_are_bars() -> None:
     labels = tuple(f"label {i}" for i in range(60))
-    figure = classification_plots.average_precision_figure(classification.per_class(many_labels(labels, 80), labels, True))
+    figure = classification_plots.average_precision_figure(
+        classification.per_class(many_labels(labels, 80), labels, True)
+    )
     assert "the 40 lowest of 60" in str(figure.get_label())
     assert len(figure.axes[0].patches) == 40
 
@@ -84,7 +92,10 @@ def test_drawing_leaves_the_global_state_alone(tmp_path: Path) -> None:
 def test_the_best_of_all_stages_is_marked() -> None:
     """Its checkpoint is the one that is exported."""
     lines = [{"step": 10, "epoch": 1.0, "stage": "head", "validation": {"wer": 0.1}}]
-    lines += [{"step": 10 + s, "epoch": s / 10, "stage": "train", "validation": {"wer": w}} for s, w in ((10, 0.5), (20, 0.3), (30, 0.4))]
+    lines += [
+        {"step": 10 + s, "epoch": s / 10, "stage": "train", "validation": {"wer": w}}
+        for s, w in ((10, 0.5), (20, 0.3), (30, 0.4))
+    ]
     figure = metric_figure(lines, "wer", "min", before=0.9, after=0.35, interval=[0.3, 0.4])
     assert "best 0.100 at step 10" in str(figure.get_label())
     assert {"best: 0.100 at step 10", "test, before training: 0.900", "test, after training: 0.350"} <= {
@@ -98,7 +109,10 @@ def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses:
     run = tmp_path_factory.mktemp("run")
     write_lines(
         run / "log.jsonl",
-        [{"step": i + 1, "epoch": 0.1, "stage": "train", "loss": loss, "learning_rate": 1e-4} for i, loss in enumerate(losses)],
+        [
+            {"step": i + 1, "epoch": 0.1, "stage": "train", "loss": loss, "learning_rate": 1e-4}
+            for i, loss in enumerate(losses)
+        ],
     )
     drawn = curves(run)
     assert bool(drawn) is any(np.isfinite(losses))

@@ -38,7 +38,13 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_golden(tmp_path: Path) -> None:
-    run = fake_run(tmp_path / "run", ("cat", "dog", "yak"), 120, hub={"license": "apache-2.0", "examples": 2, "tags": ["pets"]}, examples=2)
+    run = fake_run(
+        tmp_path / "run",
+        ("cat", "dog", "yak"),
+        120,
+        hub={"license": "apache-2.0", "examples": 2, "tags": ["pets"]},
+        examples=2,
+    )
     write_report(run)
     card = write_card(run, "someone/pets-vit").read_text()
     if os.environ.get("GRAFT_UPDATE_GOLDEN"):
@@ -56,7 +62,9 @@ def test_the_model_index_reads_back_as_the_results(tmp_path: Path, labels: tuple
     data = ModelCard.load(write_card(run, "someone/pets")).data
     found = {result.metric_type: result for result in data.eval_results}
     assert {name: result.metric_value for name, result in found.items()} == test["metrics"]
-    assert {name: result.metric_args for name, result in found.items()} == {n: {"n": 90, "ci95": test["ci95"][n]} for n in found}
+    assert {name: result.metric_args for name, result in found.items()} == {
+        n: {"n": 90, "ci95": test["ci95"][n]} for n in found
+    }
     assert {(r.task_type, r.dataset_type, r.dataset_split) for r in found.values()} == {
         ("image-classification", "timm/oxford-iiit-pet", "test")
     }
@@ -69,7 +77,11 @@ def test_front_matter_of_hub_sources(run: Path) -> None:
     assert data.base_model == "google/vit-base-patch16-224-in21k"
     assert data["base_model_relation"] == "finetune"
     assert data.datasets == ["timm/oxford-iiit-pet"]
-    assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "transformers", "image-classification")
+    assert (data.license, data.library_name, data.pipeline_tag) == (
+        "apache-2.0",
+        "transformers",
+        "image-classification",
+    )
     assert data.tags == ["graft"]
 
 
@@ -132,9 +144,14 @@ def test_numbers_of_the_text_are_those_of_the_results(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     text = write_card(run).read_text()
     low, high = results["test"]["ci95"]["accuracy"]
-    assert f"**Accuracy {results['test']['metrics']['accuracy']:.3f}** on 60 test rows (95 % interval {low:.3f} to {high:.3f})" in text
+    assert (
+        f"**Accuracy {results['test']['metrics']['accuracy']:.3f}** on 60 test rows (95 % interval {low:.3f} to {high:.3f})"
+        in text
+    )
     for row in results["test"]["tables"]["per class"]:
-        assert f"| {row['label']} | {row['n']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |" in text
+        assert (
+            f"| {row['label']} | {row['n']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |" in text
+        )
     worst = min(results["test"]["tables"]["per class"], key=lambda row: row["f1"])
     assert f"Weakest class: {worst['label']}, with an F1 of {worst['f1']:.3f} on {worst['n']} test rows" in text
 
@@ -147,7 +164,9 @@ def test_long_tables_are_folded_and_short_ones_are_not(tmp_path: Path) -> None:
 
 def test_limits_are_computed(tmp_path: Path) -> None:
     rare = fake_run(tmp_path / "a", BREEDS, 100, pictures=False)
-    assert re.search(r"Some have few test rows \(breed_\d\d: \d, breed_\d\d: \d, breed_\d\d: \d\)", write_card(rare).read_text())
+    assert re.search(
+        r"Some have few test rows \(breed_\d\d: \d, breed_\d\d: \d, breed_\d\d: \d\)", write_card(rare).read_text()
+    )
     same = fake_run(tmp_path / "b", n=60, skill=0.5, pictures=False)
     change(same, "baseline", metrics=json.loads((same / "results.json").read_text())["test"]["metrics"])
     assert "that training helped is not shown" in write_card(same).read_text()
@@ -224,4 +243,6 @@ def test_base_template_knows_no_task() -> None:
     others = [path.name.removesuffix(".md.j2") for path in folder.glob("*.md.j2") if path.name != "base.md.j2"]
     assert "image_classification" in others
     assert not [name for name in others if name in base or name.replace("_", "-") in base]
-    assert not re.search(r"\b(image|photo|class|label|token|audio)s?\b", re.sub(r"\{#.*?#\}|macro images|images\(|<img[^>]*>", "", base))
+    assert not re.search(
+        r"\b(image|photo|class|label|token|audio)s?\b", re.sub(r"\{#.*?#\}|macro images|images\(|<img[^>]*>", "", base)
+    )

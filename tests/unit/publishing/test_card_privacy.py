@@ -30,7 +30,8 @@ def test_what_is_published_holds_no_rows_and_no_paths(tmp_path: Path) -> None:
     write_report(run)
     write_card(run)
     charts = {
-        f"figures/{name}.png" for name in ("calibration", "class_balance", "confusion_matrix", "learning_curves", "validation_metric")
+        f"figures/{name}.png"
+        for name in ("calibration", "class_balance", "confusion_matrix", "learning_curves", "validation_metric")
     }
     assert (run / "figures" / "mistakes.png").exists()
     assert files(run / "model") == {"README.md", "recipe.yaml", "results.json", "config.json", *charts}
@@ -91,7 +92,9 @@ def test_a_path_in_the_results_stops_the_card(tmp_path: Path) -> None:
 
 
 def test_labels_that_look_like_paths_are_no_paths(tmp_path: Path) -> None:
-    assert "/m/01yrx" in write_card(fake_run(tmp_path / "run", ("/m/01yrx", "/m/0bt9lr"), 30, pictures=False)).read_text()
+    assert (
+        "/m/01yrx" in write_card(fake_run(tmp_path / "run", ("/m/01yrx", "/m/0bt9lr"), 30, pictures=False)).read_text()
+    )
 
 
 # ---- the snippet ----
@@ -134,14 +137,18 @@ def test_the_snippet_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found == expected(model, processor, Image.open(run / "model" / "examples" / "0.jpg"))
 
 
-def test_the_snippet_of_an_adapter_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_snippet_of_an_adapter_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
     base = tiny.vit(tmp_path / "base")
     run = fake_run(tmp_path / "run", n=30, hub={"adapter": True}, pictures=False)
-    config = AutoConfig.from_pretrained(base, num_labels=2, id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1})
+    config = AutoConfig.from_pretrained(
+        base, num_labels=2, id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1}
+    )
     torch.manual_seed(0)
     plain = AutoModelForImageClassification.from_pretrained(base, config=config, ignore_mismatched_sizes=True)
     lora = LoraConfig(r=4, init_lora_weights=False, target_modules=["query", "q_proj"], modules_to_save=["classifier"])

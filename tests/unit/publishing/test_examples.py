@@ -64,7 +64,9 @@ def test_example_images_hold_pixels_alone(task: str, kind: str, tmp_path: Path) 
         found = save_example(task_class(task)().data, row, tmp_path / "examples", name)
         made = tmp_path / "examples" / found["image"]
         data = made.read_bytes()
-        assert not [word for word in (SECRET, b"Exif", b"xmpmeta", b"ICC_PROFILE", b"GPS", b"Photoshop") if word in data]
+        assert not [
+            word for word in (SECRET, b"Exif", b"xmpmeta", b"ICC_PROFILE", b"GPS", b"Photoshop") if word in data
+        ]
         with Image.open(made) as image:
             assert not image.getexif()
             assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
@@ -83,7 +85,9 @@ def recording(folder: Path, kind: str) -> Path:
         frame = b"COMM" + struct.pack(">I", len(SECRET) + 5) + b"\0\0\0eng\0" + SECRET
         path.write_bytes(b"ID3\x03\0\0" + struct.pack(">I", len(frame)) + frame + path.read_bytes())
     if kind == "wav":
-        path.write_bytes(path.read_bytes() + b"id3 " + struct.pack("<I", len(SECRET)) + SECRET + b"\0" * (len(SECRET) % 2))
+        path.write_bytes(
+            path.read_bytes() + b"id3 " + struct.pack("<I", len(SECRET)) + SECRET + b"\0" * (len(SECRET) % 2)
+        )
     assert SECRET in path.read_bytes()
     return path
 

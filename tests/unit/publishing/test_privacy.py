@@ -38,7 +38,9 @@ def test_no_local_path_goes_out(hub: HubServer, run: Path, place: str, name: str
     path = run / "model" / name
     write_card(run, REPO)
     extra = {"README.md": f"\nfrom `{text}`", "recipe.yaml": f"note: {json.dumps(text)}\n"}
-    path.write_text(path.read_text() + extra[name] if name in extra else json.dumps(json.loads(path.read_text()) | {"note": text}))
+    path.write_text(
+        path.read_text() + extra[name] if name in extra else json.dumps(json.loads(path.read_text()) | {"note": text})
+    )
     with pytest.raises(RunError, match=rf"{name}, line \d+: holds a path of this machine.*nothing was published"):
         publish(run, REPO)
     with pytest.raises(RunError, match="holds a path"):
@@ -56,7 +58,9 @@ def test_no_token_goes_out(hub: HubServer, run: Path, secret: str) -> None:
     assert hub.asked == []
 
 
-@pytest.mark.parametrize("harmless", ["https://example.org/home/somebody/x", "see /tmp", "hf_hub_download", "up/Users/x", "a /home page"])
+@pytest.mark.parametrize(
+    "harmless", ["https://example.org/home/somebody/x", "see /tmp", "hf_hub_download", "up/Users/x", "a /home page"]
+)
 def test_harmless_words_go_out(hub: HubServer, run: Path, harmless: str) -> None:
     write_card(run, REPO)
     (run / "model" / "merges.txt").write_text(harmless)
@@ -66,7 +70,9 @@ def test_harmless_words_go_out(hub: HubServer, run: Path, harmless: str) -> None
 
 def test_rows_of_the_data_stay_at_home_unless_the_recipe_shares_them(hub: HubServer, tmp_path: Path) -> None:
     for shared in (0, 2):
-        folder = fake_run(tmp_path / str(shared), pictures=False, examples=2, hub={"license": "mit", "examples": shared})
+        folder = fake_run(
+            tmp_path / str(shared), pictures=False, examples=2, hub={"license": "mit", "examples": shared}
+        )
         tiny.vit(folder / "model", labels=("cat", "dog"))
         write_card(folder, REPO)
         if shared:
@@ -97,10 +103,16 @@ def strays(run: Path) -> list[str]:
     (model / "figures" / "private.png").write_bytes(b"a figure that the card does not show")
     (model / "figures" / "outside.png").symlink_to("/etc/hostname")
     return [
-        ".env: not written by Graft", ".hidden/: not written by Graft", "backup/: not written by Graft", "config2.json: a link",
-        "figures/: not written by Graft", "linked: a link", "model-00001-of-00002.safetensors: not written by Graft",
-        "model-old.safetensors: not written by Graft", "notes.txt: not written by Graft",
-    ]  # fmt: skip
+        ".env: not written by Graft",
+        ".hidden/: not written by Graft",
+        "backup/: not written by Graft",
+        "config2.json: a link",
+        "figures/: not written by Graft",
+        "linked: a link",
+        "model-00001-of-00002.safetensors: not written by Graft",
+        "model-old.safetensors: not written by Graft",
+        "notes.txt: not written by Graft",
+    ]
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["a list of the export", "an older run"])
@@ -135,8 +147,10 @@ def test_a_folder_of_graft_s_own_may_hold_strays_too(hub: HubServer, tmp_path: P
     publish(folder, REPO, say=said.append)
     assert remote(hub) == before
     assert [line.split("model/")[1] for line in said if line.startswith("left out")] == [
-        "examples/9.jpg: not written by Graft", "figures/mistakes.png: not written by Graft", "figures/outside.png: a link"
-    ]  # fmt: skip
+        "examples/9.jpg: not written by Graft",
+        "figures/mistakes.png: not written by Graft",
+        "figures/outside.png: a link",
+    ]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md", "results.json"])
@@ -149,7 +163,9 @@ def test_a_link_in_the_place_of_a_file_is_refused(hub: HubServer, run: Path, tmp
     assert hub.asked == []
 
 
-@pytest.mark.parametrize("name", ["/etc/hostname", "../../s/private/state.json", "figures/../../log.jsonl", "..\\log.jsonl", "", 3])
+@pytest.mark.parametrize(
+    "name", ["/etc/hostname", "../../s/private/state.json", "figures/../../log.jsonl", "..\\log.jsonl", "", 3]
+)
 def test_the_list_of_an_export_names_nothing_outside_of_the_model(hub: HubServer, run: Path, name: Any) -> None:
     write_card(run, REPO)
     list_export(run, run / "model")
@@ -183,7 +199,9 @@ def test_an_example_whose_text_is_a_path_brings_no_file(tmp_path: Path) -> None:
     (folder / "examples").mkdir()
     (folder / "secret.txt").write_text("mine")
     (folder / "examples" / "linked.jpg").symlink_to(folder / "secret.txt")
-    (folder / "examples" / "examples.json").write_text('[{"image": "../secret.txt", "label": "linked.jpg", "note": "/etc/hostname"}]')
+    (folder / "examples" / "examples.json").write_text(
+        '[{"image": "../secret.txt", "label": "linked.jpg", "note": "/etc/hostname"}]'
+    )
     publish_as(folder, load_recipe(folder / "recipe.yaml", ["hub.license=apache-2.0"]))
     assert [path.name for path in (folder / "model" / "examples").iterdir()] == ["examples.json"]
     assert not (folder / "model" / "secret.txt").exists()
@@ -218,7 +236,10 @@ def rewrite(name: str, old: str, new: str) -> Callable[[Path], Any]:
         (gone("model/results.json", "model/recipe.yaml"), "recipe.yaml, results.json missing.*graft train"),
         (gone("model/README.md"), r"card .README.md. is missing: type `graft card .*run`"),
         (rewrite("model/recipe.yaml", "id: timm/oxford-iiit-pet", "id: ../photos"), "data.id is a local path"),
-        (rewrite("model/config.json", '"model_type"', '"_name_or_path": "../weights/vit", "model_type"'), "_name_or_path is a local path"),
+        (
+            rewrite("model/config.json", '"model_type"', '"_name_or_path": "../weights/vit", "model_type"'),
+            "_name_or_path is a local path",
+        ),
     ],
 )
 def test_an_unfit_run_is_told_what_to_do(hub: HubServer, run: Path, spoil: Callable[[Path], Any], message: str) -> None:

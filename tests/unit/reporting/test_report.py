@@ -71,11 +71,18 @@ def test_the_page_shows_every_number_of_the_test_split(run: Path) -> None:
 
 def test_the_page_asks_for_nothing(run: Path) -> None:
     page = Page(run / "report.html")
-    addresses = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href", "srcset", "action", "data")]
+    addresses = [
+        value
+        for _, attrs in page.tags
+        for key, value in attrs.items()
+        if key in ("src", "href", "srcset", "action", "data")
+    ]
     assert len(addresses) > 5
     assert all(address and address.startswith("data:") for address in addresses)
     assert "default-src 'none'" in (run / "report.html").read_text()
-    assert not re.search(r"url\(|@import|https?://", re.sub(r"data:image/png;base64,\S+", "", (run / "report.html").read_text()))
+    assert not re.search(
+        r"url\(|@import|https?://", re.sub(r"data:image/png;base64,\S+", "", (run / "report.html").read_text())
+    )
 
 
 def test_every_picture_says_what_it_shows(run: Path) -> None:
@@ -95,7 +102,8 @@ def test_text_of_the_data_is_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", [("results.json",), ("log.jsonl",), ("figures", "predictions"), ("results.json", "log.jsonl", "figures", "model")]
+    "missing",
+    [("results.json",), ("log.jsonl",), ("figures", "predictions"), ("results.json", "log.jsonl", "figures", "model")],
 )
 def test_a_run_that_lacks_parts_shows_what_is_there(tmp_path: Path, missing: tuple[str, ...]) -> None:
     folder = fake_run(tmp_path / "run", n=40)
@@ -160,7 +168,14 @@ def test_the_page_in_a_browser(run: Path, width: int, scheme: str) -> None:
     """Sorts by a click, is no wider than the window, and neither asks for anything nor complains."""
     from playwright import sync_api
 
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -171,7 +186,9 @@ def test_the_page_in_a_browser(run: Path, width: int, scheme: str) -> None:
         page.goto((run / "report.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
-        rows = "[...document.querySelectorAll('table.sortable tbody tr')].map((row) => row.cells[{}].textContent.trim())"
+        rows = (
+            "[...document.querySelectorAll('table.sortable tbody tr')].map((row) => row.cells[{}].textContent.trim())"
+        )
         page.get_by_role("button", name="F1").click()
         values = [float(value) for value in page.evaluate(rows.format(4))]
         assert len(values) == 28

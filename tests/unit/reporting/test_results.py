@@ -126,7 +126,9 @@ def test_report_and_card_name_the_groups(tmp_path: Path) -> None:
     said = "The intervals are from 1,000 resamples of the 12 groups of rows (rows of the same patient belong together)."
     for text in (write_report(run).read_text(), write_card(run).read_text()):
         assert said in text
-        assert "Accuracy: all right or all wrong, so the interval is the exact binomial one of 12 groups of rows." in text
+        assert (
+            "Accuracy: all right or all wrong, so the interval is the exact binomial one of 12 groups of rows." in text
+        )
     change(run, "test", groups=1, ci95={}, interval={"unit": "patient", "resamples": 0, "exact": []})
     assert "There are no intervals: one group of rows (patient) cannot be resampled." in write_report(run).read_text()
     assert "- There is no interval: all 150 test rows are of one group." in write_card(run).read_text()

@@ -20,7 +20,9 @@ def test_transformers_loads_by_id(hub: HubServer, vit_folder: Path) -> None:
     sha = hub.add_model("google/vit-base-patch16-224-in21k", vit_folder)
     loaded = AutoModelForImageClassification.from_pretrained("google/vit-base-patch16-224-in21k").eval()
     local = AutoModelForImageClassification.from_pretrained(vit_folder).eval()
-    assert (hub.home / "hub" / "models--google--vit-base-patch16-224-in21k" / "snapshots" / sha / "config.json").is_file()
+    assert (
+        hub.home / "hub" / "models--google--vit-base-patch16-224-in21k" / "snapshots" / sha / "config.json"
+    ).is_file()
     processor = AutoImageProcessor.from_pretrained("google/vit-base-patch16-224-in21k")
     pixels = processor(Image.new("RGB", (40, 50), "red"), return_tensors="pt")
     with torch.no_grad():
@@ -39,7 +41,11 @@ def test_timm_ids_load_through_transformers_and_timm(hub: HubServer, tmp_path: P
     loaded = AutoModelForImageClassification.from_pretrained("timm/test_efficientnet.r160_in1k").eval()
     assert type(loaded).__name__ == "TimmWrapperForImageClassification"
     assert loaded.num_labels == len(tiny.LABELS)
-    assert AutoImageProcessor.from_pretrained("timm/test_efficientnet.r160_in1k").data_config["input_size"] == (3, 32, 32)
+    assert AutoImageProcessor.from_pretrained("timm/test_efficientnet.r160_in1k").data_config["input_size"] == (
+        3,
+        32,
+        32,
+    )
     by_timm = timm.create_model("hf-hub:timm/test_efficientnet.r160_in1k", pretrained=True).eval()
     pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

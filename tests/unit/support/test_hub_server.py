@@ -58,7 +58,10 @@ def test_an_uploaded_folder_comes_back_byte_for_byte(hub: HubServer, folder: Pat
     assert (info.sha, info.private, info.pipeline_tag) == (commit.oid, False, "image-classification")
     sizes = {s.rfilename: s.size for s in info.siblings}
     assert sizes["model.safetensors"] == 200_000
-    assert [c.title for c in huggingface_hub.list_repo_commits(f"{USER}/thing")] == [commit.commit_message, "initial commit"]
+    assert [c.title for c in huggingface_hub.list_repo_commits(f"{USER}/thing")] == [
+        commit.commit_message,
+        "initial commit",
+    ]
     assert hub.unknown == []
 
 
@@ -145,7 +148,11 @@ def test_who_may_do_what(hub: HubServer, folder: Path) -> None:
         ("license: mine", "model", "license"),
         ("tags: tiny", "model", "tags"),
         ("a: [", "model", "YAML"),
-        ("model-index: [{name: x, results: [{task: {type: t}, dataset: {name: d}, metrics: []}]}]", "model", "dataset.type"),
+        (
+            "model-index: [{name: x, results: [{task: {type: t}, dataset: {name: d}, metrics: []}]}]",
+            "model",
+            "dataset.type",
+        ),
         ("sdk: gradio\nsdk_version: 6.31.0\napp_file: app.py", "space", None),
         ("sdk: gradio\nsdk_version: 6.3", "space", "sdk_version"),
         ("title: no sdk", "space", "sdk"),
@@ -154,7 +161,12 @@ def test_who_may_do_what(hub: HubServer, folder: Path) -> None:
 def test_cards_are_checked_as_the_hub_does(hub: HubServer, metadata: str, kind: str, fault: str | None) -> None:
     text = f"---\n{metadata}\n---\n# Card\n"
     huggingface_hub.create_repo(f"{USER}/card", repo_type=kind, space_sdk="gradio" if kind == "space" else None)
-    upload = {"repo_id": f"{USER}/card", "repo_type": kind, "path_or_fileobj": text.encode(), "path_in_repo": "README.md"}
+    upload = {
+        "repo_id": f"{USER}/card",
+        "repo_type": kind,
+        "path_or_fileobj": text.encode(),
+        "path_in_repo": "README.md",
+    }
     if fault is None:
         huggingface_hub.upload_file(**upload)
         assert hub.files(f"{USER}/card", kind)["README.md"].decode() == text
@@ -212,7 +224,9 @@ def test_latency_slows_every_answer(hub: HubServer) -> None:
 def test_another_process_talks_to_the_hub(hub: HubServer, folder: Path) -> None:
     hub.add_model("google/tiny", folder)
     code = "import huggingface_hub as h; print(h.whoami()['name'], h.hf_hub_download('google/tiny', 'README.md'))"
-    done = subprocess.run([sys.executable, "-c", code], env=hub.env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=hub.env, capture_output=True, text=True, timeout=60, check=True
+    )
     name, path = done.stdout.strip().split(" ", 1)
     assert name == USER
     assert path.startswith(str(hub.home))

@@ -28,7 +28,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine training rows: with 4 in a step, one is left for the last."""
-    return tiny.photos(tmp_path_factory.mktemp("data"), ("cat", "dog", "eel"), n={"train": 3, "validation": 2, "test": 2}, size=32)
+    return tiny.photos(
+        tmp_path_factory.mktemp("data"), ("cat", "dog", "eel"), n={"train": 3, "validation": 2, "test": 2}, size=32
+    )
 
 
 @pytest.fixture
@@ -44,8 +46,12 @@ def start(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return run
 
 
-@pytest.mark.parametrize(("batch_size", "micro_batch", "steps"), [(4, "auto", 3), (8, "auto", 2), (8, 1, 2), (2, "auto", 4)], ids=str)
-def test_the_last_row_of_an_epoch_is_not_alone(start: Callable[..., Path], batch_size: int, micro_batch: Any, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batch", "steps"), [(4, "auto", 3), (8, "auto", 2), (8, 1, 2), (2, "auto", 4)], ids=str
+)
+def test_the_last_row_of_an_epoch_is_not_alone(
+    start: Callable[..., Path], batch_size: int, micro_batch: Any, steps: int
+) -> None:
     run = start("run", train__batch_size=batch_size, train__micro_batch=micro_batch)
     assert len(losses(run)) == 6
     assert results(run)["train"]["epochs"] == pytest.approx(6 / steps, abs=1e-4)
@@ -65,7 +71,9 @@ def test_check_looks_at_the_last_step_too(model: Path, data: Path, tmp_path: Pat
     assert done.code == 0, done.err
     assert "training   12 steps of 2" in done.out
     for verb, more in (("check", []), ("train", ["--run", tmp_path / "run"])):
-        refused(graft(verb, *asked, "train.batch_size=1", *more), 2, "train.batch_size=1", "BatchNorm", "train.batch_size=2")
+        refused(
+            graft(verb, *asked, "train.batch_size=1", *more), 2, "train.batch_size=1", "BatchNorm", "train.batch_size=2"
+        )
 
 
 def test_check_counts_the_steps_of_a_head_with_batch_norm(data: Path, tmp_path: Path) -> None:
@@ -73,13 +81,27 @@ def test_check_counts_the_steps_of_a_head_with_batch_norm(data: Path, tmp_path: 
     import transformers
 
     model, recipe = tiny.resnet(tmp_path / "model"), tmp_path / "recipe.yaml"
-    shape: dict[str, Any] = {"hidden_sizes": [16, 16, 16], "num_attention_heads": [2, 2, 2], "depths": [1, 1, 1], "key_dim": [4, 4, 4]}
+    shape: dict[str, Any] = {
+        "hidden_sizes": [16, 16, 16],
+        "num_attention_heads": [2, 2, 2],
+        "depths": [1, 1, 1],
+        "key_dim": [4, 4, 4],
+    }
     downs = [["Subsample", 4, 4, 4, 2, 2], ["Subsample", 4, 4, 4, 2, 2]]
     levit = transformers.LevitConfig(image_size=32, num_labels=3, **shape)
     levit.down_ops = [*downs, [""]]
     transformers.LevitForImageClassification(levit).save_pretrained(model)
     recipe.write_text(RECIPE)
-    asked = [recipe, "--data", data, "--model", model, "options.augment=none", "train.batch_size=2", "train.head_epochs=1"]
+    asked = [
+        recipe,
+        "--data",
+        data,
+        "--model",
+        model,
+        "options.augment=none",
+        "train.batch_size=2",
+        "train.head_epochs=1",
+    ]
     done = graft("check", *asked, "train.max_steps=3")
     assert done.code == 0, done.err
     assert "training   7 steps of 2" in done.out
@@ -93,7 +115,9 @@ def test_one_training_row_is_an_error(model: Path) -> None:
     import transformers
 
     net = transformers.AutoModelForImageClassification.from_pretrained(model)
-    with pytest.raises(DataError, match="the train split has one row, and BatchNorm in this model needs two or more: add rows"):
+    with pytest.raises(
+        DataError, match="the train split has one row, and BatchNorm in this model needs two or more: add rows"
+    ):
         least_examples(net, 1, 8)
     with pytest.raises(RecipeError, match=r"train\.batch_size=1: BatchNorm"):
         least_examples(net, 9, 1)
@@ -134,7 +158,9 @@ class Gathers:
         (["a", "b", None], [0, 1], 2, ["a", "b"], True),
     ],
 )
-def test_rows_that_cannot_be_read_leave_no_other_alone(rows: list, keys: list[int], least: int, wanted: list[str], real: bool) -> None:
+def test_rows_that_cannot_be_read_leave_no_other_alone(
+    rows: list, keys: list[int], least: int, wanted: list[str], real: bool
+) -> None:
     examples = Examples(Gathers(), Rows(rows), least=least)  # type: ignore[arg-type]
     micro = examples[[(0, key) for key in keys]]
     assert (micro.batch["id"], micro.real) == (wanted, real)

@@ -26,7 +26,9 @@ class Toy:
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(64, 2))
+        self.model = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(64, 2)
+        )
         self.optimizer = make_optimizer("adamw", [{"params": list(self.model.parameters()), "lr": 1e-2}])
         self.average = Average(self.model, 0.9)
 
@@ -138,7 +140,10 @@ def files_up_to(size: int) -> Iterator[None]:
 
 def test_what_the_tensor_library_says_of_a_full_disk(tmp_path: Path) -> None:
     checkpoint.write(tmp_path, 1, {"model": {"w": torch.ones(10)}}, State(step=1))
-    with files_up_to(100_000), pytest.raises(RunError, match=r"step_000002: cannot be written: .*earlier checkpoints are whole. Free"):
+    with (
+        files_up_to(100_000),
+        pytest.raises(RunError, match=r"step_000002: cannot be written: .*earlier checkpoints are whole. Free"),
+    ):
         checkpoint.write(tmp_path, 2, {"model": {"w": torch.ones(100_000)}}, State(step=2))
     assert checkpoint.latest(tmp_path) == tmp_path / "step_000001"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last", "step_000001"]
@@ -148,7 +153,8 @@ def test_a_removed_checkpoint_leaves_an_earlier_one(tmp_path: Path, undisturbed:
     Toy().run(tmp_path)
     (tmp_path / "step_000006" / "model.safetensors").write_bytes(b"garbage")
     with pytest.raises(
-        RunError, match=r"step_000006: the checkpoint cannot be read .*; remove it, and the run goes on from an earlier one"
+        RunError,
+        match=r"step_000006: the checkpoint cannot be read .*; remove it, and the run goes on from an earlier one",
     ):
         Toy().run(tmp_path, STEPS + 1)
     for file in (tmp_path / "step_000006").iterdir():
@@ -202,7 +208,9 @@ def test_restored_moments_lie_like_their_parameters(tmp_path: Path) -> None:
         whole_run.step(number)
     for number in range(2):
         first.step(number)
-    folder = checkpoint.write(tmp_path, 2, checkpoint.collect(first.model, {"main": first.optimizer}, first.average), State(step=2))
+    folder = checkpoint.write(
+        tmp_path, 2, checkpoint.collect(first.model, {"main": first.optimizer}, first.average), State(step=2)
+    )
     second = toy()
     checkpoint.restore(folder, second.model, {"main": second.optimizer}, second.average)
     for number in (2, 3):

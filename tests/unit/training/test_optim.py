@@ -34,7 +34,9 @@ def test_the_head_learns_at_its_own_rate() -> None:
 
 def test_the_highest_rate_is_what_is_logged() -> None:
     net = model()
-    optimizer = make_optimizer("sgd", parameter_groups(net, [nn.ModuleList(), net[0], net[1], net[3]], 1e-3, 1e-2, 0.0, None))
+    optimizer = make_optimizer(
+        "sgd", parameter_groups(net, [nn.ModuleList(), net[0], net[1], net[3]], 1e-3, 1e-2, 0.0, None)
+    )
     assert set_rate(optimizer, 1e-3, 0.1) == pytest.approx(1e-3)
 
 

@@ -109,7 +109,9 @@ def test_memory_that_ends_in_the_second_phase_repeats_that_phase_alone(
         assert torch.allclose(weights(other)[name], value, rtol=1e-5, atol=1e-6), name
 
 
-def test_interrupted_and_resumed_is_uninterrupted(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_and_resumed_is_uninterrupted(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write, calls = checkpoint.write, itertools.count()
 
     def power_cut(*args: Any, **kwargs: Any) -> Any:
@@ -121,7 +123,9 @@ def test_interrupted_and_resumed_is_uninterrupted(finished: Path, tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, micro_batch=12)
     again = run(tmp_path, micro_batch=12)
-    assert (again / "model" / "model.safetensors").read_bytes() == (finished / "model" / "model.safetensors").read_bytes()
+    assert (again / "model" / "model.safetensors").read_bytes() == (
+        finished / "model" / "model.safetensors"
+    ).read_bytes()
     assert lines(again) == lines(finished)
 
 

@@ -130,7 +130,10 @@ def test_an_upload_is_the_same_samples_as_its_file(dtype: Any, tmp_path: Path) -
 
 @settings(max_examples=25, deadline=None)
 @given(
-    frames=st.integers(400, 4000), rate=st.sampled_from((8000, 16000, 22050, 44100)), channels=st.integers(1, 3), loud=st.floats(0.01, 1.0)
+    frames=st.integers(400, 4000),
+    rate=st.sampled_from((8000, 16000, 22050, 44100)),
+    channels=st.integers(1, 3),
+    loud=st.floats(0.01, 1.0),
 )
 def test_lengths_are_those_of_the_clock(frames: int, rate: int, channels: int, loud: float) -> None:
     wave = (loud * np.random.default_rng(frames).uniform(-1, 1, (frames, channels))).astype(np.float32)
@@ -174,7 +177,11 @@ def test_a_wav_written_to_a_pipe_is_whole(tmp_path: Path) -> None:
 def rows(folder: Path, recordings: dict[str, tuple[np.ndarray, int]]) -> Dataset:
     paths = [write(folder / name, samples, rate) for name, (samples, rate) in recordings.items()]
     return Dataset.from_dict(
-        {"id": list(recordings), "audio": [{"path": str(path), "bytes": None} for path in paths], "n": list(range(len(paths)))}
+        {
+            "id": list(recordings),
+            "audio": [{"path": str(path), "bytes": None} for path in paths],
+            "n": list(range(len(paths))),
+        }
     )
 
 
@@ -187,10 +194,15 @@ def test_recordings_count_their_length_and_skip_what_cannot_be_used(tmp_path: Pa
 
     data = rows(
         tmp_path,
-        {name: (sine(seconds), RATE) for name, seconds in {"a.wav": 1.0, "long.wav": 3.0, "wordless.wav": 1.0, "b.wav": 0.505}.items()},
+        {
+            name: (sine(seconds), RATE)
+            for name, seconds in {"a.wav": 1.0, "long.wav": 3.0, "wordless.wav": 1.0, "b.wav": 0.505}.items()
+        },
     )
     (tmp_path / "gone.wav").write_bytes(b"RIFF")
-    data = Dataset.from_list([*data, {"id": "gone", "audio": {"path": str(tmp_path / "gone.wav"), "bytes": None}, "n": 9}])
+    data = Dataset.from_list(
+        [*data, {"id": "gone", "audio": {"path": str(tmp_path / "gone.wav"), "bytes": None}, "n": 9}]
+    )
     examples = Recordings(data, RATE, 2.0, extra)
     assert examples.lengths == [50, 150, 50, 26, 1]
     assert {key: value for key, value in examples[3].items() if key != "audio"} == {
@@ -200,7 +212,11 @@ def test_recordings_count_their_length_and_skip_what_cannot_be_used(tmp_path: Pa
         "half": 0.2525,
     }
     assert len(examples[0]["audio"]) == RATE
-    for index, words in {1: "long.wav: 3.0 seconds, at most 2 ", 2: "wordless.wav: no words", 4: "gone.wav: not readable audio"}.items():
+    for index, words in {
+        1: "long.wav: 3.0 seconds, at most 2 ",
+        2: "wordless.wav: no words",
+        4: "gone.wav: not readable audio",
+    }.items():
         with pytest.raises(DataError, match=words):
             examples[index]
     assert len(examples) == 5
@@ -215,7 +231,9 @@ def test_silence_may_be_a_class(tmp_path: Path) -> None:
     left = sine()
     with pytest.raises(DataError, match="once its channels are mixed"):
         read_audio(write(tmp_path / "opposed.wav", np.stack([left, -left], 1), RATE), RATE, silent_ok=True)
-    data = rows(tmp_path, {"hush.wav": (np.zeros(RATE), RATE), "loud.wav": (sine(), RATE)}).add_column("label", ["silence", "tone"])
+    data = rows(tmp_path, {"hush.wav": (np.zeros(RATE), RATE), "loud.wav": (sine(), RATE)}).add_column(
+        "label", ["silence", "tone"]
+    )
     clips = Clips(data, ["silence", "tone"], False, RATE, RATE, None)
     assert [(clips[i]["true"], bool(clips[i]["audio"].any())) for i in range(2)] == [("silence", False), ("tone", True)]
 
@@ -233,13 +251,17 @@ def test_train_does_without_what_cannot_be_used(tmp_path: Path) -> None:
     whole, known, left_out = sorted_out(recordings, data["id"], "test")  # what is scored keeps every row
     assert (whole is recordings, [id_ for id_, _ in known], left_out) == (True, ["0.wav", "1.wav", "3.wav"], {})
     assert sorted_out(["any"], ["a"], "train") == (["any"], [], {})
-    with pytest.raises(DataError, match=r"none of 6 recordings of train can be used; the first: .*0\.wav: 3\.0 seconds, at most 0\.5"):
+    with pytest.raises(
+        DataError, match=r"none of 6 recordings of train can be used; the first: .*0\.wav: 3\.0 seconds, at most 0\.5"
+    ):
         sorted_out(Recordings(data, RATE, 0.5), data["id"], "train")
 
 
 def test_bytes_of_a_hub_data_set(tmp_path: Path) -> None:
     content = encoded(sine(), RATE, format="FLAC")
-    data = Dataset.from_dict({"id": [str(i) for i in range(600)], "audio": [{"path": f"{i}.flac", "bytes": content} for i in range(600)]})
+    data = Dataset.from_dict(
+        {"id": [str(i) for i in range(600)], "audio": [{"path": f"{i}.flac", "bytes": content} for i in range(600)]}
+    )
     examples = Recordings(data, RATE, 10)
     assert set(examples.lengths) == {50}
     assert np.array_equal(examples[599]["audio"], examples[0]["audio"])
@@ -247,7 +269,9 @@ def test_bytes_of_a_hub_data_set(tmp_path: Path) -> None:
 
 def test_a_low_rate_and_clipping_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clipped = np.clip(4 * sine(), -1, 1)
-    recordings = {f"{i}.wav": (sine(), 8000 if i < 3 else RATE) for i in range(6)} | {f"loud{i}.wav": (clipped, RATE) for i in range(4)}
+    recordings = {f"{i}.wav": (sine(), 8000 if i < 3 else RATE) for i in range(6)} | {
+        f"loud{i}.wav": (clipped, RATE) for i in range(4)
+    }
     with caplog.at_level(logging.WARNING, "graft"):
         Recordings(rows(tmp_path, recordings), RATE, 10)
     low, loud = (record.getMessage() for record in caplog.records)

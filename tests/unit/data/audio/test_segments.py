@@ -56,7 +56,9 @@ def table(folder: Path, rows: list[dict[str, Any]], kind: str = "jsonl", columns
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
         names = list(dict.fromkeys(name for row in rows for name in row))
-        path.write_text(",".join(names) + "\n" + "".join(",".join(str(row.get(n, "")) for n in names) + "\n" for row in rows))
+        path.write_text(
+            ",".join(names) + "\n" + "".join(",".join(str(row.get(n, "")) for n in names) + "\n" for row in rows)
+        )
     return path
 
 
@@ -96,7 +98,9 @@ KINDS = ("jsonl", "csv", "paths", "bytes", "hubfolder", "hubfolder of paths")
 
 @pytest.mark.parametrize("columns", ["start", "offset"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_part_is_read_and_nothing_else(kind: str, columns: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_part_is_read_and_nothing_else(
+    kind: str, columns: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = made(tmp_path)
     splits = load(table(tmp_path, rows, kind, columns))
     assert "several rows name one recording" not in caplog.text
@@ -153,7 +157,9 @@ def test_parts_of_compressed_recordings(ending: str, tmp_path: Path) -> None:
         want = whole[round(row["start"] * RATE) : round(row["end"] * RATE)]
         assert len(part) == len(want)
         assert np.abs(part - want).max() < 0.02
-        held = read_audio({"path": None, "bytes": (tmp_path / name).read_bytes(), "start": row["start"], "end": row["end"]}, RATE)
+        held = read_audio(
+            {"path": None, "bytes": (tmp_path / name).read_bytes(), "start": row["start"], "end": row["end"]}, RATE
+        )
         assert (held == part).all()
 
 
@@ -201,7 +207,8 @@ def test_parts_that_are_none(tmp_path: Path) -> None:
     assert len(found) == 30
     assert [why.partition(": ")[2] for _, why in skipped] == [why for _, why in WRONG]
     nemo = [
-        {"audio": "0.wav", "text": "low", "offset": o, "duration": d} for o, d in ((0.1, 0), (0.1, -1), (-0.1, 1), ("", 0.3), (0.1, None))
+        {"audio": "0.wav", "text": "low", "offset": o, "duration": d}
+        for o, d in ((0.1, 0), (0.1, -1), (-0.1, 1), ("", 0.3), (0.1, None))
     ]
     path = tmp_path / "nemo.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in nemo))
@@ -216,7 +223,10 @@ def test_parts_outside_of_their_recording(tmp_path: Path) -> None:
     """Only the file's header can say it: they are left out before training, with the reason."""
     rows = made(tmp_path)
     seconds = header(str(tmp_path / "0.wav")).seconds
-    rows += [{**rows[0], "start": start, "end": end} for start, end in ((seconds + 1, seconds + 2), (0.2, seconds + 1), (0.1, 0.12))]
+    rows += [
+        {**rows[0], "start": start, "end": end}
+        for start, end in ((seconds + 1, seconds + 2), (0.2, seconds + 1), (0.1, 0.12))
+    ]
     rows.append({**rows[0], "start": 0.2, "end": round(seconds + 0.04, 3)})  # a list is rounded
     _, found, _ = load_rows(DataSection(id=str(table(tmp_path, rows))), TEXT)
     recordings = Recordings(found, RATE, 10)
@@ -236,7 +246,8 @@ def test_columns_that_are_no_parts(tmp_path: Path, caplog: pytest.LogCaptureFixt
         with caplog.at_level(logging.WARNING, logger="graft"):
             splits = load(table(tmp_path, [{**row, **more} for row in rows]))
         assert (
-            "several rows name one recording, and each gets it from beginning to end: give the columns offset and duration" in caplog.text
+            "several rows name one recording, and each gets it from beginning to end: give the columns offset and duration"
+            in caplog.text
         )
         assert header(splits.train[0]["audio"]).seconds > 0.8
         assert sum(len(set(splits[name]["file"])) for name in SPLITS) == 10

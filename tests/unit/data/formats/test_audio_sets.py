@@ -7,7 +7,20 @@ import pytest
 from pipelines.data.audio.recordings import Recordings
 from pipelines.data.schema import SPLITS
 from pipelines.errors import DataError
-from tests.support.tiny_audio_sets import CLASSES, LABEL, LABELS, TEXT, audioset, digits, esc50, files, load, named, sizes, text
+from tests.support.tiny_audio_sets import (
+    CLASSES,
+    LABEL,
+    LABELS,
+    TEXT,
+    audioset,
+    digits,
+    esc50,
+    files,
+    load,
+    named,
+    sizes,
+    text,
+)
 
 SHARED = Path(__file__).parents[5] / "shared" / "data"  # real slices, where there are any
 
@@ -17,7 +30,11 @@ SHARED = Path(__file__).parents[5] / "shared" / "data"  # real slices, where the
 
 def test_esc50_keeps_its_folds_and_its_sources(tmp_path: Path) -> None:
     splits = load(esc50(tmp_path / "all"), LABEL)
-    assert (splits.source["test"], splits.labels, splits.license) == ("test", ["dog", "chainsaw", "cat"], "cc-by-nc-3.0")
+    assert (splits.source["test"], splits.labels, splits.license) == (
+        "test",
+        ["dog", "chainsaw", "cat"],
+        "cc-by-nc-3.0",
+    )
     assert sizes(splits) == [32, 4, 18]
     assert named(splits, "fold")["test"] == {"3"}
     sources = named(splits, "src_file")
@@ -32,7 +49,10 @@ def test_esc50_keeps_its_folds_and_its_sources(tmp_path: Path) -> None:
     for section, words in (
         ({"test": "fold9"}, r"no fold 'fold9' \(it has: fold1, fold2, fold3\)"),
         ({"train": "fold1"}, r"data\.train"),
-        ({"config": "esc20"}, "'esc20' is no part of ESC-50"),  # a part may be asked for where the layout tells the format
+        (
+            {"config": "esc20"},
+            "'esc20' is no part of ESC-50",
+        ),  # a part may be asked for where the layout tells the format
     ):
         with pytest.raises(DataError, match=words):
             load(tmp_path / "all", LABEL, **section)
@@ -42,7 +62,16 @@ def test_esc50_keeps_its_folds_and_its_sources(tmp_path: Path) -> None:
 
 # ---- audioset ----
 
-NAMES = ("{}.wav", "{}_{}.flac", "Y{}.wav", "{}_{}.000.wav", "{}_{}.000_{}.000.ogg", "{}_{}_{}.wav", "{}_{}000.wav", "{}_{}000_{}000.wav")
+NAMES = (
+    "{}.wav",
+    "{}_{}.flac",
+    "Y{}.wav",
+    "{}_{}.000.wav",
+    "{}_{}.000_{}.000.ogg",
+    "{}_{}_{}.wav",
+    "{}_{}000.wav",
+    "{}_{}000_{}000.wav",
+)
 
 
 def test_audioset_finds_clips_by_the_names_that_tools_give_them(tmp_path: Path) -> None:

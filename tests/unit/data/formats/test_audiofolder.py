@@ -11,7 +11,20 @@ from pipelines.data.loading import format_module, load_rows
 from pipelines.errors import DataError
 from tests.support import tiny
 from tests.support.tiny_audio import labelled, transcribed
-from tests.support.tiny_audio_sets import LABEL, TEXT, audioset, common_voice, digits, esc50, files, librispeech, load, named, sizes, text
+from tests.support.tiny_audio_sets import (
+    LABEL,
+    TEXT,
+    audioset,
+    common_voice,
+    digits,
+    esc50,
+    files,
+    librispeech,
+    load,
+    named,
+    sizes,
+    text,
+)
 
 # ---- which format it is ----
 
@@ -51,7 +64,9 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
 
 
 def test_class_folders(tmp_path: Path) -> None:
-    names = [f"{label}/{i}.{suffix}" for label in ("test", "bus") for i, suffix in enumerate(("wav", "flac", "ogg", "mp3"))]
+    names = [
+        f"{label}/{i}.{suffix}" for label in ("test", "bus") for i, suffix in enumerate(("wav", "flac", "ogg", "mp3"))
+    ]
     text(files(tmp_path, [*names, "loose.wav"]) / "bus" / "notes.txt", "x")
     (tmp_path / "bus" / "empty.wav").touch()
     splits = load(tmp_path, LABEL)
@@ -70,9 +85,17 @@ def test_class_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("column", "ending"), [("transcription", "csv"), ("text", "csv"), ("sentence", "jsonl")])
 def test_a_list_beside_the_recordings(column: str, ending: str, tmp_path: Path) -> None:
     for name, count in {"train": 12, "test": 3}.items():
-        found = [{"file_name": f"clips/{i}.wav", column: f"words {i}", "speaker": f"{name}{i % 4}"} for i in range(count)]
-        lines = [",".join(found[0]), *(",".join(row.values()) for row in found)] if ending == "csv" else map(json.dumps, found)
-        text(files(tmp_path / name, [row["file_name"] for row in found]) / f"metadata.{ending}", "\n".join(lines) + "\n")
+        found = [
+            {"file_name": f"clips/{i}.wav", column: f"words {i}", "speaker": f"{name}{i % 4}"} for i in range(count)
+        ]
+        lines = (
+            [",".join(found[0]), *(",".join(row.values()) for row in found)]
+            if ending == "csv"
+            else map(json.dumps, found)
+        )
+        text(
+            files(tmp_path / name, [row["file_name"] for row in found]) / f"metadata.{ending}", "\n".join(lines) + "\n"
+        )
     files(tmp_path / "train", ["clips/unlisted.wav"])
     splits = load(tmp_path, TEXT)
     assert splits.source == {"train": "train", "test": "test", "validation": "cut from train"}
@@ -91,7 +114,8 @@ def test_a_list_beside_the_recordings(column: str, ending: str, tmp_path: Path) 
 
 def test_librispeech_is_split_by_its_parts(tmp_path: Path) -> None:
     tree = librispeech(
-        tmp_path / "LibriSpeech", {"train-clean-100": 2, "train-other-500": 1, "dev-clean": 1, "dev-other": 1, "test-clean": 1}
+        tmp_path / "LibriSpeech",
+        {"train-clean-100": 2, "train-other-500": 1, "dev-clean": 1, "dev-other": 1, "test-clean": 1},
     )
     splits = load(tmp_path, TEXT)
     assert splits.source == {"train": "train", "validation": "dev-clean", "test": "test-clean"}
@@ -100,9 +124,13 @@ def test_librispeech_is_split_by_its_parts(tmp_path: Path) -> None:
     row = splits.test[0]
     path = tree / "test-clean" / "106" / "1061" / "106-1061-0000.flac"
     assert row == {
-        "id": "106-1061-0000", "audio": {"path": str(path), "bytes": None}, "size": path.stat().st_size,
-        "text": "THE WORDS OF 0", "speaker": "106", "chapter": "1061",
-    }  # fmt: skip
+        "id": "106-1061-0000",
+        "audio": {"path": str(path), "bytes": None},
+        "size": path.stat().st_size,
+        "text": "THE WORDS OF 0",
+        "speaker": "106",
+        "chapter": "1061",
+    }
     assert load_rows(DataSection(id=str(tree)), TEXT, "dev-other")[1]["speaker"][0] == "105"
     chosen = load(tree, TEXT, train="train-other-500+dev-other", test="test-clean")
     assert chosen.source == {"train": "train-other-500+dev-other", "validation": "dev-clean", "test": "test-clean"}
@@ -125,8 +153,12 @@ def test_one_part_is_cut_between_speakers(tmp_path: Path) -> None:
     assert sum(map(len, speakers.values())) == len(set.union(*speakers.values())) == 6
     by_row = load(tmp_path / "test-other", TEXT, group="none")
     assert sizes(by_row) == [38, 5, 5]
-    assert load(tmp_path / "test-other", LABEL, columns={"label": "speaker"}, group="none").labels == [str(n) for n in range(101, 107)]
-    with pytest.raises(DataError, match=r"no column 'label' \(it has: audio, text, speaker, chapter\).*data\.columns\.label=NAME"):
+    assert load(tmp_path / "test-other", LABEL, columns={"label": "speaker"}, group="none").labels == [
+        str(n) for n in range(101, 107)
+    ]
+    with pytest.raises(
+        DataError, match=r"no column 'label' \(it has: audio, text, speaker, chapter\).*data\.columns\.label=NAME"
+    ):
         load(tmp_path / "test-other", LABEL)
 
 
@@ -161,7 +193,10 @@ def test_what_a_tree_lacks_is_skipped_and_named(tmp_path: Path) -> None:
     assert whys[first] == f"{chapters[0] / first}.flac: no such file, though it has a transcript"
     assert whys[second] == f"{recordings[0][1]}: empty file"
     assert whys[f"{transcripts[1].name}:6"] == f"{transcripts[1]}:6: a second transcript of {recordings[1][1].stem}"
-    assert whys[f"{transcripts[1].name}:7"] == f"{transcripts[1]}:7: not a name, a blank and a text: {recordings[1][0].stem!r}"
+    assert (
+        whys[f"{transcripts[1].name}:7"]
+        == f"{transcripts[1]}:7: not a name, a blank and a text: {recordings[1][0].stem!r}"
+    )
     assert whys[recordings[1][0].stem] == f"{recordings[1][0]}: no transcript in {chapters[1].name}/*.trans.txt"
     assert "not UTF-8 text (byte 0)" in whys[transcripts[2].name]
     assert load(tmp_path, TEXT, group="none").ignored == {".pdf files": 1}
@@ -183,9 +218,11 @@ def test_common_voice(tmp_path: Path) -> None:
     assert sizes(splits) == [10, 3, 3]
     assert (splits.train[0]["id"], splits.train[1]["text"]) == ("common_voice_xx_train0.mp3", 'She said "3".')
     assert [why.partition(": ")[2] for _, why in splits.skipped["train"]] == [
-        "2 cells for 5 columns", "no sentence", f"{folder}/clips/common_voice_xx_train2.wav: No such file or directory",
+        "2 cells for 5 columns",
+        "no sentence",
+        f"{folder}/clips/common_voice_xx_train2.wav: No such file or directory",
         "common_voice_xx_train11.wav a second time",
-    ]  # fmt: skip
+    ]
     common_voice(tmp_path / "yy", {"validated": 20})
     with pytest.raises(DataError, match=r"several languages \(xx, yy\): give the folder of one"):
         load(tmp_path, TEXT)
@@ -213,5 +250,6 @@ def test_tables_of_recordings(tmp_path: Path) -> None:
     assert sizes(splits) == [6, 8, 8]
     examples = Recordings(splits.train, 16000, 10)
     assert all(
-        len(example["audio"]) / 320 <= length for example, length in zip(map(examples.__getitem__, range(6)), examples.lengths, strict=True)
+        len(example["audio"]) / 320 <= length
+        for example, length in zip(map(examples.__getitem__, range(6)), examples.lengths, strict=True)
     )

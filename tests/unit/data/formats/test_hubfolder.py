@@ -43,7 +43,11 @@ def test_a_clone(tmp_path: Path) -> None:
     splits = load(folder)
     assert (splits.labels, splits.hub_id) == (["cat", "dog"], None)
     assert splits.source == {"train": "train", "validation": "cut from train", "test": "test"}
-    assert [len(splits[name]) for name in SPLITS] == [28, 2, 10]  # ten of train stand in test, too: validation has none of these
+    assert [len(splits[name]) for name in SPLITS] == [
+        28,
+        2,
+        10,
+    ]  # ten of train stand in test, too: validation has none of these
     assert load(folder / "data").fingerprint == splits.fingerprint
     read_image(splits.test[0]["image"])
     for name in ("small", "large"):
@@ -52,7 +56,9 @@ def test_a_clone(tmp_path: Path) -> None:
         load(tmp_path / "two")
     chosen = load(tmp_path / "two", config="small")
     assert chosen.ignored == {"files of the configuration 'large'": 3}
-    (folder / "data" / "train-00001-of-00002.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (folder / "data" / "train-00001-of-00002.parquet").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
     with pytest.raises(DataError, match=r"00001-of-00002\.parquet: a pointer of Git LFS.*git lfs pull"):
         load(folder)
     (folder / "data" / "train-00001-of-00002.parquet").write_bytes(b"PAR1?")

@@ -46,7 +46,10 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
     write(few / "001.txt", "a caption")
     layouts = {
         "imagefolder": [shapes(tmp_path / "flat"), shapes(tmp_path / "listed", captions="metadata"), split, few],
-        "captions": [shapes(tmp_path / "texts", captions="txt"), shapes(tmp_path / "deep" / "one", captions="txt").parent],
+        "captions": [
+            shapes(tmp_path / "texts", captions="txt"),
+            shapes(tmp_path / "deep" / "one", captions="txt").parent,
+        ],
         "mnist": [idx(tmp_path / "digits"), idx(tmp_path / "MNIST" / "raw"), tmp_path / "MNIST"],
         "table": [beside, table(shapes(tmp_path / "table") / "a.csv", "image,text", ["000.png"]).parent],
     }
@@ -112,7 +115,9 @@ def test_split_folders_of_loose_images(tmp_path: Path) -> None:
 def test_tasks_with_labels_refuse_a_flat_folder(tmp_path: Path) -> None:
     folder = shapes(tmp_path / "flat", 7)
     for section in ({}, {"format": "imagefolder"}):
-        with pytest.raises(DataError, match=r"data\.id: .* \(found: 000\.png, .*005\.png\): this task learns labels, .*class folders"):
+        with pytest.raises(
+            DataError, match=r"data\.id: .* \(found: 000\.png, .*005\.png\): this task learns labels, .*class folders"
+        ):
             load(folder, LABEL, **section)
 
 
@@ -120,7 +125,8 @@ def test_tasks_with_labels_refuse_a_flat_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "column", "columns"), [("csv", "text", {}), ("jsonl", "caption", {}), ("csv", "words", {"text": "words"})]
+    ("ending", "column", "columns"),
+    [("csv", "text", {}), ("jsonl", "caption", {}), ("csv", "words", {"text": "words"})],
 )
 def test_a_list_beside_the_images(ending: str, column: str, columns: dict[str, str], tmp_path: Path) -> None:
     flat = listed(tmp_path / "flat", ending, column, 12).parent
@@ -134,17 +140,24 @@ def test_a_list_beside_the_images(ending: str, column: str, columns: dict[str, s
     for name in ("train", "test"):
         listed(tmp_path / "split" / name, ending, column, 6)
     split = load(tmp_path / "split", TEXT, columns=columns)
-    assert (split.source["test"], split.test[0]["id"]) == ("test", f"test/metadata.{ending}:{2 if ending == 'csv' else 1}")
+    assert (split.source["test"], split.test[0]["id"]) == (
+        "test",
+        f"test/metadata.{ending}:{2 if ending == 'csv' else 1}",
+    )
     assert len(all_rows(load(flat))) == 12  # the list says which images, to a task without captions, too
 
 
 def test_a_list_and_class_folders(tmp_path: Path) -> None:
     """A list gives labels where it has them; beside split folders it stands in nobody's way."""
     folder = tiny.photos(tmp_path / "flat", n=5, splits=(), size=8)
-    table(folder / "metadata.csv", "file_name,text", [f"{name}/{i:03d}.jpg" for name in ("cat", "dog") for i in range(5)])
+    table(
+        folder / "metadata.csv", "file_name,text", [f"{name}/{i:03d}.jpg" for name in ("cat", "dog") for i in range(5)]
+    )
     assert load(folder, LABEL).labels == ["cat", "dog"]
     assert len(all_rows(load(folder, TEXT))) == 10
-    table(folder / "metadata.csv", "file_name,label", [f"{name}/{i:03d}.jpg" for i in range(5) for name in ("cat", "dog")])
+    table(
+        folder / "metadata.csv", "file_name,label", [f"{name}/{i:03d}.jpg" for i in range(5) for name in ("cat", "dog")]
+    )
     assert load(folder, LABEL).labels == sorted(CAPTIONS)
 
 
@@ -187,7 +200,9 @@ def test_tables_of_paths(ending: str, tmp_path: Path) -> None:
         rows = [{"picture": f"{start}{i:03d}.png", "caption": CAPTIONS[i % 6]} for i in range(12)]
         sep = {"csv": ",", "tsv": "\t"}.get(ending, "")
         lines = (
-            [json.dumps(row) for row in rows] if ending == "jsonl" else [sep.join(r) for r in (rows[0], *(row.values() for row in rows))]
+            [json.dumps(row) for row in rows]
+            if ending == "jsonl"
+            else [sep.join(r) for r in (rows[0], *(row.values() for row in rows))]
         )
         path = write(tmp_path / f"a.{ending}", "\n".join(lines))
         splits = load(path, TEXT, columns={"image": "picture", "text": "caption"})
@@ -202,7 +217,9 @@ def test_captions_of_one_image_stay_in_one_split(tmp_path: Path) -> None:
     where = {name: {row["image"]["path"] for row in splits[name]} for name in SPLITS}
     assert [len(splits[name]) for name in SPLITS] == [3 * len(where[name]) for name in SPLITS]
     assert len(set.union(*where.values())) == 20
-    assert [len(load(folder, TEXT, holdout=0.2, group="none")[name]) for name in SPLITS] == [len(splits[name]) for name in SPLITS]
+    assert [len(load(folder, TEXT, holdout=0.2, group="none")[name]) for name in SPLITS] == [
+        len(splits[name]) for name in SPLITS
+    ]
 
 
 # ---- mnist ----

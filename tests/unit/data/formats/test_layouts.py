@@ -215,7 +215,10 @@ def test_a_class_without_a_file_in_a_table(kind: str, tmp_path: Path) -> None:
         load(put([*rows, *lost]))
     splits = load(put([*rows, *lost[:2], {"image": "all/a/001.jpg", "label": "c"}]))
     assert (splits.labels, len(splits.skipped["train"])) == (["a", "b", "c"], 2)
-    for needs in (DataSpec(("image", "label"), label_kind="number"), DataSpec(("image", "label"), label_kind="classes")):
+    for needs in (
+        DataSpec(("image", "label"), label_kind="number"),
+        DataSpec(("image", "label"), label_kind="classes"),
+    ):
         rest = load(put([*rows, *lost]), needs)
         assert len(rest.skipped["train"]) == 3
 
@@ -251,7 +254,9 @@ def test_files_of_another_kind_count(tmp_path: Path) -> None:
     assert whys[0].startswith("a.heic: HEIC images cannot be read: convert them to JPEG or PNG, as with `magick")
     (folder / "sea" / "d.heif").write_bytes(HEIC)
     skipped = load(folder).skipped
-    with pytest.raises(DataError, match=r"4 rows of train cannot be read, 3 of 20 may be.*a\.heic: HEIC images cannot be read"):
+    with pytest.raises(
+        DataError, match=r"4 rows of train cannot be read, 3 of 20 may be.*a\.heic: HEIC images cannot be read"
+    ):
         Skips(0.01, skipped, {"train": 20})
     sounds = files(tmp_path / "sounds", [f"{name}/{i}.wav" for name in ("a", "b") for i in range(10)])
     shutil.copy(folder / "sea" / "000.jpg", sounds / "a" / "cover.jpg")
@@ -321,14 +326,18 @@ def test_the_users_own_table_goes_before_folder_names(tmp_path: Path, caplog: py
     assert load(folder, columns={"image": "picture", "label": "kind"}).labels == ["even", "odd"]
     (folder / "labels.csv").unlink()
     for name, part in (("train", names[:12]), ("test", names[12:])):
-        (folder / f"{name}.csv").write_text("image,label\n" + "".join(f"{one},{Path(one).stem[-1:] < '5'}\n" for one in part))
+        (folder / f"{name}.csv").write_text(
+            "image,label\n" + "".join(f"{one},{Path(one).stem[-1:] < '5'}\n" for one in part)
+        )
     splits = load(folder)
     assert (splits.source["test"], splits.labels, len(splits.test)) == ("test", ["False", "True"], 8)
 
 
 def test_a_path_from_the_wrong_folder_is_named_in_full(tmp_path: Path) -> None:
     folder = loose(tmp_path / "Images" / "train", 4)
-    (folder / "metadata.jsonl").write_text("".join(f'{{"file_name": "train/{i}.jpg", "text": "a"}}\n' for i in range(4)))
+    (folder / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "train/{i}.jpg", "text": "a"}}\n' for i in range(4))
+    )
     with pytest.raises(DataError, match=rf"no such file: train/0\.jpg .*{folder}/train/0\.jpg"):
         load(tmp_path / "Images", DataSpec(("image", "text")))
     table = tmp_path / "a.csv"
@@ -392,7 +401,9 @@ def test_ljspeech(tmp_path: Path) -> None:
         rows = {row["id"]: row["text"] for name in SPLITS for row in splits[name]}
         others = {"LJ-10": '"Yes, he said', "LJ-11": "no third text", "LJ-12": "two cells"}
         assert rows == {**{f"LJ-{i}": f"the word {i}" for i in range(10)}, **others}
-        assert [why.partition(": ")[0] for _, why in splits.skipped["train"]] == [f"metadata.csv:{n}" for n in (14, 15, 16, 17)]
+        assert [why.partition(": ")[0] for _, why in splits.skipped["train"]] == [
+            f"metadata.csv:{n}" for n in (14, 15, 16, 17)
+        ]
         assert (splits.license, splits.ignored) == (None, {"recordings that metadata.csv does not list": 1})
     with pytest.raises(DataError, match=r"no column 'label' \(it has: audio, text\)"):
         load(tmp_path, SOUND)

@@ -46,10 +46,27 @@ def rows_of(source: Source) -> dict[str, list[dict[str, Any]]]:
 # ---- plain text: no file vanishes ----
 
 SEGMENTS = ("train", "Test", "val", "notes", "deep", ".hidden")
-NAMES = ("a.txt", "b.MD", "train.txt", "Test.md", "valid.txt", "empty.txt", "old.txt", "zero.txt", "c.pdf", "noend", ".d.txt")
+NAMES = (
+    "a.txt",
+    "b.MD",
+    "train.txt",
+    "Test.md",
+    "valid.txt",
+    "empty.txt",
+    "old.txt",
+    "zero.txt",
+    "c.pdf",
+    "noend",
+    ".d.txt",
+)
 SPOILED = {"empty.txt": b" \n", "old.txt": "caf\xe9".encode("latin-1"), "zero.txt": "a\0b"}
 LINES = ("", " ", "\t", "one", "  two", "three\x0b\x0c\u2028")
-TREES = st.lists(st.tuples(st.lists(st.sampled_from(SEGMENTS), max_size=2), st.sampled_from(NAMES)), min_size=1, max_size=12, unique_by=str)
+TREES = st.lists(
+    st.tuples(st.lists(st.sampled_from(SEGMENTS), max_size=2), st.sampled_from(NAMES)),
+    min_size=1,
+    max_size=12,
+    unique_by=str,
+)
 
 
 @PROPERTY
@@ -97,12 +114,20 @@ def test_a_file_is_cut_at_its_empty_lines(lines: list[str], end: str, tmp_path: 
 
 LAYOUTS: dict[str, tuple[list[str], dict[str, Any], dict[str, list[str]]]] = {
     "documents": (["b.md", "a.txt", "deep/c.txt"], {}, {"train": ["a.txt", "b.md", "deep/c.txt"]}),
-    "split folders": (["Train/a.txt", "val/x/b.txt", "README.md"], {}, {"Train": ["Train/a.txt"], "val": ["val/x/b.txt"]}),
+    "split folders": (
+        ["Train/a.txt", "val/x/b.txt", "README.md"],
+        {},
+        {"Train": ["Train/a.txt"], "val": ["val/x/b.txt"]},
+    ),
     "split files": (["train.txt", "valid.txt", "README.md"], {}, {"train": ["train.txt:1"], "valid": ["valid.txt:1"]}),
     "folders before files": (["train/a.txt", "test.txt"], {}, {"train": ["train/a.txt"]}),
     "only a test split": (["test/a.txt"], {}, {"test": ["test/a.txt"]}),
     "a folder that is called test": (["test/a.txt", "b.txt"], {}, {"train": ["b.txt", "test/a.txt"]}),
-    "a split that is asked for": (["old/a.txt", "test/b.txt"], {"train": "old"}, {"old": ["old/a.txt"], "test": ["test/b.txt"]}),
+    "a split that is asked for": (
+        ["old/a.txt", "test/b.txt"],
+        {"train": "old"},
+        {"old": ["old/a.txt"], "test": ["test/b.txt"]},
+    ),
     "a folder of no text": (["train/a.txt", "test/b.pdf"], {}, {"train": ["train/a.txt"]}),
 }
 
@@ -158,7 +183,10 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
     beside = {"README.md": "about it", "notes.txt": "more"}
     photos = tiny.photos(tmp_path / "photos", n=1, splits=(), size=8)
     layouts = {
-        "imagefolder": [photos, write(tiny.photos(tmp_path / "split", n=1, size=8), {**beside, "train/cat/000.txt": "a caption"})],
+        "imagefolder": [
+            photos,
+            write(tiny.photos(tmp_path / "split", n=1, size=8), {**beside, "train/cat/000.txt": "a caption"}),
+        ],
         "squad": [write(tiny_text.squad(tmp_path / "squad", n=1), beside)],
         "table": [write(tmp_path / "table", {"train.csv": "text\na\n", **beside})],
         "text": [write(tmp_path / "text", beside), tmp_path / "text" / "README.md"],

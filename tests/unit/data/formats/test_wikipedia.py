@@ -44,12 +44,19 @@ def dump(pages: list[str], version: str = "0.11") -> str:
     return f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-{version}/">{NAMESPACES}\n{"".join(pages)}</mediawiki>\n'
 
 
-PAGES = [page(i, f"Thing {i}", f"'''Thing {i}''' is a [[thing|kind of thing]] & more.{{{{cite}}}} " + "é" * i) for i in range(1, 31)]
+PAGES = [
+    page(i, f"Thing {i}", f"'''Thing {i}''' is a [[thing|kind of thing]] & more.{{{{cite}}}} " + "é" * i)
+    for i in range(1, 31)
+]
 
 
 @PROPERTY
 @given(
-    pages=st.lists(st.tuples(st.sampled_from([0, 0, 1, 14]), st.booleans(), st.text("abcé \n", max_size=20)), min_size=1, max_size=20),
+    pages=st.lists(
+        st.tuples(st.sampled_from([0, 0, 1, 14]), st.booleans(), st.text("abcé \n", max_size=20)),
+        min_size=1,
+        max_size=20,
+    ),
     compressed=st.booleans(),
 )
 def test_every_page_is_a_row_a_skip_or_said(pages: list, compressed: bool, tmp_path: Path) -> None:
@@ -57,7 +64,9 @@ def test_every_page_is_a_row_a_skip_or_said(pages: list, compressed: bool, tmp_p
     path = tmp_path / f"a.xml{'.bz2' if compressed else ''}"
     path.write_bytes(bz2.compress(content) if compressed else content)
     os.utime(path, ns=(0, Random(content).getrandbits(60)))  # written anew within the clock's tick
-    wanted = {str(i): words for i, (ns, redirect, words) in enumerate(pages) if ns == 0 and not redirect and words.strip()}
+    wanted = {
+        str(i): words for i, (ns, redirect, words) in enumerate(pages) if ns == 0 and not redirect and words.strip()
+    }
     if not wanted:
         with pytest.raises(DataError, match=r"a\.xml.*: no articles"):
             read_dump(path)
@@ -71,7 +80,9 @@ def test_every_page_is_a_row_a_skip_or_said(pages: list, compressed: bool, tmp_p
 
 def test_a_folder_of_parts_holds_each_page_once(tmp_path: Path) -> None:
     parts = {"b.xml-p11p30.bz2": bz2.compress(dump(PAGES[10:], "0.10").encode()), "a.xml": dump(PAGES[:12])}
-    source = read_dump(write(tmp_path, {**parts, "README.md": "about it", "index.txt.bz2": bz2.compress(b"0:1:Thing 1")}))
+    source = read_dump(
+        write(tmp_path, {**parts, "README.md": "about it", "index.txt.bz2": bz2.compress(b"0:1:Thing 1")})
+    )
     assert source.splits["train"]["id"] == [str(i) for i in range(1, 31)]
     assert source.ignored == {".md files": 1, ".bz2 files": 1, "articles that an earlier file holds": 2}
     assert len(load(tmp_path).train) == 24
@@ -138,10 +149,22 @@ def test_a_cut_dump_says_how_far_it_went(tmp_path: Path) -> None:
 NO_DUMPS: dict[str, tuple[str, str | bytes, str]] = {
     "another XML": ("a.xml", "<html><body/></html>", "it begins with <html>, not with <mediawiki>"),
     "no XML": ("a.xml", "hello", "not valid XML: syntax error"),
-    "damaged XML": ("a.xml", dump(PAGES).replace("<title>Thing 8", "<title"), "damaged one, after 7 articles: not valid XML"),
+    "damaged XML": (
+        "a.xml",
+        dump(PAGES).replace("<title>Thing 8", "<title"),
+        "damaged one, after 7 articles: not valid XML",
+    ),
     "no bz2": ("a.xml.bz2", "hello", "not bz2, or damaged"),
-    "a damaged bz2": ("a.xml.bz2", bz2.compress(dump(PAGES).encode()).replace(b"1AY&SY", b"1AY&SZ"), "not bz2, or damaged"),
-    "only redirects": ("a.xml", dump([page(1, "A", "#REDIRECT", redirect=True)]), "no articles (left out: 1 redirects)"),
+    "a damaged bz2": (
+        "a.xml.bz2",
+        bz2.compress(dump(PAGES).encode()).replace(b"1AY&SY", b"1AY&SZ"),
+        "not bz2, or damaged",
+    ),
+    "only redirects": (
+        "a.xml",
+        dump([page(1, "A", "#REDIRECT", redirect=True)]),
+        "no articles (left out: 1 redirects)",
+    ),
 }
 
 
@@ -166,7 +189,10 @@ def test_a_dump_has_articles_and_nothing_else(tmp_path: Path) -> None:
 
 PROSE = {
     "links and quotes": ("''A'' '''[[b|bee]]''' [[c]]s [http://x d] [http://y] &amp; &lt;e", "A bee cs d & <e"),
-    "files and categories": ("a [[File:x.jpg|thumb|a [[b]] c]] d [[Category:E]] [[Datei:f.png]] [[:Category:G]]", "a d Category:G"),
+    "files and categories": (
+        "a [[File:x.jpg|thumb|a [[b]] c]] d [[Category:E]] [[Datei:f.png]] [[:Category:G]]",
+        "a d Category:G",
+    ),
     "notes and comments": ("a<ref name='x/y' /> b<ref>''open {{cite}}</ref> c<!-- <ref> --> d''.", "a b c d."),
     "templates": ("a {{infobox|b}}, c (; {{ipa|d}}) e ({{f}})", "a, c e"),
     "templates that speak": (
@@ -176,7 +202,10 @@ PROSE = {
     "tables": ("a\n{|\n! b\n|-\n| c\n|}\nd\n{| class=x\n| ''[[e\n|}\nf", "a\n\nd\n\nf"),
     "lists": ("* a\n* b\n# c\n; d\n: e", "a\nb\nc\nd\ne"),
     "headings": ("a\n== B ==\nc\n=== D ===\n{{e}}\n==F==\n===''G''===\nh", "a\n\nB\n\nc\n\nF\n\nG\n\nh"),
-    "sections of sources": ("a\n==See also==\n* b\n===C===\nd\n==E==\nf\n== References ==\n<references/>", "a\n\nE\n\nf"),
+    "sections of sources": (
+        "a\n==See also==\n* b\n===C===\nd\n==E==\nf\n== References ==\n<references/>",
+        "a\n\nE\n\nf",
+    ),
     "formulas": ("so <math>E = mc^2</math>, H<sub>2</sub>O<br/>x", "so E = mc^2, H2O\nx"),
     "spaces": ("__NOTOC__a&nbsp;b  c \n\n\n\n d", "a b c\n\nd"),
     "an open quote": ("''a\n\nb'' c '''d", "a\n\nb c d"),
@@ -199,7 +228,9 @@ def test_a_real_slice() -> None:
     rows = {row["title"]: row["text"] for row in source.splits["train"]}
     assert counted(source) == 206 + 5 + 1  # pages of the two files, and the README
     assert (len(rows), source.ignored["redirects"]) == (110, 99)
-    assert rows["Anarchism"].startswith("Anarchism is a political philosophy that advocates self-governed societies based on voluntary")
+    assert rows["Anarchism"].startswith(
+        "Anarchism is a political philosophy that advocates self-governed societies based on voluntary"
+    )
     marks = ("[[", "]]", "{|", "|}", "<ref", "</ref", "''", "__", "( ", "()", "\n\n\n")
     marks += ("\n\nSee also\n\n", "\n\nReferences\n\n", "\n\nExternal links\n\n")
     assert not [(title, mark) for title, words in rows.items() for mark in marks if mark in words]

@@ -31,12 +31,19 @@ def test_every_grey_value_comes_back(channels: int) -> None:
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     image = Image.fromarray(values if channels == 1 else np.stack([values, values.T, 255 - values], -1))
     pixels = to_pixels(image, (16, 16), channels)
-    assert (pixels.shape, pixels.dtype, pixels.min().item(), pixels.max().item()) == ((channels, 16, 16), torch.float32, -1, 1)
+    assert (pixels.shape, pixels.dtype, pixels.min().item(), pixels.max().item()) == (
+        (channels, 16, 16),
+        torch.float32,
+        -1,
+        1,
+    )
     again = to_image(pixels)
     assert again.mode == image.mode
     assert again.tobytes() == image.tobytes()
     if channels == 3:
-        assert to_pixels(Image.fromarray(values).convert("RGB"), (16, 16), 1).equal(to_pixels(Image.fromarray(values), (16, 16), 1))
+        assert to_pixels(Image.fromarray(values).convert("RGB"), (16, 16), 1).equal(
+            to_pixels(Image.fromarray(values), (16, 16), 1)
+        )
 
 
 def test_what_lies_outside_is_cut_off() -> None:
@@ -105,7 +112,11 @@ def test_what_cannot_be_a_picture(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(DataError, match=r"cut\.png: not a readable image"):
         _ = Pictures(a_row({"path": str(path), "bytes": None}), (16, 16))[0]
-    for wrong in (lambda: Pictures([], (8, 8), 4), lambda: to_image(torch.zeros(4, 8, 8)), lambda: to_pixels(noise(8, 8), (8, 8), 2)):
+    for wrong in (
+        lambda: Pictures([], (8, 8), 4),
+        lambda: to_image(torch.zeros(4, 8, 8)),
+        lambda: to_pixels(noise(8, 8), (8, 8), 2),
+    ):
         with pytest.raises(DataError, match=r"1 channel \(grey\) or 3 \(colour\), not [24]"):
             wrong()
 
@@ -115,6 +126,12 @@ def test_what_cannot_be_a_picture(tmp_path: Path) -> None:
 
 def test_a_caption_is_a_text_with_something_in_it() -> None:
     assert caption({"text": "  a\0 red\n disc \n"}) == "a red\n disc"
-    for text, words in ((None, "text is empty"), ("", "text is empty"), (" \0\n", "text is empty"), (5, "int"), (["a"], "list")):
+    for text, words in (
+        (None, "text is empty"),
+        ("", "text is empty"),
+        (" \0\n", "text is empty"),
+        (5, "int"),
+        (["a"], "list"),
+    ):
         with pytest.raises(DataError, match=f"^no caption: .*{words}"):
             caption({"text": text})

@@ -108,7 +108,7 @@ FORMATS: dict[str, tuple[Callable[[], bytes], list]] = {
     "TGA": (lambda: saved(picture(), "TGA"), COLOURS),
     "AVIF": (lambda: saved(picture(), "AVIF", quality=100, subsampling="4:4:4"), COLOURS),
     "Lab TIFF": (lambda: lab(), COLOURS),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -128,7 +128,12 @@ def test_a_format_arrives_in_rgb(name: str, tmp_path: Path) -> None:
 def test_a_turned_photo_arrives_upright(kind: str, orientation: int) -> None:
     turn = Image.Transpose
     mirrored = {2: turn.FLIP_LEFT_RIGHT, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 7: turn.TRANSVERSE}
-    lay = {3: turn.ROTATE_180, 6: turn.ROTATE_90, 8: turn.ROTATE_270, **mirrored}  # how the sensor lay: the tag undoes it
+    lay = {
+        3: turn.ROTATE_180,
+        6: turn.ROTATE_90,
+        8: turn.ROTATE_270,
+        **mirrored,
+    }  # how the sensor lay: the tag undoes it
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = picture().transpose(lay[orientation]) if orientation > 1 else picture()
@@ -176,7 +181,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "half a GIF": (saved(picture(), "GIF")[:60], "not a readable image"),
     "a bomb": (saved(Image.new("1", (19_000, 10_000)), "PNG"), "190000000 pixels"),
     "a small bomb": (saved(Image.new("1", (16_000, 9_000)), "PNG"), f"16000 x 9000 pixels, at most {MAX_PIXELS:,}"),
-    "a hair": (saved(Image.new("1", (2 * MAX_RATIO + 1, 2)), "PNG"), "501 x 2 pixels, one side may be at most 250 times"),
+    "a hair": (
+        saved(Image.new("1", (2 * MAX_RATIO + 1, 2)), "PNG"),
+        "501 x 2 pixels, one side may be at most 250 times",
+    ),
     "nothing": (None, "no image here"),
     "an empty row": ({"path": None, "bytes": None}, "no image here"),
     "no file": ("gone.jpg", "gone.jpg: no such file"),
@@ -218,7 +226,9 @@ def test_whatever_bytes_there_are_it_is_an_image_or_a_data_error() -> None:
             for _ in range(rng.choice([1, 2, 20])):
                 damaged[rng.randrange(min(len(damaged), rng.choice([200, 10_000])))] = rng.randrange(256)
             try:
-                outcomes[read_image(bytes(damaged[: rng.choice([len(damaged), rng.randrange(len(damaged))])])).mode] += 1
+                outcomes[
+                    read_image(bytes(damaged[: rng.choice([len(damaged), rng.randrange(len(damaged))])])).mode
+                ] += 1
             except DataError:
                 outcomes["refused"] += 1
     assert min(outcomes.values()) > 100, outcomes
@@ -229,13 +239,17 @@ def test_whatever_bytes_there_are_it_is_an_image_or_a_data_error() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "I", "F", "CMYK", "1"])
-def test_a_large_image_is_converted_by_strips_as_it_would_be_at_once(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_converted_by_strips_as_it_would_be_at_once(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipelines.data.image import reading
 
     rng = np.random.default_rng(0)
     if mode in ("I;16", "I", "F"):
         top = {"I;16": 60000, "I": 60000, "F": 0.7}[mode]
-        image = Image.fromarray((rng.random((37, 23)) * top).astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]))
+        image = Image.fromarray(
+            (rng.random((37, 23)) * top).astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
+        )
     else:
         image = Image.fromarray(rng.integers(0, 256, (37, 23, 4), np.uint8), "RGBA").convert(mode)
     assert image.mode == mode
@@ -268,11 +282,19 @@ def test_a_long_note_in_a_png_hides_no_pixels(kind: str, place: str, tmp_path: P
     from pipelines.data.image.reading import read_notes
 
     data = long_text(kind, place)
-    with pytest.raises(ValueError, match="too large"), Image.open(io.BytesIO(data)) as image:  # Pillow alone refuses the whole file
+    with (
+        pytest.raises(ValueError, match="too large"),
+        Image.open(io.BytesIO(data)) as image,
+    ):  # Pillow alone refuses the whole file
         image.load()
     (tmp_path / "a.png").write_bytes(data)
     for value in (data, tmp_path / "a.png", str(tmp_path / "a.png"), {"path": "a.png", "bytes": data}):
-        assert corners(read_image(value)) == [RED, BLUE, GREEN, WHITE] or corners(read_image(value)) == [RED, GREEN, BLUE, WHITE]
+        assert corners(read_image(value)) == [RED, BLUE, GREEN, WHITE] or corners(read_image(value)) == [
+            RED,
+            GREEN,
+            BLUE,
+            WHITE,
+        ]
     notes = read_notes(data, "a.png")
     assert notes["parameters"] == "short"
     assert "workflow" not in notes

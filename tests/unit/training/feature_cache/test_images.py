@@ -26,7 +26,11 @@ def test_enlarging_small_images_is_no_matter_of_the_cache(tmp_path: Path) -> Non
     skipped = []
     for number, upscale in enumerate((False, True, False)):
         with without_pictures():
-            results = train(validate({**raw, "options": {**raw["options"], "upscale": upscale}}), tmp_path / f"run{number}", name="x")
+            results = train(
+                validate({**raw, "options": {**raw["options"], "upscale": upscale}}),
+                tmp_path / f"run{number}",
+                name="x",
+            )
         assert results
         skipped.append(sum(results["data"][split]["skipped"] for split in ("train", "validation", "test")))
     assert skipped == [3, 0, 3]

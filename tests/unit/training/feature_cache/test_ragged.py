@@ -29,9 +29,20 @@ def other(folder: Path, kind: str) -> Path:
     import transformers
 
     words = tiny_text.tokenizer(folder)
-    shape = {"hidden_size": 32, "embedding_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    shape = {
+        "hidden_size": 32,
+        "embedding_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     config = transformers.AutoConfig.for_model(
-        kind, vocab_size=len(words), pad_token_id=words.pad_token_id, max_position_embeddings=130, initializer_range=0.2, **shape
+        kind,
+        vocab_size=len(words),
+        pad_token_id=words.pad_token_id,
+        max_position_embeddings=130,
+        initializer_range=0.2,
+        **shape,
     )
     torch.manual_seed(0)
     transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
@@ -49,7 +60,11 @@ CASES: dict[str, tuple[Callable[[Path], Path], tuple[str, str, dict], dict[str, 
     "first token inside": (lambda f: other(f, "electra"), CLASSIFY, {"freeze": "backbone"}),
     "no token types": (lambda f: other(f, "roberta"), CLASSIFY, {"freeze": "backbone"}),
     "every token": (lambda f: tiny_text.bert(f, **WIDE), ANSWER, {"freeze": "backbone"}),
-    "half of the trunk": (lambda f: tiny_text.bert(f, "BertForSequenceClassification", **WIDE), CLASSIFY, {"freeze": 1}),
+    "half of the trunk": (
+        lambda f: tiny_text.bert(f, "BertForSequenceClassification", **WIDE),
+        CLASSIFY,
+        {"freeze": 1},
+    ),
     "last token": (tiny_text.gpt, CLASSIFY, {"freeze": "backbone"}),
 }
 RAGGED = {"every token": [1], "half of the trunk": [1], "last token": [1]}  # the others: none
@@ -64,7 +79,10 @@ class Bench:
         self.raw: dict[str, Any] = {
             "task": task,
             "model": {"id": str(make(folder / "model")), **frozen},
-            "data": {"id": str(getattr(tiny_text, data)(folder / "data", n=30 if data == "labelled" else 4)), "workers": 0},
+            "data": {
+                "id": str(getattr(tiny_text, data)(folder / "data", n=30 if data == "labelled" else 4)),
+                "workers": 0,
+            },
             "options": options,
             "train": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32", "log_every": 1},
         }
@@ -106,7 +124,10 @@ def test_cached_equals_uncached(case: str, bench: Callable[[str], Bench]) -> Non
     assert losses(cached) == pytest.approx(losses(plain), abs=1e-5)
     assert len(losses(cached)) >= 9
     assert losses(plain)[0] != losses(plain)[-1]
-    predicted = [[json.loads(line) for line in (r / "predictions" / "test.jsonl").read_text().splitlines()] for r in (plain, cached)]
+    predicted = [
+        [json.loads(line) for line in (r / "predictions" / "test.jsonl").read_text().splitlines()]
+        for r in (plain, cached)
+    ]
     assert [r["predicted"] for r in predicted[0]] == [r["predicted"] for r in predicted[1]]
     before = {p: p.stat().st_mtime_ns for p in (run.folder / "cache").rglob("*.bin")}
     assert outcome(run("read")) == outcome(cached)
@@ -122,7 +143,13 @@ def test_a_damaged_cache_is_made_again(case: str, damage: str, bench: Callable[[
         file = folder / ("rows.json" if "rows" in damage else "feature_0.bin")
         content = file.read_bytes()
         few = json.dumps({"plain": json.loads((folder / "rows.json").read_text())["plain"][:-1], "why": {}}).encode()
-        spoiled = {"zeros": b"\0" * len(content), "cut": b"", "half": content[: len(content) // 2], "no rows": b"", "other rows": few}
+        spoiled = {
+            "zeros": b"\0" * len(content),
+            "cut": b"",
+            "half": content[: len(content) // 2],
+            "no rows": b"",
+            "other rows": few,
+        }
         file.write_bytes(spoiled[damage])
     assert outcome(run("second")) == wanted
 
