@@ -174,8 +174,8 @@ def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServ
             with contextlib.redirect_stdout(io.StringIO()), without_pictures():
                 exec(compile(block.text, str(block), "exec"), names)
         elif block.language == "yaml":
-            whole = "task" in yaml.safe_load(block.text)  # a part of a recipe is read as one of `PART_OF`
-            raw = {} if whole else yaml.safe_load(recipe_paths()[PART_OF].read_text())
+            complete = "task" in yaml.safe_load(block.text)  # a part of a recipe is read as one of `PART_OF`
+            raw = {} if complete else yaml.safe_load(recipe_paths()[PART_OF].read_text())
             recipes.validate({**raw, **yaml.safe_load(block.text)}, str(block))
         else:
             *first, last = commands(block)
