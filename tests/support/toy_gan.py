@@ -27,6 +27,7 @@ from pipelines.config.recipe import Int, Strict
 from pipelines.data.encoding import Budget, Encoding
 from pipelines.data.schema import DataSpec
 from pipelines.generation.spec import GenerationSpec, Samples, Setting
+from pipelines.metrics.statistics import Statistics, plain, ratio, total
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
@@ -159,9 +160,14 @@ class ToyGan(Task):
             for id_, true, value in zip(batch["id"], batch["values"][:, 0].tolist(), made, strict=True)
         ]
 
-    def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
-        """How far the mean of what was made lies from the mean of the real values."""
-        return {"distance": abs(float(np.mean([r["true"] - r["made"] for r in records])))}
+    def statistics(self, records: Sequence[Record], rows: Any) -> Statistics:
+        columns = {name: np.array([record[name] for record in records]) for name in ("true", "made")}
+        return Statistics([record["id"] for record in records], columns)
+
+    def summarize(self, statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
+        """The distance of the generated values' mean from the mean of the real ones."""
+        off = total(weights, statistics["true"] - statistics["made"])
+        return plain({"distance": abs(ratio(off, total(weights)))})
 
     def calibrate(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         return {"loudest": max(record["made"] for record in records)}

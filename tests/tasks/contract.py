@@ -35,6 +35,7 @@ from pipelines.data.loading import load_splits
 from pipelines.data.schema import SPLITS
 from pipelines.data.splitting import without_trained
 from pipelines.errors import DataError
+from pipelines.evaluation import scoring
 from pipelines.evaluation.compare import compare, table
 from pipelines.inference.loading import load
 from pipelines.models.build import build
@@ -186,7 +187,7 @@ class TaskContract:
                 float(task.loss(model, batch, task.counts(batch), phase.name, 0).detach()) for phase in task.phases
             )
         with torch.no_grad():
-            return float(task.score(task.predict(model, batch), None)[self.improves])
+            return scoring.scores(task, task.predict(model, batch), None)[self.improves]
 
     def test_a_few_steps_improve_the_figure_that_the_task_names(self, made: SimpleNamespace) -> None:
         task = made.task
