@@ -150,7 +150,7 @@ def evaluate_loaded(
     records = task.merge(records, found)
     scored = scoring.score_split(task, records, found, name, group=group, tables=False)
     for module in metrics:
-        scored["metrics"] |= module.scores(records, list(getattr(task, "labels", [])))
+        scored["metrics"] |= module.scores(records, list(task.data.labels))
     for line in results.undefined(name, scored["n"], scored["metrics"]):
         progress.say(line)
     about = {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name}

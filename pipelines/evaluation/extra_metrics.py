@@ -52,7 +52,7 @@ def try_out(
     records = _predicted(task, model, chosen, device, autocast)
     if records and not {"true", "predicted"} <= records[0].keys():
         raise _no_predictions(task)
-    labels = list(getattr(task, "labels", []))
+    labels = list(task.data.labels)
     found: dict[str, float] = {}
     for module in modules if records else ():
         try:
