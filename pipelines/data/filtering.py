@@ -42,17 +42,18 @@ class Usable(Encoding):
 def sorted_out(
     encoded: Encoded, ids: Sequence[str], split: str
 ) -> tuple[Encoded, list[tuple[str, str]], dict[str, int]]:
-    """What a run takes of a split's examples, those known to be unusable (id, why), and how many train leaves out by its own options.
+    """What a run takes of a split's examples, the rows known to be unusable (name, why), and how many train leaves out.
 
-    Only train does without them: the others are scored, and what they lack is counted. Raises DataError where train keeps none.
+    Train leaves them out. The other splits are scored: there an unusable row is met again, under the name that it has
+    here (its number), so that it is counted once. Raises DataError where train keeps no row.
     """
     if not encoded.unusable:
         return encoded, [], {}
     left_out = encoded.left_out if split == "train" else {}
     on_purpose = {number for numbers in left_out.values() for number in numbers}
-    known = [(ids[number], why) for number, why in encoded.unusable.items() if number not in on_purpose]
     if split != "train":
-        return encoded, known, {}
+        return encoded, [(str(number), why) for number, why in encoded.unusable.items()], {}
+    known = [(ids[number], why) for number, why in encoded.unusable.items() if number not in on_purpose]
     taken = Usable(encoded)
     if not len(taken):
         raise DataError(
