@@ -222,7 +222,7 @@ def test_a_layout_is_found(block: Block, tmp_path: Path) -> None:
     for path in paths:
         write(tmp_path / path)
     (top,) = {path.split("/")[0] for path in paths}
-    found = loading._format(DataSection(id=str(tmp_path / top)))
+    found = loading.format_module(DataSection(id=str(tmp_path / top)))
     assert found.__name__.rpartition(".")[2] == block.note
 
 

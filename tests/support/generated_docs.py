@@ -280,7 +280,8 @@ def _kind(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "const" in value or "enum" in value:
         return ", ".join(f"`{one}`" for one in value.get("enum", [value.get("const")]))
     if value.get("type") == "array":
-        return f"list of {_kind(value['items'], schema)}"
+        kinds = [value["items"]] if "items" in value else value["prefixItems"]
+        return f"list of {' and '.join(dict.fromkeys(_kind(kind, schema) for kind in kinds))}"
     names = {
         "integer": "whole number",
         "number": "number",
@@ -338,7 +339,7 @@ def api() -> str:
     """The public names of `import pipelines`, each documented by mkdocstrings from its own file."""
     import pipelines
 
-    return "\n".join(f"::: pipelines.{pipelines._PUBLIC[name]}.{name}\n" for name in pipelines.__all__)
+    return "\n".join(f"::: {getattr(pipelines, name).__module__}.{name}\n" for name in pipelines.__all__)
 
 
 def benchmarks() -> str:

@@ -251,7 +251,7 @@ def test_train_does_without_what_cannot_be_used(tmp_path: Path) -> None:
     whole, known, left_out = sorted_out(recordings, data["id"], "test")  # what is scored keeps every row
     assert (whole is recordings, [name for name, _ in known], left_out) == (True, ["0", "1", "3"], {})
     with pytest.raises(
-        DataError, match=r"none of 6 recordings of train can be used; the first: .*0\.wav: 3\.0 seconds, at most 0\.5"
+        DataError, match=r"none of 6 rows of train can be used; the first: .*0\.wav: 3\.0 seconds, at most 0\.5"
     ):
         sorted_out(Recordings(data, RATE, 0.5), data["id"], "train")
 
