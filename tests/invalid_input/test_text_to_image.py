@@ -221,9 +221,9 @@ def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
     task = TextToImage()
     for text in (None, "", "  ", "\0"):
         with pytest.raises(DataError, match="no caption: text is empty"):
-            task.clean({"image": None, "text": text})
+            task.data.clean({"image": None, "text": text})
     with pytest.raises(DataError, match="text holds int"):
-        task.clean({"image": None, "text": 3})
+        task.data.clean({"image": None, "text": 3})
     raw = tiny_recipe(tmp_path, tiny_diffusion.stable(tmp_path / "sd"), options={"image_size": 24})
     (tmp_path / "shapes" / "003.txt").write_text("")
     small, _, splits = build_of(raw)

@@ -244,7 +244,7 @@ def test_the_pair_is_named_by_the_recipe_and_asked_for(model: Path, tmp_path: Pa
     task.save(net, tmp_path / "saved")
     again = TextClassification()
     loaded = again.load(tmp_path / "saved")
-    assert again.inputs == ("text", "text_pair")
+    assert again.data.input_columns == ("text", "text_pair")
     with pytest.raises(DataError, match="reads two texts"):
         list(again.infer(loaded, "The song was made."))
     with pytest.raises(DataError, match=r"data\.columns\.text_pair"):
