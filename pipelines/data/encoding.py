@@ -52,7 +52,7 @@ class Encoded(Protocol):
 
     @property
     def lengths(self) -> Lengths | None:
-        """The length of every example in whole `length_unit`s, at least 1; None if all cost the same."""
+        """The length of every example as an integer number of `length_unit`s, at least 1; None if all cost the same."""
 
     @property
     def length_unit(self) -> str:

@@ -156,7 +156,7 @@ def check_known(found: set[str], classes: Sequence[str]) -> None:
     some = ", ".join(unknown[:5])
     if unknown and len(unknown) == len(found):
         known = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-        raise DataError(f"the model knows none of the classes of these data ({some}): it tells apart {known}")
+        raise DataError(f"the model knows none of the classes of these data ({some}): it knows {known}")
     if unknown:
         log.warning(
             "the model does not know %d of %d classes (%s): their rows count as errors", len(unknown), len(found), some

@@ -33,8 +33,8 @@ FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *
 
 
 def format_names() -> list[str]:
-    folder = resources.files("pipelines.data.formats")
     """The names of all data formats, sorted."""
+    folder = resources.files("pipelines.data.formats")
     return sorted(e.name[:-3] for e in folder.iterdir() if e.name.endswith(".py") and not e.name.startswith("_"))
 
 

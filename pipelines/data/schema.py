@@ -76,7 +76,7 @@ class DataSpec:
     classes_of: Callable[[Row], list[str]] | None = None
     """The classes of a row, for stratified splits; by default its label. For rows with classes in boxes or masks."""
     example: Callable[[Row], Row] | None = None
-    """A row as shown among the sample rows of card and demo; by default its required columns. See pipelines.data.examples."""
+    """A row as shown among the sample rows of card and demo (pipelines.data.examples); by default its required columns."""
     record_fields: tuple[str, ...] = ()
     """The fields of a row's prediction record that are shown with it among the sample rows."""
 

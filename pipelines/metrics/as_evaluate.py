@@ -121,8 +121,8 @@ def _manifolds(columns: Columns, neighbours: int = 3) -> Scores:
 
 
 def _memorised(columns: Columns) -> Scores:
-    real, made = _features(columns)
-    return {"memorised": float(generation.memorised(generation.nearest(made, real)[1]).mean())}
+    train, samples = _features(columns)
+    return {"memorised": float(generation.memorised(generation.nearest(samples, train)[1]).mean())}
 
 
 def _images_and_texts(columns: Columns) -> Scores:

@@ -295,7 +295,8 @@ def check_finite(batch: Batch, logits: "Tensor") -> None:
     if not logits.isfinite().all():
         row = batch["id"][int((~logits.isfinite()).any(-1).nonzero()[0])]
         raise RunError(
-            f"the model's answer to {row} is not a number: bad weights, or training diverged (lower train.learning_rate)"
+            f"the model's answer to {row} is not a number: bad weights, "
+            "or training diverged (lower train.learning_rate)"
         )
 
 

@@ -148,10 +148,10 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
     kept = [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
     in_head = {id(m) for m in (*(head.modules() if head is not None else ()), *kept)}
     in_head |= {id(part) for module in frozen_modules(model) for part in module.modules()}
-    whole = (
+    new_modules = (
         [] if head is None else [head] if any(module is head for module in model.modules()) else list(head.children())
     )
-    heads = [name for name, module in model.named_modules() if any(module is part for part in whole)]
+    heads = [name for name, module in model.named_modules() if any(module is part for part in new_modules)]
     fits = {
         n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, Conv1D)) and id(m) not in in_head
     }

@@ -19,7 +19,7 @@ def extractor(folder: Path | None, config: Any) -> Any:
     from transformers import AutoFeatureExtractor
 
     if folder is None:
-        return _made(config)
+        return _usual_extractor(config)
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise ModelError(
             f"{called(folder)}: no feature extractor here (preprocessor_config.json): "
@@ -31,7 +31,7 @@ def extractor(folder: Path | None, config: Any) -> Any:
         raise ModelError(f"{called(folder)}: its feature extractor cannot be read: {first_line(error)}") from error
 
 
-def _made(config: Any) -> Any:
+def _usual_extractor(config: Any) -> Any:
     from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
     if config.model_type == "audio-spectrogram-transformer":
@@ -57,8 +57,8 @@ def inputs(recordings: "Sequence[Any]", found: Any) -> "dict[str, Tensor]":
     For raw samples: `input_values` [n, longest], and `attention_mask` if the model uses one. For spectrograms:
     `input_features` or `input_values`.
     """
-    made = found(list(recordings), sampling_rate=rate(found), padding="longest", return_tensors="pt")
-    return dict(made)
+    prepared = found(list(recordings), sampling_rate=rate(found), padding="longest", return_tensors="pt")
+    return dict(prepared)
 
 
 def audio_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
@@ -179,9 +179,9 @@ def spectrograms(recordings: "Sequence[np.ndarray]", found: Any) -> "tuple[str, 
 
     Spectrograms are computed again each time: AST's takes 20 ms on one core for 10 seconds of audio.
     """
-    made = found(list(recordings), sampling_rate=rate(found), return_tensors="np")
-    name = "input_features" if "input_features" in made else "input_values"
-    return name, made[name], 1 if name == "input_features" else 0
+    prepared = found(list(recordings), sampling_rate=rate(found), return_tensors="np")
+    name = "input_features" if "input_features" in prepared else "input_values"
+    return name, prepared[name], 1 if name == "input_features" else 0
 
 
 def scaled(samples: "np.ndarray", found: Any) -> "np.ndarray":

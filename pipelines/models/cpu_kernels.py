@@ -81,10 +81,10 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         input, weight, mean, deviation = ctx.saved_tensors
-        whole = _dense(input.float())
-        given = gradient.float().contiguous(memory_format=_format(whole))
+        images = _dense(input.float())
+        given = gradient.float().contiguous(memory_format=_format(images))
         of_input, of_weight, of_bias = torch.ops.aten.native_group_norm_backward(
-            given, whole, mean, deviation, weight.float(), *ctx.size, list(ctx.needs_input_grad[:3])
+            given, images, mean, deviation, weight.float(), *ctx.size, list(ctx.needs_input_grad[:3])
         )
         parts = (of_input.to(input.dtype) if of_input is not None else None, of_weight, of_bias)
         return (

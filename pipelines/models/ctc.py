@@ -125,9 +125,9 @@ class OneByOne:
             or not (long or (self.over_time and min(sizes) < max(sizes)))
         ):
             return run(input_values)  # type: ignore[no-any-return]
-        made = [run(input_values[i : i + 1, :size]) for i, size in enumerate(sizes)]
-        longest = max(one.shape[2] for one in made)
-        return torch.cat([F.pad(one, (0, longest - one.shape[2])) for one in made])
+        encoded = [run(input_values[i : i + 1, :size]) for i, size in enumerate(sizes)]
+        longest = max(one.shape[2] for one in encoded)
+        return torch.cat([F.pad(one, (0, longest - one.shape[2])) for one in encoded])
 
 
 def begin_head(model: Any) -> None:
@@ -293,6 +293,6 @@ def words(heard: Heard, tokenizer: Any, seconds: float) -> list[dict[str, Any]]:
     return found
 
 
-def confidence(heard: Heard, said: Sequence[dict[str, Any]]) -> float:
+def confidence(heard: Heard, found: Sequence[dict[str, Any]]) -> float:
     """Confidence of an utterance: the mean over its words; without words, the mean probability of its outputs."""
-    return float(np.mean([word["confidence"] for word in said] or [heard.sure.mean() if len(heard.sure) else 0.0]))
+    return float(np.mean([word["confidence"] for word in found] or [heard.sure.mean() if len(heard.sure) else 0.0]))

@@ -130,8 +130,8 @@ class Speller:
         if self.strange:
             listed = ", ".join(f"{character!r} ({n:,})" for character, n in self.strange.most_common(8))
             log.warning(
-                "characters that the vocabulary lacks, which the model never writes, so that they count as errors: %s%s; "
-                "options.case, options.ignore and options.normaliser decide about them",
+                "characters that the vocabulary lacks, which the model never writes, so that they count as errors: "
+                "%s%s; options.case, options.ignore and options.normaliser decide about them",
                 listed,
                 f" and {len(self.strange) - 8} more" if len(self.strange) > 8 else "",
             )

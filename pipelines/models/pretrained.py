@@ -29,7 +29,7 @@ def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
 
     try:
         if folder is None:
-            return _made(dict(config or {}))
+            return _built(dict(config or {}))
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if wrong := _impossible(found.to_dict(), _usual(type(found))):
             raise ModelError(f"{called(folder)}: config.json: {wrong}")
@@ -45,7 +45,7 @@ def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
         raise ModelError(f"{what}: not a model that transformers knows: {first_line(error)}") from error
 
 
-def _made(fields: dict[str, Any]) -> Any:
+def _built(fields: dict[str, Any]) -> Any:
     """A configuration from a recipe's `model.config`. Raises ModelError.
 
     transformers accepts any field, so a misspelled one would have no effect.
@@ -57,14 +57,14 @@ def _made(fields: dict[str, Any]) -> Any:
         raise ModelError(
             f"model.config.model_type: transformers knows no {kind!r}{suggest(str(kind), list(CONFIG_MAPPING))}"
         )
-    made = AutoConfig.for_model(kind, **fields)
+    built = AutoConfig.for_model(kind, **fields)
     known = AutoConfig.for_model(kind).to_dict()
-    unknown = [name for name in fields if name not in known and name not in made.attribute_map]
+    unknown = [name for name in fields if name not in known and name not in built.attribute_map]
     if unknown:
         raise ModelError(f"model.config: {kind} has no field {unknown[0]!r}{suggest(unknown[0], list(known))}")
-    if wrong := _impossible(made.to_dict(), known):
+    if wrong := _impossible(built.to_dict(), known):
         raise ModelError(f"model.config: {wrong}")
-    return made
+    return built
 
 
 def _usual(kind: Any) -> dict[str, Any]:
@@ -349,8 +349,9 @@ def read_tensor(folder: Path, *names: str) -> Any:
 
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
+            stored = set(weights.keys())
             for name in names:
-                if name in weights.keys():
+                if name in stored:
                     return weights.get_tensor(name)
     raise ModelError(f"{called(folder)}: {names[0]} must be resized, which needs weights in safetensors")
 

@@ -41,9 +41,8 @@ class Pipe:
 
     @property
     def flow(self) -> bool:
-        return self.trains == "transformer"
-
         """Whether the model is trained with flow matching."""
+        return self.trains == "transformer"
 
     @property
     def guidance(self) -> float:
@@ -61,12 +60,12 @@ class Pipe:
         if self.parts.get("safety_checker") is not None and isinstance(model, nn.Module):  # `_Described` has no weights
             self.parts["safety_checker"].to(next(model.parameters()).device)
         with quiet():
-            made = self.kind(
+            pipeline = self.kind(
                 **{**self.parts, "scheduler": type(scheduler).from_config(scheduler.config), self.trains: model},
                 **self.settings,
             )
-        made.set_progress_bar_config(disable=True)
-        return made
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
 
 class _Described:
@@ -230,11 +229,11 @@ def painting(
     found: queue.Queue[Any] = queue.Queue()
     closed = threading.Event()
 
-    def look(whole: Any, step: int, time: Any, given: dict[str, Any]) -> dict[str, Any]:
+    def look(pipeline: Any, step: int, time: Any, given: dict[str, Any]) -> dict[str, Any]:
         if closed.is_set():
             raise _Closed
-        if step % every == every - 1 and step + 1 < whole.num_timesteps:
-            found.put((False, shown(whole, given["latents"])))
+        if step % every == every - 1 and step + 1 < pipeline.num_timesteps:
+            found.put((False, shown(pipeline, given["latents"])))
         return given
 
     def work() -> None:
@@ -257,14 +256,14 @@ def painting(
         thread.join()
 
 
-def shown(whole: Any, latents: "Tensor") -> Any:
+def shown(pipeline: Any, latents: "Tensor") -> Any:
     """Decode the latents of one example to an image, as the library's pipeline does at its end."""
-    vae = whole.vae
+    vae = pipeline.vae
     pixels = vae.decode(latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0), return_dict=False)[0]
     checked = [False]
-    if getattr(whole, "safety_checker", None) is not None:
-        pixels, checked = whole.run_safety_checker(pixels, pixels.device, pixels.dtype)
-    return whole.image_processor.postprocess(
+    if getattr(pipeline, "safety_checker", None) is not None:
+        pixels, checked = pipeline.run_safety_checker(pixels, pixels.device, pixels.dtype)
+    return pipeline.image_processor.postprocess(
         pixels, output_type="pil", do_denormalize=[not flagged for flagged in checked]
     )[0]
 
@@ -296,7 +295,7 @@ def read_pipe(folder: Path, *, size: int | None = None, random: bool = False) ->
     }
     try:
         with quiet(), _no_bars():
-            whole = kind.from_pretrained(
+            pipeline = kind.from_pretrained(
                 folder,
                 **{**absent, **models, trains: None},
                 local_files_only=True,
@@ -305,11 +304,11 @@ def read_pipe(folder: Path, *, size: int | None = None, random: bool = False) ->
             )
     except Exception as error:  # damaged files raise many kinds
         raise ModelError(f"{called(folder)}: the pipeline cannot be loaded: {first_line(error)}") from error
-    parts = {part: value for part, value in whole.components.items() if part != trains}
+    parts = {part: value for part, value in pipeline.components.items() if part != trains}
     for value in parts.values():
         if isinstance(value, nn.Module):
             value.eval()
-    settings = {"requires_safety_checker": whole.config.requires_safety_checker} if trains == "unet" else {}
+    settings = {"requires_safety_checker": pipeline.config.requires_safety_checker} if trains == "unet" else {}
     pipe = Pipe(kind, parts, settings)
     _check_fit(folder, pipe, model)
     _set_size(folder, pipe, model, size)
@@ -364,9 +363,9 @@ def _read_part(folder: Path, part: str, index: dict[str, Any], *, random: bool =
             if random:
                 return kind.from_config(kind.load_config(folder / part, local_files_only=True))
             # with low memory use, diffusers would leave missing weights empty instead of drawing them at random
-            whole = {"low_cpu_mem_usage": False} if library == "diffusers" else {}
+            options = {"low_cpu_mem_usage": False} if library == "diffusers" else {}
             model, info = kind.from_pretrained(
-                folder / part, output_loading_info=True, local_files_only=True, dtype=torch.float32, **whole
+                folder / part, output_loading_info=True, local_files_only=True, dtype=torch.float32, **options
             )
     except Exception as error:  # damaged files raise many kinds
         raise ModelError(f"{called(folder)}: its {part} cannot be loaded: {first_line(error)}") from error
@@ -448,9 +447,9 @@ def _set_size(folder: Path, pipe: Pipe, model: Any, size: int | None) -> None:
 
 def save_pipe(pipe: Pipe, model: Any, folder: Path) -> None:
     """Save the complete pipeline in diffusers' format, without the local paths that its parts were loaded from."""
-    whole = pipe.around(model)
+    pipeline = pipe.around(model)
     with quiet(), _no_bars():
-        whole.save_pretrained(folder)
+        pipeline.save_pretrained(folder)
     for path in [*folder.glob("*.json"), *folder.glob("*/*.json")]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict) and {"_name_or_path", "name_or_path"} & found.keys():

@@ -74,8 +74,9 @@ def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
     if counts:
         n = sum(any(mark in text for mark in counts) for text in looked)
         log.warning(
-            "%d of %d texts of train hold special tokens of this model (%s): these are read as tokens and not as words; "
-            "beginnings and ends are added to every text anyway, so take them out if they are not meant so",
+            "%d of %d texts of train hold special tokens of this model (%s): these are read as tokens "
+            "and not as words; beginnings and ends are added to every text anyway, "
+            "so take them out if they are not meant so",
             n,
             len(looked),
             ", ".join(f"{mark!r} in {count:,}" for mark, count in counts.items()),
@@ -105,7 +106,8 @@ def longest(found: Any, config: Any) -> int:
     limits = [found.model_max_length]
     if isinstance(limits[0], bool) or not isinstance(limits[0], (int, float)) or limits[0] < 4:
         raise ModelError(
-            f"tokenizer_config.json: model_max_length is {limits[0]!r}: a number of tokens is needed that a text can have"
+            f"tokenizer_config.json: model_max_length is {limits[0]!r}: "
+            "a number of tokens is needed that a text can have"
         )
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:

@@ -42,7 +42,7 @@ def read_unet(
     )
     if folder is None:
         return _checked_model(
-            _made(UNet2DModel, _checked(dict(config or {}), UNet2DModel) | wanted), "model.config", labels
+            _built(UNet2DModel, _checked(dict(config or {}), UNet2DModel) | wanted), "model.config", labels
         )
     kind = read_index(folder)["_class_name"]
     if kind not in PIPELINES:
@@ -57,7 +57,7 @@ def read_unet(
             if key not in ("_class_name", "_diffusers_version", "_name_or_path")
         }
         if random:
-            return _checked_model(_made(UNet2DModel, settings | wanted), called(folder), labels)
+            return _checked_model(_built(UNet2DModel, settings | wanted), called(folder), labels)
         model, info = UNet2DModel.from_pretrained(
             place, output_loading_info=True, low_cpu_mem_usage=False, local_files_only=True
         )
@@ -141,7 +141,7 @@ def _checked(fields: dict[str, Any], kind: Any) -> dict[str, Any]:
     return fields
 
 
-def _made(kind: Any, fields: dict[str, Any]) -> Any:
+def _built(kind: Any, fields: dict[str, Any]) -> Any:
     try:
         return kind(**fields)
     except Exception as error:  # blocks, channels and groups that do not fit each other

@@ -143,11 +143,11 @@ def own_config(config: Any, words: Any) -> Any:
 
 def check_window(folder: Path | None, config: Any, extractor: Any) -> None:
     """Raise ModelError if the feature extractor's output does not have the shape of the model's input."""
-    made = (extractor.feature_size, extractor.nb_max_frames)
+    shape = (extractor.feature_size, extractor.nb_max_frames)
     wanted = (config.num_mel_bins, HOP * config.max_source_positions)
-    if made != wanted:
+    if shape != wanted:
         raise ModelError(
-            f"{called(folder)}: its feature extractor makes {made[0]} x {made[1]:g} numbers of a recording, "
+            f"{called(folder)}: its feature extractor makes {shape[0]} x {shape[1]:g} numbers of a recording, "
             f"the model reads {wanted[0]} x {wanted[1]}: they do not belong together"
         )
 

@@ -115,7 +115,7 @@ def nearest_figure(pairs: "Sequence[tuple[Image, Image, float]]", limit: float =
     note = f"Distance over that to the second nearest; a copy: below {limit:.2f}"
     figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color=MUTED)
     alt = (
-        f"{len(shown)} samples beside their nearest training images, the closest first: "
+        f"{len(shown)} samples next to their nearest training images, the closest first: "
         "distance over that to the second nearest"
     )
     return finish(figure, f"{alt} {shown[0][2]:.2f} to {shown[-1][2]:.2f}.", ROWS)

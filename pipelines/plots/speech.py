@@ -60,7 +60,7 @@ def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
         for kind, label in (("substitute", "another word"), ("delete", "left out"), ("insert", "added"))
     ]
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-    axes.set_title("Worst utterances: said above, heard below")
+    axes.set_title("Worst utterances: reference above, transcript below")
     wrong = sum(kind != "equal" for _, pairs in utterances for kind, _, _ in pairs)
     return finish(
         figure, f"The {len(utterances)} utterances with most errors, word by word: {wrong} words are wrong.", ROWS

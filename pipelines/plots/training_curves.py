@@ -127,7 +127,7 @@ def _stages(lines: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]
 
 
 def _mark_stages(lines: Sequence[Mapping[str, Any]], *axes: "Axes") -> None:
-    """Draw a line at the step where the whole model begins to train instead of the head alone."""
+    """Draw a line at the step where the first stage, which trains only the head, ends."""
     for stage in _stages(lines)[1:]:
         for each in axes:
             each.axvline(stage[0]["step"], color=MUTED, linewidth=0.8, linestyle="--")

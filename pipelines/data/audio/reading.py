@@ -60,27 +60,27 @@ def read_audio(value: Any, rate: int, silent_ok: bool = False) -> "np.ndarray":
     import soxr
 
     name = name_of(value)
-    made: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
     low, high, loudest = math.inf, -math.inf, 0.0
     resampler = None
     for block, own in sample_blocks(name, value):
         if not np.isfinite(block).all():
-            raise DataError(f"{name}: holds samples that are no numbers (NaN or infinite): write the file anew")
+            raise DataError(f"{name}: holds samples that are no numbers (NaN or infinite): write the file again")
         mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
         low, high, loudest = min(low, mono.min()), max(high, mono.max()), max(loudest, np.abs(block).max())
         if resampler is None and own != rate:
             resampler = soxr.ResampleStream(own, rate, 1, dtype="float32")
-        made.append(mono if resampler is None else resampler.resample_chunk(mono))
+        blocks.append(mono if resampler is None else resampler.resample_chunk(mono))
     mixed = " once its channels are mixed" if loudest >= SILENT and block.shape[1] > 1 else ""
     if high - low < 2 * SILENT and (mixed or not silent_ok):
         raise DataError(f"{name}: silent from beginning to end{mixed}")
     if loudest > LOUDEST:
         raise DataError(
-            f"{name}: samples up to {loudest:,.0f}, full scale is 1: integers written as floats, write the file anew"
+            f"{name}: samples up to {loudest:,.0f}, full scale is 1: integers written as floats, write the file again"
         )
     if resampler is not None:
-        made.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
-    return np.ascontiguousarray(made[0] if len(made) == 1 else np.concatenate(made), dtype=np.float32)
+        blocks.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+    return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), dtype=np.float32)
 
 
 def resampled(samples: "np.ndarray", own: int, rate: int) -> "np.ndarray":
@@ -162,7 +162,7 @@ def _opened(name: str, value: Any) -> Iterator[Any]:
             _check_rate(name, file.samplerate)
             if file.frames > 1 << 60:
                 raise DataError(
-                    f"{name}: does not say how long it is (it was written as a stream): write it anew, as a file"
+                    f"{name}: does not say how long it is (it was written as a stream): write it again, as a file"
                 )
             log_text = file.extra_info
             short = CUT_OFF.search(log_text)

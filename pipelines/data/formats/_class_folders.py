@@ -277,7 +277,7 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
     if len(filled) > 1 and len(same) > 1 and all(part == same for part in within):
         inner = ", ".join(printable(name) for name in sorted(same)[:6])
         raise DataError(
-            f"{root}: {names} all hold the same folders ({inner}), so these cannot be told to be classes: "
+            f"{root}: {names} all hold the same folders ({inner}), so it is not clear whether these are classes: "
             "if they are splits, call them train, validation and test, or name them, "
             f"as in data.train={printable(filled[0].name)}; if they are classes, list the files "
             f"in a train.csv with the columns {kind.column} and label"

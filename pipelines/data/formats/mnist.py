@@ -122,7 +122,7 @@ def _values(path: Path, dimensions: int) -> "np.ndarray":
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path}: cannot be unpacked, is it whole? ({why}): fetch it again") from None
+        raise DataError(f"{path}: cannot be unpacked, is it complete? ({why}): fetch it again") from None
     start, head = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
     if data[:4] != start or len(data) < head:
         raise DataError(
