@@ -101,8 +101,10 @@ def _within(order: np.ndarray, most: int, processes: int, lengths: np.ndarray, b
 
 
 def filled(step: np.ndarray, micro_batch: int, sizes: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Split ascending `sizes` before the example that would exceed the padded `budget`. A single example always
-    fits."""
+    """Split ascending `sizes` before the example that would exceed the padded `budget`.
+
+    A single example always fits.
+    """
     cuts = [0]
     for place, size in enumerate(sizes):
         count = place - cuts[-1] + 1
@@ -205,8 +207,10 @@ class Examples:
         return self.task.mix([example, *partners], rng) if partners else example
 
     def _readable(self, epoch: int | None, taken: list[int], count: int) -> list[Example]:
-        """The next readable examples, for a micro-batch that would hold too few. `taken` ones are used only as a last
-        resort."""
+        """The next readable examples, for a micro-batch that would hold too few.
+
+        `taken` ones are used only as a last resort.
+        """
         last: DataError | None = None
         found: list[Example] = []
         start = taken[-1] + 1 if taken else 0
@@ -224,8 +228,10 @@ class Examples:
 
 
 def on_device(batch: Batch, device: Any) -> Batch:
-    """A batch with its tensors on `device`. Other lists are kept as they are; Accelerate's own function would walk all
-    of them."""
+    """A batch with its tensors on `device`.
+
+    Other lists are kept as they are; Accelerate's own function would walk all of them.
+    """
     import torch
 
     def move(value: Any) -> Any:
@@ -292,8 +298,9 @@ class Plan:
 def evaluation_keys(
     n: int, batch_size: int, rank: int, processes: int, lengths: Lengths | None = None, budget: int = 2**62
 ) -> list[list[tuple[None, int]]]:
-    """Every example once, over all processes; each process gets the same number of batches (FSDP's forward is a
-    collective).
+    """Every example once, over all processes.
+
+    Each process gets the same number of batches (FSDP's forward is a collective).
 
     With `lengths` the longest come first, and a batch padded to its longest example is limited by `budget`.
     """

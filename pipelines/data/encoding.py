@@ -33,7 +33,8 @@ ROOM = 10e9  # bytes of encodings on disk
 
 class Budget(NamedTuple):
     """The limit of a batch on one device, in the unit of the examples' lengths, padding included: kind of device ->
-    limit."""
+    limit.
+    """
 
     train: Mapping[str, int]
     evaluate: Mapping[str, int]  # larger, because nothing is kept for gradients
@@ -68,8 +69,10 @@ class Encoded(Protocol):
 
     @property
     def left_out(self) -> Mapping[str, Collection[int]]:
-        """The unusable examples that an option leaves out of training: why -> numbers. They are reported, not counted
-        as skipped."""
+        """The unusable examples that an option leaves out of training: why -> numbers.
+
+        They are reported, not counted as skipped.
+        """
 
     @property
     def cache_key(self) -> str:
@@ -78,8 +81,10 @@ class Encoded(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int, /) -> dict[str, Any]:
-        """One example, with its `id` and `row`. Raises DataError if it cannot be read: it is then skipped and
-        counted."""
+        """One example, with its `id` and `row`.
+
+        Raises DataError if it cannot be read: it is then skipped and counted.
+        """
 
 
 class Encoding(Sequence[Any]):
@@ -106,8 +111,10 @@ class Encoding(Sequence[Any]):
 
 
 class EncodedTokens(Encoding):
-    """A data set of tokens with their number in the column `length`. A reason in the column `wrong` is raised as
-    DataError."""
+    """A data set of tokens with their number in the column `length`.
+
+    A reason in the column `wrong` is raised as DataError.
+    """
 
     length_unit = "tokens"
 

@@ -1,5 +1,6 @@
 """List folders in the same way for every format: sorted, without hidden files and files that operating systems
-create."""
+create.
+"""
 
 import os
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ _LITTER = frozenset(("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"))
 
 
 def all_files(path: Path, above: tuple[tuple[int, int], ...] = (), *, deep: bool = True) -> Iterator[Path]:
-    """All files below a folder (without `deep`, only those in it), sorted. Links are followed unless they lead back up.
-    DataError."""
+    """All files below a folder (without `deep`, only those in it), sorted.
+
+    Links are followed unless they lead back up. DataError.
+    """
     try:
         status = path.stat()
     except OSError as error:
@@ -59,8 +62,9 @@ def problem(path: Path) -> tuple[str, int]:
 
 
 def begins(value: Any) -> tuple[bytes, str]:
-    """The first 12 bytes of an image or a recording, and the suffix of its name; both empty if there is no file to
-    read.
+    """The first 12 bytes of an image or a recording, and the suffix of its name.
+
+    Both empty if there is no file to read.
 
     `value` is a path, bytes, or datasets' {"path", "bytes"}.
     """

@@ -1,5 +1,7 @@
-"""Rows and examples that cannot be used. Those known before the first step are removed, others are skipped; all are
-counted."""
+"""Rows and examples that cannot be used.
+
+Those known before the first step are removed, others are skipped; all are counted.
+"""
 
 import logging
 import math

@@ -61,8 +61,10 @@ def units_of(rows: "Dataset", group: str | None) -> list[int]:
 
 
 def _joined(count: int, keys: list[list[Any]]) -> list[int]:
-    """A number for each row, equal for rows that share a value (other than None) in one of the `keys`; by
-    union-find."""
+    """A number for each row, equal for rows that share a value (other than None) in one of the `keys`.
+
+    By union-find.
+    """
     parent = list(range(count))
 
     def root(index: int) -> int:
@@ -132,7 +134,8 @@ TRAIN = -1
 
 class _Problem:
     """Units with their sizes and classes, in an order that does not depend on the order of rows, and the target
-    shares."""
+    shares.
+    """
 
     def __init__(
         self,
@@ -224,7 +227,8 @@ class _Problem:
 
     def cost(self, found: "np.ndarray") -> tuple[int, float, float]:
         """The cost of an assignment (lower is better): splits without a unit, rows beyond the bound, distance in size
-        and classes."""
+        and classes.
+        """
         import numpy as np
 
         empty, beyond, distance = 0, 0.0, 0.0

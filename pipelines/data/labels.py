@@ -210,8 +210,10 @@ def check_numbers(labels: Sequence[float], source: str) -> None:
 
 
 def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: str) -> list[str]:
-    """The classes in the data set's own order, or sorted (numbers by value). Raises DataError for a class that is not
-    in train."""
+    """The classes in the data set's own order, or sorted (numbers by value).
+
+    Raises DataError for a class that is not in train.
+    """
     seen = {name: _labels_of(rows) for name, rows in splits.items()}
     for name in ("validation", "test"):
         extra = sorted(seen[name] - seen["train"])

@@ -1,5 +1,6 @@
 """Leakage between splits: check that the rows of a group, the rows of a file, and rows with equal content are in one
-split."""
+split.
+"""
 
 import functools
 import hashlib

@@ -39,8 +39,10 @@ def format_names() -> list[str]:
 
 
 def format_module(section: DataSection) -> Any:
-    """The module that reads this data: the named format, else the first that recognises the files; if none exist, the
-    hub. DataError."""
+    """The module that reads this data: the named format, else the first that recognises the files.
+
+    If none exist, the hub. DataError.
+    """
     why = problem(section.id)
     if why:
         raise DataError(f"data.id: no data can be called {short(section.id)!r}: {why}")
@@ -209,8 +211,10 @@ Rows = tuple[str, Any, list[tuple[str, str]]]  # a split's name, its rows, and t
 
 
 def load_rows_by_either_name(section: DataSection, needs: DataSpec, split: str | None) -> Rows:
-    """`load_rows` for data whose columns have the names that the recipe maps, or the task's own names. Raises
-    DataError."""
+    """`load_rows` for data whose columns have the names that the recipe maps, or the task's own names.
+
+    Raises DataError.
+    """
     try:
         return load_rows(section, needs, split)
     except MissingColumn:

@@ -33,8 +33,10 @@ def file_columns(rows: "Dataset") -> list[str]:
 
 
 def paths(rows: "Dataset") -> list[str | None]:
-    """The path of each row's image or recording; None if the row has none or holds the file's bytes, which are not
-    read."""
+    """The path of each row's image or recording.
+
+    None if the row has none or holds the file's bytes, which are not read.
+    """
     import pyarrow.compute
 
     columns = file_columns(rows)
@@ -59,7 +61,8 @@ FILE_NAME = "file_name"  # the column with the names of files in a list such as 
 
 class Kind(NamedTuple):
     """A medium: its column, its names in messages (singular, plural), the suffixes that are read, and known suffixes
-    that are not."""
+    that are not.
+    """
 
     column: str
     one: str

@@ -76,7 +76,7 @@ class DataSpec:
     classes_of: Callable[[Row], list[str]] | None = None
     """The classes of a row, for stratified splits; by default its label. For rows with classes in boxes or masks."""
     example: Callable[[Row], Row] | None = None
-    """A row as shown among the sample rows of card and demo (pipelines.data.examples); by default its required columns."""
+    """A row as shown among the sample rows of card and demo; by default its required columns (see data.examples)."""
     record_fields: tuple[str, ...] = ()
     """The fields of a row's prediction record that are shown with it among the sample rows."""
 
@@ -184,8 +184,10 @@ def spread(rows: "Dataset", most: int) -> list[int]:
 
 
 def fingerprint(rows: "Dataset") -> str:
-    """Sixteen hex digits that change if an id, a label or a text changes. For images and audio only the file size
-    counts."""
+    """Sixteen hex digits that change if an id, a label or a text changes.
+
+    For images and audio only the file size counts.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for row in rows.remove_columns(file_columns(rows)):
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())

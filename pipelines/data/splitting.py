@@ -1,5 +1,7 @@
-"""Cut, name, limit and check splits. The result depends only on `data.seed` and the rows' ids (file names, line or row
-numbers)."""
+"""Cut, name, limit and check splits.
+
+The result depends only on `data.seed` and the rows' ids (file names, line or row numbers).
+"""
 
 import contextlib
 import hashlib
@@ -132,8 +134,10 @@ def without_trained(section: DataSection, name: str, rows: "Dataset", trained: T
 
 
 def name_splits(section: DataSection, found: list[str]) -> dict[str, str]:
-    """train, validation, test -> the data set's own name: the one in the recipe, else a usual name in any case. Raises
-    DataError."""
+    """train, validation, test -> the data set's own name: the one in the recipe, else a usual name in any case.
+
+    Raises DataError.
+    """
     named: dict[str, str] = {}
     for name in USUAL:
         asked = getattr(section, name)

@@ -43,7 +43,8 @@ class TrainedRows:
 
     def known(self, contents: Sequence[str]) -> list[bool]:
         """For every row, given the digest of its content (see leakage.with_contents), whether a run was trained on
-        it."""
+        it.
+        """
         found = [False] * len(contents)
         for run in self.runs:
             have, salt = _digests(run), bytes.fromhex(run["salt"])
@@ -53,8 +54,10 @@ class TrainedRows:
 
 
 def of(weights: "Weights") -> TrainedRows:
-    """The trained rows of the model that a run starts from (see pipelines.models.source.Weights); empty for random
-    weights."""
+    """The trained rows of the model that a run starts from (see pipelines.models.source.Weights).
+
+    Empty for random weights.
+    """
     return TrainedRows() if weights.folder is None or weights.random else read(weights.folder, weights.name)
 
 
@@ -80,7 +83,8 @@ def read(folder: Path, named: str) -> TrainedRows:
 
 def text(run: str, contents: Iterable[str], before: TrainedRows) -> str:
     """The text of `trained_rows.json`, for a run on rows with these contents that started from the model of
-    `before`."""
+    `before`.
+    """
     rows = sorted(set(contents))
     # the salt depends on the rows, so that the same run writes the same file
     salt = hashlib.blake2b("".join(rows).encode(), digest_size=16).digest()

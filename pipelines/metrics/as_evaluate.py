@@ -61,8 +61,10 @@ def _ranked_labels(columns: Columns) -> Scores:
 
 
 def _several_labels(columns: Columns) -> Scores:
-    """A score of every class for each row, and 0 or 1 for every class. A class is predicted if its score is above
-    0.5."""
+    """A score of every class for each row, and 0 or 1 for every class.
+
+    A class is predicted if its score is above 0.5.
+    """
     scores, true = (_table(columns[key], key) for key in ("predictions", "references"))
     if scores.shape != true.shape:
         raise DataError(

@@ -139,8 +139,10 @@ def per_class(records: Sequence[Record], labels: Sequence[str], multi_label: boo
 
 
 def confusion(records: Sequence[Record], labels: Sequence[str]) -> np.ndarray:
-    """Counts of rows, [true, predicted], both in the order of `labels`. Rows with a true label not in `labels` are left
-    out."""
+    """Counts of rows, [true, predicted], both in the order of `labels`.
+
+    Rows with a true label not in `labels` are left out.
+    """
     _, truth, guess, _, _ = _columns(records, labels)
     size = len(labels)
     truth, guess = truth[truth < size], guess[truth < size]
@@ -180,8 +182,10 @@ def mistakes(records: Sequence[Record], limit: int = 24) -> list[Record]:
 def _columns(
     records: Sequence[Record], labels: Sequence[str]
 ) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All classes; then arrays [rows]: index of the true class, of the predicted class, confidence, rank of the true
-    label."""
+    """All classes.
+
+    Then arrays [rows]: index of the true class, of the predicted class, confidence, rank of the true label.
+    """
     if not records:
         raise DataError("there are no predictions to score")
     true, predicted, confidence, rank = zip(
@@ -194,8 +198,10 @@ def _columns(
 
 
 def _matrices(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """All classes; then arrays [rows, classes]: true (bool), predicted (bool), score (0 for a class that the model does
-    not know)."""
+    """All classes.
+
+    Then arrays [rows, classes]: true (bool), predicted (bool), score (0 for a class that the model does not know).
+    """
     if not records:
         raise DataError("there are no predictions to score")
     present = {key: {label for r in records for label in r[key]} for key in ("true", "predicted")}
@@ -215,8 +221,10 @@ def _matrices(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[st
 
 
 def _index(true: set[str], predicted: set[str], labels: Sequence[str]) -> dict[str, int]:
-    """Class -> index: `labels` first, then the labels that only `true` has. Raises DataError for any other in
-    `predicted`."""
+    """Class -> index: `labels` first, then the labels that only `true` has.
+
+    Raises DataError for any other in `predicted`.
+    """
     unknown = sorted(predicted - set(labels))
     if unknown:
         some = ", ".join(map(repr, labels[:10])) + (f", ... {len(labels)} in all" if len(labels) > 10 else "")
@@ -241,7 +249,8 @@ def _padded(counts: np.ndarray, size: int) -> np.ndarray:
 
 def _counts(statistics: Statistics, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per class, the weight of the rows that have it, of those that were predicted as it, and of both: each [...,
-    classes]."""
+    classes].
+    """
     true, predicted = statistics["true"], statistics["predicted"]
     if true.ndim == 2:
         return total(weights, true), total(weights, predicted), total(weights, true & predicted)
@@ -291,7 +300,8 @@ def average_precision(true: np.ndarray, score: np.ndarray, weights: np.ndarray) 
 
 def check_finite(batch: Batch, logits: "Tensor") -> None:
     """Raise RunError, naming a row, if a logit is not finite: a diverged model would otherwise seem to predict the
-    first class."""
+    first class.
+    """
     if not logits.isfinite().all():
         row = batch["id"][int((~logits.isfinite()).any(-1).nonzero()[0])]
         raise RunError(
@@ -301,8 +311,10 @@ def check_finite(batch: Batch, logits: "Tensor") -> None:
 
 
 def records(batch: Batch, logits: "Tensor", classes: Sequence[str], multi_label: bool) -> list[dict[str, Any]]:
-    """Prediction records, one per row. `batch` has `id` and `true`; logits [batch, classes] on the CPU. Raises
-    RunError."""
+    """Prediction records, one per row.
+
+    `batch` has `id` and `true`; logits [batch, classes] on the CPU. Raises RunError.
+    """
     check_finite(batch, logits)
     if multi_label:
         return [

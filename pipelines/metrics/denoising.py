@@ -18,8 +18,10 @@ def record(id_: str, levels: Sequence[float]) -> Record:
 
 
 def statistics(records: Sequence[Record]) -> Statistics:
-    """The columns loss (the mean error of each image) and levels [rows, levels]. Raises DataError if there are no
-    records."""
+    """The columns loss (the mean error of each image) and levels [rows, levels].
+
+    Raises DataError if there are no records.
+    """
     columns = {"loss": [record["loss"] for record in records], "levels": [record["levels"] for record in records]}
     return Statistics([record["id"] for record in records], columns)
 

@@ -28,8 +28,10 @@ OUTSIDE = 0.025  # share of the distribution on each side of an interval
 
 
 def draws(units: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
-    """Yield weights [block, rows] that resample units, in blocks of bounded memory. `units` [rows] are numbers from
-    0."""
+    """Yield weights [block, rows] that resample units, in blocks of bounded memory.
+
+    `units` [rows] are numbers from 0.
+    """
     count, rng = int(units.max()) + 1, np.random.default_rng(seeded(seed, "bootstrap"))
     size = max(1, BLOCK // len(units))
     for start in range(0, resamples, size):
@@ -51,8 +53,10 @@ def resampled(
 
 
 def tail(count: int) -> float:
-    """The share of resamples below the lower bound, and above the upper one, for `count` units; see the module's
-    docstring."""
+    """The share of resamples below the lower bound, and above the upper one, for `count` units.
+
+    See the module's docstring.
+    """
     from scipy.special import ndtr, stdtrit
 
     return float(ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, OUTSIDE)))

@@ -54,8 +54,10 @@ class Module:
     compute: Callable[[Columns, Sequence[str]], Any]
 
     def scores(self, records: Sequence[Record], labels: Sequence[str]) -> dict[str, float]:
-        """{"<module>_<key>": score}; `labels` are the model's classes in order. Any error of the module is raised as
-        RecipeError."""
+        """{"<module>_<key>": score}; `labels` are the model's classes in order.
+
+        Any error of the module is raised as RecipeError.
+        """
         columns: Columns = {
             "predictions": [r["predicted"] for r in records],
             "references": [r["true"] for r in records],
@@ -233,8 +235,10 @@ def _numbered(values: list[Any], labels: Sequence[str]) -> list[Any]:
 
 
 def _numbers(entry: str, found: Any) -> dict[str, float]:
-    """The numbers in a module's result. Other values are left out: a metric of the hub may return lists or texts too.
-    Raises RecipeError."""
+    """The numbers in a module's result.
+
+    Other values are left out: a metric of the hub may return lists or texts too. Raises RecipeError.
+    """
     if not isinstance(found, dict):
         raise RecipeError(f"metrics: {entry} must give a dictionary of numbers, got {short(repr(found), 60)}")
     kept = {str(key): float(value) for key, value in found.items() if _is_number(value)}

@@ -200,7 +200,8 @@ def worst(records: Sequence[Record], normaliser: str, most: int) -> list[Record]
 
 def aligned(record: Record, normaliser: str) -> list[tuple[str, str, str]]:
     """The alignment of a transcript with its reference, per word: (equal | substitute | delete | insert, true,
-    predicted)."""
+    predicted).
+    """
     import jiwer
 
     output = jiwer.process_words(normalised(record["true"], normaliser), normalised(record["predicted"], normaliser))

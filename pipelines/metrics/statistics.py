@@ -18,8 +18,10 @@ from pipelines.errors import DataError
 
 
 class Proportion(NamedTuple):
-    """A metric of the form `scale * sum(part) / sum(of)`: a share of trials that are right. Without `of`, each row is a
-    trial."""
+    """A metric of the form `scale * sum(part) / sum(of)`: a share of trials that are right.
+
+    Without `of`, each row is a trial.
+    """
 
     part: str
     of: str | None = None
@@ -77,8 +79,10 @@ class Statistics(Mapping[str, np.ndarray]):
 
 
 def total(weights: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-    """Weighted sum over rows: weights [..., rows], values [rows] or [rows, k] -> [...] or [..., k]. Without values, the
-    sum of weights."""
+    """Weighted sum over rows: weights [..., rows], values [rows] or [rows, k] -> [...] or [..., k].
+
+    Without values, the sum of weights.
+    """
     if values is None:
         return np.asarray(weights.sum(-1))
     if weights.ndim == values.ndim == 1:  # a BLAS dot product would round differently for each number of threads

@@ -111,8 +111,10 @@ def format_of(folder: Path) -> AdapterFormat | None:
 
 
 def base_of_adapter(folder: Path) -> Path:
-    """The base model of an adapter in diffusers' format; the adapter file or its model card names it. Raises
-    ModelError."""
+    """The base model of an adapter in diffusers' format; the adapter file or its model card names it.
+
+    Raises ModelError.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -153,8 +153,10 @@ def attention(
 
 
 def _bias(mask: torch.Tensor | None, causal: bool, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
-    """The bias that is added to the scores: the lowest number where attention is masked. A bool mask is true where it
-    is allowed."""
+    """The bias that is added to the scores: the lowest number where attention is masked.
+
+    A bool mask is true where it is allowed.
+    """
     if mask is None and causal:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     if mask is None or mask.dtype != torch.bool:
@@ -163,8 +165,10 @@ def _bias(mask: torch.Tensor | None, causal: bool, query: torch.Tensor, key: tor
 
 
 class Attention(torch.autograd.Function):
-    """softmax(q k^T * scale + bias), with dropout, times v. The attention weights and the dropout mask are kept for
-    backward."""
+    """softmax(q k^T * scale + bias), with dropout, times v.
+
+    The attention weights and the dropout mask are kept for backward.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, bias: Any, scale: float, p: float) -> torch.Tensor:

@@ -11,8 +11,10 @@ from diffusers.models.resnet import ResnetBlock2D
 
 
 def install(model: Any, most: float) -> None:
-    """Use these layers in a model. Attention weights of more than `most` bytes are left to torch's kernel, which keeps
-    none."""
+    """Use these layers in a model.
+
+    Attention weights of more than `most` bytes are left to torch's kernel, which keeps none.
+    """
     for part in model.modules():
         processor: Any = part.processor if isinstance(part, Attention) else None
         if type(processor) is AttnProcessor2_0:

@@ -105,8 +105,9 @@ def install(model: Any) -> None:
 
 
 class OneByOne:
-    """A feature encoder that encodes utterances one at a time where it must, or where that is faster. It pads with
-    zeros.
+    """A feature encoder that encodes utterances one at a time where it must, or where that is faster.
+
+    It pads with zeros.
 
     It must if a group norm averages over time, because padding would count. On a CPU it is faster for long utterances:
     a
@@ -138,7 +139,8 @@ def begin_head(model: Any) -> None:
 
 def logits(model: Any, batch: dict[str, Any]) -> Tensor:
     """float32 [n, frames, tokens] from a batch with padded `input_values` and `samples`, and `time_mask` and
-    `feature_mask` if it has any."""
+    `feature_mask` if it has any.
+    """
     samples = beside.samples = batch["samples"]
     beside.time, beside.feature = batch.get("time_mask"), batch.get("feature_mask")
     mask = None
@@ -149,8 +151,9 @@ def logits(model: Any, batch: dict[str, Any]) -> Tensor:
 
 
 def loss(outputs: Tensor, targets: Sequence[Sequence[int]], sizes: Sequence[int], blank: int) -> Tensor:
-    """The sum of -log p(target) in nats. An empty target counts as 0, and so does one that needs more frames than there
-    are.
+    """The sum of -log p(target) in nats.
+
+    An empty target counts as 0, and so does one that needs more frames than there are.
 
     `outputs` are logits [n, frames, tokens]; `sizes` are the numbers of frames without padding.
     """

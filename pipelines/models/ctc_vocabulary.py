@@ -1,5 +1,6 @@
 """The vocabulary of a CTC model: the characters of the training transcripts, or the tokenizer that came with the
-model."""
+model.
+"""
 
 import json
 import logging
@@ -70,7 +71,8 @@ def own_case(tokenizer: Any) -> str:
 
 def spelled(text: str, case: str, ignore: str) -> str:
     """A transcript as it is learned: NFC, in the given case, without the characters of `ignore`, single spaces between
-    words."""
+    words.
+    """
     text = unicodedata.normalize("NFC", text)
     return " ".join(CASES[case](text).translate(dict.fromkeys(map(ord, ignore))).split())
 

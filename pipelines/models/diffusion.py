@@ -91,8 +91,10 @@ def noise_inputs(rng: Any) -> dict[str, Any]:
 
 
 def noise(seeds: Sequence[int], shape: Sequence[int], device: Any) -> "Tensor":
-    """Standard normal noise [len(seeds), *shape]. Each example has its own seed; the values are the same on every
-    device."""
+    """Standard normal noise [len(seeds), *shape].
+
+    Each example has its own seed; the values are the same on every device.
+    """
     import torch
 
     drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -133,8 +135,10 @@ def _no_schedule(folder: Path, error: Exception) -> ModelError:
 
 
 def read_scheduler(folder: Path) -> Any:
-    """The training scheduler of a pipeline folder: a DDPMScheduler or a FlowMatchEulerDiscreteScheduler. Raises
-    ModelError."""
+    """The training scheduler of a pipeline folder: a DDPMScheduler or a FlowMatchEulerDiscreteScheduler.
+
+    Raises ModelError.
+    """
     from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
     config = scheduler_config(folder)

@@ -55,8 +55,10 @@ def _is_list_of_blocks(module: "nn.Module") -> bool:
 
 
 def depth_of_parameters(model: "nn.Module", layers: "Sequence[nn.Module]") -> dict[str, int]:
-    """Parameter name -> index in `layers`. A parameter in none of them (a norm between stages) goes with the layer
-    before it."""
+    """Parameter name -> index in `layers`.
+
+    A parameter in none of them (a norm between stages) goes with the layer before it.
+    """
     # In reverse, so that a shared weight (a language model's output is its input embedding) belongs to the first layer.
     inside = {id(p): index for index, layer in reversed(list(enumerate(layers))) for p in layer.parameters()}
     depth: dict[str, int] = {}
@@ -114,8 +116,10 @@ def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) ->
 
 
 def train_mode(model: "nn.Module") -> None:
-    """Set training mode. Modules that are entirely frozen stay in eval mode, which freezes their BatchNorm and
-    dropout."""
+    """Set training mode.
+
+    Modules that are entirely frozen stay in eval mode, which freezes their BatchNorm and dropout.
+    """
     model.train()
     for module in frozen_modules(model):
         module.eval()

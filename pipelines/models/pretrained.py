@@ -186,8 +186,10 @@ def trunk(model: Any) -> "nn.Module":
 
 
 def head(model: Any) -> "nn.Module":
-    """The children with parameters other than the trunk; a ModuleList if there are several. Raises ModelError if there
-    is none."""
+    """The children with parameters other than the trunk; a ModuleList if there are several.
+
+    Raises ModelError if there is none.
+    """
     from torch import nn
 
     base = trunk(model)
@@ -263,8 +265,10 @@ def _numbers(names: list[str]) -> list[str]:
 
 
 def kept(known: list[str], labels: list[str], rows: list[int] | None) -> str:
-    """Describe what happens to the head of a model with the classes `known`, for data with `labels`; `rows` is from
-    `rows_of`."""
+    """Describe what happens to the head of a model with the classes `known`, for data with `labels`.
+
+    `rows` is from `rows_of`.
+    """
     if rows is not None:
         if rows == list(range(len(known))):
             return f"kept, the model knows the {len(labels)} classes of the data"
@@ -298,8 +302,10 @@ def name_classes(config: Any, labels: list[str]) -> None:
 
 
 def last_layers(head: "nn.Module") -> list[Any]:
-    """The layers of a head that compute the class scores; a head may have two of them (DeiT's has one for
-    distillation)."""
+    """The layers of a head that compute the class scores.
+
+    A head may have two of them (DeiT's has one for distillation).
+    """
     from torch import nn
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -315,8 +321,10 @@ def last_layers(head: "nn.Module") -> list[Any]:
 
 
 def choose_rows(head: "nn.Module", classes: list[int], known: int) -> None:
-    """Keep only the rows of these classes in a head's last layers, in this order. Raises ModelError if the sizes do not
-    fit."""
+    """Keep only the rows of these classes in a head's last layers, in this order.
+
+    Raises ModelError if the sizes do not fit.
+    """
     from torch import nn
 
     layers = last_layers(head)
@@ -375,8 +383,10 @@ def first_line(error: Exception) -> str:
 
 
 def called(folder: Path | None) -> str:
-    """The name of a model folder for messages. For a folder in the hub's cache (models--OWNER--NAME/snapshots/COMMIT)
-    it is the hub id."""
+    """The name of a model folder for messages.
+
+    For a folder in the hub's cache (models--OWNER--NAME/snapshots/COMMIT) it is the hub id.
+    """
     if folder is None:
         return "model.config"
     cached = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")

@@ -31,8 +31,10 @@ class Weights:
 
 
 def resolve(section: ModelSection) -> Weights:
-    """Find the weights of a recipe's model section on disk; hub models are downloaded. Raises ModelError or
-    HubError."""
+    """Find the weights of a recipe's model section on disk; hub models are downloaded.
+
+    Raises ModelError or HubError.
+    """
     if section.config is not None:
         return Weights(None, section.config, True, name=f"{section.config['model_type']} from scratch")
     assert section.id is not None
@@ -62,8 +64,10 @@ def resolve(section: ModelSection) -> Weights:
 
 
 def local_model(source: str | Path) -> Path | None:
-    """The model folder at a local path (for a run, its model/); None if `source` looks like a hub id. Raises
-    ModelError."""
+    """The model folder at a local path (for a run, its model/); None if `source` looks like a hub id.
+
+    Raises ModelError.
+    """
     why = problem(str(source))
     if why:
         raise ModelError(f"no model can be called {short(str(source))!r}: {why}")

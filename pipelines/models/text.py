@@ -66,7 +66,8 @@ MOST_LOOKED_AT = 20_000  # texts that are searched for special tokens
 
 def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
     """Warn of texts that contain the tokenizer's special tokens (<s>, [SEP]) as text: they are read as tokens, not as
-    words."""
+    words.
+    """
     marks = [mark for mark in dict.fromkeys(found.all_special_tokens) if mark.strip()]
     looked = texts[:MOST_LOOKED_AT]
     counts = {mark: sum(mark in text for text in looked) for mark in marks}
@@ -120,8 +121,10 @@ def longest(found: Any, config: Any) -> int:
 
 
 def length(asked: int | None, found: Any, config: Any, usual: int) -> int:
-    """`options.max_length`, or else the usual length, limited to what the model can read. Raises ModelError if it asks
-    for more."""
+    """`options.max_length`, or else the usual length, limited to what the model can read.
+
+    Raises ModelError if it asks for more.
+    """
     most = longest(found, config)
     if asked is not None and asked > most:
         raise ModelError(f"options.max_length: got {asked}, but this model reads at most {most} tokens")
@@ -164,7 +167,8 @@ def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> "Te
 
 def inputs(examples: Sequence[dict[str, Any]], found: Any, left: bool = False) -> "dict[str, Tensor]":
     """The model's input, int64 [examples, longest]: input_ids, attention_mask, and token_type_ids if the examples have
-    them."""
+    them.
+    """
     ids = [e["input_ids"] for e in examples]
     batch = {
         "input_ids": padded(ids, found.pad_token_id, left),
@@ -181,8 +185,10 @@ def summarises_last(config: Any) -> bool:
 
 
 def set_attention_dropout(config: Any, asked: float | None) -> None:
-    """Set `options.attention_dropout` under the name that the configuration uses; None changes nothing. Raises
-    ModelError."""
+    """Set `options.attention_dropout` under the name that the configuration uses; None changes nothing.
+
+    Raises ModelError.
+    """
     names = [
         name for name in ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop") if name in config.to_dict()
     ]
@@ -200,8 +206,10 @@ def set_attention_dropout(config: Any, asked: float | None) -> None:
 def language_model(
     auto: Any, folder: Path | None, config: Any, *, random: bool = False, new_head: bool = False
 ) -> "nn.Module":
-    """A model that scores a vocabulary. With `new_head` its head may be missing, as in a plain encoder. Raises
-    ModelError."""
+    """A model that scores a vocabulary.
+
+    With `new_head` its head may be missing, as in a plain encoder. Raises ModelError.
+    """
     from torch import nn
 
     hint = "is it a language model?"
@@ -210,7 +218,8 @@ def language_model(
 
 def language_model_layers(model: Any) -> "list[nn.Module]":
     """From input to output: embeddings, blocks, and the remaining layers except the output embedding, which often is
-    the input's."""
+    the input's.
+    """
     from torch import nn
 
     base, output = trunk(model), model.get_output_embeddings()

@@ -28,8 +28,9 @@ def read_unet(
     random: bool = False,
     labels: Sequence[str] | None = None,
 ) -> "nn.Module":
-    """A UNet2DModel in float32, from a pipeline's folder, or from a configuration with random weights. Raises
-    ModelError.
+    """A UNet2DModel in float32, from a pipeline's folder, or from a configuration with random weights.
+
+    Raises ModelError.
 
     `size` is the side of its images in pixels; None keeps the model's own. `labels` are the classes that it is trained
     on,
@@ -149,8 +150,9 @@ def _built(kind: Any, fields: dict[str, Any]) -> Any:
 
 
 def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.Module":
-    """Check channels, classes and size with one forward pass. Returns the model in channels-last memory, where
-    convolutions are faster.
+    """Check channels, classes and size with one forward pass.
+
+    Returns the model in channels-last memory, where convolutions are faster.
 
     Raises ModelError.
     """

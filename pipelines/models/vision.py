@@ -135,7 +135,8 @@ def try_size(model: Any, height: int, width: int) -> None:
 
 def fixes_size(config: Any) -> bool:
     """Whether a timm architecture is built for one image size (ViT, Swin, Mixer), so that another size must be passed
-    to it."""
+    to it.
+    """
     import timm
 
     known = timm.get_pretrained_cfg(config.architecture)
@@ -156,8 +157,9 @@ def _resize(model: Any, folder: Path, shapes: dict[str, tuple[int, ...]]) -> lis
 
 
 def resize_positions(positions: Any, length: int) -> Any:
-    """Bicubic resize of learned position embeddings: [1, extra + n * n, dim] -> [1, length, dim]; extra tokens are
-    kept.
+    """Bicubic resize of learned position embeddings: [1, extra + n * n, dim] -> [1, length, dim].
+
+    Extra tokens are kept.
 
     As in Dosovitskiy et al. 2021, section 3.2. Grids are square.
     """
@@ -182,8 +184,9 @@ def resize_positions(positions: Any, length: int) -> Any:
 
 
 def image_processor(folder: Path | None, config: Any, image_size: int | None) -> Any:
-    """The model's own image processor at `image_size`; for a model from a configuration, one with mean and deviation
-    0.5.
+    """The model's own image processor at `image_size`.
+
+    For a model from a configuration, one with mean and deviation 0.5.
 
     Raises ModelError.
     """

@@ -31,8 +31,10 @@ Token = tuple[int, float]  # token id, and its log probability
 
 
 def tokenizer(folder: Path | None, config: Any) -> Any:
-    """The folder's Whisper tokenizer; for a model from a recipe's own configuration, one whose tokens are bytes. Raises
-    ModelError."""
+    """The folder's Whisper tokenizer; for a model from a recipe's own configuration, one whose tokens are bytes.
+
+    Raises ModelError.
+    """
     from pipelines.models import text
 
     if folder is None:
@@ -72,8 +74,10 @@ def languages(words: Any, config: Any, settings: Any) -> dict[str, int]:
 
 
 def code_of(asked: str | None, known: dict[str, int]) -> str | None:
-    """`options.language` (a code or an English name) as a code that this model knows; None if it is not set. Raises
-    ModelError."""
+    """`options.language` (a code or an English name) as a code that this model knows; None if it is not set.
+
+    Raises ModelError.
+    """
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
     if asked is None:
@@ -154,7 +158,8 @@ def check_window(folder: Path | None, config: Any, extractor: Any) -> None:
 
 def layers(model: Any) -> "list[nn.Module]":
     """The encoder's convolutions, its blocks, the decoder's blocks (the first with the embeddings), the decoder's last
-    norm."""
+    norm.
+    """
     from torch import nn
 
     from pipelines.models.layers import Layers

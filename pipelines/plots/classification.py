@@ -75,7 +75,8 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
 
 def _most_confused(wrong: np.ndarray, limit: int) -> np.ndarray:
     """The classes of the most frequent mistakes, in the order of the labels, filled up with those that are wrong most
-    often."""
+    often.
+    """
     pairs = [divmod(int(place), len(wrong)) for place in np.argsort(-wrong, axis=None, kind="stable")[:limit]]
     often = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable").tolist()
     classes = dict.fromkeys([label for pair in pairs if wrong[pair] for label in pair] + often)
@@ -92,7 +93,8 @@ def _worst_pair(wrong: np.ndarray, labels: Sequence[str]) -> str:
 @styled
 def calibration_figure(bins: Sequence[Mapping[str, Any]], ece: float) -> "Figure":
     """Reliability diagram: accuracy in each bin of confidence with the diagonal, and the number of rows per bin
-    below."""
+    below.
+    """
     figure = canvas(6.2, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     filled = [b for b in bins if b["n"]]
@@ -117,8 +119,10 @@ def calibration_figure(bins: Sequence[Mapping[str, Any]], ece: float) -> "Figure
 
 @styled
 def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
-    """Rows per class (split -> label -> rows). Bars for a few classes; for many, curves of the class sizes in
-    descending order."""
+    """Rows per class (split -> label -> rows).
+
+    Bars for a few classes; for many, curves of the class sizes in descending order.
+    """
     labels = list(dict.fromkeys(label for split in counts.values() for label in split))
     table = {split: np.array([of.get(label, 0) for label in labels]) for split, of in counts.items()}
     total = np.sum(list(table.values()), axis=0)

@@ -1,5 +1,7 @@
-"""Curves of a run from the lines of its log.jsonl: loss, learning rate and the metric. Steps are counted over all
-stages."""
+"""Curves of a run from the lines of its log.jsonl: loss, learning rate and the metric.
+
+Steps are counted over all stages.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -18,8 +18,10 @@ SPARE = 4  # columns after a recording's end that it still affects
 
 
 class Transcribed(Recordings):
-    """Recordings with the `labels` of their transcripts. Only the first `most` tokens are learned; scores use all of
-    them."""
+    """Recordings with the `labels` of their transcripts.
+
+    Only the first `most` tokens are learned; scores use all of them.
+    """
 
     def __init__(self, rows: Any, rate: int, longest: float, spell: Callable[[str], list[int]], most: int) -> None:
         cut = 0
@@ -49,8 +51,9 @@ class Transcribed(Recordings):
 
 
 class LogMels(OfRecordings):
-    """Recordings as Whisper's `input_features`, float32 [bands, columns]; computed once for as many as fit `room`
-    (bytes).
+    """Recordings as Whisper's `input_features`, float32 [bands, columns].
+
+    Computed once for as many as fit `room` (bytes).
 
     Computed features are in memory that forked workers of a data loader share, so no worker computes them again. The
     length
@@ -118,8 +121,10 @@ def log_mel(samples: np.ndarray, extractor: Any) -> np.ndarray:
 
 
 def _without_silence(mels: np.ndarray) -> np.ndarray:
-    """The columns up to the first of the constant silence at the end. A window is mostly silence, and all its columns
-    are equal."""
+    """The columns up to the first of the constant silence at the end.
+
+    A window is mostly silence, and all its columns are equal.
+    """
     other = np.flatnonzero((mels != mels[:, -1:]).any(0))
     return np.concatenate([mels[:, : other[-1] + 1 if len(other) else 0], mels[:, -1:]], 1)[:, : mels.shape[1]]
 

@@ -1,5 +1,6 @@
 """Read audio files of common formats as mono float32 at one rate. soundfile reads and soxr resamples, without system
-packages."""
+packages.
+"""
 
 import io
 import logging
@@ -131,8 +132,10 @@ def sample_blocks(name: str, value: Any) -> "Iterator[tuple[np.ndarray, int]]":
 
 
 def _given(name: str, value: tuple[int, Any]) -> "tuple[np.ndarray, int]":
-    """Samples from Gradio. Integers are scaled as soundfile does, so that an upload and a file give the same
-    samples."""
+    """Samples from Gradio.
+
+    Integers are scaled as soundfile does, so that an upload and a file give the same samples.
+    """
     import numpy as np
 
     samples = np.asarray(value[1])
@@ -213,8 +216,10 @@ def advice(suffix: str) -> str:
 
 
 def _foreign(value: Any) -> str:
-    """What to do about a recording of a known format that is not read, from its first bytes or name; "" for other
-    formats."""
+    """What to do about a recording of a known format that is not read, from its first bytes or name.
+
+    "" for other formats.
+    """
     start, suffix = begins(value)
     if suffix in AUDIO.unread:
         return advice(suffix)

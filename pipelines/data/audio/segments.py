@@ -13,8 +13,9 @@ PAIRS = (("offset", "duration"), ("start", "end"))
 
 
 def part_columns(have: Collection[str], taken: Collection[str]) -> tuple[str, str] | None:
-    """The two columns of a table that select a part, unless the task uses one of them otherwise; None if there are
-    none.
+    """The two columns of a table that select a part, unless the task uses one of them otherwise.
+
+    None if there are none.
 
     A duration without an offset is the length of the recording, not a part.
     """

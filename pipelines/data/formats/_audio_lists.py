@@ -1,5 +1,6 @@
 """Helpers for the layouts of published audio sets: read lists line by line, check files, build rows with the task's
-columns."""
+columns.
+"""
 
 import csv
 from collections.abc import Sequence
@@ -35,8 +36,10 @@ def lines(path: Path) -> list[str]:
 
 
 def cells(path: Path, text: Sequence[str], **dialect: Any) -> list[tuple[int, list[str]]]:
-    """The rows of a list, each with the number of its last line; empty lines are skipped. Raises DataError naming the
-    line."""
+    """The rows of a list, each with the number of its last line; empty lines are skipped.
+
+    Raises DataError naming the line.
+    """
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader((line + "\n" for line in text), strict=True, **dialect)
     found = []
@@ -91,8 +94,10 @@ def add(
     columns: Sequence[str],
     where: Path,
 ) -> None:
-    """Add the rows to `source` as a split, with columns named as the task needs them (data.columns). Raises DataError
-    if there are none."""
+    """Add the rows to `source` as a split, with columns named as the task needs them (data.columns).
+
+    Raises DataError if there are none.
+    """
     from datasets import Dataset, Features, List, Value
 
     if not rows:

@@ -36,8 +36,10 @@ LOOKED_AT = 1000  # files that decide whether a folder holds images or recording
 
 
 def detect(path: Path) -> bool:
-    """Whether a folder holds folders with files; with a table at least two, because one folder may hold the table's
-    files."""
+    """Whether a folder holds folders with files.
+
+    With a table at least two, because one folder may hold the table's files.
+    """
     if not path.is_dir():
         return False
     filled = [child for child in folders(path) if _any_file(child)]
@@ -140,8 +142,10 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
 def _tables(
     root: Path, section: DataSection, kind: Kind, columns: tuple[str, ...]
 ) -> tuple[dict[Path, dict[str, str]], dict[Path, str]]:
-    """The tables in a folder that have the task's columns, each with its names for them; and why other tables are not
-    read."""
+    """The tables in a folder that have the task's columns, each with its names for them.
+
+    And why other tables are not read.
+    """
     found: dict[Path, dict[str, str]] = {}
     unfit: dict[Path, str] = {}
     if set(columns) == {kind.column}:
@@ -198,8 +202,10 @@ def _of_tables(
 
 
 def _parts(section: DataSection, filled: list[Path], labelled: bool) -> dict[str, Path]:
-    """The split folders. Without labels also folders that hold their files themselves, unless there are other
-    folders."""
+    """The split folders.
+
+    Without labels also folders that hold their files themselves, unless there are other folders.
+    """
     asked = {name for name in (section.train, section.validation, section.test) if name}
     if not labelled and all(child.name.lower() in SPLIT_NAMES or child.name in asked for child in filled):
         return {child.name: child for child in filled}
@@ -211,7 +217,8 @@ def _parts(section: DataSection, filled: list[Path], labelled: bool) -> dict[str
 
 def _by_role(filled: list[Path]) -> dict[str, Path]:
     """Folders such as seg_train and seg_test are splits if each has another role and all hold the same class
-    folders."""
+    folders.
+    """
     named = {child: role for child in filled if (role := _role(child.name)) and _classes(child)}
     roles = list(named.values())
     first = next((child for child, role in named.items() if role == "train"), None)
@@ -285,8 +292,9 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
 
 
 def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, ignored: Counter[str]) -> None:
-    """Count what is outside of the split folders. Media files there are an error, unless the recipe names the train
-    split.
+    """Count what is outside of the split folders.
+
+    Media files there are an error, unless the recipe names the train split.
 
     Files in a folder without class folders are only counted if its name is that of a split or of data to predict on.
     """
@@ -442,7 +450,8 @@ def _classes(folder: Path) -> set[str]:
 
 def _unwrapped(root: Path) -> Path:
     """The folder with the splits or classes: the only child of `root`, if it has the same name or holds split
-    folders."""
+    folders.
+    """
     found = [child for child in folders(root) if _any_file(child)]
     if len(found) != 1 or next(all_files(root, deep=False), None) is not None:
         return root

@@ -126,8 +126,10 @@ def _lines(text: str, sign: str = "\t") -> Records:
 
 
 def _sign(text: str, usual: str) -> str:
-    """The separator with which most of the first rows have as many cells as the header; the usual one if none splits
-    the header."""
+    """The separator with which most of the first rows have as many cells as the header.
+
+    The usual one if none splits the header.
+    """
     sample = text if len(text) <= _SAMPLE else text[: max(text.rfind("\n", 0, _SAMPLE), 0) or _SAMPLE]
     shares = {sign: share for sign in dict.fromkeys([usual, *SIGNS]) if (share := _share(sample, sign)) is not None}
     best = max(shares, key=lambda sign: (shares[sign], sign == usual), default=usual)
@@ -189,7 +191,8 @@ def _whole(cell: str) -> bool:
 
 def _without_backslashes(text: str, sign: str) -> str | None:
     """The text with \\" replaced by "", if only this gives every row the right number of cells (Spark writes so); else
-    None."""
+    None.
+    """
     if '\\"' not in text or _fits(text, sign):
         return None
     doubled = re.sub(r'(?<!\\)\\"', '""', text)

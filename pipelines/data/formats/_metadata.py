@@ -21,7 +21,9 @@ LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 def lists(root: Path, section: DataSection | None = None) -> dict[str, Path]:
     """Split -> its list, from the folder itself or from its split folders, including those that the recipe names.
-    Raises DataError."""
+
+    Raises DataError.
+    """
     parts = split_folders(root, section)
     within = {child.name: path for child in parts if (path := own_list(child))}
     own = own_list(root)

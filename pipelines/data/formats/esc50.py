@@ -51,8 +51,10 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 
 
 def _splits(section: DataSection, folds: list[str]) -> dict[str, str]:
-    """Fold -> split, for folds that are not in train. A split has the name that the recipe gives it. Raises
-    DataError."""
+    """Fold -> split, for folds that are not in train.
+
+    A split has the name that the recipe gives it. Raises DataError.
+    """
     if section.train not in (None, "train"):
         raise DataError(
             f"data.train: {section.train!r}: training is on every fold but those of test and validation: leave it out"

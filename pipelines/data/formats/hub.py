@@ -131,8 +131,10 @@ def take(
 
 
 def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any, list[tuple[str, str]]]:
-    """The rows whose files are bytes or are in the data set, and (id, why) of the others. No file is opened for this
-    check."""
+    """The rows whose files are bytes or are in the data set, and (id, why) of the others.
+
+    No file is opened for this check.
+    """
     import pyarrow.compute
 
     if rows._indices is not None:
@@ -358,7 +360,8 @@ def _check_sources(section: DataSection, files: Sequence[str], base: str | None 
 
 def _own_folders(hub_id: str) -> list[Path]:
     """The folders with the files of a hub data set: those that the client downloaded, and archives unpacked from
-    them."""
+    them.
+    """
     import datasets.config
     from datasets.utils.file_utils import hash_url_to_filename
     from huggingface_hub import constants

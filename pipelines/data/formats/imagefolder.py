@@ -1,5 +1,6 @@
-"""Images in class folders, with or without split folders above them; without class folders; or with a list, as on the
-hub.
+"""Images in class folders, with or without split folders above them.
+
+Without class folders; or with a list, as on the hub.
 
     photos/cat/1.jpg                 photos/train/cat/1.jpg   photos/test/cat/9.jpg
     photos/1.jpg                     photos/train/1.jpg       photos/test/9.jpg            for tasks without labels

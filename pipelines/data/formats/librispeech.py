@@ -1,5 +1,6 @@
-"""LibriSpeech's own folders, and other sets with this layout; data.id may be any of three levels. Panayotov et al.
-(2015).
+"""LibriSpeech's own folders, and other sets with this layout; data.id may be any of three levels.
+
+Panayotov et al. (2015).
 
     LibriSpeech/                         or the folder above it, or one part
         train-clean-100/                 a part: train*, dev-clean, dev-other, test-clean, test-other
@@ -76,15 +77,18 @@ def _parts(path: Path) -> dict[str, Path]:
 
 
 def _is_part(folder: Path) -> bool:
-    """Whether one of the first chapters has transcripts. Checking all folders would take long in data without
-    speech."""
+    """Whether one of the first chapters has transcripts.
+
+    Checking all folders would take long in data without speech.
+    """
     chapters = [chapter for speaker in folders(folder)[:3] for chapter in folders(speaker)[:3]]
     return any(file.name.endswith(TRANSCRIPTS) for chapter in chapters for file in chapter.iterdir())
 
 
 def _splits(section: DataSection, parts: list[str]) -> dict[str, list[str]]:
     """Split -> parts: those that the recipe names, then train with the remaining train parts, then the others by their
-    own names."""
+    own names.
+    """
     found: dict[str, list[str]] = {}
     for asked in (section.train, section.validation, section.test):
         names = asked.split("+") if asked else []

@@ -24,7 +24,8 @@ LIST, FOLDER = "metadata.csv", "wavs"
 
 def detect(path: Path) -> bool:
     """Whether there is a list without a header: most of its first lines are a name and one or two texts, and a
-    recording exists."""
+    recording exists.
+    """
     found = _list(path)
     if not found.is_file() or not (found.parent / FOLDER).is_dir() or (path.is_file() and path.name != LIST):
         return False
@@ -60,8 +61,10 @@ def _list(path: Path) -> Path:
 
 
 def _recording(folder: Path, name: str) -> Path | None:
-    """The file of this name in wavs/, with or without its suffix; None if there is none. Names of other folders are
-    refused."""
+    """The file of this name in wavs/, with or without its suffix; None if there is none.
+
+    Names of other folders are refused.
+    """
     if not name or "\0" in name or ".." in Path(name).parts or Path(name).is_absolute():
         return None
     name = name.removeprefix(f"{FOLDER}/")

@@ -137,8 +137,10 @@ def _values(path: Path, dimensions: int) -> "np.ndarray":
 
 
 def _png(image: "np.ndarray") -> bytes:
-    """A grey image [height, width] as a PNG file. Written here, because Pillow takes six times as long for so small
-    images."""
+    """A grey image [height, width] as a PNG file.
+
+    Written here, because Pillow takes six times as long for so small images.
+    """
     import numpy as np
 
     height, width = image.shape

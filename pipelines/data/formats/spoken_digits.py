@@ -1,5 +1,6 @@
-"""The Free Spoken Digit Dataset: recordings/<digit>_<speaker>_<index>.wav, or that folder itself. Zohar Jackson and
-others.
+"""The Free Spoken Digit Dataset: recordings/<digit>_<speaker>_<index>.wav, or that folder itself.
+
+Zohar Jackson and others.
 
 Columns: audio, label (the digit), text (its English word), speaker, index. The official test split is index 0 to 4 of
 each

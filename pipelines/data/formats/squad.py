@@ -90,8 +90,10 @@ def _is_other(file: Path) -> bool:
 
 
 def _short(name: str, names: list[str]) -> str:
-    """train-v1.1 -> train. Of dev-v1.1 and dev-v2.0, the one with train's version becomes dev, the other keeps its
-    name."""
+    """train-v1.1 -> train.
+
+    Of dev-v1.1 and dev-v2.0, the one with train's version becomes dev, the other keeps its name.
+    """
     short, _, version = name.partition("-")
     alike = [other for other in names if other.partition("-")[0].lower() == short.lower()]
     of_train = {other.partition("-")[2] for other in names if other.lower().startswith("train")}

@@ -322,8 +322,10 @@ def _no_parquet(path: Path, error: Exception) -> DataError:
 def _take(
     path: Path, rows: Rows, have: list[str], section: DataSection, columns: Sequence[str], also: Sequence[str]
 ) -> Any:
-    """Rename to the task's columns, turn paths into files, skip rows with unusable cells or missing files. Raises
-    DataError."""
+    """Rename to the task's columns, turn paths into files, skip rows with unusable cells or missing files.
+
+    Raises DataError.
+    """
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
         if name not in have:
@@ -463,8 +465,10 @@ def _size(file: dict[str, Any]) -> int:
 
 
 def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
-    """A file cell: a path, bytes, or datasets' {"path", "bytes"}, which programs write; its path must be below the
-    table's folder."""
+    """A file cell: a path, bytes, or datasets' {"path", "bytes"}, which programs write.
+
+    Its path must be below the table's folder.
+    """
     content = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, bytes):
         return {"path": None, "bytes": content}

@@ -51,8 +51,10 @@ def _looks_right(path: Path) -> bool:
 
 
 def _dumps(path: Path) -> list[Path]:
-    """The dump files of a folder. A part has a name like pages-articles1.xml-p1p41242.bz2; indexes (.txt.bz2) are left
-    out."""
+    """The dump files of a folder.
+
+    A part has a name like pages-articles1.xml-p1p41242.bz2; indexes (.txt.bz2) are left out.
+    """
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
     files = [p for p in path.iterdir() if ".xml" in p.name.lower() and p.suffix.lower() in SUFFIXES]
@@ -115,7 +117,8 @@ def _once(rows: "Dataset", ignored: Counter[str]) -> "Dataset":
 
 def _kept(path: Path) -> "tuple[Dataset, dict[str, Any]]":
     """The articles of one dump, mapped from the cache, and what was left out: {"ignored": {kind: n}, "skipped": [[id,
-    why]]}."""
+    why]]}.
+    """
     import mwparserfromhell
     from datasets import Dataset
 
@@ -269,8 +272,10 @@ _TIDY = [
 
 
 def prose(markup: str, dropped: frozenset[str]) -> str:
-    """An article's prose: paragraphs and headings, separated by empty lines. Links whose prefix is in `dropped` are
-    removed."""
+    """An article's prose: paragraphs and headings, separated by empty lines.
+
+    Links whose prefix is in `dropped` are removed.
+    """
     pieces = ["", "", *_HEADING.split(_NOTES.sub("", markup))]  # the lead has no heading
     sections, above = [], 7
     for marks, heading, body in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
@@ -299,7 +304,8 @@ def _tidy(markup: str, dropped: frozenset[str]) -> str:
 
 def _plain(nodes: Iterable[Any], dropped: frozenset[str]) -> str:
     """The text of parsed nodes. mwparserfromhell's own strip_code would keep captions and drop the words of
-    templates."""
+    templates.
+    """
     from mwparserfromhell.nodes import ExternalLink, HTMLEntity, Tag, Template, Text, Wikilink
 
     parts: list[str] = []

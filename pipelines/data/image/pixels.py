@@ -90,8 +90,10 @@ def to_pixels(image: Any, size: tuple[int, int], channels: int = 3) -> "Tensor":
 
 
 def to_image(pixels: "Tensor") -> Any:
-    """The inverse of `to_pixels`, exact to the bit: a PIL image, grey for one channel. Values outside of -1..1 are
-    clipped."""
+    """The inverse of `to_pixels`, exact to the bit: a PIL image, grey for one channel.
+
+    Values outside of -1..1 are clipped.
+    """
     from PIL import Image
 
     values = ((pixels.detach().cpu().float() + 1) * 127.5).round().clamp(0, 255).byte().numpy()
@@ -100,8 +102,10 @@ def to_image(pixels: "Tensor") -> Any:
 
 
 def caption(row: Mapping[str, Any]) -> str:
-    """The row's text as a prompt, without NULs and surrounding spaces. Raises DataError if it is empty or not a
-    text."""
+    """The row's text as a prompt, without NULs and surrounding spaces.
+
+    Raises DataError if it is empty or not a text.
+    """
     text = row["text"]
     if text is not None and not isinstance(text, str):
         raise DataError(f"no caption: text holds {type(text).__name__}, not a text")

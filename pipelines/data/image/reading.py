@@ -56,8 +56,10 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | No
 
 
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
-    """The metadata of an image file (Pillow's `info`), without decoding the pixels. Raises DataError naming the
-    file."""
+    """The metadata of an image file (Pillow's `info`), without decoding the pixels.
+
+    Raises DataError naming the file.
+    """
     found: dict[Any, Any] = _reading(name, value, lambda image: dict(image.info), formats)
     return found
 
@@ -94,8 +96,10 @@ def check_header(value: Any) -> None:
 
 
 def warn_of_pages(rows: Any) -> None:
-    """Warn of TIFF files with several pages, of which only the first is read. The headers of up to a hundred files are
-    checked."""
+    """Warn of TIFF files with several pages, of which only the first is read.
+
+    The headers of up to a hundred files are checked.
+    """
     from PIL import Image
 
     files = (
@@ -129,8 +133,10 @@ def advice(suffix: str) -> str:
 
 
 def _foreign(value: Any) -> str:
-    """What to do about an image of a known format that is not read, from its first bytes or name; "" for other
-    formats."""
+    """What to do about an image of a known format that is not read, from its first bytes or name.
+
+    "" for other formats.
+    """
     start, suffix = begins(value)
     if start[4:8] == b"ftyp" and start[8:12] in (
         b"heic",
@@ -309,8 +315,9 @@ def warn_if_dark(rows: Any) -> None:
 
 
 class LabelledImages(Encoding):
-    """Rows as examples with `image` (PIL) and `target` float32 [classes]. An image is decoded when it is indexed, in a
-    worker.
+    """Rows as examples with `image` (PIL) and `target` float32 [classes].
+
+    An image is decoded when it is indexed, in a worker.
 
     It warns of labels that the model does not know. Raises DataError if it knows none of them.
     """

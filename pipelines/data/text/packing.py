@@ -34,8 +34,10 @@ def blocks(texts: Sequence[tuple[int, Sequence[int], bool]], size: int) -> Itera
 
 
 def positions(starts: Sequence[int], length: int) -> np.ndarray:
-    """The position of each token in its document, int64 [length], from 0. The model attends only within increasing
-    positions."""
+    """The position of each token in its document, int64 [length], from 0.
+
+    The model attends only within increasing positions.
+    """
     place = np.arange(length)
     begins = np.zeros(length, dtype=np.int64)
     begins[list(starts)] = list(starts)

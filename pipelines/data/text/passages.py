@@ -35,8 +35,10 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
 
 
 def answer_texts(answer: Any) -> list[str]:
-    """The accepted answers from SQuAD's form, a text or a list of texts; an empty list if there are none. Raises
-    DataError."""
+    """The accepted answers from SQuAD's form, a text or a list of texts; an empty list if there are none.
+
+    Raises DataError.
+    """
     texts = answer.get("text") if isinstance(answer, Mapping) else answer
     texts = [] if texts is None or texts == "" else texts if isinstance(texts, (list, tuple)) else [texts]
     # numbers and booleans count as text, as for labels
@@ -47,8 +49,10 @@ def answer_texts(answer: Any) -> list[str]:
 
 
 def _answers(row: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    """Texts and their start positions (-1: not found) in any of the allowed forms, without duplicates. Raises
-    DataError."""
+    """Texts and their start positions (-1: not found) in any of the allowed forms, without duplicates.
+
+    Raises DataError.
+    """
     answer = row["answer"]
     texts = answer_texts(answer)
     starts = answer.get("answer_start", answer.get("start")) if isinstance(answer, Mapping) else row.get("answer_start")
@@ -76,8 +80,10 @@ def _place(start: Any) -> int:
 
 
 def token_span(offsets: Sequence[Sequence[int]], start: int, size: int) -> tuple[int, int]:
-    """First and last token of the characters [start, start + size); (-1, -1) if this window does not contain all of
-    them."""
+    """First and last token of the characters [start, start + size).
+
+    (-1, -1) if this window does not contain all of them.
+    """
     end = start + size
     if offsets[0][0] > start or offsets[-1][1] < end:
         return -1, -1

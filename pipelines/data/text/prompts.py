@@ -1,5 +1,6 @@
 """Prompts with names of columns in braces, such as "{context} Question: {question} Answer:", and their answers as
-tokens."""
+tokens.
+"""
 
 from collections.abc import Sequence
 from string import Formatter

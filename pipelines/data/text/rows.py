@@ -8,8 +8,10 @@ from pipelines.errors import DataError
 
 
 def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False, numbers: bool = False) -> str:
-    """The text in a row's column; with `numbers`, numbers count as text. Raises DataError for other types and empty
-    text."""
+    """The text in a row's column; with `numbers`, numbers count as text.
+
+    Raises DataError for other types and empty text.
+    """
     text = row[column]
     if text is None:
         text = ""
@@ -37,7 +39,8 @@ def blank(text: str) -> bool:
 
 def check_characters(text: str, column: str) -> None:
     """Raise DataError for characters that no tokenizer reads: NUL, and halves of surrogate pairs, which JSON can
-    contain."""
+    contain.
+    """
     if "\0" in text:
         raise DataError(f"{column} holds NUL bytes: is it text?")
     try:
