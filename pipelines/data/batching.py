@@ -70,12 +70,12 @@ def shares(
     budget: int | None = None,
     least: int = 1,
 ) -> list[list[np.ndarray]]:
-    """Split one step into the micro-batches of each process: equally many for each, of nearly equal size, some maybe
-    empty.
+    """Split one step into the micro-batches of each process: [process][micro-batch] -> indices of examples.
 
-    With `lengths`, a micro-batch holds similar lengths; with a `budget` too, its size padded to the longest example is
-    limited. No micro-batch holds fewer than `least` examples unless it is empty; it may rather hold one more than
-    `micro_batch`. The budget takes precedence over `least`, because there every token is a value of its own.
+    Every process gets the same number of micro-batches of nearly equal size; some may be empty. With `lengths`, a
+    micro-batch holds similar lengths; with a `budget` too, its size padded to the longest example is limited. No
+    micro-batch holds fewer than `least` examples unless it is empty; it may rather hold one more than `micro_batch`.
+    The budget takes precedence over `least`, because there every token is a value of its own.
     """
     if lengths is not None:
         step = step[np.argsort(np.asarray(lengths)[step], kind="stable")]

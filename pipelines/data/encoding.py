@@ -1,9 +1,7 @@
-"""The encoded examples of a split, and `encode`, which turns rows into examples once, in parallel, and stores them in
-Arrow.
+"""The encoded examples of a split; and `encode`, which turns rows into examples once and in parallel.
 
-Encodings of large data sets are in $GRAFT_CACHE/encoded, keyed by the rows, the tokenizer and the options, and are
-mapped
-into memory. The oldest are deleted when they take more than 10 GB.
+Encodings of large data sets are Arrow files in $GRAFT_CACHE/encoded, keyed by the rows, the tokenizer and the options,
+and are mapped into memory. The oldest are deleted when they take more than 10 GB.
 """
 
 import hashlib
@@ -32,9 +30,7 @@ ROOM = 10e9  # bytes of encodings on disk
 
 
 class Budget(NamedTuple):
-    """The limit of a batch on one device, in the unit of the examples' lengths, padding included: kind of device ->
-    limit.
-    """
+    """The limit of a batch on one kind of device, in the unit of the examples' lengths, padding included."""
 
     train: Mapping[str, int]
     evaluate: Mapping[str, int]  # larger, because nothing is kept for gradients

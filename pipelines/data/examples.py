@@ -8,8 +8,7 @@ from pipelines.data.schema import DataSpec
 
 
 def save_example(spec: DataSpec, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-    """Write one row's images and recordings into `folder`, without metadata, and return the row's columns as JSON
-    values.
+    """Write one row's images and recordings into `folder`, without metadata. Returns the row's columns as JSON values.
 
     A recording may be given as (rate, samples), as the model reads it.
     """

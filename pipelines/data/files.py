@@ -1,6 +1,4 @@
-"""List folders in the same way for every format: sorted, without hidden files and files that operating systems
-create.
-"""
+"""List folders in the same way for every format: sorted, without hidden files and files of the operating system."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ _LITTER = frozenset(("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"))
 def all_files(path: Path, above: tuple[tuple[int, int], ...] = (), *, deep: bool = True) -> Iterator[Path]:
     """All files below a folder (without `deep`, only those in it), sorted.
 
-    Links are followed unless they lead back up. DataError.
+    Links are followed unless they lead back to a folder above. Raises DataError for a folder that cannot be listed.
     """
     try:
         status = path.stat()
@@ -42,6 +40,7 @@ def folders(path: Path) -> list[Path]:
 
 
 def kind_of(path: Path) -> str:
+    """The kind of a file for messages, by its suffix: ".txt files"."""
     return f"{path.suffix.lower()} files" if path.suffix else "files without a suffix"
 
 
@@ -64,9 +63,7 @@ def problem(path: Path) -> tuple[str, int]:
 def begins(value: Any) -> tuple[bytes, str]:
     """The first 12 bytes of an image or a recording, and the suffix of its name.
 
-    Both empty if there is no file to read.
-
-    `value` is a path, bytes, or datasets' {"path", "bytes"}.
+    Both are empty if there is no file to read. `value` is a path, bytes, or datasets' {"path", "bytes"}.
     """
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]

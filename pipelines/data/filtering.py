@@ -45,11 +45,10 @@ class Usable(Encoding):
 def sorted_out(
     encoded: Encoded, ids: Sequence[str], split: str
 ) -> tuple[Encoded, list[tuple[str, str]], dict[str, int]]:
-    """A split's examples for a run, the unusable ones (id, why), and how many train leaves out by its own options (why
-    -> n).
+    """The examples that a run uses of a split, the unusable ones (id, why), and counts of those left out by options.
 
-    Only train drops unusable examples. The other splits are scored, and their unusable examples are counted. Raises
-    DataError if none is left in train.
+    Only train drops unusable examples, and only train has options that leave examples out. The other splits are scored,
+    and their unusable examples are counted. Raises DataError if none is left in train.
     """
     if not encoded.unusable:
         return encoded, [], {}

@@ -61,10 +61,7 @@ def units_of(rows: "Dataset", group: str | None) -> list[int]:
 
 
 def _joined(count: int, keys: list[list[Any]]) -> list[int]:
-    """A number for each row, equal for rows that share a value (other than None) in one of the `keys`.
-
-    By union-find.
-    """
+    """A number for each row, equal for rows that share a value (other than None) in one of the `keys` (union-find)."""
     parent = list(range(count))
 
     def root(index: int) -> int:
@@ -133,9 +130,7 @@ TRAIN = -1
 
 
 class _Problem:
-    """Units with their sizes and classes, in an order that does not depend on the order of rows, and the target
-    shares.
-    """
+    """Units with their sizes and classes, in an order that does not depend on the order of rows; and target shares."""
 
     def __init__(
         self,
@@ -226,9 +221,7 @@ class _Problem:
                 left[own] -= count
 
     def cost(self, found: "np.ndarray") -> tuple[int, float, float]:
-        """The cost of an assignment (lower is better): splits without a unit, rows beyond the bound, distance in size
-        and classes.
-        """
+        """The cost of an assignment (lower is better): empty splits, rows beyond the bound, distance to the shares."""
         import numpy as np
 
         empty, beyond, distance = 0, 0.0, 0.0

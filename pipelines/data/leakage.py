@@ -1,6 +1,4 @@
-"""Leakage between splits: check that the rows of a group, the rows of a file, and rows with equal content are in one
-split.
-"""
+"""Leakage between splits: rows of one group, of one file, or with equal content must be in one split only."""
 
 import functools
 import hashlib

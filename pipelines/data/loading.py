@@ -41,7 +41,7 @@ def format_names() -> list[str]:
 def format_module(section: DataSection) -> Any:
     """The module that reads this data: the named format, else the first that recognises the files.
 
-    If none exist, the hub. DataError.
+    It is the hub's if there is no such file or folder. Raises DataError.
     """
     why = problem(section.id)
     if why:

@@ -60,9 +60,7 @@ FILE_NAME = "file_name"  # the column with the names of files in a list such as 
 
 
 class Kind(NamedTuple):
-    """A medium: its column, its names in messages (singular, plural), the suffixes that are read, and known suffixes
-    that are not.
-    """
+    """A medium: its column, its names in messages (singular, plural), and the suffixes that are read and not read."""
 
     column: str
     one: str

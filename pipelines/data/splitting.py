@@ -232,12 +232,10 @@ def _one_by_one(
     labels: list[Any] | None,
     fixed: Sequence[bool],
 ) -> dict[str, set[int]] | None:
-    """Each split in turn draws its share of every class from the rest: one row of each unit is drawn, the others
-    follow.
+    """Each split in turn draws its share of every class from the remaining rows.
 
-    None if units are so uneven that a split is further from its share than max(2 % of the rows, half of the largest
-    unit),
-    or if train lacks a class.
+    One row of each unit is drawn, the others follow it. None if units are so uneven that a split is further from its
+    share than max(2 % of the rows, half of the largest unit), or if train lacks a class.
     """
     members: dict[int, list[int]] = {}
     for index, unit in enumerate(units):

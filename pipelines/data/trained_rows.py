@@ -42,8 +42,9 @@ class TrainedRows:
         return TrainedRows(self.runs[:-1], self.named)
 
     def known(self, contents: Sequence[str]) -> list[bool]:
-        """For every row, given the digest of its content (see leakage.with_contents), whether a run was trained on
-        it.
+        """Whether one of the runs was trained on each row, given the digests of the rows' contents.
+
+        See leakage.with_contents for the digests.
         """
         found = [False] * len(contents)
         for run in self.runs:
@@ -82,9 +83,7 @@ def read(folder: Path, named: str) -> TrainedRows:
 
 
 def text(run: str, contents: Iterable[str], before: TrainedRows) -> str:
-    """The text of `trained_rows.json`, for a run on rows with these contents that started from the model of
-    `before`.
-    """
+    """The content of `trained_rows.json` for a run on rows with these contents, started from the model of `before`."""
     rows = sorted(set(contents))
     # the salt depends on the rows, so that the same run writes the same file
     salt = hashlib.blake2b("".join(rows).encode(), digest_size=16).digest()

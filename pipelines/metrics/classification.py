@@ -182,9 +182,9 @@ def mistakes(records: Sequence[Record], limit: int = 24) -> list[Record]:
 def _columns(
     records: Sequence[Record], labels: Sequence[str]
 ) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All classes.
+    """All classes; and arrays [rows].
 
-    Then arrays [rows]: index of the true class, of the predicted class, confidence, rank of the true label.
+    The arrays are: index of the true class, index of the predicted class, confidence, rank of the true label.
     """
     if not records:
         raise DataError("there are no predictions to score")
@@ -198,9 +198,9 @@ def _columns(
 
 
 def _matrices(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """All classes.
+    """All classes; and arrays [rows, classes].
 
-    Then arrays [rows, classes]: true (bool), predicted (bool), score (0 for a class that the model does not know).
+    The arrays are: true (bool), predicted (bool), score (0 for a class that the model does not know).
     """
     if not records:
         raise DataError("there are no predictions to score")
@@ -248,9 +248,7 @@ def _padded(counts: np.ndarray, size: int) -> np.ndarray:
 
 
 def _counts(statistics: Statistics, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per class, the weight of the rows that have it, of those that were predicted as it, and of both: each [...,
-    classes].
-    """
+    """The weight per class of rows that have it, of rows predicted as it, and of both: each [..., classes]."""
     true, predicted = statistics["true"], statistics["predicted"]
     if true.ndim == 2:
         return total(weights, true), total(weights, predicted), total(weights, true & predicted)
@@ -299,8 +297,9 @@ def average_precision(true: np.ndarray, score: np.ndarray, weights: np.ndarray) 
 
 
 def check_finite(batch: Batch, logits: "Tensor") -> None:
-    """Raise RunError, naming a row, if a logit is not finite: a diverged model would otherwise seem to predict the
-    first class.
+    """Raise RunError, naming a row, if a logit is not finite.
+
+    A diverged model would otherwise seem to predict the first class.
     """
     if not logits.isfinite().all():
         row = batch["id"][int((~logits.isfinite()).any(-1).nonzero()[0])]

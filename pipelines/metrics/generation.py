@@ -55,11 +55,11 @@ def kernel_distance(
 
 
 def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
-    """Precision is the share of samples inside the manifold of the real rows, recall the share of real rows inside the
-    samples'.
+    """Precision and recall of samples (Kynkaanniemi et al. 2019).
 
-    A manifold is the union of balls around its rows; each ball reaches to the row's k-th neighbour (Kynkaanniemi et al.
-    2019).
+    Precision is the share of samples inside the manifold of the real rows, recall the share of real rows inside the
+    manifold of the samples. A manifold is the union of balls around its rows; each ball reaches to the row's k-th
+    neighbour.
     """
     real, made = _pair(real, made, at_least=neighbours + 1)
     reach, other_reach = _closest(real, None, neighbours)[1][:, -1], _closest(made, None, neighbours)[1][:, -1]
@@ -75,12 +75,10 @@ def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) ->
 def nearest(
     made: np.ndarray, train: np.ndarray, neighbours: int = 2, mirrored: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest training row of each sample: its index [M], and the distances to the nearest rows, ascending [M,
-    neighbours].
+    """The nearest training row of each sample: its index [M], and the distances [M, neighbours], ascending.
 
     L2 distance in the space of the rows: features, or flattened pixels. With `mirrored`, the mirror images of the
-    samples,
-    the distance to a training row is the smaller of the two; a symmetric row still counts once.
+    samples, the distance to a training row is the smaller of the two; a symmetric row still counts once.
     """
     train, made = _pair(train, made, at_least=neighbours, at_least_made=1, names=("training", "made"))
     index, exact = _neighbours(made, train, neighbours)
@@ -109,12 +107,11 @@ def ratios(distances: np.ndarray) -> np.ndarray:
 
 
 def memorised(distances: np.ndarray) -> np.ndarray:
-    """Which samples [M] are copies of a training row: the nearest row is less than a third as far as the second
-    nearest.
+    """Which samples are copies of a training row: bool [M].
 
-    Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize"; Gu et al. 2023.
-    Near-copies
-    of a row that occurs twice in the training data are not found, because both rows are equally near.
+    The nearest row must be less than a third as far away as the second nearest (Yoon et al. 2023, "Diffusion
+    probabilistic models generalize when they fail to memorize"; Gu et al. 2023). Near-copies of a row that occurs twice
+    in the training data are not found, because both rows are equally near.
     """
     return ratios(distances) < MEMORISED
 

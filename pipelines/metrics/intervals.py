@@ -72,8 +72,7 @@ def bounds(values: np.ndarray, count: int) -> list[float] | None:
 
 
 def exact(statistics: Statistics, units: np.ndarray) -> dict[str, list[float]]:
-    """The exact binomial interval of each proportion whose trials are all right or all wrong (Clopper and Pearson
-    1934).
+    """The exact binomial interval of each proportion whose trials are all right or all wrong (Clopper-Pearson).
 
     Resampling shows no spread there. The number of trials is the number of units: rows of one group count once.
     """

@@ -105,10 +105,10 @@ def _load(entry: str) -> Module:
 
 
 def _imported(entry: str, path: Path) -> ModuleType:
-    """Import a file as a module of its own package, whose folder is the file's, so that `from .other import name`
-    works.
+    """Import a file as a module of its own package, whose folder is the file's.
 
-    The file runs where it is. The library's loader would copy it, and would download what comments in it ask for.
+    So `from .other import name` works. The file runs where it is; the library's loader would copy it, and would
+    download what comments in it ask for.
     """
     place = f"graft_metric_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}"
     for name in [name for name in sys.modules if name.partition(".")[0] == place]:

@@ -49,16 +49,14 @@ def scores(records: Sequence[Record]) -> dict[str, float]:
 def _varied(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Whether the rows with a weight have more than one value.
 
-    Not from the deviation, which rounding makes larger than 0.
+    The deviation is not used, because rounding makes it larger than 0.
     """
     low = np.where(weights > 0, values, np.inf).min(-1)
     return np.asarray(low < np.where(weights > 0, values, -np.inf).max(-1))
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted ranks from 1, [..., rows]: a row of weight 2 takes two ranks, and equal values share the mean of
-    theirs.
-    """
+    """Weighted ranks from 1, [..., rows]: a row of weight 2 takes two ranks; equal values share the mean rank."""
     known, place = np.unique(values, return_inverse=True)
     count = binned(weights, place, len(known))
     return np.asarray((count.cumsum(-1) - (count - 1) / 2)[..., place])

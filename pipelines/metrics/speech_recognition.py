@@ -199,9 +199,7 @@ def worst(records: Sequence[Record], normaliser: str, most: int) -> list[Record]
 
 
 def aligned(record: Record, normaliser: str) -> list[tuple[str, str, str]]:
-    """The alignment of a transcript with its reference, per word: (equal | substitute | delete | insert, true,
-    predicted).
-    """
+    """The alignment of a transcript, per word: (equal | substitute | delete | insert, true, predicted)."""
     import jiwer
 
     output = jiwer.process_words(normalised(record["true"], normaliser), normalised(record["predicted"], normaliser))

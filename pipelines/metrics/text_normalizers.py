@@ -51,9 +51,7 @@ def _rules(normaliser: str) -> Any:
 
 
 def basic(text: str) -> str:
-    """Words of letters (category L), marks (M), numbers (N) and the apostrophes between them, in NFKC and lower
-    case.
-    """
+    """Keep letters (category L), marks (M), numbers (N) and inner apostrophes; NFKC, lower case, single spaces."""
     text = unicodedata.normalize("NFKC", NOTES.sub(" ", text)).lower().replace(INNER_DOT, "i").translate(APOSTROPHES)
     kept: list[str] = []
     for character in text:

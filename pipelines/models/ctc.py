@@ -1,5 +1,4 @@
-"""Connectionist temporal classification with wav2vec2 and its relatives: frames, masks, the loss, and decoding of
-logits.
+"""Connectionist temporal classification with wav2vec2 and its relatives: frames, masks, loss and decoding.
 
 Graves et al. 2006; Baevski et al. 2020 (arXiv:2006.11477). A forward pass here gives every utterance the same output,
 whatever other utterances are in its batch: the attention mask is always passed, and a norm over time sees one utterance
@@ -138,8 +137,10 @@ def begin_head(model: Any) -> None:
 
 
 def logits(model: Any, batch: dict[str, Any]) -> Tensor:
-    """float32 [n, frames, tokens] from a batch with padded `input_values` and `samples`, and `time_mask` and
-    `feature_mask` if it has any.
+    """Logits, float32 [n, frames, tokens].
+
+    `batch` has padded `input_values` [n, samples] and `samples`, the lengths; it may have `time_mask` and
+    `feature_mask`.
     """
     samples = beside.samples = batch["samples"]
     beside.time, beside.feature = batch.get("time_mask"), batch.get("feature_mask")
@@ -190,8 +191,7 @@ def set_masks(config: Any, wanted: Mapping[str, Any]) -> None:
 
 
 def masks(config: Any, outputs: int, rng: Random) -> dict[str, np.ndarray]:
-    """SpecAugment masks of one utterance: `time_mask` [outputs] and `feature_mask` [hidden size], each if it is turned
-    on.
+    """SpecAugment masks of one utterance, if they are turned on: `time_mask` [outputs], `feature_mask` [hidden size].
 
     `outputs` is the number of outputs of the convolutions.
     """

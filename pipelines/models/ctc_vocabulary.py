@@ -1,6 +1,4 @@
-"""The vocabulary of a CTC model: the characters of the training transcripts, or the tokenizer that came with the
-model.
-"""
+"""The vocabulary of a CTC model: the characters of the training transcripts, or the model's own tokenizer."""
 
 import json
 import logging
@@ -70,9 +68,7 @@ def own_case(tokenizer: Any) -> str:
 
 
 def spelled(text: str, case: str, ignore: str) -> str:
-    """A transcript as it is learned: NFC, in the given case, without the characters of `ignore`, single spaces between
-    words.
-    """
+    """A transcript as it is learned: NFC, in the given case, without characters of `ignore`, single spaces."""
     text = unicodedata.normalize("NFC", text)
     return " ".join(CASES[case](text).translate(dict.fromkeys(map(ord, ignore))).split())
 

@@ -12,13 +12,12 @@ if TYPE_CHECKING:
 
 
 def blocks(trunk: "nn.Module") -> "list[nn.Module]":
-    """The layers of a trunk in order: the stem (everything before the first block, maybe empty), then the repeated
-    blocks.
+    """The layers of a trunk in order: the stem (everything before the first block), then the repeated blocks.
 
-    It walks down through containers of similar modules: a ViT's encoder layers, the layers in Swin's stages, the
-    residual
-    blocks of ResNet and EfficientNet. A norm or a downsampling between blocks is in none of them: `depth_of_parameters`
-    counts it to the block before it. A trunk without repeated blocks (VGG) is split into its leaves with parameters.
+    The stem may be empty. The search goes down through containers of similar modules: a ViT's encoder layers, the
+    layers in Swin's stages, the residual blocks of ResNet and EfficientNet. A norm or a downsampling between blocks is
+    in none of them: `depth_of_parameters` counts it to the block before it. A trunk without repeated blocks (VGG) is
+    split into its leaves with parameters.
     """
     from torch import nn
 
@@ -89,12 +88,10 @@ def how_frozen(layers: "Sequence[nn.Module]", how: str | int, *, pretrained: boo
 
 
 def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) -> None:
-    """Freeze `none`, the `encoder`, the `backbone` (all but the head), or a number of blocks from the input and the
-    stem.
+    """Freeze `none`, the `encoder`, the `backbone` (all but the head), or the stem and a number of blocks after it.
 
     `layers` is [stem, *blocks, head]. Modules that the task has frozen stay frozen. Raises ModelError for more blocks
-    than
-    the model has, and for `encoder` if it has none.
+    than the model has, and for `encoder` if it has none.
     """
     if how == "encoder":
         if not isinstance(layers, Layers):
@@ -138,8 +135,7 @@ def frozen_modules(model: "nn.Module") -> "list[nn.Module]":
 
 
 def keep_in_bf16(model: "nn.Module", trains: Collection[str]) -> None:
-    """Store in bf16 what mixed precision would cast at every step: weights of products and convolutions that never
-    train.
+    """Store frozen weights of products and convolutions in bf16; mixed precision would cast them at every step.
 
     The results are identical to the bit, in half the memory and without the casts. `trains` names the parameters that
     train now or later. Weights with another use are kept in float32: an output layer that is also the input embedding,

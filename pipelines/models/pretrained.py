@@ -1,5 +1,4 @@
-"""Load a pretrained transformers model of any kind: its configuration, and its weights, of which only the head may be
-new.
+"""Load a pretrained transformers model of any kind: its configuration and its weights. Only the head may be new.
 
 Code that comes with a model is never run, and a pickle may hold nothing but tensors.
 """

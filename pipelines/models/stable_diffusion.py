@@ -216,12 +216,11 @@ class _Closed(Exception):
 def painting(
     pipe: Pipe, model: Any, text: str, seed: int, steps: int, guidance: float | None, every: int
 ) -> Iterator[Any]:
-    """Yield previews of one image, decoded from its latents after every `every` steps, and then the image (see
-    `painted`).
+    """Yield previews of one image while it is generated, and then the image itself (see `painted`).
 
-    The library's pipeline returns only the final image, so it runs in a thread. An error there is raised here. Closing
-    the
-    iterator ends the thread. The safety checker checks the previews too; otherwise they would be a way around it.
+    A preview is decoded from the latents after every `every` steps. The library's pipeline returns only the final
+    image, so it runs in a thread. An error there is raised here. Closing the iterator ends the thread. The safety
+    checker checks the previews too; otherwise they would be a way around it.
     """
     import queue
     import threading

@@ -65,8 +65,9 @@ MOST_LOOKED_AT = 20_000  # texts that are searched for special tokens
 
 
 def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
-    """Warn of texts that contain the tokenizer's special tokens (<s>, [SEP]) as text: they are read as tokens, not as
-    words.
+    """Warn of texts that contain the tokenizer's special tokens (<s>, [SEP]).
+
+    They are read as tokens, not as words.
     """
     marks = [mark for mark in dict.fromkeys(found.all_special_tokens) if mark.strip()]
     looked = texts[:MOST_LOOKED_AT]
@@ -166,9 +167,7 @@ def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> "Te
 
 
 def inputs(examples: Sequence[dict[str, Any]], found: Any, left: bool = False) -> "dict[str, Tensor]":
-    """The model's input, int64 [examples, longest]: input_ids, attention_mask, and token_type_ids if the examples have
-    them.
-    """
+    """The model's input, int64 [examples, longest] each: input_ids, attention_mask and, if given, token_type_ids."""
     ids = [e["input_ids"] for e in examples]
     batch = {
         "input_ids": padded(ids, found.pad_token_id, left),
@@ -217,8 +216,9 @@ def language_model(
 
 
 def language_model_layers(model: Any) -> "list[nn.Module]":
-    """From input to output: embeddings, blocks, and the remaining layers except the output embedding, which often is
-    the input's.
+    """From input to output: embeddings, blocks, and the remaining layers.
+
+    The output embedding is left out, because it often is the input embedding.
     """
     from torch import nn
 

@@ -157,9 +157,7 @@ def check_window(folder: Path | None, config: Any, extractor: Any) -> None:
 
 
 def layers(model: Any) -> "list[nn.Module]":
-    """The encoder's convolutions, its blocks, the decoder's blocks (the first with the embeddings), the decoder's last
-    norm.
-    """
+    """The encoder's convolutions and blocks, the decoder's blocks (the first with the embeddings) and its last norm."""
     from torch import nn
 
     from pipelines.models.layers import Layers

@@ -74,9 +74,7 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
 
 
 def _most_confused(wrong: np.ndarray, limit: int) -> np.ndarray:
-    """The classes of the most frequent mistakes, in the order of the labels, filled up with those that are wrong most
-    often.
-    """
+    """The classes of the most frequent mistakes, in the order of the labels; then those that are wrong most often."""
     pairs = [divmod(int(place), len(wrong)) for place in np.argsort(-wrong, axis=None, kind="stable")[:limit]]
     often = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable").tolist()
     classes = dict.fromkeys([label for pair in pairs if wrong[pair] for label in pair] + often)
@@ -92,9 +90,7 @@ def _worst_pair(wrong: np.ndarray, labels: Sequence[str]) -> str:
 
 @styled
 def calibration_figure(bins: Sequence[Mapping[str, Any]], ece: float) -> "Figure":
-    """Reliability diagram: accuracy in each bin of confidence with the diagonal, and the number of rows per bin
-    below.
-    """
+    """Reliability diagram: accuracy in each bin of confidence, with the diagonal, and the rows per bin below it."""
     figure = canvas(6.2, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     filled = [b for b in bins if b["n"]]

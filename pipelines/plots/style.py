@@ -1,5 +1,4 @@
-"""The common style of all figures: functions turn numbers and records into matplotlib figures (object API, no global
-state).
+"""The common style of all figures: numbers and records in, matplotlib figures out (object API, no global state).
 
 A figure's alt text is its label (`get_label()`). Its gid is "rows" if it shows rows of the data: such a figure stays in
 the run folder and is never published. `png` writes both into the file ("Description", "Comment").

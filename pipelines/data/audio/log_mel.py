@@ -53,13 +53,10 @@ class Transcribed(Recordings):
 class LogMels(OfRecordings):
     """Recordings as Whisper's `input_features`, float32 [bands, columns].
 
-    Computed once for as many as fit `room` (bytes).
-
-    Computed features are in memory that forked workers of a data loader share, so no worker computes them again. The
-    length
-    of an example is its cost: the encoder's positions, equal for all, plus the tokens of its transcript. With `raw`
-    examples
-    keep their samples, for augmentation.
+    They are computed once for as many recordings as fit `room` (bytes). Computed features are in memory that forked
+    workers of a data loader share, so no worker computes them again. The length of an example is its cost: the
+    encoder's positions, equal for all, plus the tokens of its transcript. With `raw` examples keep their samples, for
+    augmentation.
     """
 
     length_unit = "positions"

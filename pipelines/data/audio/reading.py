@@ -1,6 +1,4 @@
-"""Read audio files of common formats as mono float32 at one rate. soundfile reads and soxr resamples, without system
-packages.
-"""
+"""Read audio files as mono float32 at one rate, without system packages: soundfile reads them, soxr resamples them."""
 
 import io
 import logging
@@ -216,9 +214,9 @@ def advice(suffix: str) -> str:
 
 
 def _foreign(value: Any) -> str:
-    """What to do about a recording of a known format that is not read, from its first bytes or name.
+    """What to do about a recording of a known format that is not read, from its first bytes or its name.
 
-    "" for other formats.
+    Empty for any other format.
     """
     start, suffix = begins(value)
     if suffix in AUDIO.unread:

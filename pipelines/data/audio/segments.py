@@ -13,11 +13,10 @@ PAIRS = (("offset", "duration"), ("start", "end"))
 
 
 def part_columns(have: Collection[str], taken: Collection[str]) -> tuple[str, str] | None:
-    """The two columns of a table that select a part, unless the task uses one of them otherwise.
+    """The two columns that select a part of a recording; None if a table has none.
 
-    None if there are none.
-
-    A duration without an offset is the length of the recording, not a part.
+    Columns that the task reads as something else do not count. A duration without an offset is the length of the
+    recording, not a part.
     """
     for pair in PAIRS:
         needed = pair[:1] if pair[0] == "offset" else pair

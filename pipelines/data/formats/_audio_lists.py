@@ -1,6 +1,4 @@
-"""Helpers for the layouts of published audio sets: read lists line by line, check files, build rows with the task's
-columns.
-"""
+"""Helpers for the layouts of published audio sets: read lists, check files, build rows with the task's columns."""
 
 import csv
 from collections.abc import Sequence
@@ -53,8 +51,7 @@ def cells(path: Path, text: Sequence[str], **dialect: Any) -> list[tuple[int, li
 
 
 def listed(path: Path, needed: Sequence[str], **dialect: Any) -> tuple[list[tuple[str, dict[str, str]]], SkippedRows]:
-    """The rows of a list with a header, (file:line, cells by column), and the rows (id, why) with a wrong number of
-    cells.
+    """The rows of a list with a header, (file:line, cells by column), and those with a wrong number of cells (id, why).
 
     Raises MissingColumn if a `needed` column is missing.
     """

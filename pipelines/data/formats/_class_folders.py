@@ -38,7 +38,7 @@ LOOKED_AT = 1000  # files that decide whether a folder holds images or recording
 def detect(path: Path) -> bool:
     """Whether a folder holds folders with files.
 
-    With a table at least two, because one folder may hold the table's files.
+    If it holds a table, there must be at least two, because one folder may hold the table's files.
     """
     if not path.is_dir():
         return False
@@ -142,10 +142,7 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
 def _tables(
     root: Path, section: DataSection, kind: Kind, columns: tuple[str, ...]
 ) -> tuple[dict[Path, dict[str, str]], dict[Path, str]]:
-    """The tables in a folder that have the task's columns, each with its names for them.
-
-    And why other tables are not read.
-    """
+    """The tables in a folder with the task's columns (table -> column -> its name), and why others are not read."""
     found: dict[Path, dict[str, str]] = {}
     unfit: dict[Path, str] = {}
     if set(columns) == {kind.column}:
@@ -204,7 +201,7 @@ def _of_tables(
 def _parts(section: DataSection, filled: list[Path], labelled: bool) -> dict[str, Path]:
     """The split folders.
 
-    Without labels also folders that hold their files themselves, unless there are other folders.
+    For tasks without labels, these are also folders that hold their files themselves, unless there are other folders.
     """
     asked = {name for name in (section.train, section.validation, section.test) if name}
     if not labelled and all(child.name.lower() in SPLIT_NAMES or child.name in asked for child in filled):
@@ -216,9 +213,7 @@ def _parts(section: DataSection, filled: list[Path], labelled: bool) -> dict[str
 
 
 def _by_role(filled: list[Path]) -> dict[str, Path]:
-    """Folders such as seg_train and seg_test are splits if each has another role and all hold the same class
-    folders.
-    """
+    """Find splits like seg_train and seg_test: each has another role, and all hold the same class folders."""
     named = {child: role for child in filled if (role := _role(child.name)) and _classes(child)}
     roles = list(named.values())
     first = next((child for child, role in named.items() if role == "train"), None)
@@ -449,9 +444,7 @@ def _classes(folder: Path) -> set[str]:
 
 
 def _unwrapped(root: Path) -> Path:
-    """The folder with the splits or classes: the only child of `root`, if it has the same name or holds split
-    folders.
-    """
+    """The folder with the splits or classes: the only child of `root`, if it has the same name or holds splits."""
     found = [child for child in folders(root) if _any_file(child)]
     if len(found) != 1 or next(all_files(root, deep=False), None) is not None:
         return root

@@ -128,7 +128,7 @@ def _lines(text: str, sign: str = "\t") -> Records:
 def _sign(text: str, usual: str) -> str:
     """The separator with which most of the first rows have as many cells as the header.
 
-    The usual one if none splits the header.
+    It is the usual one if no separator splits the header.
     """
     sample = text if len(text) <= _SAMPLE else text[: max(text.rfind("\n", 0, _SAMPLE), 0) or _SAMPLE]
     shares = {sign: share for sign in dict.fromkeys([usual, *SIGNS]) if (share := _share(sample, sign)) is not None}

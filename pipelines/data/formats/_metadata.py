@@ -37,11 +37,13 @@ def lists(root: Path, section: DataSection | None = None) -> dict[str, Path]:
 
 
 def split_folders(root: Path, section: DataSection | None = None) -> list[Path]:
+    """The folders with names of splits, including those that the recipe names."""
     asked = {section.train, section.validation, section.test} if section is not None else set()
     return [child for child in folders(root) if child.name.lower() in SPLIT_NAMES or child.name in asked]
 
 
 def own_list(folder: Path) -> Path | None:
+    """The list of a folder, which has a column file_name; None if there is none. Raises DataError."""
     return next(
         (path for name in LISTS if (path := folder / name).is_file() and FILE_NAME in table.column_names(path)), None
     )

@@ -39,6 +39,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of class folders, or of a list of recordings. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     lists = _metadata.lists(root, section) if root.is_dir() else {}
     return (

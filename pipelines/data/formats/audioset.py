@@ -28,10 +28,12 @@ LIST = "_segments.csv"
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder holds the class list and lists of segments."""
     return path.is_dir() and (path / CLASSES).is_file() and bool(_lists(path))
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of AudioSet's lists that have a clip. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)
     lists = _lists(root)
     if not lists or not (root / CLASSES).is_file():

@@ -31,6 +31,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of files with texts. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     kind = _class_folders.medium(root) if root.is_dir() else None
     if kind is None:

@@ -25,10 +25,12 @@ COLUMNS = ("client_id", "path", "sentence")
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder is that of a language, or holds such folders."""
     return path.is_dir() and bool(_languages(path))
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the lists of one language. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)
     languages = _languages(root)
     if len(languages) != 1:

@@ -19,10 +19,12 @@ CONFIGURED = True  # data.config selects a part
 
 
 def detect(path: Path) -> bool:
-    return False  # it is read only if data.format names it: digits
+    """False: these data are read only if data.format names them."""
+    return False
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the selected digits. Raises DataError."""
     from datasets import Dataset
     from PIL import Image
     from sklearn.datasets import load_digits

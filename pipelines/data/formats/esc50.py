@@ -25,10 +25,12 @@ Cells = list[tuple[str, dict[str, str]]]  # (file:line, cells by column)
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder holds meta/esc50.csv."""
     return (path / "meta" / "esc50.csv").is_file()
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the folds, as splits. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)
     path = root / "meta" / "esc50.csv"
     if section.config not in (None, "esc10"):

@@ -26,10 +26,12 @@ log = logging.getLogger("graft")
 
 
 def detect(path: Path) -> bool:
-    return False  # data on the hub are not on this disk
+    """False: the hub is used only for what is not on this disk."""
+    return False
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of a data set on the hub. Raises DataError, MissingColumn or HubError."""
     if Path(section.id).expanduser().exists():
         raise DataError(f"data.format: {section.id} is on this disk, not on the hub: leave format out")
     loaded, info = _load(section)
@@ -340,11 +342,10 @@ def _strings(value: Any) -> list[str]:
 
 
 def _check_sources(section: DataSection, files: Sequence[str], base: str | None = None) -> None:
-    """Raise DataError if a data set's files are outside of it: `datasets` would read any local file that its card
-    names.
+    """Raise DataError if a data set's files are outside of it.
 
-    `files` are patterns of the card, or, with `base`, the addresses that these were resolved to, which must be below
-    it.
+    `datasets` would read any local file that a card names. `files` are patterns of the card, or, with `base`, the
+    addresses that these were resolved to, which must be below it.
     """
     for file in files:
         if base is not None:
@@ -359,9 +360,7 @@ def _check_sources(section: DataSection, files: Sequence[str], base: str | None 
 
 
 def _own_folders(hub_id: str) -> list[Path]:
-    """The folders with the files of a hub data set: those that the client downloaded, and archives unpacked from
-    them.
-    """
+    """The folders with the files of a hub data set: what the client downloaded, and archives unpacked from it."""
     import datasets.config
     from datasets.utils.file_utils import hash_url_to_filename
     from huggingface_hub import constants

@@ -29,6 +29,7 @@ NAMES = ("Image", "Audio", "ClassLabel")  # types of columns that only the libra
 
 
 def detect(path: Path) -> bool:
+    """Whether a file or folder is a data set of the hub, or was written by `save_to_disk`."""
     if path.is_file():
         return path.suffix.lower() == ".parquet" and _described(path)
     if _is_saved(path) or _splits(path):
@@ -37,6 +38,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of a local copy of a hub data set. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")

@@ -1,16 +1,12 @@
-"""Images in class folders, with or without split folders above them.
-
-Without class folders; or with a list, as on the hub.
+"""Images in class folders, or without class folders; both with or without split folders; or with a list, as on the hub.
 
     photos/cat/1.jpg                 photos/train/cat/1.jpg   photos/test/cat/9.jpg
     photos/1.jpg                     photos/train/1.jpg       photos/test/9.jpg            for tasks without labels
     photos/metadata.csv              photos/train/metadata.csv   photos/test/metadata.csv
 
 The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's column:
-label,
-or text, which may also be called caption. Files are not listed by `load_dataset("imagefolder")`, which drops classes
-and
-files with names like those of splits.
+label, or text, which may also be called caption. Files are not listed by `load_dataset("imagefolder")`, which drops
+classes and files with names like those of splits.
 """
 
 from itertools import islice
@@ -41,6 +37,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of class folders, of a folder of images, or of a list. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     lists = _lists(root, section, columns) if root.is_dir() else {}
     if lists:

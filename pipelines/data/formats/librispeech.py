@@ -40,10 +40,12 @@ OFFICIAL = {
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder holds parts of LibriSpeech, or is one."""
     return path.is_dir() and bool(_parts(path))
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the parts, as splits. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)
     parts = _parts(root)
     if not parts:
@@ -86,8 +88,10 @@ def _is_part(folder: Path) -> bool:
 
 
 def _splits(section: DataSection, parts: list[str]) -> dict[str, list[str]]:
-    """Split -> parts: those that the recipe names, then train with the remaining train parts, then the others by their
-    own names.
+    """Split -> parts.
+
+    First the parts that the recipe names, then train with the remaining train parts, then the others by their own
+    names.
     """
     found: dict[str, list[str]] = {}
     for asked in (section.train, section.validation, section.test):

@@ -23,8 +23,9 @@ LIST, FOLDER = "metadata.csv", "wavs"
 
 
 def detect(path: Path) -> bool:
-    """Whether there is a list without a header: most of its first lines are a name and one or two texts, and a
-    recording exists.
+    """Whether there is a list without a header.
+
+    Most of its first lines must be a name and one or two texts, and at least one must name an existing recording.
     """
     found = _list(path)
     if not found.is_file() or not (found.parent / FOLDER).is_dir() or (path.is_file() and path.name != LIST):
@@ -41,6 +42,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the list. Raises DataError or MissingColumn."""
     given = Path(section.id).expanduser()
     path = _list(given)
     if not path.is_file():

@@ -33,10 +33,12 @@ SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder holds files of images in MNIST's format."""
     return path.is_dir() and bool(_images(path))
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the files, as splits. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
@@ -139,7 +141,7 @@ def _values(path: Path, dimensions: int) -> "np.ndarray":
 def _png(image: "np.ndarray") -> bytes:
     """A grey image [height, width] as a PNG file.
 
-    Written here, because Pillow takes six times as long for so small images.
+    It is written here, because Pillow takes six times as long for so small images.
     """
     import numpy as np
 

@@ -33,6 +33,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the recordings, with the official test split. Raises DataError or MissingColumn."""
     folder = _folder(_audio_lists.folder(section))
     rows: dict[str, list[_audio_lists.Row]] = {"train": [], "test": []}
     skips: _audio_lists.SkippedRows = []

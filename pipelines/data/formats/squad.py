@@ -20,6 +20,7 @@ from pipelines.errors import DataError, MissingColumn
 
 
 def detect(path: Path) -> bool:
+    """Whether a file, or one of the files in a folder, is in SQuAD's format."""
     files = _files(path)
     return any(_looks_right(file) for file in files)
 
@@ -49,6 +50,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of SQuAD files: one per question. Raises DataError or MissingColumn."""
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")

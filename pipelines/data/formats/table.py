@@ -44,6 +44,7 @@ Rows = list[tuple[str, dict[Any, Any]]]  # (id, cells by column; the key None ho
 
 
 def detect(path: Path) -> bool:
+    """Whether a file is a table, or a folder holds tables."""
     return is_table(path) if path.is_file() else bool(_tables(path) or _in_folders(path))
 
 
@@ -136,6 +137,7 @@ def _add(
 
 
 def column_names(path: Path) -> list[str]:
+    """The names of a table's columns. Raises DataError."""
     if _suffix(path) == ".parquet":
         return _parquet_columns(path)
     if _suffix(path) in (".json", ".jsonl"):

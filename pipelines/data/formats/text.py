@@ -41,6 +41,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read texts: one row per document, or per paragraph of split files. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")

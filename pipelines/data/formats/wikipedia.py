@@ -39,6 +39,7 @@ PROSE = 1  # to be increased when `prose` gives other text, so that stored rows 
 
 
 def detect(path: Path) -> bool:
+    """Whether a file, or one of the files in a folder, is a dump."""
     return any(map(_looks_right, _dumps(path)))
 
 
@@ -66,6 +67,7 @@ def _open(path: Path) -> bz2.BZ2File | io.BufferedReader:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the dumps: one per article. Raises DataError or MissingColumn."""
     from datasets import concatenate_datasets
 
     path = Path(section.id).expanduser()
@@ -116,8 +118,9 @@ def _once(rows: "Dataset", ignored: Counter[str]) -> "Dataset":
 
 
 def _kept(path: Path) -> "tuple[Dataset, dict[str, Any]]":
-    """The articles of one dump, mapped from the cache, and what was left out: {"ignored": {kind: n}, "skipped": [[id,
-    why]]}.
+    """The articles of one dump, mapped from the cache, and what was left out.
+
+    The second is {"ignored": {kind: n}, "skipped": [[id, why]]}.
     """
     import mwparserfromhell
     from datasets import Dataset
@@ -303,8 +306,9 @@ def _tidy(markup: str, dropped: frozenset[str]) -> str:
 
 
 def _plain(nodes: Iterable[Any], dropped: frozenset[str]) -> str:
-    """The text of parsed nodes. mwparserfromhell's own strip_code would keep captions and drop the words of
-    templates.
+    """The text of parsed nodes.
+
+    mwparserfromhell's own strip_code is not used: it keeps captions and drops the words of templates.
     """
     from mwparserfromhell.nodes import ExternalLink, HTMLEntity, Tag, Template, Text, Wikilink
 

@@ -38,9 +38,7 @@ def blank(text: str) -> bool:
 
 
 def check_characters(text: str, column: str) -> None:
-    """Raise DataError for characters that no tokenizer reads: NUL, and halves of surrogate pairs, which JSON can
-    contain.
-    """
+    """Raise DataError for NUL and halves of surrogate pairs, which JSON can contain: no tokenizer reads them."""
     if "\0" in text:
         raise DataError(f"{column} holds NUL bytes: is it text?")
     try:
