@@ -263,8 +263,8 @@ _HEADING = re.compile(r"^(={1,6})[ \t]*(.+?)[ \t]*\1[ \t]*$", re.MULTILINE)
 # removed before parsing, as MediaWiki does: an open quote inside a note would damage the text after it
 _NOTES = re.compile(r"<!--.*?-->|<ref\b[^>]*?(?:/>|>.*?</ref\s*>)", re.DOTALL | re.IGNORECASE)
 _TIDY = [
-    (re.compile(r"^\{\|.*?^\|\}", re.DOTALL | re.MULTILINE), ""),  # tables that the parser gave up on
     (re.compile(r"^\{\|.*?^\|\}", re.DOTALL | re.MULTILINE), ""),  # tables that the parser could not parse
+    (re.compile(r"</?(?:blockquote|center|div|ref|small|span)\b[^<>]*>|__[A-Z]+__|''+"), ""),
     (re.compile(r"[^\S\n]+"), " "),
     (re.compile(r"\((?: ?[,;:])+ ?|\( "), "("),  # (Greek: {{gone}}; born ...)
     (re.compile(r" ?\( ?\)"), ""),
