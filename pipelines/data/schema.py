@@ -186,7 +186,7 @@ def spread(rows: "Dataset", most: int) -> list[int]:
 def fingerprint(rows: "Dataset") -> str:
     """Sixteen hex digits that change if an id, a label or a text changes.
 
-    For images and audio only the file size counts.
+    It covers only the file size of images and recordings.
     """
     digest = hashlib.blake2b(digest_size=8)
     for row in rows.remove_columns(file_columns(rows)):

@@ -57,7 +57,7 @@ class TrainedRows:
 def of(weights: "Weights") -> TrainedRows:
     """The trained rows of the model that a run starts from (see pipelines.models.source.Weights).
 
-    Empty for random weights.
+    They are empty for random weights.
     """
     return TrainedRows() if weights.folder is None or weights.random else read(weights.folder, weights.name)
 

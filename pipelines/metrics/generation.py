@@ -209,7 +209,7 @@ def _neighbours(made: np.ndarray, train: np.ndarray, count: int) -> tuple[np.nda
 def _closest(rows: np.ndarray, others: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Index and squared distance of each row's nearest `others`, ascending, [n, count] each.
 
-    Without `others`, the nearest other rows of the same set.
+    Without `others` they are the nearest other rows of the same set.
     """
     to = rows if others is None else others
     index, squared = np.empty((len(rows), count), dtype=np.int64), np.empty((len(rows), count))

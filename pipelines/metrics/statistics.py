@@ -81,7 +81,7 @@ class Statistics(Mapping[str, np.ndarray]):
 def total(weights: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
     """Weighted sum over rows: weights [..., rows], values [rows] or [rows, k] -> [...] or [..., k].
 
-    Without values, the sum of weights.
+    Without values it is the sum of weights.
     """
     if values is None:
         return np.asarray(weights.sum(-1))

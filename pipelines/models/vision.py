@@ -184,7 +184,7 @@ def resize_positions(positions: Any, length: int) -> Any:
 def image_processor(folder: Path | None, config: Any, image_size: int | None) -> Any:
     """The model's own image processor at `image_size`.
 
-    For a model from a configuration, one with mean and deviation 0.5.
+    A model from a configuration gets one with mean and deviation 0.5.
 
     Raises ModelError.
     """

@@ -190,8 +190,9 @@ def _whole(cell: str) -> bool:
 
 
 def _without_backslashes(text: str, sign: str) -> str | None:
-    """The text with \\" replaced by "", if only this gives every row the right number of cells (Spark writes so); else
-    None.
+    """The text with \\" replaced by "", as Spark writes quotes.
+
+    None unless only this gives every row the right number of cells.
     """
     if '\\"' not in text or _fits(text, sign):
         return None

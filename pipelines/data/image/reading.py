@@ -135,7 +135,7 @@ def advice(suffix: str) -> str:
 def _foreign(value: Any) -> str:
     """What to do about an image of a known format that is not read, from its first bytes or its name.
 
-    Empty for any other format.
+    The text is empty for any other format.
     """
     start, suffix = begins(value)
     if start[4:8] == b"ftyp" and start[8:12] in (

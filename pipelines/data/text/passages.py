@@ -82,7 +82,7 @@ def _place(start: Any) -> int:
 def token_span(offsets: Sequence[Sequence[int]], start: int, size: int) -> tuple[int, int]:
     """First and last token of the characters [start, start + size).
 
-    (-1, -1) if this window does not contain all of them.
+    It is (-1, -1) if this window does not contain all of them.
     """
     end = start + size
     if offsets[0][0] > start or offsets[-1][1] < end:
