@@ -335,9 +335,8 @@ def _as_is(value: Any) -> Any:
 def _quiet_worker(_: int) -> None:
     import signal
 
-    # A signal to stop reaches all processes at once (Ctrl-C, torchrun, Slurm), but only the main process handles it: it
-    # ends
-    # its step with the batches that workers still send, saves, and then ends the workers. Workers would otherwise end
-    # first.
+    # A signal to stop reaches all processes at once (Ctrl-C, torchrun, Slurm), but only the main process handles
+    # it: it ends its step with the batches that workers still send, saves, and then ends the workers. Workers would
+    # otherwise end first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -36,8 +36,7 @@ def loss(
     if multi_label:
         return f.binary_cross_entropy_with_logits(logits, target, reduction="sum") / counted["targets"]
     # With probabilities as targets, cross_entropy weights each class's term. For single labels it is the usual
-    # weighting,
-    # and it is right for mixtures too.
+    # weighting, and it is right for mixtures too.
     total = f.cross_entropy(logits, target, weight=weights, reduction="sum", label_smoothing=smoothing)
     return total / counted["weight" if weights is not None else "examples"]
 

@@ -17,8 +17,7 @@ from pipelines.errors import DataError
 MEMORISED = 1 / 3  # ratio of nearest to second nearest distance, below which a sample counts as a copy
 ROWS, COLUMNS = 1024, 4096  # of one block of distances: 32 MB
 # Share of the squared lengths below which a distance counts as 0. Float32 features do not differ less, and the
-# difference of
-# large squares is rarely exactly 0.
+# difference of large squares is rarely exactly 0.
 SAME = 1e-12
 
 

@@ -23,8 +23,8 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "graft_cpu"
-# Bytes of attention weights that one layer may keep for its backward pass. Above this, torch's kernel is used: it keeps
-# none.
+# Bytes of attention weights that one layer may keep for its backward pass. Above this, torch's kernel is used:
+# it keeps none.
 MOST = 64e6
 
 

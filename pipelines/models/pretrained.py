@@ -314,8 +314,7 @@ def last_layers(head: "nn.Module") -> list[Any]:
         return []
     out, size = ends[-1].weight.shape[:2]
     # A square layer before the last one is not a second output: it is DistilBERT's first layer, if there are as many
-    # classes
-    # as dimensions.
+    # classes as dimensions.
     return [end for end in ends if out != size and end.weight.shape == ends[-1].weight.shape] or ends[-1:]
 
 

@@ -14,8 +14,8 @@ from pipelines.models.pretrained import called, first_line
 if TYPE_CHECKING:
     from torch import nn
 
-# Classes in model_index.json. The last one is the only one of diffusers that passes classes to a U-Net; it takes any
-# sampler.
+# Classes in model_index.json. The last one is the only one of diffusers that passes classes to a U-Net; it
+# takes any sampler.
 PIPELINES = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
 LABELS = "id2label.json"  # in the folder of model_index.json: the number of each class -> its name
 

@@ -64,8 +64,8 @@ class LogMels(OfRecordings):
     def __init__(self, recordings: Any, extractor: Any, positions: int, room: float, raw: bool = False) -> None:
         self.recordings, self.extractor, self.positions, self.raw = recordings, extractor, positions, raw
         self.ids = list(recordings.rows["id"])
-        # the columns of each recording, plus one of the silence after it; memory pages are allocated when they are
-        # written
+        # the columns of each recording, plus one of the silence after it; memory pages are allocated when
+        # they are written
         most = [min(math.ceil(100 * seconds) + SPARE, HOP * positions) + 1 for seconds in recordings.seconds]
         self.ends = np.cumsum([extractor.feature_size * columns for columns in most])
         fit = 0 if raw else int((4 * self.ends <= room).sum())

@@ -31,8 +31,7 @@ MOST_VALUES = 8_000_000  # values of all channels that are read at a time
 BLOCK = 60  # seconds that are read at a time, so that a long stereo recording is never in memory at full rate
 
 # libsndfile corrects a header's length to the file's and reports it in its log only. A program that writes a stream
-# claims
-# the maximum length.
+# claims the maximum length.
 CUT_OFF = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 STREAMED = 0x7FFFF000
 OGG_CUT_OFF = re.compile(r"Ogg ?: Last page lacks an end-of-stream bit\.\s+Ogg ?: Junk after the last page\.")
