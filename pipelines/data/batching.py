@@ -1,8 +1,7 @@
 """The order of training: which examples form each step, on which process and in which micro-batch; and their loader.
 
 Everything here is a pure function of (seed, epoch, example). So there is no state to save and nothing to skip on
-resume,
-and neither the number of workers nor that of processes changes the examples of a step.
+resume, and neither the number of workers nor that of processes changes the examples of a step.
 """
 
 import math

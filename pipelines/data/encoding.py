@@ -141,8 +141,7 @@ def encode(
     """`rows.map(function)` in batches of `at_once`; `function` gets columns and row numbers.
 
     `function` may return more or fewer examples than rows. `key` (JSON) holds everything besides the rows that the
-    result
-    depends on. A stored result is read from disk. Raises RunError if it cannot be written.
+    result depends on. A stored result is read from disk. Raises RunError if it cannot be written.
     """
     settings: dict[str, Any] = {
         "batched": True,

@@ -24,8 +24,7 @@ def group_column(asked: str | None, usual: str | None, columns: Sequence[str]) -
     """The column whose groups stay in one split; None if there is none.
 
     `asked` is data.group, `usual` the column of the task or of the data set. Rows of one file (a recording, an image
-    with
-    several captions) have the column `file`, which is used unless data.group names another.
+    with several captions) have the column `file`, which is used unless data.group names another.
     """
     if asked is not None and asked not in MEDIA:
         return asked if asked in columns else None  # "none" is not the name of a column
@@ -36,10 +35,8 @@ def units_of(rows: "Dataset", group: str | None) -> list[int]:
     """The unit of every row, as a number.
 
     Rows of one group form a unit, and so do rows with equal content; a row without a value in the group column is on
-    its
-    own. Content is ignored if it would join groups until one unit has more than half of all rows, although no group
-    does:
-    short texts that many people write would leave nothing to cut.
+    its own. Content is ignored if it would join groups until one unit has more than half of all rows, although no group
+    does: short texts that many people write would leave nothing to cut.
     """
     count = len(rows)
     alike = rows[CONTENT][:] if CONTENT in rows.column_names else None
@@ -96,16 +93,12 @@ def assign(
     """Choose the rows of each split: complete units, such that sizes and classes are close to the shares.
 
     `draws` (a digest per row) determine the order of units. `labels` are the rows' classes, or lists of classes. A
-    `fixed`
-    row stays in train with its unit. A split for which there is no unit is left out of the result.
+    `fixed` row stays in train with its unit. A split for which there is no unit is left out of the result.
 
     Units are ordered by class, each under the class of which it holds the largest part, and at random within a class.
-    They
-    are visited in this order. A unit goes to the split that lacks most, if half of the unit fits into what that split
-    may
-    hold so far, and if train keeps every class. So a split's size is within half of the largest unit of its share
-    wherever
-    the units allow it, and it gets about its share of each class that is not rare.
+    They are visited in this order. A unit goes to the split that lacks most, if half of the unit fits into what that
+    split may hold so far, and if train keeps every class. So a split's size is within half of the largest unit of its
+    share wherever the units allow it, and it gets about its share of each class that is not rare.
 
     Up to 100 random orders are tried. The best one has the fewest rows beyond max(2 % of the rows, half of the largest
     unit) from the shares, and among equals the smallest distance in size and classes.

@@ -31,8 +31,7 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
     """The rows with spaces around labels removed, and the rows (id, why) without a label.
 
     With `many`, every label becomes a list: text is split at `|`, and no label is an empty list. Otherwise a row
-    without a
-    label is skipped if one is needed, and gets an empty label if not.
+    without a label is skipped if one is needed, and gets an empty label if not.
     """
     from datasets import List, Value
 

@@ -90,8 +90,7 @@ def with_contents(rows: "Dataset", columns: Sequence[str]) -> "Dataset":
 
     Texts are equal if their words are; spaces between and around words do not count. Images and recordings are equal if
     their files are equal byte by byte; files are read in threads. A row whose files cannot be read, or whose texts are
-    all
-    empty, equals no other row.
+    all empty, equals no other row.
     """
     have = [name for name in columns if name in rows.column_names]
     if len(rows) == 0 or not have:

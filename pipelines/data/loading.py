@@ -134,10 +134,8 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
     """Read, cut and check a data set for a task.
 
     If validation or test are missing, they are cut from train by `section.seed`, stratified by label. Groups, and rows
-    with
-    equal content, stay in one split. Rows of `trained` (see trained_rows.read) are in train only. Raises DataError
-    naming
-    the file, row or column, and HubError if the hub cannot be reached.
+    with equal content, stay in one split. Rows of `trained` (see trained_rows.read) are in train only. Raises DataError
+    naming the file, row or column, and HubError if the hub cannot be reached.
     """
     source = _read(section, needs)
     if needs.has_classes and needs.label_kind == "class":

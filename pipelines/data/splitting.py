@@ -40,10 +40,8 @@ def arrange(
     Returns the splits, where each comes from, and how many rows were removed from validation and test.
 
     `strata` gives the classes of rows; every split gets its share of each. Rows of `trained`, on which the model that
-    the
-    run starts from was trained, are in train only: they are never cut from it, and the data set's own validation and
-    test
-    lose them. Raises DataError.
+    the run starts from was trained, are in train only: they are never cut from it, and the data set's own validation
+    and test lose them. Raises DataError.
     """
     named = name_splits(section, list(found))
     if "test" not in named and "validation" not in named and section.holdout >= 0.5:
@@ -102,8 +100,7 @@ def _cut_apart(
     """Cut the missing splits. Rows that the model knows stay in train.
 
     If enough other rows are left, rows with the content of a row of the data set's own splits stay in train too:
-    otherwise
-    a validation split with rows of test would select the model by them.
+    otherwise a validation split with rows of test would select the model by them.
     """
     shares = dict.fromkeys(missing, section.holdout)
     contents = rest[CONTENT][:] if CONTENT in rest.column_names else []
@@ -177,15 +174,12 @@ def cut(
 
     Rows are drawn one by one, stratified by label; rows with equal content (see leakage.with_contents) follow the drawn
     one. grouping.assign chooses instead if there is a `group` column, or if a split would be further from its share
-    than
-    max(2 % of the rows, half of the largest set of equal rows). The choice depends on the ids and the seed, not on the
-    order of the rows.
+    than max(2 % of the rows, half of the largest set of equal rows). The choice depends on the ids and the seed, not on
+    the order of the rows.
 
     `fixed` rows stay in train, and `why` gives the reason. The cut is first made without regard to them, so that the
-    same
-    data and seed give the same test rows as before; if that takes a fixed row, the cut is made again around them.
-    Raises
-    DataError if there are too few rows.
+    same data and seed give the same test rows as before; if that takes a fixed row, the cut is made again around them.
+    Raises DataError if there are too few rows.
     """
     labels = strata(rows)
     ids = rows["id"][:]

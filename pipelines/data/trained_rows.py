@@ -1,10 +1,8 @@
 """The rows that a model was trained on, as digests in its folder: they never become test or validation rows later.
 
 A run writes `trained_rows.json` into its model folder, with the digests of all runs that it started from. A digest has
-40
-bits and uses a salt of its run. It shows whether a row that one has was trained on, and reveals nothing about other
-rows.
-Two different rows have the same digest in one of a million million pairs.
+40 bits and uses a salt of its run. It shows whether a row that one has was trained on, and reveals nothing about other
+rows. Two different rows have the same digest in one of a million million pairs.
 """
 
 import base64

@@ -4,8 +4,7 @@
     wer.compute(predictions=["a cat"], references=["the cat sat"])  ->  {"wer": 0.666...}
 
 The library's own `add`, `add_batch` and `compute` do the work. Rows stay in memory: no file is written, no lock is
-taken,
-and nothing is downloaded. The values are computed by `pipelines.metrics`.
+taken, and nothing is downloaded. The values are computed by `pipelines.metrics`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -278,8 +277,7 @@ def as_evaluate(name: str, **settings: Any) -> "evaluate.Metric":
     """One of Graft's metrics as an `evaluate.Metric`; its `compute` returns {name: value}.
 
     `metric_names()` lists the names. The metric's `features` and `inputs_description` describe its columns. `settings`
-    are
-    those of the metric's function, such as `normaliser` of "wer". Raises DataError for an unknown name or setting.
+    are those of the metric's function, such as `normaliser` of "wer". Raises DataError for an unknown name or setting.
     """
     import inspect
 

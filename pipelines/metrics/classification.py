@@ -3,9 +3,8 @@
     scores(records, ["cat", "dog"])  ->  {"accuracy": 0.97, ...}
 
 A record names labels: {"id", "true": "cat", "predicted": "dog", "confidence": 0.93, "rank": 1, ...}; with several
-labels
-per row, {"id", "true": ["a", "b"], "predicted": ["a"], "scores": {label: probability of every label}}. The order of the
-records does not change a score, not even in the last bit.
+labels per row, {"id", "true": ["a", "b"], "predicted": ["a"], "scores": {label: probability of every label}}. The order
+of the records does not change a score, not even in the last bit.
 """
 
 from collections.abc import Mapping, Sequence

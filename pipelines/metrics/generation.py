@@ -25,8 +25,7 @@ def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
     """The Frechet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two Gaussians (Heusel et al. 2017).
 
     m and S are the mean and covariance of each set. With S = R'R, the trace of the root is the sum of the singular
-    values
-    of R1 R2'. This avoids the square root of a matrix, and it also holds for fewer rows than features.
+    values of R1 R2'. This avoids the square root of a matrix, and it also holds for fewer rows than features.
     """
     real, made = _pair(real, made, at_least=2)
     (mean, root), (other_mean, other_root) = _gaussian(real), _gaussian(made)

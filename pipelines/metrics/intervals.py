@@ -7,11 +7,9 @@ Rows of one speaker, article or patient resemble each other. Resampling single r
 narrow; so groups are drawn, each with all its rows (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
 
 The percentile interval is too narrow for few groups, because it ignores that the spread is estimated from them. Its
-tails
-therefore follow Hesterberg 2015 (The American Statistician 69(4), "expanded percentile interval"): with n groups, a
-tail
-is not 2.5 % but the normal probability beyond sqrt(n / (n - 1)) times the t quantile of n - 1 degrees of freedom: 2.3 %
-for n = 100, 0.9 % for n = 10.
+tails therefore follow Hesterberg 2015 (The American Statistician 69(4), "expanded percentile interval"): with n groups,
+a tail is not 2.5 % but the normal probability beyond sqrt(n / (n - 1)) times the t quantile of n - 1 degrees of
+freedom: 2.3 % for n = 100, 0.9 % for n = 10.
 """
 
 import math

@@ -3,8 +3,7 @@
     scores([{"id": "a", "nll": 20.0, "tokens": 10, "bytes": 40}])  ->  {"perplexity": 7.39, "bits_per_byte": 0.72}
 
 `nll` is the sum of -log p in nats over a row's `tokens`. Perplexity is per token, so only models with the same
-tokenizer
-can be compared; bits per byte compare any models (Gao et al. 2020, arXiv:2101.00027, section 3.1).
+tokenizer can be compared; bits per byte compare any models (Gao et al. 2020, arXiv:2101.00027, section 3.1).
 """
 
 import math
@@ -28,8 +27,7 @@ def shares(nats: "Tensor", wanted: "Tensor", owners: Sequence[Sequence[Sequence[
     """The negative log-likelihood of each row's targets in each block: lists of [row, nats, targets].
 
     `nats` [targets] are in the order of `wanted`, bool [blocks, length]. For each block, `owners` lists in order how
-    many
-    positions predict a target of which row: (row, positions).
+    many positions predict a target of which row: (row, positions).
     """
     import torch
 
@@ -82,8 +80,7 @@ def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     """perplexity per token, lower is better; `weights` [rows], or [draws, rows] for arrays [draws].
 
     Also bits_per_byte if rows have `bytes`, and for masked tokens accuracy and top_5_accuracy: the shares of tokens
-    that
-    are the model's best guess, or among its best five.
+    that are the model's best guess, or among its best five.
     """
     nats, tokens = total(weights, statistics["nll"]), np.maximum(total(weights, statistics["tokens"]), 1)
     found = {"perplexity": np.exp(np.minimum(nats / tokens, MOST_NATS))}

@@ -8,11 +8,10 @@ A module is Python code with one class that derives from `evaluate.Metric`, or w
     def compute(predictions, references, confidence, **rest) -> dict[str, float]
 
 `predictions` and `references` hold one value per row, as in the task's records: names of classes (lists of names if
-rows
-have several), numbers, or texts (for questions, references are lists of accepted answers). Further parameters get the
-record fields of the same name, and `**rest` gets all remaining fields. A class gets the columns that its features name;
-if these are integers, class names become class numbers. A local file may import modules in its folder with
-`from .other import name`.
+rows have several), numbers, or texts (for questions, references are lists of accepted answers). Further parameters get
+the record fields of the same name, and `**rest` gets all remaining fields. A class gets the columns that its features
+name; if these are integers, class names become class numbers. A local file may import modules in its folder with `from
+.other import name`.
 
 A module is code, and it runs with the rights of the user. So it is loaded only for a recipe that the user names (see
 config.recipe.recipe_of_model), and a module of the hub only at the commit that the recipe names.

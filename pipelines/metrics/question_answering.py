@@ -3,8 +3,7 @@
     scores([{"id": "a", "true": ["Denver Broncos"], "predicted": "the Broncos"}])  ->  {"exact_match": 0.0, "f1": 66.7}
 
 Rajpurkar et al. 2016 (arXiv:1606.05250) and 2018 (arXiv:1806.03822). Scores are 0-100. A record: {"id", "question",
-"true":
-list of accepted answers (empty for a question without an answer), "predicted": text, "confidence"}.
+"true": list of accepted answers (empty for a question without an answer), "predicted": text, "confidence"}.
 """
 
 import re
@@ -49,8 +48,7 @@ def statistics(records: Sequence[Record]) -> Statistics:
     """exact_match and f1 of each row (0-1).
 
     If some rows have no answer, also answerable, unanswerable and silent_right (correctly left without an answer).
-    Raises
-    DataError if there are no records.
+    Raises DataError if there are no records.
     """
     judged = [row_scores(record) for record in records]
     columns: dict[str, np.ndarray] = {
@@ -70,8 +68,7 @@ def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     """exact_match and f1, means over rows, 0-100; `weights` [rows], or [draws, rows] for arrays [draws].
 
     If some rows have no answer, also `has_answer_f1`, the F1 of the other rows, and `no_answer_accuracy`, the share of
-    the
-    unanswerable questions that got no answer (a fraction).
+    the unanswerable questions that got no answer (a fraction).
     """
     found = {name: 100 * ratio(total(weights, statistics[name]), total(weights)) for name in ("exact_match", "f1")}
     if "answerable" in statistics:

@@ -3,8 +3,7 @@
     scores([{"id": "a", "true": "the cat sat", "predicted": "a cat"}], "none")  ->  {"wer": 0.667, "cer": ..., ...}
 
 A record: {"id", "true", "predicted", "seconds"}, and "speaker" and "confidence" if they are known. jiwer aligns the
-words.
-All sums are of integers, so neither the order of the records nor their grouping changes a score.
+words. All sums are of integers, so neither the order of the records nor their grouping changes a score.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -74,8 +73,7 @@ def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     """wer, cer, and insertions, deletions, substitutions per reference word; lower is better, and values may exceed 1.
 
     With a normaliser also `wer_raw` and `cer_raw`, computed without it. If the references have no words at all, the
-    values
-    are counts of errors (as in jiwer). `weights` [rows], or [draws, rows] for arrays [draws].
+    values are counts of errors (as in jiwer). `weights` [rows], or [draws, rows] for arrays [draws].
     """
     kinds = {name: total(weights, statistics[name]) for name in ("insertions", "deletions", "substitutions")}
     words = np.maximum(total(weights, statistics["words"]), 1)

@@ -5,8 +5,8 @@
     total(found.ones(), found["correct"])  2.0
 
 A score is a function of statistics and of a weight per row. Weights of 1 give the score; a weight of 2 counts a row
-twice,
-a weight of 0 leaves it out. Weights of shape [draws, rows] give `draws` scores at once, which makes resampling fast.
+twice, a weight of 0 leaves it out. Weights of shape [draws, rows] give `draws` scores at once, which makes resampling
+fast.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

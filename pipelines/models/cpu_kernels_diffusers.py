@@ -53,8 +53,7 @@ class Block(ResnetBlock2D):
     """diffusers' residual block without the copies that it makes in training.
 
     In training, the block copies the skip input out of channels-last memory, and its gradient back, because DDP on a
-    GPU
-    needs it (huggingface/diffusers issue 12975). On a CPU these copies take a tenth of a step.
+    GPU needs it (huggingface/diffusers issue 12975). On a CPU these copies take a tenth of a step.
     """
 
     def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

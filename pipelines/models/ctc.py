@@ -109,8 +109,7 @@ class OneByOne:
     It pads with zeros.
 
     It must if a group norm averages over time, because padding would count. On a CPU it is faster for long utterances:
-    a
-    batch of them takes gigabytes, which do not fit the processor's cache.
+    a batch of them takes gigabytes, which do not fit the processor's cache.
     """
 
     over_time: bool
@@ -253,8 +252,7 @@ def windows(samples: np.ndarray, config: Any, window: int, margin: int) -> Itera
     """Yield overlapping windows of a long recording, each with the slice of its outputs that count.
 
     The outputs in the margins only give context. `window` and `margin` are in samples and are rounded to multiples of
-    the
-    hop, so that the outputs of consecutive windows join without a gap.
+    the hop, so that the outputs of consecutive windows join without a gap.
     """
     step = hop(config)
     edge = margin // step

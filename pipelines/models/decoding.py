@@ -24,10 +24,8 @@ def decode(
     """Yield the next token of each prompt, up to `most` times; None for a row that has ended.
 
     A row ends with a token of `ends`, which is not yielded, or when prompt and answer have `limit` tokens, the most
-    that
-    the model can read. Temperature 0 takes the most probable token. A higher temperature samples from the smallest set
-    of
-    tokens with a total probability of at least `top_p` (Holtzman et al. 2020, arXiv:1904.09751).
+    that the model can read. Temperature 0 takes the most probable token. A higher temperature samples from the smallest
+    set of tokens with a total probability of at least `top_p` (Holtzman et al. 2020, arXiv:1904.09751).
     """
     import torch
 

@@ -81,8 +81,7 @@ def _impossible(fields: dict[str, Any], usual: dict[str, Any]) -> str:
     """Describe a wrong size or count in a configuration; empty if there is none.
 
     transformers accepts any number and fails only in the first forward pass. A number below 1 is allowed where the
-    `usual`
-    configuration has one below 1, because it then has a meaning of its own. A count of layers may be 0.
+    `usual` configuration has one below 1, because it then has a meaning of its own. A count of layers may be 0.
     """
     for name, value in fields.items():
         like = usual.get(name)
@@ -114,10 +113,9 @@ def load_model(
 
     Weights may be missing or have another shape if they belong to `head(model)`, or if their name contains a part of
     `may_be_new`. `mend(model, folder, {name: saved shape})` may repair others; it returns the names of those it
-    repaired.
-    With `renew` the last layer of the head gets random weights even if the file's have this shape, because they belong
-    to other classes. Raises ModelError if the folder holds a model of another kind, a pickle that torch does not load
-    safely, or weights that do not fit.
+    repaired. With `renew` the last layer of the head gets random weights even if the file's have this shape, because
+    they belong to other classes. Raises ModelError if the folder holds a model of another kind, a pickle that torch
+    does not load safely, or weights that do not fit.
     """
     import torch
 
@@ -215,8 +213,8 @@ def with_classes(
 
     If the model knows all of them by name, its head is kept: each class keeps the row with its name. Otherwise the last
     layer of the head starts from random weights. `load(renew)` loads the model that `config` describes; with `fresh`
-    all
-    of its weights are random. The model's attribute `about_head` says which of these happened; it is empty if `fresh`.
+    all of its weights are random. The model's attribute `about_head` says which of these happened; it is empty if
+    `fresh`.
     """
     known = [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
     rows = None if fresh else rows_of(known, labels)
@@ -236,9 +234,8 @@ def rows_of(known: list[str], labels: list[str]) -> list[int] | None:
     """The index in `known` of each of `labels`; None if a label is missing there or its name is ambiguous.
 
     Names that are not equal may differ in case, and in spaces, underscores and hyphens. Default names (LABEL_0, or a
-    class
-    whose name is its own number) carry no meaning: they match only if all of them are the same in the same order. There
-    LABEL_0 equals 0.
+    class whose name is its own number) carry no meaning: they match only if all of them are the same in the same order.
+    There LABEL_0 equals 0.
     """
     if known == labels:
         return list(range(len(known)))

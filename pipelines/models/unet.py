@@ -33,8 +33,7 @@ def read_unet(
     Raises ModelError.
 
     `size` is the side of its images in pixels; None keeps the model's own. `labels` are the classes that it is trained
-    on,
-    none if empty; None keeps the model's own.
+    on, none if empty; None keeps the model's own.
     """
     from diffusers import UNet2DModel
 
@@ -103,8 +102,7 @@ def _set_classes(model: Any, known: Sequence[str], labels: Sequence[str]) -> Non
     """Give a pretrained model an embedding for each of `labels`.
 
     A class that the model knows by name keeps its embedding. Any other gets the mean of the known ones, or zeros if
-    there
-    are none.
+    there are none.
     """
     import torch
     from torch import nn

@@ -38,8 +38,7 @@ def image_classifier(
     """An AutoModelForImageClassification, float32, in its own memory. Raises ModelError.
 
     It has the classes `labels`, or by default those of `config`. A head that knows all of them by name is kept. The
-    last
-    layer of any other head starts from random weights.
+    last layer of any other head starts from random weights.
     """
     from transformers import AutoModelForImageClassification
 
@@ -74,14 +73,12 @@ def _from_tensorflow(model: "nn.Module") -> None:
     """Correct two settings that MobileNets took over from TensorFlow.
 
     First, TensorFlow's decay of 0.997 became PyTorch's BatchNorm momentum, so the running statistics are almost those
-    of
-    the last batch (cats and dogs, all layers trained: validation accuracy varies between 0.90 and 0.64). PyTorch's
-    default
-    of 0.1 is set.
+    of the last batch (cats and dogs, all layers trained: validation accuracy varies between 0.90 and 0.64). PyTorch's
+    default of 0.1 is set.
 
     Second, the TensorFlow padding copies the input of every convolution. With stride 1 it pads both sides equally,
-    which
-    the convolution itself does without a copy. ReLU6 can work in place too. A step takes 10 % less, with equal results.
+    which the convolution itself does without a copy. ReLU6 can work in place too. A step takes 10 % less, with equal
+    results.
     """
     from torch import nn
 

@@ -1,9 +1,8 @@
 """Whisper: its prompt tokens, its settings, and greedy decoding.
 
 Radford et al. 2022, arXiv:2212.04356. A transcript is <|startoftranscript|>; then, if the model has several languages,
-a
-language token and <|transcribe|>; then <|notimestamps|>, the text and <|endoftext|>. The audio is always a window of 30
-seconds as a log-mel spectrogram, padded with silence.
+a language token and <|transcribe|>; then <|notimestamps|>, the text and <|endoftext|>. The audio is always a window of
+30 seconds as a log-mel spectrogram, padded with silence.
 """
 
 import math
@@ -206,10 +205,8 @@ def likeliest(
     """Greedy decoding after a forward pass (`found`) over transcripts that all begin with the same `opening` tokens.
 
     Yields the most probable token of each row, up to `most` times; None for a row that has ended. The encoder's output
-    and
-    the cached keys and values of that forward pass are reused. `never` lists forbidden tokens; `never_first` lists
-    tokens
-    that are forbidden at the first position.
+    and the cached keys and values of that forward pass are reused. `never` lists forbidden tokens; `never_first` lists
+    tokens that are forbidden at the first position.
     """
     import torch
 
@@ -258,8 +255,7 @@ def transcript(steps: Iterator[list[Token | None]], words: Any) -> Iterator[dict
     """Yield the transcript of one recording after every token: {"text", "words": [{"word", "confidence"}]}.
 
     A word's confidence is the geometric mean of its tokens' probabilities. In a language without spaces the transcript
-    is
-    one word.
+    is one word.
     """
     parts: list[list[Token]] = [[]]
     for (token,) in steps:

@@ -219,8 +219,7 @@ def figures(
     """The figures of one split's predictions: name -> figure.
 
     `image` returns the image for a record's id, for thumbnails. `balance` holds the rows per class of each split (split
-    ->
-    label -> rows); by default those of the records.
+    -> label -> rows); by default those of the records.
     """
     if balance is None:
         counted = Counter(label for r in records for label in (r["true"] if multi_label else [r["true"]]))

@@ -24,8 +24,7 @@ def grid(images: "Sequence[Image]", columns: int | None = None, gap: int = 2) ->
     """Put images into a grid on white, in `columns` columns, by default as square as possible.
 
     Small images are enlarged without smoothing. Images of different sizes are centred in cells of the largest size.
-    Raises
-    DataError if there are no images.
+    Raises DataError if there are no images.
     """
     from PIL import Image
 

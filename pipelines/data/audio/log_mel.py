@@ -130,8 +130,7 @@ def cut_where_quiet(samples: np.ndarray, rate: int, seconds: float) -> list[tupl
     """Cut a recording into parts of at most `seconds`: [(first sample, end)].
 
     Each cut is at the quietest tenth of a second in the last third of a part, or near the middle of the rest if two
-    parts
-    are enough for it.
+    parts are enough for it.
     """
     most, step = round(seconds * rate), max(1, round(0.05 * rate))
     cuts = [0]

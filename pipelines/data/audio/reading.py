@@ -48,11 +48,10 @@ class Sound(NamedTuple):
 def read_audio(value: Any, rate: int, silent_ok: bool = False) -> "np.ndarray":
     """A recording as float32 [samples], mono (the mean of its channels), resampled to `rate`; full scale is -1 to 1.
 
-    `value` is a path, bytes, datasets' {"path", "bytes"}, or (rate, samples) as Gradio gives it: [samples] or
-    [samples, channels], float or integer. A dictionary with "start" and "end" (seconds) selects that part of the file.
-    Raises DataError naming the file if it cannot be read to its end, is shorter than 0.05 or longer than 14,400
-    seconds,
-    is silent (unless `silent_ok`, because silence may be a class), or holds values that are not finite.
+    `value` is a path, bytes, datasets' {"path", "bytes"}, or (rate, samples) as Gradio gives it: [samples] or [samples,
+    channels], float or integer. A dictionary with "start" and "end" (seconds) selects that part of the file. Raises
+    DataError naming the file if it cannot be read to its end, is shorter than 0.05 or longer than 14,400 seconds, is
+    silent (unless `silent_ok`, because silence may be a class), or holds values that are not finite.
     """
     import numpy as np
     import soxr

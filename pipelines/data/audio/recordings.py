@@ -21,8 +21,7 @@ class Recordings(Encoding):
 
     `extra(row, seconds)` returns further fields of an example, and may raise DataError. A row that cannot be used (an
     unreadable header, longer than `longest` seconds, an error of `extra`) raises DataError when it is indexed, so that
-    it is
-    skipped and counted. `wrong` lists these rows, `long` those of them that are too long.
+    it is skipped and counted. `wrong` lists these rows, `long` those of them that are too long.
     """
 
     length_unit = "frames"

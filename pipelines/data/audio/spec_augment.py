@@ -9,8 +9,7 @@ def spans(size: int, share: float, length: int, fewest: int, rng: Random) -> np.
     """bool [size], true in random spans of `length`, which may overlap.
 
     The number of spans is the one that would cover `share` without overlap, rounded up or down at random. This is the
-    rule
-    of transformers (Park et al. 2019; wav2vec 2.0, appendix B) for one utterance.
+    rule of transformers (Park et al. 2019; wav2vec 2.0, appendix B) for one utterance.
     """
     masked = np.zeros(size, dtype=bool)
     count = max(int(share * size / length + rng.random()), fewest)

@@ -15,8 +15,7 @@ class Utterances(Recordings):
     """Recordings with the `target` tokens of their transcripts. Their length is the number of the model's outputs.
 
     A transcript without a known character, or one that needs more outputs than there are, has an empty target: it is
-    not
-    learned, but it counts when the row is scored.
+    not learned, but it counts when the row is scored.
     """
 
     def __init__(

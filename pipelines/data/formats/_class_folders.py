@@ -1,11 +1,9 @@
 """Class folders of media files, with or without split folders above them; used by imagefolder and audiofolder.
 
 A split is a direct child with the name of a split (train, val, Test, ...) that holds class folders. Folders with a
-split's
-name within theirs (seg_train, test_images) are splits if they hold the same class folders. If a folder holds nothing
-but a
-folder of the same name, that one is read, because archives are often unpacked in this way. For tasks without labels a
-folder may hold its files itself; its children are then splits if all of them have names of splits.
+split's name within theirs (seg_train, test_images) are splits if they hold the same class folders. If a folder holds
+nothing but a folder of the same name, that one is read, because archives are often unpacked in this way. For tasks
+without labels a folder may hold its files itself; its children are then splits if all of them have names of splits.
 
 A table in the folder that has the task's columns takes precedence over the names of the folders.
 """
@@ -249,8 +247,7 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
     """Raise DataError if folders cannot be classes: some have names of splits, or all hold the same folders.
 
     A single folder with such a name may be a class. A train folder together with a test folder are splits, whatever
-    else
-    is there.
+    else is there.
     """
     names = ", ".join(printable(child.name) for child in filled[:6])
     within = [_classes(child) for child in filled]
@@ -323,8 +320,7 @@ def _list(
     """Every file below the folder becomes a row or a skipped file, or is counted as ignored; none is lost.
 
     A recording among images is skipped and reported, and so is an image among recordings, because the user may expect
-    that
-    it is read; unless a file with the same name is read (an image may be the spectrogram of a recording).
+    that it is read; unless a file with the same name is read (an image may be the spectrogram of a recording).
     """
     rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []

@@ -1,16 +1,13 @@
 """How a csv or tsv file is written: its separator, and whether it uses quotes.
 
 The header and the first rows decide on the separator, whatever the suffix: the separator with which most rows have as
-many
-cells as the header.
+many cells as the header.
 
 Quotes: a csv has them (RFC 4180). A tsv as IANA defines it has none, but Python and pandas write some: a cell that
-contains
-a tab, a line break or a quote is put in quotes, and its quotes are doubled. So a tab-separated file is read without
-quoting
-if every line has the header's number of cells. It is read with quoting if only that gives rows the right number, and if
-every quote in it is where a program would write it: all cells that contain a quote begin and end with one and have the
-others doubled, and either there are such others, or the header or a column is quoted throughout.
+contains a tab, a line break or a quote is put in quotes, and its quotes are doubled. So a tab-separated file is read
+without quoting if every line has the header's number of cells. It is read with quoting if only that gives rows the
+right number, and if every quote in it is where a program would write it: all cells that contain a quote begin and end
+with one and have the others doubled, and either there are such others, or the header or a column is quoted throughout.
 
 Spaces belong to their cell, except in files that have a space after every separator (`a, b, "c, d"`).
 """

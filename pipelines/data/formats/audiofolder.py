@@ -4,8 +4,7 @@
     speech/metadata.csv              speech/train/metadata.csv   speech/test/metadata.csv
 
 The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's column:
-label,
-or text, which may also be called transcription, transcript or sentence.
+label, or text, which may also be called transcription, transcript or sentence.
 """
 
 from pathlib import Path

@@ -8,8 +8,7 @@
                                          milliseconds, also with a Y before it
 
 Rows without a clip are counted and left out, because many videos no longer exist. Labels are display names, in the
-order
-of the class list. The lists are CC BY 4.0; the clips belong to their authors.
+order of the class list. The lists are CC BY 4.0; the clips belong to their authors.
 """
 
 from collections import Counter

@@ -5,8 +5,8 @@
         train.tsv  dev.tsv  test.tsv     client_id, path, sentence, and more
 
 Its splits have no speaker (client_id) in common. Other lists of the download, such as validated.tsv, are read if the
-recipe
-names them (data.train=validated), or if there are no others. A quote in these lists is a character like any other.
+recipe names them (data.train=validated), or if there are no others. A quote in these lists is a character like any
+other.
 """
 
 import csv

@@ -1,9 +1,8 @@
 """Handwritten digits: 1,797 grey images of 8 x 8 pixels, real data that comes with scikit-learn and needs no download.
 
 `data.config` selects digits: "0-4", "5-9", "0-9" (the default). Source: E. Alpaydin and C. Kaynak, Optical Recognition
-of
-Handwritten Digits, UCI Machine Learning Repository (1998), CC BY 4.0; scikit-learn contains its test part. Test is the
-second half of each digit in file order: a large test split gives a narrow interval.
+of Handwritten Digits, UCI Machine Learning Repository (1998), CC BY 4.0; scikit-learn contains its test part. Test is
+the second half of each digit in file order: a large test split gives a narrow interval.
 """
 
 import io

@@ -1,12 +1,9 @@
 """ESC-50, 50 classes of environmental sounds in five folds (Piczak 2015), as downloaded: meta/esc50.csv and audio/.
 
 data.test=fold5 names the test fold (default: the last), data.validation=fold4 a validation fold (default: cut from
-train).
-Published results are means over five runs with another test fold each. Clips of one source (src_file) are in one fold,
-and
-a cut keeps them together. ESC-50 is CC BY-NC, its part ESC-10 is CC BY. data.format=esc50 with data.config=esc10 reads
-that
-part only, and so does a folder that holds only its clips.
+train). Published results are means over five runs with another test fold each. Clips of one source (src_file) are in
+one fold, and a cut keeps them together. ESC-50 is CC BY-NC, its part ESC-10 is CC BY. data.format=esc50 with
+data.config=esc10 reads that part only, and so does a folder that holds only its clips.
 """
 
 from pathlib import Path

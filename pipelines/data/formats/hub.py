@@ -1,10 +1,8 @@
 """Data sets on the hub: parquet or plain files. A loading script is never run.
 
 The rows were written by somebody else, so an image or a recording must be bytes in its row, or a file that came with
-the
-data set. A row that names any other file or an address is skipped and counted; the file is not opened, the address is
-not
-fetched.
+the data set. A row that names any other file or an address is skipped and counted; the file is not opened, the address
+is not fetched.
 """
 
 import contextlib

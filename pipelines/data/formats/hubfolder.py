@@ -7,8 +7,7 @@
 
 The files of a split are joined, and classes have the data set's names. A folder with several configurations needs
 `data.config`. Images and recordings are bytes in their rows, or files below the folder; a row that names another file
-is
-skipped.
+is skipped.
 """
 
 import json

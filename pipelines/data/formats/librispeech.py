@@ -9,11 +9,9 @@ Panayotov et al. (2015).
                 103-1240.trans.txt       one line per recording: its name, a space, the text in upper case
 
 All train* parts together are the split `train`. dev-clean is validation and test-clean is test; the -other parts are
-used
-only if the -clean parts are missing. A split may have several parts: data.train=train-clean-100+train-clean-360. An
-unused
-part is reported, and can be evaluated by its name. No speaker is in two splits, as in the official parts, unless
-data.group=none allows it.
+used only if the -clean parts are missing. A split may have several parts: data.train=train-clean-100+train-clean-360.
+An unused part is reported, and can be evaluated by its name. No speaker is in two splits, as in the official parts,
+unless data.group=none allows it.
 """
 
 from collections import Counter

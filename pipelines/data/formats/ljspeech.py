@@ -5,8 +5,8 @@
         wavs/LJ001-0001.wav
 
 The transcript is the last text of a line, in which numbers and abbreviations are written out. A quote is a character
-like
-any other. data.id is the folder or its metadata.csv. The files do not name the data set, so its licence is unknown.
+like any other. data.id is the folder or its metadata.csv. The files do not name the data set, so its licence is
+unknown.
 """
 
 from itertools import islice

@@ -3,10 +3,8 @@
     train-images-idx3-ubyte.gz   train-labels-idx1-ubyte.gz   t10k-images-idx3-ubyte.gz   t10k-labels-idx1-ubyte.gz
 
 Compressed or not, in the folder or in raw/ below it. t10k is the test split; if there is only one pair of files, all
-splits
-are cut from it. `data.config` selects labels: "0-4", "5-9", "0-9" (the default). MNIST: LeCun et al. 1998,
-Gradient-Based
-Learning Applied to Document Recognition. The files do not name the data set, so its licence is unknown.
+splits are cut from it. `data.config` selects labels: "0-4", "5-9", "0-9" (the default). MNIST: LeCun et al. 1998,
+Gradient-Based Learning Applied to Document Recognition. The files do not name the data set, so its licence is unknown.
 """
 
 import gzip

@@ -3,9 +3,8 @@
 Zohar Jackson and others.
 
 Columns: audio, label (the digit), text (its English word), speaker, index. The official test split is index 0 to 4 of
-each
-digit and speaker. So it shares its speakers with train (data.group is none here), and validation is cut in the same
-way.
+each digit and speaker. So it shares its speakers with train (data.group is none here), and validation is cut in the
+same way.
 """
 
 import re

@@ -1,11 +1,9 @@
 """csv, tsv, jsonl, json and parquet: one file, or a folder with one file per split (train.csv, test.csv).
 
 All but parquet may be compressed (train.csv.gz; .bz2, .xz, .zst). A .json file holds an array of objects, or one object
-per
-line. The separator and the quotes of a csv or tsv file are detected (see pipelines.data.formats._csv_dialect). All
-cells of
-a csv are text, including their spaces. Paths in a column of files are relative to the table's folder. A row's id is
-file:line.
+per line. The separator and the quotes of a csv or tsv file are detected (see pipelines.data.formats._csv_dialect). All
+cells of a csv are text, including their spaces. Paths in a column of files are relative to the table's folder. A row's
+id is file:line.
 
 A row with an empty cell is not skipped here, except for a missing file: the task decides what an empty cell means.
 """

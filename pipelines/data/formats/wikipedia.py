@@ -3,9 +3,8 @@
 <mediawiki> <siteinfo/> <page> <title/> <ns/> <id/> <redirect/>? <revision> <text/> </revision> </page> ... </mediawiki>
 
 An article is a row {id, title, text}. Its text is the prose without markup, tables, notes and lists of sources
-(recognised
-by their English headings). Extracting the prose of a complete Wikipedia takes hours, so the rows are stored in
-$GRAFT_CACHE/wikipedia and mapped into memory.
+(recognised by their English headings). Extracting the prose of a complete Wikipedia takes hours, so the rows are stored
+in $GRAFT_CACHE/wikipedia and mapped into memory.
 """
 
 import bz2

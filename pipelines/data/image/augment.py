@@ -9,8 +9,7 @@ def random_crop(image: Any, size: tuple[int, int], rng: Random, scale: tuple[flo
     """A random part of a PIL image, resized to `size` (height, width) and flipped in half of the cases.
 
     It covers `scale` of the area with a ratio of sides between 3:4 and 4:3. The scale starts above the 0.08 that is
-    usual
-    for ImageNet, because fine-tuning uses few images, and a twelfth of an image often lacks the object.
+    usual for ImageNet, because fine-tuning uses few images, and a twelfth of an image often lacks the object.
     """
     from PIL import Image
 

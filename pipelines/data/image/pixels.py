@@ -19,10 +19,8 @@ class Pictures(Encoding):
     """Rows as examples: `pixels` float32 [channels, height, width] in -1..1, and optionally `text` and `class`.
 
     `size` is (height, width). `class` is the index of the row's label in `labels`. An image is decoded when it is
-    indexed,
-    in a worker. An image that is smaller than the size in either direction is a DataError unless `upscale` is set:
-    blurred
-    images teach a model to generate blurred ones.
+    indexed, in a worker. An image that is smaller than the size in either direction is a DataError unless `upscale` is
+    set: blurred images teach a model to generate blurred ones.
     """
 
     def __init__(

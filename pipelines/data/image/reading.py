@@ -32,11 +32,9 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | No
     """An image as PIL RGB, turned upright by its EXIF tag; of an animation the first frame.
 
     `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}. Transparent images are put on white,
-    16-bit
-    grey is scaled to 8 bits. Long texts of a PNG are ignored. At most `most` pixels are decoded: a larger JPEG is
-    decoded
-    at a half, a quarter or an eighth of its size. `formats` limits the formats that are read, by Pillow's names. Raises
-    DataError naming the file if the complete image cannot be read.
+    16-bit grey is scaled to 8 bits. Long texts of a PNG are ignored. At most `most` pixels are decoded: a larger JPEG
+    is decoded at a half, a quarter or an eighth of its size. `formats` limits the formats that are read, by Pillow's
+    names. Raises DataError naming the file if the complete image cannot be read.
     """
     from PIL import ExifTags, Image, ImageOps
 
@@ -266,8 +264,7 @@ def _full_scale(image: Any) -> float | None:
     """The value of white if pixels have more than 8 bits, else None.
 
     Pillow would turn all values above 255 to white. A 16-bit file has a fixed range, so that one dark photo does not
-    become
-    brighter than others; for other modes the range is inferred from the values.
+    become brighter than others; for other modes the range is inferred from the values.
     """
     if image.mode.startswith("I;16"):
         return 65535.0

@@ -13,8 +13,7 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
     """A row with `answer` as {"text": [...], "answer_start": [...]}; empty lists if there is no answer.
 
     Answers may be in this form, a text, or a list of texts. An answer without a position gets its first occurrence in
-    the
-    context. Raises DataError, also if an answer is not at its position.
+    the context. Raises DataError, also if an answer is not at its position.
     """
     for column in ("question", "context"):
         if isinstance(row[column], str):

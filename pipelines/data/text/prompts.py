@@ -30,8 +30,7 @@ def encoded(words: Any, prompts: Sequence[str], answers: Sequence[Sequence[str]]
     """Encode prompts, each with its first answer and the end-of-text token; `words` is the tokenizer.
 
     `labels` are the tokens to predict: those of the answer and the end. `prompt` is the number of tokens before them.
-    An
-    example with more than `window` tokens cannot be used, and `wrong` holds the reason.
+    An example with more than `window` tokens cannot be used, and `wrong` holds the reason.
     """
     tokens = words(
         [f"{p} {a[0]}" if a else p for p, a in zip(prompts, answers, strict=True)], return_offsets_mapping=True
