@@ -1,7 +1,7 @@
-"""Which examples make which step, on which process, in which micro-batch; and their loader.
+"""The order of training: which examples form each step, on which process and in which micro-batch; and their loader.
 
-Everything here is a pure function of (seed, epoch, example): no state to save, nothing to skip on resume, and neither the
-number of workers nor of processes changes what a step is made of.
+Everything here is a pure function of (seed, epoch, example). So there is no state to save and nothing to skip on
+resume, and neither the number of workers nor that of processes changes the examples of a step.
 """
 
 import math
@@ -17,7 +17,7 @@ from pipelines.errors import DataError
 from pipelines.task import Batch, Example, Task
 from pipelines.utils.seeding import seeded
 
-Key = tuple[int | None, int] | tuple[int | None, int, float]  # epoch, number of the example and how far the training is
+Key = tuple[int | None, int] | tuple[int | None, int, float]  # epoch, index of the example, share of training done
 
 POOL = 50  # steps whose examples are sorted by length together
 
@@ -26,17 +26,18 @@ POOL = 50  # steps whose examples are sorted by length together
 
 
 def steps_per_epoch(n: int, batch_size: int, least: int = 1) -> int:
-    """How many steps an epoch of `n` examples has, where a step holds at least `least` of them if it can."""
+    """The number of steps in an epoch of `n` examples, if a step holds at least `least` of them where possible."""
     return max(1, min(math.ceil(n / batch_size), n // min(least, batch_size)))
 
 
 def epoch_steps(
     n: int, batch_size: int, seed: int, epoch: int, lengths: Lengths | None = None, least: int = 1
 ) -> list[np.ndarray]:
-    """One epoch of `n` examples as steps: index arrays of `batch_size`, the last maybe smaller.
+    """One epoch of `n` examples as steps: index arrays of size `batch_size`; the last may be smaller.
 
-    With `lengths`, pools of 50 steps are sorted by length and the steps shuffled, so that a step holds like lengths. A last
-    step of fewer than `least` examples shares with the step before it: 32 and 1 become 17 and 16.
+    With `lengths`, pools of 50 steps are sorted by length and then the steps are shuffled, so that a step holds similar
+    lengths. A last step of fewer than `least` examples is merged with the one before it and split: 32 and 1 become 17
+    and 16.
     """
     rng = np.random.default_rng(seeded(seed, epoch, "order"))
     order = rng.permutation(n)
@@ -52,7 +53,7 @@ def epoch_steps(
 
 
 def _last_shared(steps: list[np.ndarray], batch_size: int, least: int) -> list[np.ndarray]:
-    """The steps of an epoch, the last two of like size where the last would be too small."""
+    """The steps of an epoch; if the last is too small, the last two are split into steps of similar size."""
     if len(steps) < 2 or len(steps[-1]) >= min(least, batch_size):
         return steps
     together = np.concatenate(steps[-2:])
@@ -68,11 +69,12 @@ def shares(
     budget: int | None = None,
     least: int = 1,
 ) -> list[list[np.ndarray]]:
-    """One step -> for each process its micro-batches: as many for each, as equal as can be, some maybe empty.
+    """Split one step into the micro-batches of each process: [process][micro-batch] -> indices of examples.
 
-    With `lengths` they hold like lengths; with a `budget` also, a micro-batch padded to its longest example holds at most so many.
-    None holds fewer than `least` examples, unless it is empty: it rather holds one more than `micro_batch`. The budget comes
-    first: every token is a value of its own.
+    Every process gets the same number of micro-batches of nearly equal size; some may be empty. With `lengths`, a
+    micro-batch holds similar lengths; with a `budget` too, its size padded to the longest example is limited. No
+    micro-batch holds fewer than `least` examples unless it is empty; it may rather hold one more than `micro_batch`.
+    The budget takes precedence over `least`, because there every token is a value of its own.
     """
     if lengths is not None:
         step = step[np.argsort(np.asarray(lengths)[step], kind="stable")]
@@ -89,16 +91,19 @@ def shares(
 
 
 def _within(order: np.ndarray, most: int, processes: int, lengths: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Parts of ascending length, at most so many examples and so large each; as many for each process."""
+    """Parts of ascending length within `most` examples and the `budget`; equally many for each process."""
     parts = filled(order, most, lengths[order], budget)
-    while len(parts) % processes:  # cut the one with most examples
+    while len(parts) % processes:  # split the part with most examples
         largest = max(range(len(parts)), key=lambda i: len(parts[i]))
         parts[largest : largest + 1] = np.array_split(parts[largest], 2)
     return parts
 
 
 def filled(step: np.ndarray, micro_batch: int, sizes: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Cut ascending `sizes` where the next example would make the padded whole larger than a `budget`; one always fits."""
+    """Split ascending `sizes` before the example that would exceed the padded `budget`.
+
+    A single example always fits.
+    """
     cuts = [0]
     for place, size in enumerate(sizes):
         count = place - cuts[-1] + 1
@@ -111,7 +116,7 @@ def filled(step: np.ndarray, micro_batch: int, sizes: np.ndarray, budget: int) -
 
 
 class Micro(NamedTuple):
-    """One micro-batch. `real` is false for a stand-in that keeps processes in step and must not count."""
+    """One micro-batch. `real` is false for a placeholder that keeps processes in step and does not count."""
 
     batch: Batch
     real: bool
@@ -120,23 +125,23 @@ class Micro(NamedTuple):
 
 @dataclass
 class Examples:
-    """A task's encoded examples, fetched by [(epoch, index), ...], where `epoch` None means not augmented.
+    """A task's encoded examples, fetched by [(epoch, index), ...]; epoch None means without augmentation.
 
-    A key may have a third part: how far the training is, from 0 to 1.
+    A key may have a third part: the share of training that is done, 0 to 1.
     """
 
     task: Task
     encoded: Encoded
     seed: int = 0
     augmented: bool = False
-    least: int = 1  # examples of a batch, where rows that cannot be read would leave fewer
+    least: int = 1  # fewest examples of a batch; rows that cannot be read are replaced to reach it
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """Of every example, where they differ in what they take."""
+        """The lengths of all examples; None if they are equal."""
         found = self.encoded.lengths
         return None if found is None else np.asarray(found)
 
@@ -167,7 +172,7 @@ class Examples:
         return Micro(batch | self.drawn(epochs, [example["id"] for example in good]), real, skipped)
 
     def drawn(self, epochs: Sequence[int | None], ids: Sequence[str]) -> dict[str, list[Any]]:
-        """What the task draws for these examples: key -> a value for each."""
+        """The task's random inputs for these examples: key -> one value for each."""
         draws = [
             self.task.random_inputs(Random(seeded(self.seed if e is not None else "score", e, "draw", i)))
             for e, i in zip(epochs, ids, strict=True)
@@ -175,14 +180,14 @@ class Examples:
         return {key: [draw[key] for draw in draws] for key in draws[0]}
 
     def name(self, index: int) -> str:
-        """What to call an example in a message."""
+        """The name of an example for messages."""
         try:
             return str(self.encoded[index]["id"])
         except DataError:
             return f"row {index}"
 
     def feed(self, batch: Batch) -> None:
-        """Called before each forward; only cached features need it (features.Cached)."""
+        """Called before each forward pass. Only cached features need it (see training.feature_cache)."""
 
     def _example(self, epoch: int | None, index: int, progress: float = 0.0) -> Example:
         example = self.encoded[index]
@@ -197,11 +202,14 @@ class Examples:
             try:
                 partners.append(self.task.augment(self.encoded[other], partner_rng, progress))
             except DataError:
-                return example  # the partner cannot be read: it is counted when its own turn comes
+                return example  # the partner cannot be read; it is counted when its own turn comes
         return self.task.mix([example, *partners], rng) if partners else example
 
     def _readable(self, epoch: int | None, taken: list[int], count: int) -> list[Example]:
-        """The next readable examples, for a micro-batch that would hold too few; a `taken` one only where there is no other."""
+        """The next readable examples, for a micro-batch that would hold too few.
+
+        `taken` ones are used only as a last resort.
+        """
         last: DataError | None = None
         found: list[Example] = []
         start = taken[-1] + 1 if taken else 0
@@ -219,7 +227,10 @@ class Examples:
 
 
 def on_device(batch: Batch, device: Any) -> Batch:
-    """A batch with its tensors on `device`. The lists in it stay (Accelerate's own function walks them, every pair of offsets)."""
+    """A batch with its tensors on `device`.
+
+    Other lists are kept as they are; Accelerate's own function would walk all of them.
+    """
     import torch
 
     def move(value: Any) -> Any:
@@ -239,7 +250,7 @@ def on_device(batch: Batch, device: Any) -> Batch:
 
 @dataclass
 class Plan:
-    """The training order from one step on, as a sampler: yields the keys of this process's micro-batches."""
+    """The training order from one step on, as a sampler that yields the keys of this process's micro-batches."""
 
     n: int
     batch_size: int
@@ -250,9 +261,9 @@ class Plan:
     rank: int = 0
     processes: int = 1
     lengths: Lengths | None = None
-    budget: int | None = None  # at most so many in a micro-batch, padding included
-    pooled: bool = True  # whether a step holds like lengths
-    least: int = 1  # examples of a micro-batch that is not empty
+    budget: int | None = None  # limit of a micro-batch in length units, padding included
+    pooled: bool = True  # whether a step holds similar lengths
+    least: int = 1  # fewest examples of a micro-batch that is not empty
     _cache: tuple[int, list[np.ndarray]] = field(default=(-1, []), repr=False)
 
     @property
@@ -260,7 +271,7 @@ class Plan:
         return steps_per_epoch(self.n, self.batch_size, self.least)
 
     def step(self, number: int) -> list[list[np.ndarray]]:
-        """Shares of one step, for every process."""
+        """The micro-batches of one step, for every process."""
         epoch, place = divmod(number, self.steps_per_epoch)
         if self._cache[0] != epoch:
             lengths = self.lengths if self.pooled else None
@@ -286,9 +297,11 @@ class Plan:
 def evaluation_keys(
     n: int, batch_size: int, rank: int, processes: int, lengths: Lengths | None = None, budget: int = 2**62
 ) -> list[list[tuple[None, int]]]:
-    """Every example once, over all processes; each process gets as many batches (FSDP's forward is a collective).
+    """Every example once, over all processes.
 
-    With `lengths` the longest come first, and a batch padded to its longest holds at most so many a `budget`.
+    Each process gets the same number of batches (FSDP's forward is a collective).
+
+    With `lengths` the longest come first, and a batch padded to its longest example is limited by `budget`.
     """
     if lengths is None:
         parts = np.array_split(np.arange(n), math.ceil(n / (batch_size * processes)) * processes)
@@ -300,7 +313,7 @@ def evaluation_keys(
 
 
 def loader(examples: Any, keys: Any, workers: int) -> Any:
-    """A DataLoader that yields one Micro per entry of `keys`, in that order, whatever the number of workers."""
+    """A DataLoader that yields one Micro per entry of `keys`, in that order, for any number of workers."""
     from torch.utils.data import DataLoader
 
     return DataLoader(
@@ -321,7 +334,8 @@ def _as_is(value: Any) -> Any:
 def _quiet_worker(_: int) -> None:
     import signal
 
-    # A stop is told to all processes at once (Ctrl-C, torchrun, Slurm), but is the main one's business: it ends its step with
-    # what workers still bring, saves, then ends them. Without it they end by themselves.
+    # A signal to stop reaches all processes at once (Ctrl-C, torchrun, Slurm), but only the main process handles
+    # it: it ends its step with the batches that workers still send, saves, and then ends the workers. Workers would
+    # otherwise end first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

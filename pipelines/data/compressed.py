@@ -1,4 +1,4 @@
-"""Compressed files (.gz, .bz2, .xz, .zst), read as if they were not compressed, up to a size no table has."""
+"""Read compressed files (.gz, .bz2, .xz, .zst) as if they were not compressed, up to a limit of size."""
 
 import bz2
 import gzip
@@ -13,18 +13,18 @@ from typing import Any, BinaryIO
 from pipelines.errors import DataError
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
-_STARTS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}  # how they begin
-_FREE, _RATIO = 256 << 20, 200  # bytes that any file may hold; above, so many times the size of the compressed file
+_STARTS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}  # first bytes
+_FREE, _RATIO = 256 << 20, 200  # bytes that any file may hold; above, a multiple of the compressed size
 
 
 def inner(path: Path) -> Path:
-    """The path without the suffix of the compression: train.csv of train.csv.gz."""
+    """The path without the suffix of the compression: train.csv for train.csv.gz."""
     return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, decompressed where it is compressed. Raises DataError, also while they are read."""
+    """Open a file, decompressed if it is compressed. Raises DataError, also while it is read."""
     import pyarrow
 
     own = path.suffix.lower()
@@ -40,13 +40,13 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: a damaged {own} file: {str(error).splitlines()[0]}") from None
     except OSError as error:
-        if error.strerror is None:  # the decompressors' own
+        if error.strerror is None:  # an error of a decompressor
             raise DataError(f"{path}: a damaged {own} file: {str(error).splitlines()[0]}") from None
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def text(path: Path) -> str:
-    """The whole file as text. Raises DataError naming the file."""
+    """The complete file as text. Raises DataError naming the file."""
     with opened(path) as file:
         content = file.read()
     try:
@@ -56,13 +56,13 @@ def text(path: Path) -> str:
 
 
 class _Decompressed(io.RawIOBase):
-    """Counts what comes out: a small file may hold more than any memory."""
+    """A decompressed stream with a limit of size: a small file may hold more than fits memory."""
 
     def __init__(self, path: Path, file: BinaryIO, kind: str) -> None:
         import pyarrow
 
         readers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-        # the standard library knows no zstd
+        # the standard library has no zstd
         self.source: Any = readers[kind](file) if kind in readers else pyarrow.CompressedInputStream(file, "zstd")
         self.path, self.count, self.most = path, 0, max(_FREE, _RATIO * path.stat().st_size)
 

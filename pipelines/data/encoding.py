@@ -1,6 +1,7 @@
-"""What `encode` returns; and rows to examples once, in parallel, in Arrow: encodings of large data sets are kept on disk and mapped back.
+"""The encoded examples of a split; and `encode`, which turns rows into examples once and in parallel.
 
-They lie in $GRAFT_CACHE/encoded, keyed by the rows, the tokenizer and the options; the oldest leave when they grow beyond 10 GB.
+Encodings of large data sets are Arrow files in $GRAFT_CACHE/encoded, keyed by the rows, the tokenizer and the options,
+and are mapped into memory. The oldest are deleted when they take more than 10 GB.
 """
 
 import hashlib
@@ -24,60 +25,66 @@ if TYPE_CHECKING:
 
 Lengths = Sequence[int] | np.ndarray
 
-SMALL = 20_000  # rows below which encoding takes a few seconds: they stay in memory, and one process does it
-ROOM = 10e9  # bytes
+SMALL = 20_000  # rows; fewer are encoded in a few seconds by one process, and stay in memory
+ROOM = 10e9  # bytes of encodings on disk
 
 
 class Budget(NamedTuple):
-    """What one device takes at a time, in the unit of the examples' lengths and padding included: kind of device -> how much."""
+    """The limit of a batch on one kind of device, in the unit of the examples' lengths, padding included."""
 
     train: Mapping[str, int]
-    evaluate: Mapping[str, int]  # more: nothing is kept for a gradient
+    evaluate: Mapping[str, int]  # larger, because nothing is kept for gradients
     other: int = 8192  # on any other kind of device
 
     def of(self, device: str, *, training: bool) -> int:
         return (self.train if training else self.evaluate).get(device, self.other)
 
 
-# 4 windows of 384 were fastest on two cores; a GPU's is a first try, halved when memory does not suffice
+# 4 windows of 384 were fastest on two cores. For a GPU it is a first value, which is halved if memory does not suffice.
 TOKENS = Budget({"cpu": 1536, "cuda": 32768}, {"cpu": 6144, "cuda": 32768})
 
 
 class Encoded(Protocol):
-    """Examples, by number, and what they say about themselves. `Encoding` has a default for each."""
+    """Examples by number, with properties of all of them. `Encoding` has a default for each property."""
 
     @property
     def lengths(self) -> Lengths | None:
-        """How long every example is, in whole `length_unit`s, at least 1; None where all take the same room."""
+        """The length of every example as an integer number of `length_unit`s, at least 1; None if all cost the same."""
 
     @property
     def length_unit(self) -> str:
-        """What lengths count, as it stands in messages: tokens, frames, pixels."""
+        """The unit of lengths in messages: tokens, frames, pixels."""
 
     @property
     def budget(self) -> Budget:
-        """How much of that one device takes at a time."""
+        """The limit of a batch on one device."""
 
     @property
     def unusable(self) -> Mapping[int, str]:
-        """Number of an example that is known to be unusable -> why. Training does without it; indexing it raises DataError."""
+        """Number of an unusable example -> why. Training leaves it out; indexing it raises DataError."""
 
     @property
     def left_out(self) -> Mapping[str, Collection[int]]:
-        """Of these what an option leaves out of training on purpose: why -> numbers. It is reported, and does not count as skipped."""
+        """The unusable examples that an option leaves out of training: why -> numbers.
+
+        They are reported, not counted as skipped.
+        """
 
     @property
     def cache_key(self) -> str:
-        """What decides which rows can be used, beside the rows: a part of the key of cached features."""
+        """What the usable rows depend on besides the rows themselves; a part of the key of cached features."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int, /) -> dict[str, Any]:
-        """One example, with its `id` and `row`. Raises DataError for one that cannot be read: it is then skipped and counted."""
+        """One example, with its `id` and `row`.
+
+        Raises DataError if it cannot be read: it is then skipped and counted.
+        """
 
 
 class Encoding(Sequence[Any]):
-    """Examples that all take the same room, and of which none is known to be unusable. Derive from it, and say what differs."""
+    """Examples that all cost the same and are all usable. Subclasses override what differs."""
 
     length_unit: str = "examples"
     budget: Budget = TOKENS
@@ -100,7 +107,10 @@ class Encoding(Sequence[Any]):
 
 
 class EncodedTokens(Encoding):
-    """A data set of tokens, whose column `length` counts them. One whose column `wrong` says why raises that as DataError."""
+    """A data set of tokens with their number in the column `length`.
+
+    A reason in the column `wrong` is raised as DataError.
+    """
 
     length_unit = "tokens"
 
@@ -128,11 +138,10 @@ def encode(
     key: Any,
     at_once: int = 500,
 ) -> "Dataset":
-    """`rows.map(function)` in batches of `at_once`, called with columns and row numbers.
+    """`rows.map(function)` in batches of `at_once`; `function` gets columns and row numbers.
 
-    `function` may return more or fewer examples than it got rows.
-
-    `key` is all that the result depends on beside the rows, as JSON. What was computed before is read from disk.
+    `function` may return more or fewer examples than rows. `key` (JSON) holds everything besides the rows that the
+    result depends on. A stored result is read from disk. Raises RunError if it cannot be written.
     """
     settings: dict[str, Any] = {
         "batched": True,
@@ -141,7 +150,7 @@ def encode(
         "with_indices": True,
     }
     if len(rows) < SMALL:
-        # a fingerprint of our own: the library would pickle the tokenizer to make one, for a cache that is not used here
+        # a fixed fingerprint: the library would pickle the tokenizer to compute one, for a cache that is not used here
         return rows.map(function, keep_in_memory=True, new_fingerprint="graft", **settings)
     digest = hashlib.blake2b(json.dumps([key, fingerprint(rows)], sort_keys=True).encode(), digest_size=12).hexdigest()
     folder = cache_root() / "encoded" / digest
@@ -154,23 +163,23 @@ def _mapped(rows: "Dataset", function: Any, folder: Path, settings: dict[str, An
 
     if (folder / "state.json").is_file():
         try:
-            folder.touch()  # the newest use decides what leaves first
+            folder.touch()  # the least recently used encodings are deleted first
             return Dataset.load_from_disk(str(folder))
         except (OSError, ValueError, DatasetGenerationError):
             shutil.rmtree(folder, ignore_errors=True)
     settings["num_proc"] = min(cores(), 16) if cores() > 1 else None
-    beside = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         make_room(folder.parent, ROOM)
-        made = rows.map(function, load_from_cache_file=False, **settings)
-        made.save_to_disk(str(beside))
-        if not folder.exists():  # else another run was quicker: theirs is the same
-            beside.rename(folder)
+        encoded = rows.map(function, load_from_cache_file=False, **settings)
+        encoded.save_to_disk(str(temporary))
+        if not folder.exists():  # otherwise another run was faster; its result is the same
+            temporary.rename(folder)
         return Dataset.load_from_disk(str(folder))
     except OSError as error:
         raise RunError(
             f"{folder.parent}: the encoded data cannot be written ({error}); free some room, or set GRAFT_CACHE"
         ) from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

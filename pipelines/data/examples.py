@@ -1,4 +1,4 @@
-"""Rows as they are shown among the examples of card and demo: pixels, samples and values, and nothing else of their files."""
+"""Sample rows for card and demo: their pixels, samples and values, without the metadata of their files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from pipelines.data.schema import DataSpec
 
 
 def save_example(spec: DataSpec, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
-    """Write one row into `folder`, its images and recordings as files that hold no notes, and return its columns as JSON.
+    """Write one row's images and recordings into `folder`, without metadata. Returns the row's columns as JSON values.
 
     A recording may be given as (rate, samples), as the model reads it.
     """

@@ -1,4 +1,4 @@
-"""Walk folders the same way for every format: sorted, without what is hidden or what systems leave behind."""
+"""List folders in the same way for every format: sorted, without hidden files and files of the operating system."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,10 @@ _LITTER = frozenset(("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"))
 
 
 def all_files(path: Path, above: tuple[tuple[int, int], ...] = (), *, deep: bool = True) -> Iterator[Path]:
-    """All files below a folder, or only those in it, sorted, links followed unless they lead back to a folder above."""
+    """All files below a folder (without `deep`, only those in it), sorted.
+
+    Links are followed unless they lead back to a folder above. Raises DataError for a folder that cannot be listed.
+    """
     try:
         status = path.stat()
     except OSError as error:
@@ -30,23 +33,24 @@ def all_files(path: Path, above: tuple[tuple[int, int], ...] = (), *, deep: bool
 
 
 def folders(path: Path) -> list[Path]:
-    """Folders in a folder; links to one above it left out."""
+    """The folders in a folder, without links to a folder above. Raises DataError."""
     here = path.resolve()
     found = [Path(entry.path) for entry in _entries(path) if _is_folder(entry)]
     return [child for child in found if not here.is_relative_to(child.resolve())]
 
 
 def kind_of(path: Path) -> str:
+    """The kind of a file for messages, by its suffix: ".txt files"."""
     return f"{path.suffix.lower()} files" if path.suffix else "files without a suffix"
 
 
 def printable(name: str) -> str:
-    """A file name as text; bytes that are no UTF-8 become a question mark."""
+    """A file name as text; bytes that are not UTF-8 are replaced by U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def problem(path: Path) -> tuple[str, int]:
-    """Why a file is no row ("" where it is one), and its size in bytes."""
+    """Why a file cannot be a row ("" if it can), and its size in bytes."""
     if printable(str(path)) != str(path):
         return "its name is not UTF-8", 0
     try:
@@ -57,9 +61,9 @@ def problem(path: Path) -> tuple[str, int]:
 
 
 def begins(value: Any) -> tuple[bytes, str]:
-    """The first 12 bytes of an image or a recording, and how its name ends; both empty where there is no file to read.
+    """The first 12 bytes of an image or a recording, and the suffix of its name.
 
-    `value` is a path, bytes, or datasets' {"path", "bytes"}.
+    Both are empty if there is no file to read. `value` is a path, bytes, or datasets' {"path", "bytes"}.
     """
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
@@ -87,5 +91,5 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself: no folder, and reading it as a file will say why
+    except OSError:  # a link to itself: not a folder, and reading it as a file reports the reason
         return False

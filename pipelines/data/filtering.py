@@ -1,4 +1,7 @@
-"""Rows and examples that cannot be used: taken out where that is known before the first step, else skipped, and counted either way."""
+"""Rows and examples that cannot be used.
+
+Those known before the first step are removed, others are skipped; all are counted.
+"""
 
 import logging
 import math
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Usable(Encoding):
-    """Examples without those that are known to be unusable; each says by `row` where it stands in the data set, as ever."""
+    """Examples without the unusable ones. Each example's `row` is still its index in the data set."""
 
     def __init__(self, encoded: Encoded) -> None:
         self.encoded, self.length_unit, self.budget = encoded, encoded.length_unit, encoded.budget
@@ -42,10 +45,11 @@ class Usable(Encoding):
 def sorted_out(
     encoded: Encoded, ids: Sequence[str], split: str
 ) -> tuple[Encoded, list[tuple[str, str]], dict[str, int]]:
-    """What a run takes of a split's examples, the rows known to be unusable (name, why), and how many train leaves out.
+    """The examples that a run uses of a split, the unusable ones (name, why), and counts of those left out by options.
 
-    Train leaves them out. The other splits are scored: there an unusable row is met again, under the name that it has
-    here (its number), so that it is counted once. Raises DataError where train keeps no row.
+    Only train drops unusable examples, and only train has options that leave examples out. The other splits are scored:
+    there an unusable example is met again under the name that it has here, its number, so that it is counted once.
+    Raises DataError if none is left in train.
     """
     if not encoded.unusable:
         return encoded, [], {}
@@ -65,10 +69,13 @@ def sorted_out(
 def cleaned(
     rows: "Dataset", clean: Callable[[dict[str, Any]], dict[str, Any]], source: str
 ) -> "tuple[Dataset, list[tuple[str, str]]]":
-    """Rows as the task wants them, and those (id, why) that it cannot use. `clean` sees no files, whose bytes a row may hold."""
+    """Apply the task's `clean` to rows; returns the rows, and those (id, why) that the task cannot use.
+
+    `clean` gets a row without its files, whose bytes may be in the row. Raises DataError if no row is left.
+    """
     from datasets import Dataset, concatenate_datasets
 
-    if len(rows) == 0:  # GLUE's test splits: not a label in them
+    if len(rows) == 0:  # GLUE's test splits have no labels, so no rows are left
         return rows, []
     media = file_columns(rows)
     good: dict[int, dict[str, Any]] = {}
@@ -82,18 +89,19 @@ def cleaned(
         raise DataError(f"{source}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
     if not media:
         return Dataset.from_list(list(good.values())), bad
-    # beside the files stand as many rows, so that these are neither read nor copied
+    # Cleaned rows and files are joined column by column, so that files are neither read nor copied. Bad rows are
+    # dropped after.
     lacking = dict.fromkeys(next(iter(good.values())))
-    made = Dataset.from_list([good.get(number, lacking) for number in range(len(rows))])
-    made = concatenate_datasets([made, rows.select_columns(media)], axis=1)
-    return made.select(good) if bad else made, bad
+    joined = Dataset.from_list([good.get(number, lacking) for number in range(len(rows))])
+    joined = concatenate_datasets([joined, rows.select_columns(media)], axis=1)
+    return joined.select(good) if bad else joined, bad
 
 
 log = logging.getLogger("graft")
 
 
 class Skips:
-    """Unreadable examples, counted once each; too many of them end the run."""
+    """Unreadable examples, each counted once. Too many of them end the run."""
 
     def __init__(self, share: float, already: dict[str, list[tuple[str, str]]], totals: dict[str, int]) -> None:
         self.share = share
@@ -107,7 +115,7 @@ class Skips:
             self._check(split)
 
     def add(self, split: str, skipped: Sequence[tuple[str, str]]) -> None:
-        """Count rows (id, why) and warn of the new ones. Raises DataError when there are too many."""
+        """Count rows (id, why) and warn of the new ones. Raises DataError if there are too many."""
         known = self.found.setdefault(split, {})
         new = [(id_, why) for id_, why in skipped if id_ not in known]
         known.update(new)
@@ -118,12 +126,15 @@ class Skips:
 
     def _check(self, split: str) -> None:
         n, total = len(self.found[split]), self.totals.get(split, 0)
-        limit = max(3, math.floor(self.share * total)) if self.share else 0  # of few rows, a share is no row at all
+        limit = (
+            max(3, math.floor(self.share * total)) if self.share else 0
+        )  # the share of a few rows may be less than one row
         if n > limit:
             first = list(self.found[split].values())[:3]
             allowed = f"{limit} of {total} may be" if limit else "none may be"
             them = "them" if n > 1 else "it"
             raise DataError(
-                f"{n} row{'s' * (n > 1)} of {split} cannot be read, {allowed} (data.max_skipped={self.share:g}): {'; '.join(first)}"
-                f"{f'; and {n - 3} more' if n > 3 else ''}. Repair {them} or take {them} out, or raise data.max_skipped"
+                f"{n} row{'s' * (n > 1)} of {split} cannot be read, {allowed} (data.max_skipped={self.share:g}): "
+                f"{'; '.join(first)}{f'; and {n - 3} more' if n > 3 else ''}. "
+                f"Repair {them} or take {them} out, or raise data.max_skipped"
             )

@@ -1,4 +1,4 @@
-"""Rows that belong together as one unit, and which units go to which split.
+"""Units of rows that must stay together, and the assignment of units to splits.
 
 The rows of a group (a speaker, an article, a patient) are a unit, and so are rows with equal content.
 """
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
-WORK = 400_000  # units that all tries together may walk through
-TRIES = 100  # at most
+WORK = 400_000  # units that are visited in all tries together
+TRIES = 100  # maximum number of tries
 
 
 def group_column(asked: str | None, usual: str | None, columns: Sequence[str]) -> str | None:
-    """The column that keeps rows together in one split, None where there is none.
+    """The column whose groups stay in one split; None if there is none.
 
-    `asked` is data.group, `usual` the column of the task or of the data set. Rows of one file (a recording, an image with several
-    captions) have the column `file`, unless data.group says otherwise.
+    `asked` is data.group, `usual` the column of the task or of the data set. Rows of one file (a recording, an image
+    with several captions) have the column `file`, which is used unless data.group names another.
     """
     if asked is not None and asked not in MEDIA:
-        return asked if asked in columns else None  # "none" is no column
+        return asked if asked in columns else None  # "none" is not the name of a column
     return "file" if "file" in columns else usual if usual in columns else None
 
 
 def units_of(rows: "Dataset", group: str | None) -> list[int]:
     """The unit of every row, as a number.
 
-    Rows of one group are joined, and rows with equal content; a row without a value in the group column is alone. Where equal
-    contents would join groups until more than half of all rows are one unit, while no group is that large, groups count alone:
-    short texts that everybody writes would leave nothing to cut.
+    Rows of one group form a unit, and so do rows with equal content; a row without a value in the group column is on
+    its own. Content is ignored if it would join groups until one unit has more than half of all rows, although no group
+    does: short texts that many people write would leave nothing to cut.
     """
     count = len(rows)
     alike = rows[CONTENT][:] if CONTENT in rows.column_names else None
@@ -45,20 +45,20 @@ def units_of(rows: "Dataset", group: str | None) -> list[int]:
     groups = groups_of(rows, group)
     if not any(groups):
         log.warning("no row has a value in the column %r: the rows are cut one by one", group)
-    whole = _joined(count, [groups])
+    by_group = _joined(count, [groups])
     if alike is None:
-        return whole
+        return by_group
     both = _joined(count, [groups, alike])
-    if _largest(both) > count / 2 >= _largest(whole):
+    if _largest(both) > count / 2 >= _largest(by_group):
         log.warning(
             "rows with equal content stand in most groups of %r: groups stay in one split, such rows may not", group
         )
-        return whole
+        return by_group
     return both
 
 
 def _joined(count: int, keys: list[list[Any]]) -> list[int]:
-    """Rows that share a value (other than None) of any of the `keys` get the same number, by union-find."""
+    """A number for each row, equal for rows that share a value (other than None) in one of the `keys` (union-find)."""
     parent = list(range(count))
 
     def root(index: int) -> int:
@@ -90,17 +90,18 @@ def assign(
     fixed: Sequence[bool],
     seed: int,
 ) -> dict[str, set[int]]:
-    """The rows of each split: whole units, so that sizes and classes come as near to the shares as can be found.
+    """Choose the rows of each split: complete units, such that sizes and classes are close to the shares.
 
-    `draws` decide the order of the units, `labels` are classes (or lists of classes) of the rows, a row that is `fixed` stays
-    in train with its whole unit. A split that no unit can be given to is left out.
+    `draws` (a digest per row) determine the order of units. `labels` are the rows' classes, or lists of classes. A
+    `fixed` row stays in train with its unit. A split for which there is no unit is left out of the result.
 
-    Units are put in random order class by class, each under the class of which it holds the largest part, and walked through:
-    a unit goes to the split that lacks most, if half of it fits into what that split may have so far, and if it is not the
-    last of a class in train. So a split is within half of the largest unit of its share wherever the units allow that, and
-    gets about its part of each class, of common ones at least.
-    That is tried with up to 100 orders, of which the best counts: fewest rows beyond max(2 % of the rows, half of the largest
-    unit) from the share, then nearest in size and classes together.
+    Units are ordered by class, each under the class of which it holds the largest part, and at random within a class.
+    They are visited in this order. A unit goes to the split that lacks most, if half of the unit fits into what that
+    split may hold so far, and if train keeps every class. So a split's size is within half of the largest unit of its
+    share wherever the units allow it, and it gets about its share of each class that is not rare.
+
+    Up to 100 random orders are tried. The best one has the fewest rows beyond max(2 % of the rows, half of the largest
+    unit) from the shares, and among equals the smallest distance in size and classes.
     """
     import numpy as np
 
@@ -122,7 +123,7 @@ TRAIN = -1
 
 
 class _Problem:
-    """Units with sizes and classes, in an order that depends on no row's place; and what each split should get of them."""
+    """Units with their sizes and classes, in an order that does not depend on the order of rows; and target shares."""
 
     def __init__(
         self,
@@ -151,23 +152,23 @@ class _Problem:
         self.pairs: list[list[tuple[int, int]]] = [[] for _ in self.sizes]
         for (unit, own), count in counts.items():
             self.pairs[unit].append((own, count))
-        # the same as three columns: unit, class, rows
+        # the same as three arrays: unit, class, rows
         self.columns = np.array([(unit, own, count) for (unit, own), count in counts.items()], int).reshape(-1, 3).T
         self.totals = self._by_class(np.ones(len(self.sizes), bool), len(names))
-        # the class of which a unit holds the largest part; without classes all stand under one
+        # the class of which a unit holds the largest part; 0 if there are no classes
         self.main = np.array(
             [max(((count / self.totals[own], own) for own, count in of), default=(0, 0))[1] for of in self.pairs]
         )
 
     def _by_class(self, mine: "np.ndarray", classes: int) -> "np.ndarray":
-        """Rows of each class in the units that are `mine`."""
+        """The number of rows of each class in the units with `mine` true."""
         import numpy as np
 
         units, own, count = self.columns
         return np.bincount(own, weights=count * mine[units], minlength=classes)
 
     def walk(self, rng: "np.random.Generator") -> "np.ndarray":
-        """The split of every unit, by one random order."""
+        """Assign a split to every unit, in one random order."""
         import numpy as np
 
         places = rng.permutation(len(self.sizes))
@@ -199,11 +200,11 @@ class _Problem:
         return found
 
     def _leaves(self, unit: int, left: "np.ndarray") -> bool:
-        """Whether train, which has `left` of each class, keeps every class without this unit."""
+        """Whether train, which has `left` rows of each class, keeps every class without this unit."""
         return all(left[own] > count for own, count in self.pairs[unit])
 
     def _give_one(self, split: int, found: "np.ndarray", left: "np.ndarray") -> None:
-        """To a split without any the unit that is nearest in size, of those that train can spare."""
+        """Give an empty split the unit with the closest size, of those that train can spare."""
         wanted = self.shares[split] * self.rows
         free = [u for u in range(len(found)) if found[u] == TRAIN and not self.fixed[u] and self._leaves(u, left)]
         if free and (found == TRAIN).sum() > 1:
@@ -213,7 +214,7 @@ class _Problem:
                 left[own] -= count
 
     def cost(self, found: "np.ndarray") -> tuple[int, float, float]:
-        """What is worse is larger: splits without a unit, rows beyond the bound, distance in size and classes."""
+        """The cost of an assignment (lower is better): empty splits, rows beyond the bound, distance to the shares."""
         import numpy as np
 
         empty, beyond, distance = 0, 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Labels as data sets write them, classes or numbers, and whether a model knows them."""
+"""Labels as data sets write them, as classes or numbers, and whether a model knows them."""
 
 import ast
 import logging
@@ -22,16 +22,16 @@ log = logging.getLogger("graft")
 
 
 def several(label: Any) -> list[str]:
-    """Several labels of one row: a list, or text split at `|`; none: an empty list."""
+    """The labels of a row that may have several: a list, or text separated by `|`. An empty list if there are none."""
     parts = label if isinstance(label, list) else (label or "").split("|")
     return [part.strip() for part in parts if part.strip()]
 
 
 def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[tuple[str, str]]]":
-    """The label column without blanks around labels, and the rows (id, why) without one.
+    """The rows with spaces around labels removed, and the rows (id, why) without a label.
 
-    With `many`, every row has a list: text is cut at `|`, and no label is the empty list. Else a row without a label is
-    skipped where one is needed, and has an empty one where not.
+    With `many`, every label becomes a list: text is split at `|`, and no label is an empty list. Otherwise a row
+    without a label is skipped if one is needed, and gets an empty label if not.
     """
     from datasets import List, Value
 
@@ -39,19 +39,18 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
     lists = any(isinstance(label, list) for label in found)
     if many:
         printed = None if lists else _printed([label for label in found if label and label.strip()])
-        made: list[Any] = [several(label if printed is None else printed.get(label)) for label in found]
-    elif lists:  # which the task refuses, or knows what to do with
-        made = [None if label is None else several(label) for label in found]
+        cleaned: list[Any] = [several(label if printed is None else printed.get(label)) for label in found]
+    elif lists:  # the task decides whether it accepts lists
+        cleaned = [None if label is None else several(label) for label in found]
     else:
-        made = [
-            label.strip() if isinstance(label, str) else label for label in found
-        ]  # numbers of classes that no task reads stay
-    lacking = set() if many else {i for i, label in enumerate(made) if label is None or label == ""}
+        # numbers of classes are kept if no task reads them
+        cleaned = [label.strip() if isinstance(label, str) else label for label in found]
+    lacking = set() if many else {i for i, label in enumerate(cleaned) if label is None or label == ""}
     if lacking:
-        made = [([] if lists else "") if i in lacking else label for i, label in enumerate(made)]
-    if made != found:
+        cleaned = [([] if lists else "") if i in lacking else label for i, label in enumerate(cleaned)]
+    if cleaned != found:
         kind = List(Value("string")) if many or lists else Value("string")
-        rows = rows.remove_columns("label").add_column("label", made, feature=kind)
+        rows = rows.remove_columns("label").add_column("label", cleaned, feature=kind)
     if not needed or not lacking:
         return rows, []
     ids = rows["id"][:]
@@ -60,14 +59,14 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
 
 
 def lost(labels: Iterable[tuple[str, Any]], skipped: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Of the rows `skipped` (id, why) each label, and why the first row with it is skipped.
+    """The labels of the `skipped` rows (id, why) -> why the first row with this label is skipped.
 
-    `labels` has (id, label) of all rows.
+    `labels` holds (id, label) of all rows.
     """
     found: dict[str, str] = {}
     whys = dict(skipped)
     for id_, label in labels if whys else ():
-        number = isinstance(label, (int, float)) and label == label  # and no NaN, which is an empty cell
+        number = isinstance(label, (int, float)) and label == label  # not NaN, which is an empty cell
         name = str(label).strip() if number or isinstance(label, str) else ""
         if name and id_ in whys:
             found.setdefault(name, whys[id_])
@@ -75,7 +74,7 @@ def lost(labels: Iterable[tuple[str, Any]], skipped: Sequence[tuple[str, str]]) 
 
 
 def check_lost(found: dict[str, str], rows: "Dataset", source: str) -> None:
-    """Raises DataError for a class of which every training row is skipped: the model would never learn it."""
+    """Raise DataError for a class of which every training row is skipped, because the model would never learn it."""
     have = {label for label in rows["label"][:] if isinstance(label, str)}
     gone = [label for label in found if label not in have]
     if gone:
@@ -89,7 +88,7 @@ _LIST = re.compile(rf"\s*\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*,?\s*)?\]\s*")
 
 
 def _printed(labels: Sequence[str]) -> dict[str, list[str]] | None:
-    """Labels -> what they hold, where all are lists as Python or JSON prints them: ['a', 'b']."""
+    """Label -> its items, if all labels are lists as Python or JSON prints them: ['a', 'b']; otherwise None."""
     if not labels or not all(_LIST.fullmatch(label) for label in labels):
         return None
     try:
@@ -104,14 +103,14 @@ _SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "/": "slashes", "+": "
 
 
 def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
-    """Warn where no row has two labels, and some look like several that another sign than `|` joins."""
+    """Warn if no row has two labels, and some look like several labels joined by another sign than `|`."""
     if any(len(row) > 1 for row in rows):
         return
     labels = Counter(label for row in rows for label in row)
     for sign, name in _SIGNS.items():
         parted = {label: [part.strip() for part in label.split(sign) if part.strip()] for label in labels}
         parts = Counter(part for found in parted.values() for part in set(found))
-        # a comma between words is enough; other signs may stand in a name, unless its parts are labels, too
+        # a comma between words is enough; other signs may be part of a name, unless its parts are labels too
         long = [label for label, found in parted.items() if len(found) > 1]
         joined = next((label for label in long if sign in ",;" or any(parts[part] > 1 for part in parted[label])), None)
         if joined is not None:
@@ -127,14 +126,14 @@ def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
 
 
 def alike(label: str) -> str:
-    """The same for labels that people read as the same: case, blanks, ways to write an accent and 1.0 for 1 count for nothing."""
+    """A form that is equal for labels that people read as the same: case, spaces, forms of accents, and 1.0 for 1."""
     text = unicodedata.normalize("NFKC", "".join(c for c in label if unicodedata.category(c) != "Cf"))
     plain = " ".join(unicodedata.normalize("NFKC", text.casefold()).split())
     return re.sub(r"^(-?\d+)\.0+$", r"\1", plain)
 
 
 def warn_alike(labels: Sequence[str], source: str) -> None:
-    """Name classes that look the same, or nearly so."""
+    """Warn of classes whose names look the same or nearly the same."""
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault(alike(label), []).append(label)
@@ -142,7 +141,7 @@ def warn_alike(labels: Sequence[str], source: str) -> None:
     for group in groups.values():
         if len(group) > 1:
             seen = {unicodedata.normalize("NFC", label) for label in group}
-            show = repr if len(seen) == len(group) else ascii  # where they print alike
+            show = repr if len(seen) == len(group) else ascii  # for names that print in the same way
             near.append(", ".join(map(show, group)))
     if near:
         shown = "; ".join(near[:3]) + (f"; and {len(near) - 3} more" if len(near) > 3 else "")
@@ -151,12 +150,12 @@ def warn_alike(labels: Sequence[str], source: str) -> None:
 
 
 def check_known(found: set[str], classes: Sequence[str]) -> None:
-    """Say which labels of some data the model does not know. Raises DataError where it knows none."""
+    """Warn of labels that the model does not know. Raises DataError if it knows none of them."""
     unknown = sorted(found - set(classes))
     some = ", ".join(unknown[:5])
     if unknown and len(unknown) == len(found):
         known = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-        raise DataError(f"the model knows none of the classes of these data ({some}): it tells apart {known}")
+        raise DataError(f"the model knows none of the classes of these data ({some}): it knows {known}")
     if unknown:
         log.warning(
             "the model does not know %d of %d classes (%s): their rows count as errors", len(unknown), len(found), some
@@ -167,7 +166,7 @@ def check_known(found: set[str], classes: Sequence[str]) -> None:
 
 
 def number(label: Any) -> float:
-    """A label that is a number. Raises DataError for anything else."""
+    """The number in a label. Raises DataError if it is not a finite number."""
     try:
         value = float(label)
     except (TypeError, ValueError):
@@ -182,23 +181,23 @@ _COMMA = re.compile(r"\s*[-+]?(?:\d{1,3}(?:\.\d{3})+|\d*),\d+\s*")  # 3,5 or 1.2
 
 
 def decimal_points(rows: "Dataset", source: str) -> "Dataset":
-    """Labels of a table that does not part its cells by commas: 3,5 is 3.5 there."""
+    """Convert labels with a decimal comma, 3,5 to 3.5, in a table that does not separate its cells by commas."""
     labels = rows["label"][:]
 
     def point(label: Any) -> Any:
         comma = isinstance(label, str) and _COMMA.fullmatch(label)
         return label.replace(".", "").replace(",", ".") if comma else label
 
-    made = list(map(point, labels))
-    changed = next(((old, new) for old, new in zip(labels, made, strict=True) if old != new), None)
+    converted = list(map(point, labels))
+    changed = next(((old, new) for old, new in zip(labels, converted, strict=True) if old != new), None)
     if changed is None:
         return rows
     log.warning("%s: labels have a decimal comma: %s is read as %s", source, *changed)
-    return rows.remove_columns("label").add_column("label", made)
+    return rows.remove_columns("label").add_column("label", converted)
 
 
 def check_numbers(labels: Sequence[float], source: str) -> None:
-    """Raises DataError for labels that are all the same; warns of a spread that a usual learning rate cannot follow."""
+    """Raise DataError if all labels are equal. Warn of a spread that does not suit usual learning rates."""
     spread = statistics.pstdev(labels)
     if spread == 0:
         raise DataError(f"{source}: every label of train is {labels[0]:g}: there is nothing to learn")
@@ -210,7 +209,10 @@ def check_numbers(labels: Sequence[float], source: str) -> None:
 
 
 def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: str) -> list[str]:
-    """The classes, in the data set's own order or sorted (numbers by value). Every class must occur in train."""
+    """The classes in the data set's own order, or sorted (numbers by value).
+
+    Raises DataError for a class that is not in train.
+    """
     seen = {name: _labels_of(rows) for name, rows in splits.items()}
     for name in ("validation", "test"):
         extra = sorted(seen[name] - seen["train"])
@@ -219,7 +221,8 @@ def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: s
             near = next((label for label in sorted(seen["train"]) if alike(label) == alike(extra[0])), None)
             others += "" if near is None else f" (train has {near!r}: spell it in one way)"
             raise DataError(
-                f"{source}: class {extra[0]!r}{others} occurs in {name} but not in train: add training rows, or take it out"
+                f"{source}: class {extra[0]!r}{others} occurs in {name} but not in train: "
+                "add training rows, or take it out"
             )
     if known is not None:
         return [label for label in known if label in seen["train"]]
@@ -259,7 +262,7 @@ def names(splits: "Splits", multi_label: bool) -> list[str]:
 
 
 def balanced(labels: Sequence[str], classes: Sequence[str]) -> dict[str, float]:
-    """What each class weighs if all are to count the same: n / (classes * n of the class)."""
+    """Class weights that give all classes the same total weight: rows / (classes * rows of the class)."""
     n = dict.fromkeys(classes, 0)
     for label in labels:
         n[label] += 1
@@ -267,7 +270,7 @@ def balanced(labels: Sequence[str], classes: Sequence[str]) -> dict[str, float]:
 
 
 def labels_in_proportion(labels: Sequence[str], count: int) -> list[str]:
-    """`count` labels in the proportions of `labels`, the most frequent first and each in its turn (Sainte-Lague's method)."""
+    """`count` labels in the proportions of `labels`, interleaved, the most frequent first (Sainte-Lague's method)."""
     given = dict.fromkeys(sorted(set(labels)), 0)
     there = Counter(labels)
     found = []

@@ -1,4 +1,4 @@
-"""Whether what belongs together stands in one split only: the rows of a group, of one file, and rows with equal content."""
+"""Leakage between splits: rows of one group, of one file, or with equal content must be in one split only."""
 
 import functools
 import hashlib
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
-CONTENT = "_content"  # the column of `with_contents`, while splits are cut
-PART = ("start", "end", "offset", "duration")  # columns that say which part of a recording a row is
+CONTENT = "_content"  # the column that `with_contents` adds, for cutting splits
+PART = ("start", "end", "offset", "duration")  # columns that select the part of a recording
 
 
 def with_files(rows: "Dataset") -> "Dataset":
-    """Where a file has several rows, as an image has with several captions: with a column `file`, the id of the file's first row."""
+    """Add a column `file` if several rows have the same file, such as an image with several captions.
+
+    It holds the id of the first row with the same file.
+    """
     firsts: dict[str, str] = {}
     ids, files = rows["id"][:], paths(rows)
     column = [
@@ -35,13 +38,13 @@ def with_files(rows: "Dataset") -> "Dataset":
 
 
 def groups_of(rows: "Dataset", group: str) -> list[str | None]:
-    """The value of every row in the group column, as text without blanks around it; None where there is none."""
+    """The value of every row in the group column, as text without surrounding spaces; None if it is empty."""
     found = [" ".join(str(value).split()) if value is not None else "" for value in rows[group][:]]
     return [None if value in ("", "None") else value for value in found]
 
 
 def check_groups(section: DataSection, splits: "dict[str, Dataset]", group: str) -> None:
-    """Raises DataError where a value of the group column stands in two splits, as a data set's own splits may have it."""
+    """Raise DataError if a value of the group column is in two splits, which may be so in a data set's own splits."""
     found = {name: set(groups_of(rows, group)) - {None} for name, rows in splits.items() if group in rows.column_names}
     for one, other in combinations(found, 2):
         both = sorted(str(value) for value in found[one] & found[other])
@@ -54,10 +57,10 @@ def check_groups(section: DataSection, splits: "dict[str, Dataset]", group: str)
 
 
 def check_files(section: DataSection, splits: "dict[str, Dataset]") -> None:
-    """Raises DataError where a file stands in two splits, as in Common Voice's validated.tsv and its test.tsv."""
+    """Raise DataError if a file is in two splits, as in Common Voice's validated.tsv and its test.tsv."""
     found = {name: set(paths(rows)) - {None, ""} for name, rows in splits.items()}
     for one, other in combinations(found, 2):
-        # bytes come with a name only, which two splits of the hub may both use
+        # with bytes there is only a name, which two splits of the hub may both use
         both = sorted(path for path in found[one] & found[other] if path and os.path.isfile(path))
         if both:
             more = f" and {len(both) - 1} more" if len(both) > 1 else ""
@@ -68,11 +71,11 @@ def check_files(section: DataSection, splits: "dict[str, Dataset]") -> None:
 
 
 def warn_of_speakers(section: DataSection, rows: "Dataset", group: str, cut: list[str]) -> None:
-    """Recordings are cut one by one where no column says who speaks: a speaker of train is then in test, too."""
+    """Warn that recordings are cut without a column of speakers, so that speakers of train may be in test too."""
     if cut and "audio" in rows.column_names:
         log.warning(
-            "%s: no column %r, so %s may share speakers with train, which makes scores too good: name the column that says who speaks "
-            "with data.group=NAME, or accept it with data.group=none",
+            "%s: no column %r, so %s may share speakers with train, which makes scores too good: "
+            "name the column that says who speaks with data.group=NAME, or accept it with data.group=none",
             section.id,
             group,
             " and ".join(cut),
@@ -83,11 +86,11 @@ def warn_of_speakers(section: DataSection, rows: "Dataset", group: str, cut: lis
 
 
 def with_contents(rows: "Dataset", columns: Sequence[str]) -> "Dataset":
-    """The rows with a column CONTENT: 32 hex digits, equal where all of `columns` hold the same.
+    """The rows with a column CONTENT: 32 hex digits, equal for rows with the same values in all `columns`.
 
-    Texts are equal when their words are: blanks between and around them do not count. Images and recordings are equal when
-    their files are, byte by byte; files are read in threads. A row of which nothing can be read, or whose texts are all
-    empty, equals no other.
+    Texts are equal if their words are; spaces between and around words do not count. Images and recordings are equal if
+    their files are equal byte by byte; files are read in threads. A row whose files cannot be read, or whose texts are
+    all empty, equals no other row.
     """
     have = [name for name in columns if name in rows.column_names]
     if len(rows) == 0 or not have:
@@ -103,13 +106,13 @@ def with_contents(rows: "Dataset", columns: Sequence[str]) -> "Dataset":
 
 
 def contents(rows: "Dataset", columns: Sequence[str]) -> list[str]:
-    """The column CONTENT alone."""
+    """The values of the column CONTENT (see `with_contents`); empty if the rows have none of `columns`."""
     found = with_contents(rows, columns)
     return list(found[CONTENT][:]) if CONTENT in found.column_names else []
 
 
 def _digest(row: dict[str, Any], columns: Sequence[str], files: set[str], also: Sequence[str]) -> str:
-    """Of what the row holds: an empty column counts as one that is not there."""
+    """The digest of a row's content. An empty column counts like a missing one."""
     digest = hashlib.blake2b(digest_size=16)
     empty = True
     for name in columns:
@@ -133,7 +136,7 @@ def _digest(row: dict[str, Any], columns: Sequence[str], files: set[str], also: 
 
 
 def _bytes(value: Any) -> bytes:
-    """A digest of what a file holds; nothing where it cannot be read, which is reported when the row is used."""
+    """A digest of a file's content; empty if it cannot be read, which is reported when the row is used."""
     if not isinstance(value, dict):
         return b""
     if value.get("bytes") is not None:
@@ -148,7 +151,7 @@ def _bytes(value: Any) -> bytes:
 
 @functools.lru_cache(maxsize=1_000_000)
 def _of_file(path: str, size: int, changed: int) -> bytes:
-    """Kept, because many rows may name one file, and several splits and scores of a process the same files."""
+    """The digest of a file. Cached, because many rows, several splits and several scores may use the same file."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, hashlib.blake2b).digest()
@@ -157,7 +160,10 @@ def _of_file(path: str, size: int, changed: int) -> bytes:
 
 
 def overlap(contents: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Where it is not 0, how many rows of validation have the content of a row of train, and of test of train or validation."""
+    """The number of rows of validation whose content is in train, and of test whose content is in train or validation.
+
+    Splits without such rows are left out.
+    """
     counts = {}
     for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
         seen = {content for other in others for content in contents.get(other, ())}

@@ -1,6 +1,6 @@
-"""Where rows come from. `load_splits` turns a recipe's data section into train, validation and test.
+"""Load data: `load_splits` turns a recipe's data section into train, validation and test.
 
-Every format is one file in `formats/`, found by its name; each yields rows with an `id` and the task's columns.
+Every format is a module in `formats/`, found by its name. It reads rows with an `id` and the task's columns.
 """
 
 import contextlib
@@ -28,17 +28,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
-# what ends so is no hub id
+# suffixes that a hub id does not have
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)
 
 
 def format_names() -> list[str]:
+    """The names of all data formats, sorted."""
     folder = resources.files("pipelines.data.formats")
     return sorted(e.name[:-3] for e in folder.iterdir() if e.name.endswith(".py") and not e.name.startswith("_"))
 
 
 def format_module(section: DataSection) -> Any:
-    """The module that reads this data: the one named, else the first that knows the layout; else the hub."""
+    """The module that reads this data: the named format, else the first that recognises the files.
+
+    It is the hub's if there is no such file or folder. Raises DataError.
+    """
     why = problem(section.id)
     if why:
         raise DataError(f"data.id: no data can be called {short(section.id)!r}: {why}")
@@ -46,7 +50,7 @@ def format_module(section: DataSection) -> Any:
     try:
         path = Path(section.id).expanduser()
         there = path.exists()
-    except (OSError, ValueError, RuntimeError):  # longer than a name can be, a NUL in it, a home folder of nobody
+    except (OSError, ValueError, RuntimeError):  # a name that is too long, a NUL in it, an unknown home folder
         raise DataError(f"data.id: no such file or folder: {short(section.id, 200)!r}") from None
     if section.format is not None:
         if section.format not in names:
@@ -75,9 +79,9 @@ def format_module(section: DataSection) -> Any:
 
 
 def _read(section: DataSection, needs: DataSpec) -> Source:
-    strange = sorted(set(section.columns) - set(needs.kinds))
-    if strange:
-        raise DataError(f"data.columns: this task has no column {strange[0]!r} (it has: {', '.join(needs.kinds)})")
+    unknown = sorted(set(section.columns) - set(needs.kinds))
+    if unknown:
+        raise DataError(f"data.columns: this task has no column {unknown[0]!r} (it has: {', '.join(needs.kinds)})")
     kind = format_module(section)
     for key in ("config", "revision"):
         parted = key == "config" and getattr(kind, "CONFIGURED", False)
@@ -104,15 +108,15 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
             source.splits, source.group = found, "file"
         if "audio" in kinds and any("start" not in found[name].column_names for name in several):
             log.warning(
-                "%s: several rows name one recording, and each gets it from beginning to end: give the columns offset and duration, "
-                "or start and end, in seconds, where a row is of a part of it",
+                "%s: several rows name one recording, and each gets it from beginning to end: "
+                "give the columns offset and duration, or start and end, in seconds, where a row is of a part of it",
                 section.id,
             )
     return source
 
 
 def _resolve_labels(source: Source, needs: DataSpec, name: str) -> None:
-    """Labels without blanks around them, as lists where a row may have several; rows that lack one are skipped."""
+    """Clean the labels, as lists if a row may have several, and skip rows without a needed label. Raises DataError."""
     for split, rows in source.splits.items():
         if "label" in rows.column_names:
             if needs.label_kind == "number" and split in source.decimal_comma:
@@ -129,16 +133,16 @@ def _resolve_labels(source: Source, needs: DataSpec, name: str) -> None:
 def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NONE_TRAINED) -> Splits:
     """Read, cut and check a data set for a task.
 
-    Missing validation and test are cut from train by `section.seed`, stratified by label; whole groups, and rows with equal
-    content, stay in one split. Rows of `trained` (see trained_rows.read) are in train only.
-    Raises DataError naming the file, row or column; HubError when the hub cannot be reached.
+    If validation or test are missing, they are cut from train by `section.seed`, stratified by label. Groups, and rows
+    with equal content, stay in one split. Rows of `trained` (see trained_rows.read) are in train only. Raises DataError
+    naming the file, row or column, and HubError if the hub cannot be reached.
     """
     source = _read(section, needs)
     if needs.has_classes and needs.label_kind == "class":
         own = name_splits(section, list(source.splits))["train"]
         check_lost(source.lost.get(own, {}), source.splits[own], section.id)
     asked = section.group
-    if section.group in needs.files:  # the rows of one file belong together: a column says of which
+    if section.group in needs.files:  # rows of one file belong together; the column `file` identifies the file
         section = section.model_copy(update={"group": None})
     found = {name: with_contents(rows, needs.content) for name, rows in source.splits.items()}
     splits, came_from, before = arrange(section, found, source.group or needs.group_column, needs.strata, trained)
@@ -172,9 +176,9 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
 def load_rows(
     section: DataSection, needs: DataSpec, split: str | None = None
 ) -> "tuple[str, Dataset, list[tuple[str, str]]]":
-    """One split to score or predict: `split` if given, else test, else everything there is.
+    """One split to score or predict: `split` if it is given, else test, else all rows.
 
-    Returns its name, its rows and the rows that cannot be read (id, why).
+    Returns the split's name, its rows, and the rows that cannot be read (id, why). Raises DataError.
     """
     from datasets import concatenate_datasets
 
@@ -201,16 +205,19 @@ def load_rows(
     )
 
 
-Rows = tuple[str, Any, list[tuple[str, str]]]  # a split's name, its rows, and those that cannot be read: (id, why)
+Rows = tuple[str, Any, list[tuple[str, str]]]  # a split's name, its rows, and those that cannot be read (id, why)
 
 
 def load_rows_by_either_name(section: DataSection, needs: DataSpec, split: str | None) -> Rows:
-    """Other data may have columns called as the model's own, or as the task calls them. Raises DataError."""
+    """`load_rows` for data whose columns have the names that the recipe maps, or the task's own names.
+
+    Raises DataError.
+    """
     try:
         return load_rows(section, needs, split)
     except MissingColumn:
         if not section.columns:
             raise
-        with contextlib.suppress(MissingColumn):  # then the first error says more
+        with contextlib.suppress(MissingColumn):  # the first error is then raised, which says more
             return load_rows(section.model_copy(update={"columns": {}}), needs, split)
         raise

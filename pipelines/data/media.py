@@ -1,4 +1,4 @@
-"""Kinds of files: images and recordings, the columns that hold them and how their names end."""
+"""Kinds of columns, and the media files: images and recordings with their suffixes."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -7,58 +7,60 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-KINDS = {  # kinds of columns -> whether their values are files
+KINDS = {  # kind of column -> whether its values are files
     "image": True,
     "audio": True,
     "video": True,
-    "mask": True,  # an image whose pixels are the numbers of classes
+    "mask": True,  # an image whose pixels are class numbers
     "text": False,
     "label": False,
     "number": False,
     "boxes": False,  # lists of {"box": [x, y, width, height], "label": ...}
 }
-MEDIA = tuple(kind for kind, is_file in KINDS.items() if is_file)  # a column of files is called by its kind
+MEDIA = tuple(kind for kind, is_file in KINDS.items() if is_file)  # a column of files has the name of its kind
 
 
 def kinds_of(columns: Iterable[str]) -> dict[str, str]:
-    """The kinds of columns for which a task names none: a name may be that of a kind; else the column holds text."""
+    """The kind of each column: its name if that is the name of a kind, otherwise text."""
     return {column: column if column in KINDS else "text" for column in columns}
 
 
 def file_columns(rows: "Dataset") -> list[str]:
-    """The columns that hold files; a column of text may be called "video" too."""
+    """The columns that hold files. A column of text may have such a name too, so the type is checked."""
     from datasets import Value
 
     return [name for name in rows.column_names if name in MEDIA and not isinstance(rows.features[name], Value)]
 
 
 def paths(rows: "Dataset") -> list[str | None]:
-    """Of every row the file of its image or recording. A hub data set's rows hold the files' bytes: these are not touched."""
+    """The path of each row's image or recording.
+
+    None if the row has none or holds the file's bytes, which are not read.
+    """
     import pyarrow.compute
 
     columns = file_columns(rows)
     if not columns:
         return [None] * len(rows)
     column = min(columns, key=MEDIA.index)
-    # of the table itself: `Dataset.flatten` loses the columns of concatenated data sets (datasets 5.2)
+    # from the table itself: `Dataset.flatten` loses the columns of concatenated data sets (datasets 5.2)
     stored = rows.data.column(column)
     if not pyarrow.types.is_struct(stored.type) or stored.type.get_field_index("path") < 0:
         return [None] * len(rows)
     found = pyarrow.compute.struct_field(stored, "path")
-    if (
-        stored.type.get_field_index("bytes") >= 0
-    ):  # with bytes comes a name only, which may be that of some other file here
-        held = pyarrow.compute.is_valid(pyarrow.compute.struct_field(stored, "bytes"))
-        found = pyarrow.compute.if_else(held, pyarrow.scalar(None, found.type), found)
+    # with bytes there is only a name, which may also be that of another file here
+    if stored.type.get_field_index("bytes") >= 0:
+        has_bytes = pyarrow.compute.is_valid(pyarrow.compute.struct_field(stored, "bytes"))
+        found = pyarrow.compute.if_else(has_bytes, pyarrow.scalar(None, found.type), found)
     listed: list[str | None] = (found if rows._indices is None else found.take(rows._indices.column(0))).to_pylist()
     return listed
 
 
-FILE_NAME = "file_name"  # the column that names each row's file in a list such as metadata.csv
+FILE_NAME = "file_name"  # the column with the names of files in a list such as metadata.csv
 
 
 class Kind(NamedTuple):
-    """A medium: its column, what its files are called in messages, how their names end, and how those end that cannot be read."""
+    """A medium: its column, its names in messages (singular, plural), and the suffixes that are read and not read."""
 
     column: str
     one: str

@@ -1,4 +1,4 @@
-"""What a task asks of its rows, what a format reads, and the splits of a run."""
+"""The columns that a task needs (`DataSpec`), what a format reads (`Source`), and the splits of a run (`Splits`)."""
 
 import dataclasses
 import hashlib
@@ -17,70 +17,68 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 
 Row = dict[str, Any]
-Strata = Callable[
-    ["Dataset"], list[Any] | None
-]  # of every row the class or list of classes by which splits are stratified
+Strata = Callable[["Dataset"], list[Any] | None]  # the class, or list of classes, of every row, for stratified splits
 
-ANSWERS = ("label", "answer", "answer_start", "title", "speaker")  # columns that a row is not known by
+ANSWERS = ("label", "answer", "answer_start", "title", "speaker")  # columns that do not count for equal content
 
 
 @dataclass
 class Source:
-    """What a format read: splits under their own names, before anything is cut or renamed."""
+    """What a format read: splits with their own names, before cutting and renaming."""
 
     splits: "dict[str, Dataset]"
-    labels: list[str] | None = None  # in the data set's own order, where it has one
+    labels: list[str] | None = None  # in the data set's own order, if it has one
     skipped: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # split -> (id, why)
     lost: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> label of skipped rows -> why
-    ignored: dict[str, int] = field(
-        default_factory=dict
-    )  # what is no row (".txt files", "rows of the split 'extra'") -> how many
+    # what is not a row (".txt files", "rows of the split 'extra'") -> how many
+    ignored: dict[str, int] = field(default_factory=dict)
     revision: str | None = None
     license: str | None = None
     hub_id: str | None = None
-    unlabelled: list[str] = field(default_factory=list)  # splits that were left out, as their table has no labels
-    decimal_comma: set[str] = field(default_factory=set)  # splits in whose table 3,5 may be a number
-    group: str | None = (
-        None  # what data.group is here unless the recipe says: a column, or `none` where official splits share it
-    )
+    unlabelled: list[str] = field(default_factory=list)  # splits left out because their table has no labels
+    decimal_comma: set[str] = field(default_factory=set)  # splits whose table may write numbers as 3,5
+    # default of data.group: a column, or `none` if the official splits share groups
+    group: str | None = None
 
 
 def by_label(rows: "Dataset") -> list[Any] | None:
-    """The labels by which splits are stratified, where rows have a column of them."""
+    """The labels of the rows, for stratified splits; None if they have none."""
     return list(rows["label"][:]) if "label" in rows.column_names else None
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a task asks of its rows, and what it says about them.
+    """The columns that a task needs, and how it uses them.
 
-    Columns are given with their kinds (pipelines.data.media.KINDS): `{"question": "text", "image": "image"}`. Names alone are
-    enough where a column's name is its kind, or its kind is text. A column that holds files is called by its kind.
+    Columns are given with their kinds (pipelines.data.media.KINDS): `{"question": "text", "image": "image"}`. Names are
+    enough if a column's name is its kind, or if its kind is text. A column of files has the name of its kind.
     """
 
     columns: Mapping[str, str]
-    """What a row must have."""
+    """The required columns."""
     optional_columns: Mapping[str, str] = field(default_factory=dict)
-    """What is kept of a row that has it."""
+    """The columns that are kept if the data have them."""
     group_column: str | None = None
-    """The column whose values stay in one split, where there is one and the recipe names no other."""
+    """The column whose groups stay in one split, if the data have it and the recipe names no other."""
     input_columns: tuple[str, ...] = ()
-    """The columns that `infer` takes, in its order."""
+    """The columns that `infer` takes, in this order."""
     optional_inputs: tuple[str, ...] = ()
-    """The columns that `infer` takes after these where they are given."""
+    """The columns that `infer` takes after these, if they are given."""
     label_kind: Literal["class", "classes", "number"] | None = "class"
-    """What the column `label` holds: one class, a list of classes, or a number. None where rows have no such column."""
+    """What the column `label` holds: one class, a list of classes, or a number. None if rows have no such column."""
     labels: tuple[str, ...] = ()
-    """The classes that the model knows, once it is built or loaded."""
+    """The classes that the model knows, after it was built or loaded."""
     clean: Callable[[Row], Row] | None = None
-    """One row as the task wants it; every row of a data set must come out with the same columns and types. An empty cell comes as
-    "" or None. Raises DataError for a row that cannot be used: it is then skipped and counted."""
+    """Clean one row for the task. All rows of a data set must get the same columns and types.
+
+    An empty cell is "" or None. Raises DataError for a row that cannot be used, which is then skipped and counted.
+    """
     classes_of: Callable[[Row], list[str]] | None = None
-    """The classes of a row, by which splits are stratified; left out: its label. For rows whose classes are in boxes or masks."""
+    """The classes of a row, for stratified splits; by default its label. For rows with classes in boxes or masks."""
     example: Callable[[Row], Row] | None = None
-    """A row as it is shown among the examples of card and demo; left out: its required columns. See pipelines.data.examples."""
+    """A row as shown among the sample rows of card and demo; by default its required columns (see data.examples)."""
     record_fields: tuple[str, ...] = ()
-    """What of the record of a row is shown with it among the examples."""
+    """The fields of a row's prediction record that are shown with it among the sample rows."""
 
     def __post_init__(self) -> None:
         for name in ("columns", "optional_columns"):
@@ -102,16 +100,16 @@ class DataSpec:
 
     @property
     def content(self) -> tuple[str, ...]:
-        """The columns by which two rows are equal: images and recordings, else all texts that are no answer."""
+        """The columns that decide whether two rows are equal: images and recordings, else all texts except answers."""
         return self.files or tuple(name for name in self.kinds if name not in ANSWERS)
 
     @property
     def has_classes(self) -> bool:
-        """Whether the column `label` must be there, and holds classes."""
+        """Whether the column `label` is required and holds classes."""
         return self.label_kind in ("class", "classes") and "label" in self.columns
 
     def strata(self, rows: "Dataset") -> list[Any] | None:
-        """The classes of every row, by which splits are stratified; None where there are none."""
+        """The classes of every row, for stratified splits; None if there are none."""
         if self.classes_of is not None:
             return [self.classes_of(row) for row in rows.remove_columns(file_columns(rows))]
         return by_label(rows) if self.label_kind in ("class", "classes") else None
@@ -119,13 +117,13 @@ class DataSpec:
 
 @dataclass
 class Splits:
-    """Train, validation and test. Rows hold `id` (unique in its split) and the task's columns."""
+    """Train, validation and test. Rows have `id` (unique in their split) and the task's columns."""
 
     train: "Dataset"
     validation: "Dataset"
     test: "Dataset"
     labels: list[str] | None
-    source: dict[str, str]  # split -> where it came from: "train", "cut from train (10 %)"
+    source: dict[str, str]  # split -> where it comes from: "train", "cut from train (10 %)"
     skipped: dict[str, list[tuple[str, str]]]
     fingerprint: dict[str, str]
     name: str  # hub id, or the last path component of a local source
@@ -133,22 +131,21 @@ class Splits:
     revision: str | None = None
     license: str | None = None
     ignored: dict[str, int] = field(default_factory=dict)
-    trained_before: dict[str, int] = field(
-        default_factory=dict
-    )  # validation, test -> rows taken out: the run's model knows them
-    contents: dict[str, list[str]] = field(default_factory=dict)  # split -> of every row a digest of its content
-    group: str | None = None  # the column whose values stand in one split only; intervals resample these groups
+    # validation, test -> rows removed because the run's start model was trained on them
+    trained_before: dict[str, int] = field(default_factory=dict)
+    contents: dict[str, list[str]] = field(default_factory=dict)  # split -> digest of the content of every row
+    group: str | None = None  # the column whose groups are in one split only; intervals resample these groups
 
     def __getitem__(self, name: str) -> "Dataset":
         return getattr(self, name)
 
     @property
     def overlap(self) -> dict[str, int]:
-        """How many rows of validation and test are no new ones, where some are not (see apart.overlap)."""
+        """How many rows of validation and test have the content of an earlier split (see leakage.overlap)."""
         return overlap(self.contents)
 
     def overlaps(self) -> list[str]:
-        """The same in words, a line for each split."""
+        """The same as text, one line for each split."""
         others = {"validation": "train", "test": "train or validation"}
         return [
             f"{count:,} of {len(self[name]):,} rows of {name} have the same content as a row of {others[name]}: "
@@ -157,7 +154,7 @@ class Splits:
         ]
 
     def files_fingerprint(self, name: str) -> str:
-        """Changes when a file of the split is written anew: for caches on this machine, not for results."""
+        """A digest that changes when a file of the split is rewritten: for caches on this machine, not for results."""
         digest = hashlib.blake2b(digest_size=8)
         for path in paths(self[name]):
             if path and os.path.isfile(path):
@@ -165,7 +162,7 @@ class Splits:
         return digest.hexdigest()
 
     def smoke(self, rows: int = 8) -> "Splits":
-        """The same data with at most `rows` rows a split, of as many classes as possible."""
+        """The same data with at most `rows` rows per split, of as many classes as possible."""
         places = {name: spread(self[name], rows) for name in SPLITS}
         small = {name: self[name].select(found) for name, found in places.items()}
         contents = {name: [found[place] for place in places[name]] for name, found in self.contents.items()}
@@ -174,7 +171,7 @@ class Splits:
 
 
 def spread(rows: "Dataset", most: int) -> list[int]:
-    """Up to `most` row indexes that take the labels in turn, or the articles by their titles."""
+    """Up to `most` row indices, sorted, that take the labels in turn; without labels, the titles."""
     column = next((name for name in ("label", "title") if name in rows.column_names), None)
     if column is None:
         return list(range(min(most, len(rows))))
@@ -187,7 +184,10 @@ def spread(rows: "Dataset", most: int) -> list[int]:
 
 
 def fingerprint(rows: "Dataset") -> str:
-    """Sixteen hex digits that change when an id, a label or a text changes. Images and audio are covered by file size only."""
+    """Sixteen hex digits that change if an id, a label or a text changes.
+
+    It covers only the file size of images and recordings.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for row in rows.remove_columns(file_columns(rows)):
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())

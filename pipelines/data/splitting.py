@@ -1,4 +1,7 @@
-"""Cut, name, limit and check splits. All of it is decided by `data.seed` and the rows' ids: file names, or line and row numbers."""
+"""Cut, name, limit and check splits.
+
+The result depends only on `data.seed` and the rows' ids (file names, line or row numbers).
+"""
 
 import contextlib
 import hashlib
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 NONE_TRAINED = TrainedRows()
-USUAL = {
+USUAL = {  # split -> the usual names of it in data sets, in order of preference
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev", "dev-clean", "dev-other"),
     "test": ("test", "testing", "eval", "evaluation", "holdout", "test-clean", "test-other"),
@@ -32,13 +35,13 @@ def arrange(
     strata: Strata = by_label,
     trained: TrainedRows = NONE_TRAINED,
 ) -> "tuple[dict[str, Dataset], dict[str, str], dict[str, int]]":
-    """Name the splits and cut the missing ones from train.
+    """Name the splits, and cut the missing ones from train.
 
-    Returns the splits, where each came from, and of validation and test how many rows the model was trained on before.
+    Returns the splits, where each comes from, and how many rows were removed from validation and test.
 
-    `strata` gives the classes of rows, of which every split is to have its share. Rows of `trained`, which the model
-    that the run starts from was trained on, are in train only: the cut goes around them, and the data set's own validation
-    and test lose them.
+    `strata` gives the classes of rows; every split gets its share of each. Rows of `trained`, on which the model that
+    the run starts from was trained, are in train only: they are never cut from it, and the data set's own validation
+    and test lose them. Raises DataError.
     """
     named = name_splits(section, list(found))
     if "test" not in named and "validation" not in named and section.holdout >= 0.5:
@@ -78,7 +81,8 @@ def arrange(
             labels = strata(rows) if name == "train" else None
             if labels is not None and most < (needed := len(_cover(list(range(len(rows))), _sets(labels)))):
                 raise DataError(
-                    f"data.max_train_rows: {most} rows cannot hold every class of {section.id}: at least {needed} are needed"
+                    f"data.max_train_rows: {most} rows cannot hold every class of {section.id}: "
+                    f"at least {needed} are needed"
                 )
             splits[name] = limit(rows, most, section.seed, strata)
     return {name: splits[name] for name in ("train", "validation", "test")}, came_from, before
@@ -93,21 +97,24 @@ def _cut_apart(
     strata: Strata,
     trained: TrainedRows,
 ) -> "dict[str, Dataset]":
-    """Cut the missing splits. Rows that the model knows stay in train, and so do, if enough others are left, rows with the content
-    of a row of the data set's own splits: a validation split that holds rows of test would choose by them."""
+    """Cut the missing splits. Rows that the model knows stay in train.
+
+    If enough other rows are left, rows with the content of a row of the data set's own splits stay in train too:
+    otherwise a validation split with rows of test would select the model by them.
+    """
     shares = dict.fromkeys(missing, section.holdout)
     contents = rest[CONTENT][:] if CONTENT in rest.column_names else []
     known = trained.known(contents)
     others = {content for rows in own if CONTENT in rows.column_names for content in rows[CONTENT][:]}
     fixed = [seen or content in others for seen, content in zip(known, contents, strict=True)]
     if fixed != known:
-        with contextlib.suppress(DataError):  # they overlap wholly: that is counted and said
+        with contextlib.suppress(DataError):  # too much overlap: it is accepted, counted and reported
             return cut(rest, shares, section.seed, group, strata, fixed)
     return cut(rest, shares, section.seed, group, strata, known, f"{trained.named} was trained on")
 
 
 def without_trained(section: DataSection, name: str, rows: "Dataset", trained: TrainedRows) -> "tuple[Dataset, int]":
-    """The rows that the model was not trained on, and how many it was. Raises DataError where no row is left."""
+    """The rows that the model was not trained on, and the number of the others. Raises DataError if no row is left."""
     if not trained or CONTENT not in rows.column_names:
         return rows, 0
     known = trained.known(rows[CONTENT][:])
@@ -124,7 +131,10 @@ def without_trained(section: DataSection, name: str, rows: "Dataset", trained: T
 
 
 def name_splits(section: DataSection, found: list[str]) -> dict[str, str]:
-    """Our names -> the data set's: what the recipe says, else the usual names in any case, each split once."""
+    """train, validation, test -> the data set's own name: the one in the recipe, else a usual name in any case.
+
+    Raises DataError.
+    """
     named: dict[str, str] = {}
     for name in USUAL:
         asked = getattr(section, name)
@@ -144,7 +154,8 @@ def name_splits(section: DataSection, found: list[str]) -> dict[str, str]:
     if "train" not in named:
         if len(found) != 1 or section.validation or section.test:
             raise DataError(
-                f"{section.id}: no split to train on (it has: {', '.join(found) or 'none'}); name one with data.train=NAME"
+                f"{section.id}: no split to train on (it has: {', '.join(found) or 'none'}); "
+                "name one with data.train=NAME"
             )
         named = {"train": found[0]}
     return named
@@ -159,14 +170,16 @@ def cut(
     fixed: Sequence[bool] = (),
     why: str = "",
 ) -> "dict[str, Dataset]":
-    """Cut splits out of `rows`, each about its share of them. Returns these splits and `train`, which is the rest.
+    """Cut splits out of `rows`, each of about its share of them. Returns these splits and `train`, the remaining rows.
 
-    Rows are drawn one by one, stratified by label; a row takes those of equal content (see apart.with_contents) with it. Where
-    that would leave a split further from its share than max(2 % of the rows, half of the largest set of equal rows), and
-    where a column `group` holds rows together, units.assign chooses. The choice depends on the ids and the seed, not on the
-    order of the rows. `fixed` rows stay in train, `why` says for what reason: the cut is made without regard to them first, so
-    that the same data and seed give the same rows to test as before; where that would take one of them, it goes around them.
-    Raises DataError where there are too few rows.
+    Rows are drawn one by one, stratified by label; rows with equal content (see leakage.with_contents) follow the drawn
+    one. grouping.assign chooses instead if there is a `group` column, or if a split would be further from its share
+    than max(2 % of the rows, half of the largest set of equal rows). The choice depends on the ids and the seed, not on
+    the order of the rows.
+
+    `fixed` rows stay in train, and `why` gives the reason. The cut is first made without regard to them, so that the
+    same data and seed give the same test rows as before; if that takes a fixed row, the cut is made again around them.
+    Raises DataError if there are too few rows.
     """
     labels = strata(rows)
     ids = rows["id"][:]
@@ -213,17 +226,16 @@ def _one_by_one(
     labels: list[Any] | None,
     fixed: Sequence[bool],
 ) -> dict[str, set[int]] | None:
-    """Each split in turn takes its share of every class of what is left: one row of each unit is drawn, the others follow.
+    """Each split in turn draws its share of every class from the remaining rows.
 
-    None where units are so uneven that a split is further from its share than max(2 % of the rows, half of the largest unit),
-    or that train lacks a class.
+    One row of each unit is drawn, the others follow it. None if units are so uneven that a split is further from its
+    share than max(2 % of the rows, half of the largest unit), or if train lacks a class.
     """
     members: dict[int, list[int]] = {}
     for index, unit in enumerate(units):
         members.setdefault(unit, []).append(index)
-    first = {
-        min(of, key=ids.__getitem__): of for of in members.values()
-    }  # the smallest id, whatever the order of the rows
+    # the row with the smallest id represents its unit, whatever the order of the rows
+    first = {min(of, key=ids.__getitem__): of for of in members.values()}
     left = sorted(first)
     count = len(left)
     drawn: dict[str, set[int]] = {}
@@ -255,9 +267,9 @@ def _draw(seed: int, key: str) -> bytes:
 
 
 def _stratified(order: list[int], left: Sequence[int], labels: list[str], wanted: float) -> set[int]:
-    """Each class's share of about `wanted` rows of those that are `left`, drawn in this order.
+    """Draw about `wanted` of the rows that are `left`, in the given order: from each class its share.
 
-    At least one row of each class stays; one of each is taken where that fits.
+    At least one row of each class stays, and one of each is taken if there is room.
     """
     sizes = Counter(labels[index] for index in left)
     by_label: dict[str, list[int]] = {label: [] for label in sizes}
@@ -268,7 +280,7 @@ def _stratified(order: list[int], left: Sequence[int], labels: list[str], wanted
     total = max(round(wanted), 1)
     common = {label for label, size in sizes.items() if size > 2 and most[label]}
     take = {label: int(label in common and len(common) <= total) for label in sizes}
-    # largest remainder: whoever lacks most gets the next row, so that shares are rounded and the total is right
+    # largest remainder: the class that lacks most gets the next row, so that shares are rounded and the total is right
     lacking = [(take[label] - quota[label], label) for label in sizes if take[label] < most[label]]
     heapq.heapify(lacking)
     for _ in range(total - sum(take.values())):
@@ -282,7 +294,7 @@ def _stratified(order: list[int], left: Sequence[int], labels: list[str], wanted
 
 
 def _each_label_left(order: list[int], left: Sequence[int], labels: list[list[str]], wanted: float) -> set[int]:
-    """Rows with several labels each: in the order drawn, those without which every label still occurs."""
+    """Draw rows with several labels each: in the given order, those without which every label still occurs."""
     counts = Counter(part for index in left for part in labels[index])
     taken: set[int] = set()
     for index in order:
@@ -293,7 +305,7 @@ def _each_label_left(order: list[int], left: Sequence[int], labels: list[list[st
 
 
 def limit(rows: "Dataset", most: int, seed: int, strata: Strata = by_label) -> "Dataset":
-    """`most` of the rows, drawn like `cut` does: every class first if there is room, then each class's share."""
+    """`most` of the rows, drawn as in `cut`: first one of every class if there is room, then each class's share."""
     draws = [_draw(seed, id_) for id_ in rows["id"][:]]
     order = sorted(range(len(rows)), key=draws.__getitem__)
     known = strata(rows)
@@ -314,7 +326,7 @@ def _sets(labels: list[Any]) -> list[frozenset[str]]:
 
 
 def _cover(order: list[int], labels: list[frozenset[str]]) -> set[int]:
-    """Few rows that have every label: of each, the rarest first, the first row in `order` that has it."""
+    """A small set of rows that has every label: for each label, rarest first, the first row in `order` that has it."""
     sizes = Counter(label for row in labels for label in row)
     firsts: dict[str, int] = {}
     for index in order:
@@ -330,9 +342,10 @@ def _cover(order: list[int], labels: list[frozenset[str]]) -> set[int]:
 
 
 def check_rows(name: str, rows: "Dataset", section: DataSection) -> None:
+    """Raise DataError for a split without rows, or with an id that occurs twice."""
     if len(rows) == 0:
         raise DataError(f"{section.id}: the {name} split is empty")
-    ids = rows["id"][:]  # at once: one by one takes a hundred times as long
+    ids = rows["id"][:]  # a slice: reading ids one by one takes a hundred times as long
     if len(set(ids)) != len(ids):
         seen: set[str] = set()
         twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]

@@ -1,8 +1,8 @@
 """The rows that a model was trained on, as digests in its folder: they never become test or validation rows later.
 
-A run writes `trained_rows.json` into its model folder, with the digests of all runs that it started from. A digest has 40 bits and
-a salt of its run: it tells whether a row that one has was trained on, and nothing about a row that one does not have. Two
-different rows share a digest once in a million million pairs.
+A run writes `trained_rows.json` into its model folder, with the digests of all runs that it started from. A digest has
+40 bits and uses a salt of its run. It shows whether a row that one has was trained on, and reveals nothing about other
+rows. Two different rows have the same digest in one of a million million pairs.
 """
 
 import base64
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 FILE = "trained_rows.json"
 SIZE = 5  # bytes of a digest
-LARGEST = 256 * 2**20  # bytes of a file: 38 million rows
+LARGEST = 256 * 2**20  # maximum bytes of a file, enough for 38 million rows
 
 
 @dataclass(frozen=True)
 class TrainedRows:
-    """Digests of training rows, by run, the oldest run first. `named` calls the model in messages."""
+    """Digests of training rows by run, the oldest run first. `named` is the model's name in messages."""
 
     runs: tuple[dict[str, Any], ...] = ()
     named: str = ""
@@ -36,11 +36,14 @@ class TrainedRows:
         return bool(self.runs)
 
     def before(self) -> "TrainedRows":
-        """What the model that the last run started from was trained on."""
+        """The rows that the start model of the last run was trained on."""
         return TrainedRows(self.runs[:-1], self.named)
 
     def known(self, contents: Sequence[str]) -> list[bool]:
-        """For every row, by the digest of its content (see apart.with_contents), whether one of the runs was trained on it."""
+        """Whether one of the runs was trained on each row, given the digests of the rows' contents.
+
+        See leakage.with_contents for the digests.
+        """
         found = [False] * len(contents)
         for run in self.runs:
             have, salt = _digests(run), bytes.fromhex(run["salt"])
@@ -50,12 +53,15 @@ class TrainedRows:
 
 
 def of(weights: "Weights") -> TrainedRows:
-    """Those of the model that a run starts from (see pipelines.models.source.Weights); none where its weights are random."""
+    """The trained rows of the model that a run starts from (see pipelines.models.source.Weights).
+
+    They are empty for random weights.
+    """
     return TrainedRows() if weights.folder is None or weights.random else read(weights.folder, weights.name)
 
 
 def read(folder: Path, named: str) -> TrainedRows:
-    """The trained rows of a model folder; none where it has no such file. Raises ModelError for a damaged file."""
+    """The trained rows of a model folder; empty if it has no such file. Raises ModelError for a damaged file."""
     path = folder / FILE
     if not path.is_file():
         return TrainedRows(named=named)
@@ -75,11 +81,10 @@ def read(folder: Path, named: str) -> TrainedRows:
 
 
 def text(run: str, contents: Iterable[str], before: TrainedRows) -> str:
-    """The file of a run that was trained on rows with these contents and started from the model of `before`."""
+    """The content of `trained_rows.json` for a run on rows with these contents, started from the model of `before`."""
     rows = sorted(set(contents))
-    salt = hashlib.blake2b(
-        "".join(rows).encode(), digest_size=16
-    ).digest()  # of these rows: the same run writes the same file
+    # the salt depends on the rows, so that the same run writes the same file
+    salt = hashlib.blake2b("".join(rows).encode(), digest_size=16).digest()
     digests = sorted({_salted(row, salt) for row in rows})
     own = {
         "run": run,

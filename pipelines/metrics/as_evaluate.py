@@ -3,8 +3,8 @@
     wer = as_evaluate("wer", normaliser="basic")
     wer.compute(predictions=["a cat"], references=["the cat sat"])  ->  {"wer": 0.666...}
 
-The library's own objects do the work: `add`, `add_batch` and `compute` are theirs. Rows stay in memory: no file is written, no lock
-is taken, and the hub is not asked. The values are those of `pipelines.metrics`, which compute them.
+The library's own `add`, `add_batch` and `compute` do the work. Rows stay in memory: no file is written, no lock is
+taken, and nothing is downloaded. The values are computed by `pipelines.metrics`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ Scores = Mapping[str, float]
 
 
 def _labels(columns: Columns) -> Scores:
-    """One label a row; without a confidence every row has the same one, and `ece` is not asked for."""
+    """One label per row. Without a confidence column every row gets 1.0; `ece` is then not among the metrics."""
     true, predicted = ([str(label) for label in columns[key]] for key in ("references", "predictions"))
     confidence = columns.get("confidence", [1.0] * len(true))
     labels = sorted({*true, *predicted})
@@ -48,7 +48,7 @@ def _labels(columns: Columns) -> Scores:
 
 
 def _ranked_labels(columns: Columns) -> Scores:
-    """A score of every class for each row; the reference is the number of the true class."""
+    """A score of every class for each row; the reference is the number of the true class. Raises DataError."""
     scores = _table(columns["predictions"], "predictions")
     true = np.asarray(columns["references"])
     if true.min() < 0 or true.max() >= scores.shape[1]:
@@ -60,7 +60,10 @@ def _ranked_labels(columns: Columns) -> Scores:
 
 
 def _several_labels(columns: Columns) -> Scores:
-    """A score of every class for each row, and 0 or 1 for every class; a class is predicted where its score is above 0.5."""
+    """A score of every class for each row, and 0 or 1 for every class.
+
+    A class is predicted if its score is above 0.5.
+    """
     scores, true = (_table(columns[key], key) for key in ("predictions", "references"))
     if scores.shape != true.shape:
         raise DataError(
@@ -119,8 +122,8 @@ def _manifolds(columns: Columns, neighbours: int = 3) -> Scores:
 
 
 def _memorised(columns: Columns) -> Scores:
-    real, made = _features(columns)
-    return {"memorised": float(generation.memorised(generation.nearest(made, real)[1]).mean())}
+    train, samples = _features(columns)
+    return {"memorised": float(generation.memorised(generation.nearest(samples, train)[1]).mean())}
 
 
 def _images_and_texts(columns: Columns) -> Scores:
@@ -137,7 +140,7 @@ def _rows(columns: Columns) -> list[dict[str, Any]]:
 
 def _pairs(columns: Columns) -> list[dict[str, Any]]:
     pairs = zip(columns["references"], columns["predictions"], strict=True)
-    return [{"id": str(row), "true": true, "predicted": said} for row, (true, said) in enumerate(pairs)]
+    return [{"id": str(row), "true": true, "predicted": predicted} for row, (true, predicted) in enumerate(pairs)]
 
 
 def _table(rows: Sequence[Sequence[float]], name: str) -> np.ndarray:
@@ -155,7 +158,7 @@ def _features(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Kind:
-    """Metrics that take the same columns: each of `columns` may have several types, of which `evaluate` takes the first that fits."""
+    """Metrics with the same columns. `columns` lists the allowed types; `evaluate` takes the first that fits."""
 
     metrics: tuple[str, ...]
     score: Callable[..., Scores]
@@ -175,7 +178,8 @@ _KINDS = (
         ("ece",),
         _labels,
         tuple({"predictions": kind, "references": kind, "confidence": "float64"} for kind in ("int64", "string")),
-        "predictions and references: one class a row, as a number or a name; confidence: the probability of the predicted class",
+        "predictions and references: one class a row, as a number or a name; "
+        "confidence: the probability of the predicted class",
     ),
     _Kind(
         ("top_5_accuracy",),
@@ -187,7 +191,8 @@ _KINDS = (
         ("f1_macro_multi_label", "f1_micro", "map", "subset_accuracy"),
         _several_labels,
         ({"predictions": "[float64]", "references": "[int64]"},),
-        "predictions: a probability of every class for each row (above 0.5 the class is predicted); references: 0 or 1 for every class",
+        "predictions: a probability of every class for each row (above 0.5 the class is predicted); "
+        "references: 0 or 1 for every class",
     ),
     _Kind(
         ("pearson", "spearman", "mse"),
@@ -199,7 +204,8 @@ _KINDS = (
         ("exact_match", "f1", "no_answer_accuracy", "has_answer_f1"),
         _answers,
         ({"predictions": "string", "references": "[string]"},),
-        "predictions: the answer of each row; references: every accepted answer of each row, none where the question has no answer",
+        "predictions: the answer of each row; "
+        "references: every accepted answer of each row, none where the question has no answer",
     ),
     _Kind(
         ("wer", "cer", "insertions", "deletions", "substitutions", "repetition", "overlong", "length_ratio"),
@@ -217,13 +223,15 @@ _KINDS = (
         ("bits_per_byte",),
         _tokens,
         ({"nll": "float64", "tokens": "int64", "bytes": "int64"},),
-        "nll: the sum of -log p in nats over the tokens of each row; tokens: how many they are; bytes: of the text in UTF-8",
+        "nll: the sum of -log p in nats over the tokens of each row; tokens: how many they are; "
+        "bytes: of the text in UTF-8",
     ),
     _Kind(
         ("masked_accuracy", "masked_top_5_accuracy"),
         _masked_tokens,
         ({"nll": "float64", "tokens": "int64", "top_1": "int64", "top_5": "int64"},),
-        "nll and tokens: of the masked tokens of each row; top_1, top_5: how many the likeliest one and the likeliest five found",
+        "nll and tokens: of the masked tokens of each row; "
+        "top_1, top_5: how many the likeliest one and the likeliest five found",
     ),
     _Kind(("denoising_loss",), _noise, ({"loss": "float64"},), "loss: the mean squared error of each image"),
     _Kind(
@@ -261,15 +269,15 @@ _BY_NAME = {name: kind for kind in _KINDS for name in kind.metrics}
 
 
 def metric_names() -> list[str]:
-    """Every name that `as_evaluate` takes."""
+    """All names that `as_evaluate` accepts, sorted."""
     return sorted(_BY_NAME)
 
 
 def as_evaluate(name: str, **settings: Any) -> "evaluate.Metric":
-    """One of Graft's metrics as an `evaluate.Metric`; `compute` gives {name: value}.
+    """One of Graft's metrics as an `evaluate.Metric`; its `compute` returns {name: value}.
 
-    `metric_names()` lists the names; the metric's `features` and `inputs_description` say what it takes. `settings` are those of the
-    metric's function, such as `normaliser` of "wer". Raises DataError for a name or a setting that there is not.
+    `metric_names()` lists the names. The metric's `features` and `inputs_description` describe its columns. `settings`
+    are those of the metric's function, such as `normaliser` of "wer". Raises DataError for an unknown name or setting.
     """
     import inspect
 
@@ -300,7 +308,7 @@ def as_evaluate(name: str, **settings: Any) -> "evaluate.Metric":
             raise DataError(f"{name} has no value here: no row of these is of the kind that it measures")
         return {name: found[name]}
 
-    # the library calls a metric what its class is called; `_build_data_dir` would make a folder, which nothing is written to
+    # The library takes a metric's name from its class. `_build_data_dir` would create a folder that stays empty.
     parts = {
         "_info": lambda self: info,
         "_compute": compute,

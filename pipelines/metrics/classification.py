@@ -1,10 +1,10 @@
-"""Metrics of image and other classification, from prediction records alone.
+"""Metrics of classification, from prediction records.
 
     scores(records, ["cat", "dog"])  ->  {"accuracy": 0.97, ...}
 
-A record names labels: {"id", "true": "cat", "predicted": "dog", "confidence": 0.93, "rank": 1, ...}; with several labels
-per row, {"id", "true": ["a", "b"], "predicted": ["a"], "scores": {label: probability of every label}}. The order of the
-records never matters, not even in the last bit.
+A record names labels: {"id", "true": "cat", "predicted": "dog", "confidence": 0.93, "rank": 1, ...}; with several
+labels per row, {"id", "true": ["a", "b"], "predicted": ["a"], "scores": {label: probability of every label}}. The order
+of the records does not change a score, not even in the last bit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ Record = Mapping[str, Any]
 
 
 def statistics(records: Sequence[Record], labels: Sequence[str], multi_label: bool = False) -> Statistics:
-    """What the scores need of each row.
+    """The columns that the scores are computed from.
 
-    One label per row: true and predicted (places of classes), correct, confidence, and top_5 where there are more than 5 labels.
-    Several: true, predicted and scores, each [rows, classes], and all_right.
+    One label per row: true and predicted (indices of classes), correct, confidence; and top_5 with more than 5 labels.
+    Several labels per row: true, predicted and scores, each [rows, classes], and all_right.
     A true label that is not in `labels` (the model does not know it) is a class of its own that is never predicted.
-    Raises DataError for no records and for predicted labels not in `labels`.
+    Raises DataError if there are no records, or if a predicted label is not in `labels`.
     """
     ids = [record["id"] for record in records]
     if multi_label:
@@ -47,20 +47,21 @@ def statistics(records: Sequence[Record], labels: Sequence[str], multi_label: bo
 
 
 def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
-    """All metrics, as fractions; every one of them is better when higher, except `ece`.
+    """All metrics, as fractions. A higher value is better, except for `ece`.
 
     One label per row:
       accuracy            share of rows whose predicted label is the true one
       balanced_accuracy   mean recall over the labels that occur in `true`
-      f1_macro            mean F1 over the labels that occur in `true` or were predicted: a label that was predicted but
-                          never true counts as 0, one that is in neither does not count (scikit-learn's default)
-      top_5_accuracy      share of rows whose true label is among the five best; only where there are more than 5 labels
-      ece                 expected calibration error over 15 equal bins of confidence (Guo et al. 2017, arXiv:1706.04599)
+      f1_macro            mean F1 over the labels that occur in `true` or were predicted; a label that was predicted but
+                          never true counts as 0, a label in neither does not count (scikit-learn's default)
+      top_5_accuracy      share of rows whose true label is among the five best; only with more than 5 labels
+      ece                 expected calibration error over 15 equal bins of confidence (Guo et al. 2017,
+      arXiv:1706.04599)
     Several labels per row:
       f1_macro            as above, over labels that occur or were predicted
       f1_micro            F1 of all decisions, rows times labels, taken together
       map                 mean average precision over the labels that occur in `true`
-      subset_accuracy     share of rows whose whole set of labels is right
+      subset_accuracy     share of rows whose labels are all right
     A mean over nothing is 0, as in scikit-learn. `weights` [rows], or [draws, rows] for arrays [draws].
     """
     n = total(weights)
@@ -96,9 +97,10 @@ def scores(records: Sequence[Record], labels: Sequence[str], multi_label: bool =
 
 
 def matthews(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
-    """`mcc`, the correlation of true and predicted labels, -1 to 1 (Matthews 1975; for more than two classes Gorodkin 2004); CoLA's metric.
+    """`mcc`, the correlation of true and predicted labels, -1 to 1; CoLA's metric.
 
-    0 where only one label is true, or only one was ever predicted, as in scikit-learn.
+    Matthews 1975; for more than two classes Gorodkin 2004. It is 0 if only one label is true or only one was predicted,
+    as in scikit-learn.
     """
     n, right = total(weights), total(weights, statistics["correct"])
     found, guessed, _ = _counts(statistics, weights)
@@ -108,10 +110,11 @@ def matthews(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
 
 
 def per_class(records: Sequence[Record], labels: Sequence[str], multi_label: bool = False) -> list[dict[str, Any]]:
-    """One row per label, in the order of `labels`, then those that only `true` holds: label, n (rows that have it), precision, recall, f1.
+    """One row per label, in the order of `labels`, then the labels that occur in `true` only.
 
-    With several labels per row also average_precision. None where a figure has nothing to be measured on: the precision
-    of a label that was never predicted, the recall of one that never occurs.
+    Columns: label, n (rows that have it), precision, recall, f1; with several labels per row also average_precision. A
+    value is None if it is undefined: the precision of a label that was never predicted, the recall of one that never
+    occurs.
     """
     rows = statistics(records, labels, multi_label)
     weights = rows.ones()
@@ -135,7 +138,10 @@ def per_class(records: Sequence[Record], labels: Sequence[str], multi_label: boo
 
 
 def confusion(records: Sequence[Record], labels: Sequence[str]) -> np.ndarray:
-    """Counts of rows, [true, predicted], both in the order of `labels`; rows whose true label is not among them are left out."""
+    """Counts of rows, [true, predicted], both in the order of `labels`.
+
+    Rows with a true label not in `labels` are left out.
+    """
     _, truth, guess, _, _ = _columns(records, labels)
     size = len(labels)
     truth, guess = truth[truth < size], guess[truth < size]
@@ -143,9 +149,9 @@ def confusion(records: Sequence[Record], labels: Sequence[str]) -> np.ndarray:
 
 
 def calibration(records: Sequence[Record], bins: int = 15) -> list[dict[str, Any]]:
-    """Confidence against accuracy in bins of equal width, (low, high], the first also holding 0.
+    """Confidence against accuracy in bins of equal width, (low, high]; the first bin also holds 0.
 
-    One dict per bin: low, high, n, confidence (mean), accuracy; the last two None in an empty bin.
+    One dict per bin: low, high, n, confidence (mean), accuracy; the last two are None in an empty bin.
     """
     confidence = np.array([r["confidence"] for r in records], dtype=float)
     correct = np.array([r["true"] == r["predicted"] for r in records], dtype=bool)
@@ -164,7 +170,7 @@ def calibration(records: Sequence[Record], bins: int = 15) -> list[dict[str, Any
 
 
 def mistakes(records: Sequence[Record], limit: int = 24) -> list[Record]:
-    """The wrong predictions that the model was surest of, surest first; ties by id."""
+    """The wrong predictions with the highest confidence, highest first; ties are sorted by id."""
     wrong = [r for r in records if r["true"] != r["predicted"]]
     return sorted(wrong, key=lambda r: (-r["confidence"], r["id"]))[:limit]
 
@@ -175,7 +181,10 @@ def mistakes(records: Sequence[Record], limit: int = 24) -> list[Record]:
 def _columns(
     records: Sequence[Record], labels: Sequence[str]
 ) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All classes; then, each of length rows: index of the true and of the predicted class, confidence, rank of the true label."""
+    """All classes; and arrays [rows].
+
+    The arrays are: index of the true class, index of the predicted class, confidence, rank of the true label.
+    """
     if not records:
         raise DataError("there are no predictions to score")
     true, predicted, confidence, rank = zip(
@@ -188,11 +197,14 @@ def _columns(
 
 
 def _matrices(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """All classes; then, rows x classes: true (bool), predicted (bool), score (0 for a class that the model does not know)."""
+    """All classes; and arrays [rows, classes].
+
+    The arrays are: true (bool), predicted (bool), score (0 for a class that the model does not know).
+    """
     if not records:
         raise DataError("there are no predictions to score")
-    held = {key: {label for r in records for label in r[key]} for key in ("true", "predicted")}
-    index, sets = _index(held["true"], held["predicted"], labels), []
+    present = {key: {label for r in records for label in r[key]} for key in ("true", "predicted")}
+    index, sets = _index(present["true"], present["predicted"], labels), []
     for key in ("true", "predicted"):
         matrix = np.zeros((len(records), len(index)), dtype=bool)
         pairs = [(row, index[label]) for row, record in enumerate(records) for label in record[key]]
@@ -208,12 +220,15 @@ def _matrices(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[st
 
 
 def _index(true: set[str], predicted: set[str], labels: Sequence[str]) -> dict[str, int]:
-    """Class -> its place: `labels`, then what only `true` holds. Raises DataError where `predicted` holds anything else."""
-    strange = sorted(predicted - set(labels))
-    if strange:
+    """Class -> index: `labels` first, then the labels that only `true` has.
+
+    Raises DataError for any other in `predicted`.
+    """
+    unknown = sorted(predicted - set(labels))
+    if unknown:
         some = ", ".join(map(repr, labels[:10])) + (f", ... {len(labels)} in all" if len(labels) > 10 else "")
         raise DataError(
-            f"predicted label {strange[0]!r} is not one of the model's ({some}): these predictions are another model's"
+            f"predicted label {unknown[0]!r} is not one of the model's ({some}): these predictions are another model's"
         )
     return {label: i for i, label in enumerate([*labels, *sorted(true - set(labels))])}
 
@@ -222,7 +237,7 @@ def _index(true: set[str], predicted: set[str], labels: Sequence[str]) -> dict[s
 
 
 def _classes(records: Sequence[Record], labels: Sequence[str], multi_label: bool) -> list[str]:
-    """`labels`, then what only `true` holds: the classes that the places in statistics mean."""
+    """`labels`, then the labels that only `true` has; class indices in the statistics refer to this order."""
     true = {label for record in records for label in (record["true"] if multi_label else [record["true"]])}
     return [*labels, *sorted(true - set(labels))]
 
@@ -232,7 +247,7 @@ def _padded(counts: np.ndarray, size: int) -> np.ndarray:
 
 
 def _counts(statistics: Statistics, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each class the weight of the rows that have it, that were given it, and both: each [..., classes]."""
+    """The weight per class of rows that have it, of rows predicted as it, and of both: each [..., classes]."""
     true, predicted = statistics["true"], statistics["predicted"]
     if true.ndim == 2:
         return total(weights, true), total(weights, predicted), total(weights, true & predicted)
@@ -242,13 +257,13 @@ def _counts(statistics: Statistics, weights: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """The bin of each confidence, of equal bins (low, high] of 0 to 1; the first also holds 0."""
+    """The bin of each confidence: equal bins (low, high] from 0 to 1; the first also holds 0."""
     return np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
 
 
 def _bins(confidence: np.ndarray, correct: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, sum of confidence and number of hits in each bin."""
-    order = np.argsort(confidence)  # sums in one order whatever the records' order: equal to the last bit
+    """The number of rows, the sum of confidences and the number of hits in each bin."""
+    order = np.argsort(confidence)  # a fixed order of summation makes results equal to the last bit
     confidence, correct = confidence[order], correct[order]
     place = _bin_of(confidence, bins)
     return (
@@ -259,17 +274,17 @@ def _bins(confidence: np.ndarray, correct: np.ndarray, bins: int) -> tuple[np.nd
 
 
 def average_precision(true: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under precision over recall of each label, as a sum of steps; rows of equal score are one step. NaN: never true.
+    """Area under the precision-recall curve of each label, as a sum of steps. NaN for a label that is never true.
 
-    `true` and `score` are [rows, labels]; weights [..., rows] -> [..., labels].
+    Rows with equal scores form one step. `true` and `score` are [rows, labels]; `weights` [..., rows] -> [..., labels].
     """
     result = np.full((*weights.shape[:-1], true.shape[1]), np.nan)
     for label in np.flatnonzero(true.any(0)):
         order = np.argsort(-score[:, label], kind="stable")
         value, hit = score[order, label], true[order, label]
-        starts = np.append(0, np.flatnonzero(np.diff(value)) + 1)  # where a run of equal scores begins
-        runs = np.flatnonzero(np.logical_or.reduceat(hit, starts))  # the runs that hold a hit: the others are no step
-        ends = np.append(starts[1:], len(value))[runs]  # each step takes the rows since the one before
+        starts = np.append(0, np.flatnonzero(np.diff(value)) + 1)  # where each run of equal scores begins
+        runs = np.flatnonzero(np.logical_or.reduceat(hit, starts))  # runs with a hit; the others add no step
+        ends = np.append(starts[1:], len(value))[runs]  # each step covers the rows since the one before
         begins = np.append(0, ends[:-1])
         sorted_weights = weights[..., order[: ends[-1]]]
         gain = np.add.reduceat(sorted_weights * hit[: ends[-1]], begins, axis=-1)
@@ -281,16 +296,23 @@ def average_precision(true: np.ndarray, score: np.ndarray, weights: np.ndarray) 
 
 
 def check_finite(batch: Batch, logits: "Tensor") -> None:
-    """Raises RunError naming a row, or a diverged model would pass for one that always says the first class."""
+    """Raise RunError, naming a row, if a logit is not finite.
+
+    A diverged model would otherwise seem to predict the first class.
+    """
     if not logits.isfinite().all():
         row = batch["id"][int((~logits.isfinite()).any(-1).nonzero()[0])]
         raise RunError(
-            f"the model's answer to {row} is not a number: bad weights, or training diverged (lower train.learning_rate)"
+            f"the model's answer to {row} is not a number: bad weights, "
+            "or training diverged (lower train.learning_rate)"
         )
 
 
 def records(batch: Batch, logits: "Tensor", classes: Sequence[str], multi_label: bool) -> list[dict[str, Any]]:
-    """One per row, as metrics.classification wants them. `batch` has `id` and `true`; logits [batch, classes], on the CPU."""
+    """Prediction records, one per row.
+
+    `batch` has `id` and `true`; logits [batch, classes] on the CPU. Raises RunError.
+    """
     check_finite(batch, logits)
     if multi_label:
         return [
@@ -314,7 +336,7 @@ def _several(id_: str, true: list[str], scores: list[float], classes: Sequence[s
 
 
 def ranked(logits: "Tensor", classes: Sequence[str], multi_label: bool, top_k: int) -> list[dict[str, Any]]:
-    """The `top_k` classes of one row of logits, best first: [{"label", "score"}]."""
+    """The `top_k` classes of one row's logits [classes], best first: [{"label", "score"}]."""
     scores = logits.sigmoid() if multi_label else logits.softmax(-1)
     best = scores.topk(min(top_k, len(classes)))
     return [{"label": classes[i], "score": p} for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]

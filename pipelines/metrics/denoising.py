@@ -1,4 +1,7 @@
-"""How well a diffusion model removes noise from images it never saw: records {id, loss, levels}, levels from clean to noise."""
+"""How well a diffusion model removes noise from images it was not trained on.
+
+A record: {"id", "loss", "levels"}; `levels` are the losses from almost clean to all noise.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,18 +13,21 @@ from pipelines.task import Record
 
 
 def record(id_: str, levels: Sequence[float]) -> Record:
-    """`levels` are the mean squared errors at even shares of the noise schedule."""
+    """A record; `levels` are the mean squared errors at evenly spaced parts of the noise schedule."""
     return {"id": id_, "loss": sum(levels) / len(levels), "levels": list(levels)}
 
 
 def statistics(records: Sequence[Record]) -> Statistics:
-    """The mean error of each image, and its errors at each noise level, [rows, levels]. Raises DataError for no records."""
+    """The columns loss (the mean error of each image) and levels [rows, levels].
+
+    Raises DataError if there are no records.
+    """
     columns = {"loss": [record["loss"] for record in records], "levels": [record["levels"] for record in records]}
     return Statistics([record["id"] for record in records], columns)
 
 
 def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
-    """`denoising_loss`: the mean squared error of what the model predicts, over images and noise levels.
+    """`denoising_loss`: the mean squared error of the model's prediction, over images and noise levels.
 
     `weights` [rows], or [draws, rows] for arrays [draws].
     """
@@ -35,7 +41,7 @@ def scores(records: Sequence[Record]) -> dict[str, float]:
 
 
 def by_level(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The error at each share of the noise schedule."""
+    """The mean error in each part of the noise schedule: rows {"noise", "denoising_loss"}."""
     count = len(records[0]["levels"])
     return [
         {

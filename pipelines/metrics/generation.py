@@ -1,10 +1,11 @@
-"""How near generated samples are to real ones, from features of both: float arrays [rows, D] of one extractor.
+"""How close generated samples are to real ones, from features of both: float arrays [rows, D] of one feature extractor.
 
     frechet_distance(real, made)  ->  12.3        kernel_distance(real, made)  ->  (0.0041, 0.0002)
     precision_recall(real, made)  ->  (0.71, 0.55)
 
-FID and KID are the first two on the Inception features alone. All is computed in float64, and in blocks of rows: 10,000 times
-10,000 distances are never held at once. Features that are no table, too few or not finite are a DataError.
+With Inception features, the first two are FID and KID. Everything is computed in float64 and in blocks of rows, so that
+10,000 times 10,000 distances are never in memory at once. Raises DataError for features that are not a table, that are
+too few or that are not finite.
 """
 
 from collections.abc import Iterator
@@ -13,45 +14,50 @@ import numpy as np
 
 from pipelines.errors import DataError
 
-MEMORISED = 1 / 3  # of the distance to the second nearest
+MEMORISED = 1 / 3  # ratio of nearest to second nearest distance, below which a sample counts as a copy
 ROWS, COLUMNS = 1024, 4096  # of one block of distances: 32 MB
-SAME = 1e-12  # of the squared lengths: float32 features tell less apart, and the difference of large squares is never quite 0
+# Share of the squared lengths below which a distance counts as 0. Float32 features do not differ less, and the
+# difference of large squares is rarely exactly 0.
+SAME = 1e-12
 
 
 def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of the Gaussians with these means and covariances (Heusel et al. 2017).
+    """The Frechet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two Gaussians (Heusel et al. 2017).
 
-    With S = R'R the trace of the root is the sum of the singular values of R1 R2': nothing is squared and rooted again, and
-    covariances of fewer rows than features need no special care.
+    m and S are the mean and covariance of each set. With S = R'R, the trace of the root is the sum of the singular
+    values of R1 R2'. This avoids the square root of a matrix, and it also holds for fewer rows than features.
     """
     real, made = _pair(real, made, at_least=2)
     (mean, root), (other_mean, other_root) = _gaussian(real), _gaussian(made)
     shared = np.linalg.svd(root @ other_root.T, compute_uv=False).sum()
     distance = ((mean - other_mean) ** 2).sum() + (root**2).sum() + (other_root**2).sum() - 2 * shared
-    return max(float(distance), 0.0)  # of equal sets rounding leaves a little to either side
+    return max(float(distance), 0.0)  # for equal sets, rounding may give a value just below 0
 
 
 def kernel_distance(
     real: np.ndarray, made: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The unbiased squared MMD with the kernel (x'y / D + 1)^3, its mean and standard deviation over subsets
-    (Binkowski et al. 2018). A subset holds at most as many rows as the smaller set. Near 0 it may be negative.
+    """The unbiased squared MMD with the kernel (x'y / D + 1)^3: mean and standard deviation over subsets.
+
+    Binkowski et al. 2018. A subset holds at most as many rows as the smaller set. A value near 0 may be negative.
     """
     real, made = _pair(real, made, at_least=2)
     size = min(subset_size, len(real), len(made))
     if size < 2 or subsets < 1:
         raise DataError(f"the kernel distance needs a subset of 2 rows or more, got {subsets} subsets of {size}")
     if size == len(real) == len(made):
-        subsets = 1  # there is only one
+        subsets = 1  # there is only one subset of this size
     rng = np.random.default_rng(seed)
     values = [_mmd(_some(real, size, rng), _some(made, size, rng)) for _ in range(subsets)]
     return float(np.mean(values)), float(np.std(values))
 
 
 def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
-    """Precision: the share of samples inside the manifold of the real rows; recall: of real rows inside the samples' manifold.
+    """Precision and recall of samples (Kynkaanniemi et al. 2019).
 
-    A manifold is the union of the balls around its rows that reach to their k-th neighbour (Kynkaanniemi et al. 2019).
+    Precision is the share of samples inside the manifold of the real rows, recall the share of real rows inside the
+    manifold of the samples. A manifold is the union of balls around its rows; each ball reaches to the row's k-th
+    neighbour.
     """
     real, made = _pair(real, made, at_least=neighbours + 1)
     reach, other_reach = _closest(real, None, neighbours)[1][:, -1], _closest(made, None, neighbours)[1][:, -1]
@@ -67,10 +73,10 @@ def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) ->
 def nearest(
     made: np.ndarray, train: np.ndarray, neighbours: int = 2, mirrored: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest training row of each sample: its index [M], and the distances to the nearest ones, ascending [M, neighbours].
+    """The nearest training row of each sample: its index [M], and the distances [M, neighbours], ascending.
 
-    L2 in whatever space the rows are in: features, or pixels laid flat. With `mirrored`, the samples once more as mirror images, a
-    training row is as far away as the nearer of the two: one that is symmetric stays one row.
+    L2 distance in the space of the rows: features, or flattened pixels. With `mirrored`, the mirror images of the
+    samples, the distance to a training row is the smaller of the two; a symmetric row still counts once.
     """
     train, made = _pair(train, made, at_least=neighbours, at_least_made=1, names=("training", "made"))
     index, exact = _neighbours(made, train, neighbours)
@@ -89,22 +95,30 @@ def nearest(
 
 
 def ratios(distances: np.ndarray) -> np.ndarray:
-    """Distance to the nearest over that to the second nearest, [M], 0 to 1; 0 where both are 0 (a copy of a row that is there twice)."""
+    """Distance to the nearest row divided by that to the second nearest, [M], 0 to 1.
+
+    It is 0 if both are 0: the sample is a copy of a row that occurs twice.
+    """
     first, second = distances[:, 0], distances[:, 1]
     ratios: np.ndarray = np.divide(first, second, out=np.zeros(len(first)), where=second > 0)
     return ratios
 
 
 def memorised(distances: np.ndarray) -> np.ndarray:
-    """Which samples are copies of a training row: nearest below a third of the second nearest [M] (Yoon et al. 2023, "Diffusion
-    probabilistic models generalize when they fail to memorize"; Gu et al. 2023). Near-copies of a row that is in the training
-    data twice are not found: both are as near.
+    """Which samples are copies of a training row: bool [M].
+
+    The nearest row must be less than a third as far away as the second nearest (Yoon et al. 2023, "Diffusion
+    probabilistic models generalize when they fail to memorize"; Gu et al. 2023). Near-copies of a row that occurs twice
+    in the training data are not found, because both rows are equally near.
     """
     return ratios(distances) < MEMORISED
 
 
 def clip_score(image_features: np.ndarray, text_features: np.ndarray) -> float:
-    """100 max(cosine, 0) of each image with its text, the mean (Hessel et al. 2021, with 100 for their 2.5 as is usual now)."""
+    """CLIP score: the mean of 100 max(cosine, 0) over images and their texts, features [rows, D] each.
+
+    Hessel et al. 2021; their factor is 2.5, 100 is usual today. Raises DataError.
+    """
     images, texts = _pair(image_features, text_features, at_least=1, names=("image", "text"))
     if len(images) != len(texts):
         raise DataError(f"{len(images)} images and {len(texts)} texts: each image needs its text")
@@ -115,7 +129,7 @@ def clip_score(image_features: np.ndarray, text_features: np.ndarray) -> float:
     return float(100 * np.maximum((images * texts).sum(1) / lengths, 0).mean())
 
 
-# ---- what they are made of ----
+# ---- helpers ----
 
 
 def _pair(
@@ -125,7 +139,7 @@ def _pair(
     at_least_made: int | None = None,
     names: tuple[str, str] = ("real", "made"),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays. Raises DataError where they cannot be compared."""
+    """Both as arrays. Raises DataError if they cannot be compared."""
     both = np.asarray(real), np.asarray(made)
     for rows, name, need in zip(
         both, names, (at_least, at_least if at_least_made is None else at_least_made), strict=True
@@ -138,7 +152,8 @@ def _pair(
             raise DataError(f"{name} features: some numbers are not finite")
     if both[0].shape[1] != both[1].shape[1]:
         raise DataError(
-            f"{both[0].shape[1]} {names[0]} and {both[1].shape[1]} {names[1]} features a row: both must be of one extractor"
+            f"{both[0].shape[1]} {names[0]} and {both[1].shape[1]} {names[1]} features a row: "
+            "both must be of one extractor"
         )
     return both
 
@@ -148,7 +163,7 @@ def _blocks(rows: int, size: int) -> Iterator[slice]:
 
 
 def _gaussian(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [D] and an R [<= D, D] of which R'R is the covariance, from a QR that takes the rows block by block."""
+    """Mean [D] and an R [<= D, D] with R'R = covariance, from a QR decomposition of one block of rows after another."""
     mean = rows.mean(0, dtype=np.float64)
     root: np.ndarray = np.empty((0, rows.shape[1]))
     for part in _blocks(len(rows), COLUMNS):
@@ -169,7 +184,7 @@ def _mmd(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def _squared(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Squared distances [n, m]."""
+    """Squared distances of all pairs, [n, m]."""
     one, two = one.astype(np.float64), two.astype(np.float64)
     lengths = (one**2).sum(1)[:, None] + (two**2).sum(1)
     distances = lengths - 2 * (one @ two.T)
@@ -179,18 +194,21 @@ def _squared(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(made: np.ndarray, train: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Index and distance of each sample's nearest training rows, ascending [M, count]."""
+    """Index and distance of each sample's nearest training rows, ascending, [M, count] each."""
     index, _ = _closest(made, train, count)
     exact = np.empty(index.shape)
     for column in range(count):
-        for part in _blocks(len(made), ROWS):  # again, by differences: a copy is at 0 exactly
+        for part in _blocks(len(made), ROWS):  # computed again from differences, so that a copy has distance 0 exactly
             exact[part, column] = np.linalg.norm(made[part].astype(np.float64) - train[index[part, column]], axis=1)
     order = np.argsort(exact, axis=1, kind="stable")
     return np.take_along_axis(index, order, 1), np.take_along_axis(exact, order, 1)
 
 
 def _closest(rows: np.ndarray, others: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Index and squared distance of each row's nearest `others`, ascending [n, count]; of its own set without itself."""
+    """Index and squared distance of each row's nearest `others`, ascending, [n, count] each.
+
+    Without `others` they are the nearest other rows of the same set.
+    """
     to = rows if others is None else others
     index, squared = np.empty((len(rows), count), dtype=np.int64), np.empty((len(rows), count))
     for here in _blocks(len(rows), ROWS):

@@ -1,14 +1,15 @@
-"""95 % intervals of scores, by resampling what is independent: groups of rows where rows belong together, else rows.
+"""95 % intervals of scores, by resampling independent units: groups of rows if rows belong together, otherwise rows.
 
     values = resampled(lambda weights: task.summarize(found, weights), units)   name -> 1,000 values
     bounds(values["wer"], count=20)                                             [0.081, 0.113]
 
-Rows of one speaker, article or patient resemble each other. Resampling them one by one would give intervals that are too
-narrow; groups are drawn instead, each with all its rows (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
+Rows of one speaker, article or patient resemble each other. Resampling single rows would give intervals that are too
+narrow; so groups are drawn, each with all its rows (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
 
-The percentile interval is too narrow for few groups: it ignores that the spread is estimated from them. Its tails are therefore
-those of Hesterberg 2015 (The American Statistician 69(4), "expanded percentile interval"): with n groups, a tail is not 2.5 % but
-the normal probability beyond sqrt(n / (n - 1)) times the t quantile of n - 1 degrees of freedom: 2.3 % for n = 100, 0.9 % for 10.
+The percentile interval is too narrow for few groups, because it ignores that the spread is estimated from them. Its
+tails therefore follow Hesterberg 2015 (The American Statistician 69(4), "expanded percentile interval"): with n groups,
+a tail is not 2.5 % but the normal probability beyond sqrt(n / (n - 1)) times the t quantile of n - 1 degrees of
+freedom: 2.3 % for n = 100, 0.9 % for n = 10.
 """
 
 import math
@@ -20,12 +21,15 @@ from pipelines.metrics.statistics import Statistics
 from pipelines.utils.seeding import seeded
 
 RESAMPLES = 1000
-BLOCK = 2**19  # weights that are held at once, 4 MB: more would not stay in the cache of a processor
-OUTSIDE = 0.025  # of the distribution on each side of an interval
+BLOCK = 2**19  # number of weights in memory at once, 4 MB; more would not fit the processor's cache
+OUTSIDE = 0.025  # share of the distribution on each side of an interval
 
 
 def draws(units: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
-    """Weights [block, rows] that resample units, in blocks of bounded memory. `units` [rows] are numbers from 0 on."""
+    """Yield weights [block, rows] that resample units, in blocks of bounded memory.
+
+    `units` [rows] are numbers from 0.
+    """
     count, rng = int(units.max()) + 1, np.random.default_rng(seeded(seed, "bootstrap"))
     size = max(1, BLOCK // len(units))
     for start in range(0, resamples, size):
@@ -47,14 +51,17 @@ def resampled(
 
 
 def tail(count: int) -> float:
-    """The share of resamples below the lower bound, and above the upper one, with `count` units; see the head of this file."""
+    """The share of resamples below the lower bound, and above the upper one, for `count` units.
+
+    See the module's docstring.
+    """
     from scipy.special import ndtr, stdtrit
 
     return float(ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, OUTSIDE)))
 
 
 def bounds(values: np.ndarray, count: int) -> list[float] | None:
-    """The interval of a metric from its resamples of `count` units; None where they do not differ, or none has a value."""
+    """The interval of a metric from its resamples of `count` units; None if they are all equal or none is finite."""
     known = values[np.isfinite(values)]
     if not len(known) or known.min() == known.max():
         return None
@@ -63,9 +70,9 @@ def bounds(values: np.ndarray, count: int) -> list[float] | None:
 
 
 def exact(statistics: Statistics, units: np.ndarray) -> dict[str, list[float]]:
-    """Of the proportions whose trials are all right or all wrong, the exact binomial interval (Clopper and Pearson 1934).
+    """The exact binomial interval of each proportion whose trials are all right or all wrong (Clopper-Pearson).
 
-    Resampling shows no spread there. The number of trials is that of the units: rows of one group count once.
+    Resampling shows no spread there. The number of trials is the number of units: rows of one group count once.
     """
     found = {}
     for name, (part, of, scale) in statistics.proportions.items():
@@ -77,13 +84,13 @@ def exact(statistics: Statistics, units: np.ndarray) -> dict[str, list[float]]:
 
 
 def all_alike(count: int, right: bool) -> list[float]:
-    """The Clopper-Pearson interval of `count` trials that are all right, or all wrong: [0.832, 1] for 20 of 20."""
+    """The Clopper-Pearson interval of `count` trials that are all right or all wrong: [0.832, 1] for 20 of 20."""
     edge = OUTSIDE ** (1 / count)
     return [edge, 1.0] if right else [0.0, 1 - edge]
 
 
 def of_mean(values: np.ndarray) -> list[float] | None:
-    """The interval of the mean of some values, or of a share where they are true or false. None where it cannot be known."""
+    """The interval of the mean of values [n], or of a share if they are bool. None if it cannot be computed."""
     if len(values) < 2:
         return None
     if values.dtype == bool and values.all() == values.any():

@@ -1,9 +1,9 @@
-"""Perplexity and bits per byte, from what each row's tokens cost.
+"""Perplexity and bits per byte, from the negative log-likelihood of each row.
 
     scores([{"id": "a", "nll": 20.0, "tokens": 10, "bytes": 40}])  ->  {"perplexity": 7.39, "bits_per_byte": 0.72}
 
-`nll` is the sum of -log p in nats over a row's `tokens`. Perplexity is per token, so it compares models of one tokenizer only;
-bits per byte compare any (Gao et al. 2020, arXiv:2101.00027, section 3.1).
+`nll` is the sum of -log p in nats over a row's `tokens`. Perplexity is per token, so only models with the same
+tokenizer can be compared; bits per byte compare any models (Gao et al. 2020, arXiv:2101.00027, section 3.1).
 """
 
 import math
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
-MOST_NATS = 700.0  # per token, from where on a perplexity would overflow
-LENGTHS = (16, 64, 256, 1024)  # tokens, at which the groups of `by_length` end
+MOST_NATS = 700.0  # per token; a higher value would overflow the perplexity
+LENGTHS = (16, 64, 256, 1024)  # upper ends of the groups of `by_length`, in tokens
 
 
 def shares(nats: "Tensor", wanted: "Tensor", owners: Sequence[Sequence[Sequence[int]]]) -> list[list[list[Any]]]:
-    """What each row's targets cost in each block: [row, nats, targets].
+    """The negative log-likelihood of each row's targets in each block: lists of [row, nats, targets].
 
-    `nats` [targets] are in the order of `wanted`, bool [blocks, length]; `owners` say of each block, in turn, how many places
-    stand for a target of which row.
+    `nats` [targets] are in the order of `wanted`, bool [blocks, length]. For each block, `owners` lists in order how
+    many positions predict a target of which row: (row, positions).
     """
     import torch
 
@@ -46,7 +46,7 @@ def shares(nats: "Tensor", wanted: "Tensor", owners: Sequence[Sequence[Sequence[
 
 
 def rows_of(records: Sequence[Record], rows: Any) -> list[dict[str, Any]]:
-    """Records of blocks, with the `parts` that `shares` gives -> {"id", "nll", "tokens", "bytes"} of each row."""
+    """Records of blocks with the `parts` of `shares` -> one {"id", "nll", "tokens", "bytes"} per row."""
     parts: dict[int, list[Sequence[Any]]] = {}
     for record in records:
         for row, *cost in record["parts"]:
@@ -59,9 +59,9 @@ def rows_of(records: Sequence[Record], rows: Any) -> list[dict[str, Any]]:
 
 
 def statistics(records: Sequence[Record]) -> Statistics:
-    """The columns nll and tokens, and what else the records have: bytes; top_1 and top_5 (masked tokens found).
+    """The columns nll and tokens, and those of bytes, top_1 and top_5 (masked tokens found) that the records have.
 
-    Raises DataError for no records.
+    Raises DataError if there are no records.
     """
     names = [name for name in ("nll", "tokens", "bytes", "top_1", "top_5") if records and name in records[0]]
     proportions = (
@@ -79,8 +79,8 @@ def statistics(records: Sequence[Record]) -> Statistics:
 def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     """perplexity per token, lower is better; `weights` [rows], or [draws, rows] for arrays [draws].
 
-    Where rows have `bytes` also bits_per_byte. Where tokens were masked also accuracy and top_5_accuracy, the shares found by the
-    likeliest and the likeliest five.
+    Also bits_per_byte if rows have `bytes`, and for masked tokens accuracy and top_5_accuracy: the shares of tokens
+    that are the model's best guess, or among its best five.
     """
     nats, tokens = total(weights, statistics["nll"]), np.maximum(total(weights, statistics["tokens"]), 1)
     found = {"perplexity": np.exp(np.minimum(nats / tokens, MOST_NATS))}
@@ -99,7 +99,7 @@ def scores(records: Sequence[Record]) -> dict[str, float]:
 
 
 def masked_rows(records: Sequence[Record], rows: Any) -> list[dict[str, Any]]:
-    """Records of windows, with counts of masked tokens -> one of each row, the counts added."""
+    """Records of windows with counts of masked tokens -> one record per row with the counts summed."""
     windows: dict[int, list[Record]] = {}
     for record in records:
         windows.setdefault(record["row"], []).append(record)
@@ -111,7 +111,7 @@ def masked_rows(records: Sequence[Record], rows: Any) -> list[dict[str, Any]]:
 
 
 def by_length(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Rows grouped by their number of tokens: tokens, n, perplexity."""
+    """Perplexity of rows grouped by their number of tokens: rows {"tokens", "n", "perplexity"}."""
     groups: dict[str, list[Record]] = {}
     bounds = [1, *(end + 1 for end in LENGTHS)]
     names = [f"{low} to {high}" for low, high in zip(bounds, LENGTHS, strict=False)] + [f"{bounds[-1]:,} and more"]

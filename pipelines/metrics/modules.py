@@ -1,4 +1,4 @@
-"""Metrics that a recipe lists: modules of code, local files or from the hub, loaded and asked for scores.
+"""Metrics that a recipe lists: Python modules, local files or from the hub, that are loaded and called for scores.
 
     modules = load(["/home/me/my_metric.py", "evaluate-metric/rouge@<commit>"])
     modules[0].scores(records, labels)  ->  {"my_metric_share": 0.75}
@@ -7,12 +7,13 @@ A module is Python code with one class that derives from `evaluate.Metric`, or w
 
     def compute(predictions, references, confidence, **rest) -> dict[str, float]
 
-`predictions` and `references` hold one value a row, as the task's records have them: names of classes (lists of names where rows
-have several), numbers, or texts (of questions: references are lists of accepted answers). Further parameters get what records hold
-under that name, and `**rest` gets every further column. A class gets the columns that its features name; where these are whole numbers,
-a class's name becomes its number. A local file may import its neighbours with `from .other import name`.
+`predictions` and `references` hold one value per row, as in the task's records: names of classes (lists of names if
+rows have several), numbers, or texts (for questions, references are lists of accepted answers). Further parameters get
+the record fields of the same name, and `**rest` gets all remaining fields. A class gets the columns that its features
+name; if these are integers, class names become class numbers. A local file may import modules in its folder with `from
+.other import name`.
 
-It is code, and it runs with the rights of the user. So it is loaded only for a recipe that the user names (see
+A module is code, and it runs with the rights of the user. So it is loaded only for a recipe that the user names (see
 config.recipe.recipe_of_model), and a module of the hub only at the commit that the recipe names.
 """
 
@@ -38,12 +39,12 @@ from pipelines.utils.formatting import short
 Record = Mapping[str, Any]
 Columns = dict[str, list[Any]]
 
-NAME = re.compile(r"\w[\w.-]{0,60}", re.ASCII)  # of a score: it is published
+NAME = re.compile(r"\w[\w.-]{0,60}", re.ASCII)  # allowed names of a score, because it is published
 
 
 @dataclass(frozen=True)
 class Module:
-    """One entry of a recipe's `metrics`, loaded. `source` names it for readers elsewhere: no path of this machine."""
+    """A loaded entry of a recipe's `metrics`. `source` names it for publication, without local paths."""
 
     name: str
     entry: str
@@ -52,7 +53,10 @@ class Module:
     compute: Callable[[Columns, Sequence[str]], Any]
 
     def scores(self, records: Sequence[Record], labels: Sequence[str]) -> dict[str, float]:
-        """<module>_<key> -> score; `labels` are the model's classes in order. Raises RecipeError, whatever the module raises."""
+        """{"<module>_<key>": score}; `labels` are the model's classes in order.
+
+        Any error of the module is raised as RecipeError.
+        """
         columns: Columns = {
             "predictions": [r["predicted"] for r in records],
             "references": [r["true"] for r in records],
@@ -64,12 +68,12 @@ class Module:
         except RecipeError:
             raise
         except (Exception, SystemExit) as error:
-            raise RecipeError(f"metrics: {self.entry} fails: {_said(error, self.path)}") from error
+            raise RecipeError(f"metrics: {self.entry} fails: {_described(error, self.path)}") from error
         return {f"{self.name}_{key}": value for key, value in _numbers(self.entry, found).items()}
 
 
 def load(entries: Sequence[str]) -> list[Module]:
-    """Import every module; nothing is computed. Raises RecipeError that says what is wrong with one, HubError."""
+    """Import every module without calling it. Raises RecipeError or HubError."""
     return [_load(entry) for entry in entries]
 
 
@@ -92,20 +96,22 @@ def _load(entry: str) -> Module:
         compute = _of_function(entry, function)
     else:
         raise RecipeError(
-            f"metrics: {entry} has neither a class that derives from evaluate.Metric nor a function compute(predictions, references)"
+            f"metrics: {entry} has neither a class that derives from evaluate.Metric "
+            "nor a function compute(predictions, references)"
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Module(name, entry, entry if hub else f"{path.name} (sha256 {digest[:12]})", path, compute)
 
 
 def _imported(entry: str, path: Path) -> ModuleType:
-    """The module of a file, as a part of a package of its own whose folder is the file's: so `from .other import name` works.
+    """Import a file as a module of its own package, whose folder is the file's.
 
-    The file is run where it lies. The library would copy it, and would download what comments in it ask for.
+    So `from .other import name` works. The file runs where it is; the library's loader would copy it, and would
+    download what comments in it ask for.
     """
     place = f"graft_metric_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}"
     for name in [name for name in sys.modules if name.partition(".")[0] == place]:
-        del sys.modules[name]  # a file that was loaded before may have changed since
+        del sys.modules[name]  # the file may have changed since it was loaded
     package = ModuleType(place)
     package.__path__ = [str(path.parent)]
     sys.modules[place] = package
@@ -115,7 +121,7 @@ def _imported(entry: str, path: Path) -> ModuleType:
         raise RecipeError(f"metrics: {entry}: no file of Python code")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is written beside the file
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # write no bytecode next to the file
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
@@ -127,18 +133,21 @@ def _imported(entry: str, path: Path) -> ModuleType:
                 f"metrics: {entry} imports {str(error.name).partition('.')[2]}.py, which does not lie beside it"
             ) from error
         raise RecipeError(
-            f"metrics: {entry} needs the package {package_name}, which is not installed: type `pip install {package_name}`, "
-            "or the name under which it is published"
+            f"metrics: {entry} needs the package {package_name}, which is not installed: "
+            f"type `pip install {package_name}`, or the name under which it is published"
         ) from error
     except (Exception, SystemExit) as error:
-        raise RecipeError(f"metrics: {entry} cannot be imported: {_said(error, path)}") from error
+        raise RecipeError(f"metrics: {entry} cannot be imported: {_described(error, path)}") from error
     finally:
         sys.dont_write_bytecode = writes
     return module
 
 
 def _class_of(entry: str, module: ModuleType) -> Any:
-    """The class of the module that derives from evaluate.Metric; None where it has none. The library takes seconds to import."""
+    """The module's class that derives from evaluate.Metric; None if it has none. Raises RecipeError for several.
+
+    A module that has one has imported `evaluate`; otherwise the library, which takes seconds, is not imported.
+    """
     if "evaluate" not in sys.modules:
         return None
     import evaluate
@@ -156,7 +165,7 @@ def _class_of(entry: str, module: ModuleType) -> Any:
     return last[0] if last else None
 
 
-# ---- asked for scores ----
+# ---- calling a module ----
 
 
 def _of_function(entry: str, function: Callable[..., Any]) -> Callable[[Columns, Sequence[str]], Any]:
@@ -175,7 +184,7 @@ def _of_function(entry: str, function: Callable[..., Any]) -> Callable[[Columns,
                 f"metrics: {entry}: compute asks for {lacking[0]}, and a record here has {', '.join(columns)}"
             )
         given = columns if takes_all else {name: columns[name] for name in names if name in columns}
-        found = function(**copy.deepcopy(given))  # what it changes in a list would stand in the records
+        found = function(**copy.deepcopy(given))  # a copy, because the function may change the lists of the records
         bad = (
             next((key for key, value in found.items() if not _is_number(value)), None)
             if isinstance(found, dict)
@@ -197,15 +206,15 @@ def _of_class(entry: str, path: Path, kind: Any) -> Callable[[Columns, Sequence[
         metric = kind(keep_in_memory=True, cache_dir=str(cache_root() / "metrics"))
         metric.download_and_prepare()
     except (Exception, SystemExit) as error:
-        raise RecipeError(f"metrics: {entry} cannot be made: {_said(error, path)}") from error
+        raise RecipeError(f"metrics: {entry} cannot be made: {_described(error, path)}") from error
     options = metric.features if isinstance(metric.features, list) else [metric.features]
 
     def compute(columns: Columns, labels: Sequence[str]) -> Any:
         if lacking := [name for name in options[0] if name not in columns]:
             raise RecipeError(f"metrics: {entry} asks for {lacking[0]}, and a record here has {', '.join(columns)}")
-        whole = all(_are_whole(features.get(key)) for features in options for key in ("predictions", "references"))
+        integers = all(_are_whole(features.get(key)) for features in options for key in ("predictions", "references"))
         given = {name: columns[name] for name in options[0]}
-        if whole and labels:
+        if integers and labels:
             given |= {key: _numbered(given[key], labels) for key in ("predictions", "references") if key in given}
         return metric.compute(**given)
 
@@ -217,7 +226,7 @@ def _are_whole(feature: Any) -> bool:
 
 
 def _numbered(values: list[Any], labels: Sequence[str]) -> list[Any]:
-    """Names of classes -> their numbers; a name that the model does not know comes after those that it knows."""
+    """Class names -> class numbers; a name that the model does not know gets the number after the last class."""
     if not all(isinstance(value, str) for value in values):
         return values
     places = {label: place for place, label in enumerate(labels)}
@@ -225,7 +234,10 @@ def _numbered(values: list[Any], labels: Sequence[str]) -> list[Any]:
 
 
 def _numbers(entry: str, found: Any) -> dict[str, float]:
-    """What a module gave as plain numbers; lists and texts beside numbers (a metric of the hub may explain itself) are left out."""
+    """The numbers in a module's result.
+
+    Other values are left out: a metric of the hub may return lists or texts too. Raises RecipeError.
+    """
     if not isinstance(found, dict):
         raise RecipeError(f"metrics: {entry} must give a dictionary of numbers, got {short(repr(found), 60)}")
     kept = {str(key): float(value) for key, value in found.items() if _is_number(value)}
@@ -246,8 +258,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real | np.number) and not isinstance(value, bool | complex)
 
 
-def _said(error: BaseException, path: Path) -> str:
-    """An error of foreign code in a line: its kind, its first line, and where in the module it was raised."""
+def _described(error: BaseException, path: Path) -> str:
+    """Describe an error of a module in one line: its type, its first line, and its line number in the module."""
     line = next(
         (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if Path(f.filename) == path), None
     )

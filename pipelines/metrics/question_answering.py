@@ -1,9 +1,9 @@
-"""Exact match and F1 of extractive and generative question answering, as SQuAD's official script has them.
+"""Exact match and F1 of extractive and generative question answering, as in SQuAD's official script.
 
     scores([{"id": "a", "true": ["Denver Broncos"], "predicted": "the Broncos"}])  ->  {"exact_match": 0.0, "f1": 66.7}
 
-Rajpurkar et al. 2016 (arXiv:1606.05250) and 2018 (arXiv:1806.03822). Scores are 0-100. A record: {"id", "question", "true":
-every accepted answer (none: the question has none), "predicted": text, "confidence"}.
+Rajpurkar et al. 2016 (arXiv:1606.05250) and 2018 (arXiv:1806.03822). Scores are 0-100. A record: {"id", "question",
+"true": list of accepted answers (empty for a question without an answer), "predicted": text, "confidence"}.
 """
 
 import re
@@ -22,18 +22,18 @@ WORDS = ("what", "who", "when", "where", "which", "how", "why")
 
 
 def normalize(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces: the official script's `normalize_answer`."""
+    """Lower case, no punctuation, no articles, single spaces: `normalize_answer` of the official script."""
     text = "".join(c for c in text.lower() if c not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def exact_match(predicted: str, true: Sequence[str]) -> float:
-    """1 if the answer equals any accepted one after `normalize`, else 0. No answer equals no answer."""
+    """1 if the answer equals an accepted one after `normalize`, else 0. An empty prediction matches "no answer"."""
     return float(any(normalize(predicted) == normalize(answer) for answer in true or [""]))
 
 
 def f1(predicted: str, true: Sequence[str]) -> float:
-    """The best overlap of words with any accepted answer, 0-1. Where one of the two is empty, 1 if both are."""
+    """The best word overlap (F1) with an accepted answer, 0-1. If one of the two is empty: 1 if both are, else 0."""
     return max(_overlap(normalize(predicted).split(), normalize(answer).split()) for answer in true or [""])
 
 
@@ -45,9 +45,10 @@ def _overlap(predicted: list[str], true: list[str]) -> float:
 
 
 def statistics(records: Sequence[Record]) -> Statistics:
-    """exact_match and f1 of each row (0-1); where some rows have no answer also answerable and silent_right (rightly no answer).
+    """exact_match and f1 of each row (0-1).
 
-    Raises DataError for no records.
+    If some rows have no answer, also answerable, unanswerable and silent_right (correctly left without an answer).
+    Raises DataError if there are no records.
     """
     judged = [row_scores(record) for record in records]
     columns: dict[str, np.ndarray] = {
@@ -66,8 +67,8 @@ def statistics(records: Sequence[Record]) -> Statistics:
 def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     """exact_match and f1, means over rows, 0-100; `weights` [rows], or [draws, rows] for arrays [draws].
 
-    Where some rows have no answer also the F1 of the others (`has_answer_f1`) and the share of the unanswerable for which
-    none was given (`no_answer_accuracy`, a fraction).
+    If some rows have no answer, also `has_answer_f1`, the F1 of the other rows, and `no_answer_accuracy`, the share of
+    the unanswerable questions that got no answer (a fraction).
     """
     found = {name: 100 * ratio(total(weights, statistics[name]), total(weights)) for name in ("exact_match", "f1")}
     if "answerable" in statistics:
@@ -86,7 +87,7 @@ def scores(records: Sequence[Record]) -> dict[str, float]:
 
 
 def row_scores(record: Record) -> dict[str, float]:
-    """A record's own scores: noted when it was made, else computed."""
+    """A record's own scores, as stored in the record; computed if they are not."""
     if "f1" in record and "exact_match" in record:
         return {"exact_match": record["exact_match"], "f1": record["f1"]}
     return judge(record["predicted"], record["true"])
@@ -101,13 +102,13 @@ def judge(predicted: str, true: Sequence[str]) -> dict[str, float]:
 
 
 def question_word(question: str) -> str:
-    """The first question word in it: what, who, when, where, which, how, why, or other."""
+    """The first of what, who, when, where, which, how, why in a question; otherwise "other"."""
     words = re.findall(r"[a-z]+", question.lower())
     return next((w for w in words if w in WORDS), "other")
 
 
 def tables(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
-    """Scores by question word, where there are questions, and by the number of words in the shortest accepted answer."""
+    """Scores by question word, if there are questions, and by the number of words in the shortest accepted answer."""
     by_length = _grouped(records, "words in the answer", _length, ["none", "1", "2", "3", "4", "5 to 8", "9 and more"])
     if "question" not in records[0]:
         return {"by answer length": by_length}
@@ -138,12 +139,13 @@ def _grouped(records: Sequence[Record], title: str, key: Any, order: Sequence[st
 
 
 def no_answer_threshold(records: Sequence[Record]) -> float:
-    """The difference `null - best` from which saying nothing gives the best F1 over these records (SQuAD 2.0).
+    """The threshold for `null score - best span score` that gives the best F1 on these records (SQuAD 2.0).
 
-    A record has `margin` (null score minus the best span's) and `span` (the text that would be said). Ties: the smallest.
+    Above it the answer is empty. A record has `margin` (this difference) and `span` (the text of the best span). Ties
+    take the smallest threshold.
     """
     order = sorted(records, key=lambda r: r["margin"])
-    gain = [f1(r["span"], r["true"]) - float(not r["true"]) for r in order]  # of answering instead of saying nothing
+    gain = [f1(r["span"], r["true"]) - float(not r["true"]) for r in order]  # of answering instead of not answering
     total = np.concatenate([[0.0], np.cumsum(gain)])  # answering the first k
     best = int(total.argmax())
     edges = [order[0]["margin"] - 1.0, *(r["margin"] for r in order), order[-1]["margin"] + 1.0]

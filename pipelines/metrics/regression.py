@@ -2,7 +2,7 @@
 
     scores(records)  ->  {"pearson": 0.88, "spearman": 0.87, "mse": 0.41}
 
-The order of the records never matters, not even in the last bit.
+The order of the records does not change a score, not even in the last bit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Record = Mapping[str, Any]
 
 
 def statistics(records: Sequence[Record]) -> Statistics:
-    """The numbers of each row: true, predicted. Raises DataError for no records."""
+    """The columns true and predicted. Raises DataError if there are no records."""
     columns = {key: np.array([record[key] for record in records], dtype=float) for key in ("true", "predicted")}
     return Statistics([record["id"] for record in records], columns)
 
@@ -25,9 +25,9 @@ def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
     """All metrics; `weights` [rows], or [draws, rows] for arrays [draws].
 
     pearson    linear correlation of true and predicted numbers, -1 to 1
-    spearman   the same of their ranks, rows of equal value sharing the mean of their ranks
-    mse        mean squared error, better when lower
-    A correlation with numbers that are all the same is 0: it tells nothing apart.
+    spearman   linear correlation of their ranks; rows of equal value get the mean of their ranks
+    mse        mean squared error, lower is better
+    A correlation with constant numbers is 0.
     """
     true, predicted = statistics["true"], statistics["predicted"]
     varied = _varied(true, weights) & _varied(predicted, weights)
@@ -47,20 +47,23 @@ def scores(records: Sequence[Record]) -> dict[str, float]:
 
 
 def _varied(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Whether the rows that count have more than one value. Not by the deviation, which rounding makes a little more than 0."""
+    """Whether the rows with a weight have more than one value.
+
+    The deviation is not used, because rounding makes it larger than 0.
+    """
     low = np.where(weights > 0, values, np.inf).min(-1)
     return np.asarray(low < np.where(weights > 0, values, -np.inf).max(-1))
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Ranks from 1 under the weights, [..., rows]: a row of weight 2 takes two ranks, and equal values share their mean."""
+    """Weighted ranks from 1, [..., rows]: a row of weight 2 takes two ranks; equal values share the mean rank."""
     known, place = np.unique(values, return_inverse=True)
     count = binned(weights, place, len(known))
     return np.asarray((count.cumsum(-1) - (count - 1) / 2)[..., place])
 
 
 def _correlation(one: np.ndarray, two: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted correlation of [rows] or [..., rows]; 0 where there is no spread."""
+    """Weighted correlation of [rows] or [..., rows]; 0 if one of the two is constant."""
     n = weights.sum(-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         one, two = one - (weights * one).sum(-1, keepdims=True) / n, two - (weights * two).sum(-1, keepdims=True) / n

@@ -1,9 +1,9 @@
-"""Word and character error rates of transcripts, from prediction records alone.
+"""Word and character error rates of transcripts, from prediction records.
 
     scores([{"id": "a", "true": "the cat sat", "predicted": "a cat"}], "none")  ->  {"wer": 0.667, "cer": ..., ...}
 
-A record: {"id", "true", "predicted", "seconds", and where known "speaker", "confidence"}. Aligned by jiwer. All sums are of
-whole numbers, so neither the order of the records nor how they are grouped changes a score.
+A record: {"id", "true", "predicted", "seconds"}, and "speaker" and "confidence" if they are known. jiwer aligns the
+words. All sums are of integers, so neither the order of the records nor their grouping changes a score.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,28 +19,29 @@ from pipelines.metrics.text_normalizers import normalised
 
 Record = Mapping[str, Any]
 
-ENDS = (2, 5, 10, 15, 20, 30)  # seconds, at which the groups of `by_length` end
-PHRASE = 8  # words: the longest phrase that `loops` looks for
+ENDS = (2, 5, 10, 15, 20, 30)  # upper ends of the groups by utterance length, in seconds
+PHRASE = 8  # words of the longest phrase that `loops` looks for
 
 
 class Counts(NamedTuple):
-    """What one utterance adds to the sums."""
+    """The counts of one utterance."""
 
-    words: int  # of the reference
+    words: int  # in the reference
     insertions: int
     deletions: int
     substitutions: int
-    characters: int  # of the reference, spaces among them
+    characters: int  # in the reference, spaces included
     character_errors: int
 
     @property
     def errors(self) -> int:
+        """All word errors."""
         return self.insertions + self.deletions + self.substitutions
 
 
-@lru_cache(maxsize=2**18)  # scores, tables and figures need the same utterances
+@lru_cache(maxsize=2**18)  # scores, tables and figures use the same utterances
 def counts(true: str, predicted: str, normaliser: str) -> Counts:
-    """Errors of one transcript against its reference, which may be empty: all that was said then is an insertion."""
+    """Errors of a transcript against its reference. If the reference is empty, every predicted word is an insertion."""
     import jiwer
 
     pair = normalised(true, normaliser), normalised(predicted, normaliser)
@@ -56,9 +57,9 @@ def counts(true: str, predicted: str, normaliser: str) -> Counts:
 
 
 def statistics(records: Sequence[Record], normaliser: str) -> Statistics:
-    """What each utterance adds to the sums: the fields of `Counts`; with a normaliser also words, errors and characters without it.
+    """The columns of `Counts` for each utterance; with a normaliser also raw_errors, raw_words and so on without it.
 
-    Raises DataError for no records.
+    Raises DataError if there are no records.
     """
     columns = _counted(records, normaliser)
     if normaliser != "none":
@@ -69,10 +70,10 @@ def statistics(records: Sequence[Record], normaliser: str) -> Statistics:
 
 
 def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
-    """wer, cer, and insertions, deletions, substitutions per word of the references; all better when lower, and may pass 1.
+    """wer, cer, and insertions, deletions, substitutions per reference word; lower is better, and values may exceed 1.
 
-    With a normaliser also `wer_raw` and `cer_raw`, those without it. Where the references hold no word at all, the errors are
-    counted instead (as jiwer does). `weights` [rows], or [draws, rows] for arrays [draws].
+    With a normaliser also `wer_raw` and `cer_raw`, computed without it. If the references have no words at all, the
+    values are counts of errors (as in jiwer). `weights` [rows], or [draws, rows] for arrays [draws].
     """
     kinds = {name: total(weights, statistics[name]) for name in ("insertions", "deletions", "substitutions")}
     words = np.maximum(total(weights, statistics["words"]), 1)
@@ -109,10 +110,10 @@ def _summed(records: Sequence[Record], normaliser: str) -> Counts:
 
 
 def loops(text: str) -> int:
-    """How often running the most repeated phrase of up to 8 words is said: "no no no thank you" -> 3."""
+    """How often the most repeated phrase of up to 8 words occurs in a row: "no no no thank you" -> 3."""
     words, most = text.split(), min(1, len(text.split()))
     for size in range(1, min(PHRASE, len(words) // 2) + 1):
-        run = 0  # words in a row that are those of `size` words before
+        run = 0  # consecutive words that equal the word `size` positions before
         for place in range(size, len(words)):
             run = run + 1 if words[place] == words[place - size] else 0
             most = max(most, run // size + 1)
@@ -120,39 +121,43 @@ def loops(text: str) -> int:
 
 
 def hallucinations(records: Sequence[Record], normaliser: str) -> dict[str, float]:
-    """What tells of a model that invents: none of it sees an error rate, and a good model has next to none.
+    """Signs that a model hallucinates, which error rates do not show; they are close to 0 for a good model.
 
-    repetition     share of transcripts that say a phrase at least 4 times running, more often than the reference
-    overlong       share of transcripts with more than twice the reference's words, and 2
-    length_ratio   words that were said for each word of the references
+    repetition     share of transcripts that repeat a phrase at least 4 times in a row, and more often than the
+    reference
+    overlong       share of transcripts with more than twice the reference's words plus 2
+    length_ratio   predicted words per reference word (close to 1 for a good model)
+
+    Raises DataError if there are no records.
     """
     if not records:
         raise DataError("there are no predictions to score")
-    repeated, overlong, true, said = map(
+    repeated, overlong, true, predicted = map(
         sum, zip(*[_signs(r["true"], r["predicted"], normaliser) for r in records], strict=True)
     )
     return {
         "repetition": repeated / len(records),
         "overlong": overlong / len(records),
-        "length_ratio": said / max(true, 1),
+        "length_ratio": predicted / max(true, 1),
     }
 
 
 @lru_cache(maxsize=2**18)
 def _signs(true: str, predicted: str, normaliser: str) -> tuple[bool, bool, int, int]:
-    """Whether it repeats, whether it is too long, and the words of both."""
+    """Whether a transcript repeats, whether it is too long, and the number of words in reference and transcript."""
     true, predicted = normalised(true, normaliser), normalised(predicted, normaliser)
-    words, said = len(true.split()), len(predicted.split())
-    return loops(predicted) >= 4 and loops(predicted) > loops(true), said > 2 * words + 2, words, said
+    reference_words, words = len(true.split()), len(predicted.split())
+    repeats = loops(predicted) >= 4 and loops(predicted) > loops(true)
+    return repeats, words > 2 * reference_words + 2, reference_words, words
 
 
 # ---- breakdowns ----
 
 
 def tables(records: Sequence[Record], normaliser: str) -> dict[str, list[dict[str, Any]]]:
-    """Errors by the length of the utterances, and by speaker where the records name several, the worst first.
+    """Errors by utterance length, and by speaker if the records name several, worst first.
 
-    Speakers are numbered by that order: these tables are published, who somebody is is not.
+    Speakers are numbered in that order, because these tables are published and names of speakers must not be.
     """
     names = [f"up to {ENDS[0]}", *[f"{low} to {high}" for low, high in pairwise(ENDS)], f"more than {ENDS[-1]}"]
     found = {
@@ -185,22 +190,22 @@ def _grouped(
 
 
 def worst(records: Sequence[Record], normaliser: str, most: int) -> list[Record]:
-    """The utterances with most wrong words, at most `most`; none that is right."""
+    """The utterances with the most word errors, at most `most` of them; only utterances with errors."""
     judged = [(counts(r["true"], r["predicted"], normaliser), r) for r in records]
     wrong = [(c, r) for c, r in judged if c.errors]
     return [r for c, r in sorted(wrong, key=lambda pair: (-pair[0].errors, pair[0].words, pair[1]["id"]))[:most]]
 
 
 def aligned(record: Record, normaliser: str) -> list[tuple[str, str, str]]:
-    """A transcript beside its reference, word by word: (equal | substitute | delete | insert, true, predicted)."""
+    """The alignment of a transcript, per word: (equal | substitute | delete | insert, true, predicted)."""
     import jiwer
 
-    made = jiwer.process_words(normalised(record["true"], normaliser), normalised(record["predicted"], normaliser))
-    true, said = made.references[0], made.hypotheses[0]
+    output = jiwer.process_words(normalised(record["true"], normaliser), normalised(record["predicted"], normaliser))
+    true, predicted = output.references[0], output.hypotheses[0]
     pairs = []
-    for chunk in made.alignments[0]:
+    for chunk in output.alignments[0]:
         for place in range(max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)):
             one = true[chunk.ref_start_idx + place] if chunk.type != "insert" else ""
-            two = said[chunk.hyp_start_idx + place] if chunk.type != "delete" else ""
+            two = predicted[chunk.hyp_start_idx + place] if chunk.type != "delete" else ""
             pairs.append((chunk.type, one, two))
     return pairs

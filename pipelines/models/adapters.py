@@ -1,4 +1,4 @@
-"""LoRA: put an adapter into a model, write one alone, and read it back on its base model."""
+"""LoRA adapters: add one to a model, save it without the base model, and load it on its base model."""
 
 import json
 import shutil
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 class AdapterFormat(Protocol):
-    """How an adapter alone is written and read back on its base model."""
+    """How an adapter is saved without its base model, and how it is loaded on that base model."""
 
     file: str
-    """By it the folder of an adapter is known."""
+    """Name of the file by which an adapter folder is recognised."""
     library: str
-    """With which it is used, as the hub calls it."""
+    """Library that loads the adapter, as the hub names it (`library_name`)."""
 
     def save(self, task: "Task", model: Any, folder: Path, base: str, revision: str | None) -> None:
-        """Write the adapter of a model, and what is needed beside it."""
+        """Write the model's adapter to a folder, with the other files that are needed to load it."""
 
     def load(self, task: "Task", folder: Path) -> "nn.Module":
-        """The base model with the adapter of a folder. Raises ModelError."""
+        """Return the base model with the folder's adapter applied. Raises ModelError."""
 
 
 class Peft:
-    """PEFT's own files, with the base model's configuration and processor."""
+    """PEFT's own files, together with the base model's configuration and processor."""
 
     file, library = "adapter_config.json", "peft"
 
@@ -46,7 +46,10 @@ class Peft:
         model.save_pretrained(folder)
 
     def load(self, task: "Task", folder: Path) -> "nn.Module":
-        """Merged: the base model's weights are read under the adapter's configuration."""
+        """Return the base model with the adapter merged into its weights.
+
+        The base model's weights are read with the configuration and processor of the adapter folder.
+        """
         from peft import PeftModel
 
         settings = read_json_object(folder / "adapter_config.json") or {}
@@ -76,7 +79,10 @@ class Peft:
 
 
 class Diffusers:
-    """LoRA in diffusers' format, which names its base model and holds nothing else of it; for tasks that have a `pipe`."""
+    """LoRA in diffusers' format, for tasks that have a `pipe`.
+
+    The file names its base model and holds nothing else of it.
+    """
 
     file, library = LORA, "diffusers"
 
@@ -98,14 +104,17 @@ FORMATS: dict[str, AdapterFormat] = {"peft": Peft(), "diffusers": Diffusers()}
 
 
 def format_of(folder: Path) -> AdapterFormat | None:
-    """The format of the adapter that a folder holds; None where it holds a model."""
+    """The format of the adapter in a folder; None if the folder holds a model."""
     if (folder / "model_index.json").is_file() and not (folder / Peft.file).is_file():
         return None
     return next((form for form in FORMATS.values() if (folder / form.file).is_file()), None)
 
 
 def base_of_adapter(folder: Path) -> Path:
-    """The base model of an adapter in diffusers' format, which its file or its card names. Raises ModelError."""
+    """The base model of an adapter in diffusers' format; the adapter file or its model card names it.
+
+    Raises ModelError.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -126,35 +135,37 @@ def base_of_adapter(folder: Path) -> Path:
 
 
 def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "nn.Module":
-    """Wrap a model with LoRA through PEFT: every Linear and Conv2d of the trunk, or `adapter.targets`; a new head trains whole.
+    """Add LoRA to a model through PEFT. A new head trains all its weights.
 
-    A language model's output stays as it is: it is often the input embedding, which a merged update would tear from it. So does
-    what the task has frozen.
+    LoRA wraps every Linear and Conv2d of the trunk, or only `adapter.targets`. A language model's output layer is not
+    wrapped: it often shares its weight with the input embedding, and a merged update would separate the two. Modules
+    that the task has frozen are not wrapped either. Raises ModelError if no layer fits.
     """
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
     from torch import nn
     from transformers import PreTrainedModel
-    from transformers.pytorch_utils import Conv1D  # GPT-2's Linear, with its weight the other way round
+    from transformers.pytorch_utils import Conv1D  # GPT-2's Linear, with a transposed weight
 
     kept = [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
     in_head = {id(m) for m in (*(head.modules() if head is not None else ()), *kept)}
     in_head |= {id(part) for module in frozen_modules(model) for part in module.modules()}
-    whole = (
+    new_modules = (
         [] if head is None else [head] if any(module is head for module in model.modules()) else list(head.children())
     )
-    heads = [name for name, module in model.named_modules() if any(module is part for part in whole)]
+    heads = [name for name, module in model.named_modules() if any(module is part for part in new_modules)]
     fits = {
         n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, Conv1D)) and id(m) not in in_head
     }
-    # grouped convolutions: PEFT asks for a rank that the groups divide, so depthwise ones are left as they are
+    # PEFT needs a rank that the groups of a grouped convolution divide, so depthwise convolutions are not wrapped
     targets = [n for n, m in fits.items() if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
     if adapter.targets is not None:
         missing = [t for t in adapter.targets if not any(n == t or n.endswith("." + t) for n in fits)]
         if missing:
             kinds = sorted({n.rsplit(".", 1)[-1] for n in fits})
             raise ModelError(
-                f"model.adapter.targets: no Linear or Conv2d of the trunk is called {missing[0]!r} (there are: {', '.join(kinds)})"
+                f"model.adapter.targets: no Linear or Conv2d of the trunk is called {missing[0]!r} "
+                f"(there are: {', '.join(kinds)})"
             )
         targets = [n for n in fits if any(n == t or n.endswith("." + t) for t in adapter.targets)]
     if not targets:
@@ -170,7 +181,6 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
     adapted = get_peft_model(model, config)
     for part in adapted.modules():
         if isinstance(part, LoraLayer):
-            part.cast_input_dtype_enabled = (
-                False  # mixed precision casts what it must: inputs would go to float32 and back
-            )
+            # mixed precision casts what must be cast; otherwise inputs would go to float32 and back
+            part.cast_input_dtype_enabled = False
     return adapted

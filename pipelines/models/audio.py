@@ -1,4 +1,4 @@
-"""Load audio models with their feature extractors, and make what they read: raw samples, or log-mel spectrograms."""
+"""Load audio models with their feature extractors, and prepare their input: raw samples or log-mel spectrograms."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,19 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-RATE = 16000  # samples a second, where a model does not say
+RATE = 16000  # samples per second, if the feature extractor does not give a rate
 
 
 def extractor(folder: Path | None, config: Any) -> Any:
-    """The feature extractor of a model folder, or for a recipe's own configuration the one of its kind. Raises ModelError."""
+    """The feature extractor of a model folder, or the usual one for a recipe's own configuration. Raises ModelError."""
     from transformers import AutoFeatureExtractor
 
     if folder is None:
-        return _made(config)
+        return _usual_extractor(config)
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise ModelError(
-            f"{called(folder)}: no feature extractor here (preprocessor_config.json): copy the one that the model came with"
+            f"{called(folder)}: no feature extractor here (preprocessor_config.json): "
+            "copy the one that the model came with"
         )
     try:
         return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
@@ -30,7 +31,7 @@ def extractor(folder: Path | None, config: Any) -> Any:
         raise ModelError(f"{called(folder)}: its feature extractor cannot be read: {first_line(error)}") from error
 
 
-def _made(config: Any) -> Any:
+def _usual_extractor(config: Any) -> Any:
     from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
     if config.model_type == "audio-spectrogram-transformer":
@@ -38,7 +39,7 @@ def _made(config: Any) -> Any:
     if config.model_type == "whisper":
         return WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=config.max_source_positions // 50)
     if hasattr(config, "conv_stride"):  # wav2vec2 and its kin
-        # a model with group norm was trained without a mask, its padding zeros among the rest (Baevski et al. 2020)
+        # Models with group norm were trained without an attention mask, so their padding counts (Baevski et al. 2020).
         return Wav2Vec2FeatureExtractor(return_attention_mask=config.feat_extract_norm == "layer")
     raise ModelError(
         f"model.config: a {config.model_type} model needs a feature extractor: give model.id, and model.weights=random"
@@ -46,19 +47,25 @@ def _made(config: Any) -> Any:
 
 
 def rate(found: Any) -> int:
-    """Samples per second that the model reads."""
+    """Samples per second that the model expects."""
     return int(getattr(found, "sampling_rate", RATE))
 
 
 def inputs(recordings: "Sequence[Any]", found: Any) -> "dict[str, Tensor]":
-    """What the model reads, from float32 [samples] each: `input_values` [n, longest] with `attention_mask` where the model
-    wants one, or the `input_features` or `input_values` of a spectrogram."""
-    made = found(list(recordings), sampling_rate=rate(found), padding="longest", return_tensors="pt")
-    return dict(made)
+    """Prepare the model's input from recordings, float32 [samples] each.
+
+    For raw samples: `input_values` [n, longest], and `attention_mask` if the model uses one. For spectrograms:
+    `input_features` or `input_values`.
+    """
+    prepared = found(list(recordings), sampling_rate=rate(found), padding="longest", return_tensors="pt")
+    return dict(prepared)
 
 
 def audio_model(auto: Any, folder: Path | None, config: Any, *, random: bool = False) -> "nn.Module":
-    """A model of `auto`'s kind; only its head may be new (a pretrained wav2vec2's mask embedding, too). Raises ModelError."""
+    """A model of the class that `auto` picks. Raises ModelError.
+
+    Only its head may be missing from the weights, and the mask embedding of wav2vec2.
+    """
     return load_model(
         auto, folder, config, head, random=random, may_be_new=("masked_spec_embed",), hint="is it a model for audio?"
     )
@@ -67,28 +74,31 @@ def audio_model(auto: Any, folder: Path | None, config: Any, *, random: bool = F
 # ---- classification ----
 
 AST = "audio-spectrogram-transformer"
-FRAME, HOP = 400, 160  # samples of an AST spectrogram's frame, and from one to the next: 25 and 10 ms
-USUAL_SECONDS = 30.0  # that a model of raw samples reads of a recording, where the recipe does not say
+FRAME, HOP = 400, 160  # window and hop of AST's spectrogram in samples: 25 and 10 ms
+USUAL_SECONDS = 30.0  # how much of a recording a model of raw samples reads, if the recipe does not set it
 
 
 def check_classifies(folder: Path | None, config: Any) -> None:
-    """Raises ModelError for a configuration of another kind of model."""
+    """Raise ModelError if the configuration is not of a supported audio classification model."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES as KINDS
 
     if config.model_type not in KINDS:
         raise ModelError(
-            f"{called(folder)}: a {config.model_type} model does not classify audio; choose a model for audio classification"
+            f"{called(folder)}: a {config.model_type} model does not classify audio; "
+            "choose a model for audio classification"
         )
     if config.model_type not in (AST, "whisper") and not hasattr(config, "conv_stride"):
         raise ModelError(
-            f"{called(folder)}: {config.model_type} models are not supported: take wav2vec2, HuBERT, WavLM, AST or Whisper"
+            f"{called(folder)}: {config.model_type} models are not supported: "
+            "take wav2vec2, HuBERT, WavLM, AST or Whisper"
         )
 
 
 def prepare(config: Any, found: Any, seconds: float | None) -> None:
-    """Fit configuration and extractor to what is read of a recording. Raises ModelError.
+    """Set the configuration and the extractor to the length that is read of each recording. Raises ModelError.
 
-    Masks inside of the model are off: numpy's global state draws them, so that no run could be repeated. So are dropped layers.
+    The model's own SpecAugment masks are turned off: they come from numpy's global state, so a run could not be
+    repeated. LayerDrop is turned off too.
     """
     for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0), ("encoder_layerdrop", 0.0)):
         if hasattr(config, name):
@@ -106,16 +116,17 @@ def prepare(config: Any, found: Any, seconds: float | None) -> None:
 
 
 def window(config: Any, found: Any, seconds: float | None) -> int:
-    """Samples that are read of a recording."""
+    """How many samples are read of each recording."""
     if config.model_type == AST:
         return FRAME + (int(found.max_length) - 1) * HOP
     return round((seconds or (found.chunk_length if config.model_type == "whisper" else USUAL_SECONDS)) * rate(found))
 
 
 def classifier(folder: Path | None, config: Any, labels: list[str], *, random: bool = False) -> "nn.Module":
-    """An AutoModelForAudioClassification of these classes, float32, in fresh memory. Raises ModelError.
+    """An AutoModelForAudioClassification with these classes, float32, in its own memory. Raises ModelError.
 
-    A head that knows all of them by name is kept (AudioSet's knows 527); any other begins anew.
+    A pretrained head that knows all the class names is kept (an AudioSet head knows 527). Otherwise the last layer of
+    the head starts from random weights.
     """
     from transformers import AutoModelForAudioClassification
 
@@ -136,17 +147,20 @@ def classifier(folder: Path | None, config: Any, labels: list[str], *, random: b
 
 
 def feature_encoder(model: Any) -> "nn.Module | None":
-    """The convolutions that make frames of samples; None where a model reads spectrograms."""
+    """The convolutions that turn samples into frames; None for a model that reads spectrograms."""
     return getattr(trunk(model), "feature_extractor", None)
 
 
 def copied(_: "nn.Module", args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A hook before wav2vec2's encoder: it silences the padding in place, and FSDP allows no such change to what it hands in."""
+    """A forward pre-hook for wav2vec2's encoder: pass a copy of its input.
+
+    The encoder sets padding to zero in place, and FSDP does not allow a module to change its input in place.
+    """
     return (args[0].clone(), *args[1:])
 
 
 def layers(model: Any) -> "list[nn.Module]":
-    """Stem (of wav2vec2 and its kin the whole feature encoder), transformer blocks, head."""
+    """Stem (for wav2vec2 and its relatives: the feature encoder), transformer blocks, head."""
     from torch import nn
 
     from pipelines.models.layers import Layers, blocks
@@ -161,23 +175,23 @@ def layers(model: Any) -> "list[nn.Module]":
 
 
 def spectrograms(recordings: "Sequence[np.ndarray]", found: Any) -> "tuple[str, np.ndarray, int]":
-    """The input's name, float32 [n, ...] of one size, and which axis of a recording's is time.
+    """The name of the model's input, float32 [n, ...] of equal size, and the time axis of one recording.
 
-    They are made anew each time: AST's takes 20 ms of a core for 10 seconds of sound.
+    Spectrograms are computed again each time: AST's takes 20 ms on one core for 10 seconds of audio.
     """
-    made = found(list(recordings), sampling_rate=rate(found), return_tensors="np")
-    name = "input_features" if "input_features" in made else "input_values"
-    return name, made[name], 1 if name == "input_features" else 0
+    prepared = found(list(recordings), sampling_rate=rate(found), return_tensors="np")
+    name = "input_features" if "input_features" in prepared else "input_values"
+    return name, prepared[name], 1 if name == "input_features" else 0
 
 
 def scaled(samples: "np.ndarray", found: Any) -> "np.ndarray":
-    """float32 [samples] as a model of raw samples wants them, most often with mean 0 and deviation 1."""
+    """float32 [samples], scaled as a model of raw samples expects: usually to mean 0 and standard deviation 1."""
     values: np.ndarray = found(samples, sampling_rate=rate(found), return_tensors="np")["input_values"][0]
     return values
 
 
 def _fit_positions(model: Any, folder: Path, shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """Fit AST's position embeddings to another length, in the weights. Returns their names."""
+    """Resize AST's position embeddings to another length, in the model's weights. Returns their names."""
     import torch
 
     keys = [key for key in shapes if key.endswith("position_embeddings")]
@@ -190,9 +204,10 @@ def _fit_positions(model: Any, folder: Path, shapes: dict[str, tuple[int, ...]])
 
 
 def fit_positions(positions: "Tensor", bands: int, length: int) -> "Tensor":
-    """[1, 2 + bands * times, size] -> [1, length, size]: fewer times are the middle ones, more are interpolated.
+    """Resize AST's position embeddings: [1, 2 + bands * times, size] -> [1, length, size].
 
-    As AST's authors do (Gong et al. 2021, section 2.2, and their code). The first two, of the class tokens, stay.
+    A shorter length takes the middle times, a longer one interpolates, as AST's authors do (Gong et al. 2021,
+    section 2.2, and their code). The first two positions, of the class tokens, are kept.
     """
     import torch
     from torch.nn import functional as f

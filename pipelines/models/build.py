@@ -1,4 +1,4 @@
-"""The model of a recipe before its first step."""
+"""Build a recipe's model before the first training step."""
 
 from typing import Any
 
@@ -11,7 +11,10 @@ from pipelines.utils import seeding
 
 
 def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
-    """The model of a recipe before its first step, frozen and adapted as it says; the same one every time."""
+    """The recipe's model before the first step, frozen and with its adapter. It depends on the recipe's seed only.
+
+    Raises ModelError if `hub.adapter` is set and there is no base model on the hub.
+    """
     import torch
 
     torch.manual_seed(seeding.seeded(recipe.train.seed, "build"))
@@ -20,8 +23,8 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
         layers.checkpoint_gradients(model)
     if recipe.hub.adapter and (weights.revision is None or weights.random):
         raise ModelError(
-            f"hub.adapter: an adapter alone is of use with a base model of the hub, {weights.name} is none: leave it out, "
-            "or set hub.adapter=false"
+            f"hub.adapter: an adapter alone is of use with a base model of the hub, {weights.name} is none: "
+            "leave it out, or set hub.adapter=false"
         )
     found = task.layers(model)
     frozen = layers.how_frozen(found, recipe.model.freeze, pretrained=not weights.random)
@@ -33,7 +36,7 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
 
 
 def settled(recipe: Recipe, task: Any, model: Any, weights: Weights) -> Recipe:
-    """The recipe with what its model decides: what `auto` freezes, and options that the task could only settle with the model."""
+    """The recipe with the values that the model determines: `model.freeze=auto`, and the task's options."""
     freeze = layers.how_frozen(layers.of_model(task, model), recipe.model.freeze, pretrained=not weights.random)
     return recipe.model_copy(
         update={"options": task.options, "model": recipe.model.model_copy(update={"freeze": freeze})}

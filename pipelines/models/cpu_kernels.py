@@ -1,12 +1,14 @@
 """Attention, dropout and group norm for training on a CPU, where torch's own take a third of a step in bf16.
 
-Its attention kernel works through a backward pass at 30 GFLOP/s where matrix products run at 400, and it cannot drop out;
-its dropout draws one number after another (6 ns each). Here attention is four plain products, and dropout's bits come from
-numpy's SFC64, seeded by torch: the same seed still gives the same run. Measured for bf16, forward and backward, two cores:
-6 x 12 heads x 170 tokens x 32: 23 -> 10 ms; 8 x 6 x 197 x 64 (ViT-S): 22 -> 8 ms; 1 x 12 x 1024 x 64: 77 -> 44 ms.
+The backward pass of torch's attention kernel reaches 30 GFLOP/s, matrix products reach 400; and the kernel has no
+dropout. Torch's dropout draws one number after another (6 ns each). Here attention is four plain matrix products, and
+dropout takes its bits from numpy's SFC64, seeded by torch, so the same seed still gives the same run.
 
-A U-Net of diffusers (32-64-64 channels, 28 px, batch 32): 115 images/s in fp32 and 130 in bf16; 151 with attention as products; 181 with
-group norms in fp32 too, which torch does in half the time.
+Measured in bf16, forward and backward, two cores (batch x heads x tokens x size):
+6 x 12 x 170 x 32: 23 -> 10 ms; 8 x 6 x 197 x 64 (ViT-S): 22 -> 8 ms; 1 x 12 x 1024 x 64: 77 -> 44 ms.
+
+A U-Net of diffusers (32-64-64 channels, 28 px, batch 32): 115 images/s in fp32 and 130 in bf16; 151 with attention as
+matrix products; 181 with group norms in fp32 too, which torch computes in half the time.
 """
 
 import sys
@@ -20,11 +22,13 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "graft_cpu"
-MOST = 64e6  # bytes of attention weights that a layer keeps for its backward pass; beyond it, torch's kernel, which keeps none
+# Bytes of attention weights that one layer may keep for its backward pass. Above this, torch's kernel is used:
+# it keeps none.
+MOST = 64e6
 
 
 def install(model: nn.Module, device: torch.device) -> None:
-    """Have a model use these if it is to run on a CPU. Its weights, configuration and saved files know nothing of it."""
+    """Make a model use these layers if it runs on a CPU. Its weights, configuration and saved files do not change."""
     if device.type != "cpu":
         return
     AttentionInterface.register(NAME, attention)
@@ -40,14 +44,14 @@ def install(model: nn.Module, device: torch.device) -> None:
             and part._can_set_attn_implementation()
         ):
             part.set_attn_implementation(NAME)
-    if "diffusers" in sys.modules:  # else no part is of it
+    if "diffusers" in sys.modules:  # otherwise the model has no diffusers layers
         from pipelines.models.cpu_kernels_diffusers import install as install_diffusers
 
         install_diffusers(model, MOST)
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, of images in bf16 by its kernel for fp32."""
+    """torch's GroupNorm; bf16 images [n, channels, height, width] are normalised in fp32."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if input.dtype != torch.bfloat16 or input.ndim != 4 or input.device.type != "cpu" or self.weight is None:
@@ -58,7 +62,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class _GroupNorm(torch.autograd.Function):
-    """Of bf16, computed in fp32. Keeps the input as it came for the backward pass, in half the memory."""
+    """Group norm of bf16, computed in fp32. The bf16 input is kept for the backward pass, in half the memory."""
 
     @staticmethod
     def forward(
@@ -76,10 +80,10 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         input, weight, mean, deviation = ctx.saved_tensors
-        whole = _dense(input.float())
-        given = gradient.float().contiguous(memory_format=_format(whole))
+        images = _dense(input.float())
+        given = gradient.float().contiguous(memory_format=_format(images))
         of_input, of_weight, of_bias = torch.ops.aten.native_group_norm_backward(
-            given, whole, mean, deviation, weight.float(), *ctx.size, list(ctx.needs_input_grad[:3])
+            given, images, mean, deviation, weight.float(), *ctx.size, list(ctx.needs_input_grad[:3])
         )
         parts = (of_input.to(input.dtype) if of_input is not None else None, of_weight, of_bias)
         return (
@@ -95,12 +99,12 @@ def _format(images: torch.Tensor) -> torch.memory_format:
 
 
 def _dense(images: torch.Tensor) -> torch.Tensor:
-    """In one of the two orders that the kernel reads."""
+    """The images in one of the two memory formats that the kernel reads."""
     return images.contiguous(memory_format=_format(images))
 
 
 class Dropout(nn.Dropout):
-    """torch's, with faster random numbers."""
+    """torch's Dropout with a faster random generator."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training or not 0 < self.p < 1 or self.inplace or input.device.type != "cpu":
@@ -109,7 +113,7 @@ class Dropout(nn.Dropout):
 
 
 def kept(shape: torch.Size, p: float) -> torch.Tensor:
-    """bool [*shape]: true with probability 1 - p (to 1 part in 65,536), drawn from torch's seed."""
+    """bool [*shape]: true with probability 1 - p (to 1 part in 65,536), drawn from torch's random state."""
     seed = int(torch.randint(2**62, ()))
     numbers = np.random.SFC64(seed).random_raw(-(-shape.numel() // 4)).view(np.uint16)[: shape.numel()]
     return torch.from_numpy(numbers >= round(p * 65536)).view(shape)
@@ -126,9 +130,10 @@ def attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention function: [batch, heads, queries, size] each -> [batch, queries, heads, size].
+    """An attention function for transformers: [batch, heads, queries, size] each -> [batch, queries, heads, size].
 
-    What this is slower at, or does not know (fp32 without dropout, decoding, a position bias), goes to the library's own.
+    transformers' own function is called where it is faster or where this one lacks a feature: fp32 without dropout,
+    decoding of one token, a position bias, weights larger than MOST.
     """
     weights = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] * query.element_size()
     faster = query.device.type == "cpu" and (query.dtype == torch.bfloat16 or dropout > 0)
@@ -147,7 +152,10 @@ def attention(
 
 
 def _bias(mask: torch.Tensor | None, causal: bool, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
-    """What is added to the scores: the lowest number where a query may not look. A bool mask is true where it may."""
+    """The bias that is added to the scores: the lowest number where attention is masked.
+
+    A bool mask is true where it is allowed.
+    """
     if mask is None and causal:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     if mask is None or mask.dtype != torch.bool:
@@ -156,7 +164,10 @@ def _bias(mask: torch.Tensor | None, causal: bool, query: torch.Tensor, key: tor
 
 
 class Attention(torch.autograd.Function):
-    """softmax(q k^T * scale + bias), dropped out, times v. Keeps the weights for the backward pass, and what was dropped."""
+    """softmax(q k^T * scale + bias), with dropout, times v.
+
+    The attention weights and the dropout mask are kept for backward.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, bias: Any, scale: float, p: float) -> torch.Tensor:

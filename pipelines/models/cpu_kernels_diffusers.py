@@ -1,6 +1,6 @@
-"""Attention of diffusers' U-Nets and VAEs by plain products, on a CPU and in bf16, and blocks that keep their images' layout.
+"""Layers of diffusers' U-Nets and VAEs for training on a CPU in bf16 (see pipelines.models.cpu_kernels).
 
-See pipelines.models.cpu_kernels.
+Attention as plain matrix products, and residual blocks that keep the memory format of their images.
 """
 
 from typing import Any
@@ -11,7 +11,10 @@ from diffusers.models.resnet import ResnetBlock2D
 
 
 def install(model: Any, most: float) -> None:
-    """Where torch's attention is in use. `most` bytes of attention weights are kept for a backward pass; beyond it, torch's."""
+    """Use these layers in a model.
+
+    Attention weights of more than `most` bytes are left to torch's kernel, which keeps none.
+    """
     for part in model.modules():
         processor: Any = part.processor if isinstance(part, Attention) else None
         if type(processor) is AttnProcessor2_0:
@@ -21,7 +24,7 @@ def install(model: Any, most: float) -> None:
 
 
 class Products(AttnProcessor2_0):
-    """diffusers' two ways, whichever is faster for the size and type at hand."""
+    """diffusers' two attention processors; the faster one is chosen by size and precision."""
 
     def __init__(self, most: float) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class Products(AttnProcessor2_0):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        # the names above are read by the library, which drops what it does not find there
+        # diffusers reads the parameter names above and drops arguments that it does not find there
         queries = hidden_states.shape[1] if hidden_states.ndim == 3 else hidden_states.shape[2] * hidden_states.shape[3]
         keys = queries if encoder_hidden_states is None else encoder_hidden_states.shape[1]
         weights = 2 * len(hidden_states) * attn.heads * queries * keys
@@ -47,13 +50,15 @@ class Products(AttnProcessor2_0):
 
 
 class Block(ResnetBlock2D):
-    """diffusers' block, which in training copies what goes past it out of channels-last memory and the gradient back again.
+    """diffusers' residual block without the copies that it makes in training.
 
-    It does so for DDP's sake on a GPU (huggingface/diffusers issue 12975); on a CPU it is a tenth of a step.
+    In training, the block copies the skip input out of channels-last memory, and its gradient back, because DDP on a
+    GPU needs it (huggingface/diffusers issue 12975). On a CPU these copies take a tenth of a step.
     """
 
     def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        training, self.training = self.training, False  # asked for that copy alone; dropout is a module of its own
+        # the block reads `training` for that copy only; dropout is a module with a flag of its own
+        training, self.training = self.training, False
         try:
             return super().forward(input_tensor, temb, *args, **kwargs)
         finally:

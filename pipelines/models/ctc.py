@@ -1,8 +1,9 @@
-"""Connectionist temporal classification with wav2vec2 and its kin: frames, masks, the loss, and what is read from the logits.
+"""Connectionist temporal classification with wav2vec2 and its relatives: frames, masks, loss and decoding.
 
-Graves et al. 2006; Baevski et al. 2020 (arXiv:2006.11477). A forward pass here gives every utterance what it gets alone,
-whatever it is padded with: the attention mask always goes in, and a norm over time sees one utterance at a time. (The library
-gives such models no mask, so that its own batches change what they hear.) Data2Vec's stacked position convolutions still do.
+Graves et al. 2006; Baevski et al. 2020 (arXiv:2006.11477). A forward pass here gives every utterance the same output,
+whatever other utterances are in its batch: the attention mask is always passed, and a norm over time sees one utterance
+at a time. (transformers passes no mask to models with group norm, so its outputs depend on the batch.)
+Data2Vec's stacked position convolutions are an exception: their outputs still depend on the padding.
 """
 
 import logging
@@ -24,16 +25,17 @@ from pipelines.models.pretrained import called, trunk
 
 log = logging.getLogger("graft")
 
-LONG = 16_000  # samples
+LONG = 16_000  # samples; longer utterances are encoded one at a time on a CPU
 
 
 def check_kind(folder: Path | None, config: Any) -> None:
-    """Raises ModelError for a model that has no CTC head, or reads no raw samples."""
+    """Raise ModelError if a model has no CTC head or does not read raw samples."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES as KINDS
 
     if config.model_type not in KINDS:
         raise ModelError(
-            f"{called(folder)}: a {config.model_type} model has no CTC head: choose wav2vec2, HuBERT, WavLM or Data2Vec-audio"
+            f"{called(folder)}: a {config.model_type} model has no CTC head: "
+            "choose wav2vec2, HuBERT, WavLM or Data2Vec-audio"
         )
     if not hasattr(config, "conv_stride"):
         raise ModelError(
@@ -42,7 +44,10 @@ def check_kind(folder: Path | None, config: Any) -> None:
 
 
 def frames(config: Any, samples: int, *, masked: bool = False) -> int:
-    """Outputs of the model for so many samples, maybe none; `masked`: of its convolutions alone, where SpecAugment masks."""
+    """How many outputs the model gives for `samples` input samples; may be 0.
+
+    With `masked`, the outputs of the convolutions alone, which is where SpecAugment masks.
+    """
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         samples = (samples - kernel) // stride + 1
     if getattr(config, "add_adapter", False) and not masked:
@@ -52,7 +57,7 @@ def frames(config: Any, samples: int, *, masked: bool = False) -> int:
 
 
 def hop(config: Any) -> int:
-    """Samples from one output to the next."""
+    """Input samples from one output to the next."""
     adapter: int = config.adapter_stride**config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
     return int(math.prod(config.conv_stride)) * adapter
 
@@ -62,21 +67,24 @@ def hop(config: Any) -> int:
 
 @dataclass
 class Beside:
-    """What a forward pass needs that a model's arguments do not carry: they differ between models, and wrappers stand in between."""
+    """Inputs of a forward pass that a model's arguments cannot carry.
 
-    samples: Sequence[int] = ()  # of each example, without padding
-    time: Tensor | None = None  # bool [n, frames]: what SpecAugment replaces by the learned embedding
-    feature: Tensor | None = None  # bool [n, hidden size]: what it sets to zero
+    The arguments differ between models, and wrappers (DDP, PEFT) stand between the caller and the model.
+    """
+
+    samples: Sequence[int] = ()  # length of each example, without padding
+    time: Tensor | None = None  # bool [n, frames]: frames that SpecAugment replaces by the learned mask embedding
+    feature: Tensor | None = None  # bool [n, hidden size]: features that SpecAugment sets to zero
 
 
-beside = Beside()  # of the forward pass that runs: `logits` fills it, the parts that `install` taught read it
+beside = Beside()  # of the current forward pass: `logits` sets it, the hooks that `install` adds read it
 
 
 def install(model: Any) -> None:
-    """Teach a model to take masks from outside and to count no padding.
+    """Make a model read the masks in `beside`, and keep padding from changing its output.
 
-    Its weights and its saved files know nothing of it. The library's own masks, which come from numpy's global state and so
-    could not be repeated on resume, are off; set `config.apply_spec_augment` again before saving.
+    Its weights and its saved files do not change. The library's own masks are turned off: they come from numpy's global
+    state, so a resumed run could not repeat them. Set `config.apply_spec_augment` again before saving.
     """
     base: Any = trunk(model)
     model.config.apply_spec_augment = False
@@ -96,10 +104,12 @@ def install(model: Any) -> None:
 
 
 class OneByOne:
-    """A feature encoder that takes utterances singly where it must or where that is faster; beyond their ends come zeros.
+    """A feature encoder that encodes utterances one at a time where it must, or where that is faster.
 
-    It must where a group norm takes its mean over time: padding would count. On a CPU a batch of long utterances takes gigabytes
-    that have to be fetched from memory.
+    It pads with zeros.
+
+    It must if a group norm averages over time, because padding would count. On a CPU it is faster for long utterances:
+    a batch of them takes gigabytes, which do not fit the processor's cache.
     """
 
     over_time: bool
@@ -114,19 +124,23 @@ class OneByOne:
             or not (long or (self.over_time and min(sizes) < max(sizes)))
         ):
             return run(input_values)  # type: ignore[no-any-return]
-        made = [run(input_values[i : i + 1, :size]) for i, size in enumerate(sizes)]
-        longest = max(one.shape[2] for one in made)
-        return torch.cat([F.pad(one, (0, longest - one.shape[2])) for one in made])
+        encoded = [run(input_values[i : i + 1, :size]) for i, size in enumerate(sizes)]
+        longest = max(one.shape[2] for one in encoded)
+        return torch.cat([F.pad(one, (0, longest - one.shape[2])) for one in encoded])
 
 
 def begin_head(model: Any) -> None:
-    """Give a model a new head: one that knew other letters is no better, and in its place where there happen to be as many."""
+    """Draw new weights for the head. A head for other characters is of no use, even if its size happens to fit."""
     nn.init.normal_(model.lm_head.weight, std=model.config.initializer_range)
     nn.init.zeros_(model.lm_head.bias)
 
 
 def logits(model: Any, batch: dict[str, Any]) -> Tensor:
-    """[n, frames, tokens] float32 of padded `input_values`, `samples` of each, and where there are any masks."""
+    """Logits, float32 [n, frames, tokens].
+
+    `batch` has padded `input_values` [n, samples] and `samples`, the lengths; it may have `time_mask` and
+    `feature_mask`.
+    """
     samples = beside.samples = batch["samples"]
     beside.time, beside.feature = batch.get("time_mask"), batch.get("feature_mask")
     mask = None
@@ -137,32 +151,33 @@ def logits(model: Any, batch: dict[str, Any]) -> Tensor:
 
 
 def loss(outputs: Tensor, targets: Sequence[Sequence[int]], sizes: Sequence[int], blank: int) -> Tensor:
-    """The sum of -log p(target) in nats; an empty target costs nothing, nor does an impossible one (too few frames).
+    """The sum of -log p(target) in nats.
 
-    `sizes` are outputs without padding.
+    An empty target counts as 0, and so does one that needs more frames than there are.
+
+    `outputs` are logits [n, frames, tokens]; `sizes` are the numbers of frames without padding.
     """
-    said = torch.tensor([token for target in targets for token in target], dtype=torch.long, device=outputs.device)
+    tokens = torch.tensor([token for target in targets for token in target], dtype=torch.long, device=outputs.device)
     lengths = torch.tensor([len(target) for target in targets]), torch.tensor(list(sizes))
-    with torch.backends.cudnn.flags(
-        enabled=False
-    ):  # its kernel asks for blank 0 and short targets, and adds up in any order
+    # cuDNN's kernel needs blank 0 and short targets, and its sums are not deterministic
+    with torch.backends.cudnn.flags(enabled=False):
         each = F.ctc_loss(
             outputs.log_softmax(-1).transpose(0, 1),
-            said,
+            tokens,
             lengths[1],
             lengths[0],
             blank=blank,
             reduction="none",
             zero_infinity=True,
         )
-    return each[(lengths[0] > 0).to(each.device)].sum()  # to the library, an empty one is to be spelled by blanks
+    return each[(lengths[0] > 0).to(each.device)].sum()  # PyTorch scores an empty target as a sequence of blanks
 
 
 # ---- SpecAugment ----
 
 
 def set_masks(config: Any, wanted: Mapping[str, Any]) -> None:
-    """Put options into a configuration, where they are not None. Raises ModelError for one that would do nothing."""
+    """Set options in a configuration, except those that are None. Raises ModelError for an option without effect."""
     for name, value in wanted.items():
         if value is not None:
             setattr(config, name, value)
@@ -175,7 +190,10 @@ def set_masks(config: Any, wanted: Mapping[str, Any]) -> None:
 
 
 def masks(config: Any, outputs: int, rng: Random) -> dict[str, np.ndarray]:
-    """SpecAugment of one utterance with so many outputs of the convolutions: `time_mask` and `feature_mask`, where they are on."""
+    """SpecAugment masks of one utterance, if they are turned on: `time_mask` [outputs], `feature_mask` [hidden size].
+
+    `outputs` is the number of outputs of the convolutions.
+    """
     found = {}
     if config.mask_time_prob:
         found["time_mask"] = spans(
@@ -188,19 +206,22 @@ def masks(config: Any, outputs: int, rng: Random) -> dict[str, np.ndarray]:
 
 
 def check_masks(config: Any, outputs: Sequence[int]) -> None:
-    """Warn where every short utterance is masked: a model that never hears one whole may learn to wait for the masks."""
+    """Warn if SpecAugment masks a large part of every short utterance: the model may then fail on unmasked audio.
+
+    `outputs` holds the number of outputs of each utterance.
+    """
     hidden, usual = config.mask_time_min_masks * config.mask_time_length, sorted(outputs)[len(outputs) // 2]
     if config.mask_time_prob and 5 * hidden > usual:
         log.warning(
-            "SpecAugment hides at least %d outputs of every utterance, and half of these have no more than %d: the model may fail where "
-            "nothing is hidden; set options.mask_time_min_masks=0",
+            "SpecAugment hides at least %d outputs of every utterance, and half of these have no more than %d: "
+            "the model may fail where nothing is hidden; set options.mask_time_min_masks=0",
             hidden,
             usual,
         )
 
 
 def stacked(examples: Sequence[dict[str, Any]], outputs: int, hidden: int) -> dict[str, Tensor]:
-    """The masks of a batch; all false where an example has none."""
+    """The masks of a batch: bool [n, outputs] and [n, hidden]; all false for an example without masks."""
     found = {"time_mask": torch.zeros(len(examples), outputs, dtype=torch.bool)}
     found["feature_mask"] = torch.zeros(len(examples), hidden, dtype=torch.bool)
     for name, values in found.items():
@@ -215,22 +236,23 @@ def stacked(examples: Sequence[dict[str, Any]], outputs: int, hidden: int) -> di
 
 @dataclass
 class Heard:
-    """The likeliest token of every output of one utterance."""
+    """The most probable token of every output of one utterance."""
 
     tokens: np.ndarray  # [frames]
-    sure: np.ndarray  # [frames], its probability
+    sure: np.ndarray  # [frames], the token's probability
 
 
 def likeliest(outputs: Tensor, sizes: Sequence[int]) -> list[Heard]:
-    """Logits [n, frames, tokens] -> one Heard each, without padding."""
+    """Logits [n, frames, tokens] -> one Heard for each utterance, without padding."""
     sure, tokens = (part.cpu().numpy() for part in outputs.detach().softmax(-1).max(-1))
     return [Heard(tokens[i, :size], sure[i, :size]) for i, size in enumerate(sizes)]
 
 
 def windows(samples: np.ndarray, config: Any, window: int, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
-    """A long recording in overlapping windows, and which of a window's outputs count: its margins are only listened to.
+    """Yield overlapping windows of a long recording, each with the slice of its outputs that count.
 
-    `window` and `margin` are samples; both are rounded to whole hops, so that the outputs of the windows join without a gap.
+    The outputs in the margins only give context. `window` and `margin` are in samples and are rounded to multiples of
+    the hop, so that the outputs of consecutive windows join without a gap.
     """
     step = hop(config)
     edge = margin // step
@@ -244,9 +266,10 @@ def windows(samples: np.ndarray, config: Any, window: int, margin: int) -> Itera
 
 
 def words(heard: Heard, tokenizer: Any, seconds: float) -> list[dict[str, Any]]:
-    """Repeats merged, blanks left out, cut at the word delimiter: [{"word", "start", "end", "confidence"}].
+    """Greedy CTC decoding into words: [{"word", "start", "end", "confidence"}], times in seconds.
 
-    An output stands for `seconds`. A word's confidence is the geometric mean of its tokens' probabilities, each at its surest.
+    Repeats are merged, blanks are dropped, and words end at the word delimiter. One output lasts `seconds`. A word's
+    confidence is the geometric mean over its tokens of each token's highest probability.
     """
     found: list[dict[str, Any]] = []
     letters: list[tuple[str, int, int, float]] = []
@@ -271,6 +294,6 @@ def words(heard: Heard, tokenizer: Any, seconds: float) -> list[dict[str, Any]]:
     return found
 
 
-def confidence(heard: Heard, said: Sequence[dict[str, Any]]) -> float:
-    """Of a whole utterance: the mean of its words'; where nothing was heard, how sure that is."""
-    return float(np.mean([word["confidence"] for word in said] or [heard.sure.mean() if len(heard.sure) else 0.0]))
+def confidence(heard: Heard, found: Sequence[dict[str, Any]]) -> float:
+    """Confidence of an utterance: the mean over its words; without words, the mean probability of its outputs."""
+    return float(np.mean([word["confidence"] for word in found] or [heard.sure.mean() if len(heard.sure) else 0.0]))

@@ -1,4 +1,4 @@
-"""What a CTC model spells with: the characters of the training transcripts, or a tokenizer that came with the model."""
+"""The vocabulary of a CTC model: the characters of the training transcripts, or the model's own tokenizer."""
 
 import json
 import logging
@@ -15,11 +15,11 @@ from pipelines.models.pretrained import called, first_line
 log = logging.getLogger("graft")
 
 CASES: dict[str, Callable[[str], str]] = {"keep": str, "lower": str.lower, "upper": str.upper}
-MOST = 10_000  # characters: more is no alphabet
+MOST = 10_000  # characters; an alphabet has fewer
 
 
 def made(texts: Iterable[str]) -> Any:
-    """A tokenizer for every character of these transcripts, the commonest scripts' letters in their order. Raises DataError."""
+    """A tokenizer with every character of these transcripts, in the order of their code points. Raises DataError."""
     from transformers import Wav2Vec2CTCTokenizer
 
     letters = sorted(set().union(*texts) - {" ", "|"})
@@ -39,7 +39,7 @@ def made(texts: Iterable[str]) -> Any:
 
 
 def read(folder: Path | None) -> Any:
-    """The CTC tokenizer of a model folder. Raises ModelError where it has none."""
+    """The CTC tokenizer of a model folder. Raises ModelError if it has none or it cannot be read."""
     from transformers import AutoTokenizer, Wav2Vec2CTCTokenizer
 
     if folder is None or not (folder / "vocab.json").is_file():
@@ -52,34 +52,39 @@ def read(folder: Path | None) -> Any:
         raise ModelError(f"{called(folder)}: its vocabulary cannot be read: {first_line(error)}") from error
     if not isinstance(found, Wav2Vec2CTCTokenizer):
         raise ModelError(
-            f"{called(folder)}: its tokenizer ({type(found).__name__}) does not spell letters: take options.vocabulary=data"
+            f"{called(folder)}: its tokenizer ({type(found).__name__}) does not spell letters: "
+            "take options.vocabulary=data"
         )
     return found
 
 
 def own_case(tokenizer: Any) -> str:
-    """The case in which a vocabulary is written; `keep` where it has both, or none."""
+    """The case of a vocabulary's letters, `lower` or `upper`; `keep` if it has both or neither."""
     letters = [token for token in tokenizer.get_vocab() if len(token) == 1]
     lower, upper = any(letter.islower() for letter in letters), any(letter.isupper() for letter in letters)
     if tokenizer.do_lower_case:
-        return "keep"  # it sees to it by itself
+        return "keep"  # the tokenizer changes the case itself
     return "keep" if lower == upper else "lower" if lower else "upper"
 
 
 def spelled(text: str, case: str, ignore: str) -> str:
-    """A transcript as it is learned: its case, without what is ignored, words one space apart, letters composed (NFC)."""
+    """A transcript as it is learned: NFC, in the given case, without characters of `ignore`, single spaces."""
     text = unicodedata.normalize("NFC", text)
     return " ".join(CASES[case](text).translate(dict.fromkeys(map(ord, ignore))).split())
 
 
 class Speller:
-    """Transcripts -> tokens. Characters outside of the vocabulary are left out, counted in `strange`; so is a word of nothing else."""
+    """Turn a transcript into token ids [tokens].
+
+    Characters that are not in the vocabulary are dropped and counted in `strange`. A word of only such characters is
+    dropped as well.
+    """
 
     def __init__(self, tokenizer: Any, case: str, ignore: str) -> None:
         self.tokenizer, self.case, self.ignore = tokenizer, case, ignore
         self.strange: Counter[str] = Counter()
-        self.words: dict[str, tuple[list[int], list[str]]] = {}  # word -> its tokens, and what of it has none
-        # a text may hold "|" or "<pad>" as well: as tokens these would end a word, or be the blank
+        self.words: dict[str, tuple[list[int], list[str]]] = {}  # word -> its tokens, and its unknown characters
+        # A transcript may contain "|" or "<pad>". As tokens they would end a word or act as the blank.
         self.reserved = {*tokenizer.all_special_ids, tokenizer.word_delimiter_token_id}
         self.between = (
             [tokenizer.word_delimiter_token_id] if tokenizer.word_delimiter_token in tokenizer.encoder else []
@@ -90,37 +95,41 @@ class Speller:
         for word in spelled(text, self.case, self.ignore).split():
             if word not in self.words:
                 self.words[word] = self._spell(word)
-            tokens, strange = self.words[word]
-            self.strange.update(strange)
+            tokens, unknown = self.words[word]
+            self.strange.update(unknown)
             if tokens:
                 target += [*(self.between if target else ()), *tokens]
         return target
 
     def _spell(self, word: str) -> tuple[list[int], list[str]]:
-        """Tokens of a word, and what of it has none. A model's own vocabulary may have accents as letters of their own."""
-        found, parted = self._spell_as(word), unicodedata.normalize("NFD", word)
-        if found[1] and parted != word:
-            other = self._spell_as(parted)
+        """The tokens of a word, and its characters that have none.
+
+        If some are unknown, the decomposed form (NFD) is tried: a vocabulary may list accents as characters of their
+        own.
+        """
+        found, decomposed = self._spell_as(word), unicodedata.normalize("NFD", word)
+        if found[1] and decomposed != word:
+            other = self._spell_as(decomposed)
             return found if other[1] else other
         return found
 
     def _spell_as(self, word: str) -> tuple[list[int], list[str]]:
         found = self.tokenizer(word).input_ids
         tokens = [token for token in found if token not in self.reserved]
-        strange = (
+        unknown = (
             [c for c in word if self.reserved.intersection(self.tokenizer(c).input_ids)]
             if len(tokens) < len(found)
             else []
         )
-        return tokens, strange
+        return tokens, unknown
 
     def tell(self) -> None:
-        """Warn of what was left out."""
+        """Warn of the characters that were dropped."""
         if self.strange:
             listed = ", ".join(f"{character!r} ({n:,})" for character, n in self.strange.most_common(8))
             log.warning(
-                "characters that the vocabulary lacks, which the model never writes, so that they count as errors: %s%s; "
-                "options.case, options.ignore and options.normaliser decide about them",
+                "characters that the vocabulary lacks, which the model never writes, so that they count as errors: "
+                "%s%s; options.case, options.ignore and options.normaliser decide about them",
                 listed,
                 f" and {len(self.strange) - 8} more" if len(self.strange) > 8 else "",
             )

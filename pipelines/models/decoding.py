@@ -1,4 +1,4 @@
-"""Let a causal language model go on with a text, token by token, with its keys and values kept."""
+"""Generate text from a causal language model, token by token, with a cache of keys and values."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,11 @@ def decode(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[list[int | None]]:
-    """The next token of each prompt, up to `most` times; None for one that has ended.
+    """Yield the next token of each prompt, up to `most` times; None for a row that has ended.
 
-    It ends with a token of `ends`, which is not given, and where prompt and answer have `limit` tokens, all that the model can read.
-    Temperature 0 takes the likeliest token. Above it a token is drawn, of the likeliest that have `top_p` of the probability
-    together (Holtzman et al. 2020, arXiv:1904.09751).
+    A row ends with a token of `ends`, which is not yielded, or when prompt and answer have `limit` tokens, the most
+    that the model can read. Temperature 0 takes the most probable token. A higher temperature samples from the smallest
+    set of tokens with a total probability of at least `top_p` (Holtzman et al. 2020, arXiv:1904.09751).
     """
     import torch
 
@@ -61,7 +61,7 @@ def decode(
 def continuations(
     model: Any, prompts: Sequence[Sequence[int]], ends: set[int], most: int, *, limit: int, pad: int = 0
 ) -> list[list[int]]:
-    """The likeliest `most` tokens after each prompt, up to its end."""
+    """The most probable continuation of each prompt by greedy decoding: at most `most` tokens, up to its end."""
     found: list[list[int]] = [[] for _ in prompts]
     for tokens in decode(model, prompts, ends, most, limit=limit, pad=pad):
         for row, token in zip(found, tokens, strict=True):

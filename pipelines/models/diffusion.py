@@ -1,7 +1,7 @@
-"""What diffusion models share: a clean image or latent and noise become what the model sees and what it is to answer.
+"""What diffusion models share: mix a clean image or latent with noise, and compute the model's input and target.
 
-Two families: `Diffusion` (a schedule of betas: Ho et al. 2020) and `Flow` (straight lines to the noise: Lipman et al. 2023, as in
-Stable Diffusion 3). `position` is a number from 0 (clean) to 1 (noise), one per example.
+Two families: `Diffusion` (a schedule of betas: Ho et al. 2020) and `Flow` (straight lines to the noise: Lipman et al.
+2023, as in Stable Diffusion 3). A `position` is a number from 0 (clean) to 1 (noise), one per example.
 """
 
 import json
@@ -15,22 +15,23 @@ from pipelines.models.pretrained import called, first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-STRATA = 4  # noise levels at which every held-out example is scored
+STRATA = 4  # number of noise levels at which every held-out example is scored
 
 
 class Noisy(NamedTuple):
-    """One batch as the model sees it."""
+    """A batch with noise: the model's input and its target."""
 
-    inputs: "Tensor"  # as the clean ones
+    inputs: "Tensor"  # shape of the clean batch
     timesteps: "Tensor"  # [B]
-    target: "Tensor"  # what the model is to answer, as the clean ones
-    weights: "Tensor"  # [B], of the loss
+    target: "Tensor"  # what the model should predict, shape of the clean batch
+    weights: "Tensor"  # [B], weights of the loss
 
 
 class Diffusion:
-    """Noise by a schedule of betas. `scheduler` is a DDPMScheduler, whose prediction_type says what the model answers.
+    """Noise from a schedule of betas. `scheduler` is a DDPMScheduler; its prediction_type says what the model predicts.
 
-    `snr_gamma` is that of min-SNR weighting (Hang et al. 2023): no noise level weighs more than this in the loss on the clean image.
+    `snr_gamma` turns on min-SNR weighting (Hang et al. 2023): it limits the weight of every noise level in the loss on
+    the clean image.
     """
 
     def __init__(self, scheduler: Any, snr_gamma: float | None = None) -> None:
@@ -57,11 +58,11 @@ class Diffusion:
 
 
 class Flow:
-    """Rectified flow: the input is a weighted mean of clean and noise, the answer the way from clean to noise.
+    """Rectified flow: the input is a weighted mean of clean image and noise, the target is noise minus clean image.
 
-    `scheduler` is a FlowMatchEulerDiscreteScheduler, whose shift moves the positions towards the noise. Training positions follow
-    the logit of a normal distribution (Esser et al. 2024, section 3.1); `even` ones, for scoring, are the share of noise themselves,
-    not shifted either: what is said by noise level is of equally many levels each.
+    `scheduler` is a FlowMatchEulerDiscreteScheduler; its shift moves the positions towards the noise. In training,
+    positions are mapped to a logit-normal distribution (Esser et al. 2024, section 3.1). With `even`, for scoring, a
+    position is the share of noise itself, without shift, so that scores by noise level cover the levels evenly.
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -85,12 +86,15 @@ class Flow:
 
 
 def noise_inputs(rng: Any) -> dict[str, Any]:
-    """What is random about one example: the seed of its noise and the position of its noise level."""
+    """The random inputs of one example: the seed of its noise, and the position of its noise level."""
     return {"noise": rng.getrandbits(62), "position": rng.random()}
 
 
 def noise(seeds: Sequence[int], shape: Sequence[int], device: Any) -> "Tensor":
-    """Standard normal [len(seeds), *shape], each example's of its own seed and the same on every device."""
+    """Standard normal noise [len(seeds), *shape].
+
+    Each example has its own seed; the values are the same on every device.
+    """
     import torch
 
     drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -98,7 +102,7 @@ def noise(seeds: Sequence[int], shape: Sequence[int], device: Any) -> "Tensor":
 
 
 def strata(positions: Sequence[float]) -> "list[Tensor]":
-    """For each of STRATA noise levels, a position for every example: one random place, the same in each level."""
+    """One position [B] per noise level, for STRATA levels. An example has the same random offset within each level."""
     import torch
 
     start = torch.tensor(list(positions), dtype=torch.float32)
@@ -106,7 +110,7 @@ def strata(positions: Sequence[float]) -> "list[Tensor]":
 
 
 def squared_error(answer: "Tensor", noisy: Noisy) -> "Tensor":
-    """[B], the mean over an example, in float32."""
+    """[B], the mean squared error of each example, in float32."""
     return (answer.float() - noisy.target.float()).square().flatten(1).mean(1)
 
 
@@ -114,7 +118,7 @@ def squared_error(answer: "Tensor", noisy: Noisy) -> "Tensor":
 
 
 def scheduler_config(folder: Path) -> dict[str, Any]:
-    """What a pipeline's folder says of its noise. Raises ModelError."""
+    """The scheduler's configuration of a pipeline folder. Raises ModelError."""
     place = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
     try:
         config: dict[str, Any] = json.loads((place / "scheduler_config.json").read_text(encoding="utf-8"))
@@ -131,7 +135,10 @@ def _no_schedule(folder: Path, error: Exception) -> ModelError:
 
 
 def read_scheduler(folder: Path) -> Any:
-    """The noise schedule of a pipeline's folder as a training scheduler: DDPMScheduler or FlowMatchEulerDiscreteScheduler. ModelError."""
+    """The training scheduler of a pipeline folder: a DDPMScheduler or a FlowMatchEulerDiscreteScheduler.
+
+    Raises ModelError.
+    """
     from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
     config = scheduler_config(folder)
@@ -144,9 +151,10 @@ def read_scheduler(folder: Path) -> Any:
 
 
 def sampler(scheduler: Any, kind: Literal["ddim", "ddpm"]) -> Any:
-    """The scheduler that makes images of noise, from the one of training.
+    """The scheduler that generates images, from the training scheduler.
 
-    DDIM (Song et al. 2021) takes few steps; they end at the last training step, which few-step samplers left out (Lin et al. 2024).
+    DDIM (Song et al. 2021) takes few steps. They start from the last training step, which other step spacings leave out
+    (Lin et al. 2024).
     """
     from diffusers import DDIMScheduler, DDPMScheduler
 
@@ -156,7 +164,7 @@ def sampler(scheduler: Any, kind: Literal["ddim", "ddpm"]) -> Any:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """A pipeline's model_index.json. Raises ModelError where the folder holds no pipeline."""
+    """A pipeline's model_index.json. Raises ModelError if the folder holds no pipeline."""
     path = folder / "model_index.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -175,7 +183,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def check_steps(steps: int, scheduler: Any) -> int:
-    """Denoising steps that the schedule has. Raises DataError."""
+    """Return the number of denoising steps if the schedule has so many. Raises DataError."""
     most = scheduler.config.num_train_timesteps
     if not 1 <= steps <= most:
         raise DataError(f"{steps} steps: this model's noise has {most} levels: give a number from 1 to {most}")
@@ -183,5 +191,5 @@ def check_steps(steps: int, scheduler: Any) -> int:
 
 
 def preview_every(steps: int) -> int:
-    """Steps between two looks at an image as it comes to be: about ten of them."""
+    """Steps between two previews of an image; gives about ten previews."""
     return max(1, steps // 10)

@@ -1,4 +1,4 @@
-"""What a model is made of, from input to output: its blocks, what is frozen, where LoRA goes."""
+"""A model's layers from input to output: its blocks, what is frozen, and what LoRA may wrap."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 def blocks(trunk: "nn.Module") -> "list[nn.Module]":
-    """A trunk in order: the stem (all that stands before the first block, maybe empty), then its repeated blocks.
+    """The layers of a trunk in order: the stem (everything before the first block), then the repeated blocks.
 
-    Walks down through containers of like modules: a ViT's encoder layers, the layers in Swin's stages, the residual blocks
-    of ResNet and EfficientNet. A norm or a downsampling between blocks is in none: `depth_of_parameters` puts it with
-    the block before it. A trunk that repeats nothing (VGG) is cut into its parametrised leaves.
+    The stem may be empty. The search goes down through containers of similar modules: a ViT's encoder layers, the
+    layers in Swin's stages, the residual blocks of ResNet and EfficientNet. A norm or a downsampling between blocks is
+    in none of them: `depth_of_parameters` counts it to the block before it. A trunk without repeated blocks (VGG) is
+    split into its leaves with parameters.
     """
     from torch import nn
 
@@ -43,7 +44,7 @@ def _walk(module: "nn.Module", stem: "list[nn.Module]", found: "list[nn.Module]"
 
 
 def _is_list_of_blocks(module: "nn.Module") -> bool:
-    """A list or sequence of two or more composite modules of one kind."""
+    """Whether a ModuleList or Sequential holds at least two composite modules of one class."""
     from torch import nn
 
     if not isinstance(module, (nn.ModuleList, nn.Sequential)):
@@ -53,13 +54,16 @@ def _is_list_of_blocks(module: "nn.Module") -> bool:
 
 
 def depth_of_parameters(model: "nn.Module", layers: "Sequence[nn.Module]") -> dict[str, int]:
-    """Parameter name -> index in `layers`. What belongs to none (a norm between stages) goes with the layer before it."""
-    # backwards: a weight that two layers share (a language model's output is its input embedding) belongs to the first
+    """Parameter name -> index in `layers`.
+
+    A parameter in none of them (a norm between stages) goes with the layer before it.
+    """
+    # In reverse, so that a shared weight (a language model's output is its input embedding) belongs to the first layer.
     inside = {id(p): index for index, layer in reversed(list(enumerate(layers))) for p in layer.parameters()}
     depth: dict[str, int] = {}
     current = 0
     for name, parameter in model.named_parameters():
-        # the head is last in `layers` wherever it stands in the module: it does not move the cursor
+        # The head is last in `layers`, but it may come earlier in the model: it does not change `current`.
         found = inside.get(id(parameter))
         if found is not None and found != len(layers) - 1:
             current = found
@@ -68,31 +72,32 @@ def depth_of_parameters(model: "nn.Module", layers: "Sequence[nn.Module]") -> di
 
 
 class Layers(list["nn.Module"]):
-    """A model's layers where one part of it is its encoder, which may be frozen by that name."""
+    """A model's layers, one part of which is its encoder. `model.freeze=encoder` freezes that part."""
 
     def __init__(self, layers: "Iterable[nn.Module]", encoder: "nn.Module", usually_frozen: bool = False) -> None:
         super().__init__(layers)
         self.encoder = encoder
-        self.usually_frozen = usually_frozen  # where it is pretrained and the recipe leaves it to the model
+        self.usually_frozen = usually_frozen  # whether `auto` freezes a pretrained encoder
 
 
 def how_frozen(layers: "Sequence[nn.Module]", how: str | int, *, pretrained: bool) -> str | int:
-    """What `auto` means for a model with these layers; anything else is what it is."""
+    """Resolve `auto` for a model with these layers. Any other value is returned as it is."""
     if how != "auto":
         return how
     return "encoder" if pretrained and isinstance(layers, Layers) and layers.usually_frozen else "none"
 
 
 def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) -> None:
-    """Freeze `none`, the `encoder`, the `backbone` (all but the head), or a number of blocks from the input, the stem with them.
+    """Freeze `none`, the `encoder`, the `backbone` (all but the head), or the stem and a number of blocks after it.
 
-    `layers` is [stem, *blocks, head]. What the task has frozen stays so. Raises ModelError for more blocks than there are, and for
-    an encoder where there is none.
+    `layers` is [stem, *blocks, head]. Modules that the task has frozen stay frozen. Raises ModelError for more blocks
+    than the model has, and for `encoder` if it has none.
     """
     if how == "encoder":
         if not isinstance(layers, Layers):
             raise ModelError(
-                "model.freeze: got encoder, but this model has none that can be frozen alone: give a number of blocks, or backbone"
+                "model.freeze: got encoder, but this model has none that can be frozen alone: "
+                "give a number of blocks, or backbone"
             )
         layers.encoder.requires_grad_(False)
         return
@@ -108,14 +113,17 @@ def freeze(model: "nn.Module", layers: "Sequence[nn.Module]", how: str | int) ->
 
 
 def train_mode(model: "nn.Module") -> None:
-    """Training mode for what trains; wholly frozen modules stay in eval, so BatchNorm and dropout in them are frozen too."""
+    """Set training mode.
+
+    Modules that are entirely frozen stay in eval mode, which freezes their BatchNorm and dropout.
+    """
     model.train()
     for module in frozen_modules(model):
         module.eval()
 
 
 def frozen_modules(model: "nn.Module") -> "list[nn.Module]":
-    """The outermost modules that have parameters, none of which trains."""
+    """The outermost modules with parameters, all of which are frozen."""
     found: list[nn.Module] = []
     for child in model.children():
         parameters = list(child.parameters())
@@ -127,22 +135,18 @@ def frozen_modules(model: "nn.Module") -> "list[nn.Module]":
 
 
 def keep_in_bf16(model: "nn.Module", trains: Collection[str]) -> None:
-    """Keep in bf16 what mixed precision would cast at every step: weights of products and convolutions that never train.
+    """Store frozen weights of products and convolutions in bf16; mixed precision would cast them at every step.
 
-    The same numbers to the bit, in half the memory and without the casts. `trains` names the parameters that do, or will. What
-    may be read in another way stays as it is: an output that is the input embedding too, and biases, which Mamba adds in float32.
+    The results are identical to the bit, in half the memory and without the casts. `trains` names the parameters that
+    train now or later. Weights with another use are kept in float32: an output layer that is also the input embedding,
+    and biases, which Mamba adds in float32.
     """
     import torch
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    kinds = (
-        nn.Linear,
-        nn.Conv1d,
-        nn.Conv2d,
-        nn.Conv3d,
-        Conv1D,
-    )  # and none that is derived of them: it may do more with its weight
+    # exact types only: a subclass may use its weight in another way
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
     owned = [(p, type(m) in kinds) for m in model.modules() for p in m.parameters(recurse=False)]
     elsewhere = {id(p) for p, product in owned if not product}
     training = {id(p) for name, p in model.named_parameters() if name in trains}
@@ -159,7 +163,8 @@ def keep_in_bf16(model: "nn.Module", trains: Collection[str]) -> None:
 def in_own_memory(module: "Module") -> "Module":
     """Copy a module's weights out of the file that they were read from. Returns the module.
 
-    A file is mapped into memory at odd offsets. Convolutions of weights there differ in the last bit from the same ones elsewhere.
+    A weights file is mapped into memory at arbitrary offsets. A convolution with such weights differs in the last bit
+    from the same convolution with aligned weights.
     """
     import torch
 
@@ -170,7 +175,7 @@ def in_own_memory(module: "Module") -> "Module":
 
 
 def has_batch_norm(model: "nn.Module") -> bool:
-    """Whether any BatchNorm would use batch statistics in training: such a model depends on the micro-batch."""
+    """Whether a BatchNorm uses batch statistics in training. Such a model depends on the micro-batch size."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     frozen = {id(part) for module in frozen_modules(model) for part in module.modules()}
@@ -178,7 +183,8 @@ def has_batch_norm(model: "nn.Module") -> bool:
 
 
 def checkpoint_gradients(model: Any) -> None:
-    if getattr(model, "_supports_gradient_checkpointing", False):  # diffusers' name for it
+    """Turn on gradient checkpointing. Raises ModelError if the model does not support it."""
+    if getattr(model, "_supports_gradient_checkpointing", False):  # the attribute of diffusers' models
         model.enable_gradient_checkpointing()
         return
     if not getattr(model, "supports_gradient_checkpointing", False):
@@ -187,17 +193,17 @@ def checkpoint_gradients(model: Any) -> None:
 
 
 def of_model(task: Any, model: Any) -> "list[nn.Module]":
-    """The task's layers of a model, whether it has an adapter or not."""
+    """The task's layers of a model, with or without an adapter."""
     return task.layers(model.get_base_model() if hasattr(model, "get_base_model") else model)  # type: ignore[no-any-return]
 
 
 def only_head_trains(task: Any, model: Any) -> bool:
-    """Whether no parameter below the head trains."""
+    """Whether the head is the only layer with trainable parameters."""
     head = {id(p) for p in of_model(task, model)[-1].parameters()}
     return all(id(p) in head for p in model.parameters() if p.requires_grad)
 
 
 def freeze_on(modules: "Mapping[str, nn.Module]", device: Any) -> None:
-    """Move what a task only runs forward (`Task.frozen`) to a device, and keep it from learning."""
+    """Move the modules that a task runs only forward (`Task.frozen`) to a device, and freeze them."""
     for module in modules.values():
         module.to(device).eval().requires_grad_(False)

@@ -1,6 +1,6 @@
-"""Load a pretrained transformers model of any kind: its configuration, and weights of which only the head may be new.
+"""Load a pretrained transformers model of any kind: its configuration and its weights. Only the head may be new.
 
-No code that comes with a model is run, and no pickle is trusted with more than tensors.
+Code that comes with a model is never run, and a pickle may hold nothing but tensors.
 """
 
 import logging
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
-LORA = "pytorch_lora_weights.safetensors"  # an adapter of diffusers, which holds its own configuration
+LORA = "pytorch_lora_weights.safetensors"  # a LoRA file of diffusers; it holds its own configuration
 
 
 def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
-    """The configuration of a model folder, or one made from a recipe's `model.config`. Raises ModelError."""
+    """The configuration of a model folder, or one built from a recipe's `model.config`. Raises ModelError."""
     from transformers import AutoConfig
 
     try:
         if folder is None:
-            return _made(dict(config or {}))
+            return _built(dict(config or {}))
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if wrong := _impossible(found.to_dict(), _usual(type(found))):
             raise ModelError(f"{called(folder)}: config.json: {wrong}")
@@ -44,8 +44,11 @@ def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
         raise ModelError(f"{what}: not a model that transformers knows: {first_line(error)}") from error
 
 
-def _made(fields: dict[str, Any]) -> Any:
-    """A configuration of the recipe's own. The library takes any field, so a misspelled one would do nothing."""
+def _built(fields: dict[str, Any]) -> Any:
+    """A configuration from a recipe's `model.config`. Raises ModelError.
+
+    transformers accepts any field, so a misspelled one would have no effect.
+    """
     from transformers import CONFIG_MAPPING, AutoConfig
 
     kind = fields.pop("model_type")
@@ -53,21 +56,21 @@ def _made(fields: dict[str, Any]) -> Any:
         raise ModelError(
             f"model.config.model_type: transformers knows no {kind!r}{suggest(str(kind), list(CONFIG_MAPPING))}"
         )
-    made = AutoConfig.for_model(kind, **fields)
+    built = AutoConfig.for_model(kind, **fields)
     known = AutoConfig.for_model(kind).to_dict()
-    strange = [name for name in fields if name not in known and name not in made.attribute_map]
-    if strange:
-        raise ModelError(f"model.config: {kind} has no field {strange[0]!r}{suggest(strange[0], list(known))}")
-    if wrong := _impossible(made.to_dict(), known):
+    unknown = [name for name in fields if name not in known and name not in built.attribute_map]
+    if unknown:
+        raise ModelError(f"model.config: {kind} has no field {unknown[0]!r}{suggest(unknown[0], list(known))}")
+    if wrong := _impossible(built.to_dict(), known):
         raise ModelError(f"model.config: {wrong}")
-    return made
+    return built
 
 
 def _usual(kind: Any) -> dict[str, Any]:
-    """The fields of a kind of configuration as the library sets them; none of a kind that is only made of given parts."""
+    """The default fields of a kind of configuration; empty if it cannot be built without arguments."""
     try:
         return kind().to_dict()  # type: ignore[no-any-return]
-    except Exception:  # each of them complains in its own way
+    except Exception:  # each kind raises its own type of error
         return {}
 
 
@@ -75,9 +78,10 @@ _COUNTS = re.compile(r"(num_|n_).*|.*(_size|_heads|_layers|_dim|_channels)|max_p
 
 
 def _impossible(fields: dict[str, Any], usual: dict[str, Any]) -> str:
-    """What is wrong with a configuration's sizes and counts, in words: the library takes any number, and fails in its first forward.
+    """Describe a wrong size or count in a configuration; empty if there is none.
 
-    A number below 1 stands for something else where it is so in the `usual` configuration of this kind. A count of layers may be 0.
+    transformers accepts any number and fails only in the first forward pass. A number below 1 is allowed where the
+    `usual` configuration has one below 1, because it then has a meaning of its own. A count of layers may be 0.
     """
     for name, value in fields.items():
         like = usual.get(name)
@@ -105,18 +109,19 @@ def load_model(
     hint: str = "",
     renew: bool = False,
 ) -> "nn.Module":
-    """A model of the class that `auto` picks for `config`, float32, in fresh memory.
+    """A model of the class that `auto` picks for `config`, float32, in its own memory.
 
-    Missing or of another shape may be what `head(model)` holds and what has a part of `may_be_new` in its name;
-    `mend(model, folder, {name: saved shape})` may repair others and returns those it has. With `renew` the last layer of the
-    head gets random weights even where the file has one of this shape: it knows other classes. Raises ModelError when the
-    folder holds a model of another kind, a pickle that torch will not read safely, or weights that do not fit.
+    Weights may be missing or have another shape if they belong to `head(model)`, or if their name contains a part of
+    `may_be_new`. `mend(model, folder, {name: saved shape})` may repair others; it returns the names of those it
+    repaired. With `renew` the last layer of the head gets random weights even if the file's have this shape, because
+    they belong to other classes. Raises ModelError if the folder holds a model of another kind, a pickle that torch
+    does not load safely, or weights that do not fit.
     """
     import torch
 
     try:
         if folder is None or random:
-            config.architectures = config.architectures or []  # the auto class walks it
+            config.architectures = config.architectures or []  # the auto class iterates over it
             drawn: nn.Module = auto.from_config(config, trust_remote_code=False)
             return drawn
         model, info = auto.from_pretrained(
@@ -127,9 +132,7 @@ def load_model(
             dtype=torch.float32,
             trust_remote_code=False,
         )
-    except (
-        Exception
-    ) as error:  # whatever a damaged or strange file brings about: SafetensorError, UnpicklingError, KeyError, ...
+    except Exception as error:  # a damaged file raises many kinds: SafetensorError, UnpicklingError, KeyError, ...
         raise ModelError(_why(folder, error)) from error
     if not any(folder.glob("*.safetensors")):
         log.warning(
@@ -151,12 +154,8 @@ def load_model(
     if mend is not None:
         try:
             mended = mend(model, folder, {key: shapes[key] for key in wrong if key in shapes})
-        except (
-            RuntimeError,
-            ValueError,
-            IndexError,
-            ZeroDivisionError,
-        ) as error:  # a configuration of another shape altogether
+        # these errors come from a configuration with entirely different shapes
+        except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
             raise ModelError(
                 f"{called(folder)}: its weights do not fit its config.json: {first_line(error)}"
             ) from error
@@ -176,7 +175,7 @@ def load_model(
 
 
 def trunk(model: Any) -> "nn.Module":
-    """The base model: the part that has its name, else (CLIP, SigLIP) the largest."""
+    """The base model: the child called `base_model_prefix`; if there is none (CLIP, SigLIP), the largest child."""
     named: dict[str, nn.Module] = dict(model.named_children())
     return named.get(model.base_model_prefix) or max(
         named.values(), key=lambda m: sum(p.numel() for p in m.parameters())
@@ -184,7 +183,10 @@ def trunk(model: Any) -> "nn.Module":
 
 
 def head(model: Any) -> "nn.Module":
-    """What stands beside the trunk; a ModuleList where it has several parts. Raises ModelError where nothing does."""
+    """The children with parameters other than the trunk; a ModuleList if there are several.
+
+    Raises ModelError if there is none.
+    """
     from torch import nn
 
     base = trunk(model)
@@ -196,7 +198,7 @@ def head(model: Any) -> "nn.Module":
     return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
 
 
-# ---- classes by their names ----
+# ---- matching classes by name ----
 
 
 def with_classes(
@@ -207,11 +209,12 @@ def with_classes(
     *,
     fresh: bool,
 ) -> "nn.Module":
-    """A classifier of these classes, in this order, whatever the order in which the pretrained model has them.
+    """A classifier with these classes in this order, in whatever order the pretrained model has them.
 
-    Where the model knows all of them by name, its head is kept: of each class the row with its name. Else the last layer of the head
-    starts from random weights. `load(renew)` loads the model that `config` describes; with `fresh` all its weights are random.
-    Which of these happened is in the model's `about_head`, for whoever begins a run; empty where `fresh`.
+    If the model knows all of them by name, its head is kept: each class keeps the row with its name. Otherwise the last
+    layer of the head starts from random weights. `load(renew)` loads the model that `config` describes; with `fresh`
+    all of its weights are random. The model's attribute `about_head` says which of these happened; it is empty if
+    `fresh`.
     """
     known = [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
     rows = None if fresh else rows_of(known, labels)
@@ -228,11 +231,11 @@ def with_classes(
 
 
 def rows_of(known: list[str], labels: list[str]) -> list[int] | None:
-    """Where among the classes `known` each of `labels` stands; None where one is not among them, or its name stands there twice.
+    """The index in `known` of each of `labels`; None if a label is missing there or its name is ambiguous.
 
-    Case, and blanks against underscores and hyphens, make no difference where the names are not the same. Names that nobody gave
-    (LABEL_0, or a class that is called by its own number) say nothing: they count only where all are the same and in the same order.
-    There LABEL_0 is also the class 0.
+    Names that are not equal may differ in case, and in spaces, underscores and hyphens. Default names (LABEL_0, or a
+    class whose name is its own number) carry no meaning: they match only if all of them are the same in the same order.
+    There LABEL_0 equals 0.
     """
     if known == labels:
         return list(range(len(known)))
@@ -249,7 +252,7 @@ def rows_of(known: list[str], labels: list[str]) -> list[int] | None:
 
 
 def _unnamed(known: list[str]) -> bool:
-    """Whether nobody named these classes: they are LABEL_0, LABEL_1, ... or 0, 1, ..."""
+    """Whether these classes have default names only: LABEL_0, LABEL_1, ... or 0, 1, ..."""
     return all(re.fullmatch(r"LABEL_\d+", name) or name == str(index) for index, name in enumerate(known))
 
 
@@ -258,7 +261,10 @@ def _numbers(names: list[str]) -> list[str]:
 
 
 def kept(known: list[str], labels: list[str], rows: list[int] | None) -> str:
-    """In words, what becomes of the head of a model with the classes `known` for data with `labels`; `rows` is from `rows_of`."""
+    """Describe what happens to the head of a model with the classes `known`, for data with `labels`.
+
+    `rows` is from `rows_of`.
+    """
     if rows is not None:
         if rows == list(range(len(known))):
             return f"kept, the model knows the {len(labels)} classes of the data"
@@ -273,7 +279,10 @@ def kept(known: list[str], labels: list[str], rows: list[int] | None) -> str:
     if not missing:
         return "new, because two classes of the model, or of the data, have the same name"
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return f"new, because the model does not know the class {short(missing[0], 40)!r}{more}; it knows {short(', '.join(known[:5]), 100)}"
+    return (
+        f"new, because the model does not know the class {short(missing[0], 40)!r}{more}; "
+        f"it knows {short(', '.join(known[:5]), 100)}"
+    )
 
 
 def _plain(name: str) -> str:
@@ -281,15 +290,18 @@ def _plain(name: str) -> str:
 
 
 def name_classes(config: Any, labels: list[str]) -> None:
-    """Write the classes into a configuration."""
+    """Set the classes in a configuration."""
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.id2label = dict(enumerate(labels))
     if config.model_type == "timm_wrapper":
-        config.label_names = labels  # what its configuration saves instead of id2label
+        config.label_names = labels  # timm's configuration saves this instead of id2label
 
 
 def last_layers(head: "nn.Module") -> list[Any]:
-    """The layer of a head that gives the scores of classes; of a head with two of them side by side (DeiT's teacher), both."""
+    """The layers of a head that compute the class scores.
+
+    A head may have two of them (DeiT's has one for distillation).
+    """
     from torch import nn
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -298,18 +310,23 @@ def last_layers(head: "nn.Module") -> list[Any]:
     if not ends:
         return []
     out, size = ends[-1].weight.shape[:2]
-    # a square layer before the last one is no second head (DistilBERT's first layer, where there are as many classes as dimensions)
+    # A square layer before the last one is not a second output: it is DistilBERT's first layer, if there are as many
+    # classes as dimensions.
     return [end for end in ends if out != size and end.weight.shape == ends[-1].weight.shape] or ends[-1:]
 
 
 def choose_rows(head: "nn.Module", classes: list[int], known: int) -> None:
-    """Keep of a head's last layer what it says about these classes, in this order. Raises ModelError."""
+    """Keep only the rows of these classes in a head's last layers, in this order.
+
+    Raises ModelError if the sizes do not fit.
+    """
     from torch import nn
 
     layers = last_layers(head)
     if not layers or any(len(layer.weight) != known for layer in layers):
         raise ModelError(
-            f"this model's head does not end in a layer of {known} classes, as its configuration says: choose another model"
+            f"this model's head does not end in a layer of {known} classes, as its configuration says: "
+            "choose another model"
         )
     for last in layers:
         last.weight = nn.Parameter(last.weight.detach()[classes])
@@ -321,7 +338,7 @@ def choose_rows(head: "nn.Module", classes: list[int], known: int) -> None:
 
 
 def _draw(layer: Any, spread: float) -> None:
-    """Random weights, as transformers gives them to a new head."""
+    """Draw random weights as transformers does for a new head."""
     from torch import nn
 
     nn.init.normal_(layer.weight, std=spread)
@@ -330,13 +347,14 @@ def _draw(layer: Any, spread: float) -> None:
 
 
 def read_tensor(folder: Path, *names: str) -> Any:
-    """A tensor of a model folder, under the first of these names that there is. Raises ModelError."""
+    """A tensor of a model folder, under the first of these names that exists. Raises ModelError if none does."""
     from safetensors import safe_open
 
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
+            stored = set(weights.keys())
             for name in names:
-                if name in weights.keys():
+                if name in stored:
                     return weights.get_tensor(name)
     raise ModelError(f"{called(folder)}: {names[0]} must be resized, which needs weights in safetensors")
 
@@ -347,17 +365,23 @@ def _why(folder: Path | None, error: Exception) -> str:
     if folder is not None and not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
         return f"{called(folder)}: no weights here (model.safetensors)"
     if isinstance(error, UnpicklingError):
-        return f"{called(folder)}: its weights are a pickle that holds more than tensors, and is not run: choose a model with safetensors"
+        return (
+            f"{called(folder)}: its weights are a pickle that holds more than tensors, and is not run: "
+            "choose a model with safetensors"
+        )
     return f"{called(folder)}: the model cannot be loaded: {first_line(error)}"
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in a line."""
+    """The first two lines of an error's message, joined and cut to 300 characters."""
     return " ".join(line.strip() for line in str(error).strip().splitlines()[:2])[:300] or type(error).__name__
 
 
 def called(folder: Path | None) -> str:
-    """What a user calls a model folder: one in the hub's cache (models--OWNER--NAME/snapshots/COMMIT) by its id."""
+    """The name of a model folder for messages.
+
+    For a folder in the hub's cache (models--OWNER--NAME/snapshots/COMMIT) it is the hub id.
+    """
     if folder is None:
         return "model.config"
     cached = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")

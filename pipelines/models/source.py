@@ -1,4 +1,4 @@
-"""Find weights and load finished models: a run folder, a model folder or a hub id, all through one door."""
+"""Find a model's weights: from a run folder, a model folder or a hub id."""
 
 import json
 from dataclasses import dataclass
@@ -13,11 +13,8 @@ from pipelines.models.pretrained import LORA
 from pipelines.utils.files import problem
 from pipelines.utils.formatting import short
 
-DESCRIBED = (
-    "config.json",
-    "model_index.json",
-    LORA,
-)  # a model of transformers or timm, a pipeline of diffusers, an adapter of one
+# The files that mark a model folder: of transformers or timm, of a diffusers pipeline, of a diffusers adapter.
+DESCRIBED = ("config.json", "model_index.json", LORA)
 
 
 @dataclass(frozen=True)
@@ -27,14 +24,17 @@ class Weights:
     folder: Path | None
     config: dict[str, Any] | None = None
     random: bool = False
-    name: str = ""  # hub id, or last path component: fit to be published
-    base_model: str | None = None  # the nearest hub id up the chain of runs
+    name: str = ""  # hub id, or the last component of the path; may be published
+    base_model: str | None = None  # the closest hub id in the chain of runs that led to this model
     revision: str | None = None  # resolved commit of a hub model
     license: str | None = None
 
 
 def resolve(section: ModelSection) -> Weights:
-    """A recipe's model section -> weights on this disk; hub models are downloaded. Raises ModelError or HubError."""
+    """Find the weights of a recipe's model section on disk; hub models are downloaded.
+
+    Raises ModelError or HubError.
+    """
     if section.config is not None:
         return Weights(None, section.config, True, name=f"{section.config['model_type']} from scratch")
     assert section.id is not None
@@ -64,7 +64,10 @@ def resolve(section: ModelSection) -> Weights:
 
 
 def local_model(source: str | Path) -> Path | None:
-    """The model folder at a local path (a run's is its model/), or None when `source` has the form of a hub id."""
+    """The model folder at a local path (for a run, its model/); None if `source` looks like a hub id.
+
+    Raises ModelError.
+    """
     why = problem(str(source))
     if why:
         raise ModelError(f"no model can be called {short(str(source))!r}: {why}")
@@ -91,7 +94,7 @@ def local_model(source: str | Path) -> Path | None:
 
 
 def front_matter(folder: Path) -> dict[str, Any]:
-    """What a model folder's README.md says of itself; empty where there is none."""
+    """The metadata block of a model folder's README.md; empty if there is none."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -105,11 +108,12 @@ def front_matter(folder: Path) -> dict[str, Any]:
 
 
 def read_json_object(path: Path) -> dict[str, Any] | None:
-    """What a JSON file of a model folder holds; None where there is none. Raises ModelError for a damaged one."""
+    """The object in a JSON file; None if the file does not exist. Raises ModelError for a damaged file."""
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # NaN: undefined
+        # NaN stands for an undefined value
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(found, dict):

@@ -1,6 +1,7 @@
-"""diffusers' text-to-image pipelines: the part that trains by itself, and around it what only runs forward (read by pipefiles).
+"""Text-to-image pipelines of diffusers: load, run and save them. One part trains, the others only run forward.
 
-Stable Diffusion (a U-Net that sees the text) and Stable Diffusion 3 (a transformer, flow matching). All of it in float32.
+Stable Diffusion (a U-Net with cross-attention to the text) and Stable Diffusion 3 (a transformer, flow matching), all
+in float32.
 """
 
 import contextlib
@@ -27,11 +28,11 @@ TRAINS = {  # class in model_index.json -> the part that trains, and its class
     "StableDiffusion3Pipeline": ("transformer", "SD3Transformer2DModel"),
 }
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
-T5_TOKENS = 256  # what the pipeline of Stable Diffusion 3 gives its third text encoder to read
+T5_TOKENS = 256  # tokens of a text that the Stable Diffusion 3 pipeline passes to its third text encoder
 
 
 class Pipe:
-    """A pipeline without the part that trains; `around` puts one in."""
+    """A pipeline without the part that trains; `around(model)` gives the complete pipeline."""
 
     def __init__(self, kind: Any, parts: dict[str, Any], settings: dict[str, Any]) -> None:
         self.kind, self.parts, self.settings = kind, parts, settings
@@ -39,41 +40,42 @@ class Pipe:
 
     @property
     def flow(self) -> bool:
+        """Whether the model is trained with flow matching."""
         return self.trains == "transformer"
 
     @property
     def guidance(self) -> float:
-        """How strictly images follow the text where nothing else is said, as the pipeline has it."""
+        """The pipeline's default guidance scale."""
         return 7.0 if self.flow else 7.5
 
     @property
     def factor(self) -> int:
-        """Pixels a side of one latent."""
+        """Pixels per latent along one side."""
         return int(2 ** (len(self.parts["vae"].config.block_out_channels) - 1))
 
     def around(self, model: Any) -> Any:
-        """The whole pipeline, with a scheduler of its own: a scheduler remembers where it is."""
+        """The complete pipeline with this model. It gets its own scheduler, because a scheduler has state."""
         scheduler = self.parts["scheduler"]
-        if self.parts.get("safety_checker") is not None and isinstance(model, nn.Module):  # not what stands for one
+        if self.parts.get("safety_checker") is not None and isinstance(model, nn.Module):  # `_Described` has no weights
             self.parts["safety_checker"].to(next(model.parameters()).device)
         with quiet():
-            made = self.kind(
+            pipeline = self.kind(
                 **{**self.parts, "scheduler": type(scheduler).from_config(scheduler.config), self.trains: model},
                 **self.settings,
             )
-        made.set_progress_bar_config(disable=True)
-        return made
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
 
 class _Described:
-    """Stands for a model that is asked for its configuration alone."""
+    """Stands for a model of which only the configuration is read."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
 
 class Latents(nn.Module):
-    """The VAE: pixels -> mean and log-variance of their latents, of which `sample` draws."""
+    """The VAE encoder: pixels -> mean and log-variance of the latents; `sample` draws latents from them."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -81,18 +83,17 @@ class Latents(nn.Module):
         self.ordered = False
 
     def forward(self, pixels: "Tensor") -> "Tensor":
-        if (
-            pixels.device.type == "cpu" and not self.ordered
-        ):  # twice as fast; the decoder stays, or images would round otherwise
+        # twice as fast; the decoder keeps its layout, because the rounding of its images would change
+        if pixels.device.type == "cpu" and not self.ordered:
             self.vae.encoder.to(memory_format=torch.channels_last)
             self.ordered = True
         with torch.autocast(pixels.device.type, enabled=False):
-            # in the order in which they are kept, or sums round otherwise
+            # contiguous, as it is stored in the cache: sums in another order would round differently
             parameters: Tensor = self.vae.encode(pixels.float()).latent_dist.parameters.contiguous()
             return parameters
 
     def sample(self, parameters: "Tensor", seeds: Sequence[int]) -> "Tensor":
-        """Latents as the model sees them, each with noise of its own seed."""
+        """Scaled latents for the model, each with the noise of its own seed."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         spread = DiagonalGaussianDistribution(parameters)
@@ -102,12 +103,12 @@ class Latents(nn.Module):
 
 
 class Prompts(nn.Module):
-    """The text encoders: texts -> what the model sees of them, tensors with one row per text."""
+    """The text encoders: texts -> the embeddings for the model, tensors with one row per text."""
 
     def __init__(self, pipe: Pipe, model: Any) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict({name: pipe.parts[name] for name in ENCODERS if pipe.parts.get(name) is not None})
-        # without T5 the pipeline asks the transformer's configuration how wide its zeros are to be
+        # without T5, the pipeline reads the width of its zero embeddings from the transformer's configuration
         self.pipeline = pipe.around(_Described(model.config) if pipe.flow else None)
         self.flow = pipe.flow
 
@@ -123,11 +124,11 @@ class Prompts(nn.Module):
 
     @property
     def longest(self) -> int:
-        """Tokens that are read of a text, the special ones included."""
+        """The number of tokens that are read of a text, special tokens included."""
         return T5_TOKENS if "text_encoder_3" in self.encoders else self.pipeline.tokenizer.model_max_length
 
     def too_long(self, texts: Sequence[str]) -> int:
-        """How many of the texts are not read to their end."""
+        """How many of the texts have more tokens than are read."""
         tokenizer = self.pipeline.tokenizer_3 if "text_encoder_3" in self.encoders else self.pipeline.tokenizer
         with quiet():
             return sum(len(ids) > self.longest for ids in tokenizer(list(texts)).input_ids) if len(texts) else 0
@@ -135,7 +136,7 @@ class Prompts(nn.Module):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """diffusers tells every caption that it cuts, and transformers every one that is long: Graft says how many, once."""
+    """Silence the warnings about long texts: both libraries warn for every text, Graft reports the count once."""
     names = ("diffusers", "transformers")
     levels = [logging.getLogger(name).level for name in names]
     try:
@@ -148,7 +149,7 @@ def quiet() -> Iterator[None]:
 
 
 def image_size(pipe: Pipe, model: Any) -> tuple[int, int]:
-    """Height and width of its images in pixels."""
+    """Height and width of the model's images in pixels."""
     size = model.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return height * pipe.factor, width * pipe.factor
@@ -160,14 +161,15 @@ def image_size(pipe: Pipe, model: Any) -> tuple[int, int]:
 def painted(
     pipe: Pipe, model: Any, texts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float | None, **more: Any
 ) -> list[Any]:
-    """An image (PIL) of each text, as the library's pipeline makes it from `torch.Generator().manual_seed(seed)`.
+    """One PIL image per text, generated by the library's pipeline with `torch.Generator().manual_seed(seed)`.
 
-    What the model's safety checker blackened is `flagged` in its `info`. Mixed precision, where it is on, is the model's alone.
+    An image that the model's safety checker replaced by black has `flagged` in its `info`. Autocast, if it is on,
+    applies to the model only.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    whole = pipe.around(model)
+    pipeline = pipe.around(model)
     with quiet(), _mixed_alone(model):
-        found = whole(
+        found = pipeline(
             list(texts),
             generator=generators,
             num_inference_steps=steps,
@@ -182,7 +184,7 @@ def painted(
 
 @contextlib.contextmanager
 def _mixed_alone(model: Any) -> Iterator[None]:
-    """Without autocast but in the model, where it is on: VAE and text encoders make images in the precision in which they train."""
+    """Restrict autocast to the model, if it is on: VAE and text encoders run in the same precision as in training."""
     from accelerate.utils import convert_to_fp32
 
     device = next(model.parameters()).device.type
@@ -206,16 +208,17 @@ def _mixed_alone(model: Any) -> Iterator[None]:
 
 
 class _Closed(Exception):
-    """Nobody waits for the image any more."""
+    """Raised in the worker thread when the iterator was closed."""
 
 
 def painting(
     pipe: Pipe, model: Any, text: str, seed: int, steps: int, guidance: float | None, every: int
 ) -> Iterator[Any]:
-    """The same image of one text; before it, after every so many steps, what its latents look like.
+    """Yield previews of one image while it is generated, and then the image itself (see `painted`).
 
-    The library's pipeline hands out no image before its last, so it runs in a thread. What goes wrong there is raised here, and it
-    ends where the iterator is closed. Previews are shown to the safety checker as well, or they would be a way around it.
+    A preview is decoded from the latents after every `every` steps. The library's pipeline returns only the final
+    image, so it runs in a thread. An error there is raised here. Closing the iterator ends the thread. The safety
+    checker checks the previews too; otherwise they would be a way around it.
     """
     import queue
     import threading
@@ -223,17 +226,17 @@ def painting(
     found: queue.Queue[Any] = queue.Queue()
     closed = threading.Event()
 
-    def look(whole: Any, step: int, time: Any, given: dict[str, Any]) -> dict[str, Any]:
+    def look(pipeline: Any, step: int, time: Any, given: dict[str, Any]) -> dict[str, Any]:
         if closed.is_set():
             raise _Closed
-        if step % every == every - 1 and step + 1 < whole.num_timesteps:
-            found.put((False, shown(whole, given["latents"])))
+        if step % every == every - 1 and step + 1 < pipeline.num_timesteps:
+            found.put((False, shown(pipeline, given["latents"])))
         return given
 
     def work() -> None:
         try:
             found.put((True, painted(pipe, model, [text], [seed], steps, guidance, callback_on_step_end=look)[0]))
-        except BaseException as error:  # raised again where the image is waited for
+        except BaseException as error:  # raised again in the thread that consumes the iterator
             found.put((True, error))
 
     thread = threading.Thread(target=work, daemon=True)
@@ -250,14 +253,14 @@ def painting(
         thread.join()
 
 
-def shown(whole: Any, latents: "Tensor") -> Any:
-    """The image of one example's latents, as the end of the library's pipeline makes it."""
-    vae = whole.vae
+def shown(pipeline: Any, latents: "Tensor") -> Any:
+    """Decode the latents of one example to an image, as the library's pipeline does at its end."""
+    vae = pipeline.vae
     pixels = vae.decode(latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0), return_dict=False)[0]
     checked = [False]
-    if getattr(whole, "safety_checker", None) is not None:
-        pixels, checked = whole.run_safety_checker(pixels, pixels.device, pixels.dtype)
-    return whole.image_processor.postprocess(
+    if getattr(pipeline, "safety_checker", None) is not None:
+        pixels, checked = pipeline.run_safety_checker(pixels, pixels.device, pixels.dtype)
+    return pipeline.image_processor.postprocess(
         pixels, output_type="pil", do_denormalize=[not flagged for flagged in checked]
     )[0]
 
@@ -266,7 +269,10 @@ def shown(whole: Any, latents: "Tensor") -> Any:
 
 
 def read_pipe(folder: Path, *, size: int | None = None, random: bool = False) -> tuple[Pipe, Any]:
-    """A folder's pipeline and the model that trains, which is to make images of `size` pixels a side (left out: its own). ModelError."""
+    """Read a folder's pipeline and the model that trains. Raises ModelError.
+
+    The model will generate images of `size` x `size` pixels; without `size`, of its own size.
+    """
     import diffusers
     import torch
 
@@ -286,20 +292,20 @@ def read_pipe(folder: Path, *, size: int | None = None, random: bool = False) ->
     }
     try:
         with quiet(), _no_bars():
-            whole = kind.from_pretrained(
+            pipeline = kind.from_pretrained(
                 folder,
                 **{**absent, **models, trains: None},
                 local_files_only=True,
                 dtype=torch.float32,
                 low_cpu_mem_usage=False,
             )
-    except Exception as error:  # whatever a damaged or strange file brings about
+    except Exception as error:  # damaged files raise many kinds
         raise ModelError(f"{called(folder)}: the pipeline cannot be loaded: {first_line(error)}") from error
-    parts = {part: value for part, value in whole.components.items() if part != trains}
+    parts = {part: value for part, value in pipeline.components.items() if part != trains}
     for value in parts.values():
         if isinstance(value, nn.Module):
             value.eval()
-    settings = {"requires_safety_checker": whole.config.requires_safety_checker} if trains == "unet" else {}
+    settings = {"requires_safety_checker": pipeline.config.requires_safety_checker} if trains == "unet" else {}
     pipe = Pipe(kind, parts, settings)
     _check_fit(folder, pipe, model)
     _set_size(folder, pipe, model, size)
@@ -307,7 +313,7 @@ def read_pipe(folder: Path, *, size: int | None = None, random: bool = False) ->
 
 
 def _check_index(folder: Path, index: dict[str, Any]) -> None:
-    """Every part is there, and is of a library that is installed. Raises ModelError."""
+    """Raise ModelError if a part is missing or belongs to a library that is not supported."""
     parts = {
         key: value
         for key, value in index.items()
@@ -320,7 +326,8 @@ def _check_index(folder: Path, index: dict[str, Any]) -> None:
             )
         if not (folder / part).is_dir():
             raise ModelError(
-                f"{called(folder)}: model_index.json names a {part}, but there is no folder {part}/: download the model again"
+                f"{called(folder)}: model_index.json names a {part}, but there is no folder {part}/: "
+                "download the model again"
             )
     lacking = [part for part in ("vae", "text_encoder", "tokenizer", "scheduler") if part not in parts]
     if lacking:
@@ -343,7 +350,7 @@ def _check_scheduler(folder: Path, kind: str, flow: bool) -> None:
 
 
 def _read_part(folder: Path, part: str, index: dict[str, Any], *, random: bool = False) -> Any:
-    """One model of a pipeline, float32 and in fresh memory. Raises ModelError."""
+    """One model of a pipeline, float32, in its own memory. Raises ModelError."""
     import torch
 
     library, name = index[part]
@@ -352,25 +359,25 @@ def _read_part(folder: Path, part: str, index: dict[str, Any], *, random: bool =
         with quiet(), _no_bars():
             if random:
                 return kind.from_config(kind.load_config(folder / part, local_files_only=True))
-            whole = (
-                {"low_cpu_mem_usage": False} if library == "diffusers" else {}
-            )  # else what is missing is not drawn at random, but stays empty
+            # with low memory use, diffusers would leave missing weights empty instead of drawing them at random
+            options = {"low_cpu_mem_usage": False} if library == "diffusers" else {}
             model, info = kind.from_pretrained(
-                folder / part, output_loading_info=True, local_files_only=True, dtype=torch.float32, **whole
+                folder / part, output_loading_info=True, local_files_only=True, dtype=torch.float32, **options
             )
-    except Exception as error:  # whatever a damaged or strange file brings about
+    except Exception as error:  # damaged files raise many kinds
         raise ModelError(f"{called(folder)}: its {part} cannot be loaded: {first_line(error)}") from error
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
         raise ModelError(
-            f"{called(folder)}: weights of its {part} are missing or of another shape: {lacking[0]} ({len(lacking)} in all)"
+            f"{called(folder)}: weights of its {part} are missing or of another shape: {lacking[0]} "
+            f"({len(lacking)} in all)"
         )
     return in_own_memory(model.float()).eval()
 
 
 @contextlib.contextmanager
 def _no_bars() -> Iterator[None]:
-    """Without the bars of the libraries, which count parts of a pipeline."""
+    """Turn off the libraries' progress bars for loading and saving a pipeline's parts."""
     from diffusers.utils import logging as ours
     from transformers.utils import logging as theirs
 
@@ -386,13 +393,13 @@ def _no_bars() -> Iterator[None]:
 
 
 def _check_fit(folder: Path, pipe: Pipe, model: Any) -> None:
-    """VAE, text encoders and model fit each other. Raises ModelError."""
+    """Raise ModelError unless VAE, text encoders and model fit each other."""
     config, channels = model.config, pipe.parts["vae"].config.latent_channels
     name, out = type(model).__name__, config.out_channels or config.in_channels
     if config.in_channels != out:
         raise ModelError(
-            f"{called(folder)}: this {name} has {config.in_channels} channels in and {out} out, as those have that fill in parts of an "
-            "image; choose one that makes whole images of text"
+            f"{called(folder)}: this {name} has {config.in_channels} channels in and {out} out, "
+            "as those have that fill in parts of an image; choose one that makes whole images of text"
         )
     if config.in_channels != channels:
         raise ModelError(
@@ -412,13 +419,13 @@ def _check_fit(folder: Path, pipe: Pipe, model: Any) -> None:
 
 
 def _set_size(folder: Path, pipe: Pipe, model: Any, size: int | None) -> None:
-    """The side of its images as the model's own from now on. Raises ModelError for one that it cannot make."""
+    """Set the side of the model's images. Raises ModelError for a size that it cannot generate."""
     step = pipe.factor * model.config.patch_size if pipe.flow else max(8, pipe.factor)
     if size is not None and size % step:
         near = f"{size - size % step} or {size - size % step + step}" if size > step else str(step)
         raise ModelError(
-            f"options.image_size: latent size mismatch: {size} pixels, but the VAE and {type(model).__name__} of {called(folder)} take "
-            f"multiples of {step}: set {near}"
+            f"options.image_size: latent size mismatch: {size} pixels, but the VAE and {type(model).__name__} of "
+            f"{called(folder)} take multiples of {step}: set {near}"
         )
     if size is not None:
         model.register_to_config(sample_size=size // pipe.factor)
@@ -436,10 +443,10 @@ def _set_size(folder: Path, pipe: Pipe, model: Any, size: int | None) -> None:
 
 
 def save_pipe(pipe: Pipe, model: Any, folder: Path) -> None:
-    """A whole pipeline as diffusers reads it, without the place on this disk where its parts came from."""
-    whole = pipe.around(model)
+    """Save the complete pipeline in diffusers' format, without the local paths that its parts were loaded from."""
+    pipeline = pipe.around(model)
     with quiet(), _no_bars():
-        whole.save_pretrained(folder)
+        pipeline.save_pretrained(folder)
     for path in [*folder.glob("*.json"), *folder.glob("*/*.json")]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict) and {"_name_or_path", "name_or_path"} & found.keys():
@@ -448,7 +455,10 @@ def save_pipe(pipe: Pipe, model: Any, folder: Path) -> None:
 
 
 def save_lora(pipe: Pipe, model: Any, folder: Path, base: str, revision: str | None) -> None:
-    """LoRA alone, in diffusers' own format: with its configuration, or an alpha that is not the rank would be lost."""
+    """Save the LoRA weights only, in diffusers' format, with the adapter's configuration.
+
+    Without the configuration, an alpha that differs from the rank would be lost.
+    """
     from peft import get_peft_model_state_dict
 
     values = {
@@ -461,7 +471,7 @@ def save_lora(pipe: Pipe, model: Any, folder: Path, base: str, revision: str | N
 
 
 def load_lora(pipe: Pipe, model: Any, folder: Path) -> Any:
-    """The model with the LoRA of a folder beside its weights, as diffusers has it. Raises ModelError."""
+    """Add the LoRA layers of a folder to the model, in diffusers' format; they are not merged. Raises ModelError."""
     try:
         with quiet():
             pipe.around(model).load_lora_weights(str(folder), weight_name=LORA)

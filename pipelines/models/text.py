@@ -1,6 +1,7 @@
-"""Load text models and their tokenizers, and pad what they read.
+"""Load text models and their tokenizers, and pad their input.
 
-Any encoder or decoder of transformers; a tokenizer must be a fast one, which alone tells where in the text a token stands.
+Any encoder or decoder of transformers. The tokenizer must be a fast one: only fast tokenizers give the position of each
+token in the text.
 """
 
 import json
@@ -30,7 +31,7 @@ FILES = (
 
 
 def tokenizer(folder: Path | None, config: Any) -> Any:
-    """The fast tokenizer of a model folder, whose tokens the model of this configuration must all know. Raises ModelError."""
+    """The fast tokenizer of a model folder. Raises ModelError, also if it has more tokens than the model."""
     from transformers import AutoTokenizer
 
     if folder is None:
@@ -45,24 +46,29 @@ def tokenizer(folder: Path | None, config: Any) -> Any:
         raise ModelError(f"{called(folder)}: its tokenizer cannot be read: {first_line(error)}") from error
     if not found.is_fast:
         raise ModelError(
-            f"{called(folder)}: its tokenizer has no fast form (tokenizer.json), which tells where a token stands in the text"
+            f"{called(folder)}: its tokenizer has no fast form (tokenizer.json), "
+            "which tells where a token stands in the text"
         )
     vocabulary = found.get_vocab()
     last = max(vocabulary, key=vocabulary.__getitem__, default="")
     known = getattr(config.get_text_config(), "vocab_size", None)
     if isinstance(known, int) and vocabulary and vocabulary[last] >= known:
         raise ModelError(
-            f"{called(folder)}: its tokenizer has {vocabulary[last] + 1:,} tokens (the last is {last!r}), the model {known:,}: take the "
-            "tokenizer that the model came with, or enlarge the model (resize_token_embeddings) and save both"
+            f"{called(folder)}: its tokenizer has {vocabulary[last] + 1:,} tokens (the last is {last!r}), "
+            f"the model {known:,}: take the tokenizer that the model came with, or enlarge the model "
+            "(resize_token_embeddings) and save both"
         )
     return found
 
 
-MOST_LOOKED_AT = 20_000  # texts in which special tokens are looked for
+MOST_LOOKED_AT = 20_000  # texts that are searched for special tokens
 
 
 def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
-    """Say how many texts hold the tokenizer's own special tokens (<s>, [SEP]) written out: these are read as tokens, not as words."""
+    """Warn of texts that contain the tokenizer's special tokens (<s>, [SEP]).
+
+    They are read as tokens, not as words.
+    """
     marks = [mark for mark in dict.fromkeys(found.all_special_tokens) if mark.strip()]
     looked = texts[:MOST_LOOKED_AT]
     counts = {mark: sum(mark in text for text in looked) for mark in marks}
@@ -70,8 +76,9 @@ def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
     if counts:
         n = sum(any(mark in text for mark in counts) for text in looked)
         log.warning(
-            "%d of %d texts of train hold special tokens of this model (%s): these are read as tokens and not as words; beginnings and "
-            "ends are added to every text anyway, so take them out if they are not meant so",
+            "%d of %d texts of train hold special tokens of this model (%s): these are read as tokens "
+            "and not as words; beginnings and ends are added to every text anyway, "
+            "so take them out if they are not meant so",
             n,
             len(looked),
             ", ".join(f"{mark!r} in {count:,}" for mark, count in counts.items()),
@@ -79,27 +86,34 @@ def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
 
 
 def tokenizer_fingerprint(found: Any) -> str:
-    """What a tokenizer is, as text: for caches. A call that cuts or pads leaves its settings in the tokenizer: they are no part of it."""
-    said = json.loads(found.backend_tokenizer.to_str())
-    return json.dumps({key: value for key, value in said.items() if key not in ("truncation", "padding")})
+    """A tokenizer as text, for cache keys.
+
+    Calling a tokenizer with truncation or padding changes its settings, so these two are left out.
+    """
+    settings = json.loads(found.backend_tokenizer.to_str())
+    return json.dumps({key: value for key, value in settings.items() if key not in ("truncation", "padding")})
 
 
 def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: str) -> None:
-    """Raises ModelError for a configuration of another kind of model; `mapping` is one of transformers' by model type."""
+    """Raise ModelError if the model type is not in `mapping`, one of transformers' mappings by model type.
+
+    `does` completes the message "a ... model does not ...".
+    """
     if config.model_type not in mapping:
         raise ModelError(f"{called(folder)}: a {config.model_type} model does not {does}; choose another model")
 
 
 def longest(found: Any, config: Any) -> int:
-    """Tokens that the model can read at once, special ones included."""
+    """The number of tokens that the model can read at once, special tokens included. Raises ModelError."""
     limits = [found.model_max_length]
     if isinstance(limits[0], bool) or not isinstance(limits[0], (int, float)) or limits[0] < 4:
         raise ModelError(
-            f"tokenizer_config.json: model_max_length is {limits[0]!r}: a number of tokens is needed that a text can have"
+            f"tokenizer_config.json: model_max_length is {limits[0]!r}: "
+            "a number of tokens is needed that a text can have"
         )
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
-        # RoBERTa and its kin count positions from the padding token on
+        # RoBERTa and its relatives number positions from the padding token on
         taken = (
             config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer") else 0
         )
@@ -108,7 +122,10 @@ def longest(found: Any, config: Any) -> int:
 
 
 def length(asked: int | None, found: Any, config: Any, usual: int) -> int:
-    """options.max_length, or the usual one where the model can read so much. Raises ModelError where it cannot."""
+    """`options.max_length`, or else the usual length, limited to what the model can read.
+
+    Raises ModelError if it asks for more.
+    """
     most = longest(found, config)
     if asked is not None and asked > most:
         raise ModelError(f"options.max_length: got {asked}, but this model reads at most {most} tokens")
@@ -118,10 +135,11 @@ def length(asked: int | None, found: Any, config: Any, usual: int) -> int:
 def text_model(
     auto: Any, folder: Path | None, config: Any, *, random: bool = False, labels: list[str] | None = None
 ) -> "nn.Module":
-    """A model of `auto`'s kind. A pooler may be new beside the head: models pretrained without one are many. Raises ModelError.
+    """A model of the class that `auto` picks. Raises ModelError.
 
-    With `labels` it is a classifier of these classes: a head that knows all of them by name is kept.
-    The last layer of any other head starts from random weights.
+    Besides the head, a pooler may be missing: many models were pretrained without one. With `labels` the model is a
+    classifier of these classes: a head that knows all of them by name is kept, the last layer of any other head starts
+    from random weights.
     """
 
     def load(renew: bool) -> "nn.Module":
@@ -137,7 +155,7 @@ def layers(model: Any) -> "list[nn.Module]":
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> "Tensor":
-    """Rows of unequal length -> int64 [rows, longest], filled with `value` on the right, or on the left."""
+    """Pad rows of unequal length with `value` to int64 [rows, longest], on the right or on the left."""
     import torch
 
     longest = max(map(len, rows))
@@ -149,7 +167,7 @@ def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> "Te
 
 
 def inputs(examples: Sequence[dict[str, Any]], found: Any, left: bool = False) -> "dict[str, Tensor]":
-    """What the model reads, int64 [examples, longest]: input_ids, attention_mask and, where it has them, token_type_ids."""
+    """The model's input, int64 [examples, longest] each: input_ids, attention_mask and, if given, token_type_ids."""
     ids = [e["input_ids"] for e in examples]
     batch = {
         "input_ids": padded(ids, found.pad_token_id, left),
@@ -161,12 +179,15 @@ def inputs(examples: Sequence[dict[str, Any]], found: Any, left: bool = False) -
 
 
 def summarises_last(config: Any) -> bool:
-    """Whether a classifier reads what stands last, whatever it is (XLNet): padding must then stand on the left."""
+    """Whether a classifier reads the last position, padding or not (XLNet): padding must then be on the left."""
     return config.model_type == "xlnet" and getattr(config, "summary_type", "last") == "last"
 
 
 def set_attention_dropout(config: Any, asked: float | None) -> None:
-    """options.attention_dropout, under whichever name the configuration has it; None leaves the model's own. Raises ModelError."""
+    """Set `options.attention_dropout` under the name that the configuration uses; None changes nothing.
+
+    Raises ModelError.
+    """
     names = [
         name for name in ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop") if name in config.to_dict()
     ]
@@ -184,7 +205,10 @@ def set_attention_dropout(config: Any, asked: float | None) -> None:
 def language_model(
     auto: Any, folder: Path | None, config: Any, *, random: bool = False, new_head: bool = False
 ) -> "nn.Module":
-    """A model that scores a vocabulary. `new_head`: its head may be missing, as an encoder's is. Raises ModelError."""
+    """A model that scores a vocabulary.
+
+    With `new_head` its head may be missing, as in a plain encoder. Raises ModelError.
+    """
     from torch import nn
 
     hint = "is it a language model?"
@@ -192,20 +216,23 @@ def language_model(
 
 
 def language_model_layers(model: Any) -> "list[nn.Module]":
-    """From input to output: embeddings, blocks, and what comes after them without the output embedding, which is often the input's."""
+    """From input to output: embeddings, blocks, and the remaining layers.
+
+    The output embedding is left out, because it often is the input embedding.
+    """
     from torch import nn
 
     base, output = trunk(model), model.get_output_embeddings()
     stem, *found = blocks(base)
-    beside = [m for m in model.modules() if _own(m) and m is not output and not _inside(m, base)]
-    if not beside:
+    rest = [m for m in model.modules() if _own(m) and m is not output and not _inside(m, base)]
+    if not rest:
         taken = {id(m) for block in (stem, *found) for m in block.modules()}
-        beside = [m for m in base.modules() if _own(m) and id(m) not in taken]
-    return [stem, *found, nn.ModuleList(beside)] if beside else [stem, *found]
+        rest = [m for m in base.modules() if _own(m) and id(m) not in taken]
+    return [stem, *found, nn.ModuleList(rest)] if rest else [stem, *found]
 
 
 def _own(module: "nn.Module") -> bool:
-    """Whether it is a leaf with parameters."""
+    """Whether a module is a leaf with parameters."""
     return next(module.children(), None) is None and next(module.parameters(), None) is not None
 
 
@@ -214,7 +241,10 @@ def _inside(module: "nn.Module", of: "nn.Module") -> bool:
 
 
 def keeps_apart(model: Any) -> bool:
-    """Whether a causal model, told by its positions where a document begins, does not look back beyond that."""
+    """Whether a causal model attends only within a document, given positions that restart at 0 for each document.
+
+    It compares the logits of a document that follows another one with those of the same document by itself.
+    """
     import torch
 
     device = next(model.parameters()).device

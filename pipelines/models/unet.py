@@ -1,4 +1,4 @@
-"""Load diffusers' UNet2DModel, and make images with it as DDPMPipeline and DDIMPipeline do."""
+"""Load diffusers' UNet2DModel, and generate images with it as DDPMPipeline and DDIMPipeline do."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,10 @@ from pipelines.models.pretrained import called, first_line
 if TYPE_CHECKING:
     from torch import nn
 
-# Classes in model_index.json. The last is diffusers' only one that asks a U-Net for images of a class; it takes any sampler.
+# Classes in model_index.json. The last one is the only one of diffusers that passes classes to a U-Net; it
+# takes any sampler.
 PIPELINES = ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
-LABELS = "id2label.json"  # beside model_index.json: the number of each class -> its name
+LABELS = "id2label.json"  # in the folder of model_index.json: the number of each class -> its name
 
 
 def read_unet(
@@ -27,10 +28,12 @@ def read_unet(
     random: bool = False,
     labels: Sequence[str] | None = None,
 ) -> "nn.Module":
-    """A UNet2DModel in float32, of a pipeline's folder or from a configuration with random weights. Raises ModelError.
+    """A UNet2DModel in float32, from a pipeline's folder, or from a configuration with random weights.
 
-    `size` is the side of its images in pixels; left out, the model's own. `labels` are the classes it is to know, none if empty; left
-    out, those it knows.
+    Raises ModelError.
+
+    `size` is the side of its images in pixels; None keeps the model's own. `labels` are the classes that it is trained
+    on, none if empty; None keeps the model's own.
     """
     from diffusers import UNet2DModel
 
@@ -39,14 +42,13 @@ def read_unet(
     )
     if folder is None:
         return _checked_model(
-            _made(UNet2DModel, _checked(dict(config or {}), UNet2DModel) | wanted), "model.config", labels
+            _built(UNet2DModel, _checked(dict(config or {}), UNet2DModel) | wanted), "model.config", labels
         )
     kind = read_index(folder)["_class_name"]
     if kind not in PIPELINES:
         raise ModelError(f"{called(folder)}: a {kind} is no unconditional one; choose a {' or a '.join(PIPELINES[:2])}")
-    place = (
-        folder / "unet" if (folder / "unet").is_dir() else folder
-    )  # the first repos of diffusers have all in one folder
+    # the first diffusers models on the hub have all files in one folder
+    place = folder / "unet" if (folder / "unet").is_dir() else folder
     try:
         settings = UNet2DModel.load_config(place, local_files_only=True)
         settings = {
@@ -55,18 +57,19 @@ def read_unet(
             if key not in ("_class_name", "_diffusers_version", "_name_or_path")
         }
         if random:
-            return _checked_model(_made(UNet2DModel, settings | wanted), called(folder), labels)
+            return _checked_model(_built(UNet2DModel, settings | wanted), called(folder), labels)
         model, info = UNet2DModel.from_pretrained(
             place, output_loading_info=True, low_cpu_mem_usage=False, local_files_only=True
         )
     except ModelError:
         raise
-    except Exception as error:  # whatever a damaged or strange file brings about
+    except Exception as error:  # damaged files raise many kinds
         raise ModelError(f"{called(folder)}: its U-Net cannot be loaded: {first_line(error)}") from error
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
         raise ModelError(
-            f"{called(folder)}: weights of its U-Net are missing or of another shape: {lacking[0]} ({len(lacking)} in all)"
+            f"{called(folder)}: weights of its U-Net are missing or of another shape: {lacking[0]} "
+            f"({len(lacking)} in all)"
         )
     if labels:
         _set_classes(model, read_labels(folder, model), labels)
@@ -75,7 +78,7 @@ def read_unet(
 
 
 def read_labels(folder: Path, model: Any) -> list[str]:
-    """The names of the model's classes, in order; their numbers where the folder has none. Raises ModelError."""
+    """The names of the model's classes in order; their numbers if the folder has no names. Raises ModelError."""
     count = model.config.num_class_embeds or 0
     path = folder / LABELS
     if not count or not path.is_file():
@@ -90,13 +93,17 @@ def read_labels(folder: Path, model: Any) -> list[str]:
 
 
 def write_labels(folder: Path, labels: Sequence[str]) -> None:
-    """For `read_labels`, and for whoever calls the pipeline with numbers of classes."""
+    """Write the names of the classes to id2label.json, for `read_labels` and for users of the pipeline."""
     text = json.dumps({str(number): label for number, label in enumerate(labels)}, indent=2, ensure_ascii=False)
     (folder / LABELS).write_text(text + "\n", encoding="utf-8")
 
 
 def _set_classes(model: Any, known: Sequence[str], labels: Sequence[str]) -> None:
-    """Give a pretrained model an embedding for each of `labels`: its own where it knows the name, else the mean of its own, or zeros."""
+    """Give a pretrained model an embedding for each of `labels`.
+
+    A class that the model knows by name keeps its embedding. Any other gets the mean of the known ones, or zeros if
+    there are none.
+    """
     import torch
     from torch import nn
 
@@ -106,7 +113,7 @@ def _set_classes(model: Any, known: Sequence[str], labels: Sequence[str]) -> Non
 
 
 def sampler_of(folder: Path) -> Literal["ddpm", "ddim"]:
-    """How a pipeline's folder makes images. Raises ModelError where it is neither."""
+    """The sampler of a pipeline's folder. Raises ModelError if it is neither DDPM nor DDIM."""
     kind = str(read_index(folder)["_class_name"])
     if kind == PIPELINES[-1]:
         kind = str(scheduler_config(folder).get("_class_name"))
@@ -117,20 +124,23 @@ def sampler_of(folder: Path) -> Literal["ddpm", "ddim"]:
 
 
 def _checked(fields: dict[str, Any], kind: Any) -> dict[str, Any]:
-    """A recipe's `model.config`: the library takes any field, so a misspelled one would do nothing."""
+    """Check the fields of a recipe's `model.config`. Raises ModelError.
+
+    The library accepts any field, so a misspelled one would have no effect.
+    """
     import inspect
 
     named = fields.pop("model_type")
     if named != "UNet2DModel":
         raise ModelError(f"model.config.model_type: this task trains a UNet2DModel of diffusers, got {named!r}")
     known = list(inspect.signature(kind.__init__).parameters)[1:]
-    strange = [name for name in fields if name not in known]
-    if strange:
-        raise ModelError(f"model.config: UNet2DModel has no field {strange[0]!r}{suggest(strange[0], known)}")
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        raise ModelError(f"model.config: UNet2DModel has no field {unknown[0]!r}{suggest(unknown[0], known)}")
     return fields
 
 
-def _made(kind: Any, fields: dict[str, Any]) -> Any:
+def _built(kind: Any, fields: dict[str, Any]) -> Any:
     try:
         return kind(**fields)
     except Exception as error:  # blocks, channels and groups that do not fit each other
@@ -138,13 +148,19 @@ def _made(kind: Any, fields: dict[str, Any]) -> Any:
 
 
 def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.Module":
-    """Channels and size fit, and one forward runs. In channels-last memory, where convolutions are faster. Raises ModelError."""
+    """Check channels, classes and size with one forward pass.
+
+    Returns the model in channels-last memory, where convolutions are faster.
+
+    Raises ModelError.
+    """
     import torch
 
     config = model.config
     if config.in_channels not in (1, 3) or config.out_channels != config.in_channels:
         raise ModelError(
-            f"{name}: {config.in_channels} channels in and {config.out_channels} out; images have 3 (RGB) or 1 (grey), in and out alike"
+            f"{name}: {config.in_channels} channels in and {config.out_channels} out; "
+            "images have 3 (RGB) or 1 (grey), in and out alike"
         )
     if config.class_embed_type:
         raise ModelError(
@@ -169,7 +185,7 @@ def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.M
             f"{name}: {height} x {width} pixels: images of a class are square in diffusers: set options.image_size"
         )
     if config.num_class_embeds:
-        model.register_to_config(sample_size=height)  # of a pair, its pipeline would make nothing
+        model.register_to_config(sample_size=height)  # the pipeline cannot generate images from a pair
     try:
         with torch.no_grad():
             model.eval()(
@@ -177,24 +193,24 @@ def _checked_model(model: Any, name: str, labels: Sequence[str] | None) -> "nn.M
                 torch.zeros(1, dtype=torch.long),
                 _numbers([0], model),
             )
-    except Exception as error:  # of a damaged configuration each library complains in its own way
+    except Exception as error:  # a damaged configuration raises many kinds
         halvings = 2 ** (len(config.block_out_channels) - 1)
         raise ModelError(
-            f"{name}: this U-Net cannot take {height} x {width} pixels (it halves them {len(config.block_out_channels) - 1} times, so "
-            f"multiples of {halvings} fit): {first_line(error)}"
+            f"{name}: this U-Net cannot take {height} x {width} pixels (it halves them "
+            f"{len(config.block_out_channels) - 1} times, so multiples of {halvings} fit): {first_line(error)}"
         ) from error
     placed: nn.Module = model.to(memory_format=torch.channels_last)
     return placed
 
 
 def image_size(model: Any) -> tuple[int, int]:
-    """Height and width of its images."""
+    """Height and width of the model's images in pixels."""
     size = model.config.sample_size
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _numbers(classes: Sequence[int] | None, model: Any) -> Any:
-    """[len(classes)] on the model's device; None where it knows no classes."""
+    """The class numbers as a tensor [len(classes)] on the model's device; None if the model has no classes."""
     import torch
 
     return (
@@ -212,12 +228,11 @@ def denoised(
     every: int | None = None,
     classes: Sequence[int] | None = None,
 ) -> "Iterator[list[Any]]":
-    """Images of these seeds, as the pipelines of diffusers make them from `torch.Generator().manual_seed(seed)` each.
+    """Generate images from seeds, as diffusers' pipelines do with `torch.Generator().manual_seed(seed)` for each.
 
-    `classes` are the numbers of what they are to show, where the model knows classes.
-
-    Yields the finished ones last; before them, where `every` is given, after so many steps what the model takes the clean
-    images to be. Each image is the same whatever else is in the batch, but for rounding.
+    `classes` are the numbers of the classes to show, if the model has classes. The last list that is yielded holds the
+    finished images. With `every`, previews come before it: after every so many steps, the model's estimate of the clean
+    images. An image does not depend on the rest of its batch, except for rounding.
     """
     import torch
     from diffusers.utils.torch_utils import randn_tensor

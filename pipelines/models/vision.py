@@ -1,6 +1,6 @@
-"""Load image models from transformers and timm through one door, and prepare their input.
+"""Load image models of transformers and timm, and prepare their input.
 
-Only the head may be missing or of another shape; position embeddings are resized in the weights.
+Only the head may be missing or have another shape. Position embeddings are resized in the weights.
 """
 
 from copy import copy
@@ -16,26 +16,29 @@ if TYPE_CHECKING:
 
 
 def check_classifies(folder: Path | None, config: Any) -> None:
-    """Raises ModelError for a configuration of another kind of model."""
+    """Raise ModelError if the configuration is not of an image classification model with RGB input."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
     if config.model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         raise ModelError(
-            f"{called(folder)}: a {config.model_type} model does not classify images; choose a model for image classification"
+            f"{called(folder)}: a {config.model_type} model does not classify images; "
+            "choose a model for image classification"
         )
     channels = getattr(config, "num_channels", 3)
     if channels != 3:
         raise ModelError(
-            f"{called(folder)}: the model takes images of {channels} channels; images are read in RGB: choose another model"
+            f"{called(folder)}: the model takes images of {channels} channels; images are read in RGB: "
+            "choose another model"
         )
 
 
 def image_classifier(
     folder: Path | None, config: Any, labels: list[str] | None = None, *, random: bool = False
 ) -> "nn.Module":
-    """An AutoModelForImageClassification of these classes, float32, in fresh memory; left out: of `config`'s. Raises ModelError.
+    """An AutoModelForImageClassification, float32, in its own memory. Raises ModelError.
 
-    A head that knows all of them by name is kept. The last layer of any other head starts from random weights.
+    It has the classes `labels`, or by default those of `config`. A head that knows all of them by name is kept. The
+    last layer of any other head starts from random weights.
     """
     from transformers import AutoModelForImageClassification
 
@@ -52,9 +55,10 @@ def image_classifier(
 
 
 def laid_out(model: Any) -> "nn.Module":
-    """A convolutional model in channels-last memory, where convolutions are faster (MobileNetV2 on a CPU: 1.2 to 1.4 times).
+    """Put a convolutional model in channels-last memory, where convolutions are faster.
 
-    transformers' MobileNets come from TensorFlow, and two things with them are put right: see `_from_tensorflow`.
+    MobileNetV2 on a CPU is 1.2 to 1.4 times as fast. It also corrects two settings of transformers' MobileNets, which
+    come from TensorFlow: see `_from_tensorflow`.
     """
     import torch
 
@@ -66,13 +70,15 @@ def laid_out(model: Any) -> "nn.Module":
 
 
 def _from_tensorflow(model: "nn.Module") -> None:
-    """Two things that TensorFlow left in a MobileNet.
+    """Correct two settings that MobileNets took over from TensorFlow.
 
-    Its decay of 0.997 is handed to BatchNorm as the momentum, so that the running statistics become those of the last batch
-    (cats and dogs, all trained: accuracy on validation swings from 0.90 to 0.64). PyTorch's 0.1 then.
+    First, TensorFlow's decay of 0.997 became PyTorch's BatchNorm momentum, so the running statistics are almost those
+    of the last batch (cats and dogs, all layers trained: validation accuracy varies between 0.90 and 0.64). PyTorch's
+    default of 0.1 is set.
 
-    Its padding copies the input of every convolution. Where the stride is 1 it pads both sides alike, which the convolution
-    itself does without a copy; and ReLU6 needs none either (a step takes 10 % less, the results are the same).
+    Second, the TensorFlow padding copies the input of every convolution. With stride 1 it pads both sides equally,
+    which the convolution itself does without a copy. ReLU6 can work in place too. A step takes 10 % less, with equal
+    results.
     """
     from torch import nn
 
@@ -90,24 +96,29 @@ def _from_tensorflow(model: "nn.Module") -> None:
                 convolution.padding = tuple(
                     d * (k - 1) // 2 for k, d in zip(convolution.kernel_size, convolution.dilation, strict=True)
                 )
-                module.config = copy(module.config)  # this layer's alone: what is saved is the model's
+                module.config = copy(
+                    module.config
+                )  # a copy for this layer: the model's configuration is saved unchanged
                 module.config.tf_padding = False
             if isinstance(module.activation, nn.ReLU6):
                 module.activation.inplace = True
 
 
 def head(model: Any) -> "nn.Module":
-    """The classifier: timm's own, else what stands beside the trunk. Raises ModelError where nothing does."""
+    """The classifier: timm's own, or else what `pretrained.head` finds. Raises ModelError if there is none."""
     return model.timm_model.get_classifier() if hasattr(model, "timm_model") else pretrained.head(model)
 
 
 def trunk(model: Any) -> "nn.Module":
-    """What stands before the classifier; of a timm model all of it, the classifier included."""
+    """The part before the classifier; for a timm model all of it, the classifier included."""
     return model.timm_model if hasattr(model, "timm_model") else pretrained.trunk(model)
 
 
 def try_size(model: Any, height: int, width: int) -> None:
-    """One forward at the size that options.image_size asks for: windows and pyramids take some sizes only. Raises ModelError."""
+    """Run one forward pass at the size of options.image_size. Raises ModelError if the model does not accept it.
+
+    Models with windows or feature pyramids accept certain sizes only.
+    """
     import torch
 
     try:
@@ -120,7 +131,7 @@ def try_size(model: Any, height: int, width: int) -> None:
 
 
 def fixes_size(config: Any) -> bool:
-    """Whether a timm architecture is built for one image size (ViT, Swin, Mixer) and must be told of another."""
+    """Whether a timm architecture is built for one image size (ViT, Swin, Mixer): another size must be passed to it."""
     import timm
 
     known = timm.get_pretrained_cfg(config.architecture)
@@ -128,7 +139,7 @@ def fixes_size(config: Any) -> bool:
 
 
 def _resize(model: Any, folder: Path, shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """Fit position embeddings to another image size, in the weights. Returns their names."""
+    """Resize position embeddings to another image size, in the model's weights. Returns their names."""
     import torch
 
     found = [key for key, shape in shapes.items() if "pos" in key and len(shape) == 3]
@@ -141,7 +152,9 @@ def _resize(model: Any, folder: Path, shapes: dict[str, tuple[int, ...]]) -> lis
 
 
 def resize_positions(positions: Any, length: int) -> Any:
-    """Bicubic resize of learned position embeddings [1, extra + n * n, dim] to [1, length, dim]; extra tokens are kept.
+    """Bicubic resize of learned position embeddings: [1, extra + n * n, dim] -> [1, length, dim].
+
+    Extra tokens are kept.
 
     As in Dosovitskiy et al. 2021, section 3.2. Grids are square.
     """
@@ -166,7 +179,12 @@ def resize_positions(positions: Any, length: int) -> Any:
 
 
 def image_processor(folder: Path | None, config: Any, image_size: int | None) -> Any:
-    """The model's own image processor at `image_size`; for a model made from a configuration, a plain one (0.5 / 0.5)."""
+    """The model's own image processor at `image_size`.
+
+    A model from a configuration gets one with mean and deviation 0.5.
+
+    Raises ModelError.
+    """
     from transformers import AutoImageProcessor, ViTImageProcessor
 
     own = getattr(config, "image_size", None)
@@ -174,7 +192,7 @@ def image_processor(folder: Path | None, config: Any, image_size: int | None) ->
         side = image_size or (own if isinstance(own, int) else 224)
         return ViTImageProcessor(size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     if config.model_type == "timm_wrapper":
-        from transformers import TimmWrapperImageProcessor  # imports timm: time and memory that only its models need
+        from transformers import TimmWrapperImageProcessor  # imports timm, which only its models need
 
         pretrained = dict(config.pretrained_cfg or {})
         if image_size is not None:
@@ -183,7 +201,8 @@ def image_processor(folder: Path | None, config: Any, image_size: int | None) ->
         return TimmWrapperImageProcessor(pretrained_cfg=pretrained, architecture=config.architecture)
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise ModelError(
-            f"{called(folder)}: no preprocessor_config.json (how images are scaled): copy the one that the model came with"
+            f"{called(folder)}: no preprocessor_config.json (how images are scaled): "
+            "copy the one that the model came with"
         )
     try:
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
@@ -209,7 +228,7 @@ def _set_size(processor: Any, side: int) -> None:
 
 
 def input_size(processor: Any) -> tuple[int, int]:
-    """Height and width in pixels of what the model sees."""
+    """Height and width of the model's input in pixels."""
     if hasattr(processor, "data_config"):
         return tuple(processor.data_config["input_size"][1:])
     crop = getattr(processor, "crop_size", None)
@@ -219,9 +238,10 @@ def input_size(processor: Any) -> tuple[int, int]:
 
 
 def scaled(processor: Any, image: Any) -> Any:
-    """A PIL image of the right size -> [3, H, W] as the model wants it.
+    """A PIL image of the right size -> float32 [3, H, W], scaled for the model.
 
-    By the model's own processor, which may do more than shift and scale: MobileViT's swaps channels, EfficientNet's scales twice.
+    The model's own processor does it, because some do more than shift and scale: MobileViT's swaps channels,
+    EfficientNet's scales twice.
     """
     import torch
     from torchvision.transforms.v2 import functional as f

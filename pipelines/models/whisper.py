@@ -1,8 +1,8 @@
-"""Whisper's own: what opens a transcript, its tokens, its settings, and how it is written.
+"""Whisper: its prompt tokens, its settings, and greedy decoding.
 
-Radford et al. 2022, arXiv:2212.04356. A transcript is <|startoftranscript|>, where the model has several languages one's token and
-<|transcribe|>, then <|notimestamps|>, the text and <|endoftext|>; the sound is always a window of 30 seconds as a log-mel spectrogram,
-the rest of it silence.
+Radford et al. 2022, arXiv:2212.04356. A transcript is <|startoftranscript|>; then, if the model has several languages,
+a language token and <|transcribe|>; then <|notimestamps|>, the text and <|endoftext|>. The audio is always a window of
+30 seconds as a log-mel spectrogram, padded with silence.
 """
 
 import math
@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 START, SILENT = "<|startoftranscript|>", "<|notimestamps|>"
-BLANK = "\u0120"  # as a byte-level tokenizer writes it
+BLANK = "\u0120"  # a space, as a byte-level tokenizer writes it
 TASKS = ("transcribe", "translate")
 MARKS = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", SILENT)
-HOP = 2  # log-mel columns of 10 ms that become one position of the encoder
+HOP = 2  # log-mel columns of 10 ms per position of the encoder
 
-Token = tuple[int, float]  # and how sure the model was of it: log p
+Token = tuple[int, float]  # token id, and its log probability
 
 # ---- tokens ----
 
 
 def tokenizer(folder: Path | None, config: Any) -> Any:
-    """A Whisper tokenizer: the folder's, or for a model of the recipe's own one whose tokens are bytes. Raises ModelError."""
+    """The folder's Whisper tokenizer; for a model from a recipe's own configuration, one whose tokens are bytes.
+
+    Raises ModelError.
+    """
     from pipelines.models import text
 
     if folder is None:
@@ -38,7 +41,8 @@ def tokenizer(folder: Path | None, config: Any) -> Any:
     found = text.tokenizer(folder, config)
     if START not in found.get_vocab() or SILENT not in found.get_vocab():
         raise ModelError(
-            f"{called(folder)}: its tokenizer has no {START}: it is none of Whisper's; copy the one that the model came with"
+            f"{called(folder)}: its tokenizer has no {START}: it is none of Whisper's; "
+            "copy the one that the model came with"
         )
     return found
 
@@ -55,9 +59,10 @@ def _letters() -> Any:
 
 
 def languages(words: Any, config: Any, settings: Any) -> dict[str, int]:
-    """Code -> token of the languages that a model tells apart; none for a model of one language.
+    """Language code -> token, of the languages that a model distinguishes; empty for a model of one language.
 
-    English-only models have the tokens, too, and never learned them: their settings say so, or the size of their vocabulary.
+    English-only models have the tokens too, but never learned them. Their settings say so, or the size of their
+    vocabulary.
     """
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
@@ -68,7 +73,10 @@ def languages(words: Any, config: Any, settings: Any) -> dict[str, int]:
 
 
 def code_of(asked: str | None, known: dict[str, int]) -> str | None:
-    """options.language, a code or an English name, as a code that this model knows. Raises ModelError."""
+    """`options.language` (a code or an English name) as a code that this model knows; None if it is not set.
+
+    Raises ModelError.
+    """
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
     if asked is None:
@@ -87,17 +95,17 @@ def code_of(asked: str | None, known: dict[str, int]) -> str | None:
 
 
 def opening(words: Any, code: str | None, known: dict[str, int]) -> list[int]:
-    """The tokens with which a transcript begins."""
+    """The tokens that every transcript begins with."""
     number = words.convert_tokens_to_ids
-    told = [known[code], number("<|transcribe|>")] if code is not None else []
-    return [number(START), *told, number(SILENT)]
+    language = [known[code], number("<|transcribe|>")] if code is not None else []
+    return [number(START), *language, number(SILENT)]
 
 
 # ---- the model ----
 
 
 def read_config(folder: Path | None, fields: dict[str, Any] | None) -> Any:
-    """The configuration of a Whisper. Raises ModelError."""
+    """The configuration of a Whisper model. Raises ModelError."""
     from pipelines.models.pretrained import read_config
 
     found = read_config(folder, fields)
@@ -110,26 +118,26 @@ def read_config(folder: Path | None, fields: dict[str, Any] | None) -> Any:
 
 
 def whisper(folder: Path | None, config: Any, words: Any, *, random: bool = False) -> Any:
-    """A WhisperForConditionalGeneration, its settings those of the folder. Raises ModelError."""
+    """A WhisperForConditionalGeneration with the folder's generation settings. Raises ModelError."""
     from torch import nn
     from transformers import AutoModelForSpeechSeq2Seq, GenerationConfig
 
     from pipelines.models.pretrained import load_model
 
-    config.apply_spec_augment = False  # it would draw from numpy's one generator, and not be the same twice
+    config.apply_spec_augment = False  # it would draw from numpy's global state, which a resumed run cannot repeat
     config.encoder_layerdrop = config.decoder_layerdrop = 0.0
     model: Any = load_model(
         AutoModelForSpeechSeq2Seq, folder, config, lambda _: nn.ModuleList(), random=random, hint="is it a Whisper?"
     )
     if folder is not None and random and (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    # its positions are sinusoids, which are not learned; the library says so, and forgets it where weights are loaded
+    # the encoder's positions are sinusoids and do not train; the library forgets this when it loads weights
     model.model.encoder.embed_positions.requires_grad_(False)
     return model
 
 
 def own_config(config: Any, words: Any) -> Any:
-    """A configuration of the recipe's own, made to fit its tokenizer."""
+    """Fit a recipe's own configuration to its tokenizer."""
     config.vocab_size, config.decoder_start_token_id = len(words), words.convert_tokens_to_ids(START)
     config.pad_token_id = config.bos_token_id = config.eos_token_id = words.eos_token_id
     config.begin_suppress_tokens = config.suppress_tokens = None
@@ -137,18 +145,18 @@ def own_config(config: Any, words: Any) -> Any:
 
 
 def check_window(folder: Path | None, config: Any, extractor: Any) -> None:
-    """Raises ModelError where the feature extractor makes another picture than the model reads."""
-    made = (extractor.feature_size, extractor.nb_max_frames)
+    """Raise ModelError if the feature extractor's output does not have the shape of the model's input."""
+    shape = (extractor.feature_size, extractor.nb_max_frames)
     wanted = (config.num_mel_bins, HOP * config.max_source_positions)
-    if made != wanted:
+    if shape != wanted:
         raise ModelError(
-            f"{called(folder)}: its feature extractor makes {made[0]} x {made[1]:g} numbers of a recording, the model reads "
-            f"{wanted[0]} x {wanted[1]}: they do not belong together"
+            f"{called(folder)}: its feature extractor makes {shape[0]} x {shape[1]:g} numbers of a recording, "
+            f"the model reads {wanted[0]} x {wanted[1]}: they do not belong together"
         )
 
 
 def layers(model: Any) -> "list[nn.Module]":
-    """Convolutions, the encoder's blocks, the decoder's (its embeddings with the first of them), and its last norm."""
+    """The encoder's convolutions and blocks, the decoder's blocks (the first with the embeddings) and its last norm."""
     from torch import nn
 
     from pipelines.models.layers import Layers
@@ -161,15 +169,18 @@ def layers(model: Any) -> "list[nn.Module]":
 
 
 def settings(own: Any, words: Any, code: str | None, known: dict[str, int], most: int) -> Any:
-    """Generation settings under which the library writes what was scored here: greedy, the same opening, the same tokens forbidden."""
+    """Generation settings for transformers that give the transcripts that are scored here.
+
+    Decoding is greedy, with the same prompt tokens and the same forbidden tokens. `most` is the maximum of new tokens.
+    """
     from transformers import GenerationConfig
 
     number, kept, end = words.convert_tokens_to_ids, own.to_dict(), words.eos_token_id
     names = ("alignment_heads", "suppress_tokens", "begin_suppress_tokens", "prev_sot_token_id", "median_filter_width")
-    told: dict[str, Any] = {name: kept[name] for name in names if kept.get(name) is not None}
+    extra: dict[str, Any] = {name: kept[name] for name in names if kept.get(name) is not None}
     if known:
-        told |= {"language": code, "task": "transcribe", "task_to_id": {name: number(f"<|{name}|>") for name in TASKS}}
-        told["lang_to_id"] = {f"<|{name}|>": token for name, token in known.items()}
+        extra |= {"language": code, "task": "transcribe", "task_to_id": {name: number(f"<|{name}|>") for name in TASKS}}
+        extra["lang_to_id"] = {f"<|{name}|>": token for name, token in known.items()}
     return GenerationConfig(
         decoder_start_token_id=number(START),
         eos_token_id=end,
@@ -181,24 +192,25 @@ def settings(own: Any, words: Any, code: str | None, known: dict[str, int], most
         return_timestamps=False,
         num_beams=1,
         do_sample=False,
-        **told,
+        **extra,
     )
 
 
-# ---- what it writes ----
+# ---- decoding ----
 
 
 def likeliest(
     model: Any, found: Any, opening: int, end: int, most: int, never: Sequence[int], never_first: Sequence[int]
 ) -> Iterator[list[Token | None]]:
-    """After a forward (`found`) over transcripts that all begin with the same `opening` tokens: what the model writes after these.
+    """Greedy decoding after a forward pass (`found`) over transcripts that all begin with the same `opening` tokens.
 
-    The likeliest token of each row, up to `most` times; None for a row that has ended. What the encoder gave, and the keys and values
-    of sound and opening, are those of that forward: nothing is computed twice.
+    Yields the most probable token of each row, up to `most` times; None for a row that has ended. The encoder's output
+    and the cached keys and values of that forward pass are reused. `never` lists forbidden tokens; `never_first` lists
+    tokens that are forbidden at the first position.
     """
     import torch
 
-    kept, heard = found.past_key_values, (found.encoder_last_hidden_state,)
+    kept, encoded = found.past_key_values, (found.encoder_last_hidden_state,)
     kept.self_attention_cache.crop(opening - found.logits.shape[1])
     scores = found.logits[:, opening - 1].float()
     ended = torch.zeros(len(scores), dtype=torch.bool)
@@ -209,18 +221,18 @@ def likeliest(
         scores = scores.index_fill(1, forbidden, -torch.inf)
         sure, chosen = scores.log_softmax(-1).max(-1)
         ended |= chosen.cpu() == end
-        said = zip(chosen.tolist(), sure.tolist(), ended.tolist(), strict=True)
-        yield [None if over else (token, log_p) for token, log_p, over in said]
+        rows = zip(chosen.tolist(), sure.tolist(), ended.tolist(), strict=True)
+        yield [None if over else (token, log_p) for token, log_p, over in rows]
         if number + 1 == most or all_ended(bool(ended.all()), scores.device):
             return
         ids = chosen.masked_fill(ended.to(chosen.device), end)[:, None]
         with torch.no_grad():
-            after = model(encoder_outputs=heard, decoder_input_ids=ids, past_key_values=kept, use_cache=True)
+            after = model(encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=kept, use_cache=True)
         kept, scores = after.past_key_values, after.logits[:, -1].float()
 
 
 def detect_language(model: Any, features: "Tensor", words: Any, known: dict[str, int]) -> str:
-    """The code of the language that is spoken, as the model hears it. `features` are of one recording."""
+    """The code of the most probable spoken language. `features` are of one recording."""
     import torch
 
     ids = torch.tensor([[words.convert_tokens_to_ids(START)]], device=features.device)
@@ -230,7 +242,7 @@ def detect_language(model: Any, features: "Tensor", words: Any, known: dict[str,
 
 
 def written(steps: Iterator[list[Token | None]], rows: int) -> list[list[int]]:
-    """The tokens of each row."""
+    """Collect the tokens of each row."""
     found: list[list[int]] = [[] for _ in range(rows)]
     for step in steps:
         for row, token in zip(found, step, strict=True):
@@ -240,18 +252,19 @@ def written(steps: Iterator[list[Token | None]], rows: int) -> list[list[int]]:
 
 
 def transcript(steps: Iterator[list[Token | None]], words: Any) -> Iterator[dict[str, Any]]:
-    """Of one recording, as it is written: {"text", "words": [{"word", "confidence"}]}.
+    """Yield the transcript of one recording after every token: {"text", "words": [{"word", "confidence"}]}.
 
-    A word's confidence is the geometric mean of its tokens' probabilities. A language without blanks has one word in a piece.
+    A word's confidence is the geometric mean of its tokens' probabilities. In a language without spaces the transcript
+    is one word.
     """
-    said: list[list[Token]] = [[]]
+    parts: list[list[Token]] = [[]]
     for (token,) in steps:
         if token is not None:
             if words.convert_ids_to_tokens(token[0]).startswith(BLANK):
-                said.append([])
-            said[-1].append(token)
-        text = words.decode([number for part in said for number, _ in part], skip_special_tokens=True).strip()
-        yield {"text": text, "words": [word for part in said if (word := _word(part, words))]}
+                parts.append([])
+            parts[-1].append(token)
+        text = words.decode([number for part in parts for number, _ in part], skip_special_tokens=True).strip()
+        yield {"text": text, "words": [word for part in parts if (word := _word(part, words))]}
 
 
 def _word(part: list[Token], words: Any) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Figures by length: how scores change with the length of a text."""
+"""Figures of scores by the length of a text."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def figures(records: Sequence[Record], value: Callable[[Record], float], name: str, most: int) -> "dict[str, Figure]":
-    """The table as bars, and how long the texts are."""
+    """The table of `metrics.by_length` as bars, and a histogram of the lengths: name -> figure."""
     rows = table(records, value, name, most)
     names, values = [f"{row['tokens']} (n = {row['n']:,})" for row in rows], [row[name] for row in rows]
     highest = max([1.0 if name.endswith("accuracy") else 0.0, *values]) or 1.0
@@ -24,7 +24,7 @@ def figures(records: Sequence[Record], value: Callable[[Record], float], name: s
 
 @styled
 def histogram(sizes: Sequence[int], most: int | None = None) -> "Figure":
-    """How many texts there are of each length, and where those of more than `most` tokens were cut."""
+    """A histogram of text lengths in tokens, with a line at `most`, where longer texts were cut."""
     tokens = np.asarray(sizes)
     figure = canvas(6.2, 3.2)
     axes = figure.subplots()
@@ -40,5 +40,5 @@ def histogram(sizes: Sequence[int], most: int | None = None) -> "Figure":
     axes.grid(False, axis="x")
     axes.set_title("How long the texts are")
     middle = f"{int(tokens.min())} to {int(tokens.max())} tokens, median {int(np.median(tokens))}"
-    told = "" if most is None else f"; {cut} are longer than {most} tokens and were cut"
-    return finish(figure, f"Histogram of the length of {len(tokens)} texts: {middle}{told}.")
+    note = "" if most is None else f"; {cut} are longer than {most} tokens and were cut"
+    return finish(figure, f"Histogram of the length of {len(tokens)} texts: {middle}{note}.")

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-DRAWN_WHOLE = 40  # classes; above, a figure shows the ones that say most and its title says so
+DRAWN_WHOLE = 40  # classes; with more, a figure shows a selection of them, which its title states
 
 
 @styled
 def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRAWN_WHOLE) -> "Figure":
-    """Counts [true, predicted], shaded by share of the true class; of many classes only the most confused."""
+    """Counts [true, predicted], shaded by the share of the true class. With many classes, only the most confused."""
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     matrix = np.asarray(matrix)
@@ -74,7 +74,7 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
 
 
 def _most_confused(wrong: np.ndarray, limit: int) -> np.ndarray:
-    """Classes of the most frequent mistakes, in the order of the labels; filled up with those that are wrong most often."""
+    """The classes of the most frequent mistakes, in the order of the labels; then those that are wrong most often."""
     pairs = [divmod(int(place), len(wrong)) for place in np.argsort(-wrong, axis=None, kind="stable")[:limit]]
     often = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable").tolist()
     classes = dict.fromkeys([label for pair in pairs if wrong[pair] for label in pair] + often)
@@ -90,7 +90,7 @@ def _worst_pair(wrong: np.ndarray, labels: Sequence[str]) -> str:
 
 @styled
 def calibration_figure(bins: Sequence[Mapping[str, Any]], ece: float) -> "Figure":
-    """Reliability diagram: accuracy in each bin of confidence against the diagonal, and below it the rows per bin."""
+    """Reliability diagram: accuracy in each bin of confidence, with the diagonal, and the rows per bin below it."""
     figure = canvas(6.2, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     filled = [b for b in bins if b["n"]]
@@ -115,7 +115,10 @@ def calibration_figure(bins: Sequence[Mapping[str, Any]], ece: float) -> "Figure
 
 @styled
 def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
-    """Rows per class: split -> label -> rows. Bars for a few classes; for many, the classes in order of size."""
+    """Rows per class (split -> label -> rows).
+
+    Bars for a few classes; for many, curves of the class sizes in descending order.
+    """
     labels = list(dict.fromkeys(label for split in counts.values() for label in split))
     table = {split: np.array([of.get(label, 0) for label in labels]) for split, of in counts.items()}
     total = np.sum(list(table.values()), axis=0)
@@ -156,7 +159,7 @@ def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
 
 @styled
 def average_precision_figure(table: Sequence[Mapping[str, Any]], limit: int = DRAWN_WHOLE) -> "Figure":
-    """Average precision of each label (rows of `per_class`), best first; of many labels only the lowest."""
+    """Average precision of each label (rows of `per_class`), best first. With many labels, only the lowest."""
     known = sorted((r for r in table if r["average_precision"] is not None), key=lambda r: -r["average_precision"])
     shown = known[-limit:]
     figure = canvas(6.2, 1.2 + 0.24 * len(shown))
@@ -177,7 +180,7 @@ def average_precision_figure(table: Sequence[Mapping[str, Any]], limit: int = DR
 
 @styled
 def mistakes_figure(images: "Sequence[Image]", records: Sequence[Mapping[str, Any]], columns: int = 6) -> "Figure":
-    """The rows of `records` (wrong predictions) as thumbnails with what is true, what was predicted and how surely."""
+    """Thumbnails of wrong predictions (`records`), with the true label, the predicted label and its confidence."""
     from PIL import ImageOps
 
     across = min(columns, max(len(images), 3))
@@ -198,10 +201,10 @@ def mistakes_figure(images: "Sequence[Image]", records: Sequence[Mapping[str, An
         truth = f"is {short(record['true'], 18)}"
         place.text(0.5, -0.04, truth, transform=place.transAxes, ha="center", va="top", fontsize=7.5, color=MUTED)
     figure.suptitle("Surest mistakes", x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK)
-    told = "; ".join(f"{r['true']} taken for {r['predicted']}" for r in records[:3])
+    first = "; ".join(f"{r['true']} taken for {r['predicted']}" for r in records[:3])
     return finish(
         figure,
-        f"Thumbnails of the {len(images)} surest wrong predictions: {told}{'; ...' if len(records) > 3 else ''}.",
+        f"Thumbnails of the {len(images)} surest wrong predictions: {first}{'; ...' if len(records) > 3 else ''}.",
         ROWS,
     )
 
@@ -213,10 +216,10 @@ def figures(
     multi_label: bool = False,
     balance: Mapping[str, Mapping[str, int]] | None = None,
 ) -> "dict[str, Figure]":
-    """Pictures of one split's predictions: name -> figure.
+    """The figures of one split's predictions: name -> figure.
 
-    `image` gives the image of a record's id, for thumbnails; `balance` the rows per class of each split (split -> label ->
-    rows; left out: those of the records).
+    `image` returns the image for a record's id, for thumbnails. `balance` holds the rows per class of each split (split
+    -> label -> rows); by default those of the records.
     """
     if balance is None:
         counted = Counter(label for r in records for label in (r["true"] if multi_label else [r["true"]]))

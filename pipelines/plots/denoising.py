@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @styled
 def loss_by_time_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> "Figure":
-    """Mean denoising loss over the noise schedule, a line for each name; points are (share of the schedule, loss)."""
+    """Mean denoising loss over the noise schedule, one line per name; points are (share of the schedule, loss)."""
     figure = canvas(6.2, 3.6)
     axes = figure.subplots()
     colours, dashes = (BLUE, ORANGE, TEAL, MUTED), ("-", "--", ":")
@@ -27,7 +27,9 @@ def loss_by_time_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> 
         losses += y
     if min(losses) > 0 and max(losses) > 20 * min(losses):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")  # powers would be written as formulas, which the style takes for text
+        axes.yaxis.set_major_formatter(
+            "{x:g}"
+        )  # the default writes powers as formulas, which this style shows as plain text
         axes.grid(False, which="minor")
         axes.set_ylabel("mean loss, log scale")
     else:
@@ -38,14 +40,14 @@ def loss_by_time_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> 
     axes.set_title("Denoising loss by time step")
     if len(curves) > 1:
         axes.legend(loc="best")
-    told = "; ".join(
+    means = "; ".join(
         f"{name} {np.mean([loss for _, loss in points]):.3g} on average" for name, points in curves.items()
     )
-    return finish(figure, f"Denoising loss by time step: {told}.")
+    return finish(figure, f"Denoising loss by time step: {means}.")
 
 
 def figures(records: Sequence[Record]) -> dict[str, Any]:
-
+    """The loss by time step: name -> figure."""
     count = len(records[0]["levels"])
     curve = [((level + 0.5) / count, row["denoising_loss"]) for level, row in enumerate(by_level(records))]
     return {"loss_by_time": loss_by_time_figure({"test": curve})}

@@ -1,4 +1,4 @@
-"""Pictures of generated samples: grids, what they were before, and the training images that they are nearest to."""
+"""Figures of generated samples: grids, grids over training, and samples with their nearest training images."""
 
 import math
 from collections.abc import Sequence
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-SEEN = 64  # pixels a side from which on an image needs no enlarging
-SHOWN = 8  # pairs of sample and training image
-MOMENTS = 6  # of a training
+SEEN = 64  # pixels a side; smaller images are enlarged
+SHOWN = 8  # pairs of sample and training image in a figure
+MOMENTS = 6  # steps of training in a figure
 
 
 def grid(images: "Sequence[Image]", columns: int | None = None, gap: int = 2) -> "Image":
-    """The images in rows on white, as square as it can be or in so many columns; small ones enlarged, each pixel a square.
+    """Put images into a grid on white, in `columns` columns, by default as square as possible.
 
-    Images of several sizes stand in the middle of cells of the largest. Raises DataError for none.
+    Small images are enlarged without smoothing. Images of different sizes are centred in cells of the largest size.
+    Raises DataError if there are no images.
     """
     from PIL import Image
 
@@ -50,7 +51,7 @@ def grid(images: "Sequence[Image]", columns: int | None = None, gap: int = 2) ->
 
 @styled
 def grid_figure(images: "Sequence[Image]", title: str) -> "Figure":
-    """Samples in a grid. They are no rows of the data."""
+    """Generated samples in a grid. They are not rows of the data, so the figure may be published."""
     sheet = grid(images)
     width = min(max(sheet.width / 110, 3.2), 6.2)
     figure = canvas(width, width * sheet.height / sheet.width + 0.28)
@@ -62,9 +63,9 @@ def grid_figure(images: "Sequence[Image]", title: str) -> "Figure":
 
 @styled
 def over_training(grids: "Sequence[tuple[str, Image]]", shows: str = AGGREGATE) -> "Figure":
-    """The same samples as training goes on: up to six grids with their step, the first and the last among them.
+    """The same samples during training: up to six grids with their step, the first and the last among them.
 
-    `shows` is ROWS where samples are copies of training images.
+    `shows` is ROWS if samples are copies of training images.
     """
     if not grids:
         raise DataError("there are no grids to show")
@@ -88,9 +89,10 @@ def over_training(grids: "Sequence[tuple[str, Image]]", shows: str = AGGREGATE) 
 
 @styled
 def nearest_figure(pairs: "Sequence[tuple[Image, Image, float]]", limit: float = 1 / 3) -> "Figure":
-    """Samples beside their nearest training images, the closest first, at most eight. It shows rows of the data.
+    """Samples next to their nearest training images, nearest first, at most eight. The figure shows rows of the data.
 
-    A pair's number is its distance over that to the second nearest; below `limit` a sample is taken for a copy.
+    The number of a pair is the ratio of its distance to that of the second nearest image; below `limit` a sample counts
+    as a copy.
     """
     if not pairs:
         raise DataError("there are no samples to show")
@@ -106,13 +108,16 @@ def nearest_figure(pairs: "Sequence[tuple[Image, Image, float]]", limit: float =
     for place, sheet, (_, _, nearness) in zip(places, sheets, shown, strict=False):
         _picture(place, sheet)
         copied = nearness < limit
-        said = f"{nearness:.2f}" + (", a copy" if copied else "")
-        place.set_title(said, fontsize=8, fontweight="normal", color=ORANGE if copied else MUTED, loc="center", pad=3)
+        label = f"{nearness:.2f}" + (", a copy" if copied else "")
+        place.set_title(label, fontsize=8, fontweight="normal", color=ORANGE if copied else MUTED, loc="center", pad=3)
     _headline(figure, "Sample | nearest training image")
     note = f"Distance over that to the second nearest; a copy: below {limit:.2f}"
     figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color=MUTED)
-    said = f"{len(shown)} samples beside their nearest training images, the closest first: distance over that to the second nearest"
-    return finish(figure, f"{said} {shown[0][2]:.2f} to {shown[-1][2]:.2f}.", ROWS)
+    alt = (
+        f"{len(shown)} samples next to their nearest training images, the closest first: "
+        "distance over that to the second nearest"
+    )
+    return finish(figure, f"{alt} {shown[0][2]:.2f} to {shown[-1][2]:.2f}.", ROWS)
 
 
 def _picture(axes: "Axes", sheet: "Image") -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
-    """How long the rows are, and what their length means for perplexity."""
+    """Perplexity by text length, and a histogram of the lengths: name -> figure."""
     from pipelines.plots import style
     from pipelines.plots.by_length import histogram
 

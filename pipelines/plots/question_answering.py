@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
-    """F1 by question word and by answer length; where answers come with a confidence, how often they are right at each."""
+    """F1 by question word and by answer length; a calibration figure if answers have a confidence. Name -> figure."""
     from pipelines.metrics.classification import calibration
     from pipelines.plots import classification, style
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
-    """Predicted against true numbers. A point is a row's label, so the figure stays in the run folder."""
+    """Predicted against true numbers. A point shows a row's label, so the figure stays in the run folder."""
     found = statistics(records)
     pearson = summarize(found, found.ones())["pearson"]
     return {"predicted_against_true": _scatter(found["true"], found["predicted"], pearson)}
@@ -30,5 +30,5 @@ def _scatter(true: np.ndarray, predicted: np.ndarray, pearson: float) -> "Figure
     axes.set_ylabel("predicted")
     axes.set_title("Predicted against true")
     axes.legend(loc="upper left")
-    said = f"Predicted against true numbers of {len(true)} rows; Pearson correlation {pearson:.3f}."
-    return finish(figure, said, ROWS)
+    alt = f"Predicted against true numbers of {len(true)} rows; Pearson correlation {pearson:.3f}."
+    return finish(figure, alt, ROWS)

@@ -1,4 +1,4 @@
-"""The picture of transcripts beside what was said: word under word, with what is wrong in colour."""
+"""Figures of speech recognition: error rates, and transcripts under their references with errors in colour."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 Pairs = Sequence[tuple[str, str, str]]  # (equal | substitute | delete | insert, true, predicted)
 
 COLOURS = {"equal": INK, "substitute": BLUE, "delete": ORANGE, "insert": TEAL}
-WIDTH = 96  # characters of a line
-LONGEST = 40  # words of an utterance; the rest is not drawn
+WIDTH = 96  # characters per line
+LONGEST = 40  # words of an utterance that are drawn
 
 
 @styled
 def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
-    """Utterances (name, aligned words), each as pairs of lines: what was said above, what was heard below."""
+    """Utterances (name, aligned words) as pairs of lines: the reference above, the transcript below."""
     from matplotlib.patches import Patch
 
     laid = [(name, _lines(pairs[:LONGEST]), len(pairs) > LONGEST) for name, pairs in utterances]
@@ -41,12 +41,12 @@ def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
         )
         at += 1.1
         for line in lines:
-            for column, kind, true, said in line:
-                for text, below in ((true, 0.0), (said, 1.0)):
+            for column, kind, true, predicted in line:
+                for text, below in ((true, 0.0), (predicted, 1.0)):
                     axes.text(
                         column,
                         at + below,
-                        text or "·" * len(true or said),
+                        text or "·" * len(true or predicted),
                         family="DejaVu Sans Mono",
                         fontsize=8,
                         va="center",
@@ -60,7 +60,7 @@ def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
         for kind, label in (("substitute", "another word"), ("delete", "left out"), ("insert", "added"))
     ]
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-    axes.set_title("Worst utterances: said above, heard below")
+    axes.set_title("Worst utterances: reference above, transcript below")
     wrong = sum(kind != "equal" for _, pairs in utterances for kind, _, _ in pairs)
     return finish(
         figure, f"The {len(utterances)} utterances with most errors, word by word: {wrong} words are wrong.", ROWS
@@ -68,22 +68,22 @@ def alignment_figure(utterances: Sequence[tuple[str, Pairs]]) -> "Figure":
 
 
 def _lines(pairs: Pairs) -> list[list[tuple[int, str, str, str]]]:
-    """Words with their columns, in lines of at most WIDTH characters."""
+    """Words with their columns, in lines of at most WIDTH characters: (column, kind, true, predicted)."""
     lines: list[list[tuple[int, str, str, str]]] = [[]]
     column = 0
-    for kind, true, said in pairs:
-        true, said = short(true, WIDTH), short(said, WIDTH)
-        size = max(len(true), len(said))
+    for kind, true, predicted in pairs:
+        true, predicted = short(true, WIDTH), short(predicted, WIDTH)
+        size = max(len(true), len(predicted))
         if lines[-1] and column + size > WIDTH:
             lines.append([])
             column = 0
-        lines[-1].append((column, kind, true, said))
+        lines[-1].append((column, kind, true, predicted))
         column += size + 1
     return lines
 
 
 def figures(records: Sequence[Record], normaliser: str) -> "dict[str, Figure]":
-    """Errors by length and by speaker as bars; the worst utterances word by word, which stay in the run folder."""
+    """Error rates by length and by speaker as bars, and the worst utterances, which stay in the run folder."""
     from pipelines.plots import classification, style
 
     drawn = {}

@@ -1,6 +1,6 @@
-"""The pictures of a run, in one style: numbers and records in, matplotlib figures out (object API: no global state).
+"""The common style of all figures: numbers and records in, matplotlib figures out (object API, no global state).
 
-A figure carries its alt text as `get_label()`, and the gid "rows" where it shows rows of the data: such a figure stays in
+A figure's alt text is its label (`get_label()`). Its gid is "rows" if it shows rows of the data: such a figure stays in
 the run folder and is never published. `png` writes both into the file ("Description", "Comment").
 """
 
@@ -38,7 +38,7 @@ def _style() -> Any:  # rcParams; matplotlib types their keys one by one
     return {
         "font.family": ["DejaVu Sans", *[name for name in wide if name in installed]],
         "font.size": 9,
-        "text.parse_math": False,  # a label may hold a $
+        "text.parse_math": False,  # a label may contain a $
         "text.color": INK,
         "axes.titlesize": 10.5,
         "axes.titleweight": "bold",
@@ -67,6 +67,8 @@ def _style() -> Any:  # rcParams; matplotlib types their keys one by one
 
 
 def styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
+    """Decorate a function that returns a figure, so that it draws in this style."""
+
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> "Figure":
         import matplotlib
@@ -78,7 +80,7 @@ def styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
 
 
 def canvas(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches."""
+    """An empty figure; `width` and `height` are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -88,34 +90,36 @@ def canvas(width: float, height: float) -> "Figure":
 
 
 def finish(figure: "Figure", alt: str, shows: str = AGGREGATE) -> "Figure":
+    """Set a figure's alt text and whether it shows rows of the data. Returns the figure."""
     figure.set_label(" ".join(alt.split()))
     figure.set_gid(shows)
     return figure
 
 
 def png(figure: "Figure", dpi: int = 160) -> bytes:
-    """The figure as a PNG file that carries its alt text and whether it shows rows of the data."""
+    """The figure as a PNG file that holds its alt text, and whether it shows rows of the data."""
     import matplotlib
 
     out = io.BytesIO()
     about = {"Description": str(figure.get_label()), "Comment": figure.get_gid() or ROWS, "Software": None}
     with matplotlib.rc_context(_style()), warnings.catch_warnings():
-        # a label in a script that no installed font covers is drawn as boxes; the tables still spell it
+        # a label in a script that no installed font covers is drawn as boxes; the tables still show it
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure.savefig(out, format="png", dpi=dpi, metadata=about)
     return out.getvalue()
 
 
-# ---- classification ----
+# ---- bars ----
 
 
 def write_beside(axes: "Axes", x: float, y: float, note: str) -> None:
+    """Write a small note to the right of a point."""
     axes.annotate(note, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5, color=MUTED)
 
 
 @styled
 def bars_figure(names: Sequence[str], values: Sequence[float], title: str, most: float) -> "Figure":
-    """One bar for each name, in the order given; `most` is the best value there can be."""
+    """One horizontal bar for each name, in the given order; `most` is the highest possible value."""
     figure = canvas(6.2, 1.1 + 0.28 * len(names))
     axes = figure.subplots()
     axes.barh(range(len(names)), values, 0.7, color=BLUE)

@@ -1,4 +1,7 @@
-"""Curves of a run from the lines of its log.jsonl: loss and learning rate, the metric over time. Steps count over all stages."""
+"""Curves of a run from the lines of its log.jsonl: loss, learning rate and the metric.
+
+Steps are counted over all stages.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 @styled
 def learning_figure(log: Iterable[Mapping[str, Any]]) -> "Figure":
-    """Training loss (as logged, and smoothed where there are many points) above the learning rate."""
+    """The training loss, with a smoothed curve if there are many points, and the learning rate below it."""
     lines = [line for line in log if line.get("loss") is not None and math.isfinite(line["loss"])]
     many, dot = len(lines) > 40, "o" if len(lines) < 20 else ""
     figure = canvas(6.2, 4.2)
@@ -51,10 +54,14 @@ def metric_figure(
     after: float | None = None,
     interval: Sequence[float] | None = None,
 ) -> "Figure":
-    """The metric on validation over the steps, its best marked; `before`, `after` (with its interval) are the test's."""
-    lines = [line for line in log if line.get("validation", {}).get(name) is not None]  # None: undefined on these rows
+    """The metric on validation over the steps, with its best value marked.
+
+    `before` and `after` are the metric on test before and after training; `interval` belongs to `after`.
+    """
+    # None: undefined on these rows
+    lines = [line for line in log if line.get("validation", {}).get(name) is not None]
     x, y = [line["step"] for line in lines], [line["validation"][name] for line in lines]
-    # of equals the later, as the run keeps it
+    # of equal values the latest, which is the one that the run keeps
     best = (max if direction == "max" else min)(reversed(range(len(lines))), key=y.__getitem__)
     figure = canvas(6.2, 4.2)
     axes = figure.subplots()
@@ -72,7 +79,10 @@ def metric_figure(
         markeredgewidth=2,
         label=ring,
     )
-    alt = f"{name} on validation over {x[-1]} steps, from {y[0]:.3f} to {y[-1]:.3f}; best {y[best]:.3f} at step {x[best]}."
+    alt = (
+        f"{name} on validation over {x[-1]} steps, from {y[0]:.3f} to {y[-1]:.3f}; "
+        f"best {y[best]:.3f} at step {x[best]}."
+    )
     if before is not None:
         axes.axhline(before, color=MUTED, linestyle=":", linewidth=1.6, label=f"test, before training: {before:.3f}")
         alt += f" Test before training {before:.3f}."
@@ -105,7 +115,7 @@ def _steps(axes: "Axes") -> None:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Centred mean over a twentieth of the points, narrower at the ends."""
+    """A centred mean over a twentieth of the points, with a narrower window at the ends."""
     half = max(len(values) // 40, 2)
     total = np.cumsum(np.insert(values, 0, 0.0))
     low = np.clip(np.arange(len(values)) - half, 0, None)
@@ -119,7 +129,7 @@ def _stages(lines: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]
 
 
 def _mark_stages(lines: Sequence[Mapping[str, Any]], *axes: "Axes") -> None:
-    """A line where the head alone stops training and the rest begins."""
+    """Draw a line at the step where the first stage, which trains only the head, ends."""
     for stage in _stages(lines)[1:]:
         for each in axes:
             each.axvline(stage[0]["step"], color=MUTED, linewidth=0.8, linestyle="--")

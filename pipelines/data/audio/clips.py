@@ -1,4 +1,4 @@
-"""Recordings with their labels, as examples for classification."""
+"""Recordings with labels, as examples for classification."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,11 @@ from pipelines.data.labels import check_known, several
 
 
 class Clips(OfRecordings):
-    """Rows as examples; a recording is decoded when it is asked for, in a worker.
+    """Rows as examples. A recording is decoded when it is indexed, in a worker.
 
-    `frames(samples)` gives the `length` of a recording, of which at most `window` samples are read; without it all count the
-    same. Labels that the model does not know are said. Raises DataError where it knows none.
+    `frames(samples)` gives the `length` of a recording, of which at most `window` samples are read; without it all
+    recordings count the same. It warns of labels that the model does not know. Raises DataError if it knows none of
+    them.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Clips(OfRecordings):
         return [max(1, self.frames(min(self.samples(i), self.window))) for i in range(len(self))]
 
     def samples(self, number: int) -> int:
-        """How many there are at the model's rate, by the file's header."""
+        """A recording's number of samples at the model's rate, according to the file's header."""
         return round(self.recordings.seconds[number] * self.recordings.rate)
 
     def __getitem__(self, number: Any) -> Any:
@@ -58,6 +59,6 @@ class Clips(OfRecordings):
             if part in self.number_of:  # a label that the model does not know counts as an error when scored
                 target[self.number_of[part]] = 1.0
         audio, wanted = example["audio"], self.samples(number)
-        # as long as its header says, to the sample: `length` counts on it, and some decoders give a few more
+        # exactly as long as the header says, because `length` relies on it; some decoders return a few samples more
         audio = audio[:wanted] if len(audio) >= wanted else np.pad(audio, (0, wanted - len(audio)))
         return {**example, "audio": audio, "target": target, "true": self._parts(label) if self.multi_label else label}

@@ -1,4 +1,4 @@
-"""What Whisper reads: log-mel spectrograms of one size, of recordings that are shorter, and pieces of those that are longer."""
+"""Whisper's input: log-mel spectrograms of fixed size, and where to cut longer recordings."""
 
 import logging
 import math
@@ -13,12 +13,15 @@ from pipelines.data.encoding import Lengths
 
 log = logging.getLogger("graft")
 
-HOP = 2  # columns of 10 ms that become one position of the encoder
-SPARE = 4  # columns that a recording reaches beyond its end
+HOP = 2  # log-mel columns of 10 ms per position of the encoder
+SPARE = 4  # columns after a recording's end that it still affects
 
 
 class Transcribed(Recordings):
-    """Recordings with the `labels` of their transcripts, at most `most`: of a longer one the rest is not learned; it is scored whole."""
+    """Recordings with the `labels` of their transcripts.
+
+    Only the first `most` tokens are learned; scores use all of them.
+    """
 
     def __init__(self, rows: Any, rate: int, longest: float, spell: Callable[[str], list[int]], most: int) -> None:
         cut = 0
@@ -39,7 +42,8 @@ class Transcribed(Recordings):
             )
         if cut:
             log.warning(
-                "%d of %d transcripts have more than the %d tokens that this model writes: the loss sees their beginning, scores all of it",
+                "%d of %d transcripts have more than the %d tokens that this model writes: "
+                "the loss sees their beginning, scores all of it",
                 cut,
                 len(self),
                 most,
@@ -47,11 +51,12 @@ class Transcribed(Recordings):
 
 
 class LogMels(OfRecordings):
-    """Recordings as Whisper reads them: `input_features` float32 [bands, columns], computed once where `room` (bytes) suffices.
+    """Recordings as Whisper's `input_features`, float32 [bands, columns].
 
-    What was computed lies in memory that a data loader's workers share where they are forked: none computes it again. An example's
-    length is what it costs: the encoder's positions, the same for all, and the tokens of its transcript. `raw` leaves the samples as
-    they are, for what is to change them first.
+    They are computed once for as many recordings as fit `room` (bytes). Computed features are in memory that forked
+    workers of a data loader share, so no worker computes them again. The length of an example is its cost: the
+    encoder's positions, equal for all, plus the tokens of its transcript. With `raw` examples keep their samples, for
+    augmentation.
     """
 
     length_unit = "positions"
@@ -59,15 +64,16 @@ class LogMels(OfRecordings):
     def __init__(self, recordings: Any, extractor: Any, positions: int, room: float, raw: bool = False) -> None:
         self.recordings, self.extractor, self.positions, self.raw = recordings, extractor, positions, raw
         self.ids = list(recordings.rows["id"])
-        # the columns that each may take, and one of the silence after it; a page of memory is taken when it is written
+        # the columns of each recording, plus one of the silence after it; memory pages are allocated when
+        # they are written
         most = [min(math.ceil(100 * seconds) + SPARE, HOP * positions) + 1 for seconds in recordings.seconds]
         self.ends = np.cumsum([extractor.feature_size * columns for columns in most])
         fit = 0 if raw else int((4 * self.ends <= room).sum())
         self.kept = _shared(int(self.ends[fit - 1]) if fit else 0, np.float32)
-        self.known = _shared(fit, np.int32)  # how many columns are kept of each, and one; 0: it was not computed yet
+        self.known = _shared(fit, np.int32)  # number of columns kept of each recording; 0: not computed yet
 
     def __getstate__(self) -> dict[str, Any]:
-        """For workers that are not forked: they remember nothing, and are not sent what this process does."""
+        """State for workers that are not forked: they start without the computed features."""
         return {**self.__dict__, "kept": self.kept[:0].copy(), "known": self.known[:0].copy()}
 
     @property
@@ -78,7 +84,7 @@ class LogMels(OfRecordings):
         return len(self.recordings)
 
     def __getitem__(self, index: Any) -> Any:
-        """One example by number. Raises DataError for what cannot be read."""
+        """One example by number. Raises DataError if its recording cannot be read."""
         if self.raw:
             return self.recordings[index]
         bands = self.extractor.feature_size
@@ -90,7 +96,7 @@ class LogMels(OfRecordings):
             found = _without_silence(log_mel(self.recordings[index]["audio"], self.extractor))
             if index < len(self.known) and place + found.size <= self.ends[index]:
                 self.kept[place : place + found.size] = found.ravel()
-                self.known[index] = found.shape[1]  # last: what is known is there
+                self.known[index] = found.shape[1]  # set last: then the columns are already there
         features = np.empty((bands, HOP * self.positions), dtype=np.float32)
         features[:, : found.shape[1] - 1] = found[:, :-1]
         features[:, found.shape[1] - 1 :] = found[:, -1:]
@@ -99,7 +105,7 @@ class LogMels(OfRecordings):
 
 
 def _shared(size: int, kind: Any) -> np.ndarray:
-    """Zeros that a forked process and this one both see."""
+    """An array of zeros in memory that this process shares with forked ones."""
     return np.frombuffer(mmap(-1, max(size, 1) * np.dtype(kind).itemsize), kind)[:size]
 
 
@@ -112,14 +118,20 @@ def log_mel(samples: np.ndarray, extractor: Any) -> np.ndarray:
 
 
 def _without_silence(mels: np.ndarray) -> np.ndarray:
-    """The columns before the last one begins to repeat itself, and that one: a window is mostly silence, all of it the same."""
+    """The columns up to the first of the constant silence at the end.
+
+    A window is mostly silence, and all its columns are equal.
+    """
     other = np.flatnonzero((mels != mels[:, -1:]).any(0))
     return np.concatenate([mels[:, : other[-1] + 1 if len(other) else 0], mels[:, -1:]], 1)[:, : mels.shape[1]]
 
 
 def cut_where_quiet(samples: np.ndarray, rate: int, seconds: float) -> list[tuple[int, int]]:
-    """Where to cut a recording so that no piece is longer than `seconds`: at the quietest tenth of a second of the last third of
-    each, or near the middle of what is left where two pieces are enough for it."""
+    """Cut a recording into parts of at most `seconds`: [(first sample, end)].
+
+    Each cut is at the quietest tenth of a second in the last third of a part, or near the middle of the rest if two
+    parts are enough for it.
+    """
     most, step = round(seconds * rate), max(1, round(0.05 * rate))
     cuts = [0]
     while (left := len(samples) - cuts[-1]) > most:

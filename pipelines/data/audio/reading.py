@@ -1,4 +1,4 @@
-"""Read audio of every common format as mono float32 at one rate, without system packages: soundfile reads, soxr resamples."""
+"""Read audio files as mono float32 at one rate, without system packages: soundfile reads them, soxr resamples them."""
 
 import io
 import logging
@@ -20,24 +20,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
-SHORTEST = 0.05  # seconds: below it no model here has a frame
-LONGEST = 4 * 3600.0  # seconds; what claims more is damaged, or would fill the memory
-FASTEST = 768_000  # samples a second; nothing records at more
-SLOWEST = 1000  # samples a second; heart sounds come at 2,000, below it a header is damaged
-SILENT = 1e-4  # of full scale (-80 dB): a recording that never gets above it holds nothing
-LOUDEST = 100.0  # times full scale: floats above it are integers that were never scaled
-SLACK = 0.05  # seconds by which a part may end after its recording: lists are rounded, and some headers count short
-MOST_VALUES = 8_000_000  # read at a time, of all channels together
-BLOCK = 60  # seconds read at a time: of three hours in stereo only what the model reads is ever whole in memory
+SHORTEST = 0.05  # seconds; no model here makes a frame of less
+LONGEST = 4 * 3600.0  # seconds; a longer recording has a damaged header, or would not fit memory
+FASTEST = 768_000  # samples per second; no device records at more
+SLOWEST = 1000  # samples per second; heart sounds have 2,000, a lower rate is a damaged header
+SILENT = 1e-4  # of full scale (-80 dB); a recording that never exceeds it is silent
+LOUDEST = 100.0  # times full scale; higher floats are integers that were never scaled
+SLACK = 0.05  # seconds that a part may end after its recording: lists are rounded, and some headers are slightly short
+MOST_VALUES = 8_000_000  # values of all channels that are read at a time
+BLOCK = 60  # seconds that are read at a time, so that a long stereo recording is never in memory at full rate
 
-# libsndfile fits a header's length to the file and says so in its log only. A writer that cannot go back claims the most there is.
+# libsndfile corrects a header's length to the file's and reports it in its log only. A program that writes a stream
+# claims the maximum length.
 CUT_OFF = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 STREAMED = 0x7FFFF000
 OGG_CUT_OFF = re.compile(r"Ogg ?: Last page lacks an end-of-stream bit\.\s+Ogg ?: Junk after the last page\.")
 
 
 class Sound(NamedTuple):
-    """What a file's header says."""
+    """What a file's header states."""
 
     seconds: float
     rate: int  # samples per second
@@ -47,58 +48,58 @@ class Sound(NamedTuple):
 def read_audio(value: Any, rate: int, silent_ok: bool = False) -> "np.ndarray":
     """A recording as float32 [samples], mono (the mean of its channels), resampled to `rate`; full scale is -1 to 1.
 
-    `value` is a path, bytes, datasets' {"path", "bytes"}, or (rate, samples) as Gradio gives it: [samples] or
-    [samples, channels], float or integer. A dictionary with "start" and "end" (seconds) asks for that part of the file.
-    Raises DataError naming the file for what cannot be read to its end, is shorter than 0.05 or longer than 14,400 seconds,
-    is silent (unless `silent_ok`: silence may be a class) or holds what is no number.
+    `value` is a path, bytes, datasets' {"path", "bytes"}, or (rate, samples) as Gradio gives it: [samples] or [samples,
+    channels], float or integer. A dictionary with "start" and "end" (seconds) selects that part of the file. Raises
+    DataError naming the file if it cannot be read to its end, is shorter than 0.05 or longer than 14,400 seconds, is
+    silent (unless `silent_ok`, because silence may be a class), or holds values that are not finite.
     """
     import numpy as np
     import soxr
 
     name = name_of(value)
-    made: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
     low, high, loudest = math.inf, -math.inf, 0.0
     resampler = None
     for block, own in sample_blocks(name, value):
         if not np.isfinite(block).all():
-            raise DataError(f"{name}: holds samples that are no numbers (NaN or infinite): write the file anew")
+            raise DataError(f"{name}: holds samples that are no numbers (NaN or infinite): write the file again")
         mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
         low, high, loudest = min(low, mono.min()), max(high, mono.max()), max(loudest, np.abs(block).max())
         if resampler is None and own != rate:
             resampler = soxr.ResampleStream(own, rate, 1, dtype="float32")
-        made.append(mono if resampler is None else resampler.resample_chunk(mono))
+        blocks.append(mono if resampler is None else resampler.resample_chunk(mono))
     mixed = " once its channels are mixed" if loudest >= SILENT and block.shape[1] > 1 else ""
     if high - low < 2 * SILENT and (mixed or not silent_ok):
         raise DataError(f"{name}: silent from beginning to end{mixed}")
     if loudest > LOUDEST:
         raise DataError(
-            f"{name}: samples up to {loudest:,.0f}, full scale is 1: integers written as floats, write the file anew"
+            f"{name}: samples up to {loudest:,.0f}, full scale is 1: integers written as floats, write the file again"
         )
     if resampler is not None:
-        made.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
-    return np.ascontiguousarray(made[0] if len(made) == 1 else np.concatenate(made), dtype=np.float32)
+        blocks.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+    return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), dtype=np.float32)
 
 
 def resampled(samples: "np.ndarray", own: int, rate: int) -> "np.ndarray":
-    """[samples] at `own` -> float32 at `rate` samples per second, by soxr."""
+    """Resample [samples] from rate `own` to `rate` samples per second with soxr; float32."""
     import numpy as np
     import soxr
 
-    made = samples if own == rate else soxr.resample(samples, own, rate)
-    return np.ascontiguousarray(made, dtype=np.float32)
+    converted = samples if own == rate else soxr.resample(samples, own, rate)
+    return np.ascontiguousarray(converted, dtype=np.float32)
 
 
 def header(value: Any) -> Sound:
-    """Duration, rate and channels, without reading the samples; of a part its own duration.
+    """Duration, rate and channels, without reading the samples; for a part of a file the duration of the part.
 
-    Raises DataError like `read_audio`, for length and form.
+    Raises DataError for the same lengths and formats as `read_audio`.
     """
     with _opened(name_of(value), value) as (file, _, frames):
         return Sound(frames / file.samplerate, file.samplerate, file.channels)
 
 
 def name_of(value: Any) -> str:
-    """What to call a recording in a message."""
+    """The name of a recording for messages."""
     if isinstance(value, dict):
         start, end = _part(value)
         part = "" if start is None else f" from {start:g} s" + ("" if end is None else f" to {end:g} s")
@@ -110,12 +111,12 @@ def name_of(value: Any) -> str:
 
 
 def sample_blocks(name: str, value: Any) -> "Iterator[tuple[np.ndarray, int]]":
-    """float32 [samples, channels], a minute at a time and at least one, each with the rate."""
+    """Yield float32 [samples, channels] and the rate, one minute at a time, at least one block. Raises DataError."""
     if isinstance(value, tuple):
         yield _given(name, value)
         return
     with _opened(name, value) as (file, first, frames):
-        part = frames < file.frames  # the end of a file is where reading ends: some hold more than their headers say
+        part = frames < file.frames  # a complete file is read to its end: some hold more samples than the header says
         if first:
             file.seek(first)
         count, most = 0, min(BLOCK * file.samplerate, max(1, MOST_VALUES // file.channels))
@@ -127,7 +128,10 @@ def sample_blocks(name: str, value: Any) -> "Iterator[tuple[np.ndarray, int]]":
 
 
 def _given(name: str, value: tuple[int, Any]) -> "tuple[np.ndarray, int]":
-    """What Gradio gives. Integers as soundfile reads them, so that an upload and a file are the same samples."""
+    """Samples from Gradio.
+
+    Integers are scaled as soundfile does, so that an upload and a file give the same samples.
+    """
     import numpy as np
 
     samples = np.asarray(value[1])
@@ -146,9 +150,9 @@ def _given(name: str, value: tuple[int, Any]) -> "tuple[np.ndarray, int]":
 
 @contextmanager
 def _opened(name: str, value: Any) -> Iterator[Any]:
-    """An open soundfile.SoundFile with a length that can be, the first frame that is asked for, and how many are.
+    """An open soundfile.SoundFile of valid length, the first frame to read, and the number of frames.
 
-    Raises DataError, also for what goes wrong while it is read.
+    Raises DataError, also for errors while the file is read.
     """
     import soundfile
 
@@ -157,35 +161,35 @@ def _opened(name: str, value: Any) -> Iterator[Any]:
             _check_rate(name, file.samplerate)
             if file.frames > 1 << 60:
                 raise DataError(
-                    f"{name}: does not say how long it is (it was written as a stream): write it anew, as a file"
+                    f"{name}: does not say how long it is (it was written as a stream): write it again, as a file"
                 )
-            told = file.extra_info
-            short = CUT_OFF.search(told)
+            log_text = file.extra_info
+            short = CUT_OFF.search(log_text)
             if short and file.frames and int(short[1]) < STREAMED:
                 missing = (int(short[1]) / int(short[2]) - 1) * file.frames
-                if missing > SHORTEST * file.samplerate:  # less is a header that was counted wrong
+                if missing > SHORTEST * file.samplerate:  # a smaller difference is an error of the header
                     raise DataError(
                         f"{name}: ends after {file.frames:,} of {file.frames + missing:,.0f} samples: it was cut off"
                     )
-            if OGG_CUT_OFF.search(told):
+            if OGG_CUT_OFF.search(log_text):
                 raise DataError(f"{name}: ends in the middle of a page: it was cut off")
             first, frames = _frames(name, value, file)
             _check_length(name, frames / file.samplerate)
             yield file, first, frames
     except DataError:
         raise
-    except Exception as error:  # libsndfile's errors, and what a damaged header or stream makes of them
+    except Exception as error:  # libsndfile's errors, and those that a damaged header or stream causes
         why = _foreign(value) or str(error).rpartition(": ")[2].strip() or type(error).__name__
         raise DataError(f"{name}: not readable audio (flac, wav, ogg, opus, mp3, aiff): {why}") from None
 
 
 def _part(value: Any) -> tuple[float | None, float | None]:
-    """Where the part that is asked for begins and ends, in seconds; None where it is the file's own beginning or end."""
+    """Start and end of the selected part in seconds; None for the beginning or the end of the file."""
     return (value.get("start"), value.get("end")) if isinstance(value, dict) else (None, None)
 
 
 def _frames(name: str, value: Any, file: Any) -> tuple[int, int]:
-    """The first frame to read, and how many. Raises DataError for a part that is not in the file."""
+    """The first frame to read, and the number of frames. Raises DataError for a part that is not in the file."""
     start, end = _part(value)
     if start is None and end is None:
         return 0, file.frames
@@ -195,20 +199,23 @@ def _frames(name: str, value: Any, file: Any) -> tuple[int, int]:
         raise DataError(f"{name}: no part of a recording")
     if first >= seconds or last > seconds + SLACK:
         raise DataError(
-            f"{name}: the recording is {seconds:.2f} seconds long, so this part is not in it (where each file is cut already, "
-            "take the columns that name parts out of the table)"
+            f"{name}: the recording is {seconds:.2f} seconds long, so this part is not in it "
+            "(where each file is cut already, take the columns that name parts out of the table)"
         )
     begin = round(first * file.samplerate)
     return begin, max(0, min(round(last * file.samplerate), file.frames) - begin)
 
 
 def advice(suffix: str) -> str:
-    """Why recordings whose names end so cannot be read, and what to do."""
+    """Why recordings with this suffix cannot be read, and what to do."""
     return f"{suffix.lstrip('.')} recordings cannot be read: convert them, as with `ffmpeg -i x{suffix} x.wav`"
 
 
 def _foreign(value: Any) -> str:
-    """What to do about a recording of a kind that is known and not read, by its first bytes or its name; "" for any other."""
+    """What to do about a recording of a known format that is not read, from its first bytes or its name.
+
+    The text is empty for any other format.
+    """
     start, suffix = begins(value)
     if suffix in AUDIO.unread:
         return advice(suffix)
@@ -262,7 +269,7 @@ def _check_length(name: str, seconds: float) -> None:
 
 
 def save_recording(rate: int, samples: "np.ndarray", folder: Path, name: str) -> str:
-    """Write samples as FLAC, without any tags, and return the file's name."""
+    """Write samples as FLAC without tags, and return the file's name."""
     import soundfile
 
     soundfile.write(folder / f"{name}.flac", samples, rate)

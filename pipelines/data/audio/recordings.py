@@ -1,4 +1,4 @@
-"""Rows with recordings as examples: looked at once, decoded when they are asked for."""
+"""Rows with recordings as examples. Headers are read once; samples are decoded when an example is indexed."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -9,21 +9,19 @@ from pipelines.data.audio.reading import Sound, header, log, name_of, read_audio
 from pipelines.data.encoding import Encoding, Lengths
 from pipelines.errors import DataError
 
-FRAME = 0.02  # seconds; a recording's `length` counts these, as wav2vec2's outputs do: token budgets then are seconds
+FRAME = 0.02  # seconds; `length` counts frames of this size, as wav2vec2's outputs do, so that budgets are durations
 
 
-CLIPPED = 0.01  # share of the samples at full scale from which a recording counts as clipped
-
-
-LOOKED_AT = 200  # recordings of a split whose first minute is listened to before training
+CLIPPED = 0.01  # share of samples at full scale from which a recording counts as clipped
+LOOKED_AT = 200  # recordings of a split whose first minute is checked for clipping before training
 
 
 class Recordings(Encoding):
-    """Rows as examples with their `length` in frames of 20 ms; a recording is decoded when it is asked for, in a worker.
+    """Rows as examples with their `length` in frames of 20 ms. A recording is decoded when it is indexed, in a worker.
 
-    `extra(row, seconds)` gives an example's further fields, and may raise DataError. What cannot be used (an unreadable header,
-    longer than `longest` seconds, what `extra` complains of) raises DataError when it is asked for, and so is skipped and counted.
-    These are `wrong`, and those of them that are too long are `long`.
+    `extra(row, seconds)` returns further fields of an example, and may raise DataError. A row that cannot be used (an
+    unreadable header, longer than `longest` seconds, an error of `extra`) raises DataError when it is indexed, so that
+    it is skipped and counted. `wrong` lists these rows, `long` those of them that are too long.
     """
 
     length_unit = "frames"
@@ -51,15 +49,16 @@ class Recordings(Encoding):
                 self.wrong[number] = why
             self.seconds.append(sound.seconds)
             self.fields.append(fields)
-        self._tell([sound for sound, _, why in looked if not why])
+        self._warn([sound for sound, _, why in looked if not why])
 
-    def _tell(self, sounds: list[Sound]) -> None:
-        """Say what of these recordings may be unexpected: a lower rate than the model's, clipping."""
+    def _warn(self, sounds: list[Sound]) -> None:
+        """Warn of recordings that may be unexpected: a lower rate than the model's, clipping."""
         low = sorted({s.rate for s in sounds if s.rate < self.rate})
         if low:
             count = sum(s.rate < self.rate for s in sounds)
             log.warning(
-                "%d of %d recordings have fewer samples a second than the model's %d (%s): they are resampled, and sound dull to it",
+                "%d of %d recordings have fewer samples a second than the model's %d (%s): "
+                "they are resampled, and sound dull to it",
                 count,
                 len(sounds),
                 self.rate,
@@ -107,7 +106,7 @@ class Recordings(Encoding):
 
 
 class OfRecordings(Encoding):
-    """Examples that are made of `recordings`: what these cannot be used for, they cannot either."""
+    """Examples that are computed from `recordings`. The same rows are unusable or left out."""
 
     length_unit = "frames"
     recordings: Recordings
@@ -122,12 +121,11 @@ class OfRecordings(Encoding):
 
 
 def _headers(rows: Any) -> list[tuple[Sound, str, str]]:
-    """Of every row what its header says, its recording's name, and why it cannot be read ("" where it can)."""
+    """For every row: the header, the recording's name, and why it cannot be read ("" if it can)."""
     found: list[tuple[Sound, str, str]] = []
-    with ThreadPoolExecutor(8) as pool:  # headers wait for the disk
-        for some in rows.select_columns("audio").iter(
-            256
-        ):  # a hub data set holds the files' bytes: never all of them in memory
+    with ThreadPoolExecutor(8) as pool:  # reading headers waits for the disk
+        # in batches: a hub data set holds the files' bytes, which must not be in memory all at once
+        for some in rows.select_columns("audio").iter(256):
             found += pool.map(_looked, some["audio"])
     return found
 
@@ -140,11 +138,11 @@ def _looked(value: Any) -> tuple[Sound, str, str]:
 
 
 def _clipped(value: Any) -> str:
-    """The recording's name if its first minute is clipped."""
+    """The recording's name if its first minute is clipped, otherwise ""."""
     import numpy as np
 
     try:
         block, _ = next(sample_blocks(name_of(value), value))
-    except DataError:  # it is told when the recording is asked for
+    except DataError:  # reported when the recording is indexed
         return ""
     return name_of(value) if (np.abs(block) >= 0.999).mean() > CLIPPED else ""

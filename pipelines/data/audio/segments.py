@@ -1,4 +1,4 @@
-"""Which part of a recording a row is of: the columns `offset` and `duration`, as NeMo writes them, or `start` and `end`, in seconds."""
+"""Rows that are parts of a recording, in seconds: columns `offset` and `duration`, as in NeMo, or `start` and `end`."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,9 +13,10 @@ PAIRS = (("offset", "duration"), ("start", "end"))
 
 
 def part_columns(have: Collection[str], taken: Collection[str]) -> tuple[str, str] | None:
-    """The two columns that a table has for it, unless the task reads one of them as something else.
+    """The two columns that select a part of a recording; None if a table has none.
 
-    A duration without an offset says how long the recording is: it is no part.
+    Columns that the task reads as something else do not count. A duration without an offset is the length of the
+    recording, not a part.
     """
     for pair in PAIRS:
         needed = pair[:1] if pair[0] == "offset" else pair
@@ -25,9 +26,9 @@ def part_columns(have: Collection[str], taken: Collection[str]) -> tuple[str, st
 
 
 def times(row: Mapping[str, Any], pair: tuple[str, str]) -> dict[str, float | None]:
-    """{"start": seconds, "end": seconds}; both None where the cells are empty, for the recording from beginning to end.
+    """{"start": seconds, "end": seconds}; both None if the cells are empty, for the complete recording.
 
-    Raises DataError for what is no part: not a number, negative, or an end that does not come after the start.
+    Raises DataError for an invalid part: not a number, negative, or an end that is not after the start.
     """
     first, second = (_seconds(row.get(name), name) for name in pair)
     if pair[0] == "offset":
@@ -47,13 +48,13 @@ def times(row: Mapping[str, Any], pair: tuple[str, str]) -> dict[str, float | No
 
 
 def typed(rows: "Dataset") -> "Dataset":
-    """The rows with times as numbers, also where all of a column are None: every split then has the same types."""
+    """The rows with times as floats, also if all of a column are None, so that every split has the same types."""
     from datasets import Dataset, Features, Value
     from datasets.table import table_cast
 
     seconds = {"start": Value("float64"), "end": Value("float64")}
     file = {"path": Value("string"), "bytes": Value("binary"), **seconds}
-    # not Dataset.cast, which shows a bar, and after which columns of a struct cannot be selected
+    # not Dataset.cast: it shows a progress bar, and columns of a struct cannot be selected after it
     return Dataset(table_cast(rows.data, Features({**rows.features, "audio": file, **seconds}).arrow_schema))
 
 

@@ -6,9 +6,10 @@ import numpy as np
 
 
 def spans(size: int, share: float, length: int, fewest: int, rng: Random) -> np.ndarray:
-    """bool [size]: spans of `length` that may overlap, so many that without overlap they would cover `share`, rounded at random.
+    """bool [size], true in random spans of `length`, which may overlap.
 
-    The library's own rule (Park et al. 2019; wav2vec 2.0, appendix B), one utterance at a time.
+    The number of spans is the one that would cover `share` without overlap, rounded up or down at random. This is the
+    rule of transformers (Park et al. 2019; wav2vec 2.0, appendix B) for one utterance.
     """
     masked = np.zeros(size, dtype=bool)
     count = max(int(share * size / length + rng.random()), fewest)
@@ -17,7 +18,7 @@ def spans(size: int, share: float, length: int, fewest: int, rng: Random) -> np.
     return masked
 
 
-SPAN = 10  # columns, or bands, that SpecAugment masks together
+SPAN = 10  # columns or bands in one masked span
 
 
 def mask_spans(features: np.ndarray, columns: int, time: float, bands: float, rng: Random) -> np.ndarray:
@@ -25,23 +26,23 @@ def mask_spans(features: np.ndarray, columns: int, time: float, bands: float, rn
 
     They cover the share `time` of the first `columns`, which hold the recording, and the share `bands` of the bands.
     """
-    made = features.copy()
+    masked = features.copy()
     columns = min(columns, features.shape[1])
-    made[spans(len(features), bands, SPAN, 0, rng)] = 0
-    made[:, :columns][:, spans(columns, time, SPAN, 0, rng)] = 0
-    return made
+    masked[spans(len(features), bands, SPAN, 0, rng)] = 0
+    masked[:, :columns][:, spans(columns, time, SPAN, 0, rng)] = 0
+    return masked
 
 
 def stretch(share: float, rng: Random) -> tuple[float, float]:
-    """Where one stretch of up to `share` of an axis begins and ends, as shares of that axis."""
+    """A random span of up to `share` of an axis: its start and end as shares of that axis."""
     width = rng.uniform(0, share)
     start = rng.uniform(0, 1 - width)
     return start, start + width
 
 
 def mask_stretch(values: np.ndarray, part: tuple[float, float], axis: int) -> np.ndarray:
-    """A copy with zeros in the stretch `part` (see `stretch`) of one axis."""
+    """A copy of an array with zeros in the span `part` (see `stretch`) of one axis."""
     size = values.shape[axis]
-    made = np.moveaxis(values.copy(), axis, 0)
-    made[round(part[0] * size) : round(part[1] * size)] = 0
-    return np.moveaxis(made, 0, axis)
+    masked = np.moveaxis(values.copy(), axis, 0)
+    masked[round(part[0] * size) : round(part[1] * size)] = 0
+    return np.moveaxis(masked, 0, axis)

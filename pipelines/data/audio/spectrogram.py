@@ -1,4 +1,4 @@
-"""Spectrograms to look at: loudness over time and pitch, as numbers and as a small picture. What models read is their own."""
+"""Spectrograms for display: loudness over time and pitch, as numbers and as a small image. Models use their own."""
 
 import math
 from typing import TYPE_CHECKING
@@ -8,8 +8,8 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-BANDS = 96  # equally wide to the ear
-RANGE = 80.0  # dB below the loudest that are shown
+BANDS = 96  # equally wide on the mel scale
+RANGE = 80.0  # dB below the maximum that are shown
 
 
 def decibels(samples: np.ndarray, rate: int, columns: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def decibels(samples: np.ndarray, rate: int, columns: int) -> np.ndarray:
 
 
 def _bands(rate: int, lines: int) -> np.ndarray:
-    """[BANDS, lines of the transform]: what each line gives to each band; every band's sum is 1."""
+    """float [BANDS, bins of the transform]: the weight of each bin in each band; the weights of a band sum to 1."""
     edges = 700 * (10 ** (np.linspace(0, mel(rate / 2), BANDS + 2) / 2595) - 1)
     pitch = np.linspace(0, rate / 2, lines)
     rise, fall = (
@@ -36,19 +36,19 @@ def _bands(rate: int, lines: int) -> np.ndarray:
         (edges[2:, None] - pitch) / np.diff(edges)[1:, None],
     )
     bands = np.clip(np.minimum(rise, fall), 0, None)
-    between = np.flatnonzero(bands.sum(1) == 0)  # narrow ones without a line of their own take the nearest
+    between = np.flatnonzero(bands.sum(1) == 0)  # bands too narrow to contain a bin take the nearest one
     bands[between, np.abs(pitch - edges[between + 1, None]).argmin(1)] = 1.0
     weights: np.ndarray = bands / bands.sum(1, keepdims=True)
     return weights
 
 
 def mel(hertz: float) -> float:
-    """O'Shaughnessy's formula, where equal steps sound equally far apart."""
+    """Frequency in hertz -> mel (O'Shaughnessy's formula); equal steps in mel sound equally far from each other."""
     return 2595 * math.log10(1 + hertz / 700)
 
 
 def picture(samples: np.ndarray, rate: int, side: int = 160) -> "Image":
-    """A square thumbnail, bright where it is loud."""
+    """A square thumbnail of the spectrogram, [side, side] pixels, bright where the recording is loud."""
     import matplotlib
     from PIL import Image
 

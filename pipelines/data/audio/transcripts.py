@@ -1,4 +1,4 @@
-"""Recordings with their transcripts, spelled, as a CTC model learns them."""
+"""Recordings with their transcripts as token ids, for CTC models."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -12,25 +12,25 @@ log = logging.getLogger("graft")
 
 
 class Utterances(Recordings):
-    """Recordings whose length is the number of the model's outputs (so that these can be cached), with the `target` to spell.
+    """Recordings with the `target` tokens of their transcripts. Their length is the number of the model's outputs.
 
-    A transcript of which nothing can be spelled, or that needs more outputs than there are, has an empty target: it teaches
-    nothing, but counts where it is scored, as every row of a test does.
+    A transcript without a known character, or one that needs more outputs than there are, has an empty target: it is
+    not learned, but it counts when the row is scored.
     """
 
     def __init__(
         self, rows: Any, rate: int, longest: float, frames: Callable[[int], int], spell: Callable[[str], list[int]]
     ) -> None:
         self.frames = frames  # samples -> outputs of the model
-        self.strange = self.crowded = 0  # rows that cannot be learned: nothing to spell, too much of it
+        self.strange = self.crowded = 0  # rows that cannot be learned: no known character, too many for the outputs
 
         def extra(row: dict[str, Any], seconds: float) -> dict[str, Any]:
-            target, heard = spell(row["text"]), frames(round(seconds * rate))
-            if heard == 0:
+            target, outputs = spell(row["text"]), frames(round(seconds * rate))
+            if outputs == 0:
                 raise DataError(f"{seconds:.2f} seconds are too short for this model")
             if not target:
                 self.strange += 1
-            elif frames_for(target) > heard:
+            elif frames_for(target) > outputs:
                 self.crowded += 1
                 target = []
             return {"target": target, "true": row["text"], "speaker": row.get("speaker")}
@@ -46,8 +46,8 @@ class Utterances(Recordings):
             )
         if self.strange or self.crowded:
             log.warning(
-                "%d of %d transcripts cannot be learned: of %d no character is in the vocabulary, %d are too long for their recording; "
-                "training leaves them out, scores count them",
+                "%d of %d transcripts cannot be learned: of %d no character is in the vocabulary, "
+                "%d are too long for their recording; training leaves them out, scores count them",
                 self.strange + self.crowded,
                 len(self),
                 self.strange,
@@ -55,7 +55,7 @@ class Utterances(Recordings):
             )
 
     def check(self) -> None:
-        """Raises DataError where no transcript can be learned."""
+        """Raise DataError if no transcript can be learned."""
         if self.strange + self.crowded and not any(fields.get("target") for fields in self.fields):
             raise DataError(
                 "none of these transcripts can be learned: look at options.vocabulary, options.case and options.ignore"
@@ -72,10 +72,11 @@ class Utterances(Recordings):
         import numpy as np
 
         example = super().__getitem__(index)
-        audio, wanted = example["audio"], self._samples(index)  # resampling may give a sample more or less
+        # resampling may give one sample more or less
+        audio, wanted = example["audio"], self._samples(index)
         return {**example, "audio": np.pad(audio[:wanted], (0, max(0, wanted - len(audio))))}
 
 
 def frames_for(target: Sequence[int]) -> int:
-    """The fewest outputs that can spell a target: one for each token, and a blank between equal neighbours."""
+    """The fewest outputs that can give a target: one for each token, and a blank between equal neighbours."""
     return len(target) + sum(one == two for one, two in pairwise(target))

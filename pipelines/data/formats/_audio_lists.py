@@ -1,4 +1,4 @@
-"""What the layouts of published audio sets share: lists read line by line, files looked at, rows under the task's columns."""
+"""Helpers for the layouts of published audio sets: read lists, check files, build rows with the task's columns."""
 
 import csv
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ SkippedRows = list[tuple[str, str]]  # (id, why)
 
 
 def folder(section: DataSection) -> Path:
+    """The folder that `data.id` names. Raises DataError if there is none."""
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
@@ -23,7 +24,7 @@ def folder(section: DataSection) -> Path:
 
 
 def lines(path: Path) -> list[str]:
-    """A text file's lines, without their ends. Raises DataError naming the file."""
+    """A text file's lines without line ends. Raises DataError naming the file."""
     try:
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
@@ -33,7 +34,10 @@ def lines(path: Path) -> list[str]:
 
 
 def cells(path: Path, text: Sequence[str], **dialect: Any) -> list[tuple[int, list[str]]]:
-    """The rows of a list, each with the number of its last line; empty lines are no rows."""
+    """The rows of a list, each with the number of its last line; empty lines are skipped.
+
+    Raises DataError naming the line.
+    """
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader((line + "\n" for line in text), strict=True, **dialect)
     found = []
@@ -47,7 +51,10 @@ def cells(path: Path, text: Sequence[str], **dialect: Any) -> list[tuple[int, li
 
 
 def listed(path: Path, needed: Sequence[str], **dialect: Any) -> tuple[list[tuple[str, dict[str, str]]], SkippedRows]:
-    """The rows of a list with a header, (file:line, cells by column), and those with too many or too few cells."""
+    """The rows of a list with a header, (file:line, cells by column), and those with a wrong number of cells (id, why).
+
+    Raises MissingColumn if a `needed` column is missing.
+    """
     (_, header), *rest = cells(path, lines(path), **dialect) or [(0, [])]
     lacking = [name for name in needed if name not in header]
     if lacking:
@@ -64,7 +71,7 @@ def listed(path: Path, needed: Sequence[str], **dialect: Any) -> tuple[list[tupl
 
 
 def recording(path: Path) -> Row:
-    """The cells of a recording: its file, and its size in bytes. Raises DataError naming the file."""
+    """The cells of a recording: its file and its size in bytes. Raises DataError naming the file."""
     if "\0" in str(path):
         raise DataError(f"{short(str(path), 300)!r}: no file has a NUL in its name")
     why, size = problem(path)
@@ -84,7 +91,10 @@ def add(
     columns: Sequence[str],
     where: Path,
 ) -> None:
-    """Make the rows a split of `source`, their columns under the task's names (data.columns). Raises DataError for none."""
+    """Add the rows to `source` as a split, with columns named as the task needs them (data.columns).
+
+    Raises DataError if there are none.
+    """
     from datasets import Dataset, Features, List, Value
 
     if not rows:

@@ -1,11 +1,11 @@
-"""Class folders of media files, with or without split folders above them: what imagefolder and audiofolder share.
+"""Class folders of media files, with or without split folders above them; used by imagefolder and audiofolder.
 
-A split is a direct child with a split's name (train, val, Test, ...) that holds class folders. Folders with a split's name in theirs
-(seg_train, test_images) are splits where they hold the same class folders. A folder that holds nothing but a folder of its own name is
-looked through, as archives are often unpacked to it. For tasks that learn no labels a folder may hold its files itself: children are
-then splits, too, where all are called so.
+A split is a direct child with the name of a split (train, val, Test, ...) that holds class folders. Folders with a
+split's name within theirs (seg_train, test_images) are splits if they hold the same class folders. If a folder holds
+nothing but a folder of the same name, that one is read, because archives are often unpacked in this way. For tasks
+without labels a folder may hold its files itself; its children are then splits if all of them have names of splits.
 
-A table in the folder that has the task's columns goes before the names of the folders.
+A table in the folder that has the task's columns takes precedence over the names of the folders.
 """
 
 import logging
@@ -28,12 +28,16 @@ from pipelines.errors import DataError, MissingColumn
 log = logging.getLogger("graft")
 
 
+# words in the names of folders with files to predict, which have no labels
 TRIED_ON = frozenset(("pred", "predict", "prediction", "predictions", "inference", "unlabelled", "unlabeled"))
-LOOKED_AT = 1000  # files by which the medium of a folder is told
+LOOKED_AT = 1000  # files that decide whether a folder holds images or recordings
 
 
 def detect(path: Path) -> bool:
-    """Folders that hold files; beside a table at least two, for one folder of files is what a table's paths point to."""
+    """Whether a folder holds folders with files.
+
+    If it holds a table, there must be at least two, because one folder may hold the table's files.
+    """
     if not path.is_dir():
         return False
     filled = [child for child in folders(path) if _any_file(child)]
@@ -44,9 +48,12 @@ def detect(path: Path) -> bool:
 
 
 def medium(path: Path) -> Kind | None:
-    """What most files below a folder are, of images and recordings; None where there is neither."""
+    """Whether most files below a folder are images or recordings; None if there is neither."""
     found = Counter(file.suffix.lower() for file in islice(all_files(path), LOOKED_AT))
-    for readable in (True, False):  # photos among videos are a folder of photos
+    for readable in (
+        True,
+        False,
+    ):  # formats that can be read take precedence: photos among videos are a folder of photos
         counts = {
             kind: sum(found[suffix] for suffix in (kind.suffixes if readable else kind.unread))
             for kind in (IMAGES, AUDIO)
@@ -62,28 +69,31 @@ def medium(path: Path) -> Kind | None:
 
 
 def with_texts(path: Path, kind: Kind) -> bool:
-    """Whether most files of this kind have a text file of the same name in their folder."""
+    """Whether most files of this kind have a text file of the same name next to them."""
     found = [file for file in islice(all_files(path), LOOKED_AT) if file.suffix.lower() in kind.suffixes]
     return sum(file.with_suffix(".txt").is_file() for file in found) * 2 > len(found)
 
 
 def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
+    """The rows of class folders, or of a table in the folder that has the task's columns. Raises DataError."""
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
     tables, unfit = _tables(root, section, kind, columns)
     if tables:
         return _of_tables(root, section, kind, columns, tables, unfit)
-    if section.group not in (None, "none"):  # rows have no further columns
+    if section.group not in (None, "none"):  # rows have no other columns
         raise DataError(
-            f"data.group: class folders have no column {section.group!r}: list the files in a csv that has it, or leave it out"
+            f"data.group: class folders have no column {section.group!r}: "
+            "list the files in a csv that has it, or leave it out"
         )
     if section.columns:
         raise MissingColumn("data.columns: class folders have no columns: leave it out")
     lacking = sorted(set(columns) - {kind.column, "label"})
     if lacking:
         raise DataError(
-            f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: use a table"
+            f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: "
+            "use a table"
         )
     labelled = "label" in columns
     top = _unwrapped(root) if labelled else root
@@ -130,7 +140,7 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
 def _tables(
     root: Path, section: DataSection, kind: Kind, columns: tuple[str, ...]
 ) -> tuple[dict[Path, dict[str, str]], dict[Path, str]]:
-    """The tables in a folder that have the task's columns, each with their names there; and why each other one is not read."""
+    """The tables in a folder with the task's columns (table -> column -> its name), and why others are not read."""
     found: dict[Path, dict[str, str]] = {}
     unfit: dict[Path, str] = {}
     if set(columns) == {kind.column}:
@@ -162,7 +172,7 @@ def _of_tables(
     tables: dict[Path, dict[str, str]],
     unfit: dict[Path, str],
 ) -> Source:
-    """The rows of the user's own tables: what they say goes before the names of the folders."""
+    """The rows of tables, which take precedence over the names of the folders."""
     shown = ", ".join(path.name for path in tables)
     log.warning(
         "%s: %s has the columns that this task needs, so its rows are the data, and the names of folders say nothing",
@@ -187,7 +197,10 @@ def _of_tables(
 
 
 def _parts(section: DataSection, filled: list[Path], labelled: bool) -> dict[str, Path]:
-    """The split folders; without labels also those that hold their files themselves, unless other folders stand beside them."""
+    """The split folders.
+
+    For tasks without labels, these are also folders that hold their files themselves, unless there are other folders.
+    """
     asked = {name for name in (section.train, section.validation, section.test) if name}
     if not labelled and all(child.name.lower() in SPLIT_NAMES or child.name in asked for child in filled):
         return {child.name: child for child in filled}
@@ -198,7 +211,7 @@ def _parts(section: DataSection, filled: list[Path], labelled: bool) -> dict[str
 
 
 def _by_role(filled: list[Path]) -> dict[str, Path]:
-    """Folders such as seg_train and seg_test: splits, where each has another part and they hold the same class folders."""
+    """Find splits like seg_train and seg_test: each has another role, and all hold the same class folders."""
     named = {child: role for child in filled if (role := _role(child.name)) and _classes(child)}
     roles = list(named.values())
     first = next((child for child, role in named.items() if role == "train"), None)
@@ -209,7 +222,7 @@ def _by_role(filled: list[Path]) -> dict[str, Path]:
 
 
 def _role(name: str) -> str | None:
-    """Which split a folder's name speaks of: imagenet-val -> validation. None where it is none, or several."""
+    """The split that a folder's name contains (imagenet-val -> validation); None if there is none, or more than one."""
     words = _words(name)
     found = {
         role for role, usual in USUAL.items() for word in words if word in usual or word.removesuffix("set") in usual
@@ -222,7 +235,7 @@ def _words(name: str) -> list[str]:
 
 
 def _usual(name: str, parts: dict[str, Path], section: DataSection) -> str:
-    """A split's name for those who look for the usual names; the folder's own where it is one, or the recipe names it."""
+    """The usual name of a split; the folder's own name if it is a usual one, or if the recipe names it."""
     asked = (section.train, section.validation, section.test)
     role = _role(name)
     return (
@@ -231,9 +244,10 @@ def _usual(name: str, parts: dict[str, Path], section: DataSection) -> str:
 
 
 def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
-    """Raises DataError where folders cannot be classes: some are called like splits, or all hold the same folders.
+    """Raise DataError if folders cannot be classes: some have names of splits, or all hold the same folders.
 
-    One folder called so may be a class. A train and a test side by side are splits, whatever else lies there.
+    A single folder with such a name may be a class. A train folder together with a test folder are splits, whatever
+    else is there.
     """
     names = ", ".join(printable(child.name) for child in filled[:6])
     within = [_classes(child) for child in filled]
@@ -262,16 +276,19 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
     if len(filled) > 1 and len(same) > 1 and all(part == same for part in within):
         inner = ", ".join(printable(name) for name in sorted(same)[:6])
         raise DataError(
-            f"{root}: {names} all hold the same folders ({inner}), so these cannot be told to be classes: if they are splits, call them "
-            f"train, validation and test, or name them, as in data.train={printable(filled[0].name)}; if they are classes, list the files "
+            f"{root}: {names} all hold the same folders ({inner}), so it is not clear whether these are classes: "
+            "if they are splits, call them train, validation and test, or name them, "
+            f"as in data.train={printable(filled[0].name)}; if they are classes, list the files "
             f"in a train.csv with the columns {kind.column} and label"
         )
 
 
 def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, ignored: Counter[str]) -> None:
-    """What lies beside the split folders: such files there are an error, unless the recipe says which split is train.
+    """Count what is outside of the split folders.
 
-    A folder without class folders that is called like a split, or as what a model is to be tried on, is counted by its name.
+    Media files there are an error, unless the recipe names the train split.
+
+    Files in a folder without class folders are only counted if its name is that of a split or of data to predict on.
     """
     others = [child for child in folders(root) if child.name not in parts and not _classes(child)]
     loose = {child.name for child in others if _role(child.name) or TRIED_ON.intersection(_words(child.name))}
@@ -300,17 +317,16 @@ def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, 
 def _list(
     root: Path, kind: Kind, folder: Path, ignored: Counter[str], training: bool, labelled: bool
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Every file below the folder becomes a row, a skip, or is counted as ignored: none vanishes.
+    """Every file below the folder becomes a row or a skipped file, or is counted as ignored; none is lost.
 
-    A recording among images is a skip, and so is an image among recordings, unless a file that is read has the same name (as a
-    spectrogram may have): who puts it there may expect that it is read.
+    A recording among images is skipped and reported, and so is an image among recordings, because the user may expect
+    that it is read; unless a file with the same name is read (an image may be the spectrogram of a recording).
     """
     rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
     classes = {child.name: 0 for child in folders(folder)}
-    media: dict[str, list[tuple[Path, str]]] = {
-        name: [] for name in classes
-    }  # of each class its files that are no rows, with the reason
+    # per class, the files that are not rows, with the reason
+    media: dict[str, list[tuple[Path, str]]] = {name: [] for name in classes}
     other = IMAGES if kind is AUDIO else AUDIO
     for path in all_files(folder):
         inner = path.relative_to(folder).parts
@@ -343,14 +359,17 @@ def _list(
 
 
 def unread(kind: Kind, suffix: str) -> str:
-    """Why files of this medium whose names end so are not read, and what to do."""
+    """Why files of this medium with this suffix are not read, and what to do."""
     return audio.advice(suffix) if kind is AUDIO else images.advice(suffix)
 
 
 def _check_readable(
     folder: Path, kind: Kind, rows: list[dict[str, Any]], media: dict[str, list[tuple[Path, str]]]
 ) -> None:
-    """Raises DataError for a class of which no file can be read: the model would never learn it. One header of each class is read."""
+    """Raise DataError for a class without a readable file, because the model would never learn it.
+
+    Headers are read only until one file of each class is readable.
+    """
     wrong: dict[str, list[tuple[Path, str]]] = {name: list(found) for name, found in media.items()}
     right: set[str] = set()
     for row in rows:
@@ -384,7 +403,7 @@ def _dataset(kind: Kind, rows: list[dict[str, Any]], labelled: bool) -> Any:
 
 
 def _hidden(root: Path, kind: Kind) -> dict[str, int]:
-    """Folders whose names begin with a dot, and how many files of this kind each holds, where it holds some."""
+    """Hidden folders, and how many files of this kind each holds, if any."""
     found: dict[str, int] = {}
     for child in sorted(root.iterdir()):
         if child.name.startswith(".") and child.is_dir():
@@ -404,7 +423,7 @@ def _any_file(folder: Path) -> bool:
 
 
 def _inner(folder: Path) -> Path:
-    """Where the files are: archives are often unpacked to seg_train/seg_train/."""
+    """The folder that holds the files: archives are often unpacked to seg_train/seg_train/."""
     found = folders(folder)
     if (
         len(found) == 1
@@ -416,12 +435,12 @@ def _inner(folder: Path) -> Path:
 
 
 def _classes(folder: Path) -> set[str]:
-    """The names of the folders with files that a split folder holds."""
+    """The names of the folders with files in a split folder."""
     return {child.name for child in folders(_inner(folder)) if _any_file(child)}
 
 
 def _unwrapped(root: Path) -> Path:
-    """The folder that holds splits or classes: the only one in `root` where it has the same name, or holds split folders."""
+    """The folder with the splits or classes: the only child of `root`, if it has the same name or holds splits."""
     found = [child for child in folders(root) if _any_file(child)]
     if len(found) != 1 or next(all_files(root, deep=False), None) is not None:
         return root

@@ -1,15 +1,15 @@
-"""How a csv or tsv file is written: by which sign its cells are parted, and whether quotes hold a cell together.
+"""How a csv or tsv file is written: its separator, and whether it uses quotes.
 
-The header and the first rows decide on the sign, whatever the suffix: the one by which most rows have as many cells as
-the header.
+The header and the first rows decide on the separator, whatever the suffix: the separator with which most rows have as
+many cells as the header.
 
-Quotes. A csv has them (RFC 4180). A tsv by IANA's definition has none, but Python and pandas write some: a cell that
-holds a tab, a line break or a quote stands in quotes, and the quotes in it are written twice. So a file of tabs is read
-without quoting where every line has the header's number of cells. It is read with quoting where only that gives rows
-the right number, and where every quote in it is written as a program writes it: all cells that hold one begin and end
-with one and have the others twice, and there are such others, or the header or a column has quotes throughout.
+Quotes: a csv has them (RFC 4180). A tsv as IANA defines it has none, but Python and pandas write some: a cell that
+contains a tab, a line break or a quote is put in quotes, and its quotes are doubled. So a tab-separated file is read
+without quoting if every line has the header's number of cells. It is read with quoting if only that gives rows the
+right number, and if every quote in it is where a program would write it: all cells that contain a quote begin and end
+with one and have the others doubled, and either there are such others, or the header or a column is quoted throughout.
 
-Blanks belong to their cell, but for files that have one after every sign (`a, b, "c, d"`).
+Spaces belong to their cell, except in files that have a space after every separator (`a, b, "c, d"`).
 """
 
 import contextlib
@@ -26,26 +26,26 @@ from pipelines.errors import DataError
 
 log = logging.getLogger("graft")
 
-SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_SAMPLE, _SAMPLED = 200_000, 200  # characters and rows that decide on the sign
-_MERGED = 3  # more lines in one row, each of which would be a row, are rows that two stray quotes hold together
+SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}  # separators and their names in messages
+_SAMPLE, _SAMPLED = 200_000, 200  # characters and rows that decide on the separator
+_MERGED = 3  # a row of more lines, each of which would be a row, results from two stray quotes
 
 Records = list[tuple[int, list[str]]]  # (number of the first line, cells)
 
 
 @dataclass(frozen=True)
 class Written:
-    """A table as it is written: its header, its rows, and how these were parted."""
+    """A table as it is written: its header, its rows, and the dialect."""
 
     header: list[str]
     rows: Records
-    sign: str
-    quotes: bool  # whether quotes were taken as quotes, and there are some
-    blanks: bool  # whether a blank after the sign was taken as part of it
-    backslashes: bool  # whether quotes in a cell have a backslash before them
+    sign: str  # the separator
+    quotes: bool  # whether quotes were interpreted, and there are some
+    blanks: bool  # whether a space after the separator was taken as part of it
+    backslashes: bool  # whether quotes in a cell are escaped by a backslash
 
     def unusual(self, suffix: str) -> str:
-        """What is to be said about it; nothing where it is written as files with this suffix usually are."""
+        """What is unusual about the dialect for files with this suffix; empty if nothing is."""
         usual = "\t" if suffix == ".tsv" else ","
         found = [] if self.sign == usual else [f"its cells are parted by {SIGNS.get(self.sign, repr(self.sign))}"]
         if self.quotes and self.sign == "\t":
@@ -58,10 +58,10 @@ class Written:
 
 
 def read(path: Path, text: str, suffix: str) -> Written:
-    """Raises DataError naming file and line."""
-    csv.field_size_limit(2**31 - 1)  # a cell may be a book
+    """Read a table. Raises DataError naming file and line."""
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a book
     first, sign = 1, ""
-    if sep := re.match(r'"?sep=([^\r\n])"?(\r\n|\n|\r)', text):  # Excel's own line
+    if sep := re.match(r'"?sep=([^\r\n])"?(\r\n|\n|\r)', text):  # a line that Excel writes
         first, sign, text = 2, sep[1], text[sep.end() :]
     sign = sign or _sign(text, "\t" if suffix == ".tsv" else ",")
     quotes, blanks, escaped = '"' in text, False, None
@@ -87,7 +87,7 @@ def read(path: Path, text: str, suffix: str) -> Written:
 
 
 class _Broken(Exception):
-    """What the csv module complains of, and the first line of the row."""
+    """An error of the csv module, and the first line of the row."""
 
     def __init__(self, error: csv.Error, line: int) -> None:
         super().__init__(str(error))
@@ -95,7 +95,7 @@ class _Broken(Exception):
 
 
 def _records(text: str, sign: str, *, blanks: bool = False, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Rows with quoting, under the number of their first line; empty lines are no rows."""
+    """Rows read with quoting, each with the number of its first line; empty lines are skipped. Raises _Broken."""
     reader = csv.reader(_physical(text), delimiter=sign, strict=strict, skipinitialspace=blanks)
     line = 1
     try:
@@ -108,22 +108,25 @@ def _records(text: str, sign: str, *, blanks: bool = False, strict: bool = True)
 
 
 def _physical(text: str) -> io.StringIO:
-    """Lines with their ends, as the csv module counts them."""
+    """The text with its line ends, as the csv module counts lines."""
     return io.StringIO(text, newline="")
 
 
 def _lines(text: str, sign: str = "\t") -> Records:
-    """Rows without quoting: every line is one."""
+    """Rows read without quoting: every line is one row."""
     text = text.replace("\r\n", "\n")
     parts = text.split("\n") if "\n" in text else text.split("\r")
     return [(number, line.split(sign)) for number, line in enumerate(parts, 1) if line]
 
 
-# ---- the sign ----
+# ---- the separator ----
 
 
 def _sign(text: str, usual: str) -> str:
-    """By which most of the first rows have as many cells as the header; the usual one where none parts the header."""
+    """The separator with which most of the first rows have as many cells as the header.
+
+    It is the usual one if no separator splits the header.
+    """
     sample = text if len(text) <= _SAMPLE else text[: max(text.rfind("\n", 0, _SAMPLE), 0) or _SAMPLE]
     shares = {sign: share for sign in dict.fromkeys([usual, *SIGNS]) if (share := _share(sample, sign)) is not None}
     best = max(shares, key=lambda sign: (shares[sign], sign == usual), default=usual)
@@ -131,9 +134,9 @@ def _sign(text: str, usual: str) -> str:
 
 
 def _share(sample: str, sign: str) -> float | None:
-    """Of the rows, those with the header's number of cells; None where that is one."""
+    """The share of rows with the header's number of cells; None if that number is 1."""
     readings = []
-    with contextlib.suppress(_Broken):  # by this sign it is no csv
+    with contextlib.suppress(_Broken):  # with this separator it is not a csv
         readings.append([cells for _, cells in itertools.islice(_records(sample, sign, strict=False), _SAMPLED)])
     if sign == "\t":
         readings.append([cells for _, cells in _lines(sample)[:_SAMPLED]])
@@ -145,11 +148,11 @@ def _share(sample: str, sign: str) -> float | None:
     return max(found, default=None)
 
 
-# ---- quotes and blanks ----
+# ---- quotes and spaces ----
 
 
 def _quoted(text: str) -> bool:
-    """Whether the quotes in a file of tabs hold cells together: see above."""
+    """Whether the quotes in a tab-separated file are to be interpreted: see the module's docstring."""
     lines = _lines(text)
     columns = len(lines[0][1]) if lines else 0
     bad = sum(len(cells) != columns for _, cells in lines)
@@ -160,7 +163,7 @@ def _quoted(text: str) -> bool:
     if bad == 0:
         return _as_written(rows, [cells for _, cells in lines])
     starts = {number for number, _ in rows}
-    # lines that are no row of their own, but part of a cell: whether each would be a row by itself
+    # lines that are part of a cell: whether each of them would be a row by itself
     others = [line for number, line in enumerate(_physical(text), 1) if number not in starts and line.strip()]
     inside = [line.count("\t") + 1 == columns for line in others]
     wrong = sum(len(cells) != len(rows[0][1]) for _, cells in rows)
@@ -168,7 +171,7 @@ def _quoted(text: str) -> bool:
 
 
 def _as_written(rows: Records, lines: list[list[str]]) -> bool:
-    """Whether all quotes are where a program would put them. `lines` are the cells without quoting."""
+    """Whether all quotes are where a program would put them. `lines` are the cells read without quoting."""
     holding = [cell for cells in lines for cell in cells if '"' in cell]
     if len(rows) != len(lines) or not all(_whole(cell) for cell in holding):
         return False
@@ -179,12 +182,15 @@ def _as_written(rows: Records, lines: list[list[str]]) -> bool:
 
 
 def _whole(cell: str) -> bool:
-    """In quotes, with those in it written twice."""
+    """Whether a cell is in quotes, with its inner quotes doubled."""
     return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
 
 
 def _without_backslashes(text: str, sign: str) -> str | None:
-    """The text with \\" as "", where only so every row has the right number of cells (Spark writes so); else None."""
+    """The text with \\" replaced by "", as Spark writes quotes.
+
+    None unless only this gives every row the right number of cells.
+    """
     if '\\"' not in text or _fits(text, sign):
         return None
     doubled = re.sub(r'(?<!\\)\\"', '""', text)
@@ -201,7 +207,7 @@ def _fits(text: str, sign: str) -> bool:
 
 
 def _blanks(records: Records, text: str, sign: str) -> bool:
-    """Whether the file has a blank after every sign."""
+    """Whether the file has a space after every separator."""
     columns = len(records[0][1]) if records else 0
     if columns < 2:
         return False
@@ -218,9 +224,9 @@ def _blanks(records: Records, text: str, sign: str) -> bool:
 
 
 def _check_merged(path: Path, records: Records, text: str, sign: str, first: int) -> None:
-    """Whether two quotes that belong to the text hold rows together, each of them right by itself.
+    """Check for two quotes that belong to the text and merge rows, each of which would be a row by itself.
 
-    Raises DataError where these are many lines; a few may be one cell of several lines, so that this is a warning.
+    Raises DataError if many lines are merged. A few lines may be one cell with several lines, so they give a warning.
     """
     if not records:
         return

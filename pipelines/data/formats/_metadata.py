@@ -1,8 +1,9 @@
-"""Media files beside a list of them, as on the hub: what imagefolder and audiofolder share.
+"""Media files with a list of them, as on the hub; used by imagefolder and audiofolder.
 
     photos/metadata.csv              photos/train/metadata.csv   photos/test/metadata.csv
 
-The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's other columns.
+The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's other
+columns.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,10 @@ LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def lists(root: Path, section: DataSection | None = None) -> dict[str, Path]:
-    """Split -> its list: of the folder itself, or of its split folders, those that the recipe names included."""
+    """Split -> its list, from the folder itself or from its split folders, including those that the recipe names.
+
+    Raises DataError.
+    """
     parts = split_folders(root, section)
     within = {child.name: path for child in parts if (path := own_list(child))}
     own = own_list(root)
@@ -33,11 +37,13 @@ def lists(root: Path, section: DataSection | None = None) -> dict[str, Path]:
 
 
 def split_folders(root: Path, section: DataSection | None = None) -> list[Path]:
+    """The folders with names of splits, including those that the recipe names."""
     asked = {section.train, section.validation, section.test} if section is not None else set()
     return [child for child in folders(root) if child.name.lower() in SPLIT_NAMES or child.name in asked]
 
 
 def own_list(folder: Path) -> Path | None:
+    """The list of a folder, which has a column file_name; None if there is none. Raises DataError."""
     return next(
         (path for name in LISTS if (path := folder / name).is_file() and FILE_NAME in table.column_names(path)), None
     )
@@ -51,7 +57,7 @@ def read(
     columns: tuple[str, ...],
     optional: tuple[str, ...],
 ) -> Source:
-    """The rows of every list `found`. The task's text may be called by any of `texts`."""
+    """The rows of every list in `found` (split -> list). The text column may have any of the names `texts`."""
     root = Path(section.id).expanduser()
     source = Source(splits={})
     listed: set[Path] = set()
@@ -60,7 +66,7 @@ def read(
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns, optional)
         where = path.relative_to(root).as_posix()
         rows = part.splits["train"]
-        ids = [f"{where}:{id_.rpartition(':')[2]}" for id_ in rows["id"]]  # of every split another
+        ids = [f"{where}:{id_.rpartition(':')[2]}" for id_ in rows["id"]]  # unique over all splits
         source.splits[name] = rows.remove_columns("id").add_column("id", ids)
         source.skipped[name], source.lost[name] = part.skipped["train"], part.lost["train"]
         listed |= {Path(file).resolve() for file in paths(rows) if file}
@@ -70,6 +76,6 @@ def read(
 
 
 def _text_column(path: Path, texts: Sequence[str], columns: tuple[str, ...]) -> dict[str, str]:
-    """The task's text -> the list's name for it."""
+    """{"text": the list's name for the text column}; empty if the task reads no text or the list has none."""
     have = table.column_names(path)
     return next(({"text": name} for name in texts if name in have and "text" in columns), {})

@@ -1,10 +1,10 @@
-"""Recordings in class folders, with or without split folders above them; or beside a list of them, as on the hub.
+"""Recordings in class folders, with or without split folders above them; or with a list of them, as on the hub.
 
     sounds/dog/1.wav                 sounds/train/dog/1.wav   sounds/test/dog/9.wav
     speech/metadata.csv              speech/train/metadata.csv   speech/test/metadata.csv
 
-The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's: label, or text, which
-may be called transcription, transcript or sentence.
+The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's column:
+label, or text, which may also be called transcription, transcript or sentence.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ TEXTS = ("text", "transcription", "transcript", "sentence")
 
 
 def detect(path: Path) -> bool:
-    """Recordings that are not laid out as one of the data sets whose own layout is known."""
+    """Whether a folder holds recordings in a layout that no format of a known data set reads."""
     if not path.is_dir() or _class_folders.medium(path) is not AUDIO:
         return False
     if any(known.detect(path) for known in (audioset, common_voice, esc50, librispeech, ljspeech, spoken_digits)):
@@ -38,6 +38,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of class folders, or of a list of recordings. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     lists = _metadata.lists(root, section) if root.is_dir() else {}
     return (

@@ -1,13 +1,14 @@
-"""AudioSet's own lists, whose clips everybody fetches for himself: several labels a clip. By Gemmeke et al. (2017).
+"""AudioSet's own lists, with clips that users download themselves; a clip has several labels. Gemmeke et al. (2017).
 
     class_labels_indices.csv             index, mid, display_name
     eval_segments.csv                    three lines of header; then YTID, start_seconds, end_seconds, "mid,mid"
-    balanced_train_segments.csv ...      likewise; all that are here, *train* together, are the split `train`, eval is test
-    clips/<YTID>.wav                     anywhere below: <YTID>, <YTID>_<start> or <YTID>_<start>_<end>, in seconds or milliseconds,
-                                         also with a Y before it
+    balanced_train_segments.csv ...      the same; all lists with train in their names are the split `train`, eval is
+    test
+    clips/<YTID>.wav                     anywhere below: <YTID>, <YTID>_<start> or <YTID>_<start>_<end>, in seconds or
+                                         milliseconds, also with a Y before it
 
-Rows without a clip are counted and left out: many videos are gone. Labels are display names, in the order of the class list. The lists
-are CC BY 4.0; the clips are their authors'.
+Rows without a clip are counted and left out, because many videos no longer exist. Labels are display names, in the
+order of the class list. The lists are CC BY 4.0; the clips belong to their authors.
 """
 
 from collections import Counter
@@ -26,10 +27,12 @@ LIST = "_segments.csv"
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder holds the class list and lists of segments."""
     return path.is_dir() and (path / CLASSES).is_file() and bool(_lists(path))
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of AudioSet's lists that have a clip. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)
     lists = _lists(root)
     if not lists or not (root / CLASSES).is_file():
@@ -55,7 +58,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         if good:
             _audio_lists.add(source, section, split, good, skips[split], columns, root)
     if not source.splits:
-        whys = [why for several in skips.values() for _, why in several]
+        whys = [why for reasons in skips.values() for _, why in reasons]
         first = f", and {len(whys)} cannot be used; the first: {whys[0]}" if whys else ""
         raise DataError(
             f"{root}: none of {sum(ignored.values())} rows has a clip: put <YTID>.wav files into a folder in it{first}"
@@ -71,7 +74,7 @@ def _lists(root: Path) -> list[Path]:
 def _rows(
     path: Path, names: dict[str, str], clips: dict[str, Path]
 ) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, int]:
-    """Rows, those that cannot be used, and how many have no clip."""
+    """The rows of a list, those that cannot be used (id, why), and how many have no clip."""
     rows: dict[str, _audio_lists.Row] = {}
     skips: _audio_lists.SkippedRows = []
     absent = 0
@@ -81,7 +84,8 @@ def _rows(
         try:
             if len(cells) != 4:
                 raise DataError(
-                    f"{len(cells)} cells for YTID, start_seconds, end_seconds, positive_labels: are the labels in quotes?"
+                    f"{len(cells)} cells for YTID, start_seconds, end_seconds, positive_labels: "
+                    "are the labels in quotes?"
                 )
             video, start, end, labels = cells
             clip = next((clips[stem] for stem in _stems(video, start, end) if stem in clips), None)
@@ -107,7 +111,7 @@ def _rows(
 
 
 def _stems(video: str, start: str, end: str) -> Iterator[str]:
-    """What tools call a clip. Raises DataError for seconds that are none."""
+    """The names that download tools give to a clip. Raises DataError for times that are not numbers."""
     try:
         times = (float(start), float(end))
     except ValueError:

@@ -1,9 +1,10 @@
-"""Images or recordings, each with its text in a file of the same name in its folder: a caption, or what is spoken.
+"""Images or recordings, each with a text file of the same name next to it: a caption, or a transcript.
 
     photos/1.jpg   photos/1.txt      photos/train/1.jpg   photos/train/1.txt   photos/test/9.jpg   photos/test/9.txt
     speech/1.wav   speech/1.txt      speech/train/1.wav   speech/train/1.txt   speech/test/9.wav   speech/test/9.txt
 
-An image or recording without a text is skipped. Tasks that need no texts read them as imagefolder and audiofolder do.
+An image or recording without a text is skipped. Tasks without texts read such folders as imagefolder and audiofolder
+do.
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipelines.errors import DataError
 
 
 def detect(path: Path) -> bool:
-    """Most files have a text, and neither a table nor a list has others."""
+    """Whether most files have a text file, and there is neither a table nor a list."""
     if (
         not path.is_dir()
         or table.detect(path)
@@ -30,6 +31,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of files with texts. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     kind = _class_folders.medium(root) if root.is_dir() else None
     if kind is None:
@@ -45,11 +47,11 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             f"{section.id}: {kind.files} with {what} have no {lacking[0]}, which this task needs: use a table"
         )
     source = _class_folders.read(section, kind, (kind.column,))
-    beside: set[Path] = set()
+    found_texts: set[Path] = set()
     for name, rows in source.splits.items():
         ids, files, skipped = rows["id"][:], [Path(file["path"]) for file in rows[kind.column]], source.skipped[name]
         texts: dict[int, str] = {}
-        beside |= {text for file in files if (text := _text_of(file)).is_file()}
+        found_texts |= {text for file in files if (text := _text_of(file)).is_file()}
         for number, file in enumerate(files):
             try:
                 texts[number] = _caption(ids[number], file, kind)
@@ -61,7 +63,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
                 f"{section.id}: none of {len(files)} {kind.files} of {name} has a {_word(kind)}; the first: {first}"
             )
         source.splits[name] = rows.select(list(texts)).add_column("text", list(texts.values()))
-    others = source.ignored.pop(".txt files", 0) - len(beside)
+    others = source.ignored.pop(".txt files", 0) - len(found_texts)
     source.ignored |= {f"texts without {'an image' if kind is IMAGES else 'a recording'}": others} if others else {}
     return source
 

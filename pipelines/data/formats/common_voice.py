@@ -1,11 +1,12 @@
-"""Mozilla Common Voice as it is downloaded, one language: the set has left the hub. By Ardila et al. (2020).
+"""Mozilla Common Voice in one language, as downloaded; the data set is no longer on the hub. Ardila et al. (2020).
 
-    cv-corpus-17.0-2024-03-15/tr/        data.id, or the folder above it where there is one language only
+    cv-corpus-17.0-2024-03-15/tr/        data.id, or the folder above if it holds one language only
         clips/common_voice_tr_1.mp3 ...
         train.tsv  dev.tsv  test.tsv     client_id, path, sentence, and more
 
-Its splits have no speaker (client_id) in common. Other lists of the download, such as validated.tsv, are read where the recipe names
-them (data.train=validated), or where they are all there is. A quote in these lists is a character like any other.
+Its splits have no speaker (client_id) in common. Other lists of the download, such as validated.tsv, are read if the
+recipe names them (data.train=validated), or if there are no others. A quote in these lists is a character like any
+other.
 """
 
 import csv
@@ -24,10 +25,12 @@ COLUMNS = ("client_id", "path", "sentence")
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder is that of a language, or holds such folders."""
     return path.is_dir() and bool(_languages(path))
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the lists of one language. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)
     languages = _languages(root)
     if len(languages) != 1:
@@ -50,7 +53,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 
 
 def _languages(path: Path) -> list[Path]:
-    """The folder of a language, or those in a folder."""
+    """The folder itself if it is that of a language, and the folders of languages in it."""
     return [
         folder
         for folder in (path, *folders(path))
@@ -69,9 +72,9 @@ def _is_list(folder: Path, name: str) -> bool:
 def _rows(path: Path, clips: Path) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows]:
     found, skips = _audio_lists.listed(path, COLUMNS, delimiter="\t", quoting=csv.QUOTE_NONE)
     rows: dict[str, _audio_lists.Row] = {}
-    # the first editions left the suffix out
+    # the first releases have no suffix in this column
     names = [cells["path"] if Path(cells["path"]).suffix else f"{cells['path']}.mp3" for _, cells in found]
-    with ThreadPoolExecutor(8) as pool:  # there may be a million, and the disk answers many at a time
+    with ThreadPoolExecutor(8) as pool:  # there may be a million files, and a disk answers many requests at a time
         looked = list(pool.map(lambda name: _recording(clips / name), names))
     for (where, cells), name, (recording, why) in zip(found, names, looked, strict=True):
         try:
@@ -88,7 +91,7 @@ def _rows(path: Path, clips: Path) -> tuple[list[_audio_lists.Row], _audio_lists
 
 
 def _recording(path: Path) -> tuple[_audio_lists.Row, str]:
-    """Its cells, or why it cannot be used."""
+    """A recording's cells, or why it cannot be used."""
     try:
         return _audio_lists.recording(path), ""
     except DataError as error:

@@ -1,8 +1,8 @@
-"""Handwritten digits, 8 x 8 grey pixels, 1,797 of them: real data that comes with scikit-learn, so it needs no download.
+"""Handwritten digits: 1,797 grey images of 8 x 8 pixels, real data that comes with scikit-learn and needs no download.
 
-`data.config` picks digits: "0-4", "5-9", "0-9" (the default). Source: E. Alpaydin and C. Kaynak, Optical Recognition of
-Handwritten Digits, UCI Machine Learning Repository (1998), CC BY 4.0; scikit-learn ships its test part.
-Test is the later half of each digit in file order: with few labelled digits to train on, rows are better spent on a narrow interval.
+`data.config` selects digits: "0-4", "5-9", "0-9" (the default). Source: E. Alpaydin and C. Kaynak, Optical Recognition
+of Handwritten Digits, UCI Machine Learning Repository (1998), CC BY 4.0; scikit-learn contains its test part. Test is
+the second half of each digit in file order: a large test split gives a narrow interval.
 """
 
 import io
@@ -14,14 +14,16 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
-CONFIGURED = True  # data.config picks a part
+CONFIGURED = True  # data.config selects a part
 
 
 def detect(path: Path) -> bool:
-    return False  # it is asked for by name, data.format: digits
+    """False: these data are read only if data.format names them."""
+    return False
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the selected digits. Raises DataError."""
     from datasets import Dataset
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -40,7 +42,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 
 
 def labels_wanted(config: str) -> range:
-    """Of "0-4" the digits 0 to 4."""
+    """The digits of a range: 0 to 4 for "0-4". Raises DataError."""
     match = re.fullmatch(r"([0-9])-([0-9])", config)
     if not match or int(match[1]) >= int(match[2]):
         raise DataError(f"data.config: {config!r} is no range of digits such as 0-4")

@@ -1,9 +1,9 @@
-"""ESC-50, 50 kinds of environmental sounds in five folds (Piczak 2015), as it is downloaded: meta/esc50.csv and audio/.
+"""ESC-50, 50 classes of environmental sounds in five folds (Piczak 2015), as downloaded: meta/esc50.csv and audio/.
 
-data.test=fold5 names the fold to test on (left out: the last), data.validation=fold4 one to validate on (left out: cut from train).
-Published figures are means over five runs, each fold being test once. Clips of one source (src_file) lie in one fold, and a cut
-leaves them together. ESC-50 is CC BY-NC, its part ESC-10 is CC BY: data.format=esc50 with data.config=esc10 reads that part alone,
-and so does a folder that holds nothing else.
+data.test=fold5 names the test fold (default: the last), data.validation=fold4 a validation fold (default: cut from
+train). Published results are means over five runs with another test fold each. Clips of one source (src_file) are in
+one fold, and a cut keeps them together. ESC-50 is CC BY-NC, its part ESC-10 is CC BY. data.format=esc50 with
+data.config=esc10 reads that part only, and so does a folder that holds only its clips.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from pipelines.data.formats import _audio_lists
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
-CONFIGURED = True  # data.config picks a part
-KEEPS_CONFIG = True  # the parts are the same wherever the data lie: --data keeps data.config
+CONFIGURED = True  # data.config selects a part
+KEEPS_CONFIG = True  # the parts do not depend on where the data are, so --data keeps data.config
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file")
 
@@ -22,10 +22,12 @@ Cells = list[tuple[str, dict[str, str]]]  # (file:line, cells by column)
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder holds meta/esc50.csv."""
     return (path / "meta" / "esc50.csv").is_file()
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the folds, as splits. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)
     path = root / "meta" / "esc50.csv"
     if section.config not in (None, "esc10"):
@@ -48,7 +50,10 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 
 
 def _splits(section: DataSection, folds: list[str]) -> dict[str, str]:
-    """Fold -> its split, where that is not train. A split is called what the recipe calls it."""
+    """Fold -> split, for folds that are not in train.
+
+    A split has the name that the recipe gives it. Raises DataError.
+    """
     if section.train not in (None, "train"):
         raise DataError(
             f"data.train: {section.train!r}: training is on every fold but those of test and validation: leave it out"

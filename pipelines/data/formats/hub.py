@@ -1,7 +1,8 @@
-"""Data sets on the hub: parquet or plain files (a loading script is never run).
+"""Data sets on the hub: parquet or plain files. A loading script is never run.
 
-The rows were written by somebody else, so an image or a recording is bytes in its row, or a file that came with the data set. A row
-that names any other file or an address is skipped and counted; the file is not opened, the address is not fetched.
+The rows were written by somebody else, so an image or a recording must be bytes in its row, or a file that came with
+the data set. A row that names any other file or an address is skipped and counted; the file is not opened, the address
+is not fetched.
 """
 
 import contextlib
@@ -23,10 +24,12 @@ log = logging.getLogger("graft")
 
 
 def detect(path: Path) -> bool:
-    return False  # what is not on disk
+    """False: the hub is used only for what is not on this disk."""
+    return False
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of a data set on the hub. Raises DataError, MissingColumn or HubError."""
     if Path(section.id).expanduser().exists():
         raise DataError(f"data.format: {section.id} is on this disk, not on the hub: leave format out")
     loaded, info = _load(section)
@@ -44,9 +47,10 @@ def take(
     optional: tuple[str, ...],
     base: str = "",
 ) -> None:
-    """Add the splits that `datasets` loaded to `source`, under the task's columns.
+    """Add the splits that `datasets` loaded to `source`, with the task's columns. Raises DataError.
 
-    Files of rows lie below one of the folders `own`; a path that is not absolute is relative to `base`, and wrong without it.
+    Files of rows must be below one of the folders `own`. A relative path is relative to `base`, and not allowed without
+    it.
     """
     import pyarrow.compute
     from datasets import Audio, ClassLabel, Image
@@ -84,7 +88,8 @@ def take(
             if column in columns and not isinstance(rows.features[column], wanted):
                 what = rows.features[column]
                 raise DataError(
-                    f"{section.id}: column {names[column]!r} holds no {many} but {what}: name another, data.columns.{column}=NAME"
+                    f"{section.id}: column {names[column]!r} holds no {many} but {what}: "
+                    f"name another, data.columns.{column}=NAME"
                 )
         for column, feature in rows.features.items():
             if isinstance(feature, (Image, Audio)):
@@ -97,7 +102,8 @@ def take(
                     raise DataError(
                         f"{section.id}: none of {len(without)} rows of {name} can be used; the first: {without[0][1]}"
                     )
-                # so that the fingerprint covers the files; read from the table's offsets, not from the files
+                # the sizes make the fingerprint cover the files; they come from the table's offsets, without reading
+                # the bytes
                 held = (
                     rows.with_format("arrow").select_columns(column)[:].column(column)
                     if rows._indices
@@ -125,7 +131,10 @@ def take(
 
 
 def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any, list[tuple[str, str]]]:
-    """The rows whose files are bytes or lie in the data set, and (id, why) of the others. No file is opened to tell."""
+    """The rows whose files are bytes or are in the data set, and (id, why) of the others.
+
+    No file is opened for this check.
+    """
     import pyarrow.compute
 
     if rows._indices is not None:
@@ -156,7 +165,7 @@ def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any
 
 
 def _with_paths(rows: Any, column: str, paths: list[str | None]) -> Any:
-    """The rows with other paths; the bytes are not copied."""
+    """The rows with other paths in a column of files; the bytes are not copied."""
     import pyarrow.compute
     from datasets import Dataset
     from datasets.table import InMemoryTable
@@ -173,7 +182,7 @@ def _with_paths(rows: Any, column: str, paths: list[str | None]) -> Any:
 
 
 def _with_parts(rows: Any, pair: tuple[str, str]) -> tuple[Any, list[tuple[str, str]]]:
-    """The rows, each recording with the part that its row is of, and (id, why) of rows whose times are wrong.
+    """The rows with the selected part of each recording, and (id, why) of rows with invalid times.
 
     The bytes are not copied.
     """
@@ -212,14 +221,14 @@ def _with_parts(rows: Any, pair: tuple[str, str]) -> tuple[Any, list[tuple[str, 
 
 
 def outside(path: str, roots: Sequence[str]) -> str:
-    """Why a row of somebody else's may not name this file, or that there is none. "" where it may."""
+    """Why a row may not name this file, or that the file does not exist; "" if it may."""
     return elsewhere(path, roots) or ("" if os.path.isfile(path) else f"no such file: {short(path, 200)}")
 
 
 def elsewhere(path: str, roots: Sequence[str]) -> str:
-    """Why a file is not one of the data set: it does not lie below one of `roots`, links followed. "" where it does."""
+    """Why a file is not in the data set: with links followed, it is not below one of `roots`; "" if it is."""
     shown = short(path, 200)
-    if path.startswith("zip://"):  # not shown: a path in the cache, which no user knows
+    if path.startswith("zip://"):  # the message leaves out the path, which is one in the cache
         return (
             "its file lies in an archive, which is not unpacked: download the data set, unpack it and give the folder"
         )
@@ -232,7 +241,7 @@ def elsewhere(path: str, roots: Sequence[str]) -> str:
 
 
 def _guess(column: str, features: Any) -> str | None:
-    """The only column of the right type, where the name differs (img, fine_label)."""
+    """The only column of the right type, if no column has the name (img, fine_label); None if there are several."""
     from datasets import Audio, ClassLabel, Image
 
     if column in features:
@@ -243,14 +252,14 @@ def _guess(column: str, features: Any) -> str | None:
 
 
 def _item(feature: Any) -> Any:
-    """What a column of lists holds; else the column's own type."""
+    """The type of the items of a list column; otherwise the column's own type."""
     from datasets import List
 
     return feature.feature if isinstance(feature, List) else feature
 
 
 def labels_by_name(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
-    """Class numbers -> class names, anything else -> text; an empty label stays so. Rows of class -1 are skipped."""
+    """Class numbers -> class names, other values -> text; a missing label stays None. Rows of class -1 are skipped."""
     from datasets import ClassLabel, Dataset, List, Value
 
     feature = _item(rows.features["label"])
@@ -262,11 +271,11 @@ def labels_by_name(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
 
     given = rows["label"][:]
     labels = [[name(v) for v in label] if isinstance(label, list) else name(label) for label in given]
-    # no label at all may mean that none fits (several labels): the task decides; -1 means that the label is kept secret
+    # No label may mean that no class applies (several labels); the task decides. -1 means that the label is not public.
     known = [label is not None and not (isinstance(label, list) and None in label) for label in labels]
     good = [i for i in range(len(labels)) if given[i] is None or known[i]]
     skipped = [(rows["id"][i], f"{rows['id'][i]}: no label") for i in sorted(set(range(len(labels))) - set(good))]
-    if not good:  # GLUE keeps the labels of its test splits secret; the library cannot add a column to no rows
+    if not good:  # GLUE's test labels are not public; the library cannot add a column to zero rows
         return Dataset.from_dict({name: [] for name in rows.column_names}), skipped
     rows = rows if len(good) == len(rows) else rows.select(good)
     kind = List(Value("string")) if any(isinstance(label, list) for label in labels) else Value("string")
@@ -274,7 +283,7 @@ def labels_by_name(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
 
 
 def _known_labels(rows: Any) -> Iterator[tuple[str, Any]]:
-    """The id and the label of every row that has one; a class by its name."""
+    """The id and the label of every row that has one; for classes the name."""
     from datasets import ClassLabel
 
     feature = rows.features["label"]
@@ -291,9 +300,8 @@ def _load(section: DataSection) -> tuple[dict[str, Any], dict[str, Any]]:
     from huggingface_hub.errors import HTTPError
 
     found = None
-    with contextlib.suppress(
-        OSError, HTTPError, ValueError
-    ):  # the other library has better words for it, and may have the set cached
+    # if this fails, the call below reports the error better, or finds the data set in the cache
+    with contextlib.suppress(OSError, HTTPError, ValueError):
         found = huggingface_hub.dataset_info(section.id, revision=section.revision)
     card = found.card_data.to_dict() if found is not None and found.card_data else {}
     _check_sources(section, _strings(card.get("configs")))
@@ -305,9 +313,7 @@ def _load(section: DataSection) -> tuple[dict[str, Any], dict[str, Any]]:
         loaded = builder.as_dataset()
     except GraftError:
         raise
-    except (
-        Exception
-    ) as error:  # that library raises nearly everything, its readers' errors and the hub client's included
+    except Exception as error:  # the library raises many kinds, including those of its readers and of the hub client
         raise _explained(section, error) from error
     if found is None:
         log.warning(
@@ -323,7 +329,7 @@ def _load(section: DataSection) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _strings(value: Any) -> list[str]:
-    """What stands after `data_files` and `data_dir` in the configurations of a data set's card."""
+    """The values of `data_files` and `data_dir` in the configurations of a data set's card."""
     if isinstance(value, dict):
         return [
             text for key, part in value.items() if key in ("data_files", "data_dir", "path") for text in _strings(part)
@@ -334,9 +340,10 @@ def _strings(value: Any) -> list[str]:
 
 
 def _check_sources(section: DataSection, files: Sequence[str], base: str | None = None) -> None:
-    """Raises DataError where a data set takes rows from elsewhere: `datasets` would read any file of this disk that its card names.
+    """Raise DataError if a data set's files are outside of it.
 
-    `files` are patterns as the card has them, or, with `base`, the addresses that they were resolved to, all of which lie below it.
+    `datasets` would read any local file that a card names. `files` are patterns of the card, or, with `base`, the
+    addresses that these were resolved to, which must be below it.
     """
     for file in files:
         if base is not None:
@@ -345,13 +352,13 @@ def _check_sources(section: DataSection, files: Sequence[str], base: str | None 
             inside = not (os.path.isabs(file) or "://" in file or file.startswith("~") or ".." in file.split("/"))
         if not inside:
             raise DataError(
-                f"data.id: {section.id} takes rows from outside of itself ({short(file, 200)!r}), which are not read: choose another "
-                "data set, or download what you need of it and give the folder"
+                f"data.id: {section.id} takes rows from outside of itself ({short(file, 200)!r}), which are not read: "
+                "choose another data set, or download what you need of it and give the folder"
             )
 
 
 def _own_folders(hub_id: str) -> list[Path]:
-    """Where the files of a hub data set lie: what the client fetched of it, and what was unpacked of that."""
+    """The folders with the files of a hub data set: what the client downloaded, and archives unpacked from it."""
     import datasets.config
     from datasets.utils.file_utils import hash_url_to_filename
     from huggingface_hub import constants
@@ -364,12 +371,12 @@ def _own_folders(hub_id: str) -> list[Path]:
     fetched = [file for file in folder.glob("snapshots/*/**/*") if file.is_file()]
     return [
         folder,
-        *(made for file in fetched if (made := unpacked / hash_url_to_filename(os.path.abspath(file))).exists()),
+        *(path for file in fetched if (path := unpacked / hash_url_to_filename(os.path.abspath(file))).exists()),
     ]
 
 
 def _explained(section: DataSection, error: Exception) -> GraftError:
-    """What the datasets library or the hub's client complains of, in a line."""
+    """An error of the datasets library or of the hub client as a GraftError of one line."""
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
     from huggingface_hub.errors import HFValidationError, HTTPError
@@ -385,7 +392,8 @@ def _explained(section: DataSection, error: Exception) -> GraftError:
             )
         if section.revision and "revision" in first.lower():
             return DataError(
-                f"data.revision: {section.id} has no revision {section.revision!r}: give a branch, a tag or a full commit"
+                f"data.revision: {section.id} has no revision {section.revision!r}: "
+                "give a branch, a tag or a full commit"
             )
         return DataError(
             f"data.id: {section.id}: no such folder here, and not on the hub, or private: "

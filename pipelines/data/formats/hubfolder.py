@@ -1,11 +1,13 @@
-"""A data set of the hub on this disk: cloned or downloaded as it is there, or written by `save_to_disk` of the datasets library.
+"""A data set of the hub on this disk: a clone or download of its repository, or written by datasets' `save_to_disk`.
 
-    beans/data/train-00000-of-00002.parquet   beans/data/train-00001-of-00002.parquet   beans/data/test-00000-of-00001.parquet
-    beans/train.parquet   beans/test.parquet         files in which that library wrote what a column's classes are called
+    beans/data/train-00000-of-00002.parquet   beans/data/train-00001-of-00002.parquet
+    beans/data/test-00000-of-00001.parquet
+    beans/train.parquet   beans/test.parquet         files in which the datasets library stored the names of the classes
     saved/dataset_dict.json   saved/train/state.json   saved/train/data-00000-of-00001.arrow
 
-The parts of a split are put together, and classes are called as the data set calls them. A folder of several configurations needs
-`data.config`. Images and recordings are bytes in their rows, or files below the folder: a row that names another file is skipped.
+The files of a split are joined, and classes have the data set's names. A folder with several configurations needs
+`data.config`. Images and recordings are bytes in their rows, or files below the folder; a row that names another file
+is skipped.
 """
 
 import json
@@ -19,13 +21,14 @@ from pipelines.data.formats import _class_folders, hub
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError
 
-CONFIGURED = True  # data.config picks a part
+CONFIGURED = True  # data.config selects a part
 
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
-NAMES = ("Image", "Audio", "ClassLabel")  # kinds of columns that only the library's own description knows
+NAMES = ("Image", "Audio", "ClassLabel")  # types of columns that only the library's own metadata describe
 
 
 def detect(path: Path) -> bool:
+    """Whether a file or folder is a data set of the hub, or was written by `save_to_disk`."""
     if path.is_file():
         return path.suffix.lower() == ".parquet" and _described(path)
     if _is_saved(path) or _splits(path):
@@ -34,6 +37,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of a local copy of a hub data set. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
@@ -51,7 +55,8 @@ def _shards(section: DataSection, root: Path, source: Source) -> dict[str, Any]:
     configs = {"": {"train": [root]}} if root.is_file() else _configs(root)
     if not configs:
         raise DataError(
-            f"data.id: {section.id} holds no parquet files of a data set of the hub, and nothing that save_to_disk wrote"
+            f"data.id: {section.id} holds no parquet files of a data set of the hub, "
+            "and nothing that save_to_disk wrote"
         )
     config = section.config or next((name for name in ("default", "data", "") if name in configs), None)
     if config is None and len(configs) == 1:
@@ -70,12 +75,12 @@ def _shards(section: DataSection, root: Path, source: Source) -> dict[str, Any]:
 
 
 def _parquet(section: DataSection, files: list[Path]) -> Any:
-    """The rows of some files as the library reads them: mapped from its cache, and never all in memory."""
+    """The rows of some files as the library reads them: mapped from its cache, not held in memory. Raises DataError."""
     from datasets import load_dataset
 
     try:
         return load_dataset("parquet", data_files={"train": [str(file.resolve()) for file in files]}, split="train")
-    except Exception as error:  # that library raises nearly everything
+    except Exception as error:  # the library raises many kinds
         raise _explained(section, files[0], error) from error
 
 
@@ -91,7 +96,7 @@ def _explained(section: DataSection, path: Path, error: Exception) -> GraftError
 
 
 def _configs(root: Path) -> dict[str, dict[str, list[Path]]]:
-    """Configuration -> split -> its files: those of the folder itself ("" as a name), or of folders in it."""
+    """Configuration -> split -> files: those of the folder itself (under the name ""), or of folders in it."""
     own = _splits(root)
     if own:
         return {"": own}
@@ -99,7 +104,7 @@ def _configs(root: Path) -> dict[str, dict[str, list[Path]]]:
 
 
 def _splits(folder: Path) -> dict[str, list[Path]]:
-    """Split -> its files, where all tables of a folder are parquet files of a data set of the hub."""
+    """Split -> files; empty unless all tables of a folder are parquet files of a hub data set."""
     found: dict[str, list[Path]] = {}
     files = [
         file
@@ -116,7 +121,7 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
 
 
 def _described(path: Path) -> bool:
-    """Whether the datasets library wrote the file, with columns of kinds that only its own description knows."""
+    """Whether the datasets library wrote the file, with columns of types that only its own metadata describe."""
     import pyarrow
     import pyarrow.parquet
 
@@ -136,7 +141,7 @@ def _is_pointer(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(40).startswith(b"version https://git-lfs")
     except OSError:
-        return False  # reading it will say why
+        return False  # reading it will report why
 
 
 # ---- save_to_disk ----
@@ -151,18 +156,18 @@ def _is_saved(path: Path) -> bool:
 def _saved(section: DataSection, root: Path) -> dict[str, Any]:
     from datasets import DatasetDict, load_from_disk
 
-    # that library reads dataset_dict.json only where the folder itself is no single data set
+    # the library reads dataset_dict.json only if the folder is not itself a single data set
     for folder in (root, *_saved_splits(root)):
         _check_names(root, folder / "state.json")
     try:
         loaded = load_from_disk(str(root))
-    except Exception as error:  # that library raises nearly everything
+    except Exception as error:  # the library raises many kinds
         raise _explained(section, root, error) from error
     return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
 
 
 def _saved_splits(root: Path) -> list[Path]:
-    """The folders of the splits that dataset_dict.json lists. Raises DataError for a folder outside of `root`."""
+    """The folders of the splits in dataset_dict.json. Raises DataError for a folder outside of `root`."""
     listed = root / "dataset_dict.json"
     if not listed.is_file():
         return []
@@ -179,7 +184,7 @@ def _saved_splits(root: Path) -> list[Path]:
 
 
 def _check_names(root: Path, state: Path) -> None:
-    """The files that a saved data set names lie in the folder of the list of them. Raises DataError for others."""
+    """Raise DataError if a saved data set names files outside of its own folder."""
     if not state.is_file():
         return
     try:
@@ -194,7 +199,7 @@ def _check_names(root: Path, state: Path) -> None:
 
 
 def _within(root: Path, folder: Path, name: Any) -> bool:
-    """Whether `name` is that of an entry of `folder`, and no link to a place outside of `root`."""
+    """Whether `name` is the name of an entry of `folder`, and not a link to a place outside of `root`."""
     if not isinstance(name, str) or Path(name).name != name or name in ("", "..") or "\\" in name or "\0" in name:
         return False
     return (folder / name).resolve().is_relative_to(root.resolve())

@@ -1,12 +1,12 @@
-"""Images in class folders, with or without split folders above them; in no class folders; or beside a list of them, as on the hub.
+"""Images in class folders, or without class folders; both with or without split folders; or with a list, as on the hub.
 
     photos/cat/1.jpg                 photos/train/cat/1.jpg   photos/test/cat/9.jpg
-    photos/1.jpg                     photos/train/1.jpg       photos/test/9.jpg            for tasks that learn no labels
+    photos/1.jpg                     photos/train/1.jpg       photos/test/9.jpg            for tasks without labels
     photos/metadata.csv              photos/train/metadata.csv   photos/test/metadata.csv
 
-The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's: label, or text, which
-may be called caption. Files are listed here and not by `load_dataset("imagefolder")`, which drops classes and files whose names look
-like splits.
+The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's column:
+label, or text, which may also be called caption. Files are not listed by `load_dataset("imagefolder")`, which drops
+classes and files with names like those of splits.
 """
 
 from itertools import islice
@@ -23,7 +23,7 @@ TEXTS = ("text", "caption")
 
 
 def detect(path: Path) -> bool:
-    """Folders of images, unless they hold recordings, or more texts than images; class folders, unless they hold texts and no image."""
+    """Whether a folder holds images, in class folders or not, and not mainly recordings or texts."""
     if not path.is_dir() or mnist.detect(path):
         return False
     found = _class_folders.medium(path)
@@ -37,6 +37,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of class folders, of a folder of images, or of a list. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     lists = _lists(root, section, columns) if root.is_dir() else {}
     if lists:
@@ -47,17 +48,21 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         )
         if odd is not None:
             raise DataError(
-                f"{odd}: no column {FILE_NAME!r} (it has: {', '.join(table.column_names(odd))}): it is to say of which image a row is"
+                f"{odd}: no column {FILE_NAME!r} (it has: {', '.join(table.column_names(odd))}): "
+                "it is to say of which image a row is"
             )
         raise DataError(
-            f"{section.id}: images without text, which this task needs: put a metadata.csv with the columns file_name and text beside "
-            "them, or beside each image its caption, 1.txt beside 1.jpg"
+            f"{section.id}: images without text, which this task needs: put a metadata.csv with the columns file_name "
+            "and text beside them, or beside each image its caption, 1.txt beside 1.jpg"
         )
     return _class_folders.read(section, IMAGES, columns)
 
 
 def _lists(root: Path, section: DataSection, columns: tuple[str, ...]) -> dict[str, Path]:
-    """The lists to read: none where the files do without, because a list of all stands beside split folders, or has no labels."""
+    """The lists to read (split -> list). None are read if the folders suffice for the task.
+
+    This is so if a list has no labels, or if the folder has both one list for all files and split folders.
+    """
     if "text" not in columns and _metadata.own_list(root) and _metadata.split_folders(root, section):
         return {}
     found = _metadata.lists(root, section)

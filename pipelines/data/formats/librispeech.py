@@ -1,14 +1,17 @@
-"""LibriSpeech's own tree, and what is laid out like it: read from any of three folders. By Panayotov et al. (2015).
+"""LibriSpeech's own folders, and other sets with this layout; data.id may be any of three levels.
+
+Panayotov et al. (2015).
 
     LibriSpeech/                         or the folder above it, or one part
         train-clean-100/                 a part: train*, dev-clean, dev-other, test-clean, test-other
             103/1240/                    speaker, chapter
                 103-1240-0000.flac ...
-                103-1240.trans.txt       a line for each recording: its name, a blank, the text in upper case
+                103-1240.trans.txt       one line per recording: its name, a space, the text in upper case
 
-All train* parts together are the split `train`; dev-clean is validation and test-clean test, or the -other one where it stands alone.
-A split may be one part or several: data.train=train-clean-100+train-clean-360. A part that nothing uses is told, and can be evaluated
-by its name. No speaker stands in two splits, as in the official parts, unless data.group=none says so.
+All train* parts together are the split `train`. dev-clean is validation and test-clean is test; the -other parts are
+used only if the -clean parts are missing. A split may have several parts: data.train=train-clean-100+train-clean-360.
+An unused part is reported, and can be evaluated by its name. No speaker is in two splits, as in the official parts,
+unless data.group=none allows it.
 """
 
 from collections import Counter
@@ -35,27 +38,27 @@ OFFICIAL = {
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder holds parts of LibriSpeech, or is one."""
     return path.is_dir() and bool(_parts(path))
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the parts, as splits. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)
     parts = _parts(root)
     if not parts:
         raise DataError(
             f"data.id: {section.id} holds no part such as train-clean-100 with speaker/chapter/*{TRANSCRIPTS} in it"
         )
-    source = Source(
-        splits={}, group="speaker", license="cc-by-4.0" if set(parts) <= OFFICIAL else None
-    )  # other sets are laid out so, too
+    # other sets with this layout have other licences
+    source = Source(splits={}, group="speaker", license="cc-by-4.0" if set(parts) <= OFFICIAL else None)
     ignored: Counter[str] = Counter()
     for name, names in _splits(section, list(parts)).items():
         chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]
         rows: list[_audio_lists.Row] = []
         skips: _audio_lists.SkippedRows = []
-        with ThreadPoolExecutor(
-            8
-        ) as pool:  # a large part has thousands of chapters, and the disk answers many at a time
+        # a large part has thousands of chapters, and a disk answers many requests at a time
+        with ThreadPoolExecutor(8) as pool:
             for good, bad, others in pool.map(_chapter, chapters):
                 rows += good
                 skips += bad
@@ -66,7 +69,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 
 
 def _parts(path: Path) -> dict[str, Path]:
-    """Part -> its folder."""
+    """The name of each part -> its folder."""
     path = path / "LibriSpeech" if (path / "LibriSpeech").is_dir() else path
     if _is_part(path):
         return {path.resolve().name: path}
@@ -74,17 +77,24 @@ def _parts(path: Path) -> dict[str, Path]:
 
 
 def _is_part(folder: Path) -> bool:
-    """Whether one of the first chapters has transcripts: to look at all of them would take long where there is no speech."""
+    """Whether one of the first chapters has transcripts.
+
+    Checking all folders would take long in data without speech.
+    """
     chapters = [chapter for speaker in folders(folder)[:3] for chapter in folders(speaker)[:3]]
     return any(file.name.endswith(TRANSCRIPTS) for chapter in chapters for file in chapter.iterdir())
 
 
 def _splits(section: DataSection, parts: list[str]) -> dict[str, list[str]]:
-    """Split -> its parts: what the recipe names, then all that is left to train on, then the others by their own names."""
+    """Split -> parts.
+
+    First the parts that the recipe names, then train with the remaining train parts, then the others by their own
+    names.
+    """
     found: dict[str, list[str]] = {}
     for asked in (section.train, section.validation, section.test):
         names = asked.split("+") if asked else []
-        if set(names) <= set(parts) and asked not in found:  # name_splits tells of a name that is none, or stands twice
+        if set(names) <= set(parts) and asked not in found:  # name_splits reports unknown names and names given twice
             twice = next((name for name in names if any(name in others for others in found.values())), None)
             if twice:
                 raise DataError(
@@ -102,7 +112,7 @@ def _splits(section: DataSection, parts: list[str]) -> dict[str, list[str]]:
 
 
 def _chapter(folder: Path) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, Counter[str]]:
-    """Every recording and every transcript of a chapter becomes a row or a skip; other files are counted."""
+    """Every recording and every transcript of a chapter becomes a row or is skipped; other files are counted."""
     rows: list[_audio_lists.Row] = []
     skips: _audio_lists.SkippedRows = []
     ignored: Counter[str] = Counter()

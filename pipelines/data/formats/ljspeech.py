@@ -1,11 +1,12 @@
-"""LJSpeech's own layout (Ito and Johnson 2017), in which people lay out recordings of their own speech, too.
+"""LJSpeech's own layout (Ito and Johnson 2017), which is also common for recordings of one's own speech.
 
     LJSpeech-1.1/
-        metadata.csv         LJ001-0001|the text as it is printed|the text as it is read        no header; the third may be missing
+        metadata.csv         LJ001-0001|the text as printed|the text as read        no header; the third may be missing
         wavs/LJ001-0001.wav
 
-The transcript is the last of the texts, in which numbers and abbreviations are written out. A quote is a character like any other.
-The folder or its metadata.csv may be given. The files do not say of which set they are, so no licence is known.
+The transcript is the last text of a line, in which numbers and abbreviations are written out. A quote is a character
+like any other. data.id is the folder or its metadata.csv. The files do not name the data set, so its licence is
+unknown.
 """
 
 from itertools import islice
@@ -22,7 +23,10 @@ LIST, FOLDER = "metadata.csv", "wavs"
 
 
 def detect(path: Path) -> bool:
-    """A list without a header: most of its first lines are a name and one or two texts, and one of the names is a recording's."""
+    """Whether there is a list without a header.
+
+    Most of its first lines must be a name and one or two texts, and at least one must name an existing recording.
+    """
     found = _list(path)
     if not found.is_file() or not (found.parent / FOLDER).is_dir() or (path.is_file() and path.name != LIST):
         return False
@@ -38,6 +42,7 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the list. Raises DataError or MissingColumn."""
     given = Path(section.id).expanduser()
     path = _list(given)
     if not path.is_file():
@@ -58,7 +63,10 @@ def _list(path: Path) -> Path:
 
 
 def _recording(folder: Path, name: str) -> Path | None:
-    """The file of this name in wavs/, with its suffix or without; a name leads into no other folder."""
+    """The file of this name in wavs/, with or without its suffix; None if there is none.
+
+    Names of other folders are refused.
+    """
     if not name or "\0" in name or ".." in Path(name).parts or Path(name).is_absolute():
         return None
     name = name.removeprefix(f"{FOLDER}/")
@@ -66,7 +74,7 @@ def _recording(folder: Path, name: str) -> Path | None:
     candidates += [folder / FOLDER / f"{name}{suffix}" for suffix in (".wav", ".flac", ".mp3", ".ogg")]
     try:
         return next((file for file in candidates if file.is_file()), None)
-    except OSError:  # a name longer than any file's
+    except OSError:  # the name is longer than a file name can be
         return None
 
 

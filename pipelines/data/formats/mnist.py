@@ -1,10 +1,10 @@
-"""MNIST and what is given away in its files: Fashion-MNIST, KMNIST. 28 x 28 grey pixels, and a label 0 to 9.
+"""MNIST, and sets in the same file format: Fashion-MNIST, KMNIST. Grey images of 28 x 28 pixels with a label 0 to 9.
 
     train-images-idx3-ubyte.gz   train-labels-idx1-ubyte.gz   t10k-images-idx3-ubyte.gz   t10k-labels-idx1-ubyte.gz
 
-Packed or not, in the folder or in raw/ below it. t10k is the test split; where only one pair is there, all splits are cut from it.
-`data.config` picks labels: "0-4", "5-9", "0-9" (the default). MNIST: LeCun et al. 1998, Gradient-Based Learning Applied to Document
-Recognition. The files do not say of which set they are, so no licence is known.
+Compressed or not, in the folder or in raw/ below it. t10k is the test split; if there is only one pair of files, all
+splits are cut from it. `data.config` selects labels: "0-4", "5-9", "0-9" (the default). MNIST: LeCun et al. 1998,
+Gradient-Based Learning Applied to Document Recognition. The files do not name the data set, so its licence is unknown.
 """
 
 import gzip
@@ -23,18 +23,20 @@ from pipelines.errors import DataError, MissingColumn
 if TYPE_CHECKING:
     import numpy as np
 
-CONFIGURED = True  # data.config picks a part
-KEEPS_CONFIG = True  # the parts are the same wherever the data lie: --data keeps data.config
+CONFIGURED = True  # data.config selects a part
+KEEPS_CONFIG = True  # the parts do not depend on where the data are, so --data keeps data.config
 
 NAME = re.compile(r"(train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
 SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 
 
 def detect(path: Path) -> bool:
+    """Whether a folder holds files of images in MNIST's format."""
     return path.is_dir() and bool(_images(path))
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the files, as splits. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
@@ -59,7 +61,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 
 
 def _images(root: Path) -> dict[str, Path]:
-    """train, t10k -> its file of images, the unpacked one where both are there."""
+    """train, t10k -> its file of images; the uncompressed one if both exist."""
     for folder in (root, root / "raw"):  # torchvision downloads to raw/
         found: dict[str, Path] = {}
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -90,7 +92,7 @@ def _rows(name: str, path: Path, config: str | None, labelled: bool) -> Any:
     rows = {
         "id": [f"{name}/{index:05d}" for index in where],
         "image": [{"path": None, "bytes": _png(images[index])} for index in where],
-        "crc32": [zlib.crc32(images[index].tobytes()) for index in where],  # so that the fingerprint covers the pixels
+        "crc32": [zlib.crc32(images[index].tobytes()) for index in where],  # makes the fingerprint cover the pixels
     }
     if labelled:
         features["label"], rows["label"] = Value("string"), [str(labels[index]) for index in where]
@@ -99,28 +101,28 @@ def _rows(name: str, path: Path, config: str | None, labelled: bool) -> Any:
 
 def _labels(path: Path, count: int, needed: bool) -> "np.ndarray":
     name = re.sub(r"images(.)idx3", r"labels\1idx1", path.name).removesuffix(".gz")
-    beside = next((p for p in (path.with_name(name), path.with_name(f"{name}.gz")) if p.is_file()), None)
-    if beside is None:
+    label_file = next((p for p in (path.with_name(name), path.with_name(f"{name}.gz")) if p.is_file()), None)
+    if label_file is None:
         import numpy as np
 
         if needed:
             raise DataError(f"{path}: no {name}.gz beside it, which has the labels")
         return np.empty(0, np.uint8)
-    labels = _values(beside, 1)
+    labels = _values(label_file, 1)
     if len(labels) != count:
-        raise DataError(f"{beside}: {len(labels)} labels, but {path.name} has {count} images: fetch both again")
+        raise DataError(f"{label_file}: {len(labels)} labels, but {path.name} has {count} images: fetch both again")
     return labels
 
 
 def _values(path: Path, dimensions: int) -> "np.ndarray":
-    """What an idx file holds: uint8 [n], or [n, height, width]. Raises DataError naming the file."""
+    """The values of an idx file: uint8 [n], or [n, height, width]. Raises DataError naming the file."""
     import numpy as np
 
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path}: cannot be unpacked, is it whole? ({why}): fetch it again") from None
+        raise DataError(f"{path}: cannot be unpacked, is it complete? ({why}): fetch it again") from None
     start, head = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
     if data[:4] != start or len(data) < head:
         raise DataError(
@@ -128,17 +130,21 @@ def _values(path: Path, dimensions: int) -> "np.ndarray":
         )
     shape = struct.unpack(f">{dimensions}I", data[4:head])
     if not math.prod(shape) or len(data) - head != math.prod(shape):
-        said = " x ".join(map(str, shape))
-        raise DataError(f"{path}: {len(data) - head} values, but it says that it has {said}: cut short? fetch it again")
+        stated = " x ".join(map(str, shape))
+        what = f"{len(data) - head} values, but it says that it has {stated}"
+        raise DataError(f"{path}: {what}: cut short? fetch it again")
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
 
 
 def _png(image: "np.ndarray") -> bytes:
-    """A grey image [height, width] as a PNG file: by hand, for Pillow takes six times as long for one so small."""
+    """A grey image [height, width] as a PNG file.
+
+    It is written here, because Pillow takes six times as long for so small images.
+    """
     import numpy as np
 
     height, width = image.shape
-    lines = np.zeros((height, width + 1), np.uint8)  # before each line the number of its filter: none
+    lines = np.zeros((height, width + 1), np.uint8)  # the first byte of each line is its filter: none
     lines[:, 1:] = image
     header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 1)), (b"IEND", b""))

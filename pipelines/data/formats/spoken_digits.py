@@ -1,7 +1,10 @@
-"""The Free Spoken Digit Dataset: recordings/<digit>_<speaker>_<index>.wav, or that folder by itself. By Zohar Jackson and others.
+"""The Free Spoken Digit Dataset: recordings/<digit>_<speaker>_<index>.wav, or that folder itself.
 
-Columns: audio, label (the digit), text (its English word), speaker, index. The official test split is index 0 to 4 of each digit and
-speaker, so it shares its speakers with train: they are not kept apart (data.group is none here), and validation is cut as test is.
+Zohar Jackson and others.
+
+Columns: audio, label (the digit), text (its English word), speaker, index. The official test split is index 0 to 4 of
+each digit and speaker. So it shares its speakers with train (data.group is none here), and validation is cut in the
+same way.
 """
 
 import re
@@ -17,18 +20,19 @@ from pipelines.errors import DataError
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NAME = re.compile(r"([0-9])_(.+)_([0-9]+)")
-TEST = 5  # index from which a recording is for training
+TEST = 5  # recordings with a smaller index are in test
 
 
 def detect(path: Path) -> bool:
-    """All recordings here are called so; one that is not would be told, but such a folder is then of another kind."""
+    """Whether most recordings have such names, and there is no table; a folder with a table is read by it."""
     if not path.is_dir() or any(table.detect(place) or own_list(place) for place in {path, _folder(path)}):
-        return False  # the user's own table says what the recordings are
+        return False  # the user's own table describes the recordings
     names = [file.stem for file in _folder(path).iterdir() if file.suffix.lower() in AUDIO.suffixes]
     return bool(names) and sum(NAME.fullmatch(name) is not None for name in names) > len(names) / 2
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the recordings, with the official test split. Raises DataError or MissingColumn."""
     folder = _folder(_audio_lists.folder(section))
     rows: dict[str, list[_audio_lists.Row]] = {"train": [], "test": []}
     skips: _audio_lists.SkippedRows = []

@@ -20,23 +20,24 @@ from pipelines.errors import DataError, MissingColumn
 
 
 def detect(path: Path) -> bool:
+    """Whether a file, or one of the files in a folder, is in SQuAD's format."""
     files = _files(path)
     return any(_looks_right(file) for file in files)
 
 
 def _looks_right(path: Path) -> bool:
-    """One object with SQuAD's keys, and not rows of which one has a column of such a name."""
+    """Whether the file holds one object with SQuAD's keys, and not rows with a column of such a name."""
     try:
         with compressed.opened(path) as file:
             start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
     except DataError:
-        return True  # reading it will say why
+        return True  # reading it will report why
     if not start.startswith(b"{") or not any(key in start[:4000] for key in (b'"data"', b'"paragraphs"', b'"version"')):
         return False
     try:
         first = json.loads(start.splitlines()[0])
     except (ValueError, RecursionError):
-        return True  # an object of many lines, or a long one
+        return True  # an object over several lines, or a long one
     if not isinstance(first, dict) or "version" in first:
         return True
     return isinstance(first.get("data", first.get("paragraphs")), (list, str))
@@ -49,13 +50,15 @@ def _files(path: Path) -> list[Path]:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of SQuAD files: one per question. Raises DataError or MissingColumn."""
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
     lacking = [column for column in columns if column not in ("question", "context", "answer", "title")]
     if lacking:
         raise DataError(
-            f"data.id: {section.id} is in SQuAD's form, with questions, contexts and answers; this task needs {', '.join(lacking)}"
+            f"data.id: {section.id} is in SQuAD's form, with questions, contexts and answers; "
+            f"this task needs {', '.join(lacking)}"
         )
     if section.columns:
         raise MissingColumn(
@@ -78,9 +81,8 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         source.splits = {short[name]: rows for name, rows in source.splits.items()}
         source.skipped = {short[name]: rows for name, rows in source.skipped.items()}
         source.ignored = dict(Counter(kind_of(file) for file in sorted(path.iterdir()) if _is_other(file)))
-        if (
-            "dev" in source.splits and "test" not in source.splits
-        ):  # the official test set is not public: all report on dev
+        # the official test set is not public, so results are reported on dev
+        if "dev" in source.splits and "test" not in source.splits:
             source.splits["test"], source.skipped["test"] = source.splits.pop("dev"), source.skipped.pop("dev")
     return source
 
@@ -90,7 +92,10 @@ def _is_other(file: Path) -> bool:
 
 
 def _short(name: str, names: list[str]) -> str:
-    """train-v1.1 -> train; of dev-v1.1 and dev-v2.0 the one of train's version is dev, the other keeps its name."""
+    """train-v1.1 -> train.
+
+    Of dev-v1.1 and dev-v2.0, the one with train's version becomes dev, the other keeps its name.
+    """
     short, _, version = name.partition("-")
     alike = [other for other in names if other.partition("-")[0].lower() == short.lower()]
     of_train = {other.partition("-")[2] for other in names if other.lower().startswith("train")}

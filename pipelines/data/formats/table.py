@@ -1,11 +1,11 @@
 """csv, tsv, jsonl, json and parquet: one file, or a folder with one file per split (train.csv, test.csv).
 
-All but parquet may be compressed (train.csv.gz; .bz2, .xz, .zst). A .json file holds an array of objects or an object a
-line. How a csv or tsv file parts and quotes its cells is found in the file (see pipelines.data.formats._csv_dialect). All cells of a
-csv are text, and blanks in them belong to it. A column that holds paths is read relative to the table's folder. A row's
+All but parquet may be compressed (train.csv.gz; .bz2, .xz, .zst). A .json file holds an array of objects, or one object
+per line. The separator and the quotes of a csv or tsv file are detected (see pipelines.data.formats._csv_dialect). All
+cells of a csv are text, including their spaces. Paths in a column of files are relative to the table's folder. A row's
 id is file:line.
 
-An empty cell is no reason to skip a row here, unless a file is wanted: what it means is for the task to decide.
+A row with an empty cell is not skipped here, except for a missing file: the task decides what an empty cell means.
 """
 
 import json
@@ -35,22 +35,24 @@ from pipelines.utils.formatting import short
 log = logging.getLogger("graft")
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-ANSWERS = ("label", "answer")  # what a task learns of a row: numbers count as text, and contests leave them out of test
-TALKS = ("messages", "conversations")  # columns of chats
+ANSWERS = ("label", "answer")  # what a task learns: numbers count as text, and a test table may lack the column
+TALKS = ("messages", "conversations")  # names of columns with conversations
 
-Rows = list[tuple[str, dict[Any, Any]]]  # (id, cells by column; under None why they do not fit the header)
+Rows = list[tuple[str, dict[Any, Any]]]  # (id, cells by column; the key None holds why they do not fit the header)
 
 
 def detect(path: Path) -> bool:
+    """Whether a file is a table, or a folder holds tables."""
     return is_table(path) if path.is_file() else bool(_tables(path) or _in_folders(path))
 
 
 def is_table(path: Path) -> bool:
-    """By its name."""
+    """Whether a file is a table, judging by its name."""
     return _suffix(path) in SUFFIXES and (path.suffix.lower() in SUFFIXES or _suffix(path) != ".parquet")
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read a table or a folder of tables. Raises DataError or MissingColumn."""
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
@@ -97,7 +99,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 
 
 class _Lacking(MissingColumn):
-    """A column that the task needs is not there."""
+    """A column that the task needs is missing."""
 
     def __init__(self, message: str, column: str, own: str, rows: int) -> None:
         super().__init__(message)
@@ -107,7 +109,7 @@ class _Lacking(MissingColumn):
 def _add(
     source: Source, name: str, table: Path, section: DataSection, columns: Sequence[str], optional: Sequence[str]
 ) -> None:
-    """Read one table as a split of `source`."""
+    """Read one table as a split of `source`. Raises DataError."""
     if _suffix(table) == ".parquet":
         have = _parquet_columns(table)
         wanted = {*(section.columns.get(column, column) for column in (*columns, *optional)), section.group}
@@ -133,6 +135,7 @@ def _add(
 
 
 def column_names(path: Path) -> list[str]:
+    """The names of a table's columns. Raises DataError."""
     if _suffix(path) == ".parquet":
         return _parquet_columns(path)
     if _suffix(path) in (".json", ".jsonl"):
@@ -145,7 +148,7 @@ def _suffix(path: Path) -> str:
 
 
 def _tables(path: Path) -> list[Path]:
-    """The tables in a folder. A .json file must begin like rows, and be called like a split, or be all there is."""
+    """The tables in a folder. A .json file must begin with rows, and have the name of a split or be the only data."""
     entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     alone = all(p.is_file() and _suffix(p) in (".json", ".md", ".txt") for p in entries)
     found = []
@@ -157,7 +160,7 @@ def _tables(path: Path) -> list[Path]:
 
 
 def _in_folders(path: Path) -> list[Path]:
-    """The tables below a folder that holds nothing but them in its folders, and itself no file but a README."""
+    """The tables in folders of a folder, if it holds nothing else except a README or LICENSE; otherwise empty."""
     if any(file.stem.upper() not in ("README", "LICENSE") for file in all_files(path, deep=False)):
         return []
     found: list[Path] = []
@@ -173,7 +176,7 @@ def _begins_with_rows(path: Path) -> bool:
         with compressed.opened(path) as file:
             start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
     except DataError:
-        return True  # reading it will say why
+        return True  # reading it will report why
     if start.startswith(b"["):
         return start[1:].lstrip().startswith(b"{")
     lines = [line for line in start.splitlines() if line.strip()]
@@ -181,9 +184,9 @@ def _begins_with_rows(path: Path) -> bool:
 
 
 def _count_others(source: Source, path: Path, tables: list[Path], columns: tuple[str, ...]) -> None:
-    """Count the files of a folder of tables that are not read and that no row names.
+    """Count the files of a folder of tables that are neither read nor named by a row.
 
-    Where the task reads texts alone, of the files in further folders only tables are counted.
+    If the task reads only texts, files in folders are counted only if they are tables.
     """
     from pipelines.data.media import paths
 
@@ -201,7 +204,7 @@ def _count_others(source: Source, path: Path, tables: list[Path], columns: tuple
 
 
 def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
-    """Rows, the names of the columns, how many rows hold nothing at all, and how it is written."""
+    """Rows, the names of the columns, the number of empty rows, and how the file is written. Raises DataError."""
     written = _csv_dialect.read(path, compressed.text(path), _suffix(path))
     header = written.header
     twice = [name for name in header if name and header.count(name) > 1]
@@ -213,7 +216,7 @@ def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
     for line, cells in written.rows:
         if len(cells) == len(header):
             row: dict[Any, Any] = dict(zip(header, cells, strict=True))
-        else:  # a cell too many or too few is a comma too many or too few: which cell is which cannot be known
+        else:  # with a cell too many or too few, the columns of the cells are unknown
             row = {None: f"{len(cells)} cells for {len(header)} columns, parted by {signs}: {hint}"}
         if any(cells) or len(header) == 1:
             rows.append((f"{path.name}:{line}", row))
@@ -221,7 +224,7 @@ def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
 
 
 def _json(path: Path) -> Rows:
-    """An array of objects, or an object a line."""
+    """The rows of an array of objects, or of one object per line. Raises DataError naming file and line."""
     with compressed.opened(path) as file:
         start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     array = _json_array(path) if start == b"[" else None
@@ -246,7 +249,7 @@ def _json(path: Path) -> Rows:
 
 
 def _json_array(path: Path) -> Rows | None:
-    """None for what is no array of objects: lines that are arrays, or no JSON at all."""
+    """The rows of an array; None if the file is not an array of objects (lines that are arrays, or not JSON)."""
     try:
         found = json.loads(compressed.text(path), object_pairs_hook=_once)
     except RecursionError:
@@ -264,7 +267,7 @@ def _json_array(path: Path) -> Rows | None:
 
 
 class _Twice(ValueError):
-    """An object has a key twice, of whose values a reader would keep one."""
+    """An object has a key twice; a reader would keep only one of the values."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -319,7 +322,10 @@ def _no_parquet(path: Path, error: Exception) -> DataError:
 def _take(
     path: Path, rows: Rows, have: list[str], section: DataSection, columns: Sequence[str], also: Sequence[str]
 ) -> Any:
-    """Rename to the task's columns, turn paths into files, skip rows whose cells cannot be used or point nowhere."""
+    """Rename to the task's columns, turn paths into files, skip rows with unusable cells or missing files.
+
+    Raises DataError.
+    """
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
         if name not in have:
@@ -341,16 +347,15 @@ def _take(
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
     good: list[dict[Any, Any]] = []
     skipped: list[tuple[str, str]] = []
-    near: str | None = None  # where a file may be that is not there: looked for once, as folders may be large
+    near: str | None = None  # a hint where a missing file may be; searched for once, because folders may be large
     for id_, row in rows:
         try:
             if None in row:
                 raise DataError(row[None])
             cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
             files = [cells[column] for column in MEDIA if column in cells]
-            size: dict[str, Any] = (
-                {"size": sum(map(_size, files))} if files else {}
-            )  # so that the fingerprint covers the files
+            # the sizes make the fingerprint cover the files
+            size: dict[str, Any] = {"size": sum(map(_size, files))} if files else {}
             if part:
                 size |= (of := times(row, part))
                 cells["audio"] |= of
@@ -372,20 +377,23 @@ def _take(
         texts = all(row[column] is None or isinstance(row[column], str) for row in good)
         if texts and column != "label" and not (part and column in ("start", "end")):
             for row in good:
-                row[column] = row[column] or ""  # null in a jsonl is what an empty cell is in a csv
-    made, odd = as_dataset(path, good)
-    return (typed(made) if part else made), [*skipped, *odd]
+                row[column] = row[column] or ""  # null in a jsonl is the same as an empty cell in a csv
+    rows_found, odd = as_dataset(path, good)
+    return (typed(rows_found) if part else rows_found), [*skipped, *odd]
 
 
 def as_dataset(path: Path, good: list[dict[Any, Any]]) -> tuple[Any, list[tuple[str, str]]]:
-    """The rows as a data set, and those (id, why) with a cell of another kind than most, or that cannot be stored."""
+    """The rows as a data set, and those (id, why) with a cell of another type than most, or that cannot be stored.
+
+    Raises DataError if no row is left.
+    """
     import pyarrow
     from datasets import Dataset
 
     try:
         return Dataset.from_list(good), []
     except (pyarrow.ArrowException, UnicodeError, OverflowError, TypeError):
-        pass  # which rows it is, only a look at each can say
+        pass  # the rows are checked one by one below
     kinds = {column: _kind([row[column] for row in good]) for column in good[0]}
     right: list[dict[Any, Any]] = []
     skipped: list[tuple[str, str]] = []
@@ -404,7 +412,7 @@ def as_dataset(path: Path, good: list[dict[Any, Any]]) -> tuple[Any, list[tuple[
 
 
 def _arrow(value: Any, kind: Any = None) -> Any:
-    """A cell as Arrow holds it, or None where it cannot."""
+    """A cell as an Arrow array, or None if Arrow cannot store it."""
     import pyarrow
 
     try:
@@ -414,17 +422,17 @@ def _arrow(value: Any, kind: Any = None) -> Any:
 
 
 def _kind(values: list[Any]) -> Any:
-    """What most cells of a column are, as a type of Arrow."""
+    """The Arrow type of most cells of a column."""
     import pyarrow
 
-    found = Counter(made.type for value in values if value is not None and (made := _arrow(value)) is not None)
+    found = Counter(cell.type for value in values if value is not None and (cell := _arrow(value)) is not None)
     full = {kind: count for kind, count in found.items() if "null" not in str(kind)} or found
     most = max(full, key=lambda kind: full[kind], default=None)
     return pyarrow.float64() if most == pyarrow.int64() and pyarrow.float64() in full else most
 
 
 def _odd(value: Any, column: str, kind: Any) -> str:
-    """Why a cell does not fit its column; nothing where it fits."""
+    """Why a cell does not fit its column; empty if it fits."""
     if value is None or (kind is not None and _arrow(value, kind) is not None):
         return ""
     if isinstance(value, str) and _arrow(value) is None:
@@ -452,12 +460,15 @@ def _cell(path: Path, value: Any, column: str, name: str) -> Any:
 
 
 def _size(file: dict[str, Any]) -> int:
-    """In bytes."""
+    """A file's size in bytes."""
     return Path(file["path"]).stat().st_size if file["bytes"] is None else len(file["bytes"])
 
 
 def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
-    """A path, bytes, or datasets' {"path", "bytes"}. Programs write the last: its path is below the table's folder."""
+    """A file cell: a path, bytes, or datasets' {"path", "bytes"}, which programs write.
+
+    Its path must be below the table's folder.
+    """
     content = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, bytes):
         return {"path": None, "bytes": content}
@@ -471,10 +482,9 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     why = _elsewhere(path.parent, where) if isinstance(value, dict) else ""
     if why:
         raise DataError(f"{name}: {why}")
-    for way in dict.fromkeys(
-        [where, where.replace("\\", "/"), where.strip()]
-    ):  # as Windows parts folders; a blank typed after it
-        if os.path.isfile(path.parent / way):  # and not Path.is_file, which fails on names that no disk has
+    # also with the folder separator of Windows, and without spaces around it
+    for way in dict.fromkeys([where, where.replace("\\", "/"), where.strip()]):
+        if os.path.isfile(path.parent / way):  # Path.is_file raises for names that no disk allows
             suffix = Path(way).suffix.lower()
             if column == "audio" and suffix in AUDIO.unread:
                 raise DataError(f"{where}: {reading.advice(suffix)}")
@@ -483,13 +493,13 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
 
 
 def _elsewhere(folder: Path, where: str) -> str:
-    """Why a path in datasets' form is not looked at; nothing where it is below the table's folder."""
+    """Why a path in datasets' form is not read; empty if it is below the table's folder."""
     ways = [os.path.join(os.path.abspath(folder), way) for way in (where, where.replace("\\", "/"))]
     return next((why for way in ways if (why := hub.elsewhere(way, [os.path.realpath(folder)]))), "")
 
 
 class _NoFile(DataError):
-    """A cell names a file that is not there."""
+    """A cell names a file that does not exist."""
 
     def __init__(self, folder: Path, where: str) -> None:
         super().__init__(f"no such file: {short(where, 200)} ({short(str((folder / where).absolute()), 300)})")
@@ -497,7 +507,7 @@ class _NoFile(DataError):
 
 
 def _like(folder: Path, where: str) -> str:
-    """A file with that name and a suffix, here or in a folder below: what the table has may be an id."""
+    """A hint at a file with that name and a suffix, here or in a folder below: the cell may hold an id."""
     name = where.replace("\\", "/").rpartition("/")[2]
     if "\0" in where or not name or len(name) > 200:
         return ""

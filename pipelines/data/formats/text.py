@@ -5,8 +5,8 @@
     news/train.txt      news/test.txt            split files
     diary.txt                                    one file
 
-A split file, or a file that is given by itself, is cut at its empty lines: as one row it could not be parted into train, validation
-and test. Split names count only where there is one to train on, or where no text lies outside of them.
+A split file, or a single file that is given, is cut at its empty lines: as one row it could not be divided into train,
+validation and test. Names of splits count only if one of them is for training, or if no text is outside of them.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ Rows = list[tuple[str, str]]  # (id, text), or (id, why not)
 
 
 def detect(path: Path) -> bool:
-    """Text, and no images, recordings or dump beside it, of which it would tell."""
+    """Whether there is text, and no images, recordings or Wikipedia dump, which other formats read and report."""
     if path.is_file():
         return _is_text(path)
     suffixes = {compressed.inner(file).suffix.lower() for file in all_files(path)}
@@ -41,12 +41,14 @@ def detect(path: Path) -> bool:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read texts: one row per document, or per paragraph of split files. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
     if columns != ("text",):
         raise DataError(
-            f"data.id: {section.id} holds plain text, which has one column, text, but this task needs {', '.join(columns)}"
+            f"data.id: {section.id} holds plain text, which has one column, text, "
+            f"but this task needs {', '.join(columns)}"
         )
     if section.columns:
         raise MissingColumn("data.columns: plain text has no columns: leave it out")
@@ -75,7 +77,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _parts(root: Path, texts: list[Path], section: DataSection) -> tuple[dict[str, list[Path]], bool]:
-    """Split -> its files, and whether these are split files, to be cut."""
+    """Split -> its files, and whether they are split files, which are cut at empty lines."""
     asked = {name for name in (section.train, section.validation, section.test) if name}
     for cut in (False, True):
         parts: dict[str, list[Path]] = {}
@@ -94,7 +96,7 @@ def _parts(root: Path, texts: list[Path], section: DataSection) -> tuple[dict[st
 
 
 def _documents(root: Path, paths: list[Path]) -> tuple[Rows, Rows]:
-    """Every file as it is, and those that cannot be used."""
+    """Every file as one row, and those that cannot be used (id, why)."""
     rows: Rows = []
     skipped: Rows = []
     for path in paths:
@@ -118,7 +120,7 @@ def document(path: Path) -> str:
 
 
 def _paragraphs(path: Path) -> Rows:
-    """What stands between empty lines, as file:line; the line is its first."""
+    """The paragraphs between empty lines, (file:line, text); the line is the first of the paragraph."""
     rows: Rows = []
     lines = enumerate(_text(path).split("\n"), 1)
     for filled, group in groupby(lines, key=lambda line: bool(line[1].strip())):

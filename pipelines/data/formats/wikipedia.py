@@ -1,9 +1,10 @@
-"""Wikipedia as it is given away (dumps.wikimedia.org): a pages-articles dump, .xml or .xml.bz2; one file, or a folder of such files.
+"""Wikipedia dumps (dumps.wikimedia.org): pages-articles, .xml or .xml.bz2; one file, or a folder of such files.
 
 <mediawiki> <siteinfo/> <page> <title/> <ns/> <id/> <redirect/>? <revision> <text/> </revision> </page> ... </mediawiki>
 
-An article is a row {id, title, text}; its text is the prose that is left without markup, tables, notes and lists of sources (their headings
-are known in English). Taking that out of a whole Wikipedia takes hours, so the rows are kept in $GRAFT_CACHE/wikipedia and mapped back.
+An article is a row {id, title, text}. Its text is the prose without markup, tables, notes and lists of sources
+(recognised by their English headings). Extracting the prose of a complete Wikipedia takes hours, so the rows are stored
+in $GRAFT_CACHE/wikipedia and mapped into memory.
 """
 
 import bz2
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SUFFIXES = (".xml", ".bz2")
-ROOM = 60e9  # bytes: the largest Wikipedia, the parts of a folder beside each other
-PROSE = 1  # to be raised when `prose` gives other text: what was kept before is then not used
+ROOM = 60e9  # bytes of stored rows; enough for the largest Wikipedia in several files
+PROSE = 1  # to be increased when `prose` gives other text, so that stored rows are not used
 
 
 def detect(path: Path) -> bool:
+    """Whether a file, or one of the files in a folder, is a dump."""
     return any(map(_looks_right, _dumps(path)))
 
 
@@ -44,12 +46,15 @@ def _looks_right(path: Path) -> bool:
     try:
         with _open(path) as file:
             return b"<mediawiki" in file.read(4000)
-    except (EOFError, OSError):  # cut off, or damaged: `read` will say so, of what is named like a dump
+    except (EOFError, OSError):  # cut off or damaged: `read` will report it, if the name is that of a dump
         return ".xml" in path.name.lower()
 
 
 def _dumps(path: Path) -> list[Path]:
-    """A part is called pages-articles1.xml-p1p41242.bz2, and beside it may lie an index, .txt.bz2."""
+    """The dump files of a folder.
+
+    A part has a name like pages-articles1.xml-p1p41242.bz2; indexes (.txt.bz2) are left out.
+    """
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
     files = [p for p in path.iterdir() if ".xml" in p.name.lower() and p.suffix.lower() in SUFFIXES]
@@ -61,15 +66,17 @@ def _open(path: Path) -> bz2.BZ2File | io.BufferedReader:
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of the dumps: one per article. Raises DataError or MissingColumn."""
     from datasets import concatenate_datasets
 
     path = Path(section.id).expanduser()
     if not path.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
-    strange = [column for column in columns if column not in ("text", "title")]
-    if strange:
+    unknown = [column for column in columns if column not in ("text", "title")]
+    if unknown:
         raise DataError(
-            f"data.id: {section.id} holds articles, which have a title and a text, but this task needs {', '.join(columns)}"
+            f"data.id: {section.id} holds articles, which have a title and a text, "
+            f"but this task needs {', '.join(columns)}"
         )
     if section.columns:
         raise MissingColumn("data.columns: articles have no columns but title and text: leave it out")
@@ -96,7 +103,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 
 
 def _once(rows: "Dataset", ignored: Counter[str]) -> "Dataset":
-    """Each page once: parts that were cut at other places, or on another day, hold some pages twice."""
+    """Each page once: files that were cut at other places, or dumped on another day, contain some pages twice."""
     seen: set[tuple[str, str]] = set()
     pages = zip(rows["id"], rows["title"], strict=True)
     first = [index for index, page in enumerate(pages) if page not in seen and not seen.add(page)]  # type: ignore[func-returns-value]
@@ -106,11 +113,14 @@ def _once(rows: "Dataset", ignored: Counter[str]) -> "Dataset":
     return rows.select(first)
 
 
-# ---- rows that are kept ----
+# ---- stored rows ----
 
 
 def _kept(path: Path) -> "tuple[Dataset, dict[str, Any]]":
-    """The articles of one dump, mapped from the cache, and what was left out: {"ignored": {what: how many}, "skipped": [[id, why]]}."""
+    """The articles of one dump, mapped from the cache, and what was left out.
+
+    The second is {"ignored": {kind: n}, "skipped": [[id, why]]}.
+    """
     import mwparserfromhell
     from datasets import Dataset
 
@@ -118,7 +128,7 @@ def _kept(path: Path) -> "tuple[Dataset, dict[str, Any]]":
     folder = cache_root() / "wikipedia" / hashlib.blake2b(json.dumps(key).encode(), digest_size=12).hexdigest()
     if not folder.is_dir():
         _keep(path, folder)
-    folder.touch()  # the newest use decides what leaves first
+    folder.touch()  # the least recently used rows are deleted first
     return Dataset.from_file(str(folder / "rows.arrow")), json.loads((folder / "left_out.json").read_text())
 
 
@@ -128,33 +138,36 @@ def _keep(path: Path, folder: Path) -> None:
     schema = pyarrow.schema({name: pyarrow.string() for name in ("id", "title", "text")})
     left_out: dict[str, Any] = {"ignored": Counter(), "skipped": []}
     rows = _rows(path, **left_out)
-    beside = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         make_room(folder.parent, ROOM)
-        beside.mkdir()
-        with pyarrow.OSFile(str(beside / "rows.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+        temporary.mkdir()
+        with (
+            pyarrow.OSFile(str(temporary / "rows.arrow"), "wb") as file,
+            pyarrow.ipc.new_stream(file, schema) as writer,
+        ):
             while batch := list(itertools.islice(rows, 200)):
                 writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
-        (beside / "left_out.json").write_text(json.dumps(left_out))
-        if not folder.exists():  # else another run was quicker: theirs is the same
-            beside.rename(folder)
-    except OSError as error:  # of the cache: the dump's own are DataErrors by now
+        (temporary / "left_out.json").write_text(json.dumps(left_out))
+        if not folder.exists():  # otherwise another run was faster; its result is the same
+            temporary.rename(folder)
+    except OSError as error:  # an error of the cache: those of the dump are DataErrors already
         raise RunError(
             f"{folder.parent}: the articles cannot be written ({error}); free some room, or set GRAFT_CACHE"
         ) from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 # ---- pages to rows ----
 
-# pyexpat's codes for an end that comes too early: no element, an unclosed token, part of a character, an open CDATA section
+# pyexpat's error codes for an early end: no element, an unclosed token, an incomplete character, an open CDATA section
 _ENDS_EARLY = (3, 5, 6, 20)
 
 
 def _rows(path: Path, ignored: Counter[str], skipped: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
-    """{id, title, text} of every article; fills in what is left out. Raises DataError naming the file."""
+    """Yield {id, title, text} of every article, and record what is left out. Raises DataError naming the file."""
     from mwparserfromhell.parser import ParserError
 
     found = 0
@@ -171,7 +184,7 @@ def _rows(path: Path, ignored: Counter[str], skipped: list[tuple[str, str]]) -> 
             try:
                 text = prose(page.findtext("{*}revision/{*}text") or "", dropped)
                 reason = "no text is left without its markup"
-            except ParserError:  # one page in millions
+            except ParserError:  # happens for one page in millions
                 text, reason = "", "its markup cannot be read"
             if text:
                 found += 1
@@ -190,7 +203,7 @@ def _rows(path: Path, ignored: Counter[str], skipped: list[tuple[str, str]]) -> 
 
 
 def read_pages(path: Path) -> Iterator[tuple[ET.Element, frozenset[str]]]:
-    """Every page, and the prefixes by which this wiki's links to files and categories begin."""
+    """Yield every page, with the prefixes of this wiki's links to files and categories. Raises DataError."""
     dropped = frozenset(("file", "image", "media", "category"))
     with _open(path) as file:
         events = ET.iterparse(file, events=("start", "end"))
@@ -202,17 +215,17 @@ def read_pages(path: Path) -> Iterator[tuple[ET.Element, frozenset[str]]]:
                 dropped |= {e.text.lower() for e in element.iter() if e.get("key") in ("6", "14") and e.text}
             if event == "end" and _name(element) == "page":
                 yield element, dropped
-                root.clear()  # else every page stays in memory, as a child of the root
+                root.clear()  # otherwise every page stays in memory as a child of the root
 
 
 def _name(element: ET.Element) -> str:
-    """A tag without its namespace, which changes with the version of the export."""
+    """A tag without its namespace, which depends on the version of the export."""
     return element.tag.rpartition("}")[2]
 
 
 # ---- markup to prose ----
 
-# sections of lists, of sources and of notes; what stands below them goes too
+# headings of lists, sources and notes; their sections are dropped, with all subsections
 ENDING = frozenset(
     (
         "bibliography",
@@ -231,7 +244,7 @@ ENDING = frozenset(
     )
 )
 TAGS = frozenset(("gallery", "graph", "imagemap", "references", "score", "table", "timeline"))
-# English templates that stand for words in a sentence, and where these are; without them the sentence has a hole
+# English templates that contain words of a sentence -> the position of these words; without them the sentence has a gap
 WORDS = {
     "lang": 2,
     "transl": 2,
@@ -246,10 +259,10 @@ WORDS = {
 }
 
 _HEADING = re.compile(r"^(={1,6})[ \t]*(.+?)[ \t]*\1[ \t]*$", re.MULTILINE)
-# taken out before parsing, as MediaWiki does: a quote that is open inside a note would spoil what follows it
+# removed before parsing, as MediaWiki does: an open quote inside a note would damage the text after it
 _NOTES = re.compile(r"<!--.*?-->|<ref\b[^>]*?(?:/>|>.*?</ref\s*>)", re.DOTALL | re.IGNORECASE)
 _TIDY = [
-    (re.compile(r"^\{\|.*?^\|\}", re.DOTALL | re.MULTILINE), ""),  # tables that the parser gave up on
+    (re.compile(r"^\{\|.*?^\|\}", re.DOTALL | re.MULTILINE), ""),  # tables that the parser could not parse
     (re.compile(r"</?(?:blockquote|center|div|ref|small|span)\b[^<>]*>|__[A-Z]+__|''+"), ""),
     (re.compile(r"[^\S\n]+"), " "),
     (re.compile(r"\((?: ?[,;:])+ ?|\( "), "("),  # (Greek: {{gone}}; born ...)
@@ -261,7 +274,10 @@ _TIDY = [
 
 
 def prose(markup: str, dropped: frozenset[str]) -> str:
-    """What a reader would read of an article: paragraphs and headings, an empty line between them. `dropped`: prefixes of links."""
+    """An article's prose: paragraphs and headings, separated by empty lines.
+
+    Links whose prefix is in `dropped` are removed.
+    """
     pieces = ["", "", *_HEADING.split(_NOTES.sub("", markup))]  # the lead has no heading
     sections, above = [], 7
     for marks, heading, body in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
@@ -273,7 +289,7 @@ def prose(markup: str, dropped: frozenset[str]) -> str:
     kept: list[str] = []
     below = 0
     for level, title, text in reversed(sections):
-        if text or below > level:  # a heading with nothing under it says nothing
+        if text or below > level:  # a heading without text under it is dropped
             kept += [text, title]
             below = level
     return "\n\n".join(piece for piece in reversed(kept) if piece)
@@ -289,7 +305,10 @@ def _tidy(markup: str, dropped: frozenset[str]) -> str:
 
 
 def _plain(nodes: Iterable[Any], dropped: frozenset[str]) -> str:
-    """The text of parsed nodes. Not mwparserfromhell's own strip_code, which keeps captions and drops the words of templates."""
+    """The text of parsed nodes.
+
+    mwparserfromhell's own strip_code is not used: it keeps captions and drops the words of templates.
+    """
     from mwparserfromhell.nodes import ExternalLink, HTMLEntity, Tag, Template, Text, Wikilink
 
     parts: list[str] = []
@@ -298,7 +317,7 @@ def _plain(nodes: Iterable[Any], dropped: frozenset[str]) -> str:
         if isinstance(node, Text):
             parts.append(node.value)
         elif isinstance(node, HTMLEntity):
-            parts.append(html.unescape(str(node)))  # the node's own normalize gives half characters
+            parts.append(html.unescape(str(node)))  # the node's own normalize returns half characters
         elif isinstance(node, Wikilink):
             if str(node.title).partition(":")[0].strip().lower() not in dropped:
                 inner = node.text
@@ -310,22 +329,22 @@ def _plain(nodes: Iterable[Any], dropped: frozenset[str]) -> str:
             parts.append("\n" if name == "br" else "")
             inner = None if name in TAGS else node.contents
         elif isinstance(node, Template):
-            parts.append(_said(node, dropped))
+            parts.append(_words_of(node, dropped))
         if inner is not None:
             parts.append(_plain(inner.nodes, dropped))
     return "".join(parts)
 
 
-def _said(template: Any, dropped: frozenset[str]) -> str:
-    """What a template says in the sentence around it."""
+def _words_of(template: Any, dropped: frozenset[str]) -> str:
+    """The words that a template contributes to the sentence around it."""
     name = str(template.name).strip()
     values = [argument.value for argument in template.params if not argument.showkey]
     if name.lower() == "convert":
-        said = values[
+        chosen = values[
             : 4 if len(values) > 1 and str(values[1]).strip() in ("to", "-", "–", "and", "or", "by", "x") else 2
         ]
     else:
         place = 1 if name.lower().startswith("lang-") else WORDS.get(name.lower(), 0)
-        said = values[place - 1 : place] if place else []
-    words = " ".join(_plain(value.nodes, dropped) for value in said)
+        chosen = values[place - 1 : place] if place else []
+    words = " ".join(_plain(value.nodes, dropped) for value in chosen)
     return f"{name} {words}" if name.lower() == "as of" else words

@@ -1,4 +1,4 @@
-"""Random views of an image, each a pure function of the image and a `random.Random`."""
+"""Random changes of an image; each is a pure function of the image and a `random.Random`."""
 
 import math
 from random import Random
@@ -6,9 +6,10 @@ from typing import Any
 
 
 def random_crop(image: Any, size: tuple[int, int], rng: Random, scale: tuple[float, float] = (0.35, 1.0)) -> Any:
-    """A random part of a PIL image, of `scale` of its area and 3:4 to 4:3, resized to `size` (height, width), flipped half of the time.
+    """A random part of a PIL image, resized to `size` (height, width) and flipped in half of the cases.
 
-    The scale starts above the 0.08 of ImageNet training: fine-tuning sees few images, and a twelfth of one often lacks the object.
+    It covers `scale` of the area with a ratio of sides between 3:4 and 4:3. The scale starts above the 0.08 that is
+    usual for ImageNet, because fine-tuning uses few images, and a twelfth of an image often lacks the object.
     """
     from PIL import Image
 
@@ -28,7 +29,7 @@ def random_crop(image: Any, size: tuple[int, int], rng: Random, scale: tuple[flo
 
 
 def rand_augment(image: Any, rng: Random) -> Any:
-    """RandAugment (Cubuk et al. 2020) with 2 operations of magnitude 9, torchvision's."""
+    """RandAugment (Cubuk et al. 2020) of a PIL image: torchvision's, with 2 operations of magnitude 9."""
     import torch
     from torchvision.transforms import v2
 
@@ -38,13 +39,13 @@ def rand_augment(image: Any, rng: Random) -> Any:
 
 
 def mixup(first: Any, second: Any, alpha: float, rng: Random) -> tuple[Any, float]:
-    """Zhang et al. 2018: a weighted mean of two [C, H, W] tensors. Returns it and the weight of the first."""
+    """Mixup (Zhang et al. 2018): a weighted mean of two [C, H, W] tensors, and the weight of the first."""
     weight = rng.betavariate(alpha, alpha)
     return first * weight + second * (1 - weight), weight
 
 
 def cutmix(first: Any, second: Any, alpha: float, rng: Random) -> tuple[Any, float]:
-    """Yun et al. 2019: a box of the second in the first, [C, H, W] each. Returns it and the share of the first."""
+    """CutMix (Yun et al. 2019): the first [C, H, W] tensor with a box of the second, and the share of the first."""
     height, width = first.shape[-2:]
     side = math.sqrt(1 - rng.betavariate(alpha, alpha))
     h, w = round(height * side), round(width * side)

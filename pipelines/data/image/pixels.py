@@ -1,4 +1,4 @@
-"""Images as a generator learns them: all of one size, float32 from -1 to 1, and back to what can be looked at."""
+"""Images for generative models: all of one size, as float32 from -1 to 1; and the conversion back to images."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,15 @@ from pipelines.utils.formatting import short
 if TYPE_CHECKING:
     from torch import Tensor
 
-MODES = {1: "L", 3: "RGB"}  # channels -> what Pillow calls it
+MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
 
 class Pictures(Encoding):
-    """Rows as examples: `pixels` [channels, height, width] in -1..1, `text` where it is asked for, `class` as a number of `labels`.
+    """Rows as examples: `pixels` float32 [channels, height, width] in -1..1, and optionally `text` and `class`.
 
-    `size` is (height, width). An image is decoded when it is asked for, in a worker. One that is smaller than the size in either
-    direction is a DataError unless `upscale` says that it is to be enlarged: what is blurred teaches a generator to blur.
+    `size` is (height, width). `class` is the index of the row's label in `labels`. An image is decoded when it is
+    indexed, in a worker. An image that is smaller than the size in either direction is a DataError unless `upscale` is
+    set: blurred images teach a model to generate blurred ones.
     """
 
     def __init__(
@@ -52,20 +53,24 @@ class Pictures(Encoding):
         if not self.upscale and (image.height < height or image.width < width):
             path = row["image"].get("path") if isinstance(row["image"], Mapping) else row["image"]
             raise DataError(
-                f"{path or row['id']}: {image.width} x {image.height} pixels, smaller than the {width} x {height} wanted: "
-                "take a smaller options.image_size, or enlarge such images with options.upscale=true"
+                f"{path or row['id']}: {image.width} x {image.height} pixels, smaller than the {width} x {height} "
+                "wanted: take a smaller options.image_size, or enlarge such images with options.upscale=true"
             )
         example = {"id": row["id"], "row": number, "pixels": to_pixels(image, self.size, self.channels)}
         if self.numbers and row["label"] not in self.numbers:
             raise DataError(
-                f"{row['id']}: label {short(str(row['label']))!r} is none that this model knows ({short(', '.join(self.numbers), 200)})"
+                f"{row['id']}: label {short(str(row['label']))!r} is none that this model knows "
+                f"({short(', '.join(self.numbers), 200)})"
             )
         example |= {"class": self.numbers[row["label"]]} if self.numbers else {}
         return {**example, "text": row["text"]} if self.text else example
 
 
 def to_pixels(image: Any, size: tuple[int, int], channels: int = 3) -> "Tensor":
-    """A PIL image as float32 [channels, height, width] in -1..1: resized until it covers `size`, (height, width), and cut at its centre."""
+    """A PIL image as float32 [channels, height, width] in -1..1.
+
+    The image is resized until it covers `size` (height, width), and then cropped at its centre.
+    """
     import numpy as np
     import torch
     from PIL import Image
@@ -83,7 +88,10 @@ def to_pixels(image: Any, size: tuple[int, int], channels: int = 3) -> "Tensor":
 
 
 def to_image(pixels: "Tensor") -> Any:
-    """What `to_pixels` made as a PIL image again, to the bit; what lies outside of -1..1 is cut off. One channel makes it grey."""
+    """The inverse of `to_pixels`, exact to the bit: a PIL image, grey for one channel.
+
+    Values outside of -1..1 are clipped.
+    """
     from PIL import Image
 
     values = ((pixels.detach().cpu().float() + 1) * 127.5).round().clamp(0, 255).byte().numpy()
@@ -92,7 +100,10 @@ def to_image(pixels: "Tensor") -> Any:
 
 
 def caption(row: Mapping[str, Any]) -> str:
-    """The row's text as a prompt, without NULs and blanks around it. Raises DataError where nothing is left, or where it is no text."""
+    """The row's text as a prompt, without NULs and surrounding spaces.
+
+    Raises DataError if it is empty or not a text.
+    """
     text = row["text"]
     if text is not None and not isinstance(text, str):
         raise DataError(f"no caption: text holds {type(text).__name__}, not a text")

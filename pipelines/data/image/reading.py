@@ -1,4 +1,4 @@
-"""Read images of every common mode and format, upright and in RGB."""
+"""Read images of all common modes and formats, upright and in RGB."""
 
 import io
 import logging
@@ -16,31 +16,25 @@ from pipelines.errors import DataError
 
 log = logging.getLogger("graft")
 
-PAGES_LOOKED_AT = 100  # TIFF files of some rows that are opened to see whether they have more than one page
-MAX_PIXELS = 128_000_000  # a 100-megapixel camera passes, a decompression bomb does not
-MAX_RATIO = 250  # of the sides: a processor that resizes the short side would make a bomb of a hair
-STRIP = 4_000_000  # pixels that are converted to RGB at a time: a conversion holds several copies of them
+PAGES_LOOKED_AT = 100  # TIFF files of a split that are checked for several pages
+MAX_PIXELS = 128_000_000  # allows a 100-megapixel camera, but not a decompression bomb
+MAX_RATIO = 250  # of the sides: resizing the short side of a very narrow image would give a huge one
+STRIP = 4_000_000  # pixels that are converted to RGB at a time, because a conversion holds several copies of them
 
 PNG = b"\x89PNG\r\n\x1a\n"
-NOTES = (
-    b"tEXt",
-    b"zTXt",
-    b"iTXt",
-    b"iCCP",
-)  # chunks of a PNG that hold texts or a profile, the last three may be compressed
-MAX_NOTE, MAX_NOTES = (
-    1 << 20,
-    16 << 20,
-)  # bytes of one chunk and of all once they are unpacked; Pillow refuses a file with a longer one
+# PNG chunks that hold texts or a colour profile; the last three may be compressed
+NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+# Bytes of one such chunk and of all, uncompressed. Pillow refuses a file with a longer one.
+MAX_NOTE, MAX_NOTES = 1 << 20, 16 << 20
 
 
 def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | None = None) -> Any:
-    """An image as PIL RGB, turned upright by its EXIF tag; of an animation the first picture.
+    """An image as PIL RGB, turned upright by its EXIF tag; of an animation the first frame.
 
-    `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}. Transparency is laid on white, 16-bit
-    grey is scaled to 8 bits. Texts of a PNG are not needed: long ones are passed over. At most `most` pixels are decoded: a larger
-    JPEG is decoded at a half, a quarter or an eighth of its size. `formats` are the only ones that are read, by Pillow's names.
-    Raises DataError naming the file for anything that cannot be read whole.
+    `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}. Transparent images are put on white,
+    16-bit grey is scaled to 8 bits. Long texts of a PNG are ignored. At most `most` pixels are decoded: a larger JPEG
+    is decoded at a half, a quarter or an eighth of its size. `formats` limits the formats that are read, by Pillow's
+    names. Raises DataError naming the file if the complete image cannot be read.
     """
     from PIL import ExifTags, Image, ImageOps
 
@@ -52,7 +46,7 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | No
             times = next(n for n in (2, 4, 8) if image.width * image.height <= most * n * n or n == 8)
             image.draft(None, (image.width // times, image.height // times))
         image.load()
-        # a copy is made where it is turned, or where it would be the opened file itself that is returned
+        # a copy, unless the image is already upright RGB: the opened file itself is never returned
         turned = image.mode == "RGB" or image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return _to_rgb(ImageOps.exif_transpose(image) if turned else image, Image)
 
@@ -60,20 +54,25 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | No
 
 
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
-    """What an image file says beside its pixels (Pillow's `info`); the pixels are not decoded. Raises DataError naming the file."""
+    """The metadata of an image file (Pillow's `info`), without decoding the pixels.
+
+    Raises DataError naming the file.
+    """
     found: dict[Any, Any] = _reading(name, value, lambda image: dict(image.info), formats)
     return found
 
 
 def _reading(name: str, value: Any, use: Callable[[Any], Any], formats: tuple[str, ...] | None) -> Any:
-    """`use` of the opened image. Whatever a decoder raises becomes a DataError."""
+    """Call `use` with the opened image. Any error of a decoder becomes a DataError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns about bombs and odd EXIF; size is checked on its own
+            warnings.simplefilter(
+                "ignore"
+            )  # PIL warns of large images and unusual EXIF; the size is checked separately
             try:
                 with _open(name, value, formats) as image:
                     return use(image)
-            except ValueError:  # Pillow's words for a note that is too long
+            except ValueError:  # Pillow's error for a text that is too long
                 shorter = _without_long_notes(value)
                 if shorter is None:
                     raise
@@ -85,17 +84,20 @@ def _reading(name: str, value: Any, use: Callable[[Any], Any], formats: tuple[st
         raise DataError(f"{name}: no such file") from None
     except (
         Exception
-    ) as error:  # decoders raise nearly everything: OSError, SyntaxError, struct.error, RuntimeError (AVIF), ...
+    ) as error:  # decoders raise many kinds: OSError, SyntaxError, struct.error, RuntimeError (AVIF), ...
         raise DataError(f"{name}: not a readable image: {_foreign(value) or _why(error, name)}") from None
 
 
 def check_header(value: Any) -> None:
-    """Look at the first bytes of an image only. Raises DataError where it is none."""
+    """Read only the first bytes of an image. Raises DataError if it is not one."""
     _reading(_name(value), value, lambda image: None, None)
 
 
 def warn_of_pages(rows: Any) -> None:
-    """Say how many TIFF files have more pages than the one that is read. A hundred are looked at, their headers only."""
+    """Warn of TIFF files with several pages, of which only the first is read.
+
+    The headers of up to a hundred files are checked.
+    """
     from PIL import Image
 
     files = (
@@ -113,7 +115,7 @@ def warn_of_pages(rows: Any) -> None:
                     if image.format == "TIFF":
                         image.seek(1)
                         found.append(Path(path).name)
-        except Exception:  # one page; or it cannot be read, which is told when it is
+        except Exception:  # it has one page, or it cannot be read, which is reported later
             continue
     if found:
         some = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if found[3:] else "")
@@ -123,13 +125,16 @@ def warn_of_pages(rows: Any) -> None:
 
 
 def advice(suffix: str) -> str:
-    """Why images whose names end so cannot be read, and what to do."""
+    """Why images with this suffix cannot be read, and what to do."""
     kind = suffix.lstrip(".").upper()
     return f"{kind} images cannot be read: convert them to JPEG or PNG, as with `magick mogrify -format jpg *{suffix}`"
 
 
 def _foreign(value: Any) -> str:
-    """What to do about an image of a kind that is known and not read, by its first bytes or its name; "" for any other."""
+    """What to do about an image of a known format that is not read, from its first bytes or its name.
+
+    The text is empty for any other format.
+    """
     start, suffix = begins(value)
     if start[4:8] == b"ftyp" and start[8:12] in (
         b"heic",
@@ -146,10 +151,10 @@ def _foreign(value: Any) -> str:
 
 
 def save_example(value: Any, folder: Path, name: str) -> str:
-    """Write an image, made small, as the example `name` of a card. Returns the file's name. Raises DataError."""
+    """Write a small copy of an image as the sample `name` of a card. Returns the file's name. Raises DataError."""
     image = read_image(value)
     image.thumbnail((640, 640))
-    image.info.clear()  # a comment in the file would be written again
+    image.info.clear()  # otherwise comments of the file would be written to the copy
     image.save(folder / f"{name}.jpg", quality=90)
     return f"{name}.jpg"
 
@@ -162,7 +167,7 @@ def _check_size(name: str, width: int, height: int, most: int) -> None:
 
 
 def _shrinks(image: Any) -> bool:
-    """Whether a decoder can give a smaller image without holding the whole one; a progressive JPEG's cannot."""
+    """Whether the decoder can give a smaller image without decoding all of it; not for a progressive JPEG."""
     return image.format in ("JPEG", "MPO") and not image.info.get("progressive")
 
 
@@ -177,7 +182,7 @@ def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
     elif not isinstance(value, (str, Path)):
         return value.copy()
     image = Image.open(value, formats=formats)
-    if image.format == "EPS":  # a program: Pillow would have Ghostscript run it
+    if image.format == "EPS":  # a program, which Pillow would run with Ghostscript
         image.close()
         raise DataError(f"{name}: PostScript is not read: save it as PNG or JPEG")
     return image
@@ -190,7 +195,7 @@ def _source(value: Any) -> Any:
 
 
 def _without_long_notes(value: Any) -> bytes | None:
-    """The bytes of a PNG without texts and profiles that unpack to more than Pillow allows; None where there are none."""
+    """The bytes of a PNG without the texts and profiles that are longer than Pillow allows; None if there are none."""
     source = _source(value)
     if not isinstance(source, (bytes, bytearray, str, Path)):
         return None
@@ -212,8 +217,8 @@ def _without_long_notes(value: Any) -> bytes | None:
 
 
 def _unpacked(kind: bytes, chunk: bytes) -> int:
-    """How long a note is once it is unpacked; no more is unpacked than is needed to know that it is too long."""
-    packed = chunk.partition(b"\0")[2]  # a name comes first
+    """The uncompressed length of a chunk. No more is decompressed than is needed to know that it is too long."""
+    packed = chunk.partition(b"\0")[2]  # a keyword comes first
     if kind == b"iTXt":
         packed = packed[2:].split(b"\0", 2)[-1] if packed[:1] == b"\1" else b""
     elif kind == b"tEXt":
@@ -237,29 +242,29 @@ def _name(value: Any) -> str:
 
 
 def _why(error: Exception, name: str) -> str:
-    """The decoder's own words, without the file's name (it stands before them) or the address of an object in memory."""
+    """The decoder's message without the file's name, which comes before it, and without addresses of objects."""
     return str(error).split(": <")[0].replace(repr(name), "").strip() or type(error).__name__
 
 
 def _to_rgb(image: Any, image_module: Any) -> Any:
-    """A large image strip by strip: nothing but the result is ever held as often as a conversion needs."""
+    """Convert an image to RGB; a large one strip by strip, which limits the memory of intermediate copies."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     top, rows = _full_scale(image), max(1, STRIP // image.width)
     if image.height <= rows:
         return _strip_to_rgb(image, top, image_module)
-    made = image_module.new("RGB", image.size)
+    converted = image_module.new("RGB", image.size)
     for start in range(0, image.height, rows):
         strip = image.crop((0, start, image.width, min(start + rows, image.height)))
-        made.paste(_strip_to_rgb(strip, top, image_module), (0, start))
-    return made
+        converted.paste(_strip_to_rgb(strip, top, image_module), (0, start))
+    return converted
 
 
 def _full_scale(image: Any) -> float | None:
-    """The value of white where a pixel has more than 8 bits, else None.
+    """The value of white if pixels have more than 8 bits, else None.
 
-    Pillow would cut everything above 255 to white. A 16-bit file has a fixed range, so that one dark photo does not
-    become brighter than its neighbours; of the others only the values can tell.
+    Pillow would turn all values above 255 to white. A 16-bit file has a fixed range, so that one dark photo does not
+    become brighter than others; for other modes the range is inferred from the values.
     """
     if image.mode.startswith("I;16"):
         return 65535.0
@@ -284,18 +289,18 @@ def _strip_to_rgb(image: Any, top: float | None, image_module: Any) -> Any:
     return image.convert("RGB")
 
 
-DARK = 8  # of 255: a photo by night has brighter pixels
-LOOKED_AT = 8  # images
+DARK = 8  # of 255; a photo taken at night has brighter pixels
+LOOKED_AT = 8  # number of images that are checked
 
 
 def warn_if_dark(rows: Any) -> None:
-    """Warn where images arrive nearly black: detectors write 10 to 14 bits into files of 16, of which 65,535 is white."""
+    """Warn if images are nearly black: detectors write 10 to 14 bits into 16-bit files, in which white is 65,535."""
     places = sorted({number * len(rows) // LOOKED_AT for number in range(LOOKED_AT)})
     brightest = []
     for place in places:
         try:
             brightest.append(max(high for _, high in read_image(rows[place]["image"]).getextrema()))
-        except DataError:  # it is skipped and counted where it is read for training
+        except DataError:  # reported when the row is read for training
             continue
     if brightest and max(brightest) <= DARK:
         log.warning(
@@ -307,9 +312,11 @@ def warn_if_dark(rows: Any) -> None:
 
 
 class LabelledImages(Encoding):
-    """Rows as examples; an image is decoded when it is asked for, in a worker.
+    """Rows as examples with `image` (PIL) and `target` float32 [classes].
 
-    Labels that the model does not know are said. Raises DataError where it knows none.
+    An image is decoded when it is indexed, in a worker.
+
+    It warns of labels that the model does not know. Raises DataError if it knows none of them.
     """
 
     def __init__(self, rows: Any, labels: list[str], multi_label: bool) -> None:

@@ -1,19 +1,19 @@
-"""Tokens of many documents -> full blocks: nothing is computed on padding, and each token still sees its own document only."""
+"""Pack the tokens of many documents into full blocks without padding. Attention stays within each document."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-IGNORED = -100  # a label that is no target, as the library has it
+IGNORED = -100  # label of a token that is not a target, as in transformers
 
 
 def blocks(texts: Sequence[tuple[int, Sequence[int], bool]], size: int) -> Iterator[dict[str, Any]]:
-    """(row, its tokens, whether a document begins here) -> blocks of `size` tokens, the last maybe shorter.
+    """Pack (row, its tokens, whether a document begins) into blocks of `size` tokens; the last may be shorter.
 
-    Of each: `input_ids`; `labels`, the token that each is to foretell; `starts`, where documents begin; `owners` as [row, how
-    many targets in turn]. A document that does not fit goes on in the next block. Each token is a target once, but for the
-    first of a document.
+    A block holds `input_ids`; `labels`, the next token for each token; `starts`, the indices where documents begin; and
+    `owners`, pairs [row, number of targets]. A document that does not fit continues in the next block. Each token is a
+    target once, except the first of a document.
     """
     tokens = np.concatenate([np.asarray(ids, dtype=np.int32) for _, ids, _ in texts])
     owner = np.repeat([row for row, _, _ in texts], [len(ids) for _, ids, _ in texts])
@@ -34,7 +34,10 @@ def blocks(texts: Sequence[tuple[int, Sequence[int], bool]], size: int) -> Itera
 
 
 def positions(starts: Sequence[int], length: int) -> np.ndarray:
-    """Of each token in its document, from 0: the library keeps attention inside of a run of rising positions."""
+    """The position of each token in its document, int64 [length], from 0.
+
+    The model attends only within increasing positions.
+    """
     place = np.arange(length)
     begins = np.zeros(length, dtype=np.int64)
     begins[list(starts)] = list(starts)

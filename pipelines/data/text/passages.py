@@ -1,4 +1,4 @@
-"""Questions on a passage: rows in one form however a data set writes its answers, and where an answer stands among the tokens."""
+"""Questions about a passage: bring answers into one form, and find the tokens of an answer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from pipelines.utils.formatting import short
 
 
 def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
-    """A row with `answer` as {"text": [...], "answer_start": [...]}, each answer at its place in the context; none: empty lists.
+    """A row with `answer` as {"text": [...], "answer_start": [...]}; empty lists if there is no answer.
 
-    Answers may come in that form, as text, or as a list of texts; one without a place stands where it first occurs.
-    Raises DataError.
+    Answers may be in this form, a text, or a list of texts. An answer without a position gets its first occurrence in
+    the context. Raises DataError, also if an answer is not at its position.
     """
     for column in ("question", "context"):
         if isinstance(row[column], str):
@@ -34,10 +34,13 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
 
 
 def answer_texts(answer: Any) -> list[str]:
-    """The accepted answers, in SQuAD's form, as text or a list of texts; none: an empty list. Raises DataError."""
+    """The accepted answers from SQuAD's form, a text or a list of texts; an empty list if there are none.
+
+    Raises DataError.
+    """
     texts = answer.get("text") if isinstance(answer, Mapping) else answer
     texts = [] if texts is None or texts == "" else texts if isinstance(texts, (list, tuple)) else [texts]
-    # numbers and true or false count as their text, as labels do
+    # numbers and booleans count as text, as for labels
     texts = [str(text) if isinstance(text, (bool, int, float)) else text for text in texts]
     if not all(isinstance(text, str) and text for text in texts):
         raise DataError("answer is empty, or holds what is no text")
@@ -45,12 +48,15 @@ def answer_texts(answer: Any) -> list[str]:
 
 
 def _answers(row: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    """Texts and where each starts (-1: nowhere), however a data set writes them; each answer once. Raises DataError."""
+    """Texts and their start positions (-1: not found) in any of the allowed forms, without duplicates.
+
+    Raises DataError.
+    """
     answer = row["answer"]
     texts = answer_texts(answer)
     starts = answer.get("answer_start", answer.get("start")) if isinstance(answer, Mapping) else row.get("answer_start")
     starts = list(starts) if isinstance(starts, (list, tuple)) else [] if starts is None or starts == "" else [starts]
-    if not texts:  # programs write no place, or one of these
+    if not texts:  # without an answer, programs write no position, or one of these
         starts = [start for start in starts if start not in (None, "", 0, -1, "0", "-1", "0.0", "-1.0")]
     elif not starts:
         starts = [row["context"].find(text) for text in texts]
@@ -62,7 +68,7 @@ def _answers(row: Mapping[str, Any]) -> tuple[list[str], list[int]]:
 
 
 def _place(start: Any) -> int:
-    """31, or 31.0 as pandas writes it where other rows have none. Raises DataError."""
+    """A start position as an integer: 31, or 31.0, which pandas writes if other rows have none. Raises DataError."""
     try:
         number = float(start)
     except (TypeError, ValueError, OverflowError):
@@ -73,7 +79,10 @@ def _place(start: Any) -> int:
 
 
 def token_span(offsets: Sequence[Sequence[int]], start: int, size: int) -> tuple[int, int]:
-    """First and last token of the characters [start, start + size); (-1, -1) where this window does not hold them all."""
+    """First and last token of the characters [start, start + size).
+
+    It is (-1, -1) if this window does not contain all of them.
+    """
     end = start + size
     if offsets[0][0] > start or offsets[-1][1] < end:
         return -1, -1

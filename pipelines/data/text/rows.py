@@ -1,4 +1,4 @@
-"""Texts: what a row must hold to be read as one."""
+"""Check that a row's cells hold readable text."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,10 @@ from pipelines.errors import DataError
 
 
 def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False, numbers: bool = False) -> str:
-    """The text in a row's column. Raises DataError for anything else: numbers (unless these count as text), nothing."""
+    """The text in a row's column; with `numbers`, numbers count as text.
+
+    Raises DataError for other types and empty text.
+    """
     text = row[column]
     if text is None:
         text = ""
@@ -23,19 +26,19 @@ def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False,
 
 
 def talk(value: Any) -> str:
-    """What to say of a cell that holds a conversation, a list of what each side wrote; nothing of any other."""
+    """The end of a message about a cell that holds a conversation (a list of messages); empty for any other cell."""
     first = value[0] if isinstance(value, list) and value else None
     known = isinstance(first, Mapping) and not {"content", "value"}.isdisjoint(first)
     return ": conversations are not read; write each as one text, or its parts as columns" if known else ""
 
 
 def blank(text: str) -> bool:
-    """Whether a text holds nothing to read: blanks, and characters without a width, of which a tokenizer may make no token at all."""
+    """Whether a text has no visible character: a tokenizer may give no token for spaces and zero-width characters."""
     return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 def check_characters(text: str, column: str) -> None:
-    """Raises DataError for what no text holds, and no tokenizer reads: NUL, and halves of surrogate pairs, which JSON can write."""
+    """Raise DataError for NUL and halves of surrogate pairs, which JSON can contain: no tokenizer reads them."""
     if "\0" in text:
         raise DataError(f"{column} holds NUL bytes: is it text?")
     try:
@@ -45,9 +48,9 @@ def check_characters(text: str, column: str) -> None:
 
 
 def titled(row: Mapping[str, Any]) -> dict[str, str]:
-    """The row's `title`, by which rows of one text stay in one split: its article's, else one made of its `context`.
+    """{"title": ...}, which keeps rows of one text in one split: the article's title, else a digest of the `context`.
 
-    A row without either stands alone, under its own id; nothing where no row has such a column.
+    A row with neither gets its own id. Empty if rows have no such columns.
     """
     if row.get("title"):
         return {"title": str(row["title"])}
@@ -57,6 +60,6 @@ def titled(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def transcribed(row: dict[str, Any]) -> dict[str, Any]:
-    """A recording's row with a transcript that can be read, its speaker as text. Raises DataError."""
+    """A recording's row with a checked transcript, and its speaker as text. Raises DataError."""
     readable(row, "text")
     return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row
