@@ -1,4 +1,7 @@
-"""Speed as ratios, us against what a user would run instead, side by side in one run. Not tests: `make bench`."""
+"""Benchmarks that compare the speed of Graft with what a user would run instead.
+
+They are no tests: see `make bench`.
+"""
 
 import datetime
 import os

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.question_answering SQUAD MODEL [--rows N] [--rounds N] > table.md
 
-SQUAD is a folder of SQuAD's own files, MODEL a BERT-like model folder (MiniLM). Trainer runs once as the library's example is set
-up (padded to 384, fp32) and once at its best (padded to the longest, batches of like length, bf16). Graft trains as the recipe
-squad_minilm says, without dropout on attention; Trainer keeps the model's. Left out: questions and a model made for the purpose.
+SQUAD is a folder of SQuAD's own files. MODEL is a BERT-like model folder (MiniLM). Without them, questions and a model
+are generated. Trainer runs once as the library's example is set up (padded to 384, fp32) and once at its best (padded
+to the longest, batches of similar length, bf16). Graft trains as the recipe squad_minilm says, without dropout on
+attention. Trainer keeps the dropout of the model.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def _run(command: list[str]) -> dict[str, float]:
 
 
 def splits(data: str, most: int) -> Any:
-    """The very rows that Graft trains and tests on."""
+    """The rows that Graft trains and tests on."""
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
     from pipelines.tasks.question_answering import QuestionAnswering

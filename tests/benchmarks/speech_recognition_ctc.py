@@ -1,11 +1,12 @@
-"""CTC against transformers.Trainer: the same model, utterances, batch and epochs, by turns in one run; and scoring against its pipeline.
+"""CTC against transformers.Trainer, and scoring against the library's pipeline, by turns in one run.
 
     python -m tests.benchmarks.speech_recognition_ctc [LIBRISPEECH] [--rows N] [--rounds N] [--epochs N] > table.md
 
-LIBRISPEECH is a folder of its parts; test-other trains here and test-clean tests. The model is a wav2vec2 of 6 layers of 256 behind
-wav2vec2-base's convolutions, which stay frozen. Trainer runs once as the library's example (fp32, random batches padded to their
-longest) and once at its best (bf16, batches of like length); its features are made before the clock starts, Graft reads the files while
-it trains. Left out: utterances made for the purpose.
+Both train the same model on the same utterances, with the same batch and epochs. LIBRISPEECH is a folder of its parts:
+the model trains on test-other and is tested on test-clean. Without it, utterances are generated. The model is a
+wav2vec2 of 6 layers of 256 after wav2vec2-base's convolutions, which stay frozen. Trainer runs once as the library's
+example (fp32, random batches padded to their longest) and once at its best (bf16, batches of similar length). Its
+features are computed before the clock starts. Graft reads the files while it trains.
 """
 
 import argparse
@@ -35,7 +36,7 @@ SHAPE = {
 
 
 def model_folder(folder: Path, texts: list[str]) -> Path:
-    """Random weights, and letters for these texts."""
+    """Write a model with random weights, whose vocabulary holds the letters of these texts."""
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
 
@@ -44,7 +45,8 @@ def model_folder(folder: Path, texts: list[str]) -> Path:
     words = ctc_vocabulary.made(texts)
     torch.manual_seed(0)
     model = Wav2Vec2ForCTC(Wav2Vec2Config(**SHAPE, vocab_size=len(words), pad_token_id=words.pad_token_id))
-    with torch.no_grad():  # the pipeline writes <unk> where it is likeliest, Graft never: so it is likeliest nowhere
+    # the pipeline writes <unk> where it is the likeliest token, and Graft never does: make it the likeliest nowhere
+    with torch.no_grad():
         model.lm_head.bias[words.unk_token_id] = -1e4
     model.save_pretrained(folder)
     Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=False), words).save_pretrained(folder)
@@ -61,7 +63,7 @@ def section(data: str, rows: int) -> dict[str, Any]:
 def trainer(best: bool, work: Path, model: Path, epochs: int, data: dict[str, list]) -> dict[str, float]:
     settings = {"model": str(model), "best": best, "epochs": epochs, "batch_size": BATCH, "learning_rate": RATE}
     (work / "settings.json").write_text(json.dumps({**settings, "folder": str(work / "trainer"), **data}))
-    # threads that wait sleep, as Graft's do: on a busy machine Trainer would else look slower than it is
+    # waiting threads sleep, as in Graft: otherwise Trainer would look slower on a busy machine than it is
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", **os.environ}
     command = [sys.executable, "-m", "tests.benchmarks.trainer_speech", str(work / "settings.json")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -89,7 +91,10 @@ def graft(run: Path, model: Path, epochs: int, data: dict[str, Any]) -> dict[str
 
 
 def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, float, int]:
-    """Utterances a second of ours, as `graft evaluate` scores a split, and of the library's pipeline; how many transcripts differ."""
+    """Utterances per second of Graft and of the library's pipeline, and how many transcripts differ.
+
+    Graft scores a split as `graft evaluate` does.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -121,7 +126,7 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
 
 
 def splits(data: dict[str, Any]) -> Any:
-    """The very rows that Graft trains and tests on."""
+    """The rows that Graft trains and tests on."""
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
     from pipelines.tasks.speech_recognition_ctc import SpeechRecognitionCTC

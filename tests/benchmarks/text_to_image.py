@@ -1,11 +1,12 @@
-"""LoRA on Stable Diffusion against the loop of diffusers' own example: the same pipeline, images, batch and epochs, in one run.
+"""LoRA on Stable Diffusion against the loop of diffusers' example, in one run.
 
     python -m tests.benchmarks.text_to_image [IMAGES] [--rounds N] [--rows N] [--epochs N] > table.md
 
-The pipeline is small and has random weights; for every image its VAE takes as large a share of a training step's multiplications as
-Stable Diffusion 1.5's at 512 px (counted, and printed). IMAGES is a folder of images; left out, shapes drawn for the purpose. The
-example encodes images and captions in every epoch; Graft's cache is cold, and filling it counts. The example has all its parts in
-bf16, as its option says; Graft trains in bf16 and encodes in fp32.
+Both train the same pipeline on the same images, with the same batch and epochs. The pipeline is small and has random
+weights. Per image, its VAE takes as large a share of a training step's multiplications as in Stable Diffusion 1.5 at
+512 px (the benchmark counts and prints it). IMAGES is a folder of images; without it, shapes are drawn. The example
+encodes images and captions in every epoch. Graft's cache is cold, so the time to fill it counts. The example has all
+its parts in bf16, as its option says; Graft trains in bf16 and encodes in fp32.
 """
 
 import argparse
@@ -56,11 +57,14 @@ SD_UNET = {
     "sample_size": 64,
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
-}  # the class's defaults are Stable Diffusion 1's
+}  # the defaults of the class are those of Stable Diffusion 1
 
 
 def share(unet: dict[str, Any], vae: dict[str, Any], tokens: int = 77) -> float:
-    """Multiplications of the VAE's encoder over those of a training step of LoRA (forward and backward), for one image."""
+    """Ratio of the VAE encoder's multiplications to those of a training step of LoRA, for one image.
+
+    The step includes forward and backward.
+    """
     with torch.device("meta"):
         model, encoder = UNet2DConditionModel(**unet), AutoencoderKL(**vae)
         model.requires_grad_(False)
@@ -90,7 +94,7 @@ def pipeline(folder: Path) -> Path:
 
 
 def captioned(folder: Path) -> None:
-    """A short caption for every image, as metadata.jsonl."""
+    """Write a short caption for every image into metadata.jsonl."""
     files = sorted(p for p in folder.iterdir() if p.suffix != ".jsonl")
     rows = [
         {"file_name": file.name, "text": tiny_pictures.CAPTIONS[n % len(tiny_pictures.CAPTIONS)]}

@@ -1,9 +1,9 @@
-"""What a user would run instead: transformers.Trainer on SQuAD's files, windows and all, as the library's example sets it up.
+"""What a user would run instead: transformers.Trainer on SQuAD's files, with windows, as the library's example does.
 
-    python -m tests.benchmarks.trainer_questions SETTINGS.json     prints a line of JSON: speed, memory, F1, exact match
+    python -m tests.benchmarks.trainer_questions SETTINGS.json
 
-Every window is padded to 384 tokens, in fp32. `best` is what someone who knows Trainer would switch on: padding to the longest
-of a batch, batches of like length, bf16.
+It prints one JSON line: speed, memory, F1, exact match. Every window is padded to 384 tokens, in fp32. `best` is what
+an experienced user of Trainer would switch on: padding to the longest of a batch, batches of similar length, bf16.
 """
 
 import json
@@ -26,7 +26,7 @@ LENGTH, STRIDE = 384, 128
 
 
 def windows(rows: list[dict], tokenizer, best: bool) -> Dataset:
-    """The example's features: a window whose answer is elsewhere points at its first token."""
+    """The example's features: if a window does not hold the answer, its label is the first token."""
     made = tokenizer(
         [r["question"].lstrip() for r in rows],
         [r["context"] for r in rows],
@@ -55,7 +55,10 @@ def windows(rows: list[dict], tokenizer, best: bool) -> Dataset:
 
 
 def answers(model, tokenizer, rows: list[dict]) -> list[str]:
-    """One question at a time: the best span of up to 30 tokens over its windows. The plain loop of many a script."""
+    """Answer one question at a time: the best span of up to 30 tokens over its windows.
+
+    Many scripts have this plain loop.
+    """
     said = []
     model.eval()
     for row in rows:

@@ -1,9 +1,10 @@
 """What a user would run instead: transformers.Trainer on utterances, as the library's CTC example sets it up.
 
-    python -m tests.benchmarks.trainer_speech SETTINGS.json     prints a line of JSON: speed, memory, word error rate
+    python -m tests.benchmarks.trainer_speech SETTINGS.json
 
-Its script run_speech_recognition_ctc.py, in short: features and labels are made before training, the collator pads both, the feature
-encoder is frozen. `best` is what someone who knows Trainer would switch on: batches of like length, bf16.
+It prints one JSON line: speed, memory, word error rate. It follows the script run_speech_recognition_ctc.py: features
+and labels are computed before training, the collator pads both, and the feature encoder is frozen. `best` is what an
+experienced user of Trainer would switch on: batches of similar length, bf16.
 """
 
 import json
@@ -50,7 +51,7 @@ def features(rows: list[dict], processor: Any) -> Dataset:
 
 
 def transcripts(model: Any, rows: list[dict], words: dict[str, Any]) -> list[str]:
-    """The library's pipeline, one utterance after the other; the recordings are read before."""
+    """The library's pipeline, one utterance after the other. The recordings are read before."""
     listener = pipeline("automatic-speech-recognition", model=model, **words)
     return [" ".join(listener({"raw": row["samples"], "sampling_rate": RATE})["text"].split()) for row in rows]
 

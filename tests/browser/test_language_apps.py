@@ -20,7 +20,7 @@ SECONDS = 1000
 
 
 def served(folder: Path, task: str, contract: str = "TestContract") -> Any:
-    """The demo of a few steps of the task's contract recipe."""
+    """The demo of the task's contract recipe, trained for a few steps."""
     kind = getattr(importlib.import_module(f"tests.tasks.test_{task}"), contract)
     raw = kind().recipe(folder)
     raw["train"] = {**{k: v for k, v in raw["train"].items() if k != "epochs"}, "max_steps": 4}

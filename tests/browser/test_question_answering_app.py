@@ -46,7 +46,7 @@ def test_the_answer_is_marked_where_it_stands(answering: Any, visit: Any) -> Non
     assert page.locator(".graft-answer strong").inner_text() == expected["answer"]
     assert (
         page.locator(".graft-answer p").inner_text().startswith(question)
-    )  # a changed field does not pass for answered
+    )  # when a field is changed, the old answer is no longer shown as its answer
     assert page.locator(".graft-passage mark").inner_text() == expected["answer"]
     assert page.locator(".graft-passage p").inner_text() == passage.strip()
     assert expected["nbest"][1]["text"] in page.locator(".graft-bars").first.inner_text()

@@ -1,4 +1,7 @@
-"""The demo of Whisper as a visitor meets it: a real recording is uploaded, what is written is what `infer` says, its waveform below."""
+"""The demo of Whisper as a visitor meets it: the visitor uploads a recording and gets the text that `infer` gives.
+
+The page shows the waveform below the text.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +38,7 @@ def said(page: Any) -> str:
 
 
 def test_a_recording_is_written_down(listening: Any, visit: Any, tmp_path: Path) -> None:
-    """Stereo and at another rate than the model's, as recordings come."""
+    """A stereo recording with another sampling rate than the model's, as real recordings often have."""
     samples = tiny_audio.spoken("low mid high", rate=44100)
     wave = tiny_audio.write(tmp_path / "speech.wav", np.stack([samples, samples], 1), 44100)
     page = visit(listening.url)

@@ -1,4 +1,4 @@
-"""The demo of text classification as a visitor meets it: an answer, the words that spoke for it, and a pair of texts."""
+"""The demo of text classification as a visitor meets it: an answer, the words that support it, and a pair of texts."""
 
 import json
 from collections.abc import Iterator

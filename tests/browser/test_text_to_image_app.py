@@ -1,4 +1,7 @@
-"""The demo of text-to-image as a visitor meets it: a prompt becomes images step by step, and the same before fine-tuning."""
+"""The demo of text-to-image as a visitor meets it.
+
+A prompt becomes images step by step; the page also shows the images of the model before fine-tuning.
+"""
 
 import json
 from collections.abc import Iterator
@@ -48,9 +51,7 @@ def test_a_prompt_becomes_images_with_their_settings(painter: Any, visit: Any, t
     page.get_by_role("button", name="Make images").click()
     finished(page, "4 images")
     notes = [note for note in watch.said() if note.startswith("Image ")]
-    assert notes == [
-        note for note in steps(4, 40, STRIDE) if note in notes
-    ]  # in order; a busy browser may leave some out
+    assert notes == [note for note in steps(4, 40, STRIDE) if note in notes]  # in order; a busy browser may skip some
     assert len(notes) > 4
     seen = watch.seen()
     assert seen[0] == "image.png", "the first image was not seen in the making"
@@ -60,7 +61,7 @@ def test_a_prompt_becomes_images_with_their_settings(painter: Any, visit: Any, t
     page.get_by_label("First seed").fill("1")
     page.get_by_role("button", name="Make images").click()
     wait_for_images(page, "graft-after", "seed 1")
-    assert pictures(page, "graft-after")[:3] == made[1:]  # the same seeds
+    assert pictures(page, "graft-after")[:3] == made[1:]  # the same seeds as before
 
     page.locator(".graft-after .thumbnail-lg").first.click()
     with page.expect_download() as waiting:
