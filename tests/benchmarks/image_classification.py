@@ -140,7 +140,8 @@ def _mobilenet(folder: Path) -> Path:
 def _table(photos: str, model: str, turns: int) -> None:
     print(machine("batch 16, 224 px"))
     print(
-        "| | Graft | Trainer at its best | ratio | Trainer's defaults | ratio | peak memory, MB: Graft / best / defaults | accuracy |"
+        "| | Graft | Trainer at its best | ratio | Trainer's defaults | ratio "
+        "| peak memory, MB: Graft / best / defaults | accuracy |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name, case in CASES.items():

@@ -157,7 +157,8 @@ def main() -> None:
         ),
     ]
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, "
+        f"Python {platform.python_version()}, NumPy {np.__version__}\n"
     )
     print("| 1,000 resamples of | statistics, s | intervals, s | version 0.1, s | ratio |\n|---|---|---|---|---|")
     for title, records, statistics, summarize, old in cases:

@@ -77,7 +77,7 @@ def splits(data: str, most: int) -> Any:
 
 
 def padding(model: str, rows: Any) -> tuple[float, float]:
-    """Share of tokens in an epoch's micro-batches that are padding, and the mean number of examples in one."""
+    """Share of padding in the tokens of an epoch's micro-batches, and the mean number of examples in one."""
     import numpy as np
 
     from pipelines.data.batching import Plan
@@ -97,7 +97,7 @@ def padding(model: str, rows: Any) -> tuple[float, float]:
 
 
 def prediction(model: str, rows: Any) -> tuple[float, float]:
-    """Questions a second: ours as `graft evaluate` scores a split, and a plain loop over single questions."""
+    """Questions per second of Graft, as `graft evaluate` scores a split, and of a plain loop over single questions."""
     from accelerate import Accelerator
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
@@ -143,7 +143,8 @@ def main() -> None:
         rows = {name: [dict(row) for row in found[name]] for name in ("train", "test")}
         print(machine(f"batch {BATCH}, {len(rows['train'])} questions, 1 epoch"))
         print(
-            "| | Graft | Trainer at its best | ratio | as its example | ratio | peak memory, MB: Graft / best / example | F1 |"
+            "| | Graft | Trainer at its best | ratio | as its example | ratio "
+            "| peak memory, MB: Graft / best / example | F1 |"
         )
         print("|---|---|---|---|---|---|---|---|", flush=True)
         rounds = [
@@ -164,7 +165,8 @@ def main() -> None:
         print(f"| prediction | {mine:.1f} questions/s | | | one at a time: {loop:.1f} | {mine / loop:.2f} | | |")
         waste, size = padding(model, found.train)
         print(
-            f"\nPadding is {waste:.1%} of the tokens that are computed, in micro-batches of {size:.1f} windows on average."
+            f"\nPadding is {waste:.1%} of the tokens that are computed, "
+            f"in micro-batches of {size:.1f} windows on average."
         )
 
 

@@ -154,7 +154,8 @@ def main() -> None:
             )
         )
         print(
-            "| | Graft | Trainer at its best | ratio | as its example | ratio | peak memory, MB: Graft / best / example | WER |"
+            "| | Graft | Trainer at its best | ratio | as its example | ratio "
+            "| peak memory, MB: Graft / best / example | WER |"
         )
         print("|---|---|---|---|---|---|---|---|", flush=True)
         rounds = [
@@ -181,7 +182,8 @@ def main() -> None:
         for name, precision in (("as `graft evaluate`", None), ("fp32 on both sides", "no")):
             mine, one, differ = scoring(work / "run0" / "model", found.train, precision)
             print(
-                f"| scoring, {name} | {mine:.2f} utterances/s | | | pipeline: {one:.2f} | {mine / one:.2f} | | differ: {differ} |"
+                f"| scoring, {name} | {mine:.2f} utterances/s | | | pipeline: {one:.2f} | {mine / one:.2f} "
+                f"| | differ: {differ} |"
             )
 
 

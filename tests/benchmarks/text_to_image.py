@@ -142,7 +142,8 @@ def main() -> None:
         }
         ours_, sd = share(UNET, VAE), share(SD_UNET, SD_VAE)
         count = len(list(splits.joinpath("train").glob("*"))) - 1
-        title = f"{count:,} images of {SIZE} px, batch {BATCH}; VAE over U-Net step {ours_:.2f} (Stable Diffusion 1.5 at 512 px: {sd:.2f})"
+        shares = f"VAE over U-Net step {ours_:.2f} (Stable Diffusion 1.5 at 512 px: {sd:.2f})"
+        title = f"{count:,} images of {SIZE} px, batch {BATCH}; {shares}"
         what = f"Stable Diffusion, LoRA of rank 4, {asked.epochs} epochs, cold cache"
         table(title, what, asked.rounds, lambda: ours(recipe, work), {"bf16": lambda: theirs(settings, work)})
 

@@ -13,7 +13,8 @@ NOTES = """() => {
     if (words && words != window.said.at(-1)) window.said.push(words);
   }).observe(document.body, {subtree: true, childList: true, characterData: true});
   document.addEventListener('load', event => {
-    if (event.target.matches('.graft-after .thumbnail-lg img') && event.target.naturalWidth) window.seen.push(event.target.src);
+    const drawn = event.target.matches('.graft-after .thumbnail-lg img') && event.target.naturalWidth;
+    if (drawn) window.seen.push(event.target.src);
   }, true);
 }"""
 FETCH = """async images => Promise.all(images.map(async image => {

@@ -23,7 +23,7 @@ __all__ = ["finished", "hub", "impatient", "run"]
 pytestmark = [pytest.mark.usefixtures("impatient"), pytest.mark.quick]
 
 
-# ---- what arrives ----
+# ---- what is uploaded ----
 
 
 def test_the_model_folder_arrives_in_one_commit(hub: HubServer, run: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_hub_that_is_down(hub: HubServer, run: Path) -> None:
         publish(run, REPO, say=str)
 
 
-# ---- who may ----
+# ---- permissions ----
 
 
 def test_without_a_token_nothing_is_even_asked(hub: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def test_a_card_that_the_hub_refuses(hub: HubServer, run: Path) -> None:
 def test_a_repo_with_something_else_in_it(hub: HubServer, run: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "README.md").write_text("---\nlicense: mit\n---\n")
-    hub.add_model(REPO, tmp_path / "other")  # made by hand on the hub's pages: fine
+    hub.add_model(REPO, tmp_path / "other")  # a user edited it on the hub's pages: this is allowed
     publish(run, REPO, say=str)
     (tmp_path / "other" / "pytorch_model.bin").write_bytes(b"x")
     hub.add_model(f"{USER}/other", tmp_path / "other")
@@ -221,7 +221,7 @@ def test_a_repo_with_something_else_in_it(hub: HubServer, run: Path, tmp_path: P
     assert published(hub, f"{USER}/other") == 1
 
 
-# ---- private ----
+# ---- private repositories ----
 
 
 def test_private_is_private(hub: HubServer, run: Path) -> None:
@@ -229,7 +229,8 @@ def test_private_is_private(hub: HubServer, run: Path) -> None:
     assert publish(run, REPO, private=True, say=said.append)["model"]["private"]
     assert hub.repo(REPO).private
     assert "(private)" in said[-1]
-    assert publish(run, REPO, say=said.append)["model"]["private"]  # asked for public: what is private stays so
+    # the command asks for public, but a private repository stays private
+    assert publish(run, REPO, say=said.append)["model"]["private"]
     assert hub.repo(REPO).private
 
 
@@ -250,7 +251,7 @@ def test_what_others_put_there_stays(hub: HubServer, run: Path, tmp_path: Path) 
     HfApi().upload_folder(repo_id=REPO, folder_path=tmp_path / "theirs")
     assert publish(run, REPO, say=str)["model"]["deleted"] == [
         "old.safetensors"
-    ]  # weights of ours: two kinds would not do
+    ]  # weights from Graft: two formats in one repository would be ambiguous
     assert {"LICENSE", "evaluation.md", "pytorch_model.bin"} <= set(hub.files(REPO))
 
 
@@ -280,6 +281,6 @@ def test_a_dry_run_sends_nothing_and_needs_no_token(hub: HubServer, run: Path, m
 
 
 def test_this_process_talks_to_nobody_else(hub: HubServer) -> None:
-    """The tests above rest on it: the client that they used is the one that the fixture pointed at the hub."""
+    """The tests above rely on this: their client is the one that the fixture pointed at the hub."""
     assert get_session().get(f"{os.environ['HF_ENDPOINT']}/api/whoami-v2").status_code == 401
     assert hub.asked[-1].path == "/api/whoami-v2"

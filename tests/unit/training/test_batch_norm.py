@@ -14,7 +14,13 @@ from pipelines.training.run import train
 from pipelines.training.trainer import least_examples
 from tests.support import tiny
 from tests.support.command import RECIPE, graft, refused
-from tests.support.runs import losses, one_thread, results, small, without_pictures  # noqa: F401 (one_thread is a fixture)
+from tests.support.runs import (
+    losses,
+    one_thread,  # noqa: F401 (a fixture)
+    results,
+    small,
+    without_pictures,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
