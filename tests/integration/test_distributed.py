@@ -1,4 +1,4 @@
-"""Several processes learn what one process learns: plain (DDP), sharded (FSDP2), and on two nodes, on the CPU with gloo.
+"""Several processes learn what one process learns: plain (DDP), sharded (FSDP2), on two nodes. All use the CPU and gloo.
 
 One torchrun does many runs, because its start takes most of the time (tests/support/distributed_worker.py).
 """

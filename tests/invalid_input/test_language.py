@@ -17,7 +17,7 @@ PROMPT = "{context} {question}"
 
 
 class Case:
-    """A folder with texts, questions and two models, and the command to spoil."""
+    """A folder with texts, questions and two models, and the command to damage."""
 
     def __init__(self, folder: Path, task: str) -> None:
         self.folder, self.task = folder, task

@@ -23,7 +23,7 @@ def train_file(folder: Path) -> Path:
 
 
 def question(folder: Path, number: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The whole file, and one question in it."""
+    """The complete file, and one question in it."""
     whole = json.loads(train_file(folder).read_text())
     return whole, whole["data"][number // 9]["paragraphs"][0]["qas"][number % 9]
 

@@ -1,4 +1,4 @@
-"""A run folder that is not what `graft` was told: in use, another recipe's, damaged, not ours."""
+"""A run folder that `graft` cannot use as asked: in use, another recipe's, damaged, or not written by Graft."""
 
 import shutil
 import subprocess
@@ -52,7 +52,7 @@ def test_a_run_folder_in_use(world: World) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         refused(world.graft("train"), 1, "run: another `graft train` is at work here", "--run")
-        other.kill()  # however it ends, the folder is free
+        other.kill()  # the folder is free again however the process ends
     with without_pictures():
         assert world.graft("train").code == 0
 

@@ -1,4 +1,7 @@
-"""Pipelines, images and texts that text-to-image cannot work with: each is refused, or skipped, with what is wrong and what to do."""
+"""Pipelines, images and texts that text-to-image cannot use.
+
+Each is refused or skipped, with the reason and what to do.
+"""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Whisper given what it cannot use: options that fit no model or not this one, folders that are none, rows that are too long."""
+"""Unusable input for Whisper: options that fit no model or not this one, broken folders, rows that are too long."""
 
 import json
 import shutil
@@ -111,7 +111,7 @@ def test_folders_that_are_no_whisper(speech: Path, folders: dict[str, Path], tmp
 def test_rows_that_cannot_be_used_are_skipped_and_counted(
     folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A recording that is too long is; a transcript that is too long is learned in part, and scored whole."""
+    """A recording that is too long is skipped. A transcript that is too long is learned in part and scored in full."""
     texts: Sequence[tuple[str, str]] = [
         ("low", "low"),
         ("low", "x" * 60),

@@ -1,4 +1,4 @@
-"""Tiny real text models with a tokenizer of their own, and texts to train on: made on disk in a moment."""
+"""Tiny real text models with tokenizers of their own, and texts to train on, generated on disk."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,10 @@ def passage(rng: Random) -> tuple[str, list[tuple[str, str]]]:
 def squad(
     folder: Path, n: int = 6, version: str = "1.1", splits: Sequence[str] = ("train", "dev"), seed: int = 0
 ) -> Path:
-    """A folder in SQuAD's own form: `n` articles a split with one passage and nine questions each; in 2.0 every fourth has no answer."""
+    """A folder in SQuAD's own form. A split has `n` articles with one passage and nine questions each.
+
+    In version 2.0, every fourth question has no answer.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for split in splits:
         rng, articles = Random(f"{seed}/{split}"), []
@@ -52,7 +55,7 @@ def squad(
 
 
 def squad_repo(folder: Path, files: Path) -> Path:
-    """The same as the hub has it: one parquet file a split with answers in a column of their own."""
+    """The same data as the hub has it: one parquet file per split, with answers in a column of their own."""
     from datasets import Dataset
 
     for split, name in (("train", "train"), ("validation", "dev")):
@@ -78,7 +81,7 @@ def squad_repo(folder: Path, files: Path) -> Path:
 
 
 def tokenizer(folder: Path) -> Any:
-    """A WordPiece tokenizer whose words are those of the passages; other words go by letter."""
+    """A WordPiece tokenizer that knows the words of the passages; it splits other words into letters."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -128,7 +131,7 @@ def bert(folder: Path, kind: str = "BertForQuestionAnswering", seed: int = 0, **
 
 
 def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: Any) -> Path:
-    """A GPT-2 of 32 dimensions without dropout, whose tokens are bytes and the commonest pairs of these passages."""
+    """A GPT-2 of 32 dimensions without dropout. Its tokens are bytes and the most frequent pairs of these passages."""
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -153,7 +156,7 @@ def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: An
 
 
 def texts(folder: Path, n: int = 24, splits: Sequence[str] = ("train", "validation", "test"), seed: int = 0) -> Path:
-    """jsonl files with one passage a row in `text`."""
+    """jsonl files with one passage per row in `text`."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in splits:
         rng = Random(f"{seed}/{split}")
@@ -177,8 +180,11 @@ def distilbert(folder: Path, kind: str = "DistilBertForSequenceClassification", 
 
 
 def labelled_rows(kind: str, n: int, seed: Any = 0) -> list[dict[str, Any]]:
-    """Texts of one to three sentences about one thing. `kind` says what their label is: the thing ("class"), the things of several
-    ("several"), whether a second text is about the same ("pair"), or how many sentences there are ("number")."""
+    """Texts of one to three sentences about one thing.
+
+    `kind` selects the label: the thing ("class"), the things of several ("several"), whether a second text is about the
+    same ("pair"), or the number of sentences ("number").
+    """
     rng, rows = Random(f"{seed}/{kind}"), []
     for number in range(n):
         thing, other = THINGS[number % 3], THINGS[(number + 1) % 3]
@@ -217,7 +223,10 @@ def labelled_repo(
     config: str | None = None,
     n: int = 24,
 ) -> Path:
-    """The same as GLUE has it on the hub: parquet, in a folder of the configuration, classes by number; all are -1 in a `secret` split."""
+    """The same data as GLUE has it on the hub: parquet, in a folder of the configuration, with classes as numbers.
+
+    In a `secret` split, all labels are -1.
+    """
     from datasets import ClassLabel, Dataset
 
     pair = "text_pair" in columns
