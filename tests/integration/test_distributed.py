@@ -1,4 +1,4 @@
-"""Several processes learn what one process learns: plain (DDP), sharded (FSDP2), on two nodes. All use the CPU and gloo.
+"""Several processes learn what one process learns: plain (DDP), sharded (FSDP2), and on two nodes. All run on the CPU.
 
 One torchrun does many runs, because its start takes most of the time (tests/support/distributed_worker.py).
 """
@@ -52,7 +52,7 @@ SHARDED = {"train__max_steps": 20, "train__ema": 0.8, "train__save_every": 7}
 
 
 class Place:
-    """Where the runs of this file are: tiny data, a model without BatchNorm and dropout, and one process's runs beside those of two."""
+    """The folder of this file's runs, with tiny data and a model without BatchNorm and dropout."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -135,9 +135,9 @@ def test_killed_at_writes(start: Starter, data: Path, tmp_path: Path, first: int
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_to_the_whole_group(start: Starter, data: Path, tmp_path: Path, number: int) -> None:
-    """torchrun and Slurm send the stop signal to every process of a trainer, including loader processes; so does Ctrl-C.
+    """torchrun and Slurm signal every process of a trainer, loader processes too, and so does Ctrl-C.
 
-    The exit code is 130 at any moment.
+    The exit code is 130 at any time.
     """
     rng = random.Random(number)
     command = Command(start, tmp_path / "runs", data, "augmented", **LONG)

@@ -1,4 +1,7 @@
-"""Spoiled recordings and wrong lists of them: each is an error that names the file, or a skip that is counted; none is trained on."""
+"""Damaged recordings and wrong lists of them: an error names the file, or the row is skipped and counted.
+
+No such row is trained on.
+"""
 
 import json
 import shutil

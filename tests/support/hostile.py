@@ -1,4 +1,4 @@
-"""A visitor with bad intentions: asks every event of a served demo, over HTTP, with whatever its page would never send."""
+"""A visitor with bad intentions, who sends values over HTTP that the page of a demo would never send."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""What the hub on loopback (tests/support/hub.py) keeps: repositories with commits in memory, and the hub's rules for cards.
+"""What the hub on loopback (tests/support/hub.py) stores: repositories with commits, and the hub's rules for cards.
 
-A file is known by the same two hashes as on the hub: git's blob id, and the sha256 of what is stored as a large file.
+A file is known by the same two hashes as on the hub: git's blob id, and the sha256 of a large file.
 """
 
 import hashlib

@@ -91,7 +91,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def without_pictures() -> Iterator[None]:
-    """Figures, report and intervals take most of a small run's time and change nothing that is compared here."""
+    """Skip figures, report and intervals, which take most of a small run's time and are not compared here."""
     with (
         mock.patch("pipelines.evaluation.scoring.intervals", return_value=({}, {"resamples": 0, "exact": []})),
         mock.patch("pipelines.reporting.report.save_figures"),
@@ -120,7 +120,7 @@ class Killed(BaseException):
 
 
 class Writes:
-    """Counts operations that change the disk (open to write, create, rename, remove, sync); raises `error` at one of them.
+    """Counts operations that change the disk (open to write, create, rename, remove, sync); raises `error` at one.
 
     with Writes(at=7): the seventh raises Killed;  with Writes() as seen: seen.count is their number.
     """

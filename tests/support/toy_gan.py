@@ -1,4 +1,4 @@
-"""A small task that uses every part of the contract: phases, its own unit of length, state, mixing, and sounds as results.
+"""A small task that uses every part of the contract: phases, its own unit of length, state, mixing, and sounds.
 
 With `installed()`, the recipe's task `toy-gan` is found as if its file were in pipelines/tasks/. Rows hold `value`, a
 number. The generator learns to generate numbers like them.

@@ -1,4 +1,4 @@
-"""Text classification: the contract, and what is its own (pairs, several labels, numbers, cut texts, families, class weights)."""
+"""Text classification: the contract, pairs, several labels, numbers, cut texts, families of models, class weights."""
 
 import json
 import re
@@ -89,14 +89,15 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     if "/" not in recipe.data.id:
         return Served(str(tiny_text.labelled(folder / "data")), changes=small)
     config, tested = recipe.data.config, recipe.data.test or "test"
-    secret = ("test",) if config == "sst2" else ("test_matched",) if config else ("unsupervised",)  # no labels there
+    # these rows have no labels
+    secret = ("test",) if config == "sst2" else ("test_matched",) if config else ("unsupervised",)
     splits = ("train", tested, *secret)
     repo = tiny_text.labelled_repo(folder / "data", splits, recipe.data.columns, secret=secret, config=config)
     hub.add_dataset(recipe.data.id, repo)
     return Served(changes=small)
 
 
-# ---- one model, and what it reads ----
+# ---- one model, and its inputs ----
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def test_cut_texts_are_counted_and_told(model: Path, tmp_path: Path) -> None:
     assert (last["tokens"], last["n"]) == ("more than 24", 15)
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "15 of 24 test rows had more than 24 tokens, and what came after these was not read." in card
-    # hub.examples is 0: not a word of the data
+    # hub.examples is 0: the file holds no word of the data
     assert not (tmp_path / "run" / "model" / "examples").exists()
     assert "was made by" not in card
 
@@ -186,7 +187,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
 
 
-# ---- every family goes the same way ----
+# ---- every family works the same way ----
 
 SMALL = {
     "hidden_size": 32,
@@ -315,7 +316,7 @@ def test_balanced_weights_make_classes_count_the_same(model: Path, tmp_path: Pat
 
 
 def test_labels_go_by_name(model: Path, tmp_path: Path) -> None:
-    """A model scored on other data: the order of its classes is its own, and a class that it does not know is an error."""
+    """A model scored on other data keeps the order of its classes. A class that it does not know is an error."""
     data = tiny_text.labelled(tmp_path / "data")
     task, net, _ = made(model, data)
     task.save(net, tmp_path / "saved")

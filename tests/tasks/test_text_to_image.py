@@ -19,7 +19,7 @@ from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa:
 
 
 def tiny_recipe(folder: Path, pipeline: Path, **sections: dict[str, Any]) -> dict[str, Any]:
-    """A tiny recipe on captioned shapes; `sections` are merged into its own."""
+    """A tiny recipe on captioned shapes; `sections` are merged into it."""
     data = tiny_pictures.shapes(folder / "shapes", n=30, size=16, captions="txt")
     raw: dict[str, dict[str, Any]] = {
         "model": {"id": str(pipeline)},
@@ -58,7 +58,7 @@ class TestContract(TaskContract):
 @pytest.mark.integration
 class TestStableDiffusion3(TestContract):
     spine = False
-    # the same lines as above, and seconds each
+    # these tests run the same lines as above, and take seconds each
     test_the_snippet_runs_without_graft = test_interrupted_and_resumed_is_uninterrupted = test_the_app_builds = None  # type: ignore[assignment]
 
     def recipe(self, folder: Path) -> dict[str, Any]:
@@ -84,7 +84,10 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
 
 @pytest.fixture(scope="module", params=["sd", "sd3"])
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline that Graft wrote, its model changed; what it was made from lies beside it."""
+    """A pipeline that Graft wrote, with a changed model.
+
+    The pipeline that it was trained from is in the same folder.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     stable3 = request.param == "sd3"
     base = (
@@ -157,7 +160,7 @@ def test_what_goes_wrong_in_the_thread_is_raised(saved: Path, monkeypatch: pytes
 
 
 def test_every_other_part_is_as_the_base_model_has_it(saved: Path) -> None:
-    """Text encoders, VAE, schedule and safety checker: of the training nothing but its own part may show."""
+    """Text encoders, VAE, scheduler and safety checker are saved unchanged: training changes only its own part."""
     whole = DiffusionPipeline.from_pretrained(saved)
     base = DiffusionPipeline.from_pretrained(saved.parent / "base")
     same = {}
