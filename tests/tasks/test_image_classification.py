@@ -241,7 +241,7 @@ def test_running_statistics_outlive_a_batch(photos: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["V1", "V2"])
 def test_a_mobilenet_answers_as_plain_transformers_does(kind: str) -> None:
-    """Padding by the convolution itself and ReLU6 in place: for even and odd sizes, the answers of the library's own model."""
+    """The convolution pads by itself and ReLU6 works in place: results equal the library's, for even and odd sizes."""
     import transformers
 
     from pipelines.models.vision import laid_out
@@ -267,7 +267,7 @@ def test_a_mobilenet_answers_as_plain_transformers_does(kind: str) -> None:
     "name", ["MobileViTImageProcessor", "EfficientNetImageProcessor", "ViTImageProcessor", "ConvNextImageProcessor"]
 )
 def test_augmented_pixels_are_on_the_scale_of_the_model(name: str) -> None:
-    """What a processor does beyond mean and deviation (swap channels, scale twice) it does to augmented images, too."""
+    """What a processor does beyond mean and deviation (swap channels, scale twice) also applies to augmented images."""
     import transformers
 
     task = ImageClassification(Options(augment="crop-flip"))

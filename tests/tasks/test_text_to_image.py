@@ -1,4 +1,4 @@
-"""Text-to-image: the contract for Stable Diffusion with LoRA and for Stable Diffusion 3 whole, and what plain diffusers makes of both."""
+"""Text-to-image: the contract for Stable Diffusion with LoRA and for all of Stable Diffusion 3, and plain diffusers."""
 
 import threading
 from pathlib import Path

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("gradio_page")
 
 
 def stand_in(folder: Path, infer: Callable = lambda image, top_k=5: [], **changes: Any) -> Any:
-    """A Loaded whose answers the test decides."""
+    """A Loaded that gives the answers of the test."""
     labels = ["cat", "dog"]
     task = SimpleNamespace(name="image-classification", labels=labels, options=SimpleNamespace(multi_label=False))
     return SimpleNamespace(
@@ -85,7 +85,7 @@ def test_windows_cover_the_photo(size: tuple[int, int]) -> None:
 
 
 def looks_at(box: tuple[int, int, int, int], sharp: float = 1.0) -> Callable:
-    """A classifier that sees a cat where the box (in hundredths of the photo) has contrast."""
+    """A classifier that predicts a cat if the box (in hundredths of the photo) has contrast."""
 
     def infer(image: Image.Image, top_k: int = 5) -> list[dict[str, Any]]:
         left, top, right, bottom = (round(v * side / 100) for v, side in zip(box, image.size * 2, strict=True))
@@ -112,7 +112,7 @@ def test_the_map_is_warm_where_the_model_looked(
     assert picture.size == checkered.size
     warmth = np.asarray(picture, float)[..., 0] - np.asarray(picture, float)[..., 2]
     y, x = np.unravel_index(warmth.argmax(), warmth.shape)
-    assert box[0] - 13 <= 100 * x / 320 <= box[2] + 13  # within a cell
+    assert box[0] - 13 <= 100 * x / 320 <= box[2] + 13  # to within one cell
     assert box[1] - 13 <= 100 * y / 240 <= box[3] + 13
     assert warmth[(y + 120) % 240, (x + 160) % 320] == pytest.approx(0, abs=3)
     assert caption.startswith("Hiding the warmest region takes the answer from ")
@@ -130,7 +130,7 @@ def test_the_map_says_so_when_no_region_matters(checkered: Image.Image, tmp_path
 
 
 def test_the_map_still_shows_regions_of_a_model_that_is_certain(checkered: Image.Image, tmp_path: Path) -> None:
-    """Its probability rounds to 1.0 whatever is hidden; the odds of the other class tell."""
+    """Its probability rounds to 1.0 whatever is hidden, so the odds of the other class decide."""
     from pipelines.apps.image_classification import look
 
     def certain(image: Image.Image, top_k: int = 5) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def test_its_header_says_how_to_run_it_and_what_to_expect(name: str) -> None:
     assert notes.endswith(".")
     for key in ("published", "measured"):
         said = values[key]
-        # a number comes with its metric, its split and its source; without a number it says so
+        # a score comes with its metric, its split and its source; otherwise the header says that there is none
         assert said.startswith(("none", "not yet")) or re.match(
             r"((f1|exact_match) \d\d\.\d+,|perplexity \d+|fid \d+\.\d+|[a-z_0-9]+ [01]\.\d+) .*on (test|validation|train) \(.+\)",
             said,
@@ -99,7 +99,7 @@ def test_accelerate_reads_a_launch_file(path: Path) -> None:
     assert f"accelerate launch --config_file recipes/launch/{path.name} " in path.read_text()
     known = {action.dest for action in launch_command_parser()._actions}
     for section in (config.fsdp_config, config.deepspeed_config):
-        # accelerate passes over a key that it does not know without a word
+        # accelerate silently ignores a key that it does not know
         assert all(key in known for key in section or {}), section
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe is said at once, with file and line, in words that help."""
+"""Everything that is wrong with a recipe is reported at once, with file and line and helpful words."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def write(tmp_path: Path):
 
 
 def complaints(path: Path, *overrides: str, **command_line: str) -> list[str]:
-    """What is wrong, one line each, the file's path left out."""
+    """The errors, one line each, without the file's path."""
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, overrides, **command_line)
     return str(caught.value).replace(f"{path}:", "").splitlines()
@@ -163,7 +163,7 @@ def test_a_recipe_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_lines_follow_the_second_of_two_sections(write) -> None:
-    """YAML keeps the second: what is wrong in it is reported on its own line, once."""
+    """YAML keeps the second value. An error in it is reported once, on its own line."""
     path = write(GOOD + "train:\n  epochs: 2\n  batch_size: 0\n")
     assert complaints(path) == [
         "5: train: given twice (first on line 4)",

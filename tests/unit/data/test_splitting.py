@@ -1,4 +1,4 @@
-"""Cutting splits: fair to every class, whole groups together, and decided by the seed and the ids alone."""
+"""Cutting splits: fair to every class, groups stay together, and only the seed and the ids decide."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def rows(labels: list[Any], **columns: list) -> Dataset:
 
 
 def cut(data: Dataset, wanted: float, seed: int, group: str | None) -> tuple[Dataset, Dataset]:
-    """One split of about `wanted` rows: (what is left, what was taken)."""
+    """Cut one split of about `wanted` rows: (the rows left, the rows taken)."""
     parts = cut_splits(data, {"validation": wanted / len(data)}, seed, group)
     return parts["train"], parts["validation"]
 
@@ -43,7 +43,7 @@ def shuffled(data: Dataset, seed: int) -> Dataset:
 
 @st.composite
 def classes(draw: st.DrawFn, most: int = 40) -> list[str]:
-    """Labels of a data set: up to 6 classes, from common to rare, in no order."""
+    """Labels of a data set: up to 6 classes, from frequent to rare, in random order."""
     sizes = draw(st.lists(st.integers(1, most), min_size=2, max_size=6))
     labels = [name for name, size in zip("abcdef", sizes, strict=False) for _ in range(size)]
     draw(st.randoms(use_true_random=False)).shuffle(labels)
@@ -131,7 +131,7 @@ def test_seeds_cut_differently_and_the_same_seed_the_same() -> None:
     assert cut(data, 16, 3, None)[1]["id"][:] == cut(data, 16, 3, None)[1]["id"][:]
 
 
-# ---- the whole arrangement ----
+# ---- all splits ----
 
 
 @QUICK
@@ -157,7 +157,7 @@ def test_a_split_of_ones_own_is_left_alone() -> None:
 
 
 def test_another_training_seed_has_the_same_test_rows() -> None:
-    """The cut goes by data.seed, which a recipe keeps while train.seed changes."""
+    """data.seed decides the cut. A recipe keeps it when train.seed changes."""
     section = DataSection(id="digits", format="digits", config="0-1", max_eval_rows=20)
     first, second = (load_splits(section, DataSpec(("image", "label"))) for _ in range(2))
     assert first.fingerprint == second.fingerprint
@@ -202,11 +202,14 @@ def test_a_few_rows_are_of_as_many_classes_as_can_be() -> None:
     assert len(spread(data, 99)) == 52
 
 
-# ---- files: not read, and in one split only ----
+# ---- files: not read, and only in one split ----
 
 
 def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
-    """A task's `clean` may drop rows, change columns and their types; the recordings are neither given to it nor copied."""
+    """A task's `clean` may drop rows and change columns and their types.
+
+    It does not get the recordings, and they are not copied.
+    """
     import tracemalloc
 
     import pyarrow
@@ -252,7 +255,7 @@ def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
 
 
 def test_recordings_without_speakers_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    """Once, where a split is cut and nobody said that this is right."""
+    """The warning appears once, if a split is cut and nobody stated that this is right."""
     heard = {"audio": [{"path": None, "bytes": b"a"}] * 40}
     for group, own, section, told in (
         ("speaker", heard, {}, True),
@@ -279,7 +282,7 @@ def test_recordings_without_speakers_are_told(caplog: pytest.LogCaptureFixture) 
     assert not caplog.records
 
 
-# ---- what belongs together, and labels of which a row has several ----
+# ---- rows that belong together, and rows with several labels ----
 
 
 def test_questions_on_one_passage_stay_together_without_titles(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fetching a model by its hub id, from the hub on loopback through the real client."""
+"""Downloading a model by its id, from the hub on loopback with the real client."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ VIT = "google/vit-base-patch16-224"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model repo with what repos on the hub have lying about."""
+    """A model repo with additional files, as repos on the hub have."""
     root = tmp_path / "content"
     root.mkdir()
     (root / "config.json").write_text("{}")

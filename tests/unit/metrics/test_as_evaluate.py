@@ -1,4 +1,4 @@
-"""Every metric of Graft as one of the evaluate library: equal to Graft's own score however the rows are split into batches."""
+"""Every metric of Graft in the form of the evaluate library gives Graft's own score, however rows are batched."""
 
 import os
 import random
@@ -27,7 +27,7 @@ N = 60
 WORDS = ("the", "cat", "sat", "on", "a", "mat")
 LABELS = [f"class {i}" for i in range(8)]
 
-Made = tuple[dict[str, list[Any]], dict[str, float]]  # what the metric is given, and Graft's own scores of the same
+Made = tuple[dict[str, list[Any]], dict[str, float]]  # the inputs of each metric, and Graft's own scores for them
 
 
 def pairs(true: list, said: list) -> list[dict[str, Any]]:
@@ -247,7 +247,7 @@ def test_what_cannot_be_scored_is_refused(call: Callable[[], Any], words: list[s
 
 
 def test_asks_no_network_and_writes_no_file(tmp_path: Path) -> None:
-    """In a process whose caches are empty folders and whose connections all fail."""
+    """It works in a process whose caches are empty folders and whose connections all fail."""
     code = """
 import socket
 def refuse(*a, **k): raise AssertionError("a connection was asked for")

@@ -32,7 +32,7 @@ def single(draw: Any) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
 
 @st.composite
 def several(draw: Any) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
-    """Labels and records of several labels per row; scores from a coarse grid, so that ties happen."""
+    """Labels and records of several labels per row. Scores come from a coarse grid, so that ties happen."""
     labels = LABELS[: draw(st.integers(1, 5))]
     some, score = st.lists(st.sampled_from(labels), unique=True), st.integers(0, 8).map(lambda v: v / 8)
     return labels, [
@@ -55,7 +55,7 @@ def test_one_label_agrees_with_scikit_learn(case: Any) -> None:
     assert found["f1_macro"] == pytest.approx(sk.f1_score(true, guess, average="macro", zero_division=0), abs=1e-12)
     recall = sk.recall_score(
         true, guess, labels=sorted(set(true)), average="macro", zero_division=0
-    )  # what balanced_accuracy_score is
+    )  # the definition of balanced_accuracy_score
     assert found["balanced_accuracy"] == pytest.approx(recall, abs=1e-12)
     assert (confusion(records, labels) == sk.confusion_matrix(true, guess, labels=labels)).all()
     reference = sk.precision_recall_fscore_support(true, guess, labels=labels, zero_division=np.nan)
@@ -129,7 +129,7 @@ def test_torchmetrics_agrees() -> None:
 @given(single())
 @settings(max_examples=60, deadline=None)
 def test_calibration_error_is_guos(case: Any) -> None:
-    """Word for word the definition: rows whose confidence lies in (low, high], and 0 in the first bin."""
+    """The definition, literally: rows whose confidence is in (low, high], and 0 in the first bin."""
     labels, records = case
     edges, error = np.linspace(0, 1, 16), 0.0
     for m in range(15):

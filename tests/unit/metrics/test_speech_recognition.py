@@ -1,4 +1,4 @@
-"""Word and character error rates: equal to jiwer's, whatever the order of the records, under a stated normaliser."""
+"""Word and character error rates equal jiwer's, in any order of the records, with a stated normaliser."""
 
 import random
 import time
@@ -99,7 +99,7 @@ def test_basic_keeps_words_of_every_script(text: str, left: str) -> None:
 
 
 def test_references_without_words() -> None:
-    """What is said over silence is an insertion; silence over silence is right; there is always a number."""
+    """Words over silence are insertions. Silence over silence is right. The score always exists."""
     nothing = [record("", ""), record("[music]", "", id="b")]
     assert speech.scores(nothing, "basic") | {"wer_raw": 0, "cer_raw": 0} == dict.fromkeys(
         speech.scores(nothing, "basic"), 0.0

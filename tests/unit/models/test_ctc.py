@@ -54,7 +54,8 @@ def family(folder: Path, kind: str, norm: str) -> Path:
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # of WavLM's own attention
+# WavLM's own attention does this
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
 @pytest.mark.parametrize(
     ("kind", "norm"), [(k, n) for k in FAMILIES for n in ("layer", "group") if (k, n) != ("data2vec-audio", "group")]
 )
@@ -79,7 +80,7 @@ def test_a_family_hears_what_the_library_hears_whatever_it_is_padded_with(
     parts = [task.collate(examples[i : i + 2]) for i in range(0, 6, 2)]
     loss = float(task.loss(model, batch, counts, "main", 0).detach())
     summed = sum(float(task.loss(model, part, counts, "main", 0).detach()) for part in parts)
-    if kind != "data2vec-audio":  # its position convolutions leak: the stated exception
+    if kind != "data2vec-audio":  # the convolutions of its positions read padding: this is the stated exception
         assert off < 1e-4
         assert summed == pytest.approx(loss, rel=1e-5)
     task.save(model, tmp_path / "saved")
@@ -179,7 +180,7 @@ def test_layerdrop_needs_one_process(speech: Path, plain: Path, monkeypatch: pyt
         made(speech, plain, layerdrop=0.1)
 
 
-# ---- reading ----
+# ---- decoding ----
 
 
 @pytest.mark.parametrize("total", [1, 401, 16000, 16000 * 7 + 13, 16000 * 30, 16000 * 31])

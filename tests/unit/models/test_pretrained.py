@@ -1,4 +1,4 @@
-"""A model that knows the data's classes by name keeps its head, in whatever order. Any other head starts from random weights."""
+"""A model that knows the data's classes by name keeps its head, in any order. Otherwise the head is random."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_a_head_that_knows_more_is_cut(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["vit", "resnet", "timm", "bert", "distilbert"])
 def test_other_classes_get_a_head_of_their_own(name: str, tmp_path: Path) -> None:
-    """As many classes of other names: their rows were taken over by number, as if they were the same."""
+    """If it has as many classes with other names, their rows must not be reused by number, as if they were the same."""
     task, model, folder, splits = built(name, tmp_path, lambda labels: [f"other {label}" for label in labels])
     head = task.layers(model)[-1]
     own = load(folder, device="cpu")

@@ -19,7 +19,7 @@ TAGS = ("title", "artist", "comment", "copyright", "software", "album", "genre",
 
 
 def exif() -> Image.Exif:
-    """The place, the camera and a comment, as a phone writes them; and the photo lies on its side."""
+    """The place, the camera and a comment, as a phone writes them. The photo is stored on its side."""
     found = Image.Exif()
     found[ExifTags.Base.Orientation] = 6
     found[ExifTags.Base.Make] = found[ExifTags.Base.Artist] = SECRET.decode()
@@ -70,11 +70,11 @@ def test_example_images_hold_pixels_alone(task: str, kind: str, tmp_path: Path) 
         with Image.open(made) as image:
             assert not image.getexif()
             assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-            assert image.size == ((60, 40) if kind == "gif" else (40, 60))  # it stands upright without its EXIF
+            assert image.size == ((60, 40) if kind == "gif" else (40, 60))  # it is upright without its EXIF
 
 
 def recording(folder: Path, kind: str) -> Path:
-    """A recording with tags: FLAC's and Ogg's comments, WAV's and AIFF's texts; before MP3's frames an ID3."""
+    """A recording with tags: comments of FLAC and Ogg, texts of WAV and AIFF, an ID3 block before MP3's frames."""
     path = folder / f"speech.{kind}"
     samples = tiny_audio.spoken("low mid")
     with soundfile.SoundFile(path, "w", tiny_audio.RATE, 1) as file:
@@ -112,7 +112,7 @@ def test_example_recordings_hold_samples_alone(task: str, kind: str, tmp_path: P
 
 
 def test_a_text_that_looks_like_a_path_copies_no_file(tmp_path: Path) -> None:
-    """`graft card` puts kept examples into `model/`: files of the examples' folder, whatever a row's text is."""
+    """`graft card` copies kept examples into `model/`: only files of the examples' folder, whatever a row's text is."""
     import json
 
     from pipelines.config.recipe import load_recipe, validate

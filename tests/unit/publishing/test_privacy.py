@@ -1,4 +1,4 @@
-"""What may leave this machine: no token, no local path, no rows, nothing unfinished."""
+"""What must not leave this machine: tokens, local paths, rows, unfinished runs."""
 
 import json
 from collections.abc import Callable
@@ -83,11 +83,11 @@ def test_rows_of_the_data_stay_at_home_unless_the_recipe_shares_them(hub: HubSer
                 publish(folder, REPO)
 
 
-# ---- what else lies in model/ ----
+# ---- other files in model/ ----
 
 
 def strays(run: Path) -> list[str]:
-    """Put what Graft did not write into model/, and return what is to be said of it."""
+    """Put files that Graft did not write into model/, and return the expected messages."""
     model = run / "model"
     (model / ".env").write_text("SECRET=1")
     (model / "notes.txt").write_text("mine")
@@ -132,7 +132,7 @@ def test_what_graft_did_not_write_stays_at_home(hub: HubServer, run: Path, liste
 
 
 def test_a_folder_of_graft_s_own_may_hold_strays_too(hub: HubServer, tmp_path: Path) -> None:
-    """Examples that the list names, figures that the card shows: these go out, and nothing beside them."""
+    """Examples that the list names and figures that the card shows are published, and no others."""
     folder = fake_run(tmp_path / "run", examples=2, hub={"license": "mit", "examples": 2})
     tiny.vit(folder / "model", labels=("cat", "dog"))
     write_card(folder, REPO)
@@ -194,7 +194,7 @@ def test_a_damaged_list_of_examples_is_named(run: Path) -> None:
 
 
 def test_an_example_whose_text_is_a_path_brings_no_file(tmp_path: Path) -> None:
-    """A run's hub section changes: its examples are copied, and a row may be a text such as ../recipe.yaml."""
+    """A run's hub section changes: its examples are copied. A row may be a text such as ../recipe.yaml."""
     folder = fake_run(tmp_path / "run", pictures=False, hub={"license": "mit", "examples": 1})
     (folder / "examples").mkdir()
     (folder / "secret.txt").write_text("mine")

@@ -1,4 +1,4 @@
-"""results.json: scores without a value, which are null in every file (JSON has no NaN), older schemas, and how intervals were made."""
+"""results.json: scores without a value (null in every file, as JSON has no NaN), older schemas, kinds of intervals."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def test_it_is_said_which_and_where() -> None:
 
 @pytest.mark.parametrize("names", [("accuracy",), ("f1_macro", "ece")], ids=" ".join)
 def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> None:
-    """The leading metric or others, in every file that the run writes and every verb that shows a score."""
+    """The leading metric or another one, in every file that the run writes and every verb that shows a score."""
     real = ImageClassification.summarize
 
     def summarize(task: Any, statistics: Any, weights: Any) -> dict[str, float]:
@@ -83,7 +83,7 @@ def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> 
     assert "is undefined on the 8 test rows" in card
     assert "nan" not in card.lower().replace("nano", "")
     assert "A dash: undefined on these rows" in (run / "report.html").read_text()
-    assert found["train"]["best_step"] == 2  # of equals, and of none at all, the later one
+    assert found["train"]["best_step"] == 2  # among equal scores, or if none exists, the later one
 
 
 def test_the_app_shows_it(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_card_and_report_of_a_run_whose_leading_score_is_null(tmp_path: Path) ->
 
 
 def test_files_of_schema_1_are_read(tmp_path: Path) -> None:
-    """They do not say how intervals were made, and the oldest call the baseline `before`."""
+    """They do not say how intervals were computed, and the oldest call the baseline `before`."""
     run = fake_run(tmp_path / "run", pictures=False)
     found = json.loads((run / "results.json").read_text())
     for name in ("test", "validation", "baseline"):

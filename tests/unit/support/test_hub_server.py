@@ -1,4 +1,4 @@
-"""The hub on loopback, held up to the real huggingface_hub; tests/unit/support/test_hub_clients.py has the libraries above it."""
+"""The hub on loopback, tested with the real huggingface_hub. test_hub_clients.py has the libraries that use it."""
 
 import json
 import subprocess

@@ -103,7 +103,7 @@ def test_split_folders_of_loose_images(tmp_path: Path) -> None:
     assert splits.source == {"train": "train", "validation": "cut from train", "test": "Test"}
     assert ids(splits)["test"] == ["Test/000.png", "Test/001.png", "Test/002.png"]
     shapes(tmp_path / "more", 4)
-    assert len(all_rows(load(tmp_path))) == 16  # then these are classes, one of which is called train
+    assert len(all_rows(load(tmp_path))) == 16  # then these folders are classes, one of which is called train
     chosen = load(tmp_path, train="more", test="Test")
     assert (chosen.source["train"], len(chosen.train), chosen.ignored) == ("more", 3, {"rows of the split 'train'": 9})
     shutil.rmtree(tmp_path / "more")
@@ -144,11 +144,11 @@ def test_a_list_beside_the_images(ending: str, column: str, columns: dict[str, s
         "test",
         f"test/metadata.{ending}:{2 if ending == 'csv' else 1}",
     )
-    assert len(all_rows(load(flat))) == 12  # the list says which images, to a task without captions, too
+    assert len(all_rows(load(flat))) == 12  # the list also selects the images of a task without captions
 
 
 def test_a_list_and_class_folders(tmp_path: Path) -> None:
-    """A list gives labels where it has them; beside split folders it stands in nobody's way."""
+    """A list gives labels if it has them. With split folders, it changes nothing."""
     folder = tiny.photos(tmp_path / "flat", n=5, splits=(), size=8)
     table(
         folder / "metadata.csv", "file_name,text", [f"{name}/{i:03d}.jpg" for name in ("cat", "dog") for i in range(5)]

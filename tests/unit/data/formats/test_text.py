@@ -1,4 +1,4 @@
-"""Plain text: no file vanishes, the order on disk does not matter, and every layout is read by its own format."""
+"""Plain text: every file is read, the order on disk does not matter, and every layout is read by its own format."""
 
 import shutil
 from pathlib import Path
@@ -43,7 +43,7 @@ def rows_of(source: Source) -> dict[str, list[dict[str, Any]]]:
     return {name: list(rows) for name, rows in source.splits.items()}
 
 
-# ---- plain text: no file vanishes ----
+# ---- plain text: every file is read ----
 
 SEGMENTS = ("train", "Test", "val", "notes", "deep", ".hidden")
 NAMES = (
@@ -72,7 +72,7 @@ TREES = st.lists(
 @PROPERTY
 @given(tree=TREES, random=st.randoms(use_true_random=False))
 def test_files_found_are_rows_skips_or_said(tree: list, random: Random, tmp_path: Path) -> None:
-    """In any order of creation, which is the order in which some file systems list."""
+    """The files are created in any order, which is the order in which some file systems list them."""
     found = []
     for order in (tree, random.sample(tree, len(tree))):
         shutil.rmtree(tmp_path / "data", ignore_errors=True)
@@ -95,7 +95,7 @@ def test_files_found_are_rows_skips_or_said(tree: list, random: Random, tmp_path
     end=st.sampled_from(["\n", "\r\n", "\r"]),
 )
 def test_a_file_is_cut_at_its_empty_lines(lines: list[str], end: str, tmp_path: Path) -> None:
-    """Every line with something in it is in one row, under the number that an editor shows, whatever ends lines."""
+    """Every line with text is in one row, under its line number in an editor, with any line ending."""
     path = write(tmp_path, {"a.txt": "\ufeff" + end.join(lines)}) / "a.txt"
     filled = [line for line in lines if line.strip()]
     if not filled:
