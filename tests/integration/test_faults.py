@@ -244,10 +244,12 @@ def test_out_of_memory_on_long_texts_does_not_cut_the_short_ones(tmp_path: Path)
             of_a_gpu()
         return real(task, model, batch)
 
+    def record(limit: int, unit: str) -> None:
+        limits.append((limit, unit))
+
     def score(**limit: Any) -> list[Any]:
-        say = lambda limit, unit: limits.append((limit, unit))
         return scoring.predict_split(
-            loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=say, **limit
+            loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=record, **limit
         )
 
     whole = score(budget=62)  # one long text per micro-batch
@@ -274,7 +276,10 @@ def test_a_checkpoint_comes_before_its_evaluation(bench: Bench) -> None:
     If the evaluation ends the run, its steps are not lost.
     """
     whole = bench("whole", train__eval_batch_size=9, train__save_every=1000)
-    dies = lambda: (_ for _ in ()).throw(Killed)
+
+    def dies() -> None:
+        raise Killed
+
     with at_call(2, dies, name="predict"), pytest.raises(Killed):
         bench("cut", train__eval_batch_size=9, train__save_every=1000)
     assert (bench.last("cut").step, bench.last("cut").owed, bench.last("cut").best) == (4, True, None)

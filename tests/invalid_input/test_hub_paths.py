@@ -137,7 +137,8 @@ def test_recordings_of_a_hub_data_set(hub: HubServer, secret: Path, tmp_path: Pa
     assert splits.skipped["train"] == [
         (
             "train/20",
-            f"train/20: it names the file {str(secret.with_suffix('.wav'))!r}, which is not in the data set: not opened",
+            f"train/20: it names the file {str(secret.with_suffix('.wav'))!r}, "
+            "which is not in the data set: not opened",
         )
     ]
 

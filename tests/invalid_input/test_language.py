@@ -102,7 +102,10 @@ def surrogate(case: Case) -> None:
     (case.texts / "train.jsonl").write_text('{"text": "half \\ud800"}\n' * 6)
 
 
-DUMP = b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/"><page><title>A</title><ns>0</ns><id>1</id><revision><text>A b.</text>'
+DUMP = (
+    b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">'
+    b"<page><title>A</title><ns>0</ns><id>1</id><revision><text>A b.</text>"
+)
 
 G, M = "text-generation", "fill-mask"
 REFUSED: dict[str, tuple[str, Callable[[Case], None], list[str]]] = {

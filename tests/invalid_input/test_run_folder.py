@@ -45,7 +45,10 @@ def test_keys_that_do_nothing_are_named(world: World) -> None:
 def test_a_run_folder_in_use(world: World) -> None:
     lock = world.tmp / "run" / ".lock"
     lock.parent.mkdir()
-    hold = f"import fcntl, sys; f = open({str(lock)!r}, 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+    hold = (
+        f"import fcntl, sys; f = open({str(lock)!r}, 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:

@@ -220,7 +220,7 @@ def test_what_is_no_clip_model_is_said_before_the_first_step(tmp_path: Path) -> 
 
 
 def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
-    """A caption that is missing is skipped and counted; an image below the size is, unless it may be enlarged."""
+    """A row without a caption is skipped and counted; so is a row whose image is too small, if it is not enlarged."""
     task = TextToImage()
     for text in (None, "", "  ", "\0"):
         with pytest.raises(DataError, match="no caption: text is empty"):

@@ -91,9 +91,8 @@ def test_folders_that_are_no_whisper(speech: Path, folders: dict[str, Path], tmp
         "its feature extractor makes 16 x 100 numbers of a recording, the model reads 16 x 200": spoiled(
             tmp_path / "c", one, max_source_positions=100
         ),
-        r"its tokenizer has 264 tokens \(the last is '.*'\), the model 200: take the tokenizer that the model came with": spoiled(
-            tmp_path / "d", one, vocab_size=200
-        ),
+        r"its tokenizer has 264 tokens \(the last is '.*'\), the model 200: "
+        "take the tokenizer that the model came with": spoiled(tmp_path / "d", one, vocab_size=200),
         "a wav2vec2 model is no Whisper: task speech-recognition-ctc fits": tiny_audio.wav2vec2(tmp_path / "e"),
         "weights beyond the head are missing": spoiled(tmp_path / "f", one, decoder_layers=3),
     }
@@ -141,8 +140,8 @@ def test_rows_that_cannot_be_used_are_skipped_and_counted(
     assert [record["tokens"] for record in whole] == [48] * 3
     assert all(scoring.scores(task, [record], None)["cer"] > 0.5 for record in whole)
     assert (
-        "transcripts have more than the 48 tokens that this model writes: the loss sees their beginning, scores all of it"
-        in caplog.text
+        "transcripts have more than the 48 tokens that this model writes: "
+        "the loss sees their beginning, scores all of it" in caplog.text
     )
     assert "longer than the 1 seconds that are read: scores leave them out, too" in caplog.text
     assert sum("seconds, at most 1 are read (options.max_seconds)" in one for one in why) == 3

@@ -190,7 +190,8 @@ def labelled_rows(kind: str, n: int, seed: Any = 0) -> list[dict[str, Any]]:
         thing, other = THINGS[number % 3], THINGS[(number + 1) % 3]
 
         def sentence(what: str) -> str:
-            return f"The {what} was made by {rng.choice(PEOPLE)} in {rng.choice(PLACES)} in the year {rng.randrange(1700, 2000)}."
+            who, place = rng.choice(PEOPLE), rng.choice(PLACES)
+            return f"The {what} was made by {who} in {place} in the year {rng.randrange(1700, 2000)}."
 
         many = 1 + number // 3 % 3
         row: dict[str, Any] = {"text": " ".join(sentence(thing) for _ in range(many)), "label": thing}

@@ -245,7 +245,10 @@ def test_a_drawn_text_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
 
 
 def test_an_adapter_leaves_the_shared_embedding_alone(tmp_path: Path) -> None:
-    """GPT-2's layers are no Linear, and its output is its input embedding: what is merged is what was trained."""
+    """The merged model equals the trained one.
+
+    GPT-2's layers are no Linear, and its output layer is its input embedding.
+    """
     from transformers import AutoModelForCausalLM
 
     raw = TestAnswers().recipe(tmp_path) | {

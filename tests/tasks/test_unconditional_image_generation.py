@@ -208,7 +208,7 @@ def test_ema_can_be_switched_off(tmp_path: Path) -> None:
 
 
 def test_the_first_layout_of_diffusers_is_read(tmp_path: Path) -> None:
-    """google/ddpm-cifar10-32 has weights and schedule beside model_index.json, in no folders of their own."""
+    """google/ddpm-cifar10-32 has weights and schedule in the folder of model_index.json, not in folders below it."""
     folder = pipeline(tmp_path / "old")
     for name in ("unet", "scheduler"):
         for file in (folder / name).iterdir():

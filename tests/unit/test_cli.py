@@ -87,8 +87,8 @@ train: {epochs: 1, lerning_rate: 5e-5}
 def test_a_recipe_that_does_not_exist(tmp_path: Path) -> None:
     done, heavy = graft(tmp_path, "train", "pets_vit_bas")
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "error: no recipe 'pets_vit_bas': no such file, and no shipped recipe has the name: did you mean 'pets_vit_base'?\n"
+    assert done.stderr == (
+        "error: no recipe 'pets_vit_bas': no such file, and no shipped recipe has the name: "
+        "did you mean 'pets_vit_base'?\n"
     )
     assert not heavy

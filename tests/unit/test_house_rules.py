@@ -267,8 +267,8 @@ def test_public_names() -> None:
 def private_uses(path: Path, source: str) -> list[str]:
     """Names with an underscore that a module imports from another one of Graft.
 
-    Such a name belongs to its module. A module with an underscore belongs to its package, and the package's other modules
-    may import it.
+    Such a name belongs to its module. A module with an underscore belongs to its package, and the package's other
+    modules may import it.
     """
     ours = {"pipelines", "apps", "tests"}
     tree = ast.parse(source)

@@ -185,7 +185,8 @@ def test_the_card_shows_its_own_pictures_and_no_others(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (folder / "README.md").write_text(
         "---\nlicense: mit\n---\n# Pets\n![one](a.png) ![two](../secret.png) ![three](https://x.org/b.png)\n"
-        '<img src="a.png" width="30" alt="four"> <img alt="five" src=\'//x.org/c.png\'> <img src="/etc/d.png">\n---\nend'
+        '<img src="a.png" width="30" alt="four"> <img alt="five" src=\'//x.org/c.png\'> <img src="/etc/d.png">\n'
+        "---\nend"
     )
     text = card_text(folder / "README.md")
     assert text.startswith("# Pets")

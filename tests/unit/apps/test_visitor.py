@@ -80,7 +80,8 @@ def test_a_full_folder_takes_no_more(gradio_page: Path, monkeypatch: pytest.Monk
 
     (gradio_page / "aa").mkdir(exist_ok=True)
     (gradio_page / "aa" / "photo.png").write_bytes(bytes(1000))
-    broken = Path(tempfile.NamedTemporaryFile(dir=gradio_page, delete=False).name)
+    with tempfile.NamedTemporaryFile(dir=gradio_page, delete=False) as file:
+        broken = Path(file.name)
     os.utime(broken, (0, 0))
     assert not visitor.full()
     assert not broken.exists()

@@ -1,4 +1,4 @@
-"""Every recipe that Graft ships: complete, valid, headed as they all are; and the launch files that accelerate reads."""
+"""Every recipe that Graft ships is complete and valid, with the same header; accelerate reads the launch files."""
 
 import re
 import subprocess
@@ -46,7 +46,8 @@ def test_its_header_says_how_to_run_it_and_what_to_expect(name: str) -> None:
         said = values[key]
         # a score comes with its metric, its split and its source; otherwise the header says that there is none
         assert said.startswith(("none", "not yet")) or re.match(
-            r"((f1|exact_match) \d\d\.\d+,|perplexity \d+|fid \d+\.\d+|[a-z_0-9]+ [01]\.\d+) .*on (test|validation|train) \(.+\)",
+            r"((f1|exact_match) \d\d\.\d+,|perplexity \d+|fid \d+\.\d+|[a-z_0-9]+ [01]\.\d+) "
+            r".*on (test|validation|train) \(.+\)",
             said,
         ), said
 

@@ -73,7 +73,10 @@ def test_epochs_and_max_steps_replace_each_other(write) -> None:
 
 
 def test_new_data_drop_what_belonged_to_the_old(write) -> None:
-    old = "{id: a/b, config: c, revision: r, format: digits, columns: {image: i}, train: a, validation: b, test: c, group: g, holdout: 0.2}"
+    old = (
+        "{id: a/b, config: c, revision: r, format: digits, columns: {image: i}, "
+        "train: a, validation: b, test: c, group: g, holdout: 0.2}"
+    )
     data = load_recipe(write(GOOD.replace("{id: some/data}", old)), data="photos").data
     assert data.model_dump(exclude_defaults=True) == {"id": "photos", "holdout": 0.2}
 

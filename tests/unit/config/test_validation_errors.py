@@ -103,7 +103,8 @@ def test_what_is_wrong_is_said(write, change: str, said: str) -> None:
         ("{config: {hidden_size: 3}}", "model: `config` needs a `model_type`, such as vit"),
         (
             "{id: a, freeze: bakbone}",
-            "model.freeze: must be 'auto', 'none', 'encoder' or 'backbone' or a whole number, got 'bakbone': did you mean 'backbone'?",
+            "model.freeze: must be 'auto', 'none', 'encoder' or 'backbone' or a whole number, got 'bakbone': "
+            "did you mean 'backbone'?",
         ),
         ("{id: a, freeze: 0}", "model.freeze: must be at least 1, got 0"),
         (
@@ -127,10 +128,8 @@ def test_an_unknown_task_is_one_error_and_its_options_are_not_judged(write) -> N
     (line,) = complaints(
         write(GOOD.replace("image-classification", "image-clasification") + "options: {anything: 1}\n")
     )
-    assert (
-        line
-        == f"1: task: unknown task 'image-clasification': did you mean 'image-classification'? (known: {', '.join(task_names())})"
-    )
+    advice = f"did you mean 'image-classification'? (known: {', '.join(task_names())})"
+    assert line == f"1: task: unknown task 'image-clasification': {advice}"
 
 
 def test_missing_sections_are_all_named(write) -> None:

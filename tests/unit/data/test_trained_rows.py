@@ -1,4 +1,4 @@
-"""Rows that a model was trained on are never called unseen: along a chain of runs, among duplicates, when it is scored again."""
+"""Rows that a model was trained on are never scored as unseen: in a chain of runs, as duplicates, in later scores."""
 
 import json
 from collections.abc import Mapping

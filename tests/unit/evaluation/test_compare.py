@@ -87,7 +87,7 @@ def test_the_runs_are_paired(tmp_path: Path) -> None:
 
 
 def test_groups_are_drawn_whole(tmp_path: Path) -> None:
-    """The second run loses three speakers whole: by rows the difference looks surer than it is."""
+    """The second run fails on all rows of three speakers: resampled rows would make the difference look too certain."""
     lost = {n for n in range(ROWS) if n % 12 in (3, 4, 5)}
     widths = []
     for group in (None, "speaker"):

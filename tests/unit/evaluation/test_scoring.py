@@ -190,7 +190,7 @@ def test_the_hardware_is_what_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_with_groups_and_its_evaluation(tmp_path: Path) -> None:
-    """Authors stay in one split and are resampled whole, in the run, in `graft evaluate` and in `graft compare`."""
+    """Rows of an author share a split and are resampled together, in the run, `graft evaluate` and `graft compare`."""
     rows = [
         {**row, "author": f"author {number % 20}"} for number, row in enumerate(tiny_text.labelled_rows("class", 100))
     ]

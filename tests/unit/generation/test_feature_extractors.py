@@ -1,4 +1,4 @@
-"""What looks at images: features that the head turns into the logits, and torch-fidelity's own features of Inception."""
+"""Feature extractors for images: the inputs of a classifier's head, and torch-fidelity's Inception features."""
 
 from pathlib import Path
 from typing import Any

@@ -101,9 +101,9 @@ class Coverage(NamedTuple):
 def simulated(repetitions: int) -> Iterator[tuple[Statistics, Statistics, float, float]]:
     """Two models on 100 speakers x 20 utterances, and the true accuracy of the first and difference of both.
 
-    The first model understands a speaker with a probability from Beta(3, 1). The probability of the second is a mixture of
-    that and of a probability of its own, from Beta(4, 1), with a uniform share. So it is better for most speakers and worse
-    for some.
+    The first model understands a speaker with a probability from Beta(3, 1). The probability of the second is a
+    mixture of that and of a probability of its own, from Beta(4, 1), with a uniform share. So it is better for most
+    speakers and worse for some.
     """
     rng = np.random.default_rng(7)
     for _ in range(repetitions):

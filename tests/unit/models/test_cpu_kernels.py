@@ -1,4 +1,4 @@
-"""Attention and dropout on a CPU: the library's results, exact gradients, one draw for one seed, nothing left in what is saved."""
+"""Attention and dropout on a CPU: the library's results, exact gradients, one draw per seed, no trace in the files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""CTC with wav2vec2 and its kin: padding and masks that change nothing for others, windows that join, words with their times."""
+"""CTC with wav2vec2 and similar models: padding and masks change no other row, windows join, words have times."""
 
 import json
 from pathlib import Path

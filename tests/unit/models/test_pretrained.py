@@ -61,7 +61,7 @@ CLASSIFIERS: dict[str, tuple[str, Any, Any]] = {
 
 
 def built(name: str, tmp_path: Path, order: Callable[[list[str]], list[str]]) -> tuple[Any, Any, Path, Any]:
-    """The task and its model on data whose classes the model has in another order; the model's folder; the splits."""
+    """The task and its model, the model's folder, and the splits. The model has the classes in another order."""
     task_name, make, data = CLASSIFIERS[name]
     task = task_class(task_name)()
     splits = load_splits(DataSection(id=str(data(tmp_path / "data"))), task.data)

@@ -144,10 +144,8 @@ def test_numbers_of_the_text_are_those_of_the_results(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     text = write_card(run).read_text()
     low, high = results["test"]["ci95"]["accuracy"]
-    assert (
-        f"**Accuracy {results['test']['metrics']['accuracy']:.3f}** on 60 test rows (95 % interval {low:.3f} to {high:.3f})"
-        in text
-    )
+    accuracy = results["test"]["metrics"]["accuracy"]
+    assert f"**Accuracy {accuracy:.3f}** on 60 test rows (95 % interval {low:.3f} to {high:.3f})" in text
     for row in results["test"]["tables"]["per class"]:
         assert (
             f"| {row['label']} | {row['n']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |" in text

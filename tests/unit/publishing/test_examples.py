@@ -1,4 +1,4 @@
-"""Examples of card and demo hold pixels and samples alone: nothing that a camera or an editor wrote into the file of the row."""
+"""Examples of card and demo hold only pixels and samples, and no metadata of a camera or an editor."""
 
 import struct
 from pathlib import Path

@@ -44,7 +44,8 @@ def test_what_an_older_run_wrote_is_read(tmp_path: Path) -> None:
 
 def test_it_is_said_which_and_where() -> None:
     assert undefined("test", 3, {"f1": 0.5, "map": float("nan"), "perplexity": math.inf, "wer": None}) == [
-        "map, perplexity, wer: undefined on the 3 rows of test (null in JSON): they are too few, or do not hold what it compares"
+        "map, perplexity, wer: undefined on the 3 rows of test (null in JSON): "
+        "they are too few, or do not hold what it compares"
     ]
     assert undefined("test", 3, {"f1": 0.5}) == []
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, whatever stops the writing, and the run that goes on is the run that was."""
+"""A checkpoint is complete or absent, whatever interrupts the write, and a resumed run equals an undisturbed one."""
 
 import contextlib
 import errno

@@ -252,8 +252,8 @@ def test_columns_that_are_no_parts(tmp_path: Path, caplog: pytest.LogCaptureFixt
         with caplog.at_level(logging.WARNING, logger="graft"):
             splits = load(table(tmp_path, [{**row, **more} for row in rows]))
         assert (
-            "several rows name one recording, and each gets it from beginning to end: give the columns offset and duration"
-            in caplog.text
+            "several rows name one recording, and each gets it from beginning to end: "
+            "give the columns offset and duration" in caplog.text
         )
         assert header(splits.train[0]["audio"]).seconds > 0.8
         assert sum(len(set(splits[name]["file"])) for name in SPLITS) == 10

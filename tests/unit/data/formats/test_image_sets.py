@@ -1,4 +1,4 @@
-"""Images to generate: in a flat folder, in class folders, with captions in lists, tables and texts, and in the files of MNIST."""
+"""Images to generate: in a flat folder, in class folders, with captions in lists, tables and texts, as MNIST files."""
 
 import gzip
 import json

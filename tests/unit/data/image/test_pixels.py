@@ -103,7 +103,8 @@ def test_a_small_image_is_refused_unless_it_may_be_enlarged(width: int, height: 
         ({"path": None, "bytes": path.read_bytes()}, "1"),
         (str(path), str(path)),
     ):
-        words = rf"^{name}: {width} x {height} pixels, smaller than the 16 x 16 wanted: .*options\.image_size.*options\.upscale=true$"
+        found = rf"^{name}: {width} x {height} pixels, smaller than the 16 x 16 wanted: "
+        words = found + r".*options\.image_size.*options\.upscale=true$"
         with pytest.raises(DataError, match=words):
             _ = Pictures(a_row(image), (16, 16))[0]
         assert Pictures(a_row(image), (16, 16), upscale=True)[0]["pixels"].shape == (3, 16, 16)

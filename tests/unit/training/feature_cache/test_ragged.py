@@ -1,4 +1,4 @@
-"""Cached features of texts, which are of unequal length: the losses of a run that computes them anew in every epoch."""
+"""Cached features of texts, which differ in length: the losses equal those of a run without a cache."""
 
 import json
 from collections.abc import Callable
