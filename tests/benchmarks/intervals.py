@@ -49,9 +49,9 @@ def transcribed(count: int) -> list[Record]:
     records = []
     for number in range(count):
         true = rng.choices(words, k=20)
-        said = [rng.choice(words) if rng.random() < 0.1 else word for word in true if rng.random() > 0.02]
+        heard_words = [rng.choice(words) if rng.random() < 0.1 else word for word in true if rng.random() > 0.02]
         records.append(
-            {"id": str(number), "true": " ".join(true), "predicted": " ".join(said), "speaker": str(number % 50)}
+            {"id": str(number), "true": " ".join(true), "predicted": " ".join(heard_words), "speaker": str(number % 50)}
         )
     return records
 
@@ -61,9 +61,9 @@ def answered(count: int) -> list[Record]:
     records = []
     for number in range(count):
         true = " ".join(rng.choices(["river", "king", "north", "1912", "war"], k=rng.randrange(1, 5)))
-        said = true if rng.random() < 0.6 else rng.choice(["river", "king of north", ""])
-        judged = question_answering.judge(said, [true])
-        records.append({"id": str(number), "question": "who?", "true": [true], "predicted": said, **judged})
+        heard_words = true if rng.random() < 0.6 else rng.choice(["river", "king of north", ""])
+        judged = question_answering.judge(heard_words, [true])
+        records.append({"id": str(number), "question": "who?", "true": [true], "predicted": heard_words, **judged})
     return records
 
 

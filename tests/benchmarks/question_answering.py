@@ -133,13 +133,13 @@ def main() -> None:
     asked.add_argument("model", nargs="?")
     asked.add_argument("--rows", type=int, default=240)
     asked.add_argument("--rounds", type=int, default=1)
-    told = asked.parse_args()
+    arguments = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        data = os.path.abspath(told.data or tiny_text.squad(work / "squad", n=60))
+        data = os.path.abspath(arguments.data or tiny_text.squad(work / "squad", n=60))
         shape = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-        model = os.path.abspath(told.model or tiny_text.bert(work / "bert", max_position_embeddings=512, **shape))
-        found = splits(data, told.rows)
+        model = os.path.abspath(arguments.model or tiny_text.bert(work / "bert", max_position_embeddings=512, **shape))
+        found = splits(data, arguments.rows)
         rows = {name: [dict(row) for row in found[name]] for name in ("train", "test")}
         print(machine(f"batch {BATCH}, {len(rows['train'])} questions, 1 epoch"))
         print(
@@ -148,8 +148,8 @@ def main() -> None:
         )
         print("|---|---|---|---|---|---|---|---|", flush=True)
         rounds = [
-            (graft(work, model, data, told.rows), *(trainer(best, work, model, rows) for best in (True, False)))
-            for _ in range(told.rounds)
+            (graft(work, model, data, arguments.rows), *(trainer(best, work, model, rows) for best in (True, False)))
+            for _ in range(arguments.rounds)
         ]
         ours, best, plain = ({k: statistics.median(r[i][k] for r in rounds) for k in rounds[0][i]} for i in range(3))
         speed = ours["examples_per_second"]
@@ -161,7 +161,7 @@ def main() -> None:
             for key, digits in (("peak_memory_mb", 0), ("f1", 1))
         )
         print(f"| extractive QA, all trains | {speed:.2f} windows/s | {theirs} | {memory} | {f1} |", flush=True)
-        mine, loop = prediction(model, splits(data, 4 * told.rows).test)
+        mine, loop = prediction(model, splits(data, 4 * arguments.rows).test)
         print(f"| prediction | {mine:.1f} questions/s | | | one at a time: {loop:.1f} | {mine / loop:.2f} | | |")
         waste, size = padding(model, found.train)
         print(

@@ -140,19 +140,16 @@ def main() -> None:
     asked.add_argument("--rows", type=int, default=80)
     asked.add_argument("--rounds", type=int, default=1)
     asked.add_argument("--epochs", type=int, default=1)
-    told = asked.parse_args()
+    arguments = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        data = section(os.path.abspath(told.data or tiny_audio.transcribed(work / "speech", 60)), told.rows)
+        data = section(os.path.abspath(arguments.data or tiny_audio.transcribed(work / "speech", 60)), arguments.rows)
         found = splits(data)
         rows = {name: [dict(row) for row in found[name]] for name in ("train", "test")}
         seconds = sum(_seconds(row) for row in rows["train"]) / len(rows["train"])
         model = model_folder(work / "model", found.train["text"])
-        print(
-            machine(
-                f"batch {BATCH}, {len(rows['train'])} utterances of {seconds:.1f} s on average, epochs: {told.epochs}"
-            )
-        )
+        amount = f"{len(rows['train'])} utterances of {seconds:.1f} s on average"
+        print(machine(f"batch {BATCH}, {amount}, epochs: {arguments.epochs}"))
         print(
             "| | Graft | Trainer at its best | ratio | as its example | ratio "
             "| peak memory, MB: Graft / best / example | WER |"
@@ -160,10 +157,10 @@ def main() -> None:
         print("|---|---|---|---|---|---|---|---|", flush=True)
         rounds = [
             (
-                graft(work / f"run{number}", model, told.epochs, data),
-                *(trainer(best, work, model, told.epochs, rows) for best in (True, False)),
+                graft(work / f"run{number}", model, arguments.epochs, data),
+                *(trainer(best, work, model, arguments.epochs, rows) for best in (True, False)),
             )
-            for number in range(told.rounds)
+            for number in range(arguments.rounds)
         ]
         ours, best, plain = ({k: statistics.median(r[i][k] for r in rounds) for k in rounds[0][i]} for i in range(3))
         speed = ours["examples_per_second"]

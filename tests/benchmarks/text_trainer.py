@@ -30,12 +30,12 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
     data = {}
     for name, part in rows.items():
-        made = tokenizer([row["text"] for row in part], truncation=True, max_length=settings["max_length"])
+        tokens = tokenizer([row["text"] for row in part], truncation=True, max_length=settings["max_length"])
         columns = {
             "labels": [labels.index(row["label"]) for row in part],
-            "length": [len(ids) for ids in made["input_ids"]],
+            "length": [len(ids) for ids in tokens["input_ids"]],
         }
-        data[name] = Dataset.from_dict({**made, **columns})
+        data[name] = Dataset.from_dict({**tokens, **columns})
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(
         settings["model"], num_labels=len(labels), ignore_mismatched_sizes=True

@@ -41,13 +41,13 @@ class Collator:
 
 
 def features(rows: list[dict], processor: Any) -> Dataset:
-    made = []
+    prepared = []
     for row in rows:
         values = processor(audio=read_audio(row["audio"], RATE), sampling_rate=RATE).input_values[0]
-        made.append(
+        prepared.append(
             {"input_values": values, "labels": processor.tokenizer(row["text"]).input_ids, "input_length": len(values)}
         )
-    return Dataset.from_list(made)
+    return Dataset.from_list(prepared)
 
 
 def transcripts(model: Any, rows: list[dict], words: dict[str, Any]) -> list[str]:
@@ -88,10 +88,10 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows = [{**row, "samples": read_audio(row["audio"], RATE)} for row in settings["test"]]
     model.eval()
-    said = transcripts(
+    predictions = transcripts(
         model, rows, {"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}
     )
-    judged = [{"true": row["text"], "predicted": text} for row, text in zip(rows, said, strict=True)]
+    judged = [{"true": row["text"], "predicted": text} for row, text in zip(rows, predictions, strict=True)]
     found = {
         "examples_per_second": trained.metrics["train_samples_per_second"],
         "peak_memory_mb": peak,

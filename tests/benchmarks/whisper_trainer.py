@@ -41,8 +41,8 @@ class Collator:
         self.processor, self.start = processor, start
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        made = self.processor.tokenizer.pad([{"input_ids": e["input_ids"]} for e in examples], return_tensors="pt")
-        labels = made["input_ids"].masked_fill(made.attention_mask.ne(1), -100)
+        padded = self.processor.tokenizer.pad([{"input_ids": e["input_ids"]} for e in examples], return_tensors="pt")
+        labels = padded["input_ids"].masked_fill(padded.attention_mask.ne(1), -100)
         labels = labels[:, 1:] if (labels[:, 0] == self.start).all() else labels
         return {"input_features": torch.stack([e["input_features"] for e in examples]), "labels": labels}
 

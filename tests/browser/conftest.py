@@ -124,9 +124,9 @@ def serving(run: Path, folder: Path) -> Iterator[SimpleNamespace]:
         hear = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
         server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=hear)
     assert server.stdout is not None
-    said = server.stdout.readline()
-    assert "http://" in said, (folder / "stderr").read_text()
-    yield SimpleNamespace(url=re.findall(r"http://\S+", said)[0], run=run, log=folder / "stderr")
+    first_line = server.stdout.readline()
+    assert "http://" in first_line, (folder / "stderr").read_text()
+    yield SimpleNamespace(url=re.findall(r"http://\S+", first_line)[0], run=run, log=folder / "stderr")
     server.send_signal(signal.SIGINT)
     rest, _ = server.communicate(timeout=30)
     assert (server.returncode, rest) == (0, "stopped\n")

@@ -62,8 +62,8 @@ def test_of_a_long_recording_the_middle_is_read(tones: Any, visit: Any, tmp_path
     page = visit(tones.url, 390)
     path = tiny_audio.write(tmp_path / "long.flac", tiny_audio.spoken(" ".join(["mid"] * 14), 1, 44100), 44100)
     page.locator("input[type=file]").first.set_input_files(str(path))
-    said = page.get_by_text("The model reads 1.0 seconds at a time: the middle of these 2.6.")
-    said.wait_for(timeout=30 * SECONDS)
+    notice = page.get_by_text("The model reads 1.0 seconds at a time: the middle of these 2.6.")
+    notice.wait_for(timeout=30 * SECONDS)
     assert page.locator(".graft-bars h2").inner_text() == load(tones.run, device="cpu").infer(str(path))[0]["label"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.screenshot(path=str(tones.log.parent / "phone.png"), full_page=True)

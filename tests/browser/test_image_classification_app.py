@@ -106,9 +106,9 @@ def test_the_card_is_in_a_tab_and_asks_nothing_of_other_hosts(demo: Any, visit: 
 def test_a_bad_file_gives_a_message(demo: Any, visit: Any, photo: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"{kind}.png"
     if kind == "broken":
-        whole = tmp_path / "whole.png"
-        Image.open(photo).save(whole)
-        path.write_bytes(whole.read_bytes()[:5000])
+        screenshot = tmp_path / "whole.png"
+        Image.open(photo).save(screenshot)
+        path.write_bytes(screenshot.read_bytes()[:5000])
     elif kind == "bomb":
         Image.new("1", (16_000, 16_000)).save(path)
     else:

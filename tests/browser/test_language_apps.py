@@ -53,9 +53,9 @@ def test_a_text_goes_on_as_infer_says(writing: Any, visit: Any) -> None:
 def test_what_is_missing_is_said(writing: Any, visit: Any) -> None:
     page = visit(writing.url)
     page.get_by_role("button", name="Write").click()
-    said = page.get_by_text("text is empty")
-    said.wait_for(timeout=20 * SECONDS)
-    assert said.count() == 1
+    notice = page.get_by_text("text is empty")
+    notice.wait_for(timeout=20 * SECONDS)
+    assert notice.count() == 1
 
 
 def test_an_answer_to_a_prompt(tmp_path: Path, visit: Any) -> None:

@@ -58,9 +58,9 @@ def test_a_file_is_written_down_with_its_times(listening: Any, visit: Any, tmp_p
         page.locator(".graft-wave img").wait_for(timeout=20 * SECONDS)
         spans = page.locator(".graft-said span[title]")
         assert spans.all_inner_texts() == [word["word"] for word in expected["words"]]
-        told = spans.first.get_attribute("title")
-        assert told is not None
-        assert told.startswith(f"{expected['words'][0]['start']:.2f} to {expected['words'][0]['end']:.2f} s")
+        title = spans.first.get_attribute("title")
+        assert title is not None
+        assert title.startswith(f"{expected['words'][0]['start']:.2f} to {expected['words'][0]['end']:.2f} s")
         notes = page.locator(".graft-note").all_inner_texts()  # below the recorder and below the transcript
         assert any(
             note.startswith(f"{len(expected['words'])} words in {expected['seconds']:.1f} seconds") for note in notes
@@ -81,7 +81,7 @@ def test_what_is_no_recording_is_told(listening: Any, visit: Any, tmp_path: Path
 
 def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) -> None:
     """Chromium's microphone plays a file."""
-    said = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
-    with speaking(chromium, listening.url, said) as page:
+    voice = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
+    with speaking(chromium, listening.url, voice) as page:
         page.locator(".graft-wave img").wait_for(timeout=30 * SECONDS)
         assert page.locator(".graft-said span[title]").count() > 0

@@ -56,16 +56,16 @@ def test_images_come_out_of_the_noise_and_seeds_repeat(shapes: Any, visit: Any, 
     seen = watch.seen()
     assert seen[0] == "image.png", "the first image was not seen in the making"
     assert "more_shapes-seed-3.png" in seen
-    made = pictures(page, "graft-after")
-    assert [caption for caption, _ in made] == ["seed 3", "seed 4", "seed 5", "seed 6"]
-    assert len({data for _, data in made}) == 4
+    images = pictures(page, "graft-after")
+    assert [caption for caption, _ in images] == ["seed 3", "seed 4", "seed 5", "seed 6"]
+    assert len({data for _, data in images}) == 4
     page.get_by_label("First seed").fill("0")
     page.get_by_role("button", name="Make images").click()
     wait_for_images(page, "graft-after", "seed 0")
     page.get_by_label("First seed").fill("3")
     page.get_by_role("button", name="Make images").click()
     wait_for_images(page, "graft-after", "seed 3")
-    assert pictures(page, "graft-after") == made
+    assert pictures(page, "graft-after") == images
     page.get_by_role("button", name="Next seeds").click()
     wait_for_images(page, "graft-after", "seed 7")
     assert page.get_by_label("First seed").input_value() == "7"

@@ -47,9 +47,9 @@ def photos(tmp_path: Path) -> Path:
 
 def test_an_adapter_alone_goes_all_the_way(hub: HubServer, photos: Path, tmp_path: Path) -> None:
     hub.add_model(BASE, tiny.vit(tmp_path / "base"))
-    run, whole = tmp_path / "run", tmp_path / "whole"
+    run, merged_folder = tmp_path / "run", tmp_path / "whole"
     results = train(validate(recipe(photos, BASE)), run)
-    merged = train(validate(recipe(photos, BASE, adapter=False)), whole)
+    merged = train(validate(recipe(photos, BASE, adapter=False)), merged_folder)
     assert results
     assert merged
     assert results["test"]["metrics"] == pytest.approx(merged["test"]["metrics"], abs=1e-6), (

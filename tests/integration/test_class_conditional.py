@@ -85,14 +85,14 @@ def test_plain_diffusers_makes_the_same_images(sampler: str, model: Loaded, tmp_
     plain = DiffusionPipeline.from_pretrained(tmp_path)
     assert type(plain) is ConsistencyModelPipeline
     assert type(plain.scheduler) is (DDPMScheduler if sampler == "ddpm" else DDIMScheduler)
-    made = plain(
+    by_diffusers = plain(
         batch_size=3,
         class_labels=[0, 1, 2],
         num_inference_steps=5,
         generator=[torch.Generator().manual_seed(4) for _ in range(3)],
     ).images
     own = [model.infer(4, steps=5, label=label) for label in COLOURS]
-    for one, other in zip(made, own, strict=True):
+    for one, other in zip(by_diffusers, own, strict=True):
         assert np.array_equal(pixels(one), pixels(other))
     assert len({image.tobytes() for image in own}) == 3  # one seed, three classes
 

@@ -147,8 +147,8 @@ def begun_alone(place: Place, alone: dict[str, Path]) -> Path:
     """A run that one process stopped after 4 steps."""
     recipe = place.recipe(**KINDS["averaged"])
     place.alone("begun by one", {**recipe, "train": {**recipe["train"], "max_steps": 7, "save_every": 4, "keep": 9}})
-    whole, cut = place.folder / "begun by one", place.folder / "cut"
-    shutil.copytree(whole, cut)
+    undisturbed, cut = place.folder / "begun by one", place.folder / "cut"
+    shutil.copytree(undisturbed, cut)
     shutil.rmtree(cut / "model")
     (cut / "results.json").unlink()
     (cut / "checkpoints" / "last").write_text("step_000004\n")

@@ -147,13 +147,13 @@ def prepare(page: list[Block], environment: dict[str, str]) -> None:
     here = "\n".join(block.text for block in page)
     for folder in dict.fromkeys(re.findall(r"runs/[\w-]+/\w+", here)):
         name = folder.rpartition("/")[2]
-        made = re.compile(rf"^graft train {name}( .*)?$")
-        if Path(folder).exists() or any(made.match(line) for block in page for line in commands(block)):
+        trains = re.compile(rf"^graft train {name}( .*)?$")
+        if Path(folder).exists() or any(trains.match(line) for block in page for line in commands(block)):
             continue
         every = [
             line for block in snippets() if block.language == "bash" and not block.mark for line in commands(block)
         ]
-        done = run_command(next(line for line in every if made.match(line)), environment)
+        done = run_command(next(line for line in every if trains.match(line)), environment)
         assert done.code == 0, done.err
 
 
@@ -174,8 +174,8 @@ def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServ
             with contextlib.redirect_stdout(io.StringIO()), without_pictures():
                 exec(compile(block.text, str(block), "exec"), names)
         elif block.language == "yaml":
-            whole = "task" in yaml.safe_load(block.text)  # an extract of a recipe is read as a part of `PART_OF`
-            raw = {} if whole else yaml.safe_load(recipe_paths()[PART_OF].read_text())
+            complete = "task" in yaml.safe_load(block.text)  # an extract of a recipe is read as a part of `PART_OF`
+            raw = {} if complete else yaml.safe_load(recipe_paths()[PART_OF].read_text())
             recipes.validate({**raw, **yaml.safe_load(block.text)}, str(block))
         else:
             *first, last = commands(block)

@@ -166,9 +166,9 @@ def test_killed_at_random_moments(start: Starter, place: Place, tmp_path: Path, 
         arguments = ["train", str(tmp_path / "small.yaml"), "--run", str(tmp_path / run)]
         return start(arguments, tmp_path / f"{run}.log", GRAFT_CACHE=str(tmp_path / f"cache of {run}"))
 
-    whole = command("whole")
-    assert whole.wait() == 0, whole.log.read_text()[-3000:]
-    seconds = time.monotonic() - whole.since
+    undisturbed = command("whole")
+    assert undisturbed.wait() == 0, undisturbed.log.read_text()[-3000:]
+    seconds = time.monotonic() - undisturbed.since
     rng, kills = random.Random(name), 0
     while kills < KILLS:
         kills += command("cut").killed_after(rng.uniform(0.05, 0.9) * seconds)

@@ -112,10 +112,10 @@ def at_call(
 @pytest.mark.parametrize("runs_out", [of_a_gpu, of_a_cpu])
 def test_out_of_memory_halves_the_micro_batch(bench: Bench, runs_out: Callable[[], None]) -> None:
     """Memory runs out in the third micro-batch of a step: the gradients of the first two must not count twice."""
-    whole = bench("whole")
+    undisturbed = bench("whole")
     with at_call(4 + 3, runs_out):
         halved = bench("halved")
-    assert losses(halved) == pytest.approx(losses(whole), abs=1e-5)
+    assert losses(halved) == pytest.approx(losses(undisturbed), abs=1e-5)
     assert bench.last("halved").micro_batch == 2
     assert bench.last("whole").micro_batch is None
 
@@ -143,14 +143,14 @@ def test_too_little_memory_for_one(bench: Bench) -> None:
 
 
 def test_out_of_memory_in_the_optimiser_is_not_tried_again(bench: Bench) -> None:
-    whole = bench("whole")
+    undisturbed = bench("whole")
     with (
         at_call(4, of_a_gpu, torch.optim.AdamW, "step"),
         pytest.raises(RunError, match="out of memory in the optimiser at step 4: "),
     ):
         bench("cut")
     assert bench.last("cut").step == 3
-    assert outcome(bench("cut")) == outcome(whole)
+    assert outcome(bench("cut")) == outcome(undisturbed)
 
 
 @contextlib.contextmanager
@@ -175,14 +175,14 @@ def test_out_of_memory_in_an_evaluation_halves_its_batch(
     bench: Bench, runs_out: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Memory runs out in the first evaluation, before any step. Later evaluations begin with the size that fitted."""
-    whole = bench("whole", train__eval_batch_size=6)
+    undisturbed = bench("whole", train__eval_batch_size=6)
     with at_most(2, runs_out=runs_out) as refused:
         found = bench("halved", train__eval_batch_size=6)
     assert refused == [5]  # 9 rows become 5 and 4
     assert capsys.readouterr().err.count("out of memory on test: going on with 2 rows at a time") == 1
-    assert losses(found) == losses(whole)
+    assert losses(found) == losses(undisturbed)
     assert [metrics(found, split) for split in SCORED] == [
-        pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED
+        pytest.approx(metrics(undisturbed, split), abs=1e-5) for split in SCORED
     ]
     assert bench.last("halved").eval_batch == 2
     assert bench.last("whole").eval_batch is None
@@ -200,12 +200,12 @@ def metrics(run: Path, split: str) -> dict[str, float]:
     "call", [3, 7, 9], ids=["in training", "of what is exported, validation", "of what is exported, test"]
 )
 def test_out_of_memory_in_a_later_evaluation(bench: Bench, call: int) -> None:
-    whole = bench("whole", train__eval_batch_size=6)
+    undisturbed = bench("whole", train__eval_batch_size=6)
     with at_call(call, of_a_gpu, name="predict"):
         found = bench("halved", train__eval_batch_size=6)
-    assert losses(found) == losses(whole)
+    assert losses(found) == losses(undisturbed)
     assert [metrics(found, split) for split in SCORED] == [
-        pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED
+        pytest.approx(metrics(undisturbed, split), abs=1e-5) for split in SCORED
     ]
 
 
@@ -252,12 +252,12 @@ def test_out_of_memory_on_long_texts_does_not_cut_the_short_ones(tmp_path: Path)
             loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=record, **limit
         )
 
-    whole = score(budget=62)  # one long text per micro-batch
+    expected = score(budget=62)  # one long text per micro-batch
     shapes.clear()
     with mock.patch.object(type(loaded.task), "predict", predict):
         halved = score(budget=3 * 62)
     assert limits == [(93, "tokens")]
-    assert [r["id"] for r in halved] == [r["id"] for r in whole] == [str(i) for i in range(150)]
+    assert [r["id"] for r in halved] == [r["id"] for r in expected] == [str(i) for i in range(150)]
     assert shapes == [(3, 62), *[(1, 62)] * 3, *[(3, 4)], *[(16, 4)] * 9]
 
 
@@ -275,7 +275,7 @@ def test_a_checkpoint_comes_before_its_evaluation(bench: Bench) -> None:
 
     If the evaluation ends the run, its steps are not lost.
     """
-    whole = bench("whole", train__eval_batch_size=9, train__save_every=1000)
+    undisturbed = bench("whole", train__eval_batch_size=9, train__save_every=1000)
 
     def dies() -> None:
         raise Killed
@@ -286,7 +286,7 @@ def test_a_checkpoint_comes_before_its_evaluation(bench: Bench) -> None:
     with at_call(1, dies, name="predict"), pytest.raises(Killed):
         bench("cut", train__eval_batch_size=9, train__save_every=1000)
     assert (bench.last("cut").step, bench.last("cut").owed) == (4, True)
-    assert outcome(bench("cut", train__eval_batch_size=9, train__save_every=1000)) == outcome(whole)
+    assert outcome(bench("cut", train__eval_batch_size=9, train__save_every=1000)) == outcome(undisturbed)
 
 
 def test_other_errors_go_on_up(bench: Bench) -> None:
@@ -322,7 +322,7 @@ def test_a_loss_that_is_none_names_the_rows(bench: Bench, changes: dict[str, Any
 
 def test_a_gradient_that_is_none_does_not_reach_the_weights(bench: Bench) -> None:
     real = ImageClassification.loss
-    whole = bench("whole")
+    undisturbed = bench("whole")
 
     def loss(task: Any, model: Any, batch: Any, counts: Any) -> torch.Tensor:
         """The loss is finite, but the slope of the square root at zero is not."""
@@ -333,7 +333,7 @@ def test_a_gradient_that_is_none_does_not_reach_the_weights(bench: Bench) -> Non
         pytest.raises(RunError, match="step 1: the norm of the gradient is nan; rows: "),
     ):
         bench("cut")
-    assert outcome(bench("cut")) == outcome(whole)
+    assert outcome(bench("cut")) == outcome(undisturbed)
 
 
 # ---- the feature cache ----

@@ -145,11 +145,11 @@ def test_it_is_published_in_one_commit_and_again_in_none(hub: HubServer, run: Pa
 
 def test_a_private_model_gets_a_private_space_and_no_token_travels(hub: HubServer, run: Path) -> None:
     publish(run, REPO, private=True, say=str)
-    said: list[str] = []
-    report = publish(run, REPO, space=SPACE, say=said.append)  # the model's repo is already private
+    messages: list[str] = []
+    report = publish(run, REPO, space=SPACE, say=messages.append)  # the model's repo is already private
     assert report["space"]["private"]
     assert hub.repo(SPACE, "space").private
-    assert f"give the Space a secret HF_TOKEN that may read it, on {hub.url}/spaces/{SPACE}/settings" in said[-1]
+    assert f"give the Space a secret HF_TOKEN that may read it, on {hub.url}/spaces/{SPACE}/settings" in messages[-1]
     everything = [*hub.files(SPACE, "space").values(), *hub.files(REPO).values()]
     assert not [data for data in everything if TOKEN.encode() in data]
 

@@ -74,11 +74,11 @@ def test_a_stopped_run_goes_on(desk: Path) -> None:
     assert before[-1]["step"] == 2
     done = graft("train", "recipe.yaml", "--run", "stopped")
     assert done.code == 0, done.err
-    after, whole = lines(desk / "stopped"), lines(desk / "finished")
+    after, finished = lines(desk / "stopped"), lines(desk / "finished")
     assert after[: len(before)] == before
     assert [entry["step"] for entry in after] == [2, 4, 6, 6]
     assert [e["validation"] for e in after if "validation" in e] == [
-        pytest.approx(e["validation"]) for e in whole if "validation" in e
+        pytest.approx(e["validation"]) for e in finished if "validation" in e
     ]
     ended, wanted = results(desk / "stopped"), results(desk / "finished")
     assert (ended["train"]["steps"], ended["train"]["best_step"]) == (6, 4)

@@ -167,14 +167,14 @@ def test_a_spoiled_recording_is_a_skip_that_stops_a_run_where_there_are_many(tmp
     """The damaged recording is among good ones. If its header does not show the damage, reading the recording does."""
     from datasets import Dataset
 
-    made = []
+    cases = []
     for number, (make, _) in enumerate(FILES.values()):
         (tmp_path / str(number)).mkdir()
-        made.append(make(tmp_path / str(number)))
+        cases.append(make(tmp_path / str(number)))
     good = {"path": str(speech(tmp_path / "good.wav")), "bytes": None}
     values = [
         good,
-        *(value if isinstance(value, dict) else {"path": str(value), "bytes": None} for value in made),
+        *(value if isinstance(value, dict) else {"path": str(value), "bytes": None} for value in cases),
         good,
     ]
     rows = Dataset.from_dict({"id": [str(i) for i in range(len(values))], "audio": values})

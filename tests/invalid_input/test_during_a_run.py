@@ -40,8 +40,8 @@ def full_at(place: str) -> Iterator[None]:
             raise error
 
     def save_file(tensors: Any, path: Any, *rest: Any, **more: Any) -> Any:
-        said = "Error while serializing: I/O error: No space left on device (os error 28)"
-        refuse(path, safetensors.SafetensorError(said))  # the error of that library
+        disk_error = "Error while serializing: I/O error: No space left on device (os error 28)"
+        refuse(path, safetensors.SafetensorError(disk_error))  # the error of that library
         return save(tensors, path, *rest, **more)
 
     def open_(path: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:

@@ -59,13 +59,13 @@ def watched(demos: SimpleNamespace) -> Iterator[None]:
     """Check the server around a test: its memory grows by little, it stays up, and it writes no traceback."""
     before, _ = hostile.memory(demos.process)
     hostile.forget_peak(demos.process)
-    said = len(demos.log.read_text())
+    length = len(demos.log.read_text())
     yield
     assert demos.alive()
     _, peak = hostile.memory(demos.process)
     assert peak - before < GROWTH
     print(f"grew from {before} MB by {peak - before} MB at most")
-    assert "Traceback" not in demos.log.read_text()[said:]
+    assert "Traceback" not in demos.log.read_text()[length:]
 
 
 def with_files(demos: SimpleNamespace) -> list[tuple[Demo, dict[str, Any]]]:
@@ -221,20 +221,20 @@ def test_routes_that_a_demo_does_not_need_are_closed(demos: SimpleNamespace, wat
 def test_images_that_unpack_to_very_much(demos: SimpleNamespace, watched: None, tmp_path: Path) -> None:
     demo = demos.all["image-classification"]
     predict = next(event for event in demo.events if event["api_name"] == "predict")
-    maker = demos.all["text-to-image"]
-    tell = next(event for event in maker.events if maker.kinds(event) == ["image"])
+    generator = demos.all["text-to-image"]
+    tell = next(event for event in generator.events if generator.kinds(event) == ["image"])
     bombs = hostile.image_bombs()
     for name, (data, words) in bombs.items():
         path = tmp_path / name
         path.write_bytes(data)
         answer = demo.ask(predict, [demo.upload(path)])
         assert words in str(answer.error) if words else answer.status == 200, (name, answer)
-        sent = maker.upload(path)
-        named = maker.ask(
+        sent = generator.upload(path)
+        named = generator.ask(
             tell, [{**sent, "orig_name": f"{tmp_path}/half \ud800 {'x' * 60}"}]
         )  # the answer repeats the visitor's own words
         assert str(named.error).startswith(f"half ? {'x' * 60}"), named
-        told = maker.ask(tell, [sent])
+        told = generator.ask(tell, [sent])
         assert "does not say what made it" in str(told.error) or words in str(told.error), (name, told)
 
 

@@ -191,9 +191,9 @@ def test_a_prompt_that_is_too_long_is_skipped_and_named(tmp_path: Path) -> None:
     case = Case(tmp_path, G)
     questions(case)
     file_ = next((case.folder / "squad").glob("train-*.json"))
-    whole = json.loads(file_.read_text())
-    whole["data"][0]["paragraphs"][0]["qas"][0]["question"] = "Who made the song? " * 40
-    file_.write_text(json.dumps(whole))
+    contents = json.loads(file_.read_text())
+    contents["data"][0]["paragraphs"][0]["qas"][0]["question"] = "Who made the song? " * 40
+    file_.write_text(json.dumps(contents))
     case.changes.append("options.max_length=128")
     done = case("train.max_steps=7")
     assert done.code == 0, done.err

@@ -246,9 +246,9 @@ def test_long_captions_are_counted_once(tmp_path: Path, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         encoded = [task.encode(splits[name]) for name in ("train", "validation", "test")]
         task.frozen["text"]([encoded[0][i]["text"] for i in range(len(encoded[0]))])
-    said = [record.getMessage() for record in caplog.records]
-    assert sum(int(line.split()[0]) for line in said) == 2
-    assert all(line.endswith("captions are longer than 24 tokens: the text encoder reads no more") for line in said)
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum(int(line.split()[0]) for line in messages) == 2
+    assert all(line.endswith("captions are longer than 24 tokens: the text encoder reads no more") for line in messages)
 
 
 def test_questions_without_an_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

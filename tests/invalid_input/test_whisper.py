@@ -117,12 +117,12 @@ def test_rows_that_cannot_be_used_are_skipped_and_counted(
         ("low mid high low mid high low mid high", "many"),
         ("mid", "  "),
     ]
-    tiny_audio.table(tmp_path / "data", [(said, {"text": text}) for said, text in texts * 3])
+    tiny_audio.table(tmp_path / "data", [(spoken_text, {"text": text}) for spoken_text, text in texts * 3])
     task = SpeechRecognitionSeq2Seq(Options())
     splits = load_splits(DataSection(id=str(tmp_path / "data"), max_skipped=1.0), task.data)
     net = task.build(resolve(ModelSection(id=str(folders["one"]))), splits).eval()
     assert any("text is empty" in why for rows in splits.skipped.values() for _, why in rows)
-    why, longest, whole = [], 0, []
+    why, longest, cut = [], 0, []
     for split in ("train", "validation", "test"):
         encoded = task.encode(splits[split])
         for number in range(len(encoded)):
@@ -134,11 +134,11 @@ def test_rows_that_cannot_be_used_are_skipped_and_counted(
             longest = max(longest, len(labels))
             batch = Examples(task, encoded)[[(None, number)]].batch
             [record] = task.merge(task.predict(net, batch), splits[split])
-            whole += [record] if len(labels) == 48 else []
+            cut += [record] if len(labels) == 48 else []
     assert longest == 48
-    assert [record["true"] for record in whole] == ["x" * 60] * 3
-    assert [record["tokens"] for record in whole] == [48] * 3
-    assert all(scoring.scores(task, [record], None)["cer"] > 0.5 for record in whole)
+    assert [record["true"] for record in cut] == ["x" * 60] * 3
+    assert [record["tokens"] for record in cut] == [48] * 3
+    assert all(scoring.scores(task, [record], None)["cer"] > 0.5 for record in cut)
     assert (
         "transcripts have more than the 48 tokens that this model writes: "
         "the loss sees their beginning, scores all of it" in caplog.text

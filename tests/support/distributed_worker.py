@@ -39,8 +39,10 @@ def fsdp_settings() -> dict[str, str]:
     arguments = ["--config_file", str(ROOT / "recipes" / "launch" / "fsdp2.yaml"), "-m", "pipelines"]
     with mock.patch("torch.cuda.is_available", return_value=False):
         parsed, *_ = _validate_launch_command(launch_command_parser().parse_args(arguments))
-    told = prepare_multi_gpu_env(parsed)
-    found = {key: value for key, value in told.items() if key.startswith("FSDP_") or key == "ACCELERATE_USE_FSDP"}
+    environment = prepare_multi_gpu_env(parsed)
+    found = {
+        key: value for key, value in environment.items() if key.startswith("FSDP_") or key == "ACCELERATE_USE_FSDP"
+    }
     assert found["FSDP_VERSION"] == "2"
     return found
 

@@ -42,9 +42,9 @@ def blocks(page: Path) -> list[Block]:
     text, found = page.read_text(), []
     for match in FENCE.finditer(text):
         mark = MARK.search(text, 0, match.start())
-        said = (mark[1], mark[2] or "") if mark and mark[1] in MARKS else ("", "")
+        comment = (mark[1], mark[2] or "") if mark and mark[1] in MARKS else ("", "")
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(str(page.relative_to(ROOT)), line, match[1], match[2], *said))
+        found.append(Block(str(page.relative_to(ROOT)), line, match[1], match[2], *comment))
     return found
 
 

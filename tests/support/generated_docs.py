@@ -42,8 +42,8 @@ def half_line(text: str, width: int = 99) -> str:
     if len(sentence) <= width:
         return sentence
     starts = [sentence[: m.start()] for m in re.finditer(r"[;:,] ", sentence) if m.start() <= width]
-    whole = [start for start in starts if start.count("(") == start.count(")")]
-    return whole[-1] if whole else sentence[:width].rpartition(" ")[0]
+    balanced = [start for start in starts if start.count("(") == start.count(")")]
+    return balanced[-1] if balanced else sentence[:width].rpartition(" ")[0]
 
 
 def docstring(path: Path) -> str:

@@ -201,9 +201,9 @@ def t5_tokenizer() -> T5TokenizerFast:
         ("▁", -1.0),
         *((letter, -2.0) for letter in LETTERS[64:90]),
     ]
-    made = Tokenizer(models.Unigram(pieces, unk_id=2))
-    made.pre_tokenizer = pre_tokenizers.Metaspace()
-    return T5TokenizerFast(tokenizer_object=made, extra_ids=0)
+    unigram = Tokenizer(models.Unigram(pieces, unk_id=2))
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    return T5TokenizerFast(tokenizer_object=unigram, extra_ids=0)
 
 
 def captions_repo(folder: Path, n: int = 30, size: int = 16) -> Path:

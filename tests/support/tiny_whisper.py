@@ -49,10 +49,10 @@ def _pairs(texts: Sequence[str]) -> dict[str, Any]:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1000, initial_alphabet=letters, show_progress=False))
-    found = json.loads(made.to_str())["model"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1000, initial_alphabet=letters, show_progress=False))
+    found = json.loads(bpe.to_str())["model"]
     return {"vocab": found["vocab"], "merges": [tuple(pair) for pair in found["merges"]]}
 
 
@@ -124,12 +124,12 @@ def librispeech(folder: Path) -> Path:
     for number, part in enumerate(("train-clean-100", "dev-clean", "test-clean")):
         for speaker in (10 * number, 10 * number + 1):
             place = folder / part / str(speaker) / "1"
-            said = tiny_audio.sentences(4, speaker, 3)
-            names = [f"{speaker}-1-{place:04}" for place in range(len(said))]
-            for name, text in zip(names, said, strict=True):
+            spoken = tiny_audio.sentences(4, speaker, 3)
+            names = [f"{speaker}-1-{place:04}" for place in range(len(spoken))]
+            for name, text in zip(names, spoken, strict=True):
                 tiny_audio.write(place / f"{name}.flac", tiny_audio.spoken(text, speaker))
             (place / f"{speaker}-1.trans.txt").write_text(
-                "".join(f"{n} {t.upper()}\n" for n, t in zip(names, said, strict=True))
+                "".join(f"{n} {t.upper()}\n" for n, t in zip(names, spoken, strict=True))
             )
     return folder
 

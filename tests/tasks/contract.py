@@ -153,8 +153,8 @@ class TaskContract:
     def test_a_loss_is_the_sum_of_its_parts(self, made: SimpleNamespace) -> None:
         """loss(4) = loss(2) + loss(2) under the counts of all four, gradients too."""
         made.model.eval()
-        whole, parts = self.batch(made), [self.batch(made, 0, 2), self.batch(made, 2, 2)]
-        counts = made.task.counts(whole)
+        full_batch, parts = self.batch(made), [self.batch(made, 0, 2), self.batch(made, 2, 2)]
+        counts = made.task.counts(full_batch)
         summed = {k: sum(made.task.counts(p)[k] for p in parts) for k in counts}
         assert summed == pytest.approx(counts)
 
@@ -166,7 +166,7 @@ class TaskContract:
             return float(sum(losses).detach()), grads.clone()
 
         for phase in made.task.phases:
-            one, grad_one = losses_and_gradient([whole], phase.name)
+            one, grad_one = losses_and_gradient([full_batch], phase.name)
             two, grad_two = losses_and_gradient(parts, phase.name)
             made.model.zero_grad()
             assert two == pytest.approx(one, rel=1e-5)

@@ -112,9 +112,9 @@ def test_evaluation_masks_depend_on_the_row_alone(masks: tuple[FillMask, Any, An
     net.eval()
     with torch.no_grad():
         together = task.predict(net, examples[[(None, i) for i in range(6)]].batch)
-        apart = [task.predict(net, examples[[(None, i)]].batch)[0] for i in range(6)]
-    assert [r["tokens"] for r in together] == [r["tokens"] for r in apart]
-    assert [r["nll"] for r in together] == pytest.approx([r["nll"] for r in apart], rel=1e-4)
+        separate = [task.predict(net, examples[[(None, i)]].batch)[0] for i in range(6)]
+    assert [r["tokens"] for r in together] == [r["tokens"] for r in separate]
+    assert [r["nll"] for r in together] == pytest.approx([r["nll"] for r in separate], rel=1e-4)
     assert equal(examples[[(None, 0)]].batch, examples[[(None, 0)]].batch)
 
 

@@ -279,7 +279,7 @@ def test_augmented_pixels_are_on_the_scale_of_the_model(name: str) -> None:
     )
     task.processor = getattr(transformers, name)(**size)
     image = tiny.picture(0, 2, 32, np.random.default_rng(0))
-    whole = task.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"][0]
-    assert torch.equal(scaled(task.processor, image), whole)
+    by_processor = task.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(scaled(task.processor, image), by_processor)
     channels = task.processor(image, return_tensors="pt")["pixel_values"][0].mean((1, 2))
-    assert torch.allclose(whole.mean((1, 2)), channels, atol=0.05)
+    assert torch.allclose(by_processor.mean((1, 2)), channels, atol=0.05)

@@ -101,17 +101,17 @@ def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -
     examples = Examples(task, task.encode(splits.train))
     lengths = examples.lengths
     keys = [(None, int(i)) for i in np.argsort(lengths)[[0, 1, 2, -3, -2, -1]]]
-    whole = examples[keys].batch
+    all_at_once = examples[keys].batch
     assert lengths.min() < lengths.max()
-    counts = task.counts(whole)
+    counts = task.counts(all_at_once)
     with torch.no_grad():
-        loss = float(task.loss(net, whole, counts, "main", 0))
+        loss = float(task.loss(net, all_at_once, counts, "main", 0))
         for size in (1, 2, 3):
             parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
             assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(
                 loss, rel=1e-5
             )
-        together = task.merge(task.predict(net, whole), splits.train)
+        together = task.merge(task.predict(net, all_at_once), splits.train)
         alone = task.merge([r for key in keys for r in task.predict(net, examples[[key]].batch)], splits.train)
     assert all(close(a, b, 1e-4) for a, b in zip(together, alone, strict=True))
 

@@ -214,7 +214,7 @@ def test_what_it_heard_is_what_the_pipeline_hears(speech: Path, tmp_path: Path) 
     talkative(model)
     task.save(model, tmp_path / "saved")
     listener = pipeline("automatic-speech-recognition", model=str(tmp_path / "saved"))
-    heard = 0
+    word_count = 0
     for row in splits.test:
         *_, answer = task.infer(model, row["audio"])
         found = listener({"raw": read_audio(row["audio"], 16000), "sampling_rate": 16000}, return_timestamps="word")
@@ -222,8 +222,8 @@ def test_what_it_heard_is_what_the_pipeline_hears(speech: Path, tmp_path: Path) 
         assert [(w["word"], (w["start"], w["end"])) for w in answer["words"]] == [
             (c["text"], c["timestamp"]) for c in found["chunks"]
         ]
-        heard += len(answer["words"])
-    assert heard > 8
+        word_count += len(answer["words"])
+    assert word_count > 8
 
 
 # ---- bad input ----
@@ -246,9 +246,9 @@ def test_rows_without_a_transcript_are_skipped_and_told(tmp_path: Path) -> None:
     task = SpeechRecognitionCTC(Options(max_seconds=2))
     section = DataSection(id=str(rows_of(tmp_path, bad)), max_skipped=0.3)
     splits = load_splits(section, task.data)
-    said = [why for rows in splits.skipped.values() for _, why in rows]
-    assert len(said) == 5
-    assert all(f"all.jsonl:{n}" in "".join(said) for n in range(41, 46))
+    reasons = [why for rows in splits.skipped.values() for _, why in rows]
+    assert len(reasons) == 5
+    assert all(f"all.jsonl:{n}" in "".join(reasons) for n in range(41, 46))
 
 
 def test_what_cannot_be_learned_still_counts_in_scores(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -106,7 +106,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_plain_diffusers_makes_the_same_image(saved: Path) -> None:
     plain = DiffusionPipeline.from_pretrained(saved)
-    made = {}
+    by_settings = {}
     for steps, guidance in ((3, 7.5), (4, 1.0), (5, 3.0)):
         image = plain(
             "a blue square",
@@ -115,8 +115,8 @@ def test_plain_diffusers_makes_the_same_image(saved: Path) -> None:
             guidance_scale=guidance,
         ).images[0]
         assert alike(load(saved, device="cpu").infer("a blue square", 5, steps=steps, guidance=guidance), image)
-        made[steps, guidance] = image
-    assert len({image.tobytes() for image in made.values()}) == 3
+        by_settings[steps, guidance] = image
+    assert len({image.tobytes() for image in by_settings.values()}) == 3
     default = plain("a blue square", generator=torch.Generator().manual_seed(0), num_inference_steps=30).images[0]
     assert alike(load(saved, device="cpu").infer("a blue square"), default), (
         "the library's own guidance where nothing is said"
@@ -161,20 +161,22 @@ def test_what_goes_wrong_in_the_thread_is_raised(saved: Path, monkeypatch: pytes
 
 def test_every_other_part_is_as_the_base_model_has_it(saved: Path) -> None:
     """Text encoders, VAE, scheduler and safety checker are saved unchanged: training changes only its own part."""
-    whole = DiffusionPipeline.from_pretrained(saved)
+    loaded_pipeline = DiffusionPipeline.from_pretrained(saved)
     base = DiffusionPipeline.from_pretrained(saved.parent / "base")
     same = {}
     for name, part in base.components.items():
         if isinstance(part, torch.nn.Module):
-            own = whole.components[name].state_dict()
+            own = loaded_pipeline.components[name].state_dict()
             same[name] = all(torch.equal(value, own[key]) for key, value in part.state_dict().items())
-    assert [name for name, equal in same.items() if not equal] == ["unet" if hasattr(whole, "unet") else "transformer"]
+    assert [name for name, equal in same.items() if not equal] == [
+        "unet" if hasattr(loaded_pipeline, "unet") else "transformer"
+    ]
     assert len(same) >= 4
-    assert whole.scheduler.config == base.scheduler.config
-    assert type(whole) is type(base)
+    assert loaded_pipeline.scheduler.config == base.scheduler.config
+    assert type(loaded_pipeline) is type(base)
     if hasattr(base, "unet"):
-        assert whole.config.requires_safety_checker is base.config.requires_safety_checker is True
-        assert whole.feature_extractor.to_dict() == base.feature_extractor.to_dict()
+        assert loaded_pipeline.config.requires_safety_checker is base.config.requires_safety_checker is True
+        assert loaded_pipeline.feature_extractor.to_dict() == base.feature_extractor.to_dict()
 
 
 def test_a_flagged_image_is_black_in_previews_too(tmp_path: Path) -> None:

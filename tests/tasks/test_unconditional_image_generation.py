@@ -83,11 +83,11 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     changes += ["options.extractor=null"] if recipe.options.extractor else []  # type: ignore[attr-defined]
     model, data = None, None
     if recipe.model.config is not None:  # the recipe's own channels and blocks would take minutes
-        made = {
+        unet_config = {
             **recipe.model.config,
             "block_out_channels": [8 * (i + 1) for i in range(len(recipe.model.config["block_out_channels"]))],
         }
-        changes += [f"model.config={json.dumps({**made, 'norm_num_groups': 4, 'attention_head_dim': 8})}"]
+        changes += [f"model.config={json.dumps({**unet_config, 'norm_num_groups': 4, 'attention_head_dim': 8})}"]
     elif recipe.model.id is not None:
         channels = 1 if recipe.data.format == "mnist" else 3
         made_ = pipeline(folder / "pretrained", channels, sample_size=size)
@@ -157,8 +157,8 @@ def test_the_run_keeps_its_samples(run: Path) -> None:
 
 
 def test_ddpm_takes_every_step_unless_told(run: Path, tmp_path: Path) -> None:
-    told = [load_recipe(run / name / "recipe.yaml").options.steps for name in ("", "model")]  # type: ignore[attr-defined]
-    assert told == [100, 100]
+    kept_steps = [load_recipe(run / name / "recipe.yaml").options.steps for name in ("", "model")]  # type: ignore[attr-defined]
+    assert kept_steps == [100, 100]
     own = load_recipe(run / "recipe.yaml")
     assert (
         claim(run, own.model_copy(update={"options": own.options.model_copy(update={"steps": None})})) is not None

@@ -217,8 +217,8 @@ def test_the_api_gives_files_with_their_settings(models: dict[str, Loaded], name
         assert [one["seed"] for one in found] == [5, 6]
         assert note.startswith("2 images. ")
         bad = [(len(values) - (3 if words else 2), "x", "no seed"), *([(0, " ", "prompt is needed")] if words else [])]
-        for place, value, said in bad:
-            with pytest.raises(AppError, match=said) as caught:
+        for place, value, message in bad:
+            with pytest.raises(AppError, match=message) as caught:
                 client.predict(*[value if i == place else one for i, one in enumerate(values)], api_name="/predict")
             assert "Traceback" not in str(caught.value)
         assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/predict"]

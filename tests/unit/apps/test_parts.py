@@ -50,7 +50,7 @@ def test_hiding_a_word_costs_its_weight(batch: int) -> None:
     from pipelines.apps.parts import occlusion
 
     weights = {"not": -2.0, "a": 0.0, "good": 5.0, "film": 1.0, "[MASK]": 0.0}
-    asked, heard = [], []
+    asked, received = [], []
 
     def score(texts: Any) -> list[float]:
         asked.extend(texts)
@@ -63,12 +63,12 @@ def test_hiding_a_word_costs_its_weight(batch: int) -> None:
         range(4),
         lambda text, i: (*text[:i], "[MASK]", *text[i + 1 :]),
         batch=batch,
-        tick=lambda done, of: heard.append((done, of)),
+        tick=lambda done, of: received.append((done, of)),
     )
     assert drops == [-2.0, 0.0, 5.0, 1.0]
     assert len(asked) == 5
-    assert heard == sorted(heard)
-    assert heard[-1] == (4, 4)
+    assert received == sorted(received)
+    assert received[-1] == (4, 4)
 
 
 @pytest.mark.parametrize("size", [(640, 480), (33, 500), (8, 8), (3, 2)])

@@ -43,13 +43,13 @@ def test_its_header_says_how_to_run_it_and_what_to_expect(name: str) -> None:
     assert all(values[key] for key in HEADER)
     assert notes.endswith(".")
     for key in ("published", "measured"):
-        said = values[key]
+        value = values[key]
         # a score comes with its metric, its split and its source; otherwise the header says that there is none
-        assert said.startswith(("none", "not yet")) or re.match(
+        assert value.startswith(("none", "not yet")) or re.match(
             r"((f1|exact_match) \d\d\.\d+,|perplexity \d+|fid \d+\.\d+|[a-z_0-9]+ [01]\.\d+) "
             r".*on (test|validation|train) \(.+\)",
-            said,
-        ), said
+            value,
+        ), value
 
 
 def test_the_catalogue_tells_the_same() -> None:

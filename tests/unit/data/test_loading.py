@@ -120,10 +120,10 @@ def test_a_folder_of_tables_and_one_of_images(flat: Path, tmp_path: Path) -> Non
         DataError, match=r"002\.jpg and 4 more in train and in test too: a file may be in one split only"
     ):
         load(tmp_path, group="none")
-    beside = tmp_path / "beside"
-    shutil.copytree(flat / "cat", beside / "images")
-    write_csv(beside / "labels.csv", [{"image": f"images/{i:03d}.jpg", "label": str(i % 2)} for i in range(12)])
-    assert load(beside).labels == ["0", "1"]  # the table refers to the folder of images, which is no class
+    neighbour = tmp_path / "beside"
+    shutil.copytree(flat / "cat", neighbour / "images")
+    write_csv(neighbour / "labels.csv", [{"image": f"images/{i:03d}.jpg", "label": str(i % 2)} for i in range(12)])
+    assert load(neighbour).labels == ["0", "1"]  # the table refers to the folder of images, which is no class
 
 
 def test_columns_by_other_names(flat: Path, tmp_path: Path) -> None:

@@ -232,23 +232,23 @@ def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
 
     before = pyarrow.total_allocated_bytes()
     tracemalloc.start()
-    made, bad = cleaned(data, clean, "x")
+    kept, bad = cleaned(data, clean, "x")
     empty: dict[str, Any] = {"labels": None, "source": {}, "skipped": {}, "fingerprint": {}, "name": "x"}
-    stamp = Splits(train=made, validation=made, test=made, **empty).files_fingerprint("train")
+    stamp = Splits(train=kept, validation=kept, test=kept, **empty).files_fingerprint("train")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(stamp) == 16
     assert max(pyarrow.total_allocated_bytes() - before, peak) < size
     assert bad == [("row/0", "row/0: no label"), ("row/5", "row/5: no label")]
     left = [i for i in range(16) if i not in (0, 5)]
-    assert made["id"][:] == [f"row/{i}" for i in left]
-    assert (made.features["audio"], made.features["label"], made["label"][:]) == (
+    assert kept["id"][:] == [f"row/{i}" for i in left]
+    assert (kept.features["audio"], kept.features["label"], kept["label"][:]) == (
         kinds["audio"],
         Value("float64"),
         list(map(float, left)),
     )
     assert all(
-        row["audio"] == {"path": f"{i}.wav", "bytes": bytes([i]) * size} for i, row in zip(left, made, strict=True)
+        row["audio"] == {"path": f"{i}.wav", "bytes": bytes([i]) * size} for i, row in zip(left, kept, strict=True)
     )
     with pytest.raises(DataError, match="none of 1 rows can be used; the first: row/0"):
         cleaned(data.select([0]), clean, "x")
@@ -256,24 +256,24 @@ def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
 
 def test_recordings_without_speakers_are_told(caplog: pytest.LogCaptureFixture) -> None:
     """The warning appears once, if a split is cut and nobody stated that this is right."""
-    heard = {"audio": [{"path": None, "bytes": b"a"}] * 40}
-    for group, own, section, told in (
-        ("speaker", heard, {}, True),
-        ("speaker", heard, {"group": "none"}, False),
-        ("none", heard, {}, False),  # a format whose own splits share speakers
-        ("speaker", heard | {"speaker": list("abcd") * 10}, {}, False),
-        (None, heard, {}, False),
+    recordings = {"audio": [{"path": None, "bytes": b"a"}] * 40}
+    for group, own, section, warned in (
+        ("speaker", recordings, {}, True),
+        ("speaker", recordings, {"group": "none"}, False),
+        ("none", recordings, {}, False),  # a format whose own splits share speakers
+        ("speaker", recordings | {"speaker": list("abcd") * 10}, {}, False),
+        (None, recordings, {}, False),
         ("title", {}, {}, False),
     ):
         caplog.clear()
         arrange(DataSection(id="voices", **section), {"train": rows(["a", "b"] * 20, **own)}, group)
-        said = [record.getMessage() for record in caplog.records]
-        assert len(said) == told
-        if told:
-            assert said[0].startswith(
+        messages = [record.getMessage() for record in caplog.records]
+        assert len(messages) == warned
+        if warned:
+            assert messages[0].startswith(
                 "voices: no column 'speaker', so validation and test may share speakers with train"
             )
-            assert "data.group=NAME" in said[0]
+            assert "data.group=NAME" in messages[0]
     own = {
         name: rows(["a", "b"] * 4, audio=[{"path": None, "bytes": b"a"}] * 8)
         for name in ("train", "validation", "test")

@@ -259,8 +259,8 @@ def test_own_splits_that_overlap_are_counted_everywhere(tmp_path: Path, vit_fold
     noise(data / "test", 4, start=7)  # three of four pairs have a row in train
     noise(data / "validation", 4, start=40)
     recipe = validate(settings(vit_folder, data, train__max_steps=1))
-    said = "6 of 8 rows of test have the same content as a row of train or validation"
-    assert any(said in line for line in check(recipe))
+    message = "6 of 8 rows of test have the same content as a row of train or validation"
+    assert any(message in line for line in check(recipe))
     with without_pictures():
         found = train(recipe, tmp_path / "run")
     assert found is not None

@@ -49,8 +49,10 @@ def test_as_many_skipped_rows_as_may_be(bert: Path, tmp_path: Path) -> None:
 
 
 def test_one_skipped_row_too_many(bert: Path, tmp_path: Path) -> None:
-    said = [refused(done, 2, "11 rows of train cannot be read, 10 of 100 may be") for done in both(bert, tmp_path, 11)]
-    assert said[0] == said[1]
+    errors = [
+        refused(done, 2, "11 rows of train cannot be read, 10 of 100 may be") for done in both(bert, tmp_path, 11)
+    ]
+    assert errors[0] == errors[1]
 
 
 @pytest.mark.parametrize("verb", ["check", "train"])

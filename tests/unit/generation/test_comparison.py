@@ -83,8 +83,8 @@ def test_the_share_of_copies_is_beside_that_of_held_out_images() -> None:
     """The copies are not compared with that rate of the training images, which are all copies of themselves."""
     known = noise(20)
     found = comparison.measure([known[4], *noise(3, seed=2)], known, None, table(known), table(noise(5, seed=3)))
-    made, real = found["tables"]["samples and real images"]
-    assert (made["memorised"], real["memorised"]) == (0.25, 0.0)
+    generated, real = found["tables"]["samples and real images"]
+    assert (generated["memorised"], real["memorised"]) == (0.25, 0.0)
     assert found["copied"].tolist() == [True, False, False, False]
     assert found["nearest"][0] == (0, 4, 0.0)
 
@@ -104,10 +104,10 @@ def test_mirror_images_are_copies_where_training_mirrored() -> None:
 
 def test_mirrored_search_is_that_of_all_pairs() -> None:
     rng = np.random.default_rng(0)
-    made, known = rng.integers(0, 256, (30, 6), dtype=np.uint8), rng.integers(0, 256, (40, 6), dtype=np.uint8)
-    mirrored = made[:, ::-1]
-    all_pairs = np.minimum(*(np.linalg.norm(of[:, None].astype(float) - known, axis=2) for of in (made, mirrored)))
-    index, distances = generation.nearest(made, known, mirrored=mirrored)
+    generated, known = rng.integers(0, 256, (30, 6), dtype=np.uint8), rng.integers(0, 256, (40, 6), dtype=np.uint8)
+    mirrored = generated[:, ::-1]
+    all_pairs = np.minimum(*(np.linalg.norm(of[:, None].astype(float) - known, axis=2) for of in (generated, mirrored)))
+    index, distances = generation.nearest(generated, known, mirrored=mirrored)
     assert (index == all_pairs.argmin(axis=1)).all()
     np.testing.assert_allclose(distances, np.sort(all_pairs, axis=1)[:, :2])
 
@@ -169,17 +169,23 @@ def test_copies_and_blackened_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def generate(task: Any, model: Any, requests: Any) -> list[Any]:
         black = Image.new("RGB", (8, 8))
         black.info["flagged"] = True
-        made = [*known[:2], *noise(1), black]
-        return [made[request["seed"]] for request in requests]
+        generated = [*known[:2], *noise(1), black]
+        return [generated[request["seed"]] for request in requests]
 
     monkeypatch.setattr(UnconditionalImageGeneration, "_generate", generate)
     results = train(validate(recipe), tmp_path / "run", name="copies")
     assert results is not None
     about = results["samples"]
-    made, real = results["test"]["tables"]["samples and real images"]
-    assert (about["n"], about["flagged"], made["flagged"], made["images"], real["flagged"]) == (4, 1, 1, 3, None)
+    generated, real = results["test"]["tables"]["samples and real images"]
+    assert (about["n"], about["flagged"], generated["flagged"], generated["images"], real["flagged"]) == (
+        4,
+        1,
+        1,
+        3,
+        None,
+    )
     assert about["copies"] >= 1
-    assert made["memorised"] == about["copies"] / 3
+    assert generated["memorised"] == about["copies"] / 3
     figures = tmp_path / "run" / "figures"
     with Image.open(figures / "samples.png") as image:
         assert image.info["Description"].startswith(

@@ -68,10 +68,10 @@ def test_probabilities_are_the_tasks(vit_folder: Path) -> None:
 def test_batches_change_nothing(folder: str, request: pytest.FixtureRequest) -> None:
     looking = feature_extractors.classifier(request.getfixturevalue(folder), "cpu", "any")
     done: list[int] = []
-    whole, sure = looking.look(images(9))
+    all_features, sure = looking.look(images(9))
     parts, surely = looking.look(images(9), batch_size=4, tick=done.append)
     assert done == [4, 4, 1]
-    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(parts, all_features, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(surely, sure, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
 
 

@@ -124,12 +124,12 @@ def test_predict_reads_prompts_and_tables(
         for inputs in (["a red disc", "asked.jsonl"], ["text=a disc", "seed=9"])
         for one in predict(painter, inputs)
     ]
-    told = {"steps": 30, "guidance": 7.5}
+    parameters = {"steps": 30, "guidance": 7.5}
     assert outputs == [
-        {"image": "a-red-disc-seed-0.png", "prompt": "a red disc", "seed": 0, **told},
-        {"image": "a-blue-disc-seed-3.png", "prompt": "a blue disc", "seed": 3, **told},
-        {"image": "a-red-square-seed-0.png", "prompt": "a red square", "seed": 0, **told},
-        {"image": "a-disc-seed-9.png", "prompt": "a disc", "seed": 9, **told},
+        {"image": "a-red-disc-seed-0.png", "prompt": "a red disc", "seed": 0, **parameters},
+        {"image": "a-blue-disc-seed-3.png", "prompt": "a blue disc", "seed": 3, **parameters},
+        {"image": "a-red-square-seed-0.png", "prompt": "a red square", "seed": 0, **parameters},
+        {"image": "a-disc-seed-9.png", "prompt": "a disc", "seed": 9, **parameters},
     ]
     with Image.open("a-blue-disc-seed-3.png") as image:
         assert image.size == (16, 16)

@@ -178,17 +178,17 @@ def test_without_the_hub_the_cached_copy_serves_and_is_named(
     hub.add_model(VIT, folder)
     found = download(VIT)
     for way in ("down", "failing", "offline mode"):
-        said: list[str] = []
+        messages: list[str] = []
         if way == "down":
             with hub.offline():
-                assert download(VIT, say=said.append) == found
+                assert download(VIT, say=messages.append) == found
         elif way == "failing":
             hub.fail_next(1, 503)
-            assert download(VIT, say=said.append) == found
+            assert download(VIT, say=messages.append) == found
         else:
             monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-            assert download(VIT, say=said.append) == found
-        assert said == [f"the hub cannot be asked: {VIT} comes from the cache (commit {found.name[:8]})"]
+            assert download(VIT, say=messages.append) == found
+        assert messages == [f"the hub cannot be asked: {VIT} comes from the cache (commit {found.name[:8]})"]
 
 
 def test_without_the_hub_and_without_a_copy(hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

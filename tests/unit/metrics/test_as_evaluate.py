@@ -109,19 +109,19 @@ def noise(rng: random.Random) -> Made:
 
 def features(rng: random.Random) -> Made:
     draw = np.random.default_rng(rng.randrange(9999))
-    real, made = draw.normal(size=(N, 6)).astype("float32"), draw.normal(0.3, 1, size=(N, 6)).astype("float32")
-    made[:5] = real[:5]
-    precision, recall = generation.precision_recall(real, made)
+    real, generated = draw.normal(size=(N, 6)).astype("float32"), draw.normal(0.3, 1, size=(N, 6)).astype("float32")
+    generated[:5] = real[:5]
+    precision, recall = generation.precision_recall(real, generated)
     own = {
-        "frechet_distance": generation.frechet_distance(real.astype("float64"), made.astype("float64")),
-        "kernel_distance": generation.kernel_distance(real, made)[0],
+        "frechet_distance": generation.frechet_distance(real.astype("float64"), generated.astype("float64")),
+        "kernel_distance": generation.kernel_distance(real, generated)[0],
         "precision": precision,
         "recall": recall,
-        "memorised": float(generation.memorised(generation.nearest(made, real)[1]).mean()),
-        "clip_score": generation.clip_score(made, real),
+        "memorised": float(generation.memorised(generation.nearest(generated, real)[1]).mean()),
+        "clip_score": generation.clip_score(generated, real),
     }
     assert own["memorised"] > 0
-    return {"predictions": made.tolist(), "references": real.tolist()}, own
+    return {"predictions": generated.tolist(), "references": real.tolist()}, own
 
 
 CASES: dict[str, Callable[[random.Random], Made]] = {

@@ -208,18 +208,18 @@ def test_top_five_is_by_rank() -> None:
 
 def test_a_true_label_that_the_model_does_not_know_is_an_error_made() -> None:
     records = predictions(("cat", "dog"), 20, skill=1.0)
-    strange = {**records[0], "id": "x", "true": "yak", "rank": 2}
-    found = scores([*records, strange], ("cat", "dog"))
+    unknown = {**records[0], "id": "x", "true": "yak", "rank": 2}
+    found = scores([*records, unknown], ("cat", "dog"))
     assert found["accuracy"] == pytest.approx(20 / 21)
     assert found["balanced_accuracy"] == pytest.approx(2 / 3)
-    assert per_class([*records, strange], ("cat", "dog"))[-1] == {
+    assert per_class([*records, unknown], ("cat", "dog"))[-1] == {
         "label": "yak",
         "n": 1,
         "precision": None,
         "recall": 0.0,
         "f1": 0.0,
     }
-    assert confusion([*records, strange], ("cat", "dog")).sum() == 20
+    assert confusion([*records, unknown], ("cat", "dog")).sum() == 20
     rows = many_labels(("cat", "dog"), 10)
     rows[0]["true"] = ["yak"]
     assert per_class(rows, ("cat", "dog"), True)[-1]["recall"] == 0.0

@@ -180,12 +180,12 @@ def test_distances_grow_with_a_shift_and_a_lost_mode_costs_recall() -> None:
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, made = structured(90, 70, 20, rank=5)
-    whole = [generation.frechet_distance(real, made), *generation.precision_recall(real, made)]
+    expected = [generation.frechet_distance(real, made), *generation.precision_recall(real, made)]
     index, distances = generation.nearest(made, real, 3)
     monkeypatch.setattr(generation, "ROWS", 7)
     monkeypatch.setattr(generation, "COLUMNS", 11)
     assert [generation.frechet_distance(real, made), *generation.precision_recall(real, made)] == pytest.approx(
-        whole, rel=1e-9
+        expected, rel=1e-9
     )
     in_blocks = generation.nearest(made, real, 3)
     assert (in_blocks[0] == index).all()

@@ -201,25 +201,25 @@ def test_a_long_recording_is_heard_as_a_whole(speech: Path, plain: Path, monkeyp
     talkative(model)
     model.lm_head.bias.data[2] += 4  # many short words
     audio = (16000, tiny_audio.spoken("low mid high " * 8))
-    whole = list(task.infer(model, audio))
-    assert len(whole) == 1
+    at_once = list(task.infer(model, audio))
+    assert len(at_once) == 1
     monkeypatch.setattr(module, "WINDOW", 2.0)
     monkeypatch.setattr(module, "MARGIN", 0.5)
     parts = list(task.infer(model, audio))
     assert len(parts) >= 4
     assert [len(p["words"]) for p in parts] == sorted(len(p["words"]) for p in parts)
-    assert parts[-1]["seconds"] == whole[0]["seconds"]
-    one, other = ({(w["word"], w["start"], w["end"]) for w in said["words"]} for said in (whole[0], parts[-1]))
+    assert parts[-1]["seconds"] == at_once[0]["seconds"]
+    one, other = ({(w["word"], w["start"], w["end"]) for w in answer["words"]} for answer in (at_once[0], parts[-1]))
     assert len(one) > 40
     assert len(one & other) > 0.9 * len(one | other), "a word is lost, doubled or moved where windows join"
 
 
 def test_words_have_times_and_a_confidence() -> None:
     tokenizer = ctc_vocabulary.made(["ab"])
-    heard = ctc.Heard(
+    decoded = ctc.Heard(
         np.array([0, 3, 3, 0, 3, 2, 2, 0, 4, 1, 0]), np.array([0.9, 0.4, 0.5, 1, 0.5, 1, 1, 1, 0.8, 1, 1])
     )
-    assert ctc.words(heard, tokenizer, 0.02) == [
+    assert ctc.words(decoded, tokenizer, 0.02) == [
         {"word": "aa", "start": 0.02, "end": 0.1, "confidence": pytest.approx(0.5)},
         {"word": "b", "start": 0.16, "end": 0.18, "confidence": pytest.approx(0.8)},
     ]

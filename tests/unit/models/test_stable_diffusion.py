@@ -146,8 +146,8 @@ def test_files_in_half_precision_are_read_as_float32(tmp_path: Path) -> None:
 
 def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every epoch, the VAE encodes about half of the training images mirrored, but never the scored ones."""
-    said: list[str] = []
-    monkeypatch.setattr("pipelines.utils.progress.Progress.say", lambda self, text: said.append(text))
+    messages: list[str] = []
+    monkeypatch.setattr("pipelines.utils.progress.Progress.say", lambda self, text: messages.append(text))
     task, _, examples = made(tmp_path, flip=True)
     assert task.augmentation.enabled
     assert not TextToImage(Options()).augmentation.enabled
@@ -164,7 +164,7 @@ def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pyt
     assert 12 <= mirrored <= 36
     assert len(examples) == 24
     assert any(
-        "augmentation is on" in text and text.endswith("options.flip=false caches its features") for text in said
+        "augmentation is on" in text and text.endswith("options.flip=false caches its features") for text in messages
     )
 
 

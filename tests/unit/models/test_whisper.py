@@ -128,8 +128,8 @@ def test_a_model_that_was_not_told_hears_the_language(speech: Path, folders: dic
     features = torch.from_numpy(
         loaded.task.extractor(recording[1], sampling_rate=16000, return_tensors="np")["input_features"]
     )  # type: ignore[attr-defined]
-    heard = loaded.model.detect_language(features)  # type: ignore[operator]
-    assert loaded.task.tokenizer.decode(heard) == f"<|{answer['language']}|>"  # type: ignore[attr-defined]
+    detected = loaded.model.detect_language(features)  # type: ignore[operator]
+    assert loaded.task.tokenizer.decode(detected) == f"<|{answer['language']}|>"  # type: ignore[attr-defined]
     assert loaded.infer(recording, language="german")["language"] == "de"
 
 

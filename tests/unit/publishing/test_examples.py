@@ -62,12 +62,12 @@ def test_example_images_hold_pixels_alone(task: str, kind: str, tmp_path: Path) 
     for name, value in (("0", str(path)), ("1", {"path": "x", "bytes": path.read_bytes()}), ("2", opened)):
         row = {"id": name, "image": value, "label": "cat", "text": "a cat"}
         found = save_example(task_class(task)().data, row, tmp_path / "examples", name)
-        made = tmp_path / "examples" / found["image"]
-        data = made.read_bytes()
+        written = tmp_path / "examples" / found["image"]
+        data = written.read_bytes()
         assert not [
             word for word in (SECRET, b"Exif", b"xmpmeta", b"ICC_PROFILE", b"GPS", b"Photoshop") if word in data
         ]
-        with Image.open(made) as image:
+        with Image.open(written) as image:
             assert not image.getexif()
             assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
             assert image.size == ((60, 40) if kind == "gif" else (40, 60))  # it is upright without its EXIF
@@ -104,9 +104,9 @@ def test_example_recordings_hold_samples_alone(task: str, kind: str, tmp_path: P
     for name, value in (("0", str(path)), ("1", {"path": "x", "bytes": path.read_bytes()})):
         row = {"id": name, "audio": value, "label": "low", "text": "LOW"}
         found = save_example(own.data, row, tmp_path / "examples", name)
-        made = tmp_path / "examples" / found["audio"]
-        assert SECRET not in made.read_bytes()
-        with soundfile.SoundFile(made) as file:
+        written = tmp_path / "examples" / found["audio"]
+        assert SECRET not in written.read_bytes()
+        with soundfile.SoundFile(written) as file:
             assert [getattr(file, tag) for tag in TAGS] == [""] * len(TAGS)
             assert np.abs(file.read()).max() > 0.1
 

@@ -124,9 +124,9 @@ def test_what_graft_did_not_write_stays_at_home(hub: HubServer, run: Path, liste
     before = remote(hub)
     wanted = [f"left out   model/{line}" for line in strays(run)]
     for dry_run in (True, False):
-        said: list[str] = []
-        report = publish(run, REPO, dry_run=dry_run, say=said.append)
-        assert [line for line in said if line.startswith("left out")] == wanted
+        messages: list[str] = []
+        report = publish(run, REPO, dry_run=dry_run, say=messages.append)
+        assert [line for line in messages if line.startswith("left out")] == wanted
         assert set(report["model"]["uploaded"]) == (set(before) if dry_run else set())
     assert remote(hub) == before
 
@@ -143,10 +143,10 @@ def test_a_folder_of_graft_s_own_may_hold_strays_too(hub: HubServer, tmp_path: P
     (folder / "model" / "examples" / "9.jpg").write_bytes(b"another row")
     (folder / "model" / "figures" / "mistakes.png").write_bytes(b"rows of the data")
     (folder / "model" / "figures" / "outside.png").symlink_to("/etc/hostname")
-    said: list[str] = []
-    publish(folder, REPO, say=said.append)
+    messages: list[str] = []
+    publish(folder, REPO, say=messages.append)
     assert remote(hub) == before
-    assert [line.split("model/")[1] for line in said if line.startswith("left out")] == [
+    assert [line.split("model/")[1] for line in messages if line.startswith("left out")] == [
         "examples/9.jpg: not written by Graft",
         "figures/mistakes.png: not written by Graft",
         "figures/outside.png: a link",

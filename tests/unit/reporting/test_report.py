@@ -179,10 +179,10 @@ def test_the_page_in_a_browser(run: Path, width: int, scheme: str) -> None:
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        asked, said = [], []
+        asked, errors = [], []
         page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto((run / "report.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
@@ -199,5 +199,5 @@ def test_the_page_in_a_browser(run: Path, width: int, scheme: str) -> None:
         assert page.evaluate(rows.format(0)) == sorted(BREEDS)
         assert page.evaluate("document.querySelectorAll('th[aria-sort]').length") == 1
         assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-        assert said == []
+        assert errors == []
         browser.close()

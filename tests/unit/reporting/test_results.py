@@ -62,8 +62,8 @@ def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> 
     with mock.patch.object(ImageClassification, "summarize", summarize):
         done = world.graft("train", "train.eval_every=1", "train.save_every=1", "train.early_stopping=1")
         scored = graft("evaluate", run, "--json")
-        told = graft("evaluate", run)
-    assert done.code == scored.code == told.code == 0, done.err + scored.err + told.err
+        evaluated = graft("evaluate", run)
+    assert done.code == scored.code == evaluated.code == 0, done.err + scored.err + evaluated.err
     for split in ("test", "validation"):
         assert f"{', '.join(names)}: undefined on the 8 rows of {split} (null in JSON)" in done.err
     assert f"{names[0]} undefined" in done.err
@@ -79,7 +79,7 @@ def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> 
     assert all(found[split]["metrics"][name] is None for split in ("test", "validation", "baseline") for name in names)
     assert strict((run / "model" / "results.json").read_text()) == found
     assert strict(scored.out)["metrics"][names[0]] is None
-    assert f"  {names[0]:20} undefined" in told.out
+    assert f"  {names[0]:20} undefined" in evaluated.out
     card = (run / "model" / "README.md").read_text()
     assert "is undefined on the 8 test rows" in card
     assert "nan" not in card.lower().replace("nano", "")
@@ -124,9 +124,11 @@ def test_files_of_schema_1_are_read(tmp_path: Path) -> None:
 def test_report_and_card_name_the_groups(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", pictures=False)
     change(run, "test", groups=12, interval={"unit": "patient", "resamples": 1000, "exact": ["accuracy"]})
-    said = "The intervals are from 1,000 resamples of the 12 groups of rows (rows of the same patient belong together)."
+    sentence = (
+        "The intervals are from 1,000 resamples of the 12 groups of rows (rows of the same patient belong together)."
+    )
     for text in (write_report(run).read_text(), write_card(run).read_text()):
-        assert said in text
+        assert sentence in text
         assert (
             "Accuracy: all right or all wrong, so the interval is the exact binomial one of 12 groups of rows." in text
         )

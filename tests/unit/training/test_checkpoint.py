@@ -199,9 +199,9 @@ def test_restored_moments_lie_like_their_parameters(tmp_path: Path) -> None:
     """Fused kernels walk through memory in order: a channels-last parameter needs channels-last moments."""
 
     def toy() -> Toy:
-        made = Toy()
-        made.model.to(memory_format=torch.channels_last)
-        return made
+        small_run = Toy()
+        small_run.model.to(memory_format=torch.channels_last)
+        return small_run
 
     whole_run, first = toy(), toy()
     for number in range(4):

@@ -155,10 +155,10 @@ def test_lengths_are_those_of_the_clock(frames: int, rate: int, channels: int, l
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff", "au", "caf"])
 def test_half_a_file_is_never_taken_for_a_whole_one(suffix: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    whole = write(tmp_path / f"a.{suffix}", sine(20) + 0.02 * rng.standard_normal(20 * RATE), RATE)
-    assert len(read_audio(whole, RATE)) == pytest.approx(20 * RATE, abs=1)
+    complete = write(tmp_path / f"a.{suffix}", sine(20) + 0.02 * rng.standard_normal(20 * RATE), RATE)
+    assert len(read_audio(complete, RATE)) == pytest.approx(20 * RATE, abs=1)
     half = tmp_path / f"half.{suffix}"
-    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    half.write_bytes(complete.read_bytes()[: complete.stat().st_size // 2])
     with pytest.raises(DataError, match=rf"half\.{suffix}: (ends (after|in)|not readable audio)"):
         read_audio(half, RATE)
 
@@ -254,8 +254,8 @@ def test_train_does_without_what_cannot_be_used(tmp_path: Path) -> None:
     assert list(taken.lengths) == [50] * 3  # type: ignore[arg-type]
     assert [id_ for id_, _ in known] == ["1.wav"]
     assert left_out == {"recordings of train longer than 2 seconds (options.max_seconds)": 2}
-    whole, known, left_out = sorted_out(recordings, data["id"], "test")  # a scored split keeps every row
-    assert (whole is recordings, [id_ for id_, _ in known], left_out) == (True, ["0.wav", "1.wav", "3.wav"], {})
+    usable, known, left_out = sorted_out(recordings, data["id"], "test")  # a scored split keeps every row
+    assert (usable is recordings, [id_ for id_, _ in known], left_out) == (True, ["0.wav", "1.wav", "3.wav"], {})
     assert sorted_out(["any"], ["a"], "train") == (["any"], [], {})
     with pytest.raises(
         DataError, match=r"none of 6 recordings of train can be used; the first: .*0\.wav: 3\.0 seconds, at most 0\.5"

@@ -154,10 +154,10 @@ def test_classes_of_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["flac", "ogg", "mp3"])
 def test_parts_of_compressed_recordings(ending: str, tmp_path: Path) -> None:
     name, rows = long(tmp_path, 0, ending)
-    whole = read_audio(str(tmp_path / name), RATE)
+    recording = read_audio(str(tmp_path / name), RATE)
     for row in rows:
         part = read_audio({"path": str(tmp_path / name), "bytes": None, "start": row["start"], "end": row["end"]}, RATE)
-        want = whole[round(row["start"] * RATE) : round(row["end"] * RATE)]
+        want = recording[round(row["start"] * RATE) : round(row["end"] * RATE)]
         assert len(part) == len(want)
         assert np.abs(part - want).max() < 0.02
         held = read_audio(

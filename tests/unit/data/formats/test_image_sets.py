@@ -40,8 +40,8 @@ def moved(folder: Path, into: Path) -> Path:
 def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
     split = shapes(tmp_path / "split" / "train").parent
     shapes(split / "test", 3, captions="txt")
-    beside = shapes(tmp_path / "beside", 3, captions="txt")
-    table(beside / "a.csv", "image,text", ["000.png"])
+    captioned = shapes(tmp_path / "beside", 3, captions="txt")
+    table(captioned / "a.csv", "image,text", ["000.png"])
     few = shapes(tmp_path / "few", 3)
     write(few / "001.txt", "a caption")
     layouts = {
@@ -51,7 +51,7 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
             shapes(tmp_path / "deep" / "one", captions="txt").parent,
         ],
         "mnist": [idx(tmp_path / "digits"), idx(tmp_path / "MNIST" / "raw"), tmp_path / "MNIST"],
-        "table": [beside, table(shapes(tmp_path / "table") / "a.csv", "image,text", ["000.png"]).parent],
+        "table": [captioned, table(shapes(tmp_path / "table") / "a.csv", "image,text", ["000.png"]).parent],
     }
     for name, paths in layouts.items():
         for path in paths:

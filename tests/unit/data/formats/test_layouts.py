@@ -299,9 +299,9 @@ def test_pages_of_tiff_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING, logger="graft"):
         for name in SPLITS:
             LabelledImages(splits[name], ["forest", "sea"], False)
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1, told
-    assert "have several pages; only the first is read: a.tif" in told[0]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1, messages
+    assert "have several pages; only the first is read: a.tif" in messages[0]
     assert len(rows) == 5
 
 

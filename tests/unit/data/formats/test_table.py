@@ -175,9 +175,9 @@ def test_a_table_is_read_as_it_is_written(case: str, tmp_path: Path, caplog: Log
     rows, skipped = read(put(tmp_path / f"a{suffix}", content), columns)
     assert ([list(row.values()) for row in rows][:2], skipped) == ([[first, "x"], ["c", "y"]], [])
     assert [list(row.values()) for row in rows][2:] == ([['d "e, f" "', "z"]] if case == "backslashes" else [])
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == bool(words)
-    assert words in "".join(said)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == bool(words)
+    assert words in "".join(messages)
 
 
 def test_one_column_stays_one_column(tmp_path: Path) -> None:

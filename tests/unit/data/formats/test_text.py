@@ -180,21 +180,21 @@ def test_what_plain_text_has_not(tmp_path: Path) -> None:
 
 
 def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
-    beside = {"README.md": "about it", "notes.txt": "more"}
+    other_files = {"README.md": "about it", "notes.txt": "more"}
     photos = tiny.photos(tmp_path / "photos", n=1, splits=(), size=8)
     layouts = {
         "imagefolder": [
             photos,
-            write(tiny.photos(tmp_path / "split", n=1, size=8), {**beside, "train/cat/000.txt": "a caption"}),
+            write(tiny.photos(tmp_path / "split", n=1, size=8), {**other_files, "train/cat/000.txt": "a caption"}),
         ],
-        "squad": [write(tiny_text.squad(tmp_path / "squad", n=1), beside)],
-        "table": [write(tmp_path / "table", {"train.csv": "text\na\n", **beside})],
-        "text": [write(tmp_path / "text", beside), tmp_path / "text" / "README.md"],
-        "wikipedia": [write(tmp_path / "dump", {"a.xml": "<mediawiki/>", **beside}), tmp_path / "dump" / "a.xml"],
+        "squad": [write(tiny_text.squad(tmp_path / "squad", n=1), other_files)],
+        "table": [write(tmp_path / "table", {"train.csv": "text\na\n", **other_files})],
+        "text": [write(tmp_path / "text", other_files), tmp_path / "text" / "README.md"],
+        "wikipedia": [write(tmp_path / "dump", {"a.xml": "<mediawiki/>", **other_files}), tmp_path / "dump" / "a.xml"],
     }
     for name, paths in layouts.items():
         for path in paths:
             assert format_module(DataSection(id=str(path))).__name__.endswith(f".{name}"), path
-    for captions in (write(photos / "cat", beside), write(tmp_path / "none", {"a.pdf": ""})):
+    for captions in (write(photos / "cat", other_files), write(tmp_path / "none", {"a.pdf": ""})):
         with pytest.raises(DataError, match=r"cannot be read as data .*\.txt or \.md files, or a Wikipedia dump"):
             load(captions)

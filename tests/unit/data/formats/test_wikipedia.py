@@ -124,18 +124,18 @@ def test_pages_do_not_pile_up(tmp_path: Path) -> None:
 @PROPERTY
 @given(place=st.floats(0, 1, exclude_max=True), compressed=st.booleans())
 def test_a_dump_cut_anywhere_is_named(place: float, compressed: bool, tmp_path: Path) -> None:
-    whole = dump(PAGES).removesuffix("</mediawiki>\n").encode()
-    whole = bz2.compress(whole + b"</mediawiki>\n") if compressed else whole
+    complete = dump(PAGES).removesuffix("</mediawiki>\n").encode()
+    complete = bz2.compress(complete + b"</mediawiki>\n") if compressed else complete
     path = tmp_path / f"cut.xml{'.bz2' if compressed else ''}"
-    path.write_bytes(whole[: int(place * len(whole))])
+    path.write_bytes(complete[: int(place * len(complete))])
     for attempt in (load, read_dump):
         with pytest.raises(DataError) as caught:
             attempt(path)
-        said = str(caught.value)
-        assert str(path) in said
-        assert "\n" not in said
-    event("in the middle" if "ends in the middle, after" in said else said.rpartition(":")[2])
-    assert "ends in the middle, after" in said
+        message = str(caught.value)
+        assert str(path) in message
+        assert "\n" not in message
+    event("in the middle" if "ends in the middle, after" in message else message.rpartition(":")[2])
+    assert "ends in the middle, after" in message
     assert not list((wikipedia.cache_root() / "wikipedia").glob(".*"))  # no partial file is left
 
 

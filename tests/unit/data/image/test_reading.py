@@ -253,9 +253,9 @@ def test_a_large_image_is_converted_by_strips_as_it_would_be_at_once(
     else:
         image = Image.fromarray(rng.integers(0, 256, (37, 23, 4), np.uint8), "RGBA").convert(mode)
     assert image.mode == mode
-    whole = read_image(image).tobytes()
+    expected = read_image(image).tobytes()
     monkeypatch.setattr(reading, "STRIP", 100)  # four rows
-    assert read_image(image).tobytes() == whole
+    assert read_image(image).tobytes() == expected
 
 
 def long_text(kind: str, place: str) -> bytes:
