@@ -174,7 +174,7 @@ def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServ
             with contextlib.redirect_stdout(io.StringIO()), without_pictures():
                 exec(compile(block.text, str(block), "exec"), names)
         elif block.language == "yaml":
-            complete = "task" in yaml.safe_load(block.text)  # an extract of a recipe is read as a part of `PART_OF`
+            complete = "task" in yaml.safe_load(block.text)  # a part of a recipe is read as one of `PART_OF`
             raw = {} if complete else yaml.safe_load(recipe_paths()[PART_OF].read_text())
             recipes.validate({**raw, **yaml.safe_load(block.text)}, str(block))
         else:
@@ -222,7 +222,7 @@ def test_a_layout_is_found(block: Block, tmp_path: Path) -> None:
     for path in paths:
         write(tmp_path / path)
     (top,) = {path.split("/")[0] for path in paths}
-    found = loading._format(DataSection(id=str(tmp_path / top)))
+    found = loading.format_module(DataSection(id=str(tmp_path / top)))
     assert found.__name__.rpartition(".")[2] == block.note
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SNIPPETS = ("bash", "python", "yaml")
-LANGUAGES = (*SNIPPETS, "text")
+LANGUAGES = (*SNIPPETS, "jinja", "text")
 MARKS = ("shown", "fails", "output", "layout")
 FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 MARK = re.compile(r"<!-- (\w+)(?:: (.+?))? -->\n\Z")
@@ -42,9 +42,9 @@ def blocks(page: Path) -> list[Block]:
     text, found = page.read_text(), []
     for match in FENCE.finditer(text):
         mark = MARK.search(text, 0, match.start())
-        comment = (mark[1], mark[2] or "") if mark and mark[1] in MARKS else ("", "")
+        marked = (mark[1], mark[2] or "") if mark and mark[1] in MARKS else ("", "")
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(str(page.relative_to(ROOT)), line, match[1], match[2], *comment))
+        found.append(Block(str(page.relative_to(ROOT)), line, match[1], match[2], *marked))
     return found
 
 

@@ -279,6 +279,8 @@ def _kind(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return "mapping, see below"
     if "const" in value or "enum" in value:
         return ", ".join(f"`{one}`" for one in value.get("enum", [value.get("const")]))
+    if "prefixItems" in value:  # a tuple; ours have items of one type
+        return f"list of {len(value['prefixItems'])}: {_kind(value['prefixItems'][0], schema)}"
     if value.get("type") == "array":
         return f"list of {_kind(value['items'], schema)}"
     names = {
@@ -338,7 +340,7 @@ def api() -> str:
     """The public names of `import pipelines`. mkdocstrings documents each from its own file."""
     import pipelines
 
-    return "\n".join(f"::: pipelines.{pipelines._PUBLIC[name]}.{name}\n" for name in pipelines.__all__)
+    return "\n".join(f"::: {getattr(pipelines, name).__module__}.{name}\n" for name in pipelines.__all__)
 
 
 def benchmarks() -> str:

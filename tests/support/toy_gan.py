@@ -163,7 +163,7 @@ class ToyGan(Task):
         ]
 
     def score(self, records: Sequence[Record], rows: Any) -> dict[str, float]:
-        """The distance between the mean of the generated values and the mean of the real values."""
+        """How far the mean of what was made lies from the mean of the real values."""
         return {"distance": abs(float(np.mean([r["true"] - r["made"] for r in records])))}
 
     def calibrate(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:

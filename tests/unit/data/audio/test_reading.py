@@ -254,8 +254,8 @@ def test_train_does_without_what_cannot_be_used(tmp_path: Path) -> None:
     assert list(taken.lengths) == [50] * 3  # type: ignore[arg-type]
     assert [id_ for id_, _ in known] == ["1.wav"]
     assert left_out == {"recordings of train longer than 2 seconds (options.max_seconds)": 2}
-    usable, known, left_out = sorted_out(recordings, data["id"], "test")  # a scored split keeps every row
-    assert (usable is recordings, [id_ for id_, _ in known], left_out) == (True, ["0.wav", "1.wav", "3.wav"], {})
+    whole, known, left_out = sorted_out(recordings, data["id"], "test")  # what is scored keeps every row
+    assert (whole is recordings, [id_ for id_, _ in known], left_out) == (True, ["0.wav", "1.wav", "3.wav"], {})
     assert sorted_out(["any"], ["a"], "train") == (["any"], [], {})
     with pytest.raises(
         DataError, match=r"none of 6 recordings of train can be used; the first: .*0\.wav: 3\.0 seconds, at most 0\.5"
