@@ -55,7 +55,7 @@ def test_every_key_of_a_recipe_has_a_sentence_and_a_type() -> None:
     rows = [line for line in reference.splitlines() if line.startswith("| `")]
     assert len(rows) > 150
     assert "| `batch_size` | whole number, from 1 to 1,000,000 | `32` | Examples of one step" in reference
-    assert "| `freeze` | `none`, `backbone` or whole number, from 1 | `none` |" in reference
+    assert "| `freeze` | `auto`, `none`, `encoder`, `backbone` or whole number, from 1 | `auto` |" in reference
 
 
 def test_the_lists_of_recipes_formats_and_names_are_complete() -> None:
