@@ -42,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "ViT-S/16, all trains": {"config": VIT, "epochs": 1, "rows": 96, "precision": "bf16", "rate": 1e-4},
     "MobileNetV2, all trains": {"epochs": 1, "rows": 192, "precision": "bf16", "rate": 1e-4},
-    "MobileNetV2, all trains, both as they come": {
+    "MobileNetV2, all trains, both with defaults": {
         "epochs": 1,
         "rows": 192,
         "precision": "auto",
