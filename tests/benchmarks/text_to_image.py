@@ -21,7 +21,7 @@ from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel
 
-from tests.benchmarks.unconditional_image_generation import apart, chosen, ours, table, theirs
+from tests.benchmarks.unconditional_image_generation import chosen, ours, split_folders, table, theirs
 from tests.support import tiny_diffusion, tiny_pictures
 
 SIZE, BATCH = 128, 4
@@ -114,7 +114,7 @@ def main() -> None:
         work = Path(folder)
         source = asked.images or tiny_pictures.shapes(work / "drawn", n=asked.rows, size=SIZE)
         images = chosen(source, work / "images", asked.rows)
-        splits = apart(images, work / "splits", held_out=4)
+        splits = split_folders(images, work / "splits", held_out=4)
         for place in (images, *splits.iterdir()):
             captioned(place)
         model = pipeline(work)

@@ -47,7 +47,7 @@ def chosen(source: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def apart(images: Path, folder: Path, held_out: int = 8) -> Path:
+def split_folders(images: Path, folder: Path, held_out: int = 8) -> Path:
     """The same images for Graft as train/, validation/ and test/.
 
     The held-out images are scored, which is not timed.
@@ -135,7 +135,7 @@ def main() -> None:
         recipe = {
             "task": "unconditional-image-generation",
             "model": {"config": {"model_type": "UNet2DModel", **CONFIG}},
-            "data": {"id": str(apart(images, work / "splits"))},
+            "data": {"id": str(split_folders(images, work / "splits"))},
             "options": {"flip": True, "samples": 0, "grid": 0},
             "train": {"epochs": asked.epochs, "batch_size": BATCH, "learning_rate": 1e-4, "log_every": 1},
         }

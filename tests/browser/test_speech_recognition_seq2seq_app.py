@@ -33,7 +33,7 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield found
 
 
-def said(page: Any) -> str:
+def transcript(page: Any) -> str:
     return " ".join(page.locator(".graft-said span[title]").all_inner_texts())
 
 
@@ -45,7 +45,7 @@ def test_a_recording_is_written_down(listening: Any, visit: Any, tmp_path: Path)
     page.locator("input[type=file]").first.set_input_files(wave)
     page.locator(".graft-wave img").wait_for(timeout=60 * SECONDS)
     expected = load(listening.run, device="cpu").infer(str(wave))
-    assert said(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
+    assert transcript(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
     note = page.locator(".prose.graft-note").last.inner_text()
     assert f"in {expected['seconds']:.1f} seconds." in note
     assert "Language: en." in note
@@ -71,11 +71,11 @@ def test_the_language_can_be_chosen(listening: Any, visit: Any) -> None:
     page.locator("input[type=file]").first.set_input_files(listening.run / "examples" / "0.flac")
     page.get_by_text("Language: de.").wait_for(timeout=60 * SECONDS)
     expected = load(listening.run, device="cpu").infer(str(listening.run / "examples" / "0.flac"), language="de")
-    assert said(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
+    assert transcript(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
 
 
 def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) -> None:
     voice = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
     with speaking(chromium, listening.url, voice) as page:
         page.locator(".graft-wave img").wait_for(timeout=60 * SECONDS)
-        assert said(page)
+        assert transcript(page)

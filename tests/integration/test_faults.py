@@ -282,10 +282,10 @@ def test_a_checkpoint_comes_before_its_evaluation(bench: Bench) -> None:
 
     with at_call(2, dies, name="predict"), pytest.raises(Killed):
         bench("cut", train__eval_batch_size=9, train__save_every=1000)
-    assert (bench.last("cut").step, bench.last("cut").owed, bench.last("cut").best) == (4, True, None)
+    assert (bench.last("cut").step, bench.last("cut").evaluation_due, bench.last("cut").best) == (4, True, None)
     with at_call(1, dies, name="predict"), pytest.raises(Killed):
         bench("cut", train__eval_batch_size=9, train__save_every=1000)
-    assert (bench.last("cut").step, bench.last("cut").owed) == (4, True)
+    assert (bench.last("cut").step, bench.last("cut").evaluation_due) == (4, True)
     assert outcome(bench("cut", train__eval_batch_size=9, train__save_every=1000)) == outcome(undisturbed)
 
 

@@ -234,8 +234,8 @@ def test_images_that_unpack_to_very_much(demos: SimpleNamespace, watched: None, 
             tell, [{**sent, "orig_name": f"{tmp_path}/half \ud800 {'x' * 60}"}]
         )  # the answer repeats the visitor's own words
         assert str(named.error).startswith(f"half ? {'x' * 60}"), named
-        told = generator.ask(tell, [sent])
-        assert "does not say what made it" in str(told.error) or words in str(told.error), (name, told)
+        refused = generator.ask(tell, [sent])
+        assert "does not say what made it" in str(refused.error) or words in str(refused.error), (name, refused)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "I;16", "CMYK"])

@@ -89,12 +89,12 @@ def tokenizer(folder: Path) -> Any:
     words += [name.lower() for name in (*PEOPLE, *THINGS, *PLACES)]
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + [str(d) for d in range(10)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *[f"##{c}" for c in letters]]
-    made = Tokenizer(models.WordPiece({w: i for i, w in enumerate(dict.fromkeys(vocabulary))}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
-    ends = [("[CLS]", made.token_to_id("[CLS]")), ("[SEP]", made.token_to_id("[SEP]"))]
-    made.post_processor = processors.TemplateProcessing(
+    wordpiece = Tokenizer(models.WordPiece({w: i for i, w in enumerate(dict.fromkeys(vocabulary))}, unk_token="[UNK]"))
+    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=True)
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.decoder = decoders.WordPiece()
+    ends = [("[CLS]", wordpiece.token_to_id("[CLS]")), ("[SEP]", wordpiece.token_to_id("[SEP]"))]
+    wordpiece.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
     names = {
@@ -104,7 +104,7 @@ def tokenizer(folder: Path) -> Any:
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    found = PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=128, **names)
+    found = PreTrainedTokenizerFast(tokenizer_object=wordpiece, model_max_length=128, **names)
     found.save_pretrained(folder)
     return found
 
@@ -122,11 +122,11 @@ def bert(folder: Path, kind: str = "BertForQuestionAnswering", seed: int = 0, **
         "max_position_embeddings": 128,
     }
     plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    made = transformers.BertConfig(
+    model_config = transformers.BertConfig(
         vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config}
     )
     with seeded_torch(seed):
-        getattr(transformers, kind)(made).save_pretrained(folder)
+        getattr(transformers, kind)(model_config).save_pretrained(folder)
     return folder
 
 
@@ -135,17 +135,17 @@ def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: An
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     letters = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=letters, show_progress=False
     )
-    made.train_from_iterator([passage(Random(n))[0] for n in range(50)], trainer)
+    bpe.train_from_iterator([passage(Random(n))[0] for n in range(50)], trainer)
     end = "<|endoftext|>"
     words = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, model_max_length=128, bos_token=end, eos_token=end
+        tokenizer_object=bpe, model_max_length=128, bos_token=end, eos_token=end
     )
     words.save_pretrained(folder)
     plain = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
@@ -171,11 +171,11 @@ def distilbert(folder: Path, kind: str = "DistilBertForSequenceClassification", 
     words = tokenizer(folder)
     shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 128}
     plain = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0}
-    made = transformers.DistilBertConfig(
+    model_config = transformers.DistilBertConfig(
         vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config}
     )
     with seeded_torch(seed):
-        getattr(transformers, kind)(made).save_pretrained(folder)
+        getattr(transformers, kind)(model_config).save_pretrained(folder)
     return folder
 
 
@@ -236,10 +236,10 @@ def labelled_repo(
     place.mkdir(parents=True, exist_ok=True)
     for split in splits:
         rows = labelled_rows("pair" if pair else "class", n, split)
-        made = Dataset.from_list([{columns.get(key, key): value for key, value in row.items()} for row in rows])
+        table = Dataset.from_list([{columns.get(key, key): value for key, value in row.items()} for row in rows])
         labels = [-1 if split in secret else names.index(row["label"]) for row in rows]
-        made = made.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=names))
-        made.to_parquet(place / f"{split}-00000-of-00001.parquet")
+        table = table.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=names))
+        table.to_parquet(place / f"{split}-00000-of-00001.parquet")
     if config:
         files = "".join(f"  - split: {split}\n    path: {config}/{split}-*\n" for split in splits)
         (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{files}---\n")

@@ -54,7 +54,7 @@ train:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("train: {epochs: 1, lr: 1}", "4: train.lr: unknown key: did you mean 'learning_rate'?"),
         ("train: {epochs: 1, zzz: 1}", "4: train.zzz: unknown key (allowed: epochs, max_steps, head_epochs,"),
@@ -90,13 +90,13 @@ train:
         ),
     ],
 )
-def test_what_is_wrong_is_said(write, change: str, said: str) -> None:
+def test_what_is_wrong_is_said(write, change: str, message: str) -> None:
     (line,) = complaints(write(GOOD.replace("train: {epochs: 1}", change)))
-    assert line.replace("at least 0,", "at least 0.0,").replace("below 1,", "below 1.0,").startswith(said)
+    assert line.replace("at least 0,", "at least 0.0,").replace("below 1,", "below 1.0,").startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "message"),
     [
         ("{}", "model: give exactly one of `id` and `config`"),
         ("{id: a, config: {model_type: vit}}", "model: give exactly one of `id` and `config`"),
@@ -120,8 +120,8 @@ def test_what_is_wrong_is_said(write, change: str, said: str) -> None:
         ("{id: a, revision: 12e5}", "model.revision: must be text, got 1200000.0: put it in quotes"),
     ],
 )
-def test_what_is_wrong_with_the_model_is_said(write, section: str, said: str) -> None:
-    assert complaints(write(GOOD.replace("{id: some/model}", section))) == [f"2: {said}"]
+def test_what_is_wrong_with_the_model_is_said(write, section: str, message: str) -> None:
+    assert complaints(write(GOOD.replace("{id: some/model}", section))) == [f"2: {message}"]
 
 
 def test_an_unknown_task_is_one_error_and_its_options_are_not_judged(write) -> None:
@@ -137,7 +137,7 @@ def test_missing_sections_are_all_named(write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("- a\n- b\n", "a recipe is a mapping of keys (task, model, data, ...), got list"),
         ("just words", "a recipe is a mapping of keys (task, model, data, ...), got str"),
@@ -146,9 +146,9 @@ def test_missing_sections_are_all_named(write) -> None:
         ("task: !!python/object/apply:os.system [ls]\n", "1: not valid YAML"),
     ],
 )
-def test_what_is_no_recipe(write, text: str, said: str) -> None:
+def test_what_is_no_recipe(write, text: str, message: str) -> None:
     (line,) = complaints(write(text))
-    assert said in line
+    assert message in line
 
 
 def test_a_recipe_that_cannot_be_read(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_what_a_file_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "settings",
     [
         '{"nodes": {"1": 2}}',
         "[" * 5000,
@@ -74,8 +74,8 @@ def test_what_a_file_says(tmp_path: Path) -> None:
         '{"a": [1]}',
     ],
 )
-def test_what_other_programs_say_is_shown_as_text(said: str) -> None:
-    assert requests.read_settings({"parameters": said}, "it") == {"parameters": said}
+def test_what_other_programs_say_is_shown_as_text(settings: str) -> None:
+    assert requests.read_settings({"parameters": settings}, "it") == {"parameters": settings}
 
 
 def test_what_is_said_at_length_is_refused() -> None:

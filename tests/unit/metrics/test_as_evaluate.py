@@ -30,8 +30,8 @@ LABELS = [f"class {i}" for i in range(8)]
 Made = tuple[dict[str, list[Any]], dict[str, float]]  # the inputs of each metric, and Graft's own scores for them
 
 
-def pairs(true: list, said: list) -> list[dict[str, Any]]:
-    return [{"id": str(i), "true": true[i], "predicted": said[i]} for i in range(N)]
+def pairs(true: list, predicted: list) -> list[dict[str, Any]]:
+    return [{"id": str(i), "true": true[i], "predicted": predicted[i]} for i in range(N)]
 
 
 def one_label(rng: random.Random) -> Made:
@@ -67,24 +67,24 @@ def several_labels(rng: random.Random) -> Made:
 
 def numbers(rng: random.Random) -> Made:
     true = [rng.gauss(3, 2) for _ in range(N)]
-    said = [t + rng.gauss(0, 1) for t in true]
-    return {"predictions": said, "references": true}, regression.scores(pairs(true, said))
+    predicted = [t + rng.gauss(0, 1) for t in true]
+    return {"predictions": predicted, "references": true}, regression.scores(pairs(true, predicted))
 
 
 def answers(rng: random.Random) -> Made:
     true = [[" ".join(rng.choices(WORDS, k=3)) for _ in range(rng.randrange(3))] for _ in range(N)]
-    said = [" ".join(rng.choices(WORDS, k=rng.randrange(4))) for _ in range(N)]
-    own = question_answering.scores(pairs(true, said))
+    predicted = [" ".join(rng.choices(WORDS, k=rng.randrange(4))) for _ in range(N)]
+    own = question_answering.scores(pairs(true, predicted))
     assert 0 < own["f1"] < 100
-    return {"predictions": said, "references": true}, own
+    return {"predictions": predicted, "references": true}, own
 
 
 def transcripts(rng: random.Random) -> Made:
     true = [" ".join(rng.choices(WORDS, k=rng.randrange(1, 8))) for _ in range(N)]
-    said = [" ".join(rng.choices(WORDS, k=rng.randrange(0, 40))) for _ in range(N)]
-    records = pairs(true, said)
+    predicted = [" ".join(rng.choices(WORDS, k=rng.randrange(0, 40))) for _ in range(N)]
+    records = pairs(true, predicted)
     own = speech_recognition.scores(records, "none") | speech_recognition.hallucinations(records, "none")
-    return {"predictions": said, "references": true}, own
+    return {"predictions": predicted, "references": true}, own
 
 
 def tokens(rng: random.Random) -> Made:

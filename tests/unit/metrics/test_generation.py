@@ -231,7 +231,7 @@ def test_copies_are_told_from_new_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("real", "made", "said"),
+    ("real", "made", "message"),
     [
         (np.zeros((1, 4)), np.zeros((5, 4)), "real features: 2 rows or more are needed, got 1"),
         (np.zeros((5, 4)), np.zeros((0, 4)), "made features: 2 rows or more are needed, got 0"),
@@ -240,9 +240,9 @@ def test_copies_are_told_from_new_samples() -> None:
         (np.zeros((5, 4)), np.full((5, 4), np.nan), "made features: some numbers are not finite"),
     ],
 )
-def test_sets_that_cannot_be_compared(real: np.ndarray, made: np.ndarray, said: str) -> None:
+def test_sets_that_cannot_be_compared(real: np.ndarray, made: np.ndarray, message: str) -> None:
     for measure in (generation.frechet_distance, generation.kernel_distance):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             measure(real, made)
 
 

@@ -124,7 +124,7 @@ def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("formatted", "meant"),
     [
         (formatting.number(None), "–"),
         (formatting.number(float("nan")), "–"),
@@ -147,5 +147,5 @@ def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses:
         (formatting.short("abcdefgh", 5), "abcd…"),
     ],
 )
-def test_wording(said: str, meant: str) -> None:
-    assert said == meant
+def test_wording(formatted: str, meant: str) -> None:
+    assert formatted == meant

@@ -33,10 +33,10 @@ def format_name(path: Path) -> str:
 def cloned(folder: Path) -> Path:
     """A clone: two parts of train and one of test, with its README."""
     for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")):
-        made = parquet(folder / f"part{number}", right(20) if number == 0 else right(10)) / "train.parquet"
+        written = parquet(folder / f"part{number}", right(20) if number == 0 else right(10)) / "train.parquet"
         (folder / "data").mkdir(exist_ok=True)
-        made.rename(folder / "data" / f"{name}.parquet")
-        made.parent.rmdir()
+        written.rename(folder / "data" / f"{name}.parquet")
+        written.parent.rmdir()
     (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n---\n# pets\n")
     return folder
 
@@ -107,8 +107,8 @@ def test_files_of_a_clone_lie_in_its_folder(tmp_path: Path) -> None:
         "images/none.jpg",
     ]
     rows = [{"bytes": None, "path": path} for path in [*inside, str(photos / "cat" / "000.jpg"), *outside]]
-    made = parquet(tmp_path / "made", rows) / "train.parquet"
-    made.rename(tmp_path / "pets" / "train.parquet")
+    written = parquet(tmp_path / "made", rows) / "train.parquet"
+    written.rename(tmp_path / "pets" / "train.parquet")
     splits = load(tmp_path / "pets", max_skipped=0.5)
     assert sum(len(splits[name]) for name in SPLITS) == 21
     assert [why.partition(": ")[2].partition(" ")[0] for _, why in splits.skipped["train"]] == [
@@ -186,8 +186,8 @@ def saved(folder: Path, text: str, *splits: str) -> Path:
     from datasets import Dataset, DatasetDict
 
     images = [{"bytes": jpeg(i), "path": None} for i in range(20)]
-    made = Dataset.from_dict({"image": images, "label": [i % 2 for i in range(20)]}, features=features(text))
-    (DatasetDict(dict.fromkeys(splits, made)) if splits else made).save_to_disk(folder)
+    data = Dataset.from_dict({"image": images, "label": [i % 2 for i in range(20)]}, features=features(text))
+    (DatasetDict(dict.fromkeys(splits, data)) if splits else data).save_to_disk(folder)
     return folder
 
 

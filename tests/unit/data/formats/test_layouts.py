@@ -88,7 +88,7 @@ def test_the_recipe_names_split_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "others", "said"),
+    ("train", "others", "splits"),
     [
         ("train", ["test"], "test, train"),
         ("train", ["test1"], "test1, train"),
@@ -99,13 +99,13 @@ def test_the_recipe_names_split_folders(tmp_path: Path) -> None:
         ("x_train", ["x_valid", "extra"], "x_train, x_valid"),
     ],
 )
-def test_flat_split_folders_hold_no_classes(train: str, others: list[str], said: str, tmp_path: Path) -> None:
+def test_flat_split_folders_hold_no_classes(train: str, others: list[str], splits: str, tmp_path: Path) -> None:
     loose(tmp_path / train, 6, "cat.{}.jpg")
     for name in others:
         loose(tmp_path / name)
     with pytest.raises(
         DataError,
-        match=rf": {said} are splits, .* without class folders \({train}/cat\.0\.jpg\).*columns image and label",
+        match=rf": {splits} are splits, .* without class folders \({train}/cat\.0\.jpg\).*columns image and label",
     ):
         load(tmp_path)
     assert len(load(tmp_path, IMAGE, train=train).train) > 0
