@@ -1,6 +1,7 @@
 """What holds for every test: no hub, no account, one thread, caches of its own, and warnings are errors.
 
-The environment is set before anything reads it: huggingface_hub, torch and matplotlib look at import time only.
+The environment is set before any library reads it: huggingface_hub, torch and matplotlib read it only when they are
+imported.
 """
 
 import atexit
@@ -19,7 +20,7 @@ os.environ |= {
     "HF_HOME": f"{_caches}/huggingface",
     "GRAFT_CACHE": f"{_caches}/graft",
     "HF_HUB_OFFLINE": "1",  # the loopback hub of tests/support/hub.py switches it off for its tests
-    "HF_DATASETS_OFFLINE": "0",  # datasets keeps its own copy of the above, which would stay on
+    "HF_DATASETS_OFFLINE": "0",  # datasets keeps its own copy of this setting, which would stay on
     "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -28,7 +29,7 @@ os.environ |= {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "MPLBACKEND": "Agg",
     "TOKENIZERS_PARALLELISM": "false",
-    "COLUMNS": "140",  # help texts and tables wrap the same everywhere
+    "COLUMNS": "140",  # help texts and tables wrap at the same width everywhere
 }
 for _name in (
     "HF_TOKEN",
@@ -39,10 +40,12 @@ for _name in (
     "HF_TOKEN_PATH",
 ):
     os.environ.pop(_name, None)
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # for tiny models as fast as two, and unmoved by what else runs
+# one thread is as fast as two for tiny models, and other programs disturb it less
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-# Ours are errors, and so is what a library warns about in our use of it. Left out: deprecations inside other people's code.
+# A warning of our own is an error, and so is a warning of a library about our use of it. Deprecations inside other
+# libraries are ignored.
 WARNINGS = (
     "error",
     "ignore::DeprecationWarning:(?!pipelines|tests|apps|conftest|test_)",
@@ -56,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
-# Their tests are long: `make test-integration` runs them, and `make test` those of them that are marked `quick`.
+# These tests are long: `make test-integration` runs them. `make test` runs only those that are marked `quick`.
 LONG_FOLDERS = ("integration", "browser")
 
 
@@ -71,16 +74,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.collect()
-    gc.freeze()  # what all tests have imported is not looked through again at every collection
+    # all tests have imported these modules: the garbage collector need not look through them at every collection
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
-    gc.unfreeze()  # or libraries that look for leaks when Python ends find all of it
+    gc.unfreeze()  # otherwise libraries that look for leaks when Python ends would find all of it
 
 
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cats and dogs that can be learned: 8 per class and split, with train, validation and test folders. Read only."""
+    """Cats and dogs that a model can learn: 8 per class and split, with train, validation and test folders.
+
+    Read only.
+    """
     from tests.support import tiny
 
     return tiny.photos(tmp_path_factory.mktemp("photos"))

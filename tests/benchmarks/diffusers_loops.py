@@ -1,11 +1,12 @@
-"""The training loops of diffusers' own examples, written again with the library: what tests/benchmarks measures Graft against.
+"""The training loops of diffusers' examples, written again with the library. The benchmarks compare Graft with them.
 
     python -m tests.benchmarks.diffusers_loops SETTINGS.json
 
-After examples/unconditional_image_generation/train_unconditional.py (with --use_ema --random_flip --center_crop) and
-examples/text_to_image/train_text_to_image_lora.py (with --center_crop), else at their defaults: an imagefolder read by `datasets`
-with torchvision transforms, Accelerator, AdamW, a cosine or constant rate, gradients clipped to 1. Prints {examples_per_second,
-peak_memory_mb, loss} as JSON; what stands before the first step is not timed.
+They follow examples/unconditional_image_generation/train_unconditional.py (with --use_ema --random_flip --center_crop)
+and examples/text_to_image/train_text_to_image_lora.py (with --center_crop). Other settings are the examples' defaults:
+an imagefolder read by `datasets` with torchvision transforms, Accelerator, AdamW, a cosine or constant learning rate,
+gradients clipped to 1. The command prints {examples_per_second, peak_memory_mb, loss} as JSON. Work before the first
+step is not timed.
 """
 
 import json
@@ -28,7 +29,7 @@ from pipelines.utils.hardware import peak_memory_mb
 
 
 def loader(settings: dict[str, Any], tokenizer: Any = None) -> Any:
-    """Batches of `pixels`, and of `input_ids` where there are captions."""
+    """Batches of `pixels`, and of `input_ids` if there are captions."""
     size = settings["size"]
     steps = [transforms.Resize(size), transforms.CenterCrop(size)]
     steps += [transforms.RandomHorizontalFlip()] if tokenizer is None else []
@@ -111,7 +112,7 @@ def text_to_image(settings: dict[str, Any]) -> dict[str, Any]:
     for module in (unet, vae, encoder):
         module.requires_grad_(False)
     kind = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
-    for module in (unet, vae, encoder):  # as the example does; what Accelerate wraps is the U-Net alone
+    for module in (unet, vae, encoder):  # as the example does: Accelerate wraps the U-Net alone
         module.to(dtype=kind)
     targets = ["to_k", "to_q", "to_v", "to_out.0"]
     unet.add_adapter(LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=targets))

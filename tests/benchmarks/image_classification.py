@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.image_classification [PHOTOS MOBILENET_V2] [--rounds N] > table.md
 
-PHOTOS is an image folder of two classes with a test part, MOBILENET_V2 a model folder. Each figure is the median of the
-rounds; Trainer runs once as its defaults are and once at its best (bf16, loader processes kept alive).
+PHOTOS is an image folder of two classes with a test split. MOBILENET_V2 is a model folder. Each figure is the median
+of the rounds. Trainer runs once with its defaults and once at its best (bf16, loader processes kept alive).
 """
 
 import argparse
@@ -42,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "ViT-S/16, all trains": {"config": VIT, "epochs": 1, "rows": 96, "precision": "bf16", "rate": 1e-4},
     "MobileNetV2, all trains": {"epochs": 1, "rows": 192, "precision": "bf16", "rate": 1e-4},
-    "MobileNetV2, all trains, both as they come": {
+    "MobileNetV2, all trains, both with defaults": {
         "epochs": 1,
         "rows": 192,
         "precision": "auto",
@@ -64,7 +64,7 @@ def trainer(case: dict[str, Any], best: bool, work: Path, data: dict[str, list])
 
 
 def graft(case: dict[str, Any], work: Path, photos: str) -> dict[str, float]:
-    """One run by its command; the feature cache is cold. The first step's time is read off the log's first line."""
+    """Run the command once, with a cold feature cache. The time of the first step is on the first line of the log."""
     model = {"config": case["config"]} if case.get("config") else {"id": case["model"]}
     if case.get("frozen"):
         model["freeze"] = "backbone"
@@ -92,7 +92,10 @@ def _recipe(path: Path, model: dict, data: dict, settings: dict) -> Path:
 
 
 def first_step(case: dict[str, Any], work: Path, photos: str, data: dict[str, list]) -> tuple[float, float]:
-    """Seconds from the command to the end of the first step: ours (test cut to one row, so without `before`), Trainer's at its best."""
+    """Seconds from the command to the end of the first step, for Graft and for Trainer at its best.
+
+    The test split has one row, so that scoring the baseline takes no time.
+    """
     settings = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-4, "precision": "bf16", "log_every": 1}
     data_section = {"id": photos, "max_train_rows": 32, "max_eval_rows": 1}
     path, run = (
@@ -137,7 +140,8 @@ def _mobilenet(folder: Path) -> Path:
 def _table(photos: str, model: str, turns: int) -> None:
     print(machine("batch 16, 224 px"))
     print(
-        "| | Graft | Trainer at its best | ratio | Trainer's defaults | ratio | peak memory, MB: Graft / best / defaults | accuracy |"
+        "| | Graft | Trainer at its best | ratio | Trainer's defaults | ratio "
+        "| peak memory, MB: Graft / best / defaults | accuracy |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name, case in CASES.items():
@@ -172,7 +176,7 @@ def _round(case: dict[str, Any], photos: str) -> tuple[dict, dict, dict]:
 
 
 def rows(photos: str, most: int) -> dict[str, list]:
-    """The very rows that Graft trains and tests on, as (path, class number)."""
+    """The rows that Graft trains and tests on, as (path, class number)."""
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
     from pipelines.data.schema import DataSpec

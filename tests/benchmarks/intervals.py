@@ -1,9 +1,9 @@
 """How long the intervals of large test splits take: `python -m tests.benchmarks.intervals`.
 
-Records are simulated; what is timed is 1,000 resamples of their statistics. Beside it stands the way of versions up to 0.1, which
-scored lists of dictionaries again for every resample. It is kept here alone, and runs a few resamples only: its time is extrapolated
-to 1,000 and marked with a tilde. Seconds are those of the processor (OMP_NUM_THREADS=1), so that other programs do not count; the
-time on the clock stands in brackets.
+The records are simulated. The benchmark times 1,000 resamples of their statistics. It compares this with versions up
+to 0.1, which scored lists of dictionaries again for every resample. The old code is kept only here and runs a few
+resamples: its time is extrapolated to 1,000 and marked with a tilde. Seconds are processor seconds
+(OMP_NUM_THREADS=1), so that other programs do not count. The elapsed time is given in brackets.
 """
 
 import platform
@@ -21,7 +21,7 @@ from pipelines.metrics.statistics import Statistics
 
 Record = dict[str, Any]
 LABELS = [f"class {number}" for number in range(10)]
-FEW = 3  # resamples of the old way
+FEW = 3  # resamples of the old code
 
 
 # ---- records ----
@@ -49,9 +49,9 @@ def transcribed(count: int) -> list[Record]:
     records = []
     for number in range(count):
         true = rng.choices(words, k=20)
-        said = [rng.choice(words) if rng.random() < 0.1 else word for word in true if rng.random() > 0.02]
+        heard_words = [rng.choice(words) if rng.random() < 0.1 else word for word in true if rng.random() > 0.02]
         records.append(
-            {"id": str(number), "true": " ".join(true), "predicted": " ".join(said), "speaker": str(number % 50)}
+            {"id": str(number), "true": " ".join(true), "predicted": " ".join(heard_words), "speaker": str(number % 50)}
         )
     return records
 
@@ -61,13 +61,13 @@ def answered(count: int) -> list[Record]:
     records = []
     for number in range(count):
         true = " ".join(rng.choices(["river", "king", "north", "1912", "war"], k=rng.randrange(1, 5)))
-        said = true if rng.random() < 0.6 else rng.choice(["river", "king of north", ""])
-        judged = question_answering.judge(said, [true])
-        records.append({"id": str(number), "question": "who?", "true": [true], "predicted": said, **judged})
+        heard_words = true if rng.random() < 0.6 else rng.choice(["river", "king of north", ""])
+        judged = question_answering.judge(heard_words, [true])
+        records.append({"id": str(number), "question": "who?", "true": [true], "predicted": heard_words, **judged})
     return records
 
 
-# ---- the old way: lists of dictionaries, once for every resample ----
+# ---- the old code: lists of dictionaries, scored once for every resample ----
 
 
 def old_classification(records: Sequence[Record]) -> dict[str, float]:
@@ -108,20 +108,20 @@ def old_answers(records: Sequence[Record]) -> dict[str, float]:
 
 
 def old_way(score: Callable[[Sequence[Record]], dict[str, float]], records: Sequence[Record]) -> float:
-    """Processor seconds of 1,000 resamples, from a few of them."""
+    """Processor seconds of 1,000 resamples, extrapolated from a few of them."""
     rng = np.random.default_rng(0)
-    score(records)  # fills caches
+    score(records)  # this call fills the caches
     began = time.process_time()
     for _ in range(FEW):
         score([records[place] for place in rng.integers(0, len(records), len(records))])
     return (time.process_time() - began) / FEW * 1000
 
 
-# ---- the new way ----
+# ---- the new code ----
 
 
 def new_way(found: Statistics, summarize: Callable[[Statistics, np.ndarray], dict[str, float]]) -> tuple[float, float]:
-    """Processor seconds, and seconds on the clock."""
+    """Processor seconds, and elapsed seconds."""
     units = np.arange(len(found.ids))
     began, clock = time.process_time(), time.perf_counter()
     values = intervals.resampled(lambda weights: summarize(found, weights), units)
@@ -157,7 +157,8 @@ def main() -> None:
         ),
     ]
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, "
+        f"Python {platform.python_version()}, NumPy {np.__version__}\n"
     )
     print("| 1,000 resamples of | statistics, s | intervals, s | version 0.1, s | ratio |\n|---|---|---|---|---|")
     for title, records, statistics, summarize, old in cases:

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.question_answering SQUAD MODEL [--rows N] [--rounds N] > table.md
 
-SQUAD is a folder of SQuAD's own files, MODEL a BERT-like model folder (MiniLM). Trainer runs once as the library's example is set
-up (padded to 384, fp32) and once at its best (padded to the longest, batches of like length, bf16). Graft trains as the recipe
-squad_minilm says, without dropout on attention; Trainer keeps the model's. Left out: questions and a model made for the purpose.
+SQUAD is a folder of SQuAD's own files. MODEL is a BERT-like model folder (MiniLM). Without them, questions and a model
+are generated. Trainer runs once as the library's example is set up (padded to 384, fp32) and once at its best (padded
+to the longest, batches of similar length, bf16). Graft trains as the recipe squad_minilm says, without dropout on
+attention. Trainer keeps the dropout of the model.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def _run(command: list[str]) -> dict[str, float]:
 
 
 def splits(data: str, most: int) -> Any:
-    """The very rows that Graft trains and tests on."""
+    """The rows that Graft trains and tests on."""
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
     from pipelines.tasks.question_answering import QuestionAnswering
@@ -76,7 +77,7 @@ def splits(data: str, most: int) -> Any:
 
 
 def padding(model: str, rows: Any) -> tuple[float, float]:
-    """Share of tokens in an epoch's micro-batches that are padding, and the mean number of examples in one."""
+    """Share of padding in the tokens of an epoch's micro-batches, and the mean number of examples in one."""
     import numpy as np
 
     from pipelines.data.batching import Plan
@@ -96,7 +97,7 @@ def padding(model: str, rows: Any) -> tuple[float, float]:
 
 
 def prediction(model: str, rows: Any) -> tuple[float, float]:
-    """Questions a second: ours as `graft evaluate` scores a split, and a plain loop over single questions."""
+    """Questions per second of Graft, as `graft evaluate` scores a split, and of a plain loop over single questions."""
     from accelerate import Accelerator
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
@@ -132,22 +133,23 @@ def main() -> None:
     asked.add_argument("model", nargs="?")
     asked.add_argument("--rows", type=int, default=240)
     asked.add_argument("--rounds", type=int, default=1)
-    told = asked.parse_args()
+    arguments = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        data = os.path.abspath(told.data or tiny_text.squad(work / "squad", n=60))
+        data = os.path.abspath(arguments.data or tiny_text.squad(work / "squad", n=60))
         shape = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-        model = os.path.abspath(told.model or tiny_text.bert(work / "bert", max_position_embeddings=512, **shape))
-        found = splits(data, told.rows)
+        model = os.path.abspath(arguments.model or tiny_text.bert(work / "bert", max_position_embeddings=512, **shape))
+        found = splits(data, arguments.rows)
         rows = {name: [dict(row) for row in found[name]] for name in ("train", "test")}
         print(machine(f"batch {BATCH}, {len(rows['train'])} questions, 1 epoch"))
         print(
-            "| | Graft | Trainer at its best | ratio | as its example | ratio | peak memory, MB: Graft / best / example | F1 |"
+            "| | Graft | Trainer at its best | ratio | as its example | ratio "
+            "| peak memory, MB: Graft / best / example | F1 |"
         )
         print("|---|---|---|---|---|---|---|---|", flush=True)
         rounds = [
-            (graft(work, model, data, told.rows), *(trainer(best, work, model, rows) for best in (True, False)))
-            for _ in range(told.rounds)
+            (graft(work, model, data, arguments.rows), *(trainer(best, work, model, rows) for best in (True, False)))
+            for _ in range(arguments.rounds)
         ]
         ours, best, plain = ({k: statistics.median(r[i][k] for r in rounds) for k in rounds[0][i]} for i in range(3))
         speed = ours["examples_per_second"]
@@ -159,11 +161,12 @@ def main() -> None:
             for key, digits in (("peak_memory_mb", 0), ("f1", 1))
         )
         print(f"| extractive QA, all trains | {speed:.2f} windows/s | {theirs} | {memory} | {f1} |", flush=True)
-        mine, loop = prediction(model, splits(data, 4 * told.rows).test)
+        mine, loop = prediction(model, splits(data, 4 * arguments.rows).test)
         print(f"| prediction | {mine:.1f} questions/s | | | one at a time: {loop:.1f} | {mine / loop:.2f} | | |")
         waste, size = padding(model, found.train)
         print(
-            f"\nPadding is {waste:.1%} of the tokens that are computed, in micro-batches of {size:.1f} windows on average."
+            f"\nPadding is {waste:.1%} of the tokens that are computed, "
+            f"in micro-batches of {size:.1f} windows on average."
         )
 
 

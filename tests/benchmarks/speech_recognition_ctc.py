@@ -1,11 +1,12 @@
-"""CTC against transformers.Trainer: the same model, utterances, batch and epochs, by turns in one run; and scoring against its pipeline.
+"""CTC against transformers.Trainer, and scoring against the library's pipeline, by turns in one run.
 
     python -m tests.benchmarks.speech_recognition_ctc [LIBRISPEECH] [--rows N] [--rounds N] [--epochs N] > table.md
 
-LIBRISPEECH is a folder of its parts; test-other trains here and test-clean tests. The model is a wav2vec2 of 6 layers of 256 behind
-wav2vec2-base's convolutions, which stay frozen. Trainer runs once as the library's example (fp32, random batches padded to their
-longest) and once at its best (bf16, batches of like length); its features are made before the clock starts, Graft reads the files while
-it trains. Left out: utterances made for the purpose.
+Both train the same model on the same utterances, with the same batch and epochs. LIBRISPEECH is a folder of its parts:
+the model trains on test-other and is tested on test-clean. Without it, utterances are generated. The model is a
+wav2vec2 of 6 layers of 256 after wav2vec2-base's convolutions, which stay frozen. Trainer runs once as the library's
+example (fp32, random batches padded to their longest) and once at its best (bf16, batches of similar length). Its
+features are computed before the clock starts. Graft reads the files while it trains.
 """
 
 import argparse
@@ -35,7 +36,7 @@ SHAPE = {
 
 
 def model_folder(folder: Path, texts: list[str]) -> Path:
-    """Random weights, and letters for these texts."""
+    """Write a model with random weights, whose vocabulary holds the letters of these texts."""
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
 
@@ -44,7 +45,8 @@ def model_folder(folder: Path, texts: list[str]) -> Path:
     words = ctc_vocabulary.made(texts)
     torch.manual_seed(0)
     model = Wav2Vec2ForCTC(Wav2Vec2Config(**SHAPE, vocab_size=len(words), pad_token_id=words.pad_token_id))
-    with torch.no_grad():  # the pipeline writes <unk> where it is likeliest, Graft never: so it is likeliest nowhere
+    # the pipeline writes <unk> where it is the likeliest token, and Graft never does: make it the likeliest nowhere
+    with torch.no_grad():
         model.lm_head.bias[words.unk_token_id] = -1e4
     model.save_pretrained(folder)
     Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=False), words).save_pretrained(folder)
@@ -61,7 +63,7 @@ def section(data: str, rows: int) -> dict[str, Any]:
 def trainer(best: bool, work: Path, model: Path, epochs: int, data: dict[str, list]) -> dict[str, float]:
     settings = {"model": str(model), "best": best, "epochs": epochs, "batch_size": BATCH, "learning_rate": RATE}
     (work / "settings.json").write_text(json.dumps({**settings, "folder": str(work / "trainer"), **data}))
-    # threads that wait sleep, as Graft's do: on a busy machine Trainer would else look slower than it is
+    # waiting threads sleep, as in Graft: otherwise Trainer would look slower on a busy machine than it is
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", **os.environ}
     command = [sys.executable, "-m", "tests.benchmarks.trainer_speech", str(work / "settings.json")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -89,7 +91,10 @@ def graft(run: Path, model: Path, epochs: int, data: dict[str, Any]) -> dict[str
 
 
 def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, float, int]:
-    """Utterances a second of ours, as `graft evaluate` scores a split, and of the library's pipeline; how many transcripts differ."""
+    """Utterances per second of Graft and of the library's pipeline, and how many transcripts differ.
+
+    Graft scores a split as `graft evaluate` does.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -121,7 +126,7 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
 
 
 def splits(data: dict[str, Any]) -> Any:
-    """The very rows that Graft trains and tests on."""
+    """The rows that Graft trains and tests on."""
     from pipelines.config.recipe import DataSection
     from pipelines.data.loading import load_splits
     from pipelines.tasks.speech_recognition_ctc import SpeechRecognitionCTC
@@ -135,29 +140,27 @@ def main() -> None:
     asked.add_argument("--rows", type=int, default=80)
     asked.add_argument("--rounds", type=int, default=1)
     asked.add_argument("--epochs", type=int, default=1)
-    told = asked.parse_args()
+    arguments = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        data = section(os.path.abspath(told.data or tiny_audio.transcribed(work / "speech", 60)), told.rows)
+        data = section(os.path.abspath(arguments.data or tiny_audio.transcribed(work / "speech", 60)), arguments.rows)
         found = splits(data)
         rows = {name: [dict(row) for row in found[name]] for name in ("train", "test")}
         seconds = sum(_seconds(row) for row in rows["train"]) / len(rows["train"])
         model = model_folder(work / "model", found.train["text"])
+        amount = f"{len(rows['train'])} utterances of {seconds:.1f} s on average"
+        print(machine(f"batch {BATCH}, {amount}, epochs: {arguments.epochs}"))
         print(
-            machine(
-                f"batch {BATCH}, {len(rows['train'])} utterances of {seconds:.1f} s on average, epochs: {told.epochs}"
-            )
-        )
-        print(
-            "| | Graft | Trainer at its best | ratio | as its example | ratio | peak memory, MB: Graft / best / example | WER |"
+            "| | Graft | Trainer at its best | ratio | as its example | ratio "
+            "| peak memory, MB: Graft / best / example | WER |"
         )
         print("|---|---|---|---|---|---|---|---|", flush=True)
         rounds = [
             (
-                graft(work / f"run{number}", model, told.epochs, data),
-                *(trainer(best, work, model, told.epochs, rows) for best in (True, False)),
+                graft(work / f"run{number}", model, arguments.epochs, data),
+                *(trainer(best, work, model, arguments.epochs, rows) for best in (True, False)),
             )
-            for number in range(told.rounds)
+            for number in range(arguments.rounds)
         ]
         ours, best, plain = ({k: statistics.median(r[i][k] for r in rounds) for k in rounds[0][i]} for i in range(3))
         speed = ours["examples_per_second"]
@@ -176,7 +179,8 @@ def main() -> None:
         for name, precision in (("as `graft evaluate`", None), ("fp32 on both sides", "no")):
             mine, one, differ = scoring(work / "run0" / "model", found.train, precision)
             print(
-                f"| scoring, {name} | {mine:.2f} utterances/s | | | pipeline: {one:.2f} | {mine / one:.2f} | | differ: {differ} |"
+                f"| scoring, {name} | {mine:.2f} utterances/s | | | pipeline: {one:.2f} | {mine / one:.2f} "
+                f"| | differ: {differ} |"
             )
 
 

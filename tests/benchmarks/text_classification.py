@@ -1,10 +1,11 @@
-"""Text classification against transformers.Trainer: the same model, texts, batch and epochs, by turns in one run; the trunk is frozen.
+"""Text classification against transformers.Trainer, by turns in one run; the trunk is frozen.
 
     python -m tests.benchmarks.text_classification [SQUAD MINILM] [--rounds N] [--rows N] [--epochs N] > table.md
 
-SQUAD is a file in SQuAD's form, MINILM a folder of sentence-transformers/all-MiniLM-L6-v2. The task: to which article does a question or
-a paragraph belong? Each figure is the median of the rounds; Trainer runs at its best (bf16, padded to the longest of a batch, batches
-of like length, threads that sleep while they wait). Graft's feature cache is cold: making it counts.
+Both train the same model on the same texts, with the same batch and epochs. SQUAD is a file in SQuAD's form. MINILM is
+a folder of sentence-transformers/all-MiniLM-L6-v2. The task: to which article does a question or a paragraph belong?
+Each figure is the median of the rounds. Trainer runs at its best (bf16, padded to the longest of a batch, batches of
+similar length, threads that sleep while they wait). Graft's feature cache is cold, so the time to fill it counts.
 """
 
 import argparse
@@ -29,7 +30,7 @@ SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, 
 
 
 def questions(file: Path) -> list[dict[str, str]]:
-    """Every paragraph and every question of SQuAD's own form, with the title of its article."""
+    """Every paragraph and every question of a file in SQuAD's form, with the title of its article."""
     found = []
     for article in json.loads(file.read_text())["data"]:
         for paragraph in article["paragraphs"]:
@@ -39,7 +40,7 @@ def questions(file: Path) -> list[dict[str, str]]:
 
 
 def write_data(folder: Path, rows: list[dict[str, str]], most: int | None) -> Path:
-    """train.jsonl, and a tenth each for validation.jsonl and test.jsonl."""
+    """Write train.jsonl, and a tenth of the rows each to validation.jsonl and test.jsonl."""
     rows = Random(0).sample(rows, min(len(rows), most or len(rows)))
     tenth = len(rows) // 10
     folder.mkdir(parents=True)
@@ -58,13 +59,13 @@ def trainer(data: Path, model: str, epochs: int, work: Path) -> dict[str, float]
     }
     path = work / "settings.json"
     path.write_text(json.dumps({**settings, "learning_rate": RATE, "max_length": LONGEST}))
-    # threads that wait sleep, as Graft's do: on a busy machine Trainer would else look several times slower than it is
+    # waiting threads sleep, as in Graft: otherwise Trainer would look several times slower on a busy machine than it is
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", **os.environ}
     return json.loads(_output(["-m", "tests.benchmarks.text_trainer", str(path)], environment).splitlines()[-1])
 
 
 def graft(data: Path, model: str, epochs: int, work: Path) -> dict[str, float]:
-    """One run by its command; the feature cache is cold."""
+    """Run the command once, with a cold feature cache."""
     path, run = work / "recipe.yaml", work / f"run{time.time_ns()}"
     recipe = {
         "task": "text-classification",

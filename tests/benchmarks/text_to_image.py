@@ -1,11 +1,12 @@
-"""LoRA on Stable Diffusion against the loop of diffusers' own example: the same pipeline, images, batch and epochs, in one run.
+"""LoRA on Stable Diffusion against the loop of diffusers' example, in one run.
 
     python -m tests.benchmarks.text_to_image [IMAGES] [--rounds N] [--rows N] [--epochs N] > table.md
 
-The pipeline is small and has random weights; for every image its VAE takes as large a share of a training step's multiplications as
-Stable Diffusion 1.5's at 512 px (counted, and printed). IMAGES is a folder of images; left out, shapes drawn for the purpose. The
-example encodes images and captions in every epoch; Graft's cache is cold, and filling it counts. The example has all its parts in
-bf16, as its option says; Graft trains in bf16 and encodes in fp32.
+Both train the same pipeline on the same images, with the same batch and epochs. The pipeline is small and has random
+weights. Per image, its VAE takes as large a share of a training step's multiplications as in Stable Diffusion 1.5 at
+512 px (the benchmark counts and prints it). IMAGES is a folder of images; without it, shapes are drawn. The example
+encodes images and captions in every epoch. Graft's cache is cold, so the time to fill it counts. The example has all
+its parts in bf16, as its option says; Graft trains in bf16 and encodes in fp32.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel
 
-from tests.benchmarks.unconditional_image_generation import apart, chosen, ours, table, theirs
+from tests.benchmarks.unconditional_image_generation import chosen, ours, split_folders, table, theirs
 from tests.support import tiny_diffusion, tiny_pictures
 
 SIZE, BATCH = 128, 4
@@ -56,11 +57,14 @@ SD_UNET = {
     "sample_size": 64,
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
-}  # the class's defaults are Stable Diffusion 1's
+}  # the defaults of the class are those of Stable Diffusion 1
 
 
 def share(unet: dict[str, Any], vae: dict[str, Any], tokens: int = 77) -> float:
-    """Multiplications of the VAE's encoder over those of a training step of LoRA (forward and backward), for one image."""
+    """Ratio of the VAE encoder's multiplications to those of a training step of LoRA, for one image.
+
+    The step includes forward and backward.
+    """
     with torch.device("meta"):
         model, encoder = UNet2DConditionModel(**unet), AutoencoderKL(**vae)
         model.requires_grad_(False)
@@ -90,7 +94,7 @@ def pipeline(folder: Path) -> Path:
 
 
 def captioned(folder: Path) -> None:
-    """A short caption for every image, as metadata.jsonl."""
+    """Write a short caption for every image into metadata.jsonl."""
     files = sorted(p for p in folder.iterdir() if p.suffix != ".jsonl")
     rows = [
         {"file_name": file.name, "text": tiny_pictures.CAPTIONS[n % len(tiny_pictures.CAPTIONS)]}
@@ -110,7 +114,7 @@ def main() -> None:
         work = Path(folder)
         source = asked.images or tiny_pictures.shapes(work / "drawn", n=asked.rows, size=SIZE)
         images = chosen(source, work / "images", asked.rows)
-        splits = apart(images, work / "splits", held_out=4)
+        splits = split_folders(images, work / "splits", held_out=4)
         for place in (images, *splits.iterdir()):
             captioned(place)
         model = pipeline(work)
@@ -138,7 +142,8 @@ def main() -> None:
         }
         ours_, sd = share(UNET, VAE), share(SD_UNET, SD_VAE)
         count = len(list(splits.joinpath("train").glob("*"))) - 1
-        title = f"{count:,} images of {SIZE} px, batch {BATCH}; VAE over U-Net step {ours_:.2f} (Stable Diffusion 1.5 at 512 px: {sd:.2f})"
+        shares = f"VAE over U-Net step {ours_:.2f} (Stable Diffusion 1.5 at 512 px: {sd:.2f})"
+        title = f"{count:,} images of {SIZE} px, batch {BATCH}; {shares}"
         what = f"Stable Diffusion, LoRA of rank 4, {asked.epochs} epochs, cold cache"
         table(title, what, asked.rounds, lambda: ours(recipe, work), {"bf16": lambda: theirs(settings, work)})
 

@@ -1,8 +1,9 @@
-"""What a user would run instead: transformers.Trainer on texts with a frozen trunk, set up by someone who knows it.
+"""What a user would run instead: transformers.Trainer on texts with a frozen trunk, well configured.
 
-    python -m tests.benchmarks.text_trainer SETTINGS.json     prints one JSON line: examples_per_second, peak_memory_mb, accuracy
+    python -m tests.benchmarks.text_trainer SETTINGS.json
 
-Texts are tokenized before the clock starts, batches hold like lengths and are padded to their longest, the trunk has no gradients, bf16.
+It prints one JSON line: examples_per_second, peak_memory_mb, accuracy. Texts are tokenized before the clock starts.
+Batches hold texts of similar length and are padded to their longest. The trunk has no gradients. Precision is bf16.
 """
 
 import json
@@ -29,12 +30,12 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
     data = {}
     for name, part in rows.items():
-        made = tokenizer([row["text"] for row in part], truncation=True, max_length=settings["max_length"])
+        tokens = tokenizer([row["text"] for row in part], truncation=True, max_length=settings["max_length"])
         columns = {
             "labels": [labels.index(row["label"]) for row in part],
-            "length": [len(ids) for ids in made["input_ids"]],
+            "length": [len(ids) for ids in tokens["input_ids"]],
         }
-        data[name] = Dataset.from_dict({**made, **columns})
+        data[name] = Dataset.from_dict({**tokens, **columns})
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(
         settings["model"], num_labels=len(labels), ignore_mismatched_sizes=True

@@ -1,8 +1,9 @@
-"""What a user would run instead: transformers.Trainer on image folders, as the library's image-classification example sets it up.
+"""What a user would run instead: transformers.Trainer on image folders, as the library's example sets it up.
 
-    python -m tests.benchmarks.trainer SETTINGS.json     prints one JSON line: examples_per_second, first_step, peak_memory_mb, accuracy
+    python -m tests.benchmarks.trainer SETTINGS.json
 
-`best` adds what someone who knows Trainer would switch on: bf16 and loader processes kept alive.
+It prints one JSON line: examples_per_second, first_step, peak_memory_mb, accuracy. `best` adds what an experienced
+user of Trainer would switch on: bf16 and loader processes kept alive.
 """
 
 import time

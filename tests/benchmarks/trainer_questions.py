@@ -1,9 +1,9 @@
-"""What a user would run instead: transformers.Trainer on SQuAD's files, windows and all, as the library's example sets it up.
+"""What a user would run instead: transformers.Trainer on SQuAD's files, with windows, as the library's example does.
 
-    python -m tests.benchmarks.trainer_questions SETTINGS.json     prints a line of JSON: speed, memory, F1, exact match
+    python -m tests.benchmarks.trainer_questions SETTINGS.json
 
-Every window is padded to 384 tokens, in fp32. `best` is what someone who knows Trainer would switch on: padding to the longest
-of a batch, batches of like length, bf16.
+It prints one JSON line: speed, memory, F1, exact match. Every window is padded to 384 tokens, in fp32. `best` is what
+an experienced user of Trainer would switch on: padding to the longest of a batch, batches of similar length, bf16.
 """
 
 import json
@@ -26,8 +26,8 @@ LENGTH, STRIDE = 384, 128
 
 
 def windows(rows: list[dict], tokenizer, best: bool) -> Dataset:
-    """The example's features: a window whose answer is elsewhere points at its first token."""
-    made = tokenizer(
+    """The example's features: if a window does not hold the answer, its label is the first token."""
+    tokens = tokenizer(
         [r["question"].lstrip() for r in rows],
         [r["context"] for r in rows],
         truncation="only_second",
@@ -38,28 +38,31 @@ def windows(rows: list[dict], tokenizer, best: bool) -> Dataset:
         padding=False if best else "max_length",
     )
     starts, ends = [], []
-    for i, offsets in enumerate(made["offset_mapping"]):
-        answer = rows[made["overflow_to_sample_mapping"][i]]["answer"]
+    for i, offsets in enumerate(tokens["offset_mapping"]):
+        answer = rows[tokens["overflow_to_sample_mapping"][i]]["answer"]
         begin, stop = answer["answer_start"][0], answer["answer_start"][0] + len(answer["text"][0])
-        inside = [k for k, part in enumerate(made.sequence_ids(i)) if part == 1]
+        inside = [k for k, part in enumerate(tokens.sequence_ids(i)) if part == 1]
         if offsets[inside[0]][0] > begin or offsets[inside[-1]][1] < stop:
             starts.append(0)
             ends.append(0)
         else:
             starts.append(max(k for k in inside if offsets[k][0] <= begin))
             ends.append(min(k for k in inside if offsets[k][1] >= stop))
-    kept = {key: made[key] for key in ("input_ids", "token_type_ids", "attention_mask") if key in made}
+    kept = {key: tokens[key] for key in ("input_ids", "token_type_ids", "attention_mask") if key in tokens}
     return Dataset.from_dict(
-        {**kept, "start_positions": starts, "end_positions": ends, "length": [len(ids) for ids in made["input_ids"]]}
+        {**kept, "start_positions": starts, "end_positions": ends, "length": [len(ids) for ids in tokens["input_ids"]]}
     )
 
 
 def answers(model, tokenizer, rows: list[dict]) -> list[str]:
-    """One question at a time: the best span of up to 30 tokens over its windows. The plain loop of many a script."""
-    said = []
+    """Answer one question at a time: the best span of up to 30 tokens over its windows.
+
+    Many scripts have this plain loop.
+    """
+    predictions = []
     model.eval()
     for row in rows:
-        made = tokenizer(
+        tokens = tokenizer(
             row["question"].lstrip(),
             row["context"],
             truncation="only_second",
@@ -70,21 +73,21 @@ def answers(model, tokenizer, rows: list[dict]) -> list[str]:
             return_offsets_mapping=True,
             return_tensors="pt",
         )
-        offsets = made.pop("offset_mapping").tolist()
-        made.pop("overflow_to_sample_mapping")
+        offsets = tokens.pop("offset_mapping").tolist()
+        tokens.pop("overflow_to_sample_mapping")
         with torch.no_grad():
-            found = model(**made)
+            found = model(**tokens)
         best, text = -np.inf, ""
         for i, places in enumerate(offsets):
-            inside = np.array([part == 1 for part in made.sequence_ids(i)])
+            inside = np.array([part == 1 for part in tokens.sequence_ids(i)])
             scores = found.start_logits[i].numpy()[:, None] + found.end_logits[i].numpy()[None]
             allowed = np.tril(np.triu(np.ones_like(scores)), 29) * inside[:, None] * inside[None]
             scores = np.where(allowed > 0, scores, -np.inf)
             start, end = np.unravel_index(scores.argmax(), scores.shape)
             if scores[start, end] > best:
                 best, text = scores[start, end], row["context"][places[start][0] : places[end][1]]
-        said.append(text)
-    return said
+        predictions.append(text)
+    return predictions
 
 
 def main() -> None:
@@ -111,8 +114,8 @@ def main() -> None:
     trainer = Trainer(model, arguments, train_dataset=features, data_collator=DataCollatorWithPadding(tokenizer))
     trained = trainer.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    said = answers(model, tokenizer, settings["test"])
-    judged = [judge(text, row["answer"]["text"]) for text, row in zip(said, settings["test"], strict=True)]
+    predictions = answers(model, tokenizer, settings["test"])
+    judged = [judge(text, row["answer"]["text"]) for text, row in zip(predictions, settings["test"], strict=True)]
     scores = {name: 100 * float(np.mean([one[name] for one in judged])) for name in ("exact_match", "f1")}
     print(
         "\n"

@@ -1,9 +1,10 @@
 """What a user would run instead: transformers.Trainer on utterances, as the library's CTC example sets it up.
 
-    python -m tests.benchmarks.trainer_speech SETTINGS.json     prints a line of JSON: speed, memory, word error rate
+    python -m tests.benchmarks.trainer_speech SETTINGS.json
 
-Its script run_speech_recognition_ctc.py, in short: features and labels are made before training, the collator pads both, the feature
-encoder is frozen. `best` is what someone who knows Trainer would switch on: batches of like length, bf16.
+It prints one JSON line: speed, memory, word error rate. It follows the script run_speech_recognition_ctc.py: features
+and labels are computed before training, the collator pads both, and the feature encoder is frozen. `best` is what an
+experienced user of Trainer would switch on: batches of similar length, bf16.
 """
 
 import json
@@ -40,17 +41,17 @@ class Collator:
 
 
 def features(rows: list[dict], processor: Any) -> Dataset:
-    made = []
+    prepared = []
     for row in rows:
         values = processor(audio=read_audio(row["audio"], RATE), sampling_rate=RATE).input_values[0]
-        made.append(
+        prepared.append(
             {"input_values": values, "labels": processor.tokenizer(row["text"]).input_ids, "input_length": len(values)}
         )
-    return Dataset.from_list(made)
+    return Dataset.from_list(prepared)
 
 
 def transcripts(model: Any, rows: list[dict], words: dict[str, Any]) -> list[str]:
-    """The library's pipeline, one utterance after the other; the recordings are read before."""
+    """The library's pipeline, one utterance after the other. The recordings are read before."""
     listener = pipeline("automatic-speech-recognition", model=model, **words)
     return [" ".join(listener({"raw": row["samples"], "sampling_rate": RATE})["text"].split()) for row in rows]
 
@@ -87,10 +88,10 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows = [{**row, "samples": read_audio(row["audio"], RATE)} for row in settings["test"]]
     model.eval()
-    said = transcripts(
+    predictions = transcripts(
         model, rows, {"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}
     )
-    judged = [{"true": row["text"], "predicted": text} for row, text in zip(rows, said, strict=True)]
+    judged = [{"true": row["text"], "predicted": text} for row, text in zip(rows, predictions, strict=True)]
     found = {
         "examples_per_second": trained.metrics["train_samples_per_second"],
         "peak_memory_mb": peak,

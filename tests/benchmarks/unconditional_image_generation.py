@@ -1,9 +1,10 @@
-"""Unconditional image generation against the loop of diffusers' own example: the same U-Net, images, batch and epochs, in one run.
+"""Unconditional image generation against the loop of diffusers' example, in one run.
 
     python -m tests.benchmarks.unconditional_image_generation [IMAGES] [--rounds N] [--rows N] [--epochs N] > table.md
 
-IMAGES is a folder of images; left out, shapes drawn for the purpose. Both keep a moving average of the weights. Graft chooses its
-precision; the example runs in fp32, its default, and in bf16. Each figure is the median of the rounds.
+Both train the same U-Net on the same images, with the same batch and epochs. IMAGES is a folder of images; without it,
+shapes are drawn. Both keep a moving average of the weights. Graft chooses its precision. The example runs in fp32, its
+default, and in bf16. Each figure is the median of the rounds.
 """
 
 import argparse
@@ -38,7 +39,7 @@ CONFIG: dict[str, Any] = {
 
 
 def chosen(source: Path, folder: Path, count: int) -> Path:
-    """`count` images of a folder, some more for the splits that are not measured, copied flat."""
+    """Copy `count` images of a folder into one flat folder, and some more for the splits that are not measured."""
     files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
     folder.mkdir(parents=True)
     for number, file in enumerate(Random(0).sample(files, min(len(files), count))):
@@ -46,8 +47,11 @@ def chosen(source: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def apart(images: Path, folder: Path, held_out: int = 8) -> Path:
-    """The same images for Graft as train/, validation/ and test/: the held-out ones are scored, which is not timed."""
+def split_folders(images: Path, folder: Path, held_out: int = 8) -> Path:
+    """The same images for Graft as train/, validation/ and test/.
+
+    The held-out images are scored, which is not timed.
+    """
     files = sorted(p for p in images.iterdir() if p.is_file() and p.suffix != ".jsonl")
     for split, part in {"test": files[:held_out], "validation": files[held_out : 2 * held_out], "train": files}.items():
         (folder / split).mkdir(parents=True)
@@ -59,7 +63,7 @@ def apart(images: Path, folder: Path, held_out: int = 8) -> Path:
 def theirs(settings: dict[str, Any], work: Path) -> dict[str, float]:
     path = work / "settings.json"
     path.write_text(json.dumps(settings))
-    # threads that wait sleep, as Graft's do: on a busy machine the example would else look slower than it is
+    # waiting threads sleep, as in Graft: otherwise the example would look slower on a busy machine than it is
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "10000",
@@ -70,7 +74,7 @@ def theirs(settings: dict[str, Any], work: Path) -> dict[str, float]:
 
 
 def ours(recipe: dict[str, Any], work: Path) -> dict[str, float]:
-    """One run by its command, its cache cold."""
+    """Run the command once, with a cold cache."""
     path, run = work / "recipe.yaml", work / f"run{time.time_ns()}"
     path.write_text(yaml.safe_dump(recipe))
     output(
@@ -92,7 +96,7 @@ def output(arguments: list[str], environment: dict[str, str]) -> str:
 
 
 def table(title: str, what: str, rounds: int, mine: Any, others: dict[str, Any]) -> None:
-    """Rounds by turns; the medians as a line of Markdown for each of the `others`."""
+    """Run the rounds by turns, and give the medians as a line of Markdown for each of the `others`."""
     print(machine(title))
     print("| | Graft | diffusers' example | ratio | peak memory, MB: Graft / example | last loss |")
     print("|---|---|---|---|---|---|", flush=True)
@@ -131,7 +135,7 @@ def main() -> None:
         recipe = {
             "task": "unconditional-image-generation",
             "model": {"config": {"model_type": "UNet2DModel", **CONFIG}},
-            "data": {"id": str(apart(images, work / "splits"))},
+            "data": {"id": str(split_folders(images, work / "splits"))},
             "options": {"flip": True, "samples": 0, "grid": 0},
             "train": {"epochs": asked.epochs, "batch_size": BATCH, "learning_rate": 1e-4, "log_every": 1},
         }

@@ -1,11 +1,12 @@
-"""Whisper with its encoder frozen against transformers.Seq2SeqTrainer: the same model, recordings, batch and epochs, by turns in one run.
+"""Whisper with a frozen encoder against transformers.Seq2SeqTrainer, by turns in one run.
 
     python -m tests.benchmarks.whisper_frozen [LIBRISPEECH] [--rounds N] [--rows N] [--epochs N] > table.md
 
-LIBRISPEECH is a folder in the data set's own layout; left out, speech made for the purpose. The model has openai/whisper-tiny's own
-configuration and random weights, so that no hub is asked; its tokens are byte pairs of these transcripts. Each figure is the median of
-the rounds. Trainer runs at its best: bf16, log-mels made before the clock starts and kept in memory, threads that sleep while they
-wait. Graft starts from the files, its feature cache is cold, and making log-mels and features counts.
+Both train the same model on the same recordings, with the same batch and epochs. LIBRISPEECH is a folder in the data
+set's own layout; without it, speech is generated. The model has the configuration of openai/whisper-tiny and random
+weights, so that no hub is needed. Its tokens are byte pairs of these transcripts. Each figure is the median of the
+rounds. Trainer runs at its best: bf16, log-mels computed before the clock starts and kept in memory, threads that sleep
+while they wait. Graft starts from the files with a cold feature cache, so computing log-mels and features counts.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from tests.benchmarks import machine
 from tests.support import tiny_audio, tiny_whisper
 
 BATCH, RATE = 16, 1e-4
-MICRO = 8  # as the recipe says: each micro-batch goes through the gradient of 20 M embeddings once
+MICRO = 8  # as the recipe says: each micro-batch passes once through the gradient of 20 M embeddings
 TINY = {  # openai/whisper-tiny's config.json
     "d_model": 384,
     "encoder_layers": 4,
@@ -43,7 +44,7 @@ TINY = {  # openai/whisper-tiny's config.json
 
 
 def utterances(folder: Path) -> list[dict[str, str]]:
-    """Every recording below a folder in LibriSpeech's layout, with what is said."""
+    """Every recording below a folder in LibriSpeech's layout, with its transcript."""
     found = []
     for file in sorted(folder.rglob("*.trans.txt")):
         for line in file.read_text().splitlines():
@@ -54,7 +55,7 @@ def utterances(folder: Path) -> list[dict[str, str]]:
 
 
 def made_up(folder: Path, n: int = 90) -> list[dict[str, str]]:
-    """Sentences of tones."""
+    """Sentences whose words are tones."""
     texts = tiny_audio.sentences(n, 0, 20)
     return [
         {"audio": str(tiny_audio.write(folder / f"{number}.flac", tiny_audio.spoken(text, number))), "text": text}
@@ -63,7 +64,10 @@ def made_up(folder: Path, n: int = 90) -> list[dict[str, str]]:
 
 
 def write_data(folder: Path, rows: list[dict[str, str]], most: int | None) -> Path:
-    """train.jsonl with all but four rows, two each for validation.jsonl and test.jsonl: it is training that is measured."""
+    """Write train.jsonl with all but four rows, and two rows each to validation.jsonl and test.jsonl.
+
+    Only training is measured.
+    """
     rows = Random(0).sample(rows, min(len(rows), most or len(rows)))
     folder.mkdir(parents=True)
     for name, part in {"test": rows[:2], "validation": rows[2:4], "train": rows[4:]}.items():
@@ -81,13 +85,13 @@ def trainer(data: Path, model: str, epochs: int, work: Path) -> dict[str, float]
     }
     path = work / "settings.json"
     path.write_text(json.dumps({**settings, "learning_rate": RATE}))
-    # threads that wait sleep, as Graft's do: on a busy machine Trainer would else look several times slower than it is
+    # waiting threads sleep, as in Graft: otherwise Trainer would look several times slower on a busy machine than it is
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", **os.environ}
     return json.loads(_output(["-m", "tests.benchmarks.whisper_trainer", str(path)], environment).splitlines()[-1])
 
 
 def graft(data: Path, model: str, epochs: int, work: Path) -> dict[str, float]:
-    """One run by its command; the feature cache is cold. Evaluation, which is not timed, is kept short."""
+    """Run the command once, with a cold feature cache. Evaluation, which is not timed, is kept short."""
     path, run = work / "recipe.yaml", work / f"run{time.time_ns()}"
     recipe = {
         "task": "speech-recognition-seq2seq",

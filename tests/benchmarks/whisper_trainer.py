@@ -1,9 +1,10 @@
-"""What a user would run instead: transformers.Seq2SeqTrainer on Whisper with its encoder frozen, set up by someone who knows it.
+"""What a user would run instead: transformers.Seq2SeqTrainer on Whisper with a frozen encoder, well configured.
 
-    python -m tests.benchmarks.whisper_trainer SETTINGS.json     prints one JSON line: examples_per_second, peak_memory_mb, loss
+    python -m tests.benchmarks.whisper_trainer SETTINGS.json
 
-As the library's own example: log-mels are made first, labels are padded to the longest of a batch and -100. Beyond it: log-mels stay
-in memory as tensors, batches hold transcripts of like length, bf16.
+It prints one JSON line: examples_per_second, peak_memory_mb, loss. As in the library's example, log-mels are computed
+first, and labels are padded with -100 to the longest of a batch. It also keeps log-mels in memory as tensors, batches
+hold transcripts of similar length, and precision is bf16.
 """
 
 import json
@@ -18,7 +19,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, WhisperForCon
 
 
 class Prepared(torch.utils.data.Dataset):
-    """Log-mels and tokens of every recording; `input_ids` is where Trainer looks for a length."""
+    """Log-mels and tokens of every recording. Trainer reads the length from `input_ids`."""
 
     def __init__(self, path: Path, processor: Any) -> None:
         self.examples = []
@@ -40,8 +41,8 @@ class Collator:
         self.processor, self.start = processor, start
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        made = self.processor.tokenizer.pad([{"input_ids": e["input_ids"]} for e in examples], return_tensors="pt")
-        labels = made["input_ids"].masked_fill(made.attention_mask.ne(1), -100)
+        padded = self.processor.tokenizer.pad([{"input_ids": e["input_ids"]} for e in examples], return_tensors="pt")
+        labels = padded["input_ids"].masked_fill(padded.attention_mask.ne(1), -100)
         labels = labels[:, 1:] if (labels[:, 0] == self.start).all() else labels
         return {"input_features": torch.stack([e["input_features"] for e in examples]), "labels": labels}
 

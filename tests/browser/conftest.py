@@ -1,4 +1,4 @@
-"""Chromium, and a demo for it to open: a tiny ViT that has really learned its two classes, trained and served by Graft."""
+"""Chromium, and a demo for it to open: a tiny ViT that has learned its two classes, trained and served by Graft."""
 
 import os
 import re
@@ -52,7 +52,10 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Any]:
-    """`visit(url, width)` opens a page; the page's `asked` and `broken` list the hosts it asked and its script errors."""
+    """`visit(url, width)` opens a page.
+
+    The page's `asked` lists the hosts that it requested; `broken` lists script errors.
+    """
     contexts = []
 
     def open_page(url: str, width: int = 1280) -> Any:
@@ -75,7 +78,7 @@ def visit(chromium: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="package")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder as `graft train` leaves it, a few seconds long; its card also names pictures of another host."""
+    """A run folder as `graft train` leaves it after a few seconds. Its card also names images of another host."""
     from pipelines.config.recipe import load_recipe
     from pipelines.training.run import train
 
@@ -97,30 +100,33 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The demo of `trained` in a process of its own."""
+    """The demo of `trained`, in a process of its own."""
     with serving(trained, tmp_path_factory.mktemp("demo")) as served:
         yield served
 
 
 @contextmanager
 def serving(run: Path, folder: Path) -> Iterator[SimpleNamespace]:
-    """`graft demo` on a run, in a process of its own: its url, its run folder and the file with what it said on stderr."""
+    """`graft demo` on a run, in a process of its own.
+
+    Yields its url, its run folder and the file that holds its stderr.
+    """
     (folder / "tmp").mkdir()
     env = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {
         "TMPDIR": str(folder / "tmp")
     }
-    with socket.socket() as one:  # of its own: several of these start at a time
+    with socket.socket() as one:  # each demo has its own, because several of these start at a time
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     command = [sys.executable, "-m", "pipelines", "demo", str(run), "--port", str(port)]
     with (folder / "stderr").open("w") as log:
-        # a suite that a shell started in the background inherits a deaf ear for Ctrl-C: the server must not
+        # a test run that a shell started in the background ignores Ctrl-C: the server must not inherit this
         hear = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
         server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=hear)
     assert server.stdout is not None
-    said = server.stdout.readline()
-    assert "http://" in said, (folder / "stderr").read_text()
-    yield SimpleNamespace(url=re.findall(r"http://\S+", said)[0], run=run, log=folder / "stderr")
+    first_line = server.stdout.readline()
+    assert "http://" in first_line, (folder / "stderr").read_text()
+    yield SimpleNamespace(url=re.findall(r"http://\S+", first_line)[0], run=run, log=folder / "stderr")
     server.send_signal(signal.SIGINT)
     rest, _ = server.communicate(timeout=30)
     assert (server.returncode, rest) == (0, "stopped\n")
@@ -129,7 +135,7 @@ def serving(run: Path, folder: Path) -> Iterator[SimpleNamespace]:
 
 @contextmanager
 def speaking(chromium: Any, url: str, wave: Path) -> Iterator[Any]:
-    """A page of a browser that plays a file into its microphone, over and over, after two seconds of recording."""
+    """A page of a browser whose microphone plays a file again and again, after two seconds of recording."""
     fake = [
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",

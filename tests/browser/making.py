@@ -1,4 +1,4 @@
-"""What a page shows while it makes images, and the images."""
+"""What a page shows while it generates images, and the images."""
 
 import base64
 from typing import Any
@@ -13,7 +13,8 @@ NOTES = """() => {
     if (words && words != window.said.at(-1)) window.said.push(words);
   }).observe(document.body, {subtree: true, childList: true, characterData: true});
   document.addEventListener('load', event => {
-    if (event.target.matches('.graft-after .thumbnail-lg img') && event.target.naturalWidth) window.seen.push(event.target.src);
+    const drawn = event.target.matches('.graft-after .thumbnail-lg img') && event.target.naturalWidth;
+    if (drawn) window.seen.push(event.target.src);
   }, true);
 }"""
 FETCH = """async images => Promise.all(images.map(async image => {
@@ -25,7 +26,7 @@ FETCH = """async images => Promise.all(images.map(async image => {
 
 
 class Watch:
-    """Notes every progress note and every picture that appears from now on."""
+    """Record every progress note and every image that appears from now on."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -36,7 +37,7 @@ class Watch:
         return self.page.evaluate("window.said")
 
     def seen(self) -> list[str]:
-        """Names of the files that were really drawn among the images, in order: image.png is one in the making."""
+        """Names of the files that were drawn among the images, in order. A preview has the name image.png."""
         return [address.split("/")[-1] for address in self.page.evaluate("window.seen")]
 
 
@@ -51,14 +52,14 @@ def finished(page: Any, words: str) -> None:
 
 
 def wait_for_images(page: Any, gallery: str, first: str) -> None:
-    """Until the images are made whose first caption is this."""
+    """Wait until the images are finished whose first caption is this one."""
     shown = "([name, first]) => document.querySelector(`.${name} .caption-label`)?.innerText.trim() == first"
     page.wait_for_function(shown, arg=[gallery, first], timeout=60 * SECONDS)
     finished(page, "4 images")
 
 
 def pictures(page: Any, gallery: str) -> list[tuple[str, bytes]]:
-    """Caption and file of every image in a gallery, each of which the browser could draw."""
+    """Caption and file of every image in a gallery. The browser was able to draw each of them."""
     items = page.locator(f".{gallery} .thumbnail-lg")
     captions = [text.strip() for text in items.locator(".caption-label").all_inner_texts()]
     files = [base64.b64decode(data) for data in items.locator("img").evaluate_all(FETCH)]

@@ -23,7 +23,7 @@ SECONDS = 1000
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The contract's tiny model, which tells three tones apart, and reads a second."""
+    """The contract's tiny model, which distinguishes three tones and reads one second."""
     folder = tmp_path_factory.mktemp("tones")
     raw = Contract().recipe(folder)
     raw["options"] = {"max_seconds": 1.0}
@@ -62,15 +62,15 @@ def test_of_a_long_recording_the_middle_is_read(tones: Any, visit: Any, tmp_path
     page = visit(tones.url, 390)
     path = tiny_audio.write(tmp_path / "long.flac", tiny_audio.spoken(" ".join(["mid"] * 14), 1, 44100), 44100)
     page.locator("input[type=file]").first.set_input_files(str(path))
-    said = page.get_by_text("The model reads 1.0 seconds at a time: the middle of these 2.6.")
-    said.wait_for(timeout=30 * SECONDS)
+    notice = page.get_by_text("The model reads 1.0 seconds at a time: the middle of these 2.6.")
+    notice.wait_for(timeout=30 * SECONDS)
     assert page.locator(".graft-bars h2").inner_text() == load(tones.run, device="cpu").infer(str(path))[0]["label"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.screenshot(path=str(tones.log.parent / "phone.png"), full_page=True)
 
 
 def test_a_microphone_is_heard(tones: Any, chromium: Any, tmp_path: Path) -> None:
-    """Chromium's fake microphone plays a file, over and over."""
+    """Chromium's fake microphone plays a file again and again."""
     spoken = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken(" ".join(["low"] * 6), 3, 48000), 48000)
     with speaking(chromium, tones.url, spoken) as page:
         assert sorted(bars(page)) == ["high", "low", "mid"]
@@ -109,7 +109,7 @@ def test_a_bad_file_gives_a_message(tones: Any, visit: Any, tmp_path: Path) -> N
 
 
 def test_pictures_of_an_hour_are_no_larger() -> None:
-    """A picture has so many columns, whatever the recording."""
+    """A picture has a fixed number of columns, whatever the length of the recording."""
     import numpy as np
 
     samples = np.sin(np.arange(3600 * 8000) / 5).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The documentation site: built strictly, read from a disk, and no other host is asked."""
+"""The documentation site: it builds without warnings, opens from a disk, and makes no request to another host."""
 
 import os
 import re
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make docs` builds, in a folder of its own."""
+    """The site that `make docs` builds, in a folder of its own."""
     folder = tmp_path_factory.mktemp("documentation") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}

@@ -17,7 +17,7 @@ SECONDS = 1000
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dog that the model has not seen, at the size of a photo."""
+    """An image of a dog that the model has not seen, as large as a photo."""
     folder = tiny.photos(tmp_path_factory.mktemp("new"), n=1, splits=("test",), seed=7)
     path = folder / "photo.jpg"
     Image.open(folder / "test" / "dog" / "000.jpg").resize((640, 480), Image.Resampling.BICUBIC).save(path)
@@ -106,9 +106,9 @@ def test_the_card_is_in_a_tab_and_asks_nothing_of_other_hosts(demo: Any, visit: 
 def test_a_bad_file_gives_a_message(demo: Any, visit: Any, photo: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"{kind}.png"
     if kind == "broken":
-        whole = tmp_path / "whole.png"
-        Image.open(photo).save(whole)
-        path.write_bytes(whole.read_bytes()[:5000])
+        screenshot = tmp_path / "whole.png"
+        Image.open(photo).save(screenshot)
+        path.write_bytes(screenshot.read_bytes()[:5000])
     elif kind == "bomb":
         Image.new("1", (16_000, 16_000)).save(path)
     else:
@@ -122,7 +122,7 @@ def test_a_bad_file_gives_a_message(demo: Any, visit: Any, photo: Path, tmp_path
     assert ("pixels" if kind == "bomb" else "not a readable image") in words
     assert "Traceback" not in page.content()
     assert "Traceback" not in demo.log.read_text()
-    upload(page, photo)  # and the page still works
+    upload(page, photo)  # the page still works
     assert first_class(page) == "dog"
 
 

@@ -20,7 +20,7 @@ SECONDS = 1000
 
 
 def served(folder: Path, task: str, contract: str = "TestContract") -> Any:
-    """The demo of a few steps of the task's contract recipe."""
+    """The demo of the task's contract recipe, trained for a few steps."""
     kind = getattr(importlib.import_module(f"tests.tasks.test_{task}"), contract)
     raw = kind().recipe(folder)
     raw["train"] = {**{k: v for k, v in raw["train"].items() if k != "epochs"}, "max_steps": 4}
@@ -53,9 +53,9 @@ def test_a_text_goes_on_as_infer_says(writing: Any, visit: Any) -> None:
 def test_what_is_missing_is_said(writing: Any, visit: Any) -> None:
     page = visit(writing.url)
     page.get_by_role("button", name="Write").click()
-    said = page.get_by_text("text is empty")
-    said.wait_for(timeout=20 * SECONDS)
-    assert said.count() == 1
+    notice = page.get_by_text("text is empty")
+    notice.wait_for(timeout=20 * SECONDS)
+    assert notice.count() == 1
 
 
 def test_an_answer_to_a_prompt(tmp_path: Path, visit: Any) -> None:

@@ -46,7 +46,7 @@ def test_the_answer_is_marked_where_it_stands(answering: Any, visit: Any) -> Non
     assert page.locator(".graft-answer strong").inner_text() == expected["answer"]
     assert (
         page.locator(".graft-answer p").inner_text().startswith(question)
-    )  # a changed field does not pass for answered
+    )  # when a field is changed, the old answer is no longer shown as its answer
     assert page.locator(".graft-passage mark").inner_text() == expected["answer"]
     assert page.locator(".graft-passage p").inner_text() == passage.strip()
     assert expected["nbest"][1]["text"] in page.locator(".graft-bars").first.inner_text()
@@ -69,7 +69,7 @@ def test_an_example_fills_both_fields(answering: Any, visit: Any) -> None:
 def test_without_a_question_it_says_what_is_missing(answering: Any, visit: Any) -> None:
     page = visit(answering.url)
     page.get_by_role("button", name="Answer").click()
-    said = page.get_by_text("A passage and a question are needed.")
-    said.wait_for(timeout=20 * SECONDS)
-    assert said.count() == 1
+    notice = page.get_by_text("A passage and a question are needed.")
+    notice.wait_for(timeout=20 * SECONDS)
+    assert notice.count() == 1
     assert not page.locator("mark").count()

@@ -1,4 +1,4 @@
-"""The demo of speech recognition as a visitor meets it: a real wav file, the microphone, and what cannot be read."""
+"""The demo of speech recognition as a visitor meets it: a wav file, the microphone, and a file that cannot be read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,8 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     folder = tmp_path_factory.mktemp("listening")
     model = tuned_model(folder / "model", "LOWMIDHIGH")
-    weights = load_file(model / "model.safetensors")  # letters instead of blanks, so that there is a transcript to show
+    # the model predicts letters instead of blanks, so that there is a transcript to show
+    weights = load_file(model / "model.safetensors")
     weights["lm_head.weight"] *= 30
     weights["lm_head.bias"] -= torch.tensor([3.0] + [0.0] * (len(weights["lm_head.bias"]) - 1))
     save_file(weights, model / "model.safetensors", {"format": "pt"})
@@ -57,9 +58,9 @@ def test_a_file_is_written_down_with_its_times(listening: Any, visit: Any, tmp_p
         page.locator(".graft-wave img").wait_for(timeout=20 * SECONDS)
         spans = page.locator(".graft-said span[title]")
         assert spans.all_inner_texts() == [word["word"] for word in expected["words"]]
-        told = spans.first.get_attribute("title")
-        assert told is not None
-        assert told.startswith(f"{expected['words'][0]['start']:.2f} to {expected['words'][0]['end']:.2f} s")
+        title = spans.first.get_attribute("title")
+        assert title is not None
+        assert title.startswith(f"{expected['words'][0]['start']:.2f} to {expected['words'][0]['end']:.2f} s")
         notes = page.locator(".graft-note").all_inner_texts()  # below the recorder and below the transcript
         assert any(
             note.startswith(f"{len(expected['words'])} words in {expected['seconds']:.1f} seconds") for note in notes
@@ -79,8 +80,8 @@ def test_what_is_no_recording_is_told(listening: Any, visit: Any, tmp_path: Path
 
 
 def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) -> None:
-    """Chromium plays a file into it."""
-    said = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
-    with speaking(chromium, listening.url, said) as page:
+    """Chromium's microphone plays a file."""
+    voice = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
+    with speaking(chromium, listening.url, voice) as page:
         page.locator(".graft-wave img").wait_for(timeout=30 * SECONDS)
         assert page.locator(".graft-said span[title]").count() > 0

@@ -1,4 +1,7 @@
-"""The demo of Whisper as a visitor meets it: a real recording is uploaded, what is written is what `infer` says, its waveform below."""
+"""The demo of Whisper as a visitor meets it: the visitor uploads a recording and gets the text that `infer` gives.
+
+The page shows the waveform below the text.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,19 +33,19 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield found
 
 
-def said(page: Any) -> str:
+def transcript(page: Any) -> str:
     return " ".join(page.locator(".graft-said span[title]").all_inner_texts())
 
 
 def test_a_recording_is_written_down(listening: Any, visit: Any, tmp_path: Path) -> None:
-    """Stereo and at another rate than the model's, as recordings come."""
+    """A stereo recording with another sampling rate than the model's, as real recordings often have."""
     samples = tiny_audio.spoken("low mid high", rate=44100)
     wave = tiny_audio.write(tmp_path / "speech.wav", np.stack([samples, samples], 1), 44100)
     page = visit(listening.url)
     page.locator("input[type=file]").first.set_input_files(wave)
     page.locator(".graft-wave img").wait_for(timeout=60 * SECONDS)
     expected = load(listening.run, device="cpu").infer(str(wave))
-    assert said(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
+    assert transcript(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
     note = page.locator(".prose.graft-note").last.inner_text()
     assert f"in {expected['seconds']:.1f} seconds." in note
     assert "Language: en." in note
@@ -68,11 +71,11 @@ def test_the_language_can_be_chosen(listening: Any, visit: Any) -> None:
     page.locator("input[type=file]").first.set_input_files(listening.run / "examples" / "0.flac")
     page.get_by_text("Language: de.").wait_for(timeout=60 * SECONDS)
     expected = load(listening.run, device="cpu").infer(str(listening.run / "examples" / "0.flac"), language="de")
-    assert said(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
+    assert transcript(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
 
 
 def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) -> None:
     voice = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
     with speaking(chromium, listening.url, voice) as page:
         page.locator(".graft-wave img").wait_for(timeout=60 * SECONDS)
-        assert said(page)
+        assert transcript(page)

@@ -1,4 +1,4 @@
-"""The demo of text classification as a visitor meets it: an answer, the words that spoke for it, and a pair of texts."""
+"""The demo of text classification as a visitor meets it: an answer, the words that support it, and a pair of texts."""
 
 import json
 from collections.abc import Iterator
@@ -52,9 +52,9 @@ def test_the_answer_and_the_words_that_spoke_for_it(texts: Any, visit: Any) -> N
     expected = load(texts.run, device="cpu").infer(text)
     page.locator(".graft-bars h2").wait_for(timeout=20 * SECONDS)
     assert page.locator(".graft-bars h2").inner_text() == expected[0]["label"]
-    said = page.get_by_text("Too long to be read whole: the first ")
-    said.wait_for(timeout=20 * SECONDS)
-    assert "of 203 characters were read." in said.inner_text()
+    notice = page.get_by_text("Too long to be read whole: the first ")
+    notice.wait_for(timeout=20 * SECONDS)
+    assert "of 203 characters were read." in notice.inner_text()
     page.get_by_role("button", name="What did it look at?").click()
     page.locator(".graft-passage span").first.wait_for(timeout=60 * SECONDS)
     assert page.locator(".graft-passage p").inner_text().strip() == text.strip()
@@ -78,8 +78,8 @@ def test_a_model_of_pairs_asks_for_two(pairs: Any, visit: Any) -> None:
     texts = ("The song was made by Ada in Rome.", "The letter was made by Ada in Oslo.")
     page.get_by_label("First text").fill(texts[0])
     page.get_by_role("button", name="Classify").click()
-    said = page.get_by_text("Two texts are needed.")
-    said.wait_for(timeout=20 * SECONDS)
+    notice = page.get_by_text("Two texts are needed.")
+    notice.wait_for(timeout=20 * SECONDS)
     page.get_by_label("Second text").fill(texts[1])
     page.get_by_role("button", name="Classify").click()
     page.locator(".graft-bars h2").wait_for(timeout=20 * SECONDS)

@@ -1,4 +1,7 @@
-"""The demo of text-to-image as a visitor meets it: a prompt becomes images step by step, and the same before fine-tuning."""
+"""The demo of text-to-image as a visitor meets it.
+
+A prompt becomes images step by step; the page also shows the images of the model before fine-tuning.
+"""
 
 import json
 from collections.abc import Iterator
@@ -48,19 +51,17 @@ def test_a_prompt_becomes_images_with_their_settings(painter: Any, visit: Any, t
     page.get_by_role("button", name="Make images").click()
     finished(page, "4 images")
     notes = [note for note in watch.said() if note.startswith("Image ")]
-    assert notes == [
-        note for note in steps(4, 40, STRIDE) if note in notes
-    ]  # in order; a busy browser may leave some out
+    assert notes == [note for note in steps(4, 40, STRIDE) if note in notes]  # in order; a busy browser may skip some
     assert len(notes) > 4
     seen = watch.seen()
     assert seen[0] == "image.png", "the first image was not seen in the making"
     assert "a-red-disc-seed-0.png" in seen
-    made = pictures(page, "graft-after")
-    assert len({data for _, data in made}) == 4
+    images = pictures(page, "graft-after")
+    assert len({data for _, data in images}) == 4
     page.get_by_label("First seed").fill("1")
     page.get_by_role("button", name="Make images").click()
     wait_for_images(page, "graft-after", "seed 1")
-    assert pictures(page, "graft-after")[:3] == made[1:]  # the same seeds
+    assert pictures(page, "graft-after")[:3] == images[1:]  # the same seeds as before
 
     page.locator(".graft-after .thumbnail-lg").first.click()
     with page.expect_download() as waiting:
@@ -68,9 +69,9 @@ def test_a_prompt_becomes_images_with_their_settings(painter: Any, visit: Any, t
     file = tmp_path / waiting.value.suggested_filename
     waiting.value.save_as(file)
     assert file.name == "a-red-disc-seed-1.png"
-    told = {"model": "shape_painter", "prompt": "a red disc", "seed": 1, "steps": 40, "guidance": 7.5}
+    parameters = {"model": "shape_painter", "prompt": "a red disc", "seed": 1, "steps": 40, "guidance": 7.5}
     with Image.open(file) as image:
-        assert json.loads(image.info["parameters"]) == told
+        assert json.loads(image.info["parameters"]) == parameters
         assert image.tobytes() == load(painter.run, device="cpu").infer("a red disc", seed=1, steps=40).tobytes()
     assert page.broken == []
     assert {url for url in page.asked if not url.startswith((painter.url, "data:", "blob:", "ws:"))} == set()

@@ -1,4 +1,7 @@
-"""The demo of unconditional image generation as a visitor meets it: images come out of the noise, and are saved with their settings."""
+"""The demo of unconditional image generation as a visitor meets it: noise becomes images.
+
+They are saved with their settings.
+"""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ STRIDE = 4  # steps from one preview to the next, of 40
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A run that went on from another model, served."""
+    """The demo of a run that started from another model."""
     folder = tmp_path_factory.mktemp("shapes")
     raw = {
         "task": "unconditional-image-generation",
@@ -48,23 +51,21 @@ def test_images_come_out_of_the_noise_and_seeds_repeat(shapes: Any, visit: Any, 
     page.get_by_role("button", name="Make images").click()
     finished(page, "4 images")
     notes = [note for note in watch.said() if note.startswith("Image ")]
-    assert notes == [
-        note for note in steps(4, 40, STRIDE) if note in notes
-    ]  # in order; a busy browser may leave some out
+    assert notes == [note for note in steps(4, 40, STRIDE) if note in notes]  # in order; a busy browser may skip some
     assert len(notes) > 4
     seen = watch.seen()
     assert seen[0] == "image.png", "the first image was not seen in the making"
     assert "more_shapes-seed-3.png" in seen
-    made = pictures(page, "graft-after")
-    assert [caption for caption, _ in made] == ["seed 3", "seed 4", "seed 5", "seed 6"]
-    assert len({data for _, data in made}) == 4
+    images = pictures(page, "graft-after")
+    assert [caption for caption, _ in images] == ["seed 3", "seed 4", "seed 5", "seed 6"]
+    assert len({data for _, data in images}) == 4
     page.get_by_label("First seed").fill("0")
     page.get_by_role("button", name="Make images").click()
     wait_for_images(page, "graft-after", "seed 0")
     page.get_by_label("First seed").fill("3")
     page.get_by_role("button", name="Make images").click()
     wait_for_images(page, "graft-after", "seed 3")
-    assert pictures(page, "graft-after") == made
+    assert pictures(page, "graft-after") == images
     page.get_by_role("button", name="Next seeds").click()
     wait_for_images(page, "graft-after", "seed 7")
     assert page.get_by_label("First seed").input_value() == "7"

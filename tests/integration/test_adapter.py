@@ -47,9 +47,9 @@ def photos(tmp_path: Path) -> Path:
 
 def test_an_adapter_alone_goes_all_the_way(hub: HubServer, photos: Path, tmp_path: Path) -> None:
     hub.add_model(BASE, tiny.vit(tmp_path / "base"))
-    run, whole = tmp_path / "run", tmp_path / "whole"
+    run, merged_folder = tmp_path / "run", tmp_path / "whole"
     results = train(validate(recipe(photos, BASE)), run)
-    merged = train(validate(recipe(photos, BASE, adapter=False)), whole)
+    merged = train(validate(recipe(photos, BASE, adapter=False)), merged_folder)
     assert results
     assert merged
     assert results["test"]["metrics"] == pytest.approx(merged["test"]["metrics"], abs=1e-6), (
@@ -82,7 +82,10 @@ def test_an_adapter_alone_needs_a_base_on_the_hub(photos: Path, tmp_path: Path) 
 
 
 def test_a_head_of_several_parts_trains_whole(photos: Path, tmp_path: Path) -> None:
-    """PoolFormer's head is a norm and a classifier: both train beside LoRA, or the new classifier would stay as it was drawn."""
+    """PoolFormer's head is a norm and a classifier.
+
+    Both train with LoRA; otherwise the new classifier would stay random.
+    """
     from pipelines.data.loading import load_splits
 
     raw = {**recipe(photos, str(tiny.poolformer(tmp_path / "m"))), "hub": {}}
@@ -98,7 +101,7 @@ def test_a_head_of_several_parts_trains_whole(photos: Path, tmp_path: Path) -> N
 
 
 LORA = {"adapter": {"kind": "lora", "rank": 2}}
-FROZEN = {  # Linear and its cached features, Conv1D, convolutions of two kinds, and samples while it trains
+FROZEN = {  # Linear and its cached features, Conv1D, two kinds of convolution, and samples during training
     "image-classification TestContract": LORA,
     "question-answering TestContract": {"freeze": "backbone"},
     "text-generation TestContract": LORA,
@@ -109,7 +112,7 @@ FROZEN = {  # Linear and its cached features, Conv1D, convolutions of two kinds,
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_frozen_weights_in_bf16_change_no_number(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same losses and scores to the bit as with float32 weights, which are in what is exported."""
+    """The losses and scores equal those with float32 weights to the bit. The exported files hold float32 weights."""
     own, seen, found, files = layers.keep_in_bf16, [], [], []
     for quick in (False, True):
 
@@ -133,7 +136,7 @@ def test_frozen_weights_in_bf16_change_no_number(name: str, tmp_path: Path, monk
         )
     assert found[0] == found[1]
     assert seen[:2] == [{torch.float32}, {torch.float32, torch.bfloat16}]
-    assert seen[2:] == [set(), {torch.float32, torch.bfloat16}]  # what was exported, to be scored
+    assert seen[2:] == [set(), {torch.float32, torch.bfloat16}]  # the exported model, to be scored
     assert files[0].keys() == files[1].keys() != set()
     assert all(
         torch.equal(value, files[1][path][key]) for path, values in files[0].items() for key, value in values.items()

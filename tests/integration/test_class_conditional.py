@@ -35,7 +35,7 @@ from tests.support import tiny_pictures
 from tests.support.pages import gradio_page  # noqa: F401 (a fixture)
 from tests.tasks import (
     test_unconditional_image_generation as contract,
-)  # not its classes: they would be collected here too
+)  # import the module and not its classes: pytest would collect them here too
 from tests.tasks.test_unconditional_image_generation import pipeline, small
 
 COLOURS = ["blue", "green", "red"]
@@ -57,7 +57,7 @@ def pixels(image: Any) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """From a model that knew no classes."""
+    """Train from a model that knew no classes."""
     folder = tmp_path_factory.mktemp("classes")
     raw = contract.TestContractOfClasses().recipe(folder)
     raw["model"] = {"id": str(pipeline(folder / "base"))}
@@ -85,14 +85,14 @@ def test_plain_diffusers_makes_the_same_images(sampler: str, model: Loaded, tmp_
     plain = DiffusionPipeline.from_pretrained(tmp_path)
     assert type(plain) is ConsistencyModelPipeline
     assert type(plain.scheduler) is (DDPMScheduler if sampler == "ddpm" else DDIMScheduler)
-    made = plain(
+    by_diffusers = plain(
         batch_size=3,
         class_labels=[0, 1, 2],
         num_inference_steps=5,
         generator=[torch.Generator().manual_seed(4) for _ in range(3)],
     ).images
     own = [model.infer(4, steps=5, label=label) for label in COLOURS]
-    for one, other in zip(made, own, strict=True):
+    for one, other in zip(by_diffusers, own, strict=True):
         assert np.array_equal(pixels(one), pixels(other))
     assert len({image.tobytes() for image in own}) == 3  # one seed, three classes
 
@@ -110,7 +110,7 @@ def test_classes_are_known_by_their_names(run: Path, model: Loaded) -> None:
 
 
 def test_a_pair_of_sides_becomes_one_number(tmp_path: Path) -> None:
-    """diffusers' pipeline makes nothing of [8, 8]."""
+    """diffusers' pipeline cannot use the value [8, 8]."""
     model = load(classes(tmp_path / "pair", sample_size=[8, 8]), device="cpu")
     model.task.save(model.model, tmp_path / "saved")
     plain = DiffusionPipeline.from_pretrained(tmp_path / "saved")
@@ -131,7 +131,7 @@ def test_an_image_is_the_same_in_any_batch_and_seeds_take_classes_in_turn(model:
     assert model.task.options.steps == 3
     together = model.task.generation.generate(model.model, asked)
     for one, other, request in zip(alone, together, asked, strict=True):
-        assert np.abs(pixels(one).astype(int) - pixels(other)).max() <= 1  # but for rounding
+        assert np.abs(pixels(one).astype(int) - pixels(other)).max() <= 1  # equal except for rounding
         assert np.array_equal(pixels(one), pixels(model.infer(request["seed"], steps=3)))
 
 
@@ -145,7 +145,7 @@ def test_names_of_classes_may_be_missing_but_not_wrong(tmp_path: Path) -> None:
             load(folder, device="cpu")
 
 
-# ---- what cannot be ----
+# ---- what is refused ----
 
 
 def test_what_is_not_asked_for_is_refused(tmp_path: Path) -> None:
@@ -206,11 +206,11 @@ def png() -> bytes:
     return data.getvalue()
 
 
-# ---- measured ----
+# ---- what is measured ----
 
 
 def test_samples_are_recognised_as_what_was_asked(caplog: pytest.LogCaptureFixture) -> None:
-    """The colour of each image decides what the classifier says, and how sure it is."""
+    """The colour of each image decides what the classifier predicts, and how confident it is."""
 
     def see(images: list[Any]) -> Any:
         values = torch.tensor(np.stack([pixels(image)[0, 0] for image in images])).float()
@@ -231,7 +231,7 @@ def test_samples_are_recognised_as_what_was_asked(caplog: pytest.LogCaptureFixtu
     assert "class_accuracy" not in found["metrics"]
 
 
-# ---- asked for ----
+# ---- what is requested ----
 
 
 def test_predict_by_name(run: Path, model: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_predict_by_name(run: Path, model: Loaded, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.usefixtures("gradio_page")
 def test_the_demo_makes_what_is_asked_beside_the_model_before(run: Path, model: Loaded) -> None:
-    """Which knew no classes."""
+    """The base model knew no classes."""
     requests = [{"seed": 3, "steps": 3, "label": "red"}]
     *_, (after, before, note) = gallery.make(model, requests, gallery.base_of(model))
     assert note.startswith("1 image.")

@@ -1,6 +1,6 @@
-"""Several processes learn what one learns: plain (DDP), sharded (FSDP2), and on two nodes. All on the CPU, over gloo.
+"""Several processes learn what one process learns: plain (DDP), sharded (FSDP2), and on two nodes. All run on the CPU.
 
-One torchrun makes many runs, for its start is what takes the time (tests/support/distributed_worker.py).
+One torchrun does many runs, because its start takes most of the time (tests/support/distributed_worker.py).
 """
 
 import json
@@ -19,11 +19,20 @@ import pytest
 from pipelines.config.recipe import validate
 from pipelines.training.run import train
 from tests.support import tiny
-from tests.support.runs import ROOT, losses, one_thread, outcome, results, settings, without_pictures  # noqa: F401 (one_thread is a fixture)
+from tests.support.runs import (
+    ROOT,
+    losses,
+    one_thread,  # noqa: F401 (a fixture)
+    outcome,
+    results,
+    settings,
+    without_pictures,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# 33 rows in steps of 16, 16 and 1: in the last step one of two processes has nothing. 9 rows to score on: no count divides them.
+# 33 rows in steps of 16, 16 and 1: in the last step, one of two processes has no row. There are 9 rows to score, and no
+# number of processes divides 9.
 ROWS = {"train": 11, "validation": 3, "test": 3}
 BASE: dict[str, Any] = {
     "train__batch_size": 16,
@@ -43,7 +52,7 @@ SHARDED = {"train__max_steps": 20, "train__ema": 0.8, "train__save_every": 7}
 
 
 class Place:
-    """Where the runs of this file are: tiny data, a model without BatchNorm and dropout, and one process's runs beside those of two."""
+    """The folder of this file's runs, with tiny data and a model without BatchNorm and dropout."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,15 +64,16 @@ class Place:
         for number in range(3, 7):
             (self.broken / "train" / "dog" / f"00{number}.jpg").write_bytes(b"no image")
         self.model = tiny.vit(folder / "model")
-        self.unused = tiny.dinov2(folder / "unused")  # has a parameter that takes no part in classification
+        self.unused = tiny.dinov2(folder / "unused")  # one parameter takes no part in classification
         self.norms = tiny.resnet(folder / "norms")
-        self.pixels = tiny.mobilenet(folder / "pixels")  # ends in maps of one pixel: BatchNorm cannot train on one row
+        # its last feature maps have one pixel: BatchNorm cannot train on one row
+        self.pixels = tiny.mobilenet(folder / "pixels")
 
     def recipe(self, data: Path | None = None, model: Path | None = None, **changes: Any) -> dict[str, Any]:
         return settings(model or self.model, data or self.data, **{**BASE, **changes})
 
     def alone(self, name: str, recipe: Mapping[str, Any]) -> Path:
-        """The same in this process."""
+        """The same run in this process."""
         with without_pictures(), pytest.MonkeyPatch.context() as patch:
             patch.setenv("GRAFT_CACHE", str(self.folder / "cache of one"))
             train(validate(dict(recipe)), self.folder / name, name="small")
@@ -77,7 +87,7 @@ class Place:
         return ["-m", "tests.support.distributed_worker", str(folder / "orders.json")]
 
     def facts(self, name: str) -> list[list[dict[str, Any]]]:
-        """For each process, what it saw of each order."""
+        """For each process, the facts that it recorded of each order."""
         return json.loads((self.folder / name / "facts.json").read_text())
 
     def environment(self) -> dict[str, str]:
@@ -93,8 +103,8 @@ class Place:
 def torchrun(place: Place, name: str, orders: list[dict[str, Any]], *agents: list[str]) -> list[list[dict[str, Any]]]:
     """Start one agent per list of arguments, wait for all, return the facts.
 
-    Once in dozens of starts on a busy machine a thread of gloo's aborts its process (SIGABRT, no error of Python's): such a start
-    is made again, once, from nothing. Whatever our code does wrong ends in a traceback and is not tried again.
+    On a busy machine, a thread of gloo sometimes aborts its process (SIGABRT, without a Python error). Such a start is
+    repeated once, from the beginning. An error of our own code ends in a traceback and is not repeated.
     """
     worker = place.orders(name, orders)
     command = [sys.executable, "-m", "torch.distributed.run"]
@@ -124,7 +134,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def alone(place: Place) -> dict[str, Path]:
-    """What one process makes of each kind of run, and two that it only begins."""
+    """Each kind of run in one process, and two runs that are only begun."""
     found = {kind: place.alone(f"one {kind}", place.recipe(**changes)) for kind, changes in KINDS.items()}
     found["unused"] = place.alone("one unused", place.recipe(model=place.unused))
     found["damaged"] = place.alone("one damaged", place.recipe(place.damaged))
@@ -137,8 +147,8 @@ def begun_alone(place: Place, alone: dict[str, Path]) -> Path:
     """A run that one process stopped after 4 steps."""
     recipe = place.recipe(**KINDS["averaged"])
     place.alone("begun by one", {**recipe, "train": {**recipe["train"], "max_steps": 7, "save_every": 4, "keep": 9}})
-    whole, cut = place.folder / "begun by one", place.folder / "cut"
-    shutil.copytree(whole, cut)
+    undisturbed, cut = place.folder / "begun by one", place.folder / "cut"
+    shutil.copytree(undisturbed, cut)
     shutil.rmtree(cut / "model")
     (cut / "results.json").unlink()
     (cut / "checkpoints" / "last").write_text("step_000004\n")
@@ -147,7 +157,7 @@ def begun_alone(place: Place, alone: dict[str, Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def together(place: Place, begun_alone: Path) -> list[list[dict[str, Any]]]:
-    """Two processes on one node: every kind of run, some stopped and gone on with, and FSDP2."""
+    """Two processes on one node: every kind of run, some stopped and continued, and FSDP2."""
     orders = [{"run": f"two {kind}", "recipe": place.recipe(**changes)} for kind, changes in KINDS.items()]
     orders += [
         {"run": "two damaged", "recipe": place.recipe(place.damaged)},
@@ -179,7 +189,7 @@ def together(place: Place, begun_alone: Path) -> list[list[dict[str, Any]]]:
 
 
 def check_equal(one: Path, several: Path) -> None:
-    """Losses within 1e-5, metrics exactly; what is made of confidences, not of counts, within 1e-5."""
+    """Losses agree within 1e-5. Metrics of counts are equal; metrics of confidences agree within 1e-5."""
     assert len(losses(one)) == len(losses(several)) > 5
     assert losses(several) == pytest.approx(losses(one), abs=1e-5)
     mine, theirs = results(one), results(several)
@@ -201,7 +211,7 @@ def check_equal(one: Path, several: Path) -> None:
 
 @pytest.mark.quick
 def test_two_processes_train_as_one(place: Place) -> None:
-    """The plainest run alone; what else may be different with two processes is below."""
+    """This test compares the plainest run. The tests below allow what may differ with two processes."""
     recipe = place.recipe()
     facts = torchrun(place, "plainest", [{"run": "pair", "recipe": recipe}], ["--nproc_per_node", "2", "--standalone"])
     assert [[(fact["ended"], fact["processes"]) for fact in one] for one in facts] == [[("finished", 2)]] * 2
@@ -231,7 +241,7 @@ def test_two_processes_learn_the_same(
 
 
 def test_one_of_two_processes_prints_the_scores(place: Place, together: list[list[dict[str, Any]]]) -> None:
-    """With --json there is one document on stdout."""
+    """With --json, stdout holds exactly one document."""
     first, second = (fact for one in together for fact in one if fact["run"] == "scored")
     assert (first["ended"], second["ended"]) == (0, 0), first["told"] + second["told"]
     assert json.loads(first["printed"])["metrics"] == results(place.folder / "two plain")["test"]["metrics"]
@@ -242,7 +252,10 @@ def test_one_of_two_processes_prints_the_scores(place: Place, together: list[lis
 def test_little_memory_of_one_process_changes_no_partition(
     place: Place, alone: dict[str, Path], together: Any, kind: str
 ) -> None:
-    """The first process halves its batches in the first evaluation. In the next ones the other one must cut the rows like it."""
+    """The first process halves its batches in the first evaluation.
+
+    In later evaluations, the other process must use the same batches.
+    """
     first, second = (fact for one in together for fact in one if fact["run"] == f"{kind} with little")
     assert (first["ended"], second["ended"], first["refused"]) == ("finished", "finished", 5)
     assert first["evaluations"] == second["evaluations"]
@@ -252,7 +265,10 @@ def test_little_memory_of_one_process_changes_no_partition(
 
 
 def test_no_process_trains_batch_norm_on_one_row(together: list[list[dict[str, Any]]]) -> None:
-    """Steps of 2 and, at the end of an epoch, 3 rows: one of the two processes has them all, the other runs along."""
+    """Steps of 2 rows and, at the end of an epoch, of 3.
+
+    One of the two processes has all of these rows; the other takes part without rows.
+    """
     assert [(fact["ended"], fact["steps"]) for one in together for fact in one if fact["run"] == "two lone"] == [
         ("finished", 7)
     ] * 2
@@ -274,7 +290,7 @@ def test_a_stop_told_to_one_stops_both(place: Place, together: list[list[dict[st
     assert outcome(place.folder / "two stopped") == outcome(place.folder / "two averaged")
     assert outcome(place.folder / "norms stopped") == outcome(
         place.folder / "two norms"
-    )  # BatchNorm: not as one, but exactly
+    )  # BatchNorm: the result differs from one process, but it is exactly repeatable
 
 
 def test_another_number_of_processes_goes_on(
@@ -313,7 +329,7 @@ def free_port() -> str:
 
 
 def test_two_nodes(place: Place, alone: dict[str, Path]) -> None:
-    """Each with a first process of its own, both of which write the feature cache."""
+    """Each node has a first process, and both write the feature cache."""
     port = free_port()
     agents = [
         [

@@ -1,9 +1,9 @@
-"""Every snippet of README.md and docs/ is run as it stands, page by page, in a folder with tiny data.
+"""Every snippet of README.md and docs/ is run as it is printed, page by page, in a folder with tiny data.
 
-What the test adds: models and data sets of the hub are tiny ones under their real ids (`served` of the task's own test).
-Every recipe gets the settings of `QUICK` and of `served`, as if they were typed behind it. `YOU` is the account of the hub
-on loopback. `graft demo` is asked for its page once, and stopped. A snippet that is not run says why in a comment (see
-tests/support/doc_blocks.py).
+The test replaces models and data sets of the hub by tiny ones under their real ids (`served` of the task's own test).
+Every recipe gets the settings of `QUICK` and of `served`, as if the user typed them after it. `YOU` is the account of
+the hub on loopback. `graft demo` gets one request for its page and is then stopped. A snippet that is not run gives
+the reason in a comment (see tests/support/doc_blocks.py).
 """
 
 import contextlib
@@ -47,7 +47,7 @@ PAGES = [
 RAN: list[Block] = []
 
 
-# ---- the folder of a reader ----
+# ---- the reader's folder ----
 
 
 def reviews(file: Path) -> None:
@@ -72,7 +72,7 @@ def recordings(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with everything that the pages name; the runs of one page are there for the next."""
+    """A folder with everything that the pages name. A page's later snippets find the runs of its earlier ones."""
     folder = tmp_path_factory.mktemp("reader")
     tiny.photos(folder / "photos", ("cat", "dog"), n=20, splits=())
     tiny.photos(folder / "more_photos", ("cat", "dog"), n=4, splits=(), seed=5)
@@ -89,13 +89,13 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def at_the_reader(reader: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder is the current one, the hub is the one on loopback, and recipes are quick."""
+    """Make the folder the current one, use the hub on loopback, and make recipes quick."""
     monkeypatch.chdir(reader)
     monkeypatch.setattr("pipelines.hub.retry.WAITS", (0, 0, 0))
     real, served = recipes.load_recipe, {}
 
     def quick(source: Any, overrides: Sequence[str] = (), **others: Any) -> Recipe:
-        if Path(source).name == "recipe.yaml":  # of a run or model: it is quick already
+        if Path(source).name == "recipe.yaml":  # the recipe of a run or model is quick already
             return real(source, overrides, **others)
         shipped = real(source)
         key = shipped.model_dump_json()
@@ -108,7 +108,7 @@ def at_the_reader(reader: Path, hub: HubServer, tmp_path: Path, monkeypatch: pyt
     return reader
 
 
-# ---- running ----
+# ---- running snippets ----
 
 
 def run_command(line: str, environment: dict[str, str]) -> Done:
@@ -143,17 +143,17 @@ def asked_once() -> Iterator[None]:
 
 
 def prepare(page: list[Block], environment: dict[str, str]) -> None:
-    """Train the runs that a page uses and that another page tells how to make."""
+    """Train the runs that this page uses and that another page explains how to train."""
     here = "\n".join(block.text for block in page)
     for folder in dict.fromkeys(re.findall(r"runs/[\w-]+/\w+", here)):
         name = folder.rpartition("/")[2]
-        made = re.compile(rf"^graft train {name}( .*)?$")
-        if Path(folder).exists() or any(made.match(line) for block in page for line in commands(block)):
+        trains = re.compile(rf"^graft train {name}( .*)?$")
+        if Path(folder).exists() or any(trains.match(line) for block in page for line in commands(block)):
             continue
         every = [
             line for block in snippets() if block.language == "bash" and not block.mark for line in commands(block)
         ]
-        done = run_command(next(line for line in every if made.match(line)), environment)
+        done = run_command(next(line for line in every if trains.match(line)), environment)
         assert done.code == 0, done.err
 
 
@@ -163,7 +163,7 @@ def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServ
     page = blocks(ROOT / name)
     environment = hub.env | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
     prepare([block for block in page if block.mark != "shown"], environment)
-    printed, names = "", {"__name__": "page"}  # a page is read from its top: its snippets share their names
+    printed, names = "", {"__name__": "page"}  # a page is read from the top, so its snippets share their names
     for block in page:
         if block.mark == "output":
             expected = re.escape(block.text.strip()).replace(re.escape("..."), ".*")
@@ -198,7 +198,7 @@ def test_all_of_them_were_run(request: pytest.FixtureRequest) -> None:
 
 
 def write(path: Path) -> None:
-    """A tiny real file of the kind that its name says."""
+    """A tiny real file of the kind that its name suggests."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kinds: dict[str, Callable[[], Any]] = {
         ".jpg": lambda: Image.new("RGB", (8, 8), "teal").save(path),

@@ -1,6 +1,6 @@
-"""What the spine promises, shown for every task by its contract's tiny recipe: micro-batches, two processes, FSDP2, kills.
+"""What training guarantees for every task: micro-batches, two processes, FSDP2, SIGKILL.
 
-The recipes are those of tests/tasks; a new task is covered by being there.
+The recipes are the tiny ones of tests/tasks, so a new task is tested without a change here.
 """
 
 import importlib
@@ -18,13 +18,20 @@ from pipelines.config.recipe import task_names, validate
 from pipelines.config.yaml_io import dump
 from pipelines.training.run import train
 from tests.integration.test_distributed import torchrun
-from tests.support.runs import Starter, losses, one_thread, outcome, results, without_pictures  # noqa: F401 (one_thread is a fixture)
+from tests.support.runs import (
+    Starter,
+    losses,
+    one_thread,  # noqa: F401 (a fixture)
+    outcome,
+    results,
+    without_pictures,
+)
 from tests.tasks.contract import TaskContract, close
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 6
-KILLS = 5  # of each recipe
+KILLS = 5  # micro-batches of each recipe
 
 
 def contracts() -> dict[str, type[TaskContract]]:
@@ -46,7 +53,7 @@ def test_every_task_has_a_contract() -> None:
 
 
 class Place:
-    """One folder of runs; what tests/integration/test_distributed.py asks of its own."""
+    """One folder of runs, with what tests/integration/test_distributed.py expects of its folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,7 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def alone(place: Place) -> dict[str, Path]:
-    """One process, as its recipe says."""
+    """The run of one process, as its recipe says."""
     for name, raw in place.recipes.items():
         with without_pictures():
             train(validate(raw), place.folder / f"one {name}", name="small")
@@ -104,7 +111,7 @@ def together(place: Place, alone: dict[str, Path]) -> list[list[dict[str, Any]]]
 
 
 def check_equal(one: Path, other: Path) -> None:
-    """Losses within 1e-5, scores as good as exactly, every row counted once."""
+    """Losses agree within 1e-5, scores agree almost exactly, every row counts once."""
     assert len(losses(one)) == STEPS
     assert losses(other) == pytest.approx(losses(one), rel=1e-5, abs=1e-5)
     mine, theirs = results(one), results(other)
@@ -137,7 +144,7 @@ def test_two_processes_learn_the_same(
     check_equal(alone[name], place.folder / f"{how} {name}")
 
 
-# ---- killed for good ----
+# ---- SIGKILL ----
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +156,7 @@ def start() -> Iterator[Starter]:
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_killed_at_random_moments(start: Starter, place: Place, tmp_path: Path, name: str) -> None:
-    """SIGKILL, and the same command again: the end is that of a run left alone, bit for bit."""
+    """After SIGKILL and the same command again, the result equals that of an undisturbed run, bit for bit."""
     raw = place.recipes[name]
     (tmp_path / "small.yaml").write_text(
         dump({**raw, "train": {**raw["train"], "max_steps": 40, "save_every": 3, "eval_every": 10}})
@@ -159,9 +166,9 @@ def test_killed_at_random_moments(start: Starter, place: Place, tmp_path: Path, 
         arguments = ["train", str(tmp_path / "small.yaml"), "--run", str(tmp_path / run)]
         return start(arguments, tmp_path / f"{run}.log", GRAFT_CACHE=str(tmp_path / f"cache of {run}"))
 
-    whole = command("whole")
-    assert whole.wait() == 0, whole.log.read_text()[-3000:]
-    seconds = time.monotonic() - whole.since
+    undisturbed = command("whole")
+    assert undisturbed.wait() == 0, undisturbed.log.read_text()[-3000:]
+    seconds = time.monotonic() - undisturbed.since
     rng, kills = random.Random(name), 0
     while kills < KILLS:
         kills += command("cut").killed_after(rng.uniform(0.05, 0.9) * seconds)

@@ -1,4 +1,4 @@
-"""Memory that does not suffice, numbers that are none, and the feature cache when its disk is full or its files are damaged."""
+"""Too little memory, values that are not finite, and a feature cache with a full disk or damaged files."""
 
 import contextlib
 import json
@@ -25,7 +25,14 @@ from pipelines.training.feature_cache import store
 from pipelines.training.run import train
 from pipelines.utils import cache
 from tests.support import tiny, tiny_text
-from tests.support.runs import Killed, losses, one_thread, outcome, settings, without_pictures  # noqa: F401 (one_thread is a fixture)
+from tests.support.runs import (
+    Killed,
+    losses,
+    one_thread,  # noqa: F401 (a fixture)
+    outcome,
+    settings,
+    without_pictures,
+)
 from tests.unit.training.test_checkpoint import files_up_to
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,7 +92,10 @@ def of_a_cpu() -> None:
 def at_call(
     number: int, action: Callable[[], Any], owner: Any = ImageClassification, name: str = "loss"
 ) -> Iterator[None]:
-    """`action` happens before one call of a method, the loss if no other is named: the fifth is the first of the second step."""
+    """Call `action` before one call of a method, by default the loss.
+
+    The fifth call is the first of the second step.
+    """
     real, seen = getattr(owner, name), 0
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -101,11 +111,11 @@ def at_call(
 
 @pytest.mark.parametrize("runs_out", [of_a_gpu, of_a_cpu])
 def test_out_of_memory_halves_the_micro_batch(bench: Bench, runs_out: Callable[[], None]) -> None:
-    """In the third micro-batch of a step: the gradients of the first two must not count twice."""
-    whole = bench("whole")
+    """Memory runs out in the third micro-batch of a step: the gradients of the first two must not count twice."""
+    undisturbed = bench("whole")
     with at_call(4 + 3, runs_out):
         halved = bench("halved")
-    assert losses(halved) == pytest.approx(losses(whole), abs=1e-5)
+    assert losses(halved) == pytest.approx(losses(undisturbed), abs=1e-5)
     assert bench.last("halved").micro_batch == 2
     assert bench.last("whole").micro_batch is None
 
@@ -133,21 +143,21 @@ def test_too_little_memory_for_one(bench: Bench) -> None:
 
 
 def test_out_of_memory_in_the_optimiser_is_not_tried_again(bench: Bench) -> None:
-    whole = bench("whole")
+    undisturbed = bench("whole")
     with (
         at_call(4, of_a_gpu, torch.optim.AdamW, "step"),
         pytest.raises(RunError, match="out of memory in the optimiser at step 4: "),
     ):
         bench("cut")
     assert bench.last("cut").step == 3
-    assert outcome(bench("cut")) == outcome(whole)
+    assert outcome(bench("cut")) == outcome(undisturbed)
 
 
 @contextlib.contextmanager
 def at_most(
     rows: int, owner: Any = ImageClassification, runs_out: Callable[[], None] = of_a_gpu
 ) -> Iterator[list[int]]:
-    """More rows than these do not fit where answers are predicted. Yields the numbers of rows that did not."""
+    """A prediction of more rows than these runs out of memory. Yields the numbers of rows that did not fit."""
     real, refused = owner.predict, []
 
     def predict(task: Any, model: Any, batch: Any) -> Any:
@@ -164,15 +174,15 @@ def at_most(
 def test_out_of_memory_in_an_evaluation_halves_its_batch(
     bench: Bench, runs_out: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the very first one, before any step. The evaluations after it begin with what memory allowed."""
-    whole = bench("whole", train__eval_batch_size=6)
+    """Memory runs out in the first evaluation, before any step. Later evaluations begin with the size that fitted."""
+    undisturbed = bench("whole", train__eval_batch_size=6)
     with at_most(2, runs_out=runs_out) as refused:
         found = bench("halved", train__eval_batch_size=6)
-    assert refused == [5]  # 9 rows are 5 and 4
+    assert refused == [5]  # 9 rows become 5 and 4
     assert capsys.readouterr().err.count("out of memory on test: going on with 2 rows at a time") == 1
-    assert losses(found) == losses(whole)
+    assert losses(found) == losses(undisturbed)
     assert [metrics(found, split) for split in SCORED] == [
-        pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED
+        pytest.approx(metrics(undisturbed, split), abs=1e-5) for split in SCORED
     ]
     assert bench.last("halved").eval_batch == 2
     assert bench.last("whole").eval_batch is None
@@ -190,12 +200,12 @@ def metrics(run: Path, split: str) -> dict[str, float]:
     "call", [3, 7, 9], ids=["in training", "of what is exported, validation", "of what is exported, test"]
 )
 def test_out_of_memory_in_a_later_evaluation(bench: Bench, call: int) -> None:
-    whole = bench("whole", train__eval_batch_size=6)
+    undisturbed = bench("whole", train__eval_batch_size=6)
     with at_call(call, of_a_gpu, name="predict"):
         found = bench("halved", train__eval_batch_size=6)
-    assert losses(found) == losses(whole)
+    assert losses(found) == losses(undisturbed)
     assert [metrics(found, split) for split in SCORED] == [
-        pytest.approx(metrics(whole, split), abs=1e-5) for split in SCORED
+        pytest.approx(metrics(undisturbed, split), abs=1e-5) for split in SCORED
     ]
 
 
@@ -218,7 +228,10 @@ def test_too_little_memory_for_one_row(bench: Bench) -> None:
 
 
 def test_out_of_memory_on_long_texts_does_not_cut_the_short_ones(tmp_path: Path) -> None:
-    """Three long texts come first and do not fit. Then no batch has more than half of their tokens; the number of rows stays."""
+    """Three long texts come first and do not fit.
+
+    Later batches have at most half of their tokens; the number of rows stays.
+    """
     loaded = load(tiny_text.bert(tmp_path / "bert", "BertForSequenceClassification"), device="cpu")
     texts = ["the was " * 30 if i % 50 == 7 else "the was" for i in range(150)]
     rows = Dataset.from_list([{"id": str(i), "text": text, "label": "LABEL_0"} for i, text in enumerate(texts)])
@@ -231,18 +244,20 @@ def test_out_of_memory_on_long_texts_does_not_cut_the_short_ones(tmp_path: Path)
             of_a_gpu()
         return real(task, model, batch)
 
+    def record(limit: int, unit: str) -> None:
+        limits.append((limit, unit))
+
     def score(**limit: Any) -> list[Any]:
-        say = lambda limit, unit: limits.append((limit, unit))
         return scoring.predict_split(
-            loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=say, **limit
+            loaded.task, loaded.model, examples, Accelerator(), batch_size=16, smaller=record, **limit
         )
 
-    whole = score(budget=62)  # one long text at a time
+    expected = score(budget=62)  # one long text per micro-batch
     shapes.clear()
     with mock.patch.object(type(loaded.task), "predict", predict):
         halved = score(budget=3 * 62)
     assert limits == [(93, "tokens")]
-    assert [r["id"] for r in halved] == [r["id"] for r in whole] == [str(i) for i in range(150)]
+    assert [r["id"] for r in halved] == [r["id"] for r in expected] == [str(i) for i in range(150)]
     assert shapes == [(3, 62), *[(1, 62)] * 3, *[(3, 4)], *[(16, 4)] * 9]
 
 
@@ -256,16 +271,22 @@ def test_checkpoints_of_before_know_no_limit_of_tokens(found: dict[str, Any], tm
 
 
 def test_a_checkpoint_comes_before_its_evaluation(bench: Bench) -> None:
-    """Where one is due at that step, and before the first evaluation always: if that ends the run, its steps are not lost."""
-    whole = bench("whole", train__eval_batch_size=9, train__save_every=1000)
-    dies = lambda: (_ for _ in ()).throw(Killed)
+    """A checkpoint is written if one is due at that step, and always before the first evaluation.
+
+    If the evaluation ends the run, its steps are not lost.
+    """
+    undisturbed = bench("whole", train__eval_batch_size=9, train__save_every=1000)
+
+    def dies() -> None:
+        raise Killed
+
     with at_call(2, dies, name="predict"), pytest.raises(Killed):
         bench("cut", train__eval_batch_size=9, train__save_every=1000)
-    assert (bench.last("cut").step, bench.last("cut").owed, bench.last("cut").best) == (4, True, None)
+    assert (bench.last("cut").step, bench.last("cut").evaluation_due, bench.last("cut").best) == (4, True, None)
     with at_call(1, dies, name="predict"), pytest.raises(Killed):
         bench("cut", train__eval_batch_size=9, train__save_every=1000)
-    assert (bench.last("cut").step, bench.last("cut").owed) == (4, True)
-    assert outcome(bench("cut", train__eval_batch_size=9, train__save_every=1000)) == outcome(whole)
+    assert (bench.last("cut").step, bench.last("cut").evaluation_due) == (4, True)
+    assert outcome(bench("cut", train__eval_batch_size=9, train__save_every=1000)) == outcome(undisturbed)
 
 
 def test_other_errors_go_on_up(bench: Bench) -> None:
@@ -275,7 +296,7 @@ def test_other_errors_go_on_up(bench: Bench) -> None:
     assert checkpoint.latest(bench.folder / "wrong" / "checkpoints") is None
 
 
-# ---- numbers that are none ----
+# ---- values that are not finite ----
 
 
 @pytest.mark.parametrize("changes", [{}, FROZEN], ids=["read", "cached"])
@@ -301,10 +322,10 @@ def test_a_loss_that_is_none_names_the_rows(bench: Bench, changes: dict[str, Any
 
 def test_a_gradient_that_is_none_does_not_reach_the_weights(bench: Bench) -> None:
     real = ImageClassification.loss
-    whole = bench("whole")
+    undisturbed = bench("whole")
 
     def loss(task: Any, model: Any, batch: Any, counts: Any) -> torch.Tensor:
-        """Finite, but the square root's slope at zero is not."""
+        """The loss is finite, but the slope of the square root at zero is not."""
         return real(task, model, batch, counts) + 0 * (next(model.parameters()).sum() * 0).sqrt()
 
     with (
@@ -312,7 +333,7 @@ def test_a_gradient_that_is_none_does_not_reach_the_weights(bench: Bench) -> Non
         pytest.raises(RunError, match="step 1: the norm of the gradient is nan; rows: "),
     ):
         bench("cut")
-    assert outcome(bench("cut")) == outcome(whole)
+    assert outcome(bench("cut")) == outcome(undisturbed)
 
 
 # ---- the feature cache ----
@@ -323,7 +344,7 @@ def entries(bench: Bench) -> list[Path]:
 
 
 def test_out_of_memory_while_features_are_recorded(bench: Bench) -> None:
-    """The probe runs four rows in several ways; then come batches of the size that was asked for."""
+    """The planner runs four rows in several ways. Batches of the requested size follow."""
     real = ImageClassification.loss
 
     def loss(task: Any, model: Any, batch: Any, counts: Any) -> torch.Tensor:
@@ -348,7 +369,7 @@ def test_cached_equals_uncached(bench: Bench) -> None:
 
 @pytest.mark.parametrize("model", ["vit", "resnet"])
 def test_the_cache_leaves_no_trace_in_the_model(bench: Bench, model: str) -> None:
-    """Half of the trunk trains: a cache that is computed, that is read, or that is too small to be made, must not show in BatchNorm."""
+    """Half of the trunk trains. A cache that is computed, read, or too small to be used must not change BatchNorm."""
     computed = bench("computed", model, model__freeze=1)
     assert len(entries(bench)) == 2
     assert outcome(bench("read", model, model__freeze=1)) == outcome(computed)
@@ -400,7 +421,10 @@ def test_room_is_made_from_what_dead_runs_left(tmp_path: Path) -> None:
 
 
 def test_a_stop_that_compiled_code_turns_into_an_error_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupt inside of a pybind11 conversion comes out as its TypeError (seen in matplotlib, at a SIGTERM while drawing)."""
+    """An interrupt inside a pybind11 conversion becomes its TypeError.
+
+    It was seen in matplotlib, at a SIGTERM while it draws.
+    """
     from pipelines import cli
     from tests.support.command import graft
 

@@ -1,4 +1,4 @@
-"""A run that is finished: asked again with another hub section, and used on other data of the same form."""
+"""A finished run: the same command with another hub section, and the run on other data of the same form."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from tests.support.runs import without_pictures
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A recipe and its run; its table calls the columns otherwise than the task does, and six rows are published."""
+    """A recipe and its run. The columns of its table have other names than the task's, and six rows are published."""
     folder = tmp_path_factory.mktemp("finished")
     rows = [(tiny_text.passage(tiny_text.Random(n))[0], "even" if n % 2 else "odd") for n in range(40)]
     _table(folder / "texts.csv", ["said", "kind"], rows)
@@ -45,7 +45,10 @@ def _table(path: Path, header: list[str], rows: list[tuple[str, str]]) -> Path:
 
 
 def test_the_hub_section_may_change(finished: tuple[Path, Path]) -> None:
-    """What is published follows: rows are taken back, the licence is the new one; what was not kept is refused."""
+    """The published files change with it: rows are removed, the licence is the new one.
+
+    Rows that the run did not keep are refused.
+    """
     recipe, run = finished
     before = (run / "results.json").read_text()
     assert len(json.loads((run / "model" / "examples" / "examples.json").read_text())) == 4
@@ -70,7 +73,10 @@ def test_the_hub_section_may_change(finished: tuple[Path, Path]) -> None:
 
 
 def test_a_licence_that_this_version_does_not_know(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    """A list of licences is older than some model: the model answers, is scored and goes on. A new run and the hub do not take it."""
+    """The list of licences is older than the model's licence.
+
+    The model answers, is scored and resumes. A new run and the hub refuse the licence.
+    """
     recipe, run = finished[0], shutil.copytree(finished[1], tmp_path / "run")
     for path in (run / "recipe.yaml", run / "model" / "recipe.yaml"):
         raw = yaml.safe_load(path.read_text())
@@ -100,7 +106,7 @@ def test_a_licence_that_this_version_does_not_know(finished: tuple[Path, Path], 
 
 
 def test_an_evaluation_halves_its_batch_where_memory_does_not_suffice(finished: tuple[Path, Path]) -> None:
-    """Texts are of many lengths, so a batch is cut by its tokens too."""
+    """Texts have many lengths, so tokens also limit a batch."""
     from pipelines.tasks.text_classification import TextClassification
 
     _, run = finished

@@ -1,4 +1,4 @@
-"""Runs killed for good (SIGKILL) at random moments and at every write, and started again with the same command."""
+"""Runs that SIGKILL ends, at random moments and at every write, and that the same command starts again."""
 
 import random
 import shutil
@@ -16,8 +16,8 @@ from tests.support import tiny
 from tests.support.runs import Child, Starter, outcome, settings
 
 LONG = {"train__max_steps": 80, "train__save_every": 5, "train__eval_every": 20}
-KILLS = 24  # over all variants
-NEXT = 4  # from one write to the next that a kill comes at; each variant begins at another
+KILLS = 24  # in total, over all variants
+NEXT = 4  # number of writes from one kill to the next; each variant begins at another write
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ class Command:
         )
 
     def finish(self, run: str, workers: int = 0) -> tuple[dict[str, Any], float]:
-        """Outcome and seconds of a run that is left alone."""
+        """Outcome and seconds of an undisturbed run."""
         child = self(run, workers)
         assert child.wait() == 0, child.log.read_text()[-3000:]
         return outcome(self.folder / run), time.monotonic() - child.since
@@ -72,7 +72,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.quick
 def test_killed_once(start: Starter, data: Path, tmp_path: Path) -> None:
-    """As soon as there is a checkpoint."""
+    """Return as soon as there is a checkpoint."""
     command = Command(
         start, tmp_path / "runs", data, "plain", train__max_steps=30, train__save_every=5, train__eval_every=30
     )
@@ -90,7 +90,7 @@ def test_killed_once(start: Starter, data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_killed_at_random_moments(start: Starter, data: Path, tmp_path: Path, name: str) -> None:
-    """Three kills a variant; the loader has another number of processes after each."""
+    """Three kills per variant. After each, the loader has another number of processes."""
     rng = random.Random(name)
     command = Command(start, tmp_path / "runs", data, name, **LONG)
     wanted, seconds = command.finish("whole", workers=2)
@@ -113,7 +113,7 @@ def test_killed_at_random_moments(start: Starter, data: Path, tmp_path: Path, na
 
 @pytest.mark.parametrize(("first", "name"), [(1, "head first"), (2, "adapter"), (3, "frozen"), (4, "averaged")])
 def test_killed_at_writes(start: Starter, data: Path, tmp_path: Path, first: int, name: str) -> None:
-    """Just before file operations in the run folder and in the cache, from the first to the last."""
+    """Kill just before file operations in the run folder and in the cache, from the first operation to the last."""
     command = Command(
         start, tmp_path / "runs", data, name, train__max_steps=3, train__save_every=2, train__eval_every=3
     )
@@ -135,14 +135,17 @@ def test_killed_at_writes(start: Starter, data: Path, tmp_path: Path, first: int
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_to_the_whole_group(start: Starter, data: Path, tmp_path: Path, number: int) -> None:
-    """torchrun and Slurm tell every process of a trainer to stop, the loader's too; so does Ctrl-C. Exit 130, wherever it comes."""
+    """torchrun and Slurm signal every process of a trainer, loader processes too, and so does Ctrl-C.
+
+    The exit code is 130 at any time.
+    """
     rng = random.Random(number)
     command = Command(start, tmp_path / "runs", data, "augmented", **LONG)
     wanted, seconds = command.finish("whole", workers=2)
     codes: list[int] = []
     while codes.count(130) < 5:
         assert len(codes) < 50
-        run = f"cut {codes.count(0)}"  # one that the signal came too late for is finished
+        run = f"cut {codes.count(0)}"  # a run that the signal reached too late is finished
         child = command(run, workers=2)
         time.sleep(rng.uniform(0.1, 0.9) * seconds)
         child.signal(number, group=True)

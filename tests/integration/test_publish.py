@@ -23,19 +23,19 @@ __all__ = ["finished", "hub", "impatient", "run"]
 pytestmark = [pytest.mark.usefixtures("impatient"), pytest.mark.quick]
 
 
-# ---- what arrives ----
+# ---- what is uploaded ----
 
 
 def test_the_model_folder_arrives_in_one_commit(hub: HubServer, run: Path) -> None:
-    said: list[str] = []
-    report = publish(run, REPO, say=said.append)
+    messages: list[str] = []
+    report = publish(run, REPO, say=messages.append)
     assert remote(hub) == local(run)
     assert published(hub) == 1
     assert report["space"] is None
     assert report["model"]["commit"] == hub.commits(REPO)[-1].sha
     assert (report["model"]["private"], report["model"]["deleted"]) == (False, [])
     assert set(report["model"]["uploaded"]) == set(local(run))
-    assert f"published {hub.url}/{REPO}: {len(local(run))} files" in said[-1]
+    assert f"published {hub.url}/{REPO}: {len(local(run))} files" in messages[-1]
     assert hub.repo(REPO).head.files["model.safetensors"].large
     assert hub.unknown == []
 
@@ -85,11 +85,11 @@ def test_graft_predicts_by_hub_id_on_another_machine(hub: HubServer, run: Path, 
 
 def test_repeating_makes_no_commit_and_says_so(hub: HubServer, run: Path) -> None:
     first = publish(run, REPO, say=str)
-    said: list[str] = []
-    again = publish(run, REPO, say=said.append)
+    messages: list[str] = []
+    again = publish(run, REPO, say=messages.append)
     assert published(hub) == 1
     assert again["model"] == {**first["model"], "commit": None, "uploaded": [], "deleted": []}
-    assert "nothing has changed, no new commit" in said[-1]
+    assert "nothing has changed, no new commit" in messages[-1]
 
 
 def test_only_what_changed_is_sent_and_what_vanished_goes(hub: HubServer, run: Path) -> None:
@@ -98,13 +98,13 @@ def test_only_what_changed_is_sent_and_what_vanished_goes(hub: HubServer, run: P
     (run / "model" / "merges.txt").unlink()
     (run / "model" / "vocab.txt").write_text("something else")
     tiny.vit(run / "model", labels=("cat", "dog"), seed=1)
-    said: list[str] = []
-    report = publish(run, REPO, say=said.append)["model"]
+    messages: list[str] = []
+    report = publish(run, REPO, say=messages.append)["model"]
     assert published(hub) == 2
     assert (report["uploaded"], report["deleted"]) == (["model.safetensors", "vocab.txt"], ["merges.txt"])
     assert remote(hub) == local(run)
     assert ".gitattributes" in hub.files(REPO)
-    assert said[-1].endswith("deleted merges.txt")
+    assert messages[-1].endswith("deleted merges.txt")
 
 
 def test_hidden_files_stay_at_home(hub: HubServer, run: Path) -> None:
@@ -121,20 +121,20 @@ def test_hidden_files_stay_at_home(hub: HubServer, run: Path) -> None:
 @pytest.mark.parametrize("path", ["/whoami-v2", "/validate-yaml", "/repos/create", "/commit/", f"/api/models/{REPO}"])
 def test_a_failing_server_is_asked_again(hub: HubServer, run: Path, path: str) -> None:
     hub.fail_next(2, 503, path)
-    said: list[str] = []
-    publish(run, REPO, say=said.append)
+    messages: list[str] = []
+    publish(run, REPO, say=messages.append)
     assert remote(hub) == local(run)
     assert published(hub) == 1
-    assert sum("503" in line and "trying again" in line for line in said) == 2
+    assert sum("503" in line and "trying again" in line for line in messages) == 2
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub: HubServer, run: Path) -> None:
     hub.truncate_next(1, "/commit/", keep=0, method="POST")
-    said: list[str] = []
-    report = publish(run, REPO, say=said.append)
+    messages: list[str] = []
+    report = publish(run, REPO, say=messages.append)
     assert published(hub) == 1
     assert report["model"]["commit"] == hub.commits(REPO)[-1].sha
-    assert "published" in said[-1]
+    assert "published" in messages[-1]
 
 
 def test_somebody_else_commits_meanwhile(hub: HubServer, run: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_hub_that_is_down(hub: HubServer, run: Path) -> None:
         publish(run, REPO, say=str)
 
 
-# ---- who may ----
+# ---- permissions ----
 
 
 def test_without_a_token_nothing_is_even_asked(hub: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def test_a_card_that_the_hub_refuses(hub: HubServer, run: Path) -> None:
 def test_a_repo_with_something_else_in_it(hub: HubServer, run: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "README.md").write_text("---\nlicense: mit\n---\n")
-    hub.add_model(REPO, tmp_path / "other")  # made by hand on the hub's pages: fine
+    hub.add_model(REPO, tmp_path / "other")  # a user edited it on the hub's pages: this is allowed
     publish(run, REPO, say=str)
     (tmp_path / "other" / "pytorch_model.bin").write_bytes(b"x")
     hub.add_model(f"{USER}/other", tmp_path / "other")
@@ -221,15 +221,16 @@ def test_a_repo_with_something_else_in_it(hub: HubServer, run: Path, tmp_path: P
     assert published(hub, f"{USER}/other") == 1
 
 
-# ---- private ----
+# ---- private repositories ----
 
 
 def test_private_is_private(hub: HubServer, run: Path) -> None:
-    said: list[str] = []
-    assert publish(run, REPO, private=True, say=said.append)["model"]["private"]
+    messages: list[str] = []
+    assert publish(run, REPO, private=True, say=messages.append)["model"]["private"]
     assert hub.repo(REPO).private
-    assert "(private)" in said[-1]
-    assert publish(run, REPO, say=said.append)["model"]["private"]  # asked for public: what is private stays so
+    assert "(private)" in messages[-1]
+    # the command asks for public, but a private repository stays private
+    assert publish(run, REPO, say=messages.append)["model"]["private"]
     assert hub.repo(REPO).private
 
 
@@ -250,7 +251,7 @@ def test_what_others_put_there_stays(hub: HubServer, run: Path, tmp_path: Path) 
     HfApi().upload_folder(repo_id=REPO, folder_path=tmp_path / "theirs")
     assert publish(run, REPO, say=str)["model"]["deleted"] == [
         "old.safetensors"
-    ]  # weights of ours: two kinds would not do
+    ]  # weights from Graft: two formats in one repository would be ambiguous
     assert {"LICENSE", "evaluation.md", "pytorch_model.bin"} <= set(hub.files(REPO))
 
 
@@ -266,20 +267,20 @@ def test_a_public_repo_is_not_silently_used_for_private(hub: HubServer, run: Pat
 def test_a_dry_run_sends_nothing_and_needs_no_token(hub: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     before = local(run)
-    said: list[str] = []
-    report = publish(run, REPO, private=True, space=f"{USER}/demo", dry_run=True, say=said.append)
+    messages: list[str] = []
+    report = publish(run, REPO, private=True, space=f"{USER}/demo", dry_run=True, say=messages.append)
     assert hub.asked == []
     assert local(run) == before
-    assert said[0].startswith(f"would publish the model {REPO} (private) in one commit: {len(before)} files, ")
-    assert any(line.startswith(f"would publish the space {USER}/demo (private)") for line in said)
-    assert [n for n in before if not any(line.endswith(f"  {n}") for line in said)] == []
-    weights = next(line for line in said if line.endswith("model.safetensors"))
+    assert messages[0].startswith(f"would publish the model {REPO} (private) in one commit: {len(before)} files, ")
+    assert any(line.startswith(f"would publish the space {USER}/demo (private)") for line in messages)
+    assert [n for n in before if not any(line.endswith(f"  {n}") for line in messages)] == []
+    weights = next(line for line in messages if line.endswith("model.safetensors"))
     assert f"{(run / 'model' / 'model.safetensors').stat().st_size / 1000:.1f} kB" in weights
     assert set(report["model"]["uploaded"]) == set(before)
     assert report["model"]["commit"] is None
 
 
 def test_this_process_talks_to_nobody_else(hub: HubServer) -> None:
-    """The tests above rest on it: the client that they used is the one that the fixture pointed at the hub."""
+    """The tests above rely on this: their client is the one that the fixture pointed at the hub."""
     assert get_session().get(f"{os.environ['HF_ENDPOINT']}/api/whoami-v2").status_code == 401
     assert hub.asked[-1].path == "/api/whoami-v2"

@@ -1,4 +1,4 @@
-"""`metrics` of a recipe from end to end: scores in results, report and card; what runs, and what never does."""
+"""A recipe's `metrics` from end to end: scores in results, report and card; which code runs, and which never does."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ ARITHMETIC = "def mean(values):\n    return sum(values) / len(values)\n"
 
 
 def evil(mark: Path) -> str:
-    """Code that leaves a trace where it is run."""
+    """Code that leaves a file where it is run."""
     return f"open({str(mark)!r}, 'w').close()\n\n\ndef compute(predictions, references):\n    return {{'evil': 1.0}}\n"
 
 
@@ -65,7 +65,7 @@ def settings(data: Path, model: Path, metrics: Sequence[str] = ()) -> dict[str, 
 
 
 def written(folder: Path, recipe: dict[str, Any], **files: str) -> Path:
-    """A recipe, and modules beside it."""
+    """A recipe, and modules in the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
@@ -94,7 +94,7 @@ def held(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(photo_folder: Path, vit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in `run`, its recipe and two modules beside it. Read only."""
+    """A run in `run`, and the folder with its recipe and two modules. Read only."""
     folder = tmp_path_factory.mktemp("metrics")
     recipe = settings(photo_folder, vit_folder, ["./share.py", "classes.py"])
     written(folder, recipe, share=SHARE, classes=CLASS, arithmetic=ARITHMETIC)
@@ -181,8 +181,14 @@ def test_other_metrics_score_a_finished_run_again(finished: Path, tmp_path: Path
 
 
 def test_a_failure_after_training_loses_nothing(photo_folder: Path, vit_folder: Path, tmp_path: Path) -> None:
-    """It works on the few rows of the trial and fails on all of them. Corrected, the same command fills in the score."""
-    late = "def compute(predictions, references):\n    if len(references) > 8:\n        open('/nowhere/secret')\n    return {'n': 1}\n"
+    """The module works on the few rows of the trial and fails on all rows.
+
+    When it is corrected, the same command fills in the score.
+    """
+    late = (
+        "def compute(predictions, references):\n    if len(references) > 8:\n"
+        "        open('/nowhere/secret')\n    return {'n': 1}\n"
+    )
     recipe = written(tmp_path, settings(photo_folder, vit_folder, ["late.py"]), late=late)
     done = graft("train", recipe, "--run", tmp_path / "run")
     refused(done, 1, "metrics: late failed", "type the same command again")
@@ -202,7 +208,7 @@ def test_a_failure_after_training_loses_nothing(photo_folder: Path, vit_folder: 
 
 
 def test_a_run_goes_on_with_its_metrics(photo_folder: Path, vit_folder: Path, tmp_path: Path) -> None:
-    """A longer run of the same recipe, with metrics that the first part did not have."""
+    """A longer run of the same recipe, with metrics that the first run did not have."""
     raw = settings(photo_folder, vit_folder)
     done = graft("train", written(tmp_path, raw), "--run", tmp_path / "run")
     assert done.code == 0, done.err
@@ -228,7 +234,7 @@ def test_evaluate_runs_those_of_a_recipe_and_none_of_a_run(finished: Path, tmp_p
 
 
 def test_what_each_kind_of_text_task_gives(tmp_path: Path) -> None:
-    """Lists of accepted answers and a text (question answering), and numbers (regression), as the records have them."""
+    """Records of question answering (lists of accepted answers, and a text) and of regression (numbers)."""
     look = """
 def compute(predictions, references, **rest):
     assert "id" in rest and len(rest["id"]) == len(predictions)
@@ -297,12 +303,15 @@ def test_modules_that_the_hub_does_not_have(hub: HubServer, tmp_path: Path) -> N
         modules.load([f"evaluate-metric/mean@{'1' * 40}"])
 
 
-# ---- what never runs ----
+# ---- code that never runs ----
 
 
 @pytest.fixture
 def hostile(hub: HubServer, finished: Path, tmp_path: Path) -> tuple[str, Path, Path]:
-    """A model repo whose recipe lists a file beside it and a module of the hub: (its id, its folder, the mark that they would leave)."""
+    """A model repo whose recipe lists a local file and a module of the hub.
+
+    Returns its id, its folder, and the file that they would leave if they ran.
+    """
     mark = tmp_path / "it was run"
     commit = space(hub, tmp_path / "space", "evil/code", code=evil(mark))
     folder = Path(shutil.copytree(finished / "run" / "model", tmp_path / "hostile"))

@@ -1,6 +1,6 @@
 """Every shipped recipe is run for two steps, as its header says, with tiny models and data under its real hub ids.
 
-What stands in for them is told by the task's own test: `served(recipe, hub, folder)` in tests/tasks/test_<task>.py.
+The task's own test gives the tiny models and data: `served(recipe, hub, folder)` in tests/tasks/test_<task>.py.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from tests.support.hub import HubServer, hub  # noqa: F401 (a fixture)
 from tests.support.runs import without_pictures
 
 RECIPES = recipe_paths()
-# One of each task has its figures and report drawn, and belongs to `make test`.
+# One recipe per task has its figures and report drawn, and belongs to `make test`.
 DRAWN = list({path.parent: name for name, path in sorted(RECIPES.items())}.values())
 OTHERS = [name for name in RECIPES if name not in DRAWN]
 RAN: list[str] = []
@@ -29,7 +29,7 @@ def test_a_recipe_runs(name: str, hub: HubServer, tmp_path: Path) -> None:
     shipped = load_recipe(name)
     task = importlib.import_module(f"tests.tasks.test_{shipped.task.replace('-', '_')}")
     served = task.served(shipped, hub, tmp_path)
-    # models and data are tiny, so are the sizes that the task's test names; every other setting is the recipe's own
+    # models and data are tiny, and so are the sizes that the task's test names; every other setting is the recipe's own
     quick = ["train.max_steps=2", "train.head_epochs=0", "train.precision=fp32", *served.changes]
     recipe = load_recipe(name, quick, data=served.data, model=served.model)
     with contextlib.nullcontext() if name in DRAWN else without_pictures():
@@ -56,5 +56,5 @@ def test_all_of_them_were_run(part: list[str], request: pytest.FixtureRequest) -
     assert set(RAN) & set(part) == chosen & set(part)
     if not request.config.option.keyword and "::" not in " ".join(
         request.config.args
-    ):  # nobody asked for some of them only
+    ):  # skip this check if only some of the recipes were selected
         assert chosen >= set(part)

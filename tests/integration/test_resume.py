@@ -1,6 +1,6 @@
-"""A run that was stopped or killed, and started again with the same command, ends as the run that was not. Bit for bit.
+"""A run that was stopped or killed, then started again with the same command, ends as an undisturbed run, bit for bit.
 
-Here inside one process; what real kills do is in tests/integration/test_kills.py.
+These tests run inside one process; tests/integration/test_kills.py kills real processes.
 """
 
 import contextlib
@@ -24,11 +24,20 @@ from pipelines.training import loop
 from pipelines.training.checkpoint import State
 from pipelines.training.run import train
 from tests.support import tiny
-from tests.support.runs import Killed, Writes, lines, losses, one_thread, outcome, settings, without_pictures  # noqa: F401 (one_thread is a fixture)
+from tests.support.runs import (
+    Killed,
+    Writes,
+    lines,
+    losses,
+    one_thread,  # noqa: F401 (a fixture)
+    outcome,
+    settings,
+    without_pictures,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# What a run may hold that must survive. Each ends after 12 steps of 8; 5 steps are an epoch.
+# All state of a run that must survive. Each run ends after 12 steps of 8 examples; 5 steps are an epoch.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "augmented": {
@@ -63,14 +72,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A ViT that drops out (all that is random in a forward), and a model with BatchNorm."""
+    """A ViT with dropout (the only randomness in its forward pass), and a model with BatchNorm."""
     root = tmp_path_factory.mktemp("models")
     vit = tiny.vit(root / "vit", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
     return {"vit": vit, "resnet": tiny.resnet(root / "resnet")}
 
 
 class Runs:
-    """Starts runs of one variant and compares them with `wanted`, the run that nothing disturbed."""
+    """Starts runs of one variant and compares them with `wanted`, an undisturbed run."""
 
     def __init__(
         self, folder: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch, known: dict[str, Any]
@@ -83,7 +92,10 @@ class Runs:
         self.wanted = known[key]
 
     def start(self, name: str, **train_changes: Any) -> dict[str, Any] | None:
-        """What `train` returns. Features that a run caches are its own, so that those of another do not help it."""
+        """The results that `train` returns.
+
+        Each run has its own feature cache, so that no other run's features help it.
+        """
         self.monkeypatch.setenv("GRAFT_CACHE", str(self.folder / f"cache of {name}"))
         raw = {**self.raw, "train": {**self.raw["train"], **train_changes}}
         with without_pictures():
@@ -96,7 +108,7 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def undisturbed() -> dict[str, Any]:
-    """Outcomes by recipe, as they become known."""
+    """Outcomes by recipe, computed when they are first needed."""
     return {}
 
 
@@ -113,7 +125,7 @@ def variant(
 
 @contextlib.contextmanager
 def at_step(number: int, action: Callable[[], None]) -> Iterator[None]:
-    """`action` happens after that many steps of this process."""
+    """Call `action` after that many steps of this process."""
     real, seen = loop.step, 0
 
     def step(*args: Any) -> dict[str, Any]:
@@ -151,7 +163,7 @@ def test_killed_in_the_middle_and_at_the_end(variant: Callable[[str], Runs], nam
 
 
 def test_killed_at_one_write_after_another(variant: Callable[[str], Runs]) -> None:
-    """Every start gets a little further: nothing that a kill leaves behind stands in the way of the next."""
+    """Every start gets a little further: nothing that a kill leaves in the folder blocks the next start."""
     runs = variant("averaged")
     with Writes() as seen:
         runs.start("counted")
@@ -168,7 +180,7 @@ def test_killed_at_one_write_after_another(variant: Callable[[str], Runs]) -> No
 
 @pytest.mark.parametrize("name", ["augmented", "head first"])
 def test_stopped_at_chosen_steps(variant: Callable[[str], Runs], name: str) -> None:
-    """In the middle, where an evaluation or a checkpoint is due, at the end of a stage, after the last step."""
+    """Stop in the middle, where an evaluation or a checkpoint is due, at the end of a stage, after the last step."""
     runs = variant(name)
     total = {"augmented": 12, "head first": 11}[name]
     done, stops = 0, (2, 4, 5, 8, 9, total)
@@ -177,13 +189,13 @@ def test_stopped_at_chosen_steps(variant: Callable[[str], Runs], name: str) -> N
             if step - 1 == done:
                 stop_before_the_first_step(runs)
             else:
-                assert runs.start("cut") is None  # the command line's 130
+                assert runs.start("cut") is None  # the exit code 130 of the command line
         done = step
         last = (runs.folder / "cut" / "checkpoints" / "last").read_text()
         assert last == f"step_{step:06d}\n"
     assert runs.start("cut") is not None
     runs.check("cut")
-    assert runs.start("cut")["train"]["steps"] == total  # finished: says so and changes nothing
+    assert runs.start("cut")["train"]["steps"] == total  # the run is finished: the command says so and changes nothing
     runs.check("cut")
 
 
@@ -212,7 +224,10 @@ RUINED: dict[str, Any] = {
 def test_the_best_of_the_head_s_stage_is_what_is_exported(
     data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second stage ruins it. What a stage found out is known to the next, and to a run that was killed on the way."""
+    """The second stage makes the model worse.
+
+    What a stage found out is known to the next stage, and to a run that was killed in between.
+    """
     runs = Runs(tmp_path, settings(models["vit"], data, **RUINED), monkeypatch, {})
     scored = {
         line["step"]: (line["stage"], line["validation"]["accuracy"])
@@ -266,7 +281,10 @@ def test_what_a_stage_knows_survives_the_next() -> None:
 def test_patience_is_of_one_stage(
     data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stage is measured by its own best: it may get better for a while before it passes the head's. The head's stays the best."""
+    """A stage is measured by its own best score: it may improve for a while before it passes the head's best.
+
+    Here the head's best stays the best.
+    """
     scores = iter([0.1, 0.9, 0.2, *(0.3, 0.4, 0.5, 0.5, 0.1), *[0.5] * 9])
     real = ImageClassification.summarize
 
@@ -342,7 +360,7 @@ def test_rows_that_cannot_be_read_stay_counted(variant: Callable[[str], Runs], d
     runs = variant("plain")
     copy = shutil.copytree(data, tmp_path / "copy")
     plan = Plan(40, 8, 8, seed=0, first_step=0, total_steps=12)
-    late = {row for step in (9, 10, 11) for row in plan.rows(step)}  # what is read once more after the kill
+    late = {row for step in (9, 10, 11) for row in plan.rows(step)}  # the files that are read again after the kill
     bad = copy / "train" / "cat" / f"{min(set(range(10)) - late):03d}.jpg"
     bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
     runs.raw["data"] = {**runs.raw["data"], "id": str(copy)}
@@ -361,14 +379,14 @@ def test_rows_that_cannot_be_read_stay_counted(variant: Callable[[str], Runs], d
 
 
 def test_a_second_log_line_never_comes(variant: Callable[[str], Runs]) -> None:
-    """Killed before the first checkpoint, too: the log begins again."""
+    """The same holds for a kill before the first checkpoint: the log begins again."""
     runs = variant("plain")
     for _ in range(2):
         with at_step(3, die), pytest.raises(Killed):
             runs.start("cut")
     log = runs.folder / "cut" / "log.jsonl"
     with log.open("a") as file:
-        file.write('{"step": 3, "epo')  # a line cut off by a kill
+        file.write('{"step": 3, "epo')  # a line that a kill cut off
     runs.start("cut")
     runs.check("cut")
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if "loss" in line]

@@ -1,4 +1,4 @@
-"""The Space of a published model: what it holds, and that it starts by itself where Graft is not installed."""
+"""The Space of a published model: its files, and that it starts where Graft is not installed."""
 
 import importlib.metadata
 import shutil
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return space_folder(REPO, "image-classification", tmp_path_factory.mktemp("space") / "new")
 
 
-# ---- what it holds ----
+# ---- its files ----
 
 
 def test_nothing_else_that_lies_beside_the_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_its_front_matter_is_what_a_space_needs(folder: Path) -> None:
     assert card["sdk_version"] == importlib.metadata.version("gradio")
     assert (
         card["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}"
-    )  # its default is older than we can run on
+    )  # the default of the hub is older than the versions that we support
     assert "{{" not in text + (folder / "app.py").read_text() + (folder / "requirements.txt").read_text()
 
 
@@ -145,11 +145,11 @@ def test_it_is_published_in_one_commit_and_again_in_none(hub: HubServer, run: Pa
 
 def test_a_private_model_gets_a_private_space_and_no_token_travels(hub: HubServer, run: Path) -> None:
     publish(run, REPO, private=True, say=str)
-    said: list[str] = []
-    report = publish(run, REPO, space=SPACE, say=said.append)  # the model's repo is private already
+    messages: list[str] = []
+    report = publish(run, REPO, space=SPACE, say=messages.append)  # the model's repo is already private
     assert report["space"]["private"]
     assert hub.repo(SPACE, "space").private
-    assert f"give the Space a secret HF_TOKEN that may read it, on {hub.url}/spaces/{SPACE}/settings" in said[-1]
+    assert f"give the Space a secret HF_TOKEN that may read it, on {hub.url}/spaces/{SPACE}/settings" in messages[-1]
     everything = [*hub.files(SPACE, "space").values(), *hub.files(REPO).values()]
     assert not [data for data in everything if TOKEN.encode() in data]
 
@@ -184,7 +184,7 @@ def test_the_space_starts_where_graft_is_not_installed_and_answers_as_the_run_do
         events = [event for event in demo.events if demo.kinds(event) == ["image"]]
         refused = [demo.ask(event, [value]) for event in events for value in kinds.values()]
         demo.http.close()
-    # a visitor of a Space reads no file of it
+    # a visitor of a Space cannot read its files
     assert (len(events), len(refused)) == (3, 3 * 41)
     assert {(answer.status, answer.data, answer.error) for answer in refused} == {(500, None, hostile.REFUSED)}
     assert "Traceback" not in (space / "log.txt").read_text()

@@ -1,6 +1,7 @@
-"""What version 0.1 left behind works with this one: recipes, run folders, published models and Spaces.
+"""Recipes, run folders, published models and Spaces of version 0.1 work with this version.
 
-They lie in tests/fixtures/version_0_1, made by that version before its code moved into packages; its README.md says how.
+tests/fixtures/version_0_1 holds them. That version wrote them before its code moved into packages; the README.md there
+says how.
 """
 
 import json
@@ -25,12 +26,15 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.quick]
 
 FIXTURES = ROOT / "tests" / "fixtures" / "version_0_1"
 MODEL, SPACE = f"{USER}/pets", f"{USER}/pets-demo"
-FOLDER = "__FOLDER__"  # stands for the folder in which that version worked
+FOLDER = "__FOLDER__"  # stands for the folder in which version 0.1 ran
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder as version 0.1 left it, and this process in it: vit, photos, recipe.yaml, stopped, finished, published_space."""
+    """The folder as version 0.1 left it, as the current folder.
+
+    It holds vit, photos, recipe.yaml, stopped, finished and published_space.
+    """
     for archive in sorted(FIXTURES.glob("*.tar.xz")):
         with tarfile.open(archive) as tar:
             tar.extractall(tmp_path, filter="data")
@@ -45,7 +49,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def old_hub(hub: HubServer, desk: Path) -> HubServer:
-    """The hub as that version left it: what it published is the run's model folder and the Space."""
+    """The hub as version 0.1 left it: it holds the run's model folder and the Space."""
     hub.add_model(MODEL, desk / "finished" / "model")
     hub.add("space", SPACE, desk / "published_space")
     return hub
@@ -56,7 +60,7 @@ def results(run: Path) -> dict[str, Any]:
 
 
 def test_its_recipes_are_accepted(desk: Path) -> None:
-    """The one that a user wrote, and the two full ones that the run folder and the model hold."""
+    """The recipe that a user wrote, and the two complete ones in the run folder and in the model."""
     for path in ("recipe.yaml", "finished/recipe.yaml", "finished/model/recipe.yaml"):
         written = yaml.safe_load((desk / path).read_text())
         found = load_recipe(desk / path, exists=True).model_dump(mode="json")
@@ -65,16 +69,16 @@ def test_its_recipes_are_accepted(desk: Path) -> None:
 
 
 def test_a_stopped_run_goes_on(desk: Path) -> None:
-    """The same command: it trains the four steps that are left and ends where a run that nobody stopped ended."""
+    """The same command trains the four steps that are left, and ends where an undisturbed run ended."""
     before = lines(desk / "stopped")
     assert before[-1]["step"] == 2
     done = graft("train", "recipe.yaml", "--run", "stopped")
     assert done.code == 0, done.err
-    after, whole = lines(desk / "stopped"), lines(desk / "finished")
+    after, finished = lines(desk / "stopped"), lines(desk / "finished")
     assert after[: len(before)] == before
     assert [entry["step"] for entry in after] == [2, 4, 6, 6]
     assert [e["validation"] for e in after if "validation" in e] == [
-        pytest.approx(e["validation"]) for e in whole if "validation" in e
+        pytest.approx(e["validation"]) for e in finished if "validation" in e
     ]
     ended, wanted = results(desk / "stopped"), results(desk / "finished")
     assert (ended["train"]["steps"], ended["train"]["best_step"]) == (6, 4)
@@ -137,11 +141,11 @@ def test_its_card_and_report_are_written_again(desk: Path) -> None:
     assert {one["type"]: one["value"] for one in scores} == wanted["test"]["metrics"]
     for shown in (text, report):
         assert "0.371" in shown  # calibration error after training
-        assert "0.333" in shown  # macro F1 before it
+        assert "0.333" in shown  # macro F1 before training
 
 
 def test_it_is_published_over_what_that_version_published(old_hub: HubServer, desk: Path) -> None:
-    """Both repositories are known as Graft's own, and one commit each makes them what this version publishes."""
+    """Graft recognises both repositories as its own. One commit each turns them into what this version publishes."""
     old_code = {name for name in old_hub.files(SPACE, "space") if name.startswith("pipelines/")}
     commits = {kind: len(old_hub.commits(repo, kind)) for kind, repo in (("model", MODEL), ("space", SPACE))}
     assert graft("card", "finished").code == 0
@@ -169,7 +173,7 @@ def test_a_new_run_starts_from_the_published_model(old_hub: HubServer, desk: Pat
     assert found["data"]["test"]["trained_before"] == 0
     assert found["baseline"]["metrics"] == pytest.approx(
         first["test"]["metrics"], abs=1e-6
-    )  # it begins where the first ended
+    )  # it begins where the first run ended
 
 
 def test_the_published_model_answers(old_hub: HubServer, desk: Path) -> None:
@@ -181,7 +185,7 @@ def test_the_published_model_answers(old_hub: HubServer, desk: Path) -> None:
 
 @pytest.mark.integration
 def test_its_space_serves_what_this_version_publishes(old_hub: HubServer, desk: Path, elsewhere: Path) -> None:
-    """A Space that nobody published again runs its old code on the model that is new."""
+    """A Space that is not published again runs its old code on the new model."""
     assert graft("train", "recipe.yaml", "--run", "stopped").code == 0
     done = graft("publish", "stopped", MODEL)
     assert done.code == 0, done.err

@@ -1,4 +1,7 @@
-"""Spoiled recordings and wrong lists of them: each is an error that names the file, or a skip that is counted; none is trained on."""
+"""Damaged recordings and wrong lists of them: an error names the file, or the row is skipped and counted.
+
+No such row is trained on.
+"""
 
 import json
 import shutil
@@ -27,7 +30,7 @@ Make = Callable[[Path], Any]
 
 
 def speech(path: Path, **settings: Any) -> Path:
-    """Half a second of words."""
+    """Half a second of speech: words are tones."""
     return write(path, spoken("low mid high"), **settings)
 
 
@@ -44,7 +47,7 @@ def content(path: Path, data: bytes) -> Path:
 
 
 def samples(path: Path, values: Any, rate: int = RATE) -> Path:
-    """As floats, which a wav file keeps as they are."""
+    """The samples as floats, which a wav file can hold unchanged."""
     return write(path, np.asarray(values, np.float32), rate, subtype="FLOAT")
 
 
@@ -55,14 +58,14 @@ def with_nan(path: Path) -> Path:
 
 
 def flipped(path: Path) -> Path:
-    """One damaged byte in the middle: flac has checksums."""
+    """One damaged byte in the middle: flac detects it by a checksum."""
     data = bytearray(write(path, 0.1 * np.random.default_rng(0).standard_normal(RATE)).read_bytes())
     data[len(data) // 2] ^= 0xFF
     return content(path, bytes(data))
 
 
 def streamed_flac(path: Path) -> Path:
-    """Written to a pipe: its header counts no samples."""
+    """A file that was written to a pipe: its header holds no number of samples."""
     data = bytearray(speech(path).read_bytes())
     data[21] &= 0xF0
     data[22:26] = bytes(4)
@@ -70,7 +73,7 @@ def streamed_flac(path: Path) -> Path:
 
 
 def claiming(path: Path, seconds: float, rate: int = 8000) -> Path:
-    """A recording of so many seconds, of which the disk holds a few bytes: a hole stands for silence."""
+    """A recording of so many seconds, which takes only a few bytes on disk: a sparse file holds the silence."""
     with soundfile.SoundFile(path, "w", rate, 1, "PCM_U8") as file:
         file.write(np.zeros(1))
     data = bytearray(path.read_bytes())
@@ -99,7 +102,7 @@ def folder(path: Path) -> Path:
     return path
 
 
-# what is wrong -> (the recording, words that the error must say beside its name)
+# what is wrong -> (the recording, words that the error must contain in addition to its name)
 FILES: dict[str, tuple[Make, str]] = {
     "no such file": (lambda t: t / "a.wav", "no such file"),
     "a folder": (lambda t: folder(t / "a.wav"), "a folder, not a file"),
@@ -161,22 +164,22 @@ def test_there_are_many_cases() -> None:
 
 
 def test_a_spoiled_recording_is_a_skip_that_stops_a_run_where_there_are_many(tmp_path: Path) -> None:
-    """In the midst of good ones; what a header cannot show comes out when the recording is asked for."""
+    """The damaged recording is among good ones. If its header does not show the damage, reading the recording does."""
     from datasets import Dataset
 
-    made = []
+    cases = []
     for number, (make, _) in enumerate(FILES.values()):
         (tmp_path / str(number)).mkdir()
-        made.append(make(tmp_path / str(number)))
+        cases.append(make(tmp_path / str(number)))
     good = {"path": str(speech(tmp_path / "good.wav")), "bytes": None}
     values = [
         good,
-        *(value if isinstance(value, dict) else {"path": str(value), "bytes": None} for value in made),
+        *(value if isinstance(value, dict) else {"path": str(value), "bytes": None} for value in cases),
         good,
     ]
     rows = Dataset.from_dict({"id": [str(i) for i in range(len(values))], "audio": values})
     recordings = Recordings(rows, RATE, 4 * 3600)
-    assert 15 < len(recordings.wrong) < len(FILES)  # NaN, silence and a flipped byte stand in no header
+    assert 15 < len(recordings.wrong) < len(FILES)  # a header does not show NaN, silence or a flipped bit
     skips, read = [], []
     for number in range(len(rows)):
         try:
@@ -205,7 +208,10 @@ def test_three_hours_are_a_skip_in_training_and_read_for_an_answer(tmp_path: Pat
 
 
 def test_what_headers_tell_is_settled_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Recordings of train that are too long are left out and told; too many in what is scored end the run before it trains."""
+    """Recordings of train that are too long are left out and counted.
+
+    Too many of them in a scored split end the run before training.
+    """
     data, model = (
         tiny_audio.transcribed(tmp_path / "data", 16),
         tiny_audio.wav2vec2(tmp_path / "model", conv_stride=(10, 8, 2)),
@@ -261,7 +267,7 @@ def without(path: Path, pattern: str) -> Path:
     return path
 
 
-# what is wrong -> (the data, settings, words that the error must say)
+# what is wrong -> (the data, settings, words that the error must contain)
 LISTS: dict[str, tuple[Make, dict[str, Any], str]] = {
     "a loose folder of recordings": (
         lambda t: files(t, ["1.wav", "2.wav"]),
@@ -337,7 +343,7 @@ def test_labels_and_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_table_of_recordings_that_no_library_here_reads(tmp_path: Path) -> None:
-    """Known by their names, before their contents are compared: the message is how to convert them."""
+    """Graft recognises them by their names, before it compares contents: the error explains how to convert them."""
     for number in range(12):
         (tmp_path / f"{number}.m4a").write_bytes(b"\0\0\0 ftypM4A " + bytes(40))
     lines = "".join(f"{number}.m4a,yes\n" for number in range(12))

@@ -18,7 +18,7 @@ from pipelines.training.run import train
 from tests.support import tiny, tiny_pictures
 from tests.tasks import (
     test_unconditional_image_generation as contract,
-)  # not its classes: they would be collected here too
+)  # import the module and not its classes: pytest would collect them here too
 from tests.tasks.test_unconditional_image_generation import pipeline, small
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong while a run is under way, and with a run afterwards: told in a line or two, and nothing that was saved is lost."""
+"""What goes wrong during a run, and with a run afterwards: an error of a line or two; saved files are never lost."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ from tests.support.runs import without_pictures
 
 @contextlib.contextmanager
 def full_at(place: str) -> Iterator[None]:
-    """Whatever is written to a path with `place` in it finds the disk full."""
+    """Writing to a path with `place` in it fails as on a full disk."""
     save, opened = safetensors.torch.save_file, io.open
 
     def refuse(path: Any, error: Exception) -> None:
@@ -40,8 +40,8 @@ def full_at(place: str) -> Iterator[None]:
             raise error
 
     def save_file(tensors: Any, path: Any, *rest: Any, **more: Any) -> Any:
-        said = "Error while serializing: I/O error: No space left on device (os error 28)"
-        refuse(path, safetensors.SafetensorError(said))  # as that library says it
+        disk_error = "Error while serializing: I/O error: No space left on device (os error 28)"
+        refuse(path, safetensors.SafetensorError(disk_error))  # the error of that library
         return save(tensors, path, *rest, **more)
 
     def open_(path: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
@@ -51,13 +51,14 @@ def full_at(place: str) -> Iterator[None]:
 
     with (
         mock.patch.object(safetensors.torch, "save_file", save_file),
-        mock.patch("transformers.modeling_utils.safe_save_file", save_file),  # its own name for it
+        # this library has an error of its own for it
+        mock.patch("transformers.modeling_utils.safe_save_file", save_file),
         mock.patch.object(io, "open", open_),
     ):
         yield
 
 
-# where the disk is full -> the step that a checkpoint was saved at before
+# where the disk is full -> the step of the last checkpoint before
 FULL = {
     "run/.recipe.yaml": 0,
     "log.jsonl": 0,
@@ -97,7 +98,7 @@ def test_the_disk_is_full_after_the_scores(place: str, world: World, finished: P
     assert graft(verb, run).code == 0
 
 
-# ---- numbers that are none ----
+# ---- values that are not finite ----
 
 
 def test_the_loss_explodes(world: World) -> None:
@@ -136,7 +137,7 @@ def test_a_few_bad_photos_are_skipped_and_counted(why: str, world: World) -> Non
     with without_pictures():
         done = world.graft("train", data=data)
     assert done.code == 0, done.err
-    assert "2 classes: cat, dog\n" in done.out + done.err  # as check prints them
+    assert "2 classes: cat, dog\n" in done.out + done.err  # the form in which check prints them
     assert done.err.count("skipped, cannot be read") == 3
     assert f"train/cat/001.jpg: {why}" in done.err
     found = results(world.tmp / "run")["data"]
@@ -144,13 +145,13 @@ def test_a_few_bad_photos_are_skipped_and_counted(why: str, world: World) -> Non
 
 
 def test_odd_names_and_a_bad_test_photo_go_all_the_way(world: World) -> None:
-    """To the figures, the report and the card; and a test row that cannot be read is no example on the card."""
+    """They appear in the figures, the report and the card. A test row that cannot be read is no example on the card."""
     data, odd = world.copy(), ("$\\frac{$ {{x}} <b>\n|`[b]☃", "n" * 200)
     for split in data.iterdir():
         for name, better in zip(("cat", "dog"), odd, strict=True):
             (split / name).rename(split / better)
             (split / better / "001.jpg").rename(split / better / "a b,'\"#?%.jpg")
-            if split.name == "test":  # the first of its class would be the example
+            if split.name == "test":  # otherwise the first row of its class would be the example
                 (split / better / "000.jpg").write_bytes(b"hello")
     done = world.graft("train", "hub.examples=4", data=data)
     assert done.code == 0, done.err
@@ -163,7 +164,7 @@ def test_odd_names_and_a_bad_test_photo_go_all_the_way(world: World) -> None:
 
 # ---- a finished run and other data ----
 
-# what is wrong -> (what follows `graft`, words that the error must say); {run} is a finished run
+# what is wrong -> (the arguments of `graft`, words that the error must contain); {run} is a finished run
 ASKED: dict[str, tuple[str, list[str]]] = {
     "no such run": ("evaluate {tmp}/nowhere", ["nowhere", "no such folder"]),
     "no such split": ("evaluate {run} --split exam", ["--split exam", "train"]),
@@ -196,7 +197,10 @@ def test_wrong_question(name: str, world: World, finished: Path) -> None:
 
 
 def test_what_is_not_known_is_told(world: World, finished: Path) -> None:
-    """Data with some unknown classes are scored, those rows as errors; of a folder or table, what can be read is answered."""
+    """Other data may hold some unknown classes: those rows are scored as errors.
+
+    In a folder or table, Graft answers what it can read.
+    """
     done = graft("evaluate", finished, "--data", tiny.photos(world.tmp / "some", ("cat", "emu"), n=2), "--json")
     assert done.code == 0, done.err
     assert "does not know 1 of 2 classes (emu)" in done.err

@@ -1,6 +1,6 @@
 """Visitors with bad intentions: every event of the demos of all ten tasks, over HTTP, with values that no page sends.
 
-What one visitor may take up is in tests/unit/apps/test_visitor.py.
+tests/unit/apps/test_visitor.py tests how many resources one visitor may use.
 """
 
 import json
@@ -17,10 +17,10 @@ import pytest
 from tests.support import hostile, tiny_audio
 from tests.support.hostile import MISSING, REFUSED, SECRET, Demo
 
-pytestmark = pytest.mark.integration  # ten demos in a process of their own
+pytestmark = pytest.mark.integration  # ten demos in one separate process
 
 FILES = ("image", "audio")
-GROWTH = 300  # MB that the server may grow by
+GROWTH = 300  # MB by which the memory of the server may grow
 
 
 @pytest.fixture(scope="module")
@@ -56,32 +56,32 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 
 @pytest.fixture
 def watched(demos: SimpleNamespace) -> Iterator[None]:
-    """What a test does to the server: it grows by little, stays up and writes no traceback."""
+    """Check the server around a test: its memory grows by little, it stays up, and it writes no traceback."""
     before, _ = hostile.memory(demos.process)
     hostile.forget_peak(demos.process)
-    said = len(demos.log.read_text())
+    length = len(demos.log.read_text())
     yield
     assert demos.alive()
     _, peak = hostile.memory(demos.process)
     assert peak - before < GROWTH
     print(f"grew from {before} MB by {peak - before} MB at most")
-    assert "Traceback" not in demos.log.read_text()[said:]
+    assert "Traceback" not in demos.log.read_text()[length:]
 
 
 def with_files(demos: SimpleNamespace) -> list[tuple[Demo, dict[str, Any]]]:
-    """Every event that takes an upload."""
+    """Every event that accepts an upload."""
     return [
         (demo, event) for demo in demos.all.values() for event in demo.events if set(demo.kinds(event)) & set(FILES)
     ]
 
 
 def values(demo: Demo, event: dict[str, Any], value: Any, kinds: tuple[str, ...]) -> list[Any]:
-    """What the page would send, with `value` in the fields of these kinds."""
+    """The values that the page would send, with `value` in the fields of these kinds."""
     return [value if kind in kinds else usual for kind, usual in zip(demo.kinds(event), demo.usual(event), strict=True)]
 
 
 def test_usual_requests_are_answered(demos: SimpleNamespace, tmp_path: Path) -> None:
-    """Every event, as its page asks for it: so it is known that a refusal is one. It warms the models up, too."""
+    """Ask every event as its page does, so that a later refusal is known to be one. This also warms up the models."""
     (tmp_path / "photo.png").write_bytes(hostile.small_png())
     tiny_audio.write(tmp_path / "speech.wav", tiny_audio.spoken("low mid"))
     count = 0
@@ -119,7 +119,7 @@ def test_no_file_but_an_upload_is_read_and_all_are_refused_alike(demos: SimpleNa
 
 
 def test_values_beyond_a_field_are_refused_with_a_message(demos: SimpleNamespace, watched: None) -> None:
-    """Each field of each event in turn; the others hold what the page would send."""
+    """Each field of each event in turn. The other fields hold what the page would send."""
     events = asked = 0
     for demo in demos.all.values():
         for event in demo.events:
@@ -165,7 +165,7 @@ def test_events_and_bodies_that_nobody_knows(demos: SimpleNamespace, watched: No
         assert demo.http.get(demo.api + path + "x" * 20_000).status_code == 414
     queued = next(event for event in demo.events if event["api_name"] == "predict")
     answer = demo.http.post(f"{demo.api}run/predict", json={"data": [None], "fn_index": queued["id"]})
-    assert (answer.status_code, "join the queue" in answer.text) == (404, True)  # nobody passes the queue
+    assert (answer.status_code, "join the queue" in answer.text) == (404, True)  # no event skips the queue
 
 
 def test_large_requests_are_refused_before_they_are_read(demos: SimpleNamespace, watched: None) -> None:
@@ -173,7 +173,7 @@ def test_large_requests_are_refused_before_they_are_read(demos: SimpleNamespace,
     for path in ("run/x", "queue/join", "call/predict", "cancel", "reset"):
         assert demo.http.post(demo.api + path, content=b'{"data": ["' + b"x" * (50 << 20) + b'"]}').status_code == 413
     for path in ("queue/join", "cancel"):
-        pieces = (b"x" * (1 << 20) for _ in range(100))  # it does not say how long it is
+        pieces = (b"x" * (1 << 20) for _ in range(100))  # the request does not state its length
         assert demo.http.post(demo.api + path, content=pieces, headers=hostile.JSON).status_code in (400, 413)
     many = {"files": ("a.png", b"x" * (15 << 20))}
     answer = demo.http.post(f"{demo.api}upload", files=[("files", many["files"]), ("files", many["files"])])
@@ -199,7 +199,7 @@ def test_routes_that_a_demo_does_not_need_are_closed(demos: SimpleNamespace, wat
         demos.outside / "nothing",
         "%2e%2e/outside/other.txt",
     ]
-    # The client would resolve "../" itself, and a relative path that climbs high enough would then name no route at all.
+    # The client would resolve "../" itself. A relative path with enough of them would then name no route at all.
     answers = {demo.http.get(f"{demo.api}file=" + str(one).replace("../", "..%2F")).text for one in files}
     assert answers == {'{"detail": "Not available here."}'}
     (demos.uploads / "linked.txt").symlink_to(secret)
@@ -221,21 +221,21 @@ def test_routes_that_a_demo_does_not_need_are_closed(demos: SimpleNamespace, wat
 def test_images_that_unpack_to_very_much(demos: SimpleNamespace, watched: None, tmp_path: Path) -> None:
     demo = demos.all["image-classification"]
     predict = next(event for event in demo.events if event["api_name"] == "predict")
-    maker = demos.all["text-to-image"]
-    tell = next(event for event in maker.events if maker.kinds(event) == ["image"])
+    generator = demos.all["text-to-image"]
+    tell = next(event for event in generator.events if generator.kinds(event) == ["image"])
     bombs = hostile.image_bombs()
     for name, (data, words) in bombs.items():
         path = tmp_path / name
         path.write_bytes(data)
         answer = demo.ask(predict, [demo.upload(path)])
         assert words in str(answer.error) if words else answer.status == 200, (name, answer)
-        sent = maker.upload(path)
-        named = maker.ask(
+        sent = generator.upload(path)
+        named = generator.ask(
             tell, [{**sent, "orig_name": f"{tmp_path}/half \ud800 {'x' * 60}"}]
-        )  # the visitor's own words come back
+        )  # the answer repeats the visitor's own words
         assert str(named.error).startswith(f"half ? {'x' * 60}"), named
-        told = maker.ask(tell, [sent])
-        assert "does not say what made it" in str(told.error) or words in str(told.error), (name, told)
+        refused = generator.ask(tell, [sent])
+        assert "does not say what made it" in str(refused.error) or words in str(refused.error), (name, refused)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "I;16", "CMYK"])
@@ -245,7 +245,7 @@ def test_the_largest_images_that_are_read(demos: SimpleNamespace, watched: None,
     path = tmp_path / ("large.jpg" if mode == "CMYK" else "large.png")
     demo = demos.all["image-classification"]
     predict = next(event for event in demo.events if event["api_name"] == "predict")
-    for side in (3530, 4470):  # the largest that the model gets as it is, and the largest that is decoded
+    for side in (3530, 4470):  # the largest image that the model gets unchanged, and the largest that is decoded
         Image.new(mode, (side, side)).save(path)
         assert demo.ask(predict, [demo.upload(path)]).status == 200
 
@@ -257,7 +257,7 @@ def test_recordings_that_lie_about_their_length(demos: SimpleNamespace, watched:
         event = next(event for event in demo.events if event["api_name"] == "predict")
         for name, (data, words) in bombs.items():
             if not words and task != "audio-classification":
-                continue  # it is read, and transcribing it takes long
+                continue  # it can be read, and transcribing it takes long
             path = tmp_path / name
             path.write_bytes(data)
             answer = demo.ask(event, values(demo, event, demo.upload(path), FILES))

@@ -1,4 +1,4 @@
-"""A hub that says no, or nothing at all; and data on it that cannot be used: told in a line or two, by their ids."""
+"""A hub that refuses or does not answer, and unusable data on it: an error of a line or two that names their ids."""
 
 import shutil
 import time
@@ -17,7 +17,7 @@ from tests.support.invalid_inputs import World, a_right_world, a_world, photo  #
 
 @pytest.fixture
 def filled(hub: HubServer, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub with one right model and data set, and some that are not. Nobody waits between tries."""
+    """A hub with one correct model and data set, and several incorrect ones. Retries do not wait."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     hub.add_model("tester/vit", world.vit)
     hub.add_dataset("tester/pets", tiny.dataset_repo(world.tmp / "pets", n=6))
@@ -26,7 +26,7 @@ def filled(hub: HubServer, world: World, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def other(name: str, **flags: bool) -> Any:
-    """Another's model, gated or private."""
+    """A model of another user, gated or private."""
     return lambda server, world: server.add_model(name, world.vit, **flags)
 
 
@@ -53,7 +53,7 @@ def failing(server: HubServer, world: World) -> None:
     server.fail_next(99, 500, "/tester/vit")
 
 
-# what is wrong -> (what the hub then holds, model or data, override, exit code, words that the error must say)
+# what is wrong -> (what the hub then holds, model or data, override, exit code, words that the error must contain)
 HUB: dict[str, tuple[Any, str, str, int, list[str]]] = {
     "no such model": (None, "model=tester/vti", "", 2, ["no model 'tester/vti' on the hub"]),
     "no model's name": (None, "model=a model!", "", 2, ["'a model!' is no hub id"]),
@@ -133,7 +133,7 @@ def test_wrong_on_the_hub(name: str, filled: HubServer, world: World) -> None:
     which, _, hub_id = source.partition("=")
     done = world.graft("check", *([override] if override else []), **{which: hub_id})
     error = refused(done, code, *words)
-    assert "snapshots" not in error  # a path in the cache, which no user knows
+    assert "snapshots" not in error  # a path in the cache, which a user does not know
     assert not (world.tmp / "ran").exists()
     assert not Path("ran").exists()
 
@@ -146,14 +146,14 @@ def test_the_hub_is_down(filled: HubServer, world: World) -> None:
         refused(world.graft("check", data="tester/other"), 1, "tester/other", "cannot be fetched", "network")
         cached = world.graft(
             "check", data="tester/pets", model="tester/vit"
-        )  # what was fetched once still serves, and this is told
+        )  # a file that was downloaded before is still used, and the command reports this
     assert cached.code == 0, cached.err
     assert "data set tester/pets comes from the cache" in cached.err
     assert "tester/vit comes from the cache" in cached.err
 
 
 def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
-    """Numbers become the data set's names; -1 and nothing are no labels; of lists each part is named."""
+    """Numbers become the data set's names. -1 and missing values are no labels. Of lists, each part is named."""
     from datasets import ClassLabel, Dataset, Features, Image, List
 
     from pipelines.config.recipe import DataSection
@@ -165,7 +165,8 @@ def test_labels_of_hub_data(filled: HubServer, world: World) -> None:
         ("single", kinds, [2, 1, -1, None] + [1, 2] * 9),
         ("lists", List(kinds), [[1, 2], [], [2]] * 8),
     ):
-        photos = [{"path": None, "bytes": content + bytes([number])} for number in range(len(values))]  # each another
+        # each row differs
+        photos = [{"path": None, "bytes": content + bytes([number])} for number in range(len(values))]
         rows = Dataset.from_dict({"photo": photos, "kind": values}, Features({"photo": Image(), "kind": label}))
         (world.tmp / name / "data").mkdir(parents=True)
         rows.to_parquet(world.tmp / name / "data" / "train-00000-of-00001.parquet")
@@ -197,5 +198,5 @@ def test_publishing_without_right(filled: HubServer, world: World, monkeypatch: 
     refused(graft("publish", run, "tester/new"), 1, "no token", "nothing was published")
     assert ("model", "tester/new") not in filled.repos
     monkeypatch.setenv("HF_TOKEN", filled.settings["HF_TOKEN"])
-    assert graft("publish", run, "tester/new").code == 0  # and nothing of the above was in the way
+    assert graft("publish", run, "tester/new").code == 0  # the hub still works for the correct model
     refused(graft("evaluate", "tester/new"), 2, "tester/new", "not on the hub", "--data")

@@ -1,4 +1,7 @@
-"""A data set of the hub that names files which are not its own: it is told, and none of them is opened, fetched or shown."""
+"""A data set of the hub names files that are not its own: the error names them.
+
+None of them is opened, downloaded or shown.
+"""
 
 import builtins
 import io
@@ -27,7 +30,7 @@ SECRET = (1, 254, 3)
 
 @pytest.fixture
 def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A picture of the user's. Nothing may open it, not even to look at its header."""
+    """An image of the user. Nothing may open it, not even to read its header."""
     path = tmp_path / "home" / "secret.png"
     path.parent.mkdir()
     Image.new("RGB", (40, 40), SECRET).save(path)
@@ -52,7 +55,7 @@ def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def parquet(folder: Path, rows: list[dict[str, Any]], column: str = "image") -> Path:
-    """A data set of one file of rows (bytes, path), cats and dogs in turn."""
+    """A data set of one file of rows (bytes, path), cats and dogs alternating."""
     import pyarrow
     import pyarrow.parquet
     from datasets import Audio, ClassLabel, Features
@@ -134,7 +137,8 @@ def test_recordings_of_a_hub_data_set(hub: HubServer, secret: Path, tmp_path: Pa
     assert splits.skipped["train"] == [
         (
             "train/20",
-            f"train/20: it names the file {str(secret.with_suffix('.wav'))!r}, which is not in the data set: not opened",
+            f"train/20: it names the file {str(secret.with_suffix('.wav'))!r}, "
+            "which is not in the data set: not opened",
         )
     ]
 
@@ -156,7 +160,8 @@ def test_a_csv_whose_card_calls_a_column_images(hub: HubServer, secret: Path, tm
         load("tester/list")
     (folder / "README.md").unlink()
     hub.add_dataset("tester/plain", folder)
-    with pytest.raises(DataError, match="column 'image' holds no images"):  # of text, whatever the recipe calls it
+    # a column of text, whatever name the recipe gives it
+    with pytest.raises(DataError, match="column 'image' holds no images"):
         load("tester/plain", columns={"image": "image"})
 
 
@@ -164,7 +169,7 @@ def test_a_csv_whose_card_calls_a_column_images(hub: HubServer, secret: Path, tm
     "where", ["{secret}", "../../{secret}", "http://127.0.0.1:9/a.csv", "file://{secret}", "~/secret.csv"]
 )
 def test_a_card_that_takes_rows_from_this_disk(where: str, hub: HubServer, secret: Path, tmp_path: Path) -> None:
-    """The library reads what a card's `data_files` name, wherever it lies."""
+    """The library reads the files that a card's `data_files` name, wherever they are."""
     rows = secret.with_suffix(".csv")
     folder = tmp_path / "set"
     folder.mkdir()
@@ -213,7 +218,7 @@ def test_a_metadata_of_the_hub(hub: HubServer, secret: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("file", ["cat/000.jpg", "cat/link.png", "../../../../../../../../../../../{secret}"])
 def test_an_archive_of_the_hub(file: str, hub: HubServer, secret: Path, tmp_path: Path) -> None:
-    """A link or a way out in an archive leads nowhere."""
+    """A link or a path with `..` in an archive leads nowhere."""
     photos = tiny.photos(tmp_path / "photos", n=6, splits=())
     (tmp_path / "set").mkdir()
     lines = [
@@ -229,5 +234,5 @@ def test_an_archive_of_the_hub(file: str, hub: HubServer, secret: Path, tmp_path
         archive.writestr(f"cat/../../../../../../..{secret}", b"x")
         archive.writestr("metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     hub.add_dataset("tester/zip", tmp_path / "set")
-    with pytest.raises(DataError, match="tester/zip"):  # the library unpacks none of it
+    with pytest.raises(DataError, match="tester/zip"):  # the library does not unpack it
         load("tester/zip", DataSpec(("image",)))

@@ -17,7 +17,7 @@ PROMPT = "{context} {question}"
 
 
 class Case:
-    """A folder with texts, questions and two models, and the command to spoil."""
+    """A folder with texts, questions and two models, and the command to damage."""
 
     def __init__(self, folder: Path, task: str) -> None:
         self.folder, self.task = folder, task
@@ -102,7 +102,10 @@ def surrogate(case: Case) -> None:
     (case.texts / "train.jsonl").write_text('{"text": "half \\ud800"}\n' * 6)
 
 
-DUMP = b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/"><page><title>A</title><ns>0</ns><id>1</id><revision><text>A b.</text>'
+DUMP = (
+    b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">'
+    b"<page><title>A</title><ns>0</ns><id>1</id><revision><text>A b.</text>"
+)
 
 G, M = "text-generation", "fill-mask"
 REFUSED: dict[str, tuple[str, Callable[[Case], None], list[str]]] = {
@@ -188,9 +191,9 @@ def test_a_prompt_that_is_too_long_is_skipped_and_named(tmp_path: Path) -> None:
     case = Case(tmp_path, G)
     questions(case)
     file_ = next((case.folder / "squad").glob("train-*.json"))
-    whole = json.loads(file_.read_text())
-    whole["data"][0]["paragraphs"][0]["qas"][0]["question"] = "Who made the song? " * 40
-    file_.write_text(json.dumps(whole))
+    contents = json.loads(file_.read_text())
+    contents["data"][0]["paragraphs"][0]["qas"][0]["question"] = "Who made the song? " * 40
+    file_.write_text(json.dumps(contents))
     case.changes.append("options.max_length=128")
     done = case("train.max_steps=7")
     assert done.code == 0, done.err

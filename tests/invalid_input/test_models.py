@@ -1,4 +1,4 @@
-"""Models that cannot be used: told in a line or two, exit 2, and no code of theirs is run."""
+"""Models that cannot be used: an error of a line or two, exit code 2, and none of their code runs."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.support.invalid_inputs import World, a_right_world, a_world  # noqa: 
 
 
 class Touches:
-    """Unpickled, it writes a file: the proof that it was."""
+    """When it is unpickled, it writes a file, which proves that its code ran."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -28,7 +28,7 @@ class Touches:
 
 
 def model(world: World, **files: str | bytes | None) -> Path:
-    """The right model with some files changed or (None) removed; `config__json` is config.json."""
+    """The correct model with some files changed or (None) removed; `config__json` is config.json."""
     folder = world.copy(world.vit, "model")
     for name, content in files.items():
         path = folder / name.replace("__", ".")
@@ -47,7 +47,7 @@ def config(world: World, folder: Path | None = None, **fields: Any) -> Path:
 
 
 def of_code(world: World) -> Path:
-    """A model that brings its own code, which would write a file."""
+    """A model with code of its own, which would write a file."""
     names = {"AutoConfig": "own.OwnConfig", "AutoModelForImageClassification": "own.Own"}
     folder = config(world, model_type="own", auto_map=names)
     (folder / "own.py").write_text(f"open({str(world.tmp / 'ran')!r}, 'w')\nclass OwnConfig: pass\nclass Own: pass\n")
@@ -55,7 +55,7 @@ def of_code(world: World) -> Path:
 
 
 def pickled(world: World, plain: bool = False) -> Path:
-    """A model with a pickle for weights that does something when it is loaded."""
+    """A model whose weights are a pickle that runs code when it is loaded."""
     import torch
     from safetensors.torch import load_file
 
@@ -98,7 +98,7 @@ def bert(world: World) -> Path:
 
 
 def windows(world: World) -> Path:
-    """A timm Swin, whose windows fit into 32 pixels."""
+    """A timm Swin, whose windows need inputs of 32 pixels."""
     import timm
     from timm.models import save_for_hf
 
@@ -110,7 +110,7 @@ def windows(world: World) -> Path:
 
 
 def words(world: World, **fields: Any) -> Path:
-    """A BERT whose configuration says something else than its weights."""
+    """A BERT whose configuration contradicts its weights."""
     return config(world, tiny_text.bert(world.tmp / "words", "BertForSequenceClassification"), **fields)
 
 
@@ -118,7 +118,7 @@ def sounds(world: World, **fields: Any) -> Path:
     return config(world, tiny_audio.wav2vec2(world.tmp / "sounds", "Wav2Vec2ForSequenceClassification"), **fields)
 
 
-# kind of model -> field of its config.json -> a value that cannot be, and words that the error must say
+# kind of model -> field of its config.json -> an impossible value, and words that the error must contain
 ODD: dict[str, dict[str, tuple[Any, str]]] = {
     "image": {
         "num_attention_heads": (-1, "num_attention_heads is -1, and must be 1 or more"),
@@ -145,7 +145,7 @@ ODD: dict[str, dict[str, tuple[Any, str]]] = {
 
 LORA = "model.adapter={kind: lora, targets: [query_key]}"
 
-# what is wrong -> (the model, override, words that the error must say)
+# what is wrong -> (the model, override, words that the error must contain)
 MODELS: dict[str, tuple[Callable[[World], Any], str | None, list[str]]] = {
     "no such folder": (lambda w: w.tmp / "absent", None, ["absent", "no such folder"]),
     "an empty folder": (lambda w: (w.tmp / "model").mkdir() or w.tmp / "model", None, ["no model here", "config.json"]),
@@ -196,7 +196,7 @@ def test_wrong_model(name: str, world: World) -> None:
 
 
 def test_the_trap_works(tmp_path: Path) -> None:
-    """Or the tests above would prove nothing."""
+    """The code does run if it is called; otherwise the tests above would prove nothing."""
     pickle.loads(pickle.dumps(Touches(tmp_path / "ran")))
     assert (tmp_path / "ran").exists()
 

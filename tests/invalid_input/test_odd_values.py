@@ -1,4 +1,7 @@
-"""Values that a recipe's schema or a file format allows and a library chokes on: each is refused where it enters, in our own words."""
+"""Values that a recipe's schema or a file format allows and that break a library.
+
+Graft refuses each where it enters, with its own error.
+"""
 
 import json
 from pathlib import Path
@@ -119,7 +122,7 @@ def test_no_answer_for_it_either(task: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("nothing", ["\u200b", "\ufeff \u202e", "\xad\n"])
 def test_characters_without_a_width_are_no_text(nothing: str) -> None:
-    """A tokenizer makes no token of them, so that no part of its answer is the passage."""
+    """A tokenizer produces no token for these characters, so no part of its answer can be the passage."""
     with pytest.raises(DataError, match="text is empty"):
         readable({"text": nothing}, "text")
     with pytest.raises(DataError, match="context is empty"):

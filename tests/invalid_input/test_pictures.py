@@ -1,4 +1,7 @@
-"""Images that no generator can learn from: what is wrong in lists, captions and files of MNIST is refused or skipped, and said."""
+"""Images that no generator can learn from.
+
+Errors in lists, captions and files of MNIST are refused, or skipped and reported.
+"""
 
 import gzip
 import shutil

@@ -23,16 +23,16 @@ def train_file(folder: Path) -> Path:
 
 
 def question(folder: Path, number: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The whole file, and one question in it."""
-    whole = json.loads(train_file(folder).read_text())
-    return whole, whole["data"][number // 9]["paragraphs"][0]["qas"][number % 9]
+    """The complete file, and one question in it."""
+    squad_file = json.loads(train_file(folder).read_text())
+    return squad_file, squad_file["data"][number // 9]["paragraphs"][0]["qas"][number % 9]
 
 
 def changed(**values: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        whole, one = question(folder)
+        squad_file, one = question(folder)
         one.update(values)
-        train_file(folder).write_text(json.dumps(whole))
+        train_file(folder).write_text(json.dumps(squad_file))
 
     return change
 
@@ -58,10 +58,10 @@ def table(header: str, *lines: str) -> Callable[[Path], None]:
 
 
 def without_context(folder: Path) -> None:
-    whole, _ = question(folder)
-    for article in whole["data"]:
+    squad_file, _ = question(folder)
+    for article in squad_file["data"]:
         article["paragraphs"][0]["context"] = " "
-    train_file(folder).write_text(json.dumps(whole))
+    train_file(folder).write_text(json.dumps(squad_file))
 
 
 REFUSED: dict[str, tuple[Callable[[Path], None], list[str]]] = {

@@ -1,4 +1,4 @@
-"""Wrong `metrics` in a recipe: each is refused before anything is trained, in a line or two that say what to write."""
+"""Wrong `metrics` in a recipe: each is refused before training, in a line or two that explain what to write."""
 
 import os
 import stat
@@ -23,7 +23,7 @@ TEXTS = INFO % ("string", "string", "")
 ONE = "\n    def _compute(self, **k):\n        return {'x': 1}\n"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
-# what is wrong -> (entries of `metrics`, words that the error must say); nothing of these needs the data
+# what is wrong -> (entries of `metrics`, words that the error must contain); none of these needs the data
 ENTRIES: dict[str, tuple[Any, list[str]]] = {
     "not a list": ("a.py", ["metrics", "must be a list", "'a.py'"]),
     "a number": ([3], ["metrics.0", "must be text", "3"]),
@@ -44,7 +44,7 @@ ENTRIES: dict[str, tuple[Any, list[str]]] = {
     "a folder": (["folder.py"], ["folder.py: a folder, and not a file"]),
 }
 
-# what is wrong -> (the module's code, words that the error must say)
+# what is wrong -> (the module's code, words that the error must contain)
 MODULES: dict[str, tuple[str, list[str]]] = {
     "no Python": ("def compute(:\n", ["m.py: no valid Python", "line 1"]),
     "not text": ("\0", ["m.py"]),

@@ -1,7 +1,7 @@
 """Wrong data and wrong recipes: the error has a line or two, names the file, row or key, and exits 2.
 
-Wrong models and hubs are in tests/invalid_input/test_models.py; what goes wrong while a run is under
-way, in tests/invalid_input/test_during_a_run.py.
+tests/invalid_input/test_models.py has wrong models and hubs. tests/invalid_input/test_during_a_run.py has what goes
+wrong during a run.
 """
 
 import shutil
@@ -36,7 +36,7 @@ from tests.support.invalid_inputs import (
 
 Case = tuple[Callable[[World], Any], str, list[str]]
 
-# what is wrong -> (the data, overrides, words that the error must say)
+# what is wrong -> (the data, overrides, words that the error must contain)
 DATA: dict[str, Case] = {
     "no such folder": (lambda w: w.tmp / "absent", "", ["data.id", "no such file or folder", "absent"]),
     "no such table": (lambda w: w.tmp / "absent.csv", "", ["data.id", "absent.csv"]),
@@ -183,7 +183,7 @@ def test_there_are_many_cases() -> None:
 
 # ---- recipes ----
 
-# what stands on the command line after the recipe -> words that the error must say
+# arguments after the recipe on the command line -> words that the error must contain
 RECIPES: dict[str, list[str]] = {
     "train.epoch=3 model.frezze=none": [
         "train.epoch: unknown key",

@@ -1,4 +1,4 @@
-"""A run folder that is not what `graft` was told: in use, another recipe's, damaged, not ours."""
+"""A run folder that `graft` cannot use as asked: in use, another recipe's, damaged, or not written by Graft."""
 
 import shutil
 import subprocess
@@ -45,14 +45,17 @@ def test_keys_that_do_nothing_are_named(world: World) -> None:
 def test_a_run_folder_in_use(world: World) -> None:
     lock = world.tmp / "run" / ".lock"
     lock.parent.mkdir()
-    hold = f"import fcntl, sys; f = open({str(lock)!r}, 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+    hold = (
+        f"import fcntl, sys; f = open({str(lock)!r}, 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         refused(world.graft("train"), 1, "run: another `graft train` is at work here", "--run")
-        other.kill()  # however it ends, the folder is free
+        other.kill()  # the folder is free again however the process ends
     with without_pictures():
         assert world.graft("train").code == 0
 

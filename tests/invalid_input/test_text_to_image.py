@@ -1,4 +1,7 @@
-"""Pipelines, images and texts that text-to-image cannot work with: each is refused, or skipped, with what is wrong and what to do."""
+"""Pipelines, images and texts that text-to-image cannot use.
+
+Each is refused or skipped, with the reason and what to do.
+"""
 
 import json
 import logging
@@ -217,7 +220,7 @@ def test_what_is_no_clip_model_is_said_before_the_first_step(tmp_path: Path) -> 
 
 
 def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
-    """A caption that is missing is skipped and counted; an image below the size is, unless it may be enlarged."""
+    """A row without a caption is skipped and counted; so is a row whose image is too small, if it is not enlarged."""
     task = TextToImage()
     for text in (None, "", "  ", "\0"):
         with pytest.raises(DataError, match="no caption: text is empty"):
@@ -243,9 +246,9 @@ def test_long_captions_are_counted_once(tmp_path: Path, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         encoded = [task.encode(splits[name]) for name in ("train", "validation", "test")]
         task.frozen["text"]([encoded[0][i]["text"] for i in range(len(encoded[0]))])
-    said = [record.getMessage() for record in caplog.records]
-    assert sum(int(line.split()[0]) for line in said) == 2
-    assert all(line.endswith("captions are longer than 24 tokens: the text encoder reads no more") for line in said)
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum(int(line.split()[0]) for line in messages) == 2
+    assert all(line.endswith("captions are longer than 24 tokens: the text encoder reads no more") for line in messages)
 
 
 def test_questions_without_an_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

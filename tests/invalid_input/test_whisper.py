@@ -1,4 +1,4 @@
-"""Whisper given what it cannot use: options that fit no model or not this one, folders that are none, rows that are too long."""
+"""Unusable input for Whisper: options that fit no model or not this one, broken folders, rows that are too long."""
 
 import json
 import shutil
@@ -91,9 +91,8 @@ def test_folders_that_are_no_whisper(speech: Path, folders: dict[str, Path], tmp
         "its feature extractor makes 16 x 100 numbers of a recording, the model reads 16 x 200": spoiled(
             tmp_path / "c", one, max_source_positions=100
         ),
-        r"its tokenizer has 264 tokens \(the last is '.*'\), the model 200: take the tokenizer that the model came with": spoiled(
-            tmp_path / "d", one, vocab_size=200
-        ),
+        r"its tokenizer has 264 tokens \(the last is '.*'\), the model 200: "
+        "take the tokenizer that the model came with": spoiled(tmp_path / "d", one, vocab_size=200),
         "a wav2vec2 model is no Whisper: task speech-recognition-ctc fits": tiny_audio.wav2vec2(tmp_path / "e"),
         "weights beyond the head are missing": spoiled(tmp_path / "f", one, decoder_layers=3),
     }
@@ -111,19 +110,19 @@ def test_folders_that_are_no_whisper(speech: Path, folders: dict[str, Path], tmp
 def test_rows_that_cannot_be_used_are_skipped_and_counted(
     folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A recording that is too long is; a transcript that is too long is learned in part, and scored whole."""
+    """A recording that is too long is skipped. A transcript that is too long is learned in part and scored in full."""
     texts: Sequence[tuple[str, str]] = [
         ("low", "low"),
         ("low", "x" * 60),
         ("low mid high low mid high low mid high", "many"),
         ("mid", "  "),
     ]
-    tiny_audio.table(tmp_path / "data", [(said, {"text": text}) for said, text in texts * 3])
+    tiny_audio.table(tmp_path / "data", [(spoken_text, {"text": text}) for spoken_text, text in texts * 3])
     task = SpeechRecognitionSeq2Seq(Options())
     splits = load_splits(DataSection(id=str(tmp_path / "data"), max_skipped=1.0), task.data)
     net = task.build(resolve(ModelSection(id=str(folders["one"]))), splits).eval()
     assert any("text is empty" in why for rows in splits.skipped.values() for _, why in rows)
-    why, longest, whole = [], 0, []
+    why, longest, cut = [], 0, []
     for split in ("train", "validation", "test"):
         encoded = task.encode(splits[split])
         for number in range(len(encoded)):
@@ -135,14 +134,14 @@ def test_rows_that_cannot_be_used_are_skipped_and_counted(
             longest = max(longest, len(labels))
             batch = Examples(task, encoded)[[(None, number)]].batch
             [record] = task.merge(task.predict(net, batch), splits[split])
-            whole += [record] if len(labels) == 48 else []
+            cut += [record] if len(labels) == 48 else []
     assert longest == 48
-    assert [record["true"] for record in whole] == ["x" * 60] * 3
-    assert [record["tokens"] for record in whole] == [48] * 3
-    assert all(scoring.scores(task, [record], None)["cer"] > 0.5 for record in whole)
+    assert [record["true"] for record in cut] == ["x" * 60] * 3
+    assert [record["tokens"] for record in cut] == [48] * 3
+    assert all(scoring.scores(task, [record], None)["cer"] > 0.5 for record in cut)
     assert (
-        "transcripts have more than the 48 tokens that this model writes: the loss sees their beginning, scores all of it"
-        in caplog.text
+        "transcripts have more than the 48 tokens that this model writes: "
+        "the loss sees their beginning, scores all of it" in caplog.text
     )
     assert "longer than the 1 seconds that are read: scores leave them out, too" in caplog.text
     assert sum("seconds, at most 1 are read (options.max_seconds)" in one for one in why) == 3

@@ -1,4 +1,4 @@
-"""The command line inside this process, what it said, and what every error must look like.
+"""The command line inside this process, what it printed, and what every error must look like.
 
 done = graft("train", recipe, "--data", folder); refused(done, 2, "nowhere.csv")
 """

@@ -1,8 +1,8 @@
 """Runs in several processes, one after another; started by torchrun with a JSON file of orders.
 
-An order is {"run", "recipe", "stop": step or null, "fsdp": bool}; with "most" (rows) the first process has no memory for more in its
-first evaluation. What became of it goes into facts.json beside the orders. One
-with "evaluate" (a run folder) scores that run instead, as the command line does with --json.
+An order is {"run", "recipe", "stop": step or null, "fsdp": bool}. With "most" (rows), the first process has no memory
+for more rows in its first evaluation. With "evaluate" (a run folder), the order scores that run instead, as the command
+line does with --json. The results go into facts.json in the folder of the orders.
 """
 
 import contextlib
@@ -35,19 +35,21 @@ from tests.support.runs import ROOT, without_pictures
 
 
 def fsdp_settings() -> dict[str, str]:
-    """What `accelerate launch --config_file recipes/launch/fsdp2.yaml` tells its processes."""
+    """The settings that `accelerate launch --config_file recipes/launch/fsdp2.yaml` gives its processes."""
     arguments = ["--config_file", str(ROOT / "recipes" / "launch" / "fsdp2.yaml"), "-m", "pipelines"]
     with mock.patch("torch.cuda.is_available", return_value=False):
         parsed, *_ = _validate_launch_command(launch_command_parser().parse_args(arguments))
-    told = prepare_multi_gpu_env(parsed)
-    found = {key: value for key, value in told.items() if key.startswith("FSDP_") or key == "ACCELERATE_USE_FSDP"}
+    environment = prepare_multi_gpu_env(parsed)
+    found = {
+        key: value for key, value in environment.items() if key.startswith("FSDP_") or key == "ACCELERATE_USE_FSDP"
+    }
     assert found["FSDP_VERSION"] == "2"
     return found
 
 
 @contextlib.contextmanager
 def shim(fsdp: bool) -> Iterator[None]:
-    """On a CPU Accelerate turns FSDP into plain DDP without a word; told that these are GPUs, it shards."""
+    """On a CPU, Accelerate silently replaces FSDP by plain DDP. If it believes that these are GPUs, it shards."""
     AcceleratorState._reset_state(True)
     state = processes()
     assert state.device.type == "cpu"
@@ -74,7 +76,7 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
         facts["kind"] = str(run.accelerator.distributed_type)
         facts["wrapper"] = type(run.model).__name__
         facts["sharded"] = all(isinstance(p, DTensor) for p in run.model.parameters())
-        # one process alone is told to stop: all must agree
+        # only one process gets the signal to stop: all must agree
         if run.state.previous_steps + run.state.step + 2 == order["stop"] and run.accelerator.process_index == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return report
@@ -117,7 +119,7 @@ def main() -> None:
     if torch.distributed.get_rank() == 0:
         path.with_name("facts.json").write_text(json.dumps(everyone))
     torch.distributed.barrier()
-    os._exit(0)  # gloo's threads abort a process now and then when the other one takes its group down first
+    os._exit(0)  # gloo's threads sometimes abort a process when another process destroys its group first
 
 
 if __name__ == "__main__":

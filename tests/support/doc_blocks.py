@@ -1,11 +1,11 @@
-"""The blocks of README.md and of docs/: what a reader may copy, and what a comment right before a block says of it.
+"""The blocks of README.md and docs/ that a reader may copy, and the comments before them that say how they are tested.
 
     <!-- shown: needs several GPUs -->    the block is not run, and why
     <!-- fails: 2 -->                     its last command ends with this exit code
     <!-- output -->                       what the failing block before it prints; `...` stands for any words
     <!-- layout: imagefolder -->          paths of files that are read as this format
 
-A block of ```bash, ```python or ```yaml is a snippet. Every one is run unless it is shown: see
+A block of ```bash, ```python or ```yaml is a snippet. Every snippet is run unless it is marked `shown`: see
 tests/integration/test_documented_commands.py.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SNIPPETS = ("bash", "python", "yaml")
-LANGUAGES = (*SNIPPETS, "text")
+LANGUAGES = (*SNIPPETS, "jinja", "text")
 MARKS = ("shown", "fails", "output", "layout")
 FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 MARK = re.compile(r"<!-- (\w+)(?:: (.+?))? -->\n\Z")
@@ -53,6 +53,6 @@ def snippets() -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """The lines of a bash block, without comments; a line that ends with a backslash goes on."""
+    """The lines of a bash block, without comments. A backslash at the end joins a line with the next."""
     lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
     return [line.split(" #")[0].strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

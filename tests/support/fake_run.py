@@ -1,4 +1,4 @@
-"""A run folder as `graft train` leaves it, without training: real metrics and figures over made-up predictions."""
+"""A run folder as `graft train` leaves it, without training: real metrics and figures over invented predictions."""
 
 import json
 import math
@@ -31,7 +31,7 @@ ENVIRONMENT = {
 
 
 def predictions(labels: tuple[str, ...], n: int, skill: float = 0.93, seed: int = 0) -> list[dict[str, Any]]:
-    """Records of one label per row: right with probability `skill`, and about as sure as that."""
+    """Records of one label per row: right with probability `skill`, and about as confident as that."""
     rng, records = random.Random(seed), []
     for i in range(n):
         true = rng.randrange(len(labels))
@@ -68,7 +68,7 @@ def many_labels(labels: tuple[str, ...], n: int, seed: int = 0) -> list[dict[str
 def measured(
     records: list[dict[str, Any]], labels: tuple[str, ...], split: str, multi_label: bool, tables: bool = True
 ) -> dict[str, Any]:
-    """A `test` section of results.json; the intervals are normal ones, enough for a picture."""
+    """A `test` section of results.json. Its intervals are normal ones, which is enough for a figure."""
     metrics = classification.scores(records, labels, multi_label)
     n = len(records)
     half = {name: 1.96 * math.sqrt(max(value * (1 - value), 1e-4) / n) for name, value in metrics.items()}
@@ -124,7 +124,7 @@ def photos(n: int) -> list[Image.Image]:
 def results(
     records: dict[str, list[dict[str, Any]]], labels: tuple[str, ...], steps: int, multi_label: bool, local: bool
 ) -> dict[str, Any]:
-    """results.json of records under `test`, `validation` and `before`."""
+    """results.json with the scores of records under `test`, `validation` and the baseline."""
     n = len(records["test"])
     return {
         "schema": 2,
@@ -219,7 +219,10 @@ def keep_statistics(
     multi_label: bool = False,
     group: str | None = None,
 ) -> None:
-    """The statistics of the test rows as a run keeps them; rows are grouped by what their records hold under `group`."""
+    """The statistics of the test rows as a run keeps them.
+
+    Rows are grouped by the value of `group` in their records.
+    """
     found = classification.statistics(records, labels, multi_label)
     values = [record[group] if group else record["id"] for record in sorted(records, key=lambda record: record["id"])]
     units = np.unique(values, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Who may import whom: tests/unit/test_house_rules.py reads the imports and holds it. A package uses the floors below its own."""
+"""Who may import whom: a package may import the floors below its own. tests/unit/test_house_rules.py enforces it."""
 
 FLOORS = (
     {"errors"},
@@ -20,5 +20,5 @@ SIDEWAYS = {  # on purpose, and never back
 }
 ONLY_IN = {"typer": {"cli"}, "gradio": {"apps"}}
 NEVER_IN = {"publishing": {"torch"}, "reporting.report": {"torch"}, "tasks": {"accelerate"}}
-LIGHT = {"errors", "config"}  # a recipe's errors answer at once: nothing but these libraries is imported there
+LIGHT = {"errors", "config"}  # the errors of a recipe appear at once: these modules import only these libraries
 LIGHT_LIBRARIES = {"pydantic", "yaml", "pipelines"}

@@ -1,6 +1,7 @@
-"""Imports all of Graft once, then forks a child for each command that comes as a line of JSON: answers its pid, then its exit code.
+"""Imports all of Graft once, then forks a child for each command.
 
-Nothing is computed before a fork, so a child has threads and random states of its own, as a fresh process would.
+A command is a line of JSON. The server answers the child's pid, then its exit code. It computes nothing before a fork,
+so a child has its own threads and random states, like a fresh process.
 """
 
 import gc
@@ -35,7 +36,7 @@ WARM = (
 
 def child(order: dict[str, Any]) -> None:
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are told to ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes its background jobs ignore it
     os.environ.update(order["environment"])
     out = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
@@ -62,7 +63,7 @@ def child(order: dict[str, Any]) -> None:
 
 
 def die_at_write(number: int) -> None:
-    """SIGKILL to this process just before its file operation of that number: the moments that a clock seldom hits."""
+    """Send SIGKILL to this process just before its file operation of that number. A timer seldom hits these moments."""
     seen = 0
 
     def watch(event: str, arguments: tuple) -> None:
@@ -82,7 +83,7 @@ def die_at_write(number: int) -> None:
 def main() -> None:
     for name in WARM:
         importlib.import_module(name)
-    gc.freeze()  # or every collection in a child walks, and copies, all that was imported
+    gc.freeze()  # otherwise every garbage collection in a child visits, and so copies, all imported objects
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -96,4 +97,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # no destructors: some libraries complain about theirs
+    os._exit(0)  # run no destructors: those of some libraries print warnings

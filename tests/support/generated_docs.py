@@ -1,9 +1,9 @@
-"""The parts of README.md and of the documentation site that are made from the sources.
+"""The parts of README.md and of the documentation site that are generated from the sources.
 
-`make docs` (`python -m tests.support.generated_docs`) writes README's part, which stands between
-`<!-- generated: tasks -->` and `<!-- end -->`. A page of docs/ names a part in one line, `<!-- generated: recipes -->`,
-or with a word that says which one, `<!-- generated: options fill-mask -->`. MkDocs fills it in while it builds: this
-file is also its hook (mkdocs.yml).
+`make docs` (`python -m tests.support.generated_docs`) writes README's part, between `<!-- generated: tasks -->` and
+`<!-- end -->`. A page of docs/ names a part in one line, `<!-- generated: recipes -->`, or with an argument,
+`<!-- generated: options fill-mask -->`. MkDocs inserts the part while it builds: this file is also its hook
+(mkdocs.yml).
 """
 
 import ast
@@ -42,8 +42,8 @@ def half_line(text: str, width: int = 99) -> str:
     if len(sentence) <= width:
         return sentence
     starts = [sentence[: m.start()] for m in re.finditer(r"[;:,] ", sentence) if m.start() <= width]
-    whole = [start for start in starts if start.count("(") == start.count(")")]
-    return whole[-1] if whole else sentence[:width].rpartition(" ")[0]
+    balanced = [start for start in starts if start.count("(") == start.count(")")]
+    return balanced[-1] if balanced else sentence[:width].rpartition(" ")[0]
 
 
 def docstring(path: Path) -> str:
@@ -57,7 +57,7 @@ def summary(path: Path) -> str:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table; a line break inside of a cell becomes a blank."""
+    """A Markdown table; a line break inside a cell becomes a space."""
     lines = [head, ("---",) * len(head), *rows]
     return "".join(
         "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |\n" for row in lines
@@ -84,7 +84,7 @@ def _exists(name: str) -> bool:
 
 
 def tree() -> str:
-    """The library from the top floor down, then what stands outside of it."""
+    """The library from the top floor down, then the other folders."""
     files = [p for p in (ROOT / "pipelines").rglob("*.py") if p.name != "__init__.py" or p.parent != ROOT / "pipelines"]
     files.sort(key=lambda p: (-FLOOR.get(module_name(p).split(".")[0], 0), module_name(p)))
     lines = {str(p.relative_to(ROOT)).replace("/__init__.py", "/"): summary(p) for p in files}
@@ -127,7 +127,7 @@ def commands() -> str:
 
 
 def tasks() -> str:
-    """README's table: links lead to the pages of the site, which are readable as they stand."""
+    """README's table: its links lead to the pages of the site, which can be read without a build."""
     return _tasks("docs/tasks/{}.md")
 
 
@@ -149,7 +149,7 @@ def _tasks(link: str) -> str:
 
 
 def recipes() -> str:
-    """Every shipped recipe: a table, then each file as it is."""
+    """Every shipped recipe: a table, then the text of each file."""
     from pipelines.config.catalog import catalog, score
 
     rows, files = [], []
@@ -170,7 +170,7 @@ def recipe(name: str) -> str:
 
 
 def measured() -> str:
-    """What runs of Graft measured, and what others published, in the words of the headers."""
+    """What runs of Graft measured, and what others published, as the headers give it."""
     from pipelines.config.catalog import catalog
 
     parts = []
@@ -196,7 +196,7 @@ def measured_of(task: str) -> str:
 
 
 def _figure(text: str) -> str:
-    """A header's words if they hold a score: "none" and "not yet" do not."""
+    """The text of a header if it holds a score: "none" and "not yet" do not."""
     return "" if text.startswith("none") or text in ("not yet", "") else text
 
 
@@ -204,7 +204,7 @@ def _figure(text: str) -> str:
 
 
 def recipe_reference() -> str:
-    """Every key of a recipe but the tasks' options, from the JSON schema."""
+    """Every key of a recipe except the tasks' options, from the JSON schema."""
     from pipelines.config.recipe import recipe_schema
 
     schema = recipe_schema()
@@ -279,6 +279,8 @@ def _kind(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return "mapping, see below"
     if "const" in value or "enum" in value:
         return ", ".join(f"`{one}`" for one in value.get("enum", [value.get("const")]))
+    if "prefixItems" in value:  # a tuple; ours have items of one type
+        return f"list of {len(value['prefixItems'])}: {_kind(value['prefixItems'][0], schema)}"
     if value.get("type") == "array":
         kinds = [value["items"]] if "items" in value else value["prefixItems"]
         return f"list of {' and '.join(dict.fromkeys(_kind(kind, schema) for kind in kinds))}"
@@ -310,7 +312,7 @@ def _bounds(value: Mapping[str, Any]) -> str:
 
 
 def formats() -> str:
-    """Every format with what its own docstring says: how its files look."""
+    """Every format with its own docstring, which shows how its files look."""
     from pipelines.data.loading import format_names
 
     parts = []
@@ -321,7 +323,7 @@ def formats() -> str:
 
 
 def _plain_braces(doc: str) -> str:
-    """Lines of JSON or XML are shown as code, and so are words in angle brackets, which are no HTML here."""
+    """Lines of JSON or XML become code, and so do words in angle brackets, which are no HTML here."""
     lines = []
     for line in doc.splitlines():
         shows = line.startswith(("{", "<"))
@@ -336,7 +338,7 @@ def _plain_braces(doc: str) -> str:
 
 
 def api() -> str:
-    """The public names of `import pipelines`, each documented by mkdocstrings from its own file."""
+    """The public names of `import pipelines`. mkdocstrings documents each from its own file."""
     import pipelines
 
     return "\n".join(f"::: {getattr(pipelines, name).__module__}.{name}\n" for name in pipelines.__all__)
@@ -385,12 +387,12 @@ def filled(text: str) -> str:
 
 
 def places(text: str) -> Iterator[tuple[str, str]]:
-    """The parts that a page of docs/ asks for: (name, which one)."""
+    """The parts that a page of docs/ includes: (name, argument)."""
     yield from PLACE.findall(text)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """What MkDocs calls for every page before it becomes HTML."""
+    """MkDocs calls this for every page before it becomes HTML."""
     return filled(markdown)
 
 

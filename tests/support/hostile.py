@@ -1,4 +1,4 @@
-"""A visitor with bad intentions: asks every event of a served demo, over HTTP, with whatever its page would never send."""
+"""A visitor with bad intentions, who sends values over HTTP that the page of a demo would never send."""
 
 import json
 import os
@@ -17,12 +17,12 @@ MISSING = object()
 
 
 class Answer(NamedTuple):
-    """What an event answered: `data` where it ran, else `error`."""
+    """The answer of an event: `data` if it ran, otherwise `error`."""
 
     status: int
     data: Any
     error: str | None
-    text: str  # all that came back
+    text: str  # the complete response
 
 
 class Demo:
@@ -40,7 +40,7 @@ class Demo:
         return [self.components[one]["type"] for one in event["inputs"]]
 
     def usual(self, event: dict[str, Any]) -> list[Any]:
-        """Values that the page would send: texts in empty fields, and the first example."""
+        """Values that the page would send: texts for empty fields, and the first example."""
         first = {"textbox": "the song was [MASK] by ada", "dataset": 0}
         values = [self.components[one]["props"].get("value") for one in event["inputs"]]
         return [
@@ -53,15 +53,15 @@ class Demo:
         ]
 
     def upload(self, path: Path, name: str | None = None) -> dict[str, Any]:
-        """A file as the page uploads it, and what the page then sends for it."""
+        """Upload a file as the page does, and return what the page then sends for it."""
         answer = self.http.post(f"{self.api}upload", files={"files": (name or path.name, path.read_bytes())})
         assert answer.status_code == 200, answer.text
         return {"path": answer.json()[0], "orig_name": name or path.name, "meta": {"_type": "gradio.FileData"}}
 
     def ask(self, event: dict[str, Any], data: list[Any]) -> Answer:
-        """One event, queued where the page would queue it."""
+        """Send one event, through the queue if the page would use it."""
         session = uuid.uuid4().hex
-        # NaN and infinity are written as such, as a client may
+        # NaN and infinity are sent literally, as a client may do
         body = json.dumps({"data": data, "fn_index": event["id"], "session_hash": session})
         if event["queue"] is False:
             return read_answer(self.http.post(f"{self.api}run/x", content=body, headers=JSON))
@@ -91,7 +91,7 @@ def read_answer(answer: httpx.Response) -> Answer:
 
 
 def places(uploads: Path, outside: Path) -> dict[str, Any]:
-    """Values for a field of a file, none of which is an upload. Lays links, a pipe and a folder among the uploads."""
+    """Values for a file field, none of which is an upload. Creates links, a pipe and a folder among the uploads."""
     secret = outside / "secret.png"
     Image.effect_noise((64, 64), 90).save(secret)
     (outside / "secret.wav").write_bytes(SECRET.encode())
@@ -182,7 +182,7 @@ def wrong_values() -> dict[str, Any]:
     }
 
 
-# ---- files that lie, or unpack to very much ----
+# ---- files with false headers, and files that unpack to very much ----
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -190,13 +190,13 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, *extra: bytes, body: bytes = b"") -> bytes:
-    """A PNG of 8-bit grey; without a `body` it only says how large it is."""
+    """A PNG of 8-bit grey. Without a `body`, it holds only a header that claims its size."""
     start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return start + b"".join(extra) + chunk(b"IDAT", body or zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
 def zeros(megabytes: int) -> bytes:
-    """So much, packed by 1,000."""
+    """So many bytes, packed to a thousandth."""
     packer = zlib.compressobj(1)
     return b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(megabytes)), packer.flush()])
 
@@ -206,7 +206,7 @@ def small_png(*extra: bytes) -> bytes:
 
 
 def image_bombs() -> dict[str, tuple[bytes, str]]:
-    """Name -> the file, and the words of its refusal; none where it is read."""
+    """Name -> the file, and words of its refusal, or none if it can be read."""
     large = zeros(500)
     return {
         "50000.png": (png(50_000, 50_000), "2500000000 pixels"),
@@ -230,7 +230,7 @@ def image_bombs() -> dict[str, tuple[bytes, str]]:
 def wav(
     rate: int = 16000, claimed: int | None = None, channels: int = 1, samples: bytes = b"\x10\x20" * 16000
 ) -> bytes:
-    """A WAV of 16 bits; `claimed` is what its header says about its length in bytes."""
+    """A WAV of 16 bits; `claimed` is the length in bytes that its header gives."""
     size = len(samples) if claimed is None else claimed
     form = struct.pack("<HHIIHH", 1, channels, rate, min(rate * 2 * channels, 2**32 - 1), 2 * channels, 16)
     return (
@@ -246,7 +246,7 @@ def wav(
 
 
 def flac(seconds: float, rate: int, channels: int, claimed: int, folder: Path) -> bytes:
-    """A tone that packs well, with a header that says `claimed` samples."""
+    """A tone that packs well, with a header that claims `claimed` samples."""
     import numpy as np
     import soundfile
 
@@ -262,7 +262,7 @@ def flac(seconds: float, rate: int, channels: int, claimed: int, folder: Path) -
 
 
 def audio_bombs(folder: Path) -> dict[str, tuple[bytes, str]]:
-    """Name -> the file, and the words of its refusal."""
+    """Name -> the file, and words of its refusal."""
     hours = 8 * 3600 * 16000
     return {
         "hours.wav": (wav(claimed=2 * hours), "was cut off"),
@@ -279,7 +279,7 @@ def audio_bombs(folder: Path) -> dict[str, tuple[bytes, str]]:
 
 
 def memory(process: int) -> tuple[int, int]:
-    """MB that a process holds, and the most that it held since `forget_peak`."""
+    """MB that a process uses, and its peak since `forget_peak`."""
     lines = dict(
         line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("Vm")
     )

@@ -1,11 +1,11 @@
 """A model hub on loopback: the real huggingface_hub, transformers, timm and datasets clients work against it.
 
-    from tests.hub import hub                      # the fixture: a fresh hub, which this process then talks to
+    from tests.support.hub import hub              # the fixture: a fresh hub, which this process then uses
     hub.add_model("google/vit", folder)            # tiny real models under real ids
-    subprocess.run([...], env=hub.env)             # another process talks to it too
+    subprocess.run([...], env=hub.env)             # another process uses it too
     hub.fail_next(2, 503, "/commit/")              # and hub.truncate_next, hub.latency, `with hub.offline():`
 
-The clients read HF_ENDPOINT when they are imported; `HubServer.patch` also changes what they had already captured.
+The clients read HF_ENDPOINT when they are imported. `HubServer.patch` also changes the copies that they made of it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ __all__ = ["OTHER_TOKEN", "READ_TOKEN", "TOKEN", "USER", "HubServer", "hub"]
 class Fault:
     left: int
     path: str
-    status: int | None = None  # answer with it; None: send only a part of the right answer
+    status: int | None = None  # the status of the answer; None: send only a part of the correct answer
     keep: float = 0.0
     method: str | None = None
 
@@ -59,10 +59,10 @@ class HubServer:
         self.large: dict[str, bytes] = {}  # uploaded large files by sha256
         self.asked: list[Asked] = []  # every request, in order
         self.unknown: list[str] = []  # requests for something that this hub does not have
-        self.latency = 0.0  # seconds before every answer
+        self.latency = 0.0  # seconds of delay before every answer
         self._faults: list[Fault] = []
         self._server: uvicorn.Server | None = None
-        with socket.socket() as probe:  # the port stays ours across `offline`, so it is chosen once
+        with socket.socket() as probe:  # the port is chosen once, so that it stays the same after `offline`
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -70,7 +70,7 @@ class HubServer:
     # ---- content ----
 
     def add_model(self, repo_id: str, folder: Path, **flags: bool) -> str:
-        """Serve a folder under this id (again: one more commit that replaces it). Returns the commit's sha."""
+        """Serve a folder under this id. A second call adds a commit that replaces it. Returns the commit's sha."""
         return self.add("model", repo_id, folder, **flags)
 
     def add_dataset(self, repo_id: str, folder: Path, **flags: bool) -> str:
@@ -92,7 +92,7 @@ class HubServer:
         return {path: blob.data for path, blob in self.repo(repo_id, kind).head.files.items()}
 
     def commits(self, repo_id: str, kind: str = "model") -> list[Commit]:
-        """Oldest first; the first is the hub's own, with a .gitattributes."""
+        """Commits from oldest to newest; the hub itself makes the first, with a .gitattributes."""
         return self.repo(repo_id, kind).history
 
     # ---- faults ----
@@ -102,19 +102,19 @@ class HubServer:
         self._faults.append(Fault(n, path, status, method=method))
 
     def truncate_next(self, n: int = 1, path: str = "", keep: float = 0.5, method: str = "GET") -> None:
-        """The next n answers are worked out, but the connection breaks after this share of the body."""
+        """The next n answers are correct, but the connection breaks after this share of the body."""
         self._faults.append(Fault(n, path, None, keep, method))
 
     @contextmanager
     def offline(self) -> Iterator[None]:
-        """Connections are refused meanwhile."""
+        """Connections are refused inside the block."""
         self.stop()
         try:
             yield
         finally:
             self.start()
 
-    # ---- life ----
+    # ---- start and stop ----
 
     def start(self) -> None:
         listener = socket.socket()
@@ -153,7 +153,7 @@ class HubServer:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The environment variables that make a client talk to this hub and to nothing else."""
+        """The environment variables that make a client use this hub and nothing else."""
         quiet = (
             "HF_HUB_DISABLE_XET",
             "HF_HUB_DISABLE_TELEMETRY",
@@ -174,14 +174,15 @@ class HubServer:
 
     @property
     def env(self) -> dict[str, str]:
-        """A whole environment for `subprocess.run(..., env=hub.env)`."""
+        """A complete environment for `subprocess.run(..., env=hub.env)`."""
         return {
             k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))
         } | self.settings
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Point this process at the hub: environment variables, and every copy that the clients made of them."""
-        # Imported before the variables change: imported first inside a test, a client would keep this hub's address for good.
+        # Import these before the variables change. A client that a test imports first would keep this hub's address for
+        # good.
         import datasets.config
         import huggingface_hub.hf_api
         import huggingface_hub.hf_file_system
@@ -230,7 +231,7 @@ class HubServer:
         for owner, values in captured.items():
             for name, value in values.items():
                 monkeypatch.setattr(owner, name, value)
-        HfFileSystem.clear_instance_cache()  # they remember listings
+        HfFileSystem.clear_instance_cache()  # these objects cache listings
         close_session()
 
     # ---- one request ----
@@ -257,16 +258,16 @@ class HubServer:
             response = refusal.response
         except Exception:
             self.unknown.append(f"{request.method} {path}")
-            traceback.print_exc()  # where pytest shows it beside the failed test
+            traceback.print_exc()  # pytest shows it with the failed test
             raise
         if fault is None:
-            if request.method == "HEAD":  # the length of what GET would send
+            if request.method == "HEAD":  # the length of the body that GET would send
                 response.body = b""
             await response(scope, receive, send)
             return
         part = bytes(response.body)[: int(len(response.body) * fault.keep)]
         await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-        await send({"type": "http.response.body", "body": part, "more_body": True})  # and never the rest
+        await send({"type": "http.response.body", "body": part, "more_body": True})  # the rest is never sent
 
     def _answer(self, request: Request, path: str, body: bytes, token: str | None) -> Response:
         if token is not None and token not in ACCOUNTS:
@@ -282,7 +283,7 @@ class HubServer:
 
 @pytest.fixture
 def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A fresh hub that this process talks to, logged in as `tester`."""
+    """A fresh hub that this process uses, logged in as `tester`."""
     with HubServer(tmp_path_factory.mktemp("hf_home")) as server:
         server.patch(monkeypatch)
         yield server

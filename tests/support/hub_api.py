@@ -32,7 +32,7 @@ class Refused(Exception):
 
 @dataclass
 class Call:
-    """One request on its way to its handler."""
+    """One request, as its handler gets it."""
 
     hub: "HubServer"
     request: Request
@@ -41,7 +41,7 @@ class Call:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The namespaces that the caller may read in private and, with a write token, write to."""
+        """The namespaces in which the caller may read private repositories and, with a write token, write."""
         user, orgs, _ = ACCOUNTS[self.token] if self.token else ("", (), "")
         return (user, *orgs)
 
@@ -50,7 +50,7 @@ class Call:
 
     def repo(self, kind: str, id: str, write: bool = False) -> Repo:
         repo = self.hub.repos.get((kind, id))
-        if repo is None or (repo.private and repo.owner not in self.names):  # the hub does not tell one from the other
+        if repo is None or (repo.private and repo.owner not in self.names):  # the hub gives the same answer for both
             raise Refused(404 if self.token else 401, "Repository not found", "RepoNotFound")
         if write:
             self.may_write(repo.owner, f"You don't have write access to {id}")
@@ -238,7 +238,7 @@ def resolve(call: Call, id: str, rev: str, path: str, kind: str = "model") -> Re
         refusal = Refused(404, "Entry not found", "EntryNotFound")
         refusal.response.headers.update(headers)
         raise refusal
-    if blob.large:  # from another host, as on the hub, where the client must not send its token
+    if blob.large:  # from another host, as on the hub: the client must not send its token there
         call.hub.large[blob.sha256] = blob.data
         headers |= {"X-Linked-Etag": f'"{blob.etag}"', "X-Linked-Size": str(len(blob.data))}
         headers |= {"Location": f"http://localhost:{call.hub.port}/cdn/{blob.sha256}"}
@@ -268,7 +268,7 @@ REPO = r"/(?:(?P<kind>dataset|space)s/)?" + ID
 
 
 def by_page(handler):
-    """Pages of models have no `models/` in front: there `kind` is missing."""
+    """URLs of models do not begin with `models/`: there `kind` is missing."""
     return lambda call, kind=None, **words: handler(call, kind=kind or "model", **words)
 
 

@@ -1,6 +1,6 @@
-"""What the hub on loopback (tests/support/hub.py) keeps: repositories with commits in memory, and the hub's rules for cards.
+"""What the hub on loopback (tests/support/hub.py) stores: repositories with commits, and the hub's rules for cards.
 
-A file is known by the same two hashes as on the hub: git's blob id, and the sha256 of what is stored as a large file.
+A file is known by the same two hashes as on the hub: git's blob id, and the sha256 of a large file.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import yaml
 LARGE = re.compile(
     r"\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|parquet|arrow|npy|npz|zip|gz|jpg|jpeg|png|webp|gif|wav|flac|mp3)$"
 )
-GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"  # the hub puts one into every new repository
+GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"  # the hub adds this file to every new repository
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 LICENSE = re.compile(
@@ -50,7 +50,7 @@ class Blob:
 
     @cached_property
     def oid(self) -> str:
-        """Git's id: of the pointer where the content is stored as a large file."""
+        """Git's id. For a large file, it is the id of its pointer."""
         return git_oid(self.pointer if self.large else self.data)
 
     @property
@@ -59,7 +59,7 @@ class Blob:
 
 
 def is_large(path: str, size: int, sample: bytes) -> bool:
-    """Empty files never are: the client sends them inline whatever the hub says."""
+    """Empty files never are: the client sends them inline whatever the hub answers."""
     return size > 0 and (bool(LARGE.search(path.lower())) or size > 10_000_000 or b"\0" in sample)
 
 
@@ -78,7 +78,7 @@ class Repo:
     private: bool = False
     gated: bool = False
     sdk: str | None = None
-    history: list[Commit] = field(default_factory=list)  # of main, oldest first
+    history: list[Commit] = field(default_factory=list)  # the commits of main, oldest first
     tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class Repo:
         return self.head
 
     def tree(self, commit: Commit, folder: str = "", recursive: bool = False) -> list[dict] | None:
-        """Entries of a folder as the hub lists them, folders first; None where there is no such folder."""
+        """Entries of a folder as the hub lists them, folders first; None if there is no such folder."""
         prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
         inside = {p: b for p, b in commit.files.items() if p.startswith(prefix)}
         if prefix and not inside:
@@ -118,7 +118,7 @@ class Repo:
         return [e for e in entries if e and (recursive or "/" not in e["path"][len(prefix) :])]
 
     def entry(self, commit: Commit, path: str) -> dict | None:
-        """One file or folder, with what `expand` asks for."""
+        """One file or folder, with the fields that `expand` asks for."""
         last = {"id": commit.sha, "title": commit.title, "date": commit.date}
         if path in commit.files:
             blob = commit.files[path]
@@ -185,7 +185,7 @@ def front_matter(text: str) -> tuple[dict | None, str | None]:
 
 
 def validate_card(text: str, kind: str) -> tuple[list[str], list[str]]:
-    """(errors, warnings) about a README's front matter, as the hub words them."""
+    """(errors, warnings) about a README's front matter, in the hub's words."""
     card, broken = front_matter(text)
     if broken:
         return [broken], []

@@ -1,4 +1,7 @@
-"""Wrong data, each made in an empty folder from what is right: for tests/invalid_input/test_recipes_and_data.py."""
+"""Invalid data for tests/invalid_input/test_recipes_and_data.py.
+
+Each case builds it in an empty folder from correct data.
+"""
 
 import json
 import shutil
@@ -16,7 +19,7 @@ from tests.support.command import RECIPE, Done, graft
 
 @dataclass
 class World:
-    """What a case may use: an empty folder; photos and a model that are right, and are not to be changed."""
+    """What a case may use: an empty folder, and correct photos and a correct model, which it must not change."""
 
     tmp: Path
     photos: Path  # train, validation and test with 4 cats and 4 dogs each
@@ -24,7 +27,7 @@ class World:
     vit: Path
 
     def graft(self, verb: str, *arguments: Any, data: Any = None, model: Any = None, run: str = "run") -> Done:
-        """A verb on a recipe, with this data and model; everything else as it should be."""
+        """A verb on a recipe, with this data and model. Everything else is correct."""
         recipe = self.tmp / "recipe.yaml"
         recipe.write_text(RECIPE)
         where = ["--run", self.tmp / run] if verb == "train" else []
@@ -62,7 +65,7 @@ def weights(run: Path) -> bytes:
 
 @pytest.fixture(scope="session", name="finished")
 def a_finished_run(right: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run on the photos. Read only."""
+    """A complete run on the photos. Read only."""
     world = World(tmp_path_factory.mktemp("finished"), **right)
     done = world.graft("train")
     assert done.code == 0, done.err
@@ -77,7 +80,7 @@ def photo(folder: Path) -> Path:
 
 
 def spoiled(world: World, count: int, spoil: Callable[[bytes], bytes] = lambda data: data[:300]) -> Path:
-    """The photos, the first `count` cats of train spoiled: cut short, unless told otherwise."""
+    """The photos; the first `count` cats of train are damaged: cut short, unless `damage` does something else."""
     data = world.copy()
     for path in sorted((data / "train" / "cat").iterdir())[:count]:
         path.write_bytes(spoil(path.read_bytes()))
@@ -99,7 +102,7 @@ def without(world: World, *folders: str) -> Path:
 
 
 def with_file(world: World, name: str) -> Path:
-    """The photos and one more file; a name that ends in / is an empty folder."""
+    """The photos and one more file. A name that ends in / is an empty folder."""
     data = world.copy()
     if name.endswith("/"):
         (data / name).mkdir(parents=True)
@@ -144,19 +147,19 @@ def jsonl(*more: Any) -> str:
 
 
 def table(world: World, name: str, text: str | bytes) -> Path:
-    """A table beside `flat/`."""
+    """A table in the folder that holds `flat/`."""
     (world.tmp / "flat").symlink_to(world.flat)
     (world.tmp / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return world.tmp / name
 
 
 def labelled(world: World, *labels: Any, image: Any = "flat/cat/000.jpg") -> Path:
-    """The photos in a jsonl file and more rows with these labels."""
+    """The photos in a jsonl file, and more rows with these labels."""
     return table(world, "a.jsonl", jsonl(*({"image": image, "label": label} for label in labels)))
 
 
 def parquet(world: World, keep: float) -> Path:
-    """The first part of a parquet file."""
+    """The first bytes of a parquet file."""
     import pyarrow
     import pyarrow.parquet
 

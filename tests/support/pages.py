@@ -1,4 +1,4 @@
-"""For tests that build a page in this process: import the fixture `gradio_page` from here, or use it as an autouse one."""
+"""For tests that build a page in this process: import the fixture `gradio_page`, or use it with autouse."""
 
 import asyncio
 import gc
@@ -11,7 +11,10 @@ import pytest
 
 @pytest.fixture
 def gradio_page(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder that Gradio may fill. Event loops that it makes for its locks and leaves open are collected here, not in another test."""
+    """Give Gradio a folder to fill.
+
+    Its event loops, which it leaves open, are collected here and not in another test.
+    """
     folder = tmp_path_factory.mktemp("gradio")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
     with warnings.catch_warnings():

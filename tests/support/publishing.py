@@ -1,4 +1,4 @@
-"""What the tests of publishing share: a finished run to publish, and what lies here and there."""
+"""What the tests of publishing share: a finished run to publish, and lists of local and published files."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """The same, to spoil."""
+    """A copy of it that a test may change."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -36,13 +36,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def local(run: Path) -> dict[str, bytes]:
-    """All that lies in the model folder, whoever put it there."""
+    """All files in the model folder, from whatever source."""
     files = [path for path in (run / "model").rglob("*") if path.is_file()]
     return {path.relative_to(run / "model").as_posix(): path.read_bytes() for path in files}
 
 
 def check_all_is_own(run: Path) -> None:
-    """All that a run has put into model/ is published: by the list of its export and, without it, by the names."""
+    """The run's own files in model/ are published, with the list of its export and, without it, by their names."""
     files = set(local(run))
     assert set(own_files(run)) == files
     assert left_out(run, own_files(run)) == []
@@ -56,5 +56,5 @@ def remote(hub: HubServer, repo: str = REPO) -> dict[str, bytes]:
 
 
 def published(hub: HubServer, repo: str = REPO) -> int:
-    """Commits beyond the hub's own first one."""
+    """The commits after the hub's own first one."""
     return len(hub.commits(repo)) - 1 if ("model", repo) in hub.repos else 0

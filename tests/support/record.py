@@ -1,8 +1,11 @@
-"""Record what training gives, to hold a refactoring against it: `python -m tests.support.record FOLDER OUT.json [BEFORE.json]`.
+"""Record losses, scores and weights of training runs, to check that a refactoring does not change them.
 
-FOLDER gets the tiny models, data and recipes of every task once; a later version trains from the same files. OUT.json gets the
-losses, the scores and a hash of the weights of every run. With BEFORE.json, every difference is printed; the exit code is 1 if
-there is one. `--relative 1e-6` allows numbers (never hashes) to differ by that much.
+    python -m tests.support.record FOLDER OUT.json [BEFORE.json]
+
+The first call writes the tiny models, data and recipes of every task into FOLDER; a later version trains from the same
+files. OUT.json gets the losses, the scores and a hash of the weights of every run. With BEFORE.json, every difference
+is printed, and the exit code is 1 if there is one. `--relative 1e-6` allows numbers (never hashes) to differ by that
+much.
 """
 
 import argparse
@@ -21,7 +24,7 @@ from typing import Any
 import yaml
 from safetensors.numpy import load_file
 
-DIGITS = ("digits_vit_pretrain", "digits_vit_transfer")  # the second starts from the first
+DIGITS = ("digits_vit_pretrain", "digits_vit_transfer")  # the second run starts from the first
 SPLITS = ("validation", "test")
 
 
@@ -35,7 +38,10 @@ def contracts() -> Iterator[tuple[str, Any]]:
 
 
 def prepare(folder: Path) -> None:
-    """The recipes of every task with fixed micro-batches, each also with a frozen trunk where the task allows it."""
+    """The recipes of every task with fixed micro-batches.
+
+    If the task allows it, each is also there with a frozen trunk.
+    """
     for name, contract in contracts():
         place = folder / name
         if place.exists():
@@ -48,7 +54,10 @@ def prepare(folder: Path) -> None:
 
 
 def train(folder: Path, runs: Path) -> dict[str, Any]:
-    """{name: what its run gave}; every run is a process of its own, with one thread, so that it is equal to the bit every time."""
+    """{name: the result of its run}.
+
+    Every run is a process of its own with one thread, so it is equal to the bit every time.
+    """
     commands = {
         f"{p.parent.name}{kind}": [str(p), *more]
         for p in sorted(folder.glob("*/recipe.yaml"))

@@ -1,4 +1,4 @@
-"""Small whole runs, to be broken and compared: their recipes, what must be equal afterwards, and processes that start fast.
+"""Small runs to interrupt and compare: their recipes, what must be equal afterwards, and processes that start fast.
 
 start = Starter(); start(["train", ...]) -> a child to kill or wait for
 """
@@ -57,7 +57,7 @@ def small(model: Path, data: Path, **changes: Any) -> Recipe:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """log.jsonl without what a clock says."""
+    """log.jsonl without times."""
     found = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in entry.items() if k not in ("seconds", "examples_per_second")} for entry in found]
 
@@ -76,8 +76,8 @@ def results(run: Path) -> dict[str, Any]:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """All that must be the same, bit for bit, after a run that was interrupted and went on."""
-    files = sorted((run / "model").rglob("*.safetensors"))  # a pipeline has them in folders of its parts
+    """Everything that must be equal, bit for bit, after a run that was interrupted and resumed."""
+    files = sorted((run / "model").rglob("*.safetensors"))  # a pipeline has its weights in one folder per part
     weights = {p.relative_to(run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     assert weights, f"{run} has no weights"
     kept = {p: p.read_bytes() if p.suffix == ".safetensors" else b"" for p in (run / "checkpoints").rglob("*")}
@@ -91,7 +91,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def without_pictures() -> Iterator[None]:
-    """Figures, report and intervals take most of a small run's time and change nothing that is compared here."""
+    """Skip figures, report and intervals, which take most of a small run's time and are not compared here."""
     with (
         mock.patch("pipelines.evaluation.scoring.intervals", return_value=({}, {"resamples": 0, "exact": []})),
         mock.patch("pipelines.reporting.report.save_figures"),
@@ -101,12 +101,12 @@ def without_pictures() -> Iterator[None]:
         yield
 
 
-# ---- breaking things inside this process ----
+# ---- failures inside this process ----
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Small runs quickly: two threads would wait for one another longer than they compute. (Another number rounds otherwise.)"""
+    """One thread: with two, small runs wait longer than they compute. Another number of threads rounds differently."""
     import torch
 
     before = torch.get_num_threads()
@@ -116,13 +116,13 @@ def one_thread() -> Iterator[None]:
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing catches it."""
+    """It stands for a kill: nothing catches it."""
 
 
 class Writes:
-    """Counts what changes the disk (opening to write, making, renaming, removing, syncing) and raises `error` at one of them.
+    """Counts operations that change the disk (open to write, create, rename, remove, sync); raises `error` at one.
 
-    with Writes(at=7): the seventh raises Killed;  with Writes() as seen: seen.count says how many there were.
+    with Writes(at=7): the seventh raises Killed;  with Writes() as seen: seen.count is their number.
     """
 
     def __init__(self, at: int = 0, error: BaseException | None = None) -> None:
@@ -160,7 +160,7 @@ class Writes:
 
 
 class Starter:
-    """Starts Graft's commands in processes of their own, each a fork of one that has imported everything: in a blink."""
+    """Starts Graft's commands in processes of their own. Each is a fork of a process that has imported everything."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -194,14 +194,14 @@ class Starter:
 
 
 class Child:
-    """One command. It leads a process group, so that a signal can be sent to its loader processes too."""
+    """One command. It leads a process group, so that its loader processes can get a signal too."""
 
     def __init__(self, pid: int, starter: Starter, log: Path) -> None:
         self.pid, self.starter, self.log, self.since = pid, starter, log, time.monotonic()
         self.code: int | None = None
 
     def wait(self) -> int:
-        """Exit code; minus the signal that ended it."""
+        """The exit code, or minus the signal that ended the process."""
         if self.code is None:
             self.code = int(self.starter._answer())
         return self.code
@@ -211,7 +211,7 @@ class Child:
             (os.killpg if group else os.kill)(self.pid, number)
 
     def killed_after(self, seconds: float) -> bool:
-        """Killed (SIGKILL) that long after its start; False if it had ended by then."""
+        """Send SIGKILL that long after the start; return False if the process had ended before."""
         time.sleep(max(0.0, self.since + seconds - time.monotonic()))
         self.signal(signal.SIGKILL)
         code = self.wait()

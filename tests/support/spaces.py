@@ -18,7 +18,7 @@ from tests.support.hub import HubServer
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site-packages with everything that is installed here but Graft, editable or not: put on PYTHONPATH with `python -S`."""
+    """A site-packages with everything that is installed here except Graft. Put it on PYTHONPATH with `python -S`."""
     site = tmp_path_factory.mktemp("site")
     for source in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}:
         for entry in Path(source).iterdir():
@@ -29,7 +29,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cloned(hub: HubServer, repo_id: str, folder: Path) -> Path:
-    """The files of a Space on the hub, in a folder of this disk."""
+    """Copy the files of a Space from the hub into a local folder."""
     for name, data in hub.files(repo_id, "space").items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
@@ -38,7 +38,7 @@ def cloned(hub: HubServer, repo_id: str, folder: Path) -> Path:
 
 @contextmanager
 def running(folder: Path, site: Path, env: dict[str, str]) -> Iterator[str]:
-    """`python app.py` in a Space's folder, as the hub does it; gives its address."""
+    """Run `python app.py` in a Space's folder, as the hub does it, and give its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -66,7 +66,7 @@ def reachable(port: int) -> bool:
 
 
 def check_graft_is_not_installed(site: Path, folder: Path) -> None:
-    """In such a process, that is; the libraries are there."""
+    """Run a file in such a process, where only the libraries are installed."""
     bare = {**os.environ, "PYTHONPATH": str(site)}
     command = [sys.executable, "-S", "-c", "import torch, pipelines"]
     found = subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True)
@@ -74,7 +74,7 @@ def check_graft_is_not_installed(site: Path, folder: Path) -> None:
 
 
 def running_imports(path: Path) -> set[str]:
-    """Modules that a file imports, inside functions too; not those for types only."""
+    """Modules that a file imports, also inside functions, except imports for types only."""
 
     class Finder(ast.NodeVisitor):
         def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""The demos of all ten tasks in one process, each at an address of its own: `python -m tests.support.ten_demos FOLDER`.
+"""The demos of all ten tasks in one process, each at its own address: `python -m tests.support.ten_demos FOLDER`.
 
-Models are tiny and untrained, each with an example. The first line on stdout says where the demos are: a JSON object, task -> address.
+Models are tiny and untrained, each with an example. The first line on stdout is a JSON object: task -> address.
 """
 
 import json
@@ -18,7 +18,7 @@ TEXT = "the song was made by ada in rome"
 
 
 def models() -> dict[str, Callable[[Path], Path]]:
-    """Task -> what makes its model in a folder."""
+    """Task -> the function that writes its model into a folder."""
     from tests.tasks.test_speech_recognition_ctc import tuned_model
     from tests.unit.apps.test_gallery import unconditional
 

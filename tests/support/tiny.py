@@ -1,8 +1,8 @@
-"""Tiny real things on disk: photos that can be learned, and models with random weights, each well under 1 MB.
+"""Tiny real things on disk: photos that a model can learn, and models with random weights, each well under 1 MB.
 
     photos(tmp_path / "data"); vit(tmp_path / "model")
 
-Everything is decided by its seed; no function touches torch's global generator.
+A seed decides everything. No function touches torch's global generator.
 """
 
 import colorsys
@@ -19,14 +19,14 @@ LABELS = (
     "ant",
     "bee",
     "wasp",
-)  # what the models were "pretrained" on: never the labels of the data, so the head is new
+)  # labels of the models' "pretraining"; the data never have them, so the head is new
 
 
 # ---- data ----
 
 
 def picture(label: int, classes: int, size: int, rng: np.random.Generator) -> Image.Image:
-    """A soft blob somewhere on noise; its hue says which class it is."""
+    """A soft blob on noise. Its hue is that of its class."""
     hue = colorsys.hsv_to_rgb(label / classes, 0.9, 1.0)
     y, x = np.mgrid[:size, :size] / size
     centre = rng.uniform(0.3, 0.7, 2)
@@ -43,7 +43,7 @@ def photos(
     size: int = 40,
     seed: int = 0,
 ) -> Path:
-    """JPEG files in class folders: `n` per class and split (or per split, by its name); no splits: class folders only."""
+    """JPEG files in class folders: `n` per class and split, or by split name. Without splits: class folders only."""
     for part in splits or ("",):
         for label, name in enumerate(classes):
             where = folder / part / name
@@ -95,14 +95,14 @@ def seeded_torch(seed: int) -> Iterator[None]:
 
 
 def _warm_up_batch_norm(model: Any, size: int) -> None:
-    """Give BatchNorm the statistics that pretraining would: fresh ones let the signal die out within a few layers."""
+    """Give BatchNorm the statistics of pretraining: with fresh ones, the signal fades out within a few layers."""
     import torch
 
     norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
     for norm in norms:
-        norm.momentum = None  # the plain mean over what is seen
+        norm.momentum = None  # the plain mean over all batches
     rng = np.random.default_rng(0)
     images = np.stack([np.asarray(picture(i % 7, 7, size, rng)) for i in range(16)])
     with torch.no_grad():
@@ -144,7 +144,7 @@ def vit(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int 
 
 
 def resnet(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
-    """A bottleneck-free ResNet: the model with BatchNorm."""
+    """A ResNet without bottlenecks: the model with BatchNorm."""
     from transformers import ResNetConfig
 
     config = ResNetConfig(
@@ -154,7 +154,7 @@ def resnet(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: i
 
 
 def mobilenet(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
-    """MobileNetV2 at a tenth of its width. Its configuration brings a classifier dropout of 0.8, as the real ones do."""
+    """MobileNetV2 at a tenth of its width. Its configuration has a classifier dropout of 0.8, as the real ones do."""
     from transformers import MobileNetV2Config
 
     config = MobileNetV2Config(
@@ -196,7 +196,7 @@ def dinov2(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: i
 
 
 def clip(folder: Path, size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
-    """Its trunk does not have the name that transformers gives to base models."""
+    """Its trunk does not have the name that transformers gives to trunks."""
     from transformers import CLIPConfig
 
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -224,7 +224,7 @@ def timm_model(
     seed: int = 0,
     model_args: bool = True,
 ) -> Path:
-    """A repo as timm writes it with `save_for_hf`; without `model_args`: as the `timm/...` repos on the hub are."""
+    """A repo as timm's `save_for_hf` writes it. Without `model_args`, it is as the `timm/...` repos on the hub are."""
     import timm
     from timm.models import save_for_hf
 
@@ -245,7 +245,7 @@ def timm_model(
 def timm_wrapper(
     folder: Path, architecture: str = "test_efficientnet", size: int = 32, labels: Sequence[str] = LABELS, seed: int = 0
 ) -> Path:
-    """The same model saved by transformers' TimmWrapper: what a fine-tuned timm model looks like."""
+    """The same model saved by transformers' TimmWrapper: this is the form of a fine-tuned timm model."""
     from transformers import AutoModelForImageClassification
 
     timm_model(folder, architecture, size, labels, seed, model_args=False)

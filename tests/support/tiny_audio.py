@@ -1,4 +1,4 @@
-"""Tiny recordings and audio models, made on disk: tones that a small model tells apart in seconds."""
+"""Tiny recordings and audio models on disk: tones that a small model learns to distinguish in seconds."""
 
 import json
 import zlib
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-WORDS = {"low": 300.0, "mid": 800.0, "high": 2000.0}  # a word is a tone of so many Hz
+WORDS = {"low": 300.0, "mid": 800.0, "high": 2000.0}  # a word is a tone; its frequency in Hz
 RATE = 16000
 
 
@@ -34,7 +34,7 @@ def write(path: Path, samples: np.ndarray, rate: int = RATE, **settings: Any) ->
 
 
 def table(folder: Path, rows: Sequence[tuple[str, dict[str, Any]]], name: str = "train") -> Path:
-    """`folder`/name.jsonl with a recording of each text below clips/; a row is (text, further columns)."""
+    """Write `folder`/name.jsonl with a recording of each text in clips/. A row is (text, further columns)."""
     lines = []
     for number, (text, others) in enumerate(rows):
         write(folder / "clips" / f"{name}_{number}.wav", spoken(text, number))
@@ -57,7 +57,7 @@ def transcribed(folder: Path, n: int = 24) -> Path:
 
 
 def labelled(folder: Path, n: int = 24, several: bool = False) -> Path:
-    """A data set with `audio` and `label`: the word that is said, or several words."""
+    """A data set with `audio` and `label`: the spoken word, or several words."""
     for place, (name, count) in enumerate((("train", n), ("validation", max(9, n // 3)), ("test", max(9, n // 3)))):
         words = sentences(count, place, 3) if several else [list(WORDS)[i % 3] for i in range(count)]
         rows = [(text, {"label": sorted(set(text.split())) if several else text}) for text in words]

@@ -1,4 +1,4 @@
-"""The layouts of published audio sets in small, recordings of a tenth of a second, and what tests ask of the splits read from them."""
+"""The layouts of published audio sets in small, with recordings of a tenth of a second, and checks of their splits."""
 
 import zlib
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def named(splits: Splits, column: str) -> dict[str, set[str]]:
 
 
 def files(folder: Path, names: Iterable[str]) -> Path:
-    """Recordings of a tenth of a second, each another: equal ones would be kept in one split."""
+    """Different recordings of a tenth of a second: equal ones would be kept in one split."""
     for name in names:
         own = zlib.crc32(str(folder / name).encode())
         write(
@@ -48,7 +48,7 @@ def text(path: Path, content: str) -> Path:
 
 
 def librispeech(folder: Path, parts: dict[str, int], each: int = 4) -> Path:
-    """Parts with so many speakers, each speaker with two chapters of `each` recordings."""
+    """Parts with so many speakers. Each speaker has two chapters of `each` recordings."""
     speaker = 100
     for part, count in parts.items():
         for _ in range(count):
@@ -68,7 +68,7 @@ def librispeech(folder: Path, parts: dict[str, int], each: int = 4) -> Path:
 
 
 def common_voice(folder: Path, lists: dict[str, int], speakers: int = 6) -> Path:
-    """Lists of so many clips, no speaker in two of them."""
+    """Lists of so many clips. No speaker is in two lists."""
     for name, count in lists.items():
         clips = [f"common_voice_xx_{name}{i}.wav" for i in range(count)]
         files(folder / "clips", clips)
@@ -79,7 +79,10 @@ def common_voice(folder: Path, lists: dict[str, int], speakers: int = 6) -> Path
 
 
 def esc50(folder: Path, folds: int = 3, ten: int = 2, present: int = 3) -> Path:
-    """Three classes, the first `ten` of them in ESC-10; clips of the first `present` are there. Two clips of every source."""
+    """Three classes, of which the first `ten` are in ESC-10.
+
+    The first `present` clips exist. A source has two clips.
+    """
     lines = ["filename,fold,target,category,esc10,src_file,take"]
     for fold in range(1, folds + 1):
         for target, category in enumerate(("dog", "chainsaw", "cat")):
@@ -97,7 +100,7 @@ CLASSES = ("Speech", "Male speech, man speaking", "Dog")
 
 
 def audioset(folder: Path, names: Iterable[str] = ("{}.wav",), lists: Iterable[str] = ("eval",), gone: int = 2) -> Path:
-    """Twelve clips in every list, and rows of `gone` more that are not there."""
+    """Twelve clips in every list, and `gone` more rows whose clips are missing."""
     text(
         folder / "class_labels_indices.csv",
         "index,mid,display_name\n" + "".join(f'{i},/m/{i},"{c}"\n' for i, c in enumerate(CLASSES)),

@@ -1,8 +1,8 @@
-"""Tiny text-to-image pipelines on disk, made from configurations: Stable Diffusion, and Stable Diffusion 3.
+"""Tiny text-to-image pipelines on disk, built from configurations: Stable Diffusion, and Stable Diffusion 3.
 
     stable(tmp_path / "sd"); stable(tmp_path / "safe", safety=True); stable3(tmp_path / "sd3", t5=True)
 
-Everything is decided by its seed; no function touches torch's global generator. Images have 16 pixels a side, latents 8.
+A seed decides everything. No function touches torch's global generator. Images are 16 x 16 pixels, latents 8 x 8.
 """
 
 import json
@@ -36,12 +36,12 @@ from transformers import (
 
 from tests.support.tiny_pictures import CAPTIONS, shape
 
-TOKENS = 24  # that the text encoders read, begin and end included
+TOKENS = 24  # tokens that the text encoders read, including begin and end
 LETTERS = [chr(code) for code in range(33, 127)]
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
-    """One token a letter: a text of n letters without blanks is n + 2 tokens."""
+    """One token per letter: a text of n letters without spaces has n + 2 tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     words = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
@@ -88,7 +88,10 @@ def stable(
     scheduler: Any = None,
     seed: int = 1,
 ) -> Path:
-    """A StableDiffusionPipeline; `unet` are other fields of the U-Net; where the safety checker `flags`, it flags every image."""
+    """A StableDiffusionPipeline.
+
+    `unet` sets other fields of the U-Net. If the safety checker `flags`, it flags every image.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fields: dict[str, Any] = {
@@ -120,13 +123,13 @@ def safety_checker(flags: bool) -> StableDiffusionSafetyChecker:
     tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = CLIPConfig(text_config=tower, vision_config={**tower, "image_size": 16, "patch_size": 8}, projection_dim=8)
     checker = StableDiffusionSafetyChecker(config)
-    checker.concept_embeds_weights.data.fill_(-2.0 if flags else 2.0)  # a cosine beyond it flags
+    checker.concept_embeds_weights.data.fill_(-2.0 if flags else 2.0)  # a larger cosine is flagged
     checker.special_care_embeds_weights.data.fill_(2.0)
     return checker
 
 
 def clip(folder: Path) -> Path:
-    """A CLIPModel with its processor, for a score."""
+    """A CLIPModel with its processor, for a CLIP score."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         tower = {
@@ -198,9 +201,9 @@ def t5_tokenizer() -> T5TokenizerFast:
         ("▁", -1.0),
         *((letter, -2.0) for letter in LETTERS[64:90]),
     ]
-    made = Tokenizer(models.Unigram(pieces, unk_id=2))
-    made.pre_tokenizer = pre_tokenizers.Metaspace()
-    return T5TokenizerFast(tokenizer_object=made, extra_ids=0)
+    unigram = Tokenizer(models.Unigram(pieces, unk_id=2))
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    return T5TokenizerFast(tokenizer_object=unigram, extra_ids=0)
 
 
 def captions_repo(folder: Path, n: int = 30, size: int = 16) -> Path:

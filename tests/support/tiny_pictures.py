@@ -1,8 +1,8 @@
-"""Tiny pictures to generate, on disk: coloured shapes with their captions, and files as MNIST's.
+"""Tiny images to generate, on disk: coloured shapes with their captions, and files in MNIST's format.
 
     shapes(tmp_path / "shapes", captions="txt"); idx(tmp_path / "mnist")
 
-Everything is decided by its seed.
+A seed decides everything.
 """
 
 import csv
@@ -27,7 +27,7 @@ CAPTIONS = tuple(f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES
 
 
 def shape(number: int, size: int = 16, seed: int = 0) -> Image.Image:
-    """The picture of CAPTIONS[number % 6], somewhere on white."""
+    """The image of CAPTIONS[number % 6], at a random place on white."""
     rng = np.random.default_rng([seed, number])
     _, colour, kind = CAPTIONS[number % len(CAPTIONS)].split()
     image = Image.new("RGB", (size, size), "white")
@@ -39,14 +39,14 @@ def shape(number: int, size: int = 16, seed: int = 0) -> Image.Image:
 
 
 def save(number: int, file: Path, size: int, seed: int = 0) -> None:
-    """A PNG file that says its number: files that are equal would be kept in one split, and few of these shapes differ."""
+    """A PNG file that holds its number. Few of these shapes differ, and equal files would be kept in one split."""
     about = PngInfo()
     about.add_text("number", str(number))
     shape(number, size, seed).save(file, pnginfo=about)
 
 
 def shapes(folder: Path, n: int = 12, size: int = 16, captions: str = "none", seed: int = 0) -> Path:
-    """PNG files 000.png, 001.png, ...; captions "none", "metadata" (metadata.jsonl) or "txt" (000.txt beside 000.png)."""
+    """PNG files 000.png, 001.png, ...; captions "none", "metadata" (metadata.jsonl) or "txt" (000.txt for 000.png)."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number in range(n):
@@ -61,7 +61,7 @@ def shapes(folder: Path, n: int = 12, size: int = 16, captions: str = "none", se
 
 
 def shape_classes(folder: Path, n: int = 12, size: int = 16) -> Path:
-    """The same in a folder for each colour: red/000.png, green/002.png, ..."""
+    """The same images in one folder per colour: red/000.png, green/002.png, ..."""
     for number in range(n):
         file = folder / CAPTIONS[number % len(CAPTIONS)].split()[1] / f"{number:03d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def shape_classes(folder: Path, n: int = 12, size: int = 16) -> Path:
 
 
 def digit(number: int, size: int = 28, seed: int = 0) -> np.ndarray:
-    """Grey values [size, size] of the label number % 10: a soft spot, at an angle that tells it."""
+    """Grey values [size, size] of the label number % 10: a soft spot whose angle encodes the label."""
     angle = 2 * np.pi * (number % 10) / 10
     y, x = np.mgrid[:size, :size] / (size - 1) - 0.5
     jitter = np.random.default_rng([seed, number]).normal(0, 0.02, 2)
@@ -79,7 +79,7 @@ def digit(number: int, size: int = 28, seed: int = 0) -> np.ndarray:
 
 
 def idx_bytes(values: np.ndarray) -> bytes:
-    """uint8 values of any shape as an idx file, not packed."""
+    """uint8 values of any shape as an idx file, not compressed."""
     return (
         bytes((0, 0, 8, values.ndim))
         + struct.pack(f">{values.ndim}I", *values.shape)
@@ -88,7 +88,10 @@ def idx_bytes(values: np.ndarray) -> bytes:
 
 
 def idx(folder: Path, n: int = 40, name: str = "train", size: int = 28, seed: int = 0) -> Path:
-    """`n` images and their labels 0, 1, ... 9, 0, ... as the pair of MNIST called `name` (train, t10k), packed."""
+    """`n` images and their labels 0, 1, ...
+
+    9, 0, ... as the pair of MNIST files called `name` (train, t10k), compressed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     images = np.stack([digit(number, size, seed) for number in range(n)])
     for kind, values in (("images-idx3", images), ("labels-idx1", np.arange(n) % 10)):

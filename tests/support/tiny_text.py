@@ -1,4 +1,4 @@
-"""Tiny real text models with a tokenizer of their own, and texts to train on: made on disk in a moment."""
+"""Tiny real text models with tokenizers of their own, and texts to train on, generated on disk."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,10 @@ def passage(rng: Random) -> tuple[str, list[tuple[str, str]]]:
 def squad(
     folder: Path, n: int = 6, version: str = "1.1", splits: Sequence[str] = ("train", "dev"), seed: int = 0
 ) -> Path:
-    """A folder in SQuAD's own form: `n` articles a split with one passage and nine questions each; in 2.0 every fourth has no answer."""
+    """A folder in SQuAD's own form. A split has `n` articles with one passage and nine questions each.
+
+    In version 2.0, every fourth question has no answer.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for split in splits:
         rng, articles = Random(f"{seed}/{split}"), []
@@ -52,7 +55,7 @@ def squad(
 
 
 def squad_repo(folder: Path, files: Path) -> Path:
-    """The same as the hub has it: one parquet file a split with answers in a column of their own."""
+    """The same data as the hub has it: one parquet file per split, with answers in a column of their own."""
     from datasets import Dataset
 
     for split, name in (("train", "train"), ("validation", "dev")):
@@ -78,7 +81,7 @@ def squad_repo(folder: Path, files: Path) -> Path:
 
 
 def tokenizer(folder: Path) -> Any:
-    """A WordPiece tokenizer whose words are those of the passages; other words go by letter."""
+    """A WordPiece tokenizer that knows the words of the passages; it splits other words into letters."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -86,12 +89,12 @@ def tokenizer(folder: Path) -> Any:
     words += [name.lower() for name in (*PEOPLE, *THINGS, *PLACES)]
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + [str(d) for d in range(10)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *[f"##{c}" for c in letters]]
-    made = Tokenizer(models.WordPiece({w: i for i, w in enumerate(dict.fromkeys(vocabulary))}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
-    ends = [("[CLS]", made.token_to_id("[CLS]")), ("[SEP]", made.token_to_id("[SEP]"))]
-    made.post_processor = processors.TemplateProcessing(
+    wordpiece = Tokenizer(models.WordPiece({w: i for i, w in enumerate(dict.fromkeys(vocabulary))}, unk_token="[UNK]"))
+    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=True)
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.decoder = decoders.WordPiece()
+    ends = [("[CLS]", wordpiece.token_to_id("[CLS]")), ("[SEP]", wordpiece.token_to_id("[SEP]"))]
+    wordpiece.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
     names = {
@@ -101,7 +104,7 @@ def tokenizer(folder: Path) -> Any:
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    found = PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=128, **names)
+    found = PreTrainedTokenizerFast(tokenizer_object=wordpiece, model_max_length=128, **names)
     found.save_pretrained(folder)
     return found
 
@@ -119,30 +122,30 @@ def bert(folder: Path, kind: str = "BertForQuestionAnswering", seed: int = 0, **
         "max_position_embeddings": 128,
     }
     plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    made = transformers.BertConfig(
+    model_config = transformers.BertConfig(
         vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config}
     )
     with seeded_torch(seed):
-        getattr(transformers, kind)(made).save_pretrained(folder)
+        getattr(transformers, kind)(model_config).save_pretrained(folder)
     return folder
 
 
 def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: Any) -> Path:
-    """A GPT-2 of 32 dimensions without dropout, whose tokens are bytes and the commonest pairs of these passages."""
+    """A GPT-2 of 32 dimensions without dropout. Its tokens are bytes and the most frequent pairs of these passages."""
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     letters = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=letters, show_progress=False
     )
-    made.train_from_iterator([passage(Random(n))[0] for n in range(50)], trainer)
+    bpe.train_from_iterator([passage(Random(n))[0] for n in range(50)], trainer)
     end = "<|endoftext|>"
     words = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, model_max_length=128, bos_token=end, eos_token=end
+        tokenizer_object=bpe, model_max_length=128, bos_token=end, eos_token=end
     )
     words.save_pretrained(folder)
     plain = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
@@ -153,7 +156,7 @@ def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: An
 
 
 def texts(folder: Path, n: int = 24, splits: Sequence[str] = ("train", "validation", "test"), seed: int = 0) -> Path:
-    """jsonl files with one passage a row in `text`."""
+    """jsonl files with one passage per row in `text`."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in splits:
         rng = Random(f"{seed}/{split}")
@@ -168,23 +171,27 @@ def distilbert(folder: Path, kind: str = "DistilBertForSequenceClassification", 
     words = tokenizer(folder)
     shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 128}
     plain = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0}
-    made = transformers.DistilBertConfig(
+    model_config = transformers.DistilBertConfig(
         vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config}
     )
     with seeded_torch(seed):
-        getattr(transformers, kind)(made).save_pretrained(folder)
+        getattr(transformers, kind)(model_config).save_pretrained(folder)
     return folder
 
 
 def labelled_rows(kind: str, n: int, seed: Any = 0) -> list[dict[str, Any]]:
-    """Texts of one to three sentences about one thing. `kind` says what their label is: the thing ("class"), the things of several
-    ("several"), whether a second text is about the same ("pair"), or how many sentences there are ("number")."""
+    """Texts of one to three sentences about one thing.
+
+    `kind` selects the label: the thing ("class"), the things of several ("several"), whether a second text is about the
+    same ("pair"), or the number of sentences ("number").
+    """
     rng, rows = Random(f"{seed}/{kind}"), []
     for number in range(n):
         thing, other = THINGS[number % 3], THINGS[(number + 1) % 3]
 
         def sentence(what: str) -> str:
-            return f"The {what} was made by {rng.choice(PEOPLE)} in {rng.choice(PLACES)} in the year {rng.randrange(1700, 2000)}."
+            who, place = rng.choice(PEOPLE), rng.choice(PLACES)
+            return f"The {what} was made by {who} in {place} in the year {rng.randrange(1700, 2000)}."
 
         many = 1 + number // 3 % 3
         row: dict[str, Any] = {"text": " ".join(sentence(thing) for _ in range(many)), "label": thing}
@@ -217,7 +224,10 @@ def labelled_repo(
     config: str | None = None,
     n: int = 24,
 ) -> Path:
-    """The same as GLUE has it on the hub: parquet, in a folder of the configuration, classes by number; all are -1 in a `secret` split."""
+    """The same data as GLUE has it on the hub: parquet, in a folder of the configuration, with classes as numbers.
+
+    In a `secret` split, all labels are -1.
+    """
     from datasets import ClassLabel, Dataset
 
     pair = "text_pair" in columns
@@ -226,10 +236,10 @@ def labelled_repo(
     place.mkdir(parents=True, exist_ok=True)
     for split in splits:
         rows = labelled_rows("pair" if pair else "class", n, split)
-        made = Dataset.from_list([{columns.get(key, key): value for key, value in row.items()} for row in rows])
+        table = Dataset.from_list([{columns.get(key, key): value for key, value in row.items()} for row in rows])
         labels = [-1 if split in secret else names.index(row["label"]) for row in rows]
-        made = made.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=names))
-        made.to_parquet(place / f"{split}-00000-of-00001.parquet")
+        table = table.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=names))
+        table.to_parquet(place / f"{split}-00000-of-00001.parquet")
     if config:
         files = "".join(f"  - split: {split}\n    path: {config}/{split}-*\n" for split in splits)
         (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{files}---\n")

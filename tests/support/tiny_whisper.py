@@ -1,5 +1,7 @@
-"""A tiny real Whisper, made on disk: 2 layers on each side, one second of sound at once, letters as its tokens; and speech as data
-sets have it."""
+"""A tiny real Whisper on disk, and speech in the layouts of data sets.
+
+The model has 2 layers on each side, one second of sound per window, and letters as its tokens.
+"""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +30,10 @@ SHAPE = {
 
 
 def tokenizer(multilingual: bool = True, texts: Sequence[str] = ()) -> Any:
-    """Bytes, or byte pairs of `texts`, and Whisper's own marks in its own order: a language's token is found by its place in a list."""
+    """Bytes, or byte pairs of `texts`, and Whisper's own special tokens in its own order.
+
+    Whisper finds a language's token by its place in a list.
+    """
     from transformers import WhisperTokenizer
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
@@ -44,10 +49,10 @@ def _pairs(texts: Sequence[str]) -> dict[str, Any]:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1000, initial_alphabet=letters, show_progress=False))
-    found = json.loads(made.to_str())["model"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1000, initial_alphabet=letters, show_progress=False))
+    found = json.loads(bpe.to_str())["model"]
     return {"vocab": found["vocab"], "merges": [tuple(pair) for pair in found["merges"]]}
 
 
@@ -59,7 +64,7 @@ def whisper(
     words: Any = None,
     **changes: Any,
 ) -> Path:
-    """A model folder as the hub has them: weights, configuration, generation settings, tokenizer, feature extractor."""
+    """A model folder as on the hub: weights, configuration, generation settings, tokenizer, feature extractor."""
     import torch
     import transformers
 
@@ -86,7 +91,7 @@ def whisper(
 
 
 def both(folder: Path) -> dict[str, Path]:
-    """One of many languages, and one of one."""
+    """A model of many languages, and a model of one."""
     return {"many": whisper(folder / "many"), "one": whisper(folder / "one", multilingual=False)}
 
 
@@ -119,18 +124,18 @@ def librispeech(folder: Path) -> Path:
     for number, part in enumerate(("train-clean-100", "dev-clean", "test-clean")):
         for speaker in (10 * number, 10 * number + 1):
             place = folder / part / str(speaker) / "1"
-            said = tiny_audio.sentences(4, speaker, 3)
-            names = [f"{speaker}-1-{place:04}" for place in range(len(said))]
-            for name, text in zip(names, said, strict=True):
+            spoken = tiny_audio.sentences(4, speaker, 3)
+            names = [f"{speaker}-1-{place:04}" for place in range(len(spoken))]
+            for name, text in zip(names, spoken, strict=True):
                 tiny_audio.write(place / f"{name}.flac", tiny_audio.spoken(text, speaker))
             (place / f"{speaker}-1.trans.txt").write_text(
-                "".join(f"{n} {t.upper()}\n" for n, t in zip(names, said, strict=True))
+                "".join(f"{n} {t.upper()}\n" for n, t in zip(names, spoken, strict=True))
             )
     return folder
 
 
 def common_voice(folder: Path) -> Path:
-    """clips/ and three lists, two speakers in each."""
+    """clips/ and three lists, with two speakers in each."""
     for number, name in enumerate(("train", "dev", "test")):
         lines = ["client_id\tpath\tsentence"]
         for place, text in enumerate(tiny_audio.sentences(8, number, 3)):
@@ -141,7 +146,7 @@ def common_voice(folder: Path) -> Path:
 
 
 def spoken_digits(folder: Path) -> Path:
-    """One speaker, ten digits, eight times: five of each are for the test."""
+    """One speaker says ten digits eight times; five of each are for the test split."""
     for digit in range(10):
         for index in range(8):
             samples = tiny_audio.tone("low", np.random.default_rng(digit * 10 + index), rate=8000)

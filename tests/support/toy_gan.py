@@ -1,7 +1,7 @@
-"""A task in small that uses every part of the contract: two phases, lengths of its own unit, state, mixing, and sounds as results.
+"""A small task that uses every part of the contract: phases, its own unit of length, state, mixing, and sounds.
 
-with installed(): the recipe's task `toy-gan` is found as if its file lay in pipelines/tasks/. Rows hold `value`, a number; the generator
-learns to make numbers like them.
+With `installed()`, the recipe's task `toy-gan` is found as if its file were in pipelines/tasks/. Rows hold `value`, a
+number. The generator learns to generate numbers like them.
 """
 
 import contextlib
@@ -40,7 +40,10 @@ class Options(Strict):
 
 
 class Network(nn.Module):
-    """`forward` answers for a phase: the judgement of made values, or of real ones and of made ones."""
+    """The model.
+
+    `forward` answers for a phase: scores of generated values, or scores of real and of generated values.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,11 +213,12 @@ def loudness(samples: Samples) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """The task is found by its name; it has no card of its own."""
+    """Within the block, the task is found by its name. It has no card of its own."""
     module = ModuleType("pipelines.tasks.toy_gan")
     module.ToyGan = ToyGan  # type: ignore[attr-defined]
     names = recipe.task_names()
-    sys.modules["pipelines.tasks.toy_gan"] = module  # not patch.dict, which would forget what is imported meanwhile
+    # not patch.dict, which would also remove modules that are imported within the block
+    sys.modules["pipelines.tasks.toy_gan"] = module
     try:
         with (
             mock.patch.object(recipe, "task_names", return_value=[*names, "toy-gan"]),

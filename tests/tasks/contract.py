@@ -1,12 +1,13 @@
-"""What every task must hold, whatever it is for. A task's own test subclasses TaskContract and says four things.
+"""Properties that every task must have. A task's own test subclasses TaskContract and defines four methods.
 
 class TestMyTask(TaskContract):
-    def recipe(self, folder): ...      a tiny recipe: model and data made in `folder`, float32, no dropout
+    def recipe(self, folder): ...      a tiny recipe: model and data in `folder`, float32, no dropout
     def perfect(self, rows): ...       records that are right about every row
     def question(self, run): ...       the arguments of one `infer`, taken from the run's examples/
     def same(self, printed, answer): ...   whether what the card's snippet printed is `infer`'s answer
 
-and beside it `served(recipe, hub, folder) -> Served`, with which tests/integration/test_recipes_smoke.py runs every recipe of the task.
+The test module also has a function `served(recipe, hub, folder) -> Served`. With it,
+tests/integration/test_recipes_smoke.py runs every recipe of the task.
 """
 
 import itertools
@@ -49,20 +50,23 @@ from tests.support.publishing import check_all_is_own
 
 
 class Served(NamedTuple):
-    """What stands in for a shipped recipe's model and data: served by the hub under their ids, or in a folder of this disk."""
+    """Tiny replacements for a shipped recipe's model and data: on the hub under their ids, or in a local folder."""
 
-    data: str | None = None  # for --data, where the recipe's is a place on disk
+    data: str | None = None  # for --data, if the recipe's data are a local path
     model: str | None = None
-    changes: tuple[str, ...] = ()  # settings that tiny things need, as key=value
+    changes: tuple[str, ...] = ()  # settings that tiny data and models need, as key=value
 
 
 class TaskContract:
     name = "contract"
-    improves = "loss"  # which figure a few steps improve: the loss, or the name of a score where a loss says little, as a GAN's
-    steps, rate = 11, 2e-3  # how many steps, and their learning rate
-    spine = True  # also under tests/integration/test_every_task.py; False for a second contract of a task that differs in its data alone
+    # the figure that a few steps improve: the loss, or the name of a score if a loss means little, as for a GAN
+    improves = "loss"
+    steps, rate = 11, 2e-3  # the number of steps, and their learning rate
+    # also run by tests/integration/test_every_task.py; False for a second contract of a task that differs only in its
+    # data
+    spine = True
 
-    # ---- what a task's test says ----
+    # ---- what a task's test defines ----
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         raise AssertionError("a task's test makes its tiny recipe here")
@@ -78,7 +82,7 @@ class TaskContract:
     def same(self, printed: str, answer: Any) -> bool:
         raise AssertionError("a task's test compares the snippet's output here")
 
-    # ---- shared by the tests: made once a class ----
+    # ---- what the tests share: computed once per class ----
 
     @pytest.fixture(scope="class")
     def made(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
@@ -99,7 +103,10 @@ class TaskContract:
         return folder
 
     def test_training_rows_stay_training_rows(self, made: SimpleNamespace, run: Path) -> None:
-        """A run that starts from this one, with another data.seed or the same rows as its test split, tests on none of them."""
+        """A run that starts from this one tests on none of its training rows.
+
+        The new run has another data.seed, or a test split with the same rows.
+        """
         needs, known = made.task.data, trained_rows.read(run / "model", "first")
         first = load_splits(made.recipe.data, needs)
         assert all(known.known(first.contents["train"]))
@@ -147,8 +154,8 @@ class TaskContract:
     def test_a_loss_is_the_sum_of_its_parts(self, made: SimpleNamespace) -> None:
         """loss(4) = loss(2) + loss(2) under the counts of all four, gradients too."""
         made.model.eval()
-        whole, parts = self.batch(made), [self.batch(made, 0, 2), self.batch(made, 2, 2)]
-        counts = made.task.counts(whole)
+        full_batch, parts = self.batch(made), [self.batch(made, 0, 2), self.batch(made, 2, 2)]
+        counts = made.task.counts(full_batch)
         summed = {k: sum(made.task.counts(p)[k] for p in parts) for k in counts}
         assert summed == pytest.approx(counts)
 
@@ -160,14 +167,17 @@ class TaskContract:
             return float(sum(losses).detach()), grads.clone()
 
         for phase in made.task.phases:
-            one, grad_one = losses_and_gradient([whole], phase.name)
+            one, grad_one = losses_and_gradient([full_batch], phase.name)
             two, grad_two = losses_and_gradient(parts, phase.name)
             made.model.zero_grad()
             assert two == pytest.approx(one, rel=1e-5)
             assert float((grad_one - grad_two).norm() / grad_one.norm()) < 1e-4
 
     def test_layers_hold_every_parameter(self, made: SimpleNamespace) -> None:
-        """From input to output, the head last; every parameter belongs to one, so freezing and layer decay reach all."""
+        """Layers from input to output, the head last.
+
+        Every parameter belongs to one, so freezing and layer decay reach all.
+        """
         layers = made.task.layers(made.model)
         depth = depth_of_parameters(made.model, layers)
         assert set(depth) == {n for n, _ in made.model.named_parameters()}
@@ -180,7 +190,7 @@ class TaskContract:
         }
 
     def figure(self, task: Any, model: Any, batch: dict[str, Any]) -> float:
-        """The figure that `improves` names, of one batch: the loss of all phases, or a score."""
+        """The figure that `improves` names, for one batch: the loss of all phases, or a score."""
         torch.manual_seed(0)
         if self.improves == "loss":
             return sum(
@@ -211,11 +221,11 @@ class TaskContract:
             if self.improves != "loss" or step == self.steps - 1:
                 figures.append(self.figure(task, model, batch))
         best = min if self.improves == "loss" or task.metric.direction == "min" else max
-        before, after = figures[0], best(figures[1:])  # the best of them: a GAN goes up and down
+        before, after = figures[0], best(figures[1:])  # the best of them, because the score of a GAN goes up and down
         assert after < 0.9 * before if best is min else after > 1.1 * before
 
     def test_state_is_plain_and_comes_back(self, made: SimpleNamespace) -> None:
-        """What the task learns beside weights survives a checkpoint: JSON gives it back as it was."""
+        """A checkpoint keeps what the task learns besides weights: JSON restores it unchanged."""
         made.task.loss(made.model, self.batch(made), made.task.counts(self.batch(made)), made.task.phases[0].name, 3)
         assert json.loads(json.dumps(made.task.state)) == made.task.state
         fresh = task_class(made.recipe.task)(made.recipe.options)
@@ -234,7 +244,10 @@ class TaskContract:
                 assert encoded.budget.of("cpu", training=False) >= encoded.budget.of("cpu", training=True) >= 1
 
     def test_examples_are_deterministic(self, made: SimpleNamespace) -> None:
-        """Encoding gives equal examples every time; augmentation is a function of (seed, epoch, id), new in every epoch."""
+        """Encoding gives equal examples every time.
+
+        Augmentation is a function of (seed, epoch, id) and new in every epoch.
+        """
         again = made.task.encode(made.splits.train)
         assert len(again) == len(made.examples["train"])
         assert equal(Examples(made.task, again)[[(None, 0), (None, 1)]].batch, self.batch(made, n=2))
@@ -244,7 +257,10 @@ class TaskContract:
     # ---- scores ----
 
     def test_scores(self, made: SimpleNamespace) -> None:
-        """Perfect records score best; the order of records does not matter; a weight says how often a row counts."""
+        """Perfect records have the best scores.
+
+        Their order does not matter. A weight is the number of times that a row counts.
+        """
         task, rows = made.task, made.splits.test
         metric = task.metric
         perfect = task.statistics(self.perfect(rows), rows)
@@ -268,7 +284,7 @@ class TaskContract:
         assert {metric.name, *found.proportions} <= set(scores)
         check_weights(task, found)
 
-    # ---- a whole run ----
+    # ---- a complete run ----
 
     def test_a_run_is_no_better_than_itself(self, run: Path) -> None:
         """The statistics that a run keeps give the scores of its results.json, and `graft compare` reads them."""
@@ -288,8 +304,9 @@ class TaskContract:
         assert max(map(len, table(found).splitlines())) <= 80
 
     def test_the_run_folder_is_whole(self, run: Path, made: SimpleNamespace) -> None:
-        expected = "recipe.yaml log.jsonl results.json report.html predictions/validation.jsonl predictions/test.jsonl examples figures"
-        missing = [name for name in expected.split() if not (run / name).exists()]
+        expected = ["recipe.yaml", "log.jsonl", "results.json", "report.html", "examples", "figures"]
+        expected += ["predictions/validation.jsonl", "predictions/test.jsonl"]
+        missing = [name for name in expected if not (run / name).exists()]
         missing += [
             name for name in ("README.md", "recipe.yaml", "results.json") if not (run / "model" / name).exists()
         ]
@@ -316,7 +333,7 @@ class TaskContract:
         assert close(load(f"{USER}/contract", device="cpu").infer(*question), load(run, device="cpu").infer(*question))
 
     def test_the_snippet_runs_without_graft(self, run: Path, hub: HubServer, tmp_path: Path) -> None:
-        """The card's own code, from the hub, in a process where `import pipelines` fails, gives `infer`'s answer."""
+        """The card's own code gives `infer`'s answer from the hub, in a process that cannot import Graft."""
         from pipelines.publishing.publish import publish
 
         publish(run, f"{USER}/contract", say=lambda _: None)
@@ -326,7 +343,7 @@ class TaskContract:
         command = [sys.executable, "-c", block + snippet[1]]
         done = subprocess.run(command, env=hub.env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-        self.cwd = tmp_path  # where the snippet may have left a file
+        self.cwd = tmp_path  # files that the snippet may have written
         assert self.same(done.stdout, load(run, device="cpu").infer(*self.question(run))), done.stdout
 
     def test_the_app_builds(self, run: Path, gradio_page: Path) -> None:
@@ -367,7 +384,10 @@ class TaskContract:
 
 
 def check_weights(task: Any, found: Any) -> None:
-    """A row of weight 2 counts like the row given twice, one of weight 0 like none; many weightings at once give the same."""
+    """A row of weight 2 counts like the same row twice, one of weight 0 like no row.
+
+    Many weightings may be given at once.
+    """
     count = len(found.ids)
     weights = np.random.default_rng(0).integers(0, 3, (5, count))
     weights[:, 0] = 1  # there are rows to score
@@ -385,14 +405,14 @@ def check_weights(task: Any, found: Any) -> None:
 
 
 def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Two batches, bit for bit."""
+    """Check that two batches are equal, bit for bit."""
     return set(a) == set(b) and all(
         torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a
     )
 
 
 def close(a: Any, b: Any, rel: float = 1e-5) -> bool:
-    """Two answers, numbers to 1e-5 relative, the rest exactly."""
+    """Check that two answers are equal: numbers to 1e-5 relative, everything else exactly."""
     if isinstance(a, dict):
         return set(a) == set(b) and all(close(a[k], b[k], rel) for k in a)
     if isinstance(a, list):

@@ -1,4 +1,4 @@
-"""Audio classification: the contract, and what is its own (families, what is read of a recording, changes, frozen features)."""
+"""Audio classification: the contract, families of models, windows of recordings, augmentation, frozen features."""
 
 import re
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     return Served(str(DATA[recipe.data.format](folder / "data")), None, changes)
 
 
-# ---- every family goes the same way ----
+# ---- every family works the same way ----
 
 AST = {
     "num_mel_bins": 16,
@@ -127,7 +127,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def tiny(folder: Path, family: str) -> Path:
-    """A pretrained trunk of two layers with its feature extractor; what head it has is for other classes."""
+    """A pretrained trunk of two layers with its feature extractor. If it has a head, the head has other classes."""
     import transformers
 
     kind, shape = FAMILIES[family]
@@ -184,7 +184,10 @@ def test_a_family_builds_freezes_saves_and_loads(family: str, clips: Any, tmp_pa
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM's attention
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("ast", "whisper", "sew")])
 def test_a_recording_gets_the_answer_that_it_would_get_alone(family: str, clips: Any, tmp_path: Path) -> None:
-    """Whatever it is padded with; its `length` is the number of the model's outputs, so that these can be cached."""
+    """The padding does not change the result.
+
+    `length` is the number of the model's outputs, so that they can be cached.
+    """
     task, model = built(tmp_path / "model", clips, family)
     audio = [tiny_audio.spoken(text, 1) for text in ("low", "high mid low", "mid high")]
     assert torch.allclose(
@@ -230,7 +233,7 @@ ROWS = [
 ]
 
 
-# ---- what is read of a recording ----
+# ---- the window of a recording ----
 
 
 def test_the_middle_is_read_and_training_takes_any_part(clips: Any, tmp_path: Path) -> None:
@@ -244,7 +247,10 @@ def test_the_middle_is_read_and_training_takes_any_part(clips: Any, tmp_path: Pa
 
 
 def test_ast_is_fitted_to_what_is_read(clips: Any, tmp_path: Path) -> None:
-    """Shorter: the middle of its positions; longer: between them. The saved model keeps its window."""
+    """A shorter window takes the middle of the positions; a longer one interpolates.
+
+    The saved model keeps its window.
+    """
     task, model = built(tmp_path / "m", clips, "ast", max_seconds=0.2)
     base = model.audio_spectrogram_transformer
     assert task._read([{"audio": tiny_audio.spoken("low")}])["input_values"].shape == (1, 20, 16)

@@ -1,4 +1,4 @@
-"""Fill-mask: the contract, and what is its own (masks, whole words, windows, a head that is new)."""
+"""Fill-mask: the contract, masks, masking of complete words, windows, a head that is new."""
 
 import json
 from pathlib import Path
@@ -72,8 +72,12 @@ def test_windows_hold_every_token_of_a_text_once(masks: tuple[FillMask, Any, Any
 
 
 def test_masks_come_back_as_labels(tmp_path: Path) -> None:
-    """Where there is no label nothing changed; over many draws about the asked share is masked, 8 of 10 by the mask."""
-    task, _, splits = made(tmp_path, max_length=64)  # in short windows the one mask that must be adds to the share
+    """A token without a label is unchanged.
+
+    Over many draws, about the requested share is masked, 8 of 10 with the mask token.
+    """
+    # each window has at least one mask, which raises the share in short windows
+    task, _, splits = made(tmp_path, max_length=64)
     encoded = task.encode(splits.train)
     drawn = [(e, task.augment(e, Random(seed), 0.0)) for seed in range(40) for e in encoded]
     chosen = masked = tokens = 0
@@ -102,15 +106,15 @@ def test_whole_words_are_masked_together(tmp_path: Path) -> None:
 
 
 def test_evaluation_masks_depend_on_the_row_alone(masks: tuple[FillMask, Any, Any]) -> None:
-    """Not on its neighbours in the batch, so that no batch size changes a score."""
+    """A loss does not depend on the other rows of the batch, so no batch size changes a score."""
     task, net, splits = masks
     examples = Examples(task, task.encode(splits.test))
     net.eval()
     with torch.no_grad():
         together = task.predict(net, examples[[(None, i) for i in range(6)]].batch)
-        apart = [task.predict(net, examples[[(None, i)]].batch)[0] for i in range(6)]
-    assert [r["tokens"] for r in together] == [r["tokens"] for r in apart]
-    assert [r["nll"] for r in together] == pytest.approx([r["nll"] for r in apart], rel=1e-4)
+        separate = [task.predict(net, examples[[(None, i)]].batch)[0] for i in range(6)]
+    assert [r["tokens"] for r in together] == [r["tokens"] for r in separate]
+    assert [r["nll"] for r in together] == pytest.approx([r["nll"] for r in separate], rel=1e-4)
     assert equal(examples[[(None, 0)]].batch, examples[[(None, 0)]].batch)
 
 

@@ -1,4 +1,4 @@
-"""Image classification: the contract, and what is its own (families of models, image size, labels, mixing, class weights)."""
+"""Image classification: the contract, families of models, image size, labels, mixing, class weights."""
 
 import copy
 import re
@@ -76,7 +76,7 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     return Served(data, model, ("options.image_size=32",) if recipe.options.image_size else ())  # type: ignore[attr-defined]
 
 
-# ---- every family goes the same way ----
+# ---- every family works the same way ----
 
 FAMILIES = ("vit", "clip", "resnet", "mobilenet", "convnext", "swin", "timm_model", "timm_wrapper")
 
@@ -116,7 +116,7 @@ def test_a_family_builds_freezes_saves_and_loads(family: str, photos: Any, tmp_p
 
 
 def test_only_the_head_is_new(photos: Any, tmp_path: Path) -> None:
-    """The trunk's weights are the file's, in float32, whatever the file held."""
+    """The trunk's weights equal those of the file, in float32, whatever the type in the file."""
     from safetensors.torch import load_file, save_file
     from transformers import AutoModelForImageClassification
 
@@ -201,7 +201,7 @@ def test_balanced_weights_make_classes_count_the_same(tmp_path: Path) -> None:
 
 
 def test_several_labels(tmp_path: Path) -> None:
-    """csv with `a|b`: sigmoid scores for every label, and perfect records score 1."""
+    """csv with `a|b`: every label has a sigmoid score, and perfect records score 1."""
     folder = tiny.photos(tmp_path / "p", n=12, splits=())
     files = sorted(folder.rglob("*.jpg"))
     lines = [f"{f.relative_to(folder)},{'cat|pet' if 'cat' in f.parent.name else 'dog|pet|big'}" for f in files]
@@ -233,7 +233,7 @@ def test_a_configuration_that_drops_too_much_is_corrected(
 
 
 def test_running_statistics_outlive_a_batch(photos: Any, tmp_path: Path) -> None:
-    """transformers' MobileNets bring a BatchNorm momentum of 0.997: after any batch, the statistics would be that batch's."""
+    """transformers' MobileNets have a BatchNorm momentum of 0.997: one batch would replace the statistics."""
     model = ImageClassification().build(resolve(ModelSection(id=str(tiny.mobilenet(tmp_path / "m")))), photos)
     found = {m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
     assert found == {0.1}
@@ -241,7 +241,7 @@ def test_running_statistics_outlive_a_batch(photos: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["V1", "V2"])
 def test_a_mobilenet_answers_as_plain_transformers_does(kind: str) -> None:
-    """Padding by the convolution itself and ReLU6 in place: for even and odd sizes, the answers of the library's own model."""
+    """The convolution pads by itself and ReLU6 works in place: results equal the library's, for even and odd sizes."""
     import transformers
 
     from pipelines.models.vision import laid_out
@@ -267,7 +267,7 @@ def test_a_mobilenet_answers_as_plain_transformers_does(kind: str) -> None:
     "name", ["MobileViTImageProcessor", "EfficientNetImageProcessor", "ViTImageProcessor", "ConvNextImageProcessor"]
 )
 def test_augmented_pixels_are_on_the_scale_of_the_model(name: str) -> None:
-    """What a processor does beyond mean and deviation (swap channels, scale twice) it does to augmented images, too."""
+    """What a processor does beyond mean and deviation (swap channels, scale twice) also applies to augmented images."""
     import transformers
 
     task = ImageClassification(Options(augment="crop-flip"))
@@ -279,7 +279,7 @@ def test_augmented_pixels_are_on_the_scale_of_the_model(name: str) -> None:
     )
     task.processor = getattr(transformers, name)(**size)
     image = tiny.picture(0, 2, 32, np.random.default_rng(0))
-    whole = task.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"][0]
-    assert torch.equal(scaled(task.processor, image), whole)
+    by_processor = task.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(scaled(task.processor, image), by_processor)
     channels = task.processor(image, return_tensors="pt")["pixel_values"][0].mean((1, 2))
-    assert torch.allclose(whole.mean((1, 2)), channels, atol=0.05)
+    assert torch.allclose(by_processor.mean((1, 2)), channels, atol=0.05)

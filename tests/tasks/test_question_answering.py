@@ -1,4 +1,4 @@
-"""Question answering: the contract, and what is its own (windows, padding, spans, no answer, the official scores)."""
+"""Question answering: the contract, windows, padding, spans, questions without an answer, the official scores."""
 
 import json
 import random
@@ -96,28 +96,28 @@ def test_the_windows_of_a_passage_cover_it_and_hold_its_answer(model: Path, tmp_
 
 
 def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -> None:
-    """Alone, in pairs, all at once, beside a longer one: the same loss and the same spans."""
+    """A question alone, in pairs, with all others, with a longer one: the same loss and the same spans."""
     task, net, splits = made(model, tiny_text.squad(tmp_path / "squad"), max_length=100)
     examples = Examples(task, task.encode(splits.train))
     lengths = examples.lengths
     keys = [(None, int(i)) for i in np.argsort(lengths)[[0, 1, 2, -3, -2, -1]]]
-    whole = examples[keys].batch
+    all_at_once = examples[keys].batch
     assert lengths.min() < lengths.max()
-    counts = task.counts(whole)
+    counts = task.counts(all_at_once)
     with torch.no_grad():
-        loss = float(task.loss(net, whole, counts, "main", 0))
+        loss = float(task.loss(net, all_at_once, counts, "main", 0))
         for size in (1, 2, 3):
             parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
             assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(
                 loss, rel=1e-5
             )
-        together = task.merge(task.predict(net, whole), splits.train)
+        together = task.merge(task.predict(net, all_at_once), splits.train)
         alone = task.merge([r for key in keys for r in task.predict(net, examples[[key]].batch)], splits.train)
     assert all(close(a, b, 1e-4) for a, b in zip(together, alone, strict=True))
 
 
 def test_a_question_without_an_answer(model: Path, tmp_path: Path) -> None:
-    """2.0: the threshold is the one that is best on the rows it is chosen by, and travels with the model."""
+    """SQuAD 2.0: the threshold is the best one on the rows that it is chosen by, and the saved model holds it."""
     task, net, splits = made(model, tiny_text.squad(tmp_path / "squad", version="2.0"), version="2.0")
     examples = Examples(task, task.encode(splits.validation))
     assert any(not row["answer"]["text"] for row in splits.validation)
@@ -149,7 +149,10 @@ def test_an_answer_of_several_windows_is_found_in_one_pass(model: Path, tmp_path
 
 
 def test_scores_are_those_of_an_independent_implementation() -> None:
-    """torchmetrics' SQuAD, on every row of a set that holds what is hard: articles, punctuation, several answers, nothing in common."""
+    """Scores equal torchmetrics' SQuAD on every row of a difficult set.
+
+    It holds articles, punctuation, several answers, and predictions without a common word.
+    """
     from torchmetrics.functional.text import squad
 
     texts = [
@@ -189,11 +192,14 @@ def test_a_frozen_trunk_trains_though_its_features_are_ragged(model: Path, tmp_p
 
 
 def test_two_versions_in_one_folder(tmp_path: Path) -> None:
-    """Whoever downloads SQuAD whole has both: the dev file of train's version is the test split, the other one is left out and named."""
+    """A complete download of SQuAD has the dev files of both versions.
+
+    The dev file of train's version is the test split. The other one is not used, and a message names it.
+    """
     folder = tiny_text.squad(tmp_path, n=4)
     tiny_text.squad(tmp_path, n=2, version="2.0", splits=("dev",))
     splits = load_splits(DataSection(id=str(folder)), QuestionAnswering(Options()).data)
     assert len(splits.test) == 4 * 9
-    assert splits.ignored == {"rows of the split 'dev-v2.0'": 14}  # those without an answer are skipped first
+    assert splits.ignored == {"rows of the split 'dev-v2.0'": 14}  # questions without an answer are skipped first
     other = load_splits(DataSection(id=str(folder), test="dev-v2.0"), QuestionAnswering(Options(version="2.0")).data)
     assert any(not row["answer"]["text"] for row in other.test)

@@ -1,4 +1,4 @@
-"""Speech recognition by CTC: the contract, and what is its own (vocabularies, masks, padding, long recordings, families)."""
+"""Speech recognition by CTC: the contract, vocabularies, masks, padding, long recordings, families of models."""
 
 import json
 from pathlib import Path
@@ -27,11 +27,11 @@ from tests.tasks.contract import Served, TaskContract, close, gradio_page, hub  
 QUICK = {
     "conv_stride": (10, 8, 2),
     "num_conv_pos_embeddings": 4,
-}  # an output for 10 ms: a tone of 120 ms has room for four letters
+}  # one output per 10 ms: a tone of 120 ms has room for four letters
 
 
 class TestContract(TaskContract):
-    """With everything random switched on."""
+    """A model with all its randomness switched on."""
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         return {
@@ -57,7 +57,7 @@ class TestContract(TaskContract):
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
-    """A tiny wav2vec2, and the data in their own layout."""
+    """A tiny wav2vec2, and the data in their own layouts."""
     if recipe.model.id is not None:
         tuned = recipe.model.id.endswith("960h")
         hub.add_model(
@@ -80,7 +80,7 @@ def spoken_digits(folder: Path) -> Path:
 
 
 def tuned_model(folder: Path, text: str = "LOWMIDHIGH'", **changes: Any) -> Path:
-    """A model of others that knows capital letters."""
+    """A model trained by others, which knows capital letters."""
     words = ctc_vocabulary.made([text])
     tiny_audio.wav2vec2(folder, "Wav2Vec2ForCTC", vocab_size=len(words), pad_token_id=0, **{**QUICK, **changes})
     words.save_pretrained(folder)
@@ -88,7 +88,10 @@ def tuned_model(folder: Path, text: str = "LOWMIDHIGH'", **changes: Any) -> Path
 
 
 def talkative(model: Any) -> None:
-    """Make a random model write letters instead of the blank, so that there is something to read; and no <unk>, which Graft leaves out."""
+    """Make a random model predict letters instead of the blank, so that there is a transcript.
+
+    It never predicts <unk>, which Graft leaves out.
+    """
     with torch.no_grad():
         model.lm_head.weight.mul_(30)
         model.lm_head.bias[0] -= 3
@@ -192,7 +195,7 @@ def test_a_vocabulary_of_the_model_and_its_case(speech: Path, tmp_path: Path) ->
 
 
 def test_letters_of_the_data_begin_with_a_new_head(speech: Path, tmp_path: Path) -> None:
-    """Also where the old one has the same shape: it knew other letters."""
+    """This holds even if the old vocabulary has the same size, because its letters are others."""
     folder = tuned_model(tmp_path / "model", "LOWMIDHG", initializer_range=0.5)
     kept, begun = (made(speech, folder, vocabulary=which)[1].lm_head for which in ("model", "data"))
     assert kept.weight.shape == begun.weight.shape
@@ -202,7 +205,7 @@ def test_letters_of_the_data_begin_with_a_new_head(speech: Path, tmp_path: Path)
 
 
 def test_what_it_heard_is_what_the_pipeline_hears(speech: Path, tmp_path: Path) -> None:
-    """Text and the times of words, from the folder that was saved."""
+    """Text and the times of words, from the saved folder."""
     from transformers import pipeline
 
     from pipelines.data.audio.reading import read_audio
@@ -211,7 +214,7 @@ def test_what_it_heard_is_what_the_pipeline_hears(speech: Path, tmp_path: Path) 
     talkative(model)
     task.save(model, tmp_path / "saved")
     listener = pipeline("automatic-speech-recognition", model=str(tmp_path / "saved"))
-    heard = 0
+    word_count = 0
     for row in splits.test:
         *_, answer = task.infer(model, row["audio"])
         found = listener({"raw": read_audio(row["audio"], 16000), "sampling_rate": 16000}, return_timestamps="word")
@@ -219,15 +222,15 @@ def test_what_it_heard_is_what_the_pipeline_hears(speech: Path, tmp_path: Path) 
         assert [(w["word"], (w["start"], w["end"])) for w in answer["words"]] == [
             (c["text"], c["timestamp"]) for c in found["chunks"]
         ]
-        heard += len(answer["words"])
-    assert heard > 8
+        word_count += len(answer["words"])
+    assert word_count > 8
 
 
 # ---- bad input ----
 
 
 def rows_of(folder: Path, rows: list[tuple[str, dict[str, Any]]]) -> Path:
-    """Good rows and these, in one file."""
+    """Correct rows and these rows, in one file."""
     tiny_audio.table(folder, [(text, {"text": text}) for text in tiny_audio.sentences(40)] + rows, "all")
     return folder / "all.jsonl"
 
@@ -243,13 +246,13 @@ def test_rows_without_a_transcript_are_skipped_and_told(tmp_path: Path) -> None:
     task = SpeechRecognitionCTC(Options(max_seconds=2))
     section = DataSection(id=str(rows_of(tmp_path, bad)), max_skipped=0.3)
     splits = load_splits(section, task.data)
-    said = [why for rows in splits.skipped.values() for _, why in rows]
-    assert len(said) == 5
-    assert all(f"all.jsonl:{n}" in "".join(said) for n in range(41, 46))
+    reasons = [why for rows in splits.skipped.values() for _, why in rows]
+    assert len(reasons) == 5
+    assert all(f"all.jsonl:{n}" in "".join(reasons) for n in range(41, 46))
 
 
 def test_what_cannot_be_learned_still_counts_in_scores(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of a test, the hardest rows would else be left out."""
+    """Otherwise a test split would lose its hardest rows."""
     rows = [("low", {"text": text}) for text in ("low", "low é", "ÉÉÉ", "1 2 3", "low " * 20)]
     data = tiny_audio.table(tiny_audio.transcribed(tmp_path / "data", 8), rows, "test")
     task, model, splits = made(data, tuned_model(tmp_path / "model"))
@@ -284,8 +287,8 @@ def test_what_is_too_long_is_left_out_of_scores_and_told(
     task, _, splits = made(speech, plain, max_seconds=0.5)
     encoded = task.encode(splits.test)
     assert 0 < len(encoded.wrong) < len(encoded)
-    told = f"{len(encoded.wrong)} of {len(encoded)} recordings are longer than options.max_seconds=0.5: scores leave them out"
-    assert told in caplog.text
+    counts = f"{len(encoded.wrong)} of {len(encoded)} recordings"
+    assert f"{counts} are longer than options.max_seconds=0.5: scores leave them out" in caplog.text
 
 
 def test_models_that_cannot_listen(speech: Path, plain: Path, tmp_path: Path) -> None:

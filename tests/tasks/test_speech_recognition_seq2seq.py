@@ -1,4 +1,4 @@
-"""Speech recognition with Whisper: the contract, and what is its own (openings, generation, the frozen encoder, long recordings)."""
+"""Speech recognition with Whisper: the contract, opening tokens, generation, the frozen encoder, long recordings."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa:
 
 
 class TestContract(TaskContract):
-    """Several languages, everything trains."""
+    """Several languages; all parameters train."""
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         return {
@@ -63,7 +63,7 @@ class TestContract(TaskContract):
         assert report.clips_of(tmp_path) == []
 
     def test_no_speaker_is_named_in_what_is_published(self, run: Path, made: Any) -> None:
-        """With names in the records: rows are numbered by how well they are understood."""
+        """The records hold names, so that rows are known by how well they are recognised."""
         records = [
             {**row, "speaker": f"Ada{n % 2}", "seconds": 1.0, "nll": 1.0, "tokens": 2}
             for n, row in enumerate({"id": r["id"], "true": r["text"], "predicted": "low"} for r in made.splits.test)
@@ -74,7 +74,10 @@ class TestContract(TaskContract):
 
 
 class FrozenEncoder(TestContract):
-    """Only the decoder learns, from what the encoder gave once: for tests/integration/test_every_task.py, under two processes."""
+    """Only the decoder learns, from cached outputs of the encoder.
+
+    tests/integration/test_every_task.py runs it with two processes.
+    """
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         raw = super().recipe(folder)
@@ -82,7 +85,7 @@ class FrozenEncoder(TestContract):
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
-    """A tiny Whisper, and the data in their own layout."""
+    """A tiny Whisper, and the data in their own layouts."""
     if recipe.model.id is not None:
         hub.add_model(
             recipe.model.id, tiny_whisper.whisper(folder / "model", multilingual=not recipe.model.id.endswith(".en"))
@@ -152,11 +155,11 @@ def test_the_loss_is_that_of_the_library(speech: Path, folders: dict[str, Path])
 def test_greedy_transcripts_are_the_library_s(
     speech: Path, folders: dict[str, Path], tmp_path: Path, which: str, options: dict[str, Any]
 ) -> None:
-    """`generate` on the saved folder, without being told anything, writes what was scored here; alone or beside others."""
+    """`generate` on the saved folder, without arguments, writes what was scored here, alone or in a batch."""
     from transformers import WhisperForConditionalGeneration
 
     task, net, splits = made(speech, folders[which], max_new_tokens=20, **options)
-    with torch.no_grad():  # a model of random weights says one thing; a strong last layer makes it wander
+    with torch.no_grad():  # a random model repeats one token; a strong last layer makes its output vary
         net.model.decoder.embed_positions.weight.mul_(40)
     batch = batch_of(task, splits.test)
     with torch.no_grad():

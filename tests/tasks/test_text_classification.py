@@ -1,4 +1,4 @@
-"""Text classification: the contract, and what is its own (pairs, several labels, numbers, cut texts, families, class weights)."""
+"""Text classification: the contract, pairs, several labels, numbers, cut texts, families of models, class weights."""
 
 import json
 import re
@@ -89,14 +89,15 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     if "/" not in recipe.data.id:
         return Served(str(tiny_text.labelled(folder / "data")), changes=small)
     config, tested = recipe.data.config, recipe.data.test or "test"
-    secret = ("test",) if config == "sst2" else ("test_matched",) if config else ("unsupervised",)  # no labels there
+    # these rows have no labels
+    secret = ("test",) if config == "sst2" else ("test_matched",) if config else ("unsupervised",)
     splits = ("train", tested, *secret)
     repo = tiny_text.labelled_repo(folder / "data", splits, recipe.data.columns, secret=secret, config=config)
     hub.add_dataset(recipe.data.id, repo)
     return Served(changes=small)
 
 
-# ---- one model, and what it reads ----
+# ---- one model, and its inputs ----
 
 
 @pytest.fixture(scope="module")
@@ -116,18 +117,18 @@ def test_padding_and_micro_batches_change_nothing(model: Path, tmp_path: Path) -
     task, net, splits = made(model, tiny_text.labelled(tmp_path / "data"))
     examples = Examples(task, task.encode(splits.train))
     keys = [(None, int(i)) for i in np.argsort(examples.lengths)[[0, 1, 2, -3, -2, -1]]]
-    whole = examples[keys].batch
-    assert not whole["attention_mask"].all(), "nothing is padded"
-    counts = task.counts(whole)
+    all_at_once = examples[keys].batch
+    assert not all_at_once["attention_mask"].all(), "nothing is padded"
+    counts = task.counts(all_at_once)
     with torch.no_grad():
-        loss = float(task.loss(net, whole, counts, "main", 0))
+        loss = float(task.loss(net, all_at_once, counts, "main", 0))
         for size in (1, 2, 3):
             parts = [examples[keys[i : i + size]].batch for i in range(0, 6, size)]
             assert sum(float(task.loss(net, part, counts, "main", 0)) for part in parts) == pytest.approx(
                 loss, rel=1e-5
             )
         alone = [r for key in keys for r in task.predict(net, examples[[key]].batch)]
-        assert all(close(a, b, 1e-4) for a, b in zip(task.predict(net, whole), alone, strict=True))
+        assert all(close(a, b, 1e-4) for a, b in zip(task.predict(net, all_at_once), alone, strict=True))
 
 
 def test_a_long_text_is_cut_as_the_library_cuts_it(model: Path, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_cut_texts_are_counted_and_told(model: Path, tmp_path: Path) -> None:
     assert (last["tokens"], last["n"]) == ("more than 24", 15)
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "15 of 24 test rows had more than 24 tokens, and what came after these was not read." in card
-    # hub.examples is 0: not a word of the data
+    # hub.examples is 0: the file holds no word of the data
     assert not (tmp_path / "run" / "model" / "examples").exists()
     assert "was made by" not in card
 
@@ -167,7 +168,7 @@ def test_cards_show_rows_that_may_be_published_with_what_was_predicted(model: Pa
     raw["train"] = {"max_steps": 2, "batch_size": 8, "precision": "fp32"}
     with without_pictures():
         assert train(validate(raw), tmp_path / "run")
-    told = json.loads((tmp_path / "run" / "model" / "examples" / "examples.json").read_text())
+    published = json.loads((tmp_path / "run" / "model" / "examples" / "examples.json").read_text())
     records = {
         r["id"]: r for r in map(json.loads, (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines())
     }
@@ -177,8 +178,10 @@ def test_cards_show_rows_that_may_be_published_with_what_was_predicted(model: Pa
     }
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     shown = re.findall(r"(?m)^\| The .*? \| (\w+) \| (\w+) \|$", card)
-    assert [rows[example["text"]] for example in told] == [(example["label"], example["predicted"]) for example in told]
-    assert shown == [(example["label"], example["predicted"]) for example in told][:5]
+    assert [rows[example["text"]] for example in published] == [
+        (example["label"], example["predicted"]) for example in published
+    ]
+    assert shown == [(example["label"], example["predicted"]) for example in published][:5]
     assert len({label for label, _ in shown}) == 3
 
 
@@ -186,7 +189,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
 
 
-# ---- every family goes the same way ----
+# ---- every family works the same way ----
 
 SMALL = {
     "hidden_size": 32,
@@ -261,9 +264,9 @@ def test_numbers_are_cut_without_classes_and_bad_ones_named(model: Path, tmp_pat
     task, _, splits = made(model, tmp_path / "all.csv", regression=True)
     assert [len(splits[name]) for name in ("train", "validation", "test")] == [48, 6, 6]
     assert splits.labels is None
-    said = [why for rows in splits.skipped.values() for _, why in rows]
-    assert any("all.csv:62: label is no number: 'many'" in why for why in said)
-    assert any("all.csv:63: label is no number" in why for why in said)
+    reasons = [why for rows in splits.skipped.values() for _, why in rows]
+    assert any("all.csv:62: label is no number: 'many'" in why for why in reasons)
+    assert any("all.csv:63: label is no number" in why for why in reasons)
     assert task.metric.name == "pearson"
     (tmp_path / "same.csv").write_text("text,label\n" + "\n".join(f"text {n},2" for n in range(60)) + "\n")
     with pytest.raises(DataError, match="every label of train is 2: there is nothing to learn"):
@@ -315,7 +318,7 @@ def test_balanced_weights_make_classes_count_the_same(model: Path, tmp_path: Pat
 
 
 def test_labels_go_by_name(model: Path, tmp_path: Path) -> None:
-    """A model scored on other data: the order of its classes is its own, and a class that it does not know is an error."""
+    """A model scored on other data keeps the order of its classes. A class that it does not know is an error."""
     data = tiny_text.labelled(tmp_path / "data")
     task, net, _ = made(model, data)
     task.save(net, tmp_path / "saved")

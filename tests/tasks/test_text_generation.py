@@ -1,4 +1,4 @@
-"""Text generation: the contract in both uses, and what is its own (packing, documents apart, answers, decoding, LoRA)."""
+"""Text generation: the contract in both uses, packing, separate documents, answers, decoding, LoRA."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ class TestContract(TaskContract):
 
 @pytest.mark.integration
 class TestAnswers(TestContract):
-    """Answers to a prompt."""
+    """Generation of answers to a prompt."""
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         squad = tiny_text.squad(folder / "squad", n=6, splits=("train", "dev"))
@@ -105,7 +105,7 @@ def made(
 
 
 def costs(task: TextGeneration, net: Any, rows: Any, at_once: int) -> dict[str, list[Any]]:
-    """What each row's tokens cost, predicted `at_once` blocks at a time."""
+    """The negative log-likelihood of each row's tokens, predicted `at_once` blocks at a time."""
     examples = Examples(task, task.encode(rows))
     keys = [(None, i) for i in range(len(examples))]
     with torch.no_grad():
@@ -145,16 +145,16 @@ def test_every_token_but_a_document_s_first_is_a_target_once(texts: list[tuple[l
 
 
 def test_a_document_costs_in_a_block_what_it_costs_alone(tmp_path: Path) -> None:
-    """It fits into a block here, so packing, micro-batch and neighbours change nothing."""
+    """The row fits into a block here, so packing, micro-batch and neighbours change nothing."""
     task, net, splits = made(tmp_path, max_length=128)
     assert task.packs
     packed = costs(task, net, splits.test, 1)
     assert close(costs(task, net, splits.test, 5), packed)
     alone = {row["id"]: costs(task, net, splits.test.select([i]), 1)[row["id"]] for i, row in enumerate(splits.test)}
-    whole = [id_ for id_, cost in alone.items() if close(cost, packed[id_])]
+    unchanged = [id_ for id_, cost in alone.items() if close(cost, packed[id_])]
     blocks_ = task.encode(splits.test)
-    cut = len(blocks_) - 1  # a document across the edge of two blocks loses its beginning
-    assert len(whole) >= len(alone) - cut > len(alone) / 2
+    cut = len(blocks_) - 1  # a document that crosses the edge of two blocks loses its beginning
+    assert len(unchanged) >= len(alone) - cut > len(alone) / 2
     assert {id_: tokens for id_, (_, tokens) in alone.items()} == {id_: tokens for id_, (_, tokens) in packed.items()}
 
 
@@ -197,7 +197,7 @@ def test_lines_of_a_running_text_are_foretold_from_those_before(tmp_path: Path) 
 
 
 def test_greedy_answers_are_the_library_s(tmp_path: Path) -> None:
-    """Prompts of unequal length, padded on the left, give what `generate` gives for each alone."""
+    """Prompts of different lengths, padded on the left, get the answers that `generate` gives for each alone."""
     task, net, splits = made(
         tmp_path, data=tiny_text.squad(tmp_path / "squad"), prompt=PROMPT, max_length=128, max_new_tokens=12
     )
@@ -213,7 +213,7 @@ def test_greedy_answers_are_the_library_s(tmp_path: Path) -> None:
 
 
 def test_an_answer_ends_where_the_model_can_read_no_further(tmp_path: Path) -> None:
-    """Whatever stands beside it: a prompt that nearly fills the model and a short one."""
+    """An answer does not depend on the rest of the batch: a prompt that nearly fills the model, and a short one."""
     task, net, _ = made(tmp_path, max_length=128)
     long, short = [5] * 126, [5, 6]
     both = continuations(net, [long, short], set(), 8, limit=task.limit, pad=0)
@@ -245,7 +245,10 @@ def test_a_drawn_text_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
 
 
 def test_an_adapter_leaves_the_shared_embedding_alone(tmp_path: Path) -> None:
-    """GPT-2's layers are no Linear, and its output is its input embedding: what is merged is what was trained."""
+    """The merged model equals the trained one.
+
+    GPT-2's layers are no Linear, and its output layer is its input embedding.
+    """
     from transformers import AutoModelForCausalLM
 
     raw = TestAnswers().recipe(tmp_path) | {
@@ -263,7 +266,7 @@ def test_an_adapter_leaves_the_shared_embedding_alone(tmp_path: Path) -> None:
 
 
 def test_prompts_need_no_question(tmp_path: Path) -> None:
-    """Any columns will do: instructions, translations, whatever a table has."""
+    """A prompt may use any columns: instructions, translations, or others of a table."""
     lines = [json.dumps({"order": f"Say {word}", "answer": word}) for word in ("Rome", "Oslo", "Lima", "Cairo") * 6]
     (tmp_path / "orders.jsonl").write_text("\n".join(lines))
     raw = TestAnswers().recipe(tmp_path)

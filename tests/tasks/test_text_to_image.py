@@ -1,4 +1,4 @@
-"""Text-to-image: the contract for Stable Diffusion with LoRA and for Stable Diffusion 3 whole, and what plain diffusers makes of both."""
+"""Text-to-image: the contract for Stable Diffusion with LoRA and for all of Stable Diffusion 3, and plain diffusers."""
 
 import threading
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa:
 
 
 def tiny_recipe(folder: Path, pipeline: Path, **sections: dict[str, Any]) -> dict[str, Any]:
-    """A tiny recipe on captioned shapes; `sections` are merged into its own."""
+    """A tiny recipe on captioned shapes; `sections` are merged into it."""
     data = tiny_pictures.shapes(folder / "shapes", n=30, size=16, captions="txt")
     raw: dict[str, dict[str, Any]] = {
         "model": {"id": str(pipeline)},
@@ -58,7 +58,7 @@ class TestContract(TaskContract):
 @pytest.mark.integration
 class TestStableDiffusion3(TestContract):
     spine = False
-    # the same lines as above, and seconds each
+    # these tests run the same lines as above, and take seconds each
     test_the_snippet_runs_without_graft = test_interrupted_and_resumed_is_uninterrupted = test_the_app_builds = None  # type: ignore[assignment]
 
     def recipe(self, folder: Path) -> dict[str, Any]:
@@ -84,7 +84,10 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
 
 @pytest.fixture(scope="module", params=["sd", "sd3"])
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline that Graft wrote, its model changed; what it was made from lies beside it."""
+    """A pipeline that Graft wrote, with a changed model.
+
+    The pipeline that it was trained from is in the same folder.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     stable3 = request.param == "sd3"
     base = (
@@ -103,7 +106,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_plain_diffusers_makes_the_same_image(saved: Path) -> None:
     plain = DiffusionPipeline.from_pretrained(saved)
-    made = {}
+    by_settings = {}
     for steps, guidance in ((3, 7.5), (4, 1.0), (5, 3.0)):
         image = plain(
             "a blue square",
@@ -112,8 +115,8 @@ def test_plain_diffusers_makes_the_same_image(saved: Path) -> None:
             guidance_scale=guidance,
         ).images[0]
         assert alike(load(saved, device="cpu").infer("a blue square", 5, steps=steps, guidance=guidance), image)
-        made[steps, guidance] = image
-    assert len({image.tobytes() for image in made.values()}) == 3
+        by_settings[steps, guidance] = image
+    assert len({image.tobytes() for image in by_settings.values()}) == 3
     default = plain("a blue square", generator=torch.Generator().manual_seed(0), num_inference_steps=30).images[0]
     assert alike(load(saved, device="cpu").infer("a blue square"), default), (
         "the library's own guidance where nothing is said"
@@ -157,21 +160,23 @@ def test_what_goes_wrong_in_the_thread_is_raised(saved: Path, monkeypatch: pytes
 
 
 def test_every_other_part_is_as_the_base_model_has_it(saved: Path) -> None:
-    """Text encoders, VAE, schedule and safety checker: of the training nothing but its own part may show."""
-    whole = DiffusionPipeline.from_pretrained(saved)
+    """Text encoders, VAE, scheduler and safety checker are saved unchanged: training changes only its own part."""
+    loaded_pipeline = DiffusionPipeline.from_pretrained(saved)
     base = DiffusionPipeline.from_pretrained(saved.parent / "base")
     same = {}
     for name, part in base.components.items():
         if isinstance(part, torch.nn.Module):
-            own = whole.components[name].state_dict()
+            own = loaded_pipeline.components[name].state_dict()
             same[name] = all(torch.equal(value, own[key]) for key, value in part.state_dict().items())
-    assert [name for name, equal in same.items() if not equal] == ["unet" if hasattr(whole, "unet") else "transformer"]
+    assert [name for name, equal in same.items() if not equal] == [
+        "unet" if hasattr(loaded_pipeline, "unet") else "transformer"
+    ]
     assert len(same) >= 4
-    assert whole.scheduler.config == base.scheduler.config
-    assert type(whole) is type(base)
+    assert loaded_pipeline.scheduler.config == base.scheduler.config
+    assert type(loaded_pipeline) is type(base)
     if hasattr(base, "unet"):
-        assert whole.config.requires_safety_checker is base.config.requires_safety_checker is True
-        assert whole.feature_extractor.to_dict() == base.feature_extractor.to_dict()
+        assert loaded_pipeline.config.requires_safety_checker is base.config.requires_safety_checker is True
+        assert loaded_pipeline.feature_extractor.to_dict() == base.feature_extractor.to_dict()
 
 
 def test_a_flagged_image_is_black_in_previews_too(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Unconditional image generation: the contract, and what is its own (noise, targets, samples, pipelines of diffusers)."""
+"""Unconditional image generation: the contract, noise, targets, samples, pipelines of diffusers."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ class TestContract(TaskContract):
 
 @pytest.mark.integration
 class TestContractOfClasses(TestContract):
-    """The same, of a model that learns classes."""
+    """The same pipeline with a model that learns classes."""
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         raw = super().recipe(folder)
@@ -82,12 +82,12 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     changes = ["options.steps=2", "options.samples=2", "options.grid=2"]
     changes += ["options.extractor=null"] if recipe.options.extractor else []  # type: ignore[attr-defined]
     model, data = None, None
-    if recipe.model.config is not None:  # its channels and blocks would take minutes
-        made = {
+    if recipe.model.config is not None:  # the recipe's own channels and blocks would take minutes
+        unet_config = {
             **recipe.model.config,
             "block_out_channels": [8 * (i + 1) for i in range(len(recipe.model.config["block_out_channels"]))],
         }
-        changes += [f"model.config={json.dumps({**made, 'norm_num_groups': 4, 'attention_head_dim': 8})}"]
+        changes += [f"model.config={json.dumps({**unet_config, 'norm_num_groups': 4, 'attention_head_dim': 8})}"]
     elif recipe.model.id is not None:
         channels = 1 if recipe.data.format == "mnist" else 3
         made_ = pipeline(folder / "pretrained", channels, sample_size=size)
@@ -134,14 +134,14 @@ def test_plain_diffusers_makes_the_same_image(run: Path) -> None:
 
 
 def test_the_run_keeps_its_samples(run: Path) -> None:
-    """Each is the image of its seed, with what made it; what was measured of them is told under the name of its extractor."""
+    """Each sample is the image of its seed, with its settings. Scores of samples carry the name of their extractor."""
     loaded = load(run, device="cpu")
     files = sorted((run / "samples").glob("*.png"))
     assert [file.name for file in files] == [f"{i:05}.png" for i in range(5)]
     with Image.open(files[3]) as image:
         assert json.loads(image.text["parameters"]) == {"model": "shapes", "steps": 100, "seed": 3}  # type: ignore[attr-defined]
         difference = np.asarray(image).astype(int) - np.asarray(loaded.infer(3)).astype(int)
-        assert np.abs(difference).max() <= 2  # made in another batch
+        assert np.abs(difference).max() <= 2  # generated in another batch
     results = json.loads((run / "results.json").read_text())
     metrics = results["test"]["metrics"]
     named = {name for name in metrics if name.endswith("(judge)")}
@@ -152,12 +152,13 @@ def test_the_run_keeps_its_samples(run: Path) -> None:
     assert {"samples", "nearest_training_images", "over_training", "loss_by_time"} <= {
         p.stem for p in (run / "figures").glob("*.png")
     }
-    assert not (run / "model" / "figures" / "nearest_training_images.png").exists()  # it shows rows of the data
+    # this gallery shows rows of the data
+    assert not (run / "model" / "figures" / "nearest_training_images.png").exists()
 
 
 def test_ddpm_takes_every_step_unless_told(run: Path, tmp_path: Path) -> None:
-    told = [load_recipe(run / name / "recipe.yaml").options.steps for name in ("", "model")]  # type: ignore[attr-defined]
-    assert told == [100, 100]
+    kept_steps = [load_recipe(run / name / "recipe.yaml").options.steps for name in ("", "model")]  # type: ignore[attr-defined]
+    assert kept_steps == [100, 100]
     own = load_recipe(run / "recipe.yaml")
     assert (
         claim(run, own.model_copy(update={"options": own.options.model_copy(update={"steps": None})})) is not None
@@ -207,7 +208,7 @@ def test_ema_can_be_switched_off(tmp_path: Path) -> None:
 
 
 def test_the_first_layout_of_diffusers_is_read(tmp_path: Path) -> None:
-    """google/ddpm-cifar10-32 has weights and schedule beside model_index.json, in no folders of their own."""
+    """google/ddpm-cifar10-32 has weights and schedule in the folder of model_index.json, not in folders below it."""
     folder = pipeline(tmp_path / "old")
     for name in ("unet", "scheduler"):
         for file in (folder / name).iterdir():

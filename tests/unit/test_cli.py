@@ -1,4 +1,4 @@
-"""What answers at once: help, the list of recipes, a wrong recipe. A slow answer is always a heavy import, so those are what is tested."""
+"""Fast answers: help, the list of recipes, the error of a recipe. They are slow only if they import a heavy library."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ main()
 
 
 def graft(tmp_path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
-    """Run the command line in a process of its own -> how it ended, and the heavy packages that it imported."""
+    """Run the command line in a process of its own. Returns how it ended, and the heavy packages that it imported."""
     modules = tmp_path / "modules.txt"
     start = time.perf_counter()
     done = subprocess.run(
@@ -87,8 +87,8 @@ train: {epochs: 1, lerning_rate: 5e-5}
 def test_a_recipe_that_does_not_exist(tmp_path: Path) -> None:
     done, heavy = graft(tmp_path, "train", "pets_vit_bas")
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "error: no recipe 'pets_vit_bas': no such file, and no shipped recipe has the name: did you mean 'pets_vit_base'?\n"
+    assert done.stderr == (
+        "error: no recipe 'pets_vit_bas': no such file, and no shipped recipe has the name: "
+        "did you mean 'pets_vit_base'?\n"
     )
     assert not heavy

@@ -1,4 +1,4 @@
-"""The rules of the house, read from the sources: who may import what, names, sizes, and what belongs to a task."""
+"""Rules for the sources: who may import what, names, sizes, and the files of a task."""
 
 import ast
 import re
@@ -26,14 +26,14 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
 def module_name(path: Path) -> str:
-    """`apps/parts.py` -> apps.parts, `pipelines/data/images.py` -> data.images, `pipelines/__init__.py` -> the empty string."""
+    """`apps/parts.py` -> apps.parts, `pipelines/data/images.py` -> data.images, `pipelines/__init__.py` -> ""."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts[1:] if parts[0] == "pipelines" else parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import that runs, wherever it stands; what is imported for types only does not run."""
+    """(line, dotted name) of every import that runs, at any place in the file. Imports for types only do not run."""
     typing_only = {
         id(inner)
         for node in ast.walk(tree)
@@ -52,7 +52,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def used_package(dotted: str) -> str:
-    """pipelines.data.image.reading.read_image -> data; pipelines.train -> the empty string, for it is a public name."""
+    """pipelines.data.image.reading.read_image -> data; pipelines.train -> "", because it is a public name."""
     first = dotted.split(".")[1] if "." in dotted else ""
     return first if first in FLOOR else ""
 
@@ -79,7 +79,7 @@ def floor_breaks(name: str, source: str) -> list[str]:
 
 
 def circles(uses: dict[str, set[str]]) -> list[list[str]]:
-    """Groups of modules of which each one imports, through others, itself. Tarjan's strongly connected components."""
+    """Groups of modules that import themselves through others (Tarjan's strongly connected components)."""
     from graphlib import CycleError, TopologicalSorter
 
     try:
@@ -111,7 +111,7 @@ def test_few_files_at_the_top() -> None:
 
 
 def test_no_circles() -> None:
-    """A module that is imported while another is loaded never needs that one at the same time."""
+    """A module that is imported while another is loaded must not need that other module at the same time."""
     modules = {f"pipelines.{module_name(p)}".rstrip("."): p for p in LIBRARY}
     uses: dict[str, set[str]] = {}
     for name, path in modules.items():
@@ -182,7 +182,7 @@ LIGHT_MODULES = (
 
 
 def test_light_modules_leave_torch_alone() -> None:
-    """In a fresh process: no task, card, hub, report or app module brings torch along when it is only imported."""
+    """In a fresh process, importing a task, card, hub, report or app module does not import torch."""
     from pipelines.config.recipe import task_names
 
     names = [f"pipelines.tasks.{t.replace('-', '_')}" for t in task_names()]
@@ -203,7 +203,7 @@ for name in {names}:
 
 
 def missing_files(task: str, root: Path) -> list[str]:
-    """Which of a task's five files are not there; the recipes are a folder with at least one recipe."""
+    """The missing ones of a task's five files. The recipes are a folder with at least one recipe."""
     name = task.replace("-", "_")
     files = [f"pipelines/tasks/{name}.py", f"apps/{name}.py", f"hub_cards/{name}.md.j2", f"tests/tasks/test_{name}.py"]
     missing = [f for f in files if not (root / f).is_file()]
@@ -211,7 +211,7 @@ def missing_files(task: str, root: Path) -> list[str]:
 
 
 def task_like_names(root: Path) -> set[str]:
-    """Every name that one of the five kinds of file uses: a card or an app without its task is found too."""
+    """Every name that one of the five kinds of files uses. So a card or an app without its task is found too."""
     other = {"__init__", "parts", "gallery", "samples", "sound", "transcript", "launch", "base", "visitor"}
     found = {p.stem for p in (root / "pipelines/tasks").glob("*.py")} | {p.stem for p in (root / "apps").glob("*.py")}
     found |= {p.name.removesuffix(".md.j2") for p in (root / "hub_cards").glob("*.md.j2")}
@@ -261,13 +261,14 @@ def test_public_names() -> None:
         _ = pipelines.no_such_name
 
 
-# ---- what is private ----
+# ---- private names ----
 
 
 def private_uses(path: Path, source: str) -> list[str]:
-    """Names with an underscore that a module takes from another one of ours.
+    """Names with an underscore that a module imports from another one of Graft.
 
-    Such a name belongs to its module. A module with an underscore belongs to its package, whose other modules may import it.
+    Such a name belongs to its module. A module with an underscore belongs to its package, and the package's other
+    modules may import it.
     """
     ours = {"pipelines", "apps", "tests"}
     tree = ast.parse(source)
@@ -330,7 +331,7 @@ def test_the_loop_is_short() -> None:
 
 
 def test_no_loose_ends() -> None:
-    """Nothing is left for later, and no error is swallowed whole."""
+    """No work is left for later, and no error is silently ignored."""
     mark = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b|NotImplemented" + "Error")
     found = [
         f"{p.relative_to(ROOT)}:{i}"
@@ -354,7 +355,7 @@ def checks_something(function: ast.AST, helpers: set[str]) -> bool:
 
 
 def test_every_test_asserts() -> None:
-    """By itself, or through a helper of ours that does."""
+    """A module does it by itself, or through a helper of Graft that does."""
     written = [(p, f) for p in TESTS for f in functions(p)]
     helpers = {f.name for _, f in written if not f.name.startswith("test_") and checks_something(f, set())}
     tests = [(p, f) for p, f in written if p.name.startswith("test_") and f.name.startswith("test_")]
@@ -376,7 +377,10 @@ def test_no_big_file_is_tracked() -> None:
 
 
 def test_the_package_is_complete() -> None:
-    """Every folder with code is a package of the wheel, and every other file in the three data folders is package data."""
+    """Every folder with code is a package of the wheel.
+
+    Every other file in the three data folders is package data.
+    """
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {p.parent for p in LIBRARY}
     names = {".".join(("pipelines", *[x for x in f.relative_to(ROOT).parts if x != "pipelines"])) for f in folders}

@@ -1,4 +1,4 @@
-"""The contract's size: how many names a task has, and that none of them is there for one task alone."""
+"""The size of the contract: how many names a task has, and that no name serves only one task."""
 
 import ast
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ DONE = {
 
 
 def public_names(kind: type) -> set[str]:
-    """Of a class: what it and its instances have, attributes that `__init__` sets included."""
+    """Names of a class and of its instances, including attributes that `__init__` sets."""
     tree = ast.parse((ROOT / "pipelines" / "task.py").read_text())
     (of,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     own = {
@@ -75,7 +75,7 @@ def test_a_task_has_at_most_thirty_names() -> None:
 
 
 def test_no_name_is_there_for_one_task_alone() -> None:
-    """What a task may leave out is something of at least two (of the ten, and of the contract's own toy)."""
+    """At least two tasks use each optional name (of the ten tasks and the contract's toy)."""
     optional = {
         name
         for name in public_names(Task)
@@ -87,7 +87,7 @@ def test_no_name_is_there_for_one_task_alone() -> None:
 
 
 def test_nobody_asks_which_class_a_method_is_of() -> None:
-    """What a task can do is what it declares: no `type(task).method is Task.method`, and no `hasattr(task, ...)`."""
+    """A task declares its capabilities: no `type(task).method is Task.method`, and no `hasattr(task, ...)`."""
     found = []
     for path in [*(ROOT / "pipelines").rglob("*.py"), *(ROOT / "apps").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -124,7 +124,7 @@ def test_every_task_declares_what_its_class_is_asked_for() -> None:
         assert all((kind.hub.pipeline_tag, kind.hub.library_name, kind.hub.architectures, declared.phases))
 
 
-# ---- the contract, for a task of two phases that is in no package: what it proves of training and scores ----
+# ---- the contract for a task of two phases, which is in no package: training and scores ----
 
 
 @pytest.fixture(scope="class")

@@ -1,4 +1,4 @@
-"""What the demos of image generation show and save, and their Spaces; seen by a visitor in browser/."""
+"""What the demos of image generation show and save, and their Spaces. tests/browser tests them as a visitor."""
 
 import subprocess
 import sys
@@ -61,13 +61,13 @@ def request(name: str, seed: int = 0, steps: int = 4) -> dict[str, Any]:
 TASKS = ("unconditional_image_generation", "text_to_image")
 
 
-# ---- images in the making ----
+# ---- previews ----
 
 
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("steps", [1, 4, 25])
 def test_a_preview_is_called_by_its_step(models: dict[str, Loaded], name: str, steps: int) -> None:
-    """The page counts previews; the task decides when there is one."""
+    """The page counts previews. The task decides when there is one."""
     from pipelines.apps.gallery import make
 
     stride = preview_every(steps)
@@ -87,7 +87,7 @@ def test_images_are_files_that_say_what_made_them(models: dict[str, Loaded], nam
     assert note.startswith("3 images. ")
     assert [caption for _, caption in three] == ["seed 6", "seed 7", "seed 8"]
     assert len({Path(file).read_bytes() for file, _ in three}) == 3
-    assert Path(three[1][0]).read_bytes() == Path(alone[0][0]).read_bytes()  # whatever else is asked for
+    assert Path(three[1][0]).read_bytes() == Path(alone[0][0]).read_bytes()  # even if the request asks for another size
     own = {"model": "shapes"} if name == TASKS[0] else {"model": "painter", "prompt": "a red disc", "guidance": 3.0}
     assert requests.read_settings(read_notes(Path(alone[0][0]), "it"), "it") == {**own, "seed": 7, "steps": 4}
     assert Path(alone[0][0]).name == ("shapes-seed-7.png" if name == TASKS[0] else "a-red-disc-seed-7.png")
@@ -109,7 +109,7 @@ def test_seeds_follow_each_other() -> None:
 
 
 def tuned(model: Loaded, run: Path | None, source: str | None, **about: Any) -> Any:
-    """`model` as if it were a run that started from `source`."""
+    """Treat `model` as if it were a run that started from `source`."""
     recipe = SimpleNamespace(model=SimpleNamespace(id=source))
     facts = {"id": source and Path(source).name, "base_model": None, "revision": None, "random_weights": False, **about}
     results = {"model": facts, "recipe": "tuned"}
@@ -134,7 +134,7 @@ def test_the_model_before_stands_beside_it(models: dict[str, Loaded], folders: d
 
 
 def test_before_and_after_are_made_alike(models: dict[str, Loaded], tmp_path: Path) -> None:
-    """The base's own files name another sampler, and another size."""
+    """The base model's own files name another sampler and another size."""
     from pipelines.apps.gallery import base_of
 
     ancestral = unconditional(tmp_path / "ancestral", seed=2)
@@ -165,8 +165,9 @@ def test_where_the_model_before_comes_from(models: dict[str, Loaded], tmp_path: 
         (tmp_path, here, {}, (here, None, "here")),
         (tmp_path, "me/base", hub, ("me/base", "abc", "me/base")),
         (None, "me/base", hub, ("me/base", "abc", "me/base")),
-        (tmp_path, gone, {"base_model": "me/first"}, ("me/first", None, "me/first")),  # the nearest that can be had
-        (None, here, {"base_model": "me/first"}, ("me/first", None, "me/first")),  # a folder of somebody else's machine
+        # the nearest size that is possible
+        (tmp_path, gone, {"base_model": "me/first"}, ("me/first", None, "me/first")),
+        (None, here, {"base_model": "me/first"}, ("me/first", None, "me/first")),  # a folder on somebody else's machine
     ):
         base = base_of(tuned(model, run, source, **about))
         assert (base.source, base.revision, base.name) == found
@@ -216,8 +217,8 @@ def test_the_api_gives_files_with_their_settings(models: dict[str, Loaded], name
         assert [one["seed"] for one in found] == [5, 6]
         assert note.startswith("2 images. ")
         bad = [(len(values) - (3 if words else 2), "x", "no seed"), *([(0, " ", "prompt is needed")] if words else [])]
-        for place, value, said in bad:
-            with pytest.raises(AppError, match=said) as caught:
+        for place, value, message in bad:
+            with pytest.raises(AppError, match=message) as caught:
                 client.predict(*[value if i == place else one for i, one in enumerate(values)], api_name="/predict")
             assert "Traceback" not in str(caught.value)
         assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/predict"]

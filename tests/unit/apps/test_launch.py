@@ -1,4 +1,4 @@
-"""The demo of image classification served and asked over its API, and `launch`."""
+"""The demo of image classification, served and called through its API, and `launch`."""
 
 import os
 import socket
@@ -198,8 +198,9 @@ def test_launch_serves_a_folder_and_says_where(vit_folder: Path, capsys: pytest.
 def test_importing_is_light_and_writes_nothing() -> None:
     from pipelines.apps import parts
 
-    code = "import sys, pipelines.apps.launch; print(sorted({'gradio', 'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    heavy = "{'gradio', 'torch', 'transformers', 'datasets'}"
+    code = f"import sys, pipelines.apps.launch; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
-    # Gradio writes an interface file beside every module that derives from one of its components
+    # Gradio writes an interface file next to every module that derives from one of its components
     assert list(Path(parts.__file__).parent.glob("*.pyi")) == []

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("gradio_page")
 
 
 def stand_in(folder: Path, infer: Callable = lambda image, top_k=5: [], **changes: Any) -> Any:
-    """A Loaded whose answers the test decides."""
+    """A Loaded that gives the answers of the test."""
     labels = ["cat", "dog"]
     task = SimpleNamespace(name="image-classification", labels=labels, options=SimpleNamespace(multi_label=False))
     return SimpleNamespace(
@@ -50,7 +50,7 @@ def test_hiding_a_word_costs_its_weight(batch: int) -> None:
     from pipelines.apps.parts import occlusion
 
     weights = {"not": -2.0, "a": 0.0, "good": 5.0, "film": 1.0, "[MASK]": 0.0}
-    asked, heard = [], []
+    asked, received = [], []
 
     def score(texts: Any) -> list[float]:
         asked.extend(texts)
@@ -63,12 +63,12 @@ def test_hiding_a_word_costs_its_weight(batch: int) -> None:
         range(4),
         lambda text, i: (*text[:i], "[MASK]", *text[i + 1 :]),
         batch=batch,
-        tick=lambda done, of: heard.append((done, of)),
+        tick=lambda done, of: received.append((done, of)),
     )
     assert drops == [-2.0, 0.0, 5.0, 1.0]
     assert len(asked) == 5
-    assert heard == sorted(heard)
-    assert heard[-1] == (4, 4)
+    assert received == sorted(received)
+    assert received[-1] == (4, 4)
 
 
 @pytest.mark.parametrize("size", [(640, 480), (33, 500), (8, 8), (3, 2)])
@@ -85,7 +85,7 @@ def test_windows_cover_the_photo(size: tuple[int, int]) -> None:
 
 
 def looks_at(box: tuple[int, int, int, int], sharp: float = 1.0) -> Callable:
-    """A classifier that sees a cat where the box (in hundredths of the photo) has contrast."""
+    """A classifier that predicts a cat if the box (in hundredths of the photo) has contrast."""
 
     def infer(image: Image.Image, top_k: int = 5) -> list[dict[str, Any]]:
         left, top, right, bottom = (round(v * side / 100) for v, side in zip(box, image.size * 2, strict=True))
@@ -112,7 +112,7 @@ def test_the_map_is_warm_where_the_model_looked(
     assert picture.size == checkered.size
     warmth = np.asarray(picture, float)[..., 0] - np.asarray(picture, float)[..., 2]
     y, x = np.unravel_index(warmth.argmax(), warmth.shape)
-    assert box[0] - 13 <= 100 * x / 320 <= box[2] + 13  # within a cell
+    assert box[0] - 13 <= 100 * x / 320 <= box[2] + 13  # to within one cell
     assert box[1] - 13 <= 100 * y / 240 <= box[3] + 13
     assert warmth[(y + 120) % 240, (x + 160) % 320] == pytest.approx(0, abs=3)
     assert caption.startswith("Hiding the warmest region takes the answer from ")
@@ -130,7 +130,7 @@ def test_the_map_says_so_when_no_region_matters(checkered: Image.Image, tmp_path
 
 
 def test_the_map_still_shows_regions_of_a_model_that_is_certain(checkered: Image.Image, tmp_path: Path) -> None:
-    """Its probability rounds to 1.0 whatever is hidden; the odds of the other class tell."""
+    """Its probability rounds to 1.0 whatever is hidden, so the odds of the other class decide."""
     from pipelines.apps.image_classification import look
 
     def certain(image: Image.Image, top_k: int = 5) -> list[dict[str, Any]]:
@@ -185,7 +185,8 @@ def test_the_card_shows_its_own_pictures_and_no_others(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (folder / "README.md").write_text(
         "---\nlicense: mit\n---\n# Pets\n![one](a.png) ![two](../secret.png) ![three](https://x.org/b.png)\n"
-        '<img src="a.png" width="30" alt="four"> <img alt="five" src=\'//x.org/c.png\'> <img src="/etc/d.png">\n---\nend'
+        '<img src="a.png" width="30" alt="four"> <img alt="five" src=\'//x.org/c.png\'> <img src="/etc/d.png">\n'
+        "---\nend"
     )
     text = card_text(folder / "README.md")
     assert text.startswith("# Pets")

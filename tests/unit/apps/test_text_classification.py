@@ -1,4 +1,4 @@
-"""What the demo of text classification colours and says; seen by a visitor in browser/."""
+"""The words that the demo of text classification colours, and its text. tests/browser tests it as a visitor."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ WORDS = {"awful": -4.0, "dull": -1.0, "good": 3.0}
 
 
 def stand_in(number: int = 1, regression: bool = False, **weights: float) -> Any:
-    """A Loaded whose answer is a sum over words, and that reads 200 characters of each text."""
+    """A Loaded whose answer is a sum over words. It reads 200 characters of each text."""
     from math import exp
 
     weights = weights or WORDS

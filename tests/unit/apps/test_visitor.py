@@ -1,4 +1,4 @@
-"""What one visitor may take up: places in the queue, fields within their limits, room on the disk."""
+"""Limits for one visitor: places in the queue, lengths of fields, room on the disk."""
 
 import os
 import tempfile
@@ -38,9 +38,9 @@ def test_a_visitor_waits_for_so_many_events_only(monkeypatch: pytest.MonkeyPatch
         found = [join(number) for number in range(visitor.MAX_OWN + 3)]
         assert [answer.status_code for answer in found] == [200] * visitor.MAX_OWN + [429] * 3
         assert found[-1].json()["detail"] == visitor.BUSY
-        monkeypatch.setenv("SPACE_ID", "me/demo")  # there the proxy says who asks
+        monkeypatch.setenv("SPACE_ID", "me/demo")  # in a Space, the proxy gives the visitor's address
         others = [join(100 + n, **{"x-forwarded-for": f"10.0.0.{n // 2}, 10.9.9.9"}).status_code for n in range(8)]
-        assert others.count(200) == visitor.MAX_WAITING + 1 - visitor.MAX_OWN  # one of them runs
+        assert others.count(200) == visitor.MAX_WAITING + 1 - visitor.MAX_OWN  # one request of the queue is running
         assert set(others) == {200, 503}
         monkeypatch.delenv("SPACE_ID")
         go.set()
@@ -80,7 +80,8 @@ def test_a_full_folder_takes_no_more(gradio_page: Path, monkeypatch: pytest.Monk
 
     (gradio_page / "aa").mkdir(exist_ok=True)
     (gradio_page / "aa" / "photo.png").write_bytes(bytes(1000))
-    broken = Path(tempfile.NamedTemporaryFile(dir=gradio_page, delete=False).name)
+    with tempfile.NamedTemporaryFile(dir=gradio_page, delete=False) as file:
+        broken = Path(file.name)
     os.utime(broken, (0, 0))
     assert not visitor.full()
     assert not broken.exists()

@@ -1,4 +1,4 @@
-"""The recipe: what the command line changes, what comes back after writing it, and its schema."""
+"""The recipe: overrides on the command line, writing and reading it, and its schema."""
 
 import json
 from pathlib import Path
@@ -73,7 +73,10 @@ def test_epochs_and_max_steps_replace_each_other(write) -> None:
 
 
 def test_new_data_drop_what_belonged_to_the_old(write) -> None:
-    old = "{id: a/b, config: c, revision: r, format: digits, columns: {image: i}, train: a, validation: b, test: c, group: g, holdout: 0.2}"
+    old = (
+        "{id: a/b, config: c, revision: r, format: digits, columns: {image: i}, "
+        "train: a, validation: b, test: c, group: g, holdout: 0.2}"
+    )
     data = load_recipe(write(GOOD.replace("{id: some/data}", old)), data="photos").data
     assert data.model_dump(exclude_defaults=True) == {"id": "photos", "holdout": 0.2}
 
@@ -220,7 +223,10 @@ def test_each_task_brings_its_options_into_the_schema() -> None:
 
 
 def test_what_was_allowed_for_other_data_and_models_is_not_for_these() -> None:
-    """A recipe may publish rows of its open data; `--data` brings data of the user's own, and a model another licence."""
+    """A recipe may publish rows of its open data.
+
+    With `--data`, the data are the user's own. Another model may have another licence.
+    """
     shipped = load_recipe("beans_vit_base")
     assert shipped.hub.examples > 0
     assert shipped.hub.license
@@ -235,7 +241,7 @@ UNLISTED = "hub: {license: openrail-2030, language: [English]}\n"
 
 
 def test_a_licence_that_is_not_listed_here_is_refused_for_a_new_run_alone(write) -> None:
-    """The hub may know more licences than this version: a model with one is read all the same."""
+    """The hub may know more licences than this version: a model with an unknown one can still be read."""
     path = write(GOOD + UNLISTED)
     with pytest.raises(
         RecipeError, match=r"(?s)hub\.license: .*openrail-2030.*hub\.language: .*'English': did you mean 'en'"
@@ -257,7 +263,7 @@ def test_a_prompt_of_before_is_read_from_a_model_alone(write) -> None:
 
 
 def test_other_data_of_the_same_form_keep_the_part_that_the_recipe_takes(tmp_path: Path) -> None:
-    """`--data MNIST` says where the digits lie, not that all ten are wanted."""
+    """`--data MNIST` replaces the path of the digits; the recipe's choice of digits stays."""
     from pipelines.config.recipe import task_class
     from pipelines.data.loading import load_splits
     from tests.support import tiny_pictures

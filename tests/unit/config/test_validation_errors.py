@@ -1,4 +1,4 @@
-"""What is wrong with a recipe is said at once, with file and line, in words that help."""
+"""Everything that is wrong with a recipe is reported at once, with file and line and helpful words."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def write(tmp_path: Path):
 
 
 def complaints(path: Path, *overrides: str, **command_line: str) -> list[str]:
-    """What is wrong, one line each, the file's path left out."""
+    """The errors, one line each, without the file's path."""
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, overrides, **command_line)
     return str(caught.value).replace(f"{path}:", "").splitlines()
@@ -54,7 +54,7 @@ train:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("train: {epochs: 1, lr: 1}", "4: train.lr: unknown key: did you mean 'learning_rate'?"),
         ("train: {epochs: 1, zzz: 1}", "4: train.zzz: unknown key (allowed: epochs, max_steps, head_epochs,"),
@@ -90,20 +90,21 @@ train:
         ),
     ],
 )
-def test_what_is_wrong_is_said(write, change: str, said: str) -> None:
+def test_what_is_wrong_is_said(write, change: str, message: str) -> None:
     (line,) = complaints(write(GOOD.replace("train: {epochs: 1}", change)))
-    assert line.replace("at least 0,", "at least 0.0,").replace("below 1,", "below 1.0,").startswith(said)
+    assert line.replace("at least 0,", "at least 0.0,").replace("below 1,", "below 1.0,").startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "message"),
     [
         ("{}", "model: give exactly one of `id` and `config`"),
         ("{id: a, config: {model_type: vit}}", "model: give exactly one of `id` and `config`"),
         ("{config: {hidden_size: 3}}", "model: `config` needs a `model_type`, such as vit"),
         (
             "{id: a, freeze: bakbone}",
-            "model.freeze: must be 'auto', 'none', 'encoder' or 'backbone' or a whole number, got 'bakbone': did you mean 'backbone'?",
+            "model.freeze: must be 'auto', 'none', 'encoder' or 'backbone' or a whole number, got 'bakbone': "
+            "did you mean 'backbone'?",
         ),
         ("{id: a, freeze: 0}", "model.freeze: must be at least 1, got 0"),
         (
@@ -119,18 +120,16 @@ def test_what_is_wrong_is_said(write, change: str, said: str) -> None:
         ("{id: a, revision: 12e5}", "model.revision: must be text, got 1200000.0: put it in quotes"),
     ],
 )
-def test_what_is_wrong_with_the_model_is_said(write, section: str, said: str) -> None:
-    assert complaints(write(GOOD.replace("{id: some/model}", section))) == [f"2: {said}"]
+def test_what_is_wrong_with_the_model_is_said(write, section: str, message: str) -> None:
+    assert complaints(write(GOOD.replace("{id: some/model}", section))) == [f"2: {message}"]
 
 
 def test_an_unknown_task_is_one_error_and_its_options_are_not_judged(write) -> None:
     (line,) = complaints(
         write(GOOD.replace("image-classification", "image-clasification") + "options: {anything: 1}\n")
     )
-    assert (
-        line
-        == f"1: task: unknown task 'image-clasification': did you mean 'image-classification'? (known: {', '.join(task_names())})"
-    )
+    advice = f"did you mean 'image-classification'? (known: {', '.join(task_names())})"
+    assert line == f"1: task: unknown task 'image-clasification': {advice}"
 
 
 def test_missing_sections_are_all_named(write) -> None:
@@ -138,7 +137,7 @@ def test_missing_sections_are_all_named(write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("- a\n- b\n", "a recipe is a mapping of keys (task, model, data, ...), got list"),
         ("just words", "a recipe is a mapping of keys (task, model, data, ...), got str"),
@@ -147,9 +146,9 @@ def test_missing_sections_are_all_named(write) -> None:
         ("task: !!python/object/apply:os.system [ls]\n", "1: not valid YAML"),
     ],
 )
-def test_what_is_no_recipe(write, text: str, said: str) -> None:
+def test_what_is_no_recipe(write, text: str, message: str) -> None:
     (line,) = complaints(write(text))
-    assert said in line
+    assert message in line
 
 
 def test_a_recipe_that_cannot_be_read(tmp_path: Path) -> None:
@@ -163,7 +162,7 @@ def test_a_recipe_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_lines_follow_the_second_of_two_sections(write) -> None:
-    """YAML keeps the second: what is wrong in it is reported on its own line, once."""
+    """YAML keeps the second value. An error in it is reported once, on its own line."""
     path = write(GOOD + "train:\n  epochs: 2\n  batch_size: 0\n")
     assert complaints(path) == [
         "5: train: given twice (first on line 4)",

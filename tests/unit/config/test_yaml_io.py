@@ -1,4 +1,4 @@
-"""YAML as people mean it."""
+"""YAML values are read as people mean them."""
 
 from pathlib import Path
 

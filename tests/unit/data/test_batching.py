@@ -1,4 +1,4 @@
-"""Steps and micro-batches: every example once, as many parts for each process, no part above its budget."""
+"""Steps and micro-batches: every example once, equally many parts per process, no part above its budget."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_an_epoch_holds_every_example_once(lengths: list[int], batch_size: int, 
 
 @given(st.integers(2, 80), st.integers(2, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2), st.booleans())
 def test_no_share_of_one(n: int, batch_size: int, micro_batch: int, processes: int, epoch: int, ragged: bool) -> None:
-    """For a model that compares rows. What has no such share stays as it is, to the last row."""
+    """For a model that compares rows. A step without such a part stays as it is, to the last row."""
     lengths = list(range(1, n + 1)) if ragged else None
     plain = epoch_steps(n, batch_size, 0, epoch, lengths)
     steps = epoch_steps(n, batch_size, 0, epoch, lengths, least=2)
@@ -69,7 +69,10 @@ def test_the_step_before_shares_with_a_lone_row(n: int, batch_size: int, sizes: 
 
 
 def test_little_is_padded() -> None:
-    """Lengths as SQuAD's windows have them, in steps of 12, under the budget of a CPU: at most 5 % of the tokens are padding."""
+    """Lengths like those of SQuAD's windows, in steps of 12, with the budget of a CPU.
+
+    At most 5 % of the tokens are padding.
+    """
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.gamma(9, 19, 5000).astype(int), 40, 384)
     padded, real = 0, 0

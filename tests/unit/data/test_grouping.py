@@ -1,4 +1,4 @@
-"""Whole groups and rows with equal content: how near the cut comes to what was asked, whatever the groups are."""
+"""Groups and rows with equal content stay in one split: how near the cut comes to the requested sizes."""
 
 import itertools
 import random
@@ -18,7 +18,10 @@ SHARES = {"test": 0.1, "validation": 0.1}
 
 
 def structure(seed: int) -> tuple[list[str], list[str]]:
-    """Groups and classes of some hundred rows: few or many groups, alike or not in size, of one class each or of all."""
+    """Groups and classes of some hundred rows.
+
+    There are few or many groups, of similar or different sizes, with one class or all classes each.
+    """
     rng = random.Random(seed)
     count = rng.choice([3, 4, 5, 10, 20, 60, 150])
     kind = rng.choice(["equal", "one large", "skewed", "very skewed"])
@@ -39,7 +42,10 @@ def structure(seed: int) -> tuple[list[str], list[str]]:
 
 
 def possible(groups: list[str], labels: list[str]) -> bool:
-    """Whether some assignment of these few groups keeps the bound, with every class in train and no split empty. By trying all."""
+    """Whether some assignment of these few groups keeps the bound, with every class in train and no split empty.
+
+    It tries all of them.
+    """
     sizes, rows = Counter(groups), len(groups)
     bound = max(0.02 * rows, max(sizes.values()) / 2)
     classes = {group: {label for own, label in zip(groups, labels, strict=True) if own == group} for group in sizes}
@@ -54,8 +60,11 @@ def possible(groups: list[str], labels: list[str]) -> bool:
 
 
 def test_two_hundred_structures_of_groups() -> None:
-    """Each split within max(2 % of the rows, half of the largest group) of what was asked, and every class in train, wherever
-    some assignment does that; of up to five groups all assignments are tried."""
+    """If some assignment does it, splits have about the requested sizes, and train has every class.
+
+    A size may be wrong by max(2 % of the rows, half of the largest group). For up to five groups, all assignments are
+    tried.
+    """
     outcomes: Counter[str] = Counter()
     for seed in range(200):
         groups, labels = structure(seed)
@@ -80,7 +89,7 @@ def test_two_hundred_structures_of_groups() -> None:
 
 
 def test_classes_get_their_share_of_whole_groups() -> None:
-    """100 groups of two classes, 1 : 4, and one rare class: each split has about its part of every class."""
+    """100 groups of two classes, 1 : 4, and one rare class: each split has about its share of every class."""
     groups = [f"g{number}" for number in range(100) for _ in range(10)]
     labels = ["rare" if n < 3 else "few" if n < 20 else "many" for n in range(100) for _ in range(10)]
     rows = Dataset.from_dict({"id": [f"r{i}" for i in range(1000)], "who": groups, "label": labels})
@@ -94,7 +103,7 @@ def test_classes_get_their_share_of_whole_groups() -> None:
 
 
 def test_small_groups_are_shared_out() -> None:
-    """One group holds 900 of 1,000 rows: test does not take all the small ones and leave validation the large one."""
+    """One group holds 900 of 1,000 rows: test must not take all small groups and leave the large one to validation."""
     groups = ["all"] * 900 + [f"g{number}" for number in range(10) for _ in range(10)]
     rows = Dataset.from_dict({"id": [f"r{i}" for i in range(1000)], "who": groups})
     splits = cut(rows, SHARES, 0, "who")

@@ -1,4 +1,4 @@
-"""Where rows come from: every layout gives the same rows, none vanishes, and splits are cut fairly whatever the order on disk."""
+"""Loading rows: every layout gives the same rows, none is lost, and splits are fair in any order on disk."""
 
 import json
 import os
@@ -120,10 +120,10 @@ def test_a_folder_of_tables_and_one_of_images(flat: Path, tmp_path: Path) -> Non
         DataError, match=r"002\.jpg and 4 more in train and in test too: a file may be in one split only"
     ):
         load(tmp_path, group="none")
-    beside = tmp_path / "beside"
-    shutil.copytree(flat / "cat", beside / "images")
-    write_csv(beside / "labels.csv", [{"image": f"images/{i:03d}.jpg", "label": str(i % 2)} for i in range(12)])
-    assert load(beside).labels == ["0", "1"]  # the folder of images is what the table points to, no class
+    neighbour = tmp_path / "beside"
+    shutil.copytree(flat / "cat", neighbour / "images")
+    write_csv(neighbour / "labels.csv", [{"image": f"images/{i:03d}.jpg", "label": str(i % 2)} for i in range(12)])
+    assert load(neighbour).labels == ["0", "1"]  # the table refers to the folder of images, which is no class
 
 
 def test_columns_by_other_names(flat: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_comma_and_a_line_break_inside_quotes(flat: Path, tmp_path: Path) -> N
     splits = load(write_csv(tmp_path / "a.csv", [*listed(flat)[1:], {"image": odd.name, "label": "cat"}, last]))
     paths = {row["id"]: row["image"]["path"] for row in all_rows(splits)}
     assert paths["a.csv:21"] == str(odd)
-    assert paths["a.csv:23"] == str(files(flat)[0])  # the line after one that is two lines long
+    assert paths["a.csv:23"] == str(files(flat)[0])  # the line after one that spans two lines
 
 
 def test_digits_come_with_scikit_learn() -> None:
@@ -150,7 +150,7 @@ def test_digits_come_with_scikit_learn() -> None:
     assert sum(len(splits[name]) for name in SPLITS) == 896
 
 
-# ---- folders: no file vanishes ----
+# ---- folders: every file is read ----
 
 SEGMENTS = ("train", "Test", "val", "bus", "cat", "deep", "__MACOSX", ".hidden")
 NAMES = ("train_0.jpg", "1.JPG", "2.png", "notes.txt", "noend", ".DS_Store", "empty.jpg")
@@ -189,7 +189,7 @@ def test_files_found_are_rows_skips_or_said(tree: list, tmp_path: Path) -> None:
 
 
 def test_classes_named_like_splits(tmp_path: Path) -> None:
-    """One of them is a class among others; a train and a test side by side are not."""
+    """One of them is a class among others. A train and a test folder together are splits."""
     for names in (["bus", "train"], ["bus", "test"]):
         folder = tiny.photos(tmp_path / names[1], names, n=6, splits=(), size=8)
         splits = load(folder)
@@ -260,7 +260,7 @@ def test_a_name_that_is_no_unicode(flat: Path, tmp_path: Path) -> None:
             ["train", "validation"],
             {"test": "validation"},
             {"train": "train", "test": "validation"},
-        ),  # as for SQuAD: validation is then cut
+        ),  # as for SQuAD: validation is then cut from train
         (["a", "b"], {"train": "b"}, {"train": "b"}),
         (["everything"], {}, {"train": "everything"}),
         (["test"], {}, {"train": "test"}),
@@ -298,7 +298,7 @@ def test_rows_to_score(flat: Path, tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_covers_labels_and_sizes(flat: Path, tmp_path: Path) -> None:
-    """The same files anywhere have one fingerprint; another label or another size of an image changes it."""
+    """The same files have the same fingerprint in any folder. Another label or another image size changes it."""
     data = shutil.copytree(flat, tmp_path / "data")
     first = load(flat).fingerprint
     assert load(data).fingerprint == first

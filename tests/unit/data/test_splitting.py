@@ -1,4 +1,4 @@
-"""Cutting splits: fair to every class, whole groups together, and decided by the seed and the ids alone."""
+"""Cutting splits: fair to every class, groups stay together, and only the seed and the ids decide."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def rows(labels: list[Any], **columns: list) -> Dataset:
 
 
 def cut(data: Dataset, wanted: float, seed: int, group: str | None) -> tuple[Dataset, Dataset]:
-    """One split of about `wanted` rows: (what is left, what was taken)."""
+    """Cut one split of about `wanted` rows: (the rows left, the rows taken)."""
     parts = cut_splits(data, {"validation": wanted / len(data)}, seed, group)
     return parts["train"], parts["validation"]
 
@@ -43,7 +43,7 @@ def shuffled(data: Dataset, seed: int) -> Dataset:
 
 @st.composite
 def classes(draw: st.DrawFn, most: int = 40) -> list[str]:
-    """Labels of a data set: up to 6 classes, from common to rare, in no order."""
+    """Labels of a data set: up to 6 classes, from frequent to rare, in random order."""
     sizes = draw(st.lists(st.integers(1, most), min_size=2, max_size=6))
     labels = [name for name, size in zip("abcdef", sizes, strict=False) for _ in range(size)]
     draw(st.randoms(use_true_random=False)).shuffle(labels)
@@ -131,7 +131,7 @@ def test_seeds_cut_differently_and_the_same_seed_the_same() -> None:
     assert cut(data, 16, 3, None)[1]["id"][:] == cut(data, 16, 3, None)[1]["id"][:]
 
 
-# ---- the whole arrangement ----
+# ---- all splits ----
 
 
 @QUICK
@@ -157,7 +157,7 @@ def test_a_split_of_ones_own_is_left_alone() -> None:
 
 
 def test_another_training_seed_has_the_same_test_rows() -> None:
-    """The cut goes by data.seed, which a recipe keeps while train.seed changes."""
+    """data.seed decides the cut. A recipe keeps it when train.seed changes."""
     section = DataSection(id="digits", format="digits", config="0-1", max_eval_rows=20)
     first, second = (load_splits(section, DataSpec(("image", "label"))) for _ in range(2))
     assert first.fingerprint == second.fingerprint
@@ -202,11 +202,14 @@ def test_a_few_rows_are_of_as_many_classes_as_can_be() -> None:
     assert len(spread(data, 99)) == 52
 
 
-# ---- files: not read, and in one split only ----
+# ---- files: not read, and only in one split ----
 
 
 def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
-    """A task's `clean` may drop rows, change columns and their types; the recordings are neither given to it nor copied."""
+    """A task's `clean` may drop rows and change columns and their types.
+
+    It does not get the recordings, and they are not copied.
+    """
     import tracemalloc
 
     import pyarrow
@@ -229,48 +232,48 @@ def test_rows_are_cleaned_and_stamped_without_their_bytes() -> None:
 
     before = pyarrow.total_allocated_bytes()
     tracemalloc.start()
-    made, bad = cleaned(data, clean, "x")
+    kept, bad = cleaned(data, clean, "x")
     empty: dict[str, Any] = {"labels": None, "source": {}, "skipped": {}, "fingerprint": {}, "name": "x"}
-    stamp = Splits(train=made, validation=made, test=made, **empty).files_fingerprint("train")
+    stamp = Splits(train=kept, validation=kept, test=kept, **empty).files_fingerprint("train")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(stamp) == 16
     assert max(pyarrow.total_allocated_bytes() - before, peak) < size
     assert bad == [("row/0", "row/0: no label"), ("row/5", "row/5: no label")]
     left = [i for i in range(16) if i not in (0, 5)]
-    assert made["id"][:] == [f"row/{i}" for i in left]
-    assert (made.features["audio"], made.features["label"], made["label"][:]) == (
+    assert kept["id"][:] == [f"row/{i}" for i in left]
+    assert (kept.features["audio"], kept.features["label"], kept["label"][:]) == (
         kinds["audio"],
         Value("float64"),
         list(map(float, left)),
     )
     assert all(
-        row["audio"] == {"path": f"{i}.wav", "bytes": bytes([i]) * size} for i, row in zip(left, made, strict=True)
+        row["audio"] == {"path": f"{i}.wav", "bytes": bytes([i]) * size} for i, row in zip(left, kept, strict=True)
     )
     with pytest.raises(DataError, match="none of 1 rows can be used; the first: row/0"):
         cleaned(data.select([0]), clean, "x")
 
 
 def test_recordings_without_speakers_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    """Once, where a split is cut and nobody said that this is right."""
-    heard = {"audio": [{"path": None, "bytes": b"a"}] * 40}
-    for group, own, section, told in (
-        ("speaker", heard, {}, True),
-        ("speaker", heard, {"group": "none"}, False),
-        ("none", heard, {}, False),  # a format whose own splits share speakers
-        ("speaker", heard | {"speaker": list("abcd") * 10}, {}, False),
-        (None, heard, {}, False),
+    """The warning appears once, if a split is cut and nobody stated that this is right."""
+    recordings = {"audio": [{"path": None, "bytes": b"a"}] * 40}
+    for group, own, section, warned in (
+        ("speaker", recordings, {}, True),
+        ("speaker", recordings, {"group": "none"}, False),
+        ("none", recordings, {}, False),  # a format whose own splits share speakers
+        ("speaker", recordings | {"speaker": list("abcd") * 10}, {}, False),
+        (None, recordings, {}, False),
         ("title", {}, {}, False),
     ):
         caplog.clear()
         arrange(DataSection(id="voices", **section), {"train": rows(["a", "b"] * 20, **own)}, group)
-        said = [record.getMessage() for record in caplog.records]
-        assert len(said) == told
-        if told:
-            assert said[0].startswith(
+        messages = [record.getMessage() for record in caplog.records]
+        assert len(messages) == warned
+        if warned:
+            assert messages[0].startswith(
                 "voices: no column 'speaker', so validation and test may share speakers with train"
             )
-            assert "data.group=NAME" in said[0]
+            assert "data.group=NAME" in messages[0]
     own = {
         name: rows(["a", "b"] * 4, audio=[{"path": None, "bytes": b"a"}] * 8)
         for name in ("train", "validation", "test")
@@ -279,7 +282,7 @@ def test_recordings_without_speakers_are_told(caplog: pytest.LogCaptureFixture) 
     assert not caplog.records
 
 
-# ---- what belongs together, and labels of which a row has several ----
+# ---- rows that belong together, and rows with several labels ----
 
 
 def test_questions_on_one_passage_stay_together_without_titles(tmp_path: Path) -> None:

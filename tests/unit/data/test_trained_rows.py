@@ -1,4 +1,4 @@
-"""Rows that a model was trained on are never called unseen: along a chain of runs, among duplicates, when it is scored again."""
+"""Rows that a model was trained on are never scored as unseen: in a chain of runs, as duplicates, in later scores."""
 
 import json
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ TEXTS = DataSpec(("text", "label"))
 
 
 def noise(folder: Path, n: int = 30, start: int = 0) -> Path:
-    """Images of two classes in which nothing can be learned but the images themselves."""
+    """Images of two classes, which a model can learn only by heart."""
     for number in range(start, start + n):
         for label in ("heads", "tails"):
             (folder / label).mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,10 @@ def test_rows_that_are_added_are_new_and_the_old_ones_are_not(first: tuple[Path,
 
 
 def _only(folder: Path, trained: trained_rows.TrainedRows, new: int) -> Path:
-    """The folder without the rows of its run's validation and test: what was trained on, and `new` rows of which it was not."""
+    """The rows that the run was trained on, and `new` rows that it was not.
+
+    They are the run's folder without its validation and test rows.
+    """
     splits = load_splits(DataSection(id=str(folder)), PHOTOS)
     for name in SPLITS:
         for id_, known in zip(splits[name]["id"], trained.known(splits.contents[name]), strict=True):
@@ -149,7 +152,7 @@ def test_a_test_split_of_its_own_loses_what_was_trained_on(first: tuple[Path, Pa
     data, run = first
     trained = trained_rows.read(run / "model", "first")
     noise(tmp_path / "own" / "train", 10, start=100)
-    noise(tmp_path / "own" / "test", 30)  # the rows of the first run, train and all
+    noise(tmp_path / "own" / "test", 30)  # the rows of the first run, including train
     splits = load_splits(DataSection(id=str(tmp_path / "own")), PHOTOS, trained)
     assert (len(splits.test), splits.trained_before) == (12, {"test": 48})
     assert splits.ignored == {"rows of test that first was trained on before": 48}
@@ -178,7 +181,7 @@ def test_a_second_run_scores_rows_that_neither_trained_on(first: tuple[Path, Pat
     assert evaluate_recipe(recipe)["n"] == 6
 
 
-# ---- scoring again ----
+# ---- later scores ----
 
 
 def test_training_rows_are_not_scored_as_other_data(
@@ -234,7 +237,7 @@ def test_equal_texts_stay_on_one_side(tmp_path: Path) -> None:
 
 
 def test_an_image_given_twice_stays_on_one_side(tmp_path: Path) -> None:
-    """Once by its name, in a table that lists a file twice, and once by its bytes, in a copy."""
+    """A file is in two splits by name, in a table that lists it twice, or by its bytes, as a copy."""
     photos = tiny.photos(tmp_path / "photos", n=20, splits=())
     files = sorted(path.relative_to(tmp_path).as_posix() for path in photos.rglob("*.jpg"))
     for number, name in enumerate(files[:10]):
@@ -251,13 +254,13 @@ def test_an_image_given_twice_stays_on_one_side(tmp_path: Path) -> None:
 
 
 def test_own_splits_that_overlap_are_counted_everywhere(tmp_path: Path, vit_folder: Path) -> None:
-    """In check, results, card and report; the rows stay, for the splits are the data set's own."""
+    """The count is in check, results, card and report. The rows stay, because the splits are the data set's own."""
     data = noise(tmp_path / "own" / "train", 10).parent
-    noise(data / "test", 4, start=7)  # three of four pairs are in train
+    noise(data / "test", 4, start=7)  # three of four pairs have a row in train
     noise(data / "validation", 4, start=40)
     recipe = validate(settings(vit_folder, data, train__max_steps=1))
-    said = "6 of 8 rows of test have the same content as a row of train or validation"
-    assert any(said in line for line in check(recipe))
+    message = "6 of 8 rows of test have the same content as a row of train or validation"
+    assert any(message in line for line in check(recipe))
     with without_pictures():
         found = train(recipe, tmp_path / "run")
     assert found is not None
@@ -278,7 +281,7 @@ def test_own_splits_that_overlap_are_counted_everywhere(tmp_path: Path, vit_fold
 
 
 def test_one_equal_row_changes_little(tmp_path: Path) -> None:
-    """The cut of rows that all differ stays when two of them become equal; rare classes keep their rows in test."""
+    """The cut of different rows stays when two of them become equal. Rare classes keep their rows in test."""
     rows = [{"text": f"text {number}", "label": f"c{max(0, number - 600) // 4}"} for number in range(1000)]
     plain = load_splits(DataSection(id=str(write(tmp_path / "plain" / "rows.jsonl", rows))), TEXTS)
     twice = load_splits(DataSection(id=str(write(tmp_path / "twice" / "rows.jsonl", [*rows, rows[7]]))), TEXTS)
@@ -288,7 +291,10 @@ def test_one_equal_row_changes_little(tmp_path: Path) -> None:
 
 
 def test_rows_of_ones_own_test_split_do_not_choose_the_checkpoint(tmp_path: Path) -> None:
-    """All 90 test texts stand in train too: validation, which is cut from train, gets none of them, and all are counted."""
+    """All 90 test texts are also in train.
+
+    Validation, which is cut from train, gets none of them, and all are counted.
+    """
     rows = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(900)]
     write(tmp_path / "train.jsonl", rows)
     write(tmp_path / "test.jsonl", rows[:90])
@@ -307,7 +313,7 @@ def test_rows_of_ones_own_test_split_do_not_choose_the_checkpoint(tmp_path: Path
 
 
 def test_what_a_row_lacks_does_not_count() -> None:
-    """A second text that is empty, or the whole of a recording, is the same as no such column."""
+    """An empty second text counts as no such column, and so does a segment that is the complete recording."""
     rows = Dataset.from_dict({"id": ["a", "b"], "text": ["one", "two"], "text_pair": ["", None]})
     alone = contents(rows.select_columns(["id", "text"]), ("text",))
     assert contents(rows, ("text", "text_pair")) == alone
@@ -316,7 +322,7 @@ def test_what_a_row_lacks_does_not_count() -> None:
 
 
 def test_a_recipe_does_not_score_what_its_model_knows(first: tuple[Path, Path], tmp_path: Path) -> None:
-    """`graft evaluate RECIPE`, whose recipe names a test split that the model was trained on."""
+    """`graft evaluate RECIPE`, if the recipe names a test split that the model was trained on."""
     data, run = first
     known = {"heads": [], "tails": []}
     for id_ in load_splits(DataSection(id=str(data)), PHOTOS).train["id"]:
@@ -350,7 +356,10 @@ def test_other_columns_are_tried_only_where_the_models_own_are_absent(tmp_path: 
 
 @pytest.mark.parametrize("name", task_names())
 def test_every_task_says_by_what_rows_are_equal(name: str) -> None:
-    """Images and recordings by their files, else every text of a row that is no answer: the file of an ancestor serves all tasks."""
+    """Digests of images and recordings use their files, and otherwise every text of a row that is no answer.
+
+    So the file of an ancestor serves all tasks.
+    """
     wanted = {
         "image-classification": ("image",),
         "audio-classification": ("audio",),

@@ -1,4 +1,4 @@
-"""Warnings about data that are read as they are, and spoil a score or a model all the same."""
+"""Warnings about data that are read as they are, but would make a score or a model worse."""
 
 import logging
 import re
@@ -106,7 +106,7 @@ def test_every_text_task_counts_them(
     task: str, make: Any, model: Any, mark: str, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     folder = make(tmp_path / "data", n=6)
-    for path in folder.iterdir():  # at the end of a text, so that answers stand where they stood
+    for path in folder.iterdir():  # at the end of a text, so that the positions of answers stay the same
         path.write_text(re.sub(r'(in the year \d+\.)"', rf'\1 {mark}"', path.read_text(), count=1))
     worker = task_class(task)()
     worker.build(Weights(model(tmp_path / "m")), load_splits(DataSection(id=str(folder)), worker.data))

@@ -1,4 +1,4 @@
-"""What `graft check` says of a recipe is what `graft train` does with it: the same rows, the same errors, the same advice."""
+"""`graft check` reports what `graft train` then does with the recipe: the same rows, errors and advice."""
 
 import csv
 from pathlib import Path
@@ -30,7 +30,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def both(bert: Path, folder: Path, empty: int) -> tuple[Done, Done]:
-    """Both verbs on 100 training rows, so many of them without a text."""
+    """Run both verbs on 100 training rows, of which so many have no text."""
     (folder / "data").mkdir()
     (folder / "texts.yaml").write_text(TEXTS)
     for name, n, without in (("train", 100, empty), ("validation", 8, 0), ("test", 8, 0)):
@@ -43,14 +43,16 @@ def both(bert: Path, folder: Path, empty: int) -> tuple[Done, Done]:
 
 
 def test_as_many_skipped_rows_as_may_be(bert: Path, tmp_path: Path) -> None:
-    """Ten of a hundred: the share is of all rows, those that are skipped among them."""
+    """Ten of a hundred: the share is of all rows, including those that are skipped."""
     for done in both(bert, tmp_path, 10):
         assert done.code == 0, done.err
 
 
 def test_one_skipped_row_too_many(bert: Path, tmp_path: Path) -> None:
-    said = [refused(done, 2, "11 rows of train cannot be read, 10 of 100 may be") for done in both(bert, tmp_path, 11)]
-    assert said[0] == said[1]
+    errors = [
+        refused(done, 2, "11 rows of train cannot be read, 10 of 100 may be") for done in both(bert, tmp_path, 11)
+    ]
+    assert errors[0] == errors[1]
 
 
 @pytest.mark.parametrize("verb", ["check", "train"])
@@ -68,7 +70,7 @@ def test_none_may_be_skipped(world: World, verb: str) -> None:
     ("share", "bad", "fits"), [(0, 0, True), (0, 1, False), (1e-9, 3, True), (1e-9, 4, False), (0.05, 5, True)]
 )
 def test_how_many_may_be_skipped(share: float, bad: int, fits: bool) -> None:
-    """Three of few rows, where any may be at all."""
+    """Three rows of few: so many may be unreadable in any data."""
     rows = [(str(i), f"row {i}") for i in range(bad)]
     if fits:
         Skips(share, {"train": rows}, {"train": 100})
@@ -97,7 +99,7 @@ def test_settings_without_effect() -> None:
     assert lines(100) == []
     assert lines(100, warmup=99, eval_every=100, save_every=100) == []
     assert lines(100, warmup=100) == ["train.warmup=100"]
-    assert lines(1, warmup=0.9) == []  # one step has nothing to rise to
+    assert lines(1, warmup=0.9) == []  # warm-up needs more than one step
     assert lines(100, eval_every=101) == ["train.eval_every=101"]
     assert lines(100, save_every=1000) == ["train.save_every=1000"]
     assert lines(100, early_stopping=10) == ["train.early_stopping=10"]  # ten evaluations, the last at the end
@@ -106,7 +108,7 @@ def test_settings_without_effect() -> None:
 
 
 def test_a_recipe_has_no_rows_that_its_model_was_trained_on(world: World) -> None:
-    """--allow-overlap did nothing there."""
+    """--allow-overlap has no effect there."""
     (world.tmp / "recipe.yaml").write_text(TEXTS)
     done = graft("evaluate", world.tmp / "recipe.yaml", "--data", world.photos, "--allow-overlap")
     refused(

@@ -22,7 +22,7 @@ ROWS = 120
 
 
 def records(wrong: set[int], speakers: int = 12) -> list[dict[str, Any]]:
-    """120 rows of 12 speakers; the rows of these numbers are wrong."""
+    """120 rows of 12 speakers. The rows with these numbers are wrong."""
     found = []
     for number in range(ROWS):
         true = "cat" if number % 3 else "dog"
@@ -52,7 +52,7 @@ def run_of(folder: Path, wrong: set[int], group: str | None = None, settings: di
 
 @pytest.fixture
 def pair(tmp_path: Path) -> list[Path]:
-    """The second run has 14 of the first one's wrong rows right, and two others wrong."""
+    """The second run is right on 14 of the first run's wrong rows, and wrong on two others."""
     second = run_of(tmp_path / "second", {*range(14, 20), 30, 31}, settings={"train.learning_rate": 0.0005})
     return [run_of(tmp_path / "first", set(range(20))), second]
 
@@ -80,14 +80,14 @@ def test_differences_flips_and_settings(pair: list[Path]) -> None:
 
 
 def test_the_runs_are_paired(tmp_path: Path) -> None:
-    """Two runs with wide intervals of their own, whose difference is known well: they err on the same rows."""
+    """Two runs have wide intervals, but their difference is known well, because they err on the same rows."""
     runs = [run_of(tmp_path / "a", set(range(0, 60))), run_of(tmp_path / "b", set(range(0, 58)))]
     low, high = compare(runs)["comparisons"][0]["metrics"]["accuracy"]["ci95"]
-    assert high - low < 0.06  # alone, each one's is 0.18 wide
+    assert high - low < 0.06  # the interval of each run alone is 0.18 wide
 
 
 def test_groups_are_drawn_whole(tmp_path: Path) -> None:
-    """The second run loses three speakers whole: by rows the difference looks surer than it is."""
+    """The second run fails on all rows of three speakers: resampled rows would make the difference look too certain."""
     lost = {n for n in range(ROWS) if n % 12 in (3, 4, 5)}
     widths = []
     for group in (None, "speaker"):
@@ -219,7 +219,7 @@ def test_folders_that_are_no_finished_runs(pair: list[Path], tmp_path: Path) -> 
 
 
 def _damaged() -> dict[str, Any]:
-    """What a file of statistics may hold that a run never wrote."""
+    """What is wrong in a file of statistics that no run wrote."""
 
     def tensors(**changes: Any) -> Any:
         def spoil(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Numbers that must not flatter: intervals, time over stages, rows that were trained on, a smoke run's scores."""
+"""Scores must not flatter: intervals, time over stages, rows that were trained on, scores of a smoke run."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Answers:
-    """A task as far as its scores go."""
+    """The parts of a task that scores need."""
 
     def statistics(self, records: Any, rows: Any) -> Statistics:
         return classification.statistics(records, ["cat", "dog"])
@@ -45,7 +45,7 @@ class Answers:
 
 
 def answers(*predicted: str) -> list[dict[str, Any]]:
-    """The truth is always `cat`."""
+    """The true label is always `cat`."""
     return [
         {"id": f"{n:03}", "true": "cat", "predicted": guess, "confidence": 0.9, "rank": int(guess != "cat")}
         for n, guess in enumerate(predicted)
@@ -63,13 +63,14 @@ def test_rows_that_are_all_right_or_all_wrong_have_the_exact_interval() -> None:
         assert found["ci95"]["accuracy"] == pytest.approx(bounds, abs=5e-4)
         assert found["interval"] == {"unit": "rows", "resamples": 1000, "exact": ["accuracy"]}
         assert (found["n"], found["groups"]) == (20, None)
-        assert "balanced_accuracy" not in found["ci95"]  # no proportion of rows, and no resample differs
+        # the score is no proportion of rows, and all resamples are equal
+        assert "balanced_accuracy" not in found["ci95"]
     low, high = scored(answers(*["cat"] * 6, "dog"))["ci95"]["accuracy"]
     assert low < 6 / 7 < high
 
 
 def test_groups_are_resampled_whole() -> None:
-    """Five speakers, of which one is never understood; a row without a speaker is a group alone."""
+    """Five speakers, one of whom is never understood. A row without a speaker is a group of its own."""
     records = answers(*["cat"] * 16, *["dog"] * 4)
     speakers = [str(n // 4) for n in range(20)]
     rows = Dataset.from_dict({"id": [r["id"] for r in records], "speaker": speakers})
@@ -122,7 +123,7 @@ def test_the_column_of_groups(asked: str | None, usual: str | None, columns: lis
 
 
 def test_an_older_run_is_scored_again_without_training(photos: Path, model: Path, tmp_path: Path) -> None:
-    """What the error of `graft compare` advises for runs that kept no statistics."""
+    """The error of `graft compare` gives this advice for runs that kept no statistics."""
     recipe, run = validate(settings(model, photos)), tmp_path / "run"
     with without_pictures():
         train(recipe, run)
@@ -189,7 +190,7 @@ def test_the_hardware_is_what_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_with_groups_and_its_evaluation(tmp_path: Path) -> None:
-    """Authors stay in one split and are resampled whole, in the run, in `graft evaluate` and in `graft compare`."""
+    """Rows of an author share a split and are resampled together, in the run, `graft evaluate` and `graft compare`."""
     rows = [
         {**row, "author": f"author {number % 20}"} for number, row in enumerate(tiny_text.labelled_rows("class", 100))
     ]
@@ -215,7 +216,7 @@ def test_a_run_with_groups_and_its_evaluation(tmp_path: Path) -> None:
         20,
         4,
         "author",
-    )  # the same place: its own test rows
+    )  # the same folder: its own test rows
     compared = compare([run, run])
     assert (compared["groups"], compared["interval"]) == (4, {"unit": "author", "resamples": 1000})
     kept = row_statistics.read(run / "predictions" / row_statistics.FILE)

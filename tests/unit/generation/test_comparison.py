@@ -1,4 +1,4 @@
-"""Images that a model made: measured beside real ones, looked up among the training images, and told in the card."""
+"""Generated images: compared with real ones, looked up among the training images, and described in the card."""
 
 import logging
 from pathlib import Path
@@ -27,7 +27,7 @@ def noise(n: int, seed: int = 0, size: int = 8) -> list[Image.Image]:
 
 
 class Examples:
-    """As Pictures gives them; None stands for a row that cannot be read."""
+    """Images as Pictures gives them. None stands for a row that cannot be read."""
 
     def __init__(self, images: list[Any]) -> None:
         self.images = images
@@ -80,17 +80,17 @@ def test_real_images_are_decoded_when_looked_at() -> None:
 
 
 def test_the_share_of_copies_is_beside_that_of_held_out_images() -> None:
-    """Not beside that of the training images, which are all copies of themselves."""
+    """The copies are not compared with that rate of the training images, which are all copies of themselves."""
     known = noise(20)
     found = comparison.measure([known[4], *noise(3, seed=2)], known, None, table(known), table(noise(5, seed=3)))
-    made, real = found["tables"]["samples and real images"]
-    assert (made["memorised"], real["memorised"]) == (0.25, 0.0)
+    generated, real = found["tables"]["samples and real images"]
+    assert (generated["memorised"], real["memorised"]) == (0.25, 0.0)
     assert found["copied"].tolist() == [True, False, False, False]
     assert found["nearest"][0] == (0, 4, 0.0)
 
 
 def test_mirror_images_are_copies_where_training_mirrored() -> None:
-    """A symmetric training image is as near as its mirror image, and still one image."""
+    """A symmetric training image is as near as its mirror image, and counts as one image."""
     known = noise(20)
     left = np.asarray(noise(1, seed=5)[0])[:, :4]
     known.append(Image.fromarray(np.concatenate([left, left[:, ::-1]], axis=1)))
@@ -104,10 +104,10 @@ def test_mirror_images_are_copies_where_training_mirrored() -> None:
 
 def test_mirrored_search_is_that_of_all_pairs() -> None:
     rng = np.random.default_rng(0)
-    made, known = rng.integers(0, 256, (30, 6), dtype=np.uint8), rng.integers(0, 256, (40, 6), dtype=np.uint8)
-    mirrored = made[:, ::-1]
-    all_pairs = np.minimum(*(np.linalg.norm(of[:, None].astype(float) - known, axis=2) for of in (made, mirrored)))
-    index, distances = generation.nearest(made, known, mirrored=mirrored)
+    generated, known = rng.integers(0, 256, (30, 6), dtype=np.uint8), rng.integers(0, 256, (40, 6), dtype=np.uint8)
+    mirrored = generated[:, ::-1]
+    all_pairs = np.minimum(*(np.linalg.norm(of[:, None].astype(float) - known, axis=2) for of in (generated, mirrored)))
+    index, distances = generation.nearest(generated, known, mirrored=mirrored)
     assert (index == all_pairs.argmin(axis=1)).all()
     np.testing.assert_allclose(distances, np.sort(all_pairs, axis=1)[:, :2])
 
@@ -143,10 +143,10 @@ def raw(folder: Path, images: int = 20, **options: Any) -> dict[str, Any]:
 
 
 def test_a_damaged_image_that_no_step_visited(tmp_path: Path) -> None:
-    """It is found when samples are looked up among the training images: left out, counted, and no end of the run."""
+    """An unreadable training image is found when samples are looked up: it is counted, and the run goes on."""
     recipe = raw(tmp_path, images=60, reference="train")
     files = sorted((tmp_path / "shapes").glob("*.*"))
-    for file in files[10:13]:  # one at least is in training, none among the first two
+    for file in files[10:13]:  # at least one is in training, none among the first two
         file.write_bytes(file.read_bytes()[:60])
     results = train(validate(recipe), tmp_path / "run", name="damaged")
     assert results is not None
@@ -159,7 +159,7 @@ def test_a_damaged_image_that_no_step_visited(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("published", [0, 1])
 def test_copies_and_blackened_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: int) -> None:
-    """The first two samples are images of the data, of which one at least is in training; the last one is blackened."""
+    """The first two samples are images of the data, at least one of which is in training. The last one is black."""
     from pipelines.tasks.unconditional_image_generation import UnconditionalImageGeneration
 
     recipe = raw(tmp_path)
@@ -169,17 +169,23 @@ def test_copies_and_blackened_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def generate(task: Any, model: Any, requests: Any) -> list[Any]:
         black = Image.new("RGB", (8, 8))
         black.info["flagged"] = True
-        made = [*known[:2], *noise(1), black]
-        return [made[request["seed"]] for request in requests]
+        generated = [*known[:2], *noise(1), black]
+        return [generated[request["seed"]] for request in requests]
 
     monkeypatch.setattr(UnconditionalImageGeneration, "_generate", generate)
     results = train(validate(recipe), tmp_path / "run", name="copies")
     assert results is not None
     about = results["samples"]
-    made, real = results["test"]["tables"]["samples and real images"]
-    assert (about["n"], about["flagged"], made["flagged"], made["images"], real["flagged"]) == (4, 1, 1, 3, None)
+    generated, real = results["test"]["tables"]["samples and real images"]
+    assert (about["n"], about["flagged"], generated["flagged"], generated["images"], real["flagged"]) == (
+        4,
+        1,
+        1,
+        3,
+        None,
+    )
     assert about["copies"] >= 1
-    assert made["memorised"] == about["copies"] / 3
+    assert generated["memorised"] == about["copies"] / 3
     figures = tmp_path / "run" / "figures"
     with Image.open(figures / "samples.png") as image:
         assert image.info["Description"].startswith(

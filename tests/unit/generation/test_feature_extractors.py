@@ -1,4 +1,4 @@
-"""What looks at images: features that the head turns into the logits, and torch-fidelity's own features of Inception."""
+"""Feature extractors for images: the inputs of a classifier's head, and torch-fidelity's Inception features."""
 
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,10 @@ def test_probabilities_are_the_tasks(vit_folder: Path) -> None:
 def test_batches_change_nothing(folder: str, request: pytest.FixtureRequest) -> None:
     looking = feature_extractors.classifier(request.getfixturevalue(folder), "cpu", "any")
     done: list[int] = []
-    whole, sure = looking.look(images(9))
+    all_features, sure = looking.look(images(9))
     parts, surely = looking.look(images(9), batch_size=4, tick=done.append)
     assert done == [4, 4, 1]
-    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(parts, all_features, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(surely, sure, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path, vit_folder: Path) -> N
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with the names and shapes of the real one, and random weights; like that one without BatchNorm's counters."""
+    """A file with the names and shapes of the real one, and random weights. Both lack BatchNorm's counters."""
     from unittest import mock
 
     from torch_fidelity import feature_extractor_inceptionv3 as inceptionv3
@@ -180,7 +180,7 @@ def test_inception_is_downloaded_once_with_its_hash(
 def test_inception_refuses_other_files(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    torch.save({"run": print}, tmp_path / "code.pth")  # a pickle of more than tensors is never run
+    torch.save({"run": print}, tmp_path / "code.pth")  # a pickle that holds more than tensors is never run
     for name in ("other.pth", "text.pth", "code.pth", "missing.pth"):
         with pytest.raises(ModelError, match=f"{name}: not the weights of torch-fidelity's"):
             feature_extractors.inception("cpu", tmp_path / name)

@@ -63,7 +63,7 @@ def test_what_a_file_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "settings",
     [
         '{"nodes": {"1": 2}}',
         "[" * 5000,
@@ -74,8 +74,8 @@ def test_what_a_file_says(tmp_path: Path) -> None:
         '{"a": [1]}',
     ],
 )
-def test_what_other_programs_say_is_shown_as_text(said: str) -> None:
-    assert requests.read_settings({"parameters": said}, "it") == {"parameters": said}
+def test_what_other_programs_say_is_shown_as_text(settings: str) -> None:
+    assert requests.read_settings({"parameters": settings}, "it") == {"parameters": settings}
 
 
 def test_what_is_said_at_length_is_refused() -> None:
@@ -124,12 +124,12 @@ def test_predict_reads_prompts_and_tables(
         for inputs in (["a red disc", "asked.jsonl"], ["text=a disc", "seed=9"])
         for one in predict(painter, inputs)
     ]
-    told = {"steps": 30, "guidance": 7.5}
+    parameters = {"steps": 30, "guidance": 7.5}
     assert outputs == [
-        {"image": "a-red-disc-seed-0.png", "prompt": "a red disc", "seed": 0, **told},
-        {"image": "a-blue-disc-seed-3.png", "prompt": "a blue disc", "seed": 3, **told},
-        {"image": "a-red-square-seed-0.png", "prompt": "a red square", "seed": 0, **told},
-        {"image": "a-disc-seed-9.png", "prompt": "a disc", "seed": 9, **told},
+        {"image": "a-red-disc-seed-0.png", "prompt": "a red disc", "seed": 0, **parameters},
+        {"image": "a-blue-disc-seed-3.png", "prompt": "a blue disc", "seed": 3, **parameters},
+        {"image": "a-red-square-seed-0.png", "prompt": "a red square", "seed": 0, **parameters},
+        {"image": "a-disc-seed-9.png", "prompt": "a disc", "seed": 9, **parameters},
     ]
     with Image.open("a-blue-disc-seed-3.png") as image:
         assert image.size == (16, 16)

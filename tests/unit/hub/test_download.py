@@ -1,4 +1,4 @@
-"""Fetching a model by its hub id, from the hub on loopback through the real client."""
+"""Downloading a model by its id, from the hub on loopback with the real client."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ VIT = "google/vit-base-patch16-224"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model repo with what repos on the hub have lying about."""
+    """A model repo with additional files, as repos on the hub have."""
     root = tmp_path / "content"
     root.mkdir()
     (root / "config.json").write_text("{}")
@@ -178,17 +178,17 @@ def test_without_the_hub_the_cached_copy_serves_and_is_named(
     hub.add_model(VIT, folder)
     found = download(VIT)
     for way in ("down", "failing", "offline mode"):
-        said: list[str] = []
+        messages: list[str] = []
         if way == "down":
             with hub.offline():
-                assert download(VIT, say=said.append) == found
+                assert download(VIT, say=messages.append) == found
         elif way == "failing":
             hub.fail_next(1, 503)
-            assert download(VIT, say=said.append) == found
+            assert download(VIT, say=messages.append) == found
         else:
             monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-            assert download(VIT, say=said.append) == found
-        assert said == [f"the hub cannot be asked: {VIT} comes from the cache (commit {found.name[:8]})"]
+            assert download(VIT, say=messages.append) == found
+        assert messages == [f"the hub cannot be asked: {VIT} comes from the cache (commit {found.name[:8]})"]
 
 
 def test_without_the_hub_and_without_a_copy(hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

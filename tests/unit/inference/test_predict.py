@@ -1,4 +1,4 @@
-"""What `graft predict` takes an input for: a column by its name, a file by what it is, a name of no file for a mistake."""
+"""How `graft predict` reads an input: a column by its name, a file by its kind, and an unknown name as a mistake."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def some_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "single": tiny_text.bert(root / "single", classifier, reads_pairs=False, **NAMES),
         "pairs": tiny_text.bert(root / "pairs", classifier, reads_pairs=True, **NAMES),
-        "other": tiny_text.bert(root / "other", classifier, **NAMES),  # does not say whether it reads pairs
+        "other": tiny_text.bert(root / "other", classifier, **NAMES),  # it does not show whether it reads pairs
         "questions": tiny_text.bert(root / "questions"),
         "words": tiny_text.gpt(root / "words"),
         "images": tiny.vit(root / "images"),
@@ -141,7 +141,7 @@ def test_a_name_with_two_meanings(
 
 
 def test_a_name_of_the_data_comes_first(loaded: dict[str, Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the task has the name, too, but not for an input, and where nothing is ambiguous."""
+    """The task uses the name, but not for an input. Nothing is ambiguous."""
     monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: {"text": "label", "label": "kind"})
     assert read_inputs(loaded["single"], ["label=A"]) == [("label=A", {"text": "A"})]
     monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: {"text": "premise", "text_pair": "text"})
@@ -297,7 +297,7 @@ def test_tables_by_name(models: dict[str, Path], tmp_path: Path) -> None:
     assert len(outputs(models["questions"], str(squad / "dev-v1.1.json"))) == 9
 
 
-# ---- found by trying ----
+# ---- kinds that are found by trying ----
 
 
 def test_names_of_no_folder_and_files_that_no_model_reads(models: dict[str, Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every metric of Graft as one of the evaluate library: equal to Graft's own score however the rows are split into batches."""
+"""Every metric of Graft in the form of the evaluate library gives Graft's own score, however rows are batched."""
 
 import os
 import random
@@ -27,11 +27,11 @@ N = 60
 WORDS = ("the", "cat", "sat", "on", "a", "mat")
 LABELS = [f"class {i}" for i in range(8)]
 
-Made = tuple[dict[str, list[Any]], dict[str, float]]  # what the metric is given, and Graft's own scores of the same
+Made = tuple[dict[str, list[Any]], dict[str, float]]  # the inputs of each metric, and Graft's own scores for them
 
 
-def pairs(true: list, said: list) -> list[dict[str, Any]]:
-    return [{"id": str(i), "true": true[i], "predicted": said[i]} for i in range(N)]
+def pairs(true: list, predicted: list) -> list[dict[str, Any]]:
+    return [{"id": str(i), "true": true[i], "predicted": predicted[i]} for i in range(N)]
 
 
 def one_label(rng: random.Random) -> Made:
@@ -67,24 +67,24 @@ def several_labels(rng: random.Random) -> Made:
 
 def numbers(rng: random.Random) -> Made:
     true = [rng.gauss(3, 2) for _ in range(N)]
-    said = [t + rng.gauss(0, 1) for t in true]
-    return {"predictions": said, "references": true}, regression.scores(pairs(true, said))
+    predicted = [t + rng.gauss(0, 1) for t in true]
+    return {"predictions": predicted, "references": true}, regression.scores(pairs(true, predicted))
 
 
 def answers(rng: random.Random) -> Made:
     true = [[" ".join(rng.choices(WORDS, k=3)) for _ in range(rng.randrange(3))] for _ in range(N)]
-    said = [" ".join(rng.choices(WORDS, k=rng.randrange(4))) for _ in range(N)]
-    own = question_answering.scores(pairs(true, said))
+    predicted = [" ".join(rng.choices(WORDS, k=rng.randrange(4))) for _ in range(N)]
+    own = question_answering.scores(pairs(true, predicted))
     assert 0 < own["f1"] < 100
-    return {"predictions": said, "references": true}, own
+    return {"predictions": predicted, "references": true}, own
 
 
 def transcripts(rng: random.Random) -> Made:
     true = [" ".join(rng.choices(WORDS, k=rng.randrange(1, 8))) for _ in range(N)]
-    said = [" ".join(rng.choices(WORDS, k=rng.randrange(0, 40))) for _ in range(N)]
-    records = pairs(true, said)
+    predicted = [" ".join(rng.choices(WORDS, k=rng.randrange(0, 40))) for _ in range(N)]
+    records = pairs(true, predicted)
     own = speech_recognition.scores(records, "none") | speech_recognition.hallucinations(records, "none")
-    return {"predictions": said, "references": true}, own
+    return {"predictions": predicted, "references": true}, own
 
 
 def tokens(rng: random.Random) -> Made:
@@ -109,19 +109,19 @@ def noise(rng: random.Random) -> Made:
 
 def features(rng: random.Random) -> Made:
     draw = np.random.default_rng(rng.randrange(9999))
-    real, made = draw.normal(size=(N, 6)).astype("float32"), draw.normal(0.3, 1, size=(N, 6)).astype("float32")
-    made[:5] = real[:5]
-    precision, recall = generation.precision_recall(real, made)
+    real, generated = draw.normal(size=(N, 6)).astype("float32"), draw.normal(0.3, 1, size=(N, 6)).astype("float32")
+    generated[:5] = real[:5]
+    precision, recall = generation.precision_recall(real, generated)
     own = {
-        "frechet_distance": generation.frechet_distance(real.astype("float64"), made.astype("float64")),
-        "kernel_distance": generation.kernel_distance(real, made)[0],
+        "frechet_distance": generation.frechet_distance(real.astype("float64"), generated.astype("float64")),
+        "kernel_distance": generation.kernel_distance(real, generated)[0],
         "precision": precision,
         "recall": recall,
-        "memorised": float(generation.memorised(generation.nearest(made, real)[1]).mean()),
-        "clip_score": generation.clip_score(made, real),
+        "memorised": float(generation.memorised(generation.nearest(generated, real)[1]).mean()),
+        "clip_score": generation.clip_score(generated, real),
     }
     assert own["memorised"] > 0
-    return {"predictions": made.tolist(), "references": real.tolist()}, own
+    return {"predictions": generated.tolist(), "references": real.tolist()}, own
 
 
 CASES: dict[str, Callable[[random.Random], Made]] = {
@@ -247,7 +247,7 @@ def test_what_cannot_be_scored_is_refused(call: Callable[[], Any], words: list[s
 
 
 def test_asks_no_network_and_writes_no_file(tmp_path: Path) -> None:
-    """In a process whose caches are empty folders and whose connections all fail."""
+    """It works in a process whose caches are empty folders and whose connections all fail."""
     code = """
 import socket
 def refuse(*a, **k): raise AssertionError("a connection was asked for")

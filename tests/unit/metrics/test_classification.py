@@ -32,7 +32,7 @@ def single(draw: Any) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
 
 @st.composite
 def several(draw: Any) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
-    """Labels and records of several labels per row; scores from a coarse grid, so that ties happen."""
+    """Labels and records of several labels per row. Scores come from a coarse grid, so that ties happen."""
     labels = LABELS[: draw(st.integers(1, 5))]
     some, score = st.lists(st.sampled_from(labels), unique=True), st.integers(0, 8).map(lambda v: v / 8)
     return labels, [
@@ -55,7 +55,7 @@ def test_one_label_agrees_with_scikit_learn(case: Any) -> None:
     assert found["f1_macro"] == pytest.approx(sk.f1_score(true, guess, average="macro", zero_division=0), abs=1e-12)
     recall = sk.recall_score(
         true, guess, labels=sorted(set(true)), average="macro", zero_division=0
-    )  # what balanced_accuracy_score is
+    )  # the definition of balanced_accuracy_score
     assert found["balanced_accuracy"] == pytest.approx(recall, abs=1e-12)
     assert (confusion(records, labels) == sk.confusion_matrix(true, guess, labels=labels)).all()
     reference = sk.precision_recall_fscore_support(true, guess, labels=labels, zero_division=np.nan)
@@ -129,7 +129,7 @@ def test_torchmetrics_agrees() -> None:
 @given(single())
 @settings(max_examples=60, deadline=None)
 def test_calibration_error_is_guos(case: Any) -> None:
-    """Word for word the definition: rows whose confidence lies in (low, high], and 0 in the first bin."""
+    """The definition, literally: rows whose confidence is in (low, high], and 0 in the first bin."""
     labels, records = case
     edges, error = np.linspace(0, 1, 16), 0.0
     for m in range(15):
@@ -208,18 +208,18 @@ def test_top_five_is_by_rank() -> None:
 
 def test_a_true_label_that_the_model_does_not_know_is_an_error_made() -> None:
     records = predictions(("cat", "dog"), 20, skill=1.0)
-    strange = {**records[0], "id": "x", "true": "yak", "rank": 2}
-    found = scores([*records, strange], ("cat", "dog"))
+    unknown = {**records[0], "id": "x", "true": "yak", "rank": 2}
+    found = scores([*records, unknown], ("cat", "dog"))
     assert found["accuracy"] == pytest.approx(20 / 21)
     assert found["balanced_accuracy"] == pytest.approx(2 / 3)
-    assert per_class([*records, strange], ("cat", "dog"))[-1] == {
+    assert per_class([*records, unknown], ("cat", "dog"))[-1] == {
         "label": "yak",
         "n": 1,
         "precision": None,
         "recall": 0.0,
         "f1": 0.0,
     }
-    assert confusion([*records, strange], ("cat", "dog")).sum() == 20
+    assert confusion([*records, unknown], ("cat", "dog")).sum() == 20
     rows = many_labels(("cat", "dog"), 10)
     rows[0]["true"] = ["yak"]
     assert per_class(rows, ("cat", "dog"), True)[-1]["recall"] == 0.0

@@ -1,4 +1,4 @@
-"""Distances between real and generated samples: equal to torch-fidelity's and torchmetrics', and right where the answer is known."""
+"""Distances between real and generated samples: equal to torch-fidelity's and torchmetrics', and to known answers."""
 
 from importlib import import_module
 from typing import Any
@@ -23,7 +23,7 @@ def noise(real: int, made: int, width: int, seed: int = 0) -> Sets:
 
 
 def structured(real: int, made: int, width: int, rank: int, seed: int = 0) -> Sets:
-    """Rectified mixtures of a few directions, as the last layer of a network gives them; the made ones lack a mode."""
+    """Rectified mixtures of a few directions, like the last layer of a network. Generated rows lack one mode."""
     rng = np.random.default_rng(seed)
     mix, modes = rng.normal(size=(rank, width)), rng.normal(0, 2, size=(4, rank))
     found = []
@@ -78,9 +78,7 @@ def test_kernel_distance_is_that_of_torch_fidelity(real: np.ndarray, made: np.nd
         kid_subset_size=size // 2,
         verbose=False,
     )
-    mean, deviation = generation.kernel_distance(
-        real, made, 60, size // 2
-    )  # other subsets: as near as chance lets them be
+    mean, deviation = generation.kernel_distance(real, made, 60, size // 2)  # other subsets: as near as chance allows
     assert abs(mean - several[KEY_METRIC_KID_MEAN]) < deviation
     assert 0.5 < deviation / several[KEY_METRIC_KID_STD] < 2
 
@@ -99,7 +97,8 @@ def test_precision_and_recall_are_those_of_torch_fidelity(real: np.ndarray, made
 
 
 def test_clip_score_is_that_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs: Any = import_module("torchmetrics.functional.multimodal.clip_score")  # the function hides its module
+    # the package exports a function with the name of its module
+    theirs: Any = import_module("torchmetrics.functional.multimodal.clip_score")
     rng = np.random.default_rng(0)
     texts = rng.normal(size=(20, 16)).astype(np.float32)
     images = (texts + rng.normal(size=(20, 16))).astype(np.float32)
@@ -107,18 +106,18 @@ def test_clip_score_is_that_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(theirs, "_get_features", lambda data, kind, device, model, processor: given[kind])
     model: Any = torch.nn.Identity()
     scores, n = theirs._clip_score_update(list(torch.zeros(20, 3, 4, 4)), ["a text"] * 20, model, model)
-    assert (scores > 0).all()  # theirs lets one negative cosine lower the others, the paper's does not
+    assert (scores > 0).all()  # theirs lets one negative cosine lower the others; the paper's does not
     assert generation.clip_score(images, texts) == pytest.approx(float(scores.sum() / n), rel=1e-5)
     assert generation.clip_score(-texts, texts) == 0
     assert generation.clip_score(np.concatenate([texts, -texts]), np.concatenate([texts, texts])) == pytest.approx(50)
     assert generation.clip_score(7 * texts, texts) == pytest.approx(100)
 
 
-# ---- against what is known ----
+# ---- against known answers ----
 
 
 def test_frechet_distance_of_known_gaussians() -> None:
-    """Whitened rows that are given a mean and a covariance: the closed form holds exactly, commuting covariances or not."""
+    """Whitened rows that get a mean and a covariance: the closed form is exact, whether or not covariances commute."""
     from scipy.linalg import sqrtm
 
     rng = np.random.default_rng(0)
@@ -159,7 +158,7 @@ def test_order_and_sides_do_not_matter_and_equal_sets_are_at_zero(real: np.ndarr
     assert generation.kernel_distance(rng.permutation(made[:size]), rng.permutation(real[:size]))[0] == pytest.approx(
         kernel, rel=1e-9
     )
-    assert generation.kernel_distance(real, real)[0] < 0 < kernel  # unbiased: below 0 on one and the same set
+    assert generation.kernel_distance(real, real)[0] < 0 < kernel  # unbiased: below 0 for two equal sets
     precision, recall = generation.precision_recall(real, made)
     assert generation.precision_recall(rng.permutation(real), rng.permutation(made)) == (precision, recall)
     assert generation.precision_recall(made, real) == (recall, precision)
@@ -181,12 +180,12 @@ def test_distances_grow_with_a_shift_and_a_lost_mode_costs_recall() -> None:
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, made = structured(90, 70, 20, rank=5)
-    whole = [generation.frechet_distance(real, made), *generation.precision_recall(real, made)]
+    expected = [generation.frechet_distance(real, made), *generation.precision_recall(real, made)]
     index, distances = generation.nearest(made, real, 3)
     monkeypatch.setattr(generation, "ROWS", 7)
     monkeypatch.setattr(generation, "COLUMNS", 11)
     assert [generation.frechet_distance(real, made), *generation.precision_recall(real, made)] == pytest.approx(
-        whole, rel=1e-9
+        expected, rel=1e-9
     )
     in_blocks = generation.nearest(made, real, 3)
     assert (in_blocks[0] == index).all()
@@ -216,7 +215,7 @@ def test_copies_are_told_from_new_samples() -> None:
     )
     index, distances = generation.nearest(made, twice)
     assert index[1:3].tolist() == [5, 9]
-    assert distances[0].tolist() == [0, 0]  # exactly: its row is there twice
+    assert distances[0].tolist() == [0, 0]  # exactly 0, because its row is there twice
     assert generation.memorised(distances).tolist() == [True, True, True, False, False, False]
     assert generation.ratios(distances)[:2].tolist() == [0, 0]
     assert generation.memorised(np.array([[1.0, 3.1], [1.0, 2.9], [0.0, 0.0], [0.0, 1.0], [2.0, 2.0]])).tolist() == [
@@ -232,7 +231,7 @@ def test_copies_are_told_from_new_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("real", "made", "said"),
+    ("real", "made", "message"),
     [
         (np.zeros((1, 4)), np.zeros((5, 4)), "real features: 2 rows or more are needed, got 1"),
         (np.zeros((5, 4)), np.zeros((0, 4)), "made features: 2 rows or more are needed, got 0"),
@@ -241,9 +240,9 @@ def test_copies_are_told_from_new_samples() -> None:
         (np.zeros((5, 4)), np.full((5, 4), np.nan), "made features: some numbers are not finite"),
     ],
 )
-def test_sets_that_cannot_be_compared(real: np.ndarray, made: np.ndarray, said: str) -> None:
+def test_sets_that_cannot_be_compared(real: np.ndarray, made: np.ndarray, message: str) -> None:
     for measure in (generation.frechet_distance, generation.kernel_distance):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             measure(real, made)
 
 

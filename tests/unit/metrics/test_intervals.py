@@ -1,4 +1,4 @@
-"""95 % intervals: exact ones, blocks of bounded memory, and how often they hold the truth where rows belong together."""
+"""95 % intervals: exact ones, blocks of bounded memory, and how often they hold the true value for grouped rows."""
 
 import math
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from pipelines.metrics import intervals
 from pipelines.metrics.statistics import Proportion, Statistics, total
 
 SPEAKERS, UTTERANCES = 100, 20
-LOW, HIGH = 0.925, 0.97  # what a 95 % interval may reach over 2,000 repetitions
-QUICK = 120  # repetitions of the quick version
+LOW, HIGH = 0.925, 0.97  # +0 allowed coverage of a 95 % interval over 2,000 repetitions
+QUICK = 120  # repetitions in the quick version
 
 
 def rows(correct: list[bool] | np.ndarray) -> Statistics:
@@ -42,7 +42,7 @@ def test_all_right_and_all_wrong_have_the_exact_interval() -> None:
 def test_groups_are_the_trials_of_an_exact_interval() -> None:
     units = np.repeat(np.arange(5), 4)
     assert intervals.exact(rows([True] * 20), units)["accuracy"] == pytest.approx([0.025 ** (1 / 5), 1])
-    tokens = {"hits": [3, 0, 2], "tokens": [3, 0, 2]}  # a row without trials is none
+    tokens = {"hits": [3, 0, 2], "tokens": [3, 0, 2]}  # a row without trials does not count
     found = Statistics(["a", "b", "c"], tokens, {"accuracy": Proportion("hits", "tokens", 100.0)})
     assert intervals.exact(found, np.arange(3))["accuracy"] == pytest.approx([100 * 0.025 ** (1 / 2), 100])
 
@@ -67,7 +67,7 @@ def test_whole_units_are_drawn_in_blocks_of_bounded_memory(monkeypatch: pytest.M
     weights = np.concatenate(blocks)
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 3:] == weights[:, 3:4]).all()
-    assert (weights[:, [0, 2, 3]].sum(1) == 3).all()  # as many units as there are
+    assert (weights[:, [0, 2, 3]].sum(1) == 3).all()  # as many units as there are groups
     assert not np.array_equal(blocks[0], blocks[1])
     assert np.array_equal(np.concatenate(list(intervals.draws(units, 25))), weights)
 
@@ -86,11 +86,11 @@ def test_values_that_do_not_differ_or_are_undefined_have_no_interval() -> None:
     assert (low, high) == (pytest.approx(0.025, abs=1e-3), pytest.approx(0.975, abs=1e-3))
 
 
-# ---- how often an interval holds the truth ----
+# ---- how often an interval holds the true value ----
 
 
 class Coverage(NamedTuple):
-    """Shares of the 95 % intervals that held the true value."""
+    """The share of 95 % intervals that hold the true value."""
 
     single: float
     paired: float
@@ -101,14 +101,15 @@ class Coverage(NamedTuple):
 def simulated(repetitions: int) -> Iterator[tuple[Statistics, Statistics, float, float]]:
     """Two models on 100 speakers x 20 utterances, and the true accuracy of the first and difference of both.
 
-    The first model understands a speaker with a probability from Beta(3, 1). The second one's is a mixture of that and of one of its
-    own, from Beta(4, 1), by a share that is uniform: it is better for most speakers and worse for some.
+    The first model understands a speaker with a probability from Beta(3, 1). The probability of the second is a
+    mixture of that and of a probability of its own, from Beta(4, 1), with a uniform share. So it is better for most
+    speakers and worse for some.
     """
     rng = np.random.default_rng(7)
     for _ in range(repetitions):
         first, own, share = rng.beta(3, 1, SPEAKERS), rng.beta(4, 1, SPEAKERS), rng.random(SPEAKERS)
         second = share * first + (1 - share) * own
-        noise = rng.random((SPEAKERS, UTTERANCES))  # hard utterances are hard for both
+        noise = rng.random((SPEAKERS, UTTERANCES))  # hard utterances are hard for both models
         right = [(noise < level[:, None]).ravel() for level in (first, second)]
         yield rows(right[0]), rows(right[1]), 3 / 4, (4 / 5 - 3 / 4) / 2
 
@@ -131,7 +132,10 @@ def coverage(repetitions: int) -> Coverage:
 
 
 def test_intervals_by_speaker_hold_the_truth_quickly() -> None:
-    """120 repetitions know a share of 95 % to a standard error of 2 points: three of those below it are allowed."""
+    """In 120 repetitions, a share of 95 % has a standard error of 2 points.
+
+    The test allows three of those below 95 %.
+    """
     found = coverage(QUICK)
     print(found)
     least = 0.95 - 3 * math.sqrt(0.95 * 0.05 / QUICK)

@@ -1,4 +1,4 @@
-"""Metrics of numbers, and of texts by their length: equal to scipy's and scikit-learn's, whatever the order of the records."""
+"""Metrics of numbers, and of text lengths: equal to scipy's and scikit-learn's in any order of the records."""
 
 import random
 from typing import Any
@@ -34,7 +34,8 @@ def test_scipy_and_scikit_learn_agree(records: list[dict[str, Any]]) -> None:
     found = regression.scores(records)
     true, predicted = ([r[key] for r in records] for key in ("true", "predicted"))
     assert found["mse"] == pytest.approx(sklearn.metrics.mean_squared_error(true, predicted), rel=1e-9)
-    if np.std(true) > 1e-6 and np.std(predicted) > 1e-6:  # nearer to a constant, rounding decides in both
+    # if values are nearly constant, rounding decides in both libraries
+    if np.std(true) > 1e-6 and np.std(predicted) > 1e-6:
         assert found["pearson"] == pytest.approx(scipy.stats.pearsonr(true, predicted).statistic, abs=1e-6)
         assert found["spearman"] == pytest.approx(scipy.stats.spearmanr(true, predicted).statistic, abs=1e-9)
 
@@ -101,7 +102,8 @@ def test_figures_tell_what_they_show() -> None:
         records, lambda r: abs(r["true"] - r["predicted"]), "mean_absolute_error", 64
     )
     assert list(drawn) == ["predicted_against_true", "mean_absolute_error_by_text_length", "text_lengths"]
-    assert drawn["predicted_against_true"].get_gid() == ROWS  # a point is a row's label: not for the card
+    # each point is a row's label, so the figure is not for the card
+    assert drawn["predicted_against_true"].get_gid() == ROWS
     assert (
         drawn["text_lengths"].get_label()
         == "Histogram of the length of 29 texts: 3 to 87 tokens, median 45; 8 are longer than 64 tokens and were cut."

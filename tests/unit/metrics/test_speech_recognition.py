@@ -1,4 +1,4 @@
-"""Word and character error rates: equal to jiwer's, whatever the order of the records, under a stated normaliser."""
+"""Word and character error rates equal jiwer's, in any order of the records, with a stated normaliser."""
 
 import random
 import time
@@ -30,11 +30,11 @@ def transcripts(draw: Any) -> list[dict[str, Any]]:
 @given(transcripts())
 @settings(max_examples=150, deadline=None)
 def test_jiwer_agrees(records: list[dict[str, Any]]) -> None:
-    true, said = ([r[key] for r in records] for key in ("true", "predicted"))
+    true, predicted = ([r[key] for r in records] for key in ("true", "predicted"))
     found, words, letters = (
         speech.scores(records, "none"),
-        jiwer.process_words(true, said),
-        jiwer.process_characters(true, said),
+        jiwer.process_words(true, predicted),
+        jiwer.process_characters(true, predicted),
     )
     assert found["wer"] == words.wer
     assert found["cer"] == letters.cer
@@ -60,17 +60,17 @@ def record(true: str, predicted: str, **others: Any) -> dict[str, Any]:
 
 
 def test_normalisers_are_whispers() -> None:
-    said = [
+    records = [
         record(
             "Mr. Brown didn't pay £20, he (sighing) paid twenty-one.", "mister brown did not pay 20 pounds he paid 21"
         )
     ]
     for name in NORMALISERS:
-        found = speech.scores(said, name)
+        found = speech.scores(records, name)
         raw = found.get("wer_raw", found["wer"])
-        assert raw == speech.scores(said, "none")["wer"] > 0.5
+        assert raw == speech.scores(records, "none")["wer"] > 0.5
         assert ("wer_raw" in found) == ("cer_raw" in found) == (name != "none")
-    assert speech.scores(said, "whisper-english")["wer"] < 0.2 < speech.scores(said, "basic")["wer"]
+    assert speech.scores(records, "whisper-english")["wer"] < 0.2 < speech.scores(records, "basic")["wer"]
     assert normalised("  Don't  STOP! [noise] ", "basic") == "don't stop"
     assert normalised("  Don't  STOP! ", "none") == "Don't STOP!"
     assert normalised("colour", "whisper-english") == "color"
@@ -99,13 +99,13 @@ def test_basic_keeps_words_of_every_script(text: str, left: str) -> None:
 
 
 def test_references_without_words() -> None:
-    """What is said over silence is an insertion; silence over silence is right; there is always a number."""
+    """Words over silence are insertions. Silence over silence is right. The score always exists."""
     nothing = [record("", ""), record("[music]", "", id="b")]
     assert speech.scores(nothing, "basic") | {"wer_raw": 0, "cer_raw": 0} == dict.fromkeys(
         speech.scores(nothing, "basic"), 0.0
     )
-    said = speech.scores([record("", "thank you"), record("the cat", "the cat", id="b")], "none")
-    assert (said["wer"], said["insertions"], said["deletions"]) == (1.0, 1.0, 0.0)
+    found = speech.scores([record("", "thank you"), record("the cat", "the cat", id="b")], "none")
+    assert (found["wer"], found["insertions"], found["deletions"]) == (1.0, 1.0, 0.0)
     assert speech.scores([record("", "thank you")], "none")["wer"] == jiwer.wer([""], ["thank you"]) == 2
     assert speech.hallucinations([record("", "thank you very much")], "none")["overlong"] == 1
     with pytest.raises(DataError, match="no predictions"):
@@ -149,8 +149,8 @@ def test_tables_by_length_and_by_speaker() -> None:
         ("2 to 5", 1, 0.0),
         ("more than 30", 2, 0.25),
     ]
-    told = [(row["speaker"], row["n"], row["words"], row["wer"]) for row in found["by speaker"]]
-    assert told == [("speaker 1", 1, 2, 0.5), ("speaker 2", 4, 8, 0.0)], "no names: it is published"
+    by_speaker = [(row["speaker"], row["n"], row["words"], row["wer"]) for row in found["by speaker"]]
+    assert by_speaker == [("speaker 1", 1, 2, 0.5), ("speaker 2", 4, 8, 0.0)], "no names: it is published"
     assert list(speech.tables([record("a", "a", speaker="one")], "none")) == ["by utterance length"]
 
 

@@ -1,4 +1,4 @@
-"""Scores from per-row statistics: a weight says how often a row counts, whatever the metric."""
+"""Scores from per-row statistics: a weight is the number of times that a row counts, for every metric."""
 
 from typing import Any
 
@@ -23,8 +23,8 @@ LABELS = ["a", "b", "c", "d", "e", "f", "g"]
 
 
 def classes(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    truth, guess = rng.integers(0, 8, n), rng.integers(0, 7, n)  # the eighth class is none that the model knows
-    sure = rng.integers(0, 31, n) / 30  # many on the edge of a bin
+    truth, guess = rng.integers(0, 8, n), rng.integers(0, 7, n)  # the model does not know the eighth class
+    sure = rng.integers(0, 31, n) / 30  # many values are on the edge of a bin
     names = [*LABELS, "unknown"]
     return [
         {"id": str(i), "true": names[t], "predicted": names[g], "confidence": float(c), "rank": int(abs(t - g))}
@@ -84,7 +84,7 @@ def images(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 class Noun:
-    """A task that has the metrics of one noun alone."""
+    """A task that has the metrics of one file only."""
 
     def __init__(self, records: Any, statistics: Any, summarize: Any) -> None:
         self.records, self.statistics, self.summarize = records, statistics, summarize

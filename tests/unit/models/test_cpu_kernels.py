@@ -1,4 +1,4 @@
-"""Attention and dropout on a CPU: the library's results, exact gradients, one draw for one seed, nothing left in what is saved."""
+"""Attention and dropout on a CPU: the library's results, exact gradients, one draw per seed, no trace in the files."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("masked", ["no", "bool", "added", "causal"])
-@pytest.mark.parametrize("heads", [4, 2])  # of keys and values, for 4 of queries
+@pytest.mark.parametrize("heads", [4, 2])  # +0 heads of keys and values, for 4 of queries
 def test_attention_is_the_librarys(masked: str, heads: int) -> None:
     torch.manual_seed(0)
     module = SimpleNamespace(is_causal=masked == "causal", num_key_value_groups=4 // heads, training=True)
@@ -42,7 +42,7 @@ def test_gradients_are_exact(p: float) -> None:
     bias = torch.randn(2, 1, 5, 5, dtype=torch.float64)
 
     def drawn(*inputs: torch.Tensor) -> torch.Tensor:
-        torch.manual_seed(1)  # what is dropped must not change between two evaluations
+        torch.manual_seed(1)  # the dropped values must not change between two evaluations
         return cpu_kernels.Attention.apply(*inputs, bias, 0.5, p)  # type: ignore[no-any-return, no-untyped-call]
 
     assert torch.autograd.gradcheck(drawn, (q, k, v))
@@ -55,9 +55,7 @@ def test_what_is_kept_follows_the_seed_and_the_rate() -> None:
     assert torch.equal(one, cpu_kernels.kept(torch.Size((300, 301)), 0.1))
     assert not torch.equal(one, two)
     assert abs(one.float().mean() - 0.9) < 4 * (0.09 / one.numel()) ** 0.5
-    assert (
-        abs((one & two).float().mean() - 0.81) < 4 * (0.81 * 0.19 / one.numel()) ** 0.5
-    )  # two draws know nothing of each other
+    assert abs((one & two).float().mean() - 0.81) < 4 * (0.81 * 0.19 / one.numel()) ** 0.5  # two draws are independent
 
 
 def test_dropout_keeps_the_mean_and_rests_in_evaluation() -> None:
@@ -77,7 +75,7 @@ def test_a_model_scores_the_same_and_its_files_do_not_tell(tmp_path: Path) -> No
     fields["attention_mask"][1, 7:] = 0
     before = model(**fields).start_logits
     cpu_kernels.install(model, CPU)
-    torch.testing.assert_close(model(**fields).start_logits, before, rtol=0, atol=0)  # fp32 is torch's own
+    torch.testing.assert_close(model(**fields).start_logits, before, rtol=0, atol=0)  # fp32 uses torch's own
     with torch.autocast("cpu", torch.bfloat16):
         found = model(**fields).start_logits
     torch.testing.assert_close(
@@ -117,7 +115,7 @@ def unet() -> Any:
 
 
 def test_a_unet_answers_the_same() -> None:
-    """In fp32 to the bit, for nothing is changed there; in bf16 no farther from the fp32 answer than the library's."""
+    """Equal to the bit in fp32, where nothing is changed. In bf16, as near to the fp32 answer as the library's."""
     model, quick = unet(), unet()
     cpu_kernels.install(quick, torch.device("cpu"))
     assert any(type(part).__name__ == "Products" for m in quick.modules() for part in [getattr(m, "processor", None)])
@@ -146,7 +144,7 @@ def test_gradients_of_a_unet_are_the_librarys() -> None:
 
 
 def test_a_blocks_way_past_keeps_its_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library copies it out of channels-last memory in training; and its results are the library's all the same."""
+    """In training, the library copies it out of channels-last memory. The results still equal the library's."""
     seen: dict[bool, list[bool]] = {}
     answers = []
     for quick in (False, True):

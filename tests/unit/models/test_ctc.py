@@ -1,4 +1,4 @@
-"""CTC with wav2vec2 and its kin: padding and masks that change nothing for others, windows that join, words with their times."""
+"""CTC with wav2vec2 and similar models: padding and masks change no other row, windows join, words have times."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,8 @@ def family(folder: Path, kind: str, norm: str) -> Path:
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # of WavLM's own attention
+# WavLM's own attention does this
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
 @pytest.mark.parametrize(
     ("kind", "norm"), [(k, n) for k in FAMILIES for n in ("layer", "group") if (k, n) != ("data2vec-audio", "group")]
 )
@@ -79,7 +80,7 @@ def test_a_family_hears_what_the_library_hears_whatever_it_is_padded_with(
     parts = [task.collate(examples[i : i + 2]) for i in range(0, 6, 2)]
     loss = float(task.loss(model, batch, counts, "main", 0).detach())
     summed = sum(float(task.loss(model, part, counts, "main", 0).detach()) for part in parts)
-    if kind != "data2vec-audio":  # its position convolutions leak: the stated exception
+    if kind != "data2vec-audio":  # the convolutions of its positions read padding: this is the stated exception
         assert off < 1e-4
         assert summed == pytest.approx(loss, rel=1e-5)
     task.save(model, tmp_path / "saved")
@@ -179,7 +180,7 @@ def test_layerdrop_needs_one_process(speech: Path, plain: Path, monkeypatch: pyt
         made(speech, plain, layerdrop=0.1)
 
 
-# ---- reading ----
+# ---- decoding ----
 
 
 @pytest.mark.parametrize("total", [1, 401, 16000, 16000 * 7 + 13, 16000 * 30, 16000 * 31])
@@ -200,25 +201,25 @@ def test_a_long_recording_is_heard_as_a_whole(speech: Path, plain: Path, monkeyp
     talkative(model)
     model.lm_head.bias.data[2] += 4  # many short words
     audio = (16000, tiny_audio.spoken("low mid high " * 8))
-    whole = list(task.infer(model, audio))
-    assert len(whole) == 1
+    at_once = list(task.infer(model, audio))
+    assert len(at_once) == 1
     monkeypatch.setattr(module, "WINDOW", 2.0)
     monkeypatch.setattr(module, "MARGIN", 0.5)
     parts = list(task.infer(model, audio))
     assert len(parts) >= 4
     assert [len(p["words"]) for p in parts] == sorted(len(p["words"]) for p in parts)
-    assert parts[-1]["seconds"] == whole[0]["seconds"]
-    one, other = ({(w["word"], w["start"], w["end"]) for w in said["words"]} for said in (whole[0], parts[-1]))
+    assert parts[-1]["seconds"] == at_once[0]["seconds"]
+    one, other = ({(w["word"], w["start"], w["end"]) for w in answer["words"]} for answer in (at_once[0], parts[-1]))
     assert len(one) > 40
     assert len(one & other) > 0.9 * len(one | other), "a word is lost, doubled or moved where windows join"
 
 
 def test_words_have_times_and_a_confidence() -> None:
     tokenizer = ctc_vocabulary.made(["ab"])
-    heard = ctc.Heard(
+    decoded = ctc.Heard(
         np.array([0, 3, 3, 0, 3, 2, 2, 0, 4, 1, 0]), np.array([0.9, 0.4, 0.5, 1, 0.5, 1, 1, 1, 0.8, 1, 1])
     )
-    assert ctc.words(heard, tokenizer, 0.02) == [
+    assert ctc.words(decoded, tokenizer, 0.02) == [
         {"word": "aa", "start": 0.02, "end": 0.1, "confidence": pytest.approx(0.5)},
         {"word": "b", "start": 0.16, "end": 0.18, "confidence": pytest.approx(0.8)},
     ]

@@ -17,7 +17,7 @@ from pipelines.tasks.unconditional_image_generation import Options, Unconditiona
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 def test_every_target_gives_the_clean_image_back(kind: str) -> None:
-    """What the model is to answer, taken as its answer, leads the library's own scheduler to the clean image."""
+    """If the model's answer is the training target, the library's own scheduler arrives at the clean image."""
     scheduler = DDPMScheduler(prediction_type=kind, clip_sample=False)
     clean, drawn = torch.randn(6, 3, 4, 4).clamp(-1, 1), torch.randn(6, 3, 4, 4)
     noisy = Diffusion(scheduler).mix(clean, drawn, torch.linspace(0, 0.9, 6))
@@ -30,7 +30,7 @@ def test_every_target_gives_the_clean_image_back(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 def test_min_snr_bounds_the_weight_on_the_clean_image(kind: str) -> None:
-    """Hang et al. 2023: the loss on the clean image weighs min(SNR, gamma), whatever is predicted."""
+    """Hang et al. 2023: the loss on the clean image has the weight min(SNR, gamma), whatever is predicted."""
     scheduler = DDPMScheduler(prediction_type=kind)
     clean, drawn = torch.randn(50, 1, 2, 2), torch.randn(50, 1, 2, 2)
     noisy = Diffusion(scheduler, 5.0).mix(clean, drawn, torch.linspace(0, 0.999, 50))
@@ -48,14 +48,17 @@ def test_min_snr_bounds_the_weight_on_the_clean_image(kind: str) -> None:
 @pytest.mark.parametrize("even", [False, True])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_flow_is_the_librarys(shift: float, even: bool) -> None:
-    """The library's scheduler makes the same input at the same time, and one step along the target ends at the clean latent."""
+    """The library's scheduler builds the same input at the same time.
+
+    One step along the target arrives at the clean latent.
+    """
     clean, drawn, positions = torch.randn(7, 4, 2, 2), torch.randn(7, 4, 2, 2), torch.linspace(0.02, 0.98, 7)
     noisy = Flow(FlowMatchEulerDiscreteScheduler(shift=shift)).mix(clean, drawn, positions, even=even)
     for i, position in enumerate(positions.tolist()):
         spread = 1 / (1 + math.exp(-NormalDist().inv_cdf(position)))  # the logit is normal
         sigma = position if even else shift * spread / (1 + (shift - 1) * spread)
         scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-        scheduler.set_timesteps(sigmas=[sigma / (shift - (shift - 1) * sigma)])  # which it shifts
+        scheduler.set_timesteps(sigmas=[sigma / (shift - (shift - 1) * sigma)])  # the shift moves it
         time = noisy.timesteps[i]
         assert scheduler.sigmas.tolist() == pytest.approx([sigma, 0], rel=1e-4)
         assert (

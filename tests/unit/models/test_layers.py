@@ -1,4 +1,4 @@
-"""What a model is made of."""
+"""The layers of a model."""
 
 import numpy as np
 import torch

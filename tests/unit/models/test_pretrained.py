@@ -1,4 +1,4 @@
-"""A model that knows the data's classes by name keeps its head, in whatever order. Any other head starts from random weights."""
+"""A model that knows the data's classes by name keeps its head, in any order. Otherwise the head is random."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +61,7 @@ CLASSIFIERS: dict[str, tuple[str, Any, Any]] = {
 
 
 def built(name: str, tmp_path: Path, order: Callable[[list[str]], list[str]]) -> tuple[Any, Any, Path, Any]:
-    """The task and its model on data whose classes the model has in another order; the model's folder; the splits."""
+    """The task and its model, the model's folder, and the splits. The model has the classes in another order."""
     task_name, make, data = CLASSIFIERS[name]
     task = task_class(task_name)()
     splits = load_splits(DataSection(id=str(data(tmp_path / "data"))), task.data)
@@ -99,7 +99,7 @@ def test_a_head_that_knows_more_is_cut(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["vit", "resnet", "timm", "bert", "distilbert"])
 def test_other_classes_get_a_head_of_their_own(name: str, tmp_path: Path) -> None:
-    """As many classes of other names: their rows were taken over by number, as if they were the same."""
+    """If it has as many classes with other names, their rows must not be reused by number, as if they were the same."""
     task, model, folder, splits = built(name, tmp_path, lambda labels: [f"other {label}" for label in labels])
     head = task.layers(model)[-1]
     own = load(folder, device="cpu")

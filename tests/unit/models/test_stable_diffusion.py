@@ -45,11 +45,11 @@ KINDS: dict[str, tuple[Callable[..., Path], dict[str, Any]]] = {
 }
 
 
-TRIED = 2 * (4 + 3)  # images by which it is found what to record, of train and validation, under two seeds
+TRIED = 2 * (4 + 3)  # images that the planner reads, of train and validation, under two seeds
 
 
 def encoded(raw: dict[str, Any], run: Path) -> "list[torch.Tensor]":
-    """The images that the VAE sees in the training of a run without samples, one after the other."""
+    """The images that the VAE encodes in the training of a run without samples, in order."""
     seen: list[torch.Tensor] = []
     own = stable_diffusion.Latents.forward
 
@@ -61,7 +61,7 @@ def encoded(raw: dict[str, Any], run: Path) -> "list[torch.Tensor]":
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "pipelines.training.finalize.finish", lambda trainer, state: {"steps": state.step}
-        )  # what follows does not matter here
+        )  # the rest of the run does not matter here
         patch.setattr(stable_diffusion.Latents, "forward", noted)
         assert train(validate(raw), run, name="x")
     return seen
@@ -69,7 +69,7 @@ def encoded(raw: dict[str, Any], run: Path) -> "list[torch.Tensor]":
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_is_uncached(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The same losses to the last bit over two epochs, and the VAE sees every image of training and validation once."""
+    """The same losses to the last bit over two epochs. The VAE encodes every training and validation image once."""
     make, sections = KINDS[kind]
     model, found, seen = make(tmp_path / "model"), {}, {}
     for name, room in (("cached", 10.0), ("uncached", 0.0)):
@@ -83,7 +83,7 @@ def test_cached_is_uncached(kind: str, tmp_path: Path, caplog: pytest.LogCapture
     assert seen == {
         "cached": 24 + 3 + 3 + TRIED,
         "uncached": 2 * (24 + 3) + 3,
-    }  # the last three are test's, before the first step
+    }  # the last three are those of test, before the first step
     assert (kind == "every caption dropped") or len(set(found["cached"])) == 8
 
 
@@ -98,7 +98,7 @@ def made(
 
 @pytest.mark.parametrize("make", [tiny_diffusion.stable, tiny_diffusion.stable3])
 def test_a_dropped_caption_is_the_empty_one(make: Any, tmp_path: Path) -> None:
-    """In training only: what is scored has its caption."""
+    """Captions are dropped in training only: a scored row has its caption."""
     task, model, examples = made(tmp_path, make, caption_dropout=1.0)
     batch = examples[[(0, 0), (0, 1)]].batch
     assert batch["dropped"] == [True, True]
@@ -115,7 +115,10 @@ def test_a_dropped_caption_is_the_empty_one(make: Any, tmp_path: Path) -> None:
 
 
 def test_latents_are_those_of_the_library(tmp_path: Path) -> None:
-    """Drawn from the VAE's distribution by noise of the example's own seed, and scaled back to what the pipeline decodes."""
+    """Latents are drawn from the VAE's distribution with the example's own seed.
+
+    They are scaled to what the pipeline decodes.
+    """
     task, _, examples = made(tmp_path)
     batch = examples[[(0, 0), (0, 1)]].batch
     latents, _, _ = task._seen(batch)
@@ -142,9 +145,9 @@ def test_files_in_half_precision_are_read_as_float32(tmp_path: Path) -> None:
 
 
 def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every epoch the VAE sees about half of the training images mirrored, never those that are scored."""
-    said: list[str] = []
-    monkeypatch.setattr("pipelines.utils.progress.Progress.say", lambda self, text: said.append(text))
+    """In every epoch, the VAE encodes about half of the training images mirrored, but never the scored ones."""
+    messages: list[str] = []
+    monkeypatch.setattr("pipelines.utils.progress.Progress.say", lambda self, text: messages.append(text))
     task, _, examples = made(tmp_path, flip=True)
     assert task.augmentation.enabled
     assert not TextToImage(Options()).augmentation.enabled
@@ -161,13 +164,13 @@ def test_flips_come_before_the_vae_and_are_said(tmp_path: Path, monkeypatch: pyt
     assert 12 <= mirrored <= 36
     assert len(examples) == 24
     assert any(
-        "augmentation is on" in text and text.endswith("options.flip=false caches its features") for text in said
+        "augmentation is on" in text and text.endswith("options.flip=false caches its features") for text in messages
     )
 
 
 @pytest.mark.parametrize("make", [tiny_diffusion.stable, tiny_diffusion.stable3])
 def test_mixed_precision_is_the_models_alone(make: Any, tmp_path: Path) -> None:
-    """VAE and text encoders run in float32: in training, for the cache, for scoring and for samples."""
+    """VAE and text encoders run in float32: in training, for the cache, for scores and for samples."""
     task, model, examples = made(tmp_path, make)
     batch = examples[[(None, 0), (None, 1)]].batch
     mixed: dict[str, set[bool]] = {"model": set(), "encoder": set(), "vae": set()}
@@ -213,7 +216,7 @@ def test_what_the_safety_checker_blackened_is_marked(tmp_path: Path) -> None:
 
 
 def test_at_the_end_one_pipeline_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one of training and the one that was exported are gone when the exported one is read back."""
+    """When the exported model is loaded, the models of training and of export are no longer in memory."""
     held: list[Any] = []
     alive: list[int] = []
     own, back = stable_diffusion.read_pipe, finalize.load

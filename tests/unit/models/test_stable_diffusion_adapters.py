@@ -1,4 +1,4 @@
-"""LoRA of text-to-image: its own format, and diffusers' reading of it."""
+"""LoRA of text-to-image: its own format, and how diffusers reads it."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 def test_an_adapter_alone_is_diffusers_own(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trained, published, used by plain diffusers: its images are Graft's, though alpha is not the rank."""
+    """Trained, published, used by plain diffusers: its images equal Graft's, although alpha is not the rank."""
     hub.add_model(BASE, tiny_diffusion.stable(tmp_path / "base", safety=True))
     adapter = {"kind": "lora", "rank": 4, "alpha": 1.0, "targets": ["to_q", "to_k", "to_v", "to_out.0"]}
     raw = tiny_recipe(

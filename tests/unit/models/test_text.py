@@ -1,4 +1,4 @@
-"""Families of text models: where their layers are, how much they read, whether they keep documents apart."""
+"""Families of text models: where their layers are, how much they read, whether they keep documents separate."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2}
 OPT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64, "word_embed_proj_dim": 32}
 ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
-# class -> configuration, a part of the head's names, whether documents of a block are kept apart
+# class -> configuration, a part of the head's names, whether documents of a block are separate
 FAMILIES: dict[str, tuple[dict[str, Any], str, bool]] = {
     "GPT2LMHeadModel": (GPT, "transformer.ln_f", True),
     "LlamaForCausalLM": (SMALL, "model.norm", True),
@@ -59,7 +59,7 @@ class Words:
 
 
 def test_how_much_a_model_reads() -> None:
-    """RoBERTa has two positions more than it reads; what is not told is no limit."""
+    """RoBERTa has two positions more than it reads. If the model states no length, there is no limit."""
     assert longest(Words(), transformers.RobertaConfig(max_position_embeddings=514, pad_token_id=1)) == 512
     assert longest(Words(), transformers.BertConfig(max_position_embeddings=64)) == 64
     assert longest(Words(), transformers.BloomConfig()) == 512
@@ -94,5 +94,5 @@ def test_attention_dropout_has_many_names(kind: str, name: str) -> None:
     ],
 )
 def test_a_model_of_others_is_known_by_its_class(make: Any, kind: str, task: str, tmp_path: Path) -> None:
-    """The hub's older models say nothing in their README of what they are for."""
+    """The README of the hub's older models does not state their purpose."""
     assert load(make(tmp_path, kind), device="cpu").task.name == task

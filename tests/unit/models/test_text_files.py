@@ -1,4 +1,4 @@
-"""Text models whose files do not fit one another, or that read their texts in an unusual way; and prompts that give the answer away."""
+"""Text models with inconsistent files or an unusual way of reading, and prompts that give the answer away."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,10 @@ from tests.support import tiny_text
 
 
 def more_tokens(folder: Path) -> Path:
-    """A token more than the model has embeddings for, as many folders on the hub: somebody added [PAD]."""
+    """A tokenizer with one token more than the model has embeddings for, as in many folders on the hub.
+
+    Somebody added [PAD].
+    """
     from transformers import AutoTokenizer
 
     words = AutoTokenizer.from_pretrained(folder)
@@ -152,6 +155,6 @@ def test_columns_that_are_apart() -> None:
     swapped = {"answer": "question", "question": "answer"}
     raw = recipe("text-generation", options={"prompt": "{question}"}, columns=swapped)
     assert validate(raw).data.columns == swapped
-    together = {"title": "context"}  # what stays in one split may be told by any column
+    together = {"title": "context"}  # a column that keeps rows in one split may identify them
     assert validate(recipe("question-answering", columns=together)).data.columns == together
     assert len([load_recipe(path) for path in recipe_paths().values()]) == len(recipe_paths())

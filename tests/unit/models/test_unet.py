@@ -1,4 +1,7 @@
-"""Classes that a pretrained U-Net is to learn: it begins as it was, they train whatever is frozen, other data and older runs fit."""
+"""Classes that a pretrained U-Net learns: it starts unchanged, and class embeddings train whatever is frozen.
+
+Other data and older runs work too.
+"""
 
 import shutil
 from pathlib import Path
@@ -19,7 +22,7 @@ from tests.integration.test_class_conditional import COLOURS, classes
 from tests.support import tiny_pictures
 from tests.tasks import (
     test_unconditional_image_generation as contract,
-)  # not its classes: they would be collected here too
+)  # import the module and not its classes: pytest would collect them here too
 from tests.tasks.test_unconditional_image_generation import pipeline
 
 

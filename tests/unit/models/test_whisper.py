@@ -1,4 +1,4 @@
-"""What Whisper reads and writes outside of training: log-mels, masks, long recordings, languages, a model from nothing."""
+"""Whisper outside of training: log-mels, masks, long recordings, languages, a model from a configuration."""
 
 import pickle
 from itertools import pairwise
@@ -49,7 +49,10 @@ def test_a_log_mel_is_the_library_s_and_made_once(
 
 
 def test_workers_share_log_mels(speech: Path, folders: dict[str, Path]) -> None:
-    """What a forked worker computed is not computed again; one that got a copy remembers nothing; without room none does."""
+    """A forked worker's results are not computed again.
+
+    A process that got a copy stores nothing, and without room nobody does.
+    """
     task, _, splits = made(speech, folders["one"])
     encoded: Any = task.encode(splits.train)
     plain = log_mel.LogMels(encoded.recordings, task.extractor, 50, 0)
@@ -62,7 +65,7 @@ def test_workers_share_log_mels(speech: Path, folders: dict[str, Path]) -> None:
     loader = torch.utils.data.DataLoader(encoded, batch_size=None, num_workers=2, multiprocessing_context="fork")
     list(loader)
     assert encoded.known.all()
-    encoded.recordings.rows = None  # nothing is read again
+    encoded.recordings.rows = None  # no file is read again
     for found, other in zip([encoded[number] for number in range(len(wanted))], wanted, strict=True):
         assert np.array_equal(found.pop("input_features"), other.pop("input_features"))
         assert found == other
@@ -125,13 +128,13 @@ def test_a_model_that_was_not_told_hears_the_language(speech: Path, folders: dic
     features = torch.from_numpy(
         loaded.task.extractor(recording[1], sampling_rate=16000, return_tensors="np")["input_features"]
     )  # type: ignore[attr-defined]
-    heard = loaded.model.detect_language(features)  # type: ignore[operator]
-    assert loaded.task.tokenizer.decode(heard) == f"<|{answer['language']}|>"  # type: ignore[attr-defined]
+    detected = loaded.model.detect_language(features)  # type: ignore[operator]
+    assert loaded.task.tokenizer.decode(detected) == f"<|{answer['language']}|>"  # type: ignore[attr-defined]
     assert loaded.infer(recording, language="german")["language"] == "de"
 
 
 def test_what_a_model_that_was_not_told_writes_is_the_library_s(folders: dict[str, Path]) -> None:
-    """The opening is longer than the task's own then: what follows it is judged, not what follows its second token."""
+    """The opening is then longer than the task's own: the score uses the text after it, not after its second token."""
     loaded = load(folders["many"], device="cpu", task="speech-recognition-seq2seq")
     task: Any = loaded.task
     net: Any = loaded.model
@@ -154,7 +157,7 @@ def test_known_by_its_class_alone(folders: dict[str, Path]) -> None:
 
 
 def test_from_nothing_it_spells_in_letters(speech: Path, tmp_path: Path) -> None:
-    """A configuration of the recipe's own has letters for tokens; what is saved is a whole Whisper, German letters and all."""
+    """A model from the recipe's configuration has letters for tokens. What is saved is a complete Whisper."""
     config = {"model_type": "whisper", **tiny_whisper.SHAPE}
     task = SpeechRecognitionSeq2Seq(Options(max_new_tokens=8))
     splits = load_splits(DataSection(id=str(speech)), task.data)

@@ -1,4 +1,7 @@
-"""Galleries: every sample where it belongs, at any number of them, and only what shows no row of the data may be published."""
+"""Image grids: every sample at its place, for any number of samples.
+
+Only a grid that shows no row of the data may be published.
+"""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""The figures: at any size, in any script, with what they say about themselves; and numbers as people read them."""
+"""The figures: at any size, in any script, with their metadata; and numbers as people read them."""
 
 import io
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_only_aggregate_figures_say_so() -> None:
         "class_balance": "aggregate",
         "mistakes": "rows",
     }
-    assert opened(style.canvas(2, 2)).info["Comment"] == "rows"  # a figure that says nothing is taken for private
+    assert opened(style.canvas(2, 2)).info["Comment"] == "rows"  # a figure without metadata counts as private
 
 
 def test_labels_of_any_script_and_sign_are_drawn() -> None:
@@ -90,7 +90,7 @@ def test_drawing_leaves_the_global_state_alone(tmp_path: Path) -> None:
 
 
 def test_the_best_of_all_stages_is_marked() -> None:
-    """Its checkpoint is the one that is exported."""
+    """The exported model is that of its best checkpoint."""
     lines = [{"step": 10, "epoch": 1.0, "stage": "head", "validation": {"wer": 0.1}}]
     lines += [
         {"step": 10 + s, "epoch": s / 10, "stage": "train", "validation": {"wer": w}}
@@ -120,11 +120,11 @@ def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses:
     assert len(list((run / "figures").iterdir())) == len(drawn)
 
 
-# ---- wording ----
+# ---- number formats ----
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("formatted", "meant"),
     [
         (formatting.number(None), "–"),
         (formatting.number(float("nan")), "–"),
@@ -147,5 +147,5 @@ def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses:
         (formatting.short("abcdefgh", 5), "abcd…"),
     ],
 )
-def test_wording(said: str, meant: str) -> None:
-    assert said == meant
+def test_wording(formatted: str, meant: str) -> None:
+    assert formatted == meant

@@ -1,6 +1,6 @@
-"""The card: whole (golden), in its front matter, in what it keeps to itself, and in a snippet that runs.
+"""The card: the complete text (golden), its front matter, what it does not show, and a snippet that runs.
 
-After a change that is meant: GRAFT_UPDATE_GOLDEN=1 pytest tests/unit/publishing/test_card.py -k golden, and read the difference.
+After an intended change: GRAFT_UPDATE_GOLDEN=1 pytest tests/unit/publishing/test_card.py -k golden, and read the diff.
 """
 
 import json
@@ -95,7 +95,7 @@ def test_what_is_not_known_is_left_out_or_called_unknown(tmp_path: Path) -> None
     text = card.read_text()
     assert "This model: its author has stated no licence." in text
     assert text.count("licence: unknown.") == 2
-    assert "my\\_weights" not in text  # inside a word an underscore needs no escape
+    assert "my\\_weights" not in text  # an underscore inside a word needs no escape
     assert "my_weights (not on the hub)" in text
 
 
@@ -144,10 +144,8 @@ def test_numbers_of_the_text_are_those_of_the_results(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     text = write_card(run).read_text()
     low, high = results["test"]["ci95"]["accuracy"]
-    assert (
-        f"**Accuracy {results['test']['metrics']['accuracy']:.3f}** on 60 test rows (95 % interval {low:.3f} to {high:.3f})"
-        in text
-    )
+    accuracy = results["test"]["metrics"]["accuracy"]
+    assert f"**Accuracy {accuracy:.3f}** on 60 test rows (95 % interval {low:.3f} to {high:.3f})" in text
     for row in results["test"]["tables"]["per class"]:
         assert (
             f"| {row['label']} | {row['n']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |" in text
@@ -196,7 +194,7 @@ def test_labels_that_look_like_markup_stay_text(tmp_path: Path) -> None:
     )
     run = fake_run(tmp_path / "run", evil, 200)
     page = html(write_card(run))
-    assert page.count("<tr>") == (1 + 5) + (1 + len(evil)) + (1 + 3)  # metrics, classes, splits: no row was cut in two
+    assert page.count("<tr>") == (1 + 5) + (1 + len(evil)) + (1 + 3)  # metrics, classes, splits: no row is split in two
     assert not re.search(r"<script|<a href=\"http://e|<em>it|<code>code", page)
     assert "{{ 7 * 7 }}" in page
     assert "&amp;amp;" in page

@@ -1,4 +1,4 @@
-"""What of a card leaves the machine: no rows, no paths; and its snippet, which runs without Graft."""
+"""What a published card must not hold (rows, paths), and its snippet, which runs without Graft."""
 
 import json
 import re
@@ -124,7 +124,7 @@ def expected(model: Any, processor: Any, image: Any) -> list[tuple[str, float]]:
 
 
 def test_the_snippet_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As printed, but for the repository, which is the model folder itself."""
+    """The snippet as printed, but with the model folder instead of the repository."""
     from PIL import Image
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 

@@ -1,4 +1,4 @@
-"""Examples of card and demo hold pixels and samples alone: nothing that a camera or an editor wrote into the file of the row."""
+"""Examples of card and demo hold only pixels and samples, and no metadata of a camera or an editor."""
 
 import struct
 from pathlib import Path
@@ -19,7 +19,7 @@ TAGS = ("title", "artist", "comment", "copyright", "software", "album", "genre",
 
 
 def exif() -> Image.Exif:
-    """The place, the camera and a comment, as a phone writes them; and the photo lies on its side."""
+    """The place, the camera and a comment, as a phone writes them. The photo is stored on its side."""
     found = Image.Exif()
     found[ExifTags.Base.Orientation] = 6
     found[ExifTags.Base.Make] = found[ExifTags.Base.Artist] = SECRET.decode()
@@ -62,19 +62,19 @@ def test_example_images_hold_pixels_alone(task: str, kind: str, tmp_path: Path) 
     for name, value in (("0", str(path)), ("1", {"path": "x", "bytes": path.read_bytes()}), ("2", opened)):
         row = {"id": name, "image": value, "label": "cat", "text": "a cat"}
         found = save_example(task_class(task)().data, row, tmp_path / "examples", name)
-        made = tmp_path / "examples" / found["image"]
-        data = made.read_bytes()
+        written = tmp_path / "examples" / found["image"]
+        data = written.read_bytes()
         assert not [
             word for word in (SECRET, b"Exif", b"xmpmeta", b"ICC_PROFILE", b"GPS", b"Photoshop") if word in data
         ]
-        with Image.open(made) as image:
+        with Image.open(written) as image:
             assert not image.getexif()
             assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-            assert image.size == ((60, 40) if kind == "gif" else (40, 60))  # it stands upright without its EXIF
+            assert image.size == ((60, 40) if kind == "gif" else (40, 60))  # it is upright without its EXIF
 
 
 def recording(folder: Path, kind: str) -> Path:
-    """A recording with tags: FLAC's and Ogg's comments, WAV's and AIFF's texts; before MP3's frames an ID3."""
+    """A recording with tags: comments of FLAC and Ogg, texts of WAV and AIFF, an ID3 block before MP3's frames."""
     path = folder / f"speech.{kind}"
     samples = tiny_audio.spoken("low mid")
     with soundfile.SoundFile(path, "w", tiny_audio.RATE, 1) as file:
@@ -104,15 +104,15 @@ def test_example_recordings_hold_samples_alone(task: str, kind: str, tmp_path: P
     for name, value in (("0", str(path)), ("1", {"path": "x", "bytes": path.read_bytes()})):
         row = {"id": name, "audio": value, "label": "low", "text": "LOW"}
         found = save_example(own.data, row, tmp_path / "examples", name)
-        made = tmp_path / "examples" / found["audio"]
-        assert SECRET not in made.read_bytes()
-        with soundfile.SoundFile(made) as file:
+        written = tmp_path / "examples" / found["audio"]
+        assert SECRET not in written.read_bytes()
+        with soundfile.SoundFile(written) as file:
             assert [getattr(file, tag) for tag in TAGS] == [""] * len(TAGS)
             assert np.abs(file.read()).max() > 0.1
 
 
 def test_a_text_that_looks_like_a_path_copies_no_file(tmp_path: Path) -> None:
-    """`graft card` puts kept examples into `model/`: files of the examples' folder, whatever a row's text is."""
+    """`graft card` copies kept examples into `model/`: only files of the examples' folder, whatever a row's text is."""
     import json
 
     from pipelines.config.recipe import load_recipe, validate

@@ -1,4 +1,4 @@
-"""What may leave this machine: no token, no local path, no rows, nothing unfinished."""
+"""What must not leave this machine: tokens, local paths, rows, unfinished runs."""
 
 import json
 from collections.abc import Callable
@@ -83,11 +83,11 @@ def test_rows_of_the_data_stay_at_home_unless_the_recipe_shares_them(hub: HubSer
                 publish(folder, REPO)
 
 
-# ---- what else lies in model/ ----
+# ---- other files in model/ ----
 
 
 def strays(run: Path) -> list[str]:
-    """Put what Graft did not write into model/, and return what is to be said of it."""
+    """Put files that Graft did not write into model/, and return the expected messages."""
     model = run / "model"
     (model / ".env").write_text("SECRET=1")
     (model / "notes.txt").write_text("mine")
@@ -124,15 +124,15 @@ def test_what_graft_did_not_write_stays_at_home(hub: HubServer, run: Path, liste
     before = remote(hub)
     wanted = [f"left out   model/{line}" for line in strays(run)]
     for dry_run in (True, False):
-        said: list[str] = []
-        report = publish(run, REPO, dry_run=dry_run, say=said.append)
-        assert [line for line in said if line.startswith("left out")] == wanted
+        messages: list[str] = []
+        report = publish(run, REPO, dry_run=dry_run, say=messages.append)
+        assert [line for line in messages if line.startswith("left out")] == wanted
         assert set(report["model"]["uploaded"]) == (set(before) if dry_run else set())
     assert remote(hub) == before
 
 
 def test_a_folder_of_graft_s_own_may_hold_strays_too(hub: HubServer, tmp_path: Path) -> None:
-    """Examples that the list names, figures that the card shows: these go out, and nothing beside them."""
+    """Examples that the list names and figures that the card shows are published, and no others."""
     folder = fake_run(tmp_path / "run", examples=2, hub={"license": "mit", "examples": 2})
     tiny.vit(folder / "model", labels=("cat", "dog"))
     write_card(folder, REPO)
@@ -143,10 +143,10 @@ def test_a_folder_of_graft_s_own_may_hold_strays_too(hub: HubServer, tmp_path: P
     (folder / "model" / "examples" / "9.jpg").write_bytes(b"another row")
     (folder / "model" / "figures" / "mistakes.png").write_bytes(b"rows of the data")
     (folder / "model" / "figures" / "outside.png").symlink_to("/etc/hostname")
-    said: list[str] = []
-    publish(folder, REPO, say=said.append)
+    messages: list[str] = []
+    publish(folder, REPO, say=messages.append)
     assert remote(hub) == before
-    assert [line.split("model/")[1] for line in said if line.startswith("left out")] == [
+    assert [line.split("model/")[1] for line in messages if line.startswith("left out")] == [
         "examples/9.jpg: not written by Graft",
         "figures/mistakes.png: not written by Graft",
         "figures/outside.png: a link",
@@ -194,7 +194,7 @@ def test_a_damaged_list_of_examples_is_named(run: Path) -> None:
 
 
 def test_an_example_whose_text_is_a_path_brings_no_file(tmp_path: Path) -> None:
-    """A run's hub section changes: its examples are copied, and a row may be a text such as ../recipe.yaml."""
+    """A run's hub section changes: its examples are copied. A row may be a text such as ../recipe.yaml."""
     folder = fake_run(tmp_path / "run", pictures=False, hub={"license": "mit", "examples": 1})
     (folder / "examples").mkdir()
     (folder / "secret.txt").write_text("mine")

@@ -1,4 +1,4 @@
-"""The report and the figures: what they show, that they hold together at any size, and that the page needs nothing else."""
+"""The report and the figures: their content, their layout at any size, and that the page needs no other file."""
 
 import json
 import re
@@ -119,7 +119,7 @@ def test_an_unfinished_run_tells_where_it_is(tmp_path: Path) -> None:
     folder = fake_run(tmp_path / "run", n=40, steps=300, pictures=False)
     (folder / "results.json").unlink()
     with (folder / "log.jsonl").open("a") as file:
-        file.write('{"step": 310, "epo')  # killed while it wrote
+        file.write('{"step": 310, "epo')  # killed during the write
     page = Page(write_report(folder))
     assert "the log ends at step 300" in page.text
     assert len(page.images()) == 2
@@ -165,7 +165,7 @@ def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_the_page_in_a_browser(run: Path, width: int, scheme: str) -> None:
-    """Sorts by a click, is no wider than the window, and neither asks for anything nor complains."""
+    """A click sorts a table, no table is wider than the window, and the page makes no request and raises no error."""
     from playwright import sync_api
 
     flags = [
@@ -179,10 +179,10 @@ def test_the_page_in_a_browser(run: Path, width: int, scheme: str) -> None:
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        asked, said = [], []
+        asked, errors = [], []
         page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto((run / "report.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
@@ -199,5 +199,5 @@ def test_the_page_in_a_browser(run: Path, width: int, scheme: str) -> None:
         assert page.evaluate(rows.format(0)) == sorted(BREEDS)
         assert page.evaluate("document.querySelectorAll('th[aria-sort]').length") == 1
         assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-        assert said == []
+        assert errors == []
         browser.close()

@@ -1,4 +1,4 @@
-"""results.json: scores without a value, which are null in every file (JSON has no NaN), older schemas, and how intervals were made."""
+"""results.json: scores without a value (null in every file, as JSON has no NaN), older schemas, kinds of intervals."""
 
 import json
 import math
@@ -44,14 +44,15 @@ def test_what_an_older_run_wrote_is_read(tmp_path: Path) -> None:
 
 def test_it_is_said_which_and_where() -> None:
     assert undefined("test", 3, {"f1": 0.5, "map": float("nan"), "perplexity": math.inf, "wer": None}) == [
-        "map, perplexity, wer: undefined on the 3 rows of test (null in JSON): they are too few, or do not hold what it compares"
+        "map, perplexity, wer: undefined on the 3 rows of test (null in JSON): "
+        "they are too few, or do not hold what it compares"
     ]
     assert undefined("test", 3, {"f1": 0.5}) == []
 
 
 @pytest.mark.parametrize("names", [("accuracy",), ("f1_macro", "ece")], ids=" ".join)
 def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> None:
-    """The leading metric or others, in every file that the run writes and every verb that shows a score."""
+    """The leading metric or another one, in every file that the run writes and every verb that shows a score."""
     real = ImageClassification.summarize
 
     def summarize(task: Any, statistics: Any, weights: Any) -> dict[str, float]:
@@ -61,8 +62,8 @@ def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> 
     with mock.patch.object(ImageClassification, "summarize", summarize):
         done = world.graft("train", "train.eval_every=1", "train.save_every=1", "train.early_stopping=1")
         scored = graft("evaluate", run, "--json")
-        told = graft("evaluate", run)
-    assert done.code == scored.code == told.code == 0, done.err + scored.err + told.err
+        evaluated = graft("evaluate", run)
+    assert done.code == scored.code == evaluated.code == 0, done.err + scored.err + evaluated.err
     for split in ("test", "validation"):
         assert f"{', '.join(names)}: undefined on the 8 rows of {split} (null in JSON)" in done.err
     assert f"{names[0]} undefined" in done.err
@@ -78,12 +79,12 @@ def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> 
     assert all(found[split]["metrics"][name] is None for split in ("test", "validation", "baseline") for name in names)
     assert strict((run / "model" / "results.json").read_text()) == found
     assert strict(scored.out)["metrics"][names[0]] is None
-    assert f"  {names[0]:20} undefined" in told.out
+    assert f"  {names[0]:20} undefined" in evaluated.out
     card = (run / "model" / "README.md").read_text()
     assert "is undefined on the 8 test rows" in card
     assert "nan" not in card.lower().replace("nano", "")
     assert "A dash: undefined on these rows" in (run / "report.html").read_text()
-    assert found["train"]["best_step"] == 2  # of equals, and of none at all, the later one
+    assert found["train"]["best_step"] == 2  # among equal scores, or if none exists, the later one
 
 
 def test_the_app_shows_it(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_card_and_report_of_a_run_whose_leading_score_is_null(tmp_path: Path) ->
 
 
 def test_files_of_schema_1_are_read(tmp_path: Path) -> None:
-    """They do not say how intervals were made, and the oldest call the baseline `before`."""
+    """They do not say how intervals were computed, and the oldest call the baseline `before`."""
     run = fake_run(tmp_path / "run", pictures=False)
     found = json.loads((run / "results.json").read_text())
     for name in ("test", "validation", "baseline"):
@@ -123,9 +124,11 @@ def test_files_of_schema_1_are_read(tmp_path: Path) -> None:
 def test_report_and_card_name_the_groups(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", pictures=False)
     change(run, "test", groups=12, interval={"unit": "patient", "resamples": 1000, "exact": ["accuracy"]})
-    said = "The intervals are from 1,000 resamples of the 12 groups of rows (rows of the same patient belong together)."
+    sentence = (
+        "The intervals are from 1,000 resamples of the 12 groups of rows (rows of the same patient belong together)."
+    )
     for text in (write_report(run).read_text(), write_card(run).read_text()):
-        assert said in text
+        assert sentence in text
         assert (
             "Accuracy: all right or all wrong, so the interval is the exact binomial one of 12 groups of rows." in text
         )

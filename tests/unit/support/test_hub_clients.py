@@ -1,4 +1,4 @@
-"""The hub on loopback, held up to the real transformers, timm and datasets: everything loads by its id."""
+"""The hub on loopback, tested with the real transformers, timm and datasets: everything loads by its id."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The hub on loopback, held up to the real huggingface_hub; tests/unit/support/test_hub_clients.py has the libraries above it."""
+"""The hub on loopback, tested with the real huggingface_hub. test_hub_clients.py has the libraries that use it."""
 
 import json
 import subprocess
@@ -234,7 +234,7 @@ def test_another_process_talks_to_the_hub(hub: HubServer, folder: Path) -> None:
 
 
 def test_the_catalogue_of_requests_is_complete(hub: HubServer) -> None:
-    """What the hub does not have is refused and written down, so that the tests above can rule it out."""
+    """A request for something that the hub does not have is refused and recorded: the tests above check for none."""
     from huggingface_hub.utils import get_session
 
     answer = get_session().get(f"{hub.url}/api/nothing-here")

@@ -1,4 +1,4 @@
-"""The tiny models and photos that other tests stand on: small, real, decided by their seed, and learnable."""
+"""The tiny models and photos that other tests use: small, real, determined by their seed, and learnable."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_a_model_is_small_real_and_decided_by_its_seed(tmp_path: Path, make: Cal
     assert (make(tmp_path / "two", size=48) / "model.safetensors").read_bytes() == weights
     assert (make(tmp_path / "three", size=48, seed=1) / "model.safetensors").read_bytes() != weights
 
-    if make is tiny.timm_model:  # as timm writes it, transformers stumbles over num_classes: the hub's layout it reads
+    if make is tiny.timm_model:  # transformers cannot read num_classes as timm writes it; it reads the hub's layout
         with pytest.raises(TypeError, match="num_classes"):
             AutoModelForImageClassification.from_pretrained(folder)
         folder = make(tmp_path / "hub", size=48, model_args=False)

@@ -14,20 +14,26 @@ from pipelines.training.run import train
 from pipelines.training.trainer import least_examples
 from tests.support import tiny
 from tests.support.command import RECIPE, graft, refused
-from tests.support.runs import losses, one_thread, results, small, without_pictures  # noqa: F401 (one_thread is a fixture)
+from tests.support.runs import (
+    losses,
+    one_thread,  # noqa: F401 (a fixture)
+    results,
+    small,
+    without_pictures,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its last feature maps have one pixel: a batch of one row has nothing to compare there."""
+    """Its last feature maps have one pixel, so a batch of one row has nothing to compare there."""
     return tiny.mobilenet(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine training rows: with 4 in a step, one is left for the last."""
+    """Nine training rows: in steps of 4, one row is left for the last."""
     return tiny.photos(
         tmp_path_factory.mktemp("data"), ("cat", "dog", "eel"), n={"train": 3, "validation": 2, "test": 2}, size=32
     )
@@ -58,7 +64,7 @@ def test_the_last_row_of_an_epoch_is_not_alone(
 
 
 def test_a_part_that_is_frozen_is_left_to_its_step(start: Callable[..., Path], model: Path, data: Path) -> None:
-    """The head alone trains, and compares nothing; an epoch has as many steps as ever."""
+    """Only the head trains, and it compares no rows: an epoch has the usual number of steps."""
     run = start("run", model__freeze="backbone", train__batch_size=2)
     assert results(run)["train"]["epochs"] == pytest.approx(6 / 5, abs=1e-4)
 
@@ -77,7 +83,7 @@ def test_check_looks_at_the_last_step_too(model: Path, data: Path, tmp_path: Pat
 
 
 def test_check_counts_the_steps_of_a_head_with_batch_norm(data: Path, tmp_path: Path) -> None:
-    """Nine rows, two in a step: the last one shares a step with two others, in the stage of the head alone, too."""
+    """Nine rows in steps of two: the last row shares a step with two others, also when only the head trains."""
     import transformers
 
     model, recipe = tiny.resnet(tmp_path / "model"), tmp_path / "recipe.yaml"
@@ -137,7 +143,7 @@ class Rows(list):
 
 
 class Gathers:
-    """As much of a task as Examples needs."""
+    """The parts of a task that Examples needs."""
 
     augmentation = Augmentation()
 
@@ -151,9 +157,9 @@ class Gathers:
 @pytest.mark.parametrize(
     ("rows", "keys", "least", "wanted", "real"),
     [
-        (["a", None, "c", "d"], [0, 1], 2, ["a", "c"], True),  # the row after those that were asked for
+        (["a", None, "c", "d"], [0, 1], 2, ["a", "c"], True),  # the row after the requested ones
         (["a", None, "c", "d"], [0, 1], 1, ["a"], True),
-        (["a", None, "c", "d"], [], 2, ["a", "c"], False),  # what a process without rows runs instead
+        (["a", None, "c", "d"], [], 2, ["a", "c"], False),  # the rows that a process without rows runs instead
         ([None, None, "c"], [0, 1], 2, ["c", "c"], False),
         (["a", "b", None], [0, 1], 2, ["a", "b"], True),
     ],

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, whatever stops the writing, and the run that goes on is the run that was."""
+"""A checkpoint is complete or absent, whatever interrupts the write, and a resumed run equals an undisturbed one."""
 
 import contextlib
 import errno
@@ -22,7 +22,7 @@ STEPS, EVERY, BEST = 6, 2, 2
 
 
 class Toy:
-    """A run in small: the weights after a step are a pure function of the step, the score is best at step 2."""
+    """A small run: the weights after a step are a pure function of the step, and the score is best at step 2."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -59,7 +59,7 @@ class Toy:
 
 
 def whole(root: Path) -> None:
-    """Everything that has the name of a checkpoint can be restored, and the marks name such."""
+    """Everything that has the name of a checkpoint can be restored, and the marks name such checkpoints."""
     for folder in root.glob("step_*"):
         toy = Toy()
         checkpoint.restore(folder, toy.model, {"main": toy.optimizer}, toy.average)
@@ -100,7 +100,7 @@ def test_killed_at_every_write(tmp_path: Path, undisturbed: dict[str, torch.Tens
 
 
 def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, torch.Tensor]) -> None:
-    """Also while it tidies up after the last kill."""
+    """This holds also for a kill while it tidies up after the last kill."""
     starts, found = 0, None
     while found is None:
         starts += 1
@@ -118,7 +118,7 @@ def test_a_disk_that_refuses(tmp_path: Path, undisturbed: dict[str, torch.Tensor
         root = tmp_path / str(at)
         with Writes(at=at, error=OSError(errno.ENOSPC, "no luck")):
             try:
-                Toy().run(root)  # what only could not be removed stops nothing
+                Toy().run(root)  # a file that could not be removed blocks nothing
             except RunError as error:
                 complaints.append(str(error))
         whole(root)
@@ -129,7 +129,7 @@ def test_a_disk_that_refuses(tmp_path: Path, undisturbed: dict[str, torch.Tensor
 
 @contextlib.contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """The system refuses to make a file larger than this: a full disk that needs no disk."""
+    """The system refuses to write a file larger than this, like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -165,12 +165,12 @@ def test_a_removed_checkpoint_leaves_an_earlier_one(tmp_path: Path, undisturbed:
 
 
 def test_what_is_newer_than_the_last_is_made_again(tmp_path: Path) -> None:
-    """A kill between a checkpoint and its mark; the run that goes on may be a longer one, with another schedule."""
+    """A kill between a checkpoint and its mark. The resumed run may be longer, with another schedule."""
     Toy().run(tmp_path, 4)
     state = State(step=6, best=9.0, best_step=6)
     with mock.patch("pipelines.training.checkpoint._replace", side_effect=Killed), pytest.raises(Killed):
         checkpoint.write(tmp_path, 6, {"model": {"w": torch.ones(1)}}, state, best=True)
-    (tmp_path / "best").write_text("step_000006\n")  # as if the kill had come between the two marks
+    (tmp_path / "best").write_text("step_000006\n")  # as if the kill came between the two marks
     checkpoint.tidy(tmp_path, keep=1)
     assert sorted(p.name for p in tmp_path.glob("step_*")) == ["step_000002", "step_000004"]
     assert checkpoint.marked(tmp_path, "best") == tmp_path / "step_000002"
@@ -187,7 +187,7 @@ def test_pruning_keeps_last_and_best_and_counts_numbers(tmp_path: Path) -> None:
 
 
 def test_the_same_step_again_takes_the_new_state(tmp_path: Path) -> None:
-    """An evaluation that a stop had put off: the weights are there, the score is new."""
+    """A stop had postponed an evaluation: the weights are there, the score is new."""
     files = {"model": {"w": torch.ones(3)}}
     folder = checkpoint.write(tmp_path, 3, files, State(step=3, evaluation_due=True))
     checkpoint.write(tmp_path, 3, files, State(step=3, best=0.5, best_step=3), best=True)
@@ -196,12 +196,12 @@ def test_the_same_step_again_takes_the_new_state(tmp_path: Path) -> None:
 
 
 def test_restored_moments_lie_like_their_parameters(tmp_path: Path) -> None:
-    """Fused kernels go through memory by place: a channels-last parameter needs channels-last moments."""
+    """Fused kernels walk through memory in order: a channels-last parameter needs channels-last moments."""
 
     def toy() -> Toy:
-        made = Toy()
-        made.model.to(memory_format=torch.channels_last)
-        return made
+        small_run = Toy()
+        small_run.model.to(memory_format=torch.channels_last)
+        return small_run
 
     whole_run, first = toy(), toy()
     for number in range(4):

@@ -1,4 +1,4 @@
-"""What this machine can do."""
+"""The capabilities of this machine."""
 
 import os
 

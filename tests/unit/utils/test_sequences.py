@@ -1,4 +1,4 @@
-"""Which of many things are shown: the first, the last, and what lies evenly between them."""
+"""Picking evenly from a sequence: the first, the last, and items evenly between them."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Recordings of every common format arrive as mono float32 at the rate asked for; what cannot be read whole is refused by name."""
+"""Recordings of every common format become mono float32 at the requested rate.
+
+An unreadable file is refused by name.
+"""
 
 import io
 import logging
@@ -25,7 +28,7 @@ RATE = 16000
 
 
 def sine(seconds: float = 1.0, rate: int = RATE, pitch: float = 440.0, channels: int = 1) -> np.ndarray:
-    """Half of full scale; of several channels each is as loud."""
+    """Each channel has half of full scale."""
     wave = (0.5 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
     return wave if channels == 1 else np.repeat(wave[:, None], channels, axis=1)
 
@@ -66,7 +69,7 @@ LOSSY = {"ogg vorbis", "ogg opus", "mp3", "8-bit wav", "mu-law wav"}
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_format_arrives_whole(name: str, channels: int, tmp_path: Path) -> None:
-    path = tmp_path / "sound"  # by its content, whatever it is called
+    path = tmp_path / "sound"  # by its content, whatever its extension
     path.write_bytes(encoded(sine(channels=channels), RATE, **FORMATS[name]))
     found = header(path)
     assert (round(found.seconds, 2), found.rate, found.channels) == (1.0, RATE, channels)
@@ -90,7 +93,7 @@ def test_any_rate_arrives_at_the_models(rate: int, tmp_path: Path) -> None:
 def test_what_lies_above_the_models_rate_is_filtered_out_and_not_folded_down(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", sine(1.0, 48000, pitch=440) + sine(1.0, 48000, pitch=11000), 48000)
     spectrum = np.abs(np.fft.rfft(read_audio(path, RATE)[1000:-1000]))
-    assert spectrum[5000 * len(spectrum) // 8000 :].max() < spectrum.max() / 1000  # 11 kHz would come back as 5 kHz
+    assert spectrum[5000 * len(spectrum) // 8000 :].max() < spectrum.max() / 1000  # 11 kHz would be aliased to 5 kHz
 
 
 @pytest.mark.parametrize("rate", [RATE, 44100])
@@ -146,28 +149,28 @@ def test_lengths_are_those_of_the_clock(frames: int, rate: int, channels: int, l
     assert np.array_equal(samples, resampled(wave.mean(axis=1) if channels > 1 else wave[:, 0], rate, RATE))
 
 
-# ---- files cut off ----
+# ---- truncated files ----
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff", "au", "caf"])
 def test_half_a_file_is_never_taken_for_a_whole_one(suffix: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    whole = write(tmp_path / f"a.{suffix}", sine(20) + 0.02 * rng.standard_normal(20 * RATE), RATE)
-    assert len(read_audio(whole, RATE)) == pytest.approx(20 * RATE, abs=1)
+    complete = write(tmp_path / f"a.{suffix}", sine(20) + 0.02 * rng.standard_normal(20 * RATE), RATE)
+    assert len(read_audio(complete, RATE)) == pytest.approx(20 * RATE, abs=1)
     half = tmp_path / f"half.{suffix}"
-    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    half.write_bytes(complete.read_bytes()[: complete.stat().st_size // 2])
     with pytest.raises(DataError, match=rf"half\.{suffix}: (ends (after|in)|not readable audio)"):
         read_audio(half, RATE)
 
 
 def test_a_wav_written_to_a_pipe_is_whole(tmp_path: Path) -> None:
-    """Its writer could not go back to fill in the length."""
+    """Its writer could not seek back to fill in the length."""
     content = bytearray(encoded(sine(), RATE, format="WAV"))
     at = content.find(b"data") + 4
     for claimed in (0xFFFFFFFF, 0x7FFFFFFF):
         content[at : at + 4] = struct.pack("<I", claimed)
         assert len(read_audio(bytes(content), RATE)) == RATE
-    content[at : at + 4] = struct.pack("<I", 2 * RATE + 44)  # a header counted into the samples
+    content[at : at + 4] = struct.pack("<I", 2 * RATE + 44)  # a header that is read as samples
     assert len(read_audio(bytes(content), RATE)) == RATE
 
 
@@ -223,7 +226,7 @@ def test_recordings_count_their_length_and_skip_what_cannot_be_used(tmp_path: Pa
 
 
 def test_silence_may_be_a_class(tmp_path: Path) -> None:
-    """But not for speech; and channels that cancel each other out are a fault of the file, whatever is learned."""
+    """But not for speech. Channels that cancel each other out are a fault of the file, whatever the task."""
     silent = write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     with pytest.raises(DataError, match="silent from beginning to end"):
         read_audio(silent, RATE)
@@ -239,7 +242,10 @@ def test_silence_may_be_a_class(tmp_path: Path) -> None:
 
 
 def test_train_does_without_what_cannot_be_used(tmp_path: Path) -> None:
-    """Too long is what the options say; unreadable is a skip, known before the first step. `row` stays the data set's."""
+    """The options decide what is too long. An unreadable row is skipped before the first step.
+
+    `row` remains the row's number in the data set.
+    """
     data = rows(tmp_path, {f"{i}.wav": (sine(3.0 if i % 3 == 0 else 1.0), RATE) for i in range(6)})
     (tmp_path / "1.wav").write_bytes(b"RIFF")
     recordings = Recordings(data, RATE, 2.0)

@@ -1,4 +1,7 @@
-"""Rows that are parts of recordings: only the part is read and counted, parts of one recording stay in one split, wrong parts are told."""
+"""Rows that are segments of recordings: Graft reads and counts only the segment.
+
+Segments of one recording stay in one split. Wrong segments are reported.
+"""
 
 import json
 import logging
@@ -25,7 +28,7 @@ WORDS = ("low", "mid", "high")
 
 
 def long(folder: Path, number: int, ending: str = "wav") -> tuple[str, list[dict[str, Any]]]:
-    """A recording of three words, and a row for each with where it begins and ends."""
+    """A recording of three words, and one row per word with its start and end."""
     rows, parts, at = [], [], 0.0
     for place, word in enumerate(WORDS):
         sound = tiny_audio.spoken(word, 10 * number + place, RATE)
@@ -63,7 +66,7 @@ def table(folder: Path, rows: list[dict[str, Any]], kind: str = "jsonl", columns
 
 
 def parquet(folder: Path, rows: list[dict[str, Any]], kind: str) -> Path:
-    """all.parquet, with paths, with bytes, or with what the datasets library writes into a file of the hub."""
+    """all.parquet with paths, with bytes, or in the form that the datasets library uploads to the hub."""
     import pyarrow
     import pyarrow.parquet
     from datasets import Audio, Features, Value
@@ -115,12 +118,12 @@ def test_a_part_is_read_and_nothing_else(
         assert (got == want).all()
         assert header(row["audio"]).seconds == pytest.approx(own["end"] - own["start"], abs=1e-4)
     recordings = Recordings(splits.train, RATE, 10)
-    assert max(recordings.seconds) < 0.4  # and not the 1.2 seconds of a file: budgets and max_seconds count the part
+    assert max(recordings.seconds) < 0.4  # not the 1.2 seconds of a file: budgets and max_seconds count the segment
     assert not recordings.wrong
     if kind in ("bytes", "hubfolder"):
-        return  # no file says which rows are of one recording
+        return  # nothing shows which rows belong to one recording
     where = {name: set(splits[name]["file"]) for name in SPLITS}
-    assert sum(map(len, where.values())) == len(set.union(*where.values())) == 10  # no recording stands in two splits
+    assert sum(map(len, where.values())) == len(set.union(*where.values())) == 10  # no recording is in two splits
     assert [len(splits[name]) for name in SPLITS] == [3 * len(where[name]) for name in SPLITS]
 
 
@@ -130,7 +133,7 @@ def test_parts_are_equal_where_recording_and_times_are(kind: str, columns: str, 
     rows = made(tmp_path, 2)
     (tmp_path / "1.wav").write_bytes((tmp_path / "0.wav").read_bytes())
     rows = [{**rows[0], "start": 0.1 * number, "end": 0.1 * number + 0.2} for number in range(3)]
-    rows += [{**row, "audio": "1.wav"} for row in rows]  # the same parts of an equal file
+    rows += [{**row, "audio": "1.wav"} for row in rows]  # the same segments of an equal file
     rows.append({**rows[0], "end": 0.3})
     _, found, _ = load_rows(DataSection(id=str(table(tmp_path, rows, kind, columns))), TEXT)
     digests = contents(found, TEXT.content)
@@ -151,10 +154,10 @@ def test_classes_of_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["flac", "ogg", "mp3"])
 def test_parts_of_compressed_recordings(ending: str, tmp_path: Path) -> None:
     name, rows = long(tmp_path, 0, ending)
-    whole = read_audio(str(tmp_path / name), RATE)
+    recording = read_audio(str(tmp_path / name), RATE)
     for row in rows:
         part = read_audio({"path": str(tmp_path / name), "bytes": None, "start": row["start"], "end": row["end"]}, RATE)
-        want = whole[round(row["start"] * RATE) : round(row["end"] * RATE)]
+        want = recording[round(row["start"] * RATE) : round(row["end"] * RATE)]
         assert len(part) == len(want)
         assert np.abs(part - want).max() < 0.02
         held = read_audio(
@@ -220,14 +223,14 @@ def test_parts_that_are_none(tmp_path: Path) -> None:
 
 
 def test_parts_outside_of_their_recording(tmp_path: Path) -> None:
-    """Only the file's header can say it: they are left out before training, with the reason."""
+    """Only the file's header shows the error: these rows are skipped before training, with the reason."""
     rows = made(tmp_path)
     seconds = header(str(tmp_path / "0.wav")).seconds
     rows += [
         {**rows[0], "start": start, "end": end}
         for start, end in ((seconds + 1, seconds + 2), (0.2, seconds + 1), (0.1, 0.12))
     ]
-    rows.append({**rows[0], "start": 0.2, "end": round(seconds + 0.04, 3)})  # a list is rounded
+    rows.append({**rows[0], "start": 0.2, "end": round(seconds + 0.04, 3)})  # the times of a list are rounded
     _, found, _ = load_rows(DataSection(id=str(table(tmp_path, rows))), TEXT)
     recordings = Recordings(found, RATE, 10)
     assert sorted(recordings.wrong) == [30, 31, 32]
@@ -239,22 +242,25 @@ def test_parts_outside_of_their_recording(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_no_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A duration alone says how long a file is; without any, rows that share a file are told, and stay together."""
+    """A duration without an offset is the length of the file.
+
+    Without either, rows that share a file are reported, and stay in one split.
+    """
     rows = [{key: row[key] for key in ("audio", "text", "label")} for row in made(tmp_path)]
     for more in ({"duration": 0.1}, {"start": 1}, {}):
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="graft"):
             splits = load(table(tmp_path, [{**row, **more} for row in rows]))
         assert (
-            "several rows name one recording, and each gets it from beginning to end: give the columns offset and duration"
-            in caplog.text
+            "several rows name one recording, and each gets it from beginning to end: "
+            "give the columns offset and duration" in caplog.text
         )
         assert header(splits.train[0]["audio"]).seconds > 0.8
         assert sum(len(set(splits[name]["file"])) for name in SPLITS) == 10
     empty = load(table(tmp_path, [{**row, "start": None, "end": None} for row in rows]))
     assert header(empty.train[0]["audio"]).seconds > 0.8
     named = load(table(tmp_path, [{**row, "start": "a", "end": row["text"]} for row in rows]), columns={"text": "end"})
-    assert set(named.train["text"]) <= set(WORDS)  # what the task reads is no time
+    assert set(named.train["text"]) <= set(WORDS)  # an input column of the task is no time
 
 
 def test_predict_reads_the_part(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ESC-50, AudioSet and the spoken digits in their own layouts: split as they are split, labelled as they are labelled; and real slices."""
+"""ESC-50, AudioSet and the spoken digits in their own layouts, with their own splits and labels; and real extracts."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tests.support.tiny_audio_sets import (
     text,
 )
 
-SHARED = Path(__file__).parents[5] / "shared" / "data"  # real slices, where there are any
+SHARED = Path(__file__).parents[5] / "shared" / "data"  # real extracts, if there are any
 
 
 # ---- esc50 ----
@@ -52,7 +52,7 @@ def test_esc50_keeps_its_folds_and_its_sources(tmp_path: Path) -> None:
         (
             {"config": "esc20"},
             "'esc20' is no part of ESC-50",
-        ),  # a part may be asked for where the layout tells the format
+        ),  # a part of the data set may be requested if the layout shows the format
     ):
         with pytest.raises(DataError, match=words):
             load(tmp_path / "all", LABEL, **section)
@@ -118,7 +118,7 @@ def test_audioset_without_audio_is_said(tmp_path: Path) -> None:
 
 
 def test_spoken_digits_have_their_official_split(tmp_path: Path) -> None:
-    splits = load(digits(tmp_path, ("ann", "bo b", "cy")), TEXT)  # its speakers are shared, and that is not refused
+    splits = load(digits(tmp_path, ("ann", "bo b", "cy")), TEXT)  # its splits share speakers, which is not refused
     assert (sizes(splits), splits.license) == ([81, 9, 150], "cc-by-sa-4.0")
     assert set(splits.test["index"]) == {0, 1, 2, 3, 4}
     assert named(splits, "speaker")["train"] == named(splits, "speaker")["test"] == {"ann", "bo b", "cy"}

@@ -1,4 +1,4 @@
-"""Speech with its transcripts, and class folders of recordings: found by their files, cut between speakers, nothing lost unsaid."""
+"""Speech with transcripts, and class folders of recordings: found by their files, cut by speaker, losses reported."""
 
 import json
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_a_list_beside_the_recordings(column: str, ending: str, tmp_path: Path) 
     files(tmp_path / "train", ["clips/unlisted.wav"])
     splits = load(tmp_path, TEXT)
     assert splits.source == {"train": "train", "test": "test", "validation": "cut from train"}
-    assert sizes(splits) == [9, 3, 3]  # a whole speaker
+    assert sizes(splits) == [9, 3, 3]  # all rows of a speaker
     assert splits.test[0]["id"] == f"test/metadata.{ending}:{2 if ending == 'csv' else 1}"
     assert {row["text"] for row in splits.test} == {"words 0", "words 1", "words 2"}
     assert splits.ignored == {"recordings that no metadata lists": 1}
@@ -208,7 +208,7 @@ def test_what_a_tree_lacks_is_skipped_and_named(tmp_path: Path) -> None:
 def test_common_voice(tmp_path: Path) -> None:
     folder = common_voice(tmp_path / "xx", {"train": 12, "dev": 3, "test": 3, "validated": 18})
     lines = (folder / "train.tsv").read_text().splitlines()
-    lines[1] = lines[1].replace(".wav", "")  # as in the first editions, whose clips were all .mp3
+    lines[1] = lines[1].replace(".wav", "")  # as in the first editions, in which every clip was .mp3
     lines[2] = lines[2].replace('She said "1".', " ")
     (folder / "clips" / "common_voice_xx_train2.wav").unlink()
     (folder / "train.tsv").write_text("\n".join([*lines, lines[-1], "too\tfew"]) + "\n")
@@ -232,7 +232,7 @@ def test_common_voice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group", [None, "none"])
 def test_a_clip_in_two_lists_of_common_voice_is_refused(group: str | None, tmp_path: Path) -> None:
-    """validated.tsv holds the clips of dev and test, too; that speakers are shared may be accepted, this may not."""
+    """validated.tsv also holds the clips of dev and test. Shared speakers may be accepted, but not shared clips."""
     folder = common_voice(tmp_path, {"train": 6, "dev": 3, "test": 3})
     lists = [(folder / f"{name}.tsv").read_text().splitlines(True) for name in ("train", "dev", "test")]
     (folder / "validated.tsv").write_text("".join([*lists[0], *lists[1][1:], *lists[2][1:]]))

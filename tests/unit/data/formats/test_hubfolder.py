@@ -1,4 +1,7 @@
-"""Data sets of the hub on this disk, cloned or written by save_to_disk: splits put together, classes by their names, files inside only."""
+"""Data sets of the hub in a local folder, as a clone or as save_to_disk wrote them.
+
+Parts of a split are joined, classes have their names, and only files inside the folder are read.
+"""
 
 import json
 import shutil
@@ -28,12 +31,12 @@ def format_name(path: Path) -> str:
 
 
 def cloned(folder: Path) -> Path:
-    """Two parts of train and one of test, with the README of a clone."""
+    """A clone: two parts of train and one of test, with its README."""
     for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")):
-        made = parquet(folder / f"part{number}", right(20) if number == 0 else right(10)) / "train.parquet"
+        written = parquet(folder / f"part{number}", right(20) if number == 0 else right(10)) / "train.parquet"
         (folder / "data").mkdir(exist_ok=True)
-        made.rename(folder / "data" / f"{name}.parquet")
-        made.parent.rmdir()
+        written.rename(folder / "data" / f"{name}.parquet")
+        written.parent.rmdir()
     (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n---\n# pets\n")
     return folder
 
@@ -47,7 +50,7 @@ def test_a_clone(tmp_path: Path) -> None:
         28,
         2,
         10,
-    ]  # ten of train stand in test, too: validation has none of these
+    ]  # ten rows of train are also in test: validation has none of these
     assert load(folder / "data").fingerprint == splits.fingerprint
     read_image(splits.test[0]["image"])
     for name in ("small", "large"):
@@ -104,8 +107,8 @@ def test_files_of_a_clone_lie_in_its_folder(tmp_path: Path) -> None:
         "images/none.jpg",
     ]
     rows = [{"bytes": None, "path": path} for path in [*inside, str(photos / "cat" / "000.jpg"), *outside]]
-    made = parquet(tmp_path / "made", rows) / "train.parquet"
-    made.rename(tmp_path / "pets" / "train.parquet")
+    written = parquet(tmp_path / "made", rows) / "train.parquet"
+    written.rename(tmp_path / "pets" / "train.parquet")
     splits = load(tmp_path / "pets", max_skipped=0.5)
     assert sum(len(splits[name]) for name in SPLITS) == 21
     assert [why.partition(": ")[2].partition(" ")[0] for _, why in splits.skipped["train"]] == [
@@ -122,7 +125,7 @@ def test_files_of_a_clone_lie_in_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_parquet_without_a_description_names_files_of_its_folder(tmp_path: Path) -> None:
-    """A path with a place for bytes is written by a program, maybe somebody else's. A plain path is the user's own."""
+    """A program, perhaps somebody else's, wrote a path next to a place for bytes. A plain path is the user's own."""
     import pyarrow
     import pyarrow.parquet
 
@@ -183,8 +186,8 @@ def saved(folder: Path, text: str, *splits: str) -> Path:
     from datasets import Dataset, DatasetDict
 
     images = [{"bytes": jpeg(i), "path": None} for i in range(20)]
-    made = Dataset.from_dict({"image": images, "label": [i % 2 for i in range(20)]}, features=features(text))
-    (DatasetDict(dict.fromkeys(splits, made)) if splits else made).save_to_disk(folder)
+    data = Dataset.from_dict({"image": images, "label": [i % 2 for i in range(20)]}, features=features(text))
+    (DatasetDict(dict.fromkeys(splits, data)) if splits else data).save_to_disk(folder)
     return folder
 
 

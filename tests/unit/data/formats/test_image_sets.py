@@ -1,4 +1,4 @@
-"""Images to generate: in a flat folder, in class folders, with captions in lists, tables and texts, and in the files of MNIST."""
+"""Images to generate: in a flat folder, in class folders, with captions in lists, tables and texts, as MNIST files."""
 
 import gzip
 import json
@@ -40,8 +40,8 @@ def moved(folder: Path, into: Path) -> Path:
 def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
     split = shapes(tmp_path / "split" / "train").parent
     shapes(split / "test", 3, captions="txt")
-    beside = shapes(tmp_path / "beside", 3, captions="txt")
-    table(beside / "a.csv", "image,text", ["000.png"])
+    captioned = shapes(tmp_path / "beside", 3, captions="txt")
+    table(captioned / "a.csv", "image,text", ["000.png"])
     few = shapes(tmp_path / "few", 3)
     write(few / "001.txt", "a caption")
     layouts = {
@@ -51,7 +51,7 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
             shapes(tmp_path / "deep" / "one", captions="txt").parent,
         ],
         "mnist": [idx(tmp_path / "digits"), idx(tmp_path / "MNIST" / "raw"), tmp_path / "MNIST"],
-        "table": [beside, table(shapes(tmp_path / "table") / "a.csv", "image,text", ["000.png"]).parent],
+        "table": [captioned, table(shapes(tmp_path / "table") / "a.csv", "image,text", ["000.png"]).parent],
     }
     for name, paths in layouts.items():
         for path in paths:
@@ -103,7 +103,7 @@ def test_split_folders_of_loose_images(tmp_path: Path) -> None:
     assert splits.source == {"train": "train", "validation": "cut from train", "test": "Test"}
     assert ids(splits)["test"] == ["Test/000.png", "Test/001.png", "Test/002.png"]
     shapes(tmp_path / "more", 4)
-    assert len(all_rows(load(tmp_path))) == 16  # then these are classes, one of which is called train
+    assert len(all_rows(load(tmp_path))) == 16  # then these folders are classes, one of which is called train
     chosen = load(tmp_path, train="more", test="Test")
     assert (chosen.source["train"], len(chosen.train), chosen.ignored) == ("more", 3, {"rows of the split 'train'": 9})
     shutil.rmtree(tmp_path / "more")
@@ -144,11 +144,11 @@ def test_a_list_beside_the_images(ending: str, column: str, columns: dict[str, s
         "test",
         f"test/metadata.{ending}:{2 if ending == 'csv' else 1}",
     )
-    assert len(all_rows(load(flat))) == 12  # the list says which images, to a task without captions, too
+    assert len(all_rows(load(flat))) == 12  # the list also selects the images of a task without captions
 
 
 def test_a_list_and_class_folders(tmp_path: Path) -> None:
-    """A list gives labels where it has them; beside split folders it stands in nobody's way."""
+    """A list gives labels if it has them. With split folders, it changes nothing."""
     folder = tiny.photos(tmp_path / "flat", n=5, splits=(), size=8)
     table(
         folder / "metadata.csv", "file_name,text", [f"{name}/{i:03d}.jpg" for name in ("cat", "dog") for i in range(5)]

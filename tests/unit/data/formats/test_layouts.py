@@ -1,4 +1,4 @@
-"""Folders that look like classes and are none; files that cannot be read; tables among folders: read rightly, or told by name."""
+"""Folders that only look like classes, files that cannot be read, tables among folders: read correctly, or reported."""
 
 import json
 import logging
@@ -70,7 +70,7 @@ def test_a_folder_around_the_splits(tmp_path: Path) -> None:
     assert [len(load(tmp_path / "pets")[name]) for name in SPLITS] == [8, 8, 8]
     classes(tmp_path / "PetImages" / "PetImages", 10)
     assert load(tmp_path / "PetImages").labels == ["forest", "sea"]
-    classes(tmp_path / "one" / "forest", 5, ("monday", "tuesday"))  # a class of which the photos lie in further folders
+    classes(tmp_path / "one" / "forest", 5, ("monday", "tuesday"))  # a class whose photos are in deeper folders
     classes(tmp_path / "one" / "sea", 5, ("sunday",))
     assert load(tmp_path / "one").labels == ["forest", "sea"]
 
@@ -88,7 +88,7 @@ def test_the_recipe_names_split_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "others", "said"),
+    ("train", "others", "splits"),
     [
         ("train", ["test"], "test, train"),
         ("train", ["test1"], "test1, train"),
@@ -99,13 +99,13 @@ def test_the_recipe_names_split_folders(tmp_path: Path) -> None:
         ("x_train", ["x_valid", "extra"], "x_train, x_valid"),
     ],
 )
-def test_flat_split_folders_hold_no_classes(train: str, others: list[str], said: str, tmp_path: Path) -> None:
+def test_flat_split_folders_hold_no_classes(train: str, others: list[str], splits: str, tmp_path: Path) -> None:
     loose(tmp_path / train, 6, "cat.{}.jpg")
     for name in others:
         loose(tmp_path / name)
     with pytest.raises(
         DataError,
-        match=rf": {said} are splits, .* without class folders \({train}/cat\.0\.jpg\).*columns image and label",
+        match=rf": {splits} are splits, .* without class folders \({train}/cat\.0\.jpg\).*columns image and label",
     ):
         load(tmp_path)
     assert len(load(tmp_path, IMAGE, train=train).train) > 0
@@ -134,7 +134,7 @@ def test_further_names_of_test(test: str, tmp_path: Path) -> None:
 
 
 def test_classes_called_like_splits(tmp_path: Path) -> None:
-    """A train is a class among others; so are folders whose names hold the word."""
+    """`train` may be a class among others, and so may folders whose names contain the word."""
     for names in (("train", "bus"), ("train_station", "bus_station"), ("test", "bus"), ("validation", "test")):
         folder = classes(tmp_path / "_".join(names), 5, names)
         assert load(folder).labels == sorted(names)
@@ -207,7 +207,7 @@ def test_a_class_without_a_file_in_a_table(kind: str, tmp_path: Path) -> None:
             path.write_text(f"{column},label\n" + "".join(f"{row['image']},{row['label']}\n" for row in rows))
         return path if kind in ("csv", "jsonl", "parquet") else tmp_path
 
-    if kind == "split":  # a class of a test split alone is none that is learned
+    if kind == "split":  # a class that only a test split has is not learned
         (tmp_path / "test.csv").write_text("image,label\nnone.jpg,d\nall/a/000.jpg,a\n")
         rows = [row for row in rows if row["image"] != "all/a/000.jpg"]
     words = r"no row of the class 'c' can be used; the first: .*no such file: all/a/none0\.jpg"
@@ -242,11 +242,11 @@ def test_a_folder_without_media_is_no_class(tmp_path: Path) -> None:
 
 
 def test_files_of_another_kind_count(tmp_path: Path) -> None:
-    """As rows that cannot be read: a few are told by name, many are an error."""
+    """They count as rows that cannot be read: a few are reported by name, many are an error."""
     folder = classes(tmp_path / "photos", 10)
     (folder / "sea" / "a.heic").write_bytes(HEIC)
     (folder / "sea" / "b.mov.m4a").write_bytes(M4A)
-    files(folder, ["sea/c.wav", "sea/000.wav"])  # one of them belongs to an image
+    files(folder, ["sea/c.wav", "sea/000.wav"])  # one of them has the name of an image
     splits = load(folder)
     assert splits.ignored == {".wav files": 1}
     whys = [why.removeprefix(f"{folder}/sea/") for _, why in splits.skipped["train"]]
@@ -299,9 +299,9 @@ def test_pages_of_tiff_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING, logger="graft"):
         for name in SPLITS:
             LabelledImages(splits[name], ["forest", "sea"], False)
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1, told
-    assert "have several pages; only the first is read: a.tif" in told[0]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1, messages
+    assert "have several pages; only the first is read: a.tif" in messages[0]
     assert len(rows) == 5
 
 
@@ -346,7 +346,7 @@ def test_a_path_from_the_wrong_folder_is_named_in_full(tmp_path: Path) -> None:
         load(table)
 
 
-# ---- what a disk may hold ----
+# ---- other files on a disk ----
 
 
 def test_names_links_and_folders_that_cannot_be_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables: the same rows whatever the file's form, none merged or lost, and cells that cannot be used named by row."""
+"""Tables: every file format gives the same rows, no row is merged or lost, and an error names the row of a bad cell."""
 
 import bz2
 import csv
@@ -43,7 +43,7 @@ def section(path: Path, **settings: Any) -> DataSection:
 
 
 def read(path: Path, columns: tuple[str, ...] = ("text", "label")) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of one file, and why others were skipped."""
+    """The rows of one file, and the reasons why others were skipped."""
     source = table.read(section(path), columns)
     rows = [{column: row[column] for column in columns} for row in source.splits["train"]]
     return rows, [why for _, why in source.skipped["train"]]
@@ -84,7 +84,7 @@ def zst(data: bytes) -> bytes:
 PACKED: dict[str, Callable] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zst}
 
 
-# ---- the same rows from every form ----
+# ---- the same rows from every file format ----
 
 SIGNS = st.sampled_from("ab ,;|\t\n\"'\\é\u00a0\u2028#=")
 CELLS = st.text(SIGNS | st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)
@@ -96,7 +96,7 @@ ROWS = st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8)
 @PROPERTY
 @given(rows=ROWS, quoting=QUOTING, end=st.sampled_from(["\n", "\r\n"]))
 def test_every_form_holds_the_same_rows(rows: list[tuple[str, str]], quoting: Any, end: str, tmp_path: Path) -> None:
-    """As csv.writer and pandas write them, as JSON and as parquet."""
+    """The tables as csv.writer and pandas write them, as JSON and as parquet."""
     found = [{"n": str(number), "text": text, "note": note} for number, (text, note) in enumerate(rows)]
     columns = ("n", "text", "note")
     cells = [list(columns), *(list(row.values()) for row in found)]
@@ -113,7 +113,7 @@ def test_every_form_holds_the_same_rows(rows: list[tuple[str, str]], quoting: An
 @PROPERTY
 @given(texts=st.lists(TEXTS, min_size=2, max_size=9))
 def test_lines_without_quoting_are_as_many_rows(texts: list[str], tmp_path: Path) -> None:
-    """A quote inside a cell is a character, whatever the rows around it hold."""
+    """A quote inside a cell is a character, whatever the other rows hold."""
     path = put(tmp_path / "a.tsv", "label\ttext\n" + "".join(f"good\t{text}\n" for text in texts))
     assert [row["text"] for row in read(path)[0]] == texts
 
@@ -123,7 +123,7 @@ def test_unpaired_quotes_in_a_tsv_merge_no_rows(tmp_path: Path) -> None:
     texts[7], texts[30] = '"I have never slept so well.', 'From start to end."'
     path = put(tmp_path / "a.tsv", "label\ttext\n" + "".join(f"good\t{text}\n" for text in texts))
     assert [row["text"] for row in read(path)[0]] == texts
-    put(path, path.read_text() + "a line without a tab\n")  # one line that is wrong does not make the others cells
+    put(path, path.read_text() + "a line without a tab\n")  # one wrong line does not change the cells of the others
     rows, skipped = read(path)
     assert ([row["text"] for row in rows], len(skipped)) == (texts, 1)
     assert skipped[0].startswith("a.tsv:42: 1 cells for 2 columns")
@@ -175,9 +175,9 @@ def test_a_table_is_read_as_it_is_written(case: str, tmp_path: Path, caplog: Log
     rows, skipped = read(put(tmp_path / f"a{suffix}", content), columns)
     assert ([list(row.values()) for row in rows][:2], skipped) == ([[first, "x"], ["c", "y"]], [])
     assert [list(row.values()) for row in rows][2:] == ([['d "e, f" "', "z"]] if case == "backslashes" else [])
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == bool(words)
-    assert words in "".join(said)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == bool(words)
+    assert words in "".join(messages)
 
 
 def test_one_column_stays_one_column(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_tables_in_one_folder_are_refused_with_its_name(tmp_path: Path) -> None:
     put(tmp_path / "own" / "train.csv", written([["text", "label"], *ROWS_OF_TWO]))
     with no_data(rf"has its tables in folders .*or give one folder \({tmp_path}/own\)"):
         load_splits(section(tmp_path), LABELLED)
-    put(tmp_path / "a.txt", "a text")  # it is the data then
+    put(tmp_path / "a.txt", "a text")  # then the table is the data
     assert load_rows(section(tmp_path), DataSpec(("text",)))[1]["text"] == ["a text"]
 
 
@@ -421,7 +421,7 @@ def test_an_empty_label_of_a_hub_data_set_is_for_the_task_to_judge() -> None:
         rows, skipped = named(labels, kind)
         assert (labelled(rows, True, True)[0]["label"][:], skipped) == (found, [])
     rows, skipped = named([0, None, -1, 1], names)
-    assert skipped == ["train/2"]  # kept secret
+    assert skipped == ["train/2"]  # labels that are kept secret
     rows, bad = labelled(rows, False, True)
     assert (rows["label"][:], bad) == (["cat", "dog"], [("train/1", "train/1: label is empty")])
     assert len(named([-1, -1], names)[0]) == 0
@@ -433,7 +433,7 @@ def test_an_empty_second_text_is_a_pair(tmp_path: Path) -> None:
     for path in (put(tmp_path / "a.csv", written(cells)), put(tmp_path / "a.jsonl", lines(rows))):
         found, skipped, _ = load(path, TextClassification())
         assert ([row["text_pair"] for row in found], skipped) == ([row["text_pair"] or "" for row in rows], [])
-        asked = load_rows(section(path), DataSpec(("text", "text_pair")))[1]  # as predictions are read
+        asked = load_rows(section(path), DataSpec(("text", "text_pair")))[1]  # the form of predictions
         assert asked["text_pair"][:] == [row["text_pair"] or "" for row in rows]
 
 
@@ -465,11 +465,11 @@ def test_printed_lists_of_labels_are_read(form: Callable, tmp_path: Path, caplog
     path = labels_csv(tmp_path, [[f"t{n}", form(tags)] for n, tags in enumerate(sets)])
     assert load_rows(section(path), DataSpec(("text", "label"), label_kind="classes"))[1]["label"][:] == sets
     assert "labels are printed lists" in caplog.text
-    put(path, path.read_text() + "last,['a' 'b']\n")  # as numpy prints them, which Python reads as one
+    put(path, path.read_text() + "last,['a' 'b']\n")  # as numpy prints them, which Python reads as one string
     assert load_rows(section(path), DataSpec(("text", "label"), label_kind="classes"))[1]["label"][-1] == ["['a' 'b']"]
 
 
-# ---- cells of other kinds ----
+# ---- other types of cells ----
 
 
 def test_numbers_and_booleans_as_answers_and_labels_are_text(tmp_path: Path) -> None:
@@ -515,7 +515,7 @@ TASKS = [
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), task=st.sampled_from(TASKS))
 def test_whatever_cells_hold_only_data_errors_come_out(data: Any, task: Any, tmp_path: Path) -> None:
-    """Rows of any JSON, some of them right: each is a row or is skipped, or the data are refused."""
+    """Rows of any JSON, some of them correct. Each is read or skipped, or the data are refused."""
 
     columns = tuple(task.data.kinds)
     right = {**dict.fromkeys(columns, "Mara"), "label": "1", "answer_start": 0}
@@ -622,7 +622,7 @@ def test_paths_of_windows_and_ids_without_a_suffix(tmp_path: Path) -> None:
 
 
 def test_captions_that_look_like_nothing_are_text(tmp_path: Path) -> None:
-    """In a csv all cells are text; in a jsonl what is none is skipped and named."""
+    """In a csv, every cell is text. In a jsonl, a value that is no text is skipped and reported."""
     from pipelines.data.image.pixels import caption
 
     tiny.photos(tmp_path, ("a",), n=12, splits=(), size=8)

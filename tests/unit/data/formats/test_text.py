@@ -1,4 +1,4 @@
-"""Plain text: no file vanishes, the order on disk does not matter, and every layout is read by its own format."""
+"""Plain text: every file is read, the order on disk does not matter, and every layout is read by its own format."""
 
 import shutil
 from pathlib import Path
@@ -43,7 +43,7 @@ def rows_of(source: Source) -> dict[str, list[dict[str, Any]]]:
     return {name: list(rows) for name, rows in source.splits.items()}
 
 
-# ---- plain text: no file vanishes ----
+# ---- plain text: every file is read ----
 
 SEGMENTS = ("train", "Test", "val", "notes", "deep", ".hidden")
 NAMES = (
@@ -72,7 +72,7 @@ TREES = st.lists(
 @PROPERTY
 @given(tree=TREES, random=st.randoms(use_true_random=False))
 def test_files_found_are_rows_skips_or_said(tree: list, random: Random, tmp_path: Path) -> None:
-    """In any order of creation, which is the order in which some file systems list."""
+    """The files are created in any order, which is the order in which some file systems list them."""
     found = []
     for order in (tree, random.sample(tree, len(tree))):
         shutil.rmtree(tmp_path / "data", ignore_errors=True)
@@ -95,7 +95,7 @@ def test_files_found_are_rows_skips_or_said(tree: list, random: Random, tmp_path
     end=st.sampled_from(["\n", "\r\n", "\r"]),
 )
 def test_a_file_is_cut_at_its_empty_lines(lines: list[str], end: str, tmp_path: Path) -> None:
-    """Every line with something in it is in one row, under the number that an editor shows, whatever ends lines."""
+    """Every line with text is in one row, under its line number in an editor, with any line ending."""
     path = write(tmp_path, {"a.txt": "\ufeff" + end.join(lines)}) / "a.txt"
     filled = [line for line in lines if line.strip()]
     if not filled:
@@ -180,21 +180,21 @@ def test_what_plain_text_has_not(tmp_path: Path) -> None:
 
 
 def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
-    beside = {"README.md": "about it", "notes.txt": "more"}
+    other_files = {"README.md": "about it", "notes.txt": "more"}
     photos = tiny.photos(tmp_path / "photos", n=1, splits=(), size=8)
     layouts = {
         "imagefolder": [
             photos,
-            write(tiny.photos(tmp_path / "split", n=1, size=8), {**beside, "train/cat/000.txt": "a caption"}),
+            write(tiny.photos(tmp_path / "split", n=1, size=8), {**other_files, "train/cat/000.txt": "a caption"}),
         ],
-        "squad": [write(tiny_text.squad(tmp_path / "squad", n=1), beside)],
-        "table": [write(tmp_path / "table", {"train.csv": "text\na\n", **beside})],
-        "text": [write(tmp_path / "text", beside), tmp_path / "text" / "README.md"],
-        "wikipedia": [write(tmp_path / "dump", {"a.xml": "<mediawiki/>", **beside}), tmp_path / "dump" / "a.xml"],
+        "squad": [write(tiny_text.squad(tmp_path / "squad", n=1), other_files)],
+        "table": [write(tmp_path / "table", {"train.csv": "text\na\n", **other_files})],
+        "text": [write(tmp_path / "text", other_files), tmp_path / "text" / "README.md"],
+        "wikipedia": [write(tmp_path / "dump", {"a.xml": "<mediawiki/>", **other_files}), tmp_path / "dump" / "a.xml"],
     }
     for name, paths in layouts.items():
         for path in paths:
             assert format_module(DataSection(id=str(path))).__name__.endswith(f".{name}"), path
-    for captions in (write(photos / "cat", beside), write(tmp_path / "none", {"a.pdf": ""})):
+    for captions in (write(photos / "cat", other_files), write(tmp_path / "none", {"a.pdf": ""})):
         with pytest.raises(DataError, match=r"cannot be read as data .*\.txt or \.md files, or a Wikipedia dump"):
             load(captions)

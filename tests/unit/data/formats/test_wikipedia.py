@@ -1,4 +1,4 @@
-"""Wikipedia dumps: no page vanishes, what remains reads as prose, and a dump cut off anywhere is named."""
+"""Wikipedia dumps: every page is read, its text is prose, and a dump that is cut off anywhere is reported by name."""
 
 import bz2
 import os
@@ -63,7 +63,7 @@ def test_every_page_is_a_row_a_skip_or_said(pages: list, compressed: bool, tmp_p
     content = dump([page(i, f"T<{i}>", words, ns, redirect) for i, (ns, redirect, words) in enumerate(pages)]).encode()
     path = tmp_path / f"a.xml{'.bz2' if compressed else ''}"
     path.write_bytes(bz2.compress(content) if compressed else content)
-    os.utime(path, ns=(0, Random(content).getrandbits(60)))  # written anew within the clock's tick
+    os.utime(path, ns=(0, Random(content).getrandbits(60)))  # written again within one tick of the clock
     wanted = {
         str(i): words for i, (ns, redirect, words) in enumerate(pages) if ns == 0 and not redirect and words.strip()
     }
@@ -97,7 +97,7 @@ def test_articles_are_kept_until_the_dump_changes(tmp_path: Path, monkeypatch: p
         again = read_dump(path)
     assert rows_of(again) == rows_of(first)
     assert again.skipped == first.skipped == {"train": [("99", "page 99 (Empty): no text is left without its markup")]}
-    assert again.splits["train"].cache_files  # mapped, not in memory
+    assert again.splits["train"].cache_files  # memory-mapped, not in memory
     write(tmp_path, {"a.xml": dump(PAGES[:3])})
     assert len(read_dump(path).splits["train"]) == 3
     (tmp_path / "file").touch()
@@ -118,25 +118,25 @@ def test_pages_do_not_pile_up(tmp_path: Path) -> None:
     assert peak < path.stat().st_size / 4
 
 
-# ---- dumps that are none ----
+# ---- files that are no dumps ----
 
 
 @PROPERTY
 @given(place=st.floats(0, 1, exclude_max=True), compressed=st.booleans())
 def test_a_dump_cut_anywhere_is_named(place: float, compressed: bool, tmp_path: Path) -> None:
-    whole = dump(PAGES).removesuffix("</mediawiki>\n").encode()
-    whole = bz2.compress(whole + b"</mediawiki>\n") if compressed else whole
+    complete = dump(PAGES).removesuffix("</mediawiki>\n").encode()
+    complete = bz2.compress(complete + b"</mediawiki>\n") if compressed else complete
     path = tmp_path / f"cut.xml{'.bz2' if compressed else ''}"
-    path.write_bytes(whole[: int(place * len(whole))])
+    path.write_bytes(complete[: int(place * len(complete))])
     for attempt in (load, read_dump):
         with pytest.raises(DataError) as caught:
             attempt(path)
-        said = str(caught.value)
-        assert str(path) in said
-        assert "\n" not in said
-    event("in the middle" if "ends in the middle, after" in said else said.rpartition(":")[2])
-    assert "ends in the middle, after" in said
-    assert not list((wikipedia.cache_root() / "wikipedia").glob(".*"))  # nothing half written
+        message = str(caught.value)
+        assert str(path) in message
+        assert "\n" not in message
+    event("in the middle" if "ends in the middle, after" in message else message.rpartition(":")[2])
+    assert "ends in the middle, after" in message
+    assert not list((wikipedia.cache_root() / "wikipedia").glob(".*"))  # no partial file is left
 
 
 def test_a_cut_dump_says_how_far_it_went(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ PROSE = {
 
 @pytest.mark.parametrize("case", PROSE)
 def test_prose_is_left(case: str, tmp_path: Path) -> None:
-    """Through a dump whose files are called Datei as well."""
+    """The dump calls its file namespace Datei."""
     markup, left = PROSE[case]
     source = read_dump(write(tmp_path, {"a.xml": dump([page(1, case, markup)])}))
     assert source.splits["train"]["text"] == [left]

@@ -1,4 +1,7 @@
-"""Pixels in -1..1: exact there and back, cut at the centre, deterministic; what is too small or has no caption is said."""
+"""Pixels in -1..1: exact in both directions, cut at the centre, deterministic.
+
+A row whose image is too small or that has no caption is reported.
+"""
 
 from pathlib import Path
 
@@ -60,7 +63,7 @@ def test_the_centre_is_kept_as_it_is(width: int, height: int) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(101, 67), (67, 101), (48, 32), (333, 40), (10, 9)])
 def test_it_covers_the_size_whatever_the_sides(width: int, height: int) -> None:
-    """A plain image stays plain: nothing is padded, and no line of another colour comes in."""
+    """A uniform image stays uniform: there is no padding and no line of another colour."""
     for size in ((32, 48), (48, 32), (7, 33)):
         pixels = to_pixels(Image.new("RGB", (width, height), (10, 128, 250)), size)
         assert pixels.shape == (3, *size)
@@ -100,7 +103,8 @@ def test_a_small_image_is_refused_unless_it_may_be_enlarged(width: int, height: 
         ({"path": None, "bytes": path.read_bytes()}, "1"),
         (str(path), str(path)),
     ):
-        words = rf"^{name}: {width} x {height} pixels, smaller than the 16 x 16 wanted: .*options\.image_size.*options\.upscale=true$"
+        found = rf"^{name}: {width} x {height} pixels, smaller than the 16 x 16 wanted: "
+        words = found + r".*options\.image_size.*options\.upscale=true$"
         with pytest.raises(DataError, match=words):
             _ = Pictures(a_row(image), (16, 16))[0]
         assert Pictures(a_row(image), (16, 16), upscale=True)[0]["pixels"].shape == (3, 16, 16)

@@ -1,4 +1,4 @@
-"""Every mode and format of image arrives upright, in RGB, with its colours; what is no image is refused by name."""
+"""Images of every mode and format become upright RGB images with their colours. Other files are refused by name."""
 
 import gc
 import io
@@ -25,21 +25,21 @@ def picture() -> Image.Image:
 
 
 def grey(dtype: Any, top: float) -> Image.Image:
-    """The same in grey: black, a third, two thirds, white of `top`."""
+    """The same image in grey: black, a third, two thirds, white of `top`."""
     pixels = np.zeros((32, 48), dtype)
     pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = top / 3, top / 3 * 2, top
     return Image.fromarray(pixels)
 
 
 def see_through(mode: str) -> Image.Image:
-    """The picture with its white quarter transparent, and black where nobody sees it."""
+    """The image with a transparent white quarter, whose hidden pixels are black."""
     image = picture().convert("RGBA")
     image.paste((0, 0, 0, 0), (24, 16, 48, 32))
     return image.convert(mode)
 
 
 def palette() -> Image.Image:
-    """Colours by number, one of which is transparent."""
+    """A palette image with one transparent colour."""
     image = Image.frombytes("P", (48, 32), np.kron([[0, 1], [2, 3]], np.ones((16, 24))).astype(np.uint8).tobytes())
     image.putpalette([*RED, *GREEN, *BLUE, *BLACK])
     image.info["transparency"] = 3
@@ -120,7 +120,7 @@ def test_a_format_arrives_in_rgb(name: str, tmp_path: Path) -> None:
     assert (image.mode, image.size) == ("RGB", (48, 32))
     lossy = any(kind in name for kind in ("JPEG", "AVIF", "Lab"))
     np.testing.assert_allclose(corners(image), wanted, atol=24 if lossy else 1)
-    gc.collect()  # a file left open would be a warning, and so an error here
+    gc.collect()  # an open file would be a warning, and so an error in these tests
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -133,7 +133,7 @@ def test_a_turned_photo_arrives_upright(kind: str, orientation: int) -> None:
         6: turn.ROTATE_90,
         8: turn.ROTATE_270,
         **mirrored,
-    }  # how the sensor lay: the tag undoes it
+    }  # the orientation of the sensor, which the tag undoes
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = picture().transpose(lay[orientation]) if orientation > 1 else picture()
@@ -164,7 +164,7 @@ def test_an_open_image_is_not_changed() -> None:
 
 
 def odd_exif() -> bytes:
-    """A JPEG whose EXIF says that its orientation is a text."""
+    """A JPEG whose EXIF orientation is a text."""
     exif = Image.Exif()
     exif[0x0112] = 6
     content = bytearray(saved(picture(), "JPEG", exif=exif))
@@ -214,7 +214,7 @@ def test_a_large_photo_is_read() -> None:
 
 
 def test_whatever_bytes_there_are_it_is_an_image_or_a_data_error() -> None:
-    """Decoders raise nearly everything on damaged files; a run must hear of one kind of error only."""
+    """Decoders raise many types of errors on damaged files; a run must get only one type."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "text"
     sources = [saved(picture(), kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP", "AVIF")]
@@ -253,13 +253,13 @@ def test_a_large_image_is_converted_by_strips_as_it_would_be_at_once(
     else:
         image = Image.fromarray(rng.integers(0, 256, (37, 23, 4), np.uint8), "RGBA").convert(mode)
     assert image.mode == mode
-    whole = read_image(image).tobytes()
+    expected = read_image(image).tobytes()
     monkeypatch.setattr(reading, "STRIP", 100)  # four rows
-    assert read_image(image).tobytes() == whole
+    assert read_image(image).tobytes() == expected
 
 
 def long_text(kind: str, place: str) -> bytes:
-    """A PNG with a packed note of 2 MB before its pixels or after them."""
+    """A PNG with a compressed note of 2 MB before its pixels or after them."""
     from PIL.PngImagePlugin import PngInfo
 
     info, text = PngInfo(), "abcdefgh " * 250_000
@@ -285,7 +285,7 @@ def test_a_long_note_in_a_png_hides_no_pixels(kind: str, place: str, tmp_path: P
     with (
         pytest.raises(ValueError, match="too large"),
         Image.open(io.BytesIO(data)) as image,
-    ):  # Pillow alone refuses the whole file
+    ):  # Pillow alone refuses the file
         image.load()
     (tmp_path / "a.png").write_bytes(data)
     for value in (data, tmp_path / "a.png", str(tmp_path / "a.png"), {"path": "a.png", "bytes": data}):

@@ -1,4 +1,4 @@
-"""Cached latents know the options that decide which images can be used."""
+"""The key of cached latents includes the options that decide which images can be used."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.support.runs import without_pictures
 
 
 def test_enlarging_small_images_is_no_matter_of_the_cache(tmp_path: Path) -> None:
-    """An image that was skipped as too small is there once it may be enlarged, and away again after that."""
+    """An image that was skipped as too small is used if it may be enlarged, and skipped again after that."""
     data = tiny_pictures.shapes(tmp_path / "data", n=40, captions="metadata")
     for number in range(20, 23):
         with Image.open(data / f"{number:03d}.png") as image:

@@ -1,4 +1,4 @@
-"""Cached features of texts, which are of unequal length: the losses of a run that computes them anew in every epoch."""
+"""Cached features of texts, which differ in length: the losses equal those of a run without a cache."""
 
 import json
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from tests.support.runs import losses, one_thread, outcome, without_pictures  # 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-WIDE = {"initializer_range": 0.2}  # so that the head has something to learn from
+WIDE = {"initializer_range": 0.2}  # so that the head can learn
 CLASSIFY = ("text-classification", "labelled", {"max_length": 40})
 ANSWER = ("question-answering", "squad", {"max_length": 48, "stride": 8, "max_question_length": 12})
 
 
 def other(folder: Path, kind: str) -> Path:
-    """A model of another kind, whose head drops out."""
+    """A model of another kind, whose head has dropout."""
     import transformers
 
     words = tiny_text.tokenizer(folder)
@@ -71,7 +71,7 @@ RAGGED = {"every token": [1], "half of the trunk": [1], "last token": [1]}  # th
 
 
 class Bench:
-    """Runs of one case, with a feature cache of their own; `seen` are the caches that they trained on."""
+    """Runs of one case, with their own feature cache. `seen` holds the caches that they trained on."""
 
     def __init__(self, folder: Path, case: str) -> None:
         make, (task, data, options), frozen = CASES[case]
@@ -164,12 +164,12 @@ def test_nothing_ragged_is_stored_where_one_vector_will_do(bench: Callable[[str]
     assert not cached.plan.anew
     micro = cached[[(None, 0), (None, 4)]]
     longest = int(cached.plan.lengths[[0, 4]].max())
-    assert micro.batch["input_ids"].shape == (2, longest)  # a stand-in, as wide as the text would be
+    assert micro.batch["input_ids"].shape == (2, longest)  # a placeholder as wide as the text would be
     assert micro.batch["input_ids"].untyped_storage().nbytes() == 8
 
 
 def test_words_that_something_reads_are_kept(bench: Callable[[str], Bench]) -> None:
-    """The padding of a passage is masked by the loss, and the places of its words are asked for by every prediction."""
+    """The loss masks the padding of a passage. Every prediction needs the positions of its words."""
     run = bench("every token")
     run("cached")
     cached = run.seen[0]
