@@ -129,7 +129,8 @@ def base_of(loaded: "Loaded") -> Base:
     if about["base_model"]:
         return Base(loaded, about["base_model"], None)
     raise ModelError(
-        f"The model that it was fine-tuned from ({about['id']}) is not on the hub, and its folder is not here: no comparison."
+        f"The model that it was fine-tuned from ({about['id']}) is not on the hub, and its folder is not here: no "
+        "comparison."
     )
 
 
@@ -201,7 +202,8 @@ def drawing_handler(loaded: "Loaded", names: list[str], base: Base | None, most:
             common: Request = {"steps": int(asked["steps"])}
             if asked["count"] * asked["steps"] > budget:
                 raise DataError(
-                    f"{asked['count']:.0f} images of {asked['steps']:,.0f} steps each: at most {budget:,} steps are made at a time"
+                    f"{asked['count']:.0f} images of {asked['steps']:,.0f} steps each: at most {budget:,} steps are "
+                    "made at a time"
                 )
             if "text" in asked:
                 if not asked["text"].strip():

@@ -37,7 +37,8 @@ def recorder() -> gr.Audio:
     colours = gr.WaveformOptions(waveform_color="#94a3b8", waveform_progress_color=LINE)
     field = gr.Audio(label="Recording", sources=["upload", "microphone"], buttons=[], waveform_options=colours)
     gr.Markdown(
-        f"A file of up to {visitor.MAX_MEGABYTES} MB and {visitor.MAX_SECONDS // 60} minutes (wav, flac, mp3, ogg), or the microphone",
+        f"A file of up to {visitor.MAX_MEGABYTES} MB and {visitor.MAX_SECONDS // 60} minutes (wav, flac, mp3, ogg), "
+        "or the microphone",
         elem_classes="graft-note",
     )
     return field

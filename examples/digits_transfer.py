@@ -50,11 +50,13 @@ def main() -> None:
         f"\nin {time.monotonic() - started:.0f} s. The report of the transferred model: {folder / 'report.html'}"
     )
     console.print(
-        f"Its card: {folder / 'model' / 'README.md'}\n\nNext:\n  .venv/bin/graft demo {folder}      the model in your browser"
+        f"Its card: {folder / 'model' / 'README.md'}\n\nNext:\n  .venv/bin/graft demo {folder}      the model in your "
+        "browser"
     )
     console.print("  .venv/bin/graft recipes            what else there is")
     console.print(
-        "  .venv/bin/graft train cats_dogs_efficientnet_b0 --data YOUR_PHOTOS      a folder of photos, a folder for each class"
+        "  .venv/bin/graft train cats_dogs_efficientnet_b0 --data YOUR_PHOTOS      a folder of photos, a folder for "
+        "each class"
     )
 
 
@@ -68,7 +70,8 @@ def _say_score(console: Any, results: dict[str, Any]) -> None:
     test = results["test"]
     low, high = test["ci95"]["accuracy"]
     console.print(
-        f"  accuracy on {test['n']} test digits: {test['metrics']['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f})"
+        f"  accuracy on {test['n']} test digits: {test['metrics']['accuracy']:.3f} (95 % interval {low:.3f} to "
+        f"{high:.3f})"
     )
 
 

@@ -115,7 +115,8 @@ def train(
 
         if names := failed(results):
             raise RunError(
-                f"metrics: {', '.join(names)} failed, for the reason above, and the scores are missing; all else is finished: "
+                f"metrics: {', '.join(names)} failed, for the reason above, and the scores are missing; all else is "
+                "finished: "
                 "correct the file, and type the same command again"
             )
 

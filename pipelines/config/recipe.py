@@ -251,7 +251,8 @@ def _metric_module(entry: str) -> str:
     if HUB_METRIC_LIKE.fullmatch(entry) and not entry.startswith("."):
         repo = entry.partition("@")[0]
         raise ValueError(
-            f"{short(entry, 80)} is code from the hub, which runs only with its full commit: {repo}@<40 hexadecimal digits> "
+            f"{short(entry, 80)} is code from the hub, which runs only with its full commit: {repo}@<40 hexadecimal "
+            "digits> "
             "(on its page: Files, History)"
         )
     raise ValueError(
@@ -322,7 +323,8 @@ class Recipe(Strict):
     def _adapter_to_publish(self) -> "Recipe":
         if self.hub.adapter and self.model.adapter is None:
             raise ValueError(
-                "`hub.adapter` publishes the adapter alone, and there is none: set `model.adapter`, or leave `hub.adapter` out"
+                "`hub.adapter` publishes the adapter alone, and there is none: set `model.adapter`, or leave "
+                "`hub.adapter` out"
             )
         return self
 
@@ -408,7 +410,8 @@ def load_recipe(
         and (beside := [name for name in MODEL_FILES if (path.parent / name).is_file()])
     ):
         problems.append(
-            f"{path}: metrics: this recipe lies in the folder of a model ({beside[0]}) and may have come with it, and metrics are code: "
+            f"{path}: metrics: this recipe lies in the folder of a model ({beside[0]}) and may have come with it, and "
+            "metrics are code: "
             "copy the recipe to another folder, or type metrics=[]"
         )
     if isinstance(raw.get("metrics"), list):
@@ -512,7 +515,8 @@ def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> lis
         target[last] = parse_value(text)
     except yaml.YAMLError:
         return [
-            f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the shell's)"
+            f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the "
+            "shell's)"
         ]
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
     if other and target[last] is not None:

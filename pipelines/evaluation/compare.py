@@ -87,7 +87,8 @@ def read_run(folder: Path) -> Run:
     if not path.is_file():
         raise ModelError(
             f"{folder}: no {path.relative_to(folder)}, which an older version of Graft did not write: remove "
-            f"{folder / 'model' / 'results.json'} and repeat the run's `graft train` command, which scores it again and trains nothing"
+            f"{folder / 'model' / 'results.json'} and repeat the run's `graft train` command, which scores it again "
+            "and trains nothing"
         )
     kept, task = row_statistics.read(path), task_class(recipe.task)(recipe.options)
     try:
@@ -211,7 +212,8 @@ def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
 
 def _notes(one: Statistics, two: Statistics, group: str | None) -> list[str]:
     found = [
-        f"the runs count other {name} in the same rows (another normaliser or tokenizer): scores per {name[:-1]} cannot be compared"
+        f"the runs count other {name} in the same rows (another normaliser or tokenizer): scores per {name[:-1]} "
+        "cannot be compared"
         for name in REFERENCES
         if name in one and name in two and not np.array_equal(one[name], two[name])
     ]

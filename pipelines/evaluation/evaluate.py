@@ -89,7 +89,8 @@ def data_section(loaded: Loaded, data: str | None) -> DataSection:
         and loaded.recipe.data.format is None
     ):
         raise DataError(
-            f"{loaded.source} was trained on data that are not on the hub ({loaded.recipe.data.id}); give some with --data"
+            f"{loaded.source} was trained on data that are not on the hub ({loaded.recipe.data.id}); give some with "
+            "--data"
         )
     return loaded.recipe.data
 
@@ -174,12 +175,14 @@ def _unseen(
     if not count or own or allow_overlap:
         if count:
             progress.say(
-                f"{count:,} of {len(rows):,} rows have the content of rows that the model was trained on: they are scored, too"
+                f"{count:,} of {len(rows):,} rows have the content of rows that the model was trained on: they are "
+                "scored, too"
             )
         return rows, {"rows": count, "scored": bool(count)}
     if count == len(rows):
         raise DataError(
-            f"{section.id}: the model was trained on all of these {count:,} rows, so a score on them says nothing about new ones: "
+            f"{section.id}: the model was trained on all of these {count:,} rows, so a score on them says nothing "
+            "about new ones: "
             "give other rows, or score them all the same with --allow-overlap"
         )
     progress.say(
@@ -242,7 +245,8 @@ def _own_rows(
     before = ((results or {}).get("data", {}).get(name) or {}).get("fingerprint")
     if before not in (None, splits.fingerprint[name]):
         raise DataError(
-            f"{splits.name}: the data changed since the run, so its {name} rows may now be others, some of them trained on: "
+            f"{splits.name}: the data changed since the run, so its {name} rows may now be others, some of them "
+            "trained on: "
             "restore them, or give rows that it never saw with --data"
         )
     return name, splits[name], splits.skipped[name]

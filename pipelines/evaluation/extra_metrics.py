@@ -32,7 +32,8 @@ def refuse_if_generating(modules: Sequence[Module], task: Task) -> None:
 
 def _no_predictions(task: Task) -> RecipeError:
     return RecipeError(
-        f"metrics: {task.name} gives no prediction that could be compared with a reference, as modules do it: take `metrics` out"
+        f"metrics: {task.name} gives no prediction that could be compared with a reference, as modules do it: take "
+        "`metrics` out"
     )
 
 
@@ -64,7 +65,8 @@ def try_out(
                 raise error from None
         if taken := sorted(scores.keys() & {*scoring.scores(task, records, chosen), *found}):
             raise RecipeError(
-                f"metrics: {module.entry}: there is a score {taken[0]} already: rename the file, or the key that it gives"
+                f"metrics: {module.entry}: there is a score {taken[0]} already: rename the file, or the key that it "
+                "gives"
             )
         found |= scores
     return found

@@ -133,7 +133,8 @@ def clip(folder: Path, device: Any) -> Fits:
     config = pretrained.read_config(folder, None)
     if config.model_type != "clip":
         raise ModelError(
-            f"options.clip: {pretrained.called(folder)} is a {config.model_type} model: choose a CLIP model (openai/clip-vit-base-patch16)"
+            f"options.clip: {pretrained.called(folder)} is a {config.model_type} model: choose a CLIP model "
+            "(openai/clip-vit-base-patch16)"
         )
     model: Any = pretrained.load_model(CLIPModel, folder, config, lambda model: nn.Identity()).eval().to(device)
     try:

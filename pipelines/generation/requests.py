@@ -59,7 +59,8 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
     asked = task.data.input_columns[0]
     if rest and asked in pairs:
         raise DataError(
-            f"{asked}={short(str(pairs[asked]))} and {short(rest[0])!r}: give either {asked}=..., or values without a name"
+            f"{asked}={short(str(pairs[asked]))} and {short(rest[0])!r}: give either {asked}=..., or values without a "
+            "name"
         )
     if not rest and asked not in pairs and asked != "seed":
         raise DataError(f"{asked} is missing: give {asked}=... beside {', '.join(f'{key}=...' for key in pairs)}")
@@ -122,7 +123,8 @@ def write(folder: Path, name: str, result: Any, about: dict[str, Any], save: Any
 
 def _refused(folder: Path, error: OSError) -> RunError:
     return RunError(
-        f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room for it"
+        f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room "
+        "for it"
     )
 
 

@@ -167,7 +167,8 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise RecipeError(
-            f"metrics: there is no Space {repo_id!r} on the hub (a metric module is one): check the spelling, as in evaluate-metric/rouge"
+            f"metrics: there is no Space {repo_id!r} on the hub (a metric module is one): check the spelling, as in "
+            "evaluate-metric/rouge"
         ) from error
     except RevisionNotFoundError as error:
         raise RecipeError(

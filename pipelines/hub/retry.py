@@ -75,7 +75,8 @@ def explained(error: Exception, about: str, user: str) -> HubError:
             says = f"{status}: {' '.join((cause.server_message or 'no reason given').split())}"
             if status == 401:
                 return HubError(
-                    f"the hub does not accept the token ({says}): make one on {hub}/settings/tokens and type `hf auth login`"
+                    f"the hub does not accept the token ({says}): make one on {hub}/settings/tokens and type `hf auth "
+                    "login`"
                 )
             if status == 403:
                 own = f"publish to {user}/..., or " if user else ""

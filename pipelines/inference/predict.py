@@ -93,7 +93,8 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
         raise DataError(f"{name}=: this model has no input of that name{hint}; it takes {takes}{words}")
     if pairs and rest:
         raise DataError(
-            f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values without a name"
+            f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values "
+            "without a name"
         )
     missing = [column for column in wanted if pairs and column not in pairs]
     if missing:

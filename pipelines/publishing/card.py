@@ -245,7 +245,8 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
     old = validate(read_file(path).value, exists=True)
     if old.hub.adapter != recipe.hub.adapter:
         raise RunError(
-            f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run"
+            f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with "
+            "--run"
         )
     kept = folder / "examples" / "examples.json"
     rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []

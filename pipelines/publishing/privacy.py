@@ -91,7 +91,8 @@ def _below(path: Path, names: list[Any]) -> set[str]:
             or ".." in name.split("/")
         ):
             raise RunError(
-                f"{path}: {name!r} is no path below model/: take it out of the list, or delete the list; nothing was published"
+                f"{path}: {name!r} is no path below model/: take it out of the list, or delete the list; nothing was "
+                "published"
             )
     return set(names)
 
@@ -148,7 +149,8 @@ def own_files(run: Path) -> dict[str, Path]:
         places = [path, *(parent for parent in path.parents if parent != model and parent.is_relative_to(model))]
         if link := next((place for place in places if place.is_symlink()), None):
             raise RunError(
-                f"{link}: a link, and publish follows none: put the file itself there, or type the `graft train` command again"
+                f"{link}: a link, and publish follows none: put the file itself there, or type the `graft train` "
+                "command again"
             )
         if path.is_file():
             found[name] = path
@@ -255,7 +257,8 @@ def refuse_leaks(files: dict[str, Path], run: Path, token: str | None) -> None:
                 )
             if found := paths.search(line):
                 raise RunError(
-                    f"{name}, line {number}: holds a path of this machine ({found[0]}): take it out; nothing was published"
+                    f"{name}, line {number}: holds a path of this machine ({found[0]}): take it out; nothing was "
+                    "published"
                 )
 
 

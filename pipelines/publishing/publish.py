@@ -116,7 +116,8 @@ def _names(card: Path, repo_id: str) -> bool:
 
 def _preview(parcel: Parcel, private: bool, say: Say) -> dict[str, Any]:
     say(
-        f"would publish the {parcel.kind} {parcel.repo_id} ({'private' if private else 'public'}) in one commit: {parcel.size()}"
+        f"would publish the {parcel.kind} {parcel.repo_id} ({'private' if private else 'public'}) in one commit: "
+        f"{parcel.size()}"
     )
     for line in parcel.listing():
         say(f"  {line}")
@@ -149,7 +150,8 @@ def _send(parcels: list[Parcel], token: str, private: bool, say: Say) -> dict[st
         say(_told(parcel, reports[parcel.kind], hidden))
     if "space" in reports and reports["model"]["private"]:
         say(
-            f"the model is private: give the Space a secret HF_TOKEN that may read it, on {reports['space']['url']}/settings"
+            "the model is private: give the Space a secret HF_TOKEN that may read it, on "
+            f"{reports['space']['url']}/settings"
         )
     return reports
 

@@ -75,7 +75,8 @@ def read_results(run: Path) -> Any:
     lacking = [key for key in NEEDED if not isinstance(found, dict) or key not in found]
     if lacking:
         raise RunError(
-            f"{path}: not the results of a run, it lacks {', '.join(lacking)}: restore it, or train again in another folder"
+            f"{path}: not the results of a run, it lacks {', '.join(lacking)}: restore it, or train again in another "
+            "folder"
         )
     return current(found)
 

@@ -238,7 +238,8 @@ class FillMask(Task):
             raise DataError("the text has no [MASK]: put one where a word is to be found")
         if made["input_ids"].shape[1] > self.limit:
             raise DataError(
-                f"the text has {made['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: shorten it"
+                f"the text has {made['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: "
+                "shorten it"
             )
         with torch.inference_mode():
             logits = model(**made.to(next(model.parameters()).device)).logits[0, places].float().cpu()

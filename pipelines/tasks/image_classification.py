@@ -122,7 +122,8 @@ class ImageClassification(Task):
             )
         if own is not None and asked is None and own > 0.5:
             log.warning(
-                "the model's configuration drops %g of the classifier's input; using 0.2 (set options.dropout to decide)",
+                "the model's configuration drops %g of the classifier's input; using 0.2 (set options.dropout to "
+                "decide)",
                 own,
             )
             asked = 0.2

@@ -85,7 +85,8 @@ class QuestionAnswering(Task):
         self.stride = min(128, room // 2) if self.options.stride is None else self.options.stride
         if room <= self.stride:
             raise ModelError(
-                f"options.stride: windows of {self.window} tokens less a question of up to {self.options.max_question_length} cannot share "
+                f"options.stride: windows of {self.window} tokens less a question of up to "
+                f"{self.options.max_question_length} cannot share "
                 f"{self.stride}: lower options.stride or options.max_question_length"
             )
 
@@ -142,7 +143,8 @@ class QuestionAnswering(Task):
             parts = made.sequence_ids(window)
             if 1 not in parts:
                 raise DataError(
-                    f"{rows['id'][place]}: its context holds no word that this model's tokenizer knows: take the row out"
+                    f"{rows['id'][place]}: its context holds no word that this model's tokenizer knows: take the row "
+                    "out"
                 )
             first = parts.index(1)
             last = len(parts) - 1 - parts[::-1].index(1)

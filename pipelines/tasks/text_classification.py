@@ -46,7 +46,8 @@ class Options(Strict):
             raise ValueError("multi_label and regression exclude each other: give one of them")
         if (self.multi_label or self.regression) and (self.label_smoothing or self.class_weights != "none"):
             raise ValueError(
-                "label_smoothing and class_weights are for one class per text: leave them out with multi_label or regression"
+                "label_smoothing and class_weights are for one class per text: leave them out with multi_label or "
+                "regression"
             )
         return self
 
@@ -129,7 +130,8 @@ class TextClassification(Task):
         if self.tokenizer.pad_token is None:
             if self.tokenizer.eos_token is None:
                 raise ModelError(
-                    "this model's tokenizer has no padding token, so texts cannot be read side by side: choose another model"
+                    "this model's tokenizer has no padding token, so texts cannot be read side by side: choose "
+                    "another model"
                 )
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if getattr(config, "pad_token_id", None) is None:
@@ -156,7 +158,8 @@ class TextClassification(Task):
 
         if self.pair and "text_pair" not in rows.column_names:
             raise DataError(
-                "these data have no text_pair, and the model reads pairs: name its column with data.columns.text_pair=NAME"
+                "these data have no text_pair, and the model reads pairs: name its column with "
+                "data.columns.text_pair=NAME"
             )
         if not self.options.regression:
             found = {part for label in rows["label"] for part in (label if isinstance(label, list) else [label])}

@@ -117,7 +117,8 @@ class TextGeneration(Task):
         language.check_kind(folder, found, KINDS, "write text word by word")
         if found.model_type in MASKED and not found.is_decoder:
             raise ModelError(
-                f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits it"
+                f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits "
+                "it"
             )
         self.tokenizer = language.tokenizer(folder, found)
         if self.tokenizer.eos_token_id is None:

@@ -122,7 +122,8 @@ class UnconditionalImageGeneration(Task):
         scheduler = DDPMScheduler() if source.folder is None else diffusion.read_scheduler(source.folder)
         if not isinstance(scheduler, DDPMScheduler):
             raise ModelError(
-                f"{source.name}: its noise follows no schedule of betas ({type(scheduler).__name__}): choose another model"
+                f"{source.name}: its noise follows no schedule of betas ({type(scheduler).__name__}): choose another "
+                "model"
             )
         changes = {
             "prediction_type": self.options.prediction,
@@ -337,7 +338,8 @@ class UnconditionalImageGeneration(Task):
             raise DataError(f"label={label}: this model knows no classes: leave it out")
         if str(label) not in self.labels:
             raise DataError(
-                f"label={label}: this model knows {short(', '.join(self.labels), 200)}{suggest(str(label), self.labels)}"
+                f"label={label}: this model knows "
+                f"{short(', '.join(self.labels), 200)}{suggest(str(label), self.labels)}"
             )
         return self.labels.index(str(label))
 

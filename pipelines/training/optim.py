@@ -64,7 +64,8 @@ def phase_names(model: "nn.Module", phases: "Sequence[Phase]") -> list[list[str]
     lost = next((name for name in trainable if not any(phase.trains(name) for phase in phases)), None)
     if lost is not None:
         raise ModelError(
-            f"no phase of the task trains {lost!r} (phases: {', '.join(p.name for p in phases)}): freeze it, or name it in one"
+            f"no phase of the task trains {lost!r} (phases: {', '.join(p.name for p in phases)}): freeze it, or name "
+            "it in one"
         )
     return names
 
@@ -90,7 +91,8 @@ def without_effect(train: "TrainSection", total: int, per_epoch: int) -> list[st
     found = []
     if (warm := warm_up(total, train.warmup)) >= total > 1:
         found.append(
-            f"train.warmup={train.warmup:g}: the warm-up has {warm:,} steps, the training {total:,}: the learning rate only rises"
+            f"train.warmup={train.warmup:g}: the warm-up has {warm:,} steps, the training {total:,}: the learning "
+            "rate only rises"
         )
     for key, what in (("eval_every", "validation is scored"), ("save_every", "a checkpoint is saved")):
         if isinstance(every := getattr(train, key), int) and every > total:
@@ -98,7 +100,8 @@ def without_effect(train: "TrainSection", total: int, per_epoch: int) -> list[st
     every = per_epoch if train.eval_every == "epoch" else train.eval_every
     if train.early_stopping and (evaluations := math.ceil(total / every)) <= train.early_stopping + 1:
         found.append(
-            f"train.early_stopping={train.early_stopping}: the training has {evaluations} evaluations: it cannot end before its last step"
+            f"train.early_stopping={train.early_stopping}: the training has {evaluations} evaluations: it cannot end "
+            "before its last step"
         )
     return found
 

@@ -36,7 +36,8 @@ class Log:
                 file.write(to_json(entry) + "\n")
         except OSError as error:
             raise RunError(
-                f"{self.path}: cannot be written: {error.strerror}; what was saved is whole: free some room and run again"
+                f"{self.path}: cannot be written: {error.strerror}; what was saved is whole: free some room and run "
+                "again"
             ) from None
         entry = json.loads(to_json(entry))
         flat = {f"validation/{k}": v for k, v in entry["validation"].items()} if "validation" in entry else entry

@@ -63,11 +63,13 @@ def least_examples(model: Any, rows: int, batch_size: int) -> int:
         return 1
     if rows == 1:
         raise DataError(
-            "the train split has one row, and BatchNorm in this model needs two or more: add rows, or set model.freeze=backbone"
+            "the train split has one row, and BatchNorm in this model needs two or more: add rows, or set "
+            "model.freeze=backbone"
         )
     if batch_size == 1:
         raise RecipeError(
-            "train.batch_size=1: BatchNorm in this model needs two or more rows in a step: set train.batch_size=2 or more"
+            "train.batch_size=1: BatchNorm in this model needs two or more rows in a step: set train.batch_size=2 or "
+            "more"
         )
     return 2
 
@@ -196,7 +198,8 @@ class Trainer:
             changed = [split for split in SPLITS if saved.data.get(split) != self.splits.fingerprint[split]]
             if changed:
                 raise RunError(
-                    f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run"
+                    f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another "
+                    "folder with --run"
                 )
             self.skips.found |= saved.skipped
             self.task.state.update(saved.task)
@@ -205,7 +208,8 @@ class Trainer:
         stage = saved.stage if saved else "head" if head_epochs(self.recipe, self.task, self._plain()) else "train"
         if self.sharded and stage == "head":
             raise RunError(
-                "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder"
+                "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that "
+                "run's folder"
             )
         state = saved or State(stage=stage, baseline_scores=self.score_baseline())
         if stage == "head":

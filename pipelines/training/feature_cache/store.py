@@ -134,7 +134,8 @@ def record(
         views = gather_object([plan and plan.spots])  # rounding may differ between devices, the decision may not
         if plan is None or any(view != plan.spots for view in views):
             say(
-                "features are not cached: what trains is not separable from what is frozen, or something random comes first"
+                "features are not cached: what trains is not separable from what is frozen, or something random comes "
+                "first"
             )
             return None
         size = plan.bytes(len(examples))
