@@ -28,7 +28,11 @@ def export_best(trainer: Trainer) -> None:
 
 
 def export(task: Task, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:
-    """Source weights + best checkpoint -> `model/`, written beside and renamed. LoRA is merged unless the recipe keeps it apart."""
+    """Write the weights of the best checkpoint to `model/`, as a complete folder or not at all.
+
+    `model` is freshly built from the source weights. An adapter is merged into it unless the recipe publishes the adapter alone
+    (`hub.adapter`). Raises RunError if the checkpoint cannot be read or the folder cannot be written.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -56,7 +60,7 @@ def export(task: Task, model: Any, checkpoints: Path, folder: Path, recipe: Reci
         shutil.rmtree(target, ignore_errors=True)
         privacy.list_export(folder, beside)
         beside.rename(target)
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
+    except (OSError, SafetensorError) as error:  # safetensors wraps the error of the disk
         shutil.rmtree(beside, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RunError(
