@@ -1,9 +1,9 @@
 """Checkpoints: folders such as `checkpoints/step_000500/`. They are written to a temporary name, synced, then renamed.
 
-So every folder with the name of a checkpoint is complete, whenever the process was killed. A checkpoint holds what a run
-cannot rebuild: trainable weights and buffers, optimisers by phase, the moving average, the step and the scores so far. It
-holds no random state, because batching.py derives every seed from the step. Tensors are stored unsharded in safetensors,
-so one process can resume a run that several processes started.
+So every folder with the name of a checkpoint is complete, whenever the process was killed. A checkpoint holds what a
+run cannot rebuild: trainable weights and buffers, optimisers by phase, the moving average, the step and the scores so
+far. It holds no random state, because batching.py derives every seed from the step. Tensors are stored unsharded in
+safetensors, so one process can resume a run that several processes started.
 """
 
 import contextlib
@@ -63,7 +63,10 @@ class State:
 
 
 def collect(model: "nn.Module", optimizers: Mapping[str, Any], average: Any = None) -> dict[str, dict[str, "Tensor"]]:
-    """File name -> tensors; `optimizers` by phase. Under FSDP every process must call this, because it gathers shards."""
+    """File name -> tensors; `optimizers` by phase.
+
+    Under FSDP every process must call this, because it gathers shards.
+    """
     import torch
 
     files: dict[str, dict[str, Tensor]] = {"model": trainable_state(model)}
@@ -206,9 +209,11 @@ def _damaged(folder: Path, error: Exception) -> RunError:
 
 
 def tidy(root: Path, keep: int) -> None:
-    """Clean up after a kill, before a run resumes: remove half-written checkpoints and those that are newer than `last`.
+    """Clean up after a kill, before a run resumes: remove half-written checkpoints and those that are newer than
+    `last`.
 
-    The run repeats those steps, maybe with a longer schedule. The file `best` is set to what the last checkpoint states.
+    The run repeats those steps, maybe with a longer schedule. The file `best` is set to what the last checkpoint
+    states.
     """
     last = latest(root)
     for half in [*root.glob(".writing_*"), *root.glob(".removing_*")]:

@@ -30,8 +30,8 @@ def export_best(trainer: Trainer) -> None:
 def export(task: Task, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:
     """Write the weights of the best checkpoint to `model/`, as a complete folder or not at all.
 
-    `model` is freshly built from the source weights. An adapter is merged into it unless the recipe publishes the adapter alone
-    (`hub.adapter`). Raises RunError if the checkpoint cannot be read or the folder cannot be written.
+    `model` is freshly built from the source weights. An adapter is merged into it unless the recipe publishes the
+    adapter alone (`hub.adapter`). Raises RunError if the checkpoint cannot be read or the folder cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

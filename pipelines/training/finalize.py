@@ -25,7 +25,8 @@ from pipelines.utils import files
 def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     """Export the best checkpoint, score it and write the results. Returns results.json's content on the main process.
 
-    The scores are those of the exported model after it is read back from disk, so the published model is the measured one.
+    The scores are those of the exported model after it is read back from disk, so the published model is the measured
+    one.
     """
     from pipelines.models import cpu_kernels
 
@@ -130,8 +131,8 @@ def _balance(task: Any, splits: Splits) -> dict[str, Any]:
 def examples(task: Task, rows: Any, answered: dict[str, Record], folder: Path, published: int) -> None:
     """Save a few test rows as sample rows for the card and the demo, of as many classes as possible.
 
-    Each sample row also gets the fields of its record in `answered` (by id) that the task lists in `record_fields`. `examples/`
-    in the run folder holds at least 6; `model/examples/`, which is published, holds only `published`.
+    Each sample row also gets the fields of its record in `answered` (by id) that the task lists in `record_fields`.
+    `examples/` in the run folder holds at least 6; `model/examples/`, which is published, holds only `published`.
     """
     from pipelines.data.examples import save_example
     from pipelines.data.schema import spread

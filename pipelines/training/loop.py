@@ -133,7 +133,10 @@ def _batches(stage: Stage) -> Iterator[Micro]:
 def _gradients(
     stage: Stage, part: PhaseTraining, place: int, micros: list[Micro], counts: dict[str, float], stop: bool
 ) -> tuple[float, bool]:
-    """Forward and backward pass of one phase over all micro-batches. Returns its loss and whether any process must stop."""
+    """Forward and backward pass of one phase over all micro-batches.
+
+    Returns its loss and whether any process must stop.
+    """
     import torch
 
     accelerator, settings = stage.accelerator, stage.settings

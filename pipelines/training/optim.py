@@ -27,8 +27,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters (or `only` those with these names) by `scale` and `weight_decay`.
 
-    `scale` multiplies the learning rate. Vectors (biases, norms) have no weight decay. Layer decay follows Clark et al. 2020
-    (ELECTRA): rate * decay ** distance from the head.
+    `scale` multiplies the learning rate. Vectors (biases, norms) have no weight decay. Layer decay follows Clark et al.
+    2020 (ELECTRA): rate * decay ** distance from the head.
     """
     last = len(layers) - 1
     groups: dict[tuple[float, float], dict[str, Any]] = {}
@@ -59,7 +59,10 @@ def make_optimizer(
 
 
 def phase_names(model: "nn.Module", phases: "Sequence[Phase]") -> list[list[str]]:
-    """The names of the parameters that each phase trains. Raises ModelError for a trainable parameter that no phase trains."""
+    """The names of the parameters that each phase trains.
+
+    Raises ModelError for a trainable parameter of no phase.
+    """
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     names = [[name for name in trainable if phase.trains(name)] for phase in phases]
     lost = next((name for name in trainable if not any(phase.trains(name) for phase in phases)), None)
@@ -72,7 +75,7 @@ def phase_names(model: "nn.Module", phases: "Sequence[Phase]") -> list[list[str]
 
 
 def rate(step: int, total: int, schedule: str, warmup: float) -> float:
-    """Factor of the learning rate at `step` (from 0) of `total`. A warm-up below 1 is a fraction of all steps, else steps."""
+    """Factor of the learning rate at `step` (from 0) of `total`. A warm-up below 1 is a fraction of the steps."""
     warm = warm_up(total, warmup)
     if step < warm:
         return (step + 1) / warm
@@ -108,7 +111,7 @@ def without_effect(train: "TrainSection", total: int, per_epoch: int) -> list[st
 
 
 def set_rate(optimizer: Any, learning_rate: float, share: float) -> float:
-    """Set the learning rate of every group to `share` * `learning_rate` * the group's scale. Returns the highest rate."""
+    """Set the learning rate of each group to `share` * `learning_rate` * its scale. Returns the highest rate."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * share * group["scale"]
     return max(float(group["lr"]) for group in optimizer.param_groups)

@@ -24,8 +24,8 @@ from pipelines.utils.progress import Progress
 def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke: bool = False) -> dict[str, Any] | None:
     """Run a recipe in `folder`, or resume the run that stopped there.
 
-    `name` is the recipe's name in the card and the report; without it, they show the name of the folder. With `smoke`, each
-    split has 8 rows.
+    `name` is the recipe's name in the card and the report; without it, they show the name of the folder. With `smoke`,
+    each split has 8 rows.
 
     Returns the content of results.json on the main process and an empty dictionary on the others; None if a signal
     stopped the run. Raises GraftErrors; checkpoints that were saved before the error stay usable.
@@ -94,7 +94,8 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
             accelerator.end_training()
             return None
 
-        # 10. Export the best checkpoint, score the exported model, write the results, the figures, the report and the card.
+        # 10. Export the best checkpoint, score the exported model, write the results, the figures, the report and the
+        # card.
         del (
             model,
             task,

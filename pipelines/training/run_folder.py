@@ -43,8 +43,8 @@ def _options_of(recipe: Recipe) -> type[Strict]:
 def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """Take a run folder for a recipe. Returns the results if this run is finished, else None.
 
-    Raises RunError if the folder holds a run of another recipe (the message names the differences), if it lies inside the
-    data, or if it cannot be written.
+    Raises RunError if the folder holds a run of another recipe (the message names the differences), if it lies inside
+    the data, or if it cannot be written.
     """
     data = Path(recipe.data.id).expanduser()
     # else the next run would read its pictures as data
@@ -163,7 +163,10 @@ def absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _differences(old: Any, new: Any, path: str = "", settled: tuple[str, ...] = ()) -> dict[str, tuple[Any, Any]]:
-    """Key -> (old, new) where values differ. A key that is `auto` or unset in the new recipe and was resolved does not differ."""
+    """Key -> (old, new) where values differ.
+
+    Keys that are `auto` or unset now and that the run resolved do not count.
+    """
     if isinstance(old, dict) and isinstance(new, dict) and path != "model.config":
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(k for k in new if k not in old)]:

@@ -25,7 +25,7 @@ class PhaseTraining:
 
 @dataclass
 class Stage:
-    """One stage of training. The model and the optimisers are prepared; `state` is new or restored from a checkpoint."""
+    """One stage of training, with prepared model and optimisers. `state` is new or restored from a checkpoint."""
 
     task: Task
     model: Any
@@ -53,7 +53,7 @@ class Stage:
 
 
 def enable(stage: Stage, part: PhaseTraining | None) -> None:
-    """Let only the parameters of this phase receive gradients; None: those of all phases. One phase alone needs no change."""
+    """Let only the parameters of this phase receive gradients; None: those of all phases."""
     if len(stage.phases) > 1:
         own = {id(parameter) for each in stage.phases if part is each or part is None for parameter in each.parameters}
         for each in stage.phases:
@@ -62,7 +62,7 @@ def enable(stage: Stage, part: PhaseTraining | None) -> None:
 
 
 def sum_counts(stage: Stage, micros: list[Micro]) -> dict[str, float]:
-    """The counts that the loss of the whole step is divided by. Also tells all processes which rows could not be read."""
+    """The counts that divide the loss of the step. Also shares the rows that could not be read with all processes."""
     import torch
     from accelerate.utils import gather_object
 

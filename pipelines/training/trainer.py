@@ -1,7 +1,7 @@
-"""The stages of one run: first the head alone on the frozen trunk if the recipe asks for it, then everything that trains.
+"""The stages of one run: the head alone on the frozen trunk if the recipe asks for it, then everything that trains.
 
-The trainer prepares each stage (trainable parameters, optimisers, order of the examples, cached features, the checkpoint to
-resume from). `loop.fit` runs its steps.
+The trainer prepares each stage (trainable parameters, optimisers, order of the examples, cached features, the
+checkpoint to resume from). `loop.fit` runs its steps.
 """
 
 import contextlib
@@ -43,7 +43,8 @@ def encode(task: Any, splits: Splits) -> dict[str, Encoded]:
 def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Encoded]) -> tuple[dict[str, Encoded], Splits, Skips]:
     """The usable examples of every split, the splits with their ignored rows noted, and the rows that are skipped.
 
-    Raises DataError if too many rows of a split cannot be used. The check comes before training, not in the middle of an epoch.
+    Raises DataError if too many rows of a split cannot be used. The check comes before training, not in the middle of
+    an epoch.
     """
     encoded, skipped, ignored = dict(encoded), dict(splits.skipped), dict(splits.ignored)
     for split in SPLITS:
@@ -189,8 +190,8 @@ class Trainer:
     def train(self, stopping: Any) -> State:
         """Run the stages, from the last checkpoint if there is one.
 
-        `stopping` returns True after a signal. Returns the state at the end; `state.stopped` is why training ended early.
-        Raises RunError if the data changed since the run started, or if the run folder cannot be written.
+        `stopping` returns True after a signal. Returns the state at the end; `state.stopped` is why training ended
+        early. Raises RunError if the data changed since the run started, or if the run folder cannot be written.
         """
         train = self.recipe.train
         if self.accelerator.is_main_process:
@@ -372,8 +373,13 @@ class Trainer:
 
     @contextlib.contextmanager
     def _cached(self, plain: Any, examples: Any, augmented: bool, state: State) -> Iterator[tuple[Any, Any]]:
-        """Examples for training and validation: cached features if the trunk is frozen and nothing random comes before its end."""
-        # The task adds noise after its own frozen modules (a VAE, a text encoder), so the model itself has no edge to record at.
+        """Examples for training and validation: cached features if the trunk is frozen and nothing random comes before.
+
+        Without a frozen trunk, or with augmentation, they are the examples themselves.
+        """
+        validation = batching.Examples(self.task, self.encoded["validation"])
+        # The task adds noise after its own frozen modules (a VAE, a text encoder), so the model itself has no edge to
+        # record at.
         draws = bool(self.task.random_inputs(Random(0)))
         edge = Edge(plain, examples.lengths is not None, self.task.frozen if draws else None)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
@@ -410,7 +416,8 @@ class Trainer:
             )
         if (
             least > 1
-            # recording also runs the part that trains, and BatchNorm cannot run on one row: take the next size that leaves
+            # recording also runs the part that trains, and BatchNorm cannot run on one row: take the next size that
+            # leaves
             # none
         ):
             count, processes = len(examples), self.accelerator.num_processes
