@@ -81,9 +81,10 @@ class ModelSection(Strict):
     revision: str | None = None
     """Commit, branch or tag of the model on the hub. Left out: the newest commit. The run records the commit."""
     freeze: Literal["auto", "none", "encoder", "backbone"] | Annotated[Int, Field(ge=1)] = "auto"
-    """What does not train: `none`, `backbone` (all but the head), `encoder` (Whisper's encoder, or the convolutions before
-    wav2vec2's transformer), or a number of blocks, counted from the input. `auto`: the convolutions of a pretrained model of
-    wav2vec2's kind, else none."""
+    """What does not train: `none`, `backbone` (all but the head), `encoder` (Whisper's encoder, or the convolutions
+    before wav2vec2's transformer), or a number of blocks, counted from the input. `auto`: the convolutions of a
+    pretrained model of wav2vec2's kind, else none.
+    """
     adapter: Adapter | None = None
     """Train a small adapter, and leave the weights of the model unchanged."""
 
@@ -112,25 +113,37 @@ class DataSection(Strict):
     validation: str | None = None
     """Name of the split that decides which checkpoint is the best."""
     test: str | None = None
-    """Name of the split for the final scores. A split that is left out has its usual name; a missing one is cut from train."""
+    """Name of the split for the final scores.
+
+    A split that is left out has its usual name; a missing one is cut from train.
+    """
     columns: dict[str, str] = {}
     """The task's column -> the data set's column."""
     holdout: Annotated[Float, Field(gt=0, le=0.5)] = 0.1
     """Fraction of the train split that is cut off for each missing split."""
     group: str | None = None
-    """Column (a speaker, a patient) whose equal values stay in one split; `none` allows overlap. Rows with equal content always stay in one split."""
+    """Column (a speaker, a patient) whose equal values stay in one split; `none` allows overlap.
+
+    Rows with equal content always stay in one split.
+    """
     max_train_rows: Annotated[Int, Field(ge=1)] | None = None
     """Largest number of training rows; `data.seed` decides which."""
     max_eval_rows: Annotated[Int, Field(ge=1)] | None = None
     """Largest number of rows of validation and of test; `data.seed` decides which."""
     max_skipped: Annotated[Float, Field(ge=0, le=1)] = 0.01
-    """Fraction of a split that may be unreadable before the run stops. Above 0, three rows of any split are allowed; 0 allows none."""
+    """Fraction of a split that may be unreadable before the run stops.
+
+    Above 0, three rows of any split are allowed; 0 allows none.
+    """
     workers: Annotated[Int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Number of processes that load examples; `auto` depends on the machine."""
     cache_gb: Annotated[Float, Field(ge=0)] = 10.0
     """Disk space for cached features, in GB; 0 switches the cache off."""
     seed: Int = 0
-    """Seed of the cut of missing splits and of `max_*_rows`. It is not train.seed, so runs with different seeds share a test split."""
+    """Seed of the cut of missing splits and of `max_*_rows`.
+
+    It is not train.seed, so runs with different seeds share a test split.
+    """
 
 
 Beta = Annotated[Float, Field(ge=0, lt=1)]
@@ -170,10 +183,15 @@ class TrainSection(Strict):
     clip_norm: Annotated[Float, Field(gt=0)] | None = 1.0
     """Gradients with a greater norm are scaled down to it; `null` switches it off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the computation. `auto`: bf16 if the hardware supports it and it is faster, else fp32. Weights that
-    train stay in fp32."""
+    """Number format of the computation.
+
+    `auto`: bf16 if the hardware supports it and it is faster, else fp32. Weights that train stay in fp32.
+    """
     ema: Annotated[Float, Field(gt=0, lt=1)] | Literal["auto"] | None = "auto"
-    """Decay of the moving average of the weights. The average is what is evaluated and exported. `auto`: 0.9999 for diffusion, else no average."""
+    """Decay of the moving average of the weights.
+
+    The average is what is evaluated and exported. `auto`: 0.9999 for diffusion, else no average.
+    """
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster afterwards."""
     gradient_checkpointing: bool = False
@@ -214,7 +232,10 @@ class HubSection(Strict):
     tags: list[str] = []
     """Additional tags for the card."""
     examples: Annotated[Int, Field(ge=0, le=50)] = 0
-    """Number of test rows that are published with the model, for its card and demo. Set it only if you may share the data."""
+    """Number of test rows that are published with the model, for its card and demo.
+
+    Set it only if you may share the data.
+    """
     adapter: bool = False
     """Publish the LoRA adapter alone instead of the merged model."""
 
@@ -273,9 +294,11 @@ class Recipe(Strict):
     train: TrainSection
     """Settings of training."""
     metrics: list[Annotated[str, AfterValidator(_metric_module)]] = []
-    """Additional metrics of validation and test. Each is a module of code: a local file (./my_metric.py, relative to the
-    recipe's folder) or a module of the hub with its full commit (evaluate-metric/rouge@<commit>). They run only if you name
-    the recipe yourself."""
+    """Additional metrics of validation and test.
+
+    Each is a module of code: a local file (./my_metric.py, relative to the recipe's folder) or a module of the hub with
+    its full commit (evaluate-metric/rouge@<commit>). They run only if you name the recipe yourself.
+    """
     hub: HubSection = HubSection()
     """Settings of the card and of publishing."""
 
@@ -380,8 +403,9 @@ def load_recipe(
 ) -> Recipe:
     """Read, override and validate a recipe. `overrides` are `key=value` strings with the names of the recipe's keys.
 
-    `data` and `model` are --data and --model of the command line. A new source also removes the settings that belonged to
-    the old one. `exists` is that of `validate`. Raises RecipeError that lists all problems, one per line, with file and line.
+    `data` and `model` are --data and --model of the command line. A new source also removes the settings that belonged
+    to the old one. `exists` is that of `validate`. Raises RecipeError that lists all problems, one per line, with file
+    and line.
     """
     path = find_recipe(source)
     raw, lines, problems = read_file(path)
@@ -445,7 +469,10 @@ _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "val
 
 
 def _keeps_config(layout: Any) -> bool:
-    """Whether this format has the same parts for every data source (digits 0-4 of MNIST). The format's module declares it."""
+    """Whether this format has the same parts for every data source (digits 0-4 of MNIST).
+
+    The format's module declares it.
+    """
     if not isinstance(layout, str) or not layout.isidentifier():
         return False
     if not resources.files("pipelines.data.formats").joinpath(f"{layout}.py").is_file():
@@ -463,8 +490,9 @@ def validate(
 ) -> Recipe:
     """A mapping as a Recipe. Raises RecipeError that lists all problems.
 
-    With `exists`, the recipe belongs to a run or model that exists. Its licence and languages are then not compared with the
-    hub's (Graft's list may be older than the model), and its columns and prompt are not checked as for a new run.
+    With `exists`, the recipe belongs to a run or model that exists. Its licence and languages are then not compared
+    with the hub's (Graft's list may be older than the model), and its columns and prompt are not checked as for a new
+    run.
     """
     raw, moved = renamed.options(raw, exists=exists)
     found = [*problems, *moved, *_no_unicode(raw)]

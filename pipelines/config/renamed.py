@@ -9,7 +9,10 @@ FROZEN = {  # option of versions up to 0.1 -> value of model.freeze for each of 
 
 
 def options(raw: dict[str, Any], *, exists: bool) -> tuple[dict[str, Any], list[str]]:
-    """A recipe without old options, and what is wrong with it. The recipe of a run or model that exists is never wrong."""
+    """A recipe without old options, and what is wrong with it.
+
+    The recipe of a run or model that exists is never wrong.
+    """
     found = raw.get("options")
     old = [key for key in FROZEN if isinstance(found, dict) and key in found]
     if not isinstance(found, dict) or not old:

@@ -31,7 +31,8 @@ def explain(
 ) -> list[str]:
     """One line for every wrong key.
 
-    `name` is the file and `lines` has the line number of every key by its path. `schema` and `options` hold the allowed keys.
+    `name` is the file and `lines` has the line number of every key by its path. `schema` and `options` hold the allowed
+    keys.
     """
     found: dict[Path, list[Mapping[str, Any]]] = {}
     for error in errors:
@@ -106,7 +107,10 @@ def _path(error: Mapping[str, Any], schema: type[BaseModel], options: type[BaseM
 
 
 def _sentence(errors: Sequence[Mapping[str, Any]]) -> str:
-    """`must be A or B, got X`: one sentence for all branches of a union. If the type is right, only the bound is named."""
+    """`must be A or B, got X`: one sentence for all branches of a union.
+
+    If the type is right, only the bound is named.
+    """
     first = errors[0]
     if first["type"] == "missing":
         return "is missing"

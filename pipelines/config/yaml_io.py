@@ -1,4 +1,7 @@
-"""YAML as people mean it: `no` is a word, `5e-5` is a number, and a repeated key is an error. Each key has its line number."""
+"""YAML as people mean it: `no` is a word, `5e-5` is a number, and a repeated key is an error.
+
+Each key has its line number.
+"""
 
 import re
 from pathlib import Path
@@ -12,7 +15,9 @@ Keys = tuple[str | int, ...]  # path of a value: ("train", "epochs")
 
 
 class Document(NamedTuple):
-    """One YAML mapping: its value, the line (from 1) of every key, and problems that do not stop the reading (repeated keys)."""
+    """One YAML mapping: its value, the line (from 1) of every key, and problems that do not stop the reading (repeated
+    keys).
+    """
 
     value: dict[str, Any]
     lines: dict[Keys, int]
@@ -20,7 +25,10 @@ class Document(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML follows YAML 1.1, in which `no` is False and `5e-5` is a string. This loader takes both rules from YAML 1.2."""
+    """PyYAML follows YAML 1.1, in which `no` is False and `5e-5` is a string.
+
+    This loader takes both rules from YAML 1.2.
+    """
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -67,7 +75,10 @@ def dump(value: object) -> str:
 
 
 def read_file(path: Path) -> Document:
-    """Read the YAML mapping in a file, such as a recipe. Raises RecipeError if the file is unreadable or is not a mapping."""
+    """Read the YAML mapping in a file, such as a recipe.
+
+    Raises RecipeError if the file is unreadable or is not a mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

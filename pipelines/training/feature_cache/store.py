@@ -331,7 +331,7 @@ def _full(folder: Path, error: Exception) -> RunError:
 
 
 def _open(folder: Path, edge: Edge, plan: RecordingPlan, examples: Examples) -> Cached | None:
-    """Read a stored cache; None if there is none, if it is damaged, or if it differs from what the model computes now."""
+    """Read a stored cache; None if there is none, or if it is damaged or differs from what the model computes now."""
     import torch
 
     try:
