@@ -33,16 +33,16 @@ def predict_split(
     tick: Callable[[int], None] = lambda n: None,
     smaller: Callable[[int, str], None] = lambda n, unit: None,
 ) -> list[Record]:
-    """Records of every readable example, once each, in the order of the examples, the same on every process.
-"""Records of all readable examples, in the order of the examples. Every process gets all of them.
+    """Records of all readable examples, in the order of the examples. Every process gets all of them.
 
-A batch holds at most `batch_size` examples. If examples have lengths, it also holds at most `budget` of their unit, with
-padding; None means the task's limit for this kind of device. Both must be equal on all processes. If memory runs out, the
-limit is halved (the budget, or else the rows) and `smaller(limit, unit)` is called; limits of the processes may then differ
-(see `agreed`). `tick(n)` is called with the number of examples finished on this process. `skips` collects unreadable rows.
+    A batch holds at most `batch_size` examples. If examples have lengths, it also holds at most `budget` of their unit,
+    with padding; None means the task's limit for this kind of device. Both must be equal on all processes. If memory
+    runs out, the limit is halved (the budget, or else the rows) and `smaller(limit, unit)` is called; limits of the
+    processes may then differ (see `agreed`). `tick(n)` is called with the number of examples finished on this process.
+    `skips` collects unreadable rows.
 
-Raises RunError if memory runs out and the limit cannot be halved.
-"""
+    Raises RunError if memory runs out and the limit cannot be halved.
+    """
     import torch
     from accelerate.utils import gather_object
     from accelerate.utils.memory import clear_device_cache
@@ -111,7 +111,10 @@ def _fewer(now: int, model: Any, accelerator: Any, split: str) -> int:
 
 
 def _cut(keys: list[tuple[None, int]], most: int, lengths: Lengths | None, budget: int) -> list[list[tuple[None, int]]]:
-    """Split a batch into batches of at most `most` rows or, if examples have lengths, of a `budget`. An empty batch stays."""
+    """Split a batch into batches of at most `most` rows or, if examples have lengths, of a `budget`.
+
+    An empty batch stays.
+    """
     if not keys:
         return [keys]
     if lengths is None:
@@ -156,8 +159,9 @@ def score_split(
 ) -> dict[str, Any]:
     """The entry of one split in results.json: {split, n, groups, metrics, ci95, interval, tables}.
 
-    `group` is the column of `rows` whose equal values form a group (a speaker, an article); intervals resample groups. `groups`
-    is their number, or None without such a column. `keep` is the file for the statistics that `graft compare` reads.
+    `group` is the column of `rows` whose equal values form a group (a speaker, an article); intervals resample groups.
+    `groups` is their number, or None without such a column. `keep` is the file for the statistics that `graft compare`
+    reads.
     """
     found = task.statistics(records, rows)
     units, groups = units_of(found, rows, group)
@@ -192,8 +196,9 @@ def intervals(
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """The 95 % intervals (see pipelines.metrics.intervals), and how they were computed: {resamples, exact}.
 
-    Metrics whose resamples are all equal are omitted. `exact` lists the proportions whose rows are all right or all wrong; these
-    have the exact binomial interval. With fewer than two units there are no intervals, and `resamples` is 0.
+    Metrics whose resamples are all equal are omitted. `exact` lists the proportions whose rows are all right or all
+    wrong; these have the exact binomial interval. With fewer than two units there are no intervals, and `resamples` is
+    0.
     """
     count = int(units.max()) + 1
     if count < 2:

@@ -1,4 +1,4 @@
-"""Samples of a run: a picture of some at every evaluation, and at its end as many as the recipe asks for, kept and measured."""
+"""Samples of a run: a grid of some at every evaluation, and finally as many as the recipe asks for, saved and measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,10 @@ from pipelines.utils import distributed
 
 
 def save_grid(trainer: Any, model: Any, step: int) -> None:
-    """A picture of results at fixed seeds as the model is now, in samples/grids/. Where it is sharded, every process takes part."""
+    """Draw results at fixed seeds with the present model, in samples/grids/.
+
+    Under FSDP every process must call this.
+    """
     spec: GenerationSpec | None = trainer.task.generation
     if spec is None or not spec.shown or not (trainer.accelerator.is_main_process or trainer.sharded):
         return
@@ -35,9 +38,10 @@ def _at_once(trainer: Any, spec: GenerationSpec) -> int:
 
 
 def finish_samples(trainer: Any, task: Any, model: Any) -> dict[str, Any] | None:
-    """The run's finished samples in samples/ and what is measured of them: {metrics, ci95, tables, figures, samples}. None without any.
+    """Generate the run's samples, save them in samples/ and measure them: {metrics, ci95, tables, figures, samples}.
 
-    Every process makes its share; what is returned on the others is empty.
+    Returns None if the run has no samples. Each process generates its part; only the main process gets the
+    measurements.
     """
     spec: GenerationSpec | None = task.generation
     if spec is None or not spec.samples:
@@ -87,7 +91,10 @@ def generate(
     processes: int = 1,
     tick: Callable[[int], None] = lambda n: None,
 ) -> list[Any]:
-    """One result for each request, on every process all of them. `size` are made at a time. Raises RunError out of memory."""
+    """One result per request; every process gets all results. `size` are generated at a time.
+
+    Raises RunError if memory runs out.
+    """
     from accelerate.utils import gather_object
 
     from pipelines.utils.hardware import out_of_memory
@@ -112,7 +119,7 @@ def generate(
 
 
 def keep(folder: Path, results: Sequence[Any], settings: Sequence[Mapping[str, Any]], spec: GenerationSpec) -> None:
-    """Write them as 00000.png and so on, each with the settings that made it."""
+    """Write the results as 00000.png and so on, each with its settings."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"*{spec.suffix}"):

@@ -1,4 +1,4 @@
-"""GenerationSpec: what a task that makes something (images, sound) says about its requests and its results."""
+"""GenerationSpec: how a task that generates results (images, sound) describes its requests and its results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from pipelines.data.schema import Splits
     from pipelines.utils.progress import Progress
 
-Request = Mapping[str, Any]  # keyword arguments of the task's `infer`, among them a `seed`
+Request = Mapping[str, Any]  # keyword arguments of the task's `infer`, including a `seed`
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A number that whoever asks may set: a whole one where `kind` is int."""
+    """A number that the user may set; an integer if `kind` is int."""
 
     kind: type[int] | type[float]
     least: float
@@ -29,22 +29,22 @@ class Setting:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a run made in the end, and what it may be measured by."""
+    """The samples of a finished run, and what they may be compared with."""
 
     results: Sequence[Any]
     requests: Sequence[Request]
     splits: "Splits"
     encode: "Callable[[Dataset], Encoded]"
-    judges: Any  # what the spec's `prepare` gave
+    judges: Any  # what the spec's `prepare` returned
     skips: "Skips"
     progress: "Progress"
-    grids: Sequence[Path]  # pictures of the evaluations, in order
-    publishes_rows: bool  # whether pictures that may show training rows may be published
+    grids: Sequence[Path]  # grids of the evaluations, in order
+    publishes_rows: bool  # whether images that may show training rows may be published
 
 
 @dataclass(frozen=True)
 class GenerationSpec:
-    """How a task is asked to make something, and what becomes of it."""
+    """How a task is asked for results, and how its results are written, drawn and measured."""
 
     generate: Callable[["nn.Module", Sequence[Request]], list[Any]]
     """One result for each request, whatever else is asked in the same batch."""
@@ -64,7 +64,10 @@ class GenerationSpec:
     grid: "Callable[[Sequence[Any]], Image]"
     """Some results as one picture: images side by side, sound as spectrograms."""
     prepare: Callable[[Any], Any]
-    """What samples are measured by, on a device: loaded before the first step, so that what is wrong is known. Raises GraftErrors."""
+    """Load what measures the samples, on a device.
+
+    Called before training so that errors surface early. Raises GraftErrors.
+    """
     measure: Callable[[Samples], dict[str, Any]]
     """Of the finished samples {metrics, ci95, tables, figures, samples}; `samples` are facts for results.json."""
     samples: int

@@ -32,7 +32,8 @@ class Loaded:
     def infer(self, *inputs: Any, **settings: Any) -> Any:
         """The final answer for one input, as the task defines it.
 
-        The task's input columns may be given by name, in any order: `infer(context=..., question=...)`. Raises DataError.
+        The task's input columns may be given by name, in any order: `infer(context=..., question=...)`. Raises
+        DataError.
         """
         if self.task.generation is None:
             inputs = _in_order(self.task, inputs, settings)
@@ -73,8 +74,8 @@ def load(
 ) -> Loaded:
     """Load a run folder, a model folder or a hub id for inference, on `device` or else the best device.
 
-    A model that Graft did not train needs `task`, or its pipeline tag decides the task. `options` are the task's options; they
-    default to those of the model's recipe. Raises ModelError, HubError.
+    A model that Graft did not train needs `task`, or its pipeline tag decides the task. `options` are the task's
+    options; they default to those of the model's recipe. Raises ModelError, HubError.
     """
     folder = local_model(source)
     run = None

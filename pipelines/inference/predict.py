@@ -30,10 +30,11 @@ log = logging.getLogger("graft")
 
 
 def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Read the inputs of `graft predict` (files, folders, tables, text, column=value): [(name to show, the task's columns)].
+    """Read the inputs of `graft predict` (files, folders, tables, text, column=value): [(name to show, the task's
+    columns)].
 
-    A file or folder that exists is read. A name that looks like a file and does not exist is an error. In a folder or table,
-    unreadable entries are skipped with a message; a file that was named must be readable.
+    A file or folder that exists is read. A name that looks like a file and does not exist is an error. In a folder or
+    table, unreadable entries are skipped with a message; a file that was named must be readable.
     """
     if loaded.task.generation is not None:
         from pipelines.generation.requests import split_pairs
@@ -51,8 +52,8 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
 def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Split the inputs into column=value pairs and the rest. A name is a column of the model's data or of the task.
 
-    A text may contain "=": it is a pair only if the part before it is a column; a part that nearly is a column is an error. So is
-    a name that means one input in the data and another in the task. Raises DataError.
+    A text may contain "=": it is a pair only if the part before it is a column; a part that nearly is a column is an
+    error. So is a name that means one input in the data and another in the task. Raises DataError.
     """
     task = loaded.task
     known = input_columns(task)
@@ -149,7 +150,10 @@ def _several_inputs(what: str, wanted: tuple[str, ...]) -> DataError:
 
 
 def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
-    """The files in a folder that the task can read, or its tables if there are no others. Files of other kinds are counted."""
+    """The files in a folder that the task can read, or its tables if there are no others.
+
+    Files of other kinds are counted.
+    """
     files = list(all_files(folder))
     if not files:
         raise DataError(f"{text}: an empty folder")
@@ -206,7 +210,10 @@ def _suffix(path: PurePath) -> str:
 
 
 def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
-    """Read a file that exists: the rows of a table, an image or recording, or the text of a text file. Raises DataError."""
+    """Read a file that exists: the rows of a table, an image or recording, or the text of a text file.
+
+    Raises DataError.
+    """
     wanted = loaded.task.data.input_columns
     suffix = _suffix(path)
     if table.is_table(path):
@@ -260,7 +267,9 @@ _SENTENCE = re.compile(r"""[,;:!?"\n]|\.\s|\s\.|\.$""")
 
 
 def _looks_like_a_file(text: str) -> bool:
-    """Whether the user probably meant a file: a name with a file suffix, or a word that begins as a path. URLs are text.
+    """Whether the user probably meant a file: a name with a file suffix, or a word that begins as a path.
+
+    URLs are text.
 
     A file name may have spaces, but not the punctuation of a sentence: "I saw file.txt yesterday." is a text.
     """
