@@ -188,9 +188,10 @@ def compare(
 ) -> None:
     """Compare finished runs on the same test rows: differences with paired intervals.
 
-    For each metric it shows both scores and their difference with a 95 % interval. The intervals resample the same rows of both runs.
-    Where rows belong together (one speaker, one article), they resample these groups. For accuracies it also shows which rows flipped,
-    with McNemar's exact test. It lists the settings in which the runs differ; --json names all rows that flipped.
+    For each metric it shows both scores and their difference with a 95 % interval. The intervals resample the same rows
+    of both runs. Where rows belong together (one speaker, one article), they resample these groups. For accuracies it
+    also shows which rows flipped, with McNemar's exact test. It lists the settings in which the runs differ; --json
+    names all rows that flipped.
 
     Runs whose test rows differ are refused: they need the same data and the same data.seed.
     """

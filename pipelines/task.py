@@ -1,4 +1,6 @@
-"""Task: what one kind of fine-tuning is. One subclass per file in `tasks/`; everything else in Graft is the same for all.
+"""Task: what one kind of fine-tuning is.
+
+One subclass per file in `tasks/`; everything else in Graft is the same for all.
 
 A task knows nothing of devices, processes, averages or checkpoints. It imports torch inside its methods.
 """
@@ -56,12 +58,16 @@ class HubSpec:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of every step that has an optimiser of its own: a GAN has one for its generator, and one for its discriminator."""
+    """A part of every step that has an optimiser of its own: a GAN has one for its generator, and one for its
+    discriminator.
+    """
 
     name: str = "main"
     """Given to `loss`; the name of the optimiser's file in a checkpoint."""
     parameters: tuple[str, ...] = ("",)
-    """How the names of the parameters begin that it trains, of those that train at all: all of them, or ("generator.",)."""
+    """How the names of the parameters begin that it trains, of those that train at all: all of them, or
+    ("generator.",).
+    """
     share: float = 1.0
     """In which share of the steps it takes part: 0.2 is the first step and every fifth after it."""
     learning_rate: float | None = None
@@ -142,10 +148,11 @@ class Task(ABC):
 
     @abstractmethod
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        """Load processor and weights for `splits` (see pipelines.data.schema.Splits) and return the one module that trains.
+        """Load processor and weights for `splits` (see pipelines.data.schema.Splits) and return the one module that
+        trains.
 
-        `source` says from where (see pipelines.models.source.Weights): a local folder, or a configuration and random weights.
-        Raises ModelError where anything but the head is missing.
+        `source` says from where (see pipelines.models.source.Weights): a local folder, or a configuration and random
+        weights. Raises ModelError where anything but the head is missing.
         """
 
     @abstractmethod
@@ -154,18 +161,27 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, rows: "Dataset") -> "Encoded":
-        """Rows -> examples, deterministic, lazily or not; each has `id` and `row`. See pipelines.data.encoding.Encoded."""
+        """Rows -> examples, deterministic, lazily or not; each has `id` and `row`.
+
+        See pipelines.data.encoding.Encoded.
+        """
 
     def augment(self, example: Example, rng: "Random", progress: float) -> Example:
-        """Everything random about one training example, from `rng` alone. `progress` goes from 0 to 1 over the training."""
+        """Everything random about one training example, from `rng` alone.
+
+        `progress` goes from 0 to 1 over the training.
+        """
         return example
 
     def mix(self, examples: Sequence[Example], rng: "Random") -> Example:
-        """The first of these augmented examples, blended with the others (mixup, cutmix, mosaic): `augmentation.mix_partners` of them."""
+        """The first of these augmented examples, blended with the others (mixup, cutmix, mosaic):
+        `augmentation.mix_partners` of them.
+        """
         return examples[0]
 
     def random_inputs(self, rng: "Random") -> dict[str, Any]:
-        """What is random about an example beside its input (noise seed, time step): plain values, which join its batch as lists.
+        """What is random about an example beside its input (noise seed, time step): plain values, which join its batch
+        as lists.
 
         They are new in every epoch, cached features or not; for scoring always the same.
         """
@@ -183,7 +199,9 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
-        """This batch's share of the step's loss in a phase: sums divided by the counts of the whole step. Through one `model(...)`.
+        """This batch's share of the step's loss in a phase: sums divided by the counts of the whole step.
+
+        Through one `model(...)`.
 
         `step` counts from 0 over the training, for what is done on a schedule or every k-th time.
         """
@@ -195,7 +213,10 @@ class Task(ABC):
         """One small record per example, plain Python values, with the example's `id`."""
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
-        """Records of examples -> one per row, for tasks that make several examples of one. `rows` is indexed by number."""
+        """Records of examples -> one per row, for tasks that make several examples of one.
+
+        `rows` is indexed by number.
+        """
         return list(records)
 
     @abstractmethod
@@ -218,7 +239,9 @@ class Task(ABC):
         return {}
 
     def calibrate(self, records: Sequence[Record], rows: "Dataset") -> dict[str, Any]:
-        """What is chosen by the validation split after training (a threshold): kept here, and written into the model's configuration."""
+        """What is chosen by the validation split after training (a threshold): kept here, and written into the model's
+        configuration.
+        """
         return {}
 
     # ---- the model folder ----

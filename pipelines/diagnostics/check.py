@@ -1,4 +1,4 @@
-"""`graft check`: everything that can be known of a run without training."""
+"""`graft check`: what can be known about a run without training."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from pipelines.utils.progress import Progress
 
 
 def check(recipe: Recipe) -> Iterator[str]:
-    """Lines that say what a run of this recipe would do. Raises the GraftError that the run would raise."""
+    """Lines that state what a run of this recipe would do. Raises the GraftError that the run would raise."""
     import torch
 
     library_logging.quiet_libraries(Progress(True))
@@ -63,7 +63,7 @@ def check(recipe: Recipe) -> Iterator[str]:
     for name, value in extra_metrics.try_out(metrics, task, model, splits.validation, "cpu").items():
         yield f"metric     {name} {value:.4g} on {min(extra_metrics.TRIED, len(splits.validation))} validation rows, untrained"
     steps, per_epoch = trainer.length(recipe, rows, least)
-    if least > 1:  # what training does with the fewest rows that a step of it has
+    if least > 1:  # the smallest batch that a training step can have
         fewest = min(batching.epoch_steps(rows, recipe.train.batch_size, recipe.train.seed, 0, least=least), key=len)
         layers.train_mode(model)
         with torch.no_grad():

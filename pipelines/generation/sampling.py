@@ -1,4 +1,4 @@
-"""Samples of a run: a grid of some at every evaluation, and finally as many as the recipe asks for, saved and measured."""
+"""Samples of a run: a grid at every evaluation, and at the end as many as the recipe asks for, saved and measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
