@@ -25,8 +25,8 @@ class Sampling(Strict):
     """Number of images to generate before training and at every evaluation, at fixed seeds, to show progress; 0: none.
     """
     extractor: str | None = None
-    """By whose features samples are compared with images: `inception` (gives fid and kid; needs torch-fidelity) or an
-    image classifier (run folder, model folder, hub id).
+    """The model whose features compare samples with real images: `inception` (gives fid and kid; needs torch-fidelity)
+    or an image classifier (run folder, model folder, hub id).
     """
 
 
@@ -39,7 +39,7 @@ def image_generation(
     defaults: Callable[[int], dict[str, Any]],
     settings: Mapping[str, Setting],
 ) -> GenerationSpec:
-    """The spec of a task whose results are images of this height and width; `options` are a Sampling."""
+    """The spec of a task whose results are images of this (height, width). `options` are a Sampling."""
     return GenerationSpec(
         generate=generate,
         requests=requests,

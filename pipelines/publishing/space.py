@@ -69,7 +69,7 @@ def requirements(modules: dict[str, set[str]]) -> list[str]:
 
 
 def _reached(start: list[str]) -> dict[str, set[str]]:
-    """Our modules that these modules import, also inside functions: module name -> top-level names of other packages."""
+    """Our modules that these modules need, also inside functions: module name -> top-level names of other packages."""
     found: dict[str, set[str]] = {}
     waiting = list(start)
     while waiting:
