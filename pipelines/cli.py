@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Fine-tune pretrained models of the Hugging Face hub on your own data. Measure, document, publish and serve them.",
+    help="Fine-tune pretrained models of the hub on your own data. Measure, document, publish and serve them.",
     epilog="A recipe is a YAML file or a name that `graft recipes` prints. Errors show a traceback with --debug.",
 )
 

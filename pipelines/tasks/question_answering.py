@@ -1,8 +1,10 @@
-"""Extractive question answering: the words of a passage that answer a question, or none (`options.version: "2.0"`).
+"""Extractive question answering: find the answer to a question in a passage, or that it has none (`options.version:
+"2.0"`).
 
-Any `AutoModelForQuestionAnswering`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT, MiniLM. Rows hold `question`, `context` and
-`answer`: SQuAD's {"text": [...], "answer_start": [...]} or plain text (Rajpurkar et al. 2016, arXiv:1606.05250). A passage that is
-longer than the model reads becomes several overlapping windows, and the answer is the best span of them all.
+Any `AutoModelForQuestionAnswering`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT, MiniLM. Rows hold `question`,
+`context` and `answer`: SQuAD's {"text": [...], "answer_start": [...]} or plain text (Rajpurkar et al. 2016,
+arXiv:1606.05250). A passage that is too long for the model becomes several overlapping windows; the answer is the best
+span of all windows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,22 +26,26 @@ if TYPE_CHECKING:
 
     from pipelines.metrics.statistics import Statistics
 
-CANDIDATES = 20  # spans of a window that may become the answer, as in the library's example
+CANDIDATES = 20  # spans per window that may become the answer, as in the example of transformers
 
 
 class Options(Strict):
     version: Literal["1.1", "2.0"] = "1.1"
     """`2.0`: some questions have no answer in their passage."""
     max_length: Annotated[Int, Field(ge=16, le=8192)] | None = None
-    """Tokens of a window, question included; left out: 384, or what the model can read."""
+    """Tokens of a window with the question. Left out: 384, or fewer if the model reads fewer."""
     stride: Annotated[Int, Field(ge=0, le=4096)] | None = None
-    """Tokens that neighbouring windows share; left out: 128, or half of what a window holds of the passage."""
+    """Tokens that neighbouring windows share. Left out: 128, or half of the passage part of a window."""
     max_answer_length: Annotated[Int, Field(ge=1, le=512)] = 30
-    """In tokens."""
+    """Longest answer in tokens."""
     max_question_length: Annotated[Int, Field(ge=4, le=4096)] = 64
-    """In tokens; longer questions are cut."""
+    """Longest question in tokens; longer questions are cut."""
     attention_dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
-    """Left out: the model's own. On a CPU, 0 makes training about twice as fast: any other keeps the whole attention matrix."""
+    """Dropout of the attention.
+
+    Left out: the model's own. On a CPU, 0 makes training about twice as fast, because any other value stores the full
+    attention matrix.
+    """
 
 
 class QuestionAnswering(Task):
@@ -47,7 +53,7 @@ class QuestionAnswering(Task):
     hub = HubSpec("question-answering", "transformers", ("ForQuestionAnswering",))
     Options = Options
     tokenizer: Any
-    threshold: float = 0.0  # no answer is given where the null score beats the best span by more
+    threshold: float = 0.0  # no answer is given if its score exceeds that of the best span by more than this
 
     @property
     def data(self) -> DataSpec:
@@ -76,7 +82,10 @@ class QuestionAnswering(Task):
         return self._model(source.folder, config, source.random)
 
     def _read_tokens(self, folder: Path | None, config: Any) -> None:
-        """Tokenizer, and tokens of a window. Raises ModelError where neighbouring windows could not share `options.stride`."""
+        """Read the tokenizer and the window size.
+
+        Raises ModelError if neighbouring windows cannot share `options.stride` tokens.
+        """
         from pipelines.models import text
 
         self.tokenizer = text.tokenizer(folder, config)
@@ -116,7 +125,9 @@ class QuestionAnswering(Task):
         )
 
     def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        """Rows -> windows: tokens, where in the passage each stands, and where the first accepted answer lies (0, 0: not here)."""
+        """Split rows into windows: tokens, their positions in the passage, and the first accepted answer (0, 0 if not
+        in it).
+        """
         questions = [q.strip() for q in rows["question"]]
         cut = self.tokenizer(
             questions, add_special_tokens=False, truncation=True, max_length=self.options.max_question_length
@@ -181,7 +192,10 @@ class QuestionAnswering(Task):
         return {"examples": float(len(batch["id"]))}
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
-        """Mean cross-entropy of the first and the last token. Padding is no choice: the library's own loss counts it as one."""
+        """Mean cross-entropy of the first and the last token.
+
+        Padding is excluded; the library's own loss includes it.
+        """
         from torch.nn import functional as f
 
         start, end = self._logits(model, batch)
@@ -191,7 +205,7 @@ class QuestionAnswering(Task):
         return total / 2 / counts["examples"]
 
     def _logits(self, model: "nn.Module", batch: Batch) -> "tuple[Tensor, Tensor]":
-        """Start and end logits [batch, length], float32, padding at -inf."""
+        """Start and end logits [batch, length], float32; padding is -inf."""
         fields = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
         found = model(**fields)
         padding = batch["attention_mask"] == 0
@@ -203,7 +217,7 @@ class QuestionAnswering(Task):
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        """The best spans of each window as [score, first character, end], and the score of none."""
+        """The best spans of each window as [score, first character, end], and the score of no answer."""
         import torch
 
         start, end = (logits.detach().cpu() for logits in self._logits(model, batch))
@@ -211,7 +225,7 @@ class QuestionAnswering(Task):
         for i, (first, offsets) in enumerate(zip(batch["first"], batch["offsets"], strict=True)):
             inside = slice(first, first + len(offsets))
             pairs = start[i, inside, None] + end[i, None, inside]
-            # an answer ends where it starts or up to so many tokens later
+            # The end is at or after the start, and an answer has at most `max_answer_length` tokens.
             allowed = torch.ones_like(pairs, dtype=torch.bool).triu().tril(self.options.max_answer_length - 1)
             best = pairs.masked_fill(~allowed, float("-inf")).flatten().topk(min(CANDIDATES, int(allowed.sum())))
             spans = [
@@ -224,7 +238,7 @@ class QuestionAnswering(Task):
         return records
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
-        """Windows -> rows: the best span of all windows, and no answer where that beats it by more than the threshold."""
+        """One record per row: the best span of all windows, or no answer if that beats it by more than the threshold."""
         from pipelines.metrics.question_answering import judge
 
         found: dict[int, list[Record]] = {}
@@ -304,7 +318,10 @@ class QuestionAnswering(Task):
         return self._model(folder, config).eval()
 
     def infer(self, model: Any, question: str, context: str) -> Iterator[dict[str, Any]]:
-        """The answer in the passage: {"answer", "score", "start", "end", "nbest"}; an empty answer where there is none."""
+        """The answer in the passage: {"answer", "score", "start", "end", "nbest"}.
+
+        The answer is empty if there is none.
+        """
         import torch
 
         row = answered({"id": "input", "question": question, "context": context, "answer": []}, True)
@@ -329,7 +346,7 @@ class QuestionAnswering(Task):
 
 
 def _ranked(windows: Sequence[Record]) -> tuple[list[list[Any]], float]:
-    """The spans of all windows, each once, best first; and the score of no answer, the least that a window gives."""
+    """The spans of all windows without repetition, best first; and the score of no answer, the lowest of all windows."""
     best: dict[tuple[int, int], float] = {}
     for score, start, end in (span for window in windows for span in window["spans"]):
         best[start, end] = max(score, best.get((start, end), float("-inf")))
