@@ -131,7 +131,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
 _FILES = {
     "model": "the model as a hub repo: weights, configuration, card",
     "predictions/test.jsonl": "one prediction per test row",
-    "predictions/test_statistics.safetensors": "what scores need of each test row, for graft compare",
+    "predictions/test_statistics.safetensors": "statistics of each test row, for graft compare",
     "predictions/validation.jsonl": "one prediction per validation row",
     "figures": "the figures of this page",
     "samples": "what the model generated",
