@@ -1,18 +1,18 @@
-"""What the speech demos share: a transcript that tells when each word was said and how sure the model is of it."""
+"""What the speech demos share: a transcript with times, and with the model's confidence in each word."""
 
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Word = Mapping[str, Any]  # word, start, end in seconds; confidence 0-1, or None where the model has none
+Word = Mapping[str, Any]  # word; start and end in seconds; confidence from 0 to 1, or None if the model gives none
 
 PAUSE = 0.7  # seconds of silence after which a new line begins, with its time
-LINE = 12.0  # seconds that a line spans at most
-DOUBT = 0.9  # below this confidence a word is marked, the more the less
+LINE = 12.0  # longest line in seconds
+DOUBT = 0.9  # a word with a lower confidence is underlined, more strongly the lower it is
 
 
 def written(words: Sequence[Word], seconds: float, done: bool = True) -> str:
-    """HTML: lines with their times; a word's own time and confidence show when it is pointed at, doubtful ones are underlined."""
+    """HTML lines with their times. Pointing at a word shows its time and confidence; uncertain words are underlined."""
     if not words:
         said = "No speech was heard." if done else "Listening …"
         return f'<p style="color: var(--body-text-color-subdued)">{said}</p>'
@@ -40,7 +40,7 @@ def _span(word: Word) -> str:
 
 
 def lines(words: Sequence[Word]) -> list[list[Word]]:
-    """Words in lines, cut at pauses and where a line grows long."""
+    """Group words into lines, which end at pauses or after LINE seconds."""
     found: list[list[Word]] = []
     for word in words:
         if not found or word["start"] - found[-1][-1]["end"] >= PAUSE or word["end"] - found[-1][0]["start"] > LINE:

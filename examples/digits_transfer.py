@@ -1,7 +1,8 @@
-"""`make demo`: what transfer is worth, on real handwritten digits, in minutes, on any machine.
+"""`make demo`: how much transfer learning helps, on real handwritten digits, in minutes on any machine.
 
-A small ViT learns the digits 0-4, then 5-9 from a few labelled images each: from scratch, transferred, and transferred with
-the trunk frozen. Each row's learning rate is chosen on validation from the same three; test is only looked at in the end.
+A small ViT learns the digits 0-4, then 5-9 from a few labelled images per class: from random weights, transferred, and
+transferred with a frozen trunk. Validation selects each learning rate from the same three; test is used only at the
+end.
 """
 
 import sys
