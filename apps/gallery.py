@@ -1,4 +1,4 @@
-"""What the demos of image generation share: intermediate images, comparison with the base model, files with settings."""
+"""What the demos of image generation share: intermediate images, comparison with the base model, saved files."""
 
 import io
 import math

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TOP = 5
 CELLS = 8  # the map has CELLS x CELLS cells; a window of 2 x 2 cells is hidden at a time
 MAP_SIDE = 768  # longest side in pixels in the search for regions; larger photos only take more time
+PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
 FLAT = 0.1  # log-odds; if no window changes more than this, there is nothing to show
 
 Box = tuple[int, int, int, int]
@@ -35,7 +36,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         with parts.shown():
             return {answer["label"]: answer["score"] for answer in loaded.infer(image, top_k=TOP)}
 
-    def explain(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:
+    def explain(file: dict[str, Any] | None, progress: gr.Progress = PROGRESS) -> tuple[Any, str]:
         image = parts.uploaded_image(file)
         if image is None:
             return gr.Image(None, visible=False), ""
@@ -59,7 +60,8 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             label="Photo",
                             sources=["upload", "clipboard", "webcam"],
                             height=340,
-                            placeholder=f"Drop a photo here or tap to choose one\n(JPEG, PNG, WebP, up to {visitor.MAX_MEGABYTES} MB)",
+                            placeholder="Drop a photo here or tap to choose one\n"
+                            f"(JPEG, PNG, WebP, up to {visitor.MAX_MEGABYTES} MB)",
                         )
                     with gr.Column(min_width=300):
                         answer = gr.Label(

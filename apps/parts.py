@@ -65,22 +65,22 @@ CSS = """
 .graft-bars h2.output-class { padding: var(--size-5) var(--size-2) var(--size-3); overflow-wrap: anywhere; }
 .graft-bars button.confidence-set { font-family: var(--font); line-height: 1.4; margin-bottom: var(--size-3); }
 .graft-bars .inner-wrap { display: flex; flex-direction: column-reverse; position: relative; width: 100%; }
-.graft-bars .inner-wrap::before { content: ""; position: absolute; inset: auto 0 0 0; height: .5rem; border-radius: .25rem;
-  background: var(--border-color-primary); }
+.graft-bars .inner-wrap::before { content: ""; position: absolute; inset: auto 0 0 0; height: .5rem;
+  border-radius: .25rem; background: var(--border-color-primary); }
 .graft-bars meter.bar { position: relative; height: .5rem; margin: 0; border-radius: .25rem; }
 .graft-bars dl.label { margin: 0 0 .2rem; }
 .graft-bars dl.label .line { border: none; }
 .graft-bars dl.label dt { overflow-wrap: anywhere; text-align: left; }
 .graft-bars dl.label dd { font-variant-numeric: tabular-nums; }
 .graft-passage p { line-height: 1.7; overflow-wrap: anywhere; }
-.graft-passage mark { background: var(--color-accent-soft); color: inherit; border-bottom: 2px solid var(--color-accent);
-  padding: .05rem .15rem; border-radius: .2rem; }
+.graft-passage mark { background: var(--color-accent-soft); color: inherit;
+  border-bottom: 2px solid var(--color-accent); padding: .05rem .15rem; border-radius: .2rem; }
 .graft-made .grid-wrap { padding-top: var(--size-8); min-height: var(--size-80); max-height: none; }
 .graft-made .thumbnail-lg { aspect-ratio: auto; height: auto; }
 .graft-made .thumbnail-lg img { aspect-ratio: 1; height: auto; }
 .graft-made .grid-container { grid-auto-rows: auto; grid-template-rows: none; }
-.graft-made .caption-label { position: static; max-width: 100%; border: none; background: none; padding: .15rem .3rem; text-align: center;
-  font-variant-numeric: tabular-nums; }
+.graft-made .caption-label { position: static; max-width: 100%; border: none; background: none;
+  padding: .15rem .3rem; text-align: center; font-variant-numeric: tabular-nums; }
 .graft-grids .grid-wrap { padding-top: var(--size-2); }
 .graft-pixels img { image-rendering: pixelated; }
 .graft-note, .graft-note p { color: var(--body-text-color-subdued); font-size: .9rem; }

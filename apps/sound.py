@@ -121,7 +121,8 @@ def inline(figure: "Figure") -> str:
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=150, transparent=True, metadata={"Software": None})
     data = base64.b64encode(out.getvalue()).decode()
-    image = f'<img style="width: 100%; min-width: 34rem" alt="{html.escape(str(figure.get_label()))}" src="data:image/png;base64,{data}">'
+    alt = html.escape(str(figure.get_label()))
+    image = f'<img style="width: 100%; min-width: 34rem" alt="{alt}" src="data:image/png;base64,{data}">'
     return f'<div style="overflow-x: auto">{image}</div>'
 
 

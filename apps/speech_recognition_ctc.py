@@ -18,7 +18,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     rate = task.rate
 
     def listen(file: dict[str, Any] | None) -> Iterator[tuple[str, str, str]]:
-        """Yield the transcript, the waveform with its words, and a line about both; several times for a long recording."""
+        """Yield transcript, waveform with its words, and a line about both; several times for a long recording."""
         samples = sound.uploaded_audio(file, rate)
         if samples is None:
             yield "", "", ""

@@ -88,7 +88,8 @@ def written(pieces: Sequence[Mapping[str, Any]], done: bool = True) -> str:
         words = " ".join(_span(word) for word in piece["words"])
         time = f'<span style="{_TIME}">{transcript.clock(piece["start"])}</span>'
         rows.append(
-            f'<div style="display: flex; gap: .8rem; margin: .2rem 0"><div>{time}</div><div style="{_TEXT}">{words}</div></div>'
+            '<div style="display: flex; gap: .8rem; margin: .2rem 0">'
+            f'<div>{time}</div><div style="{_TEXT}">{words}</div></div>'
         )
     return "".join(rows)
 

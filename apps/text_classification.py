@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TOP = 5
 LONGEST = 20_000  # characters of a visitor's text
 REGIONS = 80  # largest number of regions, hidden one at a time; in a longer text neighbouring words form one region
+PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
 FLAT = 0.1  # log-odds; if no word changes more than this, there is nothing to show
 LINE = {1: "A text is needed.", 2: "Two texts are needed."}
 
@@ -45,7 +46,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             check(texts)
             return display(loaded.infer(*texts)), cut_note(task.read(*texts), texts)
 
-    def explain(*texts: str, progress: gr.Progress = gr.Progress()) -> tuple[str, str]:
+    def explain(*texts: str, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         with parts.shown():
             check(texts)
             page, caption = look(loaded, texts, lambda done, of: progress(done / of, desc="Hiding one word at a time"))

@@ -21,7 +21,8 @@ def written(words: Sequence[Word], seconds: float, done: bool = True) -> str:
         spans = " ".join(_span(word) for word in line)
         time = f'<span style="{_TIME}">{clock(line[0]["start"])}</span>'
         rows.append(
-            f'<div style="display: flex; gap: .8rem; margin: .2rem 0"><div>{time}</div><div style="{_TEXT}">{spans}</div></div>'
+            '<div style="display: flex; gap: .8rem; margin: .2rem 0">'
+            f'<div>{time}</div><div style="{_TEXT}">{spans}</div></div>'
         )
     more = "" if done else f'<p style="{_TIME}">heard up to {clock(words[-1]["end"])} of {clock(seconds)} …</p>'
     return "".join(rows) + more

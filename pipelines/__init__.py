@@ -40,7 +40,13 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "DataError",
+    "GraftError",
+    "HubError",
+    "ModelError",
     "Recipe",
+    "RecipeError",
+    "RunError",
     "Task",
     "as_evaluate",
     "evaluate",
@@ -49,12 +55,6 @@ __all__ = [
     "load_splits",
     "publish",
     "train",
-    "GraftError",
-    "RecipeError",
-    "DataError",
-    "ModelError",
-    "RunError",
-    "HubError",
 ]
 
 

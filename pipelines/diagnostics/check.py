@@ -35,7 +35,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     for line in splits.overlaps():
         yield f"overlap    {line}"
     if splits.labels:
-        yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{' ...' if len(splits.labels) > 10 else ''}"
+        more = " ..." if len(splits.labels) > 10 else ""
+        yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{more}"
     model = build.build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
@@ -61,7 +62,8 @@ def check(recipe: Recipe) -> Iterator[str]:
         loss = float(task.loss(model, batch, task.counts(batch), task.phases[0].name, 0))
     yield f"batch      {shapes}; loss {loss:.4g}"
     for name, value in extra_metrics.try_out(metrics, task, model, splits.validation, "cpu").items():
-        yield f"metric     {name} {value:.4g} on {min(extra_metrics.TRIED, len(splits.validation))} validation rows, untrained"
+        tried = min(extra_metrics.TRIED, len(splits.validation))
+        yield f"metric     {name} {value:.4g} on {tried} validation rows, untrained"
     steps, per_epoch = trainer.length(recipe, rows, least)
     if least > 1:  # the smallest batch that a training step can have
         fewest = min(batching.epoch_steps(rows, recipe.train.batch_size, recipe.train.seed, 0, least=least), key=len)

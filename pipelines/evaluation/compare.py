@@ -131,7 +131,10 @@ def check_same_rows(first: Run, other: Run) -> None:
             f"data.{key}: {sections[0][key]} and {sections[1][key]}" for key in cut
         )
     elif len(ids) != len(others):
-        how = f"they have other numbers of test rows ({len(ids):,} and {len(others):,}; {short(unlike[0], 60)!r} is in one only)"
+        how = (
+            f"they have other numbers of test rows ({len(ids):,} and {len(others):,}; "
+            f"{short(unlike[0], 60)!r} is in one only)"
+        )
     elif unlike:
         how = (
             f"{len(unlike) // 2:,} of their {len(ids):,} test rows are others ({short(unlike[0], 60)!r} is in one only)"
@@ -272,7 +275,8 @@ def _resampled(result: dict[str, Any]) -> str:
     of = f" in {groups:,} groups ({how['unit']})" if groups is not None else ""
     if not how["resamples"]:
         return f"{rows:,} test rows{of}: too few to resample, so there are no intervals"
-    return f"{rows:,} test rows{of}; paired intervals of {how['resamples']:,} resamples of the {'groups' if groups is not None else 'rows'}"
+    units = "groups" if groups is not None else "rows"
+    return f"{rows:,} test rows{of}; paired intervals of {how['resamples']:,} resamples of the {units}"
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -47,7 +47,8 @@ def read(path: Path) -> Kept:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["graft"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         if about["schema"] != SCHEMA:
             raise ValueError(f"schema {about['schema']}, and this version reads {SCHEMA}")
         return _kept(tensors, about)

@@ -38,8 +38,8 @@ class Loaded:
         if self.task.generation is None:
             inputs = _in_order(self.task, inputs, settings)
         answer = None
-        for answer in self.task.infer(self.model, *inputs, **settings):
-            pass
+        for partial in self.task.infer(self.model, *inputs, **settings):
+            answer = partial
         return answer
 
 

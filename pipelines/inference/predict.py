@@ -293,8 +293,8 @@ def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> di
 
     request = requests.whole(loaded.task, request)
     result = None
-    for result in requests.images(loaded.task, loaded.model, request):
-        pass
+    for partial in requests.images(loaded.task, loaded.model, request):
+        result = partial
     model = loaded.results["recipe"] if loaded.results else Path(loaded.source).name
     about = requests.settings(model, request)
     name = requests.file_name(requests.subject(model, about), request["seed"], spec.suffix)

@@ -160,7 +160,7 @@ class FillMask(Task):
         return f.cross_entropy(logits, wanted, reduction="sum") / counts["tokens"]
 
     def _logits(self, model: "nn.Module", batch: Batch) -> "tuple[Tensor, Tensor]":
-        """Scores of the vocabulary at the masked tokens [masked tokens, vocabulary], float32, and the original tokens."""
+        """Scores at the masked tokens [masked tokens, vocabulary], float32, and the original tokens."""
         fields = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
         at = batch["labels"] != IGNORED
         return model(**fields).logits[at].float(), batch["labels"][at]

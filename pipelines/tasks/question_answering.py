@@ -238,7 +238,7 @@ class QuestionAnswering(Task):
         return records
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
-        """One record per row: the best span of all windows, or no answer if that beats it by more than the threshold."""
+        """One record per row: the best span of all windows; no answer if that beats it by more than the threshold."""
         from pipelines.metrics.question_answering import judge
 
         found: dict[int, list[Record]] = {}
@@ -346,7 +346,7 @@ class QuestionAnswering(Task):
 
 
 def _ranked(windows: Sequence[Record]) -> tuple[list[list[Any]], float]:
-    """The spans of all windows without repetition, best first; and the score of no answer, the lowest of all windows."""
+    """The spans of all windows without repetition, best first; and the lowest score of no answer of all windows."""
     best: dict[tuple[int, int], float] = {}
     for score, start, end in (span for window in windows for span in window["spans"]):
         best[start, end] = max(score, best.get((start, end), float("-inf")))
