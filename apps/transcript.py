@@ -34,10 +34,10 @@ _TEXT = "line-height: 1.7; overflow-wrap: anywhere"
 
 def _span(word: Word) -> str:
     sure = word["confidence"]
-    told = f"{word['start']:.2f} to {word['end']:.2f} s" + ("" if sure is None else f", {sure:.0%} sure")
+    hint = f"{word['start']:.2f} to {word['end']:.2f} s" + ("" if sure is None else f", {sure:.0%} sure")
     doubt = 0.0 if sure is None else max(0.0, 1 - sure / DOUBT)
     style = f' style="border-bottom: 2px solid rgba(235, 125, 30, {0.35 + 0.65 * doubt:.2f})"' if doubt > 0 else ""
-    return f'<span title="{told}"{style}>{html.escape(word["word"])}</span>'
+    return f'<span title="{hint}"{style}>{html.escape(word["word"])}</span>'
 
 
 def lines(words: Sequence[Word]) -> list[list[Word]]:

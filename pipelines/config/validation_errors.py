@@ -42,7 +42,7 @@ def explain(
         for path, e in found.items()
         if _unknown(e[0])
     }
-    said = []
+    messages = []
     for path, same in found.items():
         if same[0]["type"] == "missing" and path in meant:
             continue  # the key is in the file, misspelt, and that is an error of its own
@@ -51,8 +51,8 @@ def explain(
             message = "unknown key" + (suggest(str(path[-1]), allowed) or f" (allowed: {', '.join(allowed)})")
         else:
             message = _sentence(same)
-        said.append(f"{_where(path, name, lines)}: {'.'.join(map(str, path)) or 'recipe'}: {message}")
-    return said
+        messages.append(f"{_where(path, name, lines)}: {'.'.join(map(str, path)) or 'recipe'}: {message}")
+    return messages
 
 
 def fields_at(path: Path, schema: type[BaseModel], options: type[BaseModel]) -> list[str]:

@@ -35,8 +35,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     for line in splits.overlaps():
         yield f"overlap    {line}"
     if splits.labels:
-        more = " ..." if len(splits.labels) > 10 else ""
-        yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{more}"
+        rest = " ..." if len(splits.labels) > 10 else ""
+        yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{rest}"
     model = build.build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
@@ -45,7 +45,7 @@ def check(recipe: Recipe) -> Iterator[str]:
     encoded, taken, skips = trainer.usable_of(recipe, splits, trainer.encode(task, splits))
     for split in SPLITS:
         if (more := len(skips.found[split]) - len(splits.skipped[split])) > 0:
-            yield f"skipped    {more} more of {split}, which cannot be used"
+            yield f"skipped    {rest} more of {split}, which cannot be used"
     for kind, count in taken.ignored.items():
         if kind not in splits.ignored:
             yield f"left out   {kind} ({count:,})"

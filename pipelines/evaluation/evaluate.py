@@ -19,6 +19,7 @@ from pipelines.inference.loading import Loaded, data_columns, load
 from pipelines.metrics import modules
 from pipelines.metrics.modules import Module
 from pipelines.reporting import results
+from pipelines.task import Task
 from pipelines.utils import distributed, hardware, library_logging
 from pipelines.utils.progress import Progress
 
@@ -229,7 +230,7 @@ def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) ->
 
 
 def _own_rows(
-    section: DataSection, task: Any, split: str | None, results: dict[str, Any] | None, trained: TrainedRows
+    section: DataSection, task: Task, split: str | None, results: dict[str, Any] | None, trained: TrainedRows
 ) -> Rows:
     """One split of the data, cut as by a run that starts from a model trained on `trained`.
 

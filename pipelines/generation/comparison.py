@@ -173,11 +173,11 @@ def _right(extractor: Extractor, odds: np.ndarray, wanted: Sequence[str]) -> np.
     None if it does not know all these classes.
     """
     labels = extractor.labels or []
-    if strange := sorted(set(wanted) - set(labels)):
+    if unknown := sorted(set(wanted) - set(labels)):
         log.warning(
             "%s does not know the class %s: it cannot tell whether images show their classes",
             extractor.name,
-            strange[0],
+            unknown[0],
         )
         return None
     hits: np.ndarray = odds.argmax(axis=1) == np.array([labels.index(label) for label in wanted])

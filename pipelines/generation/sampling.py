@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RunError
 from pipelines.generation import requests as requested
@@ -10,8 +10,12 @@ from pipelines.generation import sampling
 from pipelines.generation.spec import GenerationSpec, Request, Samples
 from pipelines.utils import distributed
 
+if TYPE_CHECKING:
+    from pipelines.task import Task
+    from pipelines.training.trainer import Trainer
 
-def save_grid(trainer: Any, model: Any, step: int) -> None:
+
+def save_grid(trainer: "Trainer", model: Any, step: int) -> None:
     """Draw results at fixed seeds with the present model, in samples/grids/.
 
     Under FSDP every process must call this.
@@ -32,12 +36,12 @@ def save_grid(trainer: Any, model: Any, step: int) -> None:
         spec.grid(results).save(folder / f"step_{step:06}.png")
 
 
-def _at_once(trainer: Any, spec: GenerationSpec) -> int:
+def _at_once(trainer: "Trainer", spec: GenerationSpec) -> int:
     asked = trainer.recipe.train.eval_batch_size
     return asked if isinstance(asked, int) else spec.at_once
 
 
-def finish_samples(trainer: Any, task: Any, model: Any) -> dict[str, Any] | None:
+def finish_samples(trainer: "Trainer", task: "Task", model: Any) -> dict[str, Any] | None:
     """Generate the run's samples, save them in samples/ and measure them: {metrics, ci95, tables, figures, samples}.
 
     Returns None if the run has no samples. Each process generates its part; only the main process gets the

@@ -192,9 +192,9 @@ def _prepare(api: "HfApi", parcel: Parcel, private: bool) -> tuple[bool, str]:
             f"{repo_id} is there already and public: make it private on {api.endpoint}, or choose another name"
         )
     there = {sibling.rfilename for sibling in info.siblings or []}
-    strange = sorted(there - STARTERS)
-    if strange and not any(ours <= there for ours in OURS[kind]):
-        names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+    unexpected = sorted(there - STARTERS)
+    if unexpected and not any(ours <= there for ours in OURS[kind]):
+        names = ", ".join(unexpected[:3]) + (", ..." if len(unexpected) > 3 else "")
         raise HubError(
             f"{repo_id} holds what Graft did not publish ({names}): choose another name, or delete these files first"
         )

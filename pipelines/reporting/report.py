@@ -171,12 +171,12 @@ def clips_of(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Recordings of test rows as data URIs, each with the other fields of its row; as many as fit into CLIPS bytes."""
     found, room = [], CLIPS
     for row in read_json(folder / "examples.json") or []:
-        told = dict(row)
-        path = folder / str(told.pop("audio", ""))
+        fields = dict(row)
+        path = folder / str(fields.pop("audio", ""))
         if path.suffix in SOUNDS and path.is_file() and path.stat().st_size <= room:
             room -= path.stat().st_size
             uri = f"data:{SOUNDS[path.suffix]};base64," + base64.b64encode(path.read_bytes()).decode()
-            found.append((uri, told))
+            found.append((uri, fields))
     return found
 
 

@@ -107,17 +107,17 @@ class FillMask(Task):
 
     def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Split texts into windows of tokens, and note the word of each token (-1 for special tokens)."""
-        made = self.tokenizer(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
-        places = made["overflow_to_sample_mapping"]
-        words = [[-1 if word is None else word for word in made.word_ids(window)] for window in range(len(places))]
+        encoding = self.tokenizer(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
+        places = encoding["overflow_to_sample_mapping"]
+        words = [[-1 if word is None else word for word in encoding.word_ids(window)] for window in range(len(places))]
         kept = [window for window, found in enumerate(words) if max(found) >= 0]  # a text of spaces has no word
-        fields = ("input_ids", "token_type_ids") if "token_type_ids" in made else ("input_ids",)
+        fields = ("input_ids", "token_type_ids") if "token_type_ids" in encoding else ("input_ids",)
         return {
             "id": [f"{rows['id'][places[window]]}+{window - places.index(places[window])}" for window in kept],
             "row": [numbers[places[window]] for window in kept],
             "length": [len(words[window]) for window in kept],
             "word": [words[window] for window in kept],
-            **{field: [made[field][window] for window in kept] for field in fields},
+            **{field: [encoding[field][window] for window in kept] for field in fields},
         }
 
     def augment(self, example: Example, rng: Random, progress: float) -> Example:
@@ -240,17 +240,17 @@ class FillMask(Task):
         text = readable({"text": text}, "text")
         for mask in ("[MASK]", "<mask>"):
             text = text.replace(mask, self.tokenizer.mask_token)
-        made = self.tokenizer(text, return_tensors="pt")
-        places = (made["input_ids"][0] == self.tokenizer.mask_token_id).nonzero()[:, 0]
+        encoding = self.tokenizer(text, return_tensors="pt")
+        places = (encoding["input_ids"][0] == self.tokenizer.mask_token_id).nonzero()[:, 0]
         if not len(places):
             raise DataError("the text has no [MASK]: put one where a word is to be found")
-        if made["input_ids"].shape[1] > self.limit:
+        if encoding["input_ids"].shape[1] > self.limit:
             raise DataError(
-                f"the text has {made['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: "
+                f"the text has {encoding['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: "
                 "shorten it"
             )
         with torch.inference_mode():
-            logits = model(**made.to(next(model.parameters()).device)).logits[0, places].float().cpu()
+            logits = model(**encoding.to(next(model.parameters()).device)).logits[0, places].float().cpu()
         best = logits.softmax(-1).topk(top_k)
         yield [
             [{"token": self.tokenizer.decode([i]).strip(), "score": p} for p, i in zip(scores, ids, strict=True)]

@@ -136,7 +136,7 @@ class QuestionAnswering(Task):
             q if len(ids) < self.options.max_question_length else self.tokenizer.decode(ids)
             for q, ids in zip(questions, cut["input_ids"], strict=True)
         ]
-        made = self.tokenizer(
+        encoding = self.tokenizer(
             questions,
             rows["context"],
             truncation="only_second",
@@ -148,10 +148,10 @@ class QuestionAnswering(Task):
         examples: dict[str, list[Any]] = {
             key: [] for key in ("id", "row", "length", "input_ids", "first", "offsets", "start", "end")
         }
-        if "token_type_ids" in made:
-            examples["token_type_ids"] = made["token_type_ids"]
-        for window, place in enumerate(made["overflow_to_sample_mapping"]):
-            parts = made.sequence_ids(window)
+        if "token_type_ids" in encoding:
+            examples["token_type_ids"] = encoding["token_type_ids"]
+        for window, place in enumerate(encoding["overflow_to_sample_mapping"]):
+            parts = encoding.sequence_ids(window)
             if 1 not in parts:
                 raise DataError(
                     f"{rows['id'][place]}: its context holds no word that this model's tokenizer knows: take the row "
@@ -159,7 +159,7 @@ class QuestionAnswering(Task):
                 )
             first = parts.index(1)
             last = len(parts) - 1 - parts[::-1].index(1)
-            offsets = made["offset_mapping"][window][first : last + 1]
+            offsets = encoding["offset_mapping"][window][first : last + 1]
             answer = rows["answer"][place]
             start, end = (
                 token_span(offsets, answer["answer_start"][0], len(answer["text"][0])) if answer["text"] else (-1, -1)
@@ -167,7 +167,7 @@ class QuestionAnswering(Task):
             examples["id"].append(rows["id"][place])
             examples["row"].append(numbers[place])
             examples["length"].append(len(parts))
-            examples["input_ids"].append(made["input_ids"][window])
+            examples["input_ids"].append(encoding["input_ids"][window])
             examples["first"].append(first)
             examples["offsets"].append([list(pair) for pair in offsets])
             examples["start"].append(first + start if start >= 0 else 0)
@@ -325,8 +325,8 @@ class QuestionAnswering(Task):
         import torch
 
         row = answered({"id": "input", "question": question, "context": context, "answer": []}, True)
-        made = self._windows({key: [value] for key, value in row.items()}, [0])
-        examples = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
+        encoding = self._windows({key: [value] for key, value in row.items()}, [0])
+        examples = [dict(zip(encoding, values, strict=True)) for values in zip(*encoding.values(), strict=True)]
         device = next(model.parameters()).device
         records = []
         for start in range(0, len(examples), 8):

@@ -258,9 +258,9 @@ class SpeechRecognitionCTC(Task):
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
         from pipelines.models import ctc
 
-        heard = ctc.likeliest(ctc.logits(model, batch), self._sizes(batch))
+        decoded = ctc.likeliest(ctc.logits(model, batch), self._sizes(batch))
         records = []
-        for place, one in enumerate(heard):
+        for place, one in enumerate(decoded):
             said = ctc.words(one, self.tokenizer, self._seconds())
             record = {
                 key: batch[key][place] for key in ("id", "true", "seconds", "speaker") if batch[key][place] is not None
@@ -339,7 +339,7 @@ class SpeechRecognitionCTC(Task):
             values = torch.from_numpy(sound.scaled(piece, self.extractor))[None].to(device)
             with torch.inference_mode():
                 outputs = ctc.logits(model, {"input_values": values, "samples": [len(piece)]})
-            heard = ctc.likeliest(outputs, [outputs.shape[1]])[0]
-            tokens, sure = np.append(tokens, heard.tokens[counting]), np.append(sure, heard.sure[counting])
+            decoded = ctc.likeliest(outputs, [outputs.shape[1]])[0]
+            tokens, sure = np.append(tokens, decoded.tokens[counting]), np.append(sure, decoded.sure[counting])
             said = ctc.words(ctc.Heard(tokens, sure), self.tokenizer, self._seconds())
             yield {"text": " ".join(w["word"] for w in said), "words": said, "seconds": len(samples) / rate}

@@ -176,9 +176,9 @@ class TextClassification(Task):
     def _tokens(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Token ids of the rows, cut if there are too many, and the number before the cut (`tokens`)."""
         texts = [rows[column] for column in TEXTS if column in rows]
-        made = self.tokenizer(*texts, verbose=False)
-        examples = {key: made[key] for key in ("input_ids", "token_type_ids") if key in made}
-        tokens = [len(ids) for ids in made["input_ids"]]
+        encoding = self.tokenizer(*texts, verbose=False)
+        examples = {key: encoding[key] for key in ("input_ids", "token_type_ids") if key in encoding}
+        tokens = [len(ids) for ids in encoding["input_ids"]]
         long = [i for i, n in enumerate(tokens) if n > self.window]
         if long:
             cut = self.tokenizer(*[[text[i] for i in long] for text in texts], truncation=True, max_length=self.window)
@@ -331,11 +331,11 @@ class TextClassification(Task):
             raise DataError("this model reads two texts: give text_pair, too")
         if self.single and len(texts) > 1:
             raise DataError("this model was trained on single texts: leave text_pair out")
-        made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(
+        encoding = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(
             next(model.parameters()).device
         )
         with torch.inference_mode():
-            logits = self._logits(model, made)[0]
+            logits = self._logits(model, encoding)[0]
         if self.options.regression:
             yield {"value": float(logits[0])}
         else:
@@ -343,6 +343,6 @@ class TextClassification(Task):
 
     def read(self, *texts: str) -> list[int]:
         """The number of characters of each text that the model reads before the cut."""
-        made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_offsets_mapping=True)
-        places = list(zip(made.sequence_ids(0), made["offset_mapping"], strict=True))
+        encoding = self.tokenizer(*texts, truncation=True, max_length=self.window, return_offsets_mapping=True)
+        places = list(zip(encoding.sequence_ids(0), encoding["offset_mapping"], strict=True))
         return [max((end for part, (_, end) in places if part == number), default=0) for number in range(len(texts))]

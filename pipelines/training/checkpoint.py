@@ -145,25 +145,25 @@ def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: S
     from safetensors.torch import save_file
 
     final = root / f"step_{step:06d}"
-    beside = root / f".writing_{final.name}"
+    temporary = root / f".writing_{final.name}"
     try:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         if final.is_dir():  # the step was saved before its evaluation: the tensors are the same
             _replace(final / "state.json", to_json(vars(state)))
         else:
-            beside.mkdir(parents=True)
+            temporary.mkdir(parents=True)
             for name, tensors in files.items():
-                save_file(tensors, beside / f"{name}.safetensors")
-            (beside / "state.json").write_text(to_json(vars(state)))
-            for path in beside.iterdir():
+                save_file(tensors, temporary / f"{name}.safetensors")
+            (temporary / "state.json").write_text(to_json(vars(state)))
+            for path in temporary.iterdir():
                 sync(path)
-            sync(beside)
-            beside.rename(final)
+            sync(temporary)
+            temporary.rename(final)
         if best:
             _replace(root / "best", final.name + "\n")
         _replace(root / "last", final.name + "\n")
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RunError(
             f"{final}: cannot be written: {why}; earlier checkpoints are whole. Free some room and run again"
@@ -172,10 +172,10 @@ def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: S
 
 
 def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(text)
-    sync(beside)
-    beside.replace(path)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    sync(temporary)
+    temporary.replace(path)
     sync(path.parent)
 
 
@@ -238,10 +238,10 @@ def prune(root: Path, keep: int) -> None:
 
 def _remove(folder: Path) -> None:
     """Rename the folder first, so that every folder with the name of a checkpoint is complete. Errors are ignored."""
-    beside = folder.with_name(f".removing_{folder.name}")
+    temporary = folder.with_name(f".removing_{folder.name}")
     with contextlib.suppress(OSError):
-        folder.rename(beside)
-        shutil.rmtree(beside)
+        folder.rename(temporary)
+        shutil.rmtree(temporary)
 
 
 def _steps(root: Path) -> list[Path]:

@@ -50,13 +50,13 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     chosen = loaded.task.calibrate(
         loaded.task.merge(records["validation"], trainer.splits.validation), trainer.splits.validation
     )
-    made = sampling.finish_samples(trainer, loaded.task, loaded.model)
+    generated = sampling.finish_samples(trainer, loaded.task, loaded.model)
     records = {split: loaded.task.merge(found, trainer.splits[split]) for split, found in records.items()}
     outcome: dict[str, Any] = {}
     if accelerator.is_main_process:
         if chosen:
             _configure(trainer.folder / "model" / "config.json", chosen)
-        outcome = write(trainer, state, records, made)
+        outcome = write(trainer, state, records, generated)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return outcome
@@ -68,11 +68,11 @@ def _configure(path: Path, values: dict[str, Any]) -> None:
 
 
 def write(
-    trainer: Trainer, state: State, records: dict[str, list[Record]], made: dict[str, Any] | None = None
+    trainer: Trainer, state: State, records: dict[str, list[Record]], generated: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Write predictions/, results.json, figures/, examples/, report.html and the card; return results.json's content.
 
-    `made` is what sampling.finish_samples returned: scores, figures and settings of generated samples.
+    `generated` is what sampling.finish_samples returned: scores, figures and settings of generated samples.
     """
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
@@ -90,12 +90,12 @@ def write(
             for line in results.undefined(split, scores[split]["n"], scores[split]["metrics"]):
                 trainer.progress.say(line)
             shown.advance()
-    for part in ("metrics", "ci95", "tables") if made else ():
-        scores["test"][part] |= made[part]  # type: ignore[index]
-    outcome = summary(trainer, state, scores) | ({"samples": made["samples"]} if made else {})
+    for part in ("metrics", "ci95", "tables") if generated else ():
+        scores["test"][part] |= generated[part]  # type: ignore[index]
+    outcome = summary(trainer, state, scores) | ({"samples": generated["samples"]} if generated else {})
     extra_metrics.add(outcome, trainer.modules, records, trainer.progress.say)
     figures = {
-        **(made["figures"] if made else {}),
+        **(generated["figures"] if generated else {}),
         **task.figures(records["test"], splits.test),
         **_balance(task, splits),
     }
@@ -113,7 +113,7 @@ def write(
     return outcome
 
 
-def _balance(task: Any, splits: Splits) -> dict[str, Any]:
+def _balance(task: Task, splits: Splits) -> dict[str, Any]:
     """A figure of how many rows of each class each split holds; empty if the data have no classes."""
     from pipelines.plots.classification import class_balance_figure
 

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ from pipelines.generation import sampling
 from pipelines.metrics.modules import Module
 from pipelines.models import layers
 from pipelines.models.source import Weights
-from pipelines.task import Phase, Record
+from pipelines.task import Phase, Record, Task
 from pipelines.training import checkpoint, loop, optim, run_log
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
@@ -36,7 +36,7 @@ from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
 
 
-def encode(task: Any, splits: Splits) -> dict[str, Encoded]:
+def encode(task: Task, splits: Splits) -> dict[str, Encoded]:
     return {split: task.encode(splits[split]) for split in SPLITS}
 
 
@@ -81,7 +81,7 @@ def length(recipe: Recipe, rows: int, least: int) -> tuple[int, int]:
     return recipe.train.max_steps or max(1, round((recipe.train.epochs or 0) * per_epoch)), per_epoch
 
 
-def head_epochs(recipe: Recipe, task: Any, model: Any) -> int:
+def head_epochs(recipe: Recipe, task: Task, model: Any) -> int:
     """Epochs of the head stage. It is 0 if the trunk stays frozen afterwards, because then there is only one stage."""
     return 0 if layers.only_head_trains(task, model) else recipe.train.head_epochs
 
@@ -92,7 +92,7 @@ def head_steps(recipe: Recipe, model: Any, rows: int) -> int:
     return recipe.train.head_epochs * batching.steps_per_epoch(rows, recipe.train.batch_size, least)
 
 
-def thaw(task: Any, model: Any, trains: set[str], only_head: bool) -> None:
+def thaw(task: Task, model: Any, trains: set[str], only_head: bool) -> None:
     """Set which parameters train: those named in `trains`, or of these only the head's parameters."""
     head = {id(p) for p in layers.of_model(task, model)[-1].parameters()}
     for name, parameter in model.named_parameters():
@@ -187,7 +187,7 @@ class Trainer:
 
     # ---- training ----
 
-    def train(self, stopping: Any) -> State:
+    def train(self, stopping: Callable[[], bool]) -> State:
         """Run the stages, from the last checkpoint if there is one.
 
         `stopping` returns True after a signal. Returns the state at the end; `state.stopped` is why training ended
@@ -289,7 +289,9 @@ class Trainer:
             return 0
         return hardware.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
 
-    def fit(self, state: State, total: int, decay: float | None, stopping: Any, last: Path | None) -> State:
+    def fit(
+        self, state: State, total: int, decay: float | None, stopping: Callable[[], bool], last: Path | None
+    ) -> State:
         """Prepare one stage, restore it from the checkpoint `last`, and run its steps.
 
         `total` is the number of steps of the stage, `decay` that of the moving average (None: no average).

@@ -235,11 +235,13 @@ def _compute(
     import torch
     from accelerate.utils import gather_object
 
-    beside = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     writes = accelerator.is_local_main_process
     if writes:
-        beside.mkdir(parents=True, exist_ok=True)
-        files = _stored(plan, len(examples), lambda name, shape, dtype: map_file(beside / f"{name}.bin", shape, dtype))
+        temporary.mkdir(parents=True, exist_ok=True)
+        files = _stored(
+            plan, len(examples), lambda name, shape, dtype: map_file(temporary / f"{name}.bin", shape, dtype)
+        )
     plain: list[dict[str, Any] | None] = [None] * len(examples)
     why: dict[int, str] = {}
     for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):
@@ -274,7 +276,7 @@ def _compute(
                 for place, index in enumerate(indexes):
                     plain[index] = {k: v[place] for k, v in part_lists.items()}
     if writes:
-        _finish(beside, folder, {"plain": plain, "why": {str(k): v for k, v in why.items()}})
+        _finish(temporary, folder, {"plain": plain, "why": {str(k): v for k, v in why.items()}})
     accelerator.wait_for_everyone()
 
 
@@ -292,21 +294,21 @@ def _stored(plan: RecordingPlan, n: int, make: "Callable[[str, tuple[int, ...], 
     return found | {f"field_{k}": make(f"field_{k}", (n, *v.shape[1:]), v.dtype) for k, v in plan.fields.items()}
 
 
-def _finish(beside: Path, folder: Path, meta: dict[str, Any]) -> None:
+def _finish(temporary: Path, folder: Path, meta: dict[str, Any]) -> None:
     """Rename the folder to its final name.
 
     If another run was faster, keep that run's folder: its content is the same.
     """
     try:
-        (beside / "rows.json").write_text(json.dumps(meta))
-        for path in (*beside.iterdir(), beside):
+        (temporary / "rows.json").write_text(json.dumps(meta))
+        for path in (*temporary.iterdir(), temporary):
             sync(path)
         with contextlib.suppress(FileExistsError):
-            beside.rename(folder)
+            temporary.rename(folder)
     except OSError as error:
         if error.errno != errno.ENOTEMPTY:
-            raise _full(beside, error) from None
-    shutil.rmtree(beside, ignore_errors=True)
+            raise _full(temporary, error) from None
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def map_file(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
