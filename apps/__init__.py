@@ -1,1 +1,1 @@
-"""The Gradio demos, one per task."""
+"""The Gradio demos, one file per task."""

@@ -1,4 +1,4 @@
-"""The demo of audio classification: a recording in, the likeliest classes out, and the spectrogram of what was heard."""
+"""The demo of audio classification: it shows the likeliest classes of a recording, and its spectrogram."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +21,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     rate = audio.rate(task.extractor)
 
     def predict(file: dict[str, Any] | None) -> tuple[dict[str, float] | None, str, str]:
-        """The likeliest classes with their confidences, the spectrogram, and what was not read."""
+        """The likeliest classes with their confidences, the spectrogram, and a note on what was not read."""
         samples = sound.uploaded_audio(file, rate, silent_ok=True)
         if samples is None:
             return None, "", ""
@@ -63,7 +63,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                 unread = gr.Markdown(elem_classes="graft-note")
             parts.card_tab(loaded)
 
-        # one forward at a time, whoever asks; files are read by us
+        # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
         recording.change(
             predict, recording, [answer, picture, unread], api_name="predict", show_progress_on=answer, **read
@@ -72,7 +72,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
 
 def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
-    """One line under the title: what it tells apart, and where it comes from."""
+    """One line below the title: the classes, and the origin of the model."""
     shown = ", ".join(labels[:6]) + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
     line = f"Audio classification into {len(labels)} classes: {shown}."
     source = parts.origin(results)
@@ -80,13 +80,13 @@ def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
 
 
 def part_read(samples: int, window: int, rate: int) -> tuple[float, float] | None:
-    """Seconds from and to, where only the middle of a recording is read."""
+    """Start and end in seconds if only the middle of a recording is read, else None."""
     start = (samples - window) // 2
     return (start / rate, (start + window) / rate) if samples > window else None
 
 
 def note(seconds: float, read: tuple[float, float] | None) -> str:
-    """What is said where a recording is longer than the model reads."""
+    """A note for a recording that is longer than the model reads."""
     return (
         f"The model reads {read[1] - read[0]:.1f} seconds at a time: the middle of these {seconds:.1f}." if read else ""
     )

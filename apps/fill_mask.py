@@ -1,4 +1,4 @@
-"""The demo of fill-mask: a text with [MASK] in it, and the words that may stand there."""
+"""The demo of fill-mask: it shows the likeliest words for [MASK] in a text."""
 
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +21,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     mask = task.tokenizer.mask_token
 
     def fill(text: str) -> tuple[dict[str, float] | None, str]:
-        """The likeliest words at the first mask, and the text with the likeliest at every one."""
+        """The likeliest words at the first mask, and the text with the likeliest word at every mask."""
         if not text.strip():
             return None, ""
         with parts.shown():

@@ -1,4 +1,4 @@
-"""What the demos of image generation share: images in the making, those of the model before, files with settings."""
+"""What the demos of image generation share: intermediate images, comparison with the base model, saved files."""
 
 import io
 import math
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Item = tuple[Any, str]  # a PIL image or a file, and its caption
 Request = dict[str, Any]
 
-SMALL = 128  # pixels a side: up to here single pixels are shown sharp
-GRIDS = 8  # of those over training
-USUAL_STEPS = 100  # of an image: as many images as a visitor may ask for may have so many steps each
+SMALL = 128  # pixels a side; images up to this size are shown with sharp pixels
+GRIDS = 8  # number of grids of the training that are shown
+USUAL_STEPS = 100  # steps of an image that are always allowed, for as many images as the page offers
 LONGEST = 2000  # characters of a visitor's prompt
 
 
@@ -37,9 +37,9 @@ LONGEST = 2000  # characters of a visitor's prompt
 def make(
     loaded: "Loaded", wanted: Sequence[Request], base: "Base | None" = None
 ) -> Iterator[tuple[list[Item], list[Item], str]]:
-    """The images that are `wanted` as they come to be: what is there of this model, of the one before it, and a note.
+    """Yield the images that are `wanted` as they develop: those of this model, those of the base model, and a note.
 
-    Images are made one by one: each is the same however many are asked for.
+    Images are generated one by one, so an image does not depend on their number.
     """
     after: list[Item] = []
     before: list[Item] = []
@@ -68,13 +68,13 @@ def make(
 
 
 def _known(task: Any, request: Request) -> Request:
-    """The request as this model understands it: the one before fine-tuning may know other classes, and then shows one of its own."""
+    """The request as this model understands it. The base model may have other classes; it then shows one of its own."""
     known = task.data.labels
     return requests.whole(task, {key: value for key, value in request.items() if key != "label" or value in known})
 
 
 def saved(image: Any, model: str, request: Request, before: bool = False) -> str:
-    """A file among those that Gradio serves and deletes; the settings are inside."""
+    """Save an image in the folder from which Gradio serves and deletes files; the file holds the settings."""
     about = requests.settings(model, request)
     what = requests.subject(model, about)
     what = f"{what[: requests.LONGEST - 7]} before" if before and "prompt" in about else what
@@ -84,7 +84,7 @@ def saved(image: Any, model: str, request: Request, before: bool = False) -> str
 
 
 def seeds(first: str, count: float) -> list[int]:
-    """The first seed and those after it. Raises DataError."""
+    """The first seed and the following ones. Raises DataError."""
     start = check_seed(first)
     return [check_seed(start + place) for place in range(int(count))]
 
@@ -93,7 +93,7 @@ def seeds(first: str, count: float) -> list[int]:
 
 
 class Base:
-    """The model that this one was fine-tuned from: loaded when it is first asked for, and kept."""
+    """The model that this one was fine-tuned from. It is loaded at the first request, and kept."""
 
     def __init__(self, loaded: "Loaded", source: str, revision: str | None) -> None:
         self.tuned, self.source, self.revision = loaded, source, revision
@@ -101,13 +101,13 @@ class Base:
         self.name = Path(source).expanduser().resolve().name if Path(source).expanduser().is_dir() else source
 
     def load(self) -> "Loaded":
-        """Raises ModelError, HubError."""
+        """Load the model, or return it if it is loaded. Raises ModelError, HubError."""
         from pipelines.inference.loading import load
 
         if self.loaded is None:
             task: Any = self.tuned.task
             self.loaded = load(self.source, revision=self.revision, task=task.name, options=task.options)
-            # its own files may name another sampler and size: what differs is to be what was learned
+            # Its own files may name another sampler and size, but the comparison must show only what training changed.
             other: Any = self.loaded
             other.task.options, other.task.size = task.options, task.size
             other.model.register_to_config(sample_size=cast("Any", self.tuned.model).config.sample_size)
@@ -115,7 +115,7 @@ class Base:
 
 
 def base_of(loaded: "Loaded") -> Base:
-    """The model before fine-tuning, not yet loaded. Raises ModelError with the reason why there is none to be had."""
+    """The base model, not yet loaded. Raises ModelError with the reason if it is not available."""
     recipe, about = loaded.recipe, (loaded.results or {}).get("model")
     if recipe is None or about is None:
         raise ModelError("What this model was fine-tuned from is not known: there is nothing to compare it with.")
@@ -123,13 +123,14 @@ def base_of(loaded: "Loaded") -> Base:
         raise ModelError("This model was trained from random weights: there is none before it to compare it with.")
     if about["id"] == about["base_model"]:
         return Base(loaded, about["id"], about["revision"])
-    # a model from elsewhere may name a folder of another machine as if it were one here
+    # A model from elsewhere may name a folder of another machine, which could also exist here.
     if loaded.run is not None and Path(recipe.model.id).expanduser().is_dir():
         return Base(loaded, recipe.model.id, None)
     if about["base_model"]:
         return Base(loaded, about["base_model"], None)
     raise ModelError(
-        f"The model that it was fine-tuned from ({about['id']}) is not on the hub, and its folder is not here: no comparison."
+        f"The model that it was fine-tuned from ({about['id']}) is not on the hub, and its folder is not here: no "
+        "comparison."
     )
 
 
@@ -137,7 +138,7 @@ def base_of(loaded: "Loaded") -> Base:
 
 
 def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
-    """The page of a task that makes up to `most` images at a time, of a prompt, of a class or of nothing."""
+    """The page of a task that generates up to `most` images at a time, from a prompt, a class or only a seed."""
     try:
         base, why = base_of(loaded), ""
     except ModelError as error:
@@ -188,11 +189,11 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
 
 
 def drawing_handler(loaded: "Loaded", names: list[str], base: Base | None, most: int) -> Callable[..., Any]:
-    """What the button does with the values of the fields `names`: up to `most` images, and fewer of very many steps."""
+    """The function of the button. It takes the values of the fields `names` and generates up to `most` images."""
     budget = most * max(requests.whole(loaded.task, {})["steps"], USUAL_STEPS)
 
     def draw(*values: Any) -> Iterator[tuple[Any, Any, str]]:
-        """Images as they come to be, and beside them those of the model before; what is being done."""
+        """Yield images as they develop, those of the base model, and a note on the work in progress."""
         asked = dict(zip(names, values, strict=True))
         other = base if asked.get("compare") else None
         with parts.shown():
@@ -201,7 +202,8 @@ def drawing_handler(loaded: "Loaded", names: list[str], base: Base | None, most:
             common: Request = {"steps": int(asked["steps"])}
             if asked["count"] * asked["steps"] > budget:
                 raise DataError(
-                    f"{asked['count']:.0f} images of {asked['steps']:,.0f} steps each: at most {budget:,} steps are made at a time"
+                    f"{asked['count']:.0f} images of {asked['steps']:,.0f} steps each: at most {budget:,} steps are "
+                    "made at a time"
                 )
             if "text" in asked:
                 if not asked["text"].strip():
@@ -212,7 +214,7 @@ def drawing_handler(loaded: "Loaded", names: list[str], base: Base | None, most:
             wanted: list[Request] = [{**common, "seed": seed} for seed in seeds(asked["seed"], asked["count"])]
             columns = min(
                 2 if other else 4, math.ceil(math.sqrt(len(wanted)))
-            )  # two in half the width, else as many as make a square
+            )  # two in half the width, else as many as form a square
             for after, before, note in make(loaded, wanted, other):
                 label, there = (
                     (f"After: {parts.title(loaded)}", other.loaded is not None) if other else ("Images", False)
@@ -232,7 +234,7 @@ def _following(seed: str, count: float) -> str:
 
 
 def input_fields(task: Any, most: int, prompts: bool, base: Base | None) -> dict[str, Any]:
-    """What a visitor sets, by name, in the order of the page."""
+    """The fields of the page by name, in their order."""
     full = requests.whole(task, {})
     fields: dict[str, Any] = {}
     if prompts:
@@ -296,7 +298,7 @@ def _examples(loaded: "Loaded", fields: dict[str, Any]) -> None:
 
 
 def _grids(loaded: "Loaded") -> None:
-    """How the run's images changed in training, where its folder is here."""
+    """Show how the images changed in training, if the run folder is on this machine."""
     found = sorted((loaded.run / "samples" / "grids").glob("step_*.png")) if loaded.run else []
     if len(found) < 2:
         return
@@ -332,6 +334,6 @@ def _what_made_it() -> None:
     with gr.Row(equal_height=False):
         dropped = gr.Image(label="Image", sources=["upload", "clipboard"], height=300, min_width=280)
         told = gr.JSON(label="Made with", visible=False, min_width=280, elem_classes="graft-told")
-    # not in the model's queue: it is read at once while images are made
+    # Not in the queue of the model: settings are read at once, even while images are generated.
     read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "files"}
     dropped.change(tell, dropped, told, api_visibility="private", **read)

@@ -1,4 +1,4 @@
-"""The demo of image classification: a photo in, the likeliest classes out, and a map of what the model looked at."""
+"""The demo of image classification: it shows the likeliest classes of a photo, and which regions decided the answer."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from pipelines.tasks.image_classification import ImageClassification
 
 TOP = 5
-CELLS = 8  # the map is CELLS x CELLS; a window of 2 x 2 cells is hidden at a time
-MAP_SIDE = 768  # pixels of the longest side while looking for regions: larger photos only cost time
-FLAT = 0.1  # log-odds; when hiding any window changes less than this, there is nothing to show
+CELLS = 8  # the map has CELLS x CELLS cells; a window of 2 x 2 cells is hidden at a time
+MAP_SIDE = 768  # longest side in pixels in the search for regions; larger photos only take more time
+PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
+FLAT = 0.1  # log-odds; if no window changes more than this, there is nothing to show
 
 Box = tuple[int, int, int, int]
 
@@ -35,7 +36,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         with parts.shown():
             return {answer["label"]: answer["score"] for answer in loaded.infer(image, top_k=TOP)}
 
-    def explain(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:
+    def explain(file: dict[str, Any] | None, progress: gr.Progress = PROGRESS) -> tuple[Any, str]:
         image = parts.uploaded_image(file)
         if image is None:
             return gr.Image(None, visible=False), ""
@@ -59,7 +60,8 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             label="Photo",
                             sources=["upload", "clipboard", "webcam"],
                             height=340,
-                            placeholder=f"Drop a photo here or tap to choose one\n(JPEG, PNG, WebP, up to {visitor.MAX_MEGABYTES} MB)",
+                            placeholder="Drop a photo here or tap to choose one\n"
+                            f"(JPEG, PNG, WebP, up to {visitor.MAX_MEGABYTES} MB)",
                         )
                     with gr.Column(min_width=300):
                         answer = gr.Label(
@@ -85,7 +87,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                     )
             parts.card_tab(loaded)
 
-        # one forward at a time, whoever asks; files are read by us
+        # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
         room = button.click(
             lambda: (gr.Image(None, visible=True), ""), None, [heat, note], queue=False, api_visibility="private"
@@ -105,7 +107,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
 
 def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
-    """One line under the title: what it tells apart, and where it comes from."""
+    """One line below the title: the classes, and the origin of the model."""
     shown = ", ".join(labels[:6]) + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
     line = f"Image classification into {len(labels)} classes: {shown}."
     source = parts.origin(results)
@@ -118,9 +120,10 @@ def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
 def look(
     loaded: "Loaded", image: Image.Image, tick: Callable[[int, int], Any] | None = None
 ) -> tuple[Image.Image, str]:
-    """The photo with the regions that spoke for its first answer drawn over it, and a sentence about them.
+    """Draw the regions that decided the first answer over the photo, and describe them in a sentence.
 
-    Each window of the photo in turn is blurred away; what that costs the answer is drawn. Takes (CELLS - 1) ** 2 + 2 forwards.
+    It blurs each window of the photo in turn and draws how much the answer loses. Takes (CELLS - 1) ** 2 + 2 forward
+    passes.
     """
     image = image.copy()
     image.thumbnail((MAP_SIDE, MAP_SIDE))
@@ -144,13 +147,13 @@ def look(
 
 
 def windows(size: tuple[int, int]) -> list[Box]:
-    """Boxes of 2 x 2 cells, one cell apart, row by row."""
+    """Boxes of 2 x 2 cells at a distance of one cell, row by row."""
     xs, ys = (np.linspace(0, side, CELLS + 1).round().astype(int).tolist() for side in size)
     return [(xs[x], ys[y], xs[x + 2], ys[y + 2]) for y in range(CELLS - 1) for x in range(CELLS - 1)]
 
 
 def hide_in(image: Image.Image) -> Callable[[Image.Image, Box], Image.Image]:
-    """Blurs one box away, with soft edges: a hard-edged patch would be a new thing to look at."""
+    """A function that blurs one box with soft edges; the model would react to a patch with hard edges."""
     side = max(image.size)
     blurred = image.filter(ImageFilter.GaussianBlur(side / 8))
 
@@ -163,7 +166,7 @@ def hide_in(image: Image.Image) -> Callable[[Image.Image, Box], Image.Image]:
 
 
 def cell_means(drops: Sequence[float]) -> np.ndarray:
-    """CELLS x CELLS: each cell's mean over the windows that covered it."""
+    """CELLS x CELLS: for each cell the mean over the windows that covered it."""
     total, times = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
     for index, drop in enumerate(drops):
         y, x = divmod(index, CELLS - 1)
@@ -173,7 +176,10 @@ def cell_means(drops: Sequence[float]) -> np.ndarray:
 
 
 def overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
-    """Warm colours where hiding cost most, over a paler photo; small pictures are enlarged so that the map is smooth."""
+    """Draw warm colours where hiding cost most, over a paler photo.
+
+    Small images are enlarged, so that the map is smooth.
+    """
     scale = max(1, math.ceil(320 / max(image.size)))
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     heat = np.clip(heat, 0, None) / max(float(heat.max()), 1e-12)

@@ -1,4 +1,4 @@
-"""Serve the demo of a trained model: what `graft demo RUN_OR_MODEL` does."""
+"""Serve the demo of a trained model: the work of `graft demo RUN_OR_MODEL`."""
 
 import atexit
 import importlib
@@ -28,19 +28,21 @@ def launch(
     open_browser: bool = False,
     block: bool = True,
 ) -> "gr.Blocks":
-    """Load a run folder, a model folder or a hub id and serve its demo; returns the page, whose `close()` stops the server.
+    """Load a run folder, a model folder or a hub id, and serve its demo.
 
-    Without `port` the first free one from 7860 is taken. With `block` the call lasts until Ctrl-C.
-    Raises ModelError for a model without a demo, RunError where the address cannot be had.
+    Returns the page; its `close()` stops the server.
+
+    Without `port` it takes the first free port from 7860. With `block` the call lasts until Ctrl-C. Raises ModelError
+    for a model without a demo, RunError if the address is not available.
     """
-    free_port(host, port)  # before the model is loaded: a taken port is said at once
+    free_port(host, port)  # before the model is loaded, so that a taken port is reported at once
     from pipelines.inference.loading import load
 
     _own_folder()
     blocks = app(load(source))
     serve(
         blocks, host, free_port(host, port), open_browser
-    )  # loading takes seconds, in which another demo may take a port
+    )  # while the model was loading, another demo may have taken the port
     print(f"The demo runs at {blocks.local_url}  (Ctrl-C stops it)", flush=True)
     if block:
         wait(blocks)
@@ -48,7 +50,7 @@ def launch(
 
 
 def app(loaded: "Loaded") -> "gr.Blocks":
-    """The page of the task's own file in this folder."""
+    """The page from the task's own file in this folder."""
     name = f"pipelines.apps.{loaded.task.name.replace('-', '_')}"
     try:
         module = importlib.import_module(name)
@@ -61,7 +63,7 @@ def app(loaded: "Loaded") -> "gr.Blocks":
 
 
 def free_port(host: str, port: int | None) -> int:
-    """`port` if it can be had, or the first free one. Raises RunError."""
+    """`port` if it is free; without `port` the first free one. Raises RunError."""
     wanted = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS)
     for candidate in wanted:
         if not 0 <= candidate <= 65535:
@@ -89,13 +91,13 @@ def free_port(host: str, port: int | None) -> int:
 
 
 def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False) -> None:
-    """Start the server and return. Nothing is shared outside, recorded or reported, and no traceback reaches a visitor."""
+    """Start the server and return. It shares, records and reports nothing, and shows visitors no traceback."""
     from starlette.middleware import Middleware
 
     from pipelines.apps import parts, visitor
 
     _reach_directly(host)
-    # api_open would let whoever asks in another way pass the queue
+    # With api_open, requests of other kinds could bypass the queue.
     blocks.queue(max_size=visitor.MAX_WAITING, default_concurrency_limit=1, api_open=False)
     try:
         blocks.launch(
@@ -118,12 +120,12 @@ def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False)
             state_session_capacity=1000,
             app_kwargs={"middleware": [Middleware(visitor.Gate)]},
         )
-    except OSError as error:  # another program was faster
+    except OSError as error:  # another program took the port first
         raise RunError(f"cannot serve on {host}:{port}: {error}; give another port") from error
 
 
 def wait(blocks: "gr.Blocks") -> None:
-    """Until Ctrl-C; then the server stops and the visitors' files are deleted."""
+    """Wait until Ctrl-C; then stop the server and delete the visitors' files."""
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -133,11 +135,11 @@ def wait(blocks: "gr.Blocks") -> None:
 
 
 def _own_folder() -> None:
-    """Gradio copies uploads and examples into a folder of /tmp that everybody can read and nobody empties: give it our own."""
+    """Give Gradio its own folder. Its default for uploads and examples is a folder of /tmp that everybody can read."""
     if "GRADIO_TEMP_DIR" in os.environ:
         os.environ["GRADIO_TEMP_DIR"] = os.path.abspath(
             os.environ["GRADIO_TEMP_DIR"]
-        )  # uploads are known by their whole paths
+        )  # Gradio names uploads by their full paths
     else:
         folder = tempfile.mkdtemp(prefix="graft-demo-")
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -145,7 +147,10 @@ def _own_folder() -> None:
 
 
 def _reach_directly(host: str) -> None:
-    """Gradio asks its own server whether it is up: behind a company proxy that must not go through the proxy."""
+    """Bypass proxies for this server.
+
+    Gradio asks its own server whether it runs, and a company proxy would fail to reach it.
+    """
     for name in ("NO_PROXY", "no_proxy"):
         known = [entry for entry in os.environ.get(name, "").split(",") if entry]
         os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost", host]))

@@ -1,4 +1,6 @@
-"""What the demos share: looks, header, model card, examples, images, and maps of what the model looked at."""
+"""What the demos share: style, header, model card, examples, images, and the search for the inputs that decide an
+answer.
+"""
 
 import base64
 import html
@@ -11,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-# Gradio looks up its newest version and reports starts unless told otherwise before it builds a page.
+# Without this, Gradio looks up its newest version and reports starts as soon as a page is built.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
@@ -40,7 +42,7 @@ THEME = gr.themes.Default(
 ).set(
     body_background_fill="*neutral_50",
     body_background_fill_dark="*neutral_950",
-    body_text_color_subdued="*neutral_500",  # readable on both grounds
+    body_text_color_subdued="*neutral_500",  # readable on a light and on a dark background
     body_text_color_subdued_dark="*neutral_400",
     block_shadow="none",
     block_border_width="1px",
@@ -63,22 +65,22 @@ CSS = """
 .graft-bars h2.output-class { padding: var(--size-5) var(--size-2) var(--size-3); overflow-wrap: anywhere; }
 .graft-bars button.confidence-set { font-family: var(--font); line-height: 1.4; margin-bottom: var(--size-3); }
 .graft-bars .inner-wrap { display: flex; flex-direction: column-reverse; position: relative; width: 100%; }
-.graft-bars .inner-wrap::before { content: ""; position: absolute; inset: auto 0 0 0; height: .5rem; border-radius: .25rem;
-  background: var(--border-color-primary); }
+.graft-bars .inner-wrap::before { content: ""; position: absolute; inset: auto 0 0 0; height: .5rem;
+  border-radius: .25rem; background: var(--border-color-primary); }
 .graft-bars meter.bar { position: relative; height: .5rem; margin: 0; border-radius: .25rem; }
 .graft-bars dl.label { margin: 0 0 .2rem; }
 .graft-bars dl.label .line { border: none; }
 .graft-bars dl.label dt { overflow-wrap: anywhere; text-align: left; }
 .graft-bars dl.label dd { font-variant-numeric: tabular-nums; }
 .graft-passage p { line-height: 1.7; overflow-wrap: anywhere; }
-.graft-passage mark { background: var(--color-accent-soft); color: inherit; border-bottom: 2px solid var(--color-accent);
-  padding: .05rem .15rem; border-radius: .2rem; }
+.graft-passage mark { background: var(--color-accent-soft); color: inherit;
+  border-bottom: 2px solid var(--color-accent); padding: .05rem .15rem; border-radius: .2rem; }
 .graft-made .grid-wrap { padding-top: var(--size-8); min-height: var(--size-80); max-height: none; }
 .graft-made .thumbnail-lg { aspect-ratio: auto; height: auto; }
 .graft-made .thumbnail-lg img { aspect-ratio: 1; height: auto; }
 .graft-made .grid-container { grid-auto-rows: auto; grid-template-rows: none; }
-.graft-made .caption-label { position: static; max-width: 100%; border: none; background: none; padding: .15rem .3rem; text-align: center;
-  font-variant-numeric: tabular-nums; }
+.graft-made .caption-label { position: static; max-width: 100%; border: none; background: none;
+  padding: .15rem .3rem; text-align: center; font-variant-numeric: tabular-nums; }
 .graft-grids .grid-wrap { padding-top: var(--size-2); }
 .graft-pixels img { image-rendering: pixelated; }
 .graft-note, .graft-note p { color: var(--body-text-color-subdued); font-size: .9rem; }
@@ -91,7 +93,7 @@ footer .divider { display: none !important; }
 
 
 def page(loaded: "Loaded") -> gr.Blocks:
-    """An empty page with telemetry off and the visitors' files short-lived; looks come from `launch`."""
+    """An empty page without telemetry that keeps visitors' files for a short time. `launch` sets its style."""
     keep = visitor.KEEP_UPLOADS
     blocks: gr.Blocks = visitor.Page(title=title(loaded), analytics_enabled=False, delete_cache=(keep, keep))
     return blocks
@@ -101,18 +103,18 @@ def page(loaded: "Loaded") -> gr.Blocks:
 
 
 def title(loaded: "Loaded") -> str:
-    """The hub id, or for a local model the recipe's name or the folder's; never a path."""
+    """The hub id or, for a local model, the name of the recipe or folder; never a path."""
     if loaded.run is None and not Path(loaded.source).expanduser().exists():
         return loaded.source
     return loaded.results["recipe"] if loaded.results else (loaded.run or loaded.folder).resolve().name
 
 
 def header(loaded: "Loaded", line: str) -> gr.HTML:
-    """Title, one line in words, and the test score with its interval where one was measured."""
+    """The title, one line of text, and the test score with its interval if it was measured."""
     numbers = "".join(f"<li>{item}</li>" for item in numbers_shown(loaded.results))
     name = re.sub(
         r"([_/.-])", r"\1<wbr>", html.escape(title(loaded))
-    )  # long names break where a word ends, on a phone too
+    )  # long names break at the end of a word, also on a phone
     return gr.HTML(
         f"<h1>{name}</h1><p>{html.escape(line)}</p>" + (f"<ul>{numbers}</ul>" if numbers else ""),
         elem_classes="graft-header",
@@ -132,7 +134,7 @@ def numbers_shown(results: dict[str, Any] | None) -> list[str]:
 
 
 def origin(results: dict[str, Any] | None) -> str:
-    """Fine-tuned from X on Y, as far as it is known, else empty."""
+    """`Fine-tuned from X on Y`, as far as it is known; else empty."""
     if not results:
         return ""
     data = results["data"].get("name")
@@ -150,7 +152,7 @@ def origin(results: dict[str, Any] | None) -> str:
 
 
 def card_tab(loaded: "Loaded") -> None:
-    """A tab with the README; none where the model has no README."""
+    """A tab with the README; no tab if the model has no README."""
     readme = loaded.folder / "README.md"
     if readme.is_file():
         with gr.Tab("Model card"):
@@ -158,7 +160,10 @@ def card_tab(loaded: "Loaded") -> None:
 
 
 def card_text(readme: Path) -> str:
-    """The card without front matter. Its own pictures travel inside the page; others become links: nothing is asked of other hosts."""
+    """The card without front matter.
+
+    Its own pictures are embedded; others become links, so no other host is contacted.
+    """
 
     def markdown(match: re.Match[str]) -> str:
         alt, target = match.groups()
@@ -199,7 +204,7 @@ def _link(text: str, target: str) -> str:
 
 
 def example_rows(loaded: "Loaded") -> tuple[Path, list[dict[str, Any]]]:
-    """The folder of examples and its rows; no rows where there are none. The model's own first, then its run's."""
+    """The folder of sample rows and its rows. The model's own come first, then those of its run; there may be none."""
     for folder in (loaded.folder / "examples", *([loaded.run / "examples"] if loaded.run else [])):
         listing = folder / "examples.json"
         if not listing.is_file():
@@ -215,7 +220,10 @@ def example_rows(loaded: "Loaded") -> tuple[Path, list[dict[str, Any]]]:
 
 
 def example_files(loaded: "Loaded", column: str) -> list[str]:
-    """Files of the examples in one column. A downloaded listing may name only files beside it: they are served to visitors."""
+    """Files of the sample rows in one column.
+
+    A downloaded list may only name files of its own folder, because they are served.
+    """
     folder, rows = example_rows(loaded)
     names = [row[column] for row in rows if isinstance(row.get(column), str)]
     return [str(folder / name) for name in names if Path(name).name == name and (folder / name).is_file()]
@@ -225,9 +233,9 @@ def example_files(loaded: "Loaded", column: str) -> list[str]:
 
 
 def uploaded_image(value: Any) -> Any:
-    """What a gr.Image sends under `preprocess=False` -> PIL, by the reader that training uses; None for no image.
+    """Read what gr.Image sends with `preprocess=False` as PIL, with the reader of training; None for no image.
 
-    Gradio's own `preprocess` answers a broken file with a traceback, and reads other modes than ours.
+    Gradio's own `preprocess` shows a traceback for a broken file, and supports other modes.
     """
     with shown():
         file = visitor.read(value)
@@ -249,10 +257,10 @@ def occlusion(
     batch: int = 8,
     tick: Callable[[int, int], Any] | None = None,
 ) -> list[float]:
-    """How far the score falls when each region is hidden: positive where the region spoke for the answer.
+    """How much the score falls when each region is hidden; positive if the region supports the answer.
 
-    `score` takes up to `batch` inputs at a time; `hide(whole, region)` returns the input without that region (a patch of
-    an image, a word of a text); `tick(done, all)` hears of progress. Costs len(regions) + 1 forwards.
+    `score` takes up to `batch` inputs at a time. `hide(whole, region)` returns the input without that region (a patch
+    of an image, a word of a text). `tick(done, all)` reports progress. Takes len(regions) + 1 forward passes.
     """
     base = score([whole])[0]
     drops: list[float] = []
@@ -265,7 +273,10 @@ def occlusion(
 
 
 def log_odds(answers: Sequence[dict[str, Any]], label: str, multi: bool) -> float:
-    """A confident answer's probability stays at 1.0 whatever is hidden; its log-odds still move, and in the same order."""
+    """Log-odds of a label.
+
+    A confident probability stays near 1.0 when a region is hidden, but its log-odds still change.
+    """
     scores = {answer["label"]: answer["score"] for answer in answers}
     against = 1 - scores[label] if multi else sum(value for name, value in scores.items() if name != label)
     return math.log(max(scores[label], 1e-12)) - math.log(max(against, 1e-12))

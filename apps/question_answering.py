@@ -1,4 +1,4 @@
-"""The demo of question answering: a passage and a question in, the answer marked where it stands, and what else it might be."""
+"""The demo of question answering: it marks the answer to a question in a passage, and lists other likely answers."""
 
 import html
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
 
     def answer(question: str, context: str) -> tuple[str, dict[str, float] | None, str]:
-        """The passage with its answer marked, the likeliest answers with their scores, and a line in words."""
+        """The passage with its answer marked, the likeliest answers with their scores, and a sentence."""
         if not question.strip() or not context.strip():
             return "", None, "<p>A passage and a question are needed.</p>"
         with parts.shown():
@@ -27,7 +27,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                 raise DataError(f"the passage has {len(context):,} characters; at most {LONGEST:,} are read here")
             found = loaded.infer(question, context)
         others: dict[str, float] = {}
-        for one in found["nbest"]:  # the same words may stand in several places
+        for one in found["nbest"]:  # the same words may occur several times
             others[one["text"]] = others.get(one["text"], 0.0) + one["score"]
         line = (
             f"<strong>{html.escape(found['answer'])}</strong> ({found['score']:.0%} sure)" if found["answer"] else NONE
@@ -77,7 +77,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
 
 def marked(context: str, found: dict[str, Any]) -> str:
-    """The passage as HTML, the answer in <mark>."""
+    """The passage as HTML with the answer in <mark>."""
     start, end = (found["start"], found["end"]) if found["answer"] else (0, 0)
     pieces = [html.escape(piece) for piece in (context[:start], context[start:end], context[end:])]
     inside = f"<mark>{pieces[1]}</mark>" if pieces[1] else ""

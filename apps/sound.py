@@ -1,4 +1,4 @@
-"""What the audio demos share: waveform and spectrogram of a recording, as pictures inside the page, and safe uploads."""
+"""What the audio demos share: waveform and spectrogram of a recording, embedded in the page, and safe uploads."""
 
 import base64
 import html
@@ -19,41 +19,43 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Mark = tuple[float, float, str]  # seconds from and to, and what was said there
+Mark = tuple[float, float, str]  # start and end in seconds, and the words between them
 
-COLUMNS = 1000  # of a picture, however long the recording
+COLUMNS = 1000  # columns of a picture, for a recording of any length
 LINE, SOFT, WORDS = (
     "#0d9488",
     "#0d948826",
     "#8490a3",
-)  # the demos' accent, a tint of it, a grey that reads on light and dark
+)  # accent colour of the demos, a tint of it, and a grey that is readable on light and dark
 
 
 # ---- uploads ----
 
 
 def recorder() -> gr.Audio:
-    """A field for a file or the microphone. Without Gradio's button that shares a recording on the hub."""
+    """A field for a file or the microphone, without Gradio's button that shares a recording on the hub."""
     colours = gr.WaveformOptions(waveform_color="#94a3b8", waveform_progress_color=LINE)
     field = gr.Audio(label="Recording", sources=["upload", "microphone"], buttons=[], waveform_options=colours)
     gr.Markdown(
-        f"A file of up to {visitor.MAX_MEGABYTES} MB and {visitor.MAX_SECONDS // 60} minutes (wav, flac, mp3, ogg), or the microphone",
+        f"A file of up to {visitor.MAX_MEGABYTES} MB and {visitor.MAX_SECONDS // 60} minutes (wav, flac, mp3, ogg), "
+        "or the microphone",
         elem_classes="graft-note",
     )
     return field
 
 
 def uploaded_audio(value: Any, rate: int, silent_ok: bool = False) -> np.ndarray | None:
-    """What a gr.Audio sends under `preprocess=False` -> float32 [samples] at `rate`, by the reader that training uses.
+    """Read what gr.Audio sends with `preprocess=False` as float32 [samples] at `rate`, with the reader of training.
 
-    None for no recording. What cannot be read becomes a message in the page, which names the file as the visitor does.
+    Returns None for no recording. If the file cannot be read, the page shows a message with the visitor's name of the
+    file.
     """
     with visitor.shown():
         found = visitor.read(value)
         if found is None:
             return None
         file = {"path": found.name, "bytes": found.data}
-        seconds = header(file).seconds  # some files of a few MB say that they last for hours, and some do
+        seconds = header(file).seconds  # a file of a few MB may claim to last for hours, and may do so
         if seconds > visitor.MAX_SECONDS:
             raise DataError(
                 f"{found.name}: {seconds / 60:.1f} minutes, at most {visitor.MAX_SECONDS // 60} are read here"
@@ -68,7 +70,7 @@ def uploaded_audio(value: Any, rate: int, silent_ok: bool = False) -> np.ndarray
 def waveform(
     samples: np.ndarray, rate: int, marks: Sequence[Mark] = (), read: tuple[float, float] | None = None
 ) -> "Figure":
-    """How loud a recording is over time. `marks` are words, in bands behind it; what lies outside of `read` is pale."""
+    """The loudness of a recording over time. `marks` are words in bands behind it; parts outside of `read` are pale."""
     figure = canvas(9, 1.9 if marks else 1.5)
     axes = figure.subplots()
     seconds = len(samples) / rate
@@ -89,7 +91,7 @@ def waveform(
 
 @styled
 def spectrogram(samples: np.ndarray, rate: int, read: tuple[float, float] | None = None) -> "Figure":
-    """Which pitches a recording holds over time, bright where they are loud; what lies outside of `read` is pale."""
+    """The frequencies of a recording over time, brighter if louder; parts outside of `read` are pale."""
     figure = canvas(9, 2.6)
     axes = figure.subplots()
     seconds, loud = len(samples) / rate, decibels(samples, rate, COLUMNS)
@@ -112,14 +114,15 @@ def spectrogram(samples: np.ndarray, rate: int, read: tuple[float, float] | None
 
 
 def inline(figure: "Figure") -> str:
-    """A figure as an <img> that travels inside the page: nothing is left on the server's disk. Its ground is the page's own.
+    """A figure as an <img> inside the page, so that no file stays on the server. Its background is that of the page.
 
-    On a phone it is wider than the page, and can be pushed sideways: its words stay readable.
+    On a phone it is wider than the page and can be scrolled sideways, so its text stays readable.
     """
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=150, transparent=True, metadata={"Software": None})
     data = base64.b64encode(out.getvalue()).decode()
-    image = f'<img style="width: 100%; min-width: 34rem" alt="{html.escape(str(figure.get_label()))}" src="data:image/png;base64,{data}">'
+    alt = html.escape(str(figure.get_label()))
+    image = f'<img style="width: 100%; min-width: 34rem" alt="{alt}" src="data:image/png;base64,{data}">'
     return f'<div style="overflow-x: auto">{image}</div>'
 
 
@@ -135,9 +138,9 @@ def _time_axis(axes: "Axes", seconds: float, read: tuple[float, float] | None) -
 
 
 def _write_marks(axes: "Axes", marks: Sequence[Mark], seconds: float, bottom: float) -> None:
-    """A word below its band where it has room; the others are in the transcript."""
+    """Write each word below its band if there is room; the others are in the transcript."""
     for start, end, word in marks:
-        if (end - start) / seconds * 130 >= len(word):  # so many letters of this size fill the width
+        if (end - start) / seconds * 130 >= len(word):  # this many letters fill the width
             axes.text((start + end) / 2, bottom, word, ha="center", va="bottom", fontsize=8, color=WORDS)
 
 

@@ -1,4 +1,4 @@
-"""The demo of speech recognition by CTC: a recording or the microphone in, the transcript out as it grows, with times."""
+"""The demo of speech recognition with CTC: it writes the transcript of a recording or the microphone, with times."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     rate = task.rate
 
     def listen(file: dict[str, Any] | None) -> Iterator[tuple[str, str, str]]:
-        """The transcript, the waveform with its words, and a line about both; several times for a long recording."""
+        """Yield transcript, waveform with its words, and a line about both; several times for a long recording."""
         samples = sound.uploaded_audio(file, rate)
         if samples is None:
             yield "", "", ""

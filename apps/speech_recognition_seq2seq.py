@@ -1,4 +1,6 @@
-"""The demo of Whisper: a recording or the microphone in, the transcript out as it is written, and the waveform with its pieces."""
+"""The demo of Whisper: it writes the transcript of a recording or the microphone, and shows the waveform with its
+pieces.
+"""
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
     from pipelines.tasks.speech_recognition_seq2seq import SpeechRecognitionSeq2Seq
 
-HEARD = "as it is heard"  # the language, where none was told
+HEARD = "as it is heard"  # choice of language if the model shall detect it
 
 
 def build(loaded: "Loaded") -> gr.Blocks:
@@ -20,7 +22,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     task = cast("SpeechRecognitionSeq2Seq", loaded.task)  # `launch` serves no other task here
 
     def listen(file: dict[str, Any] | None, language: str = HEARD) -> Iterator[tuple[str, str, str]]:
-        """The transcript as it grows; then the waveform, and a line about both."""
+        """Yield the transcript as it grows; then the waveform, and a line about both."""
         samples = sound.uploaded_audio(file, task.rate)
         if samples is None:
             yield "", "", ""
@@ -76,7 +78,7 @@ def _languages(task: "SpeechRecognitionSeq2Seq") -> gr.Dropdown:
 
 
 def written(pieces: Sequence[Mapping[str, Any]], done: bool = True) -> str:
-    """HTML: a line for each piece with its time; words of which the model is less sure are underlined."""
+    """HTML with a line and its time for each piece. Words with a low confidence are underlined."""
     if not any(piece["text"] for piece in pieces):
         return (
             f'<p style="color: var(--body-text-color-subdued)">{"No speech was heard." if done else "Listening …"}</p>'
@@ -86,7 +88,8 @@ def written(pieces: Sequence[Mapping[str, Any]], done: bool = True) -> str:
         words = " ".join(_span(word) for word in piece["words"])
         time = f'<span style="{_TIME}">{transcript.clock(piece["start"])}</span>'
         rows.append(
-            f'<div style="display: flex; gap: .8rem; margin: .2rem 0"><div>{time}</div><div style="{_TEXT}">{words}</div></div>'
+            '<div style="display: flex; gap: .8rem; margin: .2rem 0">'
+            f'<div>{time}</div><div style="{_TEXT}">{words}</div></div>'
         )
     return "".join(rows)
 
@@ -102,7 +105,7 @@ def _span(word: Mapping[str, Any]) -> str:
 
 
 def summary(answer: Mapping[str, Any]) -> str:
-    """One line below a transcript: its length, the doubtful words, the language."""
+    """One line below a transcript: its length, the number of uncertain words, the language."""
     words = [
         {**word, "start": piece["start"], "end": piece["end"]} for piece in answer["parts"] for word in piece["words"]
     ]

@@ -1,4 +1,6 @@
-"""The demo of text classification: a text or a pair in, the likeliest labels out, and the words that spoke for the first of them."""
+"""The demo of text classification: it shows the likeliest labels of a text or pair, and the words that decided the
+answer.
+"""
 
 import html
 import math
@@ -17,15 +19,16 @@ if TYPE_CHECKING:
 
 TOP = 5
 LONGEST = 20_000  # characters of a visitor's text
-REGIONS = 80  # are hidden at most, one at a time: in a longer text neighbouring words go together
-FLAT = 0.1  # log-odds; when hiding any word changes less than this, there is nothing to show
+REGIONS = 80  # largest number of regions, hidden one at a time; in a longer text neighbouring words form one region
+PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
+FLAT = 0.1  # log-odds; if no word changes more than this, there is nothing to show
 LINE = {1: "A text is needed.", 2: "Two texts are needed."}
 
 Texts = tuple[str, ...]
 
 
 class Region(NamedTuple):
-    """Some words of one text: which text, and the characters from `start` to `end`."""
+    """Some words of one text: the number of the text, and the characters from `start` to `end`."""
 
     text: int
     start: int
@@ -38,12 +41,12 @@ def build(loaded: "Loaded") -> gr.Blocks:
     number = len(task.data.input_columns)
 
     def predict(*texts: str) -> tuple[Any, str]:
-        """The likeliest labels with their confidences (for regression the number), and what was not read."""
+        """The likeliest labels with their confidences (for regression the number), and a note on what was not read."""
         with parts.shown():
             check(texts)
             return display(loaded.infer(*texts)), cut_note(task.read(*texts), texts)
 
-    def explain(*texts: str, progress: gr.Progress = gr.Progress()) -> tuple[str, str]:
+    def explain(*texts: str, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         with parts.shown():
             check(texts)
             page, caption = look(loaded, texts, lambda done, of: progress(done / of, desc="Hiding one word at a time"))
@@ -90,13 +93,13 @@ def build(loaded: "Loaded") -> gr.Blocks:
             api_name="predict",
             **limits,
         )
-        # a map has its own text in it, so it need not be taken away when the fields change
+        # A map shows its own text, so it can stay when the fields change.
         ask.click(explain, fields, [words, note], api_visibility="private", show_progress_on=words, **limits)
     return blocks
 
 
 def check(texts: Sequence[str]) -> None:
-    """Raises DataError for an empty or very long text."""
+    """Raise DataError for an empty or very long text."""
     if not all(text and text.strip() for text in texts):
         raise DataError(LINE[len(texts)])
     longest = max(map(len, texts))
@@ -105,12 +108,12 @@ def check(texts: Sequence[str]) -> None:
 
 
 def display(answer: Any) -> Any:
-    """An answer of the task as gr.Label takes it: label -> confidence, or a number in words."""
+    """An answer of the task in the form of gr.Label: label -> confidence, or a number as text."""
     return f"{answer['value']:.4g}" if isinstance(answer, dict) else {one["label"]: one["score"] for one in answer}
 
 
 def cut_note(read: Sequence[int], texts: Sequence[str]) -> str:
-    """What is said where a text is longer than the model reads."""
+    """A note for texts that are longer than the model reads."""
     short = [
         f"the first {n:,} of {len(text.rstrip()):,} characters"
         for n, text in zip(read, texts, strict=True)
@@ -120,7 +123,7 @@ def cut_note(read: Sequence[int], texts: Sequence[str]) -> str:
 
 
 def describe(task: "TextClassification", results: dict[str, Any] | None) -> str:
-    """One line under the title: what it tells apart, and where it comes from."""
+    """One line below the title: the labels, and the origin of the model."""
     what = "Two texts in" if len(task.data.input_columns) > 1 else "A text in"
     shown = ", ".join(task.labels[:6]) + (f" and {len(task.labels) - 6} more" if len(task.labels) > 6 else "")
     few = "any" if task.options.multi_label else "one"
@@ -133,9 +136,10 @@ def describe(task: "TextClassification", results: dict[str, Any] | None) -> str:
 
 
 def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None = None) -> tuple[str, str]:
-    """The texts as HTML with the words coloured that spoke for the first answer or against it, and a sentence about them.
+    """The texts as HTML, with colours for the words that supported or opposed the first answer, and a sentence about
+    them.
 
-    Each word in turn is taken out; what that costs the answer is shown. Takes up to REGIONS + 2 forwards.
+    It removes each word in turn and shows how much the answer loses. Takes up to REGIONS + 2 forward passes.
     """
     task = cast("TextClassification", loaded.task)  # `launch` serves no other task here
     read = task.read(*texts)
@@ -171,8 +175,11 @@ def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None 
 
 
 def regions(texts: Sequence[str], read: Sequence[int]) -> list[Region]:
-    """The words that are read, neighbours together where there are more than REGIONS. Han and kana characters count as words."""
-    # neither script puts spaces between words
+    """The words that are read; neighbours are merged if there are more than REGIONS.
+
+    A Han or kana character is a word.
+    """
+    # Neither script has spaces between words.
     words = [
         [
             match.span()
@@ -189,14 +196,14 @@ def regions(texts: Sequence[str], read: Sequence[int]) -> list[Region]:
 
 
 def hide(texts: Texts, region: Region) -> Texts:
-    """The texts without some words; a text is never empty."""
+    """The texts without some words; a text never becomes empty."""
     text = texts[region.text]
     left = text[: region.start] + text[region.end :]
     return (*texts[: region.text], left if left.strip() else "…", *texts[region.text + 1 :])
 
 
 def coloured(texts: Sequence[str], read: Sequence[int], places: Sequence[Region], drops: Sequence[float]) -> str:
-    """HTML: green where taking the words out cost the answer, orange where it helped; what was not read is pale."""
+    """HTML: green if removing the words lowered the answer's score, orange if it raised it; unread text is pale."""
     highest = max(map(abs, drops), default=0.0) or 1.0
     lines = []
     for number, text in enumerate(texts):

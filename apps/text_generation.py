@@ -1,4 +1,4 @@
-"""The demo of text generation: a text or the parts of a prompt in, and what follows, word by word."""
+"""The demo of text generation: it continues a text, or answers the parts of a prompt, word by word."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +21,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     columns, answers = task.data.input_columns, task.options.prompt is not None
 
     def write(*values: Any) -> Iterator[str]:
-        """What follows, as it grows: the columns' texts, then the settings."""
+        """Yield the growing text. The values are the texts of the columns, then the settings."""
         texts, (most, temperature, top_p, seed) = values[: len(columns)], values[len(columns) :]
         with parts.shown():
             long = next((name for name, text in zip(columns, texts, strict=True) if len(text) > LONGEST), None)

@@ -1,4 +1,4 @@
-"""The demo of text-to-image: a prompt in, an image out of noise, step by step."""
+"""The demo of text-to-image: it generates images from a prompt, and shows how they develop."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The demo of unconditional image generation: a seed in, an image out of noise, step by step."""
+"""The demo of unconditional image generation: it generates images from a seed, and shows how they develop."""
 
 from typing import TYPE_CHECKING
 

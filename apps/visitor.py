@@ -1,8 +1,8 @@
-"""What a visitor of a demo may send: uploaded files, values within the limits of their fields, and so much work at a time.
+"""Limits for visitors of a demo: uploaded files, values of the fields, and the amount of work at a time.
 
-Nothing that a client says is trusted. Gradio's own checks are not enough: limits of a field are checked by the browser only, a file
-without `meta` passes as a path of the server, and an address is fetched by the server. So `Page` checks every value of every event
-before Gradio looks at it, `read` opens files, and `Gate` stands before the whole server.
+Nothing that a client sends is trusted. Gradio's own checks are not enough: only the browser checks the limits of a
+field, a file without `meta` passes as a path of the server, and the server fetches addresses. So `Page` checks every
+value of every event before Gradio sees it, `read` opens files, and `Gate` checks all requests to the server.
 """
 
 import json
@@ -24,17 +24,18 @@ from pipelines.errors import DataError, GraftError
 
 log = logging.getLogger("graft")
 
-MAX_MEGABYTES = 20  # of an upload
-MAX_PIXELS = 20_000_000  # of an upload that are decoded; of a larger JPEG a part is
-WHOLE_PIXELS = 12_500_000  # of an image that the model gets; it needs some 20 bytes for each
-MAX_SECONDS = 600  # of a recording
-MAX_BODY = 2 << 20  # bytes of a request that is no upload: four texts of 20,000 letters, each escaped
-MAX_NAME = 100  # characters of the name of a session: Gradio keeps it for long
-MAX_ADDRESS = 8000  # characters of the address that is asked for
-MAX_FOLDER, MAX_FILES = 2 << 30, 20_000  # bytes and number of all files that visitors uploaded or had the demo write
-MAX_WAITING = 32  # events of all visitors together
-MAX_OWN = 8  # events and requests of one visitor that wait or run
-KEEP_UPLOADS = 3600  # seconds that a visitor's files stay on the server's disk; all go when it stops
+MAX_MEGABYTES = 20  # size of an upload
+MAX_PIXELS = 20_000_000  # pixels of an upload that are decoded; a larger JPEG is decoded at reduced size
+WHOLE_PIXELS = 12_500_000  # pixels of an image that the model gets; each needs about 20 bytes
+MAX_SECONDS = 600  # length of a recording
+MAX_BODY = 2 << 20  # bytes of a request that is no upload: four texts of 20,000 characters, each escaped
+MAX_NAME = 100  # characters of the name of a session, which Gradio keeps for a long time
+MAX_ADDRESS = 8000  # characters of the requested address
+# bytes and number of all files that visitors uploaded or the demo wrote for them
+MAX_FOLDER, MAX_FILES = 2 << 30, 20_000
+MAX_WAITING = 32  # waiting events of all visitors together
+MAX_OWN = 8  # waiting or running events and requests of one visitor
+KEEP_UPLOADS = 3600  # seconds that a visitor's files stay on the server; all are deleted when it stops
 
 IMAGES = (
     "JPEG",
@@ -44,7 +45,7 @@ IMAGES = (
     "BMP",
     "TIFF",
     "AVIF",
-)  # what Pillow may try; it knows formats that run other programs
+)  # the formats that Pillow may try; others run external programs
 REFUSED = f"This file cannot be used. Upload one file of at most {MAX_MEGABYTES} MB."
 FULL = "The demo has no room for files at the moment: try again in an hour."
 NOT_UNDERSTOOD = "The request is not understood."
@@ -53,7 +54,7 @@ BUSY = "You have too many requests at a time: wait until some are done."
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """What goes wrong with a visitor's input becomes a message in the page, without a traceback."""
+    """Errors about a visitor's input become a message in the page, without a traceback."""
     try:
         yield
     except GraftError as error:
@@ -66,26 +67,30 @@ def shown() -> Iterator[None]:
 class Upload(NamedTuple):
     """A file that a visitor uploaded."""
 
-    name: str  # as the visitor calls it
+    name: str  # the visitor's name of the file
     data: bytes
 
 
 def read(value: Any) -> Upload | None:
-    """The file that an image or audio field holds; None for an empty field. Raises DataError, the same for whatever is wrong."""
+    """The file in an image or audio field; None for an empty field.
+
+    Raises DataError, with the same message for all faults.
+    """
     if value is None:
         return None
     with open(_descriptor(value), "rb") as file:
         data = file.read((MAX_MEGABYTES << 20) + 1)
-    if len(data) > MAX_MEGABYTES << 20:  # it grew since it was opened
+    if len(data) > MAX_MEGABYTES << 20:  # the file grew after it was opened
         raise DataError(REFUSED)
     return Upload(_name(value), data)
 
 
 def _descriptor(value: Any) -> int:
-    """An open regular file of the folder of uploads, of at most the stated size. Raises DataError.
+    """Open a regular file in the folder of uploads, of at most the allowed size. Raises DataError.
 
-    The answer is the same for every reason, and no other folder is looked at: nobody learns which files are here. Each folder on
-    the way is opened in the one before, never through a link, so that nothing can be exchanged between a check and its use.
+    The message is the same for every reason, and no other folder is read, so visitors cannot find out which files
+    exist. Each folder on the way is opened relative to the one before, never through a link: nothing can be replaced
+    between check and use.
     """
     path = value.get("path") if isinstance(value, dict) else None
     folder = os.path.abspath(get_upload_folder())
@@ -98,7 +103,7 @@ def _descriptor(value: Any) -> int:
     try:
         found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         for number, step in enumerate(steps, 1):
-            # without O_NONBLOCK a pipe would be waited for
+            # Without O_NONBLOCK, opening a pipe would block.
             kind = os.O_NONBLOCK if number == len(steps) else os.O_DIRECTORY
             below = os.open(step, os.O_RDONLY | os.O_NOFOLLOW | kind, dir_fd=found)
             os.close(found)
@@ -106,7 +111,7 @@ def _descriptor(value: Any) -> int:
         status = os.fstat(found)
         if not S_ISREG(status.st_mode) or status.st_size > MAX_MEGABYTES << 20:
             raise DataError(REFUSED)
-    except (OSError, ValueError, DataError):  # ValueError: a NUL, or half a character
+    except (OSError, ValueError, DataError):  # ValueError: a NUL, or half of a surrogate pair
         if found >= 0:
             os.close(found)
         raise DataError(REFUSED) from None
@@ -114,25 +119,28 @@ def _descriptor(value: Any) -> int:
 
 
 def _name(value: dict[str, Any]) -> str:
-    """What the visitor calls a file, for messages."""
+    """The visitor's name of a file, for messages."""
     name = value.get("orig_name")
     if not isinstance(name, str):
         return "the file"
     return (
         Path(name).name[-100:].encode("utf-8", "replace").decode() or "the file"
-    )  # half a character cannot be sent back
+    )  # half of a surrogate pair cannot be sent back
 
 
 # ---- values ----
 
 
 class Page(gr.Blocks):
-    """A page whose events, public and private, get checked values only."""
+    """A page whose events, public and private, only receive checked values."""
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
     ) -> list[Any]:
-        """Gradio calls this for each event, before it opens or fetches anything that the values name."""
+        """Check the values.
+
+        Gradio calls this for each event, before it opens or fetches anything that the values name.
+        """
         with shown():
             if block_fn.fn is None:
                 raise DataError("This event is the browser's own: there is nothing to run here.")
@@ -142,7 +150,7 @@ class Page(gr.Blocks):
 
 
 def checked(components: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-    """The values of an event as its components allow them. Raises DataError."""
+    """The values of an event if its components allow them. Raises DataError."""
     if len(values) < len(components):
         raise DataError(f"{len(components)} values are needed, got {len(values)}")
     return [_checked(component, value) for component, value in zip(components, values, strict=False)]
@@ -162,7 +170,7 @@ def _checked(component: Any, value: Any) -> Any:
         return _number(name, value, component.minimum, component.maximum, component.step == 1)
     if isinstance(component, gr.Number):
         return _number(name, value, component.minimum, component.maximum, component.precision == 0)
-    if isinstance(component, gr.Dataset):  # which of the examples
+    if isinstance(component, gr.Dataset):  # number of the example
         return _number("Example", value, 0, len(component.samples) - 1, True)
     raise DataError(f"{name} cannot be set")
 
@@ -177,7 +185,7 @@ def _text(name: str, value: Any, longest: int | None) -> str:
         return ""
     if not isinstance(value, str):
         raise DataError(f"{name}: a text is needed")
-    if longest is None or len(value) > longest:  # a field that states no length takes no text
+    if longest is None or len(value) > longest:  # a field without a maximum length takes no text
         raise DataError(f"{name} has {len(value):,} characters; at most {longest or 0:,} are read here")
     if re.search("[\ud800-\udfff]", value):
         raise DataError(f"{name} holds half a character (a lone surrogate): write it again")
@@ -193,7 +201,7 @@ def _choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
 
 def _number(name: str, value: Any, least: float | None, most: float | None, whole: bool) -> Any:
     kind = "a whole number" if whole else "a number"
-    low, high = -(2**53) if least is None else least, 2**53 if most is None else most  # beyond, a browser rounds
+    low, high = -(2**53) if least is None else least, 2**53 if most is None else most  # browsers round larger numbers
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not low <= value <= high or (whole and value != int(value)):
         raise DataError(f"{name}: {kind} from {low:,} to {high:,} is needed")
@@ -204,9 +212,10 @@ def _number(name: str, value: Any, least: float | None, most: float | None, whol
 
 
 class Gate:
-    """Stands before the server (ASGI): the size of a request, one visitor's share of the work, and the routes that a demo needs.
+    """Checks every request to the server (ASGI): its size, the visitor's part of the work, and whether a demo needs the
+    route.
 
-    Gradio has more routes than that: one fetches addresses for whoever asks, one writes the state of a page to the disk.
+    Gradio has more routes: one fetches any address, one writes the state of a page to disk.
     """
 
     ROUTES = re.compile(
@@ -218,10 +227,10 @@ class Gate:
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self.open: Counter[str] = Counter()  # requests that are being answered, by visitor
+        self.open: Counter[str] = Counter()  # requests in progress, by visitor
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Answer or hand on one request."""
+        """Answer one request, or pass it on."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -241,7 +250,7 @@ class Gate:
             return False
         if not route.startswith("file="):
             return True
-        # what Gradio serves besides lies below the current folder
+        # Gradio also serves files below the current folder.
         folder = os.path.realpath(get_upload_folder())
         try:
             return os.path.realpath(route.removeprefix("file=")).startswith(folder + os.sep)
@@ -249,11 +258,11 @@ class Gate:
             return False
 
     async def _change(self, scope: dict[str, Any], route: str, receive: Any, send: Any) -> None:
-        """A request with a body."""
+        """Handle a request with a body."""
         upload, work, own = route.startswith("upload"), self.WORK.match(route) is not None, visitor(scope)
         limit = (
             (MAX_MEGABYTES << 20) + (64 << 10) if upload else MAX_BODY
-        )  # a form has borders and names around its file
+        )  # a form has boundaries and names around its file
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 18 or int(length) > limit:
             await _answer(send, 413, f"A request may have {limit >> 20} MB.")
@@ -284,7 +293,7 @@ class Gate:
             await _answer(send, 400, NOT_UNDERSTOOD)
         except (
             Exception
-        ) as error:  # an event's own faults are answered by Gradio; here it looked for an event that there is not
+        ) as error:  # Gradio answers faults of an event itself; this one is about an event that does not exist
             if begun or not own:
                 raise
             log.warning("a request was not understood: %s: %s", type(error).__name__, error)
@@ -296,22 +305,22 @@ class Gate:
 
 
 class TooLarge(Exception):
-    """A body is longer than its request said, or than is allowed."""
+    """A body is longer than its request stated, or than the limit."""
 
 
 class NotUnderstood(Exception):
-    """A request for an event is no JSON, or names its session as no page does."""
+    """A request for an event is not JSON, or names its session in a way that no page does."""
 
 
 class Body:
-    """Receives the pieces of a body, which may not say how long it is. Raises TooLarge."""
+    """Receives the pieces of a body, whose length may be unknown. Raises TooLarge."""
 
     def __init__(self, receive: Any, limit: int, look: bool) -> None:
         self.receive, self.limit, self.look, self.seen = receive, limit, look, 0
         self.whole: bytes | None = None
 
     async def __call__(self) -> Any:
-        """The next piece; all of them at once where they were checked."""
+        """The next piece; if the body was checked, all of it at once."""
         if self.whole is not None:
             body, self.whole = self.whole, None
             return {"type": "http.request", "body": body, "more_body": False}
@@ -322,7 +331,7 @@ class Body:
         return message
 
     async def check(self) -> None:
-        """Look at the whole body of a request for an event. Raises NotUnderstood, TooLarge."""
+        """Check the complete body of a request for an event. Raises NotUnderstood, TooLarge."""
         pieces, more = [], True
         while more:
             message = await self()
@@ -350,16 +359,16 @@ async def _answer(send: Any, status: int, text: str) -> None:
 
 
 def visitor(scope: dict[str, Any]) -> str:
-    """Who asks, by address. In a Space every request comes from the hub's proxy, which names the visitor first.
+    """The visitor's address. In a Space every request comes from the hub's proxy, which names the visitor first.
 
-    There a visitor can pretend to be many; then the limit for all visitors together holds.
+    There a visitor can pretend to be many visitors; then the limit for all visitors applies.
     """
     forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"") if "SPACE_ID" in os.environ else b""
     return forwarded.split(b",")[0].strip().decode("latin-1") or (scope.get("client") or ("",))[0]
 
 
 def waiting(scope: dict[str, Any], own: str) -> int:
-    """How many events of this visitor wait or run."""
+    """Number of events of this visitor that wait or run."""
     queue = scope["app"].get_blocks()._queue
     return sum(
         event.alive and visitor(event.request.scope) == own for event in list(queue.event_ids_to_events.values())
@@ -367,7 +376,7 @@ def waiting(scope: dict[str, Any], own: str) -> int:
 
 
 def full() -> bool:
-    """Whether the folder of uploads has reached its limit. Pieces of uploads that broke off long ago are deleted first."""
+    """Whether the folder of uploads is full. First deletes parts of uploads that were aborted long ago."""
     size = files = 0
     for folder, _, names in os.walk(get_upload_folder()):
         for name in names:
@@ -375,7 +384,7 @@ def full() -> bool:
             try:
                 status = path.lstat()
                 if folder == get_upload_folder() and status.st_mtime < time.time() - KEEP_UPLOADS:
-                    path.unlink()  # a whole upload has a folder of its own
+                    path.unlink()  # a complete upload has its own folder
                     continue
             except FileNotFoundError:  # another request or Gradio deleted it
                 continue

@@ -1,7 +1,8 @@
-"""`make demo`: what transfer is worth, on real handwritten digits, in minutes, on any machine.
+"""`make demo`: how much transfer learning helps, on real handwritten digits, in minutes on any machine.
 
-A small ViT learns the digits 0-4, then 5-9 from a few labelled images each: from scratch, transferred, and transferred with
-the trunk frozen. Each row's learning rate is chosen on validation from the same three; test is only looked at in the end.
+A small ViT learns the digits 0-4, then 5-9 from a few labelled images per class: from random weights, transferred, and
+transferred with a frozen trunk. Validation selects each learning rate from the same three; test is used only at the
+end.
 """
 
 import sys
@@ -50,11 +51,13 @@ def main() -> None:
         f"\nin {time.monotonic() - started:.0f} s. The report of the transferred model: {folder / 'report.html'}"
     )
     console.print(
-        f"Its card: {folder / 'model' / 'README.md'}\n\nNext:\n  .venv/bin/graft demo {folder}      the model in your browser"
+        f"Its card: {folder / 'model' / 'README.md'}\n\nNext:\n  .venv/bin/graft demo {folder}      the model in your "
+        "browser"
     )
     console.print("  .venv/bin/graft recipes            what else there is")
     console.print(
-        "  .venv/bin/graft train cats_dogs_efficientnet_b0 --data YOUR_PHOTOS      a folder of photos, a folder for each class"
+        "  .venv/bin/graft train cats_dogs_efficientnet_b0 --data YOUR_PHOTOS      a folder of photos, a folder for "
+        "each class"
     )
 
 
@@ -68,7 +71,8 @@ def _say_score(console: Any, results: dict[str, Any]) -> None:
     test = results["test"]
     low, high = test["ci95"]["accuracy"]
     console.print(
-        f"  accuracy on {test['n']} test digits: {test['metrics']['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f})"
+        f"  accuracy on {test['n']} test digits: {test['metrics']['accuracy']:.3f} (95 % interval {low:.3f} to "
+        f"{high:.3f})"
     )
 
 

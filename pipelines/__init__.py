@@ -1,4 +1,4 @@
-"""Graft: fine-tune pretrained hub models on your own data; one recipe format, one loop, numbers you can trust.
+"""Graft: fine-tune pretrained models of the hub on your own data, with one recipe format and one training loop.
 
 import pipelines
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.task import Task
     from pipelines.training.run import train as train
 
-# public name -> module; imported when used, so that `import pipelines` costs nothing
+# public name -> module; imported at first use, so that `import pipelines` is fast
 _PUBLIC = {
     "DataError": "errors",
     "GraftError": "errors",
@@ -40,7 +40,13 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "DataError",
+    "GraftError",
+    "HubError",
+    "ModelError",
     "Recipe",
+    "RecipeError",
+    "RunError",
     "Task",
     "as_evaluate",
     "evaluate",
@@ -49,12 +55,6 @@ __all__ = [
     "load_splits",
     "publish",
     "train",
-    "GraftError",
-    "RecipeError",
-    "DataError",
-    "ModelError",
-    "RunError",
-    "HubError",
 ]
 
 

@@ -1,11 +1,11 @@
-"""`graft` and `python -m pipelines`: the command line, with errors shown as one or two lines."""
+"""`graft` and `python -m pipelines`: the command line. Errors are shown as one or two lines."""
 
 import os
 import signal
 import sys
 from typing import NoReturn
 
-asked: list[int] = []  # signals that told this command to stop
+asked: list[int] = []  # signals that asked this command to stop
 
 
 def main() -> None:
@@ -16,13 +16,17 @@ def main() -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # threads that wait must soon sleep: while they spin, nobody else has their core. With two busy programs beside it MobileNetV2 trains
-    # 9.6 images/s so, 5.2 to 8.5 if they sleep at once, 2.0 to 8.0 as OpenMP has it; alone on the machine there is no difference.
+    # Waiting threads must sleep soon, because a spinning thread keeps its core from others. With two busy programs on
+    # the same
+    # machine, MobileNetV2 trains 9.6 images/s with this setting, 5.2 to 8.5 if threads sleep at once, and 2.0 to 8.0
+    # with
+    # OpenMP's default. Without other programs there is no difference.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     asked.clear()
     signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background trainer is told to ignore it
+    # a background process of a shell starts with SIGINT ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     try:
         from pipelines import cli
@@ -39,7 +43,7 @@ def main() -> None:
     except BrokenPipeError:  # `graft recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        if asked:  # compiled code may turn the interrupt into an error of its own
+        if asked:  # compiled code may turn the interrupt into another error
             print("stopped", file=sys.stderr)
             sys.exit(130)
         if debug:
@@ -52,7 +56,10 @@ def main() -> None:
 
 
 def _stop(number: int, frame: object) -> NoReturn:
-    """SIGTERM ends a command as Ctrl-C does. While it trains, it does better: it saves first (machine.stop_on_signals)."""
+    """SIGTERM ends a command as Ctrl-C does.
+
+    While a run trains, another handler saves first (signals.stop_on_signals).
+    """
     asked.append(number)
     raise KeyboardInterrupt
 

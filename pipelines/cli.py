@@ -1,4 +1,4 @@
-"""The verbs of `graft`. Settings live in recipes; here are only verbs and key=value overrides."""
+"""The commands of `graft`. Settings are keys of recipes; the command line has only commands and key=value overrides."""
 
 import math
 import sys
@@ -14,26 +14,27 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Fine-tune pretrained hub models on your own data: measured, documented, published, served.",
+    help="Fine-tune pretrained models of the hub on your own data. Measure, document, publish and serve them.",
     epilog="A recipe is a YAML file or a name that `graft recipes` prints. Errors show a traceback with --debug.",
 )
 
 Source = Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, model folder or hub id.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
-Data = Annotated[str | None, typer.Option("--data", help="Other data: a hub id, file or folder.")]
-Model = Annotated[str | None, typer.Option("--model", help="Another model: a hub id, model folder or run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, nothing else.")]
+Data = Annotated[str | None, typer.Option("--data", help="Use other data: a hub id, file or folder.")]
+Model = Annotated[str | None, typer.Option("--model", help="Use another model: a hub id, model folder or run folder.")]
 
 
-_UsageError: Any = typer.BadParameter.__base__  # typer carries a copy of click, and names only its subclasses
+# typer contains a copy of click, and exports only subclasses of this class
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def main() -> None:
-    """Run the command line; a wrong verb or option is an error like any other."""
+    """Run the command line. A wrong command or option raises RecipeError."""
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
-        if len(sys.argv) < 2:  # `graft` alone: the message is the help
+        if len(sys.argv) < 2:  # `graft` without arguments: the message is the help
             error.show()
             sys.exit(error.exit_code)
         command = error.ctx.command_path if error.ctx else "graft"
@@ -49,7 +50,8 @@ def _print_json(value: Any) -> None:
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe, to copy.")] = None, as_json: Json = False
+    name: Annotated[str | None, typer.Argument(help="Print this recipe, so that you can copy it.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the recipes that Graft ships, or print one."""
     from pipelines.config.catalog import catalog, catalog_table, find_recipe
@@ -69,7 +71,7 @@ def check(
     data: Data = None,
     model: Model = None,
 ) -> None:
-    """Validate a recipe, look at its data, model and first batch; train nothing."""
+    """Validate a recipe and check its data, model and first batch. Trains nothing."""
     from pipelines.config.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [], data=data, model=model)
@@ -85,10 +87,10 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
     data: Data = None,
     model: Model = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Run folder; default runs/TASK/RECIPE.")] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="2 steps on 8 rows a split: does it all work?")] = False,
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder. Default: runs/TASK/RECIPE.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Test the run with 2 steps on 8 rows per split.")] = False,
 ) -> None:
-    """Train, evaluate, document. The same command again resumes."""
+    """Train, evaluate and document a model. The same command resumes a stopped run."""
     from pipelines.config.catalog import find_recipe
     from pipelines.config.recipe import load_recipe
 
@@ -96,14 +98,14 @@ def train(
     try:
         loaded = load_recipe(recipe, overrides, data=data, model=model, exists=True)
     except RecipeError:
-        load_recipe(recipe, overrides, data=data, model=model)  # which lists all problems at once
+        load_recipe(recipe, overrides, data=data, model=model)  # raises an error that lists all problems
         raise
     name = find_recipe(recipe).stem
     folder = run or Path("runs") / loaded.task / (f"{name}-smoke" if smoke else name)
     from pipelines.training.run import train as start
     from pipelines.training.run_folder import goes_on
 
-    if not goes_on(folder, loaded):  # what a run began with, it may go on with
+    if not goes_on(folder, loaded):  # a run may go on with settings that a new run would not accept
         loaded = load_recipe(recipe, overrides, data=data, model=model)
     results = start(loaded, folder, name=name, smoke=smoke)
     if results is None:
@@ -115,8 +117,8 @@ def train(
 
         if names := failed(results):
             raise RunError(
-                f"metrics: {', '.join(names)} failed, for the reason above, and the scores are missing; all else is finished: "
-                "correct the file, and type the same command again"
+                f"metrics: {', '.join(names)} failed, for the reason above, and the scores are missing; all else is "
+                "finished: correct the file, and type the same command again"
             )
 
 
@@ -130,7 +132,10 @@ def _headline(results: dict[str, Any]) -> str:
 
 
 def _figure(value: float | None, form: str) -> str:
-    """A score; one that has no value on these rows is None in a file, and NaN or infinite where it was computed."""
+    """A score as text.
+
+    An undefined score is None if it was read from a file, NaN or infinite if it was just computed.
+    """
     return "undefined" if value is None or not math.isfinite(value) else format(value, form)
 
 
@@ -138,9 +143,9 @@ def _figure(value: float | None, form: str) -> str:
 def evaluate(
     source: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL_OR_RECIPE")],
     data: Data = None,
-    split: Annotated[str | None, typer.Option("--split", help="Default: test.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Name of the split. Default: test.")] = None,
     allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Score rows of --data that the model was trained on, too.")
+        bool, typer.Option("--allow-overlap", help="Also score rows of --data that the model was trained on.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -164,7 +169,7 @@ def evaluate(
         result = evaluate.evaluate_recipe(load_recipe(path, data=data, exists=True), split)
     else:
         result = evaluate.evaluate(source, data=data, split=split, allow_overlap=allow_overlap)
-    if not distributed.processes().is_main_process:  # the first of several processes speaks for all
+    if not distributed.processes().is_main_process:  # only the main process prints
         return
     if as_json:
         _print_json(result)
@@ -187,11 +192,12 @@ def compare(
 ) -> None:
     """Compare finished runs on the same test rows: differences with paired intervals.
 
-    For each metric it shows both scores and their difference with a 95 % interval. The intervals resample the same rows of both runs.
-    Where rows belong together (one speaker, one article), they resample these groups. For accuracies it also shows which rows flipped,
-    with McNemar's exact test. It lists the settings in which the runs differ; --json names all rows that flipped.
+    For each metric it shows both scores and their difference with a 95 % interval. The intervals resample the same rows
+    of both runs. If rows belong together (one speaker, one article), they resample these groups. For accuracies it
+    also shows which rows flipped, with McNemar's exact test. It lists the settings that differ between the runs. With
+    --json it names all rows that flipped.
 
-    Runs whose test rows differ are refused: they need the same data and the same data.seed.
+    The runs need the same test rows, so the same data and the same data.seed.
     """
     from pipelines.evaluation.compare import compare as compare_runs
     from pipelines.evaluation.compare import table
@@ -207,7 +213,7 @@ def compare(
 def predict(
     source: Source, inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")], as_json: Json = False
 ) -> None:
-    """Answer for files (images, audio, text), folders, tables (jsonl, csv), text or column=value."""
+    """Predict for files (images, audio, text), folders, tables (jsonl, csv), text or column=value."""
     from pipelines.inference.predict import predict as answer
     from pipelines.utils import distributed
 
@@ -231,7 +237,7 @@ def _short(output: Any) -> str:
 
 @app.command()
 def card(run: RunFolder) -> None:
-    """Write the model card again."""
+    """Write the model card of a run again."""
     from pipelines.publishing.card import write_card
 
     print(write_card(run))
@@ -239,7 +245,7 @@ def card(run: RunFolder) -> None:
 
 @app.command()
 def report(run: RunFolder) -> None:
-    """Write the report again."""
+    """Write the report of a run again."""
     from pipelines.reporting.report import write_report
 
     print(write_report(run))
@@ -249,11 +255,15 @@ def report(run: RunFolder) -> None:
 def publish(
     run: RunFolder,
     repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME")],
-    private: Annotated[bool, typer.Option("--private", help="Make the repo private.")] = False,
-    space: Annotated[str | None, typer.Option("--space", metavar="OWNER/NAME", help="Also push a demo Space.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be uploaded; upload nothing.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    space: Annotated[
+        str | None, typer.Option("--space", metavar="OWNER/NAME", help="Also publish a demo as a Space.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be uploaded, and upload nothing.")
+    ] = False,
 ) -> None:
-    """Push the model, its card, and a Space if asked, in one commit each."""
+    """Publish the model with its card and, with --space, a demo. One commit per repository."""
     from pipelines.publishing.publish import publish as push
 
     push(run, repo_id, private=private, space=space, dry_run=dry_run)
@@ -262,8 +272,10 @@ def publish(
 @app.command()
 def demo(
     source: Source,
-    port: Annotated[int | None, typer.Option("--port", help="Left out: the first free one from 7860.")] = None,
-    host: Annotated[str, typer.Option("--host", help="127.0.0.1 is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option("--port", help="Port. Default: the first free one from 7860.")] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. 127.0.0.1 is reachable only from this machine.")
+    ] = "127.0.0.1",
 ) -> None:
     """Serve the demo on this machine."""
     from pipelines.apps.launch import launch
@@ -273,7 +285,7 @@ def demo(
 
 @app.command()
 def schema() -> None:
-    """Print the recipe's JSON schema, for editors."""
+    """Print the JSON schema of recipes, for editors."""
     from pipelines.config.recipe import recipe_schema
 
     _print_json(recipe_schema())

@@ -3,12 +3,12 @@
     GraftError
     ├── RecipeError   the recipe or an override is wrong          exit 2
     ├── DataError     a row, a file or a column is wrong          exit 2
-    │   └── MissingColumn   a column is not there
-    ├── ModelError    the model is missing, or does not fit       exit 2
+    │   └── MissingColumn   a column does not exist
+    ├── ModelError    the model is missing or does not fit        exit 2
     ├── RunError      the run failed: disk, memory, loss          exit 1
     └── HubError      the hub refused or could not be reached     exit 1
 
-A message is one or two lines: what was got, what is allowed, what to do.
+A message has one or two lines: what was got, what is allowed, what to do.
 """
 
 
@@ -25,7 +25,7 @@ class DataError(GraftError):
 
 
 class MissingColumn(DataError):
-    """Data lack a column, or have none that could be named."""
+    """The data lack a column, or no column could be identified."""
 
 
 class ModelError(GraftError):

@@ -1,6 +1,7 @@
-"""Task: what one kind of fine-tuning is. One subclass per file in `tasks/`; everything else in Graft is the same for all.
+"""Task: the interface of one kind of fine-tuning.
 
-A task knows nothing of devices, processes, averages or checkpoints. It imports torch inside its methods.
+Each file in `tasks/` has one subclass; all other code of Graft is the same for all tasks. A task has no code about
+devices, processes, moving averages or checkpoints. It imports torch inside its methods.
 """
 
 import math
@@ -37,67 +38,70 @@ class Metric(NamedTuple):
     direction: str  # "max" or "min"
 
     def better(self, new: float, old: float | None) -> bool:
-        if old is None or math.isnan(old):  # a score may be undefined on few rows: any number is better
+        if old is None or math.isnan(old):  # a score may be undefined on few rows, and any number is better than that
             return True
         return new > old if self.direction == "max" else new < old
 
 
 @dataclass(frozen=True)
 class HubSpec:
-    """What the hub knows models of a task by."""
+    """How the hub describes models of a task."""
 
     pipeline_tag: str
     library_name: str
     architectures: tuple[str, ...]
-    """How the names of its model classes end: by them a model is known that Graft did not train."""
+    """Suffixes of the names of its model classes. They identify a model that Graft did not train."""
     adapter_format: str = "peft"
-    """How an adapter alone is written: a key of pipelines.models.adapters.FORMATS."""
+    """Format of a separate adapter: a key of pipelines.models.adapters.FORMATS."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of every step that has an optimiser of its own: a GAN has one for its generator, and one for its discriminator."""
+    """A part of a training step with its own optimiser.
+
+    A GAN has a phase for its generator and one for its discriminator.
+    """
 
     name: str = "main"
-    """Given to `loss`; the name of the optimiser's file in a checkpoint."""
+    """Passed to `loss`; also part of the name of the optimiser's file in a checkpoint."""
     parameters: tuple[str, ...] = ("",)
-    """How the names of the parameters begin that it trains, of those that train at all: all of them, or ("generator.",)."""
+    """Prefixes of the parameters that it trains, such as ("generator.",). The default is every trainable parameter."""
     share: float = 1.0
-    """In which share of the steps it takes part: 0.2 is the first step and every fifth after it."""
+    """Fraction of the steps in which it takes part: 0.2 is the first step and every fifth step after it."""
     learning_rate: float | None = None
-    """Left out: the recipe's."""
+    """Learning rate of the phase. None: that of the recipe."""
     betas: tuple[float, float] | None = None
-    """AdamW's; left out: the recipe's."""
+    """Betas of AdamW. None: those of the recipe."""
     ema: float | None = None
-    """Decay of the moving average of its parameters where the recipe leaves it to the task (`train.ema: auto`)."""
+    """Decay of the moving average of its parameters if the recipe has `train.ema: auto`."""
     new_head: bool = True
-    """Whether the last of the task's `layers` begins new, and so trains whole with an adapter."""
+    """Whether the last of the task's `layers` starts from random weights. It then trains fully next to an adapter."""
 
     def takes_part(self, step: int) -> bool:
         share = Fraction(self.share).limit_denominator(1000)
         return step == 0 or floor(step * share) > floor((step - 1) * share)
 
     def trains(self, name: str) -> bool:
-        """Whether it trains the parameter of this name, in a model that may have an adapter."""
+        """Whether it trains the parameter with this name, in a model with or without an adapter."""
         return name.removeprefix("base_model.model.").startswith(self.parameters)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What a task does to its training examples under its options."""
+    """How a task changes its training examples under its options."""
 
     enabled: bool = False
-    """Whether `augment` or `mix` changes anything: cached features need False."""
+    """Whether `augment` or `mix` changes anything. Features are cached only if it is False."""
     mix_partners: int = 0
-    """How many further examples `mix` gets with each."""
+    """Number of other examples that `mix` gets with each example."""
     switch: str = "options.augment=none"
-    """Under which setting it does nothing, as it stands in a message."""
+    """The setting that switches augmentation off, for messages."""
 
 
 class Task(ABC):
     """One kind of fine-tuning.
 
-    `options` are the recipe's. What `build` or `load` reads (label names, processor) stays in the task.
+    `options` are those of the recipe. The task keeps what `build` or `load` reads (label names, processor).
     """
 
     name: ClassVar[str]  # the file name with dashes
@@ -106,131 +110,153 @@ class Task(ABC):
 
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
-        self.state: dict[
-            str, Any
-        ] = {}  # what it learns beside weights: plain values, in every checkpoint; `augment` does not see them
-        self.frozen: dict[
-            str, nn.Module
-        ] = {}  # what only runs forward (VAE, text encoder): moved, kept in eval, never trained
+        # What the task learns that is not a weight: plain values, saved in every checkpoint. `augment` cannot read
+        # them.
+        self.state: dict[str, Any] = {}
+        # Modules that never train (VAE, text encoder). They are moved to the device and stay in eval mode.
+        self.frozen: dict[str, nn.Module] = {}
 
     @property
     @abstractmethod
     def data(self) -> "DataSpec":
-        """What it asks of its rows; may depend on the options, and on the model once it is built or loaded."""
+        """The columns that it needs. They may depend on the options and, after `build` or `load`, on the model."""
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """What a step is made of, in order. At least one takes part in every step."""
+        """The phases of a step, in order. At least one takes part in every step."""
         return (Phase(),)
 
     @property
     def generation(self) -> "GenerationSpec | None":
-        """For a task that makes something: how it is asked, how results are written, shown and measured."""
+        """For a task that generates results: how they are requested, written, drawn and measured. Else None."""
         return None
 
     @property
     def augmentation(self) -> Augmentation:
-        """What `augment` and `mix` do under these options."""
+        """Whether `augment` and `mix` change anything under these options."""
         return Augmentation()
 
     @property
     @abstractmethod
     def metric(self) -> Metric:
-        """The headline metric, by which the best checkpoint is chosen."""
+        """The headline metric, which decides which checkpoint is the best."""
 
     # ---- before training ----
 
     @abstractmethod
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        """Load processor and weights for `splits` (see pipelines.data.schema.Splits) and return the one module that trains.
+        """Load processor and weights for `splits` (pipelines.data.schema.Splits), and return the module that trains.
 
-        `source` says from where (see pipelines.models.source.Weights): a local folder, or a configuration and random weights.
-        Raises ModelError where anything but the head is missing.
+        `source` (pipelines.models.source.Weights) is a local folder, or a configuration for random weights. Raises
+        ModelError if weights of anything but the head are missing.
         """
 
     @abstractmethod
     def layers(self, model: "nn.Module") -> "list[nn.Module]":
-        """The blocks from input to output, the new head last."""
+        """The blocks of the model from input to output; the head is the last one."""
 
     @abstractmethod
     def encode(self, rows: "Dataset") -> "Encoded":
-        """Rows -> examples, deterministic, lazily or not; each has `id` and `row`. See pipelines.data.encoding.Encoded."""
+        """The examples of the rows, without randomness; lazily or at once. Each example has `id` and `row`.
+
+        The result follows the protocol pipelines.data.encoding.Encoded.
+        """
 
     def augment(self, example: Example, rng: "Random", progress: float) -> Example:
-        """Everything random about one training example, from `rng` alone. `progress` goes from 0 to 1 over the training."""
+        """Change one training example at random. All randomness comes from `rng`.
+
+        `progress` rises from 0 to 1 over the training.
+        """
         return example
 
     def mix(self, examples: Sequence[Example], rng: "Random") -> Example:
-        """The first of these augmented examples, blended with the others (mixup, cutmix, mosaic): `augmentation.mix_partners` of them."""
+        """Blend the first of these augmented examples with the others (mixup, cutmix, mosaic).
+
+        There are `augmentation.mix_partners` others.
+        """
         return examples[0]
 
     def random_inputs(self, rng: "Random") -> dict[str, Any]:
-        """What is random about an example beside its input (noise seed, time step): plain values, which join its batch as lists.
+        """Random values of an example that are no part of its input (noise seed, time step).
 
-        They are new in every epoch, cached features or not; for scoring always the same.
+        They are plain values; the batch holds them as lists. They change in every epoch, also with cached features. In
+        scoring they are always the same.
         """
         return {}
 
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Examples -> a batch: tensors, and under plain keys (`id`, `row`) lists."""
+        """Examples as a batch: tensors, and lists for plain values (`id`, `row`)."""
 
     # ---- one step ----
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, float]:
-        """What the loss averages over, known before the forward."""
+        """The numbers that the loss is divided by (rows, tokens). They are known before the forward pass."""
 
     @abstractmethod
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
-        """This batch's share of the step's loss in a phase: sums divided by the counts of the whole step. Through one `model(...)`.
+        """The part of the step's loss that this batch gives in a phase: sums divided by the counts of the complete
+        step.
 
-        `step` counts from 0 over the training, for what is done on a schedule or every k-th time.
+        It calls `model(...)` once. `step` counts from 0 over the training, for schedules and for work in every k-th
+        step.
         """
 
     # ---- after training ----
 
     @abstractmethod
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        """One small record per example, plain Python values, with the example's `id`."""
+        """One small record per example: plain Python values, with the example's `id`."""
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
-        """Records of examples -> one per row, for tasks that make several examples of one. `rows` is indexed by number."""
+        """One record per row from the records of examples, for tasks that make several examples from a row.
+
+        `rows` is indexed by number.
+        """
         return list(records)
 
     @abstractmethod
     def statistics(self, records: Sequence[Record], rows: "Dataset | None") -> "Statistics":
-        """Arrays with one entry per row, which hold all that the scores need; the order of the records does not matter."""
+        """Arrays with one entry per row that hold everything the scores need.
+
+        The order of the records does not matter.
+        """
 
     @abstractmethod
     def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
-        """The metrics under a weight per row, the headline metric among them; NumPy only, without a loop over rows.
+        """The metrics with one weight per row, including the headline metric.
 
-        Weights of 1 give the score, 2 counts a row twice, 0 leaves it out. Weights [draws, rows] give arrays [draws].
+        Uses NumPy only, without a loop over rows.
+
+        Weights of 1 give the score; 2 counts a row twice, 0 leaves it out. Weights [draws, rows] give arrays [draws].
         """
 
     def tables(self, records: Sequence[Record], rows: "Dataset | None") -> dict[str, list[dict[str, Any]]]:
-        """Breakdowns of the score for card and report: title -> rows (per class, per group)."""
+        """Tables for card and report that break the score down (per class, per group): title -> rows."""
         return {}
 
     def figures(self, records: Sequence[Record], rows: "Dataset | None") -> "dict[str, Figure]":
-        """Pictures of one split's predictions: name -> figure."""
+        """Figures of the predictions of one split: name -> figure."""
         return {}
 
     def calibrate(self, records: Sequence[Record], rows: "Dataset") -> dict[str, Any]:
-        """What is chosen by the validation split after training (a threshold): kept here, and written into the model's configuration."""
+        """Values that the validation split decides after training (a threshold).
+
+        The task keeps them, and they are written into the model's configuration.
+        """
         return {}
 
     # ---- the model folder ----
 
     def save(self, model: "nn.Module", folder: Path) -> None:
-        """Write weights, configuration and processor so that plain `from_pretrained` reads them."""
+        """Write weights, configuration and processor in the format that `from_pretrained` reads."""
         model.save_pretrained(folder)  # type: ignore[operator]
 
     @abstractmethod
     def load(self, folder: Path) -> "nn.Module":
-        """Read back what `save` wrote, or any model folder of this task's kind; in eval mode."""
+        """Load what `save` wrote, or any model folder of this task's kind. The model is in eval mode."""
 
     @abstractmethod
     def infer(self, model: "nn.Module", *inputs: Any, **settings: Any) -> Iterator[Any]:
-        """Answer for one input; may yield partial answers, the last one is the answer."""
+        """Yield the answer for one input. Partial answers may come first; the last one is the answer."""

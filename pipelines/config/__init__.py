@@ -1,1 +1,1 @@
-"""What a user asks for: the recipe, its errors, the catalogue."""
+"""The recipe, its errors, and the catalogue of the recipes that Graft ships."""

@@ -1,6 +1,6 @@
-"""The recipes that Graft ships: found by their file names, listed with what their headers say.
+"""The recipes that Graft ships. File names are recipe names; the list shows what the header of each recipe states.
 
-A header is the comment that a recipe starts with: its command, then `hardware:`, `published:` and `measured:`, then notes.
+A header is the comment at the top of a recipe: its command, then `hardware:`, `published:` and `measured:`, then notes.
 """
 
 import re
@@ -17,13 +17,13 @@ HEADER = ("hardware", "published", "measured")
 
 
 def recipe_paths() -> dict[str, Path]:
-    """Recipes that Graft ships: name -> file. Launch configurations are no recipes."""
+    """The shipped recipes: name -> file. Launch configurations are not recipes."""
     root = Path(str(resources.files("pipelines.recipes")))
     return {p.stem: p for p in sorted(root.glob("*/*.yaml")) if p.parent.name != "launch"}
 
 
 def find_recipe(source: str | Path) -> Path:
-    """A path, or a name that `graft recipes` prints -> the file. Raises RecipeError."""
+    """The file of a recipe, given by its path or by a name that `graft recipes` prints. Raises RecipeError."""
     path = Path(source)
     why = problem(str(source))
     if why:
@@ -42,9 +42,9 @@ def find_recipe(source: str | Path) -> Path:
 
 
 def catalog() -> list[dict[str, str]]:
-    """Every shipped recipe by task and name: name, task, model, data, command, hardware, published, measured, path.
+    """The shipped recipes, by task and name: name, task, model, data, command, hardware, published, measured, path.
 
-    Reads text only, so it takes milliseconds.
+    It reads text only, so it takes milliseconds.
     """
     return sorted(
         (_entry(name, path) for name, path in recipe_paths().items()), key=lambda entry: (entry["task"], entry["name"])
@@ -52,7 +52,7 @@ def catalog() -> list[dict[str, str]]:
 
 
 def catalog_table() -> None:
-    """Print the catalogue, one recipe a line under its task."""
+    """Print the catalogue: under each task one line per recipe."""
     entries = catalog()
     keys = ("name", "model", "data", "published", "measured")
     rows = [{**entry, **{key: score(entry[key]) for key in ("published", "measured")}} for entry in entries]
@@ -66,12 +66,12 @@ def catalog_table() -> None:
 
 
 def score(text: str) -> str:
-    """The score in a header's `published` or `measured`, its source left out; `-` where there is none."""
+    """The score in the `published` or `measured` line of a header, without its source; `-` if there is none."""
     return "-" if text.startswith(("none", "not yet")) else text.partition(" (")[0]
 
 
 def header(text: str) -> tuple[str, dict[str, str], str]:
-    """The comment at the top of a recipe -> its command, its `key: value` lines, its notes. Missing parts are empty."""
+    """Split the comment at the top of a recipe into command, `key: value` lines and notes. Missing parts are empty."""
     block = re.match(r"(?:#.*\n)*", text)
     lines = [line.lstrip("#").strip() for line in block.group().splitlines()] if block else []
     command, values, notes = "", dict.fromkeys(HEADER, ""), []

@@ -1,4 +1,4 @@
-"""What the hub takes as a model card's licence and languages: it refuses a card with others, after the training."""
+"""The licences and languages that the hub accepts in a model card. The hub refuses other cards, after the training."""
 
 import re
 
@@ -23,29 +23,35 @@ LICENCES = re.findall(
 # ISO 639-1
 LANGUAGES = dict(
     pair.split(" ", 1)
-    for pair in """aa afar,ab abkhazian,ae avestan,af afrikaans,ak akan,am amharic,an aragonese,ar arabic,as assamese,av avaric,ay aymara,
-az azerbaijani,ba bashkir,be belarusian,bg bulgarian,bh bihari,bi bislama,bm bambara,bn bengali,bo tibetan,br breton,bs bosnian,ca catalan,
-ce chechen,ch chamorro,co corsican,cr cree,cs czech,cu church slavic,cv chuvash,cy welsh,da danish,de german,dv divehi,dz dzongkha,ee ewe,
-el greek,en english,eo esperanto,es spanish,et estonian,eu basque,fa persian,ff fulah,fi finnish,fj fijian,fo faroese,fr french,
-fy western frisian,ga irish,gd gaelic,gl galician,gn guarani,gu gujarati,gv manx,ha hausa,he hebrew,hi hindi,ho hiri motu,hr croatian,
-ht haitian,hu hungarian,hy armenian,hz herero,ia interlingua,id indonesian,ie interlingue,ig igbo,ii sichuan yi,ik inupiaq,io ido,
-is icelandic,it italian,iu inuktitut,ja japanese,jv javanese,ka georgian,kg kongo,ki kikuyu,kj kuanyama,kk kazakh,kl kalaallisut,km khmer,
-kn kannada,ko korean,kr kanuri,ks kashmiri,ku kurdish,kv komi,kw cornish,ky kirghiz,la latin,lb luxembourgish,lg ganda,li limburgish,
-ln lingala,lo lao,lt lithuanian,lu luba-katanga,lv latvian,mg malagasy,mh marshallese,mi maori,mk macedonian,ml malayalam,mn mongolian,
-mo moldavian,mr marathi,ms malay,mt maltese,my burmese,na nauru,nb norwegian bokmal,nd north ndebele,ne nepali,ng ndonga,nl dutch,
-nn norwegian nynorsk,no norwegian,nr south ndebele,nv navajo,ny chichewa,oc occitan,oj ojibwa,om oromo,or oriya,os ossetian,pa punjabi,
-pi pali,pl polish,ps pashto,pt portuguese,qu quechua,rm romansh,rn rundi,ro romanian,ru russian,rw kinyarwanda,sa sanskrit,sc sardinian,
-sd sindhi,se northern sami,sg sango,sh serbo-croatian,si sinhala,sk slovak,sl slovenian,sm samoan,sn shona,so somali,sq albanian,sr serbian,
-ss swati,st southern sotho,su sundanese,sv swedish,sw swahili,ta tamil,te telugu,tg tajik,th thai,ti tigrinya,tk turkmen,tl tagalog,
-tn tswana,to tonga,tr turkish,ts tsonga,tt tatar,tw twi,ty tahitian,ug uighur,uk ukrainian,ur urdu,uz uzbek,ve venda,vi vietnamese,
-vo volapuk,wa walloon,wo wolof,xh xhosa,yi yiddish,yo yoruba,za zhuang,zh chinese,zu zulu""".replace("\n", "").split(
-        ","
-    )
+    for pair in """aa afar,ab abkhazian,ae avestan,af afrikaans,ak akan,am amharic,an aragonese,ar arabic,
+as assamese,av avaric,ay aymara,az azerbaijani,ba bashkir,be belarusian,bg bulgarian,bh bihari,
+bi bislama,bm bambara,bn bengali,bo tibetan,br breton,bs bosnian,ca catalan,ce chechen,
+ch chamorro,co corsican,cr cree,cs czech,cu church slavic,cv chuvash,cy welsh,da danish,
+de german,dv divehi,dz dzongkha,ee ewe,el greek,en english,eo esperanto,es spanish,et estonian,
+eu basque,fa persian,ff fulah,fi finnish,fj fijian,fo faroese,fr french,fy western frisian,
+ga irish,gd gaelic,gl galician,gn guarani,gu gujarati,gv manx,ha hausa,he hebrew,hi hindi,
+ho hiri motu,hr croatian,ht haitian,hu hungarian,hy armenian,hz herero,ia interlingua,
+id indonesian,ie interlingue,ig igbo,ii sichuan yi,ik inupiaq,io ido,is icelandic,it italian,
+iu inuktitut,ja japanese,jv javanese,ka georgian,kg kongo,ki kikuyu,kj kuanyama,kk kazakh,
+kl kalaallisut,km khmer,kn kannada,ko korean,kr kanuri,ks kashmiri,ku kurdish,kv komi,
+kw cornish,ky kirghiz,la latin,lb luxembourgish,lg ganda,li limburgish,ln lingala,lo lao,
+lt lithuanian,lu luba-katanga,lv latvian,mg malagasy,mh marshallese,mi maori,mk macedonian,
+ml malayalam,mn mongolian,mo moldavian,mr marathi,ms malay,mt maltese,my burmese,na nauru,
+nb norwegian bokmal,nd north ndebele,ne nepali,ng ndonga,nl dutch,nn norwegian nynorsk,
+no norwegian,nr south ndebele,nv navajo,ny chichewa,oc occitan,oj ojibwa,om oromo,or oriya,
+os ossetian,pa punjabi,pi pali,pl polish,ps pashto,pt portuguese,qu quechua,rm romansh,
+rn rundi,ro romanian,ru russian,rw kinyarwanda,sa sanskrit,sc sardinian,sd sindhi,
+se northern sami,sg sango,sh serbo-croatian,si sinhala,sk slovak,sl slovenian,sm samoan,
+sn shona,so somali,sq albanian,sr serbian,ss swati,st southern sotho,su sundanese,sv swedish,
+sw swahili,ta tamil,te telugu,tg tajik,th thai,ti tigrinya,tk turkmen,tl tagalog,tn tswana,
+to tonga,tr turkish,ts tsonga,tt tatar,tw twi,ty tahitian,ug uighur,uk ukrainian,ur urdu,
+uz uzbek,ve venda,vi vietnamese,vo volapuk,wa walloon,wo wolof,xh xhosa,yi yiddish,yo yoruba,
+za zhuang,zh chinese,zu zulu""".replace("\n", "").split(",")
 )
 
 
 def licence(name: str) -> str:
-    """A licence as the hub calls it. Raises ValueError."""
+    """A licence as the hub names it. Raises ValueError for a licence that the hub does not know."""
     if name in LICENCES:
         return name
     plain = re.sub(r"[\s_]+", "-", name.strip().lower())
@@ -54,9 +60,9 @@ def licence(name: str) -> str:
 
 
 def language(code: str) -> str:
-    """A language as the hub calls it: two letters (ISO 639-1) or three (639-2, 639-3), or `code`, or `multilingual`.
+    """A language as the hub names it: two letters (ISO 639-1) or three (639-2, 639-3), or `code`, or `multilingual`.
 
-    Raises ValueError.
+    Raises ValueError for a language that the hub does not know.
     """
     if code in LANGUAGES or code in ("code", "multilingual") or re.fullmatch(r"[a-z]{3}", code):
         return code

@@ -1,4 +1,4 @@
-"""The recipe: one YAML file, strict and frozen, that says everything about a run.
+"""The recipe: one YAML file that holds every setting of a run. Unknown keys are errors.
 
 recipe = load_recipe("beans_vit_base", ["train.epochs=1"])
 """
@@ -45,16 +45,16 @@ Float = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """Base of every section and of every task's Options: unknown keys are errors, values cannot change."""
+    """Base class of every section and of every task's Options. Unknown keys are errors, and values cannot change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
-    models: ClassVar[tuple[str, ...]] = ()  # of these keys, those that may name the folder of a model
-    settled: ClassVar[tuple[str, ...]] = ()  # and those that a run settles with its model where they are left out
+    models: ClassVar[tuple[str, ...]] = ()  # keys whose value may be the folder of a model
+    settled: ClassVar[tuple[str, ...]] = ()  # keys that the run sets from its model if they are left out
 
 
 def of_a_run(info: ValidationInfo) -> bool:
-    """Whether what is validated is the recipe of a run or model that exists: it is read, even if it would be refused today."""
+    """Whether the recipe belongs to a run or model that exists. It is then read even if a new run would refuse it."""
     return bool(info.context and info.context.get("exists"))
 
 
@@ -62,13 +62,13 @@ class Adapter(Strict):
     kind: Literal["lora"]
     """The kind of adapter; LoRA (Hu et al. 2021) is the only one."""
     rank: Annotated[Int, Field(ge=1, le=1024)] = 16
-    """Rank of the update: more learn more and need more memory."""
+    """Rank of the update. A higher rank learns more and needs more memory."""
     alpha: Annotated[Float, Field(gt=0)] | None = None
-    """Scale of the update is alpha / rank; left out: 2 * rank."""
+    """The update is scaled by alpha / rank. Left out: 2 * rank."""
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Share of the adapter's inputs that is dropped in training."""
+    """Dropout rate of the adapter's inputs in training."""
     targets: list[str] | None = None
-    """Module names or suffixes; left out: every Linear and Conv2d of the trunk."""
+    """Names of modules, or how the names end. Left out: every Linear and Conv2d of the trunk."""
 
 
 class ModelSection(Strict):
@@ -77,14 +77,16 @@ class ModelSection(Strict):
     config: dict[str, Any] | None = None
     """Instead of `id`: a transformers configuration (`model_type` and its fields), trained from random weights."""
     weights: Literal["pretrained", "random"] = "pretrained"
-    """`random` keeps the architecture of `id` and forgets what it learned: the baseline."""
+    """`random` keeps the architecture of `id` and starts from random weights, as a baseline."""
     revision: str | None = None
-    """Commit, branch or tag of the hub's model; left out: the newest. The run records the commit."""
+    """Commit, branch or tag of the model on the hub. Left out: the newest commit. The run records the commit."""
     freeze: Literal["auto", "none", "encoder", "backbone"] | Annotated[Int, Field(ge=1)] = "auto"
-    """`none`, `backbone` (all but the head), `encoder` (Whisper's, or the convolutions before wav2vec2's transformer), or the number
-    of blocks to freeze, counted from the input. `auto`: the convolutions of a pretrained wav2vec2 and its kin, else none."""
+    """What does not train: `none`, `backbone` (all but the head), `encoder` (Whisper's encoder, or the convolutions
+    before wav2vec2's transformer), or a number of blocks, counted from the input. `auto`: the convolutions of a
+    pretrained model of wav2vec2's kind, else none.
+    """
     adapter: Adapter | None = None
-    """Train a small adapter and leave the model's own weights as they are."""
+    """Train a small adapter, and leave the weights of the model unchanged."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelSection":
@@ -101,35 +103,47 @@ class DataSection(Strict):
     id: str
     """Hub id, or a local file or folder."""
     config: str | None = None
-    """Configuration of a hub data set, or the part of a format (`0-4` of the digits, `esc10` of ESC-50)."""
+    """Configuration of a data set on the hub, or part of a format (`0-4` of the digits, `esc10` of ESC-50)."""
     revision: str | None = None
-    """Commit, branch or tag of the hub's data set; left out: the newest. The run records the commit."""
+    """Commit, branch or tag of the data set on the hub. Left out: the newest commit. The run records the commit."""
     format: str | None = None
-    """How to read it; left out: found from the id and the files."""
+    """Format of the data. Left out: found from the id and the files."""
     train: str | None = None
     """Name of the split to train on."""
     validation: str | None = None
-    """Name of the split that chooses the best checkpoint."""
+    """Name of the split that decides which checkpoint is the best."""
     test: str | None = None
-    """Names of the splits; left out: the usual names, and what is missing is cut from train."""
+    """Name of the split for the final scores.
+
+    A split that is left out has its usual name; a missing one is cut from train.
+    """
     columns: dict[str, str] = {}
     """The task's column -> the data set's column."""
     holdout: Annotated[Float, Field(gt=0, le=0.5)] = 0.1
-    """Share of train that is cut for each missing split."""
+    """Fraction of the train split that is cut off for each missing split."""
     group: str | None = None
-    """Column whose values stay in one split; `none` allows overlap. Rows with equal content stay in one split in any case."""
+    """Column (a speaker, a patient) whose equal values stay in one split; `none` allows overlap.
+
+    Rows with equal content always stay in one split.
+    """
     max_train_rows: Annotated[Int, Field(ge=1)] | None = None
-    """Train on so many rows at most, drawn by `data.seed`."""
+    """Largest number of training rows; `data.seed` decides which."""
     max_eval_rows: Annotated[Int, Field(ge=1)] | None = None
-    """Take so many rows at most of validation and of test, drawn by `data.seed`."""
+    """Largest number of rows of validation and of test; `data.seed` decides which."""
     max_skipped: Annotated[Float, Field(ge=0, le=1)] = 0.01
-    """Share of a split that may be unreadable before the run stops. A share above 0 allows 3 rows of any split; 0 allows none."""
+    """Fraction of a split that may be unreadable before the run stops.
+
+    Above 0, three rows of any split are allowed; 0 allows none.
+    """
     workers: Annotated[Int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
-    """Processes that load examples; `auto` looks at the machine."""
+    """Number of processes that load examples; `auto` depends on the machine."""
     cache_gb: Annotated[Float, Field(ge=0)] = 10.0
-    """Room for cached features on disk; 0 switches the cache off."""
+    """Disk space for cached features, in GB; 0 switches the cache off."""
     seed: Int = 0
-    """Decides the cut of missing splits and of `max_*_rows`; separate from train.seed so that seeds share a test split."""
+    """Seed of the cut of missing splits and of `max_*_rows`.
+
+    It is not train.seed, so runs with different seeds share a test split.
+    """
 
 
 Beta = Annotated[Float, Field(ge=0, lt=1)]
@@ -137,50 +151,55 @@ Beta = Annotated[Float, Field(ge=0, lt=1)]
 
 class TrainSection(Strict):
     epochs: Annotated[Float, Field(gt=0, le=100_000)] | None = None
-    """How often the training rows are gone through; a part of an epoch is allowed."""
+    """Number of passes over the training rows; a fraction is allowed."""
     max_steps: Annotated[Int, Field(ge=1)] | None = None
-    """Steps of the optimiser, instead of `epochs`."""
+    """Number of optimiser steps, instead of `epochs`."""
     head_epochs: Annotated[Int, Field(ge=0, le=1000)] = 0
-    """Epochs of the head alone on the frozen trunk, before the rest."""
+    """Epochs in which only the head trains, on the frozen trunk, before everything trains."""
     batch_size: Annotated[Int, Field(ge=1, le=1_000_000)] = 32
-    """Examples of one step, whatever the number of processes."""
+    """Examples in one optimiser step, over all processes."""
     micro_batch: Annotated[Int, Field(ge=1)] | Literal["auto"] = "auto"
     """Examples on one device at a time."""
     eval_batch_size: Annotated[Int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Examples on one device at a time where nothing is trained."""
+    """Examples on one device at a time in evaluation."""
     sampling: Literal["length", "random"] = "length"
-    """`length` puts examples of like length into one step, where they have one."""
+    """`length` puts examples of similar length into one step, if examples have lengths."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW (Loshchilov and Hutter 2019), or SGD with momentum 0.9."""
     learning_rate: Annotated[Float, Field(gt=0, le=100)] = 5e-5
-    """The highest rate, reached after the warm-up."""
+    """The highest learning rate, reached after the warm-up."""
     head_learning_rate: Annotated[Float, Field(gt=0, le=100)] | None = None
-    """The rate of the new head; left out: `learning_rate`."""
+    """Learning rate of the new head. Left out: `learning_rate`."""
     betas: tuple[Beta, Beta] | None = None
-    """AdamW's; left out: its usual ones, 0.9 and 0.999, or those of the task."""
+    """The betas of AdamW. Left out: those of the task, else 0.9 and 0.999."""
     weight_decay: Annotated[Float, Field(ge=0, le=10)] = 0.01
-    """Decay of the weights; biases and norms have none."""
+    """Weight decay; biases and norms have none."""
     layer_decay: Annotated[Float, Field(gt=0, le=1)] | None = None
-    """Each block below the head learns at this fraction of the block above it."""
+    """The learning rate of each block is this fraction of the rate of the block above it."""
     schedule: Literal["cosine", "linear", "constant"] = "linear"
-    """How the rate falls after the warm-up."""
+    """How the learning rate falls after the warm-up."""
     warmup: Annotated[Float, Field(ge=0)] = 0.1
-    """Below 1: share of all steps; from 1: steps."""
+    """Length of the warm-up: below 1 a fraction of all steps, from 1 a number of steps."""
     clip_norm: Annotated[Float, Field(gt=0)] | None = 1.0
     """Gradients with a greater norm are scaled down to it; `null` switches it off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the computation; `auto` is bf16 where the hardware has it and it helps, else fp32. Weights that train
-    stay in fp32."""
+    """Number format of the computation.
+
+    `auto`: bf16 if the hardware supports it and it is faster, else fp32. Weights that train stay in fp32.
+    """
     ema: Annotated[Float, Field(gt=0, lt=1)] | Literal["auto"] | None = "auto"
-    """Decay of the moving average of the weights, which is then what is evaluated and exported. `auto`: 0.9999 for diffusion, else none."""
+    """Decay of the moving average of the weights.
+
+    The average is what is evaluated and exported. `auto`: 0.9999 for diffusion, else no average.
+    """
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster afterwards."""
     gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: less memory, more time."""
+    """Compute activations again in the backward pass instead of storing them: less memory, more time."""
     early_stopping: Annotated[Int, Field(ge=1)] | None = None
-    """Evaluations without a better score after which the run ends."""
+    """The run ends after this many evaluations without a better score."""
     seed: Int = 0
-    """Decides everything random in training: order, augmentation, dropout, the new head."""
+    """Seed of everything random in training: order, augmentation, dropout, the new head."""
     log_every: Annotated[Int, Field(ge=1)] = 10
     """Steps between two lines of log.jsonl."""
     eval_every: Annotated[Int, Field(ge=1)] | Literal["epoch"] = "epoch"
@@ -188,9 +207,9 @@ class TrainSection(Strict):
     save_every: Annotated[Int, Field(ge=1)] | Literal["epoch"] = "epoch"
     """Steps between two checkpoints, or `epoch`."""
     keep: Annotated[Int, Field(ge=1)] = 1
-    """Newest checkpoints kept, beside the best one."""
+    """Number of newest checkpoints to keep; the best one is always kept."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
-    """Where the log is sent as well; each needs its package (`pip install '.[trackers]'`)."""
+    """Trackers that also receive the log; each needs its package (`pip install '.[trackers]'`)."""
 
     @model_validator(mode="after")
     def _one_duration(self) -> "TrainSection":
@@ -203,17 +222,20 @@ class TrainSection(Strict):
 
 class HubSection(Strict):
     repo_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    """Written into the card as the model's name on the hub, OWNER/NAME."""
+    """Name of the model on the hub (OWNER/NAME), as the card shows it."""
     private: bool = False
-    """Whether the repo that `graft publish` makes is private."""
+    """Whether `graft publish` creates a private repository."""
     license: str | None = None
-    """The hub's name of the licence, for the card."""
+    """Licence of the model for the card, as the hub names it."""
     language: str | list[str] | None = None
-    """The hub's code of the language, or several, for the card."""
+    """Language code or codes for the card, as the hub names them."""
     tags: list[str] = []
-    """More tags for the card."""
+    """Additional tags for the card."""
     examples: Annotated[Int, Field(ge=0, le=50)] = 0
-    """Rows of the test split that are published with the model, for its card and demo. Only for data that you may share."""
+    """Number of test rows that are published with the model, for its card and demo.
+
+    Set it only if you may share the data.
+    """
     adapter: bool = False
     """Publish the LoRA adapter alone instead of the merged model."""
 
@@ -232,17 +254,17 @@ class HubSection(Strict):
 
 
 HUB_METRIC = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
-HUB_METRIC_LIKE = re.compile(r"[\w.-]+/[\w.-]+(@.*)?")  # a hub id, or what was meant for one
+HUB_METRIC_LIKE = re.compile(r"[\w.-]+/[\w.-]+(@.*)?")  # a hub id, or an attempt to write one
 
 
 def metric_module_name(entry: str) -> str:
-    """What stands before the names of a module's scores: ./metrics/my-metric.py -> my_metric, evaluate-metric/rouge@... -> rouge."""
+    """The prefix of a module's scores: ./metrics/my-metric.py -> my_metric, evaluate-metric/rouge@... -> rouge."""
     last = entry.partition("@")[0] if HUB_METRIC.fullmatch(entry) else entry.removesuffix(".py")
     return re.sub(r"\W", "_", last.replace("\\", "/").rpartition("/")[2])
 
 
 def _metric_module(entry: str) -> str:
-    """An entry of `metrics`; whether the file or the module is there is seen when it is loaded."""
+    """Check how an entry of `metrics` is written. Whether the module exists shows when it is loaded."""
     why = files.problem(entry)
     if why:
         raise ValueError(f"no file or module can be called {short(entry)!r}: {why}")
@@ -251,7 +273,8 @@ def _metric_module(entry: str) -> str:
     if HUB_METRIC_LIKE.fullmatch(entry) and not entry.startswith("."):
         repo = entry.partition("@")[0]
         raise ValueError(
-            f"{short(entry, 80)} is code from the hub, which runs only with its full commit: {repo}@<40 hexadecimal digits> "
+            f"{short(entry, 80)} is code from the hub, which runs only with its full commit: {repo}@<40 hexadecimal "
+            "digits> "
             "(on its page: Files, History)"
         )
     raise ValueError(
@@ -269,17 +292,20 @@ class Recipe(Strict):
     options: SerializeAsAny[BaseModel] = None  # type: ignore[assignment]  # the task's Options, filled by the validator
     """Settings of the task."""
     train: TrainSection
-    """How it is learned."""
+    """Settings of training."""
     metrics: list[Annotated[str, AfterValidator(_metric_module)]] = []
-    """Further metrics of validation and test, each a module of code: a local file (./my_metric.py, from the recipe's folder) or a
-    module of the hub with its full commit (evaluate-metric/rouge@<commit>). They run only where you name the recipe yourself."""
+    """Additional metrics of validation and test.
+
+    Each is a module of code: a local file (./my_metric.py, relative to the recipe's folder) or a module of the hub with
+    its full commit (evaluate-metric/rouge@<commit>). They run only if you name the recipe yourself.
+    """
     hub: HubSection = HubSection()
-    """What the card says and what is published."""
+    """Settings of the card and of publishing."""
 
     @field_validator("metrics")
     @classmethod
-    def _modules_apart(cls, entries: list[str]) -> list[str]:
-        """Their names stand before their scores."""
+    def _different_module_names(cls, entries: list[str]) -> list[str]:
+        """Module names must differ, because they are the prefixes of the scores."""
         taken: dict[str, str] = {}
         for entry in entries:
             name = metric_module_name(entry)
@@ -300,7 +326,7 @@ class Recipe(Strict):
     @field_validator("model", "data")
     @classmethod
     def _possible(cls, section: Any) -> Any:
-        """`id` is what names a file, a folder or a hub id."""
+        """Refuse an `id` that no file, folder or hub repository can have."""
         why = "" if section.id is None else files.problem(section.id)
         if why:
             raise ValueError(f"no file, folder or hub id can be called {short(section.id)!r} (id): {why}")
@@ -309,7 +335,7 @@ class Recipe(Strict):
     @field_validator("options", mode="before")
     @classmethod
     def _typed_options(cls, value: Any, info: Any) -> Any:
-        if "task" not in info.data:  # the task itself is wrong: that error says enough
+        if "task" not in info.data:  # the task name is wrong, and that error is enough
             return Strict()
         options = task_class(info.data["task"]).Options
         return (
@@ -322,13 +348,14 @@ class Recipe(Strict):
     def _adapter_to_publish(self) -> "Recipe":
         if self.hub.adapter and self.model.adapter is None:
             raise ValueError(
-                "`hub.adapter` publishes the adapter alone, and there is none: set `model.adapter`, or leave `hub.adapter` out"
+                "`hub.adapter` publishes the adapter alone, and there is none: set `model.adapter`, or leave "
+                "`hub.adapter` out"
             )
         return self
 
     @model_validator(mode="after")
-    def _columns_apart(self, info: ValidationInfo) -> "Recipe":
-        """No two columns that a task reads are one column of the data: the label would stand in the input."""
+    def _different_columns(self, info: ValidationInfo) -> "Recipe":
+        """Refuse two task columns that read the same data column: the label would be part of the input."""
         if of_a_run(info):
             return self
         spec = task_class(self.task)(self.options).data
@@ -374,11 +401,11 @@ def load_recipe(
     model: str | None = None,
     exists: bool = False,
 ) -> Recipe:
-    """Read, override and validate a recipe. `overrides` are `key=value` strings with the recipe's own names.
+    """Read, override and validate a recipe. `overrides` are `key=value` strings with the names of the recipe's keys.
 
-    `data` and `model` are the command line's --data and --model: a new source also drops what belonged to the old one. `exists`
-    as in `validate`.
-    Raises RecipeError with every problem at once, one per line, each with file and line where the file gives them.
+    `data` and `model` are --data and --model of the command line. A new source also removes the settings that belonged
+    to the old one. `exists` is that of `validate`. Raises RecipeError that lists all problems, one per line, with file
+    and line.
     """
     path = find_recipe(source)
     raw, lines, problems = read_file(path)
@@ -395,9 +422,9 @@ def load_recipe(
     hub = _section(raw, "hub")
     if (
         data is not None or "data.id" in named
-    ):  # who wrote the recipe allowed rows of their data to be published, not of these
+    ):  # the recipe's author allowed to publish rows of their own data, not of this data
         hub.pop("examples", None)
-    if model is not None or "model.id" in named:  # nor does their licence fit whatever model this is
+    if model is not None or "model.id" in named:  # and their licence may not fit this model
         hub.pop("license", None)
     for override in overrides:
         problems += _override(raw, lines, override)
@@ -408,7 +435,8 @@ def load_recipe(
         and (beside := [name for name in MODEL_FILES if (path.parent / name).is_file()])
     ):
         problems.append(
-            f"{path}: metrics: this recipe lies in the folder of a model ({beside[0]}) and may have come with it, and metrics are code: "
+            f"{path}: metrics: this recipe lies in the folder of a model ({beside[0]}) and may have come with it, and "
+            "metrics are code: "
             "copy the recipe to another folder, or type metrics=[]"
         )
     if isinstance(raw.get("metrics"), list):
@@ -421,16 +449,16 @@ MODEL_FILES = ("config.json", "model_index.json", "adapter_config.json", "pytorc
 
 
 def local_metric(entry: Any, folder: Path) -> Any:
-    """An entry of `metrics` with a local file as an absolute path, taken from `folder`; any other entry as it is."""
+    """An entry of `metrics`; the path of a local file becomes absolute, relative to `folder`."""
     if not isinstance(entry, str) or not entry.endswith(".py") or files.problem(entry):
         return entry
     return str((folder / Path(entry).expanduser()).resolve())
 
 
 def recipe_of_model(path: Path) -> Recipe:
-    """The recipe of a run or of a finished model, maybe a downloaded one: without its `metrics`.
+    """The recipe of a run or of a finished model, without its `metrics`.
 
-    Metrics are code. What came with a model never says which code runs here, whatever its recipe holds.
+    Metrics are code, and the model may be a download: its recipe must never decide which code runs on this machine.
     """
     raw, lines, problems = read_file(path)
     raw.pop("metrics", None)
@@ -441,7 +469,10 @@ _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "val
 
 
 def _keeps_config(layout: Any) -> bool:
-    """Whether the format of this name has the same parts wherever its data lie (digits 0-4 of MNIST), as its module says."""
+    """Whether this format has the same parts for every data source (digits 0-4 of MNIST).
+
+    The format's module declares it.
+    """
     if not isinstance(layout, str) or not layout.isidentifier():
         return False
     if not resources.files("pipelines.data.formats").joinpath(f"{layout}.py").is_file():
@@ -457,10 +488,11 @@ def validate(
     *,
     exists: bool = False,
 ) -> Recipe:
-    """A mapping -> a Recipe; RecipeError lists all problems.
+    """A mapping as a Recipe. Raises RecipeError that lists all problems.
 
-    With `exists` it is the recipe of a run or model that exists. Then nobody looks whether the hub takes its licence and languages
-    (the list here may be older than the model), nor whether its columns and prompt would be taken for a new run.
+    With `exists`, the recipe belongs to a run or model that exists. Its licence and languages are then not compared
+    with the hub's (Graft's list may be older than the model), and its columns and prompt are not checked as for a new
+    run.
     """
     raw, moved = renamed.options(raw, exists=exists)
     found = [*problems, *moved, *_no_unicode(raw)]
@@ -477,7 +509,7 @@ def validate(
 
 
 def _no_unicode(value: Any, where: str = "") -> list[str]:
-    """What is wrong with texts that no file could be written with: halves of surrogate pairs, which YAML lets through."""
+    """Problems of texts that cannot be written to a file: YAML accepts halves of surrogate pairs, UTF-8 does not."""
     if isinstance(value, dict):
         parts = [(key, f"{where}.{key}".lstrip(".")) for key in value] + [
             (value[key], f"{where}.{key}".lstrip(".")) for key in value
@@ -504,7 +536,7 @@ def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> lis
     *parents, last = key.split(".")
     target = raw
     for parent in parents:
-        target[parent] = {} if target.get(parent) is None else target[parent]  # a section may be there and empty
+        target[parent] = {} if target.get(parent) is None else target[parent]  # a section may be present and empty
         target = target[parent]
         if not isinstance(target, dict):
             return [f"{key}: {parent} has no keys"]
@@ -512,7 +544,8 @@ def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> lis
         target[last] = parse_value(text)
     except yaml.YAMLError:
         return [
-            f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the shell's)"
+            f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the "
+            "shell's)"
         ]
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
     if other and target[last] is not None:
@@ -528,7 +561,7 @@ def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> lis
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """YAML that `load_recipe` reads back into an equal recipe; defaults are written out."""
+    """The recipe as YAML, with all default values. `load_recipe` reads it back into an equal recipe."""
     return dump(recipe.model_dump(mode="json"))
 
 

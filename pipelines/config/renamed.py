@@ -1,15 +1,18 @@
-"""Keys of recipes that have another name now. Recipes of finished runs are read under their old names."""
+"""Keys of recipes that were renamed. Recipes of finished runs are read under their old names."""
 
 from typing import Any
 
-FROZEN = {  # an option of versions up to 0.1 -> what its values, and what leaving it out, are called under model.freeze
+FROZEN = {  # option of versions up to 0.1 -> value of model.freeze for each of its values, and for its absence
     "freeze_feature_encoder": {True: "encoder", False: "none", None: "auto"},
     "freeze_encoder": {True: "encoder", False: "none", None: "none"},
 }
 
 
 def options(raw: dict[str, Any], *, exists: bool) -> tuple[dict[str, Any], list[str]]:
-    """A recipe without old options, and what is wrong with it: nothing in the recipe of a run or model that exists."""
+    """A recipe without old options, and what is wrong with it.
+
+    The recipe of a run or model that exists is never wrong.
+    """
     found = raw.get("options")
     old = [key for key in FROZEN if isinstance(found, dict) and key in found]
     if not isinstance(found, dict) or not old:
@@ -24,6 +27,6 @@ def options(raw: dict[str, Any], *, exists: bool) -> tuple[dict[str, Any], list[
         ]
     if (
         isinstance(model, dict) and model.get("freeze", "none") == "none"
-    ):  # backbone or a number of blocks hold the encoder, too
+    ):  # `backbone` or a number of blocks already freezes the encoder
         model = {**model, "freeze": new}
     return {**raw, "model": model, "options": kept}, []

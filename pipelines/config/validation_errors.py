@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in the words of the recipe: file, line, key, what is allowed, and what was probably meant."""
+"""Pydantic's errors in the terms of the recipe: file, line, key, what is allowed, and what was probably meant."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 Path = tuple[str | int, ...]
-COMMAND_LINE = 0  # the line of a key that an override set
+COMMAND_LINE = 0  # line number of a key that the command line sets
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -16,7 +16,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant: the most like it, or the one with these initials (lr, bs)."""
+    """The known name that was probably meant: the most similar one, or one with these initials (lr, bs)."""
     names = list(known)
     initials = [name for name in names if "_" in name and "".join(part[:1] for part in name.split("_")) == word]
     return next(iter(initials + difflib.get_close_matches(word, names, n=1, cutoff=0.6)), None)
@@ -29,9 +29,10 @@ def explain(
     schema: type[BaseModel],
     options: type[BaseModel],
 ) -> list[str]:
-    """One line for every key that is wrong.
+    """One line for every wrong key.
 
-    `name` is the file, `lines` the line of every key by its path; `schema` and `options` know which keys are allowed.
+    `name` is the file and `lines` has the line number of every key by its path. `schema` and `options` hold the allowed
+    keys.
     """
     found: dict[Path, list[Mapping[str, Any]]] = {}
     for error in errors:
@@ -41,21 +42,21 @@ def explain(
         for path, e in found.items()
         if _unknown(e[0])
     }
-    said = []
+    messages = []
     for path, same in found.items():
         if same[0]["type"] == "missing" and path in meant:
-            continue  # it is there, misspelt, and that is another line
+            continue  # the key is in the file, misspelt, and that is an error of its own
         if _unknown(same[0]):
             allowed = fields_at(path[:-1], schema, options)
             message = "unknown key" + (suggest(str(path[-1]), allowed) or f" (allowed: {', '.join(allowed)})")
         else:
             message = _sentence(same)
-        said.append(f"{_where(path, name, lines)}: {'.'.join(map(str, path)) or 'recipe'}: {message}")
-    return said
+        messages.append(f"{_where(path, name, lines)}: {'.'.join(map(str, path)) or 'recipe'}: {message}")
+    return messages
 
 
 def fields_at(path: Path, schema: type[BaseModel], options: type[BaseModel]) -> list[str]:
-    """Names allowed below a path of the schema; empty where anything is."""
+    """Names allowed below a path of the schema; empty if any name is allowed."""
     kind: Any = schema
     for depth, part in enumerate(path):
         kind = _kind(kind, part, options if depth == 0 else None)
@@ -78,7 +79,7 @@ def _is_model(kind: Any) -> bool:
 
 
 def _kind(kind: Any, part: str | int, options: type[BaseModel] | None) -> Any:
-    """What stands below `part`: a section, or a container, or None for a plain value."""
+    """The type below `part`: a section, or a container; None for a plain value."""
     if not _is_model(kind) or part not in kind.model_fields:
         return None
     if options is not None and part == "options":
@@ -89,7 +90,7 @@ def _kind(kind: Any, part: str | int, options: type[BaseModel] | None) -> Any:
 
 
 def _path(error: Mapping[str, Any], schema: type[BaseModel], options: type[BaseModel]) -> Path:
-    """The key that the error is about. Pydantic adds the branch of a union, which stands in no file: it is left out."""
+    """The key that the error is about, without the branch of a union, which pydantic adds and no file contains."""
     path: list[str | int] = []
     kind: Any = schema
     for part in error["loc"]:
@@ -106,7 +107,10 @@ def _path(error: Mapping[str, Any], schema: type[BaseModel], options: type[BaseM
 
 
 def _sentence(errors: Sequence[Mapping[str, Any]]) -> str:
-    """`must be A or B, got X`: the branches of a union are one sentence. A value of the right kind is told its bound alone."""
+    """`must be A or B, got X`: one sentence for all branches of a union.
+
+    If the type is right, only the bound is named.
+    """
     first = errors[0]
     if first["type"] == "missing":
         return "is missing"
@@ -141,7 +145,7 @@ def _expected(error: Mapping[str, Any]) -> str:
         "dict_type": "a mapping of keys",
         "model_type": "a mapping of keys",
         "list_type": "a list",
-        "value_error": "a number",  # the one check inside a union: recipe._not_bool
+        "value_error": "a number",  # the only check inside a union: recipe._not_bool
         "literal_error": context.get("expected"),
         "greater_than": f"above {context.get('gt')}",
         "greater_than_equal": f"at least {context.get('ge')}",

@@ -1,4 +1,7 @@
-"""YAML as people mean it: `no` is a word, `5e-5` is a number, a key given twice is an error, every key has its line."""
+"""YAML as people mean it: `no` is a word, `5e-5` is a number, and a repeated key is an error.
+
+Each key has its line number.
+"""
 
 import re
 from pathlib import Path
@@ -8,11 +11,13 @@ import yaml
 
 from pipelines.errors import RecipeError
 
-Keys = tuple[str | int, ...]  # where a value stands: ("train", "epochs")
+Keys = tuple[str | int, ...]  # path of a value: ("train", "epochs")
 
 
 class Document(NamedTuple):
-    """One YAML mapping: its value, the line (from 1) of every key, and what is wrong without stopping the reading (keys given twice)."""
+    """One YAML mapping: its value, the line (from 1) of every key, and problems that do not stop the reading (repeated
+    keys).
+    """
 
     value: dict[str, Any]
     lines: dict[Keys, int]
@@ -20,7 +25,10 @@ class Document(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML speaks YAML 1.1, where `no` is False and `5e-5` a string. These two rules are YAML 1.2's."""
+    """PyYAML follows YAML 1.1, in which `no` is False and `5e-5` is a string.
+
+    This loader takes both rules from YAML 1.2.
+    """
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -42,7 +50,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either YAML would take for something else than text."""
+    """Quotes every text that YAML 1.1 or 1.2 would read as something else."""
 
 
 _Dumper.yaml_implicit_resolvers = {
@@ -52,7 +60,7 @@ _Dumper.yaml_implicit_resolvers = {
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    # PyYAML folds these line breaks unless they stand escaped
+    # PyYAML folds these line breaks unless they are escaped.
     return dumper.represent_scalar(
         "tag:yaml.org,2002:str", value, style='"' if re.search("[\x85\u2028\u2029\ufeff]", value) else None
     )
@@ -62,12 +70,15 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(value: object) -> str:
-    """YAML that `parse` reads back as the same value, keys in the order given."""
+    """YAML that `parse` reads back as the same value. Keys keep their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def read_file(path: Path) -> Document:
-    """Read the YAML mapping in a file, such as a recipe. Raises RecipeError for a file that cannot be read, is no YAML or no mapping."""
+    """Read the YAML mapping in a file, such as a recipe.
+
+    Raises RecipeError if the file is unreadable or is not a mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -76,7 +87,7 @@ def read_file(path: Path) -> Document:
 
 
 def parse(text: str, name: str = "recipe") -> Document:
-    """Read one YAML mapping; `name` is what errors call it. Raises RecipeError when the text is no YAML or no mapping."""
+    """Read one YAML mapping; errors call it `name`. Raises RecipeError if the text is not YAML or not a mapping."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -96,7 +107,7 @@ def parse(text: str, name: str = "recipe") -> Document:
 
 
 def parse_value(text: str) -> object:
-    """One value as it would be read from a recipe: `5e-5` -> 5e-05, `[a, b]` -> a list, `no` -> "no"."""
+    """One value as a recipe reads it: `5e-5` -> 5e-05, `[a, b]` -> a list, `no` -> "no"."""
     return yaml.load(text, Loader=_Loader)
 
 
@@ -112,7 +123,7 @@ def _walk(node: yaml.Node | None, path: Keys, name: str, lines: dict[Keys, int],
         line = key.start_mark.line + 1
         if here in lines:
             problems.append(f"{name}:{line}: {'.'.join(map(str, here))}: given twice (first on line {lines[here]})")
-            for below in [p for p in lines if p[: len(here)] == here]:  # the second is what YAML keeps
+            for below in [p for p in lines if p[: len(here)] == here]:  # of repeated keys YAML keeps the second
                 del lines[below]
         lines[here] = line
         _walk(item, here, name, lines, problems)

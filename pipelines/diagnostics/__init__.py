@@ -1,1 +1,1 @@
-"""What can be known of a run without training."""
+"""What can be known about a run without training."""

@@ -1,4 +1,4 @@
-"""`graft check`: everything that can be known of a run without training."""
+"""`graft check`: what can be known about a run without training."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from pipelines.utils.progress import Progress
 
 
 def check(recipe: Recipe) -> Iterator[str]:
-    """Lines that say what a run of this recipe would do. Raises the GraftError that the run would raise."""
+    """Lines that state what a run of this recipe would do. Raises the GraftError that the run would raise."""
     import torch
 
     library_logging.quiet_libraries(Progress(True))
@@ -35,7 +35,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     for line in splits.overlaps():
         yield f"overlap    {line}"
     if splits.labels:
-        yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{' ...' if len(splits.labels) > 10 else ''}"
+        rest = " ..." if len(splits.labels) > 10 else ""
+        yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{rest}"
     model = build.build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
@@ -44,7 +45,7 @@ def check(recipe: Recipe) -> Iterator[str]:
     encoded, taken, skips = trainer.usable_of(recipe, splits, trainer.encode(task, splits))
     for split in SPLITS:
         if (more := len(skips.found[split]) - len(splits.skipped[split])) > 0:
-            yield f"skipped    {more} more of {split}, which cannot be used"
+            yield f"skipped    {rest} more of {split}, which cannot be used"
     for kind, count in taken.ignored.items():
         if kind not in splits.ignored:
             yield f"left out   {kind} ({count:,})"
@@ -61,9 +62,10 @@ def check(recipe: Recipe) -> Iterator[str]:
         loss = float(task.loss(model, batch, task.counts(batch), task.phases[0].name, 0))
     yield f"batch      {shapes}; loss {loss:.4g}"
     for name, value in extra_metrics.try_out(metrics, task, model, splits.validation, "cpu").items():
-        yield f"metric     {name} {value:.4g} on {min(extra_metrics.TRIED, len(splits.validation))} validation rows, untrained"
+        tried = min(extra_metrics.TRIED, len(splits.validation))
+        yield f"metric     {name} {value:.4g} on {tried} validation rows, untrained"
     steps, per_epoch = trainer.length(recipe, rows, least)
-    if least > 1:  # what training does with the fewest rows that a step of it has
+    if least > 1:  # the smallest batch that a training step can have
         fewest = min(batching.epoch_steps(rows, recipe.train.batch_size, recipe.train.seed, 0, least=least), key=len)
         layers.train_mode(model)
         with torch.no_grad():

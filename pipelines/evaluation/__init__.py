@@ -1,1 +1,1 @@
-"""Records to scores with intervals, and `graft evaluate`."""
+"""Scores with intervals from the records of a split, `graft evaluate` and `graft compare`."""

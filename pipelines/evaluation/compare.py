@@ -1,7 +1,7 @@
-"""`graft compare`: finished runs on the same test rows, compared row by row.
+"""`graft compare`: compare finished runs on the same test rows, row by row.
 
-A difference of two scores is far better known than each of them, because hard rows are hard for both. Each resample therefore takes
-the same rows of both runs (a paired comparison). Where rows belong together, it draws groups of rows.
+The difference of two scores is known more precisely than either score, because hard rows are hard for both runs. Each
+resample therefore takes the same rows of both runs (a paired comparison). If rows have groups, it draws groups.
 """
 
 import math
@@ -21,9 +21,10 @@ from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.task import Metric, Task
 from pipelines.utils.formatting import short
 
-WIDTH = 80  # of the table
-LISTED = 5  # rows that the table names
-REFERENCES = ("words", "tokens")  # columns that two runs count alike unless they normalise or tokenise differently
+WIDTH = 80  # width of the table in characters
+LISTED = 5  # number of rows that the table names
+# counts per row that are equal in two runs unless they normalise or tokenise differently
+REFERENCES = ("words", "tokens")
 
 
 @dataclass
@@ -33,18 +34,19 @@ class Run:
     task: Task
     kept: row_statistics.Kept
     metrics: dict[str, float]
-    data: str  # the name of its data
-    fingerprint: str  # of its test rows
+    data: str  # name of its data
+    fingerprint: str  # fingerprint of its test rows
     metric: Metric
 
 
 def compare(folders: Sequence[Path]) -> dict[str, Any]:
-    """Each run against the first one: {task, metric, split, n, groups, interval, runs, comparisons}.
+    """Compare each run with the first one: {task, metric, split, n, groups, interval, runs, comparisons}.
 
-    A comparison is {first, second, metrics, mcnemar, flipped, settings, notes}. `metrics` holds {first, second, difference, ci95} of
-    each metric, with ci95 None where no resample differs; the difference is second minus first. `mcnemar` holds {only_first,
-    only_second, p} of each metric that counts right rows, `flipped` the ids of those rows. Raises ModelError for a folder that is
-    no finished run, DataError for runs whose test rows differ.
+    A comparison is {first, second, metrics, mcnemar, flipped, settings, notes}. `metrics` holds {first, second,
+    difference, ci95} for each metric. The difference is second minus first; ci95 is None if all resamples give the same
+    difference. `mcnemar` holds {only_first, only_second, p} for each metric that counts right rows, and `flipped` the
+    ids of the rows that only one run has right. Raises ModelError if a folder is not a finished run, DataError if the
+    test rows differ.
     """
     if len(folders) < 2:
         raise DataError("one run cannot be compared: name two or more run folders")
@@ -70,7 +72,10 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def read_run(folder: Path) -> Run:
-    """Raises ModelError where the folder is no finished run, or is damaged; RecipeError for a recipe that does not fit."""
+    """Read a finished run.
+
+    Raises ModelError if it is not finished or is damaged, RecipeError if its recipe does not fit.
+    """
     if not (folder / "recipe.yaml").is_file():
         raise ModelError(f"{folder}: no run folder (it has no recipe.yaml)")
     check_run_folder(folder)
@@ -87,7 +92,8 @@ def read_run(folder: Path) -> Run:
     if not path.is_file():
         raise ModelError(
             f"{folder}: no {path.relative_to(folder)}, which an older version of Graft did not write: remove "
-            f"{folder / 'model' / 'results.json'} and repeat the run's `graft train` command, which scores it again and trains nothing"
+            f"{folder / 'model' / 'results.json'} and repeat the run's `graft train` command, which scores it again "
+            "and trains nothing"
         )
     kept, task = row_statistics.read(path), task_class(recipe.task)(recipe.options)
     try:
@@ -104,7 +110,7 @@ def read_run(folder: Path) -> Run:
 
 
 def check_same_rows(first: Run, other: Run) -> None:
-    """Raises DataError where the runs were not tested on the same rows, naming how these differ."""
+    """Raise DataError if the runs were tested on different rows. The message names the difference."""
     both = f"{first.folder} and {other.folder}"
     if first.task.name != other.task.name:
         raise DataError(f"{both}: runs of two tasks ({first.task.name} and {other.task.name}) cannot be compared")
@@ -125,7 +131,10 @@ def check_same_rows(first: Run, other: Run) -> None:
             f"data.{key}: {sections[0][key]} and {sections[1][key]}" for key in cut
         )
     elif len(ids) != len(others):
-        how = f"they have other numbers of test rows ({len(ids):,} and {len(others):,}; {short(unlike[0], 60)!r} is in one only)"
+        how = (
+            f"they have other numbers of test rows ({len(ids):,} and {len(others):,}; "
+            f"{short(unlike[0], 60)!r} is in one only)"
+        )
     elif unlike:
         how = (
             f"{len(unlike) // 2:,} of their {len(ids):,} test rows are others ({short(unlike[0], 60)!r} is in one only)"
@@ -141,7 +150,7 @@ def check_same_rows(first: Run, other: Run) -> None:
 def _pair(first: Run, second: Run, units: np.ndarray, group: str | None) -> dict[str, Any]:
     one, two = first.kept.statistics, second.kept.statistics
     names = [name for name in first.metrics if name in second.metrics]
-    names = sorted(names, key=lambda name: name != first.metric.name)  # the headline metric first
+    names = sorted(names, key=lambda name: name != first.metric.name)  # the headline metric comes first
     if not names:
         raise DataError(f"{first.folder} and {second.folder}: no metric is common to both")
     count = int(units.max()) + 1
@@ -185,7 +194,7 @@ def _pair(first: Run, second: Run, units: np.ndarray, group: str | None) -> dict
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
-    """Two-sided p of the exact McNemar test (McNemar 1947): whether rows that one run alone has right are evenly of both runs."""
+    """Two-sided p of the exact McNemar test (McNemar 1947) of the rows that only one of the two runs has right."""
     flips, fewer = only_first + only_second, min(only_first, only_second)
     steps = np.arange(1, fewer + 1)
     logs = np.append(0.0, np.cumsum(np.log((flips - steps + 1) / steps))) - flips * math.log(
@@ -195,7 +204,7 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
 
 def _settings(first: Recipe, second: Recipe) -> dict[str, list[Any]]:
-    """The settings of the recipes that differ, but for `hub`: key -> both values."""
+    """The settings that differ between the recipes, without `hub`: key -> both values."""
     one, two = (_flat(recipe.model_dump(mode="json", exclude={"hub"})) for recipe in (first, second))
     keys = [*one, *(key for key in two if key not in one)]
     return {key: [one.get(key), two.get(key)] for key in keys if one.get(key) != two.get(key)}
@@ -211,7 +220,8 @@ def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
 
 def _notes(one: Statistics, two: Statistics, group: str | None) -> list[str]:
     found = [
-        f"the runs count other {name} in the same rows (another normaliser or tokenizer): scores per {name[:-1]} cannot be compared"
+        f"the runs count other {name} in the same rows (another normaliser or tokenizer): scores per {name[:-1]} "
+        "cannot be compared"
         for name in REFERENCES
         if name in one and name in two and not np.array_equal(one[name], two[name])
     ]
@@ -224,7 +234,7 @@ def _notes(one: Statistics, two: Statistics, group: str | None) -> list[str]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """What `compare` found, in lines of at most 80 characters."""
+    """The result of `compare` as lines of at most 80 characters."""
     lines = [_resampled(result), ""]
     letters = [chr(ord("A") + place) if place < 26 else f"run {place + 1}" for place in range(len(result["runs"]))]
     lines += [f"{letter}  {_end(run['run'], WIDTH - 10)}" for letter, run in zip(letters, result["runs"], strict=True)]
@@ -265,7 +275,8 @@ def _resampled(result: dict[str, Any]) -> str:
     of = f" in {groups:,} groups ({how['unit']})" if groups is not None else ""
     if not how["resamples"]:
         return f"{rows:,} test rows{of}: too few to resample, so there are no intervals"
-    return f"{rows:,} test rows{of}; paired intervals of {how['resamples']:,} resamples of the {'groups' if groups is not None else 'rows'}"
+    units = "groups" if groups is not None else "rows"
+    return f"{rows:,} test rows{of}; paired intervals of {how['resamples']:,} resamples of the {units}"
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -1,4 +1,4 @@
-"""`graft evaluate` and `graft predict`: finished models on data, whole and row by row."""
+"""`graft evaluate`: score a finished model on data, or the model of a recipe before any training."""
 
 import logging
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from pipelines.inference.loading import Loaded, data_columns, load
 from pipelines.metrics import modules
 from pipelines.metrics.modules import Module
 from pipelines.reporting import results
+from pipelines.task import Task
 from pipelines.utils import distributed, hardware, library_logging
 from pipelines.utils.progress import Progress
 
@@ -33,12 +34,13 @@ def evaluate(
     device: str | None = None,
     allow_overlap: bool = False,
 ) -> dict[str, Any]:
-    """Score a run folder, model folder or hub id: {task, model, split, n, metric, metrics, ci95, groups, interval, trained_on}.
+    """Score a run folder, model folder or hub id: {task, model, split, n, metric, metrics, ci95, groups, interval,
+    trained_on}.
 
-    `data` is any data set of the task's kind: its test split is scored, or all of it if it has none; without `data`, or where
-    `data` is what the model was trained on, the test rows of its training are scored. Rows that the model was trained on, by
-    their content, are left out, and counted in `trained_on`: {rows, scored}, or None where the model does not say on which rows
-    it was trained. `allow_overlap` scores all rows of `data`. Raises GraftErrors.
+    `data` is any data set of the task's kind: its test split is scored, or all rows if it has none. Without `data`, or
+    if `data` is the data of its training, the test rows of its training are scored. Rows whose content the model was
+    trained on are left out. `trained_on` counts them ({rows, scored}); it is None if the model does not record its
+    training rows. With `allow_overlap` all rows of `data` are scored. Raises GraftErrors.
     """
     progress = Progress(distributed.processes().is_main_process)
     library_logging.quiet_libraries(progress)
@@ -48,7 +50,7 @@ def evaluate(
         assert loaded.recipe is not None
         try:
             rows = _rows(loaded.recipe.data, loaded, split, own=True)
-        except DataError:  # the rows changed since the run: they are compared by their content
+        except DataError:  # the rows changed since the run, so they are compared by their content
             rows = None
         if rows is not None:
             progress.say(
@@ -59,9 +61,10 @@ def evaluate(
 
 
 def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
-    """Score a recipe's model as it is, before any training: its head must know the data's classes.
+    """Score the model of a recipe before any training. Its head must know the classes of the data.
 
-    The `metrics` of the recipe score it, too. Those of a run or model never do: they are code, and the user named no recipe.
+    The recipe's `metrics` score it, too. The metrics of a finished run or model are never used: they are code, and the
+    user has named no recipe.
     """
     if recipe.model.id is None or recipe.model.weights == "random":
         raise RecipeError(
@@ -89,13 +92,14 @@ def data_section(loaded: Loaded, data: str | None) -> DataSection:
         and loaded.recipe.data.format is None
     ):
         raise DataError(
-            f"{loaded.source} was trained on data that are not on the hub ({loaded.recipe.data.id}); give some with --data"
+            f"{loaded.source} was trained on data that are not on the hub ({loaded.recipe.data.id}); give some with "
+            "--data"
         )
     return loaded.recipe.data
 
 
 def _same_source(loaded: Loaded, data: str) -> bool:
-    """Whether `data` is what a run was trained on: the same hub id, or the same place on this disk."""
+    """Whether `data` is the data of the model's training: the same hub id, or the same path on this disk."""
     if (
         loaded.recipe is None
         or loaded.results is None
@@ -160,9 +164,10 @@ def evaluate_loaded(
 def _unseen(
     loaded: Loaded, rows: Any, section: DataSection, own: bool, allow_overlap: bool, progress: Progress
 ) -> tuple[Any, dict[str, Any] | None]:
-    """The rows to score, and how many of those given the model was trained on. Raises DataError where it was on all of them.
+    """The rows to score, and how many of the given rows the model was trained on.
 
-    Of the run's own splits nothing is taken out: they are scored as the run scored them.
+    The run's own splits stay complete: they are scored as the run scored them. Raises DataError if the model was
+    trained on all rows.
     """
     trained = trained_rows.read(loaded.folder, loaded.source)
     if not trained:
@@ -174,12 +179,14 @@ def _unseen(
     if not count or own or allow_overlap:
         if count:
             progress.say(
-                f"{count:,} of {len(rows):,} rows have the content of rows that the model was trained on: they are scored, too"
+                f"{count:,} of {len(rows):,} rows have the content of rows that the model was trained on: they are "
+                "scored, too"
             )
         return rows, {"rows": count, "scored": bool(count)}
     if count == len(rows):
         raise DataError(
-            f"{section.id}: the model was trained on all of these {count:,} rows, so a score on them says nothing about new ones: "
+            f"{section.id}: the model was trained on all of these {count:,} rows, so a score on them says nothing "
+            "about new ones: "
             "give other rows, or score them all the same with --allow-overlap"
         )
     progress.say(
@@ -189,16 +196,21 @@ def _unseen(
 
 
 def precision_of(loaded: Loaded) -> str:
-    """That of its training, so that the scores are those of its results; fp32 where this machine has no use for bf16."""
+    """The precision of the model's training, so that scores agree with its results; fp32 if this machine gains nothing
+    by bf16.
+    """
     asked = loaded.recipe.train.precision if loaded.recipe is not None else "auto"
     return "no" if asked == "fp32" or hardware.best_precision(loaded.model) == "fp32" else "bf16"
 
 
 def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | None:
-    """The column by whose values intervals are resampled: of a run's own rows the one by which it cut its splits."""
+    """The column whose groups are resampled for intervals.
+
+    For a run's own rows it is the column that grouped its splits.
+    """
     if own and loaded.recipe is not None and loaded.results is not None and section == loaded.recipe.data:
         how = (loaded.results.get("test") or {}).get("interval") or {}
-        if how.get("resamples") is not None:  # older runs do not say
+        if how.get("resamples") is not None:  # results of older versions do not record it
             return str(how["unit"]) if how["unit"] in rows.column_names else None
     return group_column(section.group, loaded.task.data.group_column, rows.column_names)
 
@@ -208,7 +220,9 @@ def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) -> Rows:
-    """A model's own data are cut as in its training, so that its test rows are the same; other data are taken whole."""
+    """The model's own data are split as in its training, so that its test rows are the same; other data stay as they
+    are.
+    """
     if not own:
         return load_rows_by_either_name(section, loaded.task.data, split)
     before = trained_rows.read(loaded.folder, loaded.source).before()
@@ -216,11 +230,12 @@ def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) ->
 
 
 def _own_rows(
-    section: DataSection, task: Any, split: str | None, results: dict[str, Any] | None, trained: TrainedRows
+    section: DataSection, task: Task, split: str | None, results: dict[str, Any] | None, trained: TrainedRows
 ) -> Rows:
-    """A split as a run cuts it that starts from a model trained on `trained`; another split that the data set has by its name.
+    """One split of the data, cut as by a run that starts from a model trained on `trained`.
 
-    Raises DataError where the data are no longer those of the run: what is cut from them now may have been trained on.
+    A split that is not train, validation or test is read by its name in the data set. Raises DataError if the data
+    changed since the run: the new cut could contain training rows.
     """
     name = split or "test"
     if name not in SPLITS:
@@ -230,7 +245,8 @@ def _own_rows(
     except DataError:
         if results is not None or getattr(section, name) is None:
             raise
-        # the split that the recipe names will do, without the others on this disk; of it what the model does not know
+        # Read the split that the recipe names even if the other splits are not on this disk; leave out rows that the
+        # model knows.
         named = section.model_copy(update={other: None for other in SPLITS if other != name})
         _, rows, skipped = load_rows(named, task.data, name)
         known = trained.known(contents(rows, task.data.content)) if trained else []
@@ -242,7 +258,8 @@ def _own_rows(
     before = ((results or {}).get("data", {}).get(name) or {}).get("fingerprint")
     if before not in (None, splits.fingerprint[name]):
         raise DataError(
-            f"{splits.name}: the data changed since the run, so its {name} rows may now be others, some of them trained on: "
+            f"{splits.name}: the data changed since the run, so its {name} rows may now be others, some of them "
+            "trained on: "
             "restore them, or give rows that it never saw with --data"
         )
     return name, splits[name], splits.skipped[name]

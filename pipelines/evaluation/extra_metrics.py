@@ -1,7 +1,7 @@
-"""The metrics that a recipe lists: tried on a few rows before anything is trained, then computed on every split.
+"""The metrics that a recipe lists. They are tried on a few rows before training, and then computed on every split.
 
-They are written into results.json beside the task's own scores, as <module>_<key>, and never take the place of one. They have no
-interval: a module is foreign code, and nobody knows what resampling its rows would mean.
+results.json holds them next to the task's own scores, as <module>_<key>; they never replace one. They have no interval:
+a module is foreign code, and nothing is known about what resampling its rows would mean.
 """
 
 import contextlib
@@ -20,28 +20,30 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
 
-TRIED = 8  # rows
+TRIED = 8  # number of rows
 Scores = dict[str, dict[str, float]]  # split -> score -> value
 
 
 def refuse_if_generating(modules: Sequence[Module], task: Task) -> None:
-    """Raises RecipeError for a task that makes images: no row has a prediction to compare with a reference."""
+    """Raise RecipeError for a task that generates images: its rows have no prediction to compare with a reference."""
     if modules and task.generation is not None:
         raise _no_predictions(task)
 
 
 def _no_predictions(task: Task) -> RecipeError:
     return RecipeError(
-        f"metrics: {task.name} gives no prediction that could be compared with a reference, as modules do it: take `metrics` out"
+        f"metrics: {task.name} gives no prediction that could be compared with a reference, as modules do it: take "
+        "`metrics` out"
     )
 
 
 def try_out(
     modules: Sequence[Module], task: Task, model: "nn.Module", rows: "Dataset", device: Any, autocast: Any = None
 ) -> dict[str, float]:
-    """The scores of a few rows by the model as it is now. Raises RecipeError where a module cannot score this task's predictions.
+    """The scores of a few rows by the model in its present state.
 
-    What fails on the answers of an untrained model is tried on perfect answers: some metrics are undefined for one class alone.
+    Metrics that fail on the answers of an untrained model are tried on perfect answers: some metrics are undefined for
+    a single class. Raises RecipeError if a module cannot score the predictions of this task.
     """
     from pipelines.data.schema import spread
 
@@ -64,21 +66,22 @@ def try_out(
                 raise error from None
         if taken := sorted(scores.keys() & {*scoring.scores(task, records, chosen), *found}):
             raise RecipeError(
-                f"metrics: {module.entry}: there is a score {taken[0]} already: rename the file, or the key that it gives"
+                f"metrics: {module.entry}: there is a score {taken[0]} already: rename the file, or the key that it "
+                "gives"
             )
         found |= scores
     return found
 
 
 def _perfect(record: Record) -> Any:
-    """The prediction that is right: of several accepted answers the first."""
+    """The right prediction of a record: the first of several accepted answers."""
     true = record["true"]
     accepted = isinstance(true, list) and isinstance(record["predicted"], str)
     return (true or [""])[0] if accepted else true
 
 
 def _predicted(task: Task, model: "nn.Module", rows: "Dataset", device: Any, autocast: Any) -> list[Record]:
-    """Records of a few rows; the model, and torch's random numbers, are as before."""
+    """Records of a few rows. The model and torch's random state are restored afterwards."""
     import torch
 
     from pipelines.data import batching
@@ -99,10 +102,10 @@ def _predicted(task: Task, model: "nn.Module", rows: "Dataset", device: Any, aut
 def scores_of(
     modules: Sequence[Module], labels: Sequence[str], records: Mapping[str, Sequence[Record]], say: Callable[[str], Any]
 ) -> tuple[Scores, list[dict[str, Any]]]:
-    """Scores of each split, and what results.json says of each module: {name, source, metrics, failed}.
+    """The scores of each split, and the entry of each module in results.json: {name, source, metrics, failed}.
 
-    A module that fails has no score of any split, and `say` gets the reason; `failed` is the kind of the error, without its words:
-    they may name a file of this machine.
+    A module that fails has no score on any split, and `say` receives the reason. `failed` is the type of the error
+    without its message, which may name a file of this machine.
     """
     scores: Scores = {split: {} for split in records}
     about = []
@@ -127,7 +130,9 @@ def add(
     records: Mapping[str, Sequence[Record]],
     say: Callable[[str], Any],
 ) -> None:
-    """Put the scores of the modules into what results.json is to hold, and take out those of modules that were there before."""
+    """Put the scores of the modules into the content of results.json, and remove those of modules that are no longer
+    listed.
+    """
     for entry in outcome.pop("extra_metrics", []):
         for split in records:
             for name in entry["metrics"]:
@@ -141,18 +146,18 @@ def add(
 
 
 def failed(outcome: Mapping[str, Any]) -> list[str]:
-    """The names of the modules that failed after training."""
+    """Names of the modules that failed after training."""
     return [entry["name"] for entry in outcome.get("extra_metrics", []) if entry["failed"]]
 
 
 def outdated(outcome: Mapping[str, Any], modules: Sequence[Module]) -> bool:
-    """Whether a finished run has other modules than these, or one that failed."""
+    """Whether a finished run has scores of other modules than these, or a module of it failed."""
     held = [entry["source"] for entry in outcome.get("extra_metrics", [])]
     return bool(failed(outcome)) or held != [module.source for module in modules]
 
 
 def score_again(folder: Path, recipe: Recipe, modules: Sequence[Module], say: Callable[[str], Any]) -> dict[str, Any]:
-    """A finished run with other modules: they score the predictions that it kept; results.json, report and card follow."""
+    """Score the stored predictions of a finished run with other modules. Updates results.json, report and card."""
     from pipelines.config.recipe import recipe_of_model
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import write_report

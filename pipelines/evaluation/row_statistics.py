@@ -1,6 +1,7 @@
-"""The statistics of a run's test rows on disk, from which runs are compared: predictions/test_statistics.safetensors.
+"""The statistics of a run's test rows on disk (predictions/test_statistics.safetensors), which `graft compare` reads.
 
-One tensor for each column, the ids of the rows, and for each row the number of its unit: the group that it belongs to.
+The file holds one tensor per column of the statistics, the ids of the rows, and the unit of each row: the number of the
+group that it belongs to.
 """
 
 import json
@@ -19,12 +20,12 @@ SCHEMA = 1
 
 class Kept(NamedTuple):
     statistics: Statistics
-    units: np.ndarray  # [rows], numbers from 0 on
-    group: str | None  # the column whose values are the units; None where each row is one
+    units: np.ndarray  # [rows], numbers from 0
+    group: str | None  # the column whose values are the units; None if each row is a unit
 
 
 def write(path: Path, statistics: Statistics, units: np.ndarray, group: str | None) -> None:
-    """Raises RunError when the disk refuses."""
+    """Write the statistics. Raises RunError if the disk refuses."""
     from safetensors.numpy import save
 
     ids = np.frombuffer(json.dumps(statistics.ids).encode(), dtype=np.uint8)
@@ -40,13 +41,14 @@ def write(path: Path, statistics: Statistics, units: np.ndarray, group: str | No
 
 
 def read(path: Path) -> Kept:
-    """What `write` wrote. Raises ModelError for a damaged file."""
+    """Read the statistics. Raises ModelError for a damaged file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["graft"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         if about["schema"] != SCHEMA:
             raise ValueError(f"schema {about['schema']}, and this version reads {SCHEMA}")
         return _kept(tensors, about)
@@ -56,7 +58,7 @@ def read(path: Path) -> Kept:
 
 
 def _kept(tensors: dict[str, np.ndarray], about: dict[str, Any]) -> Kept:
-    """Raises ValueError, KeyError or TypeError for what does not fit together."""
+    """Build the statistics. Raises ValueError, KeyError or TypeError if the parts do not fit together."""
     ids, units = json.loads(tensors.pop(IDS).tobytes()), tensors.pop(UNITS)
     if not isinstance(ids, list) or not ids or not all(isinstance(id_, str) for id_ in ids) or ids != sorted(ids):
         raise ValueError("the ids of its rows are no sorted texts")

@@ -1,4 +1,4 @@
-"""Predict over a split, merge the records of all processes, score, and say how sure the score is."""
+"""Predict over a split, gather the records of all processes, compute scores and their intervals."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,13 +33,15 @@ def predict_split(
     tick: Callable[[int], None] = lambda n: None,
     smaller: Callable[[int, str], None] = lambda n, unit: None,
 ) -> list[Record]:
-    """Records of every readable example, once each, in the order of the examples, the same on every process.
+    """Records of all readable examples, in the order of the examples. Every process gets all of them.
 
-    A batch holds at most `batch_size` examples and, where they have lengths, at most `budget` of their unit with its padding: left
-    out, what the task allows this kind of device. Both must be the same on every process. Where memory does not suffice, the limit
-    is halved (of the budget where examples have lengths, else of rows), and `smaller(limit, unit)` is called: another process may
-    have another limit then (see `agreed`). `tick(n)` is called with the number of examples done here.
-    `skips` takes the rows that cannot be read.
+    A batch holds at most `batch_size` examples. If examples have lengths, it also holds at most `budget` of their unit,
+    with padding; None means the task's limit for this kind of device. Both must be equal on all processes. If memory
+    runs out, the limit is halved (the budget, or else the rows) and `smaller(limit, unit)` is called; limits of the
+    processes may then differ (see `agreed`). `tick(n)` is called with the number of examples finished on this process.
+    `skips` collects unreadable rows.
+
+    Raises RunError if memory runs out and the limit cannot be halved.
     """
     import torch
     from accelerate.utils import gather_object
@@ -63,7 +65,7 @@ def predict_split(
         try:
             batch = on_device(micro.batch, accelerator.device)
             examples.feed(batch)
-            # in the precision of the training; not inference_mode: FSDP and hooks may keep what they see
+            # Use the precision of training. Not inference_mode: FSDP and hooks may keep tensors that they see.
             with torch.no_grad(), accelerator.autocast():
                 records = task.predict(model, batch)
         except RuntimeError as error:
@@ -71,13 +73,13 @@ def predict_split(
                 raise
             rows = max(1, len(keys[place]))
             most = _fewer(rows, model, accelerator, split)
-            if lengths is not None:  # the longest come first: a limit of rows would hold for the short ones, too
+            if lengths is not None:  # the longest come first, and a limit of rows would also hold for the short ones
                 budget = rows * max(1, *(int(lengths[i]) for _, i in keys[place])) // 2
             limit = (most, "rows") if lengths is None else (budget, examples.length_unit)
             keys, place = [part for wanted in keys[place:] for part in _cut(wanted, most, lengths, budget)], 0
-            batch = records = batches = None  # the old loader and its processes end before new ones begin
+            batch = records = batches = None  # the old loader and its processes must end before new ones start
         if batches is None:
-            clear_device_cache(garbage_collection=True)  # here: the error held what the forward had computed
+            clear_device_cache(garbage_collection=True)  # not earlier: the error held the activations
             smaller(*limit)
             batches = iter(loader(examples, keys, workers))
             continue
@@ -97,7 +99,7 @@ def predict_split(
 
 
 def _fewer(now: int, model: Any, accelerator: Any, split: str) -> int:
-    """Half of `now` rows. Raises RunError for one row, and where the forwards of several processes must stay in step."""
+    """Half of `now` rows. Raises RunError for one row, or if the forward passes of several processes must match."""
     from torch.distributed.fsdp import FSDPModule
     from torch.nn.parallel import DistributedDataParallel
 
@@ -109,7 +111,10 @@ def _fewer(now: int, model: Any, accelerator: Any, split: str) -> int:
 
 
 def _cut(keys: list[tuple[None, int]], most: int, lengths: Lengths | None, budget: int) -> list[list[tuple[None, int]]]:
-    """A batch as batches of at most `most` rows or, where they have lengths, of a `budget`; an empty one (a stand-in) stays."""
+    """Split a batch into batches of at most `most` rows or, if examples have lengths, of a `budget`.
+
+    An empty batch stays.
+    """
     if not keys:
         return [keys]
     if lengths is None:
@@ -122,9 +127,9 @@ def _cut(keys: list[tuple[None, int]], most: int, lengths: Lengths | None, budge
 
 
 def agreed(*limits: int | None) -> list[int | None]:
-    """For each limit the smallest value that any process has, None where none has one. Every process calls, with as many limits.
+    """For each limit, the smallest value of all processes; None if no process has one. Every process must call this.
 
-    Which rows a process scores follows from the limits: where they differ, rows are scored twice or never.
+    The limits decide which rows a process scores. If they differed, rows would be scored twice or never.
     """
     from accelerate.utils import gather_object
 
@@ -137,7 +142,7 @@ def agreed(*limits: int | None) -> list[int | None]:
 
 
 def scores(task: Task, records: Sequence[Record], rows: Any) -> dict[str, float]:
-    """The metrics of one split."""
+    """The metrics of one split, without intervals."""
     found = task.statistics(records, rows)
     return {name: float(value) for name, value in task.summarize(found, found.ones()).items()}
 
@@ -152,10 +157,11 @@ def score_split(
     tables: bool = True,
     keep: Path | None = None,
 ) -> dict[str, Any]:
-    """What results.json says of one split: {split, n, groups, metrics, ci95, interval, tables}.
+    """The entry of one split in results.json: {split, n, groups, metrics, ci95, interval, tables}.
 
-    `group` is the column of `rows` whose values belong together (a speaker, an article): intervals resample these groups. `groups` is
-    their number, None without such a column. `keep` names a file for the statistics, from which `graft compare` works.
+    `group` is the column of `rows` whose equal values form a group (a speaker, an article); intervals resample groups.
+    `groups` is their number, or None without such a column. `keep` is the file for the statistics that `graft compare`
+    reads.
     """
     found = task.statistics(records, rows)
     units, groups = units_of(found, rows, group)
@@ -175,9 +181,9 @@ def score_split(
 
 
 def units_of(found: Statistics, rows: Any, group: str | None) -> tuple[np.ndarray, int | None]:
-    """The unit of each row that is resampled, as a number from 0 on, and the number of groups (None without a group column).
+    """The unit of each row for resampling (a number from 0), and the number of groups (None without a group column).
 
-    Rows of one value in the column `group` are a unit. A row without a value is a unit alone, with all its records.
+    Rows with equal values in the column `group` form one unit. A row without a value is its own unit.
     """
     values = dict(zip(rows["id"][:], groups_of(rows, group), strict=True)) if group is not None else {}
     keys = [("row", id_) if values.get(id_) is None else ("group", values[id_]) for id_ in found.ids]
@@ -188,10 +194,11 @@ def units_of(found: Statistics, rows: Any, group: str | None) -> tuple[np.ndarra
 def intervals(
     task: Task, found: Statistics, units: np.ndarray, seed: int = 0
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """The 95 % intervals (see pipelines.metrics.intervals), and how they were made: {resamples, exact}.
+    """The 95 % intervals (see pipelines.metrics.intervals), and how they were computed: {resamples, exact}.
 
-    Metrics whose resamples are all equal are omitted. `exact` names the proportions whose rows are all right or all wrong: they have
-    the exact binomial interval. Fewer than two units have no intervals, and 0 resamples.
+    Metrics whose resamples are all equal are omitted. `exact` lists the proportions whose rows are all right or all
+    wrong; these have the exact binomial interval. With fewer than two units there are no intervals, and `resamples` is
+    0.
     """
     count = int(units.max()) + 1
     if count < 2:

@@ -1,1 +1,1 @@
-"""What makes images: sampling, comparison with real data, requests."""
+"""Generate results (images) with a model: sampling, comparison with real data, requests."""

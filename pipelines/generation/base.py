@@ -1,4 +1,4 @@
-"""What tasks that make images share: options, and how they are asked."""
+"""What all tasks that generate images share: their options, and the form of a request."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,20 +12,22 @@ from pipelines.generation.spec import GenerationSpec, Request, Setting
 
 
 class Sampling(Strict):
-    """Options of every task that makes images."""
+    """Options of every task that generates images."""
 
     models: ClassVar[tuple[str, ...]] = ("extractor",)
     settled: ClassVar[tuple[str, ...]] = ("steps",)
 
     steps: Annotated[Int, Field(ge=1, le=1000)] = 50
-    """Denoising steps of an image."""
+    """Number of denoising steps per image."""
     samples: Annotated[Int, Field(ge=0, le=100_000)] = 64
-    """Images made after training, at fixed seeds: kept in samples/ and measured; 0: none."""
+    """Number of images to generate after training, at fixed seeds. They are saved in samples/ and measured; 0: none."""
     grid: Annotated[Int, Field(ge=0, le=64)] = 16
-    """Images made at the start and at every evaluation, at fixed seeds, to see the model learn; 0: none."""
+    """Number of images to generate before training and at every evaluation, at fixed seeds, to show progress; 0: none.
+    """
     extractor: str | None = None
-    """By whose features samples are compared with images: `inception` (gives fid and kid; needs torch-fidelity) or an image
-    classifier (run folder, model folder, hub id)."""
+    """The model whose features compare samples with real images: `inception` (gives fid and kid; needs torch-fidelity)
+    or an image classifier (run folder, model folder, hub id).
+    """
 
 
 def image_generation(
@@ -37,7 +39,7 @@ def image_generation(
     defaults: Callable[[int], dict[str, Any]],
     settings: Mapping[str, Setting],
 ) -> GenerationSpec:
-    """The spec of a task whose results are images of this height and width; `options` are a Sampling."""
+    """The spec of a task whose results are images of this (height, width). `options` are a Sampling."""
     return GenerationSpec(
         generate=generate,
         requests=requests,
@@ -52,10 +54,12 @@ def image_generation(
         measure=lambda samples: _measuring().measured(samples, options),
         samples=options.samples,
         shown=options.grid,
-        at_once=max(1, min(64, 2**20 // max(size) ** 2)),  # 64 small ones, 16 of 256 pixels, 4 of 512
+        at_once=max(1, min(64, 2**20 // max(size) ** 2)),  # 64 small images, 16 of 256 pixels, 4 of 512
     )
 
 
 def _measuring() -> Any:
-    """What a run alone needs: loaded by its name, for a Space follows the imports of its task, and measures nothing."""
+    """The module that measures, imported by its name: a Space copies what its task imports, and a Space measures
+    nothing.
+    """
     return importlib.import_module("pipelines.generation.images")

@@ -1,7 +1,8 @@
-"""What a generative model makes: images at fixed seeds, kept, compared with real images, and looked up among the training images.
+"""Compare generated images with real images, and search them among the training images.
 
-Distances are of features (see pipelines.generation.feature_extractors). Only Inception's are called fid and kid; those of another extractor
-carry its name, for the numbers of two extractors cannot be compared.
+Distances are those of features (see pipelines.generation.feature_extractors). Only distances of Inception's features
+are named fid and kid; the others carry the name of their extractor, because numbers of two extractors cannot be
+compared.
 """
 
 import logging
@@ -17,15 +18,15 @@ from pipelines.metrics import generation, intervals
 
 log = logging.getLogger("graft")
 
-CONFIDENT = 0.9  # from here on a classifier recognises an image
-FEWEST = 3  # of fewer, precision and recall have no third neighbour
-SIDE = 32  # pixels a side at which training images are searched
-ENOUGH = 10_000  # images on either side; of fewer the distance comes out too high (Heusel et al. 2017)
+CONFIDENT = 0.9  # a classifier recognises an image if its probability is at least this
+FEWEST = 3  # with fewer images, precision and recall have no third neighbour
+SIDE = 32  # side in pixels at which training images are searched
+ENOUGH = 10_000  # images of either set; with fewer, the distance is biased upwards (Heusel et al. 2017)
 Request = Mapping[str, Any]
 
 
 class Decoded(Sequence[Any]):
-    """The images of some examples, decoded each time they are looked at: all of them at once may be more than the memory holds."""
+    """The images of some examples, decoded at each access: all decoded images together may exceed the memory."""
 
     def __init__(self, examples: Any, numbers: Sequence[int]) -> None:
         self.examples, self.numbers = examples, numbers
@@ -42,8 +43,9 @@ class Decoded(Sequence[Any]):
 def thumbnails(
     examples: Any, numbers: Sequence[int], tick: Callable[[int], None] = lambda n: None
 ) -> tuple[np.ndarray, list[int], list[tuple[str, str]]]:
-    """The examples of these numbers as `measure` searches them (uint8, at most SIDE pixels a side), the numbers of those that could be
-    read, and (number, why) of the others.
+    """Shrink the images with these numbers to thumbnails for `measure` (uint8, at most SIDE pixels a side).
+
+    Returns the thumbnails, the numbers of the readable images, and (number, reason) of the others.
     """
     found: np.ndarray = np.empty((0, 1, 1), dtype=np.uint8)
     kept: list[int] = []
@@ -73,12 +75,13 @@ def measure(
     flip: bool = False,
     tick: Any = lambda n: None,
 ) -> dict[str, Any]:
-    """What is said of `images` beside the `real` ones: {metrics, ci95, tables, nearest, copied}.
+    """Compare `images` with the `real` ones: {metrics, ci95, tables, nearest, copied}.
 
-    `train` and `held_out` are thumbnails of training images and of test images, which took no part in it: how many of these count as
-    copies tells how many would by chance. `classes` are those of which images were asked, one each, and those of the real ones. `flip` says
-    that mirror images were trained on as well. `nearest` are (number of the image,
-    of the training image, ratio of the nearest distance to the second), the closest first; `copied` says which images are copies.
+    `train` and `held_out` are thumbnails of training images and of test images. Test images took no part in training,
+    so the share of them that counts as copies is what chance gives. `classes` are the requested class of each image,
+    and the classes of the real images. `flip` means that training used mirror images, too. `nearest` lists (number of
+    the image, number of the training image, ratio of the nearest to the second-nearest distance), the closest first;
+    `copied` marks the copies.
     """
     metrics: dict[str, float] = {}
     ci95: dict[str, list[float] | None] = {}
@@ -125,7 +128,7 @@ def measure(
 
 
 def too_few(made: int, real: int, extractor: Extractor) -> str | None:
-    """Why an Inception distance of so many images says little; None where it is of enough."""
+    """A warning if an Inception distance of so few images says little; else None."""
     if not extractor.inception or min(made, real) >= ENOUGH:
         return None
     what = f"fid of {made:,} images" if made < ENOUGH else f"fid with {real:,} real images"
@@ -140,7 +143,9 @@ def fit(
     real: Sequence[Any],
     captions: Sequence[str],
 ) -> None:
-    """Add to what `measure` found how well `images` fit the texts of which they were made, and the real ones their captions."""
+    """Add CLIP scores to the result of `measure`: of `images` with their prompts, and of the real images with their
+    captions.
+    """
     made, known = fits(images, texts), fits(real, captions)
     bounds = intervals.of_mean(made)
     found["metrics"]["clip_score"] = float(made.mean())
@@ -151,7 +156,7 @@ def fit(
 
 
 def distances(real: np.ndarray, made: np.ndarray, extractor: Extractor) -> dict[str, float]:
-    """Frechet and kernel distance, precision and recall, under names that say whose features they are of."""
+    """Frechet and kernel distance, precision and recall. The names state the feature extractor."""
     of = "" if extractor.inception else f" ({extractor.name})"
     precision, recall = generation.precision_recall(real, made)
     return {
@@ -163,13 +168,16 @@ def distances(real: np.ndarray, made: np.ndarray, extractor: Extractor) -> dict[
 
 
 def _right(extractor: Extractor, odds: np.ndarray, wanted: Sequence[str]) -> np.ndarray | None:
-    """Of each image whether the classifier sees the class `wanted` of it. None where it does not know them all."""
+    """For each image, whether the classifier predicts its class in `wanted`.
+
+    None if it does not know all these classes.
+    """
     labels = extractor.labels or []
-    if strange := sorted(set(wanted) - set(labels)):
+    if unknown := sorted(set(wanted) - set(labels)):
         log.warning(
             "%s does not know the class %s: it cannot tell whether images show their classes",
             extractor.name,
-            strange[0],
+            unknown[0],
         )
         return None
     hits: np.ndarray = odds.argmax(axis=1) == np.array([labels.index(label) for label in wanted])
@@ -177,13 +185,13 @@ def _right(extractor: Extractor, odds: np.ndarray, wanted: Sequence[str]) -> np.
 
 
 def _classes(labels: list[str], made: np.ndarray, real: np.ndarray) -> list[dict[str, Any]]:
-    """How many of each class the classifier sees among the samples, and among the real images."""
+    """How many samples, and how many real images, the classifier assigns to each class."""
     seen = [np.bincount(odds.argmax(axis=1), minlength=len(labels)) for odds in (made, real)]
     return [{"label": label, "samples": int(seen[0][i]), "real": int(seen[1][i])} for i, label in enumerate(labels)]
 
 
 def _memorised(images: np.ndarray, train: np.ndarray, flip: bool) -> tuple[list[tuple[int, int, float]], np.ndarray]:
-    """The nearest training images of the thumbnails that are nearest to one; which of all count as copies."""
+    """The training images nearest to the thumbnails, closest pairs first; and which thumbnails count as copies."""
     mirrored = _flat(images[:, :, ::-1]) if flip else None
     where, distances_ = generation.nearest(_flat(images), _flat(train), mirrored=mirrored)
     ratios = generation.ratios(distances_)

@@ -1,8 +1,8 @@
-"""What looks at images for a distance between sets of them: the Inception network of FID, or any image classifier.
+"""Feature extractors for distances between sets of images: the Inception network of FID, or any image classifier.
 
     features, probabilities = classifier(folder, "cpu", "digits").look(images)
 
-Both come as float32 rows in the order of the images, whatever the size of the batches.
+Both are float32, one row per image in the order of the images, whatever the size of the batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Seen = tuple["torch.Tensor", "torch.Tensor | None"]
-Fits = Callable[[Sequence[Any], Sequence[str]], np.ndarray]  # images and as many texts -> a score for each
+Fits = Callable[[Sequence[Any], Sequence[str]], np.ndarray]  # images and as many texts -> one score per pair
 
 
 @dataclass
@@ -37,9 +37,10 @@ class Extractor:
     def look(
         self, images: Sequence[Any], batch_size: int = 64, tick: Callable[[int], None] = lambda done: None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features [N, D] float32 and, of a classifier, probabilities [N, classes] of images of any mode.
+        """Features [N, D] float32 of images of any mode and, for a classifier, probabilities [N, classes].
 
-        `tick` hears how many more are done. Raises DataError for no images, and for one that cannot be read.
+        `tick(n)` is called with the number of images finished. Raises DataError for no images, or for an image that
+        cannot be read.
         """
         import torch
 
@@ -61,10 +62,10 @@ class Extractor:
 
 
 def inception(device: Any, weights: Path | None = None) -> Extractor:
-    """torch-fidelity's port of the Inception network that FID is defined by: 2048 features.
+    """The Inception network that defines FID, in torch-fidelity's port: 2048 features.
 
-    Its weights are downloaded once, unless `weights` names the file. Raises RunError where torch-fidelity is not installed or
-    the weights cannot be had, ModelError for a file that does not hold them.
+    Its weights are downloaded once, unless `weights` names the file. Raises RunError if torch-fidelity is not installed
+    or the weights cannot be downloaded, ModelError if the file does not hold them.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -76,11 +77,11 @@ def inception(device: Any, weights: Path | None = None) -> Extractor:
     try:
         torch.load(
             file, weights_only=True, map_location="cpu"
-        )  # the library itself would run whatever is pickled in the file
+        )  # the library itself would run code that is pickled in the file
         network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file)).to(
             device
         )
-    except Exception as error:  # a damaged file brings about anything
+    except Exception as error:  # a damaged file can raise any error
         raise ModelError(
             f"{file}: not the weights of torch-fidelity's Inception network: delete it, or name another file"
         ) from error
@@ -91,7 +92,8 @@ def inception(device: Any, weights: Path | None = None) -> Extractor:
         for place, image in enumerate(pixels):
             sizes.setdefault(image.shape, []).append(place)
         found = torch.empty(len(images), 2048)
-        for places in sizes.values():  # the network scales to 299 pixels itself, images of one size at a time
+        # the network scales images to 299 pixels itself, and a batch needs images of one size
+        for places in sizes.values():
             found[places] = network(torch.stack([pixels[place] for place in places]).to(device))[0].cpu()
         return found, None
 
@@ -99,7 +101,10 @@ def inception(device: Any, weights: Path | None = None) -> Extractor:
 
 
 def _inception_weights() -> Path:
-    """Where torch keeps the file, which is downloaded and checked against its hash if it is not there. Raises RunError."""
+    """Path of the weights in torch's cache; downloads them and checks their hash if they are missing.
+
+    Raises RunError.
+    """
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -109,7 +114,7 @@ def _inception_weights() -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), file.stem.rpartition("-")[2], progress=False)
-    except (OSError, RuntimeError) as error:  # urllib's are OSErrors; a wrong hash is a RuntimeError
+    except (OSError, RuntimeError) as error:  # urllib raises OSErrors; a wrong hash is a RuntimeError
         raise RunError(
             f"the Inception weights cannot be downloaded ({error}): put the file from {URL_INCEPTION_V3} at {file}"
         ) from error
@@ -120,9 +125,10 @@ def _inception_weights() -> Path:
 
 
 def clip(folder: Path, device: Any) -> Fits:
-    """A CLIP model as what tells how well images fit their texts: 100 times the cosine of their features, at least 0 (Hessel et al. 2021).
+    """Load a CLIP model that scores how well images fit their texts.
 
-    Raises ModelError for a model of another kind.
+    The score is 100 times the cosine of their features, at least 0 (Hessel et al. 2021). Raises ModelError for a model
+    of another kind.
     """
     import torch
     from torch import nn
@@ -133,12 +139,13 @@ def clip(folder: Path, device: Any) -> Fits:
     config = pretrained.read_config(folder, None)
     if config.model_type != "clip":
         raise ModelError(
-            f"options.clip: {pretrained.called(folder)} is a {config.model_type} model: choose a CLIP model (openai/clip-vit-base-patch16)"
+            f"options.clip: {pretrained.called(folder)} is a {config.model_type} model: choose a CLIP model "
+            "(openai/clip-vit-base-patch16)"
         )
     model: Any = pretrained.load_model(CLIPModel, folder, config, lambda model: nn.Identity()).eval().to(device)
     try:
         processor: Any = CLIPProcessor.from_pretrained(folder)
-    except Exception as error:  # whatever a damaged or strange file brings about
+    except Exception as error:  # a damaged file, or one of another kind, can raise any error
         raise ModelError(
             f"{pretrained.called(folder)}: its processor cannot be read: {pretrained.first_line(error)}"
         ) from error
@@ -169,9 +176,9 @@ def clip(folder: Path, device: Any) -> Fits:
 
 
 def classifier(folder: Path, device: Any, name: str) -> Extractor:
-    """A folder of an image classifier (transformers' or timm's): features are what goes into its head.
+    """An image classifier in a folder (transformers or timm). Its features are the input of its head.
 
-    Raises ModelError for a model of another kind, one without a trained head, and one that gives several labels.
+    Raises ModelError for a model of another kind, a model without a trained head, or one that predicts several labels.
     """
     import torch
 
@@ -191,7 +198,7 @@ def classifier(folder: Path, device: Any, name: str) -> Extractor:
     if timm:
         config.model_args = {
             k: v for k, v in (config.model_args or {}).items() if k != "num_classes"
-        }  # transformers passes it itself
+        }  # transformers passes this argument itself
     processor = vision.image_processor(folder, config, None)
     model: Any = vision.image_classifier(folder, config).eval().to(device)
     entered: list[torch.Tensor] = []
@@ -207,7 +214,9 @@ def classifier(folder: Path, device: Any, name: str) -> Extractor:
 
 
 def _entrance(head: "nn.Module") -> "nn.Module":
-    """What the features go into: the head, or of one in several parts (a norm, a classifier) its last layer."""
+    """The layer that receives the features: the head, or the last layer of a head with several parts (a norm, a
+    classifier).
+    """
     from torch import nn
 
     if not isinstance(head, nn.ModuleList):

@@ -1,4 +1,4 @@
-"""Images as results of a run: compared with real ones, looked up among the training images, and drawn."""
+"""Measure and draw the images that a run generated: comparison with real images, search for copies, figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,21 @@ from pipelines.models.source import local_model
 from pipelines.plots import image_grids
 from pipelines.plots.style import AGGREGATE, ROWS
 
-SHOWN = 64  # of the finished images, in one figure
+SHOWN = 64  # number of images in one figure
 
 
 class Judges(NamedTuple):
-    """What images are compared by, and what tells how well they fit their texts."""
+    """The models that measure images: a feature extractor, and a model that scores how well images fit their texts."""
 
     extractor: Extractor | None
     fits: Fits | None
 
 
 def judges(options: Any, device: Any) -> Judges:
-    """What the recipe measures images by, loaded before the first step so that what is wrong is known. Raises GraftErrors."""
+    """Load the models that the recipe measures images by. Loaded before training so that errors surface early.
+
+    Raises GraftErrors.
+    """
     return Judges(_extractor(options, device), _fits(options, device)) if options.samples else Judges(None, None)
 
 
@@ -40,7 +43,7 @@ def _extractor(options: Any, device: Any) -> Extractor | None:
 
 
 def _fits(options: Any, device: Any) -> Fits | None:
-    asked = getattr(options, "clip", None)  # of tasks whose images are made of texts
+    asked = getattr(options, "clip", None)  # an option of tasks that generate images from text
     return clip(_folder(asked), device) if asked is not None else None
 
 
@@ -51,13 +54,13 @@ def _folder(source: str) -> Path:
 
 
 def measured(samples: Samples, options: Any) -> dict[str, Any]:
-    """What is said of a run's finished images: {metrics, ci95, tables, figures, samples}."""
+    """Results of a run's generated images: {metrics, ci95, tables, figures, samples}."""
     images, requests = samples.results, samples.requests
     unflagged = [number for number, image in enumerate(images) if not image.info.get("flagged")]
     kept = [images[number] for number in unflagged]
     found, compared, nearest = _compared(samples, options, kept, [requests[number] for number in unflagged])
     flagged = len(images) - len(kept)
-    if flagged:  # by the base model's safety checker, which blackens them
+    if flagged:  # the safety checker of the base model blackens them
         for row in found["tables"]["samples and real images"]:
             row["flagged"] = flagged if row["set"] == "samples" else None
     copies = {number for number, copied in zip(unflagged, found["copied"], strict=True) if copied}
@@ -81,7 +84,7 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
 def _compared(
     samples: Samples, options: Any, images: list[Any], requests: list[Any]
 ) -> tuple[dict[str, Any], int, dict[str, Any]]:
-    """What samples.measure says of the images, of how many real ones, and a figure of the nearest training images."""
+    """Results of the comparison, the number of real images, and a figure of the nearest training images."""
     splits, judged = samples.splits, samples.judges
     encoded = {split: samples.encode(splits[split]) for split in ("train", "test")}
     small, numbers = {}, {}
@@ -89,7 +92,7 @@ def _compared(
         wanted = _readable(samples, split)
         with samples.progress.item("images to compare", len(wanted)) as shown:
             small[split], numbers[split], bad = comparison.thumbnails(examples, wanted, shown.advance)
-        samples.skips.add(split, bad)  # a short training may not have visited them
+        samples.skips.add(split, bad)  # a short training may not have read these rows
     real = comparison.Decoded(encoded[options.reference], numbers[options.reference])
     asked = [request["label"] for request in requests if "label" in request]
     classes = (asked, [splits[options.reference]["label"][number] for number in real.numbers]) if asked else None
@@ -106,7 +109,10 @@ def _compared(
 
 
 def _figures(samples: Samples, shown: list[Any], copies: bool) -> dict[str, Any]:
-    """The samples without copies of training images; grids, which may hold some, are published only where the recipe publishes rows."""
+    """Figures of the samples without copies of training images.
+
+    Grids may show copies: they need the right to publish rows.
+    """
     found = {}
     if shown:
         title = f"{len(shown)} samples, seeds from 0" + (", without copies of training images" if copies else "")
@@ -120,7 +126,7 @@ def _figures(samples: Samples, shown: list[Any], copies: bool) -> dict[str, Any]
 
 
 def _readable(samples: Samples, split: str) -> list[int]:
-    """Numbers of the rows that were not skipped, by which Skips knows them."""
+    """Numbers of the readable rows, as `Skips` counts them."""
     skipped = samples.skips.found.get(split, {})
     return [number for number in range(len(samples.splits[split])) if str(number) not in skipped]
 

@@ -1,4 +1,4 @@
-"""One image on request, for `graft predict` and the demos: made, named, and kept with the settings that made it."""
+"""Generate one image on request, for `graft predict` and the demos, and store its settings in the file."""
 
 import inspect
 import json
@@ -12,12 +12,12 @@ from pipelines.errors import DataError, RunError
 from pipelines.generation.spec import Setting
 from pipelines.utils.formatting import short
 
-MOST_LETTERS = 100_000  # that an image may say about what made it
-LONGEST = 48  # letters of a prompt in a file name: names have at most 255 bytes
+MOST_LETTERS = 100_000  # longest text of settings that is read from an image
+LONGEST = 48  # characters of a prompt in a file name; names have at most 255 bytes
 
 
 def images(task: Any, model: Any, request: dict[str, Any]) -> Iterator[Any]:
-    """What `infer` yields: the image as it comes to be, the finished one last. Raises RunError out of memory."""
+    """The results of `infer`: intermediate images, then the finished one. Raises RunError if memory runs out."""
     from pipelines.utils.hardware import out_of_memory
 
     try:
@@ -31,15 +31,16 @@ def images(task: Any, model: Any, request: dict[str, Any]) -> Iterator[Any]:
 
 
 def whole(task: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """The request with every setting that it leaves to the task. Raises DataError for a seed that is none."""
+    """The request with the task's defaults for missing settings. Raises DataError for a seed that is not valid."""
     seed = check_seed(request.get("seed", 0))
     return {**task.generation.defaults(seed), **request, "seed": seed}
 
 
 def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Inputs of `graft predict` -> what `name=value` says of every image, and the rest: prompts, seeds, tables.
+    """Split the inputs of `graft predict` into settings of all images (`name=value`) and the rest: prompts, seeds,
+    tables.
 
-    A prompt that begins like a pair is written text=...; it then stands alone. Raises DataError.
+    A prompt that looks like a pair is given as text=..., as the only input. Raises DataError.
     """
     allowed = [name for name in inspect.signature(task.infer).parameters if name != "model"]
     pairs: dict[str, Any] = {}
@@ -59,7 +60,8 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
     asked = task.data.input_columns[0]
     if rest and asked in pairs:
         raise DataError(
-            f"{asked}={short(str(pairs[asked]))} and {short(rest[0])!r}: give either {asked}=..., or values without a name"
+            f"{asked}={short(str(pairs[asked]))} and {short(rest[0])!r}: give either {asked}=..., or values without a "
+            "name"
         )
     if not rest and asked not in pairs and asked != "seed":
         raise DataError(f"{asked} is missing: give {asked}=... beside {', '.join(f'{key}=...' for key in pairs)}")
@@ -67,7 +69,7 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
 
 
 def _number(name: str, value: str, setting: Setting) -> int | float:
-    """A whole number, whose bounds `infer` knows, or a number within its bounds. Raises DataError."""
+    """An integer (`infer` checks its bounds), or a number within its bounds. Raises DataError."""
     try:
         found = setting.kind(value)
     except ValueError:
@@ -80,7 +82,7 @@ def _number(name: str, value: str, setting: Setting) -> int | float:
 
 
 def settings(model: str, request: dict[str, Any]) -> dict[str, Any]:
-    """What is written into the file: {model, prompt, label, seed, steps, guidance}, as far as the task has them."""
+    """The settings for the file: {model, prompt, label, seed, steps, guidance}, as far as the task has them."""
     found = {
         "model": model,
         "prompt": request.get("text"),
@@ -90,7 +92,7 @@ def settings(model: str, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def subject(model: str, about: dict[str, Any]) -> str:
-    """What an image with these settings is called: its prompt, else its model and class."""
+    """Name of an image with these settings: its prompt, or else model and class."""
     return str(about.get("prompt") or " ".join([model, *([about["label"]] if "label" in about else [])]))
 
 
@@ -101,11 +103,14 @@ def file_name(what: str, seed: int, suffix: str = ".png") -> str:
 
 
 def write(folder: Path, name: str, result: Any, about: dict[str, Any], save: Any = None) -> Path:
-    """A new file, never over one that is there: x.png, else x-2.png, x-3.png. `save` writes it, or `save_png`. Raises RunError."""
+    """Write a new file; an existing file is never overwritten: x.png, then x-2.png, x-3.png. Raises RunError.
+
+    `save(result, path, about)` writes the file, by default `save_png`.
+    """
     path, number = folder / name, 1
     while True:
         try:
-            path.open("xb").close()  # it is ours from here on, whoever else writes
+            path.open("xb").close()  # reserves the name against other processes
         except FileExistsError:
             number += 1
             path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
@@ -122,12 +127,13 @@ def write(folder: Path, name: str, result: Any, about: dict[str, Any], save: Any
 
 def _refused(folder: Path, error: OSError) -> RunError:
     return RunError(
-        f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room for it"
+        f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room "
+        "for it"
     )
 
 
 def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
-    """What made an image, from the `parameters` among its notes (`data.images.read_notes`). Raises DataError where they say nothing."""
+    """The settings of an image, from `parameters` in its notes (`read_notes`). Raises DataError if there are none."""
     said = notes.get("parameters")
     if not isinstance(said, str):
         raise DataError(
@@ -139,7 +145,7 @@ def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
         found = json.loads(said)
     except (ValueError, RecursionError):
         found = None
-    # what other programs write there is shown as the text that it is: nested values, and numbers that a page cannot show, too
+    # Show what other programs write there as plain text: nested values, and numbers that a page cannot show.
     return (
         found
         if isinstance(found, dict) and all(_plain(value) for value in found.values())
@@ -152,7 +158,7 @@ def _plain(value: Any) -> bool:
 
 
 def check_seed(value: Any) -> int:
-    """A seed given as a number or as text. Raises DataError."""
+    """A seed from a number or a text. Raises DataError."""
     try:
         seed = int(str(value).strip())
     except ValueError:
@@ -163,7 +169,7 @@ def check_seed(value: Any) -> int:
 
 
 def save_png(image: Any, path: Path | IO[bytes], settings: dict[str, Any]) -> None:
-    """Write an image with the settings that made it in its text field `parameters`, as JSON."""
+    """Write an image with its settings as JSON in the PNG text field `parameters`."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()

@@ -1,8 +1,8 @@
-"""Samples of a run: a picture of some at every evaluation, and at its end as many as the recipe asks for, kept and measured."""
+"""Samples of a run: a grid at every evaluation, and at the end as many as the recipe asks for, saved and measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RunError
 from pipelines.generation import requests as requested
@@ -10,9 +10,16 @@ from pipelines.generation import sampling
 from pipelines.generation.spec import GenerationSpec, Request, Samples
 from pipelines.utils import distributed
 
+if TYPE_CHECKING:
+    from pipelines.task import Task
+    from pipelines.training.trainer import Trainer
 
-def save_grid(trainer: Any, model: Any, step: int) -> None:
-    """A picture of results at fixed seeds as the model is now, in samples/grids/. Where it is sharded, every process takes part."""
+
+def save_grid(trainer: "Trainer", model: Any, step: int) -> None:
+    """Draw results at fixed seeds with the present model, in samples/grids/.
+
+    Under FSDP every process must call this.
+    """
     spec: GenerationSpec | None = trainer.task.generation
     if spec is None or not spec.shown or not (trainer.accelerator.is_main_process or trainer.sharded):
         return
@@ -29,15 +36,16 @@ def save_grid(trainer: Any, model: Any, step: int) -> None:
         spec.grid(results).save(folder / f"step_{step:06}.png")
 
 
-def _at_once(trainer: Any, spec: GenerationSpec) -> int:
+def _at_once(trainer: "Trainer", spec: GenerationSpec) -> int:
     asked = trainer.recipe.train.eval_batch_size
     return asked if isinstance(asked, int) else spec.at_once
 
 
-def finish_samples(trainer: Any, task: Any, model: Any) -> dict[str, Any] | None:
-    """The run's finished samples in samples/ and what is measured of them: {metrics, ci95, tables, figures, samples}. None without any.
+def finish_samples(trainer: "Trainer", task: "Task", model: Any) -> dict[str, Any] | None:
+    """Generate the run's samples, save them in samples/ and measure them: {metrics, ci95, tables, figures, samples}.
 
-    Every process makes its share; what is returned on the others is empty.
+    Returns None if the run has no samples. Each process generates its part; only the main process gets the
+    measurements.
     """
     spec: GenerationSpec | None = task.generation
     if spec is None or not spec.samples:
@@ -87,7 +95,10 @@ def generate(
     processes: int = 1,
     tick: Callable[[int], None] = lambda n: None,
 ) -> list[Any]:
-    """One result for each request, on every process all of them. `size` are made at a time. Raises RunError out of memory."""
+    """One result per request; every process gets all results. `size` are generated at a time.
+
+    Raises RunError if memory runs out.
+    """
     from accelerate.utils import gather_object
 
     from pipelines.utils.hardware import out_of_memory
@@ -112,7 +123,7 @@ def generate(
 
 
 def keep(folder: Path, results: Sequence[Any], settings: Sequence[Mapping[str, Any]], spec: GenerationSpec) -> None:
-    """Write them as 00000.png and so on, each with the settings that made it."""
+    """Write the results as 00000.png and so on, each with its settings."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"*{spec.suffix}"):

@@ -1,4 +1,4 @@
-"""GenerationSpec: what a task that makes something (images, sound) says about its requests and its results."""
+"""GenerationSpec: how a task that generates results (images, sound) describes its requests and its results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from pipelines.data.schema import Splits
     from pipelines.utils.progress import Progress
 
-Request = Mapping[str, Any]  # keyword arguments of the task's `infer`, among them a `seed`
+Request = Mapping[str, Any]  # keyword arguments of the task's `infer`, including a `seed`
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A number that whoever asks may set: a whole one where `kind` is int."""
+    """A number that the user may set; an integer if `kind` is int."""
 
     kind: type[int] | type[float]
     least: float
@@ -29,47 +29,50 @@ class Setting:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a run made in the end, and what it may be measured by."""
+    """The samples of a finished run, and what they may be compared with."""
 
     results: Sequence[Any]
     requests: Sequence[Request]
     splits: "Splits"
     encode: "Callable[[Dataset], Encoded]"
-    judges: Any  # what the spec's `prepare` gave
+    judges: Any  # what the spec's `prepare` returned
     skips: "Skips"
     progress: "Progress"
-    grids: Sequence[Path]  # pictures of the evaluations, in order
-    publishes_rows: bool  # whether pictures that may show training rows may be published
+    grids: Sequence[Path]  # grids of the evaluations, in order
+    publishes_rows: bool  # whether images that may show training rows may be published
 
 
 @dataclass(frozen=True)
 class GenerationSpec:
-    """How a task is asked to make something, and what becomes of it."""
+    """How a task is asked for results, and how its results are written, drawn and measured."""
 
     generate: Callable[["nn.Module", Sequence[Request]], list[Any]]
-    """One result for each request, whatever else is asked in the same batch."""
+    """One result per request. A result does not depend on the other requests of its batch."""
     requests: Callable[["Dataset", int], list[dict[str, Any]]]
-    """What is asked of the model for so many samples of a split's rows, the same every time."""
+    """The requests for this number of samples from the rows of a split; equal at every call."""
     defaults: Callable[[int], dict[str, Any]]
-    """What a request with this seed leaves to the task: steps, guidance, a class."""
+    """The values that the task sets in a request with this seed if they are missing: steps, guidance, a class."""
     settings: Mapping[str, Setting]
-    """What may be set in a request, beside its inputs and its seed."""
+    """The settings that a request may contain in addition to its inputs and its seed."""
     write: Callable[[Any, Path | IO[bytes], dict[str, Any]], None]
-    """Write one result into a file, with the settings that made it."""
+    """Write one result and its settings into a file."""
     suffix: str
-    """How the names of such files end."""
+    """Suffix of the names of such files."""
     one: str
     many: str
-    """What results are called in messages."""
+    """Singular and plural of the results in messages."""
     grid: "Callable[[Sequence[Any]], Image]"
-    """Some results as one picture: images side by side, sound as spectrograms."""
+    """Draw some results as one picture: images side by side, sound as spectrograms."""
     prepare: Callable[[Any], Any]
-    """What samples are measured by, on a device: loaded before the first step, so that what is wrong is known. Raises GraftErrors."""
+    """Load what measures the samples, on a device.
+
+    Called before training so that errors surface early. Raises GraftErrors.
+    """
     measure: Callable[[Samples], dict[str, Any]]
-    """Of the finished samples {metrics, ci95, tables, figures, samples}; `samples` are facts for results.json."""
+    """Measure the finished samples: {metrics, ci95, tables, figures, samples}. `samples` are facts for results.json."""
     samples: int
-    """How many are made after training."""
+    """Number of results to generate after training."""
     shown: int
-    """How many are made at the start and at every evaluation."""
+    """Number of results to generate before training and at every evaluation."""
     at_once: int
-    """How many are made at a time, unless the recipe says (train.eval_batch_size)."""
+    """Number of results to generate at a time, unless the recipe sets train.eval_batch_size."""

@@ -1,1 +1,1 @@
-"""The model hub: downloads, and patience with its network."""
+"""The model hub: downloads, and retries while its network fails."""

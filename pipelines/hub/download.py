@@ -1,8 +1,8 @@
-"""A model's hub id -> its folder in the cache.
+"""Download a model of the hub into the cache.
 
     folder = download("google/vit-base-patch16-224")
 
-The folder's name is the commit.
+The name of the folder is the commit.
 """
 
 import re
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from pipelines.errors import HubError, ModelError, RecipeError
 from pipelines.hub.retry import Say, explained, http_error, passing, patiently
 
-# Not needed to load a model into PyTorch, or not safe: other frameworks' weights, leftovers of training, code.
+# Not needed for PyTorch, or not safe: weights of other frameworks, files of a training, code.
 UNUSED = [
     "*.py",
     "*.pyc",
@@ -41,10 +41,10 @@ UNUSED += [
     "scheduler.*",
     "training_args.bin",
 ]
-PICKLED = ["*.bin", "*.pt", "*.pth", "*.ckpt"]  # only where there are no safetensors
+PICKLED = ["*.bin", "*.pt", "*.pth", "*.ckpt"]  # downloaded only if there are no safetensors
 VARIANT = re.compile(
     r"\.(?:fp16|bf16|fp8|int8|fp32|ema|non_ema|ema_only)[.-]"
-)  # the same weights in another precision, or not averaged
+)  # the same weights in another precision, or without averaging
 
 
 def _to_stderr(line: str) -> None:
@@ -52,9 +52,12 @@ def _to_stderr(line: str) -> None:
 
 
 def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) -> Path:
-    """The folder of a model repo in the cache (its name is the commit), downloaded where needed, safetensors before pickles.
+    """The folder of a model in the cache (its name is the commit).
 
-    Without the hub the cached copy serves, and `say` hears of it. Raises ModelError for an unknown id or revision, HubError.
+    Downloads what is missing; safetensors come before pickles.
+
+    If the hub cannot be reached, the cached copy is used and `say` gets a message. Raises ModelError for an unknown id
+    or revision, HubError if the hub fails.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
@@ -96,9 +99,9 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
 
 
 def unneeded(names: list[str]) -> list[str]:
-    """Patterns of the weights among a repo's files that are there a second time.
+    """Patterns of the weights that a repository holds twice.
 
-    Of a diffusers pipeline it is decided folder by folder: each of its parts may come in formats and precisions of its own.
+    For a diffusers pipeline this is decided per folder: each part may have its own formats and precisions.
     """
     if "model_index.json" not in names:
         return PICKLED if any(name.endswith(".safetensors") for name in names) else []
@@ -106,7 +109,8 @@ def unneeded(names: list[str]) -> list[str]:
     for name in names:
         if _any(name, ["*.safetensors", *PICKLED]) and not _any(name, UNUSED):
             folders.setdefault(PurePosixPath(name).parent, []).append(PurePosixPath(name))
-    found = folders.pop(PurePosixPath(), []) if len(folders) > 1 else []  # whole pipelines in one file, for other tools
+    # the weights of the pipeline in one file, for other tools
+    found = folders.pop(PurePosixPath(), []) if len(folders) > 1 else []
     for weights in folders.values():
         plain = [one for one in weights if one.suffix == ".safetensors" and not VARIANT.search(one.name)]
         found += [one for one in weights if one not in plain] if plain else []
@@ -133,10 +137,11 @@ def _cached(model_id: str, revision: str | None, named: str, problem: Exception,
 
 
 def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
-    """The folder of the code of a metric module, a Space of the hub, at exactly this commit; from the cache where it is there.
+    """The folder of the code of a metric module (a Space of the hub) at exactly this commit, from the cache if it is
+    there.
 
-    The `evaluate` library would count the download elsewhere, and where the hub cannot be reached it would run another commit of the
-    module that is in its cache. Raises RecipeError for an unknown id or commit, HubError.
+    The `evaluate` library would report the download to another server. Without the hub it would run any cached commit
+    of the module. Raises RecipeError for an unknown id or commit, HubError if the hub fails.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
@@ -159,7 +164,7 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
     try:
         HfApi(library_name="graft").space_info(
             repo_id, revision=commit, timeout=30
-        )  # the download would ask a silent hub for minutes
+        )  # else the download would wait minutes for a hub that does not answer
         return Path(patiently(fetch, named, "", say, missing))
     except GatedRepoError as error:
         raise RecipeError(
@@ -167,7 +172,8 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise RecipeError(
-            f"metrics: there is no Space {repo_id!r} on the hub (a metric module is one): check the spelling, as in evaluate-metric/rouge"
+            f"metrics: there is no Space {repo_id!r} on the hub (a metric module is one): check the spelling, as in "
+            "evaluate-metric/rouge"
         ) from error
     except RevisionNotFoundError as error:
         raise RecipeError(

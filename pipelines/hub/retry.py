@@ -1,4 +1,4 @@
-"""Ask the hub again while it fails, and say in a line what its failures mean."""
+"""Repeat requests while the hub fails, and explain its failures in one line."""
 
 import errno
 import time
@@ -10,11 +10,11 @@ from pipelines.errors import HubError
 Result = TypeVar("Result")
 Say = Callable[[str], Any]
 
-WAITS = (1, 2, 4, 8)  # seconds before each new try
+WAITS = (1, 2, 4, 8)  # seconds before each repetition
 
 
 def http_error() -> type[Exception]:
-    """The base of everything that the client's HTTP library raises, whichever library that is in this version."""
+    """The base class of all errors of the client's HTTP library, which depends on the client's version."""
     from huggingface_hub import errors
 
     return errors.HTTPError
@@ -23,16 +23,16 @@ def http_error() -> type[Exception]:
 def patiently(
     action: Callable[[], Result], about: str, user: str, say: Say, through: tuple[type[Exception], ...] = ()
 ) -> Result:
-    """Do it, and again after each of WAITS while the hub fails; `action` must bear being repeated. Raises HubError.
+    """Call `action`, and repeat it after each of WAITS while the hub fails. `action` must be safe to repeat.
 
-    The client repeats some of its requests itself, but neither the creation of a repo nor the commit.
+    The client repeats some requests itself, but not the creation of a repository and not a commit. Raises HubError.
     """
     for wait in (*WAITS, None):
         try:
             return action()
         except through:
             raise
-        except (OSError, RuntimeError, ValueError, http_error()) as error:  # the client wraps what its threads raise
+        except (OSError, RuntimeError, ValueError, http_error()) as error:  # the client wraps errors of its threads
             problem = explained(error, about, user)
             if wait is None or not passing(error):
                 raise problem from error
@@ -48,7 +48,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def passing(error: Exception) -> bool:
-    """Whether it may go away by itself: no connection, a failing or busy server, a repo changed by somebody else meanwhile."""
+    """Whether the error may pass: no connection, a failing or busy server, or a repository that somebody else just
+    changed.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     for cause in _chain(error):
@@ -60,7 +62,7 @@ def passing(error: Exception) -> bool:
 
 
 def explained(error: Exception, about: str, user: str) -> HubError:
-    """What a failure of the client means to a person, in a line."""
+    """The failure of the client, explained in one line."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -75,7 +77,8 @@ def explained(error: Exception, about: str, user: str) -> HubError:
             says = f"{status}: {' '.join((cause.server_message or 'no reason given').split())}"
             if status == 401:
                 return HubError(
-                    f"the hub does not accept the token ({says}): make one on {hub}/settings/tokens and type `hf auth login`"
+                    f"the hub does not accept the token ({says}): make one on {hub}/settings/tokens and type `hf auth "
+                    "login`"
                 )
             if status == 403:
                 own = f"publish to {user}/..., or " if user else ""

@@ -1,1 +1,1 @@
-"""Finished models that answer."""
+"""Load finished models, and let them answer."""

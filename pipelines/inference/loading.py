@@ -1,4 +1,4 @@
-"""Load a finished model for inference: a run folder, a model folder or a hub id, all in one way."""
+"""Load a finished model for inference, from a run folder, a model folder or the hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Loaded:
-    """A finished model: `infer(...)` answers for one input."""
+    """A finished model. `infer(...)` returns its answer for one input."""
 
     task: "Task"
     model: "nn.Module"
@@ -30,25 +30,26 @@ class Loaded:
     source: str
 
     def infer(self, *inputs: Any, **settings: Any) -> Any:
-        """The final answer for one input, as the task gives it.
+        """The final answer for one input, as the task defines it.
 
-        The columns that the task takes may be given by name, in any order: `infer(context=..., question=...)`. Raises DataError.
+        The task's input columns may be given by name, in any order: `infer(context=..., question=...)`. Raises
+        DataError.
         """
         if self.task.generation is None:
             inputs = _in_order(self.task, inputs, settings)
         answer = None
-        for answer in self.task.infer(self.model, *inputs, **settings):
-            pass
+        for partial in self.task.infer(self.model, *inputs, **settings):
+            answer = partial
         return answer
 
 
 def input_columns(task: "Task") -> tuple[str, ...]:
-    """The columns that `infer` takes, in its order: those that it needs, then those that it can do without."""
+    """The columns that `infer` takes, in its order: first the required ones, then the optional ones."""
     return (*task.data.input_columns, *task.data.optional_inputs)
 
 
 def _in_order(task: "Task", inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-    """Inputs in the order of the task's columns; those that are given by name are taken out of `named`. Raises DataError."""
+    """Inputs in the order of the task's columns. Inputs given by name are removed from `named`. Raises DataError."""
     known = input_columns(task)
     if len(inputs) > len(known):
         raise DataError(f"{len(inputs)} inputs: this model takes {' and '.join(known)}")
@@ -71,10 +72,10 @@ def load(
     task: str | None = None,
     options: Any = None,
 ) -> Loaded:
-    """Load a run folder, a model folder or a hub id for inference, on the best device unless one is named.
+    """Load a run folder, a model folder or a hub id for inference, on `device` or else the best device.
 
-    A model that Graft did not make is loaded by its pipeline tag, or by `task`; with the task's `options`, else its recipe's.
-    Raises ModelError, HubError.
+    A model that Graft did not train needs `task`, or its pipeline tag decides the task. `options` are the task's
+    options; they default to those of the model's recipe. Raises ModelError, HubError.
     """
     folder = local_model(source)
     run = None
@@ -97,9 +98,9 @@ def load(
 
 
 def read_recipe(folder: Path) -> Recipe | None:
-    """The recipe of a run folder or a published model; None for a model that Graft did not make."""
+    """The recipe of a run folder or a published model; None for a model that Graft did not train."""
     path = folder / "recipe.yaml"
-    if not path.is_file() or not (folder / "results.json").is_file():  # other tools call files so, too
+    if not path.is_file() or not (folder / "results.json").is_file():  # other tools also write files with this name
         return None
     return recipe_of_model(path)
 
@@ -116,7 +117,7 @@ def _task_of(folder: Path, source: str) -> str:
     )
     for name in (
         tagged or task_names()
-    ):  # two tasks may share a tag, as those of speech recognition do: the model's class tells them apart
+    ):  # two tasks may have the same tag (speech recognition), and the model's class decides
         timm = name == "image-classification" and "architecture" in config
         if timm or any(kind.endswith(head) for kind in kinds.split() for head in task_class(name).hub.architectures):
             return name
@@ -134,5 +135,5 @@ def best_device() -> str:
 
 
 def data_columns(loaded: Loaded) -> dict[str, str]:
-    """What the columns of the model's own data were called."""
+    """Task column -> name of the column in the model's own data."""
     return dict(loaded.recipe.data.columns) if loaded.recipe else {}

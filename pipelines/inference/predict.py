@@ -1,4 +1,4 @@
-"""`graft predict`: answers of a finished model, input by input."""
+"""`graft predict`: answers of a finished model for inputs from the command line."""
 
 import inspect
 import json
@@ -30,10 +30,11 @@ log = logging.getLogger("graft")
 
 
 def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """What `graft predict` was given -> (how to call it, the task's columns): files, folders, tables, text, column=value.
+    """Read the inputs of `graft predict` (files, folders, tables, text, column=value): [(name to show, the task's
+    columns)].
 
-    A file or folder that exists is read as what it is; a name that looks like a file and does not exist is an error. In a folder or
-    table, what cannot be read is left out with a word; a file that was named must be there.
+    A file or folder that exists is read. A name that looks like a file and does not exist is an error. In a folder or
+    table, unreadable entries are skipped with a message; a file that was named must be readable.
     """
     if loaded.task.generation is not None:
         from pipelines.generation.requests import split_pairs
@@ -44,19 +45,21 @@ def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, 
     if pairs and not rest:
         return [(", ".join(inputs), pairs)]
     found = [one for text in rest for one in _read(loaded, text)]
-    return [(name, {**pairs, **columns}) for name, columns in found]  # pairs with others: settings of every image
+    # given with other inputs, pairs are settings of each image
+    return [(name, {**pairs, **columns}) for name, columns in found]
 
 
 def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The inputs that are column=value, and the others. Columns go by the names in the model's data, or by the task's.
+    """Split the inputs into column=value pairs and the rest. A name is a column of the model's data or of the task.
 
-    A text may hold "=": it is a pair only where the name before it is a column, and an error where it nearly is. A name that the data
-    give one input and the task another is an error, too. Raises DataError.
+    A text may contain "=": it is a pair only if the part before it is a column; a part that nearly is a column is an
+    error. So is a name that means one input in the data and another in the task. Raises DataError.
     """
     task = loaded.task
     known = input_columns(task)
     own = {called: column for column, called in data_columns(loaded).items()}
-    names = {name: name for name in (*task.data.kinds, *known)} | own  # the data's own names first, as in a table
+    # names of the model's own data come first, as in a table
+    names = {name: name for name in (*task.data.kinds, *known)} | own
     wanted = task.data.input_columns
     takes = " and ".join(f"{column}=..." for column in wanted)
     settings = [
@@ -93,7 +96,8 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
         raise DataError(f"{name}=: this model has no input of that name{hint}; it takes {takes}{words}")
     if pairs and rest:
         raise DataError(
-            f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values without a name"
+            f"{short(rest[0])!r} is given together with {next(iter(pairs))}=...: give either {takes}, or values "
+            "without a name"
         )
     missing = [column for column in wanted if pairs and column not in pairs]
     if missing:
@@ -102,7 +106,7 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
 
 
 def _two_meanings(name: str, column: str, own: dict[str, str], known: tuple[str, ...]) -> str:
-    """What to write where the model's data call the input `column` by a `name` that this task has for another input."""
+    """Advice for a `name` that the model's data use for the input `column` and the task uses for another input."""
     called = {column: given for given, column in own.items()}
     clear = {
         one: next(
@@ -122,10 +126,10 @@ def _two_meanings(name: str, column: str, own: dict[str, str], known: tuple[str,
 
 
 def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
-    """One input that has no column's name: a folder, a table, a file, or the text itself. Raises DataError."""
+    """Read one input without a column name: a folder, a table, a file, or the text itself. Raises DataError."""
     path = Path(os.path.expanduser(text))
     wanted = loaded.task.data.input_columns
-    if text and os.path.isdir(path):  # and not path.is_dir(): a text may be longer than any path can be, or hold a NUL
+    if text and os.path.isdir(path):  # not path.is_dir(): a text may be longer than any path, or contain NUL
         return _folder(loaded, path, text)
     if os.path.isfile(path):
         return _file(loaded, path, text)
@@ -146,7 +150,10 @@ def _several_inputs(what: str, wanted: tuple[str, ...]) -> DataError:
 
 
 def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
-    """What a folder holds of the kind that the task reads; its tables, where there is nothing else. Files of other kinds are counted."""
+    """The files in a folder that the task can read, or its tables if there are no others.
+
+    Files of other kinds are counted.
+    """
     files = list(all_files(folder))
     if not files:
         raise DataError(f"{text}: an empty folder")
@@ -155,7 +162,7 @@ def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str
     own: list[Path] = []
     if len(wanted) == 1 and wanted[0] != "seed":
         suffixes, other = _suffixes(wanted[0])
-        # a picture or recording may have no suffix, or one that is not known: it is tried
+        # An image or recording may have no suffix, or an unknown one: try to read it.
         own = [f for f in files if _suffix(f) in suffixes or (wanted[0] in MEDIA and _suffix(f) not in other)]
         own = [file for file in own if file not in tables]
     taken = own or tables
@@ -190,20 +197,23 @@ _KINDS = {"image": "images", "audio": "recordings", "seed": "tables of seeds"}
 
 
 def _suffixes(column: str) -> tuple[frozenset[str], frozenset[str]]:
-    """File names' ends of a column's kind, and those that are known to be of another kind."""
+    """File name suffixes of a column's kind, and suffixes that are known to be of another kind."""
     kinds = {"image": IMAGES.suffixes, "audio": AUDIO.suffixes, "text": frozenset(texts.SUFFIXES)}
     own = kinds.get(column, kinds["text"])
     return own, frozenset().union(*kinds.values(), table.SUFFIXES) - own
 
 
 def _suffix(path: PurePath) -> str:
-    """How a file's name ends, without the end that says how it is compressed."""
+    """The suffix of a file name, without a suffix of compression."""
     name = path.with_suffix("") if path.suffix.lower() in compressed.SUFFIXES else path
     return name.suffix.lower()
 
 
 def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
-    """A file that exists: the rows of a table, a picture or recording, or the words of a text file. Raises DataError."""
+    """Read a file that exists: the rows of a table, an image or recording, or the text of a text file.
+
+    Raises DataError.
+    """
     wanted = loaded.task.data.input_columns
     suffix = _suffix(path)
     if table.is_table(path):
@@ -218,10 +228,10 @@ def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, An
 
 
 def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a table, each under its id."""
+    """The rows of a table, each with its id."""
     task = loaded.task
     wanted, kinds = task.data.input_columns, task.data.kinds
-    made = task.generation is not None  # of a table with a seed; a model of single texts leaves a second one alone
+    made = task.generation is not None  # of a table with seeds; a model of single texts ignores a second text
     optional = tuple(c for c in task.data.optional_inputs if made or c in kinds)
     taken = (*wanted, *optional)
     columns = {column: own for column, own in data_columns(loaded).items() if column in taken}
@@ -232,7 +242,7 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
         and wanted[0] in MEDIA
         and {FILE_NAME, wanted[0]} & set(table.column_names(path)) == {FILE_NAME}
     ):
-        section.columns[wanted[0]] = FILE_NAME  # the list of a folder, as it is trained on
+        section.columns[wanted[0]] = FILE_NAME  # the list of a folder, in the form of training data
     try:
         _, rows, skipped = load_rows_by_either_name(section, DataSpec(kinds_of(wanted), kinds_of(optional)), None)
     except MissingColumn as error:
@@ -240,11 +250,11 @@ def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, A
         raise MissingColumn(f"{what}; this model reads {' and '.join(wanted)}: call the table's columns so") from None
     for _, why in skipped:
         log.warning("skipped, cannot be read: %s", why)
-    absent = (None, "") if made else (None,)  # a second text may be empty, a seed or a class may not
+    absent = (None, "") if made else (None,)  # a second text may be empty, but not a seed or a class
     return [(row["id"], {c: row[c] for c in taken if c in wanted or row.get(c) not in absent}) for row in rows]
 
 
-# how files end that no model reads, but that somebody may name
+# Suffixes of files that no model reads, but that a user may name by mistake.
 _OTHERS = re.findall(
     r"\S+",
     ".pdf .doc .docx .odt .rtf .epub .xls .xlsx .ods .ppt .pptx .odp .htm .html .xml .rst .tex .log .yaml .yml "
@@ -257,9 +267,11 @@ _SENTENCE = re.compile(r"""[,;:!?"\n]|\.\s|\s\.|\.$""")
 
 
 def _looks_like_a_file(text: str) -> bool:
-    """Whether somebody who wrote this meant a file: a name that ends as files do, or a word that begins as paths do. Addresses are text.
+    """Whether the user probably meant a file: a name with a file suffix, or a word that begins as a path.
 
-    A name may have blanks, but not the punctuation of a sentence. "I saw file.txt yesterday." is a text.
+    URLs are text.
+
+    A file name may have spaces, but not the punctuation of a sentence: "I saw file.txt yesterday." is a text.
     """
     if not text or "://" in text or len(text) > 4096:
         return False
@@ -276,13 +288,13 @@ def _looks_like_a_file(text: str) -> bool:
 
 
 def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> dict[str, Any]:
-    """Make what is asked for and write it into the current folder: its file and the settings that made it."""
+    """Generate what the request asks for, and write it to the current folder. Returns the file and its settings."""
     from pipelines.generation import requests
 
     request = requests.whole(loaded.task, request)
     result = None
-    for result in requests.images(loaded.task, loaded.model, request):
-        pass
+    for partial in requests.images(loaded.task, loaded.model, request):
+        result = partial
     model = loaded.results["recipe"] if loaded.results else Path(loaded.source).name
     about = requests.settings(model, request)
     name = requests.file_name(requests.subject(model, about), request["seed"], spec.suffix)
@@ -291,7 +303,7 @@ def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> di
 
 
 def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
-    """Answers of a run folder, model folder or hub id: [{input, output}] in the order given. Raises GraftErrors."""
+    """Answers of a run folder, model folder or hub id, in the given order: [{input, output}]. Raises GraftErrors."""
     progress = Progress(True)
     library_logging.quiet_libraries(progress)
     loaded = load(source, device=device)

@@ -1,1 +1,1 @@
-"""The model card, what may be published, and the hub repositories."""
+"""The model card, the check of what may be published, and the repositories on the hub."""

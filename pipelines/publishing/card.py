@@ -1,9 +1,9 @@
-"""The model card: run folder -> model/README.md, with recipe.yaml and results.json beside it, fit to be published.
+"""The model card: write model/README.md of a run, with recipe.yaml and results.json next to it, ready to publish.
 
     write_card(Path("runs/image-classification/pets_vit_base"), "owner/pets-vit")
 
-The text is hub_cards/<task>.md.j2, which extends base.md.j2; the front matter is huggingface_hub's. Nothing that was not
-measured is said, no row of the data is shown unless examples/ was published, and no path of this machine gets out.
+The text is hub_cards/<task>.md.j2, which extends base.md.j2; huggingface_hub writes the front matter. The card states
+only what was measured. It shows no row of the data unless examples/ is published, and no path of this machine.
 """
 
 import html
@@ -28,18 +28,18 @@ from pipelines.utils.formatting import duration, interval, large, number, readab
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-PLACEHOLDER = "OWNER/NAME"  # the repository, where it is not known yet
+PLACEHOLDER = "OWNER/NAME"  # shown while the repository is not known
 CURVES = (
     "learning_curves",
     "validation_metric",
-)  # shown with the training procedure, every other figure with the results
+)  # these are shown with the training procedure, all other figures with the results
 
 
 def write_card(run: Path, repo_id: str | None = None) -> Path:
-    """Write model/README.md, model/recipe.yaml, model/results.json and model/figures/. Returns the card's path.
+    """Write model/README.md, model/recipe.yaml, model/results.json and model/figures/. Returns the path of the card.
 
-    `repo_id` (else the recipe's hub.repo_id, else a placeholder) goes into title and snippet. Raises ModelError where there
-    is no finished run, RunError where what would be published holds a local path.
+    Title and snippet show `repo_id`, else hub.repo_id of the recipe, else a placeholder. Raises ModelError if there is
+    no finished run, RunError if a text to publish contains a local path.
     """
     check_run_folder(run)
     model = run / "model"
@@ -72,7 +72,7 @@ def recipe_text(public: dict[str, Any], results: dict[str, Any]) -> str:
 
 
 def _copy_figures(run: Path) -> None:
-    """Figures that show no row of the data, into model/figures/."""
+    """Copy the figures that show no row of the data into model/figures/."""
     target = run / "model" / "figures"
     try:
         shutil.rmtree(target, ignore_errors=True)
@@ -101,11 +101,14 @@ def _figures(run: Path) -> list[dict[str, Any]]:
 
 
 def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapter: bool = False) -> "ModelCardData":
-    """Front matter with a model-index that huggingface_hub reads back into the numbers of `results`. `recipe` is public."""
+    """Front matter with a model-index; huggingface_hub reads it back into the numbers of `results`.
+
+    `recipe` is the public one.
+    """
     from huggingface_hub import EvalResult, ModelCardData
 
     task, test, data, hub = task_class(recipe["task"]), results["test"], results["data"], recipe["hub"]
-    made = results.get("samples", {"metrics": []})  # images, of a task that makes some: their number is that of no rows
+    made = results.get("samples", {"metrics": []})  # images that the model generated have their own number
     modules = {name: module["source"] for module in results.get("extra_metrics", []) for name in module["metrics"]}
     measured = {
         key: float(value) for key, value in test["metrics"].items() if value is not None and math.isfinite(value)
@@ -117,7 +120,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
             dataset_type=data["hub_id"] or data["name"],
             dataset_name=data["name"],
             dataset_config=recipe["data"]["config"],
-            dataset_split=data[of["split"]]["source"],  # "cut from train" is no split of the data set's own
+            dataset_split=data[of["split"]]["source"],  # a name such as "cut from train" is not a split of the data set
             dataset_revision=data.get("revision") if data["hub_id"] else None,
             metric_type=key,
             metric_name=readable_name(key),
@@ -148,7 +151,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
 
 
 def _of_made(made: dict[str, Any]) -> dict[str, Any]:
-    """What a metric of images that the model made is of: so many of them, beside so many real ones of a split."""
+    """The data of a metric of generated images: their number, and the number and split of the real images."""
     n = made["n"] - made.get("flagged", 0)
     return {"split": made["reference"], "args": {"n": n, "compared": made["compared"], "reference": made["reference"]}}
 
@@ -175,7 +178,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         results=results,
         metric=results["metric"]["name"],
         test=results["test"],
-        apart=results.get("samples", {}).get("metrics", []),  # metrics that are not of test rows
+        apart=results.get("samples", {}).get("metrics", []),  # metrics of other things than test rows
         before=results["baseline"],
         splits={split: of for split, of in results["data"].items() if isinstance(of, dict)},
         tables={title: rows for title, rows in results["test"]["tables"].items() if rows},
@@ -197,7 +200,7 @@ def template_environment() -> Any:
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # Markdown: what comes from outside goes through `md`
+        autoescape=False,  # the output is Markdown; text from outside is escaped by `md`
     )
     found.filters |= {
         "number": number,
@@ -212,7 +215,7 @@ def template_environment() -> Any:
 
 
 def markdown(text: Any) -> str:
-    """Text as it stands, in Markdown prose and tables: nothing in it is markup."""
+    """Escape a text for Markdown prose and tables, so that nothing in it acts as markup."""
     line = " ".join(str(text).split())
     line = re.sub(r"([\\`*\[\]<>|~$])", r"\\\1", line)
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line).replace("&", "&amp;")
@@ -237,7 +240,10 @@ def _read(path: Path) -> str:
 
 
 def publish_as(folder: Path, recipe: Recipe) -> None:
-    """Another `hub` section for a finished run: recipe.yaml, the published examples and the card follow it. Raises RunError."""
+    """Apply a new `hub` section to a finished run: to recipe.yaml, the published examples and the card.
+
+    Raises RunError.
+    """
     from pipelines.config.recipe import dump_recipe, validate
     from pipelines.utils import files
 
@@ -245,7 +251,8 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
     old = validate(read_file(path).value, exists=True)
     if old.hub.adapter != recipe.hub.adapter:
         raise RunError(
-            f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with --run"
+            f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with "
+            "--run"
         )
     kept = folder / "examples" / "examples.json"
     rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
@@ -258,7 +265,7 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
         chosen = rows[: recipe.hub.examples]
         names = {path.name for path in kept.parent.iterdir() if path.is_file() and not path.is_symlink()}
         for value in (value for row in chosen for value in row.values() if isinstance(value, str)):
-            if value in names:  # a text may be a path too
+            if value in names:  # a text may also be a path
                 shutil.copyfile(kept.parent / value, target / value)
         files.write_json(target / "examples.json", chosen)
     files.write_text(folder / "recipe.yaml", dump_recipe(old.model_copy(update={"hub": recipe.hub})))

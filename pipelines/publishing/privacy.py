@@ -1,7 +1,7 @@
-"""What may leave this machine: the files that Graft wrote for a finished run's model, complete, without tokens or local paths.
+"""Decide what may leave this machine: the complete files of a finished run's model, without tokens or local paths.
 
-What else lies in `model/` stays at home, and no link is followed. `list_export` notes what an export wrote; for a run that is
-older than that list, the names say it.
+Only files that Graft wrote are published, and links are not followed. `list_export` records what an export wrote. In
+runs older than that record, the names of the files decide.
 """
 
 import json
@@ -23,9 +23,9 @@ from pipelines.utils.files import read_json, write_json
 
 TEXT = {".md", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".csv", ".jinja"}
 CONFIGS = {"config.json", "adapter_config.json", "model_index.json"}
-EXPORTED = "exported.json"  # in the run folder: names of what the export wrote into model/
-CARD = ("README.md", "recipe.yaml", "results.json")  # what the card writes there, beside figures/
-# How the libraries call the files of a model and of what reads its input.
+EXPORTED = "exported.json"  # a file in the run folder with the names of what the export wrote into model/
+CARD = ("README.md", "recipe.yaml", "results.json")  # written there by the card step, in addition to figures/
+# How the libraries name the files of a model and of its preprocessing.
 WEIGHTS = re.compile(r"(model|adapter_model|diffusion_pytorch_model|pytorch_lora_weights)\.safetensors(\.index\.json)?")
 SHARD = re.compile(r"(model|diffusion_pytorch_model)-\d{5}-of-\d{5}\.safetensors")
 READS = re.compile(
@@ -37,14 +37,14 @@ READS = re.compile(
 
 @dataclass(frozen=True)
 class Parcel:
-    """What goes into one repo, in one commit."""
+    """The files for one repository, sent in one commit."""
 
-    kind: str  # model or space
+    kind: str  # "model" or "space"
     repo_id: str
-    files: dict[str, Path]  # path in the repo -> file
+    files: dict[str, Path]  # path in the repository -> file
 
     def size(self, names: list[str] | None = None) -> str:
-        """ "7 files, 343.2 MB", of all files or of the named ones."""
+        """ "7 files, 343.2 MB": number and size of all files, or of those with these names."""
         names = list(self.files) if names is None else names
         return f"{len(names)} file{'s' * (len(names) != 1)}, {_bytes(sum(self.files[n].stat().st_size for n in names))}"
 
@@ -53,21 +53,21 @@ class Parcel:
 
 
 def every_file(folder: Path) -> dict[str, Path]:
-    """Path inside the folder -> file, of a folder in which everything is Graft's own."""
+    """Path inside the folder -> file, for a folder that holds only Graft's own files."""
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def list_export(run: Path, model: Path) -> None:
-    """Note in the run folder what an export wrote into `model`, a folder that was empty before it."""
+    """Record in the run folder what an export wrote into `model`, which was empty before."""
     write_json(run / EXPORTED, list(every_file(model)))
 
 
 def _own(run: Path) -> list[str]:
-    """Names of what Graft wrote into model/, whether it is still there or not."""
+    """Names of the files that Graft wrote into model/, whether or not they still exist."""
     model = run / "model"
     exported = read_json(run / EXPORTED)
     names = _below(run / EXPORTED, exported) if isinstance(exported, list) else _named_as_an_export(model)
-    names |= {trained_rows.FILE} & set(_listed(model))  # older runs have none
+    names |= {trained_rows.FILE} & set(_listed(model))  # older runs have no such file
     examples = _json(model / "examples" / "examples.json")
     if isinstance(examples, list):
         values = {
@@ -80,7 +80,10 @@ def _own(run: Path) -> list[str]:
 
 
 def _below(path: Path, names: list[Any]) -> set[str]:
-    """The names that the file `path` lists. Raises RunError for one that is no place below model/: it would lead to other files."""
+    """The names that the file `path` lists.
+
+    Raises RunError for a name outside model/, which would publish other files.
+    """
     for name in names:
         if (
             not isinstance(name, str)
@@ -91,13 +94,14 @@ def _below(path: Path, names: list[Any]) -> set[str]:
             or ".." in name.split("/")
         ):
             raise RunError(
-                f"{path}: {name!r} is no path below model/: take it out of the list, or delete the list; nothing was published"
+                f"{path}: {name!r} is no path below model/: take it out of the list, or delete the list; nothing was "
+                "published"
             )
     return set(names)
 
 
 def _named_as_an_export(model: Path) -> set[str]:
-    """What the names say, of a run that has no list: files of the model, and of the parts of a pipeline."""
+    """The files of the model and of a pipeline's parts by their names, for a run without a record of its export."""
     index = _json(model / "model_index.json") or {}
     parts = [name for name, value in index.items() if isinstance(value, list) and re.fullmatch(r"\w+", name)]
     found = set()
@@ -122,7 +126,7 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _text(path: Path) -> str | None:
-    """The text of a regular file; None where there is none. Raises RunError for one that cannot be read."""
+    """The text of a regular file; None if it does not exist. Raises RunError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8") if stat.S_ISREG(path.lstat().st_mode) else None
     except FileNotFoundError:
@@ -132,7 +136,7 @@ def _text(path: Path) -> str | None:
 
 
 def _json(path: Path) -> Any:
-    """What a regular file holds; None where there is none. Raises RunError for one that is damaged."""
+    """The JSON value in a regular file; None if it does not exist. Raises RunError if it is damaged."""
     text = _text(path)
     try:
         return None if text is None else json.loads(text)
@@ -141,14 +145,15 @@ def _json(path: Path) -> Any:
 
 
 def own_files(run: Path) -> dict[str, Path]:
-    """Path inside `model/` -> file, of all that Graft wrote there. Raises RunError where a link stands in the place of one."""
+    """Path inside `model/` -> file, for everything that Graft wrote there. Raises RunError if one of them is a link."""
     model, found = run / "model", {}
     for name in _own(run):
         path = model / name
         places = [path, *(parent for parent in path.parents if parent != model and parent.is_relative_to(model))]
         if link := next((place for place in places if place.is_symlink()), None):
             raise RunError(
-                f"{link}: a link, and publish follows none: put the file itself there, or type the `graft train` command again"
+                f"{link}: a link, and publish follows none: put the file itself there, or type the `graft train` "
+                "command again"
             )
         if path.is_file():
             found[name] = path
@@ -156,7 +161,7 @@ def own_files(run: Path) -> dict[str, Path]:
 
 
 def left_out(run: Path, files: dict[str, Path]) -> list[str]:
-    """What else lies in `model/`, one line each: a folder without any of `files` is one."""
+    """One line for each other entry of `model/`. A folder without any of `files` is one entry."""
     model, found = run / "model", []
     for place, folders, names in os.walk(model):
         at = Path(place)
@@ -175,12 +180,15 @@ def left_out(run: Path, files: dict[str, Path]) -> list[str]:
 
 
 def recipe_of(run: Path) -> dict[str, Any]:
-    """recipe.yaml of a run folder. Raises RecipeError for a damaged one, RunError for one that cannot be read."""
+    """recipe.yaml of a run folder. Raises RecipeError if it is damaged, RunError if it cannot be read."""
     return parse(_text(run / "recipe.yaml") or "", str(run / "recipe.yaml")).value
 
 
 def model_files(run: Path) -> dict[str, Path]:
-    """The files of a finished run's model. Raises ModelError for no run folder, RunError that says what is missing."""
+    """The files of a finished run's model.
+
+    Raises ModelError if it is no run folder, RunError that names what is missing.
+    """
     model = run / "model"
     if not (run / "recipe.yaml").is_file():
         raise ModelError(f"{run}: no run folder (it has no recipe.yaml): give the folder that `graft train` wrote")
@@ -209,7 +217,7 @@ def model_files(run: Path) -> dict[str, Path]:
 
 
 def _check_weights(files: dict[str, Path]) -> None:
-    """Raises RunError for a file of weights that is not complete; its header is read only."""
+    """Raise RunError if a file of weights is incomplete. Reads only its header."""
     from safetensors import SafetensorError, safe_open
 
     for name, file in files.items():
@@ -224,7 +232,9 @@ def _check_weights(files: dict[str, Path]) -> None:
 
 
 def _refuse_local_sources(model: Path, files: dict[str, Path]) -> None:
-    """Recipe and configurations name where the weights and rows came from: a hub id or a last path component, no path."""
+    """Raise RunError if recipe or configurations name the source of weights or rows by a path instead of a hub id or
+    name.
+    """
     published = read_file(files["recipe.yaml"]).value
     for section in ("model", "data"):
         source = str((published.get(section) or {}).get("id") or "")
@@ -242,7 +252,10 @@ def _refuse_local_sources(model: Path, files: dict[str, Path]) -> None:
 
 
 def refuse_leaks(files: dict[str, Path], run: Path, token: str | None) -> None:
-    """The last look at what goes out: no access token, no absolute path of this machine. Raises RunError with file and line."""
+    """The last check before publishing: no access token, no absolute path of this machine.
+
+    Raises RunError with file and line.
+    """
     tokens = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b" + (f"|{re.escape(token)}" if token else ""))
     paths = _local_paths(run)
     for name, file in files.items():
@@ -255,20 +268,21 @@ def refuse_leaks(files: dict[str, Path], run: Path, token: str | None) -> None:
                 )
             if found := paths.search(line):
                 raise RunError(
-                    f"{name}, line {number}: holds a path of this machine ({found[0]}): take it out; nothing was published"
+                    f"{name}, line {number}: holds a path of this machine ({found[0]}): take it out; nothing was "
+                    "published"
                 )
 
 
 def _local_paths(run: Path) -> re.Pattern[str]:
-    """Matches home, current, temporary and run folder, and anybody's home."""
+    """A pattern for paths in the home, current, temporary and run folder, and in anybody's home folder."""
     found = [r"/(?:home|Users)/[\w.-]+/", r"[A-Za-z]:\\+Users\\+[\w.-]+\\"]
     for place in {Path.home(), Path.cwd(), Path(tempfile.gettempdir()), run.absolute(), run.resolve()}:
-        # `/tmp` alone may be a word of some vocabulary; `/tmp/x` is a path
+        # `/tmp` alone may be a word of a vocabulary; `/tmp/x` is a path.
         below = {1: None, 2: r"[/\\]+[\w.]"}.get(len(place.parts), r"(?![\w.-])")
         if below:
             found += [
                 re.escape(text) + below for text in {str(place), str(place).replace("\\", "\\\\")}
-            ]  # as text, as JSON
+            ]  # as plain text and as JSON
     return re.compile(rf"(?:(?<![\w.:/-])|(?<=file://))(?:{'|'.join(found)})")
 
 
@@ -281,12 +295,12 @@ def _bytes(count: float) -> str:
 
 
 def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
-    """The recipe as it is published: model and data by their public names, every other local path by its last component."""
+    """The recipe for publishing: model and data by their public names, other local paths by their last part."""
     public: dict[str, Any] = _without_paths(recipe)
     public["data"]["id"] = results["data"]["name"]
     if public["model"]["id"] is not None:
         public["model"]["id"] = results["model"]["id"]
-    if recipe.get("metrics"):  # files of this machine stay here
+    if recipe.get("metrics"):  # local files of metrics are not published
         public["metrics"] = [entry for entry in recipe["metrics"] if HUB_METRIC.fullmatch(entry)]
     return public
 
@@ -299,13 +313,13 @@ def _without_paths(value: Any) -> Any:
         return {key: _without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_paths(item) for item in value]
-    if isinstance(value, str) and _LOCAL.match(value):  # a URL's query may hold a token
+    if isinstance(value, str) and _LOCAL.match(value):  # the query of a URL may contain a token
         return PureWindowsPath(re.split(r"[?#]", value)[0] if "://" in value else value).name
     return value
 
 
 def refuse_local_paths(name: str, text: str, run: Path, recipe: dict[str, Any]) -> None:
-    """Raise RunError where a text that is to be published names a place on this machine."""
+    """Raise RunError if a text for publishing names a path on this machine."""
     places = {str(run.resolve()), str(Path.home()), str(Path.cwd())}
     places |= {str(value) for value in (recipe["model"]["id"], recipe["data"]["id"]) if value and _LOCAL.match(value)}
     for place in sorted(places - {"/", "."}):

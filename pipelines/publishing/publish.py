@@ -1,8 +1,8 @@
-"""A finished run -> a model on the hub, and a Space that serves it.
+"""Publish a finished run as a model on the hub, with a Space that serves it.
 
     publish(Path("runs/pets"), "me/pets", space="me/pets-demo")
 
-Everything that can be refused is found out before the first byte is sent.
+All checks that can refuse a run are made before the first byte is sent.
 """
 
 import json
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
-# what a repo made by hand may hold
+# files that a repository may hold if a user created it by hand
 STARTERS = {".gitattributes", ".gitignore", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "style.css"}
-# tells a repo that Graft published
-OURS = {  # each of these sets; Spaces of versions up to 0.1 hold their code under other names
+# A repository was published by Graft if it holds all files of one of these sets.
+OURS = {  # Spaces of versions up to 0.1 have their code under other names
     "model": ({"results.json", "recipe.yaml"},),
     "space": ({"pipelines/inference/loading.py"}, {"pipelines/weights.py"}),
 }
-WRITES = {  # what Graft writes into a repo, and may therefore delete there
+WRITES = {  # what Graft writes into a repository, and may therefore delete there
     "model": re.compile(r"[^/]+\.(safetensors|json|jinja)|recipe\.yaml|(vocab|merges)\.txt|(figures|examples)/.*"),
     "space": re.compile(r"app\.py|requirements\.txt|pipelines/.*"),
 }
@@ -39,13 +39,16 @@ WRITES = {  # what Graft writes into a repo, and may therefore delete there
 def publish(
     run: Path, repo_id: str, *, private: bool = False, space: str | None = None, dry_run: bool = False, say: Say = print
 ) -> dict[str, Any]:
-    """Push a finished run's model to the hub in one commit, and a Space that serves it where `space` names one.
+    """Push a finished run's model to the hub in one commit and, if `space` names one, a Space that serves it.
 
-    Only what Graft wrote into `model/` is sent; what else lies there is left out, and named. Private where `private` or the
-    recipe's hub.private says so. Safe to repeat: what has not changed is not sent, and what Graft put there and is gone here is
-    deleted there, nothing else. With `dry_run` nothing is sent and no token is needed. Returns {"model": report, "space": report
-    or None}; a report has repo_id, url, private, commit (None where nothing changed), uploaded and deleted (paths). Raises
-    RunError where the run is not fit to be published, HubError where the hub says no.
+    Only files that Graft wrote into `model/` are sent; other files there are listed and left out. The repository is
+    private if `private` or hub.private of the recipe is true. Repeating the call is safe: unchanged files are not sent,
+    and files of Graft that no longer exist here are deleted there. With `dry_run` nothing is sent, and no token is
+    needed.
+
+    Returns {"model": report, "space": report or None}. A report has repo_id, url, private, commit (None if nothing
+    changed), uploaded and deleted (paths). Raises RunError if the run is not fit to publish, HubError if the hub
+    refuses.
     """
     from huggingface_hub import get_token
 
@@ -58,7 +61,7 @@ def publish(
     if not dry_run and not _names(files["README.md"], repo_id):
         from pipelines.publishing.card import write_card
 
-        write_card(run, repo_id)  # its title and snippet name the repo
+        write_card(run, repo_id)  # its title and snippet name the repository
         files = model_files(run)
     for line in left_out(run, files):
         say(f"left out   model/{line}")
@@ -84,7 +87,7 @@ def publish(
 
 
 def _check_hub(run: Path, hub: dict[str, Any]) -> None:
-    """Raises RecipeError for a licence or language that the hub does not take."""
+    """Raise RecipeError for a licence or language that the hub does not accept."""
     languages = hub.get("language") or []
     checks: list[tuple[str, Any, Any]] = [
         ("language", hub_metadata.language, one) for one in ([languages] if isinstance(languages, str) else languages)
@@ -116,7 +119,8 @@ def _names(card: Path, repo_id: str) -> bool:
 
 def _preview(parcel: Parcel, private: bool, say: Say) -> dict[str, Any]:
     say(
-        f"would publish the {parcel.kind} {parcel.repo_id} ({'private' if private else 'public'}) in one commit: {parcel.size()}"
+        f"would publish the {parcel.kind} {parcel.repo_id} ({'private' if private else 'public'}) in one commit: "
+        f"{parcel.size()}"
     )
     for line in parcel.listing():
         say(f"  {line}")
@@ -135,11 +139,12 @@ def _send(parcels: list[Parcel], token: str, private: bool, say: Say) -> dict[st
 
     api = HfApi(token=token, library_name="graft")
     user = patiently(lambda: api.whoami()["name"], "the hub", "", say)
-    for parcel in parcels:  # all that can be refused is asked before anything is made
+    for parcel in parcels:  # ask for everything that can be refused before anything is created
         patiently(partial(_check_card, parcel), parcel.repo_id, user, say)
     ready: list[tuple[Parcel, bool, bool, str]] = []
     for parcel in parcels:
-        hidden = private or any(is_private for _, _, is_private, _ in ready)  # a private model's Space is private too
+        # the Space of a private model is private, too
+        hidden = private or any(is_private for _, _, is_private, _ in ready)
         ready.append((parcel, hidden, *patiently(partial(_prepare, api, parcel, hidden), parcel.repo_id, user, say)))
     reports: dict[str, dict[str, Any]] = {}
     for parcel, hidden, is_private, head in ready:
@@ -149,13 +154,14 @@ def _send(parcels: list[Parcel], token: str, private: bool, say: Say) -> dict[st
         say(_told(parcel, reports[parcel.kind], hidden))
     if "space" in reports and reports["model"]["private"]:
         say(
-            f"the model is private: give the Space a secret HF_TOKEN that may read it, on {reports['space']['url']}/settings"
+            "the model is private: give the Space a secret HF_TOKEN that may read it, on "
+            f"{reports['space']['url']}/settings"
         )
     return reports
 
 
 def _check_card(parcel: Parcel) -> None:
-    """Have the hub check the front matter, as it will again at the commit."""
+    """Let the hub check the front matter, as it does again at the commit."""
     from huggingface_hub import RepoCard
 
     try:
@@ -172,7 +178,10 @@ def _check_card(parcel: Parcel) -> None:
 
 
 def _prepare(api: "HfApi", parcel: Parcel, private: bool) -> tuple[bool, str]:
-    """Make the repo, or see that the one there may be published to. Returns whether it is private, and its last commit."""
+    """Create the repository, or check that the existing one may be published to.
+
+    Returns whether it is private, and its last commit.
+    """
     repo_id, kind = parcel.repo_id, parcel.kind
     api.create_repo(
         repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk="gradio" if kind == "space" else None
@@ -183,9 +192,9 @@ def _prepare(api: "HfApi", parcel: Parcel, private: bool) -> tuple[bool, str]:
             f"{repo_id} is there already and public: make it private on {api.endpoint}, or choose another name"
         )
     there = {sibling.rfilename for sibling in info.siblings or []}
-    strange = sorted(there - STARTERS)
-    if strange and not any(ours <= there for ours in OURS[kind]):
-        names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+    unexpected = sorted(there - STARTERS)
+    if unexpected and not any(ours <= there for ours in OURS[kind]):
+        names = ", ".join(unexpected[:3]) + (", ..." if len(unexpected) > 3 else "")
         raise HubError(
             f"{repo_id} holds what Graft did not publish ({names}): choose another name, or delete these files first"
         )
@@ -193,9 +202,9 @@ def _prepare(api: "HfApi", parcel: Parcel, private: bool) -> tuple[bool, str]:
 
 
 def _commit(api: "HfApi", parcel: Parcel, before: str) -> dict[str, Any]:
-    """One commit that makes the repo equal to the parcel, none where it is so already.
+    """Make the repository equal to the parcel in one commit; no commit if it is equal already.
 
-    Called again after a failure it sees what is there: a commit whose answer was lost on the way is not made twice.
+    A repetition after a failure looks at the repository again, so a commit whose answer was lost is not made twice.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.hf_api import RepoFile
@@ -219,7 +228,7 @@ def _commit(api: "HfApi", parcel: Parcel, before: str) -> dict[str, Any]:
 
 
 def _same(known: Any, path: Path) -> bool:
-    """Whether a file on the hub (huggingface_hub's RepoFile) has this content."""
+    """Whether a file on the hub (RepoFile of huggingface_hub) has the content of a local file."""
     from huggingface_hub.utils import sha
 
     if known.size != path.stat().st_size:

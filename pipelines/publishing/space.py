@@ -1,8 +1,9 @@
-"""A published model -> the folder of a Space that serves it: page, code and pinned requirements, and no Graft package.
+"""Write the folder of a Space that serves a published model: page, code and pinned requirements, without the Graft
+package.
 
     space_folder("me/pets", "image-classification", Path("space"))
 
-Only modules that the page reaches are copied, found by reading their imports.
+It holds only the modules that the page needs, found by reading their imports.
 """
 
 import ast
@@ -15,13 +16,13 @@ from pathlib import Path
 
 from pipelines.errors import ModelError
 
-_TEMPLATES = ("README.md", "app.py", "requirements.txt")  # and nothing else that lies beside them
-# Used by the libraries themselves, so no import in our code shows it: image processors need torchvision, timm ids need timm.
+_TEMPLATES = ("README.md", "app.py", "requirements.txt")  # the only files of that folder that are copied
+# The libraries use these themselves, so our imports do not show them: image processors need torchvision, timm ids timm.
 _ALWAYS = ("gradio", "huggingface_hub", "pillow", "safetensors", "timm", "torch", "torchvision", "transformers")
 
 
 def space_folder(repo_id: str, task: str, target: Path) -> Path:
-    """Write the Space of a published model into `target` (made where missing) and return it.
+    """Write the Space of a published model into `target`, which is created if it is missing. Returns `target`.
 
     Raises ModelError for a task that has no demo.
     """
@@ -33,12 +34,12 @@ def space_folder(repo_id: str, task: str, target: Path) -> Path:
     )
     for module in modules:
         source = _file(module)
-        assert source is not None  # it was read a moment ago
+        assert source is not None  # it was read above
         copy = target.joinpath(*module.split("."))
         copy = copy / "__init__.py" if source.name == "__init__.py" else copy.with_suffix(".py")
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
-    # not our own __init__, which names everything that Graft can do
+    # Not our own __init__.py, which names all public functions.
     (target / "pipelines" / "__init__.py").write_text(
         '"""The part of Graft that loads this model and draws its page."""\n'
     )
@@ -58,17 +59,17 @@ def space_folder(repo_id: str, task: str, target: Path) -> Path:
 
 
 def requirements(modules: dict[str, set[str]]) -> list[str]:
-    """Pinned versions, as installed here, of what these modules import: ["torch==2.15.0", ...]."""
+    """Pinned versions, as installed here, of the packages that these modules import: ["torch==2.15.0", ...]."""
     owners = importlib.metadata.packages_distributions()
     imported = {name for names in modules.values() for name in names if name not in sys.stdlib_module_names}
     wanted = {owners[name][0] for name in imported if name in owners} | set(_ALWAYS)
-    # a version such as 2.15.0+cu130 names a build that the package index does not have
+    # A version such as 2.15.0+cu130 names a build that the package index does not have.
     pins = {name.lower().replace("_", "-"): importlib.metadata.version(name).split("+")[0] for name in wanted}
     return [f"{name}=={version}" for name, version in sorted(pins.items())]
 
 
 def _reached(start: list[str]) -> dict[str, set[str]]:
-    """Our modules that these import, however late: module name -> the top-level names that it imports from elsewhere."""
+    """Our modules that these modules need, also inside functions: module name -> top-level names of other packages."""
     found: dict[str, set[str]] = {}
     waiting = list(start)
     while waiting:
@@ -76,14 +77,14 @@ def _reached(start: list[str]) -> dict[str, set[str]]:
         path = _file(name)
         if path is None or name in found:
             continue
-        names = _imports(path) | {name.rpartition(".")[0]}  # the package that it lies in is run first
+        names = _imports(path) | {name.rpartition(".")[0]}  # the package of a module runs first
         found[name] = {n.split(".")[0] for n in names} - {"pipelines"}
         waiting += [n for n in names if n.startswith("pipelines.")]
     return found
 
 
 def _imports(path: Path) -> set[str]:
-    """Names that a file imports, inside functions too, for types only not. `from a import b` gives a and a.b: b may be a module."""
+    """Names that a file imports, also inside functions, but not only for types. `from a import b` gives a and a.b."""
     names: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while waiting:
@@ -100,7 +101,7 @@ def _imports(path: Path) -> set[str]:
 
 
 def _file(module: str) -> Path | None:
-    """The file of one of our modules, found without importing it; None where there is none."""
+    """The file of one of our modules, found without an import; None if there is none."""
     _, *parts = module.split(".")
     base = apps_folder().joinpath(*parts[1:]) if parts[:1] == ["apps"] else _library().joinpath(*parts)
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)

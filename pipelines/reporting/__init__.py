@@ -1,1 +1,1 @@
-"""results.json and report.html."""
+"""results.json and report.html of a run."""

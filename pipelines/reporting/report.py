@@ -1,8 +1,8 @@
-"""The report of a run: one HTML file that opens offline, made from the run folder alone.
+"""The report of a run: one HTML file that opens without network, made only from the run folder.
 
     write_report(Path("runs/image-classification/pets_vit_base"))
 
-What a run that stopped early lacks is left out, and the page says so.
+If a run stopped early, the page leaves out what is missing, and states that.
 """
 
 import base64
@@ -22,14 +22,17 @@ from pipelines.utils.formatting import duration, interval, large, number, readab
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CURVES = ("learning_curves", "validation_metric")  # drawn here, from the log; all other figures are the task's
-CLIPS = 1_000_000  # bytes of recordings, at most, that the page carries
+CURVES = ("learning_curves", "validation_metric")  # drawn here from the log; the task draws all other figures
+CLIPS = 1_000_000  # largest size in bytes of all recordings on the page
 SOUNDS = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
-WIDE = 1100  # pixels, at the density at which `png` draws, from which a figure takes the whole width of the page
+WIDE = 1100  # pixels, at the resolution of `png`; a figure this wide takes the full width of the page
 
 
 def write_report(run: Path) -> Path:
-    """Draw the curves into figures/ and write report.html. Returns its path. Raises RunError; ModelError for no run folder."""
+    """Draw the curves into figures/ and write report.html.
+
+    Returns its path. Raises RunError; ModelError if it is no run folder.
+    """
     check_run_folder(run)
     page = run / "report.html"
     source = _read(run / "recipe.yaml")
@@ -43,7 +46,7 @@ def write_report(run: Path) -> Path:
 
 
 def save_figures(figures: "Mapping[str, Figure]", folder: Path) -> None:
-    """Write each figure as `<name>.png`, with its alt text inside. Raises RunError."""
+    """Write each figure as `<name>.png` with its alt text. Raises RunError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
@@ -53,7 +56,7 @@ def save_figures(figures: "Mapping[str, Figure]", folder: Path) -> None:
 
 
 def curves(run: Path) -> "dict[str, Figure]":
-    """Loss, learning rate and the metric over time; of a run that logged nothing, nothing."""
+    """Curves of loss, learning rate and the metric; empty if the run logged nothing."""
     from pipelines.plots.training_curves import learning_figure, metric_figure
 
     log = read_log(run)
@@ -69,13 +72,13 @@ def curves(run: Path) -> "dict[str, Figure]":
             ends = (before["metrics"].get(name), test["metrics"][name], test["ci95"].get(name))
             figures["validation_metric"] = metric_figure(log, name, direction, *ends)
     elif scored and any(scores[next(iter(scores))] is not None for scores in scored):
-        # not finished: which metric leads is not written yet, and a task names its own first
+        # The run is not finished, so its headline metric is not recorded; a task lists that metric first.
         figures["validation_metric"] = metric_figure(log, next(iter(scored[0])))
     return figures
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of log.jsonl; a last line cut short by a kill is left out."""
+    """The entries of log.jsonl, without a last line that a kill cut off."""
     lines = (_read(run / "log.jsonl") or "").splitlines()
     try:
         return [_line(line) for line in lines]
@@ -88,7 +91,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def _line(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)  # older runs wrote NaN
+    found: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)  # older versions wrote NaN
     return found
 
 
@@ -128,7 +131,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
 _FILES = {
     "model": "the model as a hub repo: weights, configuration, card",
     "predictions/test.jsonl": "one prediction per test row",
-    "predictions/test_statistics.safetensors": "what scores need of each test row, for graft compare",
+    "predictions/test_statistics.safetensors": "statistics of each test row, for graft compare",
     "predictions/validation.jsonl": "one prediction per validation row",
     "figures": "the figures of this page",
     "samples": "what the model generated",
@@ -140,7 +143,7 @@ _FILES = {
 
 
 def _figures(folder: Path) -> list[dict[str, Any]]:
-    """The PNG files as data URIs with alt text, size, and whether they show rows of the data; curves first, wide ones last."""
+    """The PNG files as data URIs with alt text, size, and whether they show rows; curves first, wide figures last."""
     from PIL import Image
 
     found = []
@@ -165,26 +168,26 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
 
 
 def clips_of(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The recordings that a run keeps of its test split, as data URIs, and what else stands in their rows; as many as have room."""
+    """Recordings of test rows as data URIs, each with the other fields of its row; as many as fit into CLIPS bytes."""
     found, room = [], CLIPS
     for row in read_json(folder / "examples.json") or []:
-        told = dict(row)
-        path = folder / str(told.pop("audio", ""))
+        fields = dict(row)
+        path = folder / str(fields.pop("audio", ""))
         if path.suffix in SOUNDS and path.is_file() and path.stat().st_size <= room:
             room -= path.stat().st_size
             uri = f"data:{SOUNDS[path.suffix]};base64," + base64.b64encode(path.read_bytes()).decode()
-            found.append((uri, told))
+            found.append((uri, fields))
     return found
 
 
 def _metric_names(results: dict[str, Any]) -> list[str]:
-    """All metrics of the test split, the headline metric first."""
+    """The metrics of the test split, the headline metric first."""
     first = results["metric"]["name"]
     return [first, *(name for name in results["test"]["metrics"] if name != first)]
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How to show each column of a table: its name, whether it holds numbers, whether these are shares of 1."""
+    """How to show each column of a table: name, whether it holds numbers, and whether these are fractions of 1."""
     columns = []
     for name in rows[0]:
         values = [row[name] for row in rows if row[name] is not None]
@@ -199,7 +202,7 @@ def _is_share(values: list[float | None]) -> bool:
 
 
 def _read(path: Path) -> str | None:
-    """The text of a file, None where there is none."""
+    """The text of a file; None if it does not exist."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

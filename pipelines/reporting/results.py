@@ -1,4 +1,4 @@
-"""results.json: every number that the card may show, and where it was measured."""
+"""results.json: the numbers of a run, and where each was measured."""
 
 import math
 import platform
@@ -19,7 +19,9 @@ LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm", "diffuse
 
 
 def environment(processes: int, precision: str, device: str) -> dict[str, Any]:
-    """Versions, and the hardware that was used: `processes` devices of the kind `device` (cuda, mps, cpu). No host names, no paths."""
+    """Versions and hardware of a run on `processes` devices of the kind `device` (cuda, mps, cpu), without host names
+    or paths.
+    """
     import torch
 
     versions: dict[str, str | None] = {}
@@ -45,7 +47,7 @@ def environment(processes: int, precision: str, device: str) -> dict[str, Any]:
 
 
 def undefined(split: str, n: int, metrics: dict[str, Any]) -> list[str]:
-    """What to say of the metrics that have no value on these rows: one line, or none."""
+    """One line about the metrics that are undefined for these rows, or no line."""
     names = [name for name, value in metrics.items() if value is None or not math.isfinite(value)]
     if not names:
         return []
@@ -59,7 +61,7 @@ NEEDED = ("task", "recipe", "metric", "test", "train", "data", "model", "environ
 
 
 def check_run_folder(run: Path) -> None:
-    """Raises ModelError where a folder is that of a model, and not of a run: a run's model/ is one."""
+    """Raise ModelError if a folder is the model folder inside a run, and not the run folder."""
     names = ("config.json", "model_index.json", "adapter_config.json", "pytorch_lora_weights.safetensors")
     if any((run / name).is_file() for name in names):
         above = f": give {run.parent}" if (run.parent / "recipe.yaml").is_file() else ""
@@ -67,7 +69,7 @@ def check_run_folder(run: Path) -> None:
 
 
 def read_results(run: Path) -> Any:
-    """results.json of a run folder; None where it has none. Raises RunError for a damaged one."""
+    """results.json of a run folder; None if there is none. Raises RunError if it is damaged."""
     path = run / "results.json"
     found = read_json(path)
     if found is None:
@@ -75,15 +77,17 @@ def read_results(run: Path) -> Any:
     lacking = [key for key in NEEDED if not isinstance(found, dict) or key not in found]
     if lacking:
         raise RunError(
-            f"{path}: not the results of a run, it lacks {', '.join(lacking)}: restore it, or train again in another folder"
+            f"{path}: not the results of a run, it lacks {', '.join(lacking)}: restore it, or train again in another "
+            "folder"
         )
     return current(found)
 
 
 def current(found: dict[str, Any]) -> dict[str, Any]:
-    """What a results.json holds, under the names of this version.
+    """The content of a results.json with the key names of this version.
 
-    Schema 1 may call the baseline `before`, and does not say how intervals were made: rows were resampled, up to 1,000 times.
+    In schema 1 the baseline may be called `before`, and nothing states how intervals were computed: up to 1,000
+    resamples of rows.
     """
     found = {"baseline" if name == "before" else name: value for name, value in found.items()}
     for name in ("test", "validation", "baseline"):
@@ -93,7 +97,7 @@ def current(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str, Any]:
-    """results.json."""
+    """The content of results.json."""
     splits, weights, recipe = trainer.splits, trainer.weights, trainer.recipe
     metric = trainer.task.metric
     steps = state.previous_steps + state.step
@@ -117,7 +121,7 @@ def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str,
             "examples_per_second": round(shown / max(seconds, 1e-9), 3),
             "peak_memory_mb": round(
                 state.peak_memory_mb, 1
-            ),  # of training: what follows loads a second model and draws
+            ),  # peak of training: later steps load a second model and draw
             "stopped": state.stopped,
             "best_step": state.best_step,
         },

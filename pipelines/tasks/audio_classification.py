@@ -1,11 +1,13 @@
-"""Audio classification: one label per recording, or several (`options.multi_label`), as in ESC-50 (Piczak 2015) and AudioSet.
+"""Audio classification: one label per recording, or several (`options.multi_label`), as in ESC-50 (Piczak 2015) and
+AudioSet.
 
-Any `AutoModelForAudioClassification` that reads samples (wav2vec2, HuBERT, WavLM, Data2Vec, SEW) or a log-mel spectrogram of one
-size (AST, Whisper's encoder). Rows hold `audio` and `label`; labels are matched by name, never by number. Of a recording that
-is longer than the model reads, training with augmentation takes any part, and everything else the middle.
+Any `AutoModelForAudioClassification` that reads samples (wav2vec2, HuBERT, WavLM, Data2Vec, SEW) or a log-mel
+spectrogram of fixed size (AST, Whisper's encoder). Rows hold `audio` and `label`; labels are matched by name, never by
+number. If a recording is longer than the model reads, training with augmentation takes a random part; everything else
+takes the middle.
 
-A recording gets the answer that it would get alone, whatever it is padded with; of models with a GroupNorm (wav2vec2-base) the
-library's own batches do not hold that. Data2Vec and SEW still feel it, in the convolutions that tell them positions.
+The answer for a recording does not depend on the padding of its batch. With a GroupNorm (wav2vec2-base) that is not
+true of the library's own batches. Data2Vec and SEW still depend on it, in the convolutions that encode positions.
 """
 
 import math
@@ -44,21 +46,26 @@ SPEECH = (
 
 class Options(Strict):
     max_seconds: Annotated[Float, Field(ge=0.1, le=600)] | None = None
-    """What is read of a recording; left out: the spectrogram's own length (AST 10 s, Whisper 30 s), or 30 s. AST is fitted to it."""
+    """Seconds that are read of a recording.
+
+    Left out: the spectrogram's own length (AST 10, Whisper 30), or 30. AST's window is resized to it.
+    """
     augment: Literal["none", "wave"] = "none"
-    """`wave`: faster or slower by up to 10 %, noise 10 to 40 dB below, up to 6 dB louder or softer, and any part of a long one."""
+    """`wave`: change the speed by up to 10 %, add noise 10 to 40 dB below the signal, change the level by up to 6 dB,
+    and take any part of a long recording.
+    """
     time_mask: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """The longest stretch that is masked, as a share of the recording (AST: of its window); 0 is off."""
+    """Longest masked stretch of time, as a fraction of the recording (AST: of its window); 0 is off."""
     frequency_mask: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """The widest band that is masked, as a share of the spectrogram; for models that read one."""
+    """Widest masked frequency band, as a fraction of the spectrogram; only for models that read a spectrogram."""
     mixup: Annotated[Float, Field(ge=0, le=50)] = 0.0
-    """Alpha of the Beta distribution; 0 is off."""
+    """Alpha of mixup's Beta distribution; 0 is off."""
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target that is spread over all classes (Szegedy et al. 2016)."""
+    """Fraction of the target that is spread over all classes (Szegedy et al. 2016)."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
+    """`balanced`: the loss weighs each class by n / (classes * n of the class), so rare classes weigh more."""
     multi_label: bool = False
-    """A recording may have several labels, or none."""
+    """A recording may have several labels, or no label."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Options":
@@ -78,13 +85,14 @@ class AudioClassification(Task):
     )
     Options = Options
     extractor: Any
-    window: int  # samples that the model reads of a recording
-    frames: Any = None  # samples -> the frames that the model makes of them; None where it reads spectrograms, which have one size
+    window: int  # number of samples that the model reads
+    # number of samples -> number of frames; None if the model reads spectrograms, which have a fixed size
+    frames: Any = None
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self.labels: list[str] = []
-        self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
+        self.weights: dict[str, float] = {}  # class -> weight in the loss, if it is not 1
 
     @property
     def data(self) -> DataSpec:
@@ -158,7 +166,7 @@ class AudioClassification(Task):
 
         audio = example["audio"]
         if self.options.augment == "wave":
-            enough = math.ceil(change.SPEED[1] * self.window)  # of an hour, only what is read is changed
+            enough = math.ceil(change.SPEED[1] * self.window)  # of a long recording, change only what is read
             audio = change.perturbed(change.cropped(audio, enough, rng), sound.rate(self.extractor), rng)
         audio = change.cropped(audio, self.window, rng)
         masks = {
@@ -185,7 +193,7 @@ class AudioClassification(Task):
         }
 
     def _read(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """What the model reads, masks in place: `input_values` [n, samples] of `samples` [n] each, or spectrograms."""
+        """The model's input, masked: `input_values` [n, longest] with `samples` [n], or spectrograms."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
@@ -199,7 +207,7 @@ class AudioClassification(Task):
                 for mask, axis in (("time_mask", time), ("frequency_mask", 1 - time)):
                     value[:] = mask_stretch(value, e[mask], axis) if mask in e else value
             return {name: torch.from_numpy(made)}
-        # one by one, so that how loud a recording is taken to be does not depend on its neighbours
+        # Scale each recording alone, so that its level does not depend on the other recordings of its batch.
         values = [sound.scaled(a, self.extractor) for a in audio]
         values = [
             mask_stretch(v, e["time_mask"], 0) if "time_mask" in e else v for v, e in zip(values, examples, strict=True)
@@ -210,7 +218,7 @@ class AudioClassification(Task):
         }
 
     def part(self, audio: "np.ndarray") -> "np.ndarray":
-        """What is read of a recording: all, or the middle."""
+        """The part of a recording that is read: all of it, or the middle."""
         from pipelines.data.audio.augment import cropped
 
         return cropped(audio, self.window)
@@ -243,7 +251,8 @@ class AudioClassification(Task):
         samples = ctc.beside.samples = batch.get("samples", ())
         ctc.beside.time = ctc.beside.feature = None
         if samples and min(samples) < max(samples):
-            # as long as the longest, whatever `input_values` are: cached features bring a stand-in, and the head leaves padding out
+            # The length is that of the longest recording, not of `input_values`: with cached features these are a
+            # stand-in.
             device = batch["input_values"].device
             read["attention_mask"] = (
                 torch.arange(max(samples), device=device) < torch.tensor(samples, device=device)[:, None]
@@ -309,7 +318,7 @@ class AudioClassification(Task):
         return self._model(folder, config).eval()
 
     def _example(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What the model reads of the recording, and its label."""
+        """The part of the recording that the model reads, and its label."""
         from pipelines.data.audio.reading import read_audio
         from pipelines.models import audio as sound
 

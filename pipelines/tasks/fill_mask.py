@@ -1,7 +1,8 @@
-"""Fill-mask: the words that are missing from a text, which is how BERT and its kin learn a language (Devlin et al. 2019, arXiv:1810.04805).
+"""Fill-mask: predict masked words of a text, the pretraining objective of BERT (Devlin et al. 2019, arXiv:1810.04805).
 
-Any `AutoModelForMaskedLM`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT. Rows hold `text`; long ones become several windows. In
-training the masks are drawn anew each time; in evaluation they depend on the row alone, so that scores can be compared.
+Any `AutoModelForMaskedLM`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT. Rows hold `text`; long texts become several
+windows. Training draws new masks in every epoch. In evaluation the masks depend only on the row, so scores are
+comparable.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,19 +30,23 @@ if TYPE_CHECKING:
 
 class Options(Strict):
     mask_probability: Annotated[Float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens that are to be foretold: 8 of 10 are masked, one is swapped, one is left as it is."""
+    """Fraction of the tokens to predict. Of ten, 8 are masked, 1 is replaced by another token, and 1 is unchanged."""
     whole_words: bool = False
-    """Mask all tokens of a word together: harder, since no part of it gives the rest away."""
+    """Mask all tokens of a word together. This is harder, because no part of the word is visible."""
     max_length: Annotated[Int, Field(ge=8, le=8192)] | None = None
-    """Tokens of a window; left out: 256, or what the model can read."""
+    """Tokens of a window. Left out: 256, or fewer if the model reads fewer."""
     attention_dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
-    """Left out: the model's own. On a CPU, 0 makes training about twice as fast: any other keeps the whole attention matrix."""
+    """Dropout of the attention.
+
+    Left out: the model's own. On a CPU, 0 makes training about twice as fast, because any other value stores the full
+    attention matrix.
+    """
 
 
 class FillMask(Task):
     name = "fill-mask"
     hub = HubSpec("fill-mask", "transformers", ("ForMaskedLM",))
-    augmentation = Augmentation(enabled=True)  # the masks
+    augmentation = Augmentation(enabled=True)  # the masks are random
     Options = Options
     tokenizer: Any
 
@@ -101,24 +106,22 @@ class FillMask(Task):
         )
 
     def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        """Texts -> windows of tokens, and which word each token belongs to (-1: none, a special token)."""
-        made = self.tokenizer(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
-        places = made["overflow_to_sample_mapping"]
-        words = [[-1 if word is None else word for word in made.word_ids(window)] for window in range(len(places))]
-        kept = [
-            window for window, found in enumerate(words) if max(found) >= 0
-        ]  # a text of nothing but spaces has no word
-        fields = ("input_ids", "token_type_ids") if "token_type_ids" in made else ("input_ids",)
+        """Split texts into windows of tokens, and note the word of each token (-1 for special tokens)."""
+        encoding = self.tokenizer(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
+        places = encoding["overflow_to_sample_mapping"]
+        words = [[-1 if word is None else word for word in encoding.word_ids(window)] for window in range(len(places))]
+        kept = [window for window, found in enumerate(words) if max(found) >= 0]  # a text of spaces has no word
+        fields = ("input_ids", "token_type_ids") if "token_type_ids" in encoding else ("input_ids",)
         return {
             "id": [f"{rows['id'][places[window]]}+{window - places.index(places[window])}" for window in kept],
             "row": [numbers[places[window]] for window in kept],
             "length": [len(words[window]) for window in kept],
             "word": [words[window] for window in kept],
-            **{field: [made[field][window] for window in kept] for field in fields},
+            **{field: [encoding[field][window] for window in kept] for field in fields},
         }
 
     def augment(self, example: Example, rng: Random, progress: float) -> Example:
-        """Masks, at least one; `labels` has the token that stood there, and IGNORED elsewhere."""
+        """Mask at least one token. `labels` holds the original token at masked places, and IGNORED elsewhere."""
         parts: dict[int, list[int]] = {}
         for place, word in enumerate(example["word"]):
             if word >= 0:
@@ -157,7 +160,7 @@ class FillMask(Task):
         return f.cross_entropy(logits, wanted, reduction="sum") / counts["tokens"]
 
     def _logits(self, model: "nn.Module", batch: Batch) -> "tuple[Tensor, Tensor]":
-        """Scores of the vocabulary [masked tokens, vocabulary], float32, and the tokens that stood there."""
+        """Scores at the masked tokens [masked tokens, vocabulary], float32, and the original tokens."""
         fields = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
         at = batch["labels"] != IGNORED
         return model(**fields).logits[at].float(), batch["labels"][at]
@@ -165,7 +168,9 @@ class FillMask(Task):
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        """Of each window: nats and number of its masked tokens, how many were the likeliest, and among the likeliest five."""
+        """For each window: sum of nats and number of masked tokens, and how often the right token is the likeliest or
+        in the top 5.
+        """
         from torch.nn import functional as f
 
         logits, wanted = (tensor.detach().cpu() for tensor in self._logits(model, batch))
@@ -219,29 +224,33 @@ class FillMask(Task):
         return self._read(folder, None).eval()
 
     def _example(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The beginning of a text with one word masked, and that word."""
+        """The first words of a text with one word masked, and that word."""
         words = row["text"].split()[:40]
         place = max(range(len(words)), key=lambda i: (sum(c.isalpha() for c in words[i]), i))
         masked = [*words[:place], self.tokenizer.mask_token, *words[place + 1 :]]
         return {"text": " ".join(masked), "word": words[place]}
 
     def infer(self, model: Any, text: str, top_k: int = 5) -> Iterator[list[list[dict[str, Any]]]]:
-        """The `top_k` likeliest tokens at each mask ([MASK], or the model's own) of the text: [[{"token", "score"}]]. Raises DataError."""
+        """The `top_k` likeliest tokens for each mask of the text ([MASK], or the model's own): [[{"token", "score"}]].
+
+        Raises DataError.
+        """
         import torch
 
         text = readable({"text": text}, "text")
         for mask in ("[MASK]", "<mask>"):
             text = text.replace(mask, self.tokenizer.mask_token)
-        made = self.tokenizer(text, return_tensors="pt")
-        places = (made["input_ids"][0] == self.tokenizer.mask_token_id).nonzero()[:, 0]
+        encoding = self.tokenizer(text, return_tensors="pt")
+        places = (encoding["input_ids"][0] == self.tokenizer.mask_token_id).nonzero()[:, 0]
         if not len(places):
             raise DataError("the text has no [MASK]: put one where a word is to be found")
-        if made["input_ids"].shape[1] > self.limit:
+        if encoding["input_ids"].shape[1] > self.limit:
             raise DataError(
-                f"the text has {made['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: shorten it"
+                f"the text has {encoding['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: "
+                "shorten it"
             )
         with torch.inference_mode():
-            logits = model(**made.to(next(model.parameters()).device)).logits[0, places].float().cpu()
+            logits = model(**encoding.to(next(model.parameters()).device)).logits[0, places].float().cpu()
         best = logits.softmax(-1).topk(top_k)
         yield [
             [{"token": self.tokenizer.decode([i]).strip(), "score": p} for p, i in zip(scores, ids, strict=True)]

@@ -29,22 +29,24 @@ log = logging.getLogger("graft")
 
 class Options(Strict):
     image_size: Annotated[Int, Field(ge=4, le=4096)] | None = None
-    """Pixels a side; left out: the model's own. Position embeddings are resized."""
+    """Pixels a side. Left out: the model's own. Position embeddings are resized."""
     augment: Literal["none", "crop-flip", "randaugment"] = "none"
-    """`crop-flip`: a random part of the image, mirrored half of the time. `randaugment`: random changes of colour and shape too
-    (Cubuk et al. 2020)."""
+    """`crop-flip`: a random part of the image, mirrored half of the time.
+
+    `randaugment`: also random changes of colour and shape (Cubuk et al. 2020).
+    """
     mixup: Annotated[Float, Field(ge=0, le=10)] = 0.0
-    """Alpha of the Beta distribution; 0 is off."""
+    """Alpha of mixup's Beta distribution; 0 is off."""
     cutmix: Annotated[Float, Field(ge=0, le=10)] = 0.0
-    """Alpha of the Beta distribution by which a part of another image is pasted in; 0 is off."""
+    """Alpha of cutmix's Beta distribution (a part of another image is pasted in); 0 is off."""
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target that is spread over all classes (Szegedy et al. 2016)."""
+    """Fraction of the target that is spread over all classes (Szegedy et al. 2016)."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
+    """`balanced`: the loss weighs each class by n / (classes * n of the class), so rare classes weigh more."""
     multi_label: bool = False
-    """An image may have several labels, or none."""
+    """An image may have several labels, or no label."""
     dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
-    """Before the classifier; left out: the model's own."""
+    """Dropout before the classifier. Left out: the model's own."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Options":
@@ -63,7 +65,7 @@ class ImageClassification(Task):
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self.labels: list[str] = []
-        self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
+        self.weights: dict[str, float] = {}  # class -> weight in the loss, if it is not 1
 
     @property
     def data(self) -> DataSpec:
@@ -94,7 +96,7 @@ class ImageClassification(Task):
             "multi_label_classification" if self.options.multi_label else "single_label_classification"
         )
         if config.model_type == "timm_wrapper":
-            # transformers passes num_classes itself
+            # transformers passes num_classes itself.
             config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
         self._set_dropout(config)
         self.processor = vision.image_processor(source.folder, config, self.options.image_size)
@@ -109,7 +111,10 @@ class ImageClassification(Task):
         return model
 
     def _set_dropout(self, config: Any) -> None:
-        """The head's dropout. A configuration that drops more than half was not meant so (MobileNet's 0.8 and 0.999)."""
+        """Set the head's dropout.
+
+        A configuration with more than 0.5 is taken for a mistake (MobileNet has 0.8 and 0.999).
+        """
         asked = self.options.dropout
         if config.model_type == "timm_wrapper":
             if asked is not None:
@@ -122,7 +127,8 @@ class ImageClassification(Task):
             )
         if own is not None and asked is None and own > 0.5:
             log.warning(
-                "the model's configuration drops %g of the classifier's input; using 0.2 (set options.dropout to decide)",
+                "the model's configuration drops %g of the classifier's input; using 0.2 (set options.dropout to "
+                "decide)",
                 own,
             )
             asked = 0.2
@@ -177,7 +183,7 @@ class ImageClassification(Task):
         }
 
     def _pixels(self, example: Example) -> "Tensor":
-        """[3, H, W] float32, as the model's own processor makes it, unless an augmentation made it."""
+        """[3, H, W] float32 from the model's own processor, or from the augmentation if there was one."""
         if "pixels" in example:
             ready: Tensor = example["pixels"]
             return ready
@@ -240,7 +246,7 @@ class ImageClassification(Task):
 
     def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
-        if not hasattr(self.processor, "data_config"):  # a timm model's preprocessing is in its configuration
+        if not hasattr(self.processor, "data_config"):  # the configuration of a timm model holds its preprocessing
             self.processor.save_pretrained(folder)
 
     def load(self, folder: Path) -> "nn.Module":

@@ -1,8 +1,10 @@
-"""Extractive question answering: the words of a passage that answer a question, or none (`options.version: "2.0"`).
+"""Extractive question answering: find the answer to a question in a passage, or that it has none (`options.version:
+"2.0"`).
 
-Any `AutoModelForQuestionAnswering`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT, MiniLM. Rows hold `question`, `context` and
-`answer`: SQuAD's {"text": [...], "answer_start": [...]} or plain text (Rajpurkar et al. 2016, arXiv:1606.05250). A passage that is
-longer than the model reads becomes several overlapping windows, and the answer is the best span of them all.
+Any `AutoModelForQuestionAnswering`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT, MiniLM. Rows hold `question`,
+`context` and `answer`: SQuAD's {"text": [...], "answer_start": [...]} or plain text (Rajpurkar et al. 2016,
+arXiv:1606.05250). A passage that is too long for the model becomes several overlapping windows; the answer is the best
+span of all windows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,22 +26,26 @@ if TYPE_CHECKING:
 
     from pipelines.metrics.statistics import Statistics
 
-CANDIDATES = 20  # spans of a window that may become the answer, as in the library's example
+CANDIDATES = 20  # spans per window that may become the answer, as in the example of transformers
 
 
 class Options(Strict):
     version: Literal["1.1", "2.0"] = "1.1"
     """`2.0`: some questions have no answer in their passage."""
     max_length: Annotated[Int, Field(ge=16, le=8192)] | None = None
-    """Tokens of a window, question included; left out: 384, or what the model can read."""
+    """Tokens of a window with the question. Left out: 384, or fewer if the model reads fewer."""
     stride: Annotated[Int, Field(ge=0, le=4096)] | None = None
-    """Tokens that neighbouring windows share; left out: 128, or half of what a window holds of the passage."""
+    """Tokens that neighbouring windows share. Left out: 128, or half of the passage part of a window."""
     max_answer_length: Annotated[Int, Field(ge=1, le=512)] = 30
-    """In tokens."""
+    """Longest answer in tokens."""
     max_question_length: Annotated[Int, Field(ge=4, le=4096)] = 64
-    """In tokens; longer questions are cut."""
+    """Longest question in tokens; longer questions are cut."""
     attention_dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
-    """Left out: the model's own. On a CPU, 0 makes training about twice as fast: any other keeps the whole attention matrix."""
+    """Dropout of the attention.
+
+    Left out: the model's own. On a CPU, 0 makes training about twice as fast, because any other value stores the full
+    attention matrix.
+    """
 
 
 class QuestionAnswering(Task):
@@ -47,7 +53,7 @@ class QuestionAnswering(Task):
     hub = HubSpec("question-answering", "transformers", ("ForQuestionAnswering",))
     Options = Options
     tokenizer: Any
-    threshold: float = 0.0  # no answer is given where the null score beats the best span by more
+    threshold: float = 0.0  # no answer is given if its score exceeds that of the best span by more than this
 
     @property
     def data(self) -> DataSpec:
@@ -76,7 +82,10 @@ class QuestionAnswering(Task):
         return self._model(source.folder, config, source.random)
 
     def _read_tokens(self, folder: Path | None, config: Any) -> None:
-        """Tokenizer, and tokens of a window. Raises ModelError where neighbouring windows could not share `options.stride`."""
+        """Read the tokenizer and the window size.
+
+        Raises ModelError if neighbouring windows cannot share `options.stride` tokens.
+        """
         from pipelines.models import text
 
         self.tokenizer = text.tokenizer(folder, config)
@@ -85,7 +94,8 @@ class QuestionAnswering(Task):
         self.stride = min(128, room // 2) if self.options.stride is None else self.options.stride
         if room <= self.stride:
             raise ModelError(
-                f"options.stride: windows of {self.window} tokens less a question of up to {self.options.max_question_length} cannot share "
+                f"options.stride: windows of {self.window} tokens less a question of up to "
+                f"{self.options.max_question_length} cannot share "
                 f"{self.stride}: lower options.stride or options.max_question_length"
             )
 
@@ -115,7 +125,9 @@ class QuestionAnswering(Task):
         )
 
     def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        """Rows -> windows: tokens, where in the passage each stands, and where the first accepted answer lies (0, 0: not here)."""
+        """Split rows into windows: tokens, their positions in the passage, and the first accepted answer (0, 0 if not
+        in it).
+        """
         questions = [q.strip() for q in rows["question"]]
         cut = self.tokenizer(
             questions, add_special_tokens=False, truncation=True, max_length=self.options.max_question_length
@@ -124,7 +136,7 @@ class QuestionAnswering(Task):
             q if len(ids) < self.options.max_question_length else self.tokenizer.decode(ids)
             for q, ids in zip(questions, cut["input_ids"], strict=True)
         ]
-        made = self.tokenizer(
+        encoding = self.tokenizer(
             questions,
             rows["context"],
             truncation="only_second",
@@ -136,17 +148,18 @@ class QuestionAnswering(Task):
         examples: dict[str, list[Any]] = {
             key: [] for key in ("id", "row", "length", "input_ids", "first", "offsets", "start", "end")
         }
-        if "token_type_ids" in made:
-            examples["token_type_ids"] = made["token_type_ids"]
-        for window, place in enumerate(made["overflow_to_sample_mapping"]):
-            parts = made.sequence_ids(window)
+        if "token_type_ids" in encoding:
+            examples["token_type_ids"] = encoding["token_type_ids"]
+        for window, place in enumerate(encoding["overflow_to_sample_mapping"]):
+            parts = encoding.sequence_ids(window)
             if 1 not in parts:
                 raise DataError(
-                    f"{rows['id'][place]}: its context holds no word that this model's tokenizer knows: take the row out"
+                    f"{rows['id'][place]}: its context holds no word that this model's tokenizer knows: take the row "
+                    "out"
                 )
             first = parts.index(1)
             last = len(parts) - 1 - parts[::-1].index(1)
-            offsets = made["offset_mapping"][window][first : last + 1]
+            offsets = encoding["offset_mapping"][window][first : last + 1]
             answer = rows["answer"][place]
             start, end = (
                 token_span(offsets, answer["answer_start"][0], len(answer["text"][0])) if answer["text"] else (-1, -1)
@@ -154,7 +167,7 @@ class QuestionAnswering(Task):
             examples["id"].append(rows["id"][place])
             examples["row"].append(numbers[place])
             examples["length"].append(len(parts))
-            examples["input_ids"].append(made["input_ids"][window])
+            examples["input_ids"].append(encoding["input_ids"][window])
             examples["first"].append(first)
             examples["offsets"].append([list(pair) for pair in offsets])
             examples["start"].append(first + start if start >= 0 else 0)
@@ -179,7 +192,10 @@ class QuestionAnswering(Task):
         return {"examples": float(len(batch["id"]))}
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
-        """Mean cross-entropy of the first and the last token. Padding is no choice: the library's own loss counts it as one."""
+        """Mean cross-entropy of the first and the last token.
+
+        Padding is excluded; the library's own loss includes it.
+        """
         from torch.nn import functional as f
 
         start, end = self._logits(model, batch)
@@ -189,7 +205,7 @@ class QuestionAnswering(Task):
         return total / 2 / counts["examples"]
 
     def _logits(self, model: "nn.Module", batch: Batch) -> "tuple[Tensor, Tensor]":
-        """Start and end logits [batch, length], float32, padding at -inf."""
+        """Start and end logits [batch, length], float32; padding is -inf."""
         fields = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
         found = model(**fields)
         padding = batch["attention_mask"] == 0
@@ -201,7 +217,7 @@ class QuestionAnswering(Task):
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        """The best spans of each window as [score, first character, end], and the score of none."""
+        """The best spans of each window as [score, first character, end], and the score of no answer."""
         import torch
 
         start, end = (logits.detach().cpu() for logits in self._logits(model, batch))
@@ -209,7 +225,7 @@ class QuestionAnswering(Task):
         for i, (first, offsets) in enumerate(zip(batch["first"], batch["offsets"], strict=True)):
             inside = slice(first, first + len(offsets))
             pairs = start[i, inside, None] + end[i, None, inside]
-            # an answer ends where it starts or up to so many tokens later
+            # The end is at or after the start, and an answer has at most `max_answer_length` tokens.
             allowed = torch.ones_like(pairs, dtype=torch.bool).triu().tril(self.options.max_answer_length - 1)
             best = pairs.masked_fill(~allowed, float("-inf")).flatten().topk(min(CANDIDATES, int(allowed.sum())))
             spans = [
@@ -222,7 +238,7 @@ class QuestionAnswering(Task):
         return records
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
-        """Windows -> rows: the best span of all windows, and no answer where that beats it by more than the threshold."""
+        """One record per row: the best span of all windows; no answer if that beats it by more than the threshold."""
         from pipelines.metrics.question_answering import judge
 
         found: dict[int, list[Record]] = {}
@@ -302,12 +318,15 @@ class QuestionAnswering(Task):
         return self._model(folder, config).eval()
 
     def infer(self, model: Any, question: str, context: str) -> Iterator[dict[str, Any]]:
-        """The answer in the passage: {"answer", "score", "start", "end", "nbest"}; an empty answer where there is none."""
+        """The answer in the passage: {"answer", "score", "start", "end", "nbest"}.
+
+        The answer is empty if there is none.
+        """
         import torch
 
         row = answered({"id": "input", "question": question, "context": context, "answer": []}, True)
-        made = self._windows({key: [value] for key, value in row.items()}, [0])
-        examples = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
+        encoding = self._windows({key: [value] for key, value in row.items()}, [0])
+        examples = [dict(zip(encoding, values, strict=True)) for values in zip(*encoding.values(), strict=True)]
         device = next(model.parameters()).device
         records = []
         for start in range(0, len(examples), 8):
@@ -327,7 +346,7 @@ class QuestionAnswering(Task):
 
 
 def _ranked(windows: Sequence[Record]) -> tuple[list[list[Any]], float]:
-    """The spans of all windows, each once, best first; and the score of no answer, the least that a window gives."""
+    """The spans of all windows without repetition, best first; and the lowest score of no answer of all windows."""
     best: dict[tuple[int, int], float] = {}
     for score, start, end in (span for window in windows for span in window["spans"]):
         best[start, end] = max(score, best.get((start, end), float("-inf")))

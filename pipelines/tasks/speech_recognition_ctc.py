@@ -1,8 +1,9 @@
-"""Speech recognition with a CTC head: audio -> text, letter by letter, with a time for every word.
+"""Speech recognition with a CTC head: audio -> text, character by character, with times for every word.
 
-Any `AutoModelForCTC` that reads raw samples: wav2vec2 (Baevski et al. 2020, arXiv:2006.11477), HuBERT, WavLM, Data2Vec-audio. Rows
-hold `audio` and `text`, maybe `speaker`: LibriSpeech (Panayotov et al. 2015), Common Voice. A word error rate is meant under its
-normaliser only (`options.normaliser`). Decoding is greedy, without a language model: pyctcdecode, to search with one, needs numpy < 2.
+Any `AutoModelForCTC` that reads raw samples: wav2vec2 (Baevski et al. 2020, arXiv:2006.11477), HuBERT, WavLM,
+Data2Vec-audio. Rows hold `audio` and `text`, and optionally `speaker`: LibriSpeech (Panayotov et al. 2015), Common
+Voice. A word error rate depends on its normaliser (`options.normaliser`). Decoding is greedy, without a language model,
+because pyctcdecode needs numpy < 2.
 """
 
 import logging
@@ -36,36 +37,50 @@ Share = Annotated[Float, Field(ge=0, le=1)]
 Length = Annotated[Int, Field(ge=1, le=1000)]
 
 MASKS = {"mask_time_prob", "mask_time_length", "mask_time_min_masks", "mask_feature_prob", "mask_feature_length"}
-WINDOW, MARGIN = 30.0, 4.0  # seconds: longer recordings are read in windows, whose margins are only listened to
+WINDOW, MARGIN = 30.0, 4.0  # seconds; longer recordings are read in windows, and results in the margins are dropped
 
 
 class Options(Strict):
     normaliser: Normaliser = "none"
-    """How transcripts are made comparable before they are scored; the scores without it stand beside."""
+    """How transcripts are normalised before they are scored. Scores without it are reported, too."""
     vocabulary: Literal["auto", "model", "data"] = "auto"
-    """What is spelled with: the `model`'s own characters, or those of the training `data`. `auto`: the model's if it has a CTC head."""
+    """Characters that transcripts are spelled with: the `model`'s own, or those of the training `data`.
+
+    `auto`: the model's if it has a CTC head.
+    """
     case: Literal["auto", "keep", "lower", "upper"] = "auto"
-    """Of the transcripts that are learned. `auto`: that of a model's own vocabulary, else as they stand."""
+    """Case of the training transcripts. `auto`: the case of a model's own vocabulary, else unchanged."""
     ignore: str = ""
-    """Characters that are taken out of the transcripts before they are learned: ,.?!;:"""
+    """Characters to remove from the training transcripts, such as ,.?!;:"""
     max_seconds: Annotated[Float, Field(gt=0, le=3600)] = 40.0
-    """Longer recordings are left out, of scores as well, and counted."""
+    """Longest recording in seconds. Longer ones are left out of training and scores, and counted."""
     augment: Literal["none", "wave"] = "none"
-    """`wave`: faster or slower by up to 10 %, noise 10 to 40 dB below, up to 6 dB louder or softer."""
+    """`wave`: change the speed by up to 10 %, add noise 10 to 40 dB below the signal, and change the level by up to 6
+    dB.
+    """
     mask_time_prob: Share | None = None
-    """SpecAugment: the share of frames that is masked, in spans of `mask_time_length`. Left out: the model's own."""
+    """SpecAugment: fraction of the frames that is masked, in spans of `mask_time_length`. Left out: the model's own."""
     mask_time_length: Length | None = None
-    """Frames of a span of `mask_time_prob`. Left out: the model's own."""
+    """Frames per span of `mask_time_prob`. Left out: the model's own."""
     mask_time_min_masks: Annotated[Int, Field(ge=0, le=100)] | None = None
-    """The fewest spans of an utterance, most often 2. Short ones, of which these would hide a good part, need 0."""
+    """Smallest number of masked spans per utterance, in most models 2.
+
+    Set 0 for short utterances, which such masks would mostly hide.
+    """
     mask_feature_prob: Share | None = None
-    """SpecAugment: the share of features that is masked, in spans of `mask_feature_length`. Left out: the model's own."""
+    """SpecAugment: fraction of the features that is masked, in spans of `mask_feature_length`.
+
+    Left out: the model's own.
+    """
     mask_feature_length: Length | None = None
-    """Features of a span of `mask_feature_prob`. Left out: the model's own."""
+    """Features per span of `mask_feature_prob`. Left out: the model's own."""
     dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
-    """Of hidden states, attention and the last layer; left out: the model's own."""
+    """Dropout of hidden states, attention and the last layer. Left out: the model's own."""
     layerdrop: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """The share of layers left out of a step; 0 where several processes train, which could not average then."""
+    """Fraction of the layers that a step skips.
+
+    It must be 0 with several processes, which could not average the gradients.
+    """
 
 
 class SpeechRecognitionCTC(Task):
@@ -95,7 +110,7 @@ class SpeechRecognitionCTC(Task):
 
     @property
     def rate(self) -> int:
-        """Samples per second that the model reads."""
+        """Sampling rate that the model reads, in samples per second."""
         from pipelines.models import audio as sound
 
         return sound.rate(self.extractor)
@@ -132,7 +147,7 @@ class SpeechRecognitionCTC(Task):
         return model
 
     def _regularise(self, config: Any) -> None:
-        """Masks and dropout, as the options or else the model has them."""
+        """Set masks and dropout from the options, or else from the model's configuration."""
         from pipelines.models import ctc
 
         if self.options.layerdrop and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -196,7 +211,7 @@ class SpeechRecognitionCTC(Task):
             made = perturbed(audio, self.rate, rng)
             if ctc.frames(config, len(made)) >= max(
                 1, frames_for(example["target"])
-            ):  # said too fast, it could not be spelled
+            ):  # at this speed there would be fewer frames than characters
                 audio = made
         return {**example, "audio": audio, **ctc.masks(config, ctc.frames(config, len(audio), masked=True), rng)}
 
@@ -206,7 +221,7 @@ class SpeechRecognitionCTC(Task):
         from pipelines.models import audio as sound
         from pipelines.models import ctc
 
-        # each alone: the extractor would take the padding for sound where it makes no mask
+        # Scale each recording alone: an extractor without a mask would treat padding as sound.
         values = [torch.from_numpy(sound.scaled(e["audio"], self.extractor)) for e in examples]
         samples = [len(v) for v in values]
         batch = {
@@ -216,7 +231,7 @@ class SpeechRecognitionCTC(Task):
             **{key: [e[key] for e in examples] for key in ("target", "true", "speaker", "seconds")},
             "input_values": torch.nn.utils.rnn.pad_sequence(values, batch_first=True),
         }
-        if self._masks():  # the embedding of what is masked takes part in every step, or processes could not average it
+        if self._masks():  # the mask embedding takes part in every step, or processes could not average its gradient
             batch |= ctc.stacked(examples, ctc.frames(self.config, max(samples), masked=True), self.config.hidden_size)
         return batch
 
@@ -243,9 +258,9 @@ class SpeechRecognitionCTC(Task):
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
         from pipelines.models import ctc
 
-        heard = ctc.likeliest(ctc.logits(model, batch), self._sizes(batch))
+        decoded = ctc.likeliest(ctc.logits(model, batch), self._sizes(batch))
         records = []
-        for place, one in enumerate(heard):
+        for place, one in enumerate(decoded):
             said = ctc.words(one, self.tokenizer, self._seconds())
             record = {
                 key: batch[key][place] for key in ("id", "true", "seconds", "speaker") if batch[key][place] is not None
@@ -256,7 +271,7 @@ class SpeechRecognitionCTC(Task):
         return records
 
     def _seconds(self) -> float:
-        """From one output to the next."""
+        """Seconds from one output of the model to the next."""
         from pipelines.models import ctc
 
         return ctc.hop(self.config) / self.rate
@@ -301,13 +316,13 @@ class SpeechRecognitionCTC(Task):
         self.tokenizer = ctc_vocabulary.read(folder)
         config.ctc_case = getattr(
             config, "ctc_case", ctc_vocabulary.own_case(self.tokenizer)
-        )  # only a model of ours says
+        )  # only models that Graft trained state it
         return self._model(folder, config).eval()
 
     def infer(self, model: Any, audio: Any) -> Iterator[dict[str, Any]]:
-        """What is said in a recording of any length: {"text", "words": [{"word", "start", "end", "confidence"}], "seconds"}.
+        """Transcribe a recording of any length: {"text", "words": [{"word", "start", "end", "confidence"}], "seconds"}.
 
-        A long one is read in windows of 30 seconds; after each, what was heard so far.
+        A long recording is read in windows of 30 seconds; after each window comes the transcript so far.
         """
         import numpy as np
         import torch
@@ -324,7 +339,7 @@ class SpeechRecognitionCTC(Task):
             values = torch.from_numpy(sound.scaled(piece, self.extractor))[None].to(device)
             with torch.inference_mode():
                 outputs = ctc.logits(model, {"input_values": values, "samples": [len(piece)]})
-            heard = ctc.likeliest(outputs, [outputs.shape[1]])[0]
-            tokens, sure = np.append(tokens, heard.tokens[counting]), np.append(sure, heard.sure[counting])
+            decoded = ctc.likeliest(outputs, [outputs.shape[1]])[0]
+            tokens, sure = np.append(tokens, decoded.tokens[counting]), np.append(sure, decoded.sure[counting])
             said = ctc.words(ctc.Heard(tokens, sure), self.tokenizer, self._seconds())
             yield {"text": " ".join(w["word"] for w in said), "words": said, "seconds": len(samples) / rate}

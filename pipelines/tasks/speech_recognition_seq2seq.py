@@ -1,9 +1,10 @@
 """Speech recognition with Whisper: audio -> text, token by token.
 
-Whisper (Radford et al. 2022, arXiv:2212.04356) always reads a window of 30 seconds, so what a step costs is its number of recordings,
-not their length; longer ones are left out of training and scores, and told; `infer` cuts them where it is quiet. Rows hold `audio` and
-`text`, maybe `speaker`: LibriSpeech (Panayotov et al. 2015), Common Voice. A model of several languages is told which one is spoken; a
-word error rate is meant under its normaliser only. Transcripts are greedy, and have no time stamps.
+Whisper (Radford et al. 2022, arXiv:2212.04356) always reads a window of 30 seconds, so the cost of a step depends on
+the number of recordings, not on their length. Longer recordings are left out of training and scores, and reported;
+`infer` cuts them at quiet places. Rows hold `audio` and `text`, and optionally `speaker`: LibriSpeech (Panayotov et al.
+2015), Common Voice. A model of several languages needs the spoken language. A word error rate depends on its
+normaliser. Transcripts are greedy and have no time stamps.
 """
 
 import unicodedata
@@ -32,26 +33,34 @@ if TYPE_CHECKING:
 
 Share = Annotated[Float, Field(ge=0, le=1)]
 
-ROOM = 5e8  # bytes of log-mels of a split that stay in memory: 20 minutes of speech are 50 MB
+ROOM = 5e8  # largest size in bytes of a split's log-mels in memory; 20 minutes of speech need 50 MB
 
 
 class Options(Strict):
     language: str | None = None
-    """That is spoken, a code or an English name: en, german. Models of one language have none; the others need it."""
+    """The spoken language, as a code or an English name: en, german.
+
+    Required for models of several languages; models of one language have none.
+    """
     normaliser: Normaliser = "basic"
-    """How transcripts are made comparable before they are scored; the scores without it stand beside."""
+    """How transcripts are normalised before they are scored. Scores without it are reported, too."""
     case: Literal["keep", "lower"] = "keep"
-    """Of the transcripts that are learned."""
+    """Case of the training transcripts."""
     max_seconds: Annotated[Float, Field(gt=0, le=30)] | None = None
-    """Longer recordings are in no step and no score, and counted; left out: the model's window, 30."""
+    """Longest recording in seconds.
+
+    Longer ones are left out of training and scores, and counted. Left out: the model's window, 30.
+    """
     max_new_tokens: Annotated[Int, Field(ge=1, le=448)] | None = None
-    """Of a transcript that the model writes; left out: what its own settings say, else 224."""
+    """Longest transcript that the model writes, in tokens. Left out: the model's own setting, else 224."""
     augment: Literal["none", "wave"] = "none"
-    """`wave`: faster or slower by up to 10 %, noise 10 to 40 dB below, up to 6 dB louder or softer."""
+    """`wave`: change the speed by up to 10 %, add noise 10 to 40 dB below the signal, and change the level by up to 6
+    dB.
+    """
     mask_time_prob: Share = 0.0
-    """SpecAugment: the share of a recording that is masked, in spans of 0.1 seconds."""
+    """SpecAugment: fraction of a recording that is masked, in spans of 0.1 seconds."""
     mask_feature_prob: Share = 0.0
-    """The share of its bands, 10 beside each other."""
+    """SpecAugment: fraction of the frequency bands that is masked, in groups of 10 neighbouring bands."""
 
 
 class SpeechRecognitionSeq2Seq(Task):
@@ -61,11 +70,9 @@ class SpeechRecognitionSeq2Seq(Task):
     tokenizer: Any
     extractor: Any
     config: Any
-    languages: dict[str, int]  # that the model tells apart, with their tokens
-    language: (
-        str | None
-    )  # the code of the one that is spoken; None where the model has one language, or is to hear which it is
-    opening: list[int]  # the tokens with which a transcript begins
+    languages: dict[str, int]  # languages that the model knows, with their tokens
+    language: str | None  # code of the spoken language; None if the model knows one language, or must detect it
+    opening: list[int]  # the tokens at the start of a transcript
 
     @property
     def data(self) -> DataSpec:
@@ -110,7 +117,7 @@ class SpeechRecognitionSeq2Seq(Task):
 
     @property
     def rate(self) -> int:
-        """Samples per second that the model reads."""
+        """Sampling rate that the model reads, in samples per second."""
         return int(self.extractor.sampling_rate)
 
     def layers(self, model: Any) -> "list[nn.Module]":
@@ -136,7 +143,7 @@ class SpeechRecognitionSeq2Seq(Task):
         )
 
     def _labels(self, text: str) -> list[int]:
-        """A transcript's tokens as they are to follow <|startoftranscript|>."""
+        """The tokens of a transcript that follow <|startoftranscript|>."""
         text = unicodedata.normalize("NFC", text.lower() if self.options.case == "lower" else text)
         tokens = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
         return [*self.opening[1:], *tokens, self.tokenizer.eos_token_id]
@@ -155,7 +162,7 @@ class SpeechRecognitionSeq2Seq(Task):
         features = example.get("input_features")
         if features is None:
             audio = perturbed(example["audio"], self.rate, rng)
-            fits = len(audio) <= self.extractor.n_samples  # slower, it may not: its last words would be lost
+            fits = len(audio) <= self.extractor.n_samples  # a slower copy may not fit, and its last words would be lost
             features = log_mel(audio if fits else example["audio"], self.extractor)
         shares = (self.options.mask_time_prob, self.options.mask_feature_prob)
         return {**example, "input_features": mask_spans(features, round(100 * example["seconds"]), *shares, rng)}
@@ -168,7 +175,7 @@ class SpeechRecognitionSeq2Seq(Task):
         features = [
             e["input_features"] if "input_features" in e else log_mel(e["audio"], self.extractor) for e in examples
         ]
-        # of one size, whatever stands beside them, so that cached features need no recording; `loss` cuts them
+        # All batches have one size, so cached features need no recording; `loss` cuts the padding.
         labels = torch.full((len(examples), self.config.max_target_positions), IGNORED)
         for line, example in zip(labels, examples, strict=True):
             line[: len(example["labels"])] = torch.tensor(example["labels"])
@@ -181,11 +188,13 @@ class SpeechRecognitionSeq2Seq(Task):
         return {"tokens": float((batch["labels"] != IGNORED).sum())}
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
-        """Mean cross-entropy of the tokens after <|startoftranscript|>, padding left out."""
+        """Mean cross-entropy of the tokens after <|startoftranscript|>, without padding."""
         return self._surprise(model, batch)[0].sum() / counts["tokens"]
 
     def _surprise(self, model: Any, batch: Batch, use_cache: bool = False) -> "tuple[Tensor, Tensor, Any]":
-        """-log p of every label, in nats, [labels]; where they stand, bool [batch, longest]; and the outputs."""
+        """-log p of every label in nats, [labels]; the places of the labels, bool [batch, longest]; and the model's
+        outputs.
+        """
         import torch
         from torch.nn import functional as f
 
@@ -200,7 +209,7 @@ class SpeechRecognitionSeq2Seq(Task):
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        """What each transcript costs, and the greedy one; the encoder runs once for both."""
+        """The loss of each true transcript, and the greedy transcript. The encoder runs once for both."""
         import torch
 
         from pipelines.models import whisper
@@ -219,14 +228,18 @@ class SpeechRecognitionSeq2Seq(Task):
         ]
 
     def _go_on(self, model: Any, outputs: Any, opening: Sequence[int]) -> Iterator[list[Any]]:
-        """What is written after an `opening`, which may be longer than the task's own: `infer` may have been told a language."""
+        """The tokens that follow an `opening`.
+
+        It may be longer than the task's own, because `infer` takes a language.
+        """
         from pipelines.models.whisper import likeliest
 
         most = min(self.most, self.config.max_target_positions - len(opening))
         return likeliest(model, outputs, len(opening), self.tokenizer.eos_token_id, most, self.never, self.never_first)
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
-        texts = rows.select_columns([name for name in ("text", "speaker") if name in rows.column_names])  # and no audio
+        # without the audio
+        texts = rows.select_columns([name for name in ("text", "speaker") if name in rows.column_names])
         merged = []
         for record in sorted(records, key=lambda r: r["row"]):
             row = texts[record["row"]]
@@ -279,10 +292,11 @@ class SpeechRecognitionSeq2Seq(Task):
         return model
 
     def infer(self, model: Any, audio: Any, language: str | None = None) -> Iterator[dict[str, Any]]:
-        """What is said in a recording of any length, as it is written; the last is the answer.
+        """Transcribe a recording of any length, piece by piece; the last result is the answer.
 
-        {"text", "parts": [{"text", "words": [{"word", "confidence"}], "start", "end"}], "language", "seconds"}: a part for each piece of up
-        to 30 seconds. A model of several languages that was not told which is spoken hears it from the first piece. Raises DataError.
+        {"text", "parts": [{"text", "words": [{"word", "confidence"}], "start", "end"}], "language", "seconds"}, with
+        one part per piece of up to 30 seconds. Without a language, a model of several languages detects it in the first
+        piece. Raises DataError.
         """
         import torch
 
@@ -299,7 +313,7 @@ class SpeechRecognitionSeq2Seq(Task):
             return {"text": text, "parts": parts, "language": code, "seconds": len(samples) / rate}
 
         for begin, end in cut_where_quiet(samples, rate, self.config.max_source_positions / 50):
-            if abs(samples[begin:end]).max() < SILENT:  # it would invent something
+            if abs(samples[begin:end]).max() < SILENT:  # for silence the model would invent text
                 continue
             features = torch.from_numpy(log_mel(samples[begin:end], self.extractor))[None].to(device)
             if self.languages and code is None:

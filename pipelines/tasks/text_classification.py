@@ -1,8 +1,10 @@
-"""Text classification: one label per text or pair of texts, several (`options.multi_label`), or a number (`options.regression`).
+"""Text classification: one label per text or pair of texts, several (`options.multi_label`), or a number
+(`options.regression`).
 
-Any `AutoModelForSequenceClassification`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT, MiniLM. Rows hold `text`, `label` and, for
-pairs, `text_pair` (GLUE, Wang et al. 2018, arXiv:1804.07461). Labels are matched by name, never by number: GLUE's test splits have
-none (-1), so its recipes test on validation. A text longer than the model reads is cut at its end.
+Any `AutoModelForSequenceClassification`: BERT, DistilBERT, RoBERTa, DeBERTa, ModernBERT, MiniLM. Rows hold `text`,
+`label` and, for pairs, `text_pair` (GLUE, Wang et al. 2018, arXiv:1804.07461). Labels are matched by name, never by
+number. GLUE's test splits have no labels (-1), so its recipes test on validation. A text that is too long for the model
+is cut at its end.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,15 +32,18 @@ TEXTS = ("text", "text_pair")
 
 class Options(Strict):
     max_length: Annotated[Int, Field(ge=4, le=1_000_000)] | None = None
-    """Tokens of a text, or of a pair together; left out: 512, or what the model can read. Longer ones are cut."""
+    """Tokens of a text, or of a pair together.
+
+    Left out: 512, or fewer if the model reads fewer. Longer texts are cut.
+    """
     multi_label: bool = False
-    """A text may have several labels, or none."""
+    """A text may have several labels, or no label."""
     regression: bool = False
-    """Labels are numbers. They are learned as they stand, so let them spread by about 1 (0 to 5, not 0 to 100,000)."""
+    """Labels are numbers. They are not rescaled, so they should vary by about 1 (0 to 5, not 0 to 100,000)."""
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target that is spread over all classes (Szegedy et al. 2016)."""
+    """Fraction of the target that is spread over all classes (Szegedy et al. 2016)."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: rare classes weigh more in the loss, n / (classes * n of the class)."""
+    """`balanced`: the loss weighs each class by n / (classes * n of the class), so rare classes weigh more."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Options":
@@ -46,13 +51,14 @@ class Options(Strict):
             raise ValueError("multi_label and regression exclude each other: give one of them")
         if (self.multi_label or self.regression) and (self.label_smoothing or self.class_weights != "none"):
             raise ValueError(
-                "label_smoothing and class_weights are for one class per text: leave them out with multi_label or regression"
+                "label_smoothing and class_weights are for one class per text: leave them out with multi_label or "
+                "regression"
             )
         return self
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:
-    """The second text of a pair may be empty. Raises DataError."""
+    """The text in a column; only the second text of a pair may be empty. Raises DataError."""
     return readable(row, column, may_be_empty=column == "text_pair")
 
 
@@ -63,13 +69,13 @@ class TextClassification(Task):
     tokenizer: Any
     pair: bool = False  # whether it was trained on pairs of texts
     single: bool = False  # whether it was trained on single texts; a model that Graft did not train may read both
-    window: int  # tokens that it reads
+    window: int  # number of tokens that it reads
     pads_left: bool = False
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
-        self.labels: list[str] = []  # none for regression
-        self.weights: dict[str, float] = {}  # class -> weight in the loss, where it is not 1
+        self.labels: list[str] = []  # empty for regression
+        self.weights: dict[str, float] = {}  # class -> weight in the loss, if it is not 1
 
     @property
     def data(self) -> DataSpec:
@@ -129,11 +135,12 @@ class TextClassification(Task):
         if self.tokenizer.pad_token is None:
             if self.tokenizer.eos_token is None:
                 raise ModelError(
-                    "this model's tokenizer has no padding token, so texts cannot be read side by side: choose another model"
+                    "this model's tokenizer has no padding token, so texts cannot be read side by side: choose "
+                    "another model"
                 )
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if getattr(config, "pad_token_id", None) is None:
-            config.pad_token_id = self.tokenizer.pad_token_id  # by which a decoder finds the last token of a text
+            config.pad_token_id = self.tokenizer.pad_token_id  # a decoder finds the last token of a text by it
         self.window = language.length(self.options.max_length, self.tokenizer, config, 512)
         self.pads_left = language.summarises_last(config)
 
@@ -156,7 +163,8 @@ class TextClassification(Task):
 
         if self.pair and "text_pair" not in rows.column_names:
             raise DataError(
-                "these data have no text_pair, and the model reads pairs: name its column with data.columns.text_pair=NAME"
+                "these data have no text_pair, and the model reads pairs: name its column with "
+                "data.columns.text_pair=NAME"
             )
         if not self.options.regression:
             found = {part for label in rows["label"] for part in (label if isinstance(label, list) else [label])}
@@ -166,11 +174,11 @@ class TextClassification(Task):
         )
 
     def _tokens(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        """Rows -> token ids, cut where they are too many, and how many there were (`tokens`)."""
+        """Token ids of the rows, cut if there are too many, and the number before the cut (`tokens`)."""
         texts = [rows[column] for column in TEXTS if column in rows]
-        made = self.tokenizer(*texts, verbose=False)
-        examples = {key: made[key] for key in ("input_ids", "token_type_ids") if key in made}
-        tokens = [len(ids) for ids in made["input_ids"]]
+        encoding = self.tokenizer(*texts, verbose=False)
+        examples = {key: encoding[key] for key in ("input_ids", "token_type_ids") if key in encoding}
+        tokens = [len(ids) for ids in encoding["input_ids"]]
         long = [i for i, n in enumerate(tokens) if n > self.window]
         if long:
             cut = self.tokenizer(*[[text[i] for i in long] for text in texts], truncation=True, max_length=self.window)
@@ -200,7 +208,7 @@ class TextClassification(Task):
             target = torch.zeros(len(true), len(self.labels))
             for line, label in zip(target, true, strict=True):
                 for part in label if isinstance(label, list) else [label]:
-                    if part in number_of:  # a label that the model does not know counts as an error when scored
+                    if part in number_of:  # a label that the model does not know counts as an error in the scores
                         line[number_of[part]] = 1.0
         lists = {key: [e[key] for e in examples] for key in ("id", "row", "tokens")}
         return {**lists, "true": true, "target": target, **language.inputs(examples, self.tokenizer, self.pads_left)}
@@ -264,7 +272,7 @@ class TextClassification(Task):
         return found if self.options.multi_label else {**found, **classification.matthews(statistics, weights)}
 
     def _by_length(self) -> tuple[Any, str, int]:
-        """What is averaged over texts of like length, its name, and the length at which texts are cut."""
+        """The quantity to average over texts of similar length, its name, and the length at which texts are cut."""
         if self.options.regression:
             return lambda r: abs(r["true"] - r["predicted"]), "mean_absolute_error", self.window
         if self.options.multi_label:
@@ -306,7 +314,7 @@ class TextClassification(Task):
         }
         self.options = self.options.model_copy(update=kinds)
         self.labels = [] if self.options.regression else [config.id2label[index] for index in range(config.num_labels)]
-        pairs = getattr(config, "reads_pairs", None)  # only a model of ours says
+        pairs = getattr(config, "reads_pairs", None)  # only models that Graft trained state it
         self.pair, self.single = bool(pairs), pairs is False
         self._read_tokens(folder, config)
         return self._model(folder, config).eval()
@@ -323,18 +331,18 @@ class TextClassification(Task):
             raise DataError("this model reads two texts: give text_pair, too")
         if self.single and len(texts) > 1:
             raise DataError("this model was trained on single texts: leave text_pair out")
-        made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(
+        encoding = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(
             next(model.parameters()).device
         )
         with torch.inference_mode():
-            logits = self._logits(model, made)[0]
+            logits = self._logits(model, encoding)[0]
         if self.options.regression:
             yield {"value": float(logits[0])}
         else:
             yield classification.ranked(logits, self.labels, self.options.multi_label, top_k)
 
     def read(self, *texts: str) -> list[int]:
-        """How many characters of each text the model reads before it is cut."""
-        made = self.tokenizer(*texts, truncation=True, max_length=self.window, return_offsets_mapping=True)
-        places = list(zip(made.sequence_ids(0), made["offset_mapping"], strict=True))
+        """The number of characters of each text that the model reads before the cut."""
+        encoding = self.tokenizer(*texts, truncation=True, max_length=self.window, return_offsets_mapping=True)
+        places = list(zip(encoding.sequence_ids(0), encoding["offset_mapping"], strict=True))
         return [max((end for part, (_, end) in places if part == number), default=0) for number in range(len(texts))]

@@ -1,8 +1,9 @@
-"""Text generation: what comes next in a text, or the answer to a prompt (`options.prompt`).
+"""Text generation: continue a text, or answer a prompt (`options.prompt`).
 
-Any `AutoModelForCausalLM`: GPT-2, SmolLM, Qwen, Llama. Without a prompt, rows hold `text`, are packed into full blocks, and every
-token counts (perplexity, bits per byte). With one, such as "{context} Question: {question} Answer:", rows hold its columns and
-`answer`; the loss is on the answer alone, and greedy answers are scored as SQuAD's are (Radford et al. 2019 introduced both uses).
+Any `AutoModelForCausalLM`: GPT-2, SmolLM, Qwen, Llama. Without a prompt, rows hold `text`; texts are packed into full
+blocks, and every token counts (perplexity, bits per byte). With a prompt such as "{context} Question: {question}
+Answer:", rows hold its columns and `answer`. The loss is then on the answer alone, and greedy answers are scored as in
+SQuAD. Radford et al. 2019 introduced both uses.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,15 +31,19 @@ if TYPE_CHECKING:
 
 class Options(Strict):
     prompt: str | None = None
-    """A text with the names of columns in braces, after which `answer` is to follow; left out: every word of `text` is learned."""
+    """A text with column names in braces; `answer` follows it. Left out: the model learns every token of `text`."""
     rows: Literal["document", "line"] = "document"
-    """`line`: rows are the lines of one running text (WikiText), so that a line is foretold from those before it."""
+    """`line`: rows are the lines of one running text (WikiText), so earlier lines are context of a line."""
     max_length: Annotated[Int, Field(ge=8, le=1_000_000)] | None = None
-    """Tokens of a block, or of prompt and answer together; left out: 1024, or what the model can read."""
+    """Tokens of a block, or of prompt and answer together. Left out: 1024, or fewer if the model reads fewer."""
     max_new_tokens: Annotated[Int, Field(ge=1, le=4096)] = 48
-    """Of an answer, or of what `predict` and the demo add to a text."""
+    """Longest answer in tokens, and longest continuation by `predict` and the demo."""
     attention_dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
-    """Left out: the model's own. On a CPU, 0 makes training about twice as fast: any other keeps the whole attention matrix."""
+    """Dropout of the attention.
+
+    Left out: the model's own. On a CPU, 0 makes training about twice as fast, because any other value stores the full
+    attention matrix.
+    """
 
     @field_validator("prompt")
     @classmethod
@@ -55,7 +60,7 @@ class TextGeneration(Task):
     hub = HubSpec("text-generation", "transformers", ("ForCausalLM", "LMHeadModel"))
     Options = Options
     tokenizer: Any
-    packs: bool = True  # whether the model keeps the documents of a block apart
+    packs: bool = True  # whether the attention of the model separates the documents of a block
 
     @property
     def _inputs(self) -> tuple[str, ...]:
@@ -83,7 +88,7 @@ class TextGeneration(Task):
         texts = self._texts(row, may_be_empty=self.options.rows == "line")
         if self.options.prompt is None:
             return {"id": row["id"], **texts, **titled(row)}
-        if row["answer"] is None or row["answer"] == "":  # [] is SQuAD's way to write that there is none
+        if row["answer"] is None or row["answer"] == "":  # SQuAD writes [] for no answer
             raise DataError("answer is empty")
         answers = list(dict.fromkeys(answer_texts(row["answer"])))
         return {"id": row["id"], **texts, "answer": answers, **titled({**row, **texts})}
@@ -117,7 +122,8 @@ class TextGeneration(Task):
         language.check_kind(folder, found, KINDS, "write text word by word")
         if found.model_type in MASKED and not found.is_decoder:
             raise ModelError(
-                f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits it"
+                f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits "
+                "it"
             )
         self.tokenizer = language.tokenizer(folder, found)
         if self.tokenizer.eos_token_id is None:
@@ -152,7 +158,7 @@ class TextGeneration(Task):
         return EncodedTokens(made)
 
     def _blocks(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        """Texts -> full blocks. A document is opened by the tokenizer's first token and closed by its last."""
+        """Pack texts into full blocks. The tokenizer's first and last special token enclose each document."""
         words = self.tokenizer
         first = words.eos_token_id if words.bos_token_id is None else words.bos_token_id
         found = words(rows["text"], add_special_tokens=False)["input_ids"]
@@ -173,7 +179,7 @@ class TextGeneration(Task):
         return examples
 
     def _answered(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        """Prompts and answers -> tokens."""
+        """Tokens of prompts with their answers."""
         asked = [self._prompt(texts) for texts in zip(*(rows[name] for name in self._inputs), strict=True)]
         examples = encoded(self.tokenizer, asked, rows["answer"], self.window)
         examples["wrong"] = [why and f"{id_}: {why}" for id_, why in zip(rows["id"], examples["wrong"], strict=True)]
@@ -210,23 +216,23 @@ class TextGeneration(Task):
         return {"tokens": float((batch["labels"] != IGNORED).sum())}
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
-        """Mean cross-entropy of the tokens that are to be foretold."""
+        """Mean cross-entropy of the target tokens."""
         return self._surprise(model, batch)[0].sum() / counts["tokens"]
 
     def _surprise(self, model: Any, batch: Batch) -> "tuple[Tensor, Tensor]":
-        """-log p of every target, in nats, [targets]; and where they stand, bool [batch, length]."""
+        """-log p of every target in nats, [targets]; and the places of the targets, bool [batch, length]."""
         from torch.nn import functional as f
 
         wanted = batch["labels"] != IGNORED
         fields = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
-        # the vocabulary is large: its scores are computed where there is a target only
+        # The vocabulary is large, so its scores are computed only at targets.
         logits = model(**fields, use_cache=False, logits_to_keep=wanted).logits
         return f.cross_entropy(logits.float(), batch["labels"][wanted], reduction="none"), wanted
 
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        """nats and tokens of each row's share in each block; with a prompt, of each answer, and the greedy answer."""
+        """nats and tokens of each row in each block; with a prompt, of each answer, and the greedy answer."""
         from pipelines.metrics.language_modelling import shares
 
         found, wanted = self._surprise(model, batch)
@@ -251,7 +257,7 @@ class TextGeneration(Task):
         return [text.strip() for text in words.batch_decode(found, skip_special_tokens=True)]
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
-        """Blocks -> rows, each with what its tokens cost; with a prompt, answers are judged."""
+        """One record per row: the sums over its blocks; with a prompt, the score of its answer."""
         from pipelines.metrics import language_modelling
         from pipelines.metrics.question_answering import judge
 
@@ -299,7 +305,8 @@ class TextGeneration(Task):
         from transformers import GenerationConfig
 
         words = self.tokenizer
-        # of its own: a chat model's asks for sampling and penalties, and the card's snippet is to give what was scored
+        # A new configuration: that of a chat model has sampling and penalties, but the card's snippet must give what
+        # was scored.
         model.generation_config = GenerationConfig(
             bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id
         )
@@ -310,9 +317,10 @@ class TextGeneration(Task):
         return self._read(folder, None).eval()
 
     def infer(self, model: Any, *texts: str, **settings: Any) -> Iterator[str]:
-        """What follows a text, or the answer to the prompt's columns, as it grows.
+        """Continue a text, or answer a prompt from its columns; yields the growing text.
 
-        Settings: `max_new_tokens`, `temperature` (0, the default, takes the likeliest token), `top_p`, `seed`. Raises DataError.
+        Settings: `max_new_tokens`, `temperature` (0, the default, takes the likeliest token), `top_p`, `seed`. Raises
+        DataError.
         """
         from pipelines.models.decoding import decode
 

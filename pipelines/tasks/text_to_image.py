@@ -1,8 +1,8 @@
 """Text-to-image: a pretrained model learns a subject or a style from images with captions.
 
-Stable Diffusion's U-Net, or the transformer of Stable Diffusion 3 (Esser et al. 2024), whole or through LoRA. VAE and text encoders
-stay as they are and run once over the data, always in float32. Scored by the error of the denoising on held-out images, at the same
-noise every time.
+It trains Stable Diffusion's U-Net or the transformer of Stable Diffusion 3 (Esser et al. 2024), all weights or through
+LoRA. VAE and text encoders do not train; without augmentation they run once over the data, always in float32. The score
+is the denoising error on held-out images, with the same noise every time.
 """
 
 import logging
@@ -35,23 +35,25 @@ class Options(Sampling):
     models: ClassVar[tuple[str, ...]] = ("extractor", "clip")
 
     image_size: Annotated[Int, Field(ge=8, le=2048)] | None = None
-    """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
+    """Pixels a side. Left out: the model's own. Images are cropped to a square at their centre."""
     upscale: bool = False
-    """Whether images smaller than that are enlarged; else they are skipped and counted."""
+    """Enlarge images that are smaller than `image_size`; else they are skipped and counted."""
     flip: bool = False
     """Mirror half of the training images. VAE and text encoders then run in every epoch, else once over the data."""
     caption_dropout: Annotated[Float, Field(ge=0, le=1)] = 0.0
-    """Share of captions that are left empty in training, for guidance (Ho and Salimans 2022): 0.1 where all weights train."""
+    """Fraction of captions that are emptied in training, for guidance (Ho and Salimans 2022): 0.1 if all weights train.
+    """
     snr_gamma: Annotated[Float, Field(gt=0, le=1_000_000)] | None = None
-    """Min-SNR weighting of the loss (Hang et al. 2023), 5 in the paper; not for Stable Diffusion 3."""
+    """Min-SNR weighting of the loss (Hang et al. 2023); the paper has 5. Not for Stable Diffusion 3."""
     steps: Annotated[Int, Field(ge=1, le=MOST_STEPS)] = 30
-    """Denoising steps of an image."""
+    """Number of denoising steps per image."""
     guidance: Annotated[Float, Field(ge=0, le=100)] | None = None
-    """How strictly images follow the text; left out: 7.5, and 7 for Stable Diffusion 3, as the library has it."""
+    """How strictly images follow the text. Left out: the default of diffusers, 7.5, or 7 for Stable Diffusion 3."""
     clip: str | None = None
-    """A CLIP model (folder, hub id) that tells how well samples fit their captions: clip_score (Hessel et al. 2021)."""
+    """A CLIP model (folder, hub id) that scores how well samples fit their captions: clip_score (Hessel et al. 2021).
+    """
     reference: Literal["test", "train"] = "test"
-    """The images with which samples are compared."""
+    """The split whose images samples are compared with."""
 
 
 class TextToImage(Task):
@@ -64,7 +66,7 @@ class TextToImage(Task):
     )
     phases = (Phase(ema=0.9999, new_head=False),)
     Options = Options
-    size: tuple[int, int] = (512, 512)  # height and width, once it is built or loaded
+    size: tuple[int, int] = (512, 512)  # height and width, after `build` or `load`
     diffusion: Any = None
 
     @property
@@ -136,9 +138,7 @@ class TextToImage(Task):
             "text": stable_diffusion.Prompts(self.pipe, model),
         }
         with torch.no_grad():
-            self.nothing = tuple(
-                part.float() for part in self.frozen["text"]([""])
-            )  # what the model sees of an empty caption
+            self.nothing = tuple(part.float() for part in self.frozen["text"]([""]))  # the encoding of an empty caption
         self.says = False
         trained: nn.Module = model
         return trained
@@ -202,7 +202,7 @@ class TextToImage(Task):
         return {"images": float(len(batch["id"]))}
 
     def _seen(self, batch: Batch) -> "tuple[Tensor, Tensor, tuple[Tensor, ...]]":
-        """Clean latents, their noise, and what the model sees of the texts, without gradient."""
+        """Clean latents, their noise, and the encoded texts, without gradient."""
         import torch
 
         from pipelines.models import diffusion
@@ -214,13 +214,14 @@ class TextToImage(Task):
         return latents, diffusion.noise(batch["noise"], latents.shape[1:], latents.device), texts
 
     def _without(self, texts: "tuple[Tensor, ...]", dropped: Sequence[bool]) -> "tuple[Tensor, ...]":
-        """The empty caption in place of those that are dropped."""
+        """Replace dropped texts by the empty caption."""
         import torch
 
         found = []
         for text, nothing in zip(texts, self.nothing, strict=True):
             share = torch.tensor(dropped, dtype=text.dtype, device=text.device).view(-1, *[1] * (text.ndim - 1))
-            # a product, not a choice: where all of a first batch are dropped, features would else be thought not to matter
+            # Multiply instead of choosing: if all texts of the probe batch were dropped, their features would look
+            # unused.
             found.append((1 - share) * text + share * nothing.to(text.device))
         return tuple(found)
 
@@ -301,7 +302,7 @@ class TextToImage(Task):
     def infer(
         self, model: Any, text: str, seed: Any = 0, steps: int | None = None, guidance: float | None = None
     ) -> Iterator[Any]:
-        """The image (PIL) of a text and a seed; before it, a few times, how far it has come."""
+        """Yield the image (PIL) for a text and a seed; intermediate images come first."""
         from pipelines.data.image.pixels import caption
         from pipelines.generation import requests
         from pipelines.models import diffusion, stable_diffusion

@@ -1,8 +1,8 @@
-"""Unconditional image generation: images like those of a folder, made of noise (DDPM, Ho et al. 2020), or of a class on request.
+"""Unconditional image generation: generate images like those of a data set from noise (DDPM, Ho et al. 2020).
 
-A `UNet2DModel` of diffusers, from a pretrained pipeline or from a configuration. Rows hold `image`, and `label` where classes are
-learned (`options.class_conditional`). What is scored is the error of the denoising on held-out images, at the same noise every time;
-images are made and measured after training.
+It trains a `UNet2DModel` of diffusers, from a pretrained pipeline or from a configuration. Rows hold `image`, and
+`label` if classes are learned (`options.class_conditional`); images of a class can then be requested. The score is the
+denoising error on held-out images, with the same noise every time. Images are generated and measured after training.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,33 +25,45 @@ if TYPE_CHECKING:
 
     from pipelines.metrics.statistics import Statistics
 
-STEPS, MOST_STEPS = 50, 1000  # of DDIM, and of any sampler
+STEPS, MOST_STEPS = 50, 1000  # steps of DDIM, and the largest number of any sampler
 
 
 class Options(Sampling):
     steps: Annotated[Int, Field(ge=1, le=MOST_STEPS)] | None = None  # type: ignore[assignment]
-    """Denoising steps of an image; left out: 50, and by DDPM as many as the schedule has, as published scores do."""
+    """Number of denoising steps per image.
+
+    Left out: 50; for DDPM the length of the schedule, as in published scores.
+    """
     image_size: Annotated[Int, Field(ge=4, le=2048)] | None = None
-    """Pixels a side; left out: the model's own. Images are cropped to a square at their centre."""
+    """Pixels a side. Left out: the model's own. Images are cropped to a square at their centre."""
     upscale: bool = False
-    """Whether images smaller than that are enlarged; else they are skipped and counted."""
+    """Enlarge images that are smaller than `image_size`; else they are skipped and counted."""
     flip: bool = False
-    """Mirror half of the training images: not for digits or text."""
+    """Mirror half of the training images. Not suitable for digits or text."""
     class_conditional: bool = False
-    """Learn the class of every image (its `label`, its folder) too, and make images of a class: clearer ones where classes differ.
-    The saved pipeline is diffusers' ConsistencyModelPipeline, the one that passes a class to a U-Net, with the sampler below."""
+    """Also learn the class of every image (its `label` or folder), and generate images of a class.
+
+    They are clearer if classes differ. The saved pipeline is diffusers' ConsistencyModelPipeline, which passes a class
+    to a U-Net, with the sampler below.
+    """
     prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
-    """What the model answers: the noise, the velocity (Salimans and Ho 2022) or the clean image. Left out: as pretrained, else epsilon."""
+    """What the model predicts: the noise, the velocity (Salimans and Ho 2022) or the clean image.
+
+    Left out: as pretrained, else epsilon.
+    """
     schedule: Literal["linear", "squaredcos_cap_v2"] | None = None
-    """How noise grows: linear, or by a cosine (Nichol and Dhariwal 2021). Left out: as pretrained, else linear."""
+    """How the noise grows: linear or with a cosine (Nichol and Dhariwal 2021). Left out: as pretrained, else linear."""
     variance: Literal["fixed_small", "fixed_large"] | None = None
-    """Of the noise that a step of the ddpm sampler adds (Ho et al. 2020, section 3.2). Left out: as pretrained, else fixed_small."""
+    """Variance of the noise that a step of the ddpm sampler adds (Ho et al. 2020, section 3.2).
+
+    Left out: as pretrained, else fixed_small.
+    """
     snr_gamma: Annotated[Float, Field(gt=0, le=1_000_000)] | None = None
-    """Min-SNR weighting of the loss (Hang et al. 2023), 5 in the paper; left out: every noise level weighs the same."""
+    """Min-SNR weighting of the loss (Hang et al. 2023); the paper has 5. Left out: all noise levels weigh the same."""
     sampler: Literal["ddim", "ddpm"] = "ddim"
-    """How images are made, and which pipeline is saved: DDIM in few steps, DDPM in as many as the schedule has."""
+    """Sampler, which also decides the saved pipeline: DDIM with few steps, or DDPM with as many as the schedule has."""
     reference: Literal["test", "train"] = "test"
-    """The images with which samples are compared; published FID takes those of training."""
+    """The split whose images samples are compared with; published FID uses the training images."""
 
 
 class UnconditionalImageGeneration(Task):
@@ -60,7 +72,7 @@ class UnconditionalImageGeneration(Task):
         "unconditional-image-generation", "diffusers", ("DDPMPipeline", "DDIMPipeline", "ConsistencyModelPipeline")
     )
     Options = Options
-    size: tuple[int, int] = (64, 64)  # height and width, once it is built or loaded
+    size: tuple[int, int] = (64, 64)  # height and width, after `build` or `load`
     scheduler: Any = None
 
     def __init__(self, options: Any = None) -> None:
@@ -72,9 +84,7 @@ class UnconditionalImageGeneration(Task):
         learned = self.options.class_conditional
         return DataSpec(
             columns={"image": "image", **({"label": "label"} if learned else {})},
-            optional_columns={}
-            if learned
-            else {"label": "label"},  # not learned, but every split gets its share of each
+            optional_columns={} if learned else {"label": "label"},  # not learned, but used to stratify the splits
             input_columns=("seed",),
             optional_inputs=("label",) if self.labels else (),
             labels=tuple(self.labels),
@@ -98,7 +108,7 @@ class UnconditionalImageGeneration(Task):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        return (Phase(ema=0.9999, new_head=self.options.class_conditional),)  # the classes' embedding
+        return (Phase(ema=0.9999, new_head=self.options.class_conditional),)  # the class embedding
 
     @property
     def metric(self) -> Metric:
@@ -115,14 +125,15 @@ class UnconditionalImageGeneration(Task):
         self.labels = self._classes(splits) if self.options.class_conditional else []
         warn_if_dark(splits.train)
         if source.folder is not None:
-            unet.sampler_of(source.folder)  # else it is no such model
+            unet.sampler_of(source.folder)  # raises ModelError for a model of another kind
         model = unet.read_unet(
             source.folder, source.config, size=self.options.image_size, random=source.random, labels=self.labels
         )
         scheduler = DDPMScheduler() if source.folder is None else diffusion.read_scheduler(source.folder)
         if not isinstance(scheduler, DDPMScheduler):
             raise ModelError(
-                f"{source.name}: its noise follows no schedule of betas ({type(scheduler).__name__}): choose another model"
+                f"{source.name}: its noise follows no schedule of betas ({type(scheduler).__name__}): choose another "
+                "model"
             )
         changes = {
             "prediction_type": self.options.prediction,
@@ -133,7 +144,7 @@ class UnconditionalImageGeneration(Task):
         given = {key: value for key, value in changes.items() if value is not None}
         given |= (
             {"trained_betas": None} if self.options.schedule else {}
-        )  # which a pretrained one may have, and would go by
+        )  # a pretrained model may have this setting, and would use it
         self.scheduler = DDPMScheduler.from_config(own, **given)
         levels = self.scheduler.config.num_train_timesteps
         if self.options.steps is not None and self.options.steps > levels:
@@ -171,7 +182,8 @@ class UnconditionalImageGeneration(Task):
 
         stem = nn.ModuleList([model.conv_in, model.time_embedding])
         middle = [model.mid_block] if model.mid_block is not None else []
-        new = [model.class_embedding] if self.labels else []  # so it always trains, though it stands at the entrance
+        # listed as the head, so it always trains, although it is an input layer
+        new = [model.class_embedding] if self.labels else []
         return [
             stem,
             *model.down_blocks,
@@ -291,7 +303,7 @@ class UnconditionalImageGeneration(Task):
         pipeline: Any = kind(model, sampler(self.scheduler, self.options.sampler))
         pipeline.scheduler = sampler(
             self.scheduler, self.options.sampler
-        )  # DDIMPipeline makes its own, with another spacing
+        )  # DDIMPipeline creates its own scheduler with another spacing
         return pipeline
 
     def load(self, folder: Path) -> "nn.Module":
@@ -327,7 +339,7 @@ class UnconditionalImageGeneration(Task):
         return images
 
     def _number(self, seed: int, label: Any) -> int:
-        """Of a class; left out, each seed has the next. Raises DataError."""
+        """Number of a class; without a label, each seed has the next class. Raises DataError."""
         from pipelines.config.validation_errors import suggest
         from pipelines.utils.formatting import short
 
@@ -337,14 +349,15 @@ class UnconditionalImageGeneration(Task):
             raise DataError(f"label={label}: this model knows no classes: leave it out")
         if str(label) not in self.labels:
             raise DataError(
-                f"label={label}: this model knows {short(', '.join(self.labels), 200)}{suggest(str(label), self.labels)}"
+                f"label={label}: this model knows "
+                f"{short(', '.join(self.labels), 200)}{suggest(str(label), self.labels)}"
             )
         return self.labels.index(str(label))
 
     def infer(self, model: Any, seed: Any = 0, steps: int | None = None, label: str | None = None) -> Iterator[Any]:
-        """The image of one seed (PIL) after `steps` of denoising; before it, a few times, what the model takes it to be.
+        """Yield the image (PIL) of one seed after `steps` denoising steps; intermediate predictions come first.
 
-        `label` is the class it is to show, of a model that knows some; left out, seeds take them in turn.
+        `label` is the class to show, if the model knows classes; without it, the seeds take the classes in turn.
         """
         from pipelines.generation import requests
         from pipelines.models import diffusion, unet

@@ -1,8 +1,9 @@
-"""Checkpoints: `checkpoints/step_000500/`, written beside, synced, then renamed. A kill at any moment leaves a whole one.
+"""Checkpoints: folders such as `checkpoints/step_000500/`. They are written to a temporary name, synced, then renamed.
 
-What a run cannot rebuild is in it: trainable weights and buffers, optimisers keyed by phase, the moving average, the step and
-the scores so far. Nothing random is saved (batching.py). Tensors are whole, in safetensors, whatever the number and kind of
-processes, so one process can resume what several began.
+So every folder with the name of a checkpoint is complete, whenever the process was killed. A checkpoint holds what a
+run cannot rebuild: trainable weights and buffers, optimisers by phase, the moving average, the step and the scores so
+far. It holds no random state, because batching.py derives every seed from the step. Tensors are stored unsharded in
+safetensors, so one process can resume a run that several processes started.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from pipelines.utils.files import sync, to_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FORMER_NAMES = {  # in checkpoints of versions up to 0.1
+FORMER_NAMES = {  # names in checkpoints of versions up to 0.1
     "before": "previous_steps",
     "first": "baseline_scores",
     "owed": "evaluation_due",
@@ -32,29 +33,29 @@ FORMER_NAMES = {  # in checkpoints of versions up to 0.1
 
 @dataclass
 class State:
-    """What a checkpoint holds beside tensors; plain values."""
+    """The plain values of a checkpoint, next to its tensors."""
 
     stage: str = "train"
     step: int = 0  # of this stage
     previous_steps: int = 0  # steps of earlier stages
-    seconds: float = 0.0  # in steps and features; evaluation and saving not counted
+    seconds: float = 0.0  # time of steps and of recording features, without evaluation and saving
     best: float | None = None
     best_step: int = 0
-    stage_best: float | None = None  # of this stage: by it patience is measured
-    evals_since_best: int = 0  # evaluations since then
+    stage_best: float | None = None  # best score of this stage, which early stopping compares with
+    evals_since_best: int = 0  # evaluations since the best score of the stage
     stopped: str | None = None
     baseline_scores: dict[str, Any] | None = None  # test scores before the first step
-    evaluation_due: bool = False  # the evaluation of this step, which a stop put off
-    peak_memory_mb: float = 0.0  # of all processes that trained so far
-    micro_batch: int | None = None  # what memory allowed, once it did not suffice
-    eval_batch: int | None = None  # the same of an evaluation, in rows
-    eval_budget: int | None = None  # and what they may take together, where examples have lengths
-    task: dict[str, Any] = field(default_factory=dict)  # what the task learned beside weights (Task.state)
-    skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row that cannot be read -> why
+    evaluation_due: bool = False  # this step still needs its evaluation, because a signal came first
+    peak_memory_mb: float = 0.0  # the maximum over all processes that trained so far
+    micro_batch: int | None = None  # the size that fitted, after memory ran out
+    eval_batch: int | None = None  # rows per evaluation batch that fitted, after memory ran out
+    eval_budget: int | None = None  # the budget of such a batch, for examples that have lengths
+    task: dict[str, Any] = field(default_factory=dict)  # what the task learned that is not a weight (Task.state)
+    skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> unreadable row -> reason
     data: dict[str, str] = field(default_factory=dict)  # split -> fingerprint
 
     def next_stage(self) -> "State":
-        """What the stage after this one begins with: all that this one found out. Patience alone begins again."""
+        """The state at the start of the next stage. It keeps everything but the count of steps and the patience."""
         previous = self.previous_steps + self.step
         return dataclasses.replace(
             self, stage="train", step=0, previous_steps=previous, stage_best=None, evals_since_best=0, stopped=None
@@ -62,7 +63,10 @@ class State:
 
 
 def collect(model: "nn.Module", optimizers: Mapping[str, Any], average: Any = None) -> dict[str, dict[str, "Tensor"]]:
-    """File name -> tensors; `optimizers` by phase. A collective under FSDP: every process calls, one writes."""
+    """File name -> tensors; `optimizers` by phase.
+
+    Under FSDP every process must call this, because it gathers shards.
+    """
     import torch
 
     files: dict[str, dict[str, Tensor]] = {"model": trainable_state(model)}
@@ -79,13 +83,13 @@ def collect(model: "nn.Module", optimizers: Mapping[str, Any], average: Any = No
 
 
 def trainable_state(model: "nn.Module") -> dict[str, "Tensor"]:
-    """Trainable parameters and all buffers; frozen weights come from where the run got them."""
+    """Trainable parameters and all buffers. Frozen weights are left out: the run reads them from their source."""
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     return {name: whole(v) for name, v in {**parameters, **dict(model.named_buffers())}.items()}
 
 
 def restore(folder: Path, model: "nn.Module", optimizers: Mapping[str, Any], average: Any = None) -> None:
-    """Put a checkpoint's tensors back. Raises RunError for a damaged one."""
+    """Load the tensors of a checkpoint. Raises RunError for a damaged checkpoint."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -117,7 +121,7 @@ def _load_optimizer(model: "nn.Module", optimizer: Any, values: "dict[str, Tenso
         if value.shape == parameter.shape and isinstance(parameter, DTensor):
             value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
         if value.shape == parameter.shape and value.ndim:
-            # into memory of its own, laid out as the parameter's: fused kernels go by place, and the file is mapped unaligned
+            # A copy with the parameter's memory layout: fused kernels assume it, and the mapped file is not aligned.
             optimizer.state[parameter][field] = torch.empty_like(
                 parameter, dtype=value.dtype, requires_grad=False
             ).copy_(value)
@@ -133,30 +137,33 @@ def _fused(optimizer: Any) -> bool:
 
 
 def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: State, *, best: bool = False) -> Path:
-    """One checkpoint folder, whole or not at all; `best` and `last` move after it. Raises RunError when the disk refuses."""
+    """Write one checkpoint folder, complete or not at all, then update the files `best` and `last`.
+
+    Raises RunError if the disk refuses.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     final = root / f"step_{step:06d}"
-    beside = root / f".writing_{final.name}"
+    temporary = root / f".writing_{final.name}"
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        if final.is_dir():  # the same step again, now that it is evaluated: the tensors are the same
+        shutil.rmtree(temporary, ignore_errors=True)
+        if final.is_dir():  # the step was saved before its evaluation: the tensors are the same
             _replace(final / "state.json", to_json(vars(state)))
         else:
-            beside.mkdir(parents=True)
+            temporary.mkdir(parents=True)
             for name, tensors in files.items():
-                save_file(tensors, beside / f"{name}.safetensors")
-            (beside / "state.json").write_text(to_json(vars(state)))
-            for path in beside.iterdir():
+                save_file(tensors, temporary / f"{name}.safetensors")
+            (temporary / "state.json").write_text(to_json(vars(state)))
+            for path in temporary.iterdir():
                 sync(path)
-            sync(beside)
-            beside.rename(final)
+            sync(temporary)
+            temporary.rename(final)
         if best:
             _replace(root / "best", final.name + "\n")
         _replace(root / "last", final.name + "\n")
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RunError(
             f"{final}: cannot be written: {why}; earlier checkpoints are whole. Free some room and run again"
@@ -165,15 +172,15 @@ def write(root: Path, step: int, files: dict[str, dict[str, "Tensor"]], state: S
 
 
 def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(text)
-    sync(beside)
-    beside.replace(path)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    sync(temporary)
+    temporary.replace(path)
     sync(path.parent)
 
 
 def marked(root: Path, name: str) -> Path | None:
-    """The checkpoint that `last` or `best` names, if both exist."""
+    """The checkpoint that the file `last` or `best` names; None if the file or the checkpoint does not exist."""
     try:
         folder = root / (root / name).read_text(errors="replace").strip()
     except FileNotFoundError:
@@ -182,7 +189,7 @@ def marked(root: Path, name: str) -> Path | None:
 
 
 def latest(root: Path) -> Path | None:
-    """The checkpoint to go on from: the one that `last` names or, where somebody removed it, the newest there is."""
+    """The checkpoint to resume from: the one that `last` names, or the newest one if that was removed."""
     return marked(root, "last") or next(reversed(_steps(root)), None)
 
 
@@ -190,7 +197,7 @@ def read_state(folder: Path) -> State:
     try:
         found = json.loads((folder / "state.json").read_text())
         found = {FORMER_NAMES.get(name, name): value for name, value in found.items()}
-        return State(**{"stage_best": found["best"], **found})  # older checkpoints know one best only
+        return State(**{"stage_best": found["best"], **found})  # older checkpoints hold only one best score
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(folder, error) from None
 
@@ -202,9 +209,11 @@ def _damaged(folder: Path, error: Exception) -> RunError:
 
 
 def tidy(root: Path, keep: int) -> None:
-    """After a kill, before a run goes on: what it left half written or half removed goes, and what is newer than `last`.
+    """Clean up after a kill, before a run resumes: remove half-written checkpoints and those that are newer than
+    `last`.
 
-    The run makes those steps again, maybe under a longer schedule. `best` is what the last checkpoint says it was.
+    The run repeats those steps, maybe with a longer schedule. The file `best` is set to what the last checkpoint
+    states.
     """
     last = latest(root)
     for half in [*root.glob(".writing_*"), *root.glob(".removing_*")]:
@@ -228,11 +237,11 @@ def prune(root: Path, keep: int) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Out of sight first: what has the name of a checkpoint is whole. What cannot be removed does no harm."""
-    beside = folder.with_name(f".removing_{folder.name}")
+    """Rename the folder first, so that every folder with the name of a checkpoint is complete. Errors are ignored."""
+    temporary = folder.with_name(f".removing_{folder.name}")
     with contextlib.suppress(OSError):
-        folder.rename(beside)
-        shutil.rmtree(beside)
+        folder.rename(temporary)
+        shutil.rmtree(temporary)
 
 
 def _steps(root: Path) -> list[Path]:

@@ -28,7 +28,11 @@ def export_best(trainer: Trainer) -> None:
 
 
 def export(task: Task, model: Any, checkpoints: Path, folder: Path, recipe: Recipe, weights: Weights) -> None:
-    """Source weights + best checkpoint -> `model/`, written beside and renamed. LoRA is merged unless the recipe keeps it apart."""
+    """Write the weights of the best checkpoint to `model/`, as a complete folder or not at all.
+
+    `model` is freshly built from the source weights. An adapter is merged into it unless the recipe publishes the
+    adapter alone (`hub.adapter`). Raises RunError if the checkpoint cannot be read or the folder cannot be written.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -45,19 +49,19 @@ def export(task: Task, model: Any, checkpoints: Path, folder: Path, recipe: Reci
         ) from None
     checkpoint.load_weights(model, values)
     task.state.update(checkpoint.read_state(best).task)
-    target, beside = folder / "model", folder / ".model.new"
-    shutil.rmtree(beside, ignore_errors=True)
+    target, temporary = folder / "model", folder / ".model.new"
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        beside.mkdir()
+        temporary.mkdir()
         if recipe.model.adapter is not None and recipe.hub.adapter:
-            adapters.FORMATS[task.hub.adapter_format].save(task, model, beside, weights.name, weights.revision)
+            adapters.FORMATS[task.hub.adapter_format].save(task, model, temporary, weights.name, weights.revision)
         else:
-            task.save(model.merge_and_unload() if recipe.model.adapter is not None else model, beside)
+            task.save(model.merge_and_unload() if recipe.model.adapter is not None else model, temporary)
         shutil.rmtree(target, ignore_errors=True)
-        privacy.list_export(folder, beside)
-        beside.rename(target)
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
-        shutil.rmtree(beside, ignore_errors=True)
+        privacy.list_export(folder, temporary)
+        temporary.rename(target)
+    except (OSError, SafetensorError) as error:  # safetensors wraps the error of the disk
+        shutil.rmtree(temporary, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RunError(
             f"{target}: cannot be written: {why}; the checkpoints are whole: free some room and run again"

@@ -1,4 +1,4 @@
-"""After the last step: export the best checkpoint, score what was exported, and write all that a reader may ask for."""
+"""After the last step: export the best checkpoint, score the exported model, and write results, report and card."""
 
 import gc
 import json
@@ -23,19 +23,21 @@ from pipelines.utils import files
 
 
 def finish(trainer: Trainer, state: State) -> dict[str, Any]:
-    """Scores are those of the exported model, read back from disk: what is published is what was measured, in the run's precision."""
+    """Export the best checkpoint, score it and write the results. Returns results.json's content on the main process.
+
+    The scores are those of the exported model after it is read back from disk, so the published model is the measured
+    one.
+    """
     from pipelines.models import cpu_kernels
 
     accelerator = trainer.accelerator
     trainer.free()
     if accelerator.is_main_process:
         export_best(trainer)
-    gc.collect()  # pipelines hold each other in circles
+    gc.collect()  # pipelines of diffusers hold references to themselves
     accelerator.wait_for_everyone()
     loaded = load(trainer.folder / "model", device="cpu", task=trainer.recipe.task, options=trainer.recipe.options)
-    if (
-        accelerator.mixed_precision == "bf16"
-    ):  # before it is moved: what was trained in half the memory may not fit whole
+    if accelerator.mixed_precision == "bf16":  # before it moves to the device: in float32 the model may not fit
         layers.keep_in_bf16(loaded.model, ())
     loaded.model.to(accelerator.device)
     layers.freeze_on(loaded.task.frozen, accelerator.device)
@@ -48,27 +50,30 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     chosen = loaded.task.calibrate(
         loaded.task.merge(records["validation"], trainer.splits.validation), trainer.splits.validation
     )
-    made = sampling.finish_samples(trainer, loaded.task, loaded.model)
+    generated = sampling.finish_samples(trainer, loaded.task, loaded.model)
     records = {split: loaded.task.merge(found, trainer.splits[split]) for split, found in records.items()}
     outcome: dict[str, Any] = {}
     if accelerator.is_main_process:
         if chosen:
             _configure(trainer.folder / "model" / "config.json", chosen)
-        outcome = write(trainer, state, records, made)
+        outcome = write(trainer, state, records, generated)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return outcome
 
 
 def _configure(path: Path, values: dict[str, Any]) -> None:
-    """Add to a model's configuration: transformers keeps what it does not know."""
+    """Add values to a model's config.json; transformers keeps keys that it does not know."""
     files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
 
 
 def write(
-    trainer: Trainer, state: State, records: dict[str, list[Record]], made: dict[str, Any] | None = None
+    trainer: Trainer, state: State, records: dict[str, list[Record]], generated: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """predictions/, results.json, figures/, examples/, report.html and the card. `made` is what sampling.finish_samples found."""
+    """Write predictions/, results.json, figures/, examples/, report.html and the card; return results.json's content.
+
+    `generated` is what sampling.finish_samples returned: scores, figures and settings of generated samples.
+    """
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
 
@@ -85,30 +90,31 @@ def write(
             for line in results.undefined(split, scores[split]["n"], scores[split]["metrics"]):
                 trainer.progress.say(line)
             shown.advance()
-    for part in ("metrics", "ci95", "tables") if made else ():
-        scores["test"][part] |= made[part]  # type: ignore[index]
-    outcome = summary(trainer, state, scores) | ({"samples": made["samples"]} if made else {})
+    for part in ("metrics", "ci95", "tables") if generated else ():
+        scores["test"][part] |= generated[part]  # type: ignore[index]
+    outcome = summary(trainer, state, scores) | ({"samples": generated["samples"]} if generated else {})
     extra_metrics.add(outcome, trainer.modules, records, trainer.progress.say)
     figures = {
-        **(made["figures"] if made else {}),
+        **(generated["figures"] if generated else {}),
         **task.figures(records["test"], splits.test),
         **_balance(task, splits),
     }
     save_figures(figures, folder / "figures")
-    answered = {record["id"]: record for record in records["test"]}  # a row that cannot be read is no example
+    # an unreadable row has no answer, so it is no example
+    answered = {record["id"]: record for record in records["test"]}
     readable = splits.test.select([i for i, id_ in enumerate(splits.test["id"]) if id_ in answered])
     examples(task, readable, answered, folder, trainer.recipe.hub.examples)
     files.write_json(folder / "results.json", outcome)
     if splits.contents:
         trained = trained_rows.text(trainer.name, splits.contents["train"], trained_rows.of(trainer.weights))
         files.write_text(folder / "model" / trained_rows.FILE, trained)
-    write_report(folder)  # first: it draws the curves that the card shows
-    write_card(folder)  # last, and its copy of results.json the last of it: that says that the run is finished
+    write_report(folder)  # first: the report draws the curves that the card shows
+    write_card(folder)  # last: the copy of results.json that the card step writes marks the run as finished
     return outcome
 
 
-def _balance(task: Any, splits: Splits) -> dict[str, Any]:
-    """How many rows of each class each split holds, for data that have classes."""
+def _balance(task: Task, splits: Splits) -> dict[str, Any]:
+    """A figure of how many rows of each class each split holds; empty if the data have no classes."""
     from pipelines.plots.classification import class_balance_figure
 
     if splits.labels is None:
@@ -123,9 +129,10 @@ def _balance(task: Any, splits: Splits) -> dict[str, Any]:
 
 
 def examples(task: Task, rows: Any, answered: dict[str, Record], folder: Path, published: int) -> None:
-    """A few test rows for card and demo, of as many classes as possible, with what `answered` (by id) says of them where the task tells it.
+    """Save a few test rows as sample rows for the card and the demo, of as many classes as possible.
 
-    Into `model/` only as many as the recipe allows.
+    Each sample row also gets the fields of its record in `answered` (by id) that the task lists in `record_fields`.
+    `examples/` in the run folder holds at least 6; `model/examples/`, which is published, holds only `published`.
     """
     from pipelines.data.examples import save_example
     from pipelines.data.schema import spread

@@ -1,4 +1,4 @@
-"""Parameter groups (layer decay, no weight decay on vectors, a rate for the head), optimiser, schedule, moving average."""
+"""Parameter groups, optimiser, learning-rate schedule and moving average of the weights."""
 
 import contextlib
 import math
@@ -25,9 +25,10 @@ def parameter_groups(
     layer_decay: float | None,
     only: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups of trainable parameters, of all or `only` those of these names, with `scale` (of the learning rate) and `weight_decay`.
+    """Group the trainable parameters (or `only` those with these names) by `scale` and `weight_decay`.
 
-    Vectors (biases, norms) are not decayed. Layer decay is that of Clark et al. 2020 (ELECTRA): rate * decay ** distance from the head.
+    `scale` multiplies the learning rate. Vectors (biases, norms) have no weight decay. Layer decay follows Clark et al.
+    2020 (ELECTRA): rate * decay ** distance from the head.
     """
     last = len(layers) - 1
     groups: dict[tuple[float, float], dict[str, Any]] = {}
@@ -49,7 +50,7 @@ def parameter_groups(
 def make_optimizer(
     name: str, groups: list[dict[str, Any]], betas: tuple[float, float] | None = None
 ) -> "torch.optim.Optimizer":
-    """AdamW with its usual `betas` (0.9, 0.999) or these, or SGD with momentum 0.9; fused where the device has it."""
+    """AdamW with `betas` (default 0.9, 0.999), or SGD with momentum 0.9. Both are fused."""
     import torch
 
     if name == "sgd":
@@ -58,19 +59,23 @@ def make_optimizer(
 
 
 def phase_names(model: "nn.Module", phases: "Sequence[Phase]") -> list[list[str]]:
-    """For each phase the names of the parameters that it trains. Raises ModelError where one that trains is in none."""
+    """The names of the parameters that each phase trains.
+
+    Raises ModelError for a trainable parameter of no phase.
+    """
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     names = [[name for name in trainable if phase.trains(name)] for phase in phases]
     lost = next((name for name in trainable if not any(phase.trains(name) for phase in phases)), None)
     if lost is not None:
         raise ModelError(
-            f"no phase of the task trains {lost!r} (phases: {', '.join(p.name for p in phases)}): freeze it, or name it in one"
+            f"no phase of the task trains {lost!r} (phases: {', '.join(p.name for p in phases)}): freeze it, or name "
+            "it in one"
         )
     return names
 
 
 def rate(step: int, total: int, schedule: str, warmup: float) -> float:
-    """Share of the learning rate at `step` of `total`, from 0. Warm-up below 1 is a share of all steps, else steps."""
+    """Factor of the learning rate at `step` (from 0) of `total`. A warm-up below 1 is a fraction of the steps."""
     warm = warm_up(total, warmup)
     if step < warm:
         return (step + 1) / warm
@@ -81,16 +86,17 @@ def rate(step: int, total: int, schedule: str, warmup: float) -> float:
 
 
 def warm_up(total: int, warmup: float) -> int:
-    """Steps in which the rate rises."""
+    """Number of steps in which the learning rate rises."""
     return round(total * warmup) if warmup < 1 else round(warmup)
 
 
 def without_effect(train: "TrainSection", total: int, per_epoch: int) -> list[str]:
-    """Settings of the schedule that cannot do in `total` steps what they are for, a line each."""
+    """Settings of the schedule that cannot work as meant in `total` steps, one line each."""
     found = []
     if (warm := warm_up(total, train.warmup)) >= total > 1:
         found.append(
-            f"train.warmup={train.warmup:g}: the warm-up has {warm:,} steps, the training {total:,}: the learning rate only rises"
+            f"train.warmup={train.warmup:g}: the warm-up has {warm:,} steps, the training {total:,}: the learning "
+            "rate only rises"
         )
     for key, what in (("eval_every", "validation is scored"), ("save_every", "a checkpoint is saved")):
         if isinstance(every := getattr(train, key), int) and every > total:
@@ -98,23 +104,24 @@ def without_effect(train: "TrainSection", total: int, per_epoch: int) -> list[st
     every = per_epoch if train.eval_every == "epoch" else train.eval_every
     if train.early_stopping and (evaluations := math.ceil(total / every)) <= train.early_stopping + 1:
         found.append(
-            f"train.early_stopping={train.early_stopping}: the training has {evaluations} evaluations: it cannot end before its last step"
+            f"train.early_stopping={train.early_stopping}: the training has {evaluations} evaluations: it cannot end "
+            "before its last step"
         )
     return found
 
 
 def set_rate(optimizer: Any, learning_rate: float, share: float) -> float:
-    """Set every group's rate: `share` of the learning rate, times the group's scale. Returns the highest."""
+    """Set the learning rate of each group to `share` * `learning_rate` * its scale. Returns the highest rate."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * share * group["scale"]
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 class Average:
-    """Exponential moving average of the trainable weights, with warm-up: min(decay, (1 + step) / (10 + step)).
+    """Exponential moving average of the trainable weights, with decay min(decay, (1 + step) / (10 + step)).
 
-    Of all, or of what `phases` train. The warm-up is that of TensorFlow's ExponentialMovingAverage(num_updates): early averages
-    are not stuck at the start.
+    With `phases`, only of the parameters that these phases train. The warm-up of the decay is that of TensorFlow's
+    ExponentialMovingAverage(num_updates): it keeps the average from staying near the first weights.
     """
 
     def __init__(self, model: "nn.Module", decay: float, phases: "Sequence[Phase]" = ()) -> None:
@@ -132,7 +139,7 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The model holds the average inside, its own weights again after."""
+        """Inside the block the model has the averaged weights; afterwards it has its own weights again."""
         self._swap()
         try:
             yield

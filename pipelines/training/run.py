@@ -1,6 +1,6 @@
-"""One run from top to bottom: recipe -> weights and data -> stages of training -> model, scores, pictures, card.
+"""One run of `graft train`: from the recipe to the trained model, its scores, its report and its card.
 
-No logic of its own: every line hands one module's result to the next.
+The numbered comments in `train` are the order of work. Each step is the work of another module.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from pipelines.data import trained_rows
 from pipelines.data.loading import load_splits
 from pipelines.evaluation import extra_metrics
 from pipelines.metrics import modules
+from pipelines.metrics.modules import Module
 from pipelines.models.build import build, settled
 from pipelines.models.source import resolve
 from pipelines.publishing import card
@@ -21,63 +22,102 @@ from pipelines.utils.progress import Progress
 
 
 def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke: bool = False) -> dict[str, Any] | None:
-    """Run a recipe in `folder`, or go on where it stopped. Returns the results; None when the user stopped it.
+    """Run a recipe in `folder`, or resume the run that stopped there.
 
-    `name` is the recipe's, for card and report; left out, the folder's. `smoke` takes 8 rows a split.
-    Raises GraftErrors; what was saved before is whole.
+    `name` is the recipe's name in the card and the report; without it, they show the name of the folder. With `smoke`,
+    each split has 8 rows.
+
+    Returns the content of results.json on the main process and an empty dictionary on the others; None if a signal
+    stopped the run. Raises GraftErrors; checkpoints that were saved before the error stay usable.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     folder = Path(folder)
     processes = distributed.processes()
-    progress = Progress(processes.is_main_process)
+    main = processes.is_main_process
+    progress = Progress(main)
     library_logging.quiet_libraries(progress)
+
+    # 1. Load the metrics that the recipe lists, so that a metric that does not work fails before anything else.
     with processes.main_process_first():
         metrics = modules.load(recipe.metrics)
     extra_metrics.refuse_if_generating(metrics, task_class(recipe.task)(recipe.options))
+
+    # 2. Claim the run folder. A folder that holds another run is refused; a finished run is not trained again.
     outcome = run_folder.claim(folder, recipe)
-    if outcome is not None and extra_metrics.outdated(outcome, metrics) and processes.is_main_process:
-        progress.say(f"{folder} is finished; its predictions are scored by the metrics that the recipe lists now")
-        outcome = extra_metrics.score_again(folder, run_folder.absolute_paths(recipe), metrics, progress.say)
     if outcome is not None:
-        if processes.is_main_process and run_folder.other_hub(folder, recipe):
-            card.publish_as(folder, recipe)
-            progress.say(f"{folder} is finished; its card and what may be published follow the new hub section")
-            return outcome
-        key = "epochs" if recipe.train.epochs is not None else "max_steps"
-        progress.say(f"{folder} is finished; for more, raise train.{key}, or choose another folder with --run")
-        return outcome if processes.is_main_process else {}
-    with run_folder.alone(folder, processes.is_main_process):
+        return _update_finished(recipe, folder, outcome, metrics, progress)
+
+    with run_folder.alone(folder, main):
+        # 3. Pin the revisions and the precision that the run resolved when it started.
         recipe = run_folder.pinned(folder, recipe)
+
+        # 4. Download the weights and the data; the main process first, the others read its copies.
         with processes.main_process_first():
             weights = resolve(recipe.model)
             task = task_class(recipe.task)(recipe.options)
             splits = load_splits(recipe.data, task.data, trained_rows.of(weights))
         splits = splits.smoke() if smoke else splits
+
+        # 5. Build the model. Write recipe.yaml with everything that was `auto` or left out.
         model = build(recipe, task, weights, splits)
         recipe = settled(recipe, task, model, weights)
-        recipe = run_folder.resolve(folder, recipe, model, weights, splits, main=processes.is_main_process)
+        recipe = run_folder.resolve(folder, recipe, model, weights, splits, main=main)
         processes.wait_for_everyone()
-        AcceleratorState._reset_state()  # one Python process may make several runs, each with a precision of its own
+
+        # 6. Set up precision and processes. One Python process may make several runs, each with its own precision.
+        AcceleratorState._reset_state()
+        # DINOv2 has a parameter that classification does not use.
+        distributed_options = DistributedDataParallelKwargs(find_unused_parameters=True)
         accelerator = Accelerator(
             mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
             log_with=run_log.trackers(recipe),
             project_dir=folder,
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(find_unused_parameters=True)
-            ],  # DINOv2 has one that no classification uses
+            kwargs_handlers=[distributed_options],
         )
+
+        # 7. Encode the examples; report what the run will do, and which settings have no effect.
         trainer = Trainer(
             recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress, metrics
         )
+
+        # 8. Score the model before training, then train: first the head alone if the recipe asks for it, then the rest.
         with signals.stop_on_signals() as stopping:
             state = trainer.train(stopping)
+
+        # 9. After a signal, stop here: the checkpoint is saved, and the same command resumes the run.
         if state.stopped == "signal":
             progress.say(
                 f"stopped at step {state.previous_steps + state.step} and saved; the same command goes on from there"
             )
             accelerator.end_training()
             return None
-        del model, task
+
+        # 10. Export the best checkpoint, score the exported model, write the results, the figures, the report and the
+        # card.
+        del (
+            model,
+            task,
+        )  # the trainer drops its own references, so the memory is free before the exported model is loaded
         return finalize.finish(trainer, state)
+
+
+def _update_finished(
+    recipe: Recipe, folder: Path, outcome: dict[str, Any], metrics: list[Module], progress: Progress
+) -> dict[str, Any]:
+    """Bring a finished run up to date with its recipe: other metrics and another `hub` section need no training.
+
+    Returns what `train` returns.
+    """
+    main = distributed.processes().is_main_process
+    if main and extra_metrics.outdated(outcome, metrics):
+        progress.say(f"{folder} is finished; its predictions are scored by the metrics that the recipe lists now")
+        outcome = extra_metrics.score_again(folder, run_folder.absolute_paths(recipe), metrics, progress.say)
+    if main and run_folder.other_hub(folder, recipe):
+        card.publish_as(folder, recipe)
+        progress.say(f"{folder} is finished; its card and what may be published follow the new hub section")
+        return outcome
+    key = "epochs" if recipe.train.epochs is not None else "max_steps"
+    progress.say(f"{folder} is finished; for more, raise train.{key}, or choose another folder with --run")
+    return outcome if main else {}

@@ -1,4 +1,4 @@
-"""The run folder as a place: claim it, settle what `auto` meant, write its log."""
+"""The run folder: claim it for a recipe, resolve `auto` values, and find out what a former run left in it."""
 
 import contextlib
 import fcntl
@@ -17,9 +17,9 @@ from pipelines.training.checkpoint import latest
 from pipelines.utils.files import write_text
 from pipelines.utils.hardware import best_precision
 
-# what may change while a run is under way, for it changes no result by more than rounding
+# These settings may change while a run is unfinished: they change its results by rounding at most.
 FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
-FREE |= {"metrics"}  # they score what was predicted
+FREE |= {"metrics"}  # metrics score predictions that are stored
 FREE |= {
     f"train.{key}"
     for key in (
@@ -35,24 +35,26 @@ FREE |= {
 
 
 def _options_of(recipe: Recipe) -> type[Strict]:
-    """The Options of the recipe's task."""
+    """The class of the options of the recipe's task."""
     kind: type[Strict] = task_class(recipe.task).Options
     return kind
 
 
 def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """Take a run folder for a recipe. Returns its results if the very run is finished, else None.
+    """Take a run folder for a recipe. Returns the results if this run is finished, else None.
 
-    Raises RunError when the folder holds the work of another recipe (naming what differs) or cannot be written.
+    Raises RunError if the folder holds a run of another recipe (the message names the differences), if it lies inside
+    the data, or if it cannot be written.
     """
     data = Path(recipe.data.id).expanduser()
-    if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):  # its pictures would be data the next time
+    # else the next run would read its pictures as data
+    if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
         raise RunError(f"{folder}: a run folder inside of the data {data}; choose another folder with --run")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
-        probe.unlink(missing_ok=True)  # several processes try at once
+        probe.unlink(missing_ok=True)  # several processes may do this at once
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another folder with --run") from None
     path = folder / "recipe.yaml"
@@ -63,7 +65,7 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     old, new = _known_recipe(path), absolute_paths(recipe).model_dump(mode="json")
     old["options"] = type(recipe.options)().model_dump(mode="json") | (
         old.get("options") or {}
-    )  # some may be younger than the run
+    )  # an option may be newer than the run
     found = _differences(old, new, settled=tuple(f"options.{key}" for key in _options_of(recipe).settled))
     longer = [
         key
@@ -77,47 +79,50 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     results, last = (
         folder / "results.json",
         folder / "model" / "results.json",
-    )  # the model folder's copy is the last file of a run
-    if longer:  # or the longer run, should it be killed, would pass for finished
+    )  # the copy in the model folder is the last file that a run writes
+    if longer:  # without this, a killed run with more steps would look finished
         results.unlink(missing_ok=True)
     return read_results(folder) if last.is_file() else None
 
 
 def other_hub(folder: Path, recipe: Recipe) -> bool:
-    """Whether the run was begun with another `hub` section."""
+    """Whether the run started with a different `hub` section."""
     return bool(_known_recipe(folder / "recipe.yaml").get("hub") != recipe.hub.model_dump(mode="json"))
 
 
 def goes_on(folder: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds the work of a run with the `hub` section of this recipe."""
+    """Whether the folder holds the work of a run whose `hub` section equals this recipe's."""
     return (folder / "recipe.yaml").is_file() and _holds_work(folder) and not other_hub(folder, recipe)
 
 
 def _holds_work(folder: Path) -> bool:
-    """Whether a run left something that another one would spoil; not so where it ended before its first checkpoint."""
+    """Whether the folder holds a checkpoint or a model, which another recipe must not overwrite."""
     return latest(folder / "checkpoints") is not None or (folder / "model").is_dir()
 
 
 @contextlib.contextmanager
 def alone(folder: Path, main: bool) -> Iterator[None]:
-    """Hold the folder for one run; released when the process ends, however it does. Raises RunError while another holds it."""
+    """Lock the folder for one run. The lock ends with the process, also after a kill.
+
+    Raises RunError if another run holds the lock.
+    """
     if not main:
         yield
         return
     with (folder / ".lock").open("w") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit that
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit that lock
         except BlockingIOError:
             raise RunError(
                 f"{folder}: another `graft train` is at work here; wait for it, or choose another folder with --run"
             ) from None
-        except OSError:  # a file system without locks
+        except OSError:  # the file system has no locks
             pass
         yield
 
 
 def pinned(folder: Path, recipe: Recipe) -> Recipe:
-    """The recipe with what the run resolved when it began: a hub repo may have moved on since."""
+    """The recipe with the revisions and the precision of the run's start: a hub repository may have changed since."""
     path = folder / "recipe.yaml"
     if not path.is_file() or not _holds_work(folder):
         return recipe
@@ -130,7 +135,7 @@ def pinned(folder: Path, recipe: Recipe) -> Recipe:
 
 
 def _known_recipe(path: Path) -> dict[str, Any]:
-    """The resolved recipe of the run that is here."""
+    """The resolved recipe of the run in this folder. Raises RunError if it is not a recipe that Graft wrote."""
     refusal = f"{path}: no recipe of a run that Graft began; choose another folder with --run"
     try:
         old = read_file(path).value
@@ -142,7 +147,7 @@ def _known_recipe(path: Path) -> dict[str, Any]:
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with local sources as absolute paths, so that the run can be repeated from any folder."""
+    """The recipe with absolute paths for local sources, so that the run can be repeated from any folder."""
     changes: dict[str, Any] = {}
     for section in ("model", "data"):
         source = getattr(recipe, section)
@@ -158,7 +163,10 @@ def absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _differences(old: Any, new: Any, path: str = "", settled: tuple[str, ...] = ()) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ; what was `auto` or left out when asked and resolved in the run does not."""
+    """Key -> (old, new) where values differ.
+
+    Keys that are `auto` or unset now and that the run resolved do not count.
+    """
     if isinstance(old, dict) and isinstance(new, dict) and path != "model.config":
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(k for k in new if k not in old)]:
@@ -170,12 +178,12 @@ def _differences(old: Any, new: Any, path: str = "", settled: tuple[str, ...] = 
 
 
 def _ema(recipe: Recipe) -> float | None:
-    """The decay that the task leaves its averages to, where one of its phases has any."""
+    """The decay of the moving average that the task sets for one of its phases; None if it sets none."""
     return next((phase.ema for phase in task_class(recipe.task)(recipe.options).phases if phase.ema is not None), None)
 
 
 def resolve(folder: Path, recipe: Recipe, model: Any, weights: Weights, splits: Splits, *, main: bool) -> Recipe:
-    """Decide what `auto` means for this model, machine and hub state, and write recipe.yaml."""
+    """Replace `auto` by a value for this model and machine, pin revisions, and write recipe.yaml (main process)."""
     path = folder / "recipe.yaml"
     precision = best_precision(model) if recipe.train.precision == "auto" else recipe.train.precision
     recipe = absolute_paths(recipe)

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: log.jsonl, trackers and the progress bar."""
+"""What a run writes and shows while it trains: log.jsonl, trackers and lines on the screen."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def trackers(recipe: Recipe) -> list[str]:
 
 
 class Log:
-    """log.jsonl, the trackers and the progress bar: one call tells all three. Main process only."""
+    """Writes one entry to log.jsonl, to the trackers and to the screen. Only the main process writes."""
 
     def __init__(self, folder: Path, accelerator: Any, progress: Progress) -> None:
         self.path, self.accelerator, self.progress = folder / "log.jsonl", accelerator, progress
@@ -36,7 +36,8 @@ class Log:
                 file.write(to_json(entry) + "\n")
         except OSError as error:
             raise RunError(
-                f"{self.path}: cannot be written: {error.strerror}; what was saved is whole: free some room and run again"
+                f"{self.path}: cannot be written: {error.strerror}; what was saved is whole: free some room and run "
+                "again"
             ) from None
         entry = json.loads(to_json(entry))
         flat = {f"validation/{k}": v for k, v in entry["validation"].items()} if "validation" in entry else entry
@@ -47,7 +48,7 @@ class Log:
             self.progress.say(f"  step {entry['step']}, epoch {entry['epoch']:.3g}: {scores}")
 
     def truncate(self, saved: State | None) -> None:
-        """Forget what came after the checkpoint, all of it if there is none: it will come again."""
+        """Remove the entries after the checkpoint, or all entries if there is none: the run repeats those steps."""
         if self.accelerator.is_main_process and self.path.is_file():
             lines = [line for line in self.path.read_text().splitlines() if saved is not None and _known(line, saved)]
             write_text(self.path, "".join(line + "\n" for line in lines))
@@ -56,7 +57,7 @@ class Log:
 def _known(line: str, saved: State) -> bool:
     try:
         entry = json.loads(line)
-    except ValueError:  # a line cut off by a kill
+    except ValueError:  # a kill cut this line off
         return False
     at = saved.previous_steps + saved.step
     return entry["step"] < at or (entry["step"] == at and not (saved.evaluation_due and "validation" in entry))

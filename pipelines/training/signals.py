@@ -8,7 +8,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM and Ctrl-C only raise a flag: the loop ends its step, saves and returns. A second one ends at once."""
+    """Inside the block, the first SIGTERM or Ctrl-C sets a flag, and the loop ends its step, saves and returns.
+
+    The second one raises KeyboardInterrupt. Gives a function that returns whether the flag is set.
+    """
     asked: list[int] = []
 
     def note(number: int, _: Any) -> None:
@@ -18,7 +21,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     try:
         before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread: the host program handles signals
+    except ValueError:  # not in the main thread: the program around Graft handles signals
         yield lambda: False
         return
     try:

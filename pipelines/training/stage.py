@@ -1,4 +1,4 @@
-"""What one stage of training is made of, what one of its phases is, and the small parts of a step."""
+"""What the loop needs of one stage of training and of its phases, and the small parts of a step."""
 
 import math
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from pipelines.training.optim import Average
 
 @dataclass
 class PhaseTraining:
-    """One phase, ready to go: its optimiser is prepared."""
+    """One phase of a stage, with its prepared optimiser."""
 
     phase: Phase
     optimizer: Any
-    parameters: list[Any]  # that it trains
+    parameters: list[Any]  # the parameters that this phase trains
 
 
 @dataclass
 class Stage:
-    """One stage of training, ready to go: the model and optimisers are prepared, `state` is fresh or restored."""
+    """One stage of training, with prepared model and optimisers. `state` is new or restored from a checkpoint."""
 
     task: Task
     model: Any
@@ -41,11 +41,11 @@ class Stage:
     tick: Callable[[float, float], None] = lambda loss, rate: None
     done: dict[str, dict[str, float]] = field(
         default_factory=dict
-    )  # phases of the step under way that took theirs -> what they report
+    )  # phases that finished in the current step -> what they report
 
     @property
     def number(self) -> int:
-        """Of the step under way, over all stages."""
+        """Index of the current step, counted over all stages."""
         return self.state.previous_steps + self.state.step
 
     def learning_rate(self, phase: Phase) -> float:
@@ -53,7 +53,7 @@ class Stage:
 
 
 def enable(stage: Stage, part: PhaseTraining | None) -> None:
-    """Of several phases, let gradients go to the parameters of this one alone; None: to those of all."""
+    """Let only the parameters of this phase receive gradients; None: those of all phases."""
     if len(stage.phases) > 1:
         own = {id(parameter) for each in stage.phases if part is each or part is None for parameter in each.parameters}
         for each in stage.phases:
@@ -62,7 +62,7 @@ def enable(stage: Stage, part: PhaseTraining | None) -> None:
 
 
 def sum_counts(stage: Stage, micros: list[Micro]) -> dict[str, float]:
-    """What the whole step's loss averages over. Rows that could not be read are told to all processes on the way."""
+    """The counts that divide the loss of the step. Also shares the rows that could not be read with all processes."""
     import torch
     from accelerate.utils import gather_object
 
@@ -70,19 +70,17 @@ def sum_counts(stage: Stage, micros: list[Micro]) -> dict[str, float]:
     names = sorted(each[0])
     skipped = [(str(index), why) for m in micros for index, why in m.skipped]
     mine = [sum(c[name] for c, m in zip(each, micros, strict=True) if m.real) for name in names] + [float(len(skipped))]
-    device = (
-        stage.accelerator.device
-    )  # in float32 a sum of pixels would be rounded from 2^24 on; Apple's GPUs know no other
+    device = stage.accelerator.device  # float32 would round sums of pixels above 2**24; Apple's GPUs have no float64
     kind = torch.float32 if device.type == "mps" else torch.float64
     *summed, bad = stage.accelerator.reduce(torch.tensor(mine, dtype=kind, device=device), "sum").tolist()
     if bad and stage.skips is not None:
         stage.skips.add("train", gather_object(skipped))
-    # all rows of a step may be unreadable: the sums are zero then, and so must be the loss
+    # All rows of a step may be unreadable. Then the sums are 0, and dividing by 1 gives a loss of 0.
     return {name: value or 1.0 for name, value in zip(names, summed, strict=True)}
 
 
 def clip(stage: Stage, part: PhaseTraining) -> float:
-    """The norm of the phase's gradient, clipped if the recipe says so."""
+    """Clip the phase's gradient if the recipe sets a limit. Returns the norm before clipping."""
     limit, whole = stage.settings.clip_norm, len(stage.phases) == 1
     norm = stage.accelerator.clip_grad_norm_(
         stage.model.parameters() if whole else part.parameters, math.inf if limit is None else limit
@@ -91,7 +89,7 @@ def clip(stage: Stage, part: PhaseTraining) -> float:
 
 
 def check_finite(stage: Stage, part: PhaseTraining, loss: float, norm: float) -> None:
-    """Raises RunError for what is not finite, naming step and rows."""
+    """Raise RunError if loss or gradient norm is not finite. The message names the step and its rows."""
     for what, value in (("loss", loss), ("norm of the gradient", norm)):
         if not math.isfinite(value):
             rows = stage.plan.rows(stage.state.step)

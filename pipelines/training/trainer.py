@@ -1,14 +1,14 @@
-"""The stages of one run: the head alone on the frozen trunk if the recipe says so, then all that trains.
+"""The stages of one run: the head alone on the frozen trunk if the recipe asks for it, then everything that trains.
 
-Each stage is prepared here (what trains, optimiser, order of examples, cached features, checkpoint to go on from) and walked
-by loop.fit.
+The trainer prepares each stage (trainable parameters, optimisers, order of the examples, cached features, the
+checkpoint to resume from). `loop.fit` runs its steps.
 """
 
 import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ from pipelines.generation import sampling
 from pipelines.metrics.modules import Module
 from pipelines.models import layers
 from pipelines.models.source import Weights
-from pipelines.task import Phase, Record
+from pipelines.task import Phase, Record, Task
 from pipelines.training import checkpoint, loop, optim, run_log
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
@@ -36,14 +36,15 @@ from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
 
 
-def encode(task: Any, splits: Splits) -> dict[str, Encoded]:
+def encode(task: Task, splits: Splits) -> dict[str, Encoded]:
     return {split: task.encode(splits[split]) for split in SPLITS}
 
 
 def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Encoded]) -> tuple[dict[str, Encoded], Splits, Skips]:
-    """The examples of every split that a run takes, its splits with what it leaves out, and the rows that it skips.
+    """The usable examples of every split, the splits with their ignored rows noted, and the rows that are skipped.
 
-    Raises DataError where too many rows of a split cannot be used: now, not in the middle of an epoch.
+    Raises DataError if too many rows of a split cannot be used. The check comes before training, not in the middle of
+    an epoch.
     """
     encoded, skipped, ignored = dict(encoded), dict(splits.skipped), dict(splits.ignored)
     for split in SPLITS:
@@ -55,49 +56,51 @@ def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Encoded]) -> tu
 
 
 def least_examples(model: Any, rows: int, batch_size: int) -> int:
-    """How many examples the model must see at a time to learn: two where a BatchNorm trains, which compares them.
+    """The smallest number of examples in a forward pass: 2 if a BatchNorm trains, because it compares examples; else 1.
 
-    Raises DataError or RecipeError where there are never two.
+    Raises DataError or RecipeError if the data or the batch size never give two.
     """
     if not layers.has_batch_norm(model):
         return 1
     if rows == 1:
         raise DataError(
-            "the train split has one row, and BatchNorm in this model needs two or more: add rows, or set model.freeze=backbone"
+            "the train split has one row, and BatchNorm in this model needs two or more: add rows, or set "
+            "model.freeze=backbone"
         )
     if batch_size == 1:
         raise RecipeError(
-            "train.batch_size=1: BatchNorm in this model needs two or more rows in a step: set train.batch_size=2 or more"
+            "train.batch_size=1: BatchNorm in this model needs two or more rows in a step: set train.batch_size=2 or "
+            "more"
         )
     return 2
 
 
 def length(recipe: Recipe, rows: int, least: int) -> tuple[int, int]:
-    """Steps of the training after its head stage, and steps of one epoch."""
+    """Number of steps of the training that follows the head stage, and number of steps in one epoch."""
     per_epoch = batching.steps_per_epoch(rows, recipe.train.batch_size, least)
     return recipe.train.max_steps or max(1, round((recipe.train.epochs or 0) * per_epoch)), per_epoch
 
 
-def head_epochs(recipe: Recipe, task: Any, model: Any) -> int:
-    """Epochs of the head alone; a stage of its own only where the trunk trains afterwards."""
+def head_epochs(recipe: Recipe, task: Task, model: Any) -> int:
+    """Epochs of the head stage. It is 0 if the trunk stays frozen afterwards, because then there is only one stage."""
     return 0 if layers.only_head_trains(task, model) else recipe.train.head_epochs
 
 
 def head_steps(recipe: Recipe, model: Any, rows: int) -> int:
-    """Steps of the stage in which the head trains alone, of a model in which nothing else trains now (see `thaw`)."""
+    """Steps of the head stage. `model` must be in the state of that stage: only the head trains (see `thaw`)."""
     least = least_examples(model, rows, recipe.train.batch_size)
     return recipe.train.head_epochs * batching.steps_per_epoch(rows, recipe.train.batch_size, least)
 
 
-def thaw(task: Any, model: Any, trains: set[str], only_head: bool) -> None:
-    """Let the parameters train that `trains` names, or of these only the head's."""
+def thaw(task: Task, model: Any, trains: set[str], only_head: bool) -> None:
+    """Set which parameters train: those named in `trains`, or of these only the head's parameters."""
     head = {id(p) for p in layers.of_model(task, model)[-1].parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trains and (not only_head or id(parameter) in head))
 
 
 def without_effect(recipe: Recipe, total: int, per_epoch: int, only_head: bool) -> list[str]:
-    """Settings of the recipe that change nothing in this run, where maybe `only_head` trains, a line each."""
+    """Settings of the recipe that change nothing in this run, one line each. `only_head`: the trunk is frozen."""
     idle = [key for key in ("head_epochs", "layer_decay") if getattr(recipe.train, key)]
     named = ", ".join(f"train.{key}" for key in idle)
     lines = [f"the trunk is frozen, so this changes nothing: {named}"] if idle and only_head else []
@@ -106,7 +109,7 @@ def without_effect(recipe: Recipe, total: int, per_epoch: int, only_head: bool) 
 
 @dataclass
 class Trainer:
-    """The parts of one run that its stages share."""
+    """What the stages of one run share: recipe, model, data, accelerator and log."""
 
     recipe: Recipe
     folder: Path
@@ -124,16 +127,16 @@ class Trainer:
 
         cpu_kernels.install(self.model, self.accelerator.device)
         layers.freeze_on(self.task.frozen, self.accelerator.device)
-        with self.accelerator.main_process_first():  # the others find it encoded
+        with self.accelerator.main_process_first():  # the other processes find the cached encodings
             self.encoded = encode(self.task, self.splits)
         self.encoded, self.splits, self.skips = usable_of(self.recipe, self.splits, self.encoded)
         rows = len(self.encoded["train"])
         self.steps, self.per_epoch = length(
             self.recipe, rows, least_examples(self.model, rows, self.recipe.train.batch_size)
         )
-        self.eval_batch: int | None = None  # rows that memory allowed an evaluation, once it did not suffice
+        self.eval_batch: int | None = None  # rows per evaluation batch, after memory ran out
         self.eval_budget: int | None = (
-            None  # what they may take, where examples have lengths; both are the same on all processes
+            None  # budget of that batch for examples that have lengths; both numbers are equal on all processes
         )
         if self.encoded["train"].lengths is not None:
             hardware.keep_few_kernels()
@@ -143,7 +146,7 @@ class Trainer:
         self.root = self.folder / "checkpoints"
         self.log = run_log.Log(self.folder, self.accelerator, self.progress)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        if self.accelerator.mixed_precision == "bf16" and not self.sharded:  # FSDP shards weights of one type alone
+        if self.accelerator.mixed_precision == "bf16" and not self.sharded:  # FSDP shards weights of one dtype only
             layers.keep_in_bf16(self.model, self.trains)
         self.introduce()
         extra_metrics.try_out(
@@ -178,14 +181,18 @@ class Trainer:
             self.accelerator.init_trackers("graft", config={"recipe": self.name, "task": self.recipe.task})
 
     def free(self) -> None:
-        """Give back the memory of the training model and of what ran frozen beside it."""
+        """Free the memory of the training model and of the task's frozen modules."""
         self.model = self.task = None
         self.accelerator.free_memory()
 
     # ---- training ----
 
-    def train(self, stopping: Any) -> State:
-        """The head alone if the recipe says so, then the rest; begins at the last checkpoint."""
+    def train(self, stopping: Callable[[], bool]) -> State:
+        """Run the stages, from the last checkpoint if there is one.
+
+        `stopping` returns True after a signal. Returns the state at the end; `state.stopped` is why training ended
+        early. Raises RunError if the data changed since the run started, or if the run folder cannot be written.
+        """
         train = self.recipe.train
         if self.accelerator.is_main_process:
             checkpoint.tidy(self.root, train.keep)
@@ -196,7 +203,8 @@ class Trainer:
             changed = [split for split in SPLITS if saved.data.get(split) != self.splits.fingerprint[split]]
             if changed:
                 raise RunError(
-                    f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another folder with --run"
+                    f"{self.folder}: the data changed since the run began ({', '.join(changed)}); choose another "
+                    "folder with --run"
                 )
             self.skips.found |= saved.skipped
             self.task.state.update(saved.task)
@@ -205,7 +213,8 @@ class Trainer:
         stage = saved.stage if saved else "head" if head_epochs(self.recipe, self.task, self._plain()) else "train"
         if self.sharded and stage == "head":
             raise RunError(
-                "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that run's folder"
+                "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that "
+                "run's folder"
             )
         state = saved or State(stage=stage, baseline_scores=self.score_baseline())
         if stage == "head":
@@ -216,15 +225,15 @@ class Trainer:
                 return state
             state, last = state.next_stage(), None
             plain = self._plain()
-            self.accelerator.free_memory()  # the head's optimiser and wrapper
+            self.accelerator.free_memory()  # free the optimiser and the wrapper of the head stage
             self.model = plain
         thaw(self.task, self._plain(), self.trains, only_head=False)
         return self.fit(state, self.steps, train.ema if isinstance(train.ema, float) else None, stopping, last)
 
     def _plain(self) -> Any:
-        """The model as it was before Accelerate prepared it, ready to be prepared for the next stage."""
+        """The model without the wrappers of Accelerate, ready to be prepared for the next stage."""
         plain = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        for left in ("forward", "_is_accelerate_prepared"):  # with these, a second `prepare` gives no autocast
+        for left in ("forward", "_is_accelerate_prepared"):  # if they stay, a second `prepare` gives no autocast
             plain.__dict__.pop(left, None)
         return plain
 
@@ -232,7 +241,7 @@ class Trainer:
         return layers.of_model(self.task, self._plain())
 
     def score_baseline(self) -> dict[str, Any]:
-        """Test scores before the first step: what the model knew already."""
+        """Test scores before the first step: they show what the pretrained model can do already."""
         model = self.model.to(self.accelerator.device)
         records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before")
         sampling.save_grid(self, model, 0)
@@ -271,17 +280,22 @@ class Trainer:
         return records
 
     def _at_once(self) -> int | None:
-        """How many results the task makes at a time, where it makes any: no more examples are scored at a time."""
+        """The largest number of results that the task generates at a time, which also limits the evaluation batch."""
         return self.task.generation.at_once if self.task.generation is not None else None
 
     def workers(self, examples: Any) -> int:
-        """Loader processes for these examples; cached ones need none."""
+        """Number of loader processes for these examples. Cached examples need none."""
         if not isinstance(examples, batching.Examples):
             return 0
         return hardware.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
 
-    def fit(self, state: State, total: int, decay: float | None, stopping: Any, last: Path | None) -> State:
-        """Prepare one stage, restore it from `last`, and walk its steps."""
+    def fit(
+        self, state: State, total: int, decay: float | None, stopping: Callable[[], bool], last: Path | None
+    ) -> State:
+        """Prepare one stage, restore it from the checkpoint `last`, and run its steps.
+
+        `total` is the number of steps of the stage, `decay` that of the moving average (None: no average).
+        """
         train, accelerator = self.recipe.train, self.accelerator
         plain = self._plain()
         phases, every = self.task.phases, self._layers()
@@ -308,7 +322,7 @@ class Trainer:
         with self._cached(plain, examples, augmented, state) as (fed, validation):
             fed.least = least
             if fed is examples and lengths is None and accelerator.device.type == "cpu":
-                hardware.keep_memory()  # blocks of many sizes would rather fill the memory with holes
+                hardware.keep_memory()  # without this, blocks of many sizes fragment the memory
             ragged = lengths is not None and (fed is examples or fed.ragged)
             most = examples.budget.of(accelerator.device.type, training=True) if ragged else None
             micro, budget = hardware.micro_batch(
@@ -352,7 +366,7 @@ class Trainer:
         return state
 
     def _groups(self, plain: Any, every: list[Any], phase: Phase, names: list[str]) -> list[dict[str, Any]]:
-        """The parameter groups of one phase, at its own learning rate where it has one."""
+        """The parameter groups of one phase, with the phase's own learning rate if it has one."""
         train = self.recipe.train
         rate = train.learning_rate if phase.learning_rate is None else phase.learning_rate
         return optim.parameter_groups(
@@ -361,14 +375,17 @@ class Trainer:
 
     @contextlib.contextmanager
     def _cached(self, plain: Any, examples: Any, augmented: bool, state: State) -> Iterator[tuple[Any, Any]]:
-        """Examples for training and validation: cached features where the trunk is frozen and nothing random comes first."""
+        """Examples for training and validation: cached features if the trunk is frozen and nothing random comes before.
 
+        Without a frozen trunk, or with augmentation, they are the examples themselves.
+        """
         validation = batching.Examples(self.task, self.encoded["validation"])
-        # noise is added behind the frozen modules beside the model: no edge within it
+        # The task adds noise after its own frozen modules (a VAE, a text encoder), so the model itself has no edge to
+        # record at.
         draws = bool(self.task.random_inputs(Random(0)))
         edge = Edge(plain, examples.lengths is not None, self.task.frozen if draws else None)
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
-        # with an adapter something trains in every layer: there is no edge to record at
+        # With an adapter every layer has something that trains, so there is no edge to record at.
         inside = (not draws and (self.recipe.model.adapter or self.sharded)) or len(self.task.phases) > 1
         if frozen_share < 0.1 or inside or self.recipe.data.cache_gb == 0:
             yield examples, validation
@@ -394,14 +411,17 @@ class Trainer:
         if isinstance(train.eval_batch_size, int):
             size = train.eval_batch_size
         elif examples.lengths is not None:
-            size = 256  # ragged ones: as many as fit
-        else:  # on a CPU no more than a step of training holds, on a GPU no more than are scored at a time
+            size = 256  # for examples with lengths the budget limits the batch
+        else:  # on a CPU at most the batch of a training step, on a GPU at most the batch of an evaluation
             size = min(
                 8, train.batch_size if device == "cpu" else hardware.eval_batch("auto", device, False, self._at_once())
             )
         if (
             least > 1
-        ):  # recording runs what trains, too, and a BatchNorm cannot run on one row: the next size that leaves none
+            # recording also runs the part that trains, and BatchNorm cannot run on one row: take the next size that
+            # leaves
+            # none
+        ):
             count, processes = len(examples), self.accelerator.num_processes
             sizes = range(size, count + 1)
             size = next((s for s in sizes if count // (math.ceil(count / (s * processes)) * processes) >= least), size)
@@ -435,7 +455,7 @@ class Trainer:
             known = score if math.isfinite(score) else None
             if (
                 metric.better(score, state.best) or score == state.best
-            ):  # of equals the later one, which the schedule has settled
+            ):  # of two equal scores the later one counts: the schedule has lowered the learning rate further
                 state.best, state.best_step = known, state.previous_steps + state.step
             better: bool = metric.better(score, state.stage_best)
             state.stage_best = known if better else state.stage_best
@@ -449,7 +469,7 @@ class Trainer:
         def save(state: State) -> None:
             nonlocal saved_at
             at, files = state.previous_steps + state.step, {}
-            if at != saved_at:  # else the tensors are there already, and an evaluation changed none
+            if at != saved_at:  # else the tensors are on disk already, and an evaluation does not change them
                 by_phase = {part.phase.name: part.optimizer.optimizer for part in stage.phases}
                 files = checkpoint.collect(self.accelerator.unwrap_model(stage.model), by_phase, stage.average)
             saved_at = at

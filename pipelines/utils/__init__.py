@@ -1,1 +1,1 @@
-"""What every package may use: hardware, processes, files, seeds, progress, numbers as people read them."""
+"""Helpers for all packages: hardware, processes, files, seeds, progress, formatting of numbers."""

@@ -1,4 +1,4 @@
-"""Graft's place for what can be computed again: $GRAFT_CACHE, by default ~/.cache/graft."""
+"""The cache for what can be computed again: $GRAFT_CACHE, by default ~/.cache/graft."""
 
 import os
 import shutil
@@ -13,7 +13,9 @@ def cache_root() -> Path:
 
 
 def make_room(folder: Path, limit: float) -> None:
-    """Remove what killed runs left half written, then the entries used longest ago, until the cache is at most `limit` bytes."""
+    """Shrink the cache to at most `limit` bytes: remove leftovers of killed runs, then the entries that were unused for
+    longest.
+    """
     for half in folder.glob(f".*.{socket.gethostname()}.*"):
         if not psutil.pid_exists(int(half.name.rsplit(".", 1)[1])):
             shutil.rmtree(half, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Several processes: how many there are, and what is sharded over them."""
+"""Several processes: how many there are, and operations on tensors that are sharded over them."""
 
 import contextlib
 import datetime
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-# that processes wait for the first one to download and encode; by default they give up after ten minutes
+# Time that processes wait while the first one downloads and encodes; the default is ten minutes.
 PATIENCE = datetime.timedelta(hours=12)
 
 
 @contextlib.contextmanager
 def sharded_by(plugin: Any, model: Any, blocks: list[Any]) -> Iterator[None]:
-    """While a model is prepared: FSDP shards by these blocks. `plugin` is Accelerate's; None changes nothing.
+    """Inside the block, FSDP shards a model by these blocks. `plugin` is Accelerate's; None changes nothing.
 
-    Accelerate's own choice fails for models without text embeddings, ViT among them: it shards the input embeddings apart, which
-    some models do not have, and others inside of a unit.
+    Accelerate's own choice fails for models without text embeddings, such as ViT: it makes the input embeddings a unit
+    of their own, but some models have none, and in others they are part of a unit.
     """
     if plugin is None:
         yield
@@ -26,7 +26,7 @@ def sharded_by(plugin: Any, model: Any, blocks: list[Any]) -> Iterator[None]:
     plugin.transformer_cls_names_to_wrap = sorted(
         kind.__name__ for kind in kinds if not kind.__module__.startswith("torch.nn")
     )
-    for parameter in model.parameters():  # FSDP takes none in channels-last memory
+    for parameter in model.parameters():  # FSDP does not accept channels-last memory
         parameter.data = parameter.data.contiguous()
     model.get_input_embeddings = model.get_output_embeddings = lambda: None
     yield
@@ -36,7 +36,8 @@ def sharded_by(plugin: Any, model: Any, blocks: list[Any]) -> Iterator[None]:
 def processes() -> Any:
     """Accelerate's view of the processes of this run (PartialState).
 
-    Where there is no accelerator it has to be told to use the CPU, or each process that torchrun started thinks it is alone.
+    Without a GPU the use of the CPU must be explicit, or each process that torchrun started believes that it is the
+    only one.
     """
     import torch
     from accelerate import PartialState
@@ -47,7 +48,10 @@ def processes() -> Any:
 
 
 def sharded_again(model: Any) -> None:
-    """After forwards without a backward: under FSDP the outermost module stays whole, and would not see its weights change."""
+    """Shard the outermost module again.
+
+    Under FSDP, a forward pass without backward leaves it unsharded with outdated weights.
+    """
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
@@ -56,7 +60,10 @@ def sharded_again(model: Any) -> None:
 
 
 def all_ended(mine: bool, device: Any) -> bool:
-    """Of all processes: under DDP and FSDP a forward is a matter of all of them, so they stop together."""
+    """Whether all processes have ended.
+
+    Under DDP and FSDP all take part in a forward pass, so they must stop together.
+    """
     import torch
     from torch import distributed
 
@@ -68,7 +75,7 @@ def all_ended(mine: bool, device: Any) -> bool:
 
 
 def whole(tensor: "Tensor") -> "Tensor":
-    """A tensor's full value on the CPU. Under FSDP every process must call."""
+    """The full value of a tensor, on the CPU. Under FSDP every process must call this."""
     import torch
     from torch.distributed.tensor import DTensor
 
@@ -77,7 +84,7 @@ def whole(tensor: "Tensor") -> "Tensor":
 
 
 def load_into(target: "Tensor", value: "Tensor") -> None:
-    """Copy a whole value into a tensor that may be sharded."""
+    """Copy a full value into a tensor that may be sharded."""
     import torch
     from torch.distributed.tensor import DTensor, distribute_tensor
 

@@ -1,4 +1,4 @@
-"""Places that a user names, before a system is asked for them."""
+"""Names that a file can have, and files that are written completely or not at all."""
 
 import contextlib
 import json
@@ -11,7 +11,10 @@ from pipelines.errors import RunError
 
 
 def problem(place: str) -> str:
-    """Why no file, folder or hub id can have this name; empty where one can. Systems answer such names with errors of many kinds."""
+    """Why no file, folder or hub id can have this name; empty if one can.
+
+    The systems themselves raise many kinds of errors.
+    """
     if not place.strip():
         return "it is empty"
     if "\0" in place:
@@ -28,7 +31,7 @@ def problem(place: str) -> str:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Wait until a file or folder is written to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -37,7 +40,7 @@ def sync(path: Path) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """A JSON document of what Graft found out. JSON has no NaN and no infinity: they are null."""
+    """A value as JSON. NaN and infinity become null, because JSON has neither."""
     return json.dumps(_without_nan(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -50,14 +53,14 @@ def _without_nan(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all. Raises RunError when the disk refuses."""
+    """Write JSON, complete or not at all. Raises RunError if the disk refuses."""
     write_text(path, to_json(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote; None where there is no such file. Raises RunError for a damaged one."""
+    """Read what `write_json` wrote; None if there is no file. Raises RunError if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # older runs wrote NaN
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # older versions wrote NaN
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -65,19 +68,19 @@ def read_json(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """One JSON object per line."""
+    """Write one JSON object per line."""
     write_text(path, "".join(to_json(record) + "\n" for record in records))
 
 

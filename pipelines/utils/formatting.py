@@ -1,4 +1,4 @@
-"""Numbers and names as people read them: one way for figures, report and card."""
+"""Numbers and names as people read them, in one form for figures, report and card."""
 
 import math
 from collections.abc import Mapping
@@ -27,19 +27,19 @@ _METRICS = {
 
 
 def readable_name(name: str) -> str:
-    """A metric's name for people: balanced_accuracy -> Balanced accuracy."""
+    """The name of a metric in words: balanced_accuracy -> Balanced accuracy."""
     words = name.replace("_", " ")
     return _METRICS.get(name, words[:1].upper() + words[1:])
 
 
 def short(text: str, length: int = 24) -> str:
-    """One printable line of at most `length` characters."""
+    """The text as one printable line of at most `length` characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def number(value: float | None) -> str:
-    """1234 -> 1,234; 0.97312 -> 0.973; 0.00005 -> 5.00e-05; what was not measured -> a dash."""
+    """1234 -> 1,234; 0.97312 -> 0.973; 0.00005 -> 5.00e-05; None -> a dash."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, int):
@@ -54,16 +54,16 @@ def interval(bounds: tuple[float, float] | list[float] | None) -> str:
     if bounds is None:
         return "–"
     low, high = (number(bound) for bound in bounds)
-    if "e" in low and "e" not in high:  # one way to write both
+    if "e" in low and "e" not in high:  # write both in the same form
         low = f"{bounds[0]:.3f}"
     return f"{low} to {high}"
 
 
 def resampled(section: Mapping[str, Any]) -> str:
-    """How the intervals of a section of results.json (n, groups, interval) were made, in sentences."""
+    """Sentences that explain how the intervals of a section of results.json (n, groups, interval) were computed."""
     n, groups, how = section["n"], section["groups"], section["interval"]
     units = f"{n:,} rows" if groups is None else f"{groups:,} groups of rows"
-    if how["resamples"] is None:  # an older run does not say how many
+    if how["resamples"] is None:  # results of older versions do not record the number
         return "The interval is a bootstrap over the test rows."
     if how["resamples"] == 0:
         only = "one row" if groups is None else f"one group of rows ({how['unit']})"

@@ -1,4 +1,4 @@
-"""What this machine can do: its cores and memory, the precision that is fast here, and how many examples fit at a time."""
+"""What this machine can do: its cores and memory, the fast precision, and how many examples fit at a time."""
 
 import contextlib
 import ctypes
@@ -18,14 +18,14 @@ def cores() -> int:
 
 
 def best_precision(model: Any) -> str:
-    """bf16 where the hardware multiplies it faster and the model is mostly matrix products, else fp32.
+    """bf16 if the hardware multiplies it faster and the model is mostly matrix products, else fp32.
 
-    On a CPU without AMX or AVX-512 bf16, and for small or convolutional models, autocast costs more than it gives; not so for
-    convolutions between group norms, which have a kernel of their own (see pipelines.models.cpu_kernels). Embeddings do not count: looking
-    up takes no time. They are half of a small language model's parameters.
+    On a CPU without AMX or AVX-512 bf16, and for small or convolutional models, autocast costs more than it gains.
+    Convolutions between group norms are an exception: they have their own kernel (see pipelines.models.cpu_kernels).
+    Embeddings do not count, because a lookup takes no time; they are half of a small language model's parameters.
     """
     import torch
-    from transformers.pytorch_utils import Conv1D  # GPT-2's Linear
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -45,11 +45,11 @@ def best_precision(model: Any) -> str:
 def micro_batch(
     train: Any, accelerator: Any, examples: Any, *, budget: int | None = None, together: bool = False
 ) -> tuple[int, int | None]:
-    """Examples on one device at a time, and for those that have lengths the `budget` of which they may take all together.
+    """Examples on one device at a time and, for examples that have lengths, the `budget` that they may take together.
 
-    `auto` is the whole share on a GPU (halved when memory does not suffice); on a CPU as many as have 5 MB of input (8 photos
-    of 224 pixels), which stay in the caches. Examples that are normalised `together`
-    (BatchNorm in training) are not split.
+    `auto` on a GPU is the device's full part of the batch, which is halved if memory runs out. On a CPU it is as many
+    examples as have 5 MB of input (8 photos of 224 pixels), which stay in the caches. Examples that are normalised
+    `together` (BatchNorm in training) are not split.
     """
     import torch
 
@@ -71,9 +71,10 @@ def micro_batch(
 
 
 def eval_batch(asked: int | str, device: str, ragged: bool, most: int | None = None) -> int:
-    """Examples scored at a time: what was asked, or 64 on a GPU; on a CPU as few as stay in its caches, 4 texts or 8 photos.
+    """Examples scored at a time: the number asked for; or 64 on a GPU, and on a CPU 4 texts or 8 photos, which stay in
+    its caches.
 
-    At `most` as many as a task makes at a time that makes images: a VAE in float32 needs 0.5 GB for one of 512 pixels.
+    `most` limits the number for tasks that generate images: a VAE in float32 needs 0.5 GB for one image of 512 pixels.
     """
     if isinstance(asked, int):
         return asked
@@ -82,10 +83,10 @@ def eval_batch(asked: int | str, device: str, ragged: bool, most: int | None = N
 
 
 def workers(asked: int | str, processes: int, examples: Any) -> int:
-    """Loader processes per training process: what was asked, or a fair share of the cores, at most 8.
+    """Loader processes per training process: the number asked for, or an equal part of the cores, at most 8.
 
-    None where a pass over `examples` takes less than two seconds here: starting processes would take longer. The number
-    never changes a result.
+    It is 0 if a pass over `examples` takes less than two seconds, because starting processes would take longer. The
+    number never changes a result.
     """
     if isinstance(asked, int):
         return asked
@@ -94,33 +95,33 @@ def workers(asked: int | str, processes: int, examples: Any) -> int:
     examples[some]
     if (time.perf_counter() - since) / max(1, len(some)) * len(examples) < 2.0:
         return 0
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # other nodes have cores of their own
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # other nodes have their own cores
     return max(1, min(8, cores() // here))
 
 
 def keep_memory() -> None:
-    """On a CPU: have malloc keep what training frees, for the next step wants it again.
+    """On a CPU, tell malloc to keep freed blocks, because the next step allocates the same sizes.
 
-    glibc gives every large block back at once, and the kernel fills it with zeros page by page when it is asked for again:
-    MobileNetV2 at 224 pixels, batch 16: 24 -> 28 images/s in fp32, 25 -> 26 in bf16. Nothing happens under another C library.
+    glibc returns every large block to the kernel, which fills it with zeros page by page at the next use. MobileNetV2
+    at 224 pixels, batch 16: 24 -> 28 images/s in fp32, 25 -> 26 in bf16. Other C libraries are not changed.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no block has a mapping of its own
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: up to 2 GB stay
+        mallopt(-4, 0)  # M_MMAP_MAX: no block gets its own mapping
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep up to 2 GB
 
 
 def keep_few_kernels() -> None:
-    """On a CPU, for examples of many lengths: oneDNN keeps the kernels of its last 64 shapes instead of 1,024.
+    """On a CPU, for examples of many lengths, let oneDNN keep the kernels of its last 64 shapes instead of 1,024.
 
-    Each length has some twenty of its own, which are not wanted again soon. BERT of 22 M parameters, bf16, 100 steps: 3.3 -> 2.6 GB
-    at the same speed. oneDNN reads this once, before its first product.
+    Each length has about twenty kernels, which are rarely needed again soon. BERT with 22 M parameters, bf16, 100
+    steps: 3.3 -> 2.6 GB at the same speed. oneDNN reads the setting once, before its first product.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def peak_memory_mb() -> float:
-    """Peak of this process: of the GPU's allocator where there is one, else resident memory."""
+    """Peak memory of this process in MB: of the GPU's allocator if there is one, else resident memory."""
     import torch
 
     if torch.cuda.is_available():
@@ -130,7 +131,7 @@ def peak_memory_mb() -> float:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a smaller micro-batch may help."""
+    """Whether the error is about memory, so that a smaller micro-batch may help."""
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 

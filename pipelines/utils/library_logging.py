@@ -1,4 +1,4 @@
-"""Libraries stay quiet; their warnings go through Graft's own progress."""
+"""Keep libraries quiet: their warnings appear as lines of Graft's own progress."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ from pipelines.utils.progress import Progress
 
 
 def quiet_libraries(progress: Progress) -> None:
-    """Libraries speak through us: their own bars and advice off, our warnings as one line each."""
+    """Switch off the progress bars and advice of libraries, and show their warnings as one line each."""
     import datasets
     import transformers
 
@@ -19,7 +19,7 @@ def quiet_libraries(progress: Progress) -> None:
     for library in (
         "datasets",
         "huggingface_hub",
-    ):  # they log every retry; what it comes to in the end is told by our errors
+    ):  # they log every retry, and Graft's error reports the final failure
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="torch|transformers|accelerate|datasets")
     logger = logging.getLogger("graft")

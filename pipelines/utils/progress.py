@@ -1,4 +1,4 @@
-"""What a person sees while a run works: one live bar on a terminal, a plain line every so often elsewhere."""
+"""What a user sees while a run works: one live bar on a terminal, and a plain line from time to time elsewhere."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ EVERY = 10.0  # seconds between plain lines
 
 
 class Progress:
-    """Prints on stderr, on the main process only."""
+    """Prints to stderr, on the main process only."""
 
     def __init__(self, show: bool) -> None:
         from rich.console import Console
@@ -25,7 +25,7 @@ class Progress:
 
     @contextmanager
     def item(self, name: str, total: int, done: int = 0) -> Iterator["ProgressItem"]:
-        """A stretch of work of `total` units. On a terminal it is a bar, elsewhere lines."""
+        """Show progress over `total` units: a bar on a terminal, else lines."""
         if not (self.show and self.console.is_terminal):
             yield ProgressItem(self, name, total, done)
             return
@@ -33,7 +33,7 @@ class Progress:
         from rich.progress import Progress as Bar
 
         outer = self.bar
-        if outer is not None:  # an evaluation inside the training: the bar below the bar
+        if outer is not None:  # an evaluation inside the training gets a second bar below
             row = outer.add_task(name, total=total, completed=done, note="")
             yield ProgressItem(self, name, total, done, outer, row)
             outer.remove_task(row)

@@ -122,14 +122,14 @@ def test_report_and_card_show_them_and_say_whose_they_are(finished: Path) -> Non
     page = (run / "report.html").read_text()
     assert "Share right" in page
     assert "share.py (sha256 " in page
-    assert "no part of Graft; no interval" in page
+    assert "not part of Graft; without an interval" in page
     card = ModelCard.load(run / "model" / "README.md")
     index = {result.metric_type: result for result in card.data.eval_results}
     assert index["share_right"].metric_value == held(run)["test"]["metrics"]["share_right"]
     assert index["share_right"].metric_args["n"] == 16
     assert "ci95" not in index["share_right"].metric_args
     assert index["share_right"].metric_args["module"].startswith("share.py (sha256 ")
-    assert "no part of Graft; no interval" in card.text
+    assert "not part of Graft; without an interval" in card.text
 
 
 def test_no_local_path_is_published(finished: Path, hub: HubServer) -> None:

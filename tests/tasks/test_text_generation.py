@@ -277,4 +277,4 @@ def test_prompts_need_no_question(tmp_path: Path) -> None:
     results = train(validate(raw), tmp_path / "run")
     assert results
     assert list(results["test"]["tables"]) == ["by answer length"]
-    assert "Answers a prompt that is made of order" in (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "A language model that answers a prompt of order" in (tmp_path / "run" / "model" / "README.md").read_text()

@@ -1,8 +1,8 @@
-"""Take a model apart at the edge between what is frozen and what trains: record there, replay there.
+"""Hooks at the edge between the frozen part of a model and the part that trains: they record there and replay there.
 
-While the trunk is frozen and nothing random comes before the edge, the trunk's results are the same in every epoch. Two kinds
-of tensors stand at the edge: what goes into a part that trains (or drops out), and what comes out of the outermost frozen
-modules. The first kind is small (one pooled vector where a trunk gives 197 tokens) and is tried first.
+While the trunk is frozen and nothing random comes before the edge, the trunk's outputs are the same in every epoch. Two
+kinds of tensors can be recorded: the inputs of modules that train (or drop out), and the outputs of the outermost
+frozen modules. The first kind is smaller (one pooled vector where a trunk outputs 197 tokens), so it is tried first.
 """
 
 import contextlib
@@ -14,19 +14,21 @@ from pipelines.models.layers import frozen_modules
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Spot = tuple[str, int, int]  # (module name with "<" for its input or ">" for its output, call in this forward, leaf)
+# (module name plus "<" for its input or ">" for its output, index of the call in this forward, index of the tensor)
+Spot = tuple[str, int, int]
 
 
 class Enough(Exception):
-    """All that was wanted is recorded, and the rest of the forward need not be run."""
+    """Ends a forward pass early, once all wanted tensors are recorded."""
 
 
 class Edge:
-    """The hooks on one model. `mode` is "off", "record" or "replay"; `tape` holds one batch's tensors by spot.
+    """The hooks on one model. `mode` is "off", "record" or "replay"; `tape` holds the tensors of one batch by spot.
 
-    `inner` also looks one level into what trains: a head that takes all tokens and uses the first hands it on to its parts.
-    `beside` are frozen modules that the task keeps beside the model (a VAE, a text encoder): then they alone are recorded, for
-    in the model itself noise may have been added to what they gave.
+    With `inner`, the hooks also look one level into the modules that train: a head that receives all tokens but uses
+    only the first passes that token to its submodules. `beside` are frozen modules of the task that are not part of the
+    model (a VAE, a text encoder). If they are given, only they are recorded, because the task may add noise to their
+    outputs before the model.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class Edge:
     ) -> None:
         self.mode = "off"
         self.tape: dict[Spot, Tensor] = {}
-        self.wanted: set[Spot] | None = None  # all that "record" notes; None: everything
-        self.shapes: dict[tuple[str, int], Any] = {}  # frozen call -> structure of its output, batch size taken out
-        self.live: set[tuple[str, int]] = set()  # frozen calls whose output carries gradient: they run in replay
+        self.wanted: set[Spot] | None = None  # spots to record; None: all
+        # call of a frozen module -> structure of its output, without the batch size
+        self.shapes: dict[tuple[str, int], Any] = {}
+        # calls of frozen modules whose output carries gradient: they also run in replay
+        self.live: set[tuple[str, int]] = set()
         self.calls: dict[str, int] = {}
         self.batch = 0
-        self.longest = 0  # example of this batch: stands for every None in `shapes`
+        self.longest = 0  # length of the longest example of this batch, which stands for every None in `shapes`
         self.beside = bool(beside)
         self.frozen: dict[str, nn.Module] = dict(beside or {})
         self.training: dict[str, nn.Module] = {}
@@ -53,7 +57,7 @@ class Edge:
 
     @contextlib.contextmanager
     def attached(self) -> Iterator["Edge"]:
-        """The hooks are on inside."""
+        """The hooks are active inside the block."""
         undo = [(m, m.__dict__.get("forward")) for m in [*self.frozen.values(), *self.training.values()]]
         for name, module in self.frozen.items():
             module.forward = self._stub(name, module.forward)
@@ -71,9 +75,11 @@ class Edge:
 
     @contextlib.contextmanager
     def trial(self, model: "nn.Module") -> Iterator[None]:
-        """For forwards that are no part of training: the hooks are off afterwards, and the buffers as they were before.
+        """For forward passes that are not training: afterwards the hooks are off and the buffers have their former
+        values.
 
-        A BatchNorm that trains notes every forward; whether features were computed or read from disk must not show.
+        A BatchNorm that trains updates its buffers in every forward pass. Without this, a run that computes its
+        features would differ from a run that reads them from disk.
         """
         import torch
 
@@ -87,9 +93,11 @@ class Edge:
                     buffer.copy_(value)
 
     def start(self, mode: str, batch: int, tape: "dict[Spot, Tensor] | None" = None, longest: int = 0) -> None:
-        """Begin one forward of `batch` rows. In "replay", `tape` has the tensors; spots it lacks are filled with NaN.
+        """Begin one forward pass of `batch` rows.
 
-        `longest` is the length of the longest row, where rows are ragged.
+        In "replay", `tape` has the tensors; all other spots are filled with NaN.
+
+        `longest` is the length of the longest row, if rows have different lengths.
         """
         self.mode, self.batch, self.calls, self.longest = mode, batch, {}, longest
         if mode == "record":
@@ -147,13 +155,13 @@ class Edge:
         return run
 
     def _record(self, spot: Spot, leaf: Any) -> Any:
-        """Note a float tensor that has one row per example and no gradient; returns what replay needs to imitate it."""
+        """Record a float tensor that has one row per example and no gradient. Returns the shape that replay needs."""
         if not _is_tensor(leaf):
             return leaf
         if not (leaf.is_floating_point() and leaf.ndim and leaf.shape[0] == self.batch):
             return leaf.detach()
         if not leaf.requires_grad and (self.wanted is None or spot in self.wanted):
-            self.tape[spot] = leaf.detach().clone()  # what follows may work in place (MobileNet's dropout does)
+            self.tape[spot] = leaf.detach().clone()  # later operations may work in place (MobileNet's dropout does)
         return (tuple(leaf.shape[1:]), leaf.dtype, leaf.device)
 
     def _leaf(self, spot: Spot, leaf: Any) -> Any:
@@ -166,9 +174,11 @@ class Edge:
 
 
 def unknown(batch: int, shape: tuple[int | None, ...], dtype: Any, device: Any, longest: int = 0) -> "Tensor":
-    """NaN of a shape, in the memory of one number: whoever reads it is found out. Zero where the type has no NaN.
+    """A tensor of NaN that takes the memory of one number.
 
-    None in `shape` is `longest`.
+    A NaN in the loss then shows that something reads the tensor.
+
+    Types without NaN are filled with zero. None in `shape` stands for `longest`.
     """
     import torch
 
@@ -177,7 +187,9 @@ def unknown(batch: int, shape: tuple[int | None, ...], dtype: Any, device: Any, 
 
 
 def ragged_dims(one: Sequence[int], other: Sequence[int], longest: tuple[int, int]) -> list[int] | None:
-    """The dimensions in which two shapes differ as the longest examples of their batches do; None where they differ otherwise."""
+    """The dimensions in which two shapes differ exactly as the longest examples do; None if they differ in any other
+    way.
+    """
     if len(one) != len(other):
         return None
     differ = [(place, pair) for place, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]]
@@ -187,7 +199,10 @@ def ragged_dims(one: Sequence[int], other: Sequence[int], longest: tuple[int, in
 def merged(
     one: dict[tuple[str, int], Any], other: dict[tuple[str, int], Any], longest: tuple[int, int]
 ) -> dict[tuple[str, int], Any] | None:
-    """`Edge.shapes` of two batches as one, with None where they differ as the longest rows of the batches do; else None."""
+    """Merge `Edge.shapes` of two batches. A dimension that follows the longest row is None in the result.
+
+    Returns None if the two differ in any other way.
+    """
     if set(one) != set(other):
         return None
     found = {}
@@ -201,7 +216,7 @@ def merged(
 
 
 def _merged(one: Any, other: Any, longest: tuple[int, int]) -> tuple[bool, Any]:
-    """Whether one leaf can stand for both, and that leaf."""
+    """Whether one leaf can describe both, and that leaf."""
     if _is_shape(one) and _is_shape(other):
         dims = ragged_dims(one[0], other[0], longest)
         if dims is None or one[1:] != other[1:]:
@@ -213,7 +228,7 @@ def _merged(one: Any, other: Any, longest: tuple[int, int]) -> tuple[bool, Any]:
 
 
 def _is_shape(leaf: Any) -> bool:
-    """Whether `_record` left this for a tensor with one row per example: (shape of a row, dtype, device)."""
+    """Whether `_record` left this in place of a tensor with one row per example: (shape of a row, dtype, device)."""
     return isinstance(leaf, tuple) and len(leaf) == 3 and isinstance(leaf[0], tuple)
 
 
@@ -224,7 +239,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _training_modules(model: "nn.Module") -> "list[nn.Module]":
-    """The outermost modules all of whose parameters train, and dropouts outside frozen modules: what is random or changes."""
+    """The outermost modules of which all parameters train, and the dropouts outside frozen modules."""
     from torch import nn
 
     found: list[nn.Module] = []

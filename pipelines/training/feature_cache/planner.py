@@ -1,6 +1,8 @@
-"""Which tensors at a model's Edge have to be recorded so that the rest of it trains as if the whole were run: found by trying.
+"""Find by trial which tensors at a model's Edge must be recorded so that the part behind it trains as the full model
+would.
 
-Two small batches are enough to see what is ragged; whatever gives the uncached loss, to the last bit, will do.
+Two small batches are enough to see which tensors have different lengths. A set of tensors is right if it gives the same
+loss as the full model, to the last bit.
 """
 
 import json
@@ -19,22 +21,23 @@ from pipelines.training.feature_cache.ragged import without_padding
 if TYPE_CHECKING:
     from torch import Tensor
 
-BIG = 1024  # numbers of a row's input, and letters of a row's list, from which it is tried without
+# an input with this many numbers per row, or a list with this many characters per row, may be dropped if unused
+BIG = 1024
 
-Shape = tuple[int | None, ...]  # of one example; None is its length
+Shape = tuple[int | None, ...]  # shape of one example; None stands for its length
 
 
 @dataclass
 class RecordingPlan:
-    """What to record of every example, and what a batch is then made of."""
+    """What to record of every example, and how a batch is put together from it."""
 
     spots: list[Spot]
-    tape: "dict[Spot, Tensor]"  # of the probe, padding at zero
-    batch: dict[str, Any]  # the probe itself
-    read: list[int]  # the examples in it
-    lengths: np.ndarray | None  # of all examples; None where nothing is ragged
+    tape: "dict[Spot, Tensor]"  # tensors of the probe batch, with zeros in the padding
+    batch: dict[str, Any]  # the probe batch
+    read: list[int]  # the examples in the probe batch
+    lengths: np.ndarray | None  # lengths of all examples; None if all tensors have equal lengths
     shapes: dict[tuple[str, int], Any]  # for Edge.shapes
-    ragged: dict[Spot, int] = field(default_factory=dict)  # spot -> the dimension that is as long as the example
+    ragged: dict[Spot, int] = field(default_factory=dict)  # spot -> the dimension that follows the example's length
     absent: dict[str, tuple[Shape, Any]] = field(
         default_factory=dict
     )  # inputs that only frozen modules read: shape, dtype
@@ -44,7 +47,7 @@ class RecordingPlan:
 
     @property
     def fields(self) -> "dict[str, Tensor]":
-        """Inputs that are kept, one per example."""
+        """The inputs that are stored, one value per example."""
         import torch
 
         return {
@@ -54,7 +57,7 @@ class RecordingPlan:
         }
 
     def bytes(self, n: int) -> int:
-        """On disk, for `n` examples."""
+        """Size on disk in bytes for `n` examples."""
         every = [v for s, v in self.tape.items() if s not in self.ragged] + list(self.fields.values())
         size = n * sum(v[0].numel() * v.element_size() for v in every)
         for spot, dim in self.ragged.items():
@@ -64,7 +67,7 @@ class RecordingPlan:
 
 
 def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) -> RecordingPlan | None:
-    """None where what trains is not separable from what is frozen, or something random comes first."""
+    """The plan; None if the frozen part cannot be separated from what trains, or if something random comes first."""
     lengths = examples.lengths
     picks, short = _picks(lengths, len(examples))
     batch, read = _batch(examples, picks, device)
@@ -97,7 +100,7 @@ def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) ->
 
 
 def _picks(lengths: np.ndarray | None, n: int) -> tuple[list[int], list[int]]:
-    """Examples of the probe, and shorter ones beside which it is seen what is ragged; none where all are alike."""
+    """The examples of the probe batch, and shorter examples to compare with (none if all have the same length)."""
     if lengths is None or lengths.min() == lengths.max():
         return list(range(min(4, n))), []
     order = np.argsort(lengths, kind="stable")
@@ -112,7 +115,9 @@ def _batch(examples: Examples, picks: list[int], device: Any) -> tuple[dict[str,
 
 
 def _without_long_inputs(plan: RecordingPlan, other: dict[str, Any], longest: tuple[int, int], trial: "_Trial") -> None:
-    """Numbers as long as the text (input_ids): left out where only frozen modules read them, else fetched anew every time."""
+    """Drop inputs that are as long as the text (input_ids) if only frozen modules read them; else fetch them for each
+    batch.
+    """
     import torch
 
     batch = plan.batch
@@ -133,7 +138,7 @@ def _without_long_inputs(plan: RecordingPlan, other: dict[str, Any], longest: tu
 
 
 class _Trial:
-    """One batch, run through the model in every way that is asked."""
+    """One batch, run through the model in different ways."""
 
     def __init__(self, task: Task, model: Any, edge: Edge, batch: dict[str, Any]) -> None:
         import torch
@@ -167,14 +172,14 @@ class _Trial:
         except RuntimeError:
             if mode == "record":
                 raise
-            return math.nan  # an operation in place met a stand-in: it is needed
+            return math.nan  # an in-place operation met a stand-in tensor, so this tensor is needed
 
     def _start(self, mode: str, tape: "dict[Spot, Tensor] | None", inputs: dict[str, Any]) -> None:
         copies = None if tape is None else {s: v.clone() for s, v in tape.items()}
         self.edge.start(mode, self.n, copies)
 
     def spots(self, usable: dict[Spot, int] | None) -> list[Spot] | None:
-        """The smallest set that gives the uncached loss; of `usable` ones only, where some are ragged."""
+        """The smallest set of spots that gives the uncached loss; from `usable` if rows have different lengths."""
         import torch
 
         self.want = self.record()
@@ -198,7 +203,7 @@ class _Trial:
         return spots
 
     def unread(self, tape: "dict[Spot, Tensor]", keys: list[str]) -> bool:
-        """Whether loss, counts and predictions stay the same when these inputs are all zeros, and all ones."""
+        """Whether loss, counts and predictions stay the same if these inputs are all zeros and all ones."""
         import torch
 
         def predictions(inputs: dict[str, Any]) -> Any:
@@ -213,6 +218,6 @@ class _Trial:
                 same = self.task.counts(inputs) == self.counts and self._loss("replay", 0, tape, inputs) == self.want
                 if not same or predictions(inputs) != predictions(self.blank):
                     return False
-            except (RuntimeError, IndexError):  # a zero may be no index there
+            except (RuntimeError, IndexError):  # zero may not be a valid index there
                 return False
         return True

@@ -1,4 +1,4 @@
-"""Tensors of unequal length, one per example, end to end in one flat tensor; and what to do with the padding of a batch."""
+"""Tensors of unequal length, stored without padding: the rows of all examples follow each other in one flat tensor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Ragged:
-    """`flat` is [all lengths together, ...]: the tokens of one example after those of another. `dim` is where a batch has them."""
+    """Values of examples that have different lengths.
+
+    `flat` is [sum of all lengths, ...]: the tokens of each example follow those of the one before. `lengths` has one
+    entry per example; `dim` is the dimension of a padded batch that holds the tokens.
+    """
 
     flat: "Tensor"
     lengths: np.ndarray
@@ -22,13 +26,13 @@ class Ragged:
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)]).tolist()
 
     def put(self, indexes: Sequence[int], values: "Tensor") -> None:
-        """Note the rows of a batch, without its padding."""
+        """Store the rows of a padded batch without the padding."""
         for index, value in zip(indexes, values, strict=True):
             start, end = self.starts[index : index + 2]
             self.flat[start:end] = value.movedim(self.dim - 1, 0)[: end - start]
 
     def take(self, indexes: Sequence[int]) -> "Tensor":
-        """A batch again, padded with zeros to its longest."""
+        """The rows at `indexes` as one batch, padded with zeros to the longest row."""
         from torch.nn.utils.rnn import pad_sequence
 
         rows = [self.flat[self.starts[index] : self.starts[index + 1]] for index in indexes]
@@ -36,7 +40,7 @@ class Ragged:
 
 
 def without_padding(values: "Tensor", lengths: Sequence[int], dim: int) -> "Tensor":
-    """A copy with zeros where a batch is padded."""
+    """A copy of a padded batch with zeros in its padding."""
     kept = values.clone()
     for row, length in zip(kept, lengths, strict=True):
         row.movedim(dim - 1, 0)[length:] = 0

@@ -1,8 +1,9 @@
-"""The frozen fast path: what a frozen trunk gives is computed once, kept on disk, and every epoch trains on it alone.
+"""The feature cache: the outputs of a frozen trunk are computed once and stored on disk, and every epoch trains on
+them.
 
-`record` returns examples that look like batching.Examples, or None and says why: the loop does not know the difference.
-The cache lies in $GRAFT_CACHE (default ~/.cache/graft), keyed by the frozen weights, the first examples as prepared, and
-the data; the oldest entries leave when it grows beyond `data.cache_gb`.
+`record` returns examples with the interface of batching.Examples, so the loop needs no case for them; or it returns
+None and reports why. The cache is in $GRAFT_CACHE (default ~/.cache/graft). Its key covers the frozen weights, the
+first examples after preparation, and the data. The oldest entries are removed when it grows beyond `data.cache_gb`.
 """
 
 import contextlib
@@ -39,17 +40,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Cached:
-    """Recorded examples: fetched by [(epoch, index), ...] like batching.Examples, and fed to the model's Edge."""
+    """Recorded examples: indexed by [(epoch, index), ...] like batching.Examples, and replayed through the model's
+    Edge.
+    """
 
     edge: Edge
     plan: RecordingPlan
-    examples: Examples  # what they were recorded from: asked again for what is ragged or long, and still read
+    # the source examples: they still give long inputs, inputs of different lengths, and random inputs
+    examples: Examples
     features: "list[Tensor | Ragged]"  # one per spot, [n, ...], mapped from disk
     fields: "dict[str, Tensor]"  # batch tensors that are small or needed, [n, ...]
-    plain: list[dict[str, Any] | None]  # batch lists (id, row, ...), one per example; None where it could not be read
+    # lists of a batch (id, row, ...), one entry per example; None for an unreadable example
+    plain: list[dict[str, Any] | None]
     why: dict[int, str]
     least: int = 1  # as in batching.Examples
-    lengths: None = None  # they are scored in the order in which they were recorded
+    lengths: None = None  # they are scored in the order of recording
 
     @property
     def length_unit(self) -> str:
@@ -64,7 +69,7 @@ class Cached:
 
     @property
     def ragged(self) -> bool:
-        """Whether a batch is padded."""
+        """Whether its batches are padded."""
         return bool(self.plan.ragged or self.plan.anew)
 
     def __getitem__(self, keys: Sequence[Key]) -> Micro:
@@ -101,7 +106,7 @@ class Cached:
         return f"row {index}" if row is None else row["id"]
 
     def feed(self, batch: dict[str, Any]) -> None:
-        """Tell the model's Edge which rows come next."""
+        """Give the model's Edge the features of the rows that come next."""
         features = batch["features"]
         self.edge.start("replay", len(features[0]), dict(zip(self.plan.spots, features, strict=True)), batch["longest"])
 
@@ -121,20 +126,25 @@ def record(
     cache_gb: float,
     say: Callable[[str], None],
 ) -> Cached | None:
-    """Record every example's features, or read them from an earlier run. None (and one line why) where that is impossible.
+    """Record the features of every example, or read them from an earlier run.
 
-    `model` is prepared (maybe distributed) and its Edge attached. Examples are taken unaugmented; `budget` is what a batch of
-    ragged ones may take.
+    Reports why and returns None if it is impossible.
+
+    `model` is prepared (maybe distributed), and its Edge is attached. The examples have no augmentation. `budget`
+    limits a batch of examples that have lengths. Raises RunError if the disk is full, memory runs out or the cache
+    cannot be read back.
     """
     import torch
     from accelerate.utils import gather_object
 
     with edge.trial(model):
         plan = planner.find(task, model, edge, examples, accelerator.device)
-        views = gather_object([plan and plan.spots])  # rounding may differ between devices, the decision may not
+        # rounding may differ between devices, but all processes must decide alike
+        views = gather_object([plan and plan.spots])
         if plan is None or any(view != plan.spots for view in views):
             say(
-                "features are not cached: what trains is not separable from what is frozen, or something random comes first"
+                "features are not cached: what trains is not separable from what is frozen, or something random comes "
+                "first"
             )
             return None
         size = plan.bytes(len(examples))
@@ -144,7 +154,7 @@ def record(
         folder = cache_root() / "features" / f"{split}-{_key(edge, plan, fingerprint, len(examples))}"
         edge.shapes = plan.shapes
         found = _open(folder, edge, plan, examples)
-        # each node has a disk of its own, and what one lacks all compute
+        # Each node has its own disk. If one node lacks the features, all nodes compute them.
         if accelerator.reduce(torch.tensor(float(found is None), device=accelerator.device), "sum") == 0:
             return found
         if accelerator.is_local_main_process:
@@ -173,7 +183,7 @@ def record(
 def _keys(
     plan: RecordingPlan, n: int, batch_size: int, budget: int, rank: int, processes: int
 ) -> list[list[tuple[None, int]]]:
-    """What one process computes, in batches of like length where examples have one."""
+    """The batches that one process computes; they hold examples of similar length if the examples have lengths."""
     if plan.lengths is None:
         return evaluation_keys(n, batch_size, rank, processes)
     return [
@@ -183,7 +193,7 @@ def _keys(
 
 
 def _key(edge: Edge, plan: RecordingPlan, fingerprint: str, n: int) -> str:
-    """Of everything that decides the features: weights, preprocessing (by its result), data, precision, library."""
+    """A hash of everything that decides the features: weights, prepared inputs, data, precision, version of torch."""
     import torch
 
     digest = hashlib.blake2b(digest_size=12)
@@ -221,15 +231,17 @@ def _compute(
     keys: list[Any],
     workers: int,
 ) -> None:
-    """Every process computes its share; each node's first process writes all of it, then the folder is renamed."""
+    """Each process computes its part. The first process of each node writes all parts and then renames the folder."""
     import torch
     from accelerate.utils import gather_object
 
-    beside = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     writes = accelerator.is_local_main_process
     if writes:
-        beside.mkdir(parents=True, exist_ok=True)
-        files = _stored(plan, len(examples), lambda name, shape, dtype: map_file(beside / f"{name}.bin", shape, dtype))
+        temporary.mkdir(parents=True, exist_ok=True)
+        files = _stored(
+            plan, len(examples), lambda name, shape, dtype: map_file(temporary / f"{name}.bin", shape, dtype)
+        )
     plain: list[dict[str, Any] | None] = [None] * len(examples)
     why: dict[int, str] = {}
     for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):
@@ -264,12 +276,12 @@ def _compute(
                 for place, index in enumerate(indexes):
                     plain[index] = {k: v[place] for k, v in part_lists.items()}
     if writes:
-        _finish(beside, folder, {"plain": plain, "why": {str(k): v for k, v in why.items()}})
+        _finish(temporary, folder, {"plain": plain, "why": {str(k): v for k, v in why.items()}})
     accelerator.wait_for_everyone()
 
 
 def _stored(plan: RecordingPlan, n: int, make: "Callable[[str, tuple[int, ...], Any], Tensor]") -> "dict[str, Any]":
-    """File name -> what is in it, a tensor or Ragged one, of `make(name, shape, dtype)`."""
+    """File name -> tensor or Ragged, each created by `make(name, shape, dtype)`."""
     found: dict[str, Any] = {}
     for place, spot in enumerate(plan.spots):
         name, value, dim = f"feature_{place}", plan.tape[spot], plan.ragged.get(spot)
@@ -282,18 +294,21 @@ def _stored(plan: RecordingPlan, n: int, make: "Callable[[str, tuple[int, ...], 
     return found | {f"field_{k}": make(f"field_{k}", (n, *v.shape[1:]), v.dtype) for k, v in plan.fields.items()}
 
 
-def _finish(beside: Path, folder: Path, meta: dict[str, Any]) -> None:
-    """Give it its name, unless another run was quicker: theirs may be in use, and is the same."""
+def _finish(temporary: Path, folder: Path, meta: dict[str, Any]) -> None:
+    """Rename the folder to its final name.
+
+    If another run was faster, keep that run's folder: its content is the same.
+    """
     try:
-        (beside / "rows.json").write_text(json.dumps(meta))
-        for path in (*beside.iterdir(), beside):
+        (temporary / "rows.json").write_text(json.dumps(meta))
+        for path in (*temporary.iterdir(), temporary):
             sync(path)
         with contextlib.suppress(FileExistsError):
-            beside.rename(folder)
+            temporary.rename(folder)
     except OSError as error:
         if error.errno != errno.ENOTEMPTY:
-            raise _full(beside, error) from None
-    shutil.rmtree(beside, ignore_errors=True)
+            raise _full(temporary, error) from None
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def map_file(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
@@ -302,7 +317,8 @@ def map_file(path: Path, shape: tuple[int, ...], dtype: Any) -> "Tensor":
     try:
         with path.open("wb") as file:
             size = math.prod(shape) * torch.empty((), dtype=dtype).element_size()
-            # room is taken now: a disk found full through the mapping ends the process without a word (SIGBUS)
+            # Allocate the space now: if the disk is full, a write to the mapping would kill the process without a
+            # message (SIGBUS).
             os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
         return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
     except (OSError, RuntimeError) as error:
@@ -317,7 +333,7 @@ def _full(folder: Path, error: Exception) -> RunError:
 
 
 def _open(folder: Path, edge: Edge, plan: RecordingPlan, examples: Examples) -> Cached | None:
-    """What the disk holds, or None: nothing, something damaged, or something that is not what was just computed."""
+    """Read a stored cache; None if there is none, or if it is damaged or differs from what the model computes now."""
     import torch
 
     try:
@@ -325,7 +341,7 @@ def _open(folder: Path, edge: Edge, plan: RecordingPlan, examples: Examples) -> 
         n = len(meta["plain"])
         if n != len(examples):
             return None
-        folder.touch()  # the newest use decides what leaves first
+        folder.touch()  # entries are removed in the order of their last use
 
         def read(name: str, shape: tuple[int, ...], dtype: Any) -> "Tensor":
             return torch.from_file(str(folder / f"{name}.bin"), shared=False, size=math.prod(shape), dtype=dtype).view(
@@ -338,7 +354,7 @@ def _open(folder: Path, edge: Edge, plan: RecordingPlan, examples: Examples) -> 
     features = [stored[f"feature_{i}"] for i in range(len(plan.spots))]
     first = [i for i in plan.read if meta["plain"][i] is not None]
     for kept, fresh in zip(features, (plan.tape[s].cpu() for s in plan.spots), strict=True):
-        # computed in batches of another size, so not equal to the bit
+        # They were computed in batches of another size, so they are not equal to the last bit.
         again = kept.take(first) if isinstance(kept, Ragged) else kept[first]
         if len(first) and not (again - fresh).abs().max() <= 0.05 * fresh.abs().max():
             return None

@@ -196,7 +196,7 @@ def test_copies_and_blackened_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (figures / "over_training.png").is_file()
     assert (shown / "over_training.png").is_file() == bool(published)
     card = " ".join((tmp_path / "run" / "model" / "README.md").read_text().split())
-    assert "Not of test rows but of what the model made (see below): Memorised." in card
+    assert "Measured on what the model generated, not on test rows (see below): Memorised." in card
     assert "not shown among the samples" in card
     assert "safety checker blackened 1 of the images" in card
 

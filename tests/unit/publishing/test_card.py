@@ -93,7 +93,7 @@ def test_what_is_not_known_is_left_out_or_called_unknown(tmp_path: Path) -> None
     assert data.tags == ["graft", "pets"]
     assert {result.dataset_type for result in data.eval_results} == {"cats_dogs"}
     text = card.read_text()
-    assert "This model: its author has stated no licence." in text
+    assert "This model: the author has not stated a licence." in text
     assert text.count("licence: unknown.") == 2
     assert "my\\_weights" not in text  # an underscore inside a word needs no escape
     assert "my_weights (not on the hub)" in text
@@ -104,7 +104,7 @@ def test_a_base_model_further_up_is_named_as_such(tmp_path: Path) -> None:
     change(run, "model", base_model="google/vit-base-patch16-224-in21k")
     card = write_card(run)
     assert ModelCard.load(card).data.base_model == "google/vit-base-patch16-224-in21k"
-    assert "my_weights (not on the hub; made from [google/vit" in card.read_text()
+    assert "my_weights (not on the hub; derived from [google/vit" in card.read_text()
 
 
 @pytest.mark.parametrize("model", [{"id": None, "config": {"model_type": "vit"}}, {"weights": "random"}])
@@ -163,11 +163,11 @@ def test_long_tables_are_folded_and_short_ones_are_not(tmp_path: Path) -> None:
 def test_limits_are_computed(tmp_path: Path) -> None:
     rare = fake_run(tmp_path / "a", BREEDS, 100, pictures=False)
     assert re.search(
-        r"Some have few test rows \(breed_\d\d: \d, breed_\d\d: \d, breed_\d\d: \d\)", write_card(rare).read_text()
+        r"Some classes have few test rows \(breed_\d\d: \d, breed_\d\d: \d, breed_\d\d: \d\)", write_card(rare).read_text()
     )
     same = fake_run(tmp_path / "b", n=60, skill=0.5, pictures=False)
     change(same, "baseline", metrics=json.loads((same / "results.json").read_text())["test"]["metrics"])
-    assert "that training helped is not shown" in write_card(same).read_text()
+    assert "does not show that training helped" in write_card(same).read_text()
     plain = fake_run(tmp_path / "c", n=4000, pictures=False)
     assert "few test rows" not in write_card(plain).read_text()
     change(plain, "data", test={"rows": 4000, "skipped": 0, "fingerprint": "00", "source": "cut from train (10 %)"})

@@ -112,7 +112,7 @@ def test_a_run_that_lacks_parts_shows_what_is_there(tmp_path: Path, missing: tup
     page = Page(write_report(folder))
     assert ("has not finished" in page.text) is ("results.json" in missing)
     assert any("Training loss" in str(image["alt"]) for image in page.images()) is ("log.jsonl" not in missing)
-    assert "The whole recipe" in page.text
+    assert "The full recipe" in page.text
 
 
 def test_an_unfinished_run_tells_where_it_is(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> 
     card = (run / "model" / "README.md").read_text()
     assert "is undefined on the 8 test rows" in card
     assert "nan" not in card.lower().replace("nano", "")
-    assert "A dash: undefined on these rows" in (run / "report.html").read_text()
+    assert "A dash: the metric is undefined on these rows" in (run / "report.html").read_text()
     assert found["train"]["best_step"] == 2  # among equal scores, or if none exists, the later one
 
 
@@ -101,7 +101,7 @@ def test_card_and_report_of_a_run_whose_leading_score_is_null(tmp_path: Path) ->
         known = read_json(run / "results.json")[section]
         change(run, section, metrics=known["metrics"] | {"accuracy": None}, ci95={})
     assert "Accuracy is undefined on the 150 test rows" in write_card(run, "me/pets").read_text()
-    assert "A dash: undefined" in write_report(run).read_text()
+    assert "A dash: the metric is undefined" in write_report(run).read_text()
 
 
 def test_files_of_schema_1_are_read(tmp_path: Path) -> None:
@@ -134,4 +134,4 @@ def test_report_and_card_name_the_groups(tmp_path: Path) -> None:
         )
     change(run, "test", groups=1, ci95={}, interval={"unit": "patient", "resamples": 0, "exact": []})
     assert "There are no intervals: one group of rows (patient) cannot be resampled." in write_report(run).read_text()
-    assert "- There is no interval: all 150 test rows are of one group." in write_card(run).read_text()
+    assert "- There is no interval: all 150 test rows belong to one group." in write_card(run).read_text()
