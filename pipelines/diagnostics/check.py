@@ -45,7 +45,7 @@ def check(recipe: Recipe) -> Iterator[str]:
     encoded, taken, skips = trainer.usable_of(recipe, splits, trainer.encode(task, splits))
     for split in SPLITS:
         if (more := len(skips.found[split]) - len(splits.skipped[split])) > 0:
-            yield f"skipped    {rest} more of {split}, which cannot be used"
+            yield f"skipped    {more} more of {split}, which cannot be used"
     for kind, count in taken.ignored.items():
         if kind not in splits.ignored:
             yield f"left out   {kind} ({count:,})"

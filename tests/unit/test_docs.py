@@ -45,7 +45,7 @@ def _tasks() -> list[str]:
 def test_a_page_is_filled() -> None:
     generated = generated_docs.filled("before\n\n<!-- generated: options fill-mask -->\n\nafter\n")
     assert generated.startswith("before\n\n| key | value | default | meaning |")
-    assert "| `mask_probability` | number, above 0 below 1 | `0.15` | Share of" in generated
+    assert "| `mask_probability` | number, above 0 below 1 | `0.15` | Fraction of" in generated
     assert generated.endswith("\n\nafter\n")
 
 

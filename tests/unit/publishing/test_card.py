@@ -163,7 +163,8 @@ def test_long_tables_are_folded_and_short_ones_are_not(tmp_path: Path) -> None:
 def test_limits_are_computed(tmp_path: Path) -> None:
     rare = fake_run(tmp_path / "a", BREEDS, 100, pictures=False)
     assert re.search(
-        r"Some classes have few test rows \(breed_\d\d: \d, breed_\d\d: \d, breed_\d\d: \d\)", write_card(rare).read_text()
+        r"Some classes have few test rows \(breed_\d\d: \d, breed_\d\d: \d, breed_\d\d: \d\)",
+        write_card(rare).read_text(),
     )
     same = fake_run(tmp_path / "b", n=60, skill=0.5, pictures=False)
     change(same, "baseline", metrics=json.loads((same / "results.json").read_text())["test"]["metrics"])
