@@ -54,7 +54,7 @@ def test_every_key_of_a_recipe_has_a_sentence_and_a_type() -> None:
     reference = generated_docs.recipe_reference() + generated_docs.options()
     rows = [line for line in reference.splitlines() if line.startswith("| `")]
     assert len(rows) > 150
-    assert "| `batch_size` | whole number, from 1 to 1,000,000 | `32` | Examples of one step" in reference
+    assert "| `batch_size` | whole number, from 1 to 1,000,000 | `32` | Examples in one optimiser step" in reference
     assert "| `freeze` | `auto`, `none`, `encoder`, `backbone` or whole number, from 1 | `auto` |" in reference
 
 
