@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.tasks.contract", "tests.support")  # a failure there shows its values, too
+
 _caches = tempfile.mkdtemp(prefix="graft-tests-")
 atexit.register(shutil.rmtree, _caches, ignore_errors=True)
 
