@@ -217,4 +217,4 @@ def test_the_schema_describes_them() -> None:
     field = recipe_schema()["properties"]["metrics"]
     assert (field["type"], field["items"], field["default"]) == ("array", {"type": "string"}, [])
     assert "evaluate-metric/rouge@<commit>" in field["description"]
-    assert "only where you name the recipe" in field["description"]
+    assert "only if you name the recipe" in field["description"]

@@ -157,7 +157,7 @@ def test_cut_texts_are_counted_and_told(model: Path, tmp_path: Path) -> None:
     *_, last = results["test"]["tables"]["by text length"]
     assert (last["tokens"], last["n"]) == ("more than 24", 15)
     card = (tmp_path / "run" / "model" / "README.md").read_text()
-    assert "15 of 24 test rows had more than 24 tokens, and what came after these was not read." in card
+    assert "15 of 24 test rows had more than 24 tokens, and the model did not read the rest." in card
     # hub.examples is 0: the file holds no word of the data
     assert not (tmp_path / "run" / "model" / "examples").exists()
     assert "was made by" not in card

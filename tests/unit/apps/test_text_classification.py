@@ -40,8 +40,7 @@ def stand_in(number: int = 1, regression: bool = False, **weights: float) -> Any
     task = SimpleNamespace(
         labels=labels,
         options=options,
-        classes=not regression,
-        inputs=inputs,
+        data=SimpleNamespace(labels=labels, input_columns=inputs),
         read=lambda *t: [min(200, len(x)) for x in t],
     )
     return SimpleNamespace(task=task, infer=infer, folder=Path(), run=None, results=None, source="me/films")

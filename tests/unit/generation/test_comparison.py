@@ -250,8 +250,8 @@ def test_the_cards_section(extractor_: str, few: bool, learned: bool) -> None:
         .render(results=results, test=results["test"], recipe={"options": {"flip": True}})
     )
     assert "Metrics of these images, not of test rows: FID" in text
-    assert ("fewer than 10,000 images" in text) == few
+    assert ("fewer than 10,000 generated or real images" in text) == few
     assert ("may have learned from the images of the train split" in text) == learned
-    assert ("or mirror image of one" in text) == ("memorised" in results["test"]["metrics"])
+    assert ("or its mirror image" in text) == ("memorised" in results["test"]["metrics"])
     assert "2 images that are copies of training images are not shown" in text
     assert "None" not in text
