@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -42,7 +43,7 @@ PART_OF = "cats_dogs_efficientnet_b0"
 PAGES = [
     str(page.relative_to(ROOT))
     for page in pages()
-    if any(b.language != "text" and b.mark != "shown" for b in blocks(page))
+    if any(b.language != "text" and b.mark not in ("shown", "file") for b in blocks(page))
 ]
 RAN: list[Block] = []
 
@@ -168,7 +169,7 @@ def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServ
         if block.mark == "output":
             expected = re.escape(block.text.strip()).replace(re.escape("..."), ".*")
             assert re.search(rf"(?ms)^{expected}$", printed), f"{block}: printed was\n{printed}"
-        if block.language == "text" or block.mark == "shown":
+        if block.language == "text" or block.mark in ("shown", "file"):
             continue
         if block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()), without_pictures():
@@ -188,10 +189,40 @@ def test_the_snippets_of_a_page_run(name: str, at_the_reader: Path, hub: HubServ
 
 
 def test_all_of_them_were_run(request: pytest.FixtureRequest) -> None:
-    expected = [block for block in snippets() if block.mark != "shown"]
+    expected = [block for block in snippets() if block.mark not in ("shown", "file")]
     assert len(expected) >= 40
     chosen = [item for item in request.session.items if item.name.startswith("test_the_snippets_of_a_page_run")]
     assert len(RAN) == len(expected) or len(chosen) < len(PAGES)
+
+
+# ---- files of a checkout ----
+
+
+def test_the_task_of_the_page_passes_the_contract(tmp_path: Path) -> None:
+    """With the five files of docs/add_a_task.md in a copy of the sources the contract passes, and no file is edited."""
+    written = [block for block in blocks(ROOT / "docs" / "add_a_task.md") if block.mark == "file"]
+    assert len(written) == 5
+    for folder in ("pipelines", "apps", "recipes", "hub_cards", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", "fixtures", "benchmarks")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    for folder in ("apps", "recipes", "hub_cards"):  # where an installed Graft has them
+        (tmp_path / "pipelines" / folder).symlink_to(tmp_path / folder)
+    shutil.copyfile(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
+    for block in written:
+        file = tmp_path / block.note
+        assert not file.exists()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block.text)
+    for file in ("pipelines/tasks/text_scoring.py", "apps/text_scoring.py", "tests/tasks/test_text_scoring.py"):
+        lint = [sys.executable, "-m", "ruff", "check", "--no-cache", file]
+        done = subprocess.run(lint, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+    tests = ("tests/tasks/test_text_scoring.py", "tests/unit/config/test_catalog.py")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", *tests]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "passed" in done.stdout
 
 
 # ---- layouts ----

@@ -4,6 +4,7 @@
     <!-- fails: 2 -->                     its last command ends with this exit code
     <!-- output -->                       what the failing block before it prints; `...` stands for any words
     <!-- layout: imagefolder -->          paths of files that are read as this format
+    <!-- file: apps/text_scoring.py -->   a file that the reader writes into a checkout of Graft
 
 A block of ```bash, ```python or ```yaml is a snippet. Every snippet is run unless it is marked `shown`: see
 tests/integration/test_documented_commands.py.
@@ -16,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SNIPPETS = ("bash", "python", "yaml")
 LANGUAGES = (*SNIPPETS, "jinja", "text")
-MARKS = ("shown", "fails", "output", "layout")
+MARKS = ("shown", "fails", "output", "layout", "file")
 FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 MARK = re.compile(r"<!-- (\w+)(?:: (.+?))? -->\n\Z")
 
