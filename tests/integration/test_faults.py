@@ -303,9 +303,9 @@ def test_other_errors_go_on_up(bench: Bench) -> None:
 def test_a_loss_that_is_none_names_the_rows(bench: Bench, changes: dict[str, Any]) -> None:
     real = ImageClassification.loss
 
-    def loss(task: Any, model: Any, batch: Any, counts: Any) -> torch.Tensor:
+    def loss(task: Any, model: Any, batch: Any, counts: Any, *now: Any) -> torch.Tensor:
         bad = any(id_.endswith("cat/003.jpg") for id_ in batch["id"]) and model.training and len(batch["id"]) == 4
-        return real(task, model, batch, counts) * (float("nan") if bad else 1.0)
+        return real(task, model, batch, counts, *now) * (float("nan") if bad else 1.0)
 
     with mock.patch.object(ImageClassification, "loss", loss), pytest.raises(RunError) as error:
         bench("none", **changes, train__save_every=1, train__batch_size=8, train__max_steps=9)
@@ -324,9 +324,9 @@ def test_a_gradient_that_is_none_does_not_reach_the_weights(bench: Bench) -> Non
     real = ImageClassification.loss
     undisturbed = bench("whole")
 
-    def loss(task: Any, model: Any, batch: Any, counts: Any) -> torch.Tensor:
+    def loss(task: Any, model: Any, batch: Any, counts: Any, *now: Any) -> torch.Tensor:
         """The loss is finite, but the slope of the square root at zero is not."""
-        return real(task, model, batch, counts) + 0 * (next(model.parameters()).sum() * 0).sqrt()
+        return real(task, model, batch, counts, *now) + 0 * (next(model.parameters()).sum() * 0).sqrt()
 
     with (
         mock.patch.object(ImageClassification, "loss", loss),
@@ -347,10 +347,10 @@ def test_out_of_memory_while_features_are_recorded(bench: Bench) -> None:
     """The planner runs four rows in several ways. Batches of the requested size follow."""
     real = ImageClassification.loss
 
-    def loss(task: Any, model: Any, batch: Any, counts: Any) -> torch.Tensor:
+    def loss(task: Any, model: Any, batch: Any, counts: Any, *now: Any) -> torch.Tensor:
         if len(batch["id"]) > 4:
             of_a_gpu()
-        return real(task, model, batch, counts)
+        return real(task, model, batch, counts, *now)
 
     advice = (
         "out of memory with 6 rows at a time while features are recorded: set train.eval_batch_size=3, and run again"
