@@ -25,8 +25,10 @@ def options(raw: dict[str, Any], *, exists: bool) -> tuple[dict[str, Any], list[
         return {**raw, "options": kept}, [
             f"options.{old[0]}: freezing has one switch now, model.freeze: set model.freeze={new}"
         ]
-    if (
-        isinstance(model, dict) and model.get("freeze", "none") == "none"
-    ):  # `backbone` or a number of blocks already freezes the encoder
-        model = {**model, "freeze": new}
+    if isinstance(model, dict):
+        freeze = model.get("freeze", "none")
+        # `backbone` freezes the encoder, too. A number of blocks does so for wav2vec2, whose stem is its encoder.
+        # Whisper's encoder is blocks, and its option froze all of them whatever the number.
+        if freeze == "none" or (isinstance(freeze, int) and new == "encoder" and old[0] == "freeze_encoder"):
+            model = {**model, "freeze": new}
     return {**raw, "model": model, "options": kept}, []

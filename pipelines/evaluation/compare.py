@@ -162,7 +162,7 @@ def _pair(first: Run, second: Run, units: np.ndarray, group: str | None) -> dict
     values = intervals.resampled(differences, units) if count > 1 else {}
     mcnemar, flipped = {}, {}
     for name, (part, of, _) in one.proportions.items():
-        if of is None and name in two.proportions and name in names:
+        if of is None and two.proportions.get(name) == one.proportions[name] and name in names:
             right, also = one[part] > 0, two[two.proportions[name].part] > 0
             only = [np.flatnonzero(right & ~also), np.flatnonzero(also & ~right)]
             mcnemar[name] = {
@@ -197,9 +197,8 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     """Two-sided p of the exact McNemar test (McNemar 1947) of the rows that only one of the two runs has right."""
     flips, fewer = only_first + only_second, min(only_first, only_second)
     steps = np.arange(1, fewer + 1)
-    logs = np.append(0.0, np.cumsum(np.log((flips - steps + 1) / steps))) - flips * math.log(
-        2
-    )  # of the binomial probabilities
+    # logarithms of the binomial probabilities
+    logs = np.append(0.0, np.cumsum(np.log((flips - steps + 1) / steps))) - flips * math.log(2)
     return min(1.0, 2 * float(np.exp(logs).sum()))
 
 

@@ -263,6 +263,3 @@ def _own_rows(
             "restore them, or give rows that it never saw with --data"
         )
     return name, splits[name], splits.skipped[name]
-
-
-# ---- graft predict ----

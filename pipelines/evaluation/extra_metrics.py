@@ -27,12 +27,12 @@ Scores = dict[str, dict[str, float]]  # split -> score -> value
 def refuse_if_generating(modules: Sequence[Module], task: Task) -> None:
     """Raise RecipeError for a task that generates images: its rows have no prediction to compare with a reference."""
     if modules and task.generation is not None:
-        raise _no_predictions(task)
+        raise _no_predictions(task.name)
 
 
-def _no_predictions(task: Task) -> RecipeError:
+def _no_predictions(task: str) -> RecipeError:
     return RecipeError(
-        f"metrics: {task.name} gives no prediction that could be compared with a reference, as modules do it: take "
+        f"metrics: {task} gives no prediction that could be compared with a reference, as modules do it: take "
         "`metrics` out"
     )
 
@@ -53,7 +53,7 @@ def try_out(
     chosen = rows.select(spread(rows, TRIED))
     records = _predicted(task, model, chosen, device, autocast)
     if records and not {"true", "predicted"} <= records[0].keys():
-        raise _no_predictions(task)
+        raise _no_predictions(task.name)
     labels = list(task.data.labels)
     found: dict[str, float] = {}
     for module in modules if records else ():
@@ -140,9 +140,16 @@ def add(
     if not modules:
         return
     scores, outcome["extra_metrics"] = scores_of(modules, outcome["labels"] or [], records, say)
+    own = {name for split in scores for name in outcome[split]["metrics"]}
+    for entry in outcome["extra_metrics"]:
+        taken = sorted(own & set(entry["metrics"]))
+        if taken:  # the task's own score stays, and is not listed as the module's
+            say(
+                f"metrics: {entry['name']}: left out, because there is a score of this name already: {', '.join(taken)}"
+            )
+        entry["metrics"] = [name for name in entry["metrics"] if name not in own]
     for split, values in scores.items():
-        own = outcome[split]["metrics"]
-        own |= {name: value for name, value in values.items() if name not in own}
+        outcome[split]["metrics"] |= {name: value for name, value in values.items() if name not in own}
 
 
 def failed(outcome: Mapping[str, Any]) -> list[str]:
@@ -150,10 +157,14 @@ def failed(outcome: Mapping[str, Any]) -> list[str]:
     return [entry["name"] for entry in outcome.get("extra_metrics", []) if entry["failed"]]
 
 
-def outdated(outcome: Mapping[str, Any], modules: Sequence[Module]) -> bool:
-    """Whether a finished run has scores of other modules than these, or a module of it failed."""
+def outdated(folder: Path, outcome: Mapping[str, Any], modules: Sequence[Module]) -> bool:
+    """Whether a finished run has scores of other modules than these, a module of it failed, or its card was not
+    rewritten after the last change: `model/results.json` is written last.
+    """
     held = [entry["source"] for entry in outcome.get("extra_metrics", [])]
-    return bool(failed(outcome)) or held != [module.source for module in modules]
+    shown = files.read_json(folder / "model" / "results.json") or {}
+    torn = shown.get("extra_metrics", []) != outcome.get("extra_metrics", [])
+    return bool(failed(outcome)) or torn or held != [module.source for module in modules]
 
 
 def score_again(folder: Path, recipe: Recipe, modules: Sequence[Module], say: Callable[[str], Any]) -> dict[str, Any]:
@@ -165,6 +176,8 @@ def score_again(folder: Path, recipe: Recipe, modules: Sequence[Module], say: Ca
 
     outcome: dict[str, Any] = read_results(folder)
     records = {split: files.read_records(folder / "predictions" / f"{split}.jsonl") for split in ("validation", "test")}
+    if modules and any(not {"true", "predicted"} <= record.keys() for part in records.values() for record in part):
+        raise _no_predictions(recipe.task)
     add(outcome, modules, records, say)
     files.write_json(folder / "results.json", outcome)
     path = folder / "recipe.yaml"

@@ -65,6 +65,8 @@ def _kept(tensors: dict[str, np.ndarray], about: dict[str, Any]) -> Kept:
     for name, values in {**tensors, UNITS: units}.items():
         if values.shape[:1] != (len(ids),) or values.ndim > 2 or values.dtype.kind not in "bifu":
             raise ValueError(f"{name} has the shape {list(values.shape)} for {len(ids)} rows")
+        if values.dtype.kind in "iu" and int(values.max(initial=0)) > 2**53:
+            raise ValueError(f"{name} holds a number that no count reaches")
     if units.ndim != 1 or units.dtype.kind != "i" or units.min() != 0 or len(np.unique(units)) != int(units.max()) + 1:
         raise ValueError("the units of its rows are no numbers from 0 on")
     proportions = {
@@ -72,5 +74,8 @@ def _kept(tensors: dict[str, np.ndarray], about: dict[str, Any]) -> Kept:
     }
     if lacking := {key for part, of, _ in proportions.values() for key in (part, of) if key is not None} - set(tensors):
         raise ValueError(f"no column {min(lacking)}")
+    for part, _, _ in proportions.values():
+        if tensors[part].ndim != 1 or not np.isfinite(tensors[part]).all():
+            raise ValueError(f"{part} is no column of numbers, and a proportion counts it")
     group = about["group"]
     return Kept(Statistics(ids, tensors, proportions), units, None if group is None else str(group))

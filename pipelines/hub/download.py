@@ -156,7 +156,10 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
     fetch = partial(snapshot_download, repo_id, repo_type="space", revision=commit, allow_patterns=["*.py"])
     missing = (RepositoryNotFoundError, RevisionNotFoundError)
     try:
-        return Path(fetch(local_files_only=True))
+        found = Path(fetch(local_files_only=True))
+        if (found / f".graft-complete-{commit}").is_file():  # a killed download leaves some of the files
+            return found
+        say(f"{named} is in the cache in part: it is downloaded again")
     except LocalEntryNotFoundError:
         say(f"{named} is downloaded, to be run as a metric")
     except HFValidationError as error:
@@ -165,7 +168,9 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
         HfApi(library_name="graft").space_info(
             repo_id, revision=commit, timeout=30
         )  # else the download would wait minutes for a hub that does not answer
-        return Path(patiently(fetch, named, "", say, missing))
+        found = Path(patiently(fetch, named, "", say, missing))
+        (found / f".graft-complete-{commit}").touch()
+        return found
     except GatedRepoError as error:
         raise RecipeError(
             f"metrics: {repo_id} is gated: ask for access on its page on the hub, then type `hf auth login`"

@@ -119,7 +119,7 @@ def per_class(records: Sequence[Record], labels: Sequence[str], multi_label: boo
     rows = statistics(records, labels, multi_label)
     weights = rows.ones()
     classes = _classes(records, labels, multi_label)
-    found, guessed, right = (_padded(count, len(classes)) for count in _counts(rows, weights))
+    found, guessed, right = (_padded(count, len(classes)) for count in _counts(rows, weights, by_position=True))
     table = {
         "precision": ratio(right, guessed),
         "recall": ratio(right, found),
@@ -246,12 +246,20 @@ def _padded(counts: np.ndarray, size: int) -> np.ndarray:
     return np.pad(counts, (0, size - len(counts)))
 
 
-def _counts(statistics: Statistics, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The weight per class of rows that have it, of rows predicted as it, and of both: each [..., classes]."""
+def _counts(
+    statistics: Statistics, weights: np.ndarray, by_position: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The weight per class of rows that have it, of rows predicted as it, and of both: each [..., classes].
+
+    With `by_position` class number k stands at k. Otherwise classes without a row may be missing.
+    """
     true, predicted = statistics["true"], statistics["predicted"]
     if true.ndim == 2:
         return total(weights, true), total(weights, predicted), total(weights, true & predicted)
     size = int(max(true.max(), predicted.max())) + 1
+    if not by_position and size > 4 * len(true) + 1000:  # a damaged file, or very many classes: count those that occur
+        known, places = np.unique(np.concatenate([true, predicted]), return_inverse=True)
+        true, predicted, size = places[: len(true)], places[len(true) :], len(known)
     right = binned(weights, np.where(statistics["correct"], true, size), size + 1)[..., :size]
     return binned(weights, true, size), binned(weights, predicted, size), right
 

@@ -90,7 +90,7 @@ def current(found: dict[str, Any]) -> dict[str, Any]:
     resamples of rows.
     """
     found = {"baseline" if name == "before" else name: value for name, value in found.items()}
-    unknown = {"groups": None, "interval": {"unit": "rows", "resamples": None, "exact": []}}
+    unknown: dict[str, Any] = {"groups": None, "interval": {"unit": "rows", "resamples": None, "exact": []}}
     for name in ("test", "validation", "baseline"):
         if isinstance(found.get(name), dict):  # the order of keys stays: a file that is written again is the same
             found[name] = found[name] | {key: value for key, value in unknown.items() if key not in found[name]}

@@ -96,10 +96,7 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
 
         # 10. Export the best checkpoint, score the exported model, write the results, the figures, the report and the
         # card.
-        del (
-            model,
-            task,
-        )  # the trainer drops its own references, so the memory is free before the exported model is loaded
+        del model, task  # the trainer drops its own, so the memory is free before the exported model is loaded
         return finalize.finish(trainer, state)
 
 
@@ -111,9 +108,10 @@ def _update_finished(
     Returns what `train` returns.
     """
     main = distributed.processes().is_main_process
-    if main and extra_metrics.outdated(outcome, metrics):
+    if main and extra_metrics.outdated(folder, outcome, metrics):
         progress.say(f"{folder} is finished; its predictions are scored by the metrics that the recipe lists now")
-        outcome = extra_metrics.score_again(folder, run_folder.absolute_paths(recipe), metrics, progress.say)
+        with run_folder.alone(folder, main):
+            outcome = extra_metrics.score_again(folder, run_folder.absolute_paths(recipe), metrics, progress.say)
     if main and run_folder.other_hub(folder, recipe):
         card.publish_as(folder, recipe)
         progress.say(f"{folder} is finished; its card and what may be published follow the new hub section")

@@ -122,16 +122,24 @@ def alone(folder: Path, main: bool) -> Iterator[None]:
 
 
 def pinned(folder: Path, recipe: Recipe) -> Recipe:
-    """The recipe with the revisions and the precision of the run's start: a hub repository may have changed since."""
+    """The recipe with what the run settled at its start: revisions, precision, and `auto` of freezing and averaging.
+
+    A hub repository may have changed since, and `auto` may mean something else in another version.
+    """
     path = folder / "recipe.yaml"
     if not path.is_file() or not _holds_work(folder):
         return recipe
     before = _known_recipe(path)
-    changes: dict[str, Any] = {"train": recipe.train.model_copy(update={"precision": before["train"]["precision"]})}
+    updates: dict[str, dict[str, Any]] = {"train": {"precision": before["train"]["precision"]}, "model": {}, "data": {}}
     for section in ("model", "data"):
         if getattr(recipe, section).revision is None:
-            changes[section] = getattr(recipe, section).model_copy(update={"revision": before[section]["revision"]})
-    return recipe.model_copy(update=changes)
+            updates[section]["revision"] = before[section]["revision"]
+    for section, key in (("model", "freeze"), ("train", "ema")):
+        if getattr(getattr(recipe, section), key) == "auto" and key in before[section]:
+            updates[section][key] = before[section][key]
+    return recipe.model_copy(
+        update={section: getattr(recipe, section).model_copy(update=values) for section, values in updates.items()}
+    )
 
 
 def _known_recipe(path: Path) -> dict[str, Any]:

@@ -85,4 +85,9 @@ def write_records(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    """Read what `write_records` wrote. Raises RunError for a file that is missing or damaged."""
+    try:
+        # not splitlines: a text may hold other line separators of Unicode, which JSON leaves as they are
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: the predictions of the run cannot be read ({error}): restore the file") from None

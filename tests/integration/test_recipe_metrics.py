@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from pipelines.config.recipe import load_recipe, validate
-from pipelines.errors import HubError, RecipeError
+from pipelines.errors import HubError, RecipeError, RunError
 from pipelines.metrics import modules
 from pipelines.publishing.publish import publish
 from tests.support import tiny_text
@@ -180,6 +180,58 @@ def test_other_metrics_score_a_finished_run_again(finished: Path, tmp_path: Path
     assert (run / "model" / "model.safetensors").read_bytes() == weights
 
 
+def test_a_score_of_the_task_keeps_its_name_when_a_run_is_scored_again(finished: Path, tmp_path: Path) -> None:
+    """`balanced.py` with the key `accuracy` would be called as one of the task's own."""
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    own = held(run)["test"]["metrics"]["balanced_accuracy"]
+    raw = yaml.safe_load((finished / "r.yaml").read_text()) | {"metrics": ["balanced.py"]}
+    code = "def compute(predictions, references):\n    return {'accuracy': 0.123, 'other': 4}\n"
+    done = graft("train", written(tmp_path, raw, balanced=code), "--run", run)
+    assert done.code == 0, done.err
+    assert "balanced_accuracy" in done.err
+    results = held(run)
+    assert results["test"]["metrics"]["balanced_accuracy"] == own
+    assert results["extra_metrics"][0]["metrics"] == ["balanced_other"]
+    done = graft("train", written(tmp_path, raw | {"metrics": []}), "--run", run)
+    assert done.code == 0, done.err
+    assert held(run)["test"]["metrics"]["balanced_accuracy"] == own
+    assert "balanced_other" not in held(run)["test"]["metrics"]
+
+
+def test_a_run_whose_card_was_not_rewritten_is_scored_again(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    shown = run / "model" / "results.json"
+    right = shown.read_text()
+    shown.write_text(right.replace("share_right", "share_wrong"))  # as a kill between the two files leaves it
+    done = graft("train", finished / "r.yaml", "--run", run)
+    assert done.code == 0, done.err
+    assert "its predictions are scored" in done.err
+    assert json.loads(shown.read_text()) == json.loads(right)
+
+
+def test_predictions_with_any_line_separator_are_read(tmp_path: Path) -> None:
+    from pipelines.utils import files
+
+    records = [{"id": "a", "predicted": "x\u2028y\x85z\u2029"}, {"id": "b", "predicted": "n\nl"}]
+    files.write_records(tmp_path / "test.jsonl", records)
+    assert files.read_records(tmp_path / "test.jsonl") == records
+    with pytest.raises(RunError, match="cannot be read"):
+        files.read_records(tmp_path / "none.jsonl")
+
+
+def test_a_task_without_predictions_is_refused_on_a_finished_run_too(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    for split in ("validation", "test"):
+        path = run / "predictions" / f"{split}.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({"id": line["id"], "nll": 1.0}) + "\n" for line in lines))
+    raw = yaml.safe_load((finished / "r.yaml").read_text()) | {"metrics": ["other.py"]}
+    done = graft(
+        "train", written(tmp_path, raw, other="def compute(predictions, references):\n    return 1\n"), "--run", run
+    )
+    refused(done, 2, "gives no prediction that could be compared")
+
+
 def test_a_failure_after_training_loses_nothing(photo_folder: Path, vit_folder: Path, tmp_path: Path) -> None:
     """The module works on the few rows of the trial and fails on all rows.
 
@@ -199,7 +251,7 @@ def test_a_failure_after_training_loses_nothing(photo_folder: Path, vit_folder: 
     assert results["extra_metrics"][0]["failed"] == "FileNotFoundError"
     assert not [name for name in results["test"]["metrics"] if name.startswith("late")]
     card = (tmp_path / "run" / "model" / "README.md").read_text()
-    assert "it failed, and there is no score" in card
+    assert "it failed, so there is no score" in card
     assert "secret" not in card
     (tmp_path / "late.py").write_text(late.replace("> 8", "> 800"))
     done = graft("train", recipe, "--run", tmp_path / "run")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.config import renamed
 from pipelines.config.recipe import validate
 from pipelines.errors import RecipeError
 
@@ -52,3 +53,10 @@ def test_an_old_key_in_a_new_recipe_is_an_error_that_names_the_new_one(
 ) -> None:
     with pytest.raises(RecipeError, match=words):
         validate(recipe(task, options))
+
+
+def test_whisper_with_a_number_of_blocks_keeps_its_encoder_frozen() -> None:
+    """Its option froze the complete encoder, whatever the number of blocks. wav2vec2's stem is its encoder."""
+    for option, freeze in (("freeze_encoder", "encoder"), ("freeze_feature_encoder", 2)):
+        raw = {"model": {"id": "a/b", "freeze": 2}, "options": {option: True}}
+        assert renamed.options(raw, exists=True)[0]["model"]["freeze"] == freeze

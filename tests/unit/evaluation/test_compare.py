@@ -263,6 +263,21 @@ def test_damaged_statistics(pair: list[Path], kind: str) -> None:
     assert str(pair[1]) in str(caught.value)
 
 
+def test_a_huge_class_number_costs_no_memory(pair: list[Path]) -> None:
+    """An array of one entry per class number would have 480 MB."""
+    import tracemalloc
+
+    path = pair[1] / "predictions" / row_statistics.FILE
+    found = load_file(path)
+    found["true"] = np.full(ROWS, 60_000_000)
+    save_file(found, path, _about(path))
+    tracemalloc.start()
+    compare(pair)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     columns = {"loss": [0.5, float("nan")], "levels": [[1.0, 2.0], [3.0, 4.0]], "right": [True, False]}
     found = Statistics(["ü\ud800", "a"], columns)
