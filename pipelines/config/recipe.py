@@ -561,8 +561,17 @@ def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> lis
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, with all default values. `load_recipe` reads it back into an equal recipe."""
-    return dump(recipe.model_dump(mode="json"))
+    """The recipe as YAML, with its default values. `load_recipe` reads it back into an equal recipe.
+
+    Keys that version 0.1 does not know are written only if they are set: a Space that was published by that version
+    keeps its code, and reads the recipe of every model that is published to it.
+    """
+    raw = recipe.model_dump(mode="json")
+    if not raw["metrics"]:
+        del raw["metrics"]
+    if raw["train"]["betas"] is None:
+        del raw["train"]["betas"]
+    return dump(raw)
 
 
 def recipe_schema() -> dict[str, Any]:

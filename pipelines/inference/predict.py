@@ -217,7 +217,7 @@ def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, An
     wanted = loaded.task.data.input_columns
     suffix = _suffix(path)
     if table.is_table(path):
-        return _table(loaded, path, name)
+        return _table(loaded, path)
     if len(wanted) > 1:
         raise _several_inputs(name, wanted)
     column = wanted[0]
@@ -227,7 +227,7 @@ def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, An
     return [(name, {column: str(path) if column in MEDIA else texts.document(path)})]
 
 
-def _table(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
+def _table(loaded: Loaded, path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a table, each with its id."""
     task = loaded.task
     wanted, kinds = task.data.input_columns, task.data.kinds

@@ -302,6 +302,8 @@ def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, 
         public["model"]["id"] = results["model"]["id"]
     if recipe.get("metrics"):  # local files of metrics are not published
         public["metrics"] = [entry for entry in recipe["metrics"] if HUB_METRIC.fullmatch(entry)]
+        if not public["metrics"]:  # a key that Spaces of version 0.1 do not know
+            del public["metrics"]
     return public
 
 

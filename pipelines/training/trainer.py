@@ -418,9 +418,8 @@ class Trainer:
             )
         if (
             least > 1
-            # recording also runs the part that trains, and BatchNorm cannot run on one row: take the next size that
-            # leaves
-            # none
+            # Recording also runs the part that trains, and BatchNorm cannot run on one row: take the next size that
+            # leaves no single row.
         ):
             count, processes = len(examples), self.accelerator.num_processes
             sizes = range(size, count + 1)
