@@ -45,7 +45,7 @@ def main() -> None:
         seconds = sum(one[0]["train"]["seconds"] for one in tried)
         table[row] = {"results": best[0], "folder": best[1], "rate": best[2], "seconds": seconds}
         console.print(f"  {row}: learning rate {best[2]:g} is best on validation")
-    _show(console, table)
+    show(console, table)
     folder = table["transferred"]["folder"]
     console.print(
         f"\nin {time.monotonic() - started:.0f} s. The report of the transferred model: {folder / 'report.html'}"
@@ -76,7 +76,7 @@ def _say_score(console: Any, results: dict[str, Any]) -> None:
     )
 
 
-def _show(console: Any, table: dict[str, dict[str, Any]]) -> None:
+def show(console: Any, table: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     n = next(iter(table.values()))["results"]["test"]["n"]
@@ -93,7 +93,7 @@ def _show(console: Any, table: dict[str, dict[str, Any]]) -> None:
     ):
         shown.add_column(name, justify=side)  # type: ignore[arg-type]
     for row, one in table.items():
-        test, before = one["results"]["test"], one["results"]["before"]
+        test, before = one["results"]["test"], one["results"]["baseline"]
         low, high = test["ci95"]["accuracy"]
         cells = (
             f"{test['metrics']['accuracy']:.3f}",
