@@ -32,16 +32,6 @@ train: {epochs: 1}
 """
 
 
-@pytest.fixture
-def write(tmp_path: Path):
-    def write(text: str) -> Path:
-        path = tmp_path / "recipe.yaml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
 # ---- the command line ----
 
 

@@ -15,16 +15,6 @@ train: {epochs: 1}
 """
 
 
-@pytest.fixture
-def write(tmp_path: Path):
-    def write(text: str) -> Path:
-        path = tmp_path / "recipe.yaml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
 def complaints(path: Path, *overrides: str, **command_line: str) -> list[str]:
     """The errors, one line each, without the file's path."""
     with pytest.raises(RecipeError) as caught:
