@@ -5,6 +5,7 @@ resume, and neither the number of workers nor that of processes changes the exam
 """
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -20,6 +21,7 @@ from pipelines.utils.seeding import seeded
 Key = tuple[int | None, int] | tuple[int | None, int, float]  # epoch, index of the example, share of training done
 
 POOL = 50  # steps whose examples are sorted by length together
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 # ---- the plan ----
@@ -312,30 +314,40 @@ def evaluation_keys(
     return [[(None, int(i)) for i in part] for part in parts[rank::processes]]
 
 
-def loader(examples: Any, keys: Any, workers: int) -> Any:
-    """A DataLoader that yields one Micro per entry of `keys`, in that order, for any number of workers."""
+def loader(examples: Any, keys: Any, workers: int) -> Iterator["Micro"]:
+    """One Micro per entry of `keys`, in that order, for any number of loader processes."""
     from torch.utils.data import DataLoader
 
-    return DataLoader(
+    batches = DataLoader(
         examples,
         sampler=keys,
         batch_size=None,
         collate_fn=_as_is,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_ignore_signals,
     )
+    if not workers:
+        return iter(batches)
+    # A process that has just started would end at a signal that reaches the whole group, so the signals wait until it
+    # ignores them. A new process inherits the mask.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        return iter(batches)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _as_is(value: Any) -> Any:
     return value
 
 
-def _quiet_worker(_: int) -> None:
-    import signal
+def _ignore_signals(_: int) -> None:
+    """Ignore signals to stop in a loader process.
 
-    # A signal to stop reaches all processes at once (Ctrl-C, torchrun, Slurm), but only the main process handles
-    # it: it ends its step with the batches that workers still send, saves, and then ends the workers. Workers would
-    # otherwise end first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Such a signal reaches all processes at once (Ctrl-C, torchrun, Slurm), but only the main process handles it: it ends
+    its step with the batches that the loader processes still send, saves, and then ends them.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -56,7 +56,7 @@ def predict_split(
     )
     found: list[tuple[int, Record]] = []
     bad: list[tuple[int, str]] = []
-    batches: Any = iter(loader(examples, keys, workers))
+    batches: Any = loader(examples, keys, workers)
     batch: Any = None
     records: Any = None
     place = 0
@@ -81,7 +81,7 @@ def predict_split(
         if batches is None:
             clear_device_cache(garbage_collection=True)  # not earlier: the error held the activations
             smaller(*limit)
-            batches = iter(loader(examples, keys, workers))
+            batches = loader(examples, keys, workers)
             continue
         wanted, place = keys[place], place + 1
         unreadable = dict(micro.skipped)

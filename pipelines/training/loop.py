@@ -127,7 +127,7 @@ def step(stage: Stage, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
 
 def _batches(stage: Stage) -> Iterator[Micro]:
     stage.plan.first_step = stage.state.step
-    return iter(loader(stage.examples, stage.plan, stage.workers))
+    return loader(stage.examples, stage.plan, stage.workers)
 
 
 def _gradients(

@@ -1,5 +1,8 @@
 """Steps and micro-batches: every example once, equally many parts per process, no part above its budget."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,3 +85,26 @@ def test_little_is_padded() -> None:
             real += lengths[part].sum()
     assert real == lengths.sum()
     assert 1 - real / padded < 0.05
+
+
+def test_loader_processes_ignore_signals_from_their_first_moment() -> None:
+    """A signal to the whole group may reach a loader process before it has run a line of its own."""
+    code = """
+import os, signal
+from pipelines.data import batching
+
+class Numbers:
+    def __getitem__(self, key):
+        return key
+
+def signals():
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+
+os.register_at_fork(after_in_child=signals)
+found = list(batching.loader(Numbers(), range(6), workers=2))
+assert found == [0, 1, 2, 3, 4, 5], found
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), "the main process answers signals"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
