@@ -20,7 +20,8 @@ $(READY): pyproject.toml constraints.txt
 	  fi; \
 	done; \
 	echo "Graft needs Python 3.11 or newer with venv; none was found on PATH" >&2; exit 1'
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@echo "Graft and its libraries are installed into $(VENV): this takes some minutes and some GB"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 # One thread: as fast for a model this small, and many times faster than two when something else uses the machine.

@@ -31,34 +31,35 @@ def main() -> None:
     console = Console()
     console.print("[bold]1. A small ViT learns the digits 0-4[/bold]")
     base = ROOT / "digits_vit_pretrain"
-    first = _finished(train(load_recipe("digits_vit_pretrain"), base, name="digits_vit_pretrain"))
+    first = _finished(train(load_recipe("digits_vit_pretrain"), base, name="digits_vit_pretrain", quiet=True))
     _say_score(console, first)
-    console.print("\n[bold]2. The digits 5-9 from ten labelled images each, three ways, three learning rates[/bold]")
+    console.print("\n[bold]2. The digits 5-9 from ten labelled images each, three ways, three rates[/bold]")
     table: dict[str, dict[str, Any]] = {}
     for row, overrides in ROWS.items():
         tried = []
         for rate in RATES:
             folder = ROOT / f"{row.replace(', ', '_').replace(' ', '_')}_{rate:g}"
             recipe = load_recipe("digits_vit_transfer", [f"train.learning_rate={rate}", *overrides], model=str(base))
-            tried.append((_finished(train(recipe, folder, name="digits_vit_transfer")), folder, rate))
+            tried.append((_finished(train(recipe, folder, name="digits_vit_transfer", quiet=True)), folder, rate))
         best = max(tried, key=lambda one: one[0]["validation"]["metrics"]["accuracy"])
         seconds = sum(one[0]["train"]["seconds"] for one in tried)
         table[row] = {"results": best[0], "folder": best[1], "rate": best[2], "seconds": seconds}
         console.print(f"  {row}: learning rate {best[2]:g} is best on validation")
     show(console, table)
     folder = table["transferred"]["folder"]
-    console.print(
-        f"\nin {time.monotonic() - started:.0f} s. The report of the transferred model: {folder / 'report.html'}"
-    )
-    console.print(
-        f"Its card: {folder / 'model' / 'README.md'}\n\nNext:\n  .venv/bin/graft demo {folder}      the model in your "
-        "browser"
-    )
-    console.print("  .venv/bin/graft recipes            what else there is")
-    console.print(
-        "  .venv/bin/graft train cats_dogs_efficientnet_b0 --data YOUR_PHOTOS      a folder of photos, a folder for "
-        "each class"
-    )
+    lines = [
+        f"in {time.monotonic() - started:.0f} s. The report and the card of the transferred model:",
+        f"  {folder / 'report.html'}",
+        f"  {folder / 'model' / 'README.md'}",
+        "",
+        "Next:",
+        f"  .venv/bin/graft demo {folder}    # the model in your browser",
+        "  .venv/bin/graft recipes                             # what else there is",
+        "  .venv/bin/graft train YOUR_PHOTOS                   # photos, a folder for each class",
+    ]
+    console.print()
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def _finished(results: dict[str, Any] | None) -> dict[str, Any]:
@@ -77,11 +78,15 @@ def _say_score(console: Any, results: dict[str, Any]) -> None:
 
 
 def show(console: Any, table: dict[str, dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     n = next(iter(table.values()))["results"]["test"]["n"]
     shown = Table(
-        title=f"Digits 5-9 from 10 labelled images each; accuracy on the same {n} test digits", title_justify="left"
+        title=f"Digits 5-9 from 10 labelled images each; accuracy on the same {n} test digits",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
     for name, side in (
         ("", "left"),
@@ -89,7 +94,7 @@ def show(console: Any, table: dict[str, dict[str, Any]]) -> None:
         ("95 % interval", "right"),
         ("before", "right"),
         ("rate", "right"),
-        ("seconds", "right"),
+        ("time", "right"),
     ):
         shown.add_column(name, justify=side)  # type: ignore[arg-type]
     for row, one in table.items():
@@ -100,12 +105,10 @@ def show(console: Any, table: dict[str, dict[str, Any]]) -> None:
             f"{low:.3f} - {high:.3f}",
             f"{before['metrics']['accuracy']:.3f}",
         )
-        shown.add_row(row, *cells, f"{one['rate']:g}", f"{one['seconds']:.1f}")
+        shown.add_row(row, *cells, f"{one['rate']:g}", f"{one['seconds']:.1f} s")
     console.print()
     console.print(shown)
-    console.print(
-        "seconds: in the training loops of all three rates. before: the same test digits before the first step."
-    )
+    console.print("before: accuracy before the first step. time: training with all three rates.")
 
 
 if __name__ == "__main__":

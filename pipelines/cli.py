@@ -89,6 +89,7 @@ def train(
     model: Model = None,
     run: Annotated[Path | None, typer.Option("--run", help="Run folder. Default: runs/TASK/RECIPE.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Test the run with 2 steps on 8 rows per split.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print bars, warnings and the result only.")] = False,
 ) -> None:
     """Train, evaluate and document a model. The same command resumes a stopped run."""
     from pipelines.config.catalog import find_recipe
@@ -107,7 +108,7 @@ def train(
 
     if not goes_on(folder, loaded):  # a run may go on with settings that a new run would not accept
         loaded = load_recipe(recipe, overrides, data=data, model=model)
-    results = start(loaded, folder, name=name, smoke=smoke)
+    results = start(loaded, folder, name=name, smoke=smoke, quiet=quiet)
     if results is None:
         raise typer.Exit(130)
     if results:

@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from functools import partial
 from glob import escape
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pipelines.errors import HubError, ModelError, RecipeError
 from pipelines.hub.retry import Say, explained, http_error, passing, patiently
@@ -78,7 +79,9 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
                 raise
             return _cached(model_id, revision, named, error, say)
         unused = UNUSED + unneeded([sibling.rfilename for sibling in info.siblings or []])
-        fetch = partial(snapshot_download, model_id, revision=revision, ignore_patterns=unused)
+        fetch = partial(
+            snapshot_download, model_id, revision=revision, ignore_patterns=unused, tqdm_class=_download_bar()
+        )
         return Path(patiently(fetch, named, "", say, missing))
     except GatedRepoError as error:
         raise ModelError(
@@ -96,6 +99,28 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
         raise ModelError(f"{model_id!r} is no hub id (owner/name) and no folder here") from error
     except (OSError, http_error()) as error:
         raise explained(error, named, "") from error
+
+
+def _download_bar() -> Any:
+    """The client's bar of the bytes on the disk, on a terminal only, and in the look of Graft's own bars."""
+    from huggingface_hub.utils import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            # the client also shows bars of the number of files and of the bytes that the network brings
+            shown = settings.get("unit") == "B" and not str(settings.get("name")).endswith("transfer")
+            settings["disable"] = settings.get("disable") is True or not shown or not sys.stderr.isatty()
+            settings |= {"desc": "  download", "ncols": 79, "leave": False}
+            settings["bar_format"] = "{desc} {bar:16} {n_fmt}B/{total_fmt}B  {rate_fmt}  {remaining} left"
+            start: Any = super().__init__
+            start(*args, **settings)
+
+        def set_description_str(self, desc: str | None = None, refresh: bool | None = True) -> None:
+            """Keep the short description."""
+
+        set_description = set_description_str
+
+    return Bar
 
 
 def unneeded(names: list[str]) -> list[str]:

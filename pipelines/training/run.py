@@ -21,11 +21,13 @@ from pipelines.utils import distributed, library_logging
 from pipelines.utils.progress import Progress
 
 
-def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke: bool = False) -> dict[str, Any] | None:
+def train(
+    recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke: bool = False, quiet: bool = False
+) -> dict[str, Any] | None:
     """Run a recipe in `folder`, or resume the run that stopped there.
 
     `name` is the recipe's name in the card and the report; without it, they show the name of the folder. With `smoke`,
-    each split has 8 rows.
+    each split has 8 rows. With `quiet`, only bars and warnings are printed.
 
     Returns the content of results.json on the main process and an empty dictionary on the others; None if a signal
     stopped the run. Raises GraftErrors; checkpoints that were saved before the error stay usable.
@@ -36,7 +38,7 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
     folder = Path(folder)
     processes = distributed.processes()
     main = processes.is_main_process
-    progress = Progress(main)
+    progress = Progress(main, quiet)
     library_logging.quiet_libraries(progress)
 
     # 1. Load the metrics that the recipe lists, so that a metric that does not work fails before anything else.
@@ -88,7 +90,7 @@ def train(recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke:
 
         # 9. After a signal, stop here: the checkpoint is saved, and the same command resumes the run.
         if state.stopped == "signal":
-            progress.say(
+            progress.warn(
                 f"stopped at step {state.previous_steps + state.step} and saved; the same command goes on from there"
             )
             accelerator.end_training()

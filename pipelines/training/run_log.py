@@ -8,6 +8,7 @@ from pipelines.config.recipe import Recipe
 from pipelines.errors import RecipeError, RunError
 from pipelines.training.checkpoint import State
 from pipelines.utils.files import to_json, write_text
+from pipelines.utils.formatting import number
 from pipelines.utils.progress import Progress
 
 
@@ -28,7 +29,8 @@ class Log:
     def __init__(self, folder: Path, accelerator: Any, progress: Progress) -> None:
         self.path, self.accelerator, self.progress = folder / "log.jsonl", accelerator, progress
 
-    def __call__(self, entry: dict[str, Any]) -> None:
+    def __call__(self, entry: dict[str, Any], best: bool = False) -> None:
+        """`best`: the validation scores of this entry are the best so far."""
         if not self.accelerator.is_main_process:
             return
         try:
@@ -42,16 +44,28 @@ class Log:
         entry = json.loads(to_json(entry))
         flat = {f"validation/{k}": v for k, v in entry["validation"].items()} if "validation" in entry else entry
         self.accelerator.log({k: v for k, v in flat.items() if isinstance(v, int | float)}, step=entry["step"])
-        if "validation" in entry:
-            shown = list(entry["validation"].items())[:4]
-            scores = ", ".join(f"{name} {'undefined' if value is None else f'{value:.4g}'}" for name, value in shown)
-            self.progress.say(f"  step {entry['step']}, epoch {entry['epoch']:.3g}: {scores}")
+        if "validation" in entry and (best or self.progress.live):
+            self.progress.say(validation_line(entry, best, self.progress.columns))
 
     def truncate(self, saved: State | None) -> None:
         """Remove the entries after the checkpoint, or all entries if there is none: the run repeats those steps."""
         if self.accelerator.is_main_process and self.path.is_file():
             lines = [line for line in self.path.read_text().splitlines() if saved is not None and _known(line, saved)]
             write_text(self.path, "".join(line + "\n" for line in lines))
+
+
+def validation_line(entry: dict[str, Any], best: bool, columns: int) -> str:
+    """The scores of an entry, as many as fit into a line: the main metric comes first.
+
+    {"step": 120, "epoch": 9.2308, "validation": {"accuracy": 0.9, ...}} -> "  step 120, epoch 9.2: accuracy 0.9 (best)"
+    """
+    scores = [f"{name} {number(value)}" for name, value in entry["validation"].items()]
+    line = f"  step {entry['step']:,}, epoch {round(entry['epoch'], 1):g}: {scores[0]}{' (best)' if best else ''}"
+    for score in scores[1:4]:
+        if len(line) + len(score) + 2 >= columns:
+            break
+        line += f", {score}"
+    return line
 
 
 def _known(line: str, saved: State) -> bool:

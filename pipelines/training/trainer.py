@@ -32,7 +32,7 @@ from pipelines.training.feature_cache import store
 from pipelines.training.feature_cache.hooks import Edge
 from pipelines.training.stage import PhaseTraining, Stage
 from pipelines.utils import distributed, hardware
-from pipelines.utils.formatting import short
+from pipelines.utils.formatting import large, short
 from pipelines.utils.progress import Progress
 
 
@@ -162,7 +162,7 @@ class Trainer:
         trains = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self.parameters = (sum(p.numel() for p in self.model.parameters()), trains)
         rows = ", ".join(f"{len(self.splits[s]):,} {s}" for s in SPLITS)
-        size = f"{self.parameters[0] / 1e6:.3g} M parameters ({trains / 1e6:.3g} M train)"
+        size = f"{large(self.parameters[0])} parameters ({large(trains)} train)"
         self.progress.say(f"{self.recipe.task}: {self.weights.name}, {size}; {rows} rows")
         if labels := self.splits.labels:
             some = ", ".join(short(label, 40) for label in labels[:10])
@@ -361,7 +361,7 @@ class Trainer:
                 self.skips,
             )
             with self.progress.item("training" if state.stage == "train" else "the head", total, state.step) as shown:
-                stage.tick = lambda loss, rate: shown.advance(note=f"loss {loss:.4g}  {rate:.3g} examples/s")
+                stage.tick = lambda loss, rate: shown.advance(note=f"loss {loss:.3g}  {large(rate)}/s")
                 loop.fit(stage, self._evaluator(stage, validation), self._saver(stage), self.log, stopping)
         return state
 
@@ -449,12 +449,12 @@ class Trainer:
                 records = self.predict(stage.model, validation, "validation", "validation")
                 sampling.save_grid(self, self.accelerator.unwrap_model(stage.model), state.previous_steps + state.step)
             scores = scoring.scores(self.task, self.task.merge(records, self.splits.validation), self.splits.validation)
-            self.log({**loop.where(state, stage.plan), "validation": scores})
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
-            if (
-                metric.better(score, state.best) or score == state.best
-            ):  # of two equal scores the later one counts: the schedule has lowered the learning rate further
+            improved = metric.better(score, state.best)
+            self.log({**loop.where(state, stage.plan), "validation": scores}, best=improved)
+            if improved or score == state.best:
+                # of two equal scores the later one counts: the schedule has lowered the learning rate further
                 state.best, state.best_step = known, state.previous_steps + state.step
             better: bool = metric.better(score, state.stage_best)
             state.stage_best = known if better else state.stage_best

@@ -33,4 +33,5 @@ class _Say(logging.Handler):
         self.progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.progress.say(record.getMessage())
+        """Print the record. One that is marked `once` is printed once a run, whatever its numbers are."""
+        self.progress.warn(record.getMessage(), str(record.msg) if getattr(record, "once", False) else "")

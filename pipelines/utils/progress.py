@@ -1,57 +1,97 @@
 """What a user sees while a run works: one live bar on a terminal, and a plain line from time to time elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-EVERY = 10.0  # seconds between plain lines
+from pipelines.utils.formatting import duration
+
+EVERY = 60.0  # seconds between plain lines
+WIDTH = 80  # columns, where the width of the terminal is not known
 
 
 class Progress:
-    """Prints to stderr, on the main process only."""
+    """Prints to stderr, on the main process only. A quiet one prints bars and warnings only."""
 
-    def __init__(self, show: bool) -> None:
+    def __init__(self, show: bool, quiet: bool = False) -> None:
         from rich.console import Console
 
-        self.show = show
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.show, self.quiet = show, quiet
+        self.console = Console(stderr=True, highlight=False)
         self.bar: Any = None
+        self.warned: set[str] = set()
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody looks: lines that matter for a moment only are for a terminal, not for a file."""
+        return self.show and self.console.is_terminal
+
+    @property
+    def columns(self) -> int:
+        return min(WIDTH, self.console.width) if self.live else WIDTH
 
     def say(self, text: str) -> None:
-        if self.show:
-            self.console.print(text, markup=False)
+        if not self.quiet:
+            self._print(text)
+
+    def warn(self, text: str, about: str = "") -> None:
+        """Print a warning, but only once in a run. Warnings with the same `about` count as one."""
+        if (about or text) not in self.warned:
+            self.warned.add(about or text)
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        if self.show:  # a terminal breaks lines between words; in a file each message stays one line
+            self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
 
     @contextmanager
     def item(self, name: str, total: int, done: int = 0) -> Iterator["ProgressItem"]:
         """Show progress over `total` units: a bar on a terminal, else lines."""
-        if not (self.show and self.console.is_terminal):
+        if not self.live:
             yield ProgressItem(self, name, total, done)
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
         from rich.progress import Progress as Bar
+        from rich.progress import Task as Row
+        from rich.text import Text
+
+        class Left(ProgressColumn):
+            """The time that is left, once it can be estimated."""
+
+            def render(self, row: Row) -> Text:
+                left = row.time_remaining
+                return Text("" if left is None else f"{duration(math.ceil(left))} left")
+
+        def add(bar: Bar) -> TaskID:
+            # the rows of one display have columns of one width
+            return bar.add_task(name, total=total, completed=done, note="", counts=_counts(done, total))
 
         outer = self.bar
         if outer is not None:  # an evaluation inside the training gets a second bar below
-            row = outer.add_task(name, total=total, completed=done, note="")
+            row = add(outer)
             yield ProgressItem(self, name, total, done, outer, row)
             outer.remove_task(row)
             return
         columns = (
             TextColumn("{task.description:>10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[counts]}"),
             TextColumn("{task.fields[note]}"),
+            Left(),
         )
-        with Bar(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console) as bar:
+        with Bar(*columns, console=self.console, transient=True) as bar:
             self.bar = bar
             try:
-                yield ProgressItem(
-                    self, name, total, done, bar, bar.add_task(name, total=total, completed=done, note="")
-                )
+                yield ProgressItem(self, name, total, done, bar, add(bar))
             finally:
                 self.bar = None
+
+
+def _counts(done: int, total: int) -> str:
+    return f"{done:,}/{total:,}"
 
 
 class ProgressItem:
@@ -64,13 +104,11 @@ class ProgressItem:
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
         if self.bar is not None:
-            self.bar.update(self.item, completed=self.done, **({"note": note} if note else {}))
-        elif self.progress.show and (time.monotonic() - self.spoke > EVERY or (note and self.done == self.total)):
+            counts = _counts(self.done, self.total)
+            self.bar.update(self.item, completed=self.done, counts=counts, **({"note": note} if note else {}))
+        elif self.progress.show and time.monotonic() - self.spoke > EVERY:
             self.spoke = time.monotonic()
             rate = (self.done - self.first) / max(self.spoke - self.since, 1e-9)
-            left = (self.total - self.done) / rate if rate else 0
-            print(
-                f"{self.name} {self.done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "),
-                file=sys.stderr,
-                flush=True,
-            )
+            parts = [f"{self.name} {_counts(self.done, self.total)}", note]
+            parts += [f"{duration(math.ceil((self.total - self.done) / rate))} left"] if rate else []
+            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)

@@ -63,6 +63,7 @@ class Recordings(Encoding):
                 len(sounds),
                 self.rate,
                 ", ".join(map(str, low[:3])),
+                extra={"once": True},  # each split says the same
             )
         usable = [number for number in range(len(self.rows)) if number not in self.wrong]
         usable = usable[:: max(1, math.ceil(len(usable) / LOOKED_AT))]
