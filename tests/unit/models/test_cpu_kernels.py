@@ -1,5 +1,6 @@
 """Attention and dropout on a CPU: the library's results, exact gradients, one draw per seed, no trace in the files."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForQuestionAnswering, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForQuestionAnswering, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from pipelines.models import cpu_kernels
@@ -34,6 +35,39 @@ def test_attention_is_the_librarys(masked: str, heads: int) -> None:
     assert found[0][0].is_contiguous()
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.05, atol=0.03)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("masked", ["no", "bool", "added", "causal"])
+@pytest.mark.parametrize("kinds", itertools.product([torch.float32, torch.bfloat16], repeat=3))
+def test_attention_takes_inputs_of_several_types(kinds: tuple[torch.dtype, ...], masked: str, dropout: float) -> None:
+    """A rotary embedding gives fp32 queries and keys where values are bf16; torch's kernel takes that in autocast."""
+    torch.manual_seed(0)
+    module = SimpleNamespace(is_causal=masked == "causal", num_key_value_groups=2, training=True)
+    inputs = [torch.randn(2, n, 9, 8).to(kind).requires_grad_() for n, kind in zip((4, 2, 2), kinds, strict=True)]
+    mask = (torch.arange(9) < 6).expand(2, 1, 9, 9) if masked in ("bool", "added") else None
+    if masked == "added":
+        mask = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))  # type: ignore[union-attr]
+    with torch.autocast("cpu", torch.bfloat16):
+        out, _ = cpu_kernels.attention(module, *inputs, mask, dropout=dropout)  # type: ignore[arg-type]
+    gradients = torch.autograd.grad(out.float().square().sum(), inputs)
+    assert [one.dtype for one in gradients] == list(kinds)
+    assert all(one.isfinite().all() for one in gradients)
+    if dropout == 0.0:
+        exact, _ = sdpa_attention_forward(module, *(one.float() for one in inputs), mask)  # type: ignore[arg-type]
+        torch.testing.assert_close(out.float(), exact, rtol=0.05, atol=0.03)
+
+
+def test_llama_trains_with_attention_dropout_in_bf16() -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 50}
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, attention_dropout=0.2)
+    model = LlamaForCausalLM(config).train()
+    cpu_kernels.install(model, CPU)
+    tokens = torch.randint(0, 50, (2, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(input_ids=tokens, labels=tokens).loss
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("p", [0.0, 0.4])
