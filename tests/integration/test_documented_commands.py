@@ -116,8 +116,8 @@ def run_command(line: str, environment: dict[str, str]) -> Done:
     words = shlex.split(line.replace("YOU/", f"{USER}/"))
     words, file = (words[: words.index(">")], words[words.index(">") + 1]) if ">" in words else (words, None)
     if words[0] != "graft":
-        assert words[:2] == ["accelerate", "launch"], line
-        words = [sys.executable, "-m", "accelerate.commands.launch", *words[2:]]
+        modules = {"accelerate": "accelerate.commands.accelerate_cli", "torchrun": "torch.distributed.run"}
+        words = [sys.executable, "-m", modules[words[0]], *words[1:]]
         done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
         return Done(done.returncode, done.stdout, done.stderr)
     with without_pictures() if words[1] == "train" else contextlib.nullcontext(), asked_once():
