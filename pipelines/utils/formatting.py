@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 _METRICS = {
@@ -74,6 +75,11 @@ def resampled(section: Mapping[str, Any]) -> str:
         names = ", ".join(readable_name(name) for name in how["exact"])
         text += f" {names}: all right or all wrong, so the interval is the exact binomial one of {units}."
     return text
+
+
+def utc(seconds: float) -> str:
+    """A time.time() as 2026-11-29T21:15:19Z."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def duration(seconds: float) -> str:
