@@ -126,8 +126,10 @@ def changed(folder: Path) -> float:
 
 # ---- list ----
 
-FIELDS = ("name", "folder", "task", "recipe", "state", "step", "date", "started", "finished", "wall_seconds", "metric")
-FIELDS += ("score", "ci95", "rows", "data", "model", "differs", "problem")
+FIELDS = [
+    *("name", "folder", "task", "recipe", "state", "step", "date", "started", "finished", "wall_seconds"),
+    *("metric", "score", "ci95", "rows", "data", "model", "differs", "problem"),
+]
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, GraftError, yaml.YAMLError)
 
 
@@ -140,7 +142,7 @@ def runs(*words: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
     """
     every = {folder: _row(folder) for folder in folders(Path(root))}
     _compare(every)
-    found = sorted(every.values(), key=lambda row: str(row["date"]), reverse=True)
+    found = sorted(every.values(), key=lambda row: float(row.pop("when")), reverse=True)
     for row in found:
         del row["settings"]
     return [row for row in found if all(word.lower() in _text(row) for word in words)]
@@ -163,19 +165,11 @@ def _row(folder: Path) -> dict[str, Any]:
         row["state"] = _state(folder, results)
         if recipe is None:
             raise ValueError("recipe.yaml is missing")
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        GraftError,
-        yaml.YAMLError,
-    ) as error:
+    except UNREADABLE as error:
         what = f"{type(error).__name__} {error}" if isinstance(error, KeyError | TypeError) else str(error)
         row |= {"state": "damaged", "problem": short(clean(what), 200)}
-    row["date"] = utc(_when(folder, results))
+    row["when"] = _when(folder, results)
+    row["date"] = utc(row["when"])
     return row
 
 
@@ -237,10 +231,7 @@ def _compare(rows: dict[Path, dict[str, Any]]) -> None:
         row["differs"] = {
             key: value
             for key, value in row["settings"].items()
-            if key in base
-            and value != base[key]
-            and key not in UNSHOWN
-            and not key.startswith(("hub.", "data.columns"))
+            if key in base and value != base[key] and key not in UNSHOWN and not key.startswith(UNSHOWN_PARTS)
         }
 
 
@@ -349,10 +340,14 @@ def when(date: str, now: datetime | None = None) -> str:
     return at.strftime("%d %b").lstrip("0") if at.year == today.year else at.strftime("%b %Y")
 
 
+def _place(key: str) -> int:
+    section, order = key.partition(".")[0], ("train", "options", "data", "model")
+    return order.index(section) if section in order else len(order)
+
+
 def _differing(row: dict[str, Any]) -> list[str]:
     found = []
-    order = ("train", "options", "data", "model")
-    for key, value in sorted(row["differs"].items(), key=lambda item: order.index(item[0].partition(".")[0])):
+    for key, value in sorted(row["differs"].items(), key=lambda item: _place(item[0])):
         leaf = key.rpartition(".")[2]
         word = SHORT.get(leaf, leaf.replace("_", " "))
         if key == "model.id":
