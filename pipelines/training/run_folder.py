@@ -164,7 +164,8 @@ def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     old["options"] = type(recipe.options)().model_dump(mode="json") | (
         old.get("options") or {}
     )  # an option may be newer than the run
-    return _differences(old, new, settled=tuple(f"options.{key}" for key in _options_of(recipe).settled))
+    means: dict[str, tuple[Any, ...]] = {"model.freeze": ("none", "encoder"), "train.ema": (None, _ema(recipe))}
+    return _differences(old, new, tuple(f"options.{key}" for key in _options_of(recipe).settled), means)
 
 
 def longer_of(found: dict[str, tuple[Any, Any]]) -> list[str]:
@@ -282,18 +283,20 @@ def absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _differences(old: Any, new: Any, path: str = "", settled: tuple[str, ...] = ()) -> dict[str, tuple[Any, Any]]:
+def _differences(
+    old: Any, new: Any, settled: tuple[str, ...], means: dict[str, tuple[Any, ...]], path: str = ""
+) -> dict[str, tuple[Any, Any]]:
     """Key -> (old, new) where values differ.
 
-    Keys that are `auto` or unset now and that the run resolved do not count.
+    Keys that are `auto` or unset now and that the run resolved do not count. `means` holds what `auto` may have been.
     """
     if isinstance(old, dict) and isinstance(new, dict) and path != "model.config":
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(k for k in new if k not in old)]:
-            found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."), settled)
+            found |= _differences(old.get(key), new.get(key), settled, means, f"{path}.{key}".lstrip("."))
         return found
     resolved = path in ("train.precision", "model.revision", "data.revision", *settled) and new in (None, "auto")
-    resolved = resolved or (path in ("train.ema", "model.freeze") and new == "auto")
+    resolved = resolved or (new == "auto" and old in means.get(path, ()))
     return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
 
 
