@@ -24,7 +24,7 @@ from pipelines.config.recipe import load_recipe, task_class
 from pipelines.errors import GraftError, ModelError
 from pipelines.utils import lock
 from pipelines.utils.files import problem
-from pipelines.utils.formatting import interval, number, short, utc
+from pipelines.utils.formatting import brief, interval, number, short, utc
 
 ROOT = Path("runs")
 LAST = "last"  # the short name of the newest run
@@ -341,8 +341,8 @@ def when(date: str, now: datetime | None = None) -> str:
 
 
 def _place(key: str) -> int:
-    section, order = key.partition(".")[0], ("train", "options", "data", "model")
-    return order.index(section) if section in order else len(order)
+    order = [*(f"train.{leaf}" for leaf in ("learning_rate", "epochs", "max_steps", "batch_size")), "train", "options"]
+    return next((place for place, start in enumerate(order) if f"{key}.".startswith(f"{start}.")), len(order))
 
 
 def _differing(row: dict[str, Any]) -> list[str]:
@@ -355,7 +355,7 @@ def _differing(row: dict[str, Any]) -> list[str]:
         elif value is None and leaf in ("epochs", "max_steps"):
             continue
         else:
-            found.append(f"{word} {f'{value:g}' if isinstance(value, float) else value}")
+            found.append(f"{word} {brief(value) if isinstance(value, float) else value}")
     return found
 
 

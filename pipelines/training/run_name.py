@@ -16,7 +16,7 @@ from pipelines.config.recipe import Recipe
 from pipelines.errors import RunError
 from pipelines.training import run_folder
 from pipelines.utils import distributed
-from pipelines.utils.formatting import short
+from pipelines.utils.formatting import brief, short
 
 LENGTH = 60  # most characters of a name that says what differs
 PIECES = 3  # most settings that a name says
@@ -151,20 +151,12 @@ def _piece(key: str, value: Any, values: dict[str, Any]) -> str:
     if isinstance(value, bool):
         return _safe(leaf if value else f"no_{leaf}")
     word = WORDS.get(key, f"{leaf}_")
-    return _safe(f"{word}{number(value) if isinstance(value, int | float) else value}")[:32].strip("-._")
-
-
-def number(value: float) -> str:
-    """0.003 -> 3e-3; 0.25 -> 0.25; 64 -> 64."""
-    if value == 0 or abs(value) >= 0.01:
-        return f"{value:g}".replace("e+", "e").replace("e0", "e")
-    digits, _, power = f"{value:.3e}".partition("e")
-    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+    return _safe(f"{word}{brief(value) if isinstance(value, int | float) else value}")[:32].strip("-._")
 
 
 def _shown(value: Any) -> str:
     text = str(value)
-    return number(value) if isinstance(value, float) else short(text if len(text) < 40 else f"…{text[-38:]}", 40)
+    return brief(value) if isinstance(value, float) else short(text if len(text) < 40 else f"…{text[-38:]}", 40)
 
 
 def _safe(text: str) -> str:

@@ -50,6 +50,14 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
+def brief(value: float) -> str:
+    """A setting in few characters: 0.003 -> 3e-3; 0.25 -> 0.25; 64 -> 64."""
+    if value == 0 or abs(value) >= 0.01:
+        return f"{value:g}".replace("e+", "e").replace("e0", "e")
+    digits, _, power = f"{value:.3e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
 def interval(bounds: tuple[float, float] | list[float] | None) -> str:
     """[0.93, 0.99] -> 0.930 to 0.990; [0.0004, 0.056] -> 0.000 to 0.056."""
     if bounds is None:

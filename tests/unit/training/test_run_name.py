@@ -12,7 +12,8 @@ import pytest
 
 from pipelines.config.recipe import Recipe, dump_recipe, validate
 from pipelines.training.run_folder import absolute_paths
-from pipelines.training.run_name import choose, number, pieces_of
+from pipelines.training.run_name import choose, pieces_of
+from pipelines.utils.formatting import brief
 
 HOME = Path("runs/image-classification")
 
@@ -175,7 +176,7 @@ def test_a_run_at_work_is_known_by_its_lock(tmp_path: Path) -> None:
 
 
 def test_numbers_and_pieces() -> None:
-    assert [number(value) for value in (3e-3, 1e-4, 2.5e-4, 0.25, 64, 0.0, 1e5, 5)] == [
+    assert [brief(value) for value in (3e-3, 1e-4, 2.5e-4, 0.25, 64, 0.0, 1e5, 5)] == [
         "3e-3",
         "1e-4",
         "2.5e-4",
