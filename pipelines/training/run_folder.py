@@ -92,13 +92,15 @@ class _Before:
     def restore(self) -> None:
         """Put back what was there, unless the folder now holds a checkpoint, a model or newly logged steps."""
         if self.locked and self.folder.is_dir() and not self._valuable():
-            for path in self.folder.iterdir():
-                if path.name not in self.names:
-                    shutil.rmtree(
-                        path, ignore_errors=True
-                    ) if path.is_dir() and not path.is_symlink() else path.unlink()
+            for path in [path for path in self.folder.iterdir() if path.name not in self.names]:
+                with contextlib.suppress(OSError):  # the error of the run is the one to report
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
             for path, content in self.contents.items():
-                path.write_bytes(content)
+                with contextlib.suppress(OSError):
+                    path.write_bytes(content)
         for path in self.missing:
             with contextlib.suppress(OSError):  # not empty: another command uses it
                 path.rmdir()

@@ -201,7 +201,8 @@ def test_the_disk_ends_at_any_write() -> None:
         ):
             done = train()
         assert done.code == 1, done.err
-        assert not HOME.exists() or not list(HOME.glob("*/recipe.yaml")), disk.what
+        assert "No space left" in done.err or "the first step" in done.err, done.err
+        assert disk.what.startswith(("unlink", "rmdir")) or not HOME.exists(), disk.what  # else the removal failed
         shutil.rmtree("runs", ignore_errors=True)
 
 
@@ -231,7 +232,7 @@ def test_two_commands_at_one_moment_have_two_folders() -> None:
     """The same recipe with two rates: one has the usual name, the other says what differs, whoever is first."""
     children = [begin("train.epochs=1", f"train.learning_rate={rate}") for rate in ("0.001", "0.003")]
     for child in children:
-        out, err = child.communicate(timeout=300)
+        _, err = child.communicate(timeout=300)
         assert child.returncode == 0, err
     assert names()[0] == "pets"
     assert names()[1] in ("pets-lr1e-3", "pets-lr3e-3")
