@@ -237,3 +237,21 @@ def test_two_commands_at_one_moment_have_two_folders() -> None:
     assert names()[0] == "pets"
     assert names()[1] in ("pets-lr1e-3", "pets-lr3e-3")
     assert len(names()) == 2
+
+
+def test_two_processes_agree_on_the_folder() -> None:
+    """The main process chooses; the second one follows, into the usual folder, a new one, and an error."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--module"]
+    command = [*launch, "pipelines", "train", "pets.yaml", "--data", "photos", "--model", "model", "train.epochs=1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for rate in ("0.001", "0.003"):
+        words = [*command, f"train.learning_rate={rate}"]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert done.stderr.count("this run is a new one: runs/image-classification/pets-lr3e-3") == 1
+    assert names() == ["pets", "pets-lr3e-3"]
+    Path("empty").mkdir()
+    done = subprocess.run([*command, "--data", "empty"], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode != 0
+    assert names() == ["pets", "pets-lr3e-3"]
+    assert len(list(HOME.iterdir())) == 2
