@@ -48,8 +48,8 @@ def find(name: str) -> Path:
         return found
     names = [folder.name for folder in folders()]
     if not names:
-        raise ModelError(f"no run {short(name)!r}: there is no run below {ROOT}/ here; `graft train` makes one")
-    raise ModelError(f"no run {short(name)!r} below {ROOT}/{_near(name, names)}; `graft runs` lists them")
+        raise ModelError(f"no run {short(name, 80)!r}: there is no run below {ROOT}/ here; `graft train` makes one")
+    raise ModelError(f"no run {short(name, 80)!r} below {ROOT}/{_near(name, names)}; `graft runs` lists them")
 
 
 def source(name: str) -> str:
@@ -60,7 +60,7 @@ def source(name: str) -> str:
 def hint(name: str, error: GraftError) -> GraftError:
     """The error about a source that was not found, with the name of the run that was probably meant."""
     near = "" if _known(name) else _near(name, [folder.name for folder in folders()])
-    return type(error)(f"{error}\n{short(name)!r} is no run here{near}") if near else error
+    return type(error)(f"{error}\n{short(name, 80)!r} is no run here{near}") if near else error
 
 
 def short_name(folder: Path) -> str:
@@ -86,7 +86,7 @@ def _known(name: str) -> Path | None:
         return max(every, key=changed, default=None)
     if len(fitting) > 1:
         named = ", ".join(str(folder.relative_to(ROOT)) for folder in fitting[:6])
-        raise ModelError(f"{len(fitting)} runs are called {short(name)!r}: say which one: {named}")
+        raise ModelError(f"{len(fitting)} runs are called {short(name, 80)!r}: say which one: {named}")
     return fitting[0] if fitting else None
 
 
