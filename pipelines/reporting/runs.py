@@ -366,10 +366,15 @@ def table(rows: Sequence[dict[str, Any]], width: int | None = None) -> str:
     for task in dict.fromkeys(row["task"] for row in rows):
         found = [row for row in rows if row["task"] == task]
         metrics = {row["metric"] for row in found if row["metric"]}
+        data = {row["data"] for row in found}
         heads = ["name", "date", metrics.pop() if len(metrics) == 1 else "score", "data", "differs"]
         cells = [_cells(row, mixed=heads[2] == "score") for row in found]
+        title = str(task or "unknown task")
+        if len(data) == 1 and len(found) > 1:  # all have the same data: no column is needed
+            title += f" on {found[0]['data']}"
+            heads, *cells = [[*row[:3], row[4]] for row in (heads, *cells)]
         wide = _widths([heads, *cells], width)
-        lines = [clean(str(task or "unknown task")), _line(heads, wide)]
+        lines = [short(clean(title), width), _line(heads, wide)]
         for row, cell in zip(found, cells, strict=True):
             lines.append(_line(cell, wide))
             if row["problem"]:
@@ -385,12 +390,16 @@ def _cells(row: dict[str, Any], mixed: bool) -> list[str]:
 
 
 def _widths(cells: list[list[str]], width: int) -> list[int]:
-    """The widths of the five columns. Names, dates and scores keep theirs; data and differences share the rest."""
-    wide = [max(len(row[place]) for row in cells) for place in range(5)]
-    wide[0] = min(wide[0], max(20, width - 54))
-    left = width - 10 - sum(wide[:3])  # two blanks stand before each column
-    wide[3] = min(wide[3], max(8, left - wide[4], left // 2))
-    wide[4] = max(4, left - wide[3])
+    """The widths of the columns. Dates and scores keep theirs; name, data and differences share the rest."""
+    wide = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
+    room = width - 2 - sum(wide[1:3]) - 2 * (len(wide) - 1)
+    least = 8 * (len(wide) - 3)  # of data and differences
+    wide[0] = min(wide[0], max(20, room - least))
+    room -= wide[0]
+    if len(wide) == 5:
+        wide[3] = min(wide[3], max(8, room - wide[4], room // 2))
+        room -= wide[3]
+    wide[-1] = max(4, room)
     return wide
 
 
