@@ -39,6 +39,7 @@ WORDS = {  # key -> its short word; the order is that of the pieces of a name
     "train.precision": "",
     "model.adapter.rank": "lora",
 }
+WITHOUT = {"train.clip_norm": "no_clip_norm", "model.adapter": "no_adapter"}  # pieces of keys that are null
 
 
 class Choice(NamedTuple):
@@ -70,7 +71,7 @@ def _choose(base: str, recipe: Recipe, smoke: bool) -> Choice:
             continue
         if not found:
             return Choice(folder, "" if folder == usual else f"{folder} has these settings: this is the same run")
-        names = {_piece(key, old, {}) for key, (old, _) in found.items()}  # NAME-epochs2 never holds 3 epochs
+        names = {_piece(key, old) for key, (old, _) in found.items()}  # NAME-epochs2 never holds 3 epochs
         if len(run_folder.longer_of(found)) == len(found) and not names & set(folder.name.split("-")):
             longer = longer or (None if run_folder.in_use(folder) else folder)
     if longer is not None:
@@ -134,17 +135,17 @@ def pieces_of(values: dict[str, Any]) -> list[str]:
     """Settings as short parts of a name: {"train.learning_rate": 3e-3, "data.id": "/data/pets"} -> [pets, lr3e-3]."""
     order = list(WORDS)
     keys = sorted(values, key=lambda key: order.index(key) if key in order else len(order))
-    return list(dict.fromkeys(piece for key in keys if (piece := _piece(key, values[key], values))))
+    return list(dict.fromkeys(piece for key in keys if (piece := _piece(key, values[key]))))
 
 
-def _piece(key: str, value: Any, values: dict[str, Any]) -> str:
+def _piece(key: str, value: Any) -> str:
     leaf = key.rpartition(".")[2]
     if key in ("data.id", "model.id"):
         path = Path(str(value))
         last = path.parent if path.name in ("hf", "model") and path.parent.name else path
         return _safe(last.stem if key == "data.id" else last.name)[:24].strip("-._")
-    if value is None:  # `epochs` is unset if `max_steps` is set
-        return "" if {"train.epochs", "train.max_steps"} <= values.keys() else _safe(f"no_{leaf}")
+    if value is None:  # most keys are unset by default, so that their absence says nothing
+        return WITHOUT.get(key, "")
     if isinstance(value, dict | list):
         value = value.get("rank", "") if isinstance(value, dict) else "_".join(map(str, value))
         return _safe(f"lora{value}" if key == "model.adapter" else f"{leaf}_{value}")[:24].strip("-._")
@@ -155,8 +156,10 @@ def _piece(key: str, value: Any, values: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return brief(value)
     text = str(value)
-    return brief(value) if isinstance(value, float) else short(text if len(text) < 40 else f"…{text[-38:]}", 40)
+    return short(f"…/{Path(text).name}" if text.startswith("/") else text, 40)
 
 
 def _safe(text: str) -> str:

@@ -96,14 +96,14 @@ def test_other_settings_never_share_a_folder_and_equal_ones_always_do() -> None:
     every = [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
     folders: dict[Path, dict[str, Any]] = {}
     known: dict[str, Path] = {}
-    for settings in [*rng.sample(every, 60), *rng.choices(every[:8], k=20)]:
+    for settings in [*rng.sample(every, 24), *rng.choices(every[:8], k=10)]:
         folder = ran(recipe(**settings))
         assert folders.setdefault(folder, settings) == settings, folder
         assert known.setdefault(repr(settings), folder) == folder
         assert re.fullmatch(r"[A-Za-z0-9._-]+", folder.name)
         assert len(folder.name) <= 60
         assert folder.parent == HOME
-    assert len(folders) == len(known) > 55
+    assert len(folders) == len(known) > 25
 
 
 def test_settings_that_change_no_result_make_no_new_run() -> None:
@@ -186,7 +186,9 @@ def test_numbers_and_pieces() -> None:
         "100000",
         "5",
     ]
-    assert pieces_of({"train.clip_norm": None, "train.compile": True, "train.betas": [0.9, 0.95]}) == [
+    assert pieces_of(
+        {"train.clip_norm": None, "data.max_train_rows": None, "train.compile": True, "train.betas": [0.9, 0.95]}
+    ) == [
         "no_clip_norm",
         "compile",
         "betas_0.9_0.95",
