@@ -23,6 +23,7 @@ from pipelines.apps import visitor
 from pipelines.apps.visitor import shown as shown
 from pipelines.data.image.reading import read_image
 from pipelines.errors import DataError
+from pipelines.reporting.results import run_name
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
@@ -103,10 +104,12 @@ def page(loaded: "Loaded") -> gr.Blocks:
 
 
 def title(loaded: "Loaded") -> str:
-    """The hub id or, for a local model, the name of the recipe or folder; never a path."""
+    """The hub id or, for a local model, the name of the run or folder; never a path."""
     if loaded.run is None and not Path(loaded.source).expanduser().exists():
         return loaded.source
-    return loaded.results["recipe"] if loaded.results else (loaded.run or loaded.folder).resolve().name
+    if loaded.run is None and loaded.results:
+        return run_name(loaded.results)
+    return (loaded.run or loaded.folder).resolve().name
 
 
 def header(loaded: "Loaded", line: str) -> gr.HTML:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipelines.inference.loading import load as load
     from pipelines.metrics.as_evaluate import as_evaluate
     from pipelines.publishing.publish import publish as publish
+    from pipelines.reporting.runs import runs as runs
     from pipelines.task import Task
     from pipelines.training.run import train as train
 
@@ -36,6 +37,7 @@ _PUBLIC = {
     "load_recipe": "config.recipe",
     "load_splits": "data.loading",
     "publish": "publishing.publish",
+    "runs": "reporting.runs",
     "train": "training.run",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "load_recipe",
     "load_splits",
     "publish",
+    "runs",
     "train",
 ]
 

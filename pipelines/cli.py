@@ -1,13 +1,16 @@
 """The commands of `graft`. Settings are keys of recipes; the command line has only commands and key=value overrides."""
 
+import contextlib
 import math
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipelines.errors import RecipeError, RunError
+from pipelines.errors import HubError, ModelError, RecipeError, RunError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,11 +21,16 @@ app = typer.Typer(
     epilog="A recipe is a YAML file or a name that `graft recipes` prints. Errors show a traceback with --debug.",
 )
 
-Source = Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, model folder or hub id.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+Source = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN_OR_MODEL", help="Run (its name, folder, or `last`), model folder or hub id."),
+]
+RunFolder = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="Run: its name, its folder, or `last` for the newest.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, nothing else.")]
 Data = Annotated[str | None, typer.Option("--data", help="Use other data: a hub id, file or folder.")]
-Model = Annotated[str | None, typer.Option("--model", help="Use another model: a hub id, model folder or run folder.")]
+Model = Annotated[str | None, typer.Option("--model", help="Use another model: a hub id, a model folder or a run.")]
 
 
 # typer contains a copy of click, and exports only subclasses of this class
@@ -46,6 +54,67 @@ def _print_json(value: Any) -> None:
     from pipelines.utils.files import to_json
 
     sys.stdout.write(to_json(value, indent=2) + "\n")
+
+
+def _needed(source: str | None, what: str = "a run") -> str:
+    """The argument that names a run; without it, the error comes after the list of runs."""
+    if source is not None:
+        return source
+    from pipelines.reporting import runs
+
+    if found := runs.runs():
+        print(runs.table(found), file=sys.stderr)
+    command = sys.argv[1] if len(sys.argv) > 1 else "graft"
+    raise RecipeError(
+        f"graft {command} needs {what}: give its name, its folder, or `last`. See: graft {command} --help"
+    )
+
+
+def _run(name: str | None) -> Path:
+    from pipelines.reporting.runs import find
+
+    return find(_needed(name))
+
+
+@contextlib.contextmanager
+def _model(name: str | None) -> Iterator[str]:
+    """What a run's short name stands for; other names stay as they are. Errors about them name similar runs."""
+    from pipelines.reporting import runs
+
+    name = _needed(name, "a run or a model")
+    try:
+        yield runs.source(name)
+    except (HubError, ModelError) as error:
+        raise runs.hint(name, error) from None
+
+
+def _start(model: str | None) -> str | None:
+    """--model, where a run may be given by its name."""
+    from pipelines.reporting.runs import source
+
+    return None if model is None else source(model)
+
+
+@app.command()
+def runs(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORD ...]", help="List only the runs that hold all these words.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs below runs/, the newest first: date, score with its 95 % interval, data, and what differs."""
+    from pipelines.reporting import runs as listing
+
+    found = listing.runs(*(words or []))
+    if as_json:
+        _print_json(found)
+    elif found:
+        print(listing.table(found))
+        print("\n`graft demo NAME` serves one; `last` is the newest.")
+    elif words:
+        print(f"no run below runs/ holds {' and '.join(map(repr, words))}")
+    else:
+        print("there is no run below runs/ here; `graft train RECIPE` makes one")
 
 
 @app.command()
@@ -74,7 +143,7 @@ def check(
     """Validate a recipe and check its data, model and first batch. Trains nothing."""
     from pipelines.config.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides or [], data=data, model=model)
+    loaded = load_recipe(recipe, overrides or [], data=data, model=_start(model))
     from pipelines.diagnostics.check import check as look
 
     for line in look(loaded):
@@ -87,33 +156,49 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
     data: Data = None,
     model: Model = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Run folder. Default: runs/TASK/RECIPE.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Run folder. Default: runs/TASK/RECIPE, or a new name for other settings."),
+    ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Test the run with 2 steps on 8 rows per split.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print bars, warnings and the result only.")] = False,
 ) -> None:
-    """Train, evaluate and document a model. The same command resumes a stopped run."""
+    """Train, evaluate and document a model. The same command resumes a stopped run; other settings make a new one."""
+    began = time.time()
     from pipelines.config.catalog import find_recipe
     from pipelines.config.recipe import load_recipe
 
     overrides = [*(overrides or []), *(["train.max_steps=2", "train.head_epochs=0"] if smoke else [])]
+    model = _start(model)
     try:
         loaded = load_recipe(recipe, overrides, data=data, model=model, exists=True)
     except RecipeError:
         load_recipe(recipe, overrides, data=data, model=model)  # raises an error that lists all problems
         raise
     name = find_recipe(recipe).stem
-    folder = run or Path("runs") / loaded.task / (f"{name}-smoke" if smoke else name)
+    from pipelines.training import run_folder, run_name
     from pipelines.training.run import train as start
-    from pipelines.training.run_folder import goes_on
+    from pipelines.utils import distributed
 
-    if not goes_on(folder, loaded):  # a run may go on with settings that a new run would not accept
-        loaded = load_recipe(recipe, overrides, data=data, model=model)
-    results = start(loaded, folder, name=name, smoke=smoke, quiet=quiet)
+    while True:
+        folder, why = (run, "") if run else run_name.choose(name, loaded, smoke=smoke)
+        if not run_folder.goes_on(folder, loaded):  # a run may go on with settings that a new run would not accept
+            loaded = load_recipe(recipe, overrides, data=data, model=model)
+        if why and distributed.processes().is_main_process:
+            print(why, file=sys.stderr)
+        try:
+            results = start(loaded, folder, name=name, smoke=smoke, quiet=quiet, began=began)
+            break
+        except run_folder.Taken:  # another command took the folder a moment ago
+            if run:
+                raise
     if results is None:
         raise typer.Exit(130)
     if results:
         print(_headline(results))
-        print(f"report: {folder / 'report.html'}\nmodel:  {folder / 'model'}\nnext:   graft demo {folder}")
+        from pipelines.reporting.runs import short_name
+
+        print(f"report: {folder / 'report.html'}\nmodel:  {folder / 'model'}\nnext:   graft demo {short_name(folder)}")
         from pipelines.evaluation.extra_metrics import failed
 
         if names := failed(results):
@@ -142,7 +227,7 @@ def _figure(value: float | None, form: str) -> str:
 
 @app.command()
 def evaluate(
-    source: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL_OR_RECIPE")],
+    source: Annotated[str | None, typer.Argument(metavar="RUN_OR_MODEL_OR_RECIPE")] = None,
     data: Data = None,
     split: Annotated[str | None, typer.Option("--split", help="Name of the split. Default: test.")] = None,
     allow_overlap: Annotated[
@@ -153,9 +238,11 @@ def evaluate(
     """Score a model on its test split, or on other data."""
     from pipelines.config.catalog import find_recipe
     from pipelines.config.recipe import load_recipe
+    from pipelines.reporting import runs as listing
 
-    try:
-        path = find_recipe(source)
+    source = _needed(source, "a run, a model or a recipe")
+    try:  # a run often has the name of its recipe
+        path = find_recipe(source) if listing.source(source) == source else None
     except RecipeError:
         path = None
     if path and allow_overlap:
@@ -169,7 +256,8 @@ def evaluate(
     if path:
         result = evaluate.evaluate_recipe(load_recipe(path, data=data, exists=True), split)
     else:
-        result = evaluate.evaluate(source, data=data, split=split, allow_overlap=allow_overlap)
+        with _model(source) as model:
+            result = evaluate.evaluate(model, data=data, split=split, allow_overlap=allow_overlap)
     if not distributed.processes().is_main_process:  # only the main process prints
         return
     if as_json:
@@ -187,8 +275,8 @@ def evaluate(
 @app.command()
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders; each is compared with the first.")
-    ],
+        list[str] | None, typer.Argument(metavar="RUN RUN ...", help="Runs; each is compared with the first.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare finished runs on the same test rows: differences with paired intervals.
@@ -203,7 +291,7 @@ def compare(
     from pipelines.evaluation.compare import compare as compare_runs
     from pipelines.evaluation.compare import table
 
-    result = compare_runs(runs)
+    result = compare_runs([_run(name) for name in runs or [_needed(None, "two runs")]])
     if as_json:
         _print_json(result)
     else:
@@ -212,13 +300,18 @@ def compare(
 
 @app.command()
 def predict(
-    source: Source, inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")], as_json: Json = False
+    source: Source = None,
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...")] = None,
+    as_json: Json = False,
 ) -> None:
     """Predict for files (images, audio, text), folders, tables (jsonl, csv), text or column=value."""
     from pipelines.inference.predict import predict as answer
     from pipelines.utils import distributed
 
-    answers = answer(source, inputs)
+    with _model(source) as model:
+        if not inputs:
+            raise RecipeError("Missing argument 'INPUT...'. See: graft predict --help")
+        answers = answer(model, inputs)
     if not distributed.processes().is_main_process:
         return
     if as_json:
@@ -237,25 +330,25 @@ def _short(output: Any) -> str:
 
 
 @app.command()
-def card(run: RunFolder) -> None:
+def card(run: RunFolder = None) -> None:
     """Write the model card of a run again."""
     from pipelines.publishing.card import write_card
 
-    print(write_card(run))
+    print(write_card(_run(run)))
 
 
 @app.command()
-def report(run: RunFolder) -> None:
+def report(run: RunFolder = None) -> None:
     """Write the report of a run again."""
     from pipelines.reporting.report import write_report
 
-    print(write_report(run))
+    print(write_report(_run(run)))
 
 
 @app.command()
 def publish(
-    run: RunFolder,
-    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME")],
+    run: RunFolder = None,
+    repo_id: Annotated[str | None, typer.Argument(metavar="OWNER/NAME")] = None,
     private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     space: Annotated[
         str | None, typer.Option("--space", metavar="OWNER/NAME", help="Also publish a demo as a Space.")
@@ -267,12 +360,15 @@ def publish(
     """Publish the model with its card and, with --space, a demo. One commit per repository."""
     from pipelines.publishing.publish import publish as push
 
-    push(run, repo_id, private=private, space=space, dry_run=dry_run)
+    folder = _run(run)
+    if repo_id is None:
+        raise RecipeError("Missing argument 'OWNER/NAME'. See: graft publish --help")
+    push(folder, repo_id, private=private, space=space, dry_run=dry_run)
 
 
 @app.command()
 def demo(
-    source: Source,
+    source: Source = None,
     port: Annotated[int | None, typer.Option("--port", help="Port. Default: the first free one from 7860.")] = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on. 127.0.0.1 is reachable only from this machine.")
@@ -281,7 +377,8 @@ def demo(
     """Serve the demo on this machine."""
     from pipelines.apps.launch import launch
 
-    launch(source, port=port, host=host)
+    with _model(source) as model:
+        launch(model, port=port, host=host)
 
 
 @app.command()

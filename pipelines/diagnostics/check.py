@@ -39,7 +39,7 @@ def check(recipe: Recipe) -> Iterator[str]:
         yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{rest}"
     model = build.build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
-    yield f"model      {weights.name}: {total:,} parameters, {trains:,} train"
+    yield f"model      {weights.title}: {total:,} parameters, {trains:,} train"
     if about := getattr(model, "about_head", ""):
         yield f"head       {about}"
     encoded, taken, skips = trainer.usable_of(recipe, splits, trainer.encode(task, splits))

@@ -65,9 +65,8 @@ def finish_samples(trainer: "Trainer", task: "Task", model: Any) -> dict[str, An
         )
     if not accelerator.is_main_process:
         return {}
-    sampling.keep(
-        folder, results, [requested.settings(trainer.name, requested.whole(task, one)) for one in requests], spec
-    )
+    name = trainer.folder.resolve().name
+    sampling.keep(folder, results, [requested.settings(name, requested.whole(task, one)) for one in requests], spec)
     grids = sorted((folder / "grids").glob("step_*.png"))
     publishes_rows = bool(trainer.recipe.hub.examples)
     return spec.measure(

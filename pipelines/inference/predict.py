@@ -19,6 +19,7 @@ from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, MEDIA, kinds_of
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, MissingColumn
 from pipelines.inference.loading import Loaded, data_columns, input_columns, load
+from pipelines.reporting.results import run_name
 from pipelines.utils import library_logging
 from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
@@ -295,7 +296,7 @@ def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> di
     result = None
     for partial in requests.images(loaded.task, loaded.model, request):
         result = partial
-    model = loaded.results["recipe"] if loaded.results else Path(loaded.source).name
+    model = run_name(loaded.results) if loaded.results else Path(loaded.source).name
     about = requests.settings(model, request)
     name = requests.file_name(requests.subject(model, about), request["seed"], spec.suffix)
     path = requests.write(Path(), name, result, about, spec.write)

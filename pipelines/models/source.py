@@ -1,6 +1,7 @@
 """Find a model's weights: from a run folder, a model folder or a hub id."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from pipelines.utils.files import problem
 from pipelines.utils.formatting import short
 
 # The files that mark a model folder: of transformers or timm, of a diffusers pipeline, of a diffusers adapter.
-DESCRIBED = ("config.json", "model_index.json", LORA)
+JSON = ("config.json", "model_index.json")
+DESCRIBED = (*JSON, LORA)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class Weights:
     base_model: str | None = None  # the closest hub id in the chain of runs that led to this model
     revision: str | None = None  # resolved commit of a hub model
     license: str | None = None
+    described: str = ""  # what a local folder holds, by its configuration: its own name may be just `model`
+
+    @property
+    def title(self) -> str:
+        """The model's name for people: the hub id, the name of the run, or what a local folder holds."""
+        return self.described or self.name
 
 
 def resolve(section: ModelSection) -> Weights:
@@ -60,7 +68,23 @@ def resolve(section: ModelSection) -> Weights:
         base if isinstance(base, str) else None,
         None,
         front.get("license"),
+        "" if run else f"{_held(folder)} (local folder)",
     )
+
+
+def _held(folder: Path) -> str:
+    """What a model folder holds: the hub id that its configuration states, or its architecture."""
+    config = next((found for name in JSON if (found := read_json_object(folder / name)) is not None), {})
+    named = config.get("_name_or_path")
+    if isinstance(named, str) and HUB_ID.fullmatch(named) and not Path(named).exists():
+        return named
+    kinds = config.get("architectures")
+    kind = kinds[0] if isinstance(kinds, list) and kinds else config.get("_class_name") or config.get("architecture")
+    kind = kind if isinstance(kind, str) and kind else config.get("model_type")
+    return short(re.sub(r"(For[A-Z]\w*|Model)$", "", str(kind)) or str(kind), 60) if kind else "a model"
+
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def local_model(source: str | Path) -> Path | None:

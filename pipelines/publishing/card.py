@@ -162,7 +162,7 @@ def _of_made(made: dict[str, Any]) -> dict[str, Any]:
 def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id: str | None) -> str:
     from huggingface_hub import ModelCard
 
-    name = repo_id.split("/")[-1] if repo_id else results["recipe"]
+    name = repo_id.split("/")[-1] if repo_id else run.resolve().name
     kind = task_class(recipe["task"])
     adapter = (run / "model" / FORMATS[kind.hub.adapter_format].file).is_file()
     examples = run / "model" / "examples" / "examples.json"

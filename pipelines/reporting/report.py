@@ -112,6 +112,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
     here.filters |= {"readable_name": readable_name, "resampled": resampled}
     settings = parse(recipe, str(run / "recipe.yaml"))[0]
     return here.get_template("report.html.j2").render(
+        title=run.resolve().name,
         recipe=recipe,
         settings=settings,
         results=results,

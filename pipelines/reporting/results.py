@@ -2,6 +2,7 @@
 
 import math
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.schema import SPLITS
 from pipelines.errors import ModelError, RunError
 from pipelines.utils.files import read_json
+from pipelines.utils.formatting import utc
 from pipelines.utils.hardware import cores
 
 if TYPE_CHECKING:
@@ -83,6 +85,11 @@ def read_results(run: Path) -> Any:
     return current(found)
 
 
+def run_name(results: dict[str, Any]) -> str:
+    """The name of a run; older results have only that of its recipe."""
+    return str(results.get("name") or results["recipe"])
+
+
 def current(found: dict[str, Any]) -> dict[str, Any]:
     """The content of a results.json with the key names of this version.
 
@@ -109,7 +116,11 @@ def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str,
     return {
         "schema": SCHEMA,
         "task": recipe.task,
+        "name": trainer.folder.resolve().name,
         "recipe": trainer.name,
+        "started": state.started,
+        "finished": utc(time.time()),
+        "wall_seconds": None if (wall := trainer.wall_seconds()) is None else round(wall, 1),
         "metric": {"name": metric.name, "direction": metric.direction},
         "test": scores["test"],
         "validation": scores["validation"],
@@ -145,6 +156,7 @@ def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str,
         },
         "model": {
             "id": weights.name,
+            "name": weights.title,
             "base_model": weights.base_model,
             "revision": weights.revision,
             "license": weights.license,

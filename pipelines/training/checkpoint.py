@@ -39,6 +39,8 @@ class State:
     step: int = 0  # of this stage
     previous_steps: int = 0  # steps of earlier stages
     seconds: float = 0.0  # time of steps and of recording features, without evaluation and saving
+    started: str | None = None  # when the first command of the run began, in UTC; None in older checkpoints
+    wall_seconds: float | None = None  # wall time of all commands of the run; None in older checkpoints
     best: float | None = None
     best_step: int = 0
     stage_best: float | None = None  # best score of this stage, which early stopping compares with

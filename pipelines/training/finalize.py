@@ -106,7 +106,7 @@ def write(
     examples(task, readable, answered, folder, trainer.recipe.hub.examples)
     files.write_json(folder / "results.json", outcome)
     if splits.contents:
-        trained = trained_rows.text(trainer.name, splits.contents["train"], trained_rows.of(trainer.weights))
+        trained = trained_rows.text(outcome["name"], splits.contents["train"], trained_rows.of(trainer.weights))
         files.write_text(folder / "model" / trained_rows.FILE, trained)
     write_report(folder)  # first: the report draws the curves that the card shows
     write_card(folder)  # last: the copy of results.json that the card step writes marks the run as finished

@@ -3,6 +3,7 @@
 The numbered comments in `train` are the order of work. Each step is the work of another module.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,19 @@ from pipelines.utils.progress import Progress
 
 
 def train(
-    recipe: Recipe, folder: str | Path, *, name: str | None = None, smoke: bool = False, quiet: bool = False
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    smoke: bool = False,
+    quiet: bool = False,
+    began: float | None = None,
 ) -> dict[str, Any] | None:
     """Run a recipe in `folder`, or resume the run that stopped there.
 
-    `name` is the recipe's name in the card and the report; without it, they show the name of the folder. With `smoke`,
-    each split has 8 rows. With `quiet`, only bars and warnings are printed.
+    The run has the name of its folder. `name` is the recipe's name, if it is another. With `smoke`, each split has 8
+    rows. With `quiet`, only bars and warnings are printed. `began` is the time.time() from which the run counts its
+    wall time; without it, it counts from this call.
 
     Returns the content of results.json on the main process and an empty dictionary on the others; None if a signal
     stopped the run. Raises GraftErrors; checkpoints that were saved before the error stay usable.
@@ -35,6 +43,7 @@ def train(
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
+    began = time.time() if began is None else began
     folder = Path(folder)
     processes = distributed.processes()
     main = processes.is_main_process
@@ -47,11 +56,10 @@ def train(
     extra_metrics.refuse_if_generating(metrics, task_class(recipe.task)(recipe.options))
 
     # 2. Claim the run folder. A folder that holds another run is refused; a finished run is not trained again.
-    outcome = run_folder.claim(folder, recipe)
-    if outcome is not None:
-        return _update_finished(recipe, folder, outcome, metrics, progress)
+    with run_folder.claimed(folder, recipe) as outcome:
+        if outcome is not None:
+            return _update_finished(recipe, folder, outcome, metrics, progress)
 
-    with run_folder.alone(folder, main):
         # 3. Pin the revisions and the precision that the run resolved when it started.
         recipe = run_folder.pinned(folder, recipe)
 
@@ -81,7 +89,17 @@ def train(
 
         # 7. Encode the examples; report what the run will do, and which settings have no effect.
         trainer = Trainer(
-            recipe, folder, name or folder.name, task, model, weights, splits, accelerator, progress, metrics
+            recipe,
+            folder,
+            name or folder.resolve().name,
+            task,
+            model,
+            weights,
+            splits,
+            accelerator,
+            progress,
+            metrics,
+            began,
         )
 
         # 8. Score the model before training, then train: first the head alone if the recipe asks for it, then the rest.
@@ -112,7 +130,7 @@ def _update_finished(
     main = distributed.processes().is_main_process
     if main and extra_metrics.outdated(folder, outcome, metrics):
         progress.say(f"{folder} is finished; its predictions are scored by the metrics that the recipe lists now")
-        with run_folder.alone(folder, main):
+        with run_folder.alone(folder):
             outcome = extra_metrics.score_again(folder, run_folder.absolute_paths(recipe), metrics, progress.say)
     if main and run_folder.other_hub(folder, recipe):
         card.publish_as(folder, recipe)

@@ -1,7 +1,9 @@
 """The run folder: claim it for a recipe, resolve `auto` values, and find out what a former run left in it."""
 
 import contextlib
-import fcntl
+import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from pipelines.errors import RecipeError, RunError
 from pipelines.models.source import Weights
 from pipelines.reporting.results import read_results
 from pipelines.training.checkpoint import latest
+from pipelines.utils import distributed, lock
 from pipelines.utils.files import write_text
 from pipelines.utils.hardware import best_precision
 
@@ -40,8 +43,76 @@ def _options_of(recipe: Recipe) -> type[Strict]:
     return kind
 
 
+class Taken(RunError):
+    """The folder holds a run with other settings."""
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, recipe: Recipe) -> Iterator[dict[str, Any] | None]:
+    """Claim a run folder and lock it inside the block. Gives the results if the run is finished, else None.
+
+    If the block fails before the run has a checkpoint, a model or a logged step, everything that this command created
+    is removed again. The main process does the work, and every process raises its errors.
+    """
+    before = _Before(folder)
+    with contextlib.ExitStack() as held:
+
+        def take() -> dict[str, Any] | None:
+            outcome = claim(folder, recipe)
+            if outcome is not None:
+                return outcome
+            if not held.enter_context(_locked(folder)):
+                raise _in_use(folder, recipe)
+            before.locked = True
+            outcome = claim(folder, recipe)  # the folder may have changed before this process had the lock
+            if outcome is None and not holds_work(folder):  # now other commands can compare their settings
+                write_text(folder / "recipe.yaml", dump_recipe(absolute_paths(recipe)))
+            return outcome
+
+        try:
+            yield distributed.decided(take)
+        except (Exception, KeyboardInterrupt):
+            if distributed.processes().is_main_process:
+                before.restore()
+            raise
+
+
+class _Before:
+    """What a run folder held before a command, so that a command that failed early leaves nothing behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.locked = False  # whether this process has the lock of the folder
+        self.missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        self.names = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
+        self.contents = {
+            path: path.read_bytes() for name in ("recipe.yaml", "log.jsonl") if (path := self.folder / name).is_file()
+        }
+
+    def restore(self) -> None:
+        """Put back what was there, unless the folder now holds a checkpoint, a model or newly logged steps."""
+        if self.locked and self.folder.is_dir() and not self._valuable():
+            for path in [path for path in self.folder.iterdir() if path.name not in self.names]:
+                with contextlib.suppress(OSError):  # the error of the run is the one to report
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+            for path, content in self.contents.items():
+                with contextlib.suppress(OSError):
+                    path.write_bytes(content)
+        for path in self.missing:
+            with contextlib.suppress(OSError):  # not empty: another command uses it
+                path.rmdir()
+
+    def _valuable(self) -> bool:
+        log = self.folder / "log.jsonl"
+        logged = log.read_bytes() if log.is_file() else b""
+        return holds_work(self.folder) or logged not in (b"", self.contents.get(log, b""))
+
+
 def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """Take a run folder for a recipe. Returns the results if this run is finished, else None.
+    """Create a run folder, or compare its run with a recipe. Returns the results if this run is finished, else None.
 
     Raises RunError if the folder holds a run of another recipe (the message names the differences), if it lies inside
     the data, or if it cannot be written.
@@ -57,32 +128,55 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         probe.unlink(missing_ok=True)  # several processes may do this at once
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another folder with --run") from None
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        if any(not p.name.startswith(".") for p in folder.iterdir()) and not (folder / "checkpoints").is_dir():
+    if not (folder / "recipe.yaml").is_file():
+        if not is_free(folder):
             raise RunError(f"{folder}: not empty and no run of Graft's; choose another folder with --run")
         return None
-    old, new = _known_recipe(path), absolute_paths(recipe).model_dump(mode="json")
+    found = differences(folder, recipe)
+    longer = longer_of(found)
+    rest = {key: value for key, value in found.items() if key not in longer}
+    if rest and holds_work(folder):
+        listed = "; ".join(f"{key}: the run has {a!r}, you ask for {b!r}" for key, (a, b) in list(rest.items())[:4])
+        raise Taken(f"{folder} belongs to another recipe ({listed}); choose another folder with --run, or remove it")
+    if longer:  # without this, a killed run with more steps would look finished
+        (folder / "results.json").unlink(missing_ok=True)
+    return read_results(folder) if is_finished(folder) else None
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a new run can begin in a folder without recipe.yaml: it is empty, or a run lost its recipe there."""
+    return not folder.is_dir() or (folder / "checkpoints").is_dir() or not _shown(folder)
+
+
+def _shown(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run wrote the last of its files: the copy of the results in the model folder."""
+    return (folder / "model" / "results.json").is_file()
+
+
+def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ between the run in a folder and a recipe: key -> (of the run, of the recipe).
+
+    Raises RunError if recipe.yaml is not of a run.
+    """
+    old, new = _known_recipe(folder / "recipe.yaml"), absolute_paths(recipe).model_dump(mode="json")
     old["options"] = type(recipe.options)().model_dump(mode="json") | (
         old.get("options") or {}
     )  # an option may be newer than the run
-    found = _differences(old, new, settled=tuple(f"options.{key}" for key in _options_of(recipe).settled))
-    longer = [
+    means: dict[str, tuple[Any, ...]] = {"model.freeze": ("none", "encoder"), "train.ema": (None, _ema(recipe))}
+    return _differences(old, new, tuple(f"options.{key}" for key in _options_of(recipe).settled), means)
+
+
+def longer_of(found: dict[str, tuple[Any, Any]]) -> list[str]:
+    """Of the settings that differ, those that only make the run longer."""
+    return [
         key
         for key in found
         if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
     ]
-    rest = {key: value for key, value in found.items() if key not in longer}
-    if rest and _holds_work(folder):
-        listed = "; ".join(f"{key}: the run has {a!r}, you ask for {b!r}" for key, (a, b) in list(rest.items())[:4])
-        raise RunError(f"{folder} belongs to another recipe ({listed}); choose another folder with --run, or remove it")
-    results, last = (
-        folder / "results.json",
-        folder / "model" / "results.json",
-    )  # the copy in the model folder is the last file that a run writes
-    if longer:  # without this, a killed run with more steps would look finished
-        results.unlink(missing_ok=True)
-    return read_results(folder) if last.is_file() else None
 
 
 def other_hub(folder: Path, recipe: Recipe) -> bool:
@@ -92,33 +186,54 @@ def other_hub(folder: Path, recipe: Recipe) -> bool:
 
 def goes_on(folder: Path, recipe: Recipe) -> bool:
     """Whether the folder holds the work of a run whose `hub` section equals this recipe's."""
-    return (folder / "recipe.yaml").is_file() and _holds_work(folder) and not other_hub(folder, recipe)
+    return (folder / "recipe.yaml").is_file() and holds_work(folder) and not other_hub(folder, recipe)
 
 
-def _holds_work(folder: Path) -> bool:
+def holds_work(folder: Path) -> bool:
     """Whether the folder holds a checkpoint or a model, which another recipe must not overwrite."""
     return latest(folder / "checkpoints") is not None or (folder / "model").is_dir()
 
 
 @contextlib.contextmanager
-def alone(folder: Path, main: bool) -> Iterator[None]:
-    """Lock the folder for one run. The lock ends with the process, also after a kill.
+def alone(folder: Path) -> Iterator[None]:
+    """Lock the folder of a finished run. Raises RunError if another run holds the lock."""
+    with _locked(folder) as mine:
+        if not mine:
+            raise RunError(f"{folder}: {IN_USE}")
+        yield
 
-    Raises RunError if another run holds the lock.
-    """
-    if not main:
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit that lock
-        except BlockingIOError:
-            raise RunError(
-                f"{folder}: another `graft train` is at work here; wait for it, or choose another folder with --run"
-            ) from None
-        except OSError:  # the file system has no locks
-            pass
-        yield
+
+IN_USE = "another `graft train` is at work here; wait for it, or choose another folder with --run"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    try:
+        with lock.locked(folder / ".lock") as mine:
+            yield mine
+    except PermissionError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another folder with --run") from None
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a run works in this folder now."""
+    return lock.in_use(folder / ".lock")
+
+
+def _in_use(folder: Path, recipe: Recipe) -> RunError:
+    """The error for a folder that another run holds: Taken if its settings are others."""
+    kind = Taken if written(folder) and differences(folder, recipe) else RunError
+    return kind(f"{folder}: {IN_USE}")
+
+
+def written(folder: Path, patience: float = 2.0) -> bool:
+    """Whether the run that works in this folder has written its recipe; it does so as soon as it has the lock."""
+    until = time.monotonic() + patience
+    while not (folder / "recipe.yaml").is_file():
+        if time.monotonic() > until or not in_use(folder):
+            return (folder / "recipe.yaml").is_file()
+        time.sleep(0.02)
+    return True
 
 
 def pinned(folder: Path, recipe: Recipe) -> Recipe:
@@ -127,7 +242,7 @@ def pinned(folder: Path, recipe: Recipe) -> Recipe:
     A hub repository may have changed since, and `auto` may mean something else in another version.
     """
     path = folder / "recipe.yaml"
-    if not path.is_file() or not _holds_work(folder):
+    if not path.is_file() or not holds_work(folder):
         return recipe
     before = _known_recipe(path)
     updates: dict[str, dict[str, Any]] = {"train": {"precision": before["train"]["precision"]}, "model": {}, "data": {}}
@@ -170,18 +285,20 @@ def absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _differences(old: Any, new: Any, path: str = "", settled: tuple[str, ...] = ()) -> dict[str, tuple[Any, Any]]:
+def _differences(
+    old: Any, new: Any, settled: tuple[str, ...], means: dict[str, tuple[Any, ...]], path: str = ""
+) -> dict[str, tuple[Any, Any]]:
     """Key -> (old, new) where values differ.
 
-    Keys that are `auto` or unset now and that the run resolved do not count.
+    Keys that are `auto` or unset now and that the run resolved do not count. `means` holds what `auto` may have been.
     """
     if isinstance(old, dict) and isinstance(new, dict) and path != "model.config":
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(k for k in new if k not in old)]:
-            found |= _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."), settled)
+            found |= _differences(old.get(key), new.get(key), settled, means, f"{path}.{key}".lstrip("."))
         return found
     resolved = path in ("train.precision", "model.revision", "data.revision", *settled) and new in (None, "auto")
-    resolved = resolved or (path in ("train.ema", "model.freeze") and new == "auto")
+    resolved = resolved or (new == "auto" and old in means.get(path, ()))
     return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
 
 

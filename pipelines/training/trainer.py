@@ -32,7 +32,8 @@ from pipelines.training.feature_cache import store
 from pipelines.training.feature_cache.hooks import Edge
 from pipelines.training.stage import PhaseTraining, Stage
 from pipelines.utils import distributed, hardware
-from pipelines.utils.formatting import large, short
+from pipelines.utils.files import read_json
+from pipelines.utils.formatting import large, short, utc
 from pipelines.utils.progress import Progress
 
 
@@ -113,7 +114,7 @@ class Trainer:
 
     recipe: Recipe
     folder: Path
-    name: str
+    name: str  # the recipe's
     task: Any
     model: Any
     weights: Weights
@@ -121,6 +122,7 @@ class Trainer:
     accelerator: Any
     progress: Progress
     modules: Sequence[Module] = ()  # metrics that the recipe lists
+    began: float = 0.0  # time.time() when this command began
 
     def __post_init__(self) -> None:
         from pipelines.models import cpu_kernels
@@ -144,6 +146,7 @@ class Trainer:
         spec = self.task.generation
         self.judges = spec.prepare(self.accelerator.device) if spec is not None else None
         self.root = self.folder / "checkpoints"
+        self.took: float | None = 0.0
         self.log = run_log.Log(self.folder, self.accelerator, self.progress)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
         if self.accelerator.mixed_precision == "bf16" and not self.sharded:  # FSDP shards weights of one dtype only
@@ -163,7 +166,7 @@ class Trainer:
         self.parameters = (sum(p.numel() for p in self.model.parameters()), trains)
         rows = ", ".join(f"{len(self.splits[s]):,} {s}" for s in SPLITS)
         size = f"{large(self.parameters[0])} parameters ({large(trains)} train)"
-        self.progress.say(f"{self.recipe.task}: {self.weights.name}, {size}; {rows} rows")
+        self.progress.say(f"{self.recipe.task}: {self.weights.title}, {size}; {rows} rows")
         if labels := self.splits.labels:
             some = ", ".join(short(label, 40) for label in labels[:10])
             self.progress.say(f"{len(labels)} classes: {some}{' ...' if len(labels) > 10 else ''}")
@@ -216,7 +219,9 @@ class Trainer:
                 "train.head_epochs does not work under FSDP: train the head in a run of its own, and start from that "
                 "run's folder"
             )
-        state = saved or State(stage=stage, baseline_scores=self.score_baseline())
+        # a run of an older version does not know when it started, nor what it took
+        self.took = self.took_before(saved)
+        state = saved or State(stage=stage, started=utc(self.began), baseline_scores=self.score_baseline())
         if stage == "head":
             thaw(self.task, self._plain(), self.trains, only_head=True)
             steps = head_steps(self.recipe, self._plain(), len(self.encoded["train"]))
@@ -229,6 +234,18 @@ class Trainer:
             self.model = plain
         thaw(self.task, self._plain(), self.trains, only_head=False)
         return self.fit(state, self.steps, train.ema if isinstance(train.ema, float) else None, stopping, last)
+
+    def took_before(self, saved: State | None) -> float | None:
+        """Wall time in seconds of the earlier commands of this run; None if an older version did not record it."""
+        if saved is None:
+            return 0.0
+        finished = read_json(self.folder / "model" / "results.json") or {}
+        known = [took for took in (saved.wall_seconds, finished.get("wall_seconds")) if took is not None]
+        return max(known, default=None)
+
+    def wall_seconds(self) -> float | None:
+        """Wall time in seconds of all commands of this run so far, up to now."""
+        return None if self.took is None else self.took + time.time() - self.began
 
     def _plain(self) -> Any:
         """The model without the wrappers of Accelerate, ready to be prepared for the next stage."""
@@ -478,7 +495,7 @@ class Trainer:
                 kept = dataclasses.replace(
                     state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint
                 )
-                kept.task = dict(self.task.state)
+                kept.task, kept.wall_seconds = dict(self.task.state), self.wall_seconds()
                 kept.eval_batch, kept.eval_budget = self.eval_batch, self.eval_budget
                 checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)

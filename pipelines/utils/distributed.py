@@ -2,11 +2,13 @@
 
 import contextlib
 import datetime
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 # Time that processes wait while the first one downloads and encodes; the default is ten minutes.
 PATIENCE = datetime.timedelta(hours=12)
@@ -45,6 +47,26 @@ def processes() -> Any:
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     return PartialState(cpu=cpu, timeout=PATIENCE)
+
+
+def decided(decide: Callable[[], T]) -> T:
+    """What the main process decides. The other processes receive its answer, or raise its error."""
+    found = processes()
+    if found.num_processes == 1:
+        return decide()
+    from accelerate.utils import broadcast_object_list
+
+    answer: list[Any] = [None, None]
+    if found.is_main_process:
+        try:
+            answer[0] = decide()
+        except Exception as error:
+            answer[1] = error
+    value, failure = broadcast_object_list(answer)
+    if failure is not None:
+        raise failure
+    decision: T = value
+    return decision
 
 
 def sharded_again(model: Any) -> None:

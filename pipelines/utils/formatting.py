@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 _METRICS = {
@@ -49,6 +50,14 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
+def brief(value: float) -> str:
+    """A setting in few characters: 0.003 -> 3e-3; 0.25 -> 0.25; 64 -> 64."""
+    if value == 0 or abs(value) >= 0.01:
+        return f"{value:g}".replace("e+", "e").replace("e0", "e")
+    digits, _, power = f"{value:.3e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
 def interval(bounds: tuple[float, float] | list[float] | None) -> str:
     """[0.93, 0.99] -> 0.930 to 0.990; [0.0004, 0.056] -> 0.000 to 0.056."""
     if bounds is None:
@@ -74,6 +83,11 @@ def resampled(section: Mapping[str, Any]) -> str:
         names = ", ".join(readable_name(name) for name in how["exact"])
         text += f" {names}: all right or all wrong, so the interval is the exact binomial one of {units}."
     return text
+
+
+def utc(seconds: float) -> str:
+    """A time.time() as 2026-11-29T21:15:19Z."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def duration(seconds: float) -> str:

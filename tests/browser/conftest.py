@@ -89,7 +89,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     recipe = folder / "cats_dogs_tiny.yaml"
     recipe.write_text(RECIPE.format(model=model, photos=photos))
-    run = folder / "runs" / "first"
+    run = folder / "runs" / "cats_dogs_tiny"
     results = train(load_recipe(recipe), run, name=recipe.stem)
     assert results
     assert results["test"]["metrics"]["accuracy"] > 0.9

@@ -29,9 +29,9 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     raw["options"] = {"max_seconds": 1.0}
     raw["train"] = {**raw["train"], "epochs": 8}
     with without_pictures():
-        assert train(validate(raw), folder / "run", name="tones_tiny")
+        assert train(validate(raw), folder / "tones_tiny")
     (folder / "demo").mkdir()
-    with serving(folder / "run", folder / "demo") as found:
+    with serving(folder / "tones_tiny", folder / "demo") as found:
         yield found
 
 

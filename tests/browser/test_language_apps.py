@@ -25,9 +25,9 @@ def served(folder: Path, task: str, contract: str = "TestContract") -> Any:
     raw = kind().recipe(folder)
     raw["train"] = {**{k: v for k, v in raw["train"].items() if k != "epochs"}, "max_steps": 4}
     with without_pictures():
-        assert train(validate(raw), folder / "run", name=f"tiny_{task}")
+        assert train(validate(raw), folder / f"tiny_{task}")
     (folder / "demo").mkdir()
-    return serving(folder / "run", folder / "demo")
+    return serving(folder / f"tiny_{task}", folder / "demo")
 
 
 @pytest.fixture(scope="module")

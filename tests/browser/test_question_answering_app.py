@@ -29,9 +29,9 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "train": {"max_steps": 5, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32"},
     }
     with without_pictures():
-        assert train(validate(raw), folder / "run", name="tiny_questions")
+        assert train(validate(raw), folder / "tiny_questions")
     (folder / "demo").mkdir()
-    with serving(folder / "run", folder / "demo") as served:
+    with serving(folder / "tiny_questions", folder / "demo") as served:
         yield served
 
 

@@ -40,9 +40,9 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "train": {"max_steps": 1, "batch_size": 4, "learning_rate": 1e-6, "precision": "fp32"},
     }
     with without_pictures():
-        assert train(validate(raw), folder / "run", name="tiny_speech")
+        assert train(validate(raw), folder / "tiny_speech")
     (folder / "demo").mkdir()
-    with serving(folder / "run", folder / "demo") as served:
+    with serving(folder / "tiny_speech", folder / "demo") as served:
         yield served
 
 

@@ -27,9 +27,9 @@ SECONDS = 1000
 def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("listening")
     with without_pictures():
-        assert train(validate(Contract().recipe(folder)), folder / "run", name="tiny_whisper")
+        assert train(validate(Contract().recipe(folder)), folder / "tiny_whisper")
     (folder / "demo").mkdir()
-    with serving(folder / "run", folder / "demo") as found:
+    with serving(folder / "tiny_whisper", folder / "demo") as found:
         yield found
 
 

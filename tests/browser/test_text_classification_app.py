@@ -28,9 +28,9 @@ def served(folder: Path, kind: str) -> Iterator[Any]:
         "train": {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32"},
     }
     with without_pictures():
-        assert train(validate(raw), folder / "run", name="tiny_texts")
+        assert train(validate(raw), folder / "tiny_texts")
     (folder / "demo").mkdir()
-    with serving(folder / "run", folder / "demo") as found:
+    with serving(folder / "tiny_texts", folder / "demo") as found:
         yield found
 
 

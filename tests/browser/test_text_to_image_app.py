@@ -37,9 +37,9 @@ def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "hub": {"examples": 3},
     }
     with without_pictures():
-        assert train(validate(raw), folder / "run", name="shape_painter")
+        assert train(validate(raw), folder / "shape_painter")
     (folder / "demo").mkdir()
-    with serving(folder / "run", folder / "demo") as found:
+    with serving(folder / "shape_painter", folder / "demo") as found:
         yield found
 
 

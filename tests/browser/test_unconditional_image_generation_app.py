@@ -37,9 +37,9 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "train": {"max_steps": 4, "eval_every": 2, "batch_size": 8, "learning_rate": 2e-3},
     }
     with without_pictures():
-        assert train(validate(raw), folder / "run", name="more_shapes")
+        assert train(validate(raw), folder / "more_shapes")
     (folder / "demo").mkdir()
-    with serving(folder / "run", folder / "demo") as found:
+    with serving(folder / "more_shapes", folder / "demo") as found:
         yield found
 
 

@@ -62,8 +62,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = contract.TestContractOfClasses().recipe(folder)
     raw["model"] = {"id": str(pipeline(folder / "base"))}
     raw["train"] |= {"epochs": 2, "learning_rate": 1e-2, "ema": None}
-    assert train(validate(raw), folder / "run", name="colours")
-    return folder / "run"
+    assert train(validate(raw), folder / "colours")
+    return folder / "colours"
 
 
 @pytest.fixture(scope="module")

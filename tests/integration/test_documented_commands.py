@@ -146,10 +146,14 @@ def asked_once() -> Iterator[None]:
 def prepare(page: list[Block], environment: dict[str, str]) -> None:
     """Train the runs that this page uses and that another page explains how to train."""
     here = "\n".join(block.text for block in page)
-    for folder in dict.fromkeys(re.findall(r"runs/[\w-]+/\w+", here)):
-        name = folder.rpartition("/")[2]
+    named = re.findall(
+        r"runs/[\w-]+/(\w+)|^graft (?:card|demo|evaluate|predict|publish|report) (\w+)", here, re.MULTILINE
+    )
+    for name in dict.fromkeys(part for parts in named for part in parts if part in recipe_paths()):
         trains = re.compile(rf"^graft train {name}( .*)?$")
-        if Path(folder).exists() or any(trains.match(line) for block in page for line in commands(block)):
+        if list(Path("runs").glob(f"*/{name}")) or any(
+            trains.match(line) for block in page for line in commands(block)
+        ):
             continue
         every = [
             line for block in snippets() if block.language == "bash" and not block.mark for line in commands(block)

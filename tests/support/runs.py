@@ -67,11 +67,12 @@ def losses(run: Path) -> list[float]:
 
 
 def results(run: Path) -> dict[str, Any]:
-    """results.json without times and memory, and without the machine."""
+    """results.json without times and memory, and without the machine and the name of the folder."""
     found = json.loads((run / "results.json").read_text())
     for key in ("seconds", "examples_per_second", "peak_memory_mb"):
         del found["train"][key]
-    del found["environment"]
+    for key in ("environment", "name", "started", "finished", "wall_seconds"):
+        del found[key]
     return found
 
 

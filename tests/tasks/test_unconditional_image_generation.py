@@ -122,8 +122,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(classifier.parent)
         raw["options"] |= {"extractor": classifier.name, "samples": 5, "grid": 2}
-        assert train(validate(raw), folder / "run", name="shapes")
-    return folder / "run"
+        assert train(validate(raw), folder / "grown")
+    return folder / "grown"
 
 
 def test_plain_diffusers_makes_the_same_image(run: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_run_keeps_its_samples(run: Path) -> None:
     files = sorted((run / "samples").glob("*.png"))
     assert [file.name for file in files] == [f"{i:05}.png" for i in range(5)]
     with Image.open(files[3]) as image:
-        assert json.loads(image.text["parameters"]) == {"model": "shapes", "steps": 100, "seed": 3}  # type: ignore[attr-defined]
+        assert json.loads(image.text["parameters"]) == {"model": "grown", "steps": 100, "seed": 3}  # type: ignore[attr-defined]
         difference = np.asarray(image).astype(int) - np.asarray(loaded.infer(3)).astype(int)
         assert np.abs(difference).max() <= 2  # generated in another batch
     results = json.loads((run / "results.json").read_text())
