@@ -11,7 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,9 +25,10 @@ from pydantic import (
 )
 
 from pipelines.config import hub_metadata, renamed
+from pipelines.config import overrides as overrides_of
 from pipelines.config.catalog import find_recipe, recipe_paths
-from pipelines.config.validation_errors import COMMAND_LINE, explain, suggest
-from pipelines.config.yaml_io import Keys, dump, parse_value, read_file
+from pipelines.config.validation_errors import COMMAND_LINE, explain, keys, suggest
+from pipelines.config.yaml_io import Keys, dump, read_file
 from pipelines.errors import RecipeError
 from pipelines.utils import files
 from pipelines.utils.formatting import short
@@ -401,7 +401,7 @@ def load_recipe(
     model: str | None = None,
     exists: bool = False,
 ) -> Recipe:
-    """Read, override and validate a recipe. `overrides` are `key=value` strings with the names of the recipe's keys.
+    """Read, override and validate a recipe. `overrides` are `key=value` strings: `train.epochs=3`, or `epochs=3`.
 
     `data` and `model` are --data and --model of the command line. A new source also removes the settings that belonged
     to the old one. `exists` is that of `validate`. Raises RecipeError that lists all problems, one per line, with file
@@ -418,7 +418,9 @@ def load_recipe(
     if model is not None:
         kept = {k: v for k, v in _section(raw, "model").items() if k not in ("revision", "config")}
         raw["model"] = {**kept, "id": model}
-    named = {override.partition("=")[0] for override in overrides}
+    settings, wrong = overrides_of.read(overrides, _known_keys(raw, overrides))
+    problems += wrong
+    named = {key for key, _ in settings}
     hub = _section(raw, "hub")
     if (
         data is not None or "data.id" in named
@@ -426,8 +428,8 @@ def load_recipe(
         hub.pop("examples", None)
     if model is not None or "model.id" in named:  # and their licence may not fit this model
         hub.pop("license", None)
-    for override in overrides:
-        problems += _override(raw, lines, override)
+    for key, value in settings:
+        problems += overrides_of.put(raw, lines, key, value)
     typed = lines.get(("metrics",)) == COMMAND_LINE
     if (
         raw.get("metrics")
@@ -443,6 +445,14 @@ def load_recipe(
         shipped = path in recipe_paths().values()
         raw["metrics"] = [local_metric(entry, Path() if typed or shipped else path.parent) for entry in raw["metrics"]]
     return validate(raw, str(path), lines, problems, exists=exists)
+
+
+def _known_keys(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """Every key that an override may set, for the task of the recipe or of the overrides."""
+    tasks = [raw.get("task"), *(word[5:] for word in overrides if word.startswith("task="))]
+    if tasks[-1] not in task_names():
+        return keys(Recipe, Strict) | {"options": "names"}
+    return keys(Recipe, task_class(tasks[-1]).Options) | {f"options.{old}": "value" for old in renamed.FROZEN}
 
 
 MODEL_FILES = ("config.json", "model_index.json", "adapter_config.json", "pytorch_lora_weights.safetensors")
@@ -527,34 +537,6 @@ def _no_unicode(value: Any, where: str = "") -> list[str]:
 def _section(raw: dict[str, Any], key: str) -> dict[str, Any]:
     found = raw.get(key)
     return found if isinstance(found, dict) else {}
-
-
-def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> list[str]:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        return [f"{override!r}: an override is key=value, such as train.epochs=1"]
-    *parents, last = key.split(".")
-    target = raw
-    for parent in parents:
-        target[parent] = {} if target.get(parent) is None else target[parent]  # a section may be present and empty
-        target = target[parent]
-        if not isinstance(target, dict):
-            return [f"{key}: {parent} has no keys"]
-    try:
-        target[last] = parse_value(text)
-    except yaml.YAMLError:
-        return [
-            f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the "
-            "shell's)"
-        ]
-    other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
-    if other and target[last] is not None:
-        target.pop(other, None)
-    parts: Keys = tuple(key.split("."))
-    for n in range(1, len(parts)):
-        lines.setdefault(parts[:n], COMMAND_LINE)
-    lines[parts] = COMMAND_LINE
-    return []
 
 
 # ---- writing ----
