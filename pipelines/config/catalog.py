@@ -51,6 +51,17 @@ def catalog() -> list[dict[str, str]]:
     )
 
 
+def without_hub() -> list[str]:
+    """The shipped recipes that need no hub: random weights, and data on this disk or in a library."""
+    found = []
+    for name, path in recipe_paths().items():
+        raw = parse(path.read_text(encoding="utf-8"), str(path)).value
+        local = raw["data"].get("format") not in (None, "hub") or "/" not in raw["data"]["id"]
+        if "config" in raw["model"] and local:
+            found.append(name)
+    return found
+
+
 def catalog_table() -> None:
     """Print the catalogue: under each task one line per recipe."""
     entries = catalog()

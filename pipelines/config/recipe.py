@@ -410,7 +410,7 @@ def load_recipe(
     path = find_recipe(source)
     raw, lines, problems = read_file(path)
     if data is not None:
-        part = "config" if _keeps_config(_section(raw, "data").get("format")) else ""
+        part = "config" if format_declares(_section(raw, "data").get("format"), "KEEPS_CONFIG") else ""
         raw["data"] = {
             **{k: v for k, v in _section(raw, "data").items() if k == part or k not in _OF_THE_SOURCE},
             "id": data,
@@ -418,7 +418,7 @@ def load_recipe(
     if model is not None:
         kept = {k: v for k, v in _section(raw, "model").items() if k not in ("revision", "config")}
         raw["model"] = {**kept, "id": model}
-    settings, wrong = overrides_of.read(overrides, _known_keys(raw, overrides))
+    settings, wrong = overrides_of.read(overrides, known_keys(raw, overrides))
     problems += wrong
     named = {key for key, _ in settings}
     hub = _section(raw, "hub")
@@ -447,12 +447,31 @@ def load_recipe(
     return validate(raw, str(path), lines, problems, exists=exists)
 
 
-def _known_keys(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+def known_keys(raw: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, str]:
     """Every key that an override may set, for the task of the recipe or of the overrides."""
     tasks = [raw.get("task"), *(word[5:] for word in overrides if word.startswith("task="))]
     if tasks[-1] not in task_names():
         return keys(Recipe, Strict) | {"options": "names"}
     return keys(Recipe, task_class(tasks[-1]).Options) | {f"options.{old}": "value" for old in renamed.FROZEN}
+
+
+def with_overrides(section: DataSection, overrides: Sequence[str]) -> DataSection:
+    """A data section with other values: `data.columns.text=body`, or `columns.text=body`. Raises RecipeError."""
+    known = {key: kind for key, kind in keys(Recipe, Strict).items() if key.startswith("data")}
+    settings, problems = overrides_of.read(overrides, known)
+    raw: dict[str, Any] = {"data": section.model_dump(exclude_defaults=True)}
+    for key, value in settings:
+        problems += overrides_of.put(raw, {}, key, value)
+    try:
+        section = DataSection.model_validate(raw["data"])
+    except ValidationError as error:
+        found = error.errors()
+        for one in found:
+            one["loc"] = ("data", *one["loc"])
+        problems += explain(found, "command line", {}, Recipe, Strict)
+    if problems:
+        raise RecipeError("\n".join(dict.fromkeys(problems)))
+    return section
 
 
 MODEL_FILES = ("config.json", "model_index.json", "adapter_config.json", "pytorch_lora_weights.safetensors")
@@ -478,16 +497,17 @@ def recipe_of_model(path: Path) -> Recipe:
 _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
 
 
-def _keeps_config(layout: Any) -> bool:
-    """Whether this format has the same parts for every data source (digits 0-4 of MNIST).
+def format_declares(layout: Any, what: str) -> bool:
+    """Whether the module of a data format has this constant, set.
 
-    The format's module declares it.
+    KEEPS_CONFIG: the format has the same parts for every data source (digits 0-4 of MNIST). BUILT_IN: its data come
+    with a library, and `data.id` is only a name.
     """
     if not isinstance(layout, str) or not layout.isidentifier():
         return False
     if not resources.files("pipelines.data.formats").joinpath(f"{layout}.py").is_file():
         return False
-    return bool(getattr(importlib.import_module(f"pipelines.data.formats.{layout}"), "KEEPS_CONFIG", False))
+    return bool(getattr(importlib.import_module(f"pipelines.data.formats.{layout}"), what, False))
 
 
 def validate(
