@@ -577,18 +577,32 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON schema of recipes, with the options of every task."""
+    """The JSON schema of recipes, with the options of every task. Every key has a description, which editors show."""
     schema = Recipe.model_json_schema()
+    del schema["$defs"]["BaseModel"]  # the options of no task
+    named, about = (Recipe.model_fields[key].description for key in ("task", "options"))
+    schema["properties"]["options"] = {"type": "object", "description": f"{about} Its keys depend on `task`."}
     schema["properties"]["task"]["enum"] = task_names()
     schema["allOf"] = []
     for name in task_names():
         options = task_class(name).Options.model_json_schema(ref_template=f"#/$defs/{name}/$defs/{{model}}")
         schema["$defs"][name] = options
         rule = {
-            "if": {"properties": {"task": {"const": name}}},
-            "then": {"properties": {"options": {"$ref": f"#/$defs/{name}"}}},
+            "if": {"properties": {"task": {"const": name, "description": named}}, "required": ["task"]},
+            "then": {"properties": {"options": {"$ref": f"#/$defs/{name}", "description": f"Settings of {name}."}}},
         }
         schema["allOf"].append(rule)
-    schema["properties"]["options"] = {"type": "object"}
-    plain: dict[str, Any] = json.loads(json.dumps(schema))
-    return plain
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_bounds(json.loads(json.dumps(schema)))}
+
+
+BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+
+
+def _with_bounds(schema: Any) -> Any:
+    """The schema with its bounds under the names of JSON schema: pydantic keeps its own if a validator comes before."""
+    if isinstance(schema, list):
+        return [_with_bounds(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    number = schema.get("type") in ("integer", "number")
+    return {BOUNDS.get(key, key) if number else key: _with_bounds(value) for key, value in schema.items()}

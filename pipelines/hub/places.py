@@ -40,14 +40,20 @@ def check(place: str, kind: str, *, local: bool = False, advice: str = "") -> No
     if _in_the_cache(place, kind):
         return
     found = _on_the_hub(place, kind)
+    if found is None:
+        raise wrong(f"no {here} {shown!r} here{near}, and it is no hub id (owner/name){advice}")
     if isinstance(found, HubUnreachable):
         unknown = wrong if near else HubUnreachable
         raise unknown(f"no {here} {shown!r} here{near}; no {there} of that name is in the cache, and {found}")
     if isinstance(found, GraftError):
         return  # a failing hub is asked again when it is needed, with more patience
     if not found:
-        private = "; a private one needs `hf auth login`" if "/" in place else ""
-        raise wrong(f"no {here} {shown!r} here{near}, and no {there} {shown!r} on the hub{private}{advice}")
+        if "/" in place and not near:
+            raise wrong(
+                f"no {there} {shown!r} on the hub, and no such {here} here: check the spelling; a private one needs "
+                "`hf auth login`"
+            )
+        raise wrong(f"no {here} {shown!r} here{near}, and no {there} of that name on the hub{advice}")
 
 
 def _in_the_cache(place: str, kind: str) -> bool:
@@ -62,8 +68,8 @@ def _in_the_cache(place: str, kind: str) -> bool:
     return (folder / "snapshots").is_dir()
 
 
-def _on_the_hub(place: str, kind: str) -> bool | HubError:
-    """Whether the hub has it, or why the hub cannot say so."""
+def _on_the_hub(place: str, kind: str) -> bool | HubError | None:
+    """Whether the hub has it, or why the hub cannot say so. None: no hub has names such as this one."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     from huggingface_hub.utils import HFValidationError
@@ -73,8 +79,10 @@ def _on_the_hub(place: str, kind: str) -> bool | HubError:
         (api.model_info if kind == "model" else api.dataset_info)(place, timeout=TIMEOUT)
     except GatedRepoError:
         return True
-    except (RepositoryNotFoundError, HFValidationError):
+    except RepositoryNotFoundError:
         return False
+    except HFValidationError:
+        return None
     except (OSError, http_error()) as error:
         return explained(error, place, "")
     return True
