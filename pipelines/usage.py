@@ -80,8 +80,8 @@ def _of_verbs(arguments: Sequence[str], verbs: Sequence[str]) -> str:
             before = arguments[: arguments.index(verb)]
             after = arguments[arguments.index(verb) + 1 :]
             return f"options come after the verb: did you mean `{_line(verb, *after, *before)}`?"
-        meant = closest(first, ["--help", "--version", "--debug"])
-        return f"no option {first}" + (f": did you mean `graft {meant}`?" if meant else ". See: graft --help")
+        option = closest(first, ["--help", "--version", "--debug"])
+        return f"no option {first}" + (f": did you mean `graft {option}`?" if option else ". See: graft --help")
     shown = f"no command {first!r}"
     rest = arguments[1:]
     word = first.lower()
@@ -102,7 +102,7 @@ def _of_verbs(arguments: Sequence[str], verbs: Sequence[str]) -> str:
             f"{shown}: did you mean `graft train RECIPE --data {shlex.quote(first)}`? `graft recipes` lists the recipes"
         )
     near = closest(word, [*verbs, *VERBS])
-    if near in verbs:
+    if near is not None and near in verbs:
         return f"{shown}: did you mean `{_line(near, *rest)}`?"
     if near is not None:
         return _of_verbs([near, *rest], verbs).replace(repr(near), repr(first), 1)

@@ -112,6 +112,9 @@ def read(overrides: Sequence[str], known: Mapping[str, str]) -> tuple[list[tuple
         if known.get(full[0]) == "section" and not isinstance(value, dict) and value is not None:
             problems.append(f"command line: {key}: a section, which takes no value{advice(key, text, known)}")
             continue
+        if known.get(full[0]) == "names" and not isinstance(value, dict) and value is not None:
+            problems.append(f"command line: {key}: a name follows it: did you mean {full[0]}.NAME={_quoted(text)}?")
+            continue
         found.append((full[0], value))
     return found, problems
 
@@ -190,6 +193,9 @@ def _likely(word: str, known: Mapping[str, str]) -> list[str]:
         near = MEANINGS[last] if MEANINGS.get(last) in inside else closest(rest, inside)
         if last == "name" and "id" in inside:
             near = "id"
+        free = {full.rpartition(".")[2]: full for full, kind in known.items() if kind == "names"}
+        if parent := closest(sections[-1], free):  # data.column.text
+            return [f"{free[parent]}.{last}"]
         if near is not None:
             return [inside[near]]
     if last in MEANINGS:

@@ -34,8 +34,10 @@ def problem(place: str) -> str:
 def near(place: str) -> str | None:
     """What exists and has nearly this name: `photos` for `photo`, `data/photos` for `dta/photos`. None if nothing has.
 
-    `place` is a local path that does not exist. Only folders that are named are read.
+    `place` does not exist. Its last part is also looked for in the current folder. Other folders are not searched.
     """
+    if problem(place):
+        return None
     path = Path(os.path.expanduser(place))
     gone = path
     while not gone.parent.is_dir():  # the first part that does not exist
@@ -48,10 +50,8 @@ def near(place: str) -> str | None:
     alike = difflib.get_close_matches(gone.name.lower(), lower, n=1, cutoff=0.7)
     if not alike:  # photo.jpeg for photo.jpg, and a suffix that was left out
         alike = [name for name in lower if Path(name).stem == Path(gone.name.lower()).stem][:1]
-    if not alike:
-        return None
-    found = gone.parent / lower[alike[0]] / path.relative_to(gone)
-    return str(found) if found.exists() else None
+    found = gone.parent / lower[alike[0]] / path.relative_to(gone) if alike else Path(path.name)
+    return str(found) if found.name and found.exists() else None
 
 
 def did_you_mean(place: str) -> str:

@@ -80,7 +80,13 @@ HUB: dict[str, tuple[Any, str, str, int, list[str]]] = {
     ),
     "a pickle": (bad_pickle, "model=tester/pickle", "", 2, ["tester/pickle: ", "is not run"]),
     "a failing hub": (failing, "model=tester/vit", "", 1, ["the hub fails at tester/vit", "500"]),
-    "no such data": (None, "data=tester/pest", "", 2, ["no data set 'tester/pest' on the hub", "no such file or folder here"]),
+    "no such data": (
+        None,
+        "data=tester/pest",
+        "",
+        2,
+        ["no data set 'tester/pest' on the hub", "no such file or folder here"],
+    ),
     "no data set's name": (None, "data=my pets", "", 2, ["no file or folder 'my pets' here", "is no hub id"]),
     "no such revision of data": (
         None,
