@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.errors import HubUnreachable, RecipeError, RunError
+from pipelines.errors import HubUnreachable, ModelError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from pipelines.config.recipe import Recipe
@@ -89,9 +89,14 @@ def _find_sources(recipe: "Recipe") -> None:
 
 def _find_model(source: str) -> None:
     """Raise an error if a model does not exist, before anything heavy is imported."""
+    from pipelines.config.catalog import recipe_paths
     from pipelines.hub import places
+    from pipelines.models.source import local_model
 
-    places.check(source, "model", advice="; a model is a run folder, a model folder or a hub id (owner/name)")
+    if source in recipe_paths() and not Path(source).exists():
+        raise ModelError(f"{source} is a recipe, and not a model: train it first, with `graft train {source}`")
+    if local_model(source) is None:
+        places.check(source, "model", advice="; a model is a run folder, a model folder or a hub id (owner/name)")
 
 
 def _print_json(value: Any) -> None:

@@ -40,6 +40,7 @@ NEEDED = {
     "RUN_OR_MODEL": "a run folder, a model folder or a hub id, such as `graft {verb} runs/image-classification/NAME`",
     "RUN_OR_MODEL_OR_RECIPE": "a run folder, a model folder, a hub id or a recipe, such as "
     "`graft {verb} runs/image-classification/NAME`",
+    "compare": "two or more run folders, such as `graft compare RUN RUN`",
     "RUN": "a run folder, such as `graft {verb} runs/image-classification/NAME`",
     "INPUT": "inputs: files, folders, a table (csv, jsonl), a text in quotes or column=value, such as "
     "`graft {verb} RUN photo.jpg`",
@@ -64,8 +65,17 @@ def explained(error: Any, arguments: Sequence[str]) -> str:
         words = _of_verbs(arguments, verbs)
     elif kind == "NoSuchOption":
         words = _of_options(error.option_name, arguments, context.info_name, known)
+        if not words:
+            places = " ".join(
+                one.metavar or one.name for one in context.command.params if not one.opts[0].startswith("-")
+            )
+            words = (
+                f"`graft {context.info_name}` has no option {error.option_name}: it is used as "
+                f"`{context.command_path} {places}`, with {', '.join(sorted(known | {'--help'}))}"
+            )
     elif kind == "MissingParameter" and error.param is not None:
         name = re.split(r"[ .]", error.param.metavar or error.param.name)[0].strip("[]")
+        name = context.info_name if context.info_name in NEEDED else name
         if name in NEEDED:
             words = f"`graft {context.info_name}` needs {NEEDED[name].format(verb=context.info_name)}"
     return words or f"{plain}. See: {context.command_path} --help"
@@ -80,7 +90,7 @@ def _of_verbs(arguments: Sequence[str], verbs: Sequence[str]) -> str:
             before = arguments[: arguments.index(verb)]
             after = arguments[arguments.index(verb) + 1 :]
             return f"options come after the verb: did you mean `{_line(verb, *after, *before)}`?"
-        option = closest(first, ["--help", "--version", "--debug"])
+        option = "--version" if first in ("-v", "-V") else closest(first, ["--help", "--version", "--debug"])
         return f"no option {first}" + (f": did you mean `graft {option}`?" if option else ". See: graft --help")
     shown = f"no command {first!r}"
     rest = arguments[1:]
@@ -113,7 +123,7 @@ def _of_verbs(arguments: Sequence[str], verbs: Sequence[str]) -> str:
 
 
 def _of_options(option: str, arguments: Sequence[str], verb: str, known: set[str]) -> str:
-    """For an option that a verb does not have: a similar option, or the key of the recipe that it names."""
+    """For an option that a verb does not have: a similar option, or the key of the recipe that it names; else empty."""
     token = next((word for word in arguments if word.startswith(option)), option)
     place = list(arguments).index(token) if token in arguments else len(arguments)
     name, equals, value = token.partition("=")
@@ -133,7 +143,7 @@ def _of_options(option: str, arguments: Sequence[str], verb: str, known: set[str
     if verb == "predict" and (" " in token or not re.fullmatch(r"--?[a-zA-Z][\w-]*", name)):
         return f"{shown}: an input that begins with a dash comes after `--`: graft predict RUN -- {shlex.quote(token)}"
     if verb not in ("train", "check"):
-        return f"{shown} (it has: {', '.join(sorted(known | {'--help'}))})"
+        return ""
     hint = advice(bare, value, _keys(arguments, value))
     return shown + (hint if hint.startswith(":") else f"{hint}. See: graft {verb} --help")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.config.validation_errors import suggest
 from pipelines.config.yaml_io import parse
 from pipelines.errors import RecipeError
-from pipelines.utils.files import problem
+from pipelines.utils.files import did_you_mean, problem
 from pipelines.utils.formatting import short
 
 HEADER = ("hardware", "published", "measured")
@@ -37,7 +37,8 @@ def find_recipe(source: str | Path) -> Path:
     if path.is_dir():
         raise RecipeError(f"{source} is a folder: a recipe is a YAML file, or a name that `graft recipes` prints")
     raise RecipeError(
-        f"no recipe {str(source)!r}: no such file, and no shipped recipe has the name{suggest(name, shipped)}"
+        f"no recipe {str(source)!r}: no such file{did_you_mean(str(source))}, and no shipped recipe has the name"
+        f"{suggest(name, shipped)}"
     )
 
 

@@ -169,8 +169,8 @@ def advice(word: str, text: str, known: Mapping[str, str]) -> str:
         options = {"model.id": f"--model {_quoted(text)}", "data.id": f"--data {_quoted(text)}"}
         short = [options[full] for full in likely if full in options and text]
         return f": did you mean {_listed(likely, text, 'or')}{f' ({short[0]})' if short else ''}?"
-    section = word.partition(".")[0]
-    inside = [full.partition(".")[2] for full in known if full.startswith(f"{section}.")]
+    section = word if known.get(word) == "section" else word.partition(".")[0]
+    inside = [full.removeprefix(f"{section}.") for full in known if full.startswith(f"{section}.")]
     return f" (allowed: {', '.join(inside)})" if inside else "; `graft schema` lists all keys"
 
 

@@ -138,6 +138,8 @@ def _sentence(errors: Sequence[Mapping[str, Any]]) -> str:
     hint = suggest(got, choices) if isinstance(got, str) else ""
     if all(e["type"] == "string_type" for e in errors) and not isinstance(got, (dict, list)) and got is not None:
         hint = ": put it in quotes"
+    if all(e["type"] == "list_type" for e in errors) and isinstance(got, str):
+        hint = f": did you mean [{got}]?"
     number = str(got).strip(" '\"“”„‘’").replace(",", ".")
     if not hint and isinstance(got, str) and re.fullmatch(r"-?\d+\.?\d*(e-?\d+)?", number) and "number" in wanted:
         hint = f": did you mean {number}?"  # 0,001, or a number in quotes

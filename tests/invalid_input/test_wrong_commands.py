@@ -52,7 +52,11 @@ COMMANDS = {
     f"train {R} --gpu 0": "CUDA_VISIBLE_DEVICES",
     "recipes --jsn": "did you mean --json?",
     "predict runs/a -5": "graft predict RUN -- -5",
+    "predict --model runs/a x.jpg": "it is used as `graft predict RUN_OR_MODEL INPUT...`",
+    "publish --repo me/a runs/a": "it is used as `graft publish RUN OWNER/NAME`",
+    "-V": "did you mean `graft --version`?",
     # what is missing
+    "compare": "two or more run folders",
     "predict runs/a": "`graft predict` needs inputs: files, folders",
     "publish runs/a": "needs a name on the hub",
     # settings
@@ -72,6 +76,8 @@ COMMANDS = {
     f"train {R} train.epochs=“3”": "did you mean 3?",
     f"train {R} train.learning_rate=0,001": "did you mean 0.001?",
     f"train {R} train.optimizer=adam": "did you mean 'adamw'?",
+    f"train {R} train.trackers=wandb": "did you mean [wandb]?",
+    f"train {R} model.adapter=lora": "(allowed: kind, rank, alpha, dropout, targets)",
     f"train {R} photos": "did you mean --data photos?",
     # recipes, folders and files
     "train cats_dogs_efficentnet_b0": f"did you mean '{R}'?",
@@ -81,7 +87,10 @@ COMMANDS = {
     f"train {R} --data texts.cvs": "no file or folder 'texts.cvs' here (did you mean texts.csv?)",
     f"check {R} --data data/photos": "no file or folder 'data/photos' here (did you mean photos?)",
     f"train {R} --data photos --model ./model": "no such folder: ./model (did you mean modell?)",
-    "train my.yaml": "no recipe 'my.yaml'",
+    "train min.yaml": "no such file (did you mean mine.yaml?)",
+    "check mine.yml": "no such file (did you mean mine.yaml?)",
+    f"predict {R} photos": f"is a recipe, and not a model: train it first, with `graft train {R}`",
+    "predict photos/cat 1.png": "photos/cat: no model here",
     "evaluate runs/image": "no such folder: runs/image",
     "predict modle photos": "no folder 'modle' here (did you mean modell?)",
     f"evaluate {R} --data photo data.columns.image=x": "did you mean photos?",
