@@ -71,7 +71,7 @@ def explained(error: Any, arguments: Sequence[str]) -> str:
             )
             words = (
                 f"`graft {context.info_name}` has no option {error.option_name}: it is used as "
-                f"`{context.command_path} {places}`, with {', '.join(sorted(known | {'--help'}))}"
+                f"`graft {context.info_name} {places}`, with {', '.join(sorted(known | {'--help'}))}"
             )
     elif kind == "MissingParameter" and error.param is not None:
         name = re.split(r"[ .]", error.param.metavar or error.param.name)[0].strip("[]")

@@ -91,7 +91,7 @@ COMMANDS = {
     "check mine.yml": "no such file (did you mean mine.yaml?)",
     f"predict {R} photos": f"is a recipe, and not a model: train it first, with `graft train {R}`",
     "predict photos/cat 1.png": "photos/cat: no model here",
-    "evaluate runs/image": "no such folder: runs/image",
+    "evaluate runs/image": "runs/image: no such folder",
     "predict modle photos": "no folder 'modle' here (did you mean modell?)",
     f"evaluate {R} --data photo data.columns.image=x": "did you mean photos?",
     f"evaluate {R} --data photos lr=1": "did you mean train.learning_rate=1?",
