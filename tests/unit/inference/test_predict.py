@@ -314,7 +314,6 @@ def test_a_table_says_which_row_and_which_column(models: dict[str, Path], tmp_pa
     (tmp_path / "txet.csv").write_text("txet\nhello\n")
     error = refused(graft("predict", models["single"], tmp_path / "txet.csv"), 2, "no column 'text' (it has: txet)")
     assert error.endswith("; name the right one with data.columns.text=NAME")
-    assert "data.columns" not in error
 
 
 def test_the_list_that_a_model_was_trained_on(models: dict[str, Path], tmp_path: Path) -> None:
