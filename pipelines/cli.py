@@ -6,17 +6,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.errors import HubError, ModelError, RecipeError, RunError
+from pipelines.errors import HubError, HubUnreachable, ModelError, RecipeError, RunError
+
+if TYPE_CHECKING:
+    from pipelines.config.recipe import Recipe
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Fine-tune pretrained models of the hub on your own data. Measure, document, publish and serve them.",
     epilog="A recipe is a YAML file or a name that `graft recipes` prints. Errors show a traceback with --debug.",
 )
@@ -39,15 +43,68 @@ _UsageError: Any = typer.BadParameter.__base__
 
 def main() -> None:
     """Run the command line. A wrong command or option raises RecipeError."""
+    words = sys.argv[1:]
+    if len(words) > 1 and words[0] in ("-h", "--help"):  # `graft --help train`
+        sys.argv[1:] = [*words[1:], words[0]]
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
-        if len(sys.argv) < 2:  # `graft` without arguments: the message is the help
+        if not words:  # `graft` without arguments: the message is the help
             error.show()
             sys.exit(error.exit_code)
-        command = error.ctx.command_path if error.ctx else "graft"
-        raise RecipeError(f"{error.format_message().rstrip('.')}. See: {command} --help") from None
+        from pipelines.usage import explained
+
+        raise RecipeError(explained(error, words)) from None
+    except HubUnreachable as error:
+        from pipelines.usage import offline
+
+        raise HubUnreachable(f"{error}\n{offline(words[0])}") from None
     sys.exit(code or 0)
+
+
+def _version(asked: bool) -> None:
+    if not asked:
+        return
+    import platform
+    from importlib.metadata import version
+
+    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers")]
+    print(f"graft {version('graft-pipelines')} ({', '.join(libraries)}, Python {platform.python_version()})")
+    raise typer.Exit
+
+
+@app.callback()
+def _graft(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the versions and exit.")
+    ] = False,
+) -> None:
+    """Fine-tune pretrained models of the hub on your own data. Measure, document, publish and serve them."""
+
+
+def _find_sources(recipe: "Recipe") -> None:
+    """Raise an error if the data or the model of a recipe do not exist, before anything is made or downloaded."""
+    from pipelines.config.recipe import format_declares
+    from pipelines.hub import places
+
+    data, model = recipe.data, recipe.model
+    if not format_declares(data.format, "BUILT_IN"):
+        local = data.format not in (None, "hub")
+        places.check(data.id, "data", local=local, advice="; --data takes a hub id, a file or a folder")
+    if model.id is not None:
+        places.check(model.id, "model", advice="; --model takes a hub id, a model folder or a run folder")
+
+
+def _find_model(source: str) -> None:
+    """Raise an error if a model does not exist, before anything heavy is imported."""
+    from pipelines.config.catalog import recipe_paths
+    from pipelines.hub import places
+    from pipelines.models.source import local_model
+
+    if source in recipe_paths() and not Path(source).exists():
+        raise ModelError(f"{source} is a recipe, and not a model: train it first, with `graft train {source}`")
+    if local_model(source) is None:
+        places.check(source, "model", advice="; a model is a run folder, a model folder or a hub id (owner/name)")
 
 
 def _print_json(value: Any) -> None:
@@ -78,12 +135,17 @@ def _run(name: str | None) -> Path:
 
 @contextlib.contextmanager
 def _model(name: str | None) -> Iterator[str]:
-    """What a run's short name stands for; other names stay as they are. Errors about them name similar runs."""
+    """What a run's short name stands for; other names stay as they are. Errors about them name similar runs.
+
+    A model that does not exist is an error before anything heavy is imported.
+    """
     from pipelines.reporting import runs
 
     name = _needed(name, "a run or a model")
     try:
-        yield runs.source(name)
+        found = runs.source(name)
+        _find_model(found)
+        yield found
     except (HubError, ModelError) as error:
         raise runs.hint(name, error) from None
 
@@ -144,6 +206,7 @@ def check(
     from pipelines.config.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [], data=data, model=_start(model))
+    _find_sources(loaded)
     from pipelines.diagnostics.check import check as look
 
     for line in look(loaded):
@@ -177,13 +240,15 @@ def train(
         raise
     name = find_recipe(recipe).stem
     from pipelines.training import run_folder, run_name
-    from pipelines.training.run import train as start
     from pipelines.utils import distributed
 
     while True:
         folder, why = (run, "") if run else run_name.choose(name, loaded, smoke=smoke)
         if not run_folder.goes_on(folder, loaded):  # a run may go on with settings that a new run would not accept
             loaded = load_recipe(recipe, overrides, data=data, model=model)
+            _find_sources(loaded)
+        from pipelines.training.run import train as start
+
         if why and distributed.processes().is_main_process:
             print(why, file=sys.stderr)
         try:
@@ -228,6 +293,9 @@ def _figure(value: float | None, form: str) -> str:
 @app.command()
 def evaluate(
     source: Annotated[str | None, typer.Argument(metavar="RUN_OR_MODEL_OR_RECIPE")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Keys of data: data.columns.text=NAME.")
+    ] = None,
     data: Data = None,
     split: Annotated[str | None, typer.Option("--split", help="Name of the split. Default: test.")] = None,
     allow_overlap: Annotated[
@@ -238,6 +306,7 @@ def evaluate(
     """Score a model on its test split, or on other data."""
     from pipelines.config.catalog import find_recipe
     from pipelines.config.recipe import load_recipe
+    from pipelines.hub import places
     from pipelines.reporting import runs as listing
 
     source = _needed(source, "a run, a model or a recipe")
@@ -250,14 +319,23 @@ def evaluate(
             f"--allow-overlap goes with --data and a run folder, model folder or hub id, and {source} is a recipe: "
             "leave it out, or name a model"
         )
-    from pipelines.evaluation import evaluate
+    if path:
+        loaded = load_recipe(path, overrides or [], data=data, exists=True)
+        _find_sources(loaded)
+        from pipelines.evaluation import evaluate
+
+        result = evaluate.evaluate_recipe(loaded, split)
+    else:
+        if data is not None:
+            places.check(data, "data", advice="; --data takes a hub id, a file or a folder")
+        with _model(source) as model:
+            from pipelines.evaluation import evaluate
+
+            result = evaluate.evaluate(
+                model, data=data, split=split, allow_overlap=allow_overlap, overrides=overrides or []
+            )
     from pipelines.utils import distributed
 
-    if path:
-        result = evaluate.evaluate_recipe(load_recipe(path, data=data, exists=True), split)
-    else:
-        with _model(source) as model:
-            result = evaluate.evaluate(model, data=data, split=split, allow_overlap=allow_overlap)
     if not distributed.processes().is_main_process:  # only the main process prints
         return
     if as_json:
@@ -305,10 +383,11 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict for files (images, audio, text), folders, tables (jsonl, csv), text or column=value."""
-    from pipelines.inference.predict import predict as answer
     from pipelines.utils import distributed
 
     with _model(source) as model:
+        from pipelines.inference.predict import predict as answer
+
         if not inputs:
             raise RecipeError("Missing argument 'INPUT...'. See: graft predict --help")
         answers = answer(model, inputs)
@@ -375,9 +454,9 @@ def demo(
     ] = "127.0.0.1",
 ) -> None:
     """Serve the demo on this machine."""
-    from pipelines.apps.launch import launch
-
     with _model(source) as model:
+        from pipelines.apps.launch import launch
+
         launch(model, port=port, host=host)
 
 

@@ -6,7 +6,8 @@
     │   └── MissingColumn   a column does not exist
     ├── ModelError    the model is missing or does not fit        exit 2
     ├── RunError      the run failed: disk, memory, loss          exit 1
-    └── HubError      the hub refused or could not be reached     exit 1
+    └── HubError      the hub refused or failed                   exit 1
+        └── HubUnreachable  no network, or HF_HUB_OFFLINE is set
 
 A message has one or two lines: what was got, what is allowed, what to do.
 """
@@ -38,3 +39,7 @@ class RunError(GraftError):
 
 class HubError(GraftError):
     exit_code = 1
+
+
+class HubUnreachable(HubError):
+    """The hub cannot be asked: there is no network, or HF_HUB_OFFLINE is set."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.config.validation_errors import suggest
 from pipelines.config.yaml_io import parse
 from pipelines.errors import RecipeError
-from pipelines.utils.files import problem
+from pipelines.utils.files import did_you_mean, problem
 from pipelines.utils.formatting import short
 
 HEADER = ("hardware", "published", "measured")
@@ -37,7 +37,8 @@ def find_recipe(source: str | Path) -> Path:
     if path.is_dir():
         raise RecipeError(f"{source} is a folder: a recipe is a YAML file, or a name that `graft recipes` prints")
     raise RecipeError(
-        f"no recipe {str(source)!r}: no such file, and no shipped recipe has the name{suggest(name, shipped)}"
+        f"no recipe {str(source)!r}: no such file{did_you_mean(str(source))}, and no shipped recipe has the name"
+        f"{suggest(name, shipped)}"
     )
 
 
@@ -49,6 +50,17 @@ def catalog() -> list[dict[str, str]]:
     return sorted(
         (_entry(name, path) for name, path in recipe_paths().items()), key=lambda entry: (entry["task"], entry["name"])
     )
+
+
+def without_hub() -> list[str]:
+    """The shipped recipes that need no hub: random weights, and data on this disk or in a library."""
+    found = []
+    for name, path in recipe_paths().items():
+        raw = parse(path.read_text(encoding="utf-8"), str(path)).value
+        local = raw["data"].get("format") not in (None, "hub") or "/" not in raw["data"]["id"]
+        if "config" in raw["model"] and local:
+            found.append(name)
+    return found
 
 
 def catalog_table() -> None:

@@ -11,7 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,9 +25,10 @@ from pydantic import (
 )
 
 from pipelines.config import hub_metadata, renamed
+from pipelines.config import overrides as overrides_of
 from pipelines.config.catalog import find_recipe, recipe_paths
-from pipelines.config.validation_errors import COMMAND_LINE, explain, suggest
-from pipelines.config.yaml_io import Keys, dump, parse_value, read_file
+from pipelines.config.validation_errors import COMMAND_LINE, explain, keys, suggest
+from pipelines.config.yaml_io import Keys, dump, read_file
 from pipelines.errors import RecipeError
 from pipelines.utils import files
 from pipelines.utils.formatting import short
@@ -401,7 +401,7 @@ def load_recipe(
     model: str | None = None,
     exists: bool = False,
 ) -> Recipe:
-    """Read, override and validate a recipe. `overrides` are `key=value` strings with the names of the recipe's keys.
+    """Read, override and validate a recipe. `overrides` are `key=value` strings: `train.epochs=3`, or `epochs=3`.
 
     `data` and `model` are --data and --model of the command line. A new source also removes the settings that belonged
     to the old one. `exists` is that of `validate`. Raises RecipeError that lists all problems, one per line, with file
@@ -410,7 +410,7 @@ def load_recipe(
     path = find_recipe(source)
     raw, lines, problems = read_file(path)
     if data is not None:
-        part = "config" if _keeps_config(_section(raw, "data").get("format")) else ""
+        part = "config" if format_declares(_section(raw, "data").get("format"), "KEEPS_CONFIG") else ""
         raw["data"] = {
             **{k: v for k, v in _section(raw, "data").items() if k == part or k not in _OF_THE_SOURCE},
             "id": data,
@@ -418,7 +418,9 @@ def load_recipe(
     if model is not None:
         kept = {k: v for k, v in _section(raw, "model").items() if k not in ("revision", "config")}
         raw["model"] = {**kept, "id": model}
-    named = {override.partition("=")[0] for override in overrides}
+    settings, wrong = overrides_of.read(overrides, known_keys(raw, overrides))
+    problems += wrong
+    named = {key for key, _ in settings}
     hub = _section(raw, "hub")
     if (
         data is not None or "data.id" in named
@@ -426,8 +428,8 @@ def load_recipe(
         hub.pop("examples", None)
     if model is not None or "model.id" in named:  # and their licence may not fit this model
         hub.pop("license", None)
-    for override in overrides:
-        problems += _override(raw, lines, override)
+    for key, value in settings:
+        problems += overrides_of.put(raw, lines, key, value)
     typed = lines.get(("metrics",)) == COMMAND_LINE
     if (
         raw.get("metrics")
@@ -443,6 +445,33 @@ def load_recipe(
         shipped = path in recipe_paths().values()
         raw["metrics"] = [local_metric(entry, Path() if typed or shipped else path.parent) for entry in raw["metrics"]]
     return validate(raw, str(path), lines, problems, exists=exists)
+
+
+def known_keys(raw: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Every key that an override may set, for the task of the recipe or of the overrides."""
+    tasks = [raw.get("task"), *(word[5:] for word in overrides if word.startswith("task="))]
+    if tasks[-1] not in task_names():
+        return keys(Recipe, Strict) | {"options": "names"}
+    return keys(Recipe, task_class(tasks[-1]).Options) | {f"options.{old}": "value" for old in renamed.FROZEN}
+
+
+def with_overrides(section: DataSection, overrides: Sequence[str]) -> DataSection:
+    """A data section with other values: `data.columns.text=body`, or `columns.text=body`. Raises RecipeError."""
+    known = {key: kind for key, kind in keys(Recipe, Strict).items() if key.startswith("data")}
+    settings, problems = overrides_of.read(overrides, known)
+    raw: dict[str, Any] = {"data": section.model_dump(exclude_defaults=True)}
+    for key, value in settings:
+        problems += overrides_of.put(raw, {}, key, value)
+    try:
+        section = DataSection.model_validate(raw["data"])
+    except ValidationError as error:
+        found = error.errors()
+        for one in found:
+            one["loc"] = ("data", *one["loc"])
+        problems += explain(found, "command line", {}, Recipe, Strict)
+    if problems:
+        raise RecipeError("\n".join(dict.fromkeys(problems)))
+    return section
 
 
 MODEL_FILES = ("config.json", "model_index.json", "adapter_config.json", "pytorch_lora_weights.safetensors")
@@ -468,16 +497,17 @@ def recipe_of_model(path: Path) -> Recipe:
 _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
 
 
-def _keeps_config(layout: Any) -> bool:
-    """Whether this format has the same parts for every data source (digits 0-4 of MNIST).
+def format_declares(layout: Any, what: str) -> bool:
+    """Whether the module of a data format has this constant, set.
 
-    The format's module declares it.
+    KEEPS_CONFIG: the format has the same parts for every data source (digits 0-4 of MNIST). BUILT_IN: its data come
+    with a library, and `data.id` is only a name.
     """
     if not isinstance(layout, str) or not layout.isidentifier():
         return False
     if not resources.files("pipelines.data.formats").joinpath(f"{layout}.py").is_file():
         return False
-    return bool(getattr(importlib.import_module(f"pipelines.data.formats.{layout}"), "KEEPS_CONFIG", False))
+    return bool(getattr(importlib.import_module(f"pipelines.data.formats.{layout}"), what, False))
 
 
 def validate(
@@ -529,34 +559,6 @@ def _section(raw: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> list[str]:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        return [f"{override!r}: an override is key=value, such as train.epochs=1"]
-    *parents, last = key.split(".")
-    target = raw
-    for parent in parents:
-        target[parent] = {} if target.get(parent) is None else target[parent]  # a section may be present and empty
-        target = target[parent]
-        if not isinstance(target, dict):
-            return [f"{key}: {parent} has no keys"]
-    try:
-        target[last] = parse_value(text)
-    except yaml.YAMLError:
-        return [
-            f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the "
-            "shell's)"
-        ]
-    other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
-    if other and target[last] is not None:
-        target.pop(other, None)
-    parts: Keys = tuple(key.split("."))
-    for n in range(1, len(parts)):
-        lines.setdefault(parts[:n], COMMAND_LINE)
-    lines[parts] = COMMAND_LINE
-    return []
-
-
 # ---- writing ----
 
 
@@ -575,18 +577,32 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON schema of recipes, with the options of every task."""
+    """The JSON schema of recipes, with the options of every task. Every key has a description, which editors show."""
     schema = Recipe.model_json_schema()
+    del schema["$defs"]["BaseModel"]  # the options of no task
+    named, about = (Recipe.model_fields[key].description for key in ("task", "options"))
+    schema["properties"]["options"] = {"type": "object", "description": f"{about} Its keys depend on `task`."}
     schema["properties"]["task"]["enum"] = task_names()
     schema["allOf"] = []
     for name in task_names():
         options = task_class(name).Options.model_json_schema(ref_template=f"#/$defs/{name}/$defs/{{model}}")
         schema["$defs"][name] = options
         rule = {
-            "if": {"properties": {"task": {"const": name}}},
-            "then": {"properties": {"options": {"$ref": f"#/$defs/{name}"}}},
+            "if": {"properties": {"task": {"const": name, "description": named}}, "required": ["task"]},
+            "then": {"properties": {"options": {"$ref": f"#/$defs/{name}", "description": f"Settings of {name}."}}},
         }
         schema["allOf"].append(rule)
-    schema["properties"]["options"] = {"type": "object"}
-    plain: dict[str, Any] = json.loads(json.dumps(schema))
-    return plain
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_bounds(json.loads(json.dumps(schema)))}
+
+
+BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+
+
+def _with_bounds(schema: Any) -> Any:
+    """The schema with its bounds under the names of JSON schema: pydantic keeps its own if a validator comes before."""
+    if isinstance(schema, list):
+        return [_with_bounds(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    number = schema.get("type") in ("integer", "number")
+    return {BOUNDS.get(key, key) if number else key: _with_bounds(value) for key, value in schema.items()}

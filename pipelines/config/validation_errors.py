@@ -1,6 +1,7 @@
 """Pydantic's errors in the terms of the recipe: file, line, key, what is allowed, and what was probably meant."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -63,6 +64,20 @@ def fields_at(path: Path, schema: type[BaseModel], options: type[BaseModel]) -> 
     return list(kind.model_fields) if _is_model(kind) else []
 
 
+def keys(schema: type[BaseModel], options: type[BaseModel], above: str = "") -> dict[str, str]:
+    """Every full key of a recipe, and what it holds: a `value`, a `section` of keys, or `names` that are free."""
+    found: dict[str, str] = {}
+    for name in schema.model_fields:
+        below = _kind(schema, name, None if above else options)
+        full = f"{above}{name}"
+        if not _is_model(below):
+            found[full] = "names" if get_origin(below) is dict else "value"
+            continue
+        found[full] = "section"
+        found |= keys(below, options, f"{full}.")
+    return found
+
+
 def _unknown(error: Mapping[str, Any]) -> bool:
     return error["type"] in ("extra_forbidden", "invalid_key")
 
@@ -123,6 +138,11 @@ def _sentence(errors: Sequence[Mapping[str, Any]]) -> str:
     hint = suggest(got, choices) if isinstance(got, str) else ""
     if all(e["type"] == "string_type" for e in errors) and not isinstance(got, (dict, list)) and got is not None:
         hint = ": put it in quotes"
+    if all(e["type"] == "list_type" for e in errors) and isinstance(got, str):
+        hint = f": did you mean [{got}]?"
+    number = str(got).strip(" '\"“”„‘’").replace(",", ".")
+    if not hint and isinstance(got, str) and re.fullmatch(r"-?\d+\.?\d*(e-?\d+)?", number) and "number" in wanted:
+        hint = f": did you mean {number}?"  # 0,001, or a number in quotes
     return f"must be {wanted}, got {_shown(got)}{hint}"
 
 

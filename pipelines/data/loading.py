@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data import compressed
 from pipelines.data.filtering import cleaned
 from pipelines.data.grouping import group_column
 from pipelines.data.labels import check_lost, decimal_points, label_names, labelled, lost, warn_alike, warn_joined
@@ -20,16 +19,14 @@ from pipelines.data.schema import DataSpec, Source, Splits, fingerprint
 from pipelines.data.splitting import NONE_TRAINED, USUAL, arrange, check_rows, name_splits
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, MissingColumn
-from pipelines.utils.files import problem
+from pipelines.hub import places
+from pipelines.utils.files import did_you_mean, problem
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger("graft")
-
-# suffixes that a hub id does not have
-FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", *compressed.SUFFIXES)
 
 
 def format_names() -> list[str]:
@@ -57,8 +54,8 @@ def format_module(section: DataSection) -> Any:
             raise DataError(f"data.format: unknown format {section.format!r} (known: {', '.join(names)})")
         return importlib.import_module(f"pipelines.data.formats.{section.format}")
     if not there:
-        if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1 or path.suffix.lower() in FILES:
-            raise DataError(f"data.id: no such file or folder: {section.id}")
+        if places.looks_local(section.id):
+            raise DataError(f"data.id: no such file or folder: {section.id}{did_you_mean(section.id)}")
         return importlib.import_module("pipelines.data.formats.hub")
     for name in names:
         module = importlib.import_module(f"pipelines.data.formats.{name}")

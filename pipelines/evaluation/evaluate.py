@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.recipe import DataSection, Recipe
+from pipelines.config.recipe import DataSection, Recipe, with_overrides
 from pipelines.data import batching, trained_rows
 from pipelines.data.filtering import Skips
 from pipelines.data.grouping import group_column
@@ -33,6 +33,7 @@ def evaluate(
     split: str | None = None,
     device: str | None = None,
     allow_overlap: bool = False,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a run folder, model folder or hub id: {task, model, split, n, metric, metrics, ci95, groups, interval,
     trained_on}.
@@ -40,13 +41,14 @@ def evaluate(
     `data` is any data set of the task's kind: its test split is scored, or all rows if it has none. Without `data`, or
     if `data` is the data of its training, the test rows of its training are scored. Rows whose content the model was
     trained on are left out. `trained_on` counts them ({rows, scored}); it is None if the model does not record its
-    training rows. With `allow_overlap` all rows of `data` are scored. Raises GraftErrors.
+    training rows. With `allow_overlap` all rows of `data` are scored. `overrides` set keys of the data section:
+    `data.columns.text=body`. Raises GraftErrors.
     """
     progress = Progress(distributed.processes().is_main_process)
     library_logging.quiet_libraries(progress)
     loaded = load(source, device=device)
-    section, own = data_section(loaded, data), data is None
-    if not own and not allow_overlap and _same_source(loaded, section.id):
+    section, own = with_overrides(data_section(loaded, data), overrides), data is None
+    if not own and not allow_overlap and not overrides and _same_source(loaded, section.id):
         assert loaded.recipe is not None
         try:
             rows = _rows(loaded.recipe.data, loaded, split, own=True)

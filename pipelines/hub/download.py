@@ -13,8 +13,8 @@ from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.errors import HubError, ModelError, RecipeError
-from pipelines.hub.retry import Say, explained, http_error, passing, patiently
+from pipelines.errors import ModelError, RecipeError
+from pipelines.hub.retry import TIMEOUT, Say, explained, http_error, passing, patiently
 
 # Not needed for PyTorch, or not safe: weights of other frameworks, files of a training, code.
 UNUSED = [
@@ -73,7 +73,7 @@ def download(model_id: str, revision: str | None = None, say: Say = _to_stderr) 
     missing = (RepositoryNotFoundError, RevisionNotFoundError)
     try:
         try:
-            info = HfApi(library_name="graft").model_info(model_id, revision=revision, timeout=30)
+            info = HfApi(library_name="graft").model_info(model_id, revision=revision, timeout=TIMEOUT)
         except (OSError, http_error()) as error:
             if isinstance(error, missing) or not (isinstance(error, OfflineModeIsEnabled) or passing(error)):
                 raise
@@ -156,7 +156,7 @@ def _cached(model_id: str, revision: str | None, named: str, problem: Exception,
         )
     except LocalEntryNotFoundError:
         why = explained(problem, named, "")
-        raise HubError(f"{why}; {named} is not in the cache") from problem
+        raise type(why)(f"{why}; {named} is not in the cache") from problem
     say(f"the hub cannot be asked: {named} comes from the cache (commit {folder.name[:8]})")
     return folder
 
@@ -191,7 +191,7 @@ def download_metric(repo_id: str, commit: str, say: Say = _to_stderr) -> Path:
         raise RecipeError(f"metrics: {repo_id!r} is no id of the hub (owner/name)") from error
     try:
         HfApi(library_name="graft").space_info(
-            repo_id, revision=commit, timeout=30
+            repo_id, revision=commit, timeout=TIMEOUT
         )  # else the download would wait minutes for a hub that does not answer
         found = Path(patiently(fetch, named, "", say, missing))
         (found / f".graft-complete-{commit}").touch()

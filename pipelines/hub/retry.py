@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from pipelines.errors import HubError
+from pipelines.errors import HubError, HubUnreachable
 
 Result = TypeVar("Result")
 Say = Callable[[str], Any]
 
+TIMEOUT = 10  # seconds to wait for the answer to a question, such as whether a model exists
 WAITS = (1, 2, 4, 8)  # seconds before each repetition
 
 
@@ -71,7 +72,7 @@ def explained(error: Exception, about: str, user: str) -> HubError:
     hub = constants.ENDPOINT
     for cause in _chain(error):
         if isinstance(cause, OfflineModeIsEnabled):
-            return HubError("HF_HUB_OFFLINE is set: unset it to reach the hub")
+            return HubUnreachable("HF_HUB_OFFLINE is set: unset it to reach the hub")
         if isinstance(cause, HfHubHTTPError):
             status = cause.response.status_code
             says = f"{status}: {' '.join((cause.server_message or 'no reason given').split())}"
@@ -87,7 +88,7 @@ def explained(error: Exception, about: str, user: str) -> HubError:
                 return HubError(f"the hub fails at {about} ({says}); try again later: what was sent is not sent twice")
             return HubError(f"the hub refuses {about} ({says})")
         if isinstance(cause, http_error()):
-            return HubError(
+            return HubUnreachable(
                 f"the hub at {hub} cannot be reached ({str(cause) or type(cause).__name__}): check the network"
             )
     return HubError(f"{about}: {' '.join(str(error).split())}")

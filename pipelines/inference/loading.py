@@ -1,6 +1,6 @@
 """Load a finished model for inference, from a run folder, a model folder or the hub."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ class Loaded:
     recipe: Recipe | None
     results: dict[str, Any] | None
     source: str
+    columns: dict[str, str] = field(default_factory=dict)
+    """Names of columns that the user gave, before those of the model's own data: task column -> column of the data."""
 
     def infer(self, *inputs: Any, **settings: Any) -> Any:
         """The final answer for one input, as the task defines it.
@@ -135,5 +137,5 @@ def best_device() -> str:
 
 
 def data_columns(loaded: Loaded) -> dict[str, str]:
-    """Task column -> name of the column in the model's own data."""
-    return dict(loaded.recipe.data.columns) if loaded.recipe else {}
+    """Task column -> name of the column: the one that the user gave, else that of the model's own data."""
+    return (dict(loaded.recipe.data.columns) if loaded.recipe else {}) | loaded.columns

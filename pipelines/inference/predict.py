@@ -21,6 +21,7 @@ from pipelines.errors import DataError, MissingColumn
 from pipelines.inference.loading import Loaded, data_columns, input_columns, load
 from pipelines.reporting.results import run_name
 from pipelines.utils import library_logging
+from pipelines.utils.files import did_you_mean
 from pipelines.utils.formatting import short
 from pipelines.utils.progress import Progress
 
@@ -82,7 +83,7 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
             if column in MEDIA:
                 value = os.path.expanduser(value)
                 if not os.path.isfile(value):
-                    raise DataError(f"{text}: no such file: {value}")
+                    raise DataError(f"{text}: no such file: {value}{did_you_mean(value)}")
             pairs[column] = value
             continue
         hint = suggest(name, list(known))
@@ -135,10 +136,10 @@ def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
     if os.path.isfile(path):
         return _file(loaded, path, text)
     if wanted[0] in MEDIA and len(wanted) == 1:
-        raise DataError(f"{short(text, 200)}: no such file")
+        raise DataError(f"{short(text, 200)}: no such file{did_you_mean(text)}")
     if _looks_like_a_file(text):
         words = f"; to mean these words, write {wanted[0]}={short(text)}" if len(wanted) == 1 else ""
-        raise DataError(f"no such file: {short(text, 200)}{words}")
+        raise DataError(f"no such file: {short(text, 200)}{did_you_mean(text)}{words}")
     if len(wanted) > 1:
         raise _several_inputs(short(text), wanted)
     return [(text, {wanted[0]: text})]
@@ -247,8 +248,7 @@ def _table(loaded: Loaded, path: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
         _, rows, skipped = load_rows_by_either_name(section, DataSpec(kinds_of(wanted), kinds_of(optional)), None)
     except MissingColumn as error:
-        what = str(error).partition(";")[0]
-        raise MissingColumn(f"{what}; this model reads {' and '.join(wanted)}: call the table's columns so") from None
+        raise MissingColumn(str(error).replace("; add it, or name", "; name")) from None
     for _, why in skipped:
         log.warning("skipped, cannot be read: %s", why)
     absent = (None, "") if made else (None,)  # a second text may be empty, but not a seed or a class
@@ -303,11 +303,28 @@ def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> di
     return {spec.one: path.name, **{key: value for key, value in about.items() if key != "model"}}
 
 
+COLUMN = re.compile(r"(?:data\.)?columns\.(\w+)=(.+)")
+
+
+def named_columns(inputs: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Split `data.columns.text=body`, which names a column of a table, from the other inputs of `graft predict`."""
+    named = [(text, COLUMN.fullmatch(text)) for text in inputs]
+    return {found[1]: found[2] for _, found in named if found}, [text for text, found in named if not found]
+
+
 def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
     """Answers of a run folder, model folder or hub id, in the given order: [{input, output}]. Raises GraftErrors."""
     progress = Progress(True)
     library_logging.quiet_libraries(progress)
+    columns, inputs = named_columns(inputs)
     loaded = load(source, device=device)
+    known = input_columns(loaded.task)
+    if unknown := next((column for column in columns if column not in known), None):
+        raise DataError(
+            f"data.columns.{unknown}: this model has no input of that name{suggest(unknown, known)} "
+            f"(it has: {', '.join(known)})"
+        )
+    loaded.columns = columns
     wanted = read_inputs(loaded, inputs)
     answers = []
     last: DataError | None = None

@@ -10,8 +10,9 @@ import yaml
 
 from pipelines.config.recipe import ModelSection
 from pipelines.errors import ModelError
+from pipelines.hub import places
 from pipelines.models.pretrained import LORA
-from pipelines.utils.files import problem
+from pipelines.utils.files import did_you_mean, problem
 from pipelines.utils.formatting import short
 
 # The files that mark a model folder: of transformers or timm, of a diffusers pipeline, of a diffusers adapter.
@@ -112,8 +113,11 @@ def local_model(source: str | Path) -> Path | None:
     if path.exists():
         raise ModelError(f"{path}: a model is a folder or a hub id, this is a file")
     text = str(source)
-    if text.startswith((".", "/", "~")) or text.count("/") > 1 or text.startswith("runs/"):
-        raise ModelError(f"{text}: no such folder; a model is a run folder, a model folder or a hub id (owner/name)")
+    if places.looks_local(text):
+        raise ModelError(
+            f"{text}: no such folder{did_you_mean(text)}; a model is a run folder, a model folder or a hub id "
+            "(owner/name)"
+        )
     return None
 
 

@@ -1,6 +1,7 @@
 """Names that a file can have, and files that are written completely or not at all."""
 
 import contextlib
+import difflib
 import json
 import math
 import os
@@ -28,6 +29,35 @@ def problem(place: str) -> str:
     if place.startswith("~") and os.path.expanduser(place).startswith("~"):
         return f"there is no user {place[1:].split('/')[0]!r} here"
     return ""
+
+
+def near(place: str) -> str | None:
+    """What exists and has nearly this name: `photos` for `photo`, `data/photos` for `dta/photos`. None if nothing has.
+
+    `place` does not exist. Its last part is also looked for in the current folder. Other folders are not searched.
+    """
+    if problem(place):
+        return None
+    path = Path(os.path.expanduser(place))
+    gone = path
+    while not gone.parent.is_dir():  # the first part that does not exist
+        gone = gone.parent
+    try:
+        names = sorted(entry.name for entry in os.scandir(gone.parent) if not entry.name.startswith("."))
+    except OSError:
+        return None
+    lower = {name.lower(): name for name in reversed(names)}
+    alike = difflib.get_close_matches(gone.name.lower(), lower, n=1, cutoff=0.7)
+    if not alike:  # photo.jpeg for photo.jpg, and a suffix that was left out
+        alike = [name for name in lower if Path(name).stem == Path(gone.name.lower()).stem][:1]
+    found = gone.parent / lower[alike[0]] / path.relative_to(gone) if alike else Path(path.name)
+    return str(found) if found.name and found.exists() else None
+
+
+def did_you_mean(place: str) -> str:
+    """` (did you mean photos?)` if something that exists has nearly this name; else empty."""
+    found = near(place)
+    return f" (did you mean {found}?)" if found else ""
 
 
 def sync(path: Path) -> None:

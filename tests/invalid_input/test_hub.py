@@ -56,7 +56,7 @@ def failing(server: HubServer, world: World) -> None:
 # what is wrong -> (what the hub then holds, model or data, override, exit code, words that the error must contain)
 HUB: dict[str, tuple[Any, str, str, int, list[str]]] = {
     "no such model": (None, "model=tester/vti", "", 2, ["no model 'tester/vti' on the hub"]),
-    "no model's name": (None, "model=a model!", "", 2, ["'a model!' is no hub id"]),
+    "no model's name": (None, "model=a model!", "", 2, ["no folder 'a model!' here", "is no hub id (owner/name)"]),
     "no such revision of a model": (
         None,
         "model=tester/vit",
@@ -80,8 +80,14 @@ HUB: dict[str, tuple[Any, str, str, int, list[str]]] = {
     ),
     "a pickle": (bad_pickle, "model=tester/pickle", "", 2, ["tester/pickle: ", "is not run"]),
     "a failing hub": (failing, "model=tester/vit", "", 1, ["the hub fails at tester/vit", "500"]),
-    "no such data": (None, "data=tester/pest", "", 2, ["data.id: tester/pest", "not on the hub"]),
-    "no data set's name": (None, "data=my pets", "", 2, ["data.id: 'my pets' is no hub id"]),
+    "no such data": (
+        None,
+        "data=tester/pest",
+        "",
+        2,
+        ["no data set 'tester/pest' on the hub", "no such file or folder here"],
+    ),
+    "no data set's name": (None, "data=my pets", "", 2, ["no file or folder 'my pets' here", "is no hub id"]),
     "no such revision of data": (
         None,
         "data=tester/pets",
@@ -143,7 +149,7 @@ def test_the_hub_is_down(filled: HubServer, world: World) -> None:
     assert right.code == 0, right.err
     with filled.offline():
         refused(world.graft("check", model="tester/other"), 1, "cannot be reached", "tester/other", "network")
-        refused(world.graft("check", data="tester/other"), 1, "tester/other", "cannot be fetched", "network")
+        refused(world.graft("check", data="tester/other"), 1, "tester/other", "cannot be reached", "network")
         cached = world.graft(
             "check", data="tester/pets", model="tester/vit"
         )  # a file that was downloaded before is still used, and the command reports this

@@ -144,6 +144,7 @@ def written(folder: Path, recipe: dict[str, Any], metrics: Any, text: str | None
 def test_entries_are_refused_before_anything_is_read(case: str, recipe: dict[str, Any], tmp_path: Path) -> None:
     entries, words = ENTRIES[case]
     (tmp_path / "folder.py").mkdir()
+    (tmp_path / "nowhere").mkdir()  # neither data nor a model, and it is not read
     nowhere = recipe | {"data": {"id": str(tmp_path / "nowhere")}, "model": {"id": str(tmp_path / "nowhere")}}
     refused(graft("train", written(tmp_path, nowhere, entries), "--run", tmp_path / "run"), 2, *words)
     assert not (tmp_path / "run").exists()
@@ -202,6 +203,7 @@ def test_tasks_whose_rows_have_no_prediction(task: str, model: Any, options: dic
 
 
 def test_a_task_that_makes_images(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").mkdir()
     raw = {
         "task": "unconditional-image-generation",
         "model": {"id": str(tmp_path / "nowhere")},

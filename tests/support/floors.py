@@ -10,12 +10,13 @@ FLOORS = (
     {"tasks", "inference"},
     {"evaluation", "apps"},
     {"training", "diagnostics", "baselines", "export"},
-    {"cli", "__main__", ""},  # "" is pipelines/__init__.py, the public names
+    {"cli", "usage", "__main__", ""},  # "" is pipelines/__init__.py, the public names
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 SIDEWAYS = {  # on purpose, and never back
     "publishing": {"reporting"},  # a card shows what results.json holds
     "diagnostics": {"training"},  # `graft check` takes the first steps of a run
+    "cli": {"usage"},
     "__main__": {"cli"},
 }
 ONLY_IN = {"typer": {"cli"}, "gradio": {"apps"}}

@@ -55,6 +55,7 @@ def graft(tmp_path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[
         (["recipes", "pets_vit_base"], "google/vit-base-patch16-224-in21k"),
         (["recipes", "--json"], '"published"'),
         (["schema"], '"learning_rate"'),
+        (["--version"], "torch 2."),
     ],
 )
 def test_an_answer_needs_no_heavy_import(tmp_path: Path, arguments: list[str], answer: str) -> None:
@@ -91,4 +92,12 @@ def test_a_recipe_that_does_not_exist(tmp_path: Path) -> None:
         "error: no recipe 'pets_vit_bas': no such file, and no shipped recipe has the name: "
         "did you mean 'pets_vit_base'?\n"
     )
+    assert not heavy
+
+
+def test_a_misspelt_folder_needs_no_heavy_import(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    done, heavy = graft(tmp_path, "train", "pets_vit_base", "--data", "photo/")
+    assert done.returncode == 2
+    assert "photo/ (did you mean photos?)" in done.stderr
     assert not heavy

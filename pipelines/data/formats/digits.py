@@ -15,6 +15,7 @@ from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 CONFIGURED = True  # data.config selects a part
+BUILT_IN = True  # the data come with scikit-learn, and data.id is only a name
 
 
 def detect(path: Path) -> bool:

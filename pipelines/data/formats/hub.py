@@ -17,7 +17,7 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.audio.segments import part_columns, times
 from pipelines.data.labels import lost
 from pipelines.data.schema import Source
-from pipelines.errors import DataError, GraftError, HubError, MissingColumn
+from pipelines.errors import DataError, GraftError, HubError, HubUnreachable, MissingColumn
 from pipelines.utils.formatting import short
 
 log = logging.getLogger("graft")
@@ -379,7 +379,7 @@ def _explained(section: DataSection, error: Exception) -> GraftError:
     """An error of the datasets library or of the hub client as a GraftError of one line."""
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
-    from huggingface_hub.errors import HFValidationError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
     if isinstance(error, DatasetGenerationError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
@@ -413,5 +413,6 @@ def _explained(section: DataSection, error: Exception) -> GraftError:
             f"no room left on the disk for data set {section.id}: free some, or set HF_HOME to a folder on another disk"
         )
     if isinstance(error, (OSError, HTTPError)):
-        return HubError(f"data set {section.id} cannot be fetched: {first}; check the network, or give a local path")
+        kind = HubError if isinstance(error, HfHubHTTPError) else HubUnreachable
+        return kind(f"data set {section.id} cannot be fetched: {first}; check the network, or give a local path")
     return DataError(f"data.id: {section.id} cannot be read: {first}")

@@ -313,8 +313,7 @@ def test_a_table_says_which_row_and_which_column(models: dict[str, Path], tmp_pa
     assert "skipped, cannot be read: some.csv:3: text is empty" in done.err
     (tmp_path / "txet.csv").write_text("txet\nhello\n")
     error = refused(graft("predict", models["single"], tmp_path / "txet.csv"), 2, "no column 'text' (it has: txet)")
-    assert "this model reads text: call the table's columns so" in error
-    assert "data.columns" not in error
+    assert error.endswith("; name the right one with data.columns.text=NAME")
 
 
 def test_the_list_that_a_model_was_trained_on(models: dict[str, Path], tmp_path: Path) -> None:
