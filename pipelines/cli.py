@@ -1,6 +1,7 @@
 """The commands of `graft`. Settings are keys of recipes; the command line has only commands and key=value overrides."""
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -211,28 +212,45 @@ def compare(
 
 @app.command()
 def predict(
-    source: Source, inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")], as_json: Json = False
+    source: Source,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the answers to a .csv or .jsonl file.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Predict for files (images, audio, text), folders, tables (jsonl, csv), text or column=value."""
-    from pipelines.inference.predict import predict as answer
+    """Predict for files (images, audio, text), folders, tables (jsonl, csv), URLs (images, audio), text or
+    column=value.
+
+    Settings of a model that generates are given in the same way: n=4 for four results, seed=7.
+    """
+    from collections import Counter
+
+    from pipelines.inference.answers import line, totals
+    from pipelines.inference.predict import answers
     from pipelines.utils import distributed
 
-    answers = answer(source, inputs)
-    if not distributed.processes().is_main_process:
+    # only the main process prints; asking takes time, and there is one process unless a launcher says how many
+    shown = "WORLD_SIZE" not in os.environ or distributed.processes().is_main_process
+    found: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    number = 0
+    for answer in answers(source, inputs, out=out):
+        number += 1
+        counts.update(answer.labels)
+        if as_json:
+            found.append({"input": answer.name, "output": answer.output})
+        elif out is None and shown:
+            print(line(answer.name, answer.columns, answer.output), flush=True)
+    if not shown:
         return
     if as_json:
-        _print_json(answers)
+        _print_json(found)
         return
-    for one in answers:
-        print(f"{one['input']}: {_short(one['output'])}")
-
-
-def _short(output: Any) -> str:
-    if isinstance(output, list) and output and isinstance(output[0], dict) and {"label", "score"} <= set(output[0]):
-        return ", ".join(f"{o['label']} {o['score']:.3f}" for o in output)
-    from pipelines.utils.files import to_json
-
-    return output if isinstance(output, str) else to_json(output)
+    if counts and number > 1:
+        print(totals(counts))
+    if out is not None:
+        print(f"{number:,} {'answer' if number == 1 else 'answers'}: {out}")
 
 
 @app.command()
