@@ -4,7 +4,7 @@ import pipelines
 
 recipe = pipelines.load_recipe("beans_vit_base", ["train.epochs=1"])
 pipelines.train(recipe, "runs/beans")
-pipelines.load("runs/beans").infer("leaf.jpg")
+pipelines.predict("runs/beans", "leaves/", out="leaves.csv")
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.config.recipe import Recipe, load_recipe
     from pipelines.data.loading import load_splits as load_splits
+    from pipelines.diagnostics.check import check as check
     from pipelines.errors import DataError, GraftError, HubError, ModelError, RecipeError, RunError
+    from pipelines.evaluation.compare import compare as compare
     from pipelines.evaluation.evaluate import evaluate as evaluate
     from pipelines.inference.loading import load as load
+    from pipelines.inference.predict import predict as predict
     from pipelines.metrics.as_evaluate import as_evaluate
     from pipelines.publishing.publish import publish as publish
     from pipelines.task import Task
@@ -31,10 +34,13 @@ _PUBLIC = {
     "RunError": "errors",
     "Task": "task",
     "as_evaluate": "metrics.as_evaluate",
+    "check": "diagnostics.check",
+    "compare": "evaluation.compare",
     "evaluate": "evaluation.evaluate",
     "load": "inference.loading",
     "load_recipe": "config.recipe",
     "load_splits": "data.loading",
+    "predict": "inference.predict",
     "publish": "publishing.publish",
     "train": "training.run",
 }
@@ -49,10 +55,13 @@ __all__ = [
     "RunError",
     "Task",
     "as_evaluate",
+    "check",
+    "compare",
     "evaluate",
     "load",
     "load_recipe",
     "load_splits",
+    "predict",
     "publish",
     "train",
 ]

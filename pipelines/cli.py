@@ -234,10 +234,11 @@ def predict(
     shown = "WORLD_SIZE" not in os.environ or distributed.processes().is_main_process
     found: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
-    number = 0
+    number, folder = 0, None
     for answer in answers(source, inputs, out=out):
         number += 1
         counts.update(answer.labels)
+        folder = answer.file.parent if answer.file else None
         if as_json:
             found.append({"input": answer.name, "output": answer.output})
         elif out is None and shown:
@@ -249,6 +250,8 @@ def predict(
         return
     if counts and number > 1:
         print(totals(counts))
+    if folder is not None:
+        print(f"folder: {folder}")
     if out is not None:
         print(f"{number:,} {'answer' if number == 1 else 'answers'}: {out}")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pipelines.data.encoding import Encoded
     from pipelines.data.schema import DataSpec
-    from pipelines.generation.spec import GenerationSpec, Setting
+    from pipelines.generation.spec import GenerationSpec
     from pipelines.metrics.statistics import Statistics
 
 Example = dict[str, Any]
@@ -252,19 +252,6 @@ class Task(ABC):
     def save(self, model: "nn.Module", folder: Path) -> None:
         """Write weights, configuration and processor in the format that `from_pretrained` reads."""
         model.save_pretrained(folder)  # type: ignore[operator]
-
-    def read_inputs(self, folder: Path) -> None:
-        """Read from the files of a model which inputs it takes, if `data` depends on the model; without torch.
-
-        `graft predict` checks its inputs after this call, before it loads the weights. Raises ModelError.
-        """
-
-    @property
-    def settings(self) -> "Mapping[str, Setting]":
-        """The numbers that `infer` takes in addition to its inputs, for `graft predict`. Not for tasks with
-        `generation`.
-        """
-        return {}
 
     @abstractmethod
     def load(self, folder: Path) -> "nn.Module":

@@ -54,7 +54,8 @@ def _line(name: str, columns: Mapping[str, Any], output: Any) -> str:
         masks = [", ".join("{token} {score:.3f}".format_map(one) for one in mask) for mask in output]
         return f"{name}: {' | '.join(masks)}"
     if isinstance(output, str):  # a text that goes on from the input, or the answer to a prompt with several columns
-        return f"{name}{output}" if columns.get("text") == name else f"{name}: {output}"
+        seed = f"  (seed {columns['seed']})" if "seed" in columns else ""
+        return (f"{name}{output}" if columns.get("text") == name else f"{name}: {output}") + seed
     if "value" in output:
         return f"{name}: {output['value']:.4g}"
     if "answer" in output:
@@ -85,7 +86,8 @@ def row(name: str, columns: Mapping[str, Any], output: Any, several: bool) -> di
         best = [mask[0] for mask in output]
         return {**start, "tokens": [b["token"] for b in best], "scores": [b["score"] for b in best], "masks": output}
     if isinstance(output, str):
-        return {**start, "text": output}
+        drawn = {key: columns[key] for key in ("seed", "temperature", "top_p") if key in columns}
+        return {**start, "text": output, **drawn}
     return {**start, **({"question": columns["question"]} if "answer" in output else {}), **output}
 
 

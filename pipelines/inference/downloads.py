@@ -38,7 +38,9 @@ def check(url: str) -> None:
     except ValueError as error:
         raise DataError(f"{short(url, 200)}: not a URL: {error}") from None
     if parts.scheme.lower() not in SCHEMES:
-        raise DataError(f"{short(url, 200)}: {short(parts.scheme)}:// is not read: give a URL with http or https, or a file")
+        raise DataError(
+            f"{short(url, 200)}: {short(parts.scheme)}:// is not read: give a URL with http or https, or a file"
+        )
     if not host:
         raise DataError(f"{short(url, 200)}: a URL without a host")
 
@@ -56,9 +58,7 @@ def download(url: str, path: Path) -> None:
                     if response.has_redirect_location:
                         place = str(response.url.join(response.headers["location"]))
                         if urlsplit(place).scheme not in SCHEMES:
-                            raise DataError(
-                                f"{name}: leads to {short(place, 100)}: only http and https are followed"
-                            )
+                            raise DataError(f"{name}: leads to {short(place, 100)}: only http and https are followed")
                         continue
                     if not response.is_success:
                         raise DataError(f"{name}: the server answered {response.status_code} {response.reason_phrase}")

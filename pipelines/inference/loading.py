@@ -103,9 +103,7 @@ def load(
     return locate(source, revision=revision, task=task, options=options).load(device)
 
 
-def locate(
-    source: str | Path, *, revision: str | None = None, task: str | None = None, options: Any = None
-) -> Located:
+def locate(source: str | Path, *, revision: str | None = None, task: str | None = None, options: Any = None) -> Located:
     """Find the files of a finished model as `load` does, without its weights. Raises ModelError, HubError."""
     folder = local_model(source)
     run = None
@@ -118,7 +116,9 @@ def locate(
     recipe = read_recipe(run or folder)
     name = task or (recipe.task if recipe else _task_of(folder, str(source)))
     worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
-    worker.read_inputs(folder)
+    read = worker.data.from_model
+    if read is not None:
+        read(folder)
     results = read_json_object(folder / "results.json")
     results = current(results) if results is not None else None
     return Located(worker, folder, run, recipe, results, Path(source).name if run else str(source))

@@ -120,9 +120,9 @@ def _settings(task: "Task", inputs: list[str]) -> tuple[dict[str, Any], list[str
 
     Raises DataError.
     """
-    if not task.settings:
+    if not task.data.settings:
         return {}, inputs
-    allowed = {**task.settings, "n": requests.COUNT}
+    allowed = {**task.data.settings, "n": requests.COUNT}
     given: dict[str, Any] = {}
     rest = []
     for text in inputs:
@@ -458,6 +458,7 @@ class Answer(NamedTuple):
     columns: dict[str, Any]  # the input
     output: Any  # what `infer` returned
     labels: list[str]  # the classes that it decides for
+    file: Path | None  # what was generated
 
 
 SHOWN = 5  # classes of an answer
@@ -513,8 +514,10 @@ def answers(
         for entry in wanted:
             try:
                 columns = entry.read()
-                output = _made(loaded, made, columns) if (made := loaded.task.generation) else loaded.infer(
-                    **columns, **every
+                output = (
+                    _made(loaded, made, columns)
+                    if (made := loaded.task.generation)
+                    else loaded.infer(**columns, **every)
                 )
             except DataError as error:
                 if entry.name in names or entry.name == ", ".join(names):
@@ -527,7 +530,9 @@ def answers(
                 several = spec.label_kind == "classes"
                 if file is not None:
                     file.write(row(entry.name, columns, output, several))
-                yield Answer(entry.name, columns, output[:SHOWN] if every else output, labels(output, several))
+                written = Path(output[made.one]).absolute() if made else None
+                shown = output[:SHOWN] if every else output
+                yield Answer(entry.name, columns, shown, labels(output, several), written)
             if item is not None:
                 item.advance()
         if last is not None and not count:

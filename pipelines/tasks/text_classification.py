@@ -86,6 +86,7 @@ class TextClassification(Task):
             input_columns=TEXTS if self.pair else TEXTS[:1],
             optional_inputs=() if self.pair else TEXTS[1:],
             label_kind="number" if self.options.regression else "classes" if self.options.multi_label else "class",
+            from_model=self._read_inputs,
             labels=tuple(self.labels),
             clean=self._clean,
             example=lambda row: {key: row[key] for key in (*TEXTS, "label") if key in row},
@@ -305,7 +306,7 @@ class TextClassification(Task):
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def read_inputs(self, folder: Path) -> None:
+    def _read_inputs(self, folder: Path) -> None:
         config = read_json_object(folder / "config.json") or {}
         pairs = config.get("reads_pairs")  # only models that Graft trained state it
         self.pair, self.single = bool(pairs), pairs is False
@@ -320,7 +321,7 @@ class TextClassification(Task):
         }
         self.options = self.options.model_copy(update=kinds)
         self.labels = [] if self.options.regression else [config.id2label[index] for index in range(config.num_labels)]
-        self.read_inputs(folder)
+        self._read_inputs(folder)
         self._read_tokens(folder, config)
         return self._model(folder, config).eval()
 

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from pipelines.metrics.statistics import Statistics
 
 
+SETTINGS = {
+    "seed": Setting(int, 0, 2**63 - 1),
+    "temperature": Setting(float, 0, 10),
+    "top_p": Setting(float, 0, 1),
+    "max_new_tokens": Setting(int, 1, 4096),
+}
+
+
 class Options(Strict):
     prompt: str | None = None
     """A text with column names in braces; `answer` follows it. Left out: the model learns every token of `text`."""
@@ -75,18 +83,10 @@ class TextGeneration(Task):
             optional_columns={"title": "text"},
             group_column="title",
             input_columns=self._inputs,
+            settings=SETTINGS,
             clean=self._clean,
             record_fields=("predicted",) if answers else (),
         )
-
-    @property
-    def settings(self) -> dict[str, Setting]:
-        return {
-            "seed": Setting(int, 0, 2**63 - 1),
-            "temperature": Setting(float, 0, 10),
-            "top_p": Setting(float, 0, 1),
-            "max_new_tokens": Setting(int, 1, 4096),
-        }
 
     @property
     def metric(self) -> Metric:

@@ -88,6 +88,7 @@ class UnconditionalImageGeneration(Task):
             optional_columns={} if learned else {"label": "label"},  # not learned, but used to stratify the splits
             input_columns=("seed",),
             optional_inputs=("label",) if self.labels else (),
+            from_model=self._read_inputs,
             labels=tuple(self.labels),
             example=lambda row: {"image": row["image"]},
         )
@@ -307,7 +308,7 @@ class UnconditionalImageGeneration(Task):
         )  # DDIMPipeline creates its own scheduler with another spacing
         return pipeline
 
-    def read_inputs(self, folder: Path) -> None:
+    def _read_inputs(self, folder: Path) -> None:
         from pipelines.models import unet
 
         place = folder / "unet" if (folder / "unet").is_dir() else folder
