@@ -1,6 +1,7 @@
 """How `graft predict` reads an input: a column by its name, a file by its kind, and an unknown name as a mistake."""
 
 import csv
+import gc
 import json
 import re
 import subprocess
@@ -474,6 +475,13 @@ def test_answers_in_a_file(models: dict[str, Path], tmp_path: Path, monkeypatch:
     assert (len(plain), plain[-1]) == (5, shown)
     refused(graft("predict", models["images"], "photos/cat/bad.jpg", "--out", "a.csv"), 2, "not a readable image")
     assert len(Path("a.csv").read_text().splitlines()) == 5, "the old file stays"
+
+
+def test_the_garbage_collector_goes_on(models: dict[str, Path]) -> None:
+    """It rests until the first answer."""
+    for inputs in (["nowhere.jpg"], [ONE], [ONE, TWO]):
+        done = graft("predict", models["single"], *inputs)
+        assert (done.code == 0, gc.isenabled()) == (inputs != ["nowhere.jpg"], True)
 
 
 def test_inputs_are_read_one_by_one(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
