@@ -240,6 +240,7 @@ def predict(
     found: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     number, folder = 0, None
+    plain = sys.stdout  # a progress bar on stderr redirects `sys.stdout` to itself, also if that is a file
     for answer in _soon(answers(source, inputs, out=out)):
         number += 1
         counts.update(answer.labels)
@@ -247,7 +248,7 @@ def predict(
         if as_json:
             found.append({"input": answer.name, "output": answer.output})
         elif out is None and shown:
-            print(line(answer.name, answer.columns, answer.output), flush=True)
+            print(line(answer.name, answer.columns, answer.output), file=plain, flush=True)
     if not shown:
         return
     if as_json:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
@@ -48,7 +49,7 @@ class Entry(NamedTuple):
 class Part(NamedTuple):
     """The entries of one input of the command line: a folder, a table, a file. They are read as they are needed."""
 
-    count: int
+    size: int  # number of entries
     entries: Callable[[], Iterable[Entry]]
 
 
@@ -63,7 +64,7 @@ class Inputs:
         self.parts = parts
 
     def __len__(self) -> int:
-        return sum(part.count for part in self.parts)
+        return sum(part.size for part in self.parts)
 
     def __iter__(self) -> Iterator[Entry]:
         return (entry for part in self.parts for entry in part.entries())
@@ -98,7 +99,7 @@ def _with(pairs: dict[str, Any], part: Part) -> Part:
     def merged(entry: Entry) -> Entry:
         return Entry(entry.name, lambda: {**pairs, **entry.read()})
 
-    return Part(part.count, lambda: map(merged, part.entries())) if pairs else part
+    return Part(part.size, lambda: map(merged, part.entries())) if pairs else part
 
 
 def _repeated(part: Part, count: int) -> Part:
@@ -108,7 +109,7 @@ def _repeated(part: Part, count: int) -> Part:
         for number in range(count):
             yield Entry(entry.name, lambda number=number: _next_seed(entry.read(), number))  # type: ignore[misc]
 
-    return Part(part.count * count, lambda: (one for entry in part.entries() for one in times(entry)))
+    return Part(part.size * count, lambda: (one for entry in part.entries() for one in times(entry)))
 
 
 def _next_seed(columns: dict[str, Any], number: int) -> dict[str, Any]:
@@ -507,7 +508,9 @@ def answers(
         file = None if out is None else stack.enter_context(answer_file(Path(out).expanduser()))
         library_logging.quiet_libraries(progress)
         loaded = located.load(device)
-        item = stack.enter_context(progress.item("predicting", len(wanted))) if len(wanted) >= BAR else None
+        # lines on a terminal show the progress themselves
+        barred = len(wanted) >= BAR and (file is not None or not sys.stdout.isatty())
+        item = stack.enter_context(progress.item("predicting", len(wanted))) if barred else None
         spec = loaded.task.data
         every = {"top_k": len(spec.labels)} if file is not None and spec.has_classes and spec.labels else {}
         count, last = 0, None

@@ -1,8 +1,10 @@
 """How `graft predict` reads an input: a column by its name, a file by its kind, and an unknown name as a mistake."""
 
+import contextlib
 import csv
 import gc
 import json
+import os
 import re
 import subprocess
 import sys
@@ -475,6 +477,29 @@ def test_answers_in_a_file(models: dict[str, Path], tmp_path: Path, monkeypatch:
     assert (len(plain), plain[-1]) == (5, shown)
     refused(graft("predict", models["images"], "photos/cat/bad.jpg", "--out", "a.csv"), 2, "not a readable image")
     assert len(Path("a.csv").read_text().splitlines()) == 5, "the old file stays"
+
+
+def test_lines_are_not_lost_in_the_progress_bar(models: dict[str, Path], tmp_path: Path) -> None:
+    """Errors on a terminal, answers in a file: rich would write the answers to the terminal."""
+    for number in range(12):
+        Image.new("RGB", (40, 40), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    terminal, other = os.openpty()
+    command = [sys.executable, "-m", "pipelines", "predict", str(models["images"]), str(tmp_path)]
+
+    def drain() -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while os.read(terminal, 1 << 16):
+                pass
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=other, text=True, cwd=Path(__file__).parents[3])
+    os.close(other)
+    reader.join()
+    os.close(terminal)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, len(lines)) == (0, 13)
+    assert lines[0].startswith(f"{tmp_path / '0.png'}: ")
 
 
 def test_the_garbage_collector_goes_on(models: dict[str, Path]) -> None:
