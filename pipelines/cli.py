@@ -266,12 +266,11 @@ def _soon(items: Iterator[Item]) -> Iterator[Item]:
     """The items, of which the first comes sooner.
 
     Python's garbage collector takes a fifth of the time in which torch and transformers are imported, and finds
-    nothing. What they made is then left out of later collections, also of the one at the end.
+    nothing.
     """
     gc.disable()
     try:
         first = list(itertools.islice(items, 1))
-        gc.freeze()
     finally:
         gc.enable()
     yield from first

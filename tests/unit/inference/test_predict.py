@@ -502,6 +502,20 @@ def test_lines_are_not_lost_in_the_progress_bar(models: dict[str, Path], tmp_pat
     assert lines[0].startswith(f"{tmp_path / '0.png'}: ")
 
 
+def test_the_process_ends_at_once_and_loses_nothing(models: dict[str, Path]) -> None:
+    """It ends without Python's own end, so what it printed must have arrived, and its exit code, too."""
+    root = Path(__file__).parents[3]
+    for given, code, out, err in (
+        (["hello"], 0, "hello: ", ""),
+        (["nowhere.csv"], 2, "", "error: no such file: nowhere.csv"),
+    ):
+        command = [sys.executable, "-m", "pipelines", "predict", str(models["single"]), *given]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+        assert (done.returncode, done.stdout[: len(out)], done.stderr[: len(err)]) == (code, out, err)
+        lines = (len(done.stdout.splitlines()), len(done.stderr.splitlines()))
+        assert lines == ((0, 1) if code else (1, 0)), done.stderr
+
+
 def test_the_garbage_collector_goes_on(models: dict[str, Path]) -> None:
     """It rests until the first answer."""
     for inputs in (["nowhere.jpg"], [ONE], [ONE, TWO]):
