@@ -4,7 +4,7 @@ import pipelines
 
 recipe = pipelines.load_recipe("beans_vit_base", ["train.epochs=1"])
 pipelines.train(recipe, "runs/beans")
-pipelines.load("runs/beans").infer("leaf.jpg")
+pipelines.predict("runs/beans", "leaves/", out="leaves.csv")
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.config.recipe import Recipe, load_recipe
     from pipelines.data.loading import load_splits as load_splits
+    from pipelines.diagnostics.check import check as check
     from pipelines.errors import DataError, GraftError, HubError, ModelError, RecipeError, RunError
+    from pipelines.evaluation.compare import compare as compare
     from pipelines.evaluation.evaluate import evaluate as evaluate
     from pipelines.inference.loading import load as load
+    from pipelines.inference.predict import predict as predict
     from pipelines.metrics.as_evaluate import as_evaluate
     from pipelines.publishing.publish import publish as publish
     from pipelines.reporting.runs import runs as runs
@@ -32,10 +35,13 @@ _PUBLIC = {
     "RunError": "errors",
     "Task": "task",
     "as_evaluate": "metrics.as_evaluate",
+    "check": "diagnostics.check",
+    "compare": "evaluation.compare",
     "evaluate": "evaluation.evaluate",
     "load": "inference.loading",
     "load_recipe": "config.recipe",
     "load_splits": "data.loading",
+    "predict": "inference.predict",
     "publish": "publishing.publish",
     "runs": "reporting.runs",
     "train": "training.run",
@@ -51,10 +57,13 @@ __all__ = [
     "RunError",
     "Task",
     "as_evaluate",
+    "check",
+    "compare",
     "evaluate",
     "load",
     "load_recipe",
     "load_splits",
+    "predict",
     "publish",
     "runs",
     "train",

@@ -55,6 +55,27 @@ def main() -> None:
         sys.exit(1)
 
 
+def run() -> None:
+    """The installed command.
+
+    After `graft predict` the process ends at once: to take apart what torch and transformers made needs half a second,
+    and nothing of it must be saved. All other commands end in the usual way.
+    """
+    code: str | int | None = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    if sys.argv[1:2] == ["predict"] and not isinstance(code, str):
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:  # nobody reads the answers any more
+            code = code or 1
+        os._exit(code or 0)
+    sys.exit(code)
+
+
 def _stop(number: int, frame: object) -> NoReturn:
     """SIGTERM ends a command as Ctrl-C does.
 
@@ -65,4 +86,4 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -1,12 +1,15 @@
 """The commands of `graft`. Settings are keys of recipes; the command line has only commands and key=value overrides."""
 
 import contextlib
+import gc
+import itertools
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,6 +17,8 @@ from pipelines.errors import HubError, HubUnreachable, ModelError, RecipeError, 
 
 if TYPE_CHECKING:
     from pipelines.config.recipe import Recipe
+
+Item = TypeVar("Item")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -380,32 +385,65 @@ def compare(
 def predict(
     source: Source = None,
     inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the answers to a .csv or .jsonl file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict for files (images, audio, text), folders, tables (jsonl, csv), text or column=value."""
+    """Predict for files (images, audio, text), folders, tables (jsonl, csv), URLs (images, audio), text or
+    column=value.
+
+    Settings of a model that generates are given in the same way: n=4 for four results, seed=7. If the columns of a
+    table have other names, name them: data.columns.text=review.
+    """
+    from collections import Counter
+
     from pipelines.utils import distributed
 
+    # only the main process prints; asking takes time, and there is one process unless a launcher says how many
+    shown = "WORLD_SIZE" not in os.environ or distributed.processes().is_main_process
+    found: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    number, folder = 0, None
+    plain = sys.stdout  # a progress bar on stderr redirects `sys.stdout` to itself, also if that is a file
     with _model(source) as model:
-        from pipelines.inference.predict import predict as answer
+        from pipelines.inference.answers import line, totals
+        from pipelines.inference.predict import answers
 
-        if not inputs:
-            raise RecipeError("Missing argument 'INPUT...'. See: graft predict --help")
-        answers = answer(model, inputs)
-    if not distributed.processes().is_main_process:
+        for answer in _soon(answers(model, inputs or [], out=out)):
+            number += 1
+            counts.update(answer.labels)
+            folder = answer.file.parent if answer.file else None
+            if as_json:
+                found.append({"input": answer.name, "output": answer.output})
+            elif out is None and shown:
+                print(line(answer.name, answer.columns, answer.output), file=plain, flush=True)
+    if not shown:
         return
     if as_json:
-        _print_json(answers)
+        _print_json(found)
         return
-    for one in answers:
-        print(f"{one['input']}: {_short(one['output'])}")
+    if counts and number > 1:
+        print(totals(counts))
+    if folder is not None:
+        print(f"folder: {folder}")
+    if out is not None:
+        print(f"{number:,} {'answer' if number == 1 else 'answers'}: {out}")
 
 
-def _short(output: Any) -> str:
-    if isinstance(output, list) and output and isinstance(output[0], dict) and {"label", "score"} <= set(output[0]):
-        return ", ".join(f"{o['label']} {o['score']:.3f}" for o in output)
-    from pipelines.utils.files import to_json
+def _soon(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, of which the first comes sooner.
 
-    return output if isinstance(output, str) else to_json(output)
+    Python's garbage collector takes a fifth of the time in which torch and transformers are imported, and finds
+    nothing.
+    """
+    gc.disable()
+    try:
+        first = list(itertools.islice(items, 1))
+    finally:
+        gc.enable()
+    yield from first
+    yield from items
 
 
 @app.command()

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.data.leakage import overlap
@@ -13,6 +14,8 @@ from pipelines.data.media import MEDIA, file_columns, kinds_of, paths
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from pipelines.generation.spec import Setting
 
 SPLITS = ("train", "validation", "test")
 
@@ -64,6 +67,13 @@ class DataSpec:
     """The columns that `infer` takes, in this order."""
     optional_inputs: tuple[str, ...] = ()
     """The columns that `infer` takes after these, if they are given."""
+    settings: "Mapping[str, Setting]" = field(default_factory=dict)
+    """The numbers that `infer` takes in addition to its inputs, if the task has no `generation`, which names them."""
+    from_model: Callable[[Path], None] | None = None
+    """Read from the files of a model which inputs it takes, without torch, if that depends on the model.
+
+    `graft predict` calls it to check inputs before it loads the weights. Raises ModelError.
+    """
     label_kind: Literal["class", "classes", "number"] | None = "class"
     """What the column `label` holds: one class, a list of classes, or a number. None if rows have no such column."""
     labels: tuple[str, ...] = ()

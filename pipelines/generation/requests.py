@@ -12,6 +12,9 @@ from pipelines.errors import DataError, RunError
 from pipelines.generation.spec import Setting
 from pipelines.utils.formatting import short
 
+MOST = 10_000  # results of one request
+COUNT = Setting(int, 1, MOST)
+SMALL = 256  # pixels: images with smaller sides are enlarged for `graft predict`, so that a viewer shows them
 MOST_LETTERS = 100_000  # longest text of settings that is read from an image
 LONGEST = 48  # characters of a prompt in a file name; names have at most 255 bytes
 
@@ -42,7 +45,7 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
 
     A prompt that looks like a pair is given as text=..., as the only input. Raises DataError.
     """
-    allowed = [name for name in inspect.signature(task.infer).parameters if name != "model"]
+    allowed = [*(name for name in inspect.signature(task.infer).parameters if name != "model"), "n"]
     pairs: dict[str, Any] = {}
     rest = []
     for text in inputs:
@@ -55,8 +58,8 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
             raise DataError(f"{short(text)!r}: this task takes {', '.join(f'{key}=...' for key in allowed)}{own}")
         if name in pairs:
             raise DataError(f"{name} is given twice: give it once")
-        setting = task.generation.settings.get(name)
-        pairs[name] = value if setting is None else _number(name, value, setting)
+        setting = COUNT if name == "n" else task.generation.settings.get(name)
+        pairs[name] = value if setting is None else number(name, value, setting)
     asked = task.data.input_columns[0]
     if rest and asked in pairs:
         raise DataError(
@@ -68,16 +71,15 @@ def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[
     return pairs, rest
 
 
-def _number(name: str, value: str, setting: Setting) -> int | float:
-    """An integer (`infer` checks its bounds), or a number within its bounds. Raises DataError."""
+def number(name: str, value: str, setting: Setting) -> int | float:
+    """The number of a setting `name=value`. Raises DataError for a text and for a number outside of its bounds."""
     try:
         found = setting.kind(value)
     except ValueError:
         found = math.nan
-    within = setting.kind is int or setting.least <= found <= setting.most
-    if math.isnan(found) or not within:
-        wanted = "whole number" if setting.kind is int else f"number from {setting.least:g} to {setting.most:g}"
-        raise DataError(f"{name}={short(value)}: give a {wanted}")
+    if not setting.least <= found <= setting.most:  # also for NaN
+        kind = "whole number" if setting.kind is int else "number"
+        raise DataError(f"{name}={short(value)}: give a {kind} from {setting.least:,} to {setting.most:,}")
     return found
 
 
@@ -89,6 +91,19 @@ def settings(model: str, request: dict[str, Any]) -> dict[str, Any]:
         **{key: request.get(key) for key in ("label", "seed", "steps", "guidance")},
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def enlarged(image: Any) -> tuple[Any, int]:
+    """An image whose longer side has at least SMALL pixels, and how many times it was enlarged.
+
+    Each pixel becomes a square, so that the picture shows what the model made and nothing else.
+    """
+    from PIL import Image
+
+    times = -(-SMALL // max(image.size))
+    if times < 2:
+        return image, 1
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST), times
 
 
 def subject(model: str, about: dict[str, Any]) -> str:

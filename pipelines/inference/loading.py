@@ -18,6 +18,31 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class Located:
+    """A finished model whose files are found, and whose weights are not loaded. It is found without torch.
+
+    The task knows which inputs the model takes.
+    """
+
+    task: "Task"
+    folder: Path
+    run: Path | None
+    recipe: Recipe | None
+    results: dict[str, Any] | None
+    source: str
+    columns: dict[str, str] = field(default_factory=dict)
+    """Names of columns that the user gave, before those of the model's own data: task column -> column of the data."""
+
+    def load(self, device: str | None = None) -> "Loaded":
+        """The model on `device`, or else on the best device. Raises ModelError."""
+        form = format_of(self.folder)
+        model = self.task.load(self.folder) if form is None else form.load(self.task, self.folder)
+        model.to(device or best_device()).eval()
+        freeze_on(self.task.frozen, device or best_device())
+        return Loaded(self.task, model, self.folder, self.run, self.recipe, self.results, self.source, self.columns)
+
+
+@dataclass
 class Loaded:
     """A finished model. `infer(...)` returns its answer for one input."""
 
@@ -79,6 +104,11 @@ def load(
     A model that Graft did not train needs `task`, or its pipeline tag decides the task. `options` are the task's
     options; they default to those of the model's recipe. Raises ModelError, HubError.
     """
+    return locate(source, revision=revision, task=task, options=options).load(device)
+
+
+def locate(source: str | Path, *, revision: str | None = None, task: str | None = None, options: Any = None) -> Located:
+    """Find the files of a finished model as `load` does, without its weights. Raises ModelError, HubError."""
     folder = local_model(source)
     run = None
     if folder is None:
@@ -90,13 +120,12 @@ def load(
     recipe = read_recipe(run or folder)
     name = task or (recipe.task if recipe else _task_of(folder, str(source)))
     worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
+    read = worker.data.from_model
+    if read is not None:
+        read(folder)
     results = read_json_object(folder / "results.json")
     results = current(results) if results is not None else None
-    form = format_of(folder)
-    model = worker.load(folder) if form is None else form.load(worker, folder)
-    model.to(device or best_device()).eval()
-    freeze_on(worker.frozen, device or best_device())
-    return Loaded(worker, model, folder, run, recipe, results, Path(source).name if run else str(source))
+    return Located(worker, folder, run, recipe, results, Path(source).name if run else str(source))
 
 
 def read_recipe(folder: Path) -> Recipe | None:
@@ -136,6 +165,6 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def data_columns(loaded: Loaded) -> dict[str, str]:
+def data_columns(model: Loaded | Located) -> dict[str, str]:
     """Task column -> name of the column: the one that the user gave, else that of the model's own data."""
-    return (dict(loaded.recipe.data.columns) if loaded.recipe else {}) | loaded.columns
+    return (dict(model.recipe.data.columns) if model.recipe else {}) | model.columns

@@ -1,12 +1,16 @@
 """`graft predict`: answers of a finished model for inputs from the command line."""
 
+import contextlib
 import inspect
 import json
 import logging
 import os
 import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.config.recipe import DataSection
 from pipelines.config.validation_errors import suggest
@@ -18,48 +22,140 @@ from pipelines.data.loading import load_rows_by_either_name
 from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, MEDIA, kinds_of
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, MissingColumn
-from pipelines.inference.loading import Loaded, data_columns, input_columns, load
+from pipelines.generation import requests
+from pipelines.inference import downloads
+from pipelines.inference.answers import answer_file, check_file, labels, row
+from pipelines.inference.loading import Loaded, Located, data_columns, input_columns, locate
 from pipelines.reporting.results import run_name
 from pipelines.utils import library_logging
 from pipelines.utils.files import did_you_mean
 from pipelines.utils.formatting import short
-from pipelines.utils.progress import Progress
 
 if TYPE_CHECKING:
     from pipelines.generation.spec import GenerationSpec
+    from pipelines.task import Task
+
+Model = Loaded | Located
 
 log = logging.getLogger("graft")
 
 
-def read_inputs(loaded: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Read the inputs of `graft predict` (files, folders, tables, text, column=value): [(name to show, the task's
-    columns)].
+class Entry(NamedTuple):
+    """One input of a request."""
+
+    name: str  # to show
+    read: Callable[[], dict[str, Any]]
+    """The task's columns. Raises DataError for a file that cannot be read."""
+
+
+class Part(NamedTuple):
+    """The entries of one input of the command line: a folder, a table, a file. They are read as they are needed."""
+
+    size: int  # number of entries
+    entries: Callable[[], Iterable[Entry]]
+
+
+def _single(name: str, columns: dict[str, Any]) -> Part:
+    return Part(1, lambda: [Entry(name, lambda: columns)])
+
+
+class Inputs:
+    """All inputs of a request, in their order."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for part in self.parts for entry in part.entries())
+
+
+def read_inputs(model: Model, inputs: list[str], folder: Path) -> Inputs:
+    """Find the inputs of `graft predict` (files, folders, tables, URLs, text, column=value), and check them.
 
     A file or folder that exists is read. A name that looks like a file and does not exist is an error. In a folder or
-    table, unreadable entries are skipped with a message; a file that was named must be readable.
+    table, unreadable entries are skipped with a message; a file that was named must be readable. Files of URLs are
+    written to `folder`. Raises DataError.
     """
-    if loaded.task.generation is not None:
-        from pipelines.generation.requests import split_pairs
-
-        pairs, rest = split_pairs(loaded.task, inputs)
+    task, count = model.task, 1
+    if task.generation is not None:
+        pairs, rest = requests.split_pairs(task, inputs)
     else:
-        pairs, rest = _pairs(loaded, inputs)
-    if pairs and not rest:
-        return [(", ".join(inputs), pairs)]
-    found = [one for text in rest for one in _read(loaded, text)]
-    # given with other inputs, pairs are settings of each image
-    return [(name, {**pairs, **columns}) for name, columns in found]
+        given, words = _settings(task, inputs)
+        pairs, rest = _pairs(model, words)
+        pairs |= given
+    count = int(pairs.pop("n", 1))
+    if not rest:
+        files = {column: _named_file(column, pairs[column], folder) for column in set(pairs) & set(MEDIA)}
+        named = Entry(", ".join(inputs), lambda: {**pairs, **{column: read() for column, read in files.items()}})
+        found = [Part(1, lambda: [named])]
+    else:
+        # given with other inputs, pairs are settings of each image or text
+        found = [_with(pairs, part) for text in rest for part in _read(model, text, folder)]
+    return Inputs([_repeated(part, count) for part in found] if count > 1 else found)
 
 
-def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _with(pairs: dict[str, Any], part: Part) -> Part:
+    def merged(entry: Entry) -> Entry:
+        return Entry(entry.name, lambda: {**pairs, **entry.read()})
+
+    return Part(part.size, lambda: map(merged, part.entries())) if pairs else part
+
+
+def _repeated(part: Part, count: int) -> Part:
+    """The part with each entry `count` times: with its seed, and with the seeds that follow."""
+
+    def times(entry: Entry) -> Iterator[Entry]:
+        for number in range(count):
+            yield Entry(entry.name, lambda number=number: _next_seed(entry.read(), number))  # type: ignore[misc]
+
+    return Part(part.size * count, lambda: (one for entry in part.entries() for one in times(entry)))
+
+
+def _next_seed(columns: dict[str, Any], number: int) -> dict[str, Any]:
+    return {**columns, "seed": requests.check_seed(columns.get("seed", 0)) + number}
+
+
+def _settings(task: "Task", inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Split the inputs into settings of the request (seed=7, n=4) and the rest, for a task with settings.
+
+    Raises DataError.
+    """
+    if not task.data.settings:
+        return {}, inputs
+    allowed = {**task.data.settings, "n": requests.COUNT}
+    given: dict[str, Any] = {}
+    rest = []
+    for text in inputs:
+        name, equals, value = text.partition("=")
+        if not equals or name not in allowed:
+            rest.append(text)
+            continue
+        if name in given:
+            raise DataError(f"{name} is given twice: give it once")
+        given[name] = requests.number(name, value, allowed[name])
+    if given and not rest:
+        wanted = " and ".join(f"{column}=..." for column in task.data.input_columns)
+        raise DataError(f"there is no text: give {wanted} with {', '.join(f'{name}=...' for name in given)}")
+    # with temperature 0, every seed gives the same text
+    drawn = given.get("n", 1) > 1 or "seed" in given
+    return ({"temperature": TEMPERATURE} if drawn else {}) | given, rest
+
+
+TEMPERATURE = 0.8  # of texts that are asked for with a seed or a number
+
+
+def _pairs(model: Model, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Split the inputs into column=value pairs and the rest. A name is a column of the model's data or of the task.
 
     A text may contain "=": it is a pair only if the part before it is a column; a part that nearly is a column is an
     error. So is a name that means one input in the data and another in the task. Raises DataError.
     """
-    task = loaded.task
+    task = model.task
     known = input_columns(task)
-    own = {called: column for column, called in data_columns(loaded).items()}
+    own = {called: column for column, called in data_columns(model).items()}
     # names of the model's own data come first, as in a table
     names = {name: name for name in (*task.data.kinds, *known)} | own
     wanted = task.data.input_columns
@@ -80,7 +176,7 @@ def _pairs(loaded: Loaded, inputs: list[str]) -> tuple[dict[str, Any], list[str]
         if column in known:
             if column in pairs:
                 raise DataError(f"{name}= is given twice: give it once, or a table with one row for each")
-            if column in MEDIA:
+            if column in MEDIA and not downloads.is_url(value):
                 value = os.path.expanduser(value)
                 if not os.path.isfile(value):
                     raise DataError(f"{text}: no such file: {value}{did_you_mean(value)}")
@@ -127,22 +223,57 @@ def _two_meanings(name: str, column: str, own: dict[str, str], known: tuple[str,
     return f"{meant}: write {clear[column]}=... for {column}, or {clear[name]}=... for {name}"
 
 
-def _read(loaded: Loaded, text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Read one input without a column name: a folder, a table, a file, or the text itself. Raises DataError."""
+def _read(model: Model, text: str, folder: Path) -> list[Part]:
+    """Read one input without a column name: a folder, a table, a file, a URL, or the text itself. Raises DataError."""
     path = Path(os.path.expanduser(text))
-    wanted = loaded.task.data.input_columns
+    wanted = model.task.data.input_columns
     if text and os.path.isdir(path):  # not path.is_dir(): a text may be longer than any path, or contain NUL
-        return _folder(loaded, path, text)
+        return _folder(model, path, text)
     if os.path.isfile(path):
-        return _file(loaded, path, text)
+        return [_file(model, path, text)]
     if wanted[0] in MEDIA and len(wanted) == 1:
-        raise DataError(f"{short(text, 200)}: no such file{did_you_mean(text)}")
+        if downloads.is_url(text):
+            return [_named(text, wanted[0], text, folder)]
+        raise DataError(f"{short(text, 200)}: no such file{_pattern(text) or did_you_mean(text)}")
     if _looks_like_a_file(text):
         words = f"; to mean these words, write {wanted[0]}={short(text)}" if len(wanted) == 1 else ""
-        raise DataError(f"no such file: {short(text, 200)}{did_you_mean(text)}{words}")
+        raise DataError(f"no such file: {short(text, 200)}{_pattern(text) or did_you_mean(text)}{words}")
     if len(wanted) > 1:
         raise _several_inputs(short(text), wanted)
-    return [(text, {wanted[0]: text})]
+    return [_single(text, {wanted[0]: text})]
+
+
+def _pattern(text: str) -> str:
+    return " matches this pattern" if any(sign in text for sign in "*?[") else ""
+
+
+def _named(name: str, column: str, value: str, folder: Path) -> Part:
+    read = _named_file(column, value, folder)
+    return Part(1, lambda: [Entry(name, lambda: {column: read()})])
+
+
+def _named_file(column: str, value: str, folder: Path) -> Callable[[], Any]:
+    """Read an image or recording that was named, for `infer`. A URL is downloaded to `folder`; the header is checked.
+
+    Raises DataError.
+    """
+
+    def read() -> Any:
+        return {"path": value, "bytes": path.read_bytes()} if web else value
+
+    web = downloads.is_url(value)
+    path = folder / str(len(list(folder.iterdir()))) if web else Path(value)
+    if web:
+        downloads.download(value, path)
+    if column == "image":
+        from pipelines.data.image.reading import check_header
+
+        check_header(read())
+    elif column == "audio":
+        from pipelines.data.audio.reading import header
+
+        header(read())
+    return read
 
 
 def _several_inputs(what: str, wanted: tuple[str, ...]) -> DataError:
@@ -151,7 +282,7 @@ def _several_inputs(what: str, wanted: tuple[str, ...]) -> DataError:
     )
 
 
-def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
+def _folder(model: Model, folder: Path, text: str) -> list[Part]:
     """The files in a folder that the task can read, or its tables if there are no others.
 
     Files of other kinds are counted.
@@ -159,7 +290,7 @@ def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str
     files = list(all_files(folder))
     if not files:
         raise DataError(f"{text}: an empty folder")
-    wanted = loaded.task.data.input_columns
+    wanted = model.task.data.input_columns
     tables = [file for file in files if table.is_table(file)]
     own: list[Path] = []
     if len(wanted) == 1 and wanted[0] != "seed":
@@ -182,17 +313,25 @@ def _folder(loaded: Loaded, folder: Path, text: str) -> list[tuple[str, dict[str
         raise DataError(f"{text}: a folder without {what} (it has: {listed})")
     if left:
         log.warning("%s: left out, not what this model reads: %s", text, listed)
-    found: list[tuple[str, dict[str, Any]]] = []
+    if own:
+        return [Part(len(own), lambda: (_of_folder(wanted[0], file) for file in own))]
+    found: list[Part] = []
     why: DataError | None = None
-    for file in taken:
+    for file in tables:
         try:
-            found += _file(loaded, file, str(file))
+            found.append(_table(model, file))
         except DataError as error:
             log.warning("skipped, cannot be read: %s", error)
             why = error
     if why is not None and not found:
         raise DataError(f"nothing here can be read; the last: {why}")
     return found
+
+
+def _of_folder(column: str, file: Path) -> Entry:
+    if column in MEDIA:
+        return Entry(str(file), lambda: {column: str(file)})
+    return Entry(str(file), lambda: {column: texts.document(file)})
 
 
 _KINDS = {"image": "images", "audio": "recordings", "seed": "tables of seeds"}
@@ -211,32 +350,34 @@ def _suffix(path: PurePath) -> str:
     return name.suffix.lower()
 
 
-def _file(loaded: Loaded, path: Path, name: str) -> list[tuple[str, dict[str, Any]]]:
+def _file(model: Model, path: Path, name: str) -> Part:
     """Read a file that exists: the rows of a table, an image or recording, or the text of a text file.
 
     Raises DataError.
     """
-    wanted = loaded.task.data.input_columns
+    wanted = model.task.data.input_columns
     suffix = _suffix(path)
     if table.is_table(path):
-        return _table(loaded, path)
+        return _table(model, path)
     if len(wanted) > 1:
         raise _several_inputs(name, wanted)
     column = wanted[0]
     if suffix in _suffixes(column)[1] or suffix in _OTHERS or column == "seed":
         reads = _KINDS.get(column, "text")
         raise DataError(f"{name}: a {suffix or 'plain'} file, and this model reads {reads}")
-    return [(name, {column: str(path) if column in MEDIA else texts.document(path)})]
+    if column in MEDIA:
+        return _named(name, column, str(path), path.parent)
+    return _single(name, {column: texts.document(path)})
 
 
-def _table(loaded: Loaded, path: Path) -> list[tuple[str, dict[str, Any]]]:
+def _table(model: Model, path: Path) -> Part:
     """The rows of a table, each with its id."""
-    task = loaded.task
+    task = model.task
     wanted, kinds = task.data.input_columns, task.data.kinds
     made = task.generation is not None  # of a table with seeds; a model of single texts ignores a second text
     optional = tuple(c for c in task.data.optional_inputs if made or c in kinds)
     taken = (*wanted, *optional)
-    columns = {column: own for column, own in data_columns(loaded).items() if column in taken}
+    columns = {column: own for column, own in data_columns(model).items() if column in taken}
     layout = None if _suffix(path) == ".json" else "table"
     section = DataSection(id=str(path), format=layout, columns=columns)
     if (
@@ -252,7 +393,12 @@ def _table(loaded: Loaded, path: Path) -> list[tuple[str, dict[str, Any]]]:
     for _, why in skipped:
         log.warning("skipped, cannot be read: %s", why)
     absent = (None, "") if made else (None,)  # a second text may be empty, but not a seed or a class
-    return [(row["id"], {c: row[c] for c in taken if c in wanted or row.get(c) not in absent}) for row in rows]
+
+    def entry(row: dict[str, Any]) -> Entry:
+        found = {c: row[c] for c in taken if c in wanted or row.get(c) not in absent}
+        return Entry(row["id"], lambda: found)
+
+    return Part(len(rows), lambda: map(entry, rows))
 
 
 # Suffixes of files that no model reads, but that a user may name by mistake.
@@ -289,9 +435,10 @@ def _looks_like_a_file(text: str) -> bool:
 
 
 def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> dict[str, Any]:
-    """Generate what the request asks for, and write it to the current folder. Returns the file and its settings."""
-    from pipelines.generation import requests
+    """Generate what the request asks for, and write it to the current folder. Returns the file and its settings.
 
+    A tiny image is enlarged; `pixels` then states the size that the model made.
+    """
     request = requests.whole(loaded.task, request)
     result = None
     for partial in requests.images(loaded.task, loaded.model, request):
@@ -299,7 +446,10 @@ def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> di
     model = run_name(loaded.results) if loaded.results else Path(loaded.source).name
     about = requests.settings(model, request)
     name = requests.file_name(requests.subject(model, about), request["seed"], spec.suffix)
-    path = requests.write(Path(), name, result, about, spec.write)
+    shown, times = requests.enlarged(result)
+    if times > 1:
+        about["pixels"] = f"{shown.width // times} x {shown.height // times}, enlarged {times} times"
+    path = requests.write(Path(), name, shown, about, spec.write)
     return {spec.one: path.name, **{key: value for key, value in about.items() if key != "model"}}
 
 
@@ -312,33 +462,103 @@ def named_columns(inputs: list[str]) -> tuple[dict[str, str], list[str]]:
     return {found[1]: found[2] for _, found in named if found}, [text for text, found in named if not found]
 
 
-def predict(source: str | Path, inputs: list[str], *, device: str | None = None) -> list[dict[str, Any]]:
-    """Answers of a run folder, model folder or hub id, in the given order: [{input, output}]. Raises GraftErrors."""
-    progress = Progress(True)
-    library_logging.quiet_libraries(progress)
-    columns, inputs = named_columns(inputs)
-    loaded = load(source, device=device)
-    known = input_columns(loaded.task)
+def _input_names(model: Model, columns: dict[str, str]) -> dict[str, str]:
+    """The columns that `named_columns` found, if the model has these inputs. Raises DataError."""
+    known = input_columns(model.task)
     if unknown := next((column for column in columns if column not in known), None):
         raise DataError(
             f"data.columns.{unknown}: this model has no input of that name{suggest(unknown, known)} "
             f"(it has: {', '.join(known)})"
         )
-    loaded.columns = columns
-    wanted = read_inputs(loaded, inputs)
-    answers = []
-    last: DataError | None = None
-    with progress.item("predicting", len(wanted)) as shown:
-        for name, columns in wanted:
+    return columns
+
+
+class Answer(NamedTuple):
+    """One answer."""
+
+    name: str  # of its input
+    columns: dict[str, Any]  # the input
+    output: Any  # what `infer` returned
+    labels: list[str]  # the classes that it decides for
+    file: Path | None  # what was generated
+
+
+SHOWN = 5  # classes of an answer
+BAR = 10  # inputs from which progress is shown
+
+
+def predict(
+    source: str | Path,
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    device: str | None = None,
+) -> list[dict[str, Any]]:
+    """Answers of a run folder, model folder or hub id, in the given order: [{input, output}].
+
+    `inputs` are those of `graft predict`: files, folders, tables, URLs of images and recordings, text, column=value.
+    With `out` (.csv, .jsonl) the answers are also written to this file. Raises GraftErrors.
+    """
+    return [{"input": one.name, "output": one.output} for one in answers(source, inputs, out=out, device=device)]
+
+
+def answers(
+    source: str | Path,
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    device: str | None = None,
+) -> Iterator[Answer]:
+    """Yield the answers of `predict` one by one, and keep none.
+
+    The inputs are checked before the weights are loaded.
+    """
+    from pipelines.utils.progress import Progress
+
+    progress = Progress(True)
+    library_logging.show_warnings(progress)
+    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    named, names = named_columns([str(one) for one in given])
+    if not names:
+        raise DataError("there is no input: give a file, a folder, a table or a text")
+    if out is not None:
+        check_file(Path(out))
+    with tempfile.TemporaryDirectory(prefix="graft-") as folder, contextlib.ExitStack() as stack:
+        located = locate(source)
+        located.columns = _input_names(located, named)
+        wanted = read_inputs(located, names, Path(folder))
+        file = None if out is None else stack.enter_context(answer_file(Path(out).expanduser()))
+        library_logging.quiet_libraries(progress)
+        loaded = located.load(device)
+        # lines on a terminal show the progress themselves
+        barred = len(wanted) >= BAR and (file is not None or not sys.stdout.isatty())
+        item = stack.enter_context(progress.item("predicting", len(wanted))) if barred else None
+        spec = loaded.task.data
+        every = {"top_k": len(spec.labels)} if file is not None and spec.has_classes and spec.labels else {}
+        count, last = 0, None
+        for entry in wanted:
             try:
-                output = _made(loaded, spec, columns) if (spec := loaded.task.generation) else loaded.infer(**columns)
-                answers.append({"input": name, "output": json.loads(json.dumps(output))})
+                columns = entry.read()
+                output = (
+                    _made(loaded, made, columns)
+                    if (made := loaded.task.generation)
+                    else loaded.infer(**columns, **every)
+                )
             except DataError as error:
-                if name in inputs:
+                if entry.name in names or entry.name == ", ".join(names):
                     raise
-                last = error if str(error).startswith(name) else DataError(f"{name}: {error}")
+                last = error if str(error).startswith(entry.name) else DataError(f"{entry.name}: {error}")
                 log.warning("skipped, cannot be read: %s", last)
-            shown.advance()
-    if last is not None and not answers:
-        raise DataError(f"nothing here can be read; the last: {last}")
-    return answers
+            else:
+                count += 1
+                output = json.loads(json.dumps(output))
+                several = spec.label_kind == "classes"
+                if file is not None:
+                    file.write(row(entry.name, columns, output, several))
+                written = Path(output[made.one]).absolute() if made else None
+                shown = output[:SHOWN] if every else output
+                yield Answer(entry.name, columns, shown, labels(output, several), written)
+            if item is not None:
+                item.advance()
+        if last is not None and not count:
+            raise DataError(f"nothing here can be read; the last: {last}")

@@ -72,14 +72,14 @@ def read_unet(
             f"({len(lacking)} in all)"
         )
     if labels:
-        _set_classes(model, read_labels(folder, model), labels)
+        _set_classes(model, read_labels(folder, model.config.num_class_embeds), labels)
     model.register_to_config(**settings | wanted)
     return _checked_model(in_own_memory(model.float()), called(folder), labels)
 
 
-def read_labels(folder: Path, model: Any) -> list[str]:
+def read_labels(folder: Path, classes: int | None) -> list[str]:
     """The names of the model's classes in order; their numbers if the folder has no names. Raises ModelError."""
-    count = model.config.num_class_embeds or 0
+    count = classes or 0
     path = folder / LABELS
     if not count or not path.is_file():
         return [str(number) for number in range(count)]

@@ -19,6 +19,7 @@ from pipelines.data.labels import check_known, check_numbers, number
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import readable
 from pipelines.errors import DataError, ModelError
+from pipelines.models.source import read_json_object
 from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class TextClassification(Task):
             input_columns=TEXTS if self.pair else TEXTS[:1],
             optional_inputs=() if self.pair else TEXTS[1:],
             label_kind="number" if self.options.regression else "classes" if self.options.multi_label else "class",
+            from_model=self._read_inputs,
             labels=tuple(self.labels),
             clean=self._clean,
             example=lambda row: {key: row[key] for key in (*TEXTS, "label") if key in row},
@@ -304,6 +306,11 @@ class TextClassification(Task):
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
+    def _read_inputs(self, folder: Path) -> None:
+        config = read_json_object(folder / "config.json") or {}
+        pairs = config.get("reads_pairs")  # only models that Graft trained state it
+        self.pair, self.single = bool(pairs), pairs is False
+
     def load(self, folder: Path) -> "nn.Module":
         from pipelines.models import pretrained
 
@@ -314,8 +321,7 @@ class TextClassification(Task):
         }
         self.options = self.options.model_copy(update=kinds)
         self.labels = [] if self.options.regression else [config.id2label[index] for index in range(config.num_labels)]
-        pairs = getattr(config, "reads_pairs", None)  # only models that Graft trained state it
-        self.pair, self.single = bool(pairs), pairs is False
+        self._read_inputs(folder)
         self._read_tokens(folder, config)
         return self._model(folder, config).eval()
 

@@ -20,6 +20,7 @@ from pipelines.data.text.passages import answer_texts
 from pipelines.data.text.prompts import columns, encoded
 from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
+from pipelines.generation.spec import Setting
 from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+
+
+SETTINGS = {
+    "seed": Setting(int, 0, 2**63 - 1),
+    "temperature": Setting(float, 0, 10),
+    "top_p": Setting(float, 0, 1),
+    "max_new_tokens": Setting(int, 1, 4096),
+}
 
 
 class Options(Strict):
@@ -74,6 +83,7 @@ class TextGeneration(Task):
             optional_columns={"title": "text"},
             group_column="title",
             input_columns=self._inputs,
+            settings=SETTINGS,
             clean=self._clean,
             record_fields=("predicted",) if answers else (),
         )

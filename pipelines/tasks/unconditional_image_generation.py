@@ -17,6 +17,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling, image_generation
 from pipelines.generation.spec import GenerationSpec, Setting
+from pipelines.models.source import read_json_object
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class UnconditionalImageGeneration(Task):
             optional_columns={} if learned else {"label": "label"},  # not learned, but used to stratify the splits
             input_columns=("seed",),
             optional_inputs=("label",) if self.labels else (),
+            from_model=self._read_inputs,
             labels=tuple(self.labels),
             example=lambda row: {"image": row["image"]},
         )
@@ -306,11 +308,18 @@ class UnconditionalImageGeneration(Task):
         )  # DDIMPipeline creates its own scheduler with another spacing
         return pipeline
 
+    def _read_inputs(self, folder: Path) -> None:
+        from pipelines.models import unet
+
+        place = folder / "unet" if (folder / "unet").is_dir() else folder
+        classes = (read_json_object(place / "config.json") or {}).get("num_class_embeds")
+        self.labels = unet.read_labels(folder, classes if isinstance(classes, int) else None)
+
     def load(self, folder: Path) -> "nn.Module":
         from pipelines.models import diffusion, unet
 
         model: Any = unet.read_unet(folder, None, size=None)
-        self.labels = unet.read_labels(folder, model)
+        self.labels = unet.read_labels(folder, model.config.num_class_embeds)
         sampler = unet.sampler_of(folder)
         self.scheduler = diffusion.read_scheduler(folder)
         self.options = self.options.model_copy(update={"sampler": sampler, "class_conditional": bool(self.labels)})

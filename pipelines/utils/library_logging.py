@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 
 from pipelines.utils.progress import Progress
@@ -9,19 +10,28 @@ from pipelines.utils.progress import Progress
 
 def quiet_libraries(progress: Progress) -> None:
     """Switch off the progress bars and advice of libraries, and show their warnings as one line each."""
-    import datasets
     import transformers
 
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    # datasets is imported only if data are read, because that takes half a second; it then reads this variable
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if "datasets" in sys.modules:
+        import datasets
+
+        datasets.disable_progress_bars()
     for library in (
         "datasets",
         "huggingface_hub",
     ):  # they log every retry, and Graft's error reports the final failure
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="torch|transformers|accelerate|datasets")
+    show_warnings(progress)
+
+
+def show_warnings(progress: Progress) -> None:
+    """Show Graft's own warnings as lines of this progress."""
     logger = logging.getLogger("graft")
     logger.handlers = [_Say(progress)]
     logger.propagate = False

@@ -51,6 +51,9 @@ def classes(folder: Path, labels: list[str] | None = None, **fields: Any) -> Pat
     return folder
 
 
+SIZE = "8 x 8, enlarged 32 times"
+
+
 def pixels(image: Any) -> np.ndarray:
     return np.asarray(image)
 
@@ -238,11 +241,15 @@ def test_predict_by_name(run: Path, model: Loaded, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     answers = predict(run, ["label=red", "steps=3", "7", "8"], device="cpu")
     assert [answer["output"] for answer in answers] == [
-        {"image": f"colours-red-seed-{seed}.png", "label": "red", "seed": seed, "steps": 3} for seed in (7, 8)
+        {"image": f"colours-red-seed-{seed}.png", "label": "red", "seed": seed, "steps": 3, "pixels": SIZE}
+        for seed in (7, 8)
     ]
     with Image.open("colours-red-seed-7.png") as image:
-        assert json.loads(image.info["parameters"]) == {"model": "colours", "label": "red", "seed": 7, "steps": 3}
-        assert np.array_equal(pixels(image), pixels(model.infer(7, steps=3, label="red")))
+        settings = {"model": "colours", "label": "red", "seed": 7, "steps": 3, "pixels": SIZE}
+        assert json.loads(image.info["parameters"]) == settings
+        made = model.infer(7, steps=3, label="red")
+        times = image.width // made.width
+        assert np.array_equal(pixels(image)[::times, ::times], pixels(made))
     (left_out,) = predict(run, ["steps=3", "7"], device="cpu")
     assert left_out["output"]["label"] == "green"
     Path("asked.csv").write_text("seed,label\n7,red\n7,blue\n")

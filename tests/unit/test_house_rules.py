@@ -253,7 +253,8 @@ def test_public_names() -> None:
     import pipelines
 
     errors = {"GraftError", "RecipeError", "DataError", "ModelError", "RunError", "HubError"}
-    verbs = {"as_evaluate", "evaluate", "load", "load_recipe", "load_splits", "publish", "runs", "train"}
+    verbs = {"check", "compare", "evaluate", "predict", "publish", "runs", "train"}
+    verbs |= {"as_evaluate", "load", "load_recipe", "load_splits"}
     assert set(pipelines.__all__) == {"Recipe", "Task"} | verbs | errors
     for name in pipelines.__all__:
         assert getattr(pipelines, name).__name__ == name

@@ -18,6 +18,8 @@ from tests.unit.apps.test_gallery import TASKS, folders
 
 __all__ = ["folders"]
 
+EIGHT, SIXTEEN = "8 x 8, enlarged 32 times", "16 x 16, enlarged 16 times"
+
 
 def test_out_of_memory_is_one_line() -> None:
     class Full:
@@ -96,7 +98,7 @@ def test_predict_writes_images_and_never_over_others(
     assert [one["input"] for one in answers] == ["0", "1", "0"]
     names = ["shapes-seed-0.png", "shapes-seed-1-2.png", "shapes-seed-0-2.png"]
     assert [one["output"] for one in answers] == [
-        {"image": name, "seed": seed, "steps": 50} for name, seed in zip(names, (0, 1, 0), strict=True)
+        {"image": name, "seed": seed, "steps": 50, "pixels": EIGHT} for name, seed in zip(names, (0, 1, 0), strict=True)
     ]
     assert (tmp_path / "shapes-seed-1.png").read_text() == "mine"
     assert (
@@ -106,6 +108,7 @@ def test_predict_writes_images_and_never_over_others(
         "model": "shapes",
         "seed": 1,
         "steps": 50,
+        "pixels": EIGHT,
     }
     with pytest.raises(DataError, match="'one' is no seed"):
         predict(source, ["one"], device="cpu")
@@ -124,7 +127,7 @@ def test_predict_reads_prompts_and_tables(
         for inputs in (["a red disc", "asked.jsonl"], ["text=a disc", "seed=9"])
         for one in predict(painter, inputs)
     ]
-    parameters = {"steps": 30, "guidance": 7.5}
+    parameters = {"steps": 30, "guidance": 7.5, "pixels": SIXTEEN}
     assert outputs == [
         {"image": "a-red-disc-seed-0.png", "prompt": "a red disc", "seed": 0, **parameters},
         {"image": "a-blue-disc-seed-3.png", "prompt": "a blue disc", "seed": 3, **parameters},
@@ -132,7 +135,7 @@ def test_predict_reads_prompts_and_tables(
         {"image": "a-disc-seed-9.png", "prompt": "a disc", "seed": 9, **parameters},
     ]
     with Image.open("a-blue-disc-seed-3.png") as image:
-        assert image.size == (16, 16)
+        assert image.size == (256, 256)
     assert predict(folders[TASKS[0]], ["asked.csv"])[0]["output"]["image"] == "shapes-seed-4.png"
 
 
@@ -150,15 +153,18 @@ def test_settings_hold_for_every_prompt(
             (shapes, ["4", "5", "steps=2"]),
         )
     ]
-    own = {"seed": 3, "steps": 2, "guidance": 7.5}
+    own = {"seed": 3, "steps": 2, "guidance": 7.5, "pixels": SIXTEEN}
     assert outputs == [
-        [{"image": "a-1-cat-seed-0.png", "prompt": "a=1 cat", "seed": 0, "steps": 2, "guidance": 3.0}],
+        [{"image": "a-1-cat-seed-0.png", "prompt": "a=1 cat", **own, "seed": 0, "guidance": 3.0}],
         [
             {"image": f"{file}-seed-3.png", "prompt": words, **own}
             for file, words in (("a-cat", "a cat"), ("a-dog-a-cat", "a dog = a cat"))
         ],
-        [{"image": "shapes-seed-4.png", "seed": 4, "steps": 2}],
-        [{"image": f"shapes-seed-{name}.png", "seed": seed, "steps": 2} for name, seed in (("4-2", 4), ("5", 5))],
+        [{"image": "shapes-seed-4.png", "seed": 4, "steps": 2, "pixels": EIGHT}],
+        [
+            {"image": f"shapes-seed-{name}.png", "seed": seed, "steps": 2, "pixels": EIGHT}
+            for name, seed in (("4-2", 4), ("5", 5))
+        ],
     ]
 
 
@@ -167,13 +173,16 @@ def test_settings_hold_for_every_prompt(
     [
         (
             ["text=a cat", "stps=20"],
-            "this task takes text=..., seed=..., steps=..., guidance=...; a prompt that begins so is",
+            "this task takes text=..., seed=..., steps=..., guidance=..., n=...; a prompt that begins so is",
         ),
         (["text=a cat", "a dog"], "text=a cat and 'a dog': give either text=..., or values without a name"),
         (["text=a cat", "text=a dog"], "text is given twice"),
         (["steps=20"], "text is missing: give text=... beside steps=..."),
         (["a cat", "steps=many"], "steps=many: give a whole number"),
-        (["a cat", "steps=501"], "501 steps: give a number from 1 to 500"),
+        (["a cat", "steps=501"], "steps=501: give a whole number from 1 to 500"),
+        (["a cat", "n=0"], "n=0: give a whole number from 1 to 10,000"),
+        (["a cat", "n=2.5"], "n=2.5: give a whole number from 1 to 10,000"),
+        (["n=2"], "text is missing: give text=... beside n=..."),
         (["a cat", "guidance=nan"], "guidance=nan: give a number from 0 to 100"),
         (["a cat", "seed=x"], "'x' is no seed"),
     ],
@@ -181,6 +190,33 @@ def test_settings_hold_for_every_prompt(
 def test_settings_that_are_none(folders: dict[str, Path], inputs: list[str], says: str) -> None:
     with pytest.raises(DataError, match=re.escape(says)):
         predict(folders["text_to_image"], inputs, device="cpu")
+
+
+def test_several_of_one_request(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its own seed, and is what this seed alone gives."""
+    monkeypatch.chdir(tmp_path)
+    painter, shapes = folders["text_to_image"], folders[TASKS[0]]
+    found = [one["output"] for one in predict(shapes, ["n=2", "seed=7", "steps=2"], device="cpu")]
+    assert [(one["image"], one["seed"]) for one in found] == [("shapes-seed-7.png", 7), ("shapes-seed-8.png", 8)]
+    predict(shapes, ["8", "steps=2"], device="cpu")
+    assert Path("shapes-seed-8-2.png").read_bytes() == Path("shapes-seed-8.png").read_bytes()
+    found = [one["output"] for one in predict(painter, ["a disc", "a cat", "n=2", "steps=1"], out="made.csv")]
+    assert [(one["prompt"], one["seed"]) for one in found] == [("a disc", 0), ("a disc", 1), ("a cat", 0), ("a cat", 1)]
+    assert Path("made.csv").read_text().splitlines()[:2] == [
+        "input,image,prompt,seed,steps,guidance,pixels",
+        'a disc,a-disc-seed-0.png,a disc,0,1,7.5,"16 x 16, enlarged 16 times"',
+    ]
+
+
+def test_images_are_enlarged_by_whole_numbers() -> None:
+    image = Image.new("RGB", (3, 2))
+    image.putpixel((2, 1), (255, 0, 0))
+    large, times = requests.enlarged(image)
+    assert (large.size, times) == ((258, 172), 86)
+    assert [large.getpixel((x, 171)) for x in (171, 172, 257)] == [(0, 0, 0), (255, 0, 0), (255, 0, 0)]
+    for side in (256, 300):
+        image = Image.new("RGB", (side, 10))
+        assert requests.enlarged(image) == (image, 1)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,27 @@
 """How `graft predict` reads an input: a column by its name, a file by its kind, and an unknown name as a mistake."""
 
+import contextlib
+import csv
+import gc
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipelines.errors import DataError
-from pipelines.inference.loading import Loaded, load
-from pipelines.inference.predict import predict, read_inputs
+from pipelines.inference.loading import Loaded, Located, load
+from pipelines.inference.predict import answers, predict, read_inputs
 from tests.support import tiny, tiny_text
 from tests.support.command import graft, refused
 
@@ -34,6 +46,11 @@ def some_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module", name="loaded")
 def they_loaded(models: dict[str, Path]) -> dict[str, Loaded]:
     return {name: load(folder, device="cpu") for name, folder in models.items()}
+
+
+def entries(model: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """What is read without a URL: no folder for downloads is needed."""
+    return [(entry.name, entry.read()) for entry in read_inputs(model, inputs, Path("none"))]
 
 
 def outputs(model: Path, *inputs: str) -> list[Any]:
@@ -105,7 +122,7 @@ def test_the_data_own_names_count(loaded: dict[str, Loaded], monkeypatch: pytest
     monkeypatch.setattr(
         "pipelines.inference.predict.data_columns", lambda _: {"text": "premise", "text_pair": "hypothesis"}
     )
-    ((_, columns),) = read_inputs(loaded["pairs"], ["hypothesis=B", "text=A"])
+    ((_, columns),) = entries(loaded["pairs"], ["hypothesis=B", "text=A"])
     assert columns == {"text": "A", "text_pair": "B"}
 
 
@@ -137,15 +154,15 @@ def test_a_name_with_two_meanings(
 ) -> None:
     monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: columns)
     with pytest.raises(DataError, match=re.escape(says)):
-        read_inputs(loaded["pairs"], inputs)
+        entries(loaded["pairs"], inputs)
 
 
 def test_a_name_of_the_data_comes_first(loaded: dict[str, Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
     """The task uses the name, but not for an input. Nothing is ambiguous."""
     monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: {"text": "label", "label": "kind"})
-    assert read_inputs(loaded["single"], ["label=A"]) == [("label=A", {"text": "A"})]
+    assert entries(loaded["single"], ["label=A"]) == [("label=A", {"text": "A"})]
     monkeypatch.setattr("pipelines.inference.predict.data_columns", lambda _: {"text": "premise", "text_pair": "text"})
-    ((_, columns),) = read_inputs(loaded["pairs"], ["premise=A", "text_pair=B"])
+    ((_, columns),) = entries(loaded["pairs"], ["premise=A", "text_pair=B"])
     assert columns == {"text": "A", "text_pair": "B"}
 
 
@@ -179,8 +196,8 @@ def test_texts_that_stay_texts(
     loaded: dict[str, Loaded], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert read_inputs(loaded["single"], [text]) == [(text, {"text": text})]
-    assert read_inputs(loaded["single"], [f"text={text}"]) == [(f"text={text}", {"text": text})]
+    assert entries(loaded["single"], [text]) == [(text, {"text": text})]
+    assert entries(loaded["single"], [f"text={text}"]) == [(f"text={text}", {"text": text})]
 
 
 # ---- files ----
@@ -209,10 +226,10 @@ def test_a_folder_is_read_by_kind(
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     (folder / "rows.csv").write_text(f"text\n{ONE}\n")
-    answers = predict(models["single"], ["prize"], device="cpu")
-    assert [one["input"] for one in answers] == ["prize/a.txt", "prize/deep/b.md"]
+    found = predict(models["single"], ["prize"], device="cpu")
+    assert [one["input"] for one in found] == ["prize/a.txt", "prize/deep/b.md"]
     shown = capsys.readouterr().err
-    assert [one["output"] for one in answers] == outputs(models["single"], ONE, TWO)
+    assert [one["output"] for one in found] == outputs(models["single"], ONE, TWO)
     assert "left out, not what this model reads: .jpg files (2: 000.jpg, 000.jpg), .csv files (1: rows.csv)" in shown
     assert "prize/empty.txt: no text" in shown
     assert [one["input"] for one in predict(models["images"], ["prize"], device="cpu")] == [
@@ -323,3 +340,203 @@ def test_the_list_that_a_model_was_trained_on(models: dict[str, Path], tmp_path:
     done = graft("predict", models["images"], tmp_path / "photos" / "metadata.csv", "--json")
     assert done.code == 0, done.err
     assert len(json.loads(done.out)) == len(names) == 2
+
+
+# ---- before the model is loaded ----
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "says"),
+    [
+        ("images", ["nowhere.jpg"], "nowhere.jpg: no such file"),
+        ("images", ["*.jpg"], "*.jpg: no such file matches this pattern"),
+        ("single", ["*.csv"], "no such file: *.csv matches this pattern"),
+        ("images", ["words.jpg"], "words.jpg: not a readable image"),
+        ("images", ["image=words.jpg"], "words.jpg: not a readable image"),
+        ("images", ["none"], "none: an empty folder"),
+        ("images", ["file:///etc/hostname"], "file:// is not read: give a URL with http or https"),
+        ("images", ["image=ftp://host/a.jpg"], "ftp:// is not read"),
+        ("single", ["txet.csv"], "no column 'text'"),
+        ("single", ["hello", "--out", "a.xls"], "give a file that ends in .csv or .jsonl"),
+        ("words", ["seed=7"], "there is no text: give text=... with seed=..."),
+        ("words", ["the", "n=x"], "n=x: give a whole number from 1 to 10,000"),
+        ("words", ["the", "temperature=nan"], "temperature=nan: give a number from 0 to 10"),
+        ("words", ["the", "seed=1", "seed=2"], "seed is given twice"),
+    ],
+)
+def test_wrong_inputs_load_no_model(
+    models: dict[str, Path],
+    model: str,
+    inputs: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("words.jpg").write_text("words")
+    Path("txet.csv").write_text("txet\nhello\n")
+    Path("none").mkdir()
+
+    def loads(*_: Any) -> None:
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(Located, "load", loads)
+    refused(graft("predict", models[model], *inputs), 2, says)
+
+
+def test_an_error_of_an_input_imports_no_torch(models: dict[str, Path], tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pipelines.inference.predict import predict
+from pipelines.errors import DataError
+for model, text in (({str(models["images"])!r}, "nowhere.jpg"), ({str(models["single"])!r}, "nowhere.csv")):
+    try:
+        predict(model, text)
+    except DataError as error:
+        assert "no such file" in str(error)
+    else:
+        sys.exit("no error")
+heavy = {{"torch", "transformers", "datasets", "pandas"}} & set(sys.modules)
+sys.exit(f"imported: {{heavy}}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_answer_to_a_text_reads_no_tables(models: dict[str, Path]) -> None:
+    """Half a second of every `graft predict` was the import of datasets and pandas."""
+    code = f"""
+import sys
+from pipelines.inference.predict import predict
+predict({str(models["single"])!r}, "hello", device="cpu")
+heavy = {{"datasets", "pandas", "sklearn", "matplotlib"}} & set(sys.modules)
+sys.exit(f"imported: {{heavy}}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+
+
+# ---- URLs ----
+
+
+@pytest.fixture(scope="module", name="site")
+def a_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("site")
+    Image.new("RGB", (40, 40), "teal").save(folder / "photo.png")
+    (folder / "page.jpg").write_text("<!doctype html><html><body>no image</body></html>")
+    handler = partial(Quiet, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_an_image_of_a_url(models: dict[str, Path], site: str, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), "teal").save(tmp_path / "photo.png")
+    own = outputs(models["images"], str(tmp_path / "photo.png"))
+    assert outputs(models["images"], f"{site}/photo.png") == own
+    assert outputs(models["images"], f"image={site}/photo.png") == own
+    for place, says in (("page.jpg", "not a readable image"), ("none.jpg", "the server answered 404")):
+        refused(graft("predict", models["images"], f"{site}/{place}"), 2, f"{site}/{place}: {says}")
+
+
+def test_only_predict_reads_urls(loaded: dict[str, Loaded], site: str) -> None:
+    """A demo calls `infer`: what a visitor types is never downloaded."""
+    with pytest.raises(DataError, match="no such file"):
+        loaded["images"].infer(f"{site}/photo.png")
+
+
+# ---- many answers ----
+
+
+def test_answers_in_a_file(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tiny.photos(tmp_path / "photos", n=2, splits=())
+    (folder / "cat" / "bad.jpg").write_text("no image")
+    done = graft("predict", models["images"], "photos", "--out", "a.csv")
+    assert done.code == 0, done.err
+    assert "skipped, cannot be read: photos/cat/bad.jpg: not a readable image" in done.err
+    listed = predict(models["images"], "photos", out="a.jsonl", device="cpu")
+    with Path("a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["input"] for row in rows] == [one["input"] for one in listed]
+    assert [row["label"] for row in rows] == [one["output"][0]["label"] for one in listed]
+    counts = Counter(row["label"] for row in rows)
+    shown = ", ".join(f"{label} {count}" for label, count in counts.most_common())
+    assert done.out.splitlines() == [shown, "4 answers: a.csv"]
+    for line in map(json.loads, Path("a.jsonl").read_text().splitlines()):
+        assert sum(line["scores"].values()) == pytest.approx(1)
+    plain = graft("predict", models["images"], "photos").out.splitlines()
+    assert (len(plain), plain[-1]) == (5, shown)
+    refused(graft("predict", models["images"], "photos/cat/bad.jpg", "--out", "a.csv"), 2, "not a readable image")
+    assert len(Path("a.csv").read_text().splitlines()) == 5, "the old file stays"
+
+
+def test_lines_are_not_lost_in_the_progress_bar(models: dict[str, Path], tmp_path: Path) -> None:
+    """Errors on a terminal, answers in a file: rich would write the answers to the terminal."""
+    for number in range(12):
+        Image.new("RGB", (40, 40), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    terminal, other = os.openpty()
+    command = [sys.executable, "-m", "pipelines", "predict", str(models["images"]), str(tmp_path)]
+
+    def drain() -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while os.read(terminal, 1 << 16):
+                pass
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=other, text=True, cwd=Path(__file__).parents[3])
+    os.close(other)
+    reader.join()
+    os.close(terminal)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, len(lines)) == (0, 13)
+    assert lines[0].startswith(f"{tmp_path / '0.png'}: ")
+
+
+def test_the_process_ends_at_once_and_loses_nothing(models: dict[str, Path]) -> None:
+    """It ends without Python's own end, so what it printed must have arrived, and its exit code, too."""
+    root = Path(__file__).parents[3]
+    for given, code, out, err in (
+        (["hello"], 0, "hello: ", ""),
+        (["nowhere.csv"], 2, "", "error: no such file: nowhere.csv"),
+    ):
+        command = [sys.executable, "-m", "pipelines", "predict", str(models["single"]), *given]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+        assert (done.returncode, done.stdout[: len(out)], done.stderr[: len(err)]) == (code, out, err)
+        lines = (len(done.stdout.splitlines()), len(done.stderr.splitlines()))
+        assert lines == ((0, 1) if code else (1, 0)), done.stderr
+
+
+def test_the_garbage_collector_goes_on(models: dict[str, Path]) -> None:
+    """It rests until the first answer."""
+    for inputs in (["nowhere.jpg"], [ONE], [ONE, TWO]):
+        done = graft("predict", models["single"], *inputs)
+        assert (done.code == 0, gc.isenabled()) == (inputs != ["nowhere.jpg"], True)
+
+
+def test_inputs_are_read_one_by_one(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(ONE)
+    found = answers(models["single"], str(tmp_path), device="cpu")
+    assert next(found).name.endswith("0.txt")
+    (tmp_path / "1.txt").write_text(TWO)
+    (tmp_path / "2.txt").unlink()
+    assert [one.columns for one in found] == [{"text": TWO}]
+
+
+def test_several_texts(models: dict[str, Path]) -> None:
+    words = models["words"]
+    drawn = outputs(words, "the song", "n=3", "seed=5", "max_new_tokens=6")
+    assert len(set(drawn)) > 1
+    assert outputs(words, "the song", "seed=6", "max_new_tokens=6") == drawn[1:2]
+    assert outputs(words, "the song", "max_new_tokens=6", "temperature=0", "n=2") == 2 * outputs(
+        words, "the song", "max_new_tokens=6"
+    )

@@ -276,8 +276,8 @@ def test_predict_reads_the_part(tmp_path: Path) -> None:
             def infer(self, model: Any, *inputs: Any) -> None: ...
 
     rows = made(tmp_path, 1)
-    inputs = read_inputs(Loaded, [str(table(tmp_path, rows))])  # type: ignore[arg-type]
-    seconds = [header(columns["audio"]).seconds for _, columns in inputs]
+    inputs = read_inputs(Loaded, [str(table(tmp_path, rows))], tmp_path)  # type: ignore[arg-type]
+    seconds = [header(entry.read()["audio"]).seconds for entry in inputs]
     assert seconds == pytest.approx([row["end"] - row["start"] for row in rows], abs=1e-4)
 
 

@@ -1,0 +1,127 @@
+"""Answers as lines and as files: columns by task, cells that a spreadsheet does not compute, no half-written file."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import DataError, RunError
+from pipelines.inference.answers import answer_file, labels, line, row, totals
+
+PETS = [{"label": "cat", "score": 0.75}, {"label": "dog", "score": 0.25}]
+BOTH = [{"label": "cat", "score": 0.9}, {"label": "dog", "score": 0.5}, {"label": "ant", "score": 0.1}]
+SPAN = {"answer": "Ada", "score": 0.93, "start": 0, "end": 3, "nbest": [{"text": "Ada", "score": 0.93}]}
+ASKED = {"question": "Who?", "context": "Ada"}
+WORDS = {"text": "one two", "words": [{"word": "one", "start": 0.0, "end": 0.1}], "seconds": 1.5}
+MASKS = [[{"token": "made", "score": 0.5}, {"token": "sold", "score": 0.25}], [{"token": "Ada", "score": 0.5}]]
+MADE = {"image": "x-seed-7.png", "seed": 7, "steps": 2}
+
+FORMS: list[tuple[dict[str, Any], Any, str, dict[str, str]]] = [
+    ({"image": "a.jpg"}, PETS, "a.jpg: cat 0.750, dog 0.250", {"label": "cat", "score": "0.75"}),
+    ({"text": "a.jpg"}, {"value": -2.5}, "a.jpg: -2.5", {"value": "-2.5"}),
+    (
+        ASKED,
+        SPAN,
+        "Ada  (0.93)  Who?",
+        {"question": "Who?", "answer": "Ada", "score": "0.93", "start": "0", "end": "3"},
+    ),
+    (ASKED, {**SPAN, "answer": ""}, "no answer  (0.93)  Who?", {"answer": ""}),
+    ({"audio": "a.jpg"}, WORDS, "a.jpg: one two", {"text": "one two", "seconds": "1.5"}),
+    ({"audio": "a.jpg"}, {**WORDS, "text": ""}, "a.jpg: (no words)", {"text": ""}),
+    (
+        {"text": "a.jpg"},
+        MASKS,
+        "a.jpg: made 0.500, sold 0.250 | Ada 0.500",
+        {"tokens": "made | Ada", "scores": "0.5 | 0.5"},
+    ),
+    ({"text": "a.jpg"}, " is here", "a.jpg is here", {"text": " is here"}),
+    (
+        {"text": "a.jpg", "seed": 7, "temperature": 0.8},
+        " is here",
+        "a.jpg is here  (seed 7)",
+        {"text": " is here", "seed": "7", "temperature": "0.8"},
+    ),
+    ({"text": "of a file"}, "words", "a.jpg: words", {"text": "words"}),
+    ({"seed": 7}, MADE, "x-seed-7.png: seed 7, steps 2", {"image": "x-seed-7.png", "seed": "7", "steps": "2"}),
+]
+
+
+@pytest.mark.parametrize(("columns", "output", "shown", "cells"), FORMS)
+def test_every_form(columns: dict[str, Any], output: Any, shown: str, cells: dict[str, str], tmp_path: Path) -> None:
+    assert line("a.jpg", columns, output) == shown
+    for name in ("a.csv", "a.jsonl"):
+        with answer_file(tmp_path / name) as file:
+            file.write(row("a.jpg", columns, output, several=False))
+    with (tmp_path / "a.csv").open(newline="") as read:
+        (found,) = csv.DictReader(read)
+    assert next(iter(found)) == "input"
+    assert {name: found[name] for name in ("input", *cells)} == {"input": "a.jpg", **cells}
+    assert not {"nbest", "words", "masks"} & set(found)
+    (written,) = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert written == row("a.jpg", columns, output, several=False)
+
+
+def test_several_labels(tmp_path: Path) -> None:
+    assert labels(BOTH, True) == ["cat", "dog"]
+    assert labels(BOTH, False) == ["cat"]
+    assert labels(SPAN, False) == labels("text", False) == []
+    for name in ("a.csv", "a.jsonl"):
+        with answer_file(tmp_path / name) as file:
+            file.write(row("x", {}, BOTH, several=True))
+    assert (tmp_path / "a.csv").read_text().splitlines() == ["input,labels", "x,cat | dog"]
+    assert json.loads((tmp_path / "a.jsonl").read_text()) == {
+        "input": "x",
+        "labels": ["cat", "dog"],
+        "scores": {"cat": 0.9, "dog": 0.5, "ant": 0.1},
+    }
+
+
+def test_totals_begin_with_the_most_frequent() -> None:
+    assert totals({"dog": 19, "cat": 31, "a\x1b[31m": 1}) == "cat 31, dog 19, a�[31m 1"
+
+
+def test_a_line_holds_no_control_characters() -> None:
+    assert line("\x1b]0;x\x07", {}, [{"label": "\x1b[31mred", "score": 1.0}]) == "�]0;x�: �[31mred 1.000"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_spreadsheet_computes_no_cell(start: str, tmp_path: Path) -> None:
+    with answer_file(tmp_path / "a.csv") as file:
+        file.write({"input": f"{start}1+1", "label": "a,b\n=2", "score": -0.5})
+    with (tmp_path / "a.csv").open(newline="") as read:
+        (_, found) = csv.reader(read)
+    assert found == [f"'{start}1+1", "a,b\n=2", "-0.5"], "a number stays a number"
+
+
+def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+
+    def stopped() -> None:
+        with answer_file(path) as file:
+            file.write({"input": "x"})
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        stopped()
+    assert (path.read_text(), [*tmp_path.iterdir()]) == ("old", [path])
+    with answer_file(path) as file:
+        file.write({"input": "x"})
+    assert path.read_text().splitlines() == ["input", "x"]
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a", "a.csv.gz"])
+def test_other_suffixes(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"give a file that ends in \.csv or \.jsonl"), answer_file(tmp_path / name):
+        pass
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"), answer_file(tmp_path / "file" / "a.csv"):
+        pass
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(DataError, match="this is a folder"), answer_file(tmp_path / "x.csv"):
+        pass
