@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
 from pipelines.plots.style import AGGREGATE, png
+from pipelines.reporting.pages import templates
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import read_json, write_text
-from pipelines.utils.formatting import duration, interval, large, number, readable_name, resampled, short
+from pipelines.utils.formatting import readable_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,19 +100,8 @@ def _line(text: str) -> dict[str, Any]:
 
 
 def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[dict[str, Any]]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    here = Environment(
-        loader=PackageLoader("pipelines.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short}
-    here.filters |= {"readable_name": readable_name, "resampled": resampled}
     settings = parse(recipe, str(run / "recipe.yaml"))[0]
-    return here.get_template("report.html.j2").render(
+    return templates().get_template("report.html.j2").render(  # type: ignore[no-any-return]
         recipe=recipe,
         settings=settings,
         results=results,

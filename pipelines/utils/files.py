@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,27 @@ def problem(place: str) -> str:
     if place.startswith("~") and os.path.expanduser(place).startswith("~"):
         return f"there is no user {place[1:].split('/')[0]!r} here"
     return ""
+
+
+def locked_by_another(path: Path) -> bool | None:
+    """Whether another process holds `fcntl.lockf` on a file. None if that cannot be found out here.
+
+    It asks and takes no lock: a process that starts at this moment must not find the file locked.
+    """
+    import fcntl
+    import struct
+
+    if sys.platform != "linux" or struct.calcsize("P") != 8:  # other systems order these fields otherwise
+        return None
+    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        with path.open("r+b") as file:
+            answer = fcntl.fcntl(file, fcntl.F_GETLK, request)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a file system without locks, or a folder of another user
+        return None
+    return bool(struct.unpack_from("h", answer)[0] != fcntl.F_UNLCK)
 
 
 def sync(path: Path) -> None:
