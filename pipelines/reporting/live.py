@@ -131,7 +131,7 @@ class LivePage:
             total_scores=len(self.log.evaluations),
             best=self.log.best.get((status["metric"], status["direction"])),
             grids=self._grids(),
-            going_on=status["state"] in GOING_ON,
+            going_on=status["state"] in (*GOING_ON, "starting"),
             damaged=self.log.damaged,
             log=self.log,
         )
@@ -146,6 +146,8 @@ class LivePage:
             found["step"] = max(found["step"], int(self.log.last["step"]))
         if found["state"] in GOING_ON and running is False:
             found["state"] = "lost"
+        elif found["state"] not in GOING_ON and running:  # it was started again, and loads its model
+            found["state"] = "starting"
         steps, pace = found["steps"], found["seconds_per_step"]
         # a step of the head alone is much faster than the steps after it, so that stage says nothing about the end
         known_pace = pace if found["state"] == "training" and found["stage"] != "head" else None

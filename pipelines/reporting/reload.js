@@ -1,5 +1,5 @@
 // The run writes this file again and again, so the page loads it again. The browser keeps the place; open parts are kept here.
-const page = document.getElementById("page"), age = document.getElementById("age"), news = document.getElementById("news");
+const page = document.getElementById("live-page"), age = document.getElementById("age"), news = document.getElementById("news");
 const updated = +page.dataset.updated, quiet = Math.max(120, 5 * +page.dataset.longest);
 const words = (s) => s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} days`;
 const key = "graft " + location.pathname;

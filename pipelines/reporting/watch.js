@@ -12,9 +12,9 @@ async function look() {
     failures = 0;
     if (answer.status === 200) {
       const text = await answer.text(), found = new DOMParser().parseFromString(text, "text/html");
-      if (!found.getElementById("page")) { location.reload(); return; } // the run is finished: this is its report
-      const open = document.getElementById("recipe").open, now = found.getElementById("page");
-      document.getElementById("page").replaceWith(now);
+      if (!found.getElementById("live-page")) { location.reload(); return; } // the run is finished: this is its report
+      const open = document.getElementById("recipe").open, now = found.getElementById("live-page");
+      document.getElementById("live-page").replaceWith(now);
       document.title = found.title;
       document.getElementById("recipe").open = open;
       tag = answer.headers.get("ETag");
