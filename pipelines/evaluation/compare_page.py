@@ -55,22 +55,28 @@ def write_page(result: Mapping[str, Any], out: Path) -> Path:
                 "mcnemar": pair["mcnemar"],
                 "notes": pair["notes"],
                 "lists": [
-                    {**one, "rows": _shown(one["ids"], rows, folders[0], folders[second])} for one in lists if one["ids"]
+                    {**one, "rows": _shown(one["ids"], rows, folders[0], folders[second])}
+                    for one in lists
+                    if one["ids"]
                 ],
             }
         )
-    text = templates().get_template("compare.html.j2").render(
-        result=result,
-        runs=[
-            {"letter": letter(place), "colour": place, "name": name, "folder": str(folder)}
-            for place, (name, folder) in enumerate(zip(names, folders, strict=True))
-        ],
-        pairs=pairs,
-        charts=_charts(folders, names, result["metric"]),
-        settings=_settings(result),
-        letters=[letter(place) for place in range(len(folders))],
-        why=rows.why,
-        shown=SHOWN,
+    text = (
+        templates()
+        .get_template("compare.html.j2")
+        .render(
+            result=result,
+            runs=[
+                {"letter": letter(place), "colour": place, "name": name, "folder": str(folder)}
+                for place, (name, folder) in enumerate(zip(names, folders, strict=True))
+            ],
+            pairs=pairs,
+            charts=_charts(folders, names, result["metric"]),
+            settings=_settings(result),
+            letters=[letter(place) for place in range(len(folders))],
+            why=rows.why,
+            shown=SHOWN,
+        )
     )
     write_text(out, text)
     return out
@@ -139,9 +145,7 @@ def _scale(bounds: Sequence[float] | None) -> dict[str, float] | None:
 # ---- the rows on which two runs differ ----
 
 
-def _differing(
-    result: Mapping[str, Any], pair: Mapping[str, Any], first: Path, second: Path
-) -> list[dict[str, Any]]:
+def _differing(result: Mapping[str, Any], pair: Mapping[str, Any], first: Path, second: Path) -> list[dict[str, Any]]:
     """Lists of rows: right in one run only, or if no metric counts right rows, better in one of the runs."""
     if pair["flipped"]:
         name, flipped = next(iter(pair["flipped"].items()))
@@ -233,7 +237,9 @@ def _shown(ids: Sequence[str], rows: _Rows, first: Path, second: Path) -> list[d
 
 
 def _answers(folder: Path, ids: set[str]) -> dict[str, dict[str, Any]]:
-    return {record["id"]: record for record in read_records(folder / "predictions" / "test.jsonl") if record["id"] in ids}
+    return {
+        record["id"]: record for record in read_records(folder / "predictions" / "test.jsonl") if record["id"] in ids
+    }
 
 
 def _answer(record: Mapping[str, Any] | None) -> dict[str, Any]:

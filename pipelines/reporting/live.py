@@ -120,20 +120,24 @@ class LivePage:
         self.log.read()
         text, settings = self._recipe()
         status = self.status(running)
-        found: str = templates().get_template("live.html.j2").render(
-            served=served,
-            status=status,
-            recipe=text,
-            settings=settings,
-            charts=self._charts(status),
-            scores=list(self.log.evaluations)[: -SCORES - 1 : -1],
-            names=list(self.log.validation)[:METRICS],
-            total_scores=len(self.log.evaluations),
-            best=self.log.best.get((status["metric"], status["direction"])),
-            grids=self._grids(),
-            going_on=status["state"] in (*GOING_ON, "starting"),
-            damaged=self.log.damaged,
-            log=self.log,
+        found: str = (
+            templates()
+            .get_template("live.html.j2")
+            .render(
+                served=served,
+                status=status,
+                recipe=text,
+                settings=settings,
+                charts=self._charts(status),
+                scores=list(self.log.evaluations)[: -SCORES - 1 : -1],
+                names=list(self.log.validation)[:METRICS],
+                total_scores=len(self.log.evaluations),
+                best=self.log.best.get((status["metric"], status["direction"])),
+                grids=self._grids(),
+                going_on=status["state"] in (*GOING_ON, "starting"),
+                damaged=self.log.damaged,
+                log=self.log,
+            )
         )
         return found
 
@@ -205,4 +209,3 @@ def _small(path: Path) -> str:
         out = io.BytesIO()
         image.convert("RGB").save(out, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
-

@@ -1,4 +1,4 @@
-"""The curves of a run's log.jsonl, read as the file grows: at most some hundred points each, however long the run is."""
+"""The curves of a run's log.jsonl, read as the file grows: some hundred points each, however long it is."""
 
 import json
 import math
@@ -53,7 +53,7 @@ class LogCurves:
         self.at, self.file = 0, 0  # the next byte to read, and the number of the file (inode)
         self.steps: dict[str, Points] = {"loss": Points(), "learning_rate": Points()}
         self.validation: dict[str, Points] = {}
-        # (metric, "max" or "min") -> its best value so far and the step; of equal values the later step, as a run chooses
+        # (metric, "max" or "min") -> its best value so far and the step; of equal values the later one, as in a run
         self.best: dict[tuple[str, str], tuple[float, int]] = {}
         self.evaluations: deque[dict[str, Any]] = deque(maxlen=SHOWN)
         self.last: dict[str, Any] | None = None

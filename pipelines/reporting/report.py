@@ -101,7 +101,8 @@ def _line(text: str) -> dict[str, Any]:
 
 def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[dict[str, Any]]) -> str:
     settings = parse(recipe, str(run / "recipe.yaml"))[0]
-    return templates().get_template("report.html.j2").render(  # type: ignore[no-any-return]
+    template = templates().get_template("report.html.j2")
+    text: str = template.render(
         recipe=recipe,
         settings=settings,
         results=results,
@@ -116,6 +117,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         is_share=_is_share,
         files=[(name, what) for name, what in _FILES.items() if (run / name).exists()],
     )
+    return text
 
 
 _FILES = {

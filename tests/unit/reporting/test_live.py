@@ -169,7 +169,9 @@ def test_the_page_draws_nothing_at_random(run: Path) -> None:
 
     import numpy as np
 
-    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr]
-    first = LivePage(run).render()
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[union-attr]
+    def states() -> list[str]:
+        return [repr(random.getstate()), repr(np.random.get_state())]
+
+    before, first = states(), LivePage(run).render()
+    assert states() == before
     assert LivePage(run).render() == first
