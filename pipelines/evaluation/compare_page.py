@@ -61,22 +61,19 @@ def write_page(result: Mapping[str, Any], out: Path) -> Path:
                 ],
             }
         )
-    text = (
-        templates()
-        .get_template("compare.html.j2")
-        .render(
-            result=result,
-            runs=[
-                {"letter": letter(place), "colour": place, "name": name, "folder": str(folder)}
-                for place, (name, folder) in enumerate(zip(names, folders, strict=True))
-            ],
-            pairs=pairs,
-            charts=_charts(folders, names, result["metric"]),
-            settings=_settings(result),
-            letters=[letter(place) for place in range(len(folders))],
-            why=rows.why,
-            shown=SHOWN,
-        )
+    template = templates().get_template("compare.html.j2")
+    text: str = template.render(
+        result=result,
+        runs=[
+            {"letter": letter(place), "colour": place, "name": name, "folder": str(folder)}
+            for place, (name, folder) in enumerate(zip(names, folders, strict=True))
+        ],
+        pairs=pairs,
+        charts=_charts(folders, names, result["metric"]),
+        settings=_settings(result),
+        letters=[letter(place) for place in range(len(folders))],
+        why=rows.why,
+        shown=SHOWN,
     )
     write_text(out, text)
     return out
@@ -268,7 +265,7 @@ def _content(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
         if kind == "image":
             found["images"].append(_picture(value))
         elif kind == "audio":
-            found["sounds"].append(_recording(value))
+            found["sounds"].append(recording(value))
         elif kind not in MEDIA and isinstance(value, str) and value:
             found["texts"].append((name, value if len(value) <= TEXT else value[:TEXT] + " …"))
     return found
@@ -284,7 +281,7 @@ def _picture(value: Any) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _recording(value: Any) -> tuple[str, bool]:
+def recording(value: Any) -> tuple[str, bool]:
     """The start of a recording as a data URI, and whether that is not all of it."""
     import soundfile
 

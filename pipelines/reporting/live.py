@@ -120,24 +120,21 @@ class LivePage:
         self.log.read()
         text, settings = self._recipe()
         status = self.status(running)
-        found: str = (
-            templates()
-            .get_template("live.html.j2")
-            .render(
-                served=served,
-                status=status,
-                recipe=text,
-                settings=settings,
-                charts=self._charts(status),
-                scores=list(self.log.evaluations)[: -SCORES - 1 : -1],
-                names=list(self.log.validation)[:METRICS],
-                total_scores=len(self.log.evaluations),
-                best=self.log.best.get((status["metric"], status["direction"])),
-                grids=self._grids(),
-                going_on=status["state"] in (*GOING_ON, "starting"),
-                damaged=self.log.damaged,
-                log=self.log,
-            )
+        template = templates().get_template("live.html.j2")
+        found: str = template.render(
+            served=served,
+            status=status,
+            recipe=text,
+            settings=settings,
+            charts=self._charts(status),
+            scores=list(self.log.evaluations)[: -SCORES - 1 : -1],
+            names=list(self.log.validation)[:METRICS],
+            total_scores=len(self.log.evaluations),
+            best=self.log.best.get((status["metric"], status["direction"])),
+            grids=self._grids(),
+            going_on=status["state"] in (*GOING_ON, "starting"),
+            damaged=self.log.damaged,
+            log=self.log,
         )
         return found
 
