@@ -2,7 +2,7 @@
 
     write_report(Path("runs/image-classification/pets_vit_base"))
 
-If a run stopped early, the page leaves out what is missing, and states that.
+The page of a run that is not finished is that of pipelines.reporting.live.
 """
 
 import base64
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
 from pipelines.plots.style import AGGREGATE, png
+from pipelines.reporting.live import LivePage
 from pipelines.reporting.pages import templates
 from pipelines.reporting.results import check_run_folder, read_results
-from pipelines.utils.files import read_json, write_text
+from pipelines.utils.files import locked_by_another, read_json, write_text
 from pipelines.utils.formatting import readable_name
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ WIDE = 1100  # pixels, at the resolution of `png`; a figure this wide takes the 
 
 
 def write_report(run: Path) -> Path:
-    """Draw the curves into figures/ and write report.html.
+    """Draw the curves into figures/ and write report.html; for a run that is not finished, write its live page.
 
     Returns its path. Raises RunError; ModelError if it is no run folder.
     """
@@ -40,6 +41,9 @@ def write_report(run: Path) -> Path:
     if source is None:
         raise ModelError(f"{run}: no run folder (it has no recipe.yaml)")
     results = read_results(run)
+    if results is None:
+        write_text(page, LivePage(run).render(running=locked_by_another(run / ".lock")))
+        return page
     log = read_log(run)
     save_figures(curves(run), run / "figures")
     write_text(page, _render(run, source, results, log))
