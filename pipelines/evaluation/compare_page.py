@@ -55,9 +55,7 @@ def write_page(result: Mapping[str, Any], out: Path) -> Path:
                 "mcnemar": pair["mcnemar"],
                 "notes": pair["notes"],
                 "lists": [
-                    {**one, "rows": _shown(one["ids"], rows, folders[0], folders[second])}
-                    for one in lists
-                    if one["ids"]
+                    {**one, "rows": _shown(one, rows, folders[0], folders[second])} for one in lists if one["ids"]
                 ],
             }
         )
@@ -217,19 +215,20 @@ class _Rows:
         return {id_: place for place, id_ in enumerate(self.rows["id"])}
 
 
-def _shown(ids: Sequence[str], rows: _Rows, first: Path, second: Path) -> list[dict[str, Any]]:
-    """The rows for the page, those first of which the runs were surest."""
+def _shown(found: Mapping[str, Any], rows: _Rows, first: Path, second: Path) -> list[dict[str, Any]]:
+    """The rows of a list for the page. Of rows that one run alone has right, the surest come first."""
+    ids = found["ids"]
     answers = [_answers(folder, set(ids)) for folder in (first, second)]
-    places = {id_: place for place, id_ in enumerate(ids)}
 
-    def surely(id_: str) -> tuple[float, int]:
-        sure = [answer[id_].get("confidence") for answer in answers if id_ in answer]
-        return -sum(value for value in sure if isinstance(value, int | float)), places[id_]
+    def sure(id_: str) -> float:
+        known = [answer[id_].get("confidence") for answer in answers if id_ in answer]
+        return sum(value for value in known if isinstance(value, int | float))
 
+    ordered = sorted(ids, key=sure, reverse=True) if found["kind"] == "right" else ids
     return [
         {"id": id_, "content": rows(id_), "true": _words((answers[0].get(id_) or {}).get("true"))}
         | {"answers": [_answer(answer.get(id_)) for answer in answers]}
-        for id_ in sorted(ids, key=surely)[:SHOWN]
+        for id_ in ordered[:SHOWN]
     ]
 
 

@@ -19,5 +19,11 @@ def templates() -> Any:
         lstrip_blocks=True,
     )
     found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short}
-    found.filters |= {"readable_name": readable_name, "resampled": resampled}
+    found.filters |= {"readable_name": readable_name, "resampled": resampled, "in_a_sentence": in_a_sentence}
     return found
+
+
+def in_a_sentence(name: str) -> str:
+    """The name of a metric inside a sentence: word error rate, but F1 and FID."""
+    words = readable_name(name)
+    return words[:1].lower() + words[1:] if words[1:2].islower() else words

@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from pipelines.evaluation import row_statistics
 from pipelines.evaluation.compare import compare
 from pipelines.evaluation.compare_page import SHOWN, page_name, write_page
+from pipelines.metrics import speech_recognition
 from tests.support.command import graft
 from tests.support.fake_run import fake_run, keep_statistics
 from tests.unit.reporting.test_report import Page
@@ -130,6 +133,35 @@ def test_the_command_writes_it_and_says_where(
     assert not page.exists()
     assert graft("compare", *runs, "--json", "--out", "own.html").code == 0
     assert Path("own.html").is_file()
+
+
+def test_transcripts_are_ranked_by_their_errors(tmp_path: Path) -> None:
+    """No metric counts right rows, so the rows are shown whose error rate differs most. There is no data to read."""
+    heard = {"a": ["one two", "one two"], "b": ["one", "one two"], "c": ["one two", "six"], "d": ["one six", "one two"]}
+    folders = []
+    for place in range(2):
+        records = [
+            {"id": id_, "true": "one two", "predicted": said[place], "seconds": 1.0, "confidence": 0.5}
+            for id_, said in heard.items()
+        ]
+        folder = fake_run(tmp_path / "runs" / str(place), pictures=False)
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+        recipe |= {"task": "speech-recognition-ctc", "options": {}}
+        recipe["data"] = {"id": str(tmp_path / "nowhere"), "format": "audiofolder"}
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        results = json.loads((folder / "results.json").read_text())
+        results |= {"task": "speech-recognition-ctc", "metric": {"name": "wer", "direction": "min"}}
+        (folder / "results.json").write_text(json.dumps(results))
+        (folder / "predictions" / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
+        found = speech_recognition.statistics(records, "none")
+        row_statistics.write(folder / "predictions" / row_statistics.FILE, found, np.arange(4), None)
+        folders.append(folder)
+    page = Page(write_page(compare(folders), tmp_path / "page.html"))
+    text = " ".join(page.text.split())
+    better, worse = text.split("B has the better word error rate")[1].split("A has the better")
+    assert better.index("trueone twoAone50 % Bone two50 % b") < better.index("Aone six50 % Bone two50 % d")
+    assert "Aone two50 % Bsix50 % c" in worse
+    assert "only their ids: " in text
 
 
 def test_page_names_are_file_names() -> None:
