@@ -360,25 +360,36 @@ def compare(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="RUN RUN ...", help="Runs; each is compared with the first.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File of the page. Default: runs/compare/FIRST--SECOND.html.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare finished runs on the same test rows: differences with paired intervals.
 
     For each metric it shows both scores and their difference with a 95 % interval. The intervals resample the same rows
     of both runs. If rows belong together (one speaker, one article), they resample these groups. For accuracies it
-    also shows which rows flipped, with McNemar's exact test. It lists the settings that differ between the runs. With
-    --json it names all rows that flipped.
+    also shows which rows flipped, with McNemar's exact test. It lists the settings that differ between the runs.
+
+    The same is written as a page, with the curves of the runs and the rows that flipped. With --json the command names
+    all rows that flipped, and writes a page only to --out.
 
     The runs need the same test rows, so the same data and the same data.seed.
     """
     from pipelines.evaluation.compare import compare as compare_runs
     from pipelines.evaluation.compare import table
+    from pipelines.evaluation.compare_page import page_name, write_page
 
-    result = compare_runs([_run(name) for name in runs or [_needed(None, "two runs")]])
+    folders = [_run(name) for name in runs or [_needed(None, "two runs")]]
+    result = compare_runs(folders)
     if as_json:
         _print_json(result)
     else:
         print(table(result))
+    if out is not None or not as_json:
+        page = write_page(result, out or Path("runs") / "compare" / page_name(folders))
+        if not as_json:
+            print(f"\npage: {page}")
 
 
 @app.command()
@@ -496,6 +507,20 @@ def demo(
         from pipelines.apps.launch import launch
 
         launch(model, port=port, host=host)
+
+
+@app.command()
+def watch(
+    run: RunFolder = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port. Default: the first free one from 7860.")] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. 127.0.0.1 is reachable only from this machine.")
+    ] = "127.0.0.1",
+) -> None:
+    """Serve the page of a run on this machine. Its curves grow while the run goes on."""
+    from pipelines.apps.watch import watch as serve
+
+    serve(_run(run), port=port, host=host)
 
 
 @app.command()

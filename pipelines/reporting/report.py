@@ -2,7 +2,7 @@
 
     write_report(Path("runs/image-classification/pets_vit_base"))
 
-If a run stopped early, the page leaves out what is missing, and states that.
+The page of a run that is not finished is that of pipelines.reporting.live.
 """
 
 import base64
@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
 from pipelines.plots.style import AGGREGATE, png
+from pipelines.reporting.live import LivePage
+from pipelines.reporting.pages import templates
 from pipelines.reporting.results import check_run_folder, read_results
+from pipelines.utils import lock
 from pipelines.utils.files import read_json, write_text
-from pipelines.utils.formatting import duration, interval, large, number, readable_name, resampled, short
+from pipelines.utils.formatting import readable_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +32,7 @@ WIDE = 1100  # pixels, at the resolution of `png`; a figure this wide takes the 
 
 
 def write_report(run: Path) -> Path:
-    """Draw the curves into figures/ and write report.html.
+    """Draw the curves into figures/ and write report.html; for a run that is not finished, write its live page.
 
     Returns its path. Raises RunError; ModelError if it is no run folder.
     """
@@ -39,6 +42,9 @@ def write_report(run: Path) -> Path:
     if source is None:
         raise ModelError(f"{run}: no run folder (it has no recipe.yaml)")
     results = read_results(run)
+    if results is None:
+        write_text(page, LivePage(run).render(running=lock.in_use(run / ".lock")))
+        return page
     log = read_log(run)
     save_figures(curves(run), run / "figures")
     write_text(page, _render(run, source, results, log))
@@ -99,19 +105,9 @@ def _line(text: str) -> dict[str, Any]:
 
 
 def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[dict[str, Any]]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    here = Environment(
-        loader=PackageLoader("pipelines.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short}
-    here.filters |= {"readable_name": readable_name, "resampled": resampled}
     settings = parse(recipe, str(run / "recipe.yaml"))[0]
-    return here.get_template("report.html.j2").render(
+    template = templates().get_template("report.html.j2")
+    text: str = template.render(
         title=run.resolve().name,
         recipe=recipe,
         settings=settings,
@@ -127,6 +123,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         is_share=_is_share,
         files=[(name, what) for name, what in _FILES.items() if (run / name).exists()],
     )
+    return text
 
 
 _FILES = {

@@ -109,6 +109,7 @@ def write(
         trained = trained_rows.text(outcome["name"], splits.contents["train"], trained_rows.of(trainer.weights))
         files.write_text(folder / "model" / trained_rows.FILE, trained)
     write_report(folder)  # first: the report draws the curves that the card shows
+    trainer.live.close()
     write_card(folder)  # last: the copy of results.json that the card step writes marks the run as finished
     return outcome
 

@@ -3,7 +3,9 @@
 The numbered comments in `train` are the order of work. Each step is the work of another module.
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,21 +105,36 @@ def train(
         )
 
         # 8. Score the model before training, then train: first the head alone if the recipe asks for it, then the rest.
-        with signals.stop_on_signals() as stopping:
-            state = trainer.train(stopping)
-
-        # 9. After a signal, stop here: the checkpoint is saved, and the same command resumes the run.
-        if state.stopped == "signal":
-            progress.warn(
-                f"stopped at step {state.previous_steps + state.step} and saved; the same command goes on from there"
-            )
-            accelerator.end_training()
-            return None
-
-        # 10. Export the best checkpoint, score the exported model, write the results, the figures, the report and the
-        # card.
         del model, task  # the trainer drops its own, so the memory is free before the exported model is loaded
-        return finalize.finish(trainer, state)
+        with _live(trainer):
+            with signals.stop_on_signals() as stopping:
+                state = trainer.train(stopping)
+
+            # 9. After a signal, stop here: the checkpoint is saved, and the same command resumes the run.
+            if state.stopped == "signal":
+                step = state.previous_steps + state.step
+                trainer.live.end("stopped", step)
+                progress.warn(f"stopped at step {step} and saved; the same command goes on from there")
+                accelerator.end_training()
+                return None
+
+            # 10. Export the best checkpoint, score the exported model, write the results, the figures, the report and
+            # the card.
+            trainer.live.begin("scoring", step=state.previous_steps + state.step)
+            return finalize.finish(trainer, state)
+
+
+@contextlib.contextmanager
+def _live(trainer: Trainer) -> Iterator[None]:
+    """If the run fails inside the block, its report says why."""
+    try:
+        yield
+    except KeyboardInterrupt:  # the second signal: the step is not saved
+        trainer.live.end("stopped", why="It did not wait for the end of the step, so the last checkpoint is older.")
+        raise
+    except Exception as error:
+        trainer.live.end("failed", why=str(error) or type(error).__name__)
+        raise
 
 
 def _update_finished(

@@ -1,6 +1,7 @@
 """What a run writes and shows while it trains: log.jsonl, trackers and lines on the screen."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,16 @@ def trackers(recipe: Recipe) -> list[str]:
 
 
 class Log:
-    """Writes one entry to log.jsonl, to the trackers and to the screen. Only the main process writes."""
+    """Writes one entry to log.jsonl, to the trackers and to the screen. Only the main process writes.
 
-    def __init__(self, folder: Path, accelerator: Any, progress: Progress) -> None:
+    `written` is called with the step of each entry after it is in the file.
+    """
+
+    def __init__(
+        self, folder: Path, accelerator: Any, progress: Progress, written: Callable[[int], None] = lambda step: None
+    ) -> None:
         self.path, self.accelerator, self.progress = folder / "log.jsonl", accelerator, progress
+        self.written = written
 
     def __call__(self, entry: dict[str, Any], best: bool = False) -> None:
         """`best`: the validation scores of this entry are the best so far."""
@@ -46,6 +53,7 @@ class Log:
         self.accelerator.log({k: v for k, v in flat.items() if isinstance(v, int | float)}, step=entry["step"])
         if "validation" in entry and (best or self.progress.live):
             self.progress.say(validation_line(entry, best, self.progress.columns))
+        self.written(entry["step"])
 
     def truncate(self, saved: State | None) -> None:
         """Remove the entries after the checkpoint, or all entries if there is none: the run repeats those steps."""

@@ -25,6 +25,7 @@ from pipelines.generation import sampling
 from pipelines.metrics.modules import Module
 from pipelines.models import layers
 from pipelines.models.source import Weights
+from pipelines.reporting.live import LiveReport
 from pipelines.task import Phase, Record, Task
 from pipelines.training import checkpoint, loop, optim, run_log
 from pipelines.training.checkpoint import State
@@ -147,7 +148,11 @@ class Trainer:
         self.judges = spec.prepare(self.accelerator.device) if spec is not None else None
         self.root = self.folder / "checkpoints"
         self.took: float | None = 0.0
-        self.log = run_log.Log(self.folder, self.accelerator, self.progress)
+        metric = self.task.metric
+        about = {"name": self.folder.resolve().name, "model": self.weights.title, "data": self.splits.name}
+        about |= {"metric": metric.name, "direction": metric.direction}
+        self.live = LiveReport(self.folder, about, self.progress.say, self.accelerator.is_main_process)
+        self.log = run_log.Log(self.folder, self.accelerator, self.progress, self.live.update)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
         if self.accelerator.mixed_precision == "bf16" and not self.sharded:  # FSDP shards weights of one dtype only
             layers.keep_in_bf16(self.model, self.trains)
@@ -259,6 +264,7 @@ class Trainer:
 
     def score_baseline(self) -> dict[str, Any]:
         """Test scores before the first step: they show what the pretrained model can do already."""
+        self.live.begin("baseline")
         model = self.model.to(self.accelerator.device)
         records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before")
         sampling.save_grid(self, model, 0)
@@ -377,10 +383,18 @@ class Trainer:
                 average,
                 self.skips,
             )
+            later = self.steps if state.stage == "head" else 0
+            at = {"step": stage.number, "steps": state.previous_steps + total + later}
+            self.live.begin("training", stage=state.stage, **at, baseline=self._baseline(state))
             with self.progress.item("training" if state.stage == "train" else "the head", total, state.step) as shown:
                 stage.tick = lambda loss, rate: shown.advance(note=f"loss {loss:.3g}  {large(rate)}/s")
                 loop.fit(stage, self._evaluator(stage, validation), self._saver(stage), self.log, stopping)
         return state
+
+    def _baseline(self, state: State) -> float | None:
+        """The headline metric before training, if it is defined."""
+        value = (state.baseline_scores or {"metrics": {}})["metrics"].get(self.task.metric.name)
+        return value if value is not None and math.isfinite(value) else None
 
     def _groups(self, plain: Any, every: list[Any], phase: Phase, names: list[str]) -> list[dict[str, Any]]:
         """The parameter groups of one phase, with the phase's own learning rate if it has one."""

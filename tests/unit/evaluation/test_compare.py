@@ -57,6 +57,12 @@ def pair(tmp_path: Path) -> list[Path]:
     return [run_of(tmp_path / "first", set(range(20))), second]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command writes a page into the folder that it is called in."""
+    monkeypatch.chdir(tmp_path)
+
+
 # ---- what it finds ----
 
 
@@ -133,7 +139,9 @@ def test_the_table_fits_a_terminal(pair: list[Path], tmp_path: Path) -> None:
     third = run_of(tmp_path / ("a long name " * 9), set(), settings={"train.epochs": 7})
     done = graft("compare", *pair, third)
     assert done.code == 0, done.err
-    assert max(map(len, done.out.splitlines())) <= WIDTH
+    *lines, page = done.out.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert page.startswith("page: runs/compare/first--second--"), "a path is whole, so that it can be copied"
     for part in (
         "120 test rows; paired intervals of 1,000 resamples of the rows",
         "A  ",

@@ -1,0 +1,293 @@
+"""The page of `graft compare`: scores, curves, settings and the rows on which the runs differ, in one HTML file.
+
+    write_page(compare([first, second]), Path("compare.html"))
+
+The rows come from the data of the first run. Where these cannot be read any more, the page shows the ids alone.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.recipe import load_recipe, task_class
+from pipelines.data import trained_rows
+from pipelines.data.loading import load_splits
+from pipelines.data.media import MEDIA
+from pipelines.errors import DataError, GraftError
+from pipelines.evaluation import row_statistics
+from pipelines.plots.web_curves import Curve, chart
+from pipelines.reporting.log_curves import LogCurves, Point
+from pipelines.reporting.pages import templates
+from pipelines.task import Task
+from pipelines.utils.files import read_records, write_text
+from pipelines.utils.formatting import readable_name, short
+
+SHOWN = 12  # rows in a list, and as many in the other direction
+SIDE = 240  # pixels of a picture's longer side
+CLIP, RATE = 8.0, 16_000  # seconds and samples per second of a recording on the page
+TEXT = 1500  # characters of a text on the page
+MOST_ROWS = 20_000  # test rows up to which rows are scored one by one
+
+
+def page_name(folders: Sequence[Path]) -> str:
+    """The file name of the page of these runs, which any file system takes."""
+    names = [
+        "".join(c if c.isalnum() or c in "-_.+" else "_" for c in Path(folder).resolve().name) for folder in folders
+    ]
+    most = max(8, 160 // len(names))
+    return "--".join(name[:most].lstrip(".") or "run" for name in names[:8]) + ".html"
+
+
+def write_page(result: Mapping[str, Any], out: Path) -> Path:
+    """Write the page of what `compare` returned; returns its path. Raises RunError if it cannot be written."""
+    folders = [Path(run["run"]) for run in result["runs"]]
+    names = _names(folders)
+    pairs = []
+    rows = _Rows(folders[0])
+    for second, pair in enumerate(result["comparisons"], 1):
+        lists = _differing(result, pair, folders[0], folders[second])
+        pairs.append(
+            {
+                "letter": letter(second),
+                "metrics": [(name, of, _scale(of["ci95"])) for name, of in pair["metrics"].items()],
+                "mcnemar": pair["mcnemar"],
+                "notes": pair["notes"],
+                "lists": [
+                    {**one, "rows": _shown(one, rows, folders[0], folders[second])} for one in lists if one["ids"]
+                ],
+            }
+        )
+    template = templates().get_template("compare.html.j2")
+    text: str = template.render(
+        result=result,
+        runs=[
+            {"letter": letter(place), "colour": place, "name": name, "folder": str(folder)}
+            for place, (name, folder) in enumerate(zip(names, folders, strict=True))
+        ],
+        pairs=pairs,
+        charts=_charts(folders, names, result["metric"]),
+        settings=_settings(result),
+        letters=[letter(place) for place in range(len(folders))],
+        why=rows.why,
+        shown=SHOWN,
+    )
+    write_text(out, text)
+    return out
+
+
+def letter(place: int) -> str:
+    """A, B, C, ... as in the table of the terminal."""
+    return chr(ord("A") + place) if place < 26 else f"run {place + 1}"
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The names of the folders; with the folder above if two are equal."""
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    return ["/".join(folder.resolve().parts[-2:]) for folder in folders]
+
+
+# ---- curves and settings ----
+
+
+def _charts(folders: Sequence[Path], names: Sequence[str], metric: str) -> list[str]:
+    logs = []
+    for folder in folders:
+        log = LogCurves(folder / "log.jsonl")
+        log.read()
+        logs.append(log)
+    drawn = []
+    for title, series in (
+        (f"{readable_name(metric)} on validation", [log.validation.get(metric) for log in logs]),
+        ("Training loss", [log.steps["loss"] for log in logs]),
+    ):
+        points = [one.all() if one is not None else [] for one in series]
+        for in_time in (False, True):
+            curves = [
+                Curve(f"{letter(place)}  {short(name, 40)}", _along(of, in_time), place)
+                for place, (name, of) in enumerate(zip(names, points, strict=True))
+            ]
+            drawn.append(chart(title, curves, in_time=in_time))
+    return [one for one in drawn if one]
+
+
+def _along(points: Sequence[Point], in_time: bool) -> list[tuple[float, float]]:
+    return [(seconds if in_time else step, value) for step, seconds, value in points]
+
+
+def _settings(result: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
+    """Every setting in which a run differs from the first, with its value in each run."""
+    keys = list(dict.fromkeys(key for pair in result["comparisons"] for key in pair["settings"]))
+    found = []
+    for key in keys:
+        first = next(pair["settings"][key][0] for pair in result["comparisons"] if key in pair["settings"])
+        others = [pair["settings"].get(key, [first, first])[1] for pair in result["comparisons"]]
+        found.append((key, [first, *others]))
+    return found
+
+
+def _scale(bounds: Sequence[float] | None) -> dict[str, float] | None:
+    """Where an interval lies on a line with 0 in its middle, in per cent of the line."""
+    if bounds is None:
+        return None
+    reach = max(abs(bounds[0]), abs(bounds[1])) * 1.15 or 1.0
+    return {"left": 50 + 50 * bounds[0] / reach, "width": 50 * (bounds[1] - bounds[0]) / reach}
+
+
+# ---- the rows on which two runs differ ----
+
+
+def _differing(result: Mapping[str, Any], pair: Mapping[str, Any], first: Path, second: Path) -> list[dict[str, Any]]:
+    """Lists of rows: right in one run only, or if no metric counts right rows, better in one of the runs."""
+    if pair["flipped"]:
+        name, flipped = next(iter(pair["flipped"].items()))
+        return [
+            {"name": name, "run": key.removeprefix("only_"), "kind": "right", "ids": flipped[key]}
+            for key in ("only_second", "only_first")
+        ]
+    name = result["metric"] if result["metric"] in pair["metrics"] else next(iter(pair["metrics"]))
+    ranked = _row_differences(first, second, name)
+    return [
+        {"name": name, "run": run, "kind": "better", "ids": [id_ for id_, value in ranked if value * sign > 0][:SHOWN]}
+        for run, sign in (("second", 1), ("first", -1))
+    ]
+
+
+def _row_differences(first: Path, second: Path, name: str) -> list[tuple[str, float]]:
+    """(id, how much better the second run is on this row by the metric), the largest differences first.
+
+    Rows on which the metric is undefined are left out.
+    """
+    recipe = load_recipe(first / "recipe.yaml", exists=True)
+    task = task_class(recipe.task)(recipe.options)
+    one, two = (row_statistics.read(run / "predictions" / row_statistics.FILE).statistics for run in (first, second))
+    if len(one.ids) > MOST_ROWS:
+        return []
+    sign = 1 if task.metric.direction == "max" else -1
+    found = []
+    for place, id_ in enumerate(one.ids):
+        values = []
+        for task_of, statistics in ((task, one), (task, two)):
+            row = statistics.take([place])
+            values.append(task_of.summarize(row, row.ones()).get(name, float("nan")))
+        change = sign * (values[1] - values[0])
+        if abs(change) > 0:  # False for NaN
+            found.append((id_, change))
+    return sorted(found, key=lambda row: -abs(row[1]))
+
+
+class _Rows:
+    """The test rows of a run, by id, read from its data when the first is asked for.
+
+    `why` says why they cannot be read, if they cannot.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.why = run, ""
+        self.found: dict[str, int] | None = None
+        self.rows: Any = None
+        self.task: Task | None = None
+
+    def __call__(self, id_: str) -> dict[str, Any] | None:
+        if self.found is None:
+            self.found = self._read()
+        place = self.found.get(id_)
+        if place is None or self.task is None:
+            return None
+        try:
+            return _content(self.task, self.rows[place])
+        except (DataError, OSError) as error:  # this file is gone, and others may be there
+            self.why = self.why or str(error)
+            return None
+
+    def _read(self) -> dict[str, int]:
+        recipe = load_recipe(self.run / "recipe.yaml", exists=True)
+        self.task = task_class(recipe.task)(recipe.options)
+        try:
+            before = trained_rows.read(self.run / "model", str(self.run)).before()
+            self.rows = load_splits(recipe.data, self.task.data, before).test
+        except (GraftError, OSError) as error:
+            self.why = str(error)
+            return {}
+        return {id_: place for place, id_ in enumerate(self.rows["id"])}
+
+
+def _shown(found: Mapping[str, Any], rows: _Rows, first: Path, second: Path) -> list[dict[str, Any]]:
+    """The rows of a list for the page. Of rows that one run alone has right, the surest come first."""
+    ids = found["ids"]
+    answers = [_answers(folder, set(ids)) for folder in (first, second)]
+
+    def sure(id_: str) -> float:
+        known = [answer[id_].get("confidence") for answer in answers if id_ in answer]
+        return sum(value for value in known if isinstance(value, int | float))
+
+    ordered = sorted(ids, key=sure, reverse=True) if found["kind"] == "right" else ids
+    return [
+        {"id": id_, "content": rows(id_), "true": _words((answers[0].get(id_) or {}).get("true"))}
+        | {"answers": [_answer(answer.get(id_)) for answer in answers]}
+        for id_ in ordered[:SHOWN]
+    ]
+
+
+def _answers(folder: Path, ids: set[str]) -> dict[str, dict[str, Any]]:
+    return {
+        record["id"]: record for record in read_records(folder / "predictions" / "test.jsonl") if record["id"] in ids
+    }
+
+
+def _answer(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    found = record or {}
+    sure = found.get("confidence")
+    given = "predicted" in found
+    words = _words(found.get("predicted")) or "no answer"
+    return {"text": words if given else "", "sure": sure if isinstance(sure, int | float) else None}
+
+
+def _words(value: Any) -> str:
+    """A label, a number, or a list of labels or answers, as one line."""
+    if isinstance(value, list):
+        return " / ".join(dict.fromkeys(short(str(one), 200) for one in value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else short(str(value), 400)
+
+
+def _content(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of a row: pictures and recordings as data URIs, texts cut to a length."""
+    found: dict[str, Any] = {"images": [], "sounds": [], "texts": []}
+    inputs = [name for name in task.data.kinds if name not in ("label", "answer") and row.get(name) is not None]
+    for name in inputs:
+        kind, value = task.data.kinds[name], row[name]
+        if kind == "image":
+            found["images"].append(_picture(value))
+        elif kind == "audio":
+            found["sounds"].append(recording(value))
+        elif kind not in MEDIA and isinstance(value, str) and value:
+            found["texts"].append((name, value if len(value) <= TEXT else value[:TEXT] + " …"))
+    return found
+
+
+def _picture(value: Any) -> str:
+    from pipelines.data.image.reading import read_image
+
+    image = read_image(value).convert("RGB")
+    image.thumbnail((SIDE, SIDE))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def recording(value: Any) -> tuple[str, bool]:
+    """The start of a recording as a data URI, and whether that is not all of it."""
+    import soundfile
+
+    from pipelines.data.audio.reading import read_audio
+
+    samples = read_audio(value, RATE, silent_ok=True)
+    out = io.BytesIO()
+    soundfile.write(out, samples[: int(CLIP * RATE)].clip(-1, 1), RATE, format="OGG", subtype="VORBIS")
+    cut = len(samples) > CLIP * RATE
+    return "data:audio/ogg;base64," + base64.b64encode(out.getvalue()).decode(), cut
