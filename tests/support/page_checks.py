@@ -61,7 +61,17 @@ MEASURE = r"""([least, smallest]) => {
   const COLOUR = /(?:rgba?|hsla?|color|oklch|oklab|lab|lch)\([^()]*\)|#[0-9a-f]{3,8}\b/gi;
 
   // the possible colours behind an element: several if it lies on a gradient; null if on a picture
-  const behind = (element) => {
+  const split = (list) => {  // at the commas outside of brackets
+    let depth = 0;
+    const parts = [''];
+    for (const sign of list) {
+      depth += (sign === '(') - (sign === ')');
+      if (sign === ',' && !depth) parts.push('');
+      else parts[parts.length - 1] += sign;
+    }
+    return parts.map(part => part.trim());
+  };
+  const behind = (element, boxes) => {
     const chain = [];
     for (let at = element; at; at = at.parentElement) chain.unshift(at);
     let layers = [canvas];
@@ -69,12 +79,20 @@ MEASURE = r"""([least, smallest]) => {
       const style = getComputedStyle(at);
       if (at instanceof SVGElement && !(at instanceof SVGSVGElement)) continue;
       layers = layers.map(below => over(rgba(style.backgroundColor), below));
-      if (style.backgroundImage.includes('url(')) layers = null;
-      else if (style.backgroundImage !== 'none' && style.backgroundClip !== 'text') {
-        const stops = (style.backgroundImage.match(COLOUR) || []).map(rgba);
+      if (style.backgroundClip === 'text' || style.backgroundImage === 'none') continue;
+      if (style.backgroundImage.includes('url(')) return null;
+      const images = split(style.backgroundImage), widths = split(style.backgroundSize);
+      const places = split(style.backgroundPositionX), frame = at.getBoundingClientRect();
+      images.reverse().forEach((image, number) => {
+        const place = (images.length - 1 - number) % widths.length, width = parseFloat(widths[place]);
+        if (/^[\d.]+px/.test(widths[place])) {  // a stripe at the left or the right, which the text may not touch
+          const right = places[place % places.length] === '100%';
+          const [from, to] = right ? [frame.right - width, frame.right] : [frame.left, frame.left + width];
+          if (boxes.every(box => box.right < from || box.left > to)) return;
+        }
+        const stops = (image.match(COLOUR) || []).map(rgba);
         if (stops.length) layers = stops.flatMap(stop => layers.map(below => over(stop, below)));
-      }
-      if (!layers) return null;
+      });
     }
     return layers;
   };
@@ -179,18 +197,18 @@ MEASURE = r"""([least, smallest]) => {
   }
 
   // ---- contrast and size ----
-  const judge = (element, text, colour, size) => {
+  const judge = (element, boxes, text, colour, size) => {
     const where = `${words(text)} (${name(element)})`;
     if (size < smallest - 0.05) say(`${where} is ${size.toFixed(1)} pixels high, less than ${smallest}`);
     if (element.closest(':disabled, [aria-disabled=true]')) return;
-    let layers = behind(element);
+    let layers = behind(element, boxes);
     if (!layers) return say(`${where} lies on a background picture`);
     if (element instanceof SVGElement) layers = drawn(element, layers);
     const alpha = opacity(element);
     const worst = Math.min(...layers.map(below => ratio(over(rgba(colour), below, alpha), below)));
     if (worst < least) say(`${where} has a contrast of ${worst.toFixed(2)}, less than ${least}`);
   };
-  for (const {element, text} of texts) {
+  for (const {element, boxes, text} of texts) {
     const style = getComputedStyle(element);
     let size = parseFloat(style.fontSize), colour = style.color;
     if (element instanceof SVGElement) {
@@ -198,14 +216,14 @@ MEASURE = r"""([least, smallest]) => {
       size *= Math.hypot(matrix.a, matrix.b);
       colour = style.fill;
     }
-    judge(element, text, colour, size);
+    judge(element, boxes, text, colour, size);
   }
   for (const field of document.querySelectorAll('input, textarea')) {
     if (!visible(field) || empty(clipped(field, field.getBoundingClientRect()))) continue;
     if (['checkbox', 'radio', 'range', 'file', 'color', 'hidden'].includes(field.type)) continue;
     const style = getComputedStyle(field, field.value ? null : '::placeholder');
     const shown = field.value || field.placeholder;
-    if (shown) judge(field, shown, style.color, parseFloat(style.fontSize));
+    if (shown) judge(field, [field.getBoundingClientRect()], shown, style.color, parseFloat(style.fontSize));
   }
   return found;
 }"""
