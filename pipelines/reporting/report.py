@@ -24,10 +24,10 @@ from pipelines.utils.formatting import (
     interval,
     large,
     number,
+    of_rows,
     readable_name,
     resampled,
     score,
-    share,
     short,
 )
 
@@ -123,7 +123,7 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         lstrip_blocks=True,
     )
     here.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short}
-    here.filters |= {"readable_name": readable_name, "resampled": resampled, "score": score, "share": share}
+    here.filters |= {"readable_name": readable_name, "resampled": resampled, "score": score, "of_rows": of_rows}
     here.filters["epochs"] = epochs
     settings = parse(recipe, str(run / "recipe.yaml"))[0]
     return here.get_template("report.html.j2").render(
@@ -214,7 +214,7 @@ def _columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         values = [row[name] for row in rows if row[name] is not None]
         numeric = all(isinstance(value, (int, float)) for value in values)
         share = numeric and any(isinstance(value, float) for value in values) and _is_share(values)
-        columns.append({"name": name, "numeric": numeric, "share": share})
+        columns.append({"name": name, "numeric": numeric, "of_rows": of_rows})
     return columns
 
 

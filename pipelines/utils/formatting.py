@@ -76,13 +76,15 @@ def interval(bounds: Sequence[float] | None, sign: str = "") -> str:
     return f"{score(bounds[0], bounds, sign)} to {score(bounds[1], bounds, sign)}"
 
 
-def share(value: float | None, rows: int) -> str:
-    """A fraction of so many rows, which has no interval of its own: with the digits that the widest one warrants.
+def of_rows(value: float | None, rows: int) -> str:
+    """A mean over so many rows, which has no interval of its own: with the digits that so few rows warrant at most.
 
-    Two decimals, three from 9,604 rows.
+    Two decimals (three from 9,604 rows, where the widest interval of a fraction warrants them), one from 2 upwards.
     """
+    if value is None or isinstance(value, int) or not math.isfinite(value):
+        return number(value)
     half = 0.98 / math.sqrt(max(rows, 1))
-    return number(value) if value is None else f"{value:.{max(2, decimals([0, 2 * half]) or 0)}f}"
+    return f"{value:,.1f}" if abs(value) >= 2 else f"{value:.{max(2, decimals([0, 2 * half]) or 0)}f}"
 
 
 def epochs(count: float) -> str:
