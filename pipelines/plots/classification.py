@@ -22,7 +22,9 @@ from pipelines.plots.style import (
     finish,
     headline,
     height_of_bars,
+    inches,
     names_on_y,
+    shortened,
     styled,
     write_beside,
 )
@@ -48,12 +50,12 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
         title = f"Confusion matrix: the {len(keep)} most confused of {len(labels)} classes"
     shown, size = matrix[np.ix_(keep, keep)], len(keep)
     share = shown / np.maximum(matrix.sum(1)[keep], 1)[:, None]
-    names = [labels[i] for i in keep.tolist()]
+    names = [shortened(labels[i]) for i in keep.tolist()]
+    longest = max(map(inches, names))
     digits = len(str(shown.max()))
     cell = max(0.26, 0.1 * digits + 0.1, min(0.75, 2.6 / size))  # inches
-    upright = size <= 12 and max(map(len, names)) * 0.095 < cell  # no name needs to be turned
-    longest = 0.09 * min(max(map(len, names)), 22)
-    figure = canvas(max(WIDTH, size * cell + longest + 0.6), size * cell + (0.2 if upright else longest) + 0.9)
+    upright = longest < cell  # no name needs to be turned
+    figure = canvas(max(WIDTH, size * cell + longest + 0.6), size * cell + (0.2 if upright else longest) + 1.0)
     axes = figure.subplots()
     for row, column in zip(*np.nonzero(shown), strict=True):
         # at this opacity, the ink of the page has enough contrast in light and in dark mode
@@ -61,7 +63,7 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=BLUE, alpha=shade, linewidth=0))
         axes.text(column, row, f"{shown[row, column]}", ha="center", va="center_baseline", color=INK)
     names_on_y(axes, names)
-    axes.set_xticks(range(size), [tick.get_text() for tick in axes.get_yticklabels()], rotation=0 if upright else 90)
+    axes.set_xticks(range(size), names, rotation=0 if upright else 90)
     axes.set_xlim(-0.5, size - 0.5)
     axes.set_ylim(size - 0.5, -0.5)
     axes.set_aspect("equal")
@@ -105,7 +107,7 @@ def calibration_figure(bins: Sequence[Mapping[str, Any]], ece: float) -> "Figure
     top.set_xlim(0, 1)
     top.set_ylabel("accuracy")
     headline(figure, f"Calibration: expected error {ece:.2f}")
-    top.legend(loc="upper left")
+    top.legend(loc="best")
     bottom.bar(left, [b["n"] for b in filled], width, align="edge", color=BLUE, edgecolor=PAPER)
     bottom.set_ylabel("rows")
     bottom.set_xlabel("confidence")

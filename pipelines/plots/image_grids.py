@@ -33,7 +33,9 @@ def grid(images: "Sequence[Image]", columns: int | None = None, gap: int = 2) ->
         raise DataError("there are no images to show")
     times = math.ceil(SEEN / max(max(image.size) for image in images))
     shown = [
-        image.convert("RGB").convert("RGBA").resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+        image.convert("RGB")
+        .convert("RGBA")
+        .resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
         for image in images
     ]
     across = min(columns or (3 if len(shown) <= 3 else math.ceil(math.sqrt(len(shown)))), len(shown))
@@ -126,4 +128,3 @@ def nearest_figure(pairs: "Sequence[tuple[Image, Image, float]]", limit: float =
 def _picture(axes: "Axes", sheet: "Image") -> None:
     axes.imshow(np.asarray(sheet))
     axes.axis("off")
-

@@ -123,21 +123,30 @@ def headline(figure: "Figure", text: str) -> None:
     figure.suptitle("\n".join(lines), x=0.02, ha="left", fontsize=TITLE, fontweight="bold", color=INK)
 
 
-def names_on_y(axes: "Axes", names: Sequence[str], length: int = 22) -> None:
-    """Label the places of the y axis with names, shortened to so many columns; a Chinese character takes two columns."""
-    shown = [_columns(name, length) for name in names]
-    axes.set_yticks(range(len(shown)), shown)
-    known = sum(map(_is_wide, max(shown, key=lambda name: sum(map(_is_wide, name)), default="")))
-    if known:  # no installed font may have these characters, and matplotlib then measures them too narrow
-        axes.set_ylabel(axes.get_ylabel() or " ", labelpad=4 + 0.45 * SMALL * known)
+LONGEST = 1.75  # inches of a name at an axis
 
 
-def _columns(text: str, length: int) -> str:
-    """The text as one line of at most `length` columns."""
-    line = short(text, length)
-    while len(line) + sum(map(_is_wide, line)) > length:
+def shortened(name: str) -> str:
+    """The name as one line of at most LONGEST inches."""
+    line = short(name, 60)
+    while inches(line) > LONGEST:
         line = line.removesuffix("…")[:-1] + "…"
     return line
+
+
+def inches(text: str) -> float:
+    """About how wide a text of the size SMALL is, in any font: matplotlib cannot measure letters that its fonts lack."""
+    widths = (1.0 if _is_wide(sign) or sign in "MWmw@%—…" else 0.75 if sign.isupper() else 0.62 for sign in text)
+    return sum(widths) * SMALL / 72
+
+
+def names_on_y(axes: "Axes", names: Sequence[str]) -> None:
+    """Label the places of the y axis with names, shortened if they are long."""
+    shown = [shortened(name) for name in names]
+    axes.set_yticks(range(len(shown)), shown)
+    wide = max((sum(map(_is_wide, name)) for name in shown), default=0)
+    if wide:  # no installed font may have these characters, and matplotlib then measures them too narrow
+        axes.set_ylabel(axes.get_ylabel() or " ", labelpad=4 + 0.45 * SMALL * wide)
 
 
 def _is_wide(character: str) -> bool:
@@ -212,7 +221,7 @@ def bars_figure(names: Sequence[str], values: Sequence[float], title: str, most:
     axes.barh(range(len(names)), values, 0.7, color=BLUE)
     for place, value in enumerate(values):
         write_beside(axes, value, place, f"{value:.1f}" if most > 1 else f"{value:.2f}")
-    names_on_y(axes, names, 24)
+    names_on_y(axes, names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.2 * most)
     axes.locator_params(axis="x", nbins=4)

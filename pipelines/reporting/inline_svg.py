@@ -43,12 +43,12 @@ def markup(content: bytes, name: str, alt: str) -> str:
         width, height = (float(value) for value in root.attrib["viewBox"].split()[2:])
     except (ET.ParseError, KeyError, ValueError) as error:
         raise RunError(f"figures/{name}.svg: not a figure of Graft ({error}): delete it, or train again") from error
-    used = set(re.findall(r"#([\w-]+)", " ".join(value for element in root.iter() for value in element.attrib.values())))
+    used = set(
+        re.findall(r"#([\w-]+)", " ".join(value for element in root.iter() for value in element.attrib.values()))
+    )
     inner = "".join(_element(child, name, used) for child in root)
     size = f"min-width:{width:.0f}px;max-width:{POINT * width:.0f}px;aspect-ratio:{width:.0f}/{height:.0f}"
-    return (
-        f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width:g} {height:g}" style="{size}">{inner}</svg>'
-    )
+    return f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width:g} {height:g}" style="{size}">{inner}</svg>'
 
 
 def _element(element: ET.Element, name: str, used: set[str]) -> str:

@@ -134,7 +134,9 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         figures=_figures(run / "figures"),
         clips=clips_of(run / "examples"),
         splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)] if results else [],
-        tables=[(title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if len(rows) > 1]
+        tables=[
+            (title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if len(rows) > 1
+        ]
         if results
         else [],
         names=_metric_names(results) if results else [],
@@ -214,7 +216,7 @@ def _columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         values = [row[name] for row in rows if row[name] is not None]
         numeric = all(isinstance(value, (int, float)) for value in values)
         share = numeric and any(isinstance(value, float) for value in values) and _is_share(values)
-        columns.append({"name": name, "numeric": numeric, "of_rows": of_rows})
+        columns.append({"name": name, "numeric": numeric, "share": share})
     return columns
 
 
