@@ -24,6 +24,7 @@ from pipelines.plots.style import (
     height_of_bars,
     inches,
     names_on_y,
+    room_for_wide,
     shortened,
     styled,
     write_beside,
@@ -51,11 +52,11 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
     shown, size = matrix[np.ix_(keep, keep)], len(keep)
     share = shown / np.maximum(matrix.sum(1)[keep], 1)[:, None]
     names = [shortened(labels[i]) for i in keep.tolist()]
-    longest = max(map(inches, names))
+    longest = max(map(inches, names)) + room_for_wide(names)
     digits = len(str(shown.max()))
     cell = max(0.26, 0.1 * digits + 0.1, min(0.75, 2.6 / size))  # inches
     upright = longest < cell  # no name needs to be turned
-    figure = canvas(max(WIDTH, size * cell + longest + 0.6), size * cell + (0.2 if upright else longest) + 1.0)
+    figure = canvas(max(WIDTH, size * cell + longest + 0.7), size * cell + (0.2 if upright else longest) + 1.0)
     axes = figure.subplots()
     for row, column in zip(*np.nonzero(shown), strict=True):
         # at this opacity, the ink of the page has enough contrast in light and in dark mode

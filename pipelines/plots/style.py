@@ -3,8 +3,8 @@
 A figure's alt text is its label (`get_label()`). Its gid is "rows" if it shows rows of the data: such a figure stays in
 the run folder and is never published. `png` and `svg` write both into the file ("Description", "Comment").
 
-A figure of the width WIDTH is as wide as a phone, and no text of it is smaller than 10 points: the report shows it there
-without scaling it down. Colours have these names in the page's style sheet, which gives each a second value for dark
+A figure of the width WIDTH is as wide as a phone, and no text of it is smaller than 10 points: the report shows it
+there without scaling it down. Colours have these names in the page's style sheet, which gives each a second value for dark
 mode; so a figure is transparent, and only `png` puts paper below it.
 """
 
@@ -135,7 +135,7 @@ def shortened(name: str) -> str:
 
 
 def inches(text: str) -> float:
-    """About how wide a text of the size SMALL is, in any font: matplotlib cannot measure letters that its fonts lack."""
+    """About how wide a text of the size SMALL is; matplotlib cannot measure the letters that its fonts lack."""
     widths = (1.0 if _is_wide(sign) or sign in "MWmw@%—…" else 0.75 if sign.isupper() else 0.62 for sign in text)
     return sum(widths) * SMALL / 72
 
@@ -144,9 +144,14 @@ def names_on_y(axes: "Axes", names: Sequence[str]) -> None:
     """Label the places of the y axis with names, shortened if they are long."""
     shown = [shortened(name) for name in names]
     axes.set_yticks(range(len(shown)), shown)
-    wide = max((sum(map(_is_wide, name)) for name in shown), default=0)
-    if wide:  # no installed font may have these characters, and matplotlib then measures them too narrow
-        axes.set_ylabel(axes.get_ylabel() or " ", labelpad=4 + 0.45 * SMALL * wide)
+    room = room_for_wide(shown)
+    if room:
+        axes.set_ylabel(axes.get_ylabel() or " ", labelpad=4 + 72 * room)
+
+
+def room_for_wide(names: Sequence[str]) -> float:
+    """Inches to add for Chinese and other wide letters: matplotlib measures them too narrow if its fonts lack them."""
+    return 0.45 * SMALL / 72 * max((sum(map(_is_wide, name)) for name in names), default=0)
 
 
 def _is_wide(character: str) -> bool:
@@ -176,6 +181,7 @@ def png(figure: "Figure", dpi: int = 160) -> bytes:
         edgecolor="none",
         zorder=-10,
     )
+    paper.set_in_layout(False)
     figure.add_artist(paper)
     about = {"Description": str(figure.get_label()), "Comment": figure.get_gid() or ROWS, "Software": None}
     content = _saved(figure, "png", dpi, about)

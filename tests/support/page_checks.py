@@ -73,11 +73,10 @@ MEASURE = r"""([least, smallest]) => {
   };
   const behind = (element, boxes) => {
     const chain = [];
-    for (let at = element; at; at = at.parentElement) chain.unshift(at);
+    for (let at = frame(element); at; at = at.parentElement) chain.unshift(at);
     let layers = [canvas];
     for (const at of chain) {
       const style = getComputedStyle(at);
-      if (at instanceof SVGElement && !(at instanceof SVGSVGElement)) continue;
       layers = layers.map(below => over(rgba(style.backgroundColor), below));
       if (style.backgroundClip === 'text' || style.backgroundImage === 'none') continue;
       if (style.backgroundImage.includes('url(')) return null;
@@ -96,11 +95,13 @@ MEASURE = r"""([least, smallest]) => {
     }
     return layers;
   };
+  const opacities = new Map([[null, 1]]);
   const opacity = (element) => {
-    let value = 1;
-    for (let at = element; at; at = at.parentElement) value *= +getComputedStyle(at).opacity;
-    return value;
+    if (!opacities.has(element))
+      opacities.set(element, +getComputedStyle(element).opacity * opacity(element.parentElement));
+    return opacities.get(element);
   };
+  const frame = (element) => element.ownerSVGElement || element;  // parts of a drawing neither clip nor float
   const shapes = new Map();  // of each inline SVG: its filled shapes in the order in which they are drawn
   const drawn = (text, layers) => {
     const svg = text.ownerSVGElement;
@@ -127,7 +128,7 @@ MEASURE = r"""([least, smallest]) => {
   const visible = (element) =>
     element.checkVisibility({opacityProperty: true, visibilityProperty: true}) && opacity(element) > 0.05;
   const clipped = (element, box) => {
-    for (let at = element; at && at !== document.body && at !== document.documentElement; at = at.parentElement) {
+    for (let at = frame(element); at && at !== document.body; at = at.parentElement) {
       const style = getComputedStyle(at);
       if (style.overflowX !== 'visible' || style.clipPath !== 'none') box = inside(box, at.getBoundingClientRect());
       if (style.position === 'fixed') break;
@@ -135,7 +136,7 @@ MEASURE = r"""([least, smallest]) => {
     return box;
   };
   const floats = (element) => {
-    for (let at = element; at; at = at.parentElement)
+    for (let at = frame(element); at; at = at.parentElement)
       if (['fixed', 'sticky'].includes(getComputedStyle(at).position) || at.role === 'dialog') return true;
     return false;
   };
