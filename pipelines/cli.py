@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import itertools
-import math
 import os
 import sys
 import time
@@ -279,20 +278,15 @@ def train(
 
 
 def _headline(results: dict[str, Any]) -> str:
+    from pipelines.utils.formatting import interval, score
+
     name = results["metric"]["name"]
     test, before = results["test"], results["baseline"]
-    about = ["95 % interval {:.4g} to {:.4g}".format(*test["ci95"][name])] if name in test["ci95"] else []
-    about += [f"{_figure(before['metrics'][name], '.4g')} before"] if before else []
-    evaluate = _figure(test["metrics"][name], ".4g")
+    bounds = test["ci95"].get(name)
+    about = [f"95 % interval {interval(bounds)}"] if bounds else []
+    about += [f"{score(before['metrics'][name], bounds)} before"] if before else []
+    evaluate = score(test["metrics"][name], bounds)
     return f"{name} on {test['n']} {test['split']} rows: {evaluate}" + (f" ({', '.join(about)})" if about else "")
-
-
-def _figure(value: float | None, form: str) -> str:
-    """A score as text.
-
-    An undefined score is None if it was read from a file, NaN or infinite if it was just computed.
-    """
-    return "undefined" if value is None or not math.isfinite(value) else format(value, form)
 
 
 @app.command()
@@ -347,11 +341,11 @@ def evaluate(
         _print_json(result)
         return
     print(f"{result['model']} on {result['n']} {result['split']} rows")
-    for name, value in result["metrics"].items():
-        bounds = "   95 % interval {:.4f} to {:.4f}".format(*result["ci95"][name]) if name in result["ci95"] else ""
-        print(f"  {name:20} {_figure(value, '8.4f'):>8}{bounds}")
-    from pipelines.utils.formatting import resampled
+    from pipelines.utils.formatting import interval, resampled, score
 
+    for name, value in result["metrics"].items():
+        known = result["ci95"].get(name)
+        print(f"  {name:20} {score(value, known):>8}" + (f"   95 % interval {interval(known)}" if known else ""))
     print(resampled(result))
 
 

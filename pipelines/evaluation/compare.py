@@ -19,7 +19,7 @@ from pipelines.metrics import intervals
 from pipelines.metrics.statistics import Statistics
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.task import Metric, Task
-from pipelines.utils.formatting import short
+from pipelines.utils.formatting import interval, score, short
 
 WIDTH = 80  # width of the table in characters
 LISTED = 5  # number of rows that the table names
@@ -246,8 +246,11 @@ def table(result: dict[str, Any]) -> str:
             alike = (
                 "no resample differs" if result["interval"]["resamples"] and math.isfinite(of["difference"]) else "–"
             )
-            bounds = f"{_number(known[0], '+')} to {_number(known[1], '+')}{sure}" if known else alike
-            cells = f"{_number(of['first']):>10}{_number(of['second']):>10}{_number(of['difference'], '+'):>10}"
+            bounds = f"{interval(known, '+')}{sure}" if known else alike
+            cells = "".join(
+                f"{score(of[key], known, sign):>10}"
+                for key, sign in (("first", ""), ("second", ""), ("difference", "+"))
+            )
             lines.append(f"{short(name, 21):<22}{cells}  {bounds}")
         for name, of in pair["mcnemar"].items():
             flips = f"{of['only_first']:,} rows right in A only, {of['only_second']:,} in {letter} only"
@@ -276,12 +279,6 @@ def _resampled(result: dict[str, Any]) -> str:
         return f"{rows:,} test rows{of}: too few to resample, so there are no intervals"
     units = "groups" if groups is not None else "rows"
     return f"{rows:,} test rows{of}; paired intervals of {how['resamples']:,} resamples of the {units}"
-
-
-def _number(value: float, sign: str = "") -> str:
-    if not math.isfinite(value):
-        return "undefined"
-    return format(value, f"{sign}.4f" if abs(value) < 1000 else f"{sign}.4g")
 
 
 def _setting(value: Any) -> str:

@@ -17,8 +17,15 @@ from pipelines.plots.style import (
     PAPER,
     ROWS,
     TEAL,
+    WIDTH,
     canvas,
     finish,
+    headline,
+    height_of_bars,
+    inches,
+    names_on_y,
+    room_for_wide,
+    shortened,
     styled,
     write_beside,
 )
@@ -34,7 +41,7 @@ DRAWN_WHOLE = 40  # classes; with more, a figure shows a selection of them, whic
 @styled
 def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRAWN_WHOLE) -> "Figure":
     """Counts [true, predicted], shaded by the share of the true class. With many classes, only the most confused."""
-    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+    from matplotlib.patches import Rectangle
 
     matrix = np.asarray(matrix)
     wrong = matrix - np.diag(np.diag(matrix))
@@ -44,32 +51,30 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
         title = f"Confusion matrix: the {len(keep)} most confused of {len(labels)} classes"
     shown, size = matrix[np.ix_(keep, keep)], len(keep)
     share = shown / np.maximum(matrix.sum(1)[keep], 1)[:, None]
-    side = min(2.6 + 0.42 * size, 3.4 + 0.26 * size)
-    figure = canvas(side + 1.2, side)
+    names = [shortened(labels[i]) for i in keep.tolist()]
+    longest = max(map(inches, names)) + room_for_wide(names)
+    digits = len(str(shown.max()))
+    cell = max(0.26, 0.1 * digits + 0.1, min(0.75, 2.6 / size))  # inches
+    upright = longest < cell  # no name needs to be turned
+    figure = canvas(max(WIDTH, size * cell + longest + 0.7), size * cell + (0.2 if upright else longest) + 1.0)
     axes = figure.subplots()
-    image = axes.imshow(
-        share,
-        cmap=LinearSegmentedColormap.from_list("graft", [PAPER, PALE, BLUE, "#12365e"]),
-        norm=PowerNorm(0.6, 0, 1),
-    )
-    font = max(4.5, min(11.0, 9.5 - 0.13 * size))
     for row, column in zip(*np.nonzero(shown), strict=True):
-        colour = PAPER if share[row, column] > 0.35 else INK
-        axes.text(column, row, f"{shown[row, column]}", ha="center", va="center", fontsize=font, color=colour)
-    names = [short(labels[i]) for i in keep.tolist()]
-    tick = 8.5 if size <= 20 else 7.5
-    turn = 90 if size > 12 else 40 if size > 6 or max(map(len, names)) > 8 else 0
-    axes.set_xticks(range(size), names, rotation=turn, ha="right" if turn == 40 else "center", fontsize=tick)
-    axes.set_yticks(range(size), names, fontsize=tick)
+        # at this opacity, the ink of the page has enough contrast in light and in dark mode
+        shade = 0.55 * float(share[row, column]) ** 0.6
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=BLUE, alpha=shade, linewidth=0))
+        axes.text(column, row, f"{shown[row, column]}", ha="center", va="center_baseline", color=INK)
+    names_on_y(axes, names)
+    axes.set_xticks(range(size), names, rotation=0 if upright else 90)
+    axes.set_xlim(-0.5, size - 0.5)
+    axes.set_ylim(size - 0.5, -0.5)
+    axes.set_aspect("equal")
     axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set_ylabel("true", labelpad=axes.yaxis.labelpad)
+    for side in axes.spines.values():
+        side.set_visible(True)
     axes.grid(False)
     axes.tick_params(length=0)
-    axes.set_title(title)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=18, pad=0.02)
-    bar.set_label("share of the true class", fontsize=8)
-    bar.ax.tick_params(labelsize=7.5, length=0)
-    bar.outline.set_visible(False)
+    headline(figure, title)
     return finish(figure, f"{title}. {_worst_pair(wrong, labels)}")
 
 
@@ -91,7 +96,7 @@ def _worst_pair(wrong: np.ndarray, labels: Sequence[str]) -> str:
 @styled
 def calibration_figure(bins: Sequence[Mapping[str, Any]], ece: float) -> "Figure":
     """Reliability diagram: accuracy in each bin of confidence, with the diagonal, and the rows per bin below it."""
-    figure = canvas(6.2, 5.2)
+    figure = canvas(WIDTH, 4.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     filled = [b for b in bins if b["n"]]
     left, width = [b["low"] for b in filled], [b["high"] - b["low"] for b in filled]
@@ -102,8 +107,8 @@ def calibration_figure(bins: Sequence[Mapping[str, Any]], ece: float) -> "Figure
     top.set_ylim(0, 1.02)
     top.set_xlim(0, 1)
     top.set_ylabel("accuracy")
-    top.set_title(f"Calibration: expected error {ece:.3f}")
-    top.legend(loc="upper left")
+    headline(figure, f"Calibration: expected error {ece:.2f}")
+    top.legend(loc="best")
     bottom.bar(left, [b["n"] for b in filled], width, align="edge", color=BLUE, edgecolor=PAPER)
     bottom.set_ylabel("rows")
     bottom.set_xlabel("confidence")
@@ -126,7 +131,7 @@ def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
     colours = [BLUE, TEAL, ORANGE, MUTED]
     only = "" if len(table) > 1 else f" ({next(iter(table))})"
     if len(labels) <= DRAWN_WHOLE:
-        figure = canvas(6.2, 1.3 + 0.24 * len(labels))
+        figure = canvas(WIDTH, height_of_bars(len(labels)) + 0.55)
         axes, start = figure.subplots(), np.zeros(len(labels), dtype=int)
         for (split, rows), colour in zip(table.items(), colours, strict=False):
             axes.barh(
@@ -135,23 +140,26 @@ def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
             start = start + rows
         for place, rows in enumerate(total):
             write_beside(axes, rows, place, f"{rows}")
-        axes.set_yticks(range(len(labels)), [short(label) for label in labels], fontsize=8.5)
-        axes.set_ylim(len(labels) - 0.4, -0.6)
+        names_on_y(axes, labels)
+        axes.set_ylim(len(labels) - 0.4, -0.6 if len(table) == 1 else -1.7)
         axes.grid(False, axis="y")
-        axes.margins(x=0.1)
+        axes.margins(x=0.15)
+        axes.locator_params(axis="x", nbins=5, integer=True)
         axes.set_xlabel("rows")
-        axes.set_title("Rows per class" + only)
+        headline(figure, "Rows per class" + only)
+        if len(table) > 1:  # in a row of its own above the bars
+            axes.legend(loc="upper left", ncols=len(table), borderaxespad=0, columnspacing=1.2)
     else:
-        figure = canvas(6.2, 4.2)
+        figure = canvas(WIDTH, 3.4)
         axes = figure.subplots()
         for (split, rows), colour in zip(table.items(), colours, strict=False):
             axes.step(np.arange(1, len(labels) + 1), np.sort(rows)[::-1], where="mid", color=colour, label=split)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("classes, the largest first (each split in its own order)")
+        axes.set_xlabel("classes, the largest first in each split")
         axes.set_ylabel("rows")
-        axes.set_title(f"Rows per class, {len(labels)} classes" + only)
-    if len(table) > 1:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(table))
+        headline(figure, f"Rows per class, {len(labels)} classes" + only)
+        if len(table) > 1:
+            axes.legend(loc="upper right")
     ends = f"most {labels[most]} with {total[most]}, fewest {labels[least]} with {total[least]}"
     alt = f"Rows per class: {ends if total[most] > total[least] else f'{total[most]} in each of {len(labels)}'}."
     return finish(figure, alt)
@@ -162,18 +170,18 @@ def average_precision_figure(table: Sequence[Mapping[str, Any]], limit: int = DR
     """Average precision of each label (rows of `per_class`), best first. With many labels, only the lowest."""
     known = sorted((r for r in table if r["average_precision"] is not None), key=lambda r: -r["average_precision"])
     shown = known[-limit:]
-    figure = canvas(6.2, 1.2 + 0.24 * len(shown))
+    figure = canvas(WIDTH, height_of_bars(len(shown)))
     axes = figure.subplots()
     axes.barh(range(len(shown)), [r["average_precision"] for r in shown], 0.7, color=BLUE)
     for place, row in enumerate(shown):
         write_beside(axes, row["average_precision"], place, f"{row['average_precision']:.2f}  ({row['n']} rows)")
-    axes.set_yticks(range(len(shown)), [short(r["label"]) for r in shown], fontsize=8.5)
+    names_on_y(axes, [r["label"] for r in shown])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.18)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_xlim(0, 1.6)  # room for the notes
+    axes.set_xticks([0, 0.5, 1])
     axes.grid(False, axis="y")
     title = "Average precision per label" + (f": the {len(shown)} lowest of {len(known)}" if len(known) > limit else "")
-    axes.set_title(title)
+    headline(figure, title)
     low = f" Lowest: {shown[-1]['label']} with {shown[-1]['average_precision']:.2f}." if shown else ""
     return finish(figure, f"{title}.{low}")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.metrics.denoising import by_level
-from pipelines.plots.style import BLUE, MUTED, ORANGE, TEAL, canvas, finish, styled
+from pipelines.plots.style import BLUE, MUTED, ORANGE, TEAL, WIDTH, canvas, finish, headline, styled
 from pipelines.task import Record
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @styled
 def loss_by_time_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> "Figure":
     """Mean denoising loss over the noise schedule, one line per name; points are (share of the schedule, loss)."""
-    figure = canvas(6.2, 3.6)
+    figure = canvas(WIDTH, 3.2)
     axes = figure.subplots()
     colours, dashes = (BLUE, ORANGE, TEAL, MUTED), ("-", "--", ":")
     losses: list[float] = []
@@ -36,8 +36,8 @@ def loss_by_time_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> 
         axes.set_ylim(bottom=min(0, min(losses)))
         axes.set_ylabel("mean loss")
     axes.set_xlim(0, 1)
-    axes.set_xlabel("share of the noise schedule: 0 almost clean, 1 all noise")
-    axes.set_title("Denoising loss by time step")
+    axes.set_xlabel("share of the noise schedule (1: all noise)")
+    headline(figure, "Denoising loss by time step")
     if len(curves) > 1:
         axes.legend(loc="best")
     means = "; ".join(

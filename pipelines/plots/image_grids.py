@@ -1,13 +1,14 @@
 """Figures of generated samples: grids, grids over training, and samples with their nearest training images."""
 
 import math
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.errors import DataError
-from pipelines.plots.style import AGGREGATE, INK, MUTED, ORANGE, ROWS, canvas, finish, styled
+from pipelines.plots.style import AGGREGATE, MUTED, ORANGE, ROWS, SMALL, WIDTH, canvas, finish, headline, styled
 from pipelines.utils.sequences import evenly_spaced
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ MOMENTS = 6  # steps of training in a figure
 
 
 def grid(images: "Sequence[Image]", columns: int | None = None, gap: int = 2) -> "Image":
-    """Put images into a grid on white, in `columns` columns, by default as square as possible.
+    """Put images into a grid with transparent gaps, in `columns` columns, by default as square as possible.
 
     Small images are enlarged without smoothing. Images of different sizes are centred in cells of the largest size.
     Raises DataError if there are no images.
@@ -32,13 +33,15 @@ def grid(images: "Sequence[Image]", columns: int | None = None, gap: int = 2) ->
         raise DataError("there are no images to show")
     times = math.ceil(SEEN / max(max(image.size) for image in images))
     shown = [
-        image.convert("RGB").resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+        image.convert("RGB")
+        .convert("RGBA")
+        .resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
         for image in images
     ]
     across = min(columns or (3 if len(shown) <= 3 else math.ceil(math.sqrt(len(shown)))), len(shown))
     down = math.ceil(len(shown) / across)
     width, height = max(image.width for image in shown), max(image.height for image in shown)
-    sheet = Image.new("RGB", (across * (width + gap) - gap, down * (height + gap) - gap), "white")
+    sheet = Image.new("RGBA", (across * (width + gap) - gap, down * (height + gap) - gap))
     for place, image in enumerate(shown):
         row, column = divmod(place, across)
         left, top = (
@@ -53,11 +56,11 @@ def grid(images: "Sequence[Image]", columns: int | None = None, gap: int = 2) ->
 def grid_figure(images: "Sequence[Image]", title: str) -> "Figure":
     """Generated samples in a grid. They are not rows of the data, so the figure may be published."""
     sheet = grid(images)
-    width = min(max(sheet.width / 110, 3.2), 6.2)
-    figure = canvas(width, width * sheet.height / sheet.width + 0.28)
+    width = min(max(sheet.width / 110, 3.2), WIDTH)
+    figure = canvas(width, width * sheet.height / sheet.width + 0.35)
     axes = figure.subplots()
     _picture(axes, sheet)
-    axes.set_title(title)
+    headline(figure, title)
     return finish(figure, f"{title}: {len(images)} generated image{'s' if len(images) > 1 else ''}.")
 
 
@@ -73,15 +76,15 @@ def over_training(grids: "Sequence[tuple[str, Image]]", shows: str = AGGREGATE) 
     across = len(shown) if len(shown) <= 3 else math.ceil(len(shown) / 2)
     down = math.ceil(len(shown) / across)
     ratio = max(sheet.height / sheet.width for _, sheet in shown)
-    side = 6.2 / max(across, 2)
-    figure = canvas(side * across, down * (side * ratio + 0.17) + 0.25)
+    side = WIDTH / max(across, 2)
+    figure = canvas(max(side * across, 0.65 * WIDTH), down * (side * ratio + 0.22) + 0.35)
     places = figure.subplots(down, across, squeeze=False).ravel()
     for place in places:
         place.axis("off")
     for place, (label, sheet) in zip(places, shown, strict=False):
         _picture(place, sheet)
-        place.set_title(label, fontsize=8.5, fontweight="normal", color=MUTED, loc="center", pad=4)
-    _headline(figure, "The same noise over training")
+        place.set_title(label, loc="center", pad=4)
+    headline(figure, "The same noise over training")
     return finish(
         figure, f"Samples from the same noise as training goes on: {', '.join(label for label, _ in shown)}.", shows
     )
@@ -97,11 +100,12 @@ def nearest_figure(pairs: "Sequence[tuple[Image, Image, float]]", limit: float =
     if not pairs:
         raise DataError("there are no samples to show")
     shown = sorted(pairs, key=lambda pair: pair[2])[:SHOWN]
-    across = min(len(shown), 4)
+    across = min(len(shown), 3)
     down = math.ceil(len(shown) / across)
     sheets = [grid(pair[:2], 2, gap=4) for pair in shown]
     ratio = max(sheet.height / sheet.width for sheet in sheets)
-    figure = canvas(1.75 * max(across, 2), down * (1.65 * ratio + 0.2) + 0.5)
+    side = WIDTH / 3
+    figure = canvas(side * max(across, 2), down * (0.92 * side * ratio + 0.26) + (0.75 if across == 3 else 1.0))
     places = figure.subplots(down, across, squeeze=False).ravel()
     for place in places:
         place.axis("off")
@@ -109,10 +113,11 @@ def nearest_figure(pairs: "Sequence[tuple[Image, Image, float]]", limit: float =
         _picture(place, sheet)
         copied = nearness < limit
         label = f"{nearness:.2f}" + (", a copy" if copied else "")
-        place.set_title(label, fontsize=8, fontweight="normal", color=ORANGE if copied else MUTED, loc="center", pad=3)
-    _headline(figure, "Sample | nearest training image")
+        place.set_title(label, color=ORANGE if copied else MUTED, loc="center", pad=3)
+    headline(figure, "Sample | nearest training image")
     note = f"Distance over that to the second nearest; a copy: below {limit:.2f}"
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color=MUTED)
+    lines = textwrap.wrap(note, int(12 * figure.get_figwidth()))
+    figure.supxlabel("\n".join(lines), x=0.02, ha="left", fontsize=SMALL, color=MUTED)
     alt = (
         f"{len(shown)} samples next to their nearest training images, the closest first: "
         "distance over that to the second nearest"
@@ -123,7 +128,3 @@ def nearest_figure(pairs: "Sequence[tuple[Image, Image, float]]", limit: float =
 def _picture(axes: "Axes", sheet: "Image") -> None:
     axes.imshow(np.asarray(sheet))
     axes.axis("off")
-
-
-def _headline(figure: Any, text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK)

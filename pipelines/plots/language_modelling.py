@@ -10,12 +10,15 @@ if TYPE_CHECKING:
 
 
 def figures(records: Sequence[Record]) -> "dict[str, Figure]":
-    """Perplexity by text length, and a histogram of the lengths: name -> figure."""
+    """Perplexity by text length, and a histogram of the lengths: name -> figure. A chart of one bar is left out."""
     from pipelines.plots import style
-    from pipelines.plots.by_length import histogram
+    from pipelines.plots.by_length import histograms
 
     rows = by_length(records)
     names = [f"{row['tokens']} tokens (n = {row['n']:,})" for row in rows]
     values = [row["perplexity"] for row in rows]
-    bars = style.bars_figure(names, values, "Perplexity by length", max(values))
-    return {"perplexity_by_length": bars, "text_lengths": histogram([r["tokens"] for r in records])}
+    drawn = histograms([r["tokens"] for r in records])
+    if len(rows) > 1:
+        bars = style.bars_figure(names, values, "Perplexity by length", max(values))
+        drawn = {"perplexity_by_length": bars, **drawn}
+    return drawn

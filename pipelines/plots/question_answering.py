@@ -16,6 +16,8 @@ def figures(records: Sequence[Record]) -> "dict[str, Figure]":
 
     drawn = {}
     for title, rows in tables(records).items():
+        if len(rows) < 2:
+            continue  # a chart of one bar shows no difference
         label = next(iter(rows[0]))
         names = [f"{row[label]} (n = {row['n']:,})" for row in rows]
         drawn["f1_" + title.replace(" ", "_")] = style.bars_figure(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.plots.style import BLUE, MUTED, ORANGE, PALE, TEAL, canvas, finish, styled
-from pipelines.utils.formatting import readable_name
+from pipelines.plots.style import BLUE, MUTED, ORANGE, PALE, PAPER, SMALL, TEAL, WIDTH, canvas, finish, headline, styled
+from pipelines.utils.formatting import readable_name, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 @styled
 def learning_figure(log: Iterable[Mapping[str, Any]]) -> "Figure":
     """The training loss, with a smoothed curve if there are many points, and the learning rate below it."""
+    from matplotlib.ticker import MaxNLocator
+
     lines = [line for line in log if line.get("loss") is not None and math.isfinite(line["loss"])]
     many, dot = len(lines) > 40, "o" if len(lines) < 20 else ""
-    figure = canvas(6.2, 4.2)
+    figure = canvas(WIDTH, 3.6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     for stage in _stages(lines):
         x, loss = [line["step"] for line in stage], np.array([line["loss"] for line in stage], dtype=float)
@@ -31,11 +33,12 @@ def learning_figure(log: Iterable[Mapping[str, Any]]) -> "Figure":
         if many:
             top.plot(x, _smooth(loss), color=BLUE)
         bottom.plot(x, [line["learning_rate"] for line in stage], color=TEAL, linewidth=1.5, marker=dot, markersize=3)
-    top.set_title("Training loss" + (", as logged and smoothed" if many else ""))
+    headline(figure, "Training loss" + (", as logged and smoothed" if many else ""))
     if all(line["loss"] >= 0 for line in lines):
         top.set_ylim(bottom=0)
-    bottom.set_title("Learning rate")
-    bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    bottom.set_title("learning rate")
+    bottom.yaxis.set_major_locator(MaxNLocator(2))
+    bottom.yaxis.set_major_formatter("{x:g}")
     bottom.set_ylim(bottom=0)
     _steps(bottom)
     _mark_stages(lines, top, bottom)
@@ -63,12 +66,12 @@ def metric_figure(
     x, y = [line["step"] for line in lines], [line["validation"][name] for line in lines]
     # of equal values the latest, which is the one that the run keeps
     best = (max if direction == "max" else min)(reversed(range(len(lines))), key=y.__getitem__)
-    figure = canvas(6.2, 4.2)
+    figure = canvas(WIDTH, 3.4)
     axes = figure.subplots()
     for i, stage in enumerate(_stages(lines)):
         part = [line["step"] for line in stage], [line["validation"][name] for line in stage]
         axes.plot(*part, color=BLUE, marker="o" if len(x) < 60 else "", markersize=4, label="" if i else "validation")
-    ring = f"best: {y[best]:.3f} at step {x[best]}"
+    ring = f"best: {score(y[best], interval)} at step {x[best]:,}"
     axes.plot(
         x[best],
         y[best],
@@ -83,23 +86,17 @@ def metric_figure(
         f"{name} on validation over {x[-1]} steps, from {y[0]:.3f} to {y[-1]:.3f}; "
         f"best {y[best]:.3f} at step {x[best]}."
     )
-    if before is not None:
-        axes.axhline(before, color=MUTED, linestyle=":", linewidth=1.6, label=f"test, before training: {before:.3f}")
-        alt += f" Test before training {before:.3f}."
     if after is not None:
         bars = None if interval is None else [[max(after - interval[0], 0)], [max(interval[1] - after, 0)]]
-        axes.errorbar(
-            [x[-1]],
-            [after],
-            yerr=bars,
-            fmt="D",
-            color=TEAL,
-            markersize=5,
-            capsize=4,
-            label=f"test, after training: {after:.3f}",
-        )
+        note = f"test: {score(after, interval)}"
+        if before is not None:  # the score of step 0: a curve of one point would show no change
+            axes.plot([0, x[-1]], [before, after], color=TEAL, linestyle=":", linewidth=1.4)
+            axes.plot([0], [before], "D", color=TEAL, markerfacecolor=PAPER, markersize=5)
+            note = f"test: {score(before, interval)} before, {score(after, interval)} after"
+            alt += f" Test before training {before:.3f}."
+        axes.errorbar([x[-1]], [after], yerr=bars, fmt="D", color=TEAL, markersize=5, capsize=4, label=note)
         alt += f" Test after training {after:.3f}."
-    axes.set_title(f"{readable_name(name)} on validation")
+    headline(figure, f"{readable_name(name)} on validation and test" if after is not None else readable_name(name))
     _steps(axes)
     axes.margins(y=0.12)
     axes.legend(loc="best")
@@ -110,7 +107,7 @@ def metric_figure(
 def _steps(axes: "Axes") -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("step")
 
 
@@ -139,4 +136,4 @@ def _mark_stages(lines: Sequence[Mapping[str, Any]], *axes: "Axes") -> None:
             "textcoords": "offset points",
             "va": "top",
         }
-        axes[0].annotate("whole model ▸", (stage[0]["step"], 1), **place, color=MUTED, fontsize=7.5)
+        axes[0].annotate("whole model ▸", (stage[0]["step"], 1), **place, color=MUTED, fontsize=SMALL)

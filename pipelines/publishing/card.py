@@ -23,7 +23,17 @@ from pipelines.plots.style import AGGREGATE
 from pipelines.publishing.privacy import public_recipe, refuse_local_paths
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import to_json, write_text
-from pipelines.utils.formatting import duration, interval, large, number, readable_name, resampled
+from pipelines.utils.formatting import (
+    duration,
+    epochs,
+    interval,
+    large,
+    number,
+    of_rows,
+    readable_name,
+    resampled,
+    score,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -92,7 +102,7 @@ def _figures(run: Path) -> list[dict[str, Any]]:
             if image.info.get("Comment") == AGGREGATE:
                 alt = html.escape(image.info["Description"])
                 found.append(
-                    {"name": path.stem, "file": path.name, "alt": alt, "width": min(round(image.width * 0.38), 760)}
+                    {"name": path.stem, "file": path.name, "alt": alt, "width": min(round(image.width * 0.51), 760)}
                 )
     return found
 
@@ -181,7 +191,7 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         apart=results.get("samples", {}).get("metrics", []),  # metrics of other things than test rows
         before=results["baseline"],
         splits={split: of for split, of in results["data"].items() if isinstance(of, dict)},
-        tables={title: rows for title, rows in results["test"]["tables"].items() if rows},
+        tables={title: rows for title, rows in results["test"]["tables"].items() if len(rows) > 1},
         figures=[figure for figure in figures if figure["name"] not in CURVES],
         curves=[figure for figure in figures if figure["name"] in CURVES],
         examples=json.loads(_read(examples)) if examples.is_file() else [],
@@ -209,7 +219,7 @@ def template_environment() -> Any:
         "large": large,
         "readable_name": readable_name,
     }
-    found.filters["resampled"] = resampled
+    found.filters |= {"resampled": resampled, "score": score, "of_rows": of_rows, "epochs": epochs}
     found.filters |= {"md": markdown, "model_link": _model_link, "data_link": _data_link}
     return found
 

@@ -3,7 +3,18 @@
 from functools import cache
 from typing import Any
 
-from pipelines.utils.formatting import duration, interval, large, number, readable_name, resampled, short
+from pipelines.utils.formatting import (
+    duration,
+    epochs,
+    interval,
+    large,
+    number,
+    of_rows,
+    readable_name,
+    resampled,
+    score,
+    short,
+)
 
 
 @cache
@@ -20,6 +31,7 @@ def templates() -> Any:
     )
     found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short}
     found.filters |= {"readable_name": readable_name, "resampled": resampled, "in_a_sentence": in_a_sentence}
+    found.filters |= {"score": score, "of_rows": of_rows, "epochs": epochs}
     return found
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
-from pipelines.plots.style import AGGREGATE, png
+from pipelines.plots.style import AGGREGATE, WIDTH, png, svg
+from pipelines.reporting.inline_svg import markup
 from pipelines.reporting.live import LivePage
 from pipelines.reporting.pages import templates
 from pipelines.reporting.results import check_run_folder, read_results
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 CURVES = ("learning_curves", "validation_metric")  # drawn here from the log; the task draws all other figures
 CLIPS = 1_000_000  # largest size in bytes of all recordings on the page
 SOUNDS = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
-WIDE = 1100  # pixels, at the resolution of `png`; a figure this wide takes the full width of the page
+WIDE = 160 * 1.2 * WIDTH  # pixels of `png`; a wider figure takes the full width of the page
 
 
 def write_report(run: Path) -> Path:
@@ -52,32 +53,34 @@ def write_report(run: Path) -> Path:
 
 
 def save_figures(figures: "Mapping[str, Figure]", folder: Path) -> None:
-    """Write each figure as `<name>.png` with its alt text. Raises RunError."""
+    """Write each figure with its alt text: `<name>.svg` for the report, `<name>.png` for the card. Raises RunError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
+            (folder / f"{name}.svg").write_bytes(svg(figure))
             (folder / f"{name}.png").write_bytes(png(figure))
     except OSError as error:
         raise RunError(f"{folder}: figures cannot be written: {error.strerror or error}") from error
 
 
 def curves(run: Path) -> "dict[str, Figure]":
-    """Curves of loss, learning rate and the metric; empty if the run logged nothing."""
+    """Curves of loss, learning rate and the metric; without those of a single point."""
     from pipelines.plots.training_curves import learning_figure, metric_figure
 
     log = read_log(run)
     results = read_results(run)
     figures = {}
-    if any(math.isfinite(line["loss"]) for line in log if line.get("loss") is not None):
+    if sum(math.isfinite(line["loss"]) for line in log if line.get("loss") is not None) > 1:
         figures["learning_curves"] = learning_figure(log)
     scored = [line["validation"] for line in log if "validation" in line]
     if results:
         name, direction = results["metric"]["name"], results["metric"]["direction"]
         before, test = results.get("baseline") or {"metrics": {}}, results["test"]
-        if any(scores.get(name) is not None for scores in scored):
-            ends = (before["metrics"].get(name), test["metrics"][name], test["ci95"].get(name))
+        points = sum(scores.get(name) is not None for scores in scored)
+        ends = (before["metrics"].get(name), test["metrics"][name], test["ci95"].get(name))
+        if points > 1 or (points and ends[0] is not None and ends[1] is not None):
             figures["validation_metric"] = metric_figure(log, name, direction, *ends)
-    elif scored and any(scores[next(iter(scores))] is not None for scores in scored):
+    elif sum(scores[next(iter(scores))] is not None for scores in scored) > 1:
         # The run is not finished, so its headline metric is not recorded; a task lists that metric first.
         figures["validation_metric"] = metric_figure(log, next(iter(scored[0])))
     return figures
@@ -116,7 +119,9 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         figures=_figures(run / "figures"),
         clips=clips_of(run / "examples"),
         splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)] if results else [],
-        tables=[(title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if rows]
+        tables=[
+            (title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if len(rows) > 1
+        ]
         if results
         else [],
         names=_metric_names(results) if results else [],
@@ -141,7 +146,10 @@ _FILES = {
 
 
 def _figures(folder: Path) -> list[dict[str, Any]]:
-    """The PNG files as data URIs with alt text, size, and whether they show rows; curves first, wide figures last."""
+    """The figures with alt text, size, and whether they show rows; curves first, wide figures last.
+
+    `svg` is the markup of a figure. It is None for one of a run of an older version, which has only a PNG file.
+    """
     from PIL import Image
 
     found = []
@@ -149,11 +157,14 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
         with Image.open(path) as image:
             width, height = image.size
             alt, shows = image.info.get("Description", readable_name(path.stem)), image.info.get("Comment")
-        uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        drawing = path.with_suffix(".svg")
+        inline = markup(drawing.read_bytes(), path.stem, alt) if drawing.is_file() else None
+        uri = None if inline else "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
         wide = width > WIDE
         found.append(
             {
                 "name": path.stem,
+                "svg": inline,
                 "uri": uri,
                 "alt": alt,
                 "width": width,

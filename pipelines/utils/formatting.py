@@ -1,7 +1,7 @@
 """Numbers and names as people read them, in one form for figures, report and card."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,14 +58,47 @@ def brief(value: float) -> str:
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 
 
-def interval(bounds: tuple[float, float] | list[float] | None) -> str:
-    """[0.93, 0.99] -> 0.930 to 0.990; [0.0004, 0.056] -> 0.000 to 0.056."""
+def decimals(bounds: Sequence[float] | None) -> int | None:
+    """The number of decimals of a score that its 95 % interval warrants; None if there is no interval.
+
+    It is the place of the first digit of half the interval's width, because later digits are noise: [0.95, 1.0] ->
+    0.025 -> 2. A measured value is rounded as its uncertainty is (JCGM 100:2008, 7.2.6).
+    """
+    if bounds is None or not all(math.isfinite(bound) for bound in bounds):
+        return None
+    half = (bounds[1] - bounds[0]) / 2
+    return min(max(0, -math.floor(math.log10(half) + 1e-9)), 6) if half > 0 else None
+
+
+def score(value: float | None, bounds: Sequence[float] | None, sign: str = "") -> str:
+    """A score with the digits that an interval warrants: 0.983 and [0.95, 1.0] -> 0.98. Without one, as `number`."""
+    places = decimals(bounds)
+    if value is None or places is None or not math.isfinite(value):
+        return number(value)
+    return f"{value:{sign},.{places}f}"
+
+
+def interval(bounds: Sequence[float] | None, sign: str = "") -> str:
+    """[0.951, 1.0] -> 0.95 to 1.00; None -> a dash."""
     if bounds is None:
         return "–"
-    low, high = (number(bound) for bound in bounds)
-    if "e" in low and "e" not in high:  # write both in the same form
-        low = f"{bounds[0]:.3f}"
-    return f"{low} to {high}"
+    return f"{score(bounds[0], bounds, sign)} to {score(bounds[1], bounds, sign)}"
+
+
+def of_rows(value: float | None, rows: int) -> str:
+    """A mean over so many rows, which has no interval of its own: with the digits that so few rows warrant at most.
+
+    Two decimals (three from 9,604 rows, where the widest interval of a fraction warrants them), one from 2 upwards.
+    """
+    if value is None or isinstance(value, int) or not math.isfinite(value):
+        return number(value)
+    half = 0.98 / math.sqrt(max(rows, 1))
+    return f"{value:,.1f}" if abs(value) >= 2 else f"{value:.{max(2, decimals([0, 2 * half]) or 0)}f}"
+
+
+def epochs(count: float) -> str:
+    """9.2308 -> 9; 1.52 -> 1.5; 0.2541 -> 0.25."""
+    return f"{count:,.0f}" if count >= 3 else f"{count:.2g}"
 
 
 def resampled(section: Mapping[str, Any]) -> str:
