@@ -403,8 +403,11 @@ def predict(
     """
     from collections import Counter
 
+    from pipelines.usage import needed
     from pipelines.utils import distributed
 
+    if source is not None and not inputs:
+        raise RecipeError(needed("predict", "INPUT"))
     # only the main process prints; asking takes time, and there is one process unless a launcher says how many
     shown = "WORLD_SIZE" not in os.environ or distributed.processes().is_main_process
     found: list[dict[str, Any]] = []
@@ -481,10 +484,12 @@ def publish(
 ) -> None:
     """Publish the model with its card and, with --space, a demo. One commit per repository."""
     from pipelines.publishing.publish import publish as push
+    from pipelines.usage import needed
 
+    if run is not None and repo_id is None:
+        raise RecipeError(needed("publish", "OWNER/NAME"))
     folder = _run(run)
-    if repo_id is None:
-        raise RecipeError("Missing argument 'OWNER/NAME'. See: graft publish --help")
+    assert repo_id is not None  # without a run, the line above raised an error
     push(folder, repo_id, private=private, space=space, dry_run=dry_run)
 
 

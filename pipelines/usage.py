@@ -40,7 +40,6 @@ NEEDED = {
     "RUN_OR_MODEL": "a run folder, a model folder or a hub id, such as `graft {verb} runs/image-classification/NAME`",
     "RUN_OR_MODEL_OR_RECIPE": "a run folder, a model folder, a hub id or a recipe, such as "
     "`graft {verb} runs/image-classification/NAME`",
-    "compare": "two or more run folders, such as `graft compare RUN RUN`",
     "RUN": "a run folder, such as `graft {verb} runs/image-classification/NAME`",
     "INPUT": "inputs: files, folders, a table (csv, jsonl), a text in quotes or column=value, such as "
     "`graft {verb} RUN photo.jpg`",
@@ -75,10 +74,14 @@ def explained(error: Any, arguments: Sequence[str]) -> str:
             )
     elif kind == "MissingParameter" and error.param is not None:
         name = re.split(r"[ .]", error.param.metavar or error.param.name)[0].strip("[]")
-        name = context.info_name if context.info_name in NEEDED else name
         if name in NEEDED:
-            words = f"`graft {context.info_name}` needs {NEEDED[name].format(verb=context.info_name)}"
+            words = needed(context.info_name, name)
     return words or f"{plain}. See: {context.command_path} --help"
+
+
+def needed(verb: str, name: str) -> str:
+    """The error for an argument that is missing, by the name that the help shows."""
+    return f"`graft {verb}` needs {NEEDED[name].format(verb=verb)}"
 
 
 def _of_verbs(arguments: Sequence[str], verbs: Sequence[str]) -> str:

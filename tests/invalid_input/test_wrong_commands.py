@@ -56,7 +56,7 @@ COMMANDS = {
     "publish --repo me/a runs/a": "it is used as `graft publish RUN OWNER/NAME`",
     "-V": "did you mean `graft --version`?",
     # what is missing
-    "compare": "two or more run folders",
+    "compare": "graft compare needs two runs",
     "predict runs/a": "`graft predict` needs inputs: files, folders",
     "publish runs/a": "needs a name on the hub",
     # settings

@@ -264,8 +264,8 @@ def test_verbs_take_short_names() -> None:
     run = a_run("photos-lr3e-3")
     (run / "model" / "config.json").write_text("{}")
     refused(graft("report", "photos-lr3e"), 2, "did you mean 'photos-lr3e-3'")
-    refused(graft("publish", "last"), 2, "Missing argument 'OWNER/NAME'")
-    refused(graft("predict", "last"), 2, "Missing argument 'INPUT...'")
+    refused(graft("publish", "last"), 2, "needs a name on the hub")
+    refused(graft("predict", "last"), 2, "`graft predict` needs inputs")
     done = graft("report", "photos-lr3e-3/model")
     refused(done, 2, "no run")
     assert graft("publish", "last", "me/x", "--dry-run").err.startswith(
