@@ -80,11 +80,12 @@ def _held(folder: Path) -> str:
     if isinstance(named, str) and HUB_ID.fullmatch(named) and not Path(named).exists():
         return named
     kinds = config.get("architectures")
-    kind = kinds[0] if isinstance(kinds, list) and kinds else config.get("_class_name") or config.get("architecture")
-    kind = kind if isinstance(kind, str) and kind else config.get("model_type")
-    return short(re.sub(r"(For[A-Z]\w*|Model)$", "", str(kind)) or str(kind), 60) if kind else "a model"
+    stated = [*(kinds if isinstance(kinds, list) else []), *(config.get(key) for key in KINDS)]
+    kind = next((one for one in stated if isinstance(one, str) and re.fullmatch(r"[\w.+-]+", one)), None)
+    return short(re.sub(r"(?<=\w)(For[A-Z]\w*|Model)$", "", kind), 60) if kind else "a model"
 
 
+KINDS = ("_class_name", "architecture", "model_type")  # how diffusers, timm and transformers call an architecture
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
