@@ -1,5 +1,6 @@
 """The commands of `graft`. Settings are keys of recipes; the command line has only commands and key=value overrides."""
 
+import contextlib
 import gc
 import itertools
 import math
@@ -241,14 +242,15 @@ def predict(
     counts: Counter[str] = Counter()
     number, folder = 0, None
     plain = sys.stdout  # a progress bar on stderr redirects `sys.stdout` to itself, also if that is a file
-    for answer in _soon(answers(source, inputs, out=out)):
-        number += 1
-        counts.update(answer.labels)
-        folder = answer.file.parent if answer.file else None
-        if as_json:
-            found.append({"input": answer.name, "output": answer.output})
-        elif out is None and shown:
-            print(line(answer.name, answer.columns, answer.output), file=plain, flush=True)
+    with contextlib.closing(answers(source, inputs, out=out)) as given:  # an interrupt leaves no half-written file
+        for answer in _soon(given):
+            number += 1
+            counts.update(answer.labels)
+            folder = answer.file.parent if answer.file else None
+            if as_json:
+                found.append({"input": answer.name, "output": answer.output})
+            elif out is None and shown:
+                print(line(answer.name, answer.columns, answer.output), file=plain, flush=True)
     if not shown:
         return
     if as_json:
