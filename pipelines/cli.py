@@ -414,11 +414,13 @@ def predict(
     counts: Counter[str] = Counter()
     number, folder = 0, None
     plain = sys.stdout  # a progress bar on stderr redirects `sys.stdout` to itself, also if that is a file
-    with _model(source) as model:
+    with _model(source) as model, contextlib.ExitStack() as stack:
         from pipelines.inference.answers import line, totals
         from pipelines.inference.predict import answers
 
-        for answer in _soon(answers(model, inputs or [], out=out)):
+        # an interrupt leaves no half-written file
+        given = stack.enter_context(contextlib.closing(answers(model, inputs or [], out=out)))
+        for answer in _soon(given):
             number += 1
             counts.update(answer.labels)
             folder = answer.file.parent if answer.file else None

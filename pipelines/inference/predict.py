@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -508,7 +508,7 @@ def answers(
     *,
     out: str | Path | None = None,
     device: str | None = None,
-) -> Iterator[Answer]:
+) -> Generator[Answer, None, None]:
     """Yield the answers of `predict` one by one, and keep none.
 
     The inputs are checked before the weights are loaded.
