@@ -20,6 +20,7 @@ from pipelines.evaluation import row_statistics
 from pipelines.plots.web_curves import Curve, chart
 from pipelines.reporting.log_curves import LogCurves, Point
 from pipelines.reporting.pages import templates
+from pipelines.reporting.results import read_results
 from pipelines.task import Task
 from pipelines.utils.files import read_records, write_text
 from pipelines.utils.formatting import readable_name, short
@@ -208,10 +209,13 @@ class _Rows:
         self.task = task_class(recipe.task)(recipe.options)
         try:
             before = trained_rows.read(self.run / "model", str(self.run)).before()
-            self.rows = load_splits(recipe.data, self.task.data, before).test
+            splits = load_splits(recipe.data, self.task.data, before)
+            if splits.fingerprint["test"] != read_results(self.run)["data"]["test"]["fingerprint"]:
+                raise DataError(f"{splits.name}: the test rows changed since the run")
         except (GraftError, OSError) as error:
             self.why = str(error)
             return {}
+        self.rows = splits.test
         return {id_: place for place, id_ in enumerate(self.rows["id"])}
 
 

@@ -64,7 +64,7 @@ class LiveReport:
         """Write the page at the start of a part of the run: `state` is one of GOING_ON."""
         self.status |= {"state": state, "seconds_per_step": None, **changes}
         self.began, self.first = time.time(), self.status["step"]
-        self._write()
+        self.write()
 
     def update(self, step: int) -> None:
         """Write the page after a new entry in the log, unless it was just written."""
@@ -73,19 +73,20 @@ class LiveReport:
         if step > self.first:
             self.status["seconds_per_step"] = (now - self.began) / (step - self.first)
         if now - self.written >= max(LEAST, SHARE * self.cost):
-            self._write()
+            self.write()
 
     def end(self, state: str, step: int | None = None, why: str = "") -> None:
         """Write the page a last time: `state` is "stopped" or "failed"."""
         self.status |= {"state": state, "why": why} | ({"step": step} if step is not None else {})
-        self._write()
+        self.write()
 
     def close(self) -> None:
         """The run is finished, and results.json now holds what it did."""
         if self.writes:
             (self.folder / FILE).unlink(missing_ok=True)
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write the page and live.json now."""
         if not self.writes:
             return
         began, now = time.perf_counter(), time.time()

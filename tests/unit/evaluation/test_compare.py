@@ -141,7 +141,7 @@ def test_the_table_fits_a_terminal(pair: list[Path], tmp_path: Path) -> None:
     assert done.code == 0, done.err
     *lines, page = done.out.splitlines()
     assert max(map(len, lines)) <= WIDTH
-    assert page.startswith("page: runs/compare/first--second--"), "a path is whole, so that it can be copied"
+    assert page.startswith("page: runs/compare/first--second--"), "a path is complete, so that it can be copied"
     for part in (
         "120 test rows; paired intervals of 1,000 resamples of the rows",
         "A  ",

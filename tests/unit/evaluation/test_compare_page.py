@@ -10,12 +10,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipelines.config.recipe import load_recipe, task_class
+from pipelines.data.loading import load_splits
 from pipelines.evaluation import row_statistics
 from pipelines.evaluation.compare import compare
 from pipelines.evaluation.compare_page import SHOWN, page_name, write_page
 from pipelines.metrics import speech_recognition
 from tests.support.command import graft
-from tests.support.fake_run import fake_run, keep_statistics
+from tests.support.fake_run import change, fake_run, keep_statistics
 from tests.unit.reporting.test_report import Page
 
 EVIL = '<img src=x onerror=alert(1)>"'
@@ -50,6 +52,9 @@ def run_of(folder: Path, photos: Path, wrong: set[int], **settings: Any) -> Path
     recipe["data"] |= {"id": str(photos), "columns": {}}
     recipe["train"] |= settings
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    known = load_recipe(run / "recipe.yaml", exists=True)
+    splits = load_splits(known.data, task_class(known.task)(known.options).data)
+    change(run, "data", test={"fingerprint": splits.fingerprint["test"]})
     return run
 
 
@@ -104,8 +109,16 @@ def test_rows_that_are_gone_are_ids(runs: list[Path], photos: Path, tmp_path: Pa
     assert "test/cat/13.jpg" in page.text
 
 
+def test_rows_that_changed_are_ids(runs: list[Path], photos: Path, tmp_path: Path) -> None:
+    shutil.move(photos / "test" / "cat" / "13.jpg", photos / "test" / "cat" / "99.jpg")
+    page = Page(write_page(compare(runs), tmp_path / "page.html"))
+    assert "photos: the test rows changed since the run" in page.text
+    assert page.images() == []
+
+
 def test_a_single_file_that_is_gone(runs: list[Path], photos: Path, tmp_path: Path) -> None:
-    (photos / "test" / "cat" / "13.jpg").write_bytes(b"no picture")
+    file = photos / "test" / "cat" / "13.jpg"
+    file.write_bytes(b"no picture".ljust(file.stat().st_size))
     page = Page(write_page(compare(runs), tmp_path / "page.html"))
     assert len(page.images()) == SHOWN
 

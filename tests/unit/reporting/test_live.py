@@ -46,7 +46,7 @@ def append(run: Path, entry: dict[str, Any]) -> None:
 def test_the_page_of_a_run_that_goes_on(run: Path, report: LiveReport) -> None:
     report.begin("training", stage="train", step=0, steps=200, baseline=0.25)
     report.status["seconds_per_step"] = 3.0
-    report._write()
+    report.write()
     shown = text(run)
     assert "my_run vit on pets" in shown
     assert "Trainingabout 5 min 0 s left" in shown

@@ -47,10 +47,10 @@ def started(raw: dict[str, Any], run: Path, action: Any) -> list[str]:
         states.append(report.status["state"])
         real_write(report)
 
-    real_write = LiveReport._write
+    real_write = LiveReport.write
     with (
         mock.patch.object(TextClassification, "loss", loss),
-        mock.patch.object(LiveReport, "_write", write),
+        mock.patch.object(LiveReport, "write", write),
         without_pictures(),
     ):
         train(validate(raw), run)
