@@ -85,7 +85,9 @@ class MistakeSpec:
     show: "Callable[[Record, Row, Any], Mistake]"
     """A row as people look at it, from its record, the row, and the model (None: no model is at hand)."""
     order: str
-    """A sentence on the order, and on the marks that the task uses."""
+    """A sentence on the order."""
+    marks: str = ""
+    """A sentence on the colours of marked words."""
     title: str = "Surest mistakes"
     most: int = MOST
 
@@ -96,6 +98,7 @@ class Mistakes:
 
     title: str
     order: str
+    marks: str
     split: str
     wrong: int
     """Number of wrong rows."""
@@ -122,7 +125,7 @@ def choose(
     if not best:
         return None
     shown = of_rows(task, records, rows, best, source=source, model=model)
-    return Mistakes(spec.title, spec.order, split, len(ranked), len(records), tuple(shown))
+    return Mistakes(spec.title, spec.order, spec.marks, split, len(ranked), len(records), tuple(shown))
 
 
 def of_rows(
@@ -216,7 +219,8 @@ def wrong_words() -> MistakeSpec:
     return MistakeSpec(
         rank=lambda record: record["surest"]["sure"] if record.get("surest") else None,
         show=show,
-        order="The wrong words of which the model was surest come first, one of each text. The right word is marked.",
+        order="The wrong words of which the model was surest come first, one of each text.",
+        marks="The right word is marked.",
         title="Surest wrong words",
     )
 
@@ -238,8 +242,9 @@ def wrong_transcripts(normaliser: str) -> MistakeSpec:
     return MistakeSpec(
         rank=lambda record: min(share(record), 1.0) * record.get("confidence", 1.0) or None,
         show=show,
-        order="Transcripts with a large share of wrong words of which the model was sure come first. Words that the "
-        "transcript lacks or replaces are marked in green, words that it adds or puts in their place in orange.",
+        order="Transcripts with a large share of wrong words of which the model was sure come first.",
+        marks="Words that the transcript lacks or replaces are green in the reference; words that it adds or puts in "
+        "their place are orange.",
     )
 
 
@@ -270,7 +275,7 @@ def hardest_images() -> MistakeSpec:
         return Mistake(facts=facts, texts=texts, picture=thumbnail(row["image"]))
 
     return MistakeSpec(
-        rank=lambda record: float(record["loss"]),
+        rank=lambda record: float(record["loss"]) or None,
         show=show,
         order="The test images with the highest denoising loss come first: they are least like what the model learned, "
         "or hold much fine detail.",
@@ -367,8 +372,8 @@ def read(folder: Path) -> Mistakes | None:
             found = _mistake(folder, one, room)
             room -= sum(len(data) for data in (found.picture, found.recording) if data is not None)
             shown.append(found)
-        title, order, split = (str(kept[key]) for key in ("title", "order", "split"))
-        return Mistakes(title, order, split, int(kept["wrong"]), int(kept["rows"]), tuple(shown))
+        title, order, marks, split = (str(kept[key]) for key in ("title", "order", "marks", "split"))
+        return Mistakes(title, order, marks, split, int(kept["wrong"]), int(kept["rows"]), tuple(shown))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise RunError(f"{folder / LIST}: damaged ({type(error).__name__}: {error}): delete the folder") from None
 

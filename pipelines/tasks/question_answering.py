@@ -308,8 +308,8 @@ class QuestionAnswering(Task):
         return MistakeSpec(
             rank=lambda record: (1 - record["f1"]) * record["confidence"] or None,
             show=self._shown,
-            order="The mistakes of which the model was surest come first; partly right answers count less. Marked in "
-            "green is the right answer, in orange the predicted one.",
+            order="The mistakes of which the model was surest come first; partly right answers count less.",
+            marks="The right answer is green, the predicted one orange.",
         )
 
     def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":

@@ -307,19 +307,19 @@ class TextClassification(Task):
     def mistakes(self) -> "MistakeSpec":
         from pipelines.reporting.mistakes import SURE, MistakeSpec, surest_label
 
-        marked = "Words that spoke for the wrong answer are orange, words that spoke against it blue."
         if self.options.regression:
             return MistakeSpec(
                 rank=lambda record: abs(record["true"] - record["predicted"]) or None,
                 show=self._shown,
-                order="The largest errors come first. Words that raised the number are orange, words that lowered it "
-                "blue.",
+                order="The largest errors come first.",
+                marks="Words that raised the number are orange, words that lowered it blue.",
                 title="Largest errors",
             )
         return MistakeSpec(
             rank=lambda record: surest_label(record, self.options.multi_label),
             show=self._shown,
-            order=f"{SURE} {marked}",
+            order=SURE,
+            marks="Words that spoke for the wrong answer are orange, words that spoke against it blue.",
         )
 
     def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":

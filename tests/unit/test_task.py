@@ -13,7 +13,7 @@ from tests.support.toy_gan import ToyGan, installed, toy_recipe
 from tests.tasks.contract import TaskContract
 
 ROOT = Path(__file__).parents[2]
-MOST = 30
+MOST = 31  # `mistakes` made it 31: no other name gives a task's wrong rows a form for report and card
 DECLARED = {
     "name",
     "hub",
@@ -24,6 +24,7 @@ DECLARED = {
     "phases",
     "generation",
     "augmentation",
+    "mistakes",
     "state",
     "frozen",
 }
@@ -68,7 +69,7 @@ def tasks() -> list[type[Task]]:
     return [*(task_class(name) for name in task_names()), ToyGan]
 
 
-def test_a_task_has_at_most_thirty_names() -> None:
+def test_a_task_has_at_most_thirty_one_names() -> None:
     names = public_names(Task)
     assert names <= DECLARED | DONE
     assert len(names) <= MOST, sorted(names)
@@ -142,6 +143,7 @@ class TestToyGan(TaskContract):
     test_published_and_loaded_is_the_same = test_the_snippet_runs_without_graft = test_the_app_builds = None  # type: ignore[assignment]
     test_the_run_folder_is_whole = test_every_recipe_of_the_task_is_valid = None  # type: ignore[assignment]
     test_training_rows_stay_training_rows = test_saved_and_loaded_is_the_same = None  # type: ignore[assignment]
+    test_its_mistakes_can_be_looked_at = None  # type: ignore[assignment]  # it has no right or wrong rows
     test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]  # see tests/unit/training/test_phases.py
 
     def recipe(self, folder: Path) -> dict[str, Any]:
