@@ -190,7 +190,7 @@ def labelled(record: "Record", multi_label: bool) -> Mistake:
 
 def audible(one: Mistake, value: Any, *, middle: bool = False, picture: bool = False) -> Mistake:
     """The row with at most ten seconds of its recording, and a spectrogram if `picture` is set."""
-    from pipelines.data.audio.reading import CLIP, CLIP_RATE, clip
+    from pipelines.data.audio.reading import CLIP, clip
     from pipelines.data.audio.spectrogram import picture as spectrogram
     from pipelines.data.image.reading import thumbnail
 
@@ -200,7 +200,7 @@ def audible(one: Mistake, value: Any, *, middle: bool = False, picture: bool = F
     if found.seconds > CLIP:
         part = "in the middle" if middle else "at the beginning"
         one = replace(one, facts={**one.facts, "Recording": f"{CLIP:.0f} of {found.seconds:.1f} s, {part}"})
-    drawn = thumbnail(spectrogram(found.samples, CLIP_RATE)) if picture else None
+    drawn = thumbnail(spectrogram(found.samples, found.rate)) if picture else None
     return replace(one, recording=found.data, picture=drawn)
 
 
@@ -260,7 +260,7 @@ def _words(pairs: Sequence[tuple[str, str, str]], side: int, mark: str) -> list[
             found.append(Piece(f"{before}{word} "))
         else:
             found += [Piece(word, mark), Piece(" ")]
-    return found or [Piece("[nothing]", GAP)]
+    return found or [Piece("nothing", GAP)]
 
 
 def hardest_images() -> MistakeSpec:
@@ -292,8 +292,8 @@ def spans(text: str, marks: Sequence[tuple[int, int, str, float]]) -> list[Piece
         names = {mark for mark, _ in over}
         mark = "both" if {"true", "predicted"} <= names else over[0][0] if over else ""
         piece = Piece(text[start:end], mark, over[0][1] if over else 1.0)
-        if found and not mark and not found[-1].mark:
-            piece = Piece(found.pop().text + piece.text)
+        if found and found[-1][1:] == piece[1:]:
+            piece = piece._replace(text=found.pop().text + piece.text)
         found.append(piece)
     return found
 
@@ -307,15 +307,14 @@ def shortened(pieces: Sequence[Piece], side: int = SIDE) -> list[Piece]:
     for place, piece in enumerate(pieces):
         text, last = piece.text, place == len(pieces) - 1
         if sum(len(one.text) for one in found) > LONGEST_TEXT:
-            return [*found, Piece(f"[{sum(len(one.text) for one in pieces[place:]):,} characters]", GAP)]
+            return [*found, Piece(" … ", GAP)]
         if piece.mark or len(text) <= 2 * side + 40:
             found.append(piece._replace(text=text[: 4 * side]))
             continue
         head = text[: 2 * side if last and not found else side] if place or last else ""
         tail = text[-side:] if not last else ""
         head, tail = head.rsplit(" ", 1)[0] if head else "", tail.split(" ", 1)[-1] if tail else ""
-        left_out = f"[{len(text) - len(head) - len(tail):,} characters]"
-        found += [part for part in (Piece(head), Piece(left_out, GAP), Piece(tail)) if part.text]
+        found += [part for part in (Piece(head), Piece(" … ", GAP), Piece(tail)) if part.text]
     return found
 
 

@@ -323,6 +323,9 @@ class TaskContract:
         loaded, rows, spec = load(run, device="cpu"), made.splits.test, made.task.mistakes
         records = read_records(run / "predictions" / "test.jsonl")
         ids = [record["id"] for record in records]
+        if spec is None:
+            assert not (run / mistakes.FOLDER).exists()
+            return
         bare = task_class(made.recipe.task)(made.recipe.options)  # as in `graft compare`, which loads no model
         for task, model in ((loaded.task, loaded.model), (bare, None)):
             shown = mistakes.of_rows(task, records, rows, ids, source=made.recipe.data.id, model=model)

@@ -104,6 +104,12 @@ def test_nobody_asks_which_class_a_method_is_of() -> None:
     assert not found
 
 
+def test_every_shipped_task_shows_its_mistakes() -> None:
+    specs = [task_class(name)().mistakes for name in task_names()]
+    assert len(specs) == 10
+    assert all(spec is not None and spec.order.endswith(".") and spec.most <= 24 for spec in specs)
+
+
 def test_no_task_inherits_from_another() -> None:
     assert [kind.__mro__[1] for kind in tasks()] == [Task] * len(tasks())
 
@@ -143,7 +149,6 @@ class TestToyGan(TaskContract):
     test_published_and_loaded_is_the_same = test_the_snippet_runs_without_graft = test_the_app_builds = None  # type: ignore[assignment]
     test_the_run_folder_is_whole = test_every_recipe_of_the_task_is_valid = None  # type: ignore[assignment]
     test_training_rows_stay_training_rows = test_saved_and_loaded_is_the_same = None  # type: ignore[assignment]
-    test_its_mistakes_can_be_looked_at = None  # type: ignore[assignment]  # it has no right or wrong rows
     test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]  # see tests/unit/training/test_phases.py
 
     def recipe(self, folder: Path) -> dict[str, Any]:
