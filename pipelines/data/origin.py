@@ -38,12 +38,12 @@ def _origin(id_: str, path: str | None, root: Path | None) -> Origin:
 
 
 def _below(root: Path | None, name: str) -> Path | None:
-    """The file with this name, or this path below `root`; None if there is none."""
+    """The file with this path below `root`, or `root` if it is a file; None if there is none."""
     if root is None or "\0" in name or len(name) > 1000:
         return None
     try:
         if root.is_file():
-            return root if root.name == name else None
+            return root
         path = root / name
         return path if path.resolve().is_relative_to(root.resolve()) and path.is_file() else None
     except OSError:  # a name that no disk allows

@@ -125,11 +125,12 @@ def deciding_words(
 def _strength(model: Any, score: "Callable[[], Tensor]") -> list[float]:
     """The size of gradient times input of every token of one text; empty without an embedding of tokens."""
     import torch
+    from torch import nn
 
-    try:
-        embedding = model.get_input_embeddings()
-    except NotImplementedError:
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    if not tables:
         return []
+    embedding = max(tables, key=lambda table: table.num_embeddings)  # the others are of positions and segments
     found: list[Tensor] = []
 
     def keep(module: Any, inputs: Any, output: "Tensor") -> "Tensor":

@@ -79,7 +79,7 @@ def _own(run: Path) -> list[str]:
         names |= {"examples/examples.json", *(f"examples/{name}" for name in found)}
     card = _text(model / "README.md") or ""
     figures = re.findall(r"\bfigures/([\w-][\w.-]*\.png)\b", card)
-    wrong = re.findall(r"\bmistakes/(\d+\.(?:jpg|mp3|flac))\b", card) if _listed(model / mistakes.FOLDER) else []
+    wrong = re.findall(r"\bmistakes/(\d+\.(?:jpg|mp3|flac))\b", card)
     shown = {*(f"figures/{name}" for name in figures), *(f"{mistakes.FOLDER}/{name}" for name in wrong)}
     return sorted({*names, *CARD, *shown})
 

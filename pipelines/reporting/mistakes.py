@@ -89,6 +89,8 @@ class MistakeSpec:
     marks: str = ""
     """A sentence on the colours of marked words."""
     title: str = "Surest mistakes"
+    graded: bool = True
+    """Whether a row is right or wrong. Else the number of wrong rows is not shown."""
     most: int = MOST
 
 
@@ -100,6 +102,7 @@ class Mistakes:
     order: str
     marks: str
     split: str
+    graded: bool
     wrong: int
     """Number of wrong rows."""
     rows: int
@@ -125,7 +128,7 @@ def choose(
     if not best:
         return None
     shown = of_rows(task, records, rows, best, source=source, model=model)
-    return Mistakes(spec.title, spec.order, spec.marks, split, len(ranked), len(records), tuple(shown))
+    return Mistakes(spec.title, spec.order, spec.marks, split, spec.graded, len(ranked), len(records), tuple(shown))
 
 
 def of_rows(
@@ -280,6 +283,7 @@ def hardest_images() -> MistakeSpec:
         order="The test images with the highest denoising loss come first: they are least like what the model learned, "
         "or hold much fine detail.",
         title="Hardest images",
+        graded=False,
     )
 
 
@@ -372,7 +376,8 @@ def read(folder: Path) -> Mistakes | None:
             room -= sum(len(data) for data in (found.picture, found.recording) if data is not None)
             shown.append(found)
         title, order, marks, split = (str(kept[key]) for key in ("title", "order", "marks", "split"))
-        return Mistakes(title, order, marks, split, int(kept["wrong"]), int(kept["rows"]), tuple(shown))
+        counted = bool(kept["graded"]), int(kept["wrong"]), int(kept["rows"])
+        return Mistakes(title, order, marks, split, *counted, tuple(shown))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise RunError(f"{folder / LIST}: damaged ({type(error).__name__}: {error}): delete the folder") from None
 

@@ -254,7 +254,7 @@ def add_mistakes(run: Path, texts: tuple[str, ...] = ("a secret word",)) -> None
         )
         for place, text in enumerate(texts)
     )
-    mistakes.save(Mistakes("Surest mistakes", mistakes.SURE, "", "test", len(shown), 60, shown), run / "mistakes")
+    mistakes.save(Mistakes("Surest mistakes", mistakes.SURE, "", "test", True, len(shown), 60, shown), run / "mistakes")
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

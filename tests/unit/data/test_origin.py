@@ -27,9 +27,9 @@ def test_a_row_of_a_table_has_a_line(tmp_path: Path) -> None:
         Origin("../secret.csv, line 1", None),
     ]
     table = tmp_path / "reviews.csv"
-    assert origins(rows(ids), [0, 3], str(table)) == [
+    assert origins(rows(["reviews.csv:57", "5733be28"]), [0, 1], str(table)) == [
         Origin("reviews.csv, line 57", table),
-        Origin("gone.csv, line 4", None),
+        Origin("5733be28", table),  # a format of one file whose rows have ids of their own
     ]
 
 

@@ -100,7 +100,7 @@ def test_nothing_of_a_row_acts_as_markup(tmp_path: Path) -> None:
         origin=Origin(EVIL, tmp_path / '"><script>.jpg'),
     )
     (tmp_path / '"><script>.jpg').write_bytes(b"")
-    mistakes.save(Mistakes(EVIL, EVIL, EVIL, EVIL, 1, 20, (one,)), run / "mistakes")
+    mistakes.save(Mistakes(EVIL, EVIL, EVIL, EVIL, True, 1, 20, (one,)), run / "mistakes")
     before = Page(write_report(fake_run(tmp_path / "other", n=20, pictures=False)))
     page = Page(write_report(run))
     assert sum(tag == "script" for tag, _ in page.tags) == sum(tag == "script" for tag, _ in before.tags) == 1
