@@ -9,9 +9,9 @@ import math
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 # Without this, Gradio looks up its newest version and reports starts as soon as a page is built.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -23,13 +23,11 @@ from pipelines.apps import visitor
 from pipelines.apps.visitor import shown as shown
 from pipelines.data.image.reading import read_image
 from pipelines.errors import DataError
+from pipelines.models.occlusion import occlusion as occlusion
 from pipelines.reporting.results import run_name
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
-
-Input = TypeVar("Input")
-Region = TypeVar("Region")
 
 # ---- looks: system fonts (nothing to download), one accent, light and dark from the visitor's setting ----
 
@@ -249,30 +247,6 @@ def uploaded_image(value: Any) -> Any:
 
 
 # ---- what the model looked at ----
-
-
-def occlusion(
-    score: Callable[[Sequence[Input]], Sequence[float]],
-    whole: Input,
-    regions: Sequence[Region],
-    hide: Callable[[Input, Region], Input],
-    *,
-    batch: int = 8,
-    tick: Callable[[int, int], Any] | None = None,
-) -> list[float]:
-    """How much the score falls when each region is hidden; positive if the region supports the answer.
-
-    `score` takes up to `batch` inputs at a time. `hide(whole, region)` returns the input without that region (a patch
-    of an image, a word of a text). `tick(done, all)` reports progress. Takes len(regions) + 1 forward passes.
-    """
-    base = score([whole])[0]
-    drops: list[float] = []
-    for start in range(0, len(regions), batch):
-        hidden = [hide(whole, region) for region in regions[start : start + batch]]
-        drops += [base - value for value in score(hidden)]
-        if tick:
-            tick(len(drops), len(regions))
-    return drops
 
 
 def log_odds(answers: Sequence[dict[str, Any]], label: str, multi: bool) -> float:

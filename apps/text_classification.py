@@ -3,15 +3,14 @@ answer.
 """
 
 import html
-import math
-import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
 from pipelines.apps import parts
 from pipelines.errors import DataError
+from pipelines.models.occlusion import Region, Texts, hide, regions
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
@@ -19,20 +18,9 @@ if TYPE_CHECKING:
 
 TOP = 5
 LONGEST = 20_000  # characters of a visitor's text
-REGIONS = 80  # largest number of regions, hidden one at a time; in a longer text neighbouring words form one region
 PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
 FLAT = 0.1  # log-odds; if no word changes more than this, there is nothing to show
 LINE = {1: "A text is needed.", 2: "Two texts are needed."}
-
-Texts = tuple[str, ...]
-
-
-class Region(NamedTuple):
-    """Some words of one text: the number of the text, and the characters from `start` to `end`."""
-
-    text: int
-    start: int
-    end: int
 
 
 def build(loaded: "Loaded") -> gr.Blocks:
@@ -139,7 +127,7 @@ def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None 
     """The texts as HTML, with colours for the words that supported or opposed the first answer, and a sentence about
     them.
 
-    It removes each word in turn and shows how much the answer loses. Takes up to REGIONS + 2 forward passes.
+    It removes each word in turn and shows how much the answer loses. Takes at most 82 forward passes.
     """
     task = cast("TextClassification", loaded.task)  # `launch` serves no other task here
     read = task.read(*texts)
@@ -172,34 +160,6 @@ def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None 
         f"Without “{words}”{of} goes from {show(base)} to {show(base - worst)}. Green spoke for it, orange against."
     )
     return coloured(texts, read, places, drops), caption
-
-
-def regions(texts: Sequence[str], read: Sequence[int]) -> list[Region]:
-    """The words that are read; neighbours are merged if there are more than REGIONS.
-
-    A Han or kana character is a word.
-    """
-    # Neither script has spaces between words.
-    words = [
-        [
-            match.span()
-            for match in re.finditer(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+", text[:end])
-        ]
-        for text, end in zip(texts, read, strict=True)
-    ]
-    size = max(1, math.ceil(sum(map(len, words)) / REGIONS))
-    return [
-        Region(number, found[i][0], found[min(i + size, len(found)) - 1][1])
-        for number, found in enumerate(words)
-        for i in range(0, len(found), size)
-    ]
-
-
-def hide(texts: Texts, region: Region) -> Texts:
-    """The texts without some words; a text never becomes empty."""
-    text = texts[region.text]
-    left = text[: region.start] + text[region.end :]
-    return (*texts[: region.text], left if left.strip() else "…", *texts[region.text + 1 :])
 
 
 def coloured(texts: Sequence[str], read: Sequence[int], places: Sequence[Region], drops: Sequence[float]) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipelines.data.schema import DataSpec
     from pipelines.generation.spec import GenerationSpec
     from pipelines.metrics.statistics import Statistics
+    from pipelines.reporting.mistakes import MistakeSpec
 
 Example = dict[str, Any]
 Batch = dict[str, Any]
@@ -129,6 +130,11 @@ class Task(ABC):
     @property
     def generation(self) -> "GenerationSpec | None":
         """For a task that generates results: how they are requested, written, drawn and measured. Else None."""
+        return None
+
+    @property
+    def mistakes(self) -> "MistakeSpec | None":
+        """How the rows that the model has wrong are ranked and shown in the report. None: it shows none."""
         return None
 
     @property

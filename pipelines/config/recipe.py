@@ -234,7 +234,7 @@ class HubSection(Strict):
     examples: Annotated[Int, Field(ge=0, le=50)] = 0
     """Number of test rows that are published with the model, for its card and demo.
 
-    Set it only if you may share the data.
+    The card shows at most as many rows that the model has wrong. Set it only if you may share the data.
     """
     adapter: bool = False
     """Publish the LoRA adapter alone instead of the merged model."""

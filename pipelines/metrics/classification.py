@@ -169,12 +169,6 @@ def calibration(records: Sequence[Record], bins: int = 15) -> list[dict[str, Any
     ]
 
 
-def mistakes(records: Sequence[Record], limit: int = 24) -> list[Record]:
-    """The wrong predictions with the highest confidence, highest first; ties are sorted by id."""
-    wrong = [r for r in records if r["true"] != r["predicted"]]
-    return sorted(wrong, key=lambda r: (-r["confidence"], r["id"]))[:limit]
-
-
 # ---- records to arrays ----
 
 

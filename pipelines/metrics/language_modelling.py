@@ -45,16 +45,41 @@ def shares(nats: "Tensor", wanted: "Tensor", owners: Sequence[Sequence[Sequence[
     return found
 
 
+def surest_wrong(logits: "Tensor", wanted: "Tensor", nats: "Tensor") -> "tuple[Tensor, Tensor]":
+    """For each target [targets]: the probability of the likeliest token, 0 where it is the right one; and that token.
+
+    `nats` is -log p of the targets, so the vocabulary needs no second softmax.
+    """
+    best, token = logits.max(-1)
+    sure = (best - logits.gather(1, wanted[:, None])[:, 0] - nats).exp().clamp(max=1.0)
+    return sure.masked_fill(token == wanted, 0.0), token
+
+
+def _surest(found: Sequence[Record | None]) -> dict[str, Any]:
+    """{"surest": the wrong token of which the model was surest} of some windows; empty if there is none."""
+    known = [one for one in found if one is not None]
+    return {"surest": max(known, key=lambda one: float(one["sure"]))} if known else {}
+
+
 def rows_of(records: Sequence[Record], rows: Any) -> list[dict[str, Any]]:
-    """Records of blocks with the `parts` of `shares` -> one {"id", "nll", "tokens", "bytes"} per row."""
+    """Records of blocks with the `parts` of `shares` -> one {"id", "nll", "tokens", "bytes"} per row.
+
+    A row also has `surest`, the wrong token of which the model was surest, if it is the surest one of its block.
+    """
     parts: dict[int, list[Sequence[Any]]] = {}
+    wrong: dict[int, list[Record | None]] = {}
     for record in records:
         for row, *cost in record["parts"]:
             parts.setdefault(row, []).append(cost)
+        if record.get("surest") is not None:
+            wrong.setdefault(record["surest"]["row"], []).append(record["surest"])
     found = []
     for row, costs in sorted(parts.items()):
         nats, tokens = math.fsum(nats for nats, _ in costs), sum(tokens for _, tokens in costs)
-        found.append({"id": rows[row]["id"], "nll": nats, "tokens": tokens, "bytes": len(rows[row]["text"].encode())})
+        size = len(rows[row]["text"].encode())
+        found.append(
+            {"id": rows[row]["id"], "nll": nats, "tokens": tokens, "bytes": size, **_surest(wrong.get(row, []))}
+        )
     return found
 
 
@@ -106,6 +131,7 @@ def masked_rows(records: Sequence[Record], rows: Any) -> list[dict[str, Any]]:
     return [
         {"id": rows[row]["id"], "nll": math.fsum(r["nll"] for r in found)}
         | {k: sum(r[k] for r in found) for k in ("tokens", "top_1", "top_5")}
+        | _surest([r.get("surest") for r in found])
         for row, found in sorted(windows.items())
     ]
 

@@ -189,13 +189,6 @@ def _grouped(
     return rows
 
 
-def worst(records: Sequence[Record], normaliser: str, most: int) -> list[Record]:
-    """The utterances with the most word errors, at most `most` of them; only utterances with errors."""
-    judged = [(counts(r["true"], r["predicted"], normaliser), r) for r in records]
-    wrong = [(c, r) for c, r in judged if c.errors]
-    return [r for c, r in sorted(wrong, key=lambda pair: (-pair[0].errors, pair[0].words, pair[1]["id"]))[:most]]
-
-
 def aligned(record: Record, normaliser: str) -> list[tuple[str, str, str]]:
     """The alignment of a transcript, per word: (equal | substitute | delete | insert, true, predicted)."""
     import jiwer

@@ -166,6 +166,28 @@ def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> "Te
     return filled
 
 
+def in_context(found: Any, before: Sequence[int], true: int, after: Sequence[int], guess: int) -> dict[str, str]:
+    """A predicted token in its text: {"before", "true", "after", "predicted"}.
+
+    `before` has at most 40 tokens, `after` at most 20.
+    """
+    before, after = list(before[-40:]), list(after[:20])
+
+    def written(ids: Sequence[int]) -> str:
+        return str(found.decode(ids, skip_special_tokens=True))
+
+    start, known = written(before), written([*before, true])
+    texts = {"before": start, "true": _rest(known, start, written([true]))}
+    texts["after"] = _rest(written([*before, true, *after]), known, written(after))
+    texts["predicted"] = _rest(written([*before, guess]), start, written([guess]))
+    return {name: text.strip("\ufffd") for name, text in texts.items()}  # a cut may part the bytes of a character
+
+
+def _rest(text: str, start: str, alone: str) -> str:
+    """The text after `start`, as it is written there; `alone` if the tokenizer writes the start in another way."""
+    return text[len(start) :] if text.startswith(start) else alone
+
+
 def inputs(examples: Sequence[dict[str, Any]], found: Any, left: bool = False) -> "dict[str, Tensor]":
     """The model's input, int64 [examples, longest] each: input_ids, attention_mask and, if given, token_type_ids."""
     ids = [e["input_ids"] for e in examples]

@@ -241,14 +241,19 @@ def detect_language(model: Any, features: "Tensor", words: Any, known: dict[str,
     return max(known, key=lambda code: float(scores[known[code]]))
 
 
-def written(steps: Iterator[list[Token | None]], rows: int) -> list[list[int]]:
-    """Collect the tokens of each row."""
-    found: list[list[int]] = [[] for _ in range(rows)]
+def written(steps: Iterator[list[Token | None]], rows: int) -> list[list[Token]]:
+    """Collect the tokens of each row, with their log-probabilities."""
+    found: list[list[Token]] = [[] for _ in range(rows)]
     for step in steps:
         for row, token in zip(found, step, strict=True):
             if token is not None:
-                row.append(token[0])
+                row.append(token)
     return found
+
+
+def confidence(tokens: Sequence[Token]) -> float:
+    """Confidence of a transcript: the geometric mean of its tokens' probabilities; 0 without tokens."""
+    return math.exp(sum(log_p for _, log_p in tokens) / len(tokens)) if tokens else 0.0
 
 
 def transcript(steps: Iterator[list[Token | None]], words: Any) -> Iterator[dict[str, Any]]:

@@ -1,13 +1,12 @@
-"""Figures of classification: confusion, calibration, class balance, precision and recall, mistakes."""
+"""Figures of classification: confusion, calibration, class balance, precision and recall."""
 
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.metrics.classification import Record, calibration, confusion, mistakes, per_class, scores
+from pipelines.metrics.classification import Record, calibration, confusion, per_class, scores
 from pipelines.plots.style import (
     BLUE,
     INK,
@@ -15,7 +14,6 @@ from pipelines.plots.style import (
     ORANGE,
     PALE,
     PAPER,
-    ROWS,
     TEAL,
     WIDTH,
     canvas,
@@ -29,11 +27,9 @@ from pipelines.plots.style import (
     styled,
     write_beside,
 )
-from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 DRAWN_WHOLE = 40  # classes; with more, a figure shows a selection of them, which its title states
 
@@ -186,47 +182,15 @@ def average_precision_figure(table: Sequence[Mapping[str, Any]], limit: int = DR
     return finish(figure, f"{title}.{low}")
 
 
-@styled
-def mistakes_figure(images: "Sequence[Image]", records: Sequence[Mapping[str, Any]], columns: int = 6) -> "Figure":
-    """Thumbnails of wrong predictions (`records`), with the true label, the predicted label and its confidence."""
-    from PIL import ImageOps
-
-    across = min(columns, max(len(images), 3))
-    down = math.ceil(len(images) / across)
-    figure = canvas(1.55 * across, 1.95 * down + 0.4)
-    places = figure.subplots(down, across, squeeze=False).ravel()
-    for place in places:
-        place.axis("off")
-    for place, image, record in zip(places, images, records, strict=False):
-        place.imshow(np.asarray(ImageOps.pad(image.convert("RGB"), (224, 224), color="#f2f4f7")))
-        place.set_title(
-            f"{short(record['predicted'], 18)}  {record['confidence']:.0%}",
-            fontsize=7.5,
-            color=ORANGE,
-            loc="center",
-            pad=3,
-        )
-        truth = f"is {short(record['true'], 18)}"
-        place.text(0.5, -0.04, truth, transform=place.transAxes, ha="center", va="top", fontsize=7.5, color=MUTED)
-    figure.suptitle("Surest mistakes", x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK)
-    first = "; ".join(f"{r['true']} taken for {r['predicted']}" for r in records[:3])
-    return finish(
-        figure,
-        f"Thumbnails of the {len(images)} surest wrong predictions: {first}{'; ...' if len(records) > 3 else ''}.",
-        ROWS,
-    )
-
-
 def figures(
     records: Sequence[Record],
     labels: Sequence[str],
-    image: "Callable[[str], Image] | None" = None,
     multi_label: bool = False,
     balance: Mapping[str, Mapping[str, int]] | None = None,
 ) -> "dict[str, Figure]":
     """The figures of one split's predictions: name -> figure.
 
-    `image` returns the image for a record's id, for thumbnails. `balance` holds the rows per class of each split (split
+    `balance` holds the rows per class of each split (split
     -> label -> rows); by default those of the records.
     """
     if balance is None:
@@ -238,7 +202,4 @@ def figures(
     else:
         drawn["confusion_matrix"] = confusion_figure(confusion(records, labels), labels)
         drawn["calibration"] = calibration_figure(calibration(records), scores(records, labels)["ece"])
-        wrong = mistakes(records)
-        if image is not None and wrong:
-            drawn["mistakes"] = mistakes_figure([image(r["id"]) for r in wrong], wrong)
     return {**drawn, "class_balance": class_balance_figure(balance)}

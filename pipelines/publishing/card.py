@@ -11,6 +11,7 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ from pipelines.config.yaml_io import dump, parse, read_file
 from pipelines.errors import ModelError, RunError
 from pipelines.models.adapters import FORMATS
 from pipelines.plots.style import AGGREGATE
-from pipelines.publishing.privacy import public_recipe, refuse_local_paths
+from pipelines.publishing.privacy import public_mistakes, public_recipe, refuse_local_paths
+from pipelines.reporting import mistakes
+from pipelines.reporting.mistakes import Mistakes, Piece
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import to_json, write_text
 from pipelines.utils.formatting import (
@@ -46,7 +49,8 @@ CURVES = (
 
 
 def write_card(run: Path, repo_id: str | None = None) -> Path:
-    """Write model/README.md, model/recipe.yaml, model/results.json and model/figures/. Returns the path of the card.
+    """Write model/README.md, model/recipe.yaml, model/results.json, model/figures/ and, if hub.examples allows it,
+    model/mistakes/. Returns the path of the card.
 
     Title and snippet show `repo_id`, else hub.repo_id of the recipe, else a placeholder. Raises ModelError if there is
     no finished run, RunError if a text to publish contains a local path.
@@ -57,8 +61,10 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
     results, recipe = read_results(run), parse(_read(run / "recipe.yaml"), str(run / "recipe.yaml")).value
     public = public_recipe(recipe, results)
     repo_id = repo_id or recipe["hub"]["repo_id"]
+    wrong = public_mistakes(run, recipe)
+    files = _write_mistakes(model / mistakes.FOLDER, wrong)
     written = {
-        "README.md": _render(run, public, results, repo_id),
+        "README.md": _render(run, public, results, repo_id, wrong, files),
         "recipe.yaml": recipe_text(public, results),
         "results.json": to_json(results, indent=2) + "\n",
     }
@@ -89,6 +95,18 @@ def _copy_figures(run: Path) -> None:
         for figure in _figures(run):
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / "figures" / figure["file"], target / figure["file"])
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_mistakes(target: Path, wrong: Mistakes | None) -> list[dict[str, str | None]]:
+    """Write the files of the wrong rows that the card shows. Returns the names of each row's files."""
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        if wrong is None or not any(one.picture or one.recording for one in wrong.shown):
+            return [{"picture": None, "recording": None} for _ in (wrong.shown if wrong else ())]
+        target.mkdir(parents=True)
+        return [mistakes.write_files(one, target, str(place)) for place, one in enumerate(wrong.shown)]
     except OSError as error:
         raise RunError(f"{target}: cannot be written: {error.strerror or error}") from error
 
@@ -169,7 +187,14 @@ def _of_made(made: dict[str, Any]) -> dict[str, Any]:
 # ---- the text ----
 
 
-def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id: str | None) -> str:
+def _render(
+    run: Path,
+    recipe: dict[str, Any],
+    results: dict[str, Any],
+    repo_id: str | None,
+    wrong: Mistakes | None,
+    files: list[dict[str, str | None]],
+) -> str:
     from huggingface_hub import ModelCard
 
     name = repo_id.split("/")[-1] if repo_id else run.resolve().name
@@ -196,6 +221,8 @@ def _render(run: Path, recipe: dict[str, Any], results: dict[str, Any], repo_id:
         curves=[figure for figure in figures if figure["name"] in CURVES],
         examples=json.loads(_read(examples)) if examples.is_file() else [],
         adapter=adapter,
+        mistakes=wrong,
+        mistake_files=files,
     )
     front = card_data(recipe, results, name, adapter).to_yaml()
     return str(ModelCard(f"---\n{front}\n---\n\n{body}"))
@@ -220,7 +247,7 @@ def template_environment() -> Any:
         "readable_name": readable_name,
     }
     found.filters |= {"resampled": resampled, "score": score, "of_rows": of_rows, "epochs": epochs}
-    found.filters |= {"md": markdown, "model_link": _model_link, "data_link": _data_link}
+    found.filters |= {"marked": _marked, "md": markdown, "model_link": _model_link, "data_link": _data_link}
     return found
 
 
@@ -229,6 +256,16 @@ def markdown(text: Any) -> str:
     line = " ".join(str(text).split())
     line = re.sub(r"([\\`*\[\]<>|~$])", r"\\\1", line)
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line).replace("&", "&amp;")
+
+
+def _marked(pieces: Sequence[Piece]) -> str:
+    """The parts of a text as Markdown, with the marked ones in bold; words that spoke against an answer are not."""
+    found = []
+    for piece in pieces:
+        text, before, after = markdown(piece.text), piece.text[:1].isspace(), piece.text[-1:].isspace()
+        bold = piece.mark in ("true", "predicted", "both", "for") and text
+        found.append(" " * before + (f"<b>{text}</b>" if bold else text) + " " * after)
+    return " ".join("".join(found).split())
 
 
 def _model_link(hub_id: str) -> str:

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -18,6 +18,8 @@ from pipelines.config.yaml_io import parse, read_file
 from pipelines.data import trained_rows
 from pipelines.errors import ModelError, RunError
 from pipelines.models.pretrained import LORA
+from pipelines.reporting import mistakes
+from pipelines.reporting.mistakes import Mistakes
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import read_json, write_json
 
@@ -75,8 +77,11 @@ def _own(run: Path) -> list[str]:
         }
         found = {name for name in _listed(model / "examples") if name in values}
         names |= {"examples/examples.json", *(f"examples/{name}" for name in found)}
-    figures = re.findall(r"\bfigures/([\w-][\w.-]*\.png)\b", _text(model / "README.md") or "")
-    return sorted({*names, *CARD, *(f"figures/{name}" for name in figures)})
+    card = _text(model / "README.md") or ""
+    figures = re.findall(r"\bfigures/([\w-][\w.-]*\.png)\b", card)
+    wrong = re.findall(r"\bmistakes/(\d+\.(?:jpg|mp3|flac))\b", card)
+    shown = {*(f"figures/{name}" for name in figures), *(f"{mistakes.FOLDER}/{name}" for name in wrong)}
+    return sorted({*names, *CARD, *shown})
 
 
 def _below(path: Path, names: list[Any]) -> set[str]:
@@ -292,6 +297,18 @@ def _bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def public_mistakes(run: Path, recipe: dict[str, Any]) -> Mistakes | None:
+    """The wrong rows that the card may show: at most as many as `hub.examples` publishes, and none by default.
+
+    They have no id and no place in the data, because names of files may be names of people.
+    """
+    most = int((recipe.get("hub") or {}).get("examples") or 0)
+    found = mistakes.read(run / mistakes.FOLDER) if most > 0 else None
+    if found is None:
+        return None
+    return replace(found, shown=tuple(replace(one, origin=mistakes.NOWHERE) for one in found.shown[:most]))
 
 
 def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,9 @@ OURS = {  # Spaces of versions up to 0.1 have their code under other names
     "space": ({"pipelines/inference/loading.py"}, {"pipelines/weights.py"}),
 }
 WRITES = {  # what Graft writes into a repository, and may therefore delete there
-    "model": re.compile(r"[^/]+\.(safetensors|json|jinja)|recipe\.yaml|(vocab|merges)\.txt|(figures|examples)/.*"),
+    "model": re.compile(
+        r"[^/]+\.(safetensors|json|jinja)|recipe\.yaml|(vocab|merges)\.txt|(figures|examples|mistakes)/.*"
+    ),
     "space": re.compile(r"app\.py|requirements\.txt|pipelines/.*"),
 }
 

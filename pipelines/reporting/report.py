@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
 from pipelines.plots.style import AGGREGATE, WIDTH, png, svg
+from pipelines.reporting import mistakes
 from pipelines.reporting.inline_svg import markup
 from pipelines.reporting.live import LivePage
 from pipelines.reporting.pages import templates
@@ -118,6 +119,8 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         last=log[-1] if log else None,
         figures=_figures(run / "figures"),
         clips=clips_of(run / "examples"),
+        mistakes=mistakes.section(mistakes.read(run / mistakes.FOLDER), run),
+        mistakes_style=mistakes.style(),
         splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)] if results else [],
         tables=[
             (title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if len(rows) > 1
@@ -137,6 +140,7 @@ _FILES = {
     "predictions/test_statistics.safetensors": "statistics of each test row, for graft compare",
     "predictions/validation.jsonl": "one prediction per validation row",
     "figures": "the figures of this page",
+    "mistakes": "the wrong rows of this page",
     "samples": "what the model generated",
     "checkpoints": "what training resumes from",
     "log.jsonl": "one line per logged step",

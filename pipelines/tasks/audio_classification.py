@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pipelines.data.audio.clips import Clips
     from pipelines.metrics.statistics import Statistics
+    from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
 SPEECH = (
     "Wav2Vec2",
@@ -285,18 +286,22 @@ class AudioClassification(Task):
         return {"per class": classification.per_class(records, self.labels, self.options.multi_label)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.data.audio.reading import read_audio
-        from pipelines.data.audio.spectrogram import picture
-        from pipelines.models import audio as sound
         from pipelines.plots import classification as classification_plots
 
-        where = {id_: index for index, id_ in enumerate(rows["id"])} if rows is not None else {}
-        rate = sound.rate(self.extractor)
+        return classification_plots.figures(records, self.labels, multi_label=self.options.multi_label)
 
-        def image(id_: str) -> Any:
-            return picture(self.part(read_audio(rows[where[id_]]["audio"], rate, silent_ok=True)), rate)
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import SURE, MistakeSpec, surest_label
 
-        return classification_plots.figures(records, self.labels, image if where else None, self.options.multi_label)
+        return MistakeSpec(
+            rank=lambda record: surest_label(record, self.options.multi_label), show=self._shown, order=SURE
+        )
+
+    def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
+        from pipelines.reporting.mistakes import audible, labelled
+
+        return audible(labelled(record, self.options.multi_label), row["audio"], middle=True, picture=True)
 
     # ---- the model folder ----
 

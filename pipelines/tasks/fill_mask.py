@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+    from pipelines.reporting.mistakes import MistakeSpec
 
 
 class Options(Strict):
@@ -168,14 +169,18 @@ class FillMask(Task):
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
-        """For each window: sum of nats and number of masked tokens, and how often the right token is the likeliest or
-        in the top 5.
+        """For each window: sum of nats and number of masked tokens, how often the right token is the likeliest or in
+        the top 5, and the wrong token of which the model was surest.
         """
         from torch.nn import functional as f
 
+        from pipelines.metrics.language_modelling import surest_wrong
+
         logits, wanted = (tensor.detach().cpu() for tensor in self._logits(model, batch))
         sizes = (batch["labels"] != IGNORED).sum(1).tolist()
-        nats = f.cross_entropy(logits, wanted, reduction="none").double().split(sizes)
+        each = f.cross_entropy(logits, wanted, reduction="none")
+        nats = each.double().split(sizes)
+        wrong = [part.split(sizes) for part in surest_wrong(logits, wanted, each)]
         ranks = (logits > logits.gather(1, wanted[:, None])).sum(1).split(sizes)
         return [
             {
@@ -185,9 +190,27 @@ class FillMask(Task):
                 "tokens": size,
                 "top_1": int((rank < 1).sum()),
                 "top_5": int((rank < 5).sum()),
+                "surest": self._surest(batch, place, wrong[0][place], wrong[1][place]),
             }
-            for id_, row, nat, size, rank in zip(batch["id"], batch["row"], nats, sizes, ranks, strict=True)
+            for place, (id_, row, nat, size, rank) in enumerate(
+                zip(batch["id"], batch["row"], nats, sizes, ranks, strict=True)
+            )
         ]
+
+    def _surest(self, batch: Batch, window: int, sure: "Tensor", guesses: "Tensor") -> dict[str, Any] | None:
+        """The wrong token of a window of which the model was surest, in its text; None if all are right."""
+        from pipelines.models import text as language
+
+        which = int(sure.argmax())
+        if not float(sure[which]) > 0:
+            return None
+        labels, ids = batch["labels"][window].cpu(), batch["input_ids"][window].cpu()
+        masked = labels != IGNORED
+        at = int(masked.nonzero()[which, 0])
+        # without the padding, and with the original tokens at the masked places
+        known = ids.where(~masked, labels)[: int(batch["attention_mask"][window].sum())].tolist()
+        texts = language.in_context(self.tokenizer, known[:at], known[at], known[at + 1 :], int(guesses[which]))
+        return {"sure": float(sure[which]), **texts}
 
     def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
         from pipelines.metrics import language_modelling
@@ -208,6 +231,12 @@ class FillMask(Task):
         from pipelines.metrics import language_modelling
 
         return {"by length": language_modelling.by_length(records)}
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import wrong_words
+
+        return wrong_words()
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         from pipelines.plots import language_modelling as language_modelling_plots

@@ -6,6 +6,7 @@ transformers' TimmWrapper. Rows hold `image` and `label`; labels are matched by 
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+    from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
 log = logging.getLogger("graft")
 
@@ -232,15 +234,23 @@ class ImageClassification(Task):
         return {"per class": classification.per_class(records, self.labels, self.options.multi_label)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
-        from pipelines.data.image.reading import read_image
         from pipelines.plots import classification as classification_plots
 
-        where = {id_: index for index, id_ in enumerate(rows["id"])} if rows is not None else {}
+        return classification_plots.figures(records, self.labels, multi_label=self.options.multi_label)
 
-        def image(id_: str) -> Any:
-            return read_image(rows[where[id_]]["image"])
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import SURE, MistakeSpec, surest_label
 
-        return classification_plots.figures(records, self.labels, image if where else None, self.options.multi_label)
+        return MistakeSpec(
+            rank=lambda record: surest_label(record, self.options.multi_label), show=self._shown, order=SURE, most=24
+        )
+
+    def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
+        from pipelines.data.image.reading import thumbnail
+        from pipelines.reporting.mistakes import labelled
+
+        return replace(labelled(record, self.options.multi_label), picture=thumbnail(row["image"]))
 
     # ---- the model folder ----
 

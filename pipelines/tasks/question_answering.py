@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+    from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
 CANDIDATES = 20  # spans per window that may become the answer, as in the example of transformers
 
@@ -299,6 +300,32 @@ class QuestionAnswering(Task):
         from pipelines.plots import question_answering as question_answering_plots
 
         return question_answering_plots.figures(records)
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import MistakeSpec
+
+        return MistakeSpec(
+            rank=lambda record: (1 - record["f1"]) * record["confidence"] or None,
+            show=self._shown,
+            order="The mistakes of which the model was surest come first; partly right answers count less.",
+            marks="The right answer is green, the predicted one orange.",
+        )
+
+    def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
+        from pipelines.reporting.mistakes import Mistake, Piece, spans
+
+        passage, best = row["context"], record["nbest"][0]
+        found = [(best["start"], best["end"], "predicted", 1.0)] if record["predicted"] else []
+        for start, answer in zip(row["answer"]["answer_start"], row["answer"]["text"], strict=False):
+            found.append((start, start + len(answer), "true", 1.0))
+        return Mistake(
+            " / ".join(dict.fromkeys(record["true"])) or "no answer",
+            record["predicted"] or "no answer",
+            record["confidence"],
+            facts={"F1": f"{record['f1']:.2f}"} if record["f1"] else {},
+            texts={"Question": [Piece(row["question"])], "Passage": spans(passage, found)},
+        )
 
     # ---- the model folder ----
 

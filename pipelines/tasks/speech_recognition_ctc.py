@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pipelines.data.audio.transcripts import Utterances
     from pipelines.metrics.statistics import Statistics
+    from pipelines.reporting.mistakes import MistakeSpec
 
 log = logging.getLogger("graft")
 
@@ -295,6 +296,12 @@ class SpeechRecognitionCTC(Task):
         from pipelines.plots import speech as speech_plots
 
         return speech_plots.figures(records, self.options.normaliser)
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import wrong_transcripts
+
+        return wrong_transcripts(self.options.normaliser)
 
     # ---- the model folder ----
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pipelines.data.audio.log_mel import LogMels
     from pipelines.metrics.statistics import Statistics
+    from pipelines.reporting.mistakes import MistakeSpec
 
 Share = Annotated[Float, Field(ge=0, le=1)]
 
@@ -218,12 +219,20 @@ class SpeechRecognitionSeq2Seq(Task):
         spread = torch.zeros(wanted.shape, dtype=torch.float64)
         spread[wanted.cpu()] = nats.detach().double().cpu()
         said = whisper.written(self._go_on(model, outputs, self.opening), len(wanted))
-        texts = self.tokenizer.batch_decode(said, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode([[token for token, _ in one] for one in said], skip_special_tokens=True)
         costs = zip(spread.sum(1).tolist(), wanted.sum(1).tolist(), strict=True)
         return [
-            {"id": id_, "row": row, "seconds": seconds, "predicted": text.strip(), "nll": nll, "tokens": tokens}
-            for id_, row, seconds, text, (nll, tokens) in zip(
-                batch["id"], batch["row"], batch["seconds"], texts, costs, strict=True
+            {
+                "id": id_,
+                "row": row,
+                "seconds": seconds,
+                "predicted": text.strip(),
+                "confidence": whisper.confidence(one),
+                "nll": nll,
+                "tokens": tokens,
+            }
+            for id_, row, seconds, text, one, (nll, tokens) in zip(
+                batch["id"], batch["row"], batch["seconds"], texts, said, costs, strict=True
             )
         ]
 
@@ -272,6 +281,12 @@ class SpeechRecognitionSeq2Seq(Task):
         from pipelines.plots import speech as speech_plots
 
         return speech_plots.figures(records, self.options.normaliser)
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import wrong_transcripts
+
+        return wrong_transcripts(self.options.normaliser)
 
     # ---- the model folder ----
 

@@ -8,6 +8,7 @@ is cut at its end.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+    from pipelines.models.occlusion import Region
+    from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
 TEXTS = ("text", "text_pair")
+FLAT = 0.1  # log-odds, or the number; if no word changes more than this, no word is marked
+HIDDEN = 1000  # tokens of a text's copies with a word hidden, to find the words that decide
 
 
 class Options(Strict):
@@ -299,6 +304,84 @@ class TextClassification(Task):
         if self.options.regression:
             return {**regression_plots.figures(records), **by_length}
         return {**classification_plots.figures(records, self.labels, multi_label=self.options.multi_label), **by_length}
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import SURE, MistakeSpec, surest_label
+
+        if self.options.regression:
+            return MistakeSpec(
+                rank=lambda record: abs(record["true"] - record["predicted"]) or None,
+                show=self._shown,
+                order="The largest errors come first.",
+                marks="Words that raised the number are orange, words that lowered it blue.",
+                title="Largest errors",
+            )
+        return MistakeSpec(
+            rank=lambda record: surest_label(record, self.options.multi_label),
+            show=self._shown,
+            order=SURE,
+            marks="Words that spoke for the wrong answer are orange, words that spoke against it blue. "
+            "In a text without marks no single word decides.",
+        )
+
+    def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
+        from pipelines.reporting.mistakes import Mistake, labelled, spans
+
+        texts = tuple(row[column] for column in TEXTS if column in row)
+        marks: list[list[tuple[int, int, str, float]]] = [[] for _ in texts]
+        drops = self._deciding(model, record, texts) if model is not None else []
+        highest = max((abs(drop) for _, drop in drops), default=0.0)
+        for region, drop in drops if highest > FLAT else []:
+            share = abs(drop) / highest
+            if share > 0.1:
+                marks[region.text].append((region.start, region.end, "for" if drop > 0 else "against", share))
+        names = ("Text",) if len(texts) == 1 else ("First text", "Second text")
+        shown = {name: spans(text, found) for name, text, found in zip(names, texts, marks, strict=True)}
+        if self.options.regression:
+            true, predicted = (f"{record[key]:.4g}" for key in ("true", "predicted"))
+            return Mistake(
+                true, predicted, facts={"Error": f"{record['predicted'] - record['true']:+.4g}"}, texts=shown
+            )
+        return replace(labelled(record, self.options.multi_label), texts=shown)
+
+    def _deciding(self, model: Any, record: Record, texts: tuple[str, ...]) -> "list[tuple[Region, float]]":
+        """The words that decide the (surest wrong) answer, and how much its log-odds, or the number, fall without
+        each.
+        """
+        import torch
+
+        from pipelines.models import text as language
+        from pipelines.models.occlusion import deciding_words
+        from pipelines.reporting.mistakes import wrong_labels
+
+        device = next(model.parameters()).device
+        wrong = wrong_labels(record)[:1] if self.options.multi_label else [(str(record["predicted"]), 1.0, True)]
+        if not wrong or (not self.options.regression and wrong[0][0] not in self.labels):
+            return []  # a true label that the model does not know
+        label, _, given = wrong[0]
+        number = 0 if self.options.regression else self.labels.index(label)
+
+        def score(batch: dict[str, Any]) -> "Tensor":
+            logits = self._logits(model, batch)
+            chosen = logits[:, number]
+            if self.options.regression:
+                return chosen
+            if self.options.multi_label:
+                return chosen if given else -chosen
+            others = torch.arange(logits.shape[1], device=device) != number
+            return chosen - logits[:, others].logsumexp(-1)
+
+        def encode(inputs: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+            columns = [list(column) for column in zip(*inputs, strict=True)]
+            found = self.tokenizer(*columns, truncation=True, max_length=self.window)
+            rows = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+            ready = language.inputs(rows, self.tokenizer, self.pads_left)
+            return {key: value.to(device) for key, value in ready.items()}
+
+        own = self.tokenizer(*texts, truncation=True, max_length=self.window, return_offsets_mapping=True)
+        places = [(part, *place) for part, place in zip(own.sequence_ids(0), own["offset_mapping"], strict=True)]
+        return deciding_words(model, encode, score, texts, places, HIDDEN)
 
     # ---- the model folder ----
 

@@ -6,6 +6,7 @@ Answer:", rows hold its columns and `answer`. The loss is then on the answer alo
 SQuAD. Radford et al. 2019 introduced both uses.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+    from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
 
 SETTINGS = {
@@ -218,7 +220,7 @@ class TextGeneration(Task):
                 for e, row in zip(examples, ids, strict=True)
             ]
             batch["position_ids"] = torch.stack([torch.from_numpy(place) for place in places])
-        return {**batch, "owners": [e["owners"] for e in examples]}
+        return {**batch, **{key: [e[key] for e in examples] for key in ("owners", "starts")}}
 
     # ---- one step ----
 
@@ -229,15 +231,17 @@ class TextGeneration(Task):
         """Mean cross-entropy of the target tokens."""
         return self._surprise(model, batch)[0].sum() / counts["tokens"]
 
-    def _surprise(self, model: Any, batch: Batch) -> "tuple[Tensor, Tensor]":
-        """-log p of every target in nats, [targets]; and the places of the targets, bool [batch, length]."""
+    def _surprise(self, model: Any, batch: Batch) -> "tuple[Tensor, Tensor, Tensor]":
+        """-log p of every target in nats, [targets]; the places of the targets, bool [batch, length]; and the scores of
+        all tokens at the targets, float32 [targets, vocabulary].
+        """
         from torch.nn import functional as f
 
         wanted = batch["labels"] != IGNORED
         fields = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
         # The vocabulary is large, so its scores are computed only at targets.
-        logits = model(**fields, use_cache=False, logits_to_keep=wanted).logits
-        return f.cross_entropy(logits.float(), batch["labels"][wanted], reduction="none"), wanted
+        logits = model(**fields, use_cache=False, logits_to_keep=wanted).logits.float()
+        return f.cross_entropy(logits, batch["labels"][wanted], reduction="none"), wanted, logits
 
     # ---- after training ----
 
@@ -245,11 +249,12 @@ class TextGeneration(Task):
         """nats and tokens of each row in each block; with a prompt, of each answer, and the greedy answer."""
         from pipelines.metrics.language_modelling import shares
 
-        found, wanted = self._surprise(model, batch)
+        found, wanted, logits = self._surprise(model, batch)
         names = [{"id": id_, "row": row} for id_, row in zip(batch["id"], batch["row"], strict=True)]
         if self.options.prompt is None:
             parts = shares(found.detach().cpu(), wanted.cpu(), batch["owners"])
-            return [{**name, "parts": part} for name, part in zip(names, parts, strict=True)]
+            wrong = self._surest(batch, found.detach(), wanted, logits.detach())
+            return [{**name, "parts": part, "surest": one} for name, part, one in zip(names, parts, wrong, strict=True)]
         whole = [[[row, int(n)]] for row, n in zip(batch["row"], wanted.sum(1).tolist(), strict=True)]
         nats = shares(found.detach().cpu(), wanted.cpu(), [[[row, wanted.shape[1]]] for ((row, _),) in whole])
         said = self._write(model, batch["prompt"])
@@ -257,6 +262,32 @@ class TextGeneration(Task):
             {**name, "nll": part[0][1], "tokens": part[0][2], "predicted": text}
             for name, part, text in zip(names, nats, said, strict=True)
         ]
+
+    def _surest(self, batch: Batch, nats: "Tensor", wanted: "Tensor", logits: "Tensor") -> list[dict[str, Any] | None]:
+        """For each block, the wrong token of which the model was surest, in its text, with its row."""
+        import numpy as np
+
+        from pipelines.metrics.language_modelling import surest_wrong
+        from pipelines.models import text as language
+
+        sizes = wanted.sum(1).tolist()
+        sure, guesses = (part.cpu().split(sizes) for part in surest_wrong(logits, batch["labels"][wanted], nats))
+        found: list[dict[str, Any] | None] = []
+        for block, (p, guess) in enumerate(zip(sure, guesses, strict=True)):
+            which = int(p.argmax()) if len(p) else 0
+            if not len(p) or not float(p[which]) > 0:
+                found.append(None)
+                continue
+            at = int(wanted[block].nonzero()[which, 0])
+            ids, starts = batch["input_ids"][block].tolist(), [int(start) for start in batch["starts"][block]]
+            begin = max((start for start in starts if start <= at), default=0)  # of the document
+            end = min((start for start in starts if start > at + 1), default=len(ids))
+            true, told = int(batch["labels"][block, at]), int(guess[which])
+            texts = language.in_context(self.tokenizer, ids[begin : at + 1], true, ids[at + 2 : end], told)
+            owners = np.asarray(batch["owners"][block])
+            row = owners[min(int(np.searchsorted(owners[:, 1].cumsum(), at, side="right")), len(owners) - 1), 0]
+            found.append({"row": int(row), "sure": float(p[which]), **texts})
+        return found
 
     def _write(self, model: Any, prompts: Sequence[Sequence[int]]) -> list[str]:
         from pipelines.models.decoding import continuations
@@ -308,6 +339,31 @@ class TextGeneration(Task):
             records
         )
         return drawn
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import MistakeSpec, wrong_words
+
+        if self.options.prompt is None:
+            return wrong_words()
+        return MistakeSpec(
+            rank=lambda record: (1 - record["f1"]) * record["nll"] / max(record["tokens"], 1) or None,
+            show=self._shown,
+            order="Wrong answers come first where the right answer was least likely to the model.",
+            title="Wrong answers",
+        )
+
+    def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
+        from pipelines.reporting.mistakes import Mistake, Piece
+        from pipelines.utils.formatting import number
+
+        perplexity = math.exp(min(record["nll"] / max(record["tokens"], 1), 700.0))
+        return Mistake(
+            " / ".join(record["true"]) or "no answer",
+            record["predicted"],
+            facts={"F1": number(record["f1"]), "Perplexity of the right answer": number(perplexity)},
+            texts={name: [Piece(row[name])] for name in self._inputs if row[name]},
+        )
 
     # ---- the model folder ----
 

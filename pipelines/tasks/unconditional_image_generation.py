@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+    from pipelines.reporting.mistakes import MistakeSpec
 
 STEPS, MOST_STEPS = 50, 1000  # steps of DDIM, and the largest number of any sampler
 
@@ -280,6 +281,12 @@ class UnconditionalImageGeneration(Task):
         from pipelines.plots import denoising as denoising_plots
 
         return denoising_plots.figures(records)
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import hardest_images
+
+        return hardest_images()
 
     # ---- the model folder ----
 

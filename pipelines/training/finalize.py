@@ -13,7 +13,7 @@ from pipelines.evaluation import extra_metrics, row_statistics, scoring
 from pipelines.generation import sampling
 from pipelines.inference.loading import load
 from pipelines.models import layers
-from pipelines.reporting import results
+from pipelines.reporting import mistakes, results
 from pipelines.reporting.results import summary
 from pipelines.task import Record, Task
 from pipelines.training.checkpoint import State
@@ -56,7 +56,7 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     if accelerator.is_main_process:
         if chosen:
             _configure(trainer.folder / "model" / "config.json", chosen)
-        outcome = write(trainer, state, records, generated)
+        outcome = write(trainer, state, records, generated, loaded.model)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return outcome
@@ -68,11 +68,17 @@ def _configure(path: Path, values: dict[str, Any]) -> None:
 
 
 def write(
-    trainer: Trainer, state: State, records: dict[str, list[Record]], generated: dict[str, Any] | None = None
+    trainer: Trainer,
+    state: State,
+    records: dict[str, list[Record]],
+    generated: dict[str, Any] | None = None,
+    model: Any = None,
 ) -> dict[str, Any]:
-    """Write predictions/, results.json, figures/, examples/, report.html and the card; return results.json's content.
+    """Write predictions/, results.json, figures/, examples/, mistakes/, report.html and the card; return results.json's
+    content.
 
-    `generated` is what sampling.finish_samples returned: scores, figures and settings of generated samples.
+    `generated` is what sampling.finish_samples returned: scores, figures and settings of generated samples. `model`
+    explains its mistakes.
     """
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
@@ -108,6 +114,9 @@ def write(
     if splits.contents:
         trained = trained_rows.text(outcome["name"], splits.contents["train"], trained_rows.of(trainer.weights))
         files.write_text(folder / "model" / trained_rows.FILE, trained)
+    with trainer.accelerator.autocast():
+        wrong = mistakes.choose(task, records["test"], splits.test, "test", source=trainer.recipe.data.id, model=model)
+    mistakes.save(wrong, folder / mistakes.FOLDER)
     write_report(folder)  # first: the report draws the curves that the card shows
     trainer.live.close()
     write_card(folder)  # last: the copy of results.json that the card step writes marks the run as finished

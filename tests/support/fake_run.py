@@ -11,9 +11,13 @@ import yaml
 from PIL import Image
 
 from pipelines.config.recipe import DataSection, HubSection, ModelSection, TrainSection
+from pipelines.data.image.reading import thumbnail
+from pipelines.data.origin import Origin
 from pipelines.evaluation import row_statistics
 from pipelines.metrics import classification
 from pipelines.plots import classification as classification_plots
+from pipelines.reporting import mistakes
+from pipelines.reporting.mistakes import Mistake, Mistakes, Piece
 from pipelines.reporting.report import save_figures
 from pipelines.utils.files import write_json
 
@@ -230,10 +234,27 @@ def keep_statistics(
 
 
 def draw_figures(folder: Path, records: list[dict[str, Any]], labels: tuple[str, ...], multi_label: bool) -> None:
-    photo = photos(1)[0]
     sizes = {"train": 40, "validation": 5, "test": 10}
     balance = {split: {label: (i + 2) * size for i, label in enumerate(labels)} for split, size in sizes.items()}
-    save_figures(classification_plots.figures(records, labels, lambda id_: photo, multi_label, balance), folder)
+    save_figures(classification_plots.figures(records, labels, multi_label, balance), folder)
+
+
+def add_mistakes(run: Path, texts: tuple[str, ...] = ("a secret word",)) -> None:
+    """Wrong rows with a picture and a text each, in the run folder alone."""
+    photo = thumbnail(photos(1)[0])
+    shown = tuple(
+        Mistake(
+            "cat",
+            "dog",
+            0.9,
+            facts={"Note": text},
+            texts={"Text": [Piece(text), Piece(text, "for", 0.7)]},
+            picture=photo,
+            origin=Origin(f"secret {place}.jpg", run / "recipe.yaml"),
+        )
+        for place, text in enumerate(texts)
+    )
+    mistakes.save(Mistakes("Surest mistakes", mistakes.SURE, "", "test", True, len(shown), 60, shown), run / "mistakes")
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -92,11 +92,12 @@ def outcome(run: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def without_pictures() -> Iterator[None]:
-    """Skip figures, report and intervals, which take most of a small run's time and are not compared here."""
+    """Skip figures, mistakes, report and intervals, which take most of a small run's time and are not compared here."""
     with (
         mock.patch("pipelines.evaluation.scoring.intervals", return_value=({}, {"resamples": 0, "exact": []})),
         mock.patch("pipelines.reporting.report.save_figures"),
         mock.patch("pipelines.reporting.report.write_report"),
+        mock.patch("pipelines.reporting.mistakes.choose", return_value=None),
         mock.patch("pipelines.tasks.image_classification.ImageClassification.figures", return_value={}),
     ):
         yield

@@ -42,8 +42,10 @@ from pipelines.inference.loading import load
 from pipelines.models.build import build
 from pipelines.models.layers import depth_of_parameters, train_mode
 from pipelines.models.source import DESCRIBED, resolve
+from pipelines.reporting import mistakes
 from pipelines.training.optim import make_optimizer, parameter_groups, phase_names
 from pipelines.training.run import train
+from pipelines.utils.files import read_records
 from tests.support.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
 from tests.support.pages import gradio_page  # noqa: F401 (a fixture)
 from tests.support.publishing import check_all_is_own
@@ -313,6 +315,39 @@ class TaskContract:
         assert not missing
         assert any((run / "model" / name).is_file() for name in DESCRIBED)
         assert "Undefined" not in (run / "model" / "README.md").read_text()
+
+    def test_its_mistakes_can_be_looked_at(self, run: Path, made: SimpleNamespace) -> None:
+        """Any row can be shown, with and without a model. The report shows the wrong rows, the highest rank first; the
+        card shows as many as hub.examples allows.
+        """
+        loaded, rows, spec = load(run, device="cpu"), made.splits.test, made.task.mistakes
+        records = read_records(run / "predictions" / "test.jsonl")
+        ids = [record["id"] for record in records]
+        if spec is None:
+            assert not (run / mistakes.FOLDER).exists()
+            return
+        bare = task_class(made.recipe.task)(made.recipe.options)  # as in `graft compare`, which loads no model
+        for task, model in ((loaded.task, loaded.model), (bare, None)):
+            shown = mistakes.of_rows(task, records, rows, ids, source=made.recipe.data.id, model=model)
+            assert [one.origin.text.replace(", line ", ":") for one in shown] == ids
+            assert all(one.picture or one.recording or one.texts for one in shown)
+            assert all(len(one.recording or b"") < 100_000 > len(one.picture or b"") for one in shown)
+            page = str(mistakes.html(shown))
+            assert page.count("<article>") == len(ids)
+            assert ("<img" in page) >= ("image" in made.task.data.kinds.values())
+            assert ("<audio" in page) == ("audio" in made.task.data.kinds.values())
+        ranks = {record["id"]: rank for record in records if (rank := spec.rank(record)) is not None}
+        found = mistakes.read(run / mistakes.FOLDER)
+        assert (found is None) is (not ranks)
+        if found is not None:
+            assert (found.wrong, found.rows) == (len(ranks), len(records))
+            assert len(found.shown) == min(len(ranks), spec.most)
+            first = [ranks[one.origin.text.replace(", line ", ":")] for one in found.shown]
+            assert first == sorted(ranks.values(), reverse=True)[: spec.most]
+            assert found.title in (run / "report.html").read_text()
+        allowed = made.recipe.hub.examples
+        assert (found is not None and allowed > 0) is (f"### {spec.title}" in (run / "model" / "README.md").read_text())
+        assert len(list((run / "model").glob("mistakes/*.jpg"))) <= allowed
 
     def test_saved_and_loaded_is_the_same(self, run: Path, made: SimpleNamespace) -> None:
         """save -> load keeps every prediction, and the predictions on disk are those of the exported model."""

@@ -28,6 +28,8 @@ SILENT = 1e-4  # of full scale (-80 dB); a recording that never exceeds it is si
 LOUDEST = 100.0  # times full scale; higher floats are integers that were never scaled
 SLACK = 0.05  # seconds that a part may end after its recording: lists are rounded, and some headers are slightly short
 MOST_VALUES = 8_000_000  # values of all channels that are read at a time
+CLIP, CLIP_RATE = 10.0, 16_000  # seconds and samples per second of a recording on a page
+SLOW_RATES = (8000, 11_025, 12_000)  # lower rates that MP3 has, too
 BLOCK = 60  # seconds that are read at a time, so that a long stereo recording is never in memory at full rate
 
 # libsndfile corrects a header's length to the file's and reports it in its log only. A program that writes a stream
@@ -266,6 +268,33 @@ def _check_length(name: str, seconds: float) -> None:
         )
     if seconds > LONGEST:
         raise DataError(f"{name}: {seconds / 3600:.1f} hours, at most {LONGEST / 3600:g} are read at once: cut it")
+
+
+class Clip(NamedTuple):
+    """A short recording for a page."""
+
+    data: bytes  # an MP3, or a FLAC where libsndfile writes no MP3
+    samples: "np.ndarray"  # the same, float32
+    rate: int  # samples per second: CLIP_RATE, or the recording's own if it has fewer
+    seconds: float  # of the complete recording
+
+
+def clip(value: Any, middle: bool = False) -> Clip | None:
+    """The first ten seconds of a recording, or its middle, mono and without tags; None if it cannot be read."""
+    import soundfile
+
+    try:
+        seconds, own, _ = header(value)
+        rate = own if own in SLOW_RATES else CLIP_RATE
+        if seconds > CLIP:
+            start = (_part(value)[0] or 0.0) + ((seconds - CLIP) / 2 if middle else 0.0)
+            value = {**(value if isinstance(value, dict) else {"path": value}), "start": start, "end": start + CLIP}
+        samples = read_audio(value, rate, silent_ok=True)
+    except DataError:
+        return None
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format="MP3" if "MP3" in soundfile.available_formats() else "FLAC")
+    return Clip(out.getvalue(), samples, rate, seconds)
 
 
 def save_recording(rate: int, samples: "np.ndarray", folder: Path, name: str) -> str:

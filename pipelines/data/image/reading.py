@@ -159,6 +159,23 @@ def save_example(value: Any, folder: Path, name: str) -> str:
     return f"{name}.jpg"
 
 
+def thumbnail(value: Any, side: int = 160) -> bytes | None:
+    """A small JPEG of an image, without metadata; None if the image cannot be read. Tiny images are enlarged."""
+    from PIL import Image
+
+    try:
+        image = read_image(value)
+    except DataError:
+        return None
+    image.thumbnail((side, side))
+    times = max(1, side // (2 * max(image.size)))
+    image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+    image.info.clear()
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
 def _check_size(name: str, width: int, height: int, most: int) -> None:
     if width * height > most:
         raise DataError(f"{name}: {width} x {height} pixels, at most {most:,} in all are read")

@@ -81,7 +81,8 @@ def test_when_no_word_decides_it_says_so() -> None:
 
 
 def test_long_texts_are_hidden_in_few_parts_and_the_rest_is_pale() -> None:
-    from pipelines.apps.text_classification import REGIONS, cut_note, look, regions
+    from pipelines.apps.text_classification import cut_note, look
+    from pipelines.models.occlusion import REGIONS, regions
 
     text = "good " * 300
     places = regions((text,), [len(text)])
@@ -95,7 +96,7 @@ def test_long_texts_are_hidden_in_few_parts_and_the_rest_is_pale() -> None:
 
 
 def test_words_of_scripts_without_spaces() -> None:
-    from pipelines.apps.text_classification import regions
+    from pipelines.models.occlusion import regions
 
     text = "映画はgood です"
     assert [text[p.start : p.end] for p in regions((text,), [len(text)])] == ["映", "画", "は", "good", "で", "す"]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from pipelines.errors import DataError
-from pipelines.metrics.classification import calibration, confusion, mistakes, per_class, scores
+from pipelines.metrics.classification import calibration, confusion, per_class, scores
 from pipelines.plots.classification import figures
-from tests.support.fake_run import many_labels, photos, predictions
+from tests.support.fake_run import many_labels, predictions
 
 LABELS = tuple("abcdefgh")
 
@@ -236,25 +236,7 @@ def test_what_cannot_be_scored_is_a_data_error(multi_label: bool) -> None:
         scores(records, LABELS, multi_label)
 
 
-def test_mistakes_are_the_surest_ones() -> None:
-    records = predictions(LABELS, 200, skill=0.5)
-    found = mistakes(records, 10)
-    assert len(found) == 10
-    assert all(r["true"] != r["predicted"] for r in found)
-    assert [r["confidence"] for r in found] == sorted(
-        (r["confidence"] for r in records if r["true"] != r["predicted"]), reverse=True
-    )[:10]
-
-
 def test_figures_of_both_kinds() -> None:
-    photo = photos(1)[0]
     records = predictions(LABELS, 60, skill=0.8)
-    assert list(figures(records, LABELS, lambda id_: photo)) == [
-        "confusion_matrix",
-        "calibration",
-        "mistakes",
-        "class_balance",
-    ]
-    assert "mistakes" not in figures(records, LABELS)
-    assert "mistakes" not in figures(predictions(LABELS, 60, skill=1.0), LABELS, lambda id_: photo)
+    assert list(figures(records, LABELS)) == ["confusion_matrix", "calibration", "class_balance"]
     assert list(figures(many_labels(LABELS, 60), LABELS, multi_label=True)) == ["average_precision", "class_balance"]

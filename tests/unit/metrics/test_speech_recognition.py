@@ -13,7 +13,7 @@ from pipelines.errors import DataError
 from pipelines.metrics import speech_recognition as speech
 from pipelines.metrics.text_normalizers import NORMALISERS, normalised
 from pipelines.plots import speech as speech_plots
-from pipelines.plots.style import AGGREGATE, ROWS, png
+from pipelines.plots.style import AGGREGATE, png
 
 WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=8).map(" ".join)
 
@@ -52,7 +52,6 @@ def test_the_order_of_the_records_does_not_matter(
     assert speech.scores(turned, normaliser) == speech.scores(records, normaliser)
     assert speech.hallucinations(turned, normaliser) == speech.hallucinations(records, normaliser)
     assert speech.tables(turned, normaliser) == speech.tables(records, normaliser)
-    assert speech.worst(turned, normaliser, 3) == speech.worst(records, normaliser, 3)
 
 
 def record(true: str, predicted: str, **others: Any) -> dict[str, Any]:
@@ -166,7 +165,7 @@ def test_words_stand_beside_what_was_heard() -> None:
     ]
 
 
-def test_figures_show_rows_only_where_they_say_so() -> None:
+def test_figures_show_no_rows() -> None:
     records = [record("a b c d " * 20, "a b x d " * 21, id="long", speaker=s) for s in "xy"] + [
         record("a", "a" * 200, id="wide")
     ]
@@ -174,10 +173,8 @@ def test_figures_show_rows_only_where_they_say_so() -> None:
     assert {name: figure.get_gid() for name, figure in drawn.items()} == {
         "wer_by_utterance_length": AGGREGATE,
         "wer_by_speaker": AGGREGATE,
-        "worst_utterances": ROWS,
     }
     assert all(len(png(figure)) > 10_000 for figure in drawn.values())
-    assert "worst_utterances" not in speech_plots.figures([record("a", "a")], "none")
 
 
 def test_a_bootstrap_costs_seconds_at_most() -> None:

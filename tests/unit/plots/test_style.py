@@ -16,7 +16,7 @@ from pipelines.plots import style
 from pipelines.plots.training_curves import learning_figure, metric_figure
 from pipelines.reporting.report import curves, save_figures
 from pipelines.utils import formatting
-from tests.support.fake_run import LABELS, log, many_labels, photos, predictions, write_lines
+from tests.support.fake_run import LABELS, log, many_labels, predictions, write_lines
 
 
 def opened(figure: Any) -> Image.Image:
@@ -27,7 +27,7 @@ def opened(figure: Any) -> Image.Image:
 def test_classification_figures_at_any_number_of_classes(size: int) -> None:
     labels = tuple(f"class {i}" for i in range(size)) if size > 1 else ("one", "other")
     records = predictions(labels, 400, skill=0.7)
-    drawn = classification_plots.figures(records, labels, None)
+    drawn = classification_plots.figures(records, labels)
     for name, figure in drawn.items():
         image = opened(figure)
         assert 700 < image.width < 2800, name
@@ -52,16 +52,13 @@ def test_of_many_classes_the_worst_pairs_are_shown() -> None:
 
 def test_only_aggregate_figures_say_so() -> None:
     records = predictions(LABELS, 50, skill=0.7)
-    photo = photos(1)[0]
     marks = {
-        name: opened(figure).info["Comment"]
-        for name, figure in classification_plots.figures(records, LABELS, lambda i: photo).items()
+        name: opened(figure).info["Comment"] for name, figure in classification_plots.figures(records, LABELS).items()
     }
     assert marks == {
         "confusion_matrix": "aggregate",
         "calibration": "aggregate",
         "class_balance": "aggregate",
-        "mistakes": "rows",
     }
     assert opened(style.canvas(2, 2)).info["Comment"] == "rows"  # a figure without metadata counts as private
 

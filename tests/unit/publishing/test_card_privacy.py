@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 
 from pipelines.config.recipe import load_recipe
 from pipelines.errors import RunError
 from pipelines.publishing.card import write_card
-from pipelines.publishing.privacy import public_recipe
+from pipelines.publishing.privacy import own_files, public_recipe
 from pipelines.reporting.report import write_report
 from tests.support import tiny
-from tests.support.fake_run import change, fake_run, photos
+from tests.support.fake_run import add_mistakes, change, fake_run, photos
 
 
 def snippet(card: Path) -> str:
@@ -27,13 +28,14 @@ def files(folder: Path) -> set[str]:
 
 def test_what_is_published_holds_no_rows_and_no_paths(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", n=60, local=True)
+    add_mistakes(run)
     write_report(run)
     write_card(run)
     charts = {
         f"figures/{name}.png"
         for name in ("calibration", "class_balance", "confusion_matrix", "learning_curves", "validation_metric")
     }
-    assert (run / "figures" / "mistakes.png").exists()
+    assert (run / "mistakes" / "0.jpg").exists()
     assert files(run / "model") == {"README.md", "recipe.yaml", "results.json", "config.json", *charts}
     ids = [json.loads(line)["id"] for line in (run / "predictions" / "test.jsonl").read_text().splitlines()]
     for name in ("README.md", "recipe.yaml", "results.json"):
@@ -46,6 +48,24 @@ def test_what_is_published_holds_no_rows_and_no_paths(tmp_path: Path) -> None:
     (run / "figures" / "calibration.png").unlink()
     write_card(run)
     assert "figures/calibration.png" not in files(run / "model")
+
+
+def test_wrong_rows_are_published_only_as_hub_examples_allows(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", n=60, pictures=False, hub={"license": "mit", "examples": 1}, examples=1)
+    add_mistakes(run, ("a <b>word</b> | *of* the first row", "the second row"))
+    text = write_card(run).read_text()
+    assert files(run / "model" / "mistakes") == {"0.jpg"}
+    assert r"a \<b\>word\</b\> \| \*of\* the first row" in text
+    assert "the second row" not in text
+    assert "secret" not in text, "the name of a file is no part of the card"
+    assert "mistakes/0.jpg" in own_files(run)
+    raw = yaml.safe_load((run / "recipe.yaml").read_text())
+    raw["hub"]["examples"] = 0
+    (run / "recipe.yaml").write_text(yaml.safe_dump(raw))
+    text = write_card(run).read_text()
+    assert "Surest mistakes" not in text
+    assert "first row" not in text
+    assert not (run / "model" / "mistakes").exists()
 
 
 def test_the_public_recipe_is_the_recipe_under_public_names(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_page_asks_for_nothing(run: Path) -> None:
 
 def test_every_picture_says_what_it_shows(run: Path) -> None:
     images = Page(run / "report.html").images()
-    assert len(images) == len(list((run / "figures").glob("*.png"))) == 6
+    assert len(images) == len(list((run / "figures").glob("*.png"))) == 5
     assert all(len(str(image["alt"])) > 30 and image["width"] and image["height"] for image in images)
     assert "Training loss" in str(images[0]["alt"])
 

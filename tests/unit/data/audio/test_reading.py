@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.data.audio.clips import Clips
-from pipelines.data.audio.reading import header, read_audio, resampled
+from pipelines.data.audio.reading import clip, header, read_audio, resampled
 from pipelines.data.audio.recordings import Recordings
 from pipelines.data.filtering import sorted_out
 from pipelines.data.media import AUDIO
@@ -291,3 +291,21 @@ def test_a_low_rate_and_clipping_are_said(tmp_path: Path, caplog: pytest.LogCapt
 def test_suffixes_are_what_soundfile_reads() -> None:
     majors = {name.lower() for name in soundfile.available_formats()} | {"aif", "aifc", "oga", "opus"}
     assert {suffix[1:] for suffix in AUDIO.suffixes} <= majors
+
+
+@pytest.mark.parametrize(("rate", "seconds", "kept"), [(48_000, 2, 2), (8000, 1, 1), (22_050, 25, 10)])
+def test_a_clip_is_short_and_small(tmp_path: Path, rate: int, seconds: int, kept: int) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.sin(np.arange(rate * seconds) / 20).astype(np.float32) / 2, rate)
+    found = clip({"path": str(path), "bytes": None}, middle=True)
+    assert found is not None
+    assert (found.rate, found.seconds) == (min(rate, 16_000), seconds)
+    assert len(found.samples) == pytest.approx(kept * found.rate, abs=2)
+    assert len(found.data) < 100_000
+    again, own = soundfile.read(io.BytesIO(found.data))
+    assert (own, len(again)) == (found.rate, pytest.approx(len(found.samples), abs=3000))
+    part = clip({"path": str(path), "bytes": None, "start": 0.25, "end": 0.75})
+    assert part is not None
+    assert part.seconds == pytest.approx(0.5, abs=1e-3)
+    path.write_bytes(b"no recording")
+    assert clip(str(path)) is None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipelines.data.image.reading import MAX_PIXELS, MAX_RATIO, read_image
+from pipelines.data.image.reading import MAX_PIXELS, MAX_RATIO, read_image, thumbnail
 from pipelines.errors import DataError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -319,3 +319,18 @@ def test_only_these_formats_and_never_a_program(tmp_path: Path) -> None:
     path.write_bytes(saved(picture(), "EPS"))
     with pytest.raises(DataError, match=r"program\.eps: PostScript is not read"):
         read_image(path)
+
+
+def test_a_thumbnail_is_small_and_holds_pixels_alone(tmp_path: Path) -> None:
+    for size, shown in (((1200, 600), (160, 80)), ((28, 28), (56, 56)), ((100, 100), (100, 100))):
+        path = tmp_path / "photo.jpg"
+        exif = Image.Exif()
+        exif[0x010F] = "secret"
+        picture().resize(size).save(path, exif=exif, comment=b"secret")
+        data = thumbnail(str(path))
+        assert data is not None
+        assert b"secret" not in data
+        with Image.open(io.BytesIO(data)) as image:
+            assert (image.size, image.format) == (shown, "JPEG")
+    path.write_bytes(b"no image")
+    assert thumbnail(str(path)) is None
