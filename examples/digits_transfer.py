@@ -56,7 +56,7 @@ def main() -> None:
     )
     console.print("  .venv/bin/graft recipes            what else there is")
     console.print(
-        "  .venv/bin/graft train cats_dogs_efficientnet_b0 --data YOUR_PHOTOS      a folder of photos, a folder for "
+        "  .venv/bin/graft train photos_efficientnet_b0 --data YOUR_PHOTOS      a folder of photos, a folder for "
         "each class"
     )
 

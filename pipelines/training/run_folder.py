@@ -70,7 +70,8 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     longer = [
         key
         for key in found
-        if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
+        if (key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0])
+        or (key == "train.min_steps" and (found[key][1] or 0) > (found[key][0] or 0))
     ]
     rest = {key: value for key, value in found.items() if key not in longer}
     if rest and _holds_work(folder):

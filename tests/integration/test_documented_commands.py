@@ -39,7 +39,7 @@ from tests.support.runs import without_pictures
 pytestmark = pytest.mark.integration
 
 QUICK = ("train.max_steps=2", "train.head_epochs=0", "train.precision=fp32", "data.workers=0", "data.max_eval_rows=12")
-PART_OF = "cats_dogs_efficientnet_b0"
+PART_OF = "photos_efficientnet_b0"
 PAGES = [
     str(page.relative_to(ROOT))
     for page in pages()

@@ -72,7 +72,7 @@ def test_the_lists_of_recipes_formats_and_names_are_complete() -> None:
     assert [name for name in format_names() if f"### {name}\n" not in generated_docs.formats()] == []
     assert [name for name in pipelines.__all__ if not re.search(rf"(?m)^::: .*\.{name}$", generated_docs.api())] == []
     assert (
-        "| [squad_minilm](recipes.md#squad_minilm) | a laptop | f1 50.3, exact_match 40.8 on test"
+        "| [questions_minilm](recipes.md#questions_minilm) | a laptop | f1 50.3, exact_match 40.8 on test"
         in generated_docs.measured()
     )
     assert "not yet |" not in generated_docs.measured()
