@@ -101,8 +101,8 @@ def train(
 ) -> None:
     """Train, evaluate and document a model. The same command resumes a stopped run.
 
-    If you give your data instead of a recipe (graft train photos/), Graft says which task takes them and which recipe it
-    takes. If several tasks do, it lists the commands to choose from.
+    If you give your data instead of a recipe (graft train photos/), Graft says which task takes them, and which recipe
+    it uses. If several tasks do, it lists the commands to choose from.
     """
     from pipelines.config.recipe import load_recipe
     from pipelines.diagnostics.guess import choose

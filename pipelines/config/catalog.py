@@ -1,8 +1,8 @@
 """The recipes that Graft ships. File names are recipe names; the list shows what the header of each recipe states.
 
 A header is the comment at the top of a recipe: its command, then `hardware:`, `published:` and `measured:`, then notes.
-A recipe for a user's own data also has `takes:`, which says what these data are; `first choice` marks the recipe that is
-taken if the user names none.
+A recipe for a user's own data also has `takes:`, which says what these data are. `first choice` marks the recipe that
+is used if the user names none.
 """
 
 import difflib
@@ -121,7 +121,9 @@ def _without_hub(entry: Mapping[str, str]) -> str:
 
 def own_data() -> list[dict[str, str]]:
     """The entries of the recipes for a user's own data, in the order of choice."""
-    return sorted((entry for entry in catalog() if entry["takes"]), key=lambda entry: not entry["takes"].endswith(FIRST))
+    return sorted(
+        (entry for entry in catalog() if entry["takes"]), key=lambda entry: not entry["takes"].endswith(FIRST)
+    )
 
 
 def score(text: str) -> str:

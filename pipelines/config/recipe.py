@@ -557,7 +557,9 @@ def _override(raw: dict[str, Any], lines: dict[Keys, int], override: str) -> lis
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
     if other and target[last] is not None:
         target.pop(other, None)
-        if lines.get(("train", "min_steps")) != COMMAND_LINE:  # the user states the length, and the recipe's least is void
+        if (
+            lines.get(("train", "min_steps")) != COMMAND_LINE
+        ):  # the user states the length, and the recipe's least is void
             target.pop("min_steps", None)
     parts: Keys = tuple(key.split("."))
     for n in range(1, len(parts)):

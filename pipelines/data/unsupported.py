@@ -104,7 +104,9 @@ def _yolo(images: list[Path]) -> str | None:
         if text is not None:
             lines = _start(text).decode("utf-8", "replace").splitlines()
             found.append(all(_BOX.fullmatch(line.strip()) for line in lines))
-    return "photos with boxes in the text files of YOLO, for detection" if found and sum(found) * 2 > len(found) else None
+    return (
+        "photos with boxes in the text files of YOLO, for detection" if found and sum(found) * 2 > len(found) else None
+    )
 
 
 def _masks(images: list[Path]) -> str | None:

@@ -88,5 +88,5 @@ def check(recipe: Recipe) -> Iterator[str]:
     precision = recipe.train.precision if recipe.train.precision != "auto" else hardware.best_precision(model)
     yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {precision}"
     if not torch.accelerator.is_available():  # the pass was timed on the CPU, and the run would not train there
-        more = duration.advice(expected, "cpu", only_head=only_head)
-        yield f"time       the training takes {duration.in_words(expected)} on this machine{more}"
+        hint = duration.advice(expected, "cpu", only_head=only_head)
+        yield f"time       the training takes {duration.in_words(expected)} on this machine{hint}"

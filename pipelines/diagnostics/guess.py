@@ -64,14 +64,16 @@ def choose(
     A recipe's name wins over a folder of that name. Raises RecipeError; if several tasks take the data, it lists the
     commands to choose from.
     """
-    overrides = list(overrides)
+    typed = list(overrides)
     if source is not None and not is_name(source) and "=" in source and not _exists(source):
-        source, overrides = None, [source, *overrides]
+        typed, source = [source, *typed], None
     if source is None and data is None:
-        raise RecipeError(f"`graft {verb}` needs your data (graft {verb} FOLDER) or a recipe (`graft recipes` lists them)")
+        raise RecipeError(
+            f"`graft {verb}` needs your data (graft {verb} FOLDER) or a recipe (`graft recipes` lists them)"
+        )
     if source is not None and (is_name(source) or not _exists(source)):
         also = (f"{source} is taken as the recipe of this name; for the folder: graft {verb} ./{source}",)
-        return Choice(source, data, overrides, run_name(source), also if Path(source).is_dir() else ())
+        return Choice(source, data, typed, run_name(source), also if Path(source).is_dir() else ())
     if source is not None and data is not None:
         raise RecipeError(f"{short(source, 80)} and --data {short(data, 80)} are both data: leave one out")
     given = source if source is not None else str(data)
@@ -80,7 +82,7 @@ def choose(
             f"--data {short(given, 80)}: no such file or folder, and Graft looks only at data on this disk to choose a "
             f"recipe: correct it, or name a recipe: graft {verb} RECIPE --data {short(given, 80)}"
         )
-    return _guess(verb, given, overrides, model)
+    return _guess(verb, given, typed, model)
 
 
 def _exists(source: str) -> bool:
@@ -104,10 +106,12 @@ def _guess(verb: str, given: str, overrides: list[str], model: str | None) -> Ch
     most = max(one.columns for one in found)
     best = [one for one in found if one.columns == most]
     sure = [one for one in found if one.sure]
+    best = [one for one in best if one.sure] or best
     if len({one.purpose for one in best}) > 1 or not all(one.sure for one in best):
         first = {(one.purpose, one.settings): one for one in reversed([*best, *(o for o in sure if o not in best)])}
-        lines = [f"  {command(one)}    ({one.entry['task']})" for one in reversed(first.values())]
-        raise RecipeError("\n".join([f"{given}: {what}: more than one task takes them. Choose:", *lines[:8]]))
+        why = "more than one task takes them" if len({one.purpose for one in first.values()}) > 1 else _UNCLEAR
+        commands = [f"  {command(one)}    ({one.entry['task']})" for one in reversed(first.values())]
+        raise RecipeError("\n".join([f"{given}: {what}: {why}. Choose:", *commands[:8]]))
     chosen, *others = best
     named = compressed.inner(path.resolve())
     base = (named.stem if path.is_file() else named.name) or "data"
@@ -115,6 +119,9 @@ def _guess(verb: str, given: str, overrides: list[str], model: str | None) -> Ch
     also = ", ".join(dict.fromkeys(one.entry["name"] for one in others))
     lines = (f"{given}: {what}", train + (f"; other recipes for such data: {also}" if also else ""))
     return Choice(chosen.entry["name"], given, [*chosen.settings, *overrides], base, lines)
+
+
+_UNCLEAR = "it is not clear which column is which"
 
 
 def _refuse_others(path: Path, given: str, verb: str) -> None:
@@ -146,8 +153,8 @@ def _look(path: Path) -> tuple[dict[str, str], str]:
     except DataError:
         if media[kind] and kind is AUDIO:
             raise RecipeError(
-                f"{path}: {media[kind]:,} recordings without classes or transcripts, which no task takes: put each class "
-                "into a folder, or each transcript into a text file (1.wav and 1.txt)"
+                f"{path}: {media[kind]:,} recordings without classes or transcripts, which no task takes: put each "
+                "class into a folder, or each transcript into a text file (1.wav and 1.txt)"
             ) from None
         raise
     columns: dict[str, str] = module.columns(path)
@@ -175,7 +182,13 @@ def _of_texts(module: Any, path: Path, columns: Mapping[str, str], counts: Count
     if {"question", "context"} <= columns.keys():
         return "questions with passages and answers, in SQuAD's form"
     texts = counts[".txt"] + counts[".md"]
-    return f"{texts:,} text files" if name == "text" and texts > 1 else "a text" if name == "text" else f"data in the layout `{name}`"
+    return (
+        f"{texts:,} text files"
+        if name == "text" and texts > 1
+        else "a text"
+        if name == "text"
+        else f"data in the layout `{name}`"
+    )
 
 
 # ---- which recipes take them ----
@@ -196,7 +209,9 @@ def _candidates(columns: Mapping[str, str], mapped: Mapping[str, str], overrides
             kind = columns.get(names.get("label", ""))
             settings += ["options.multi_label=true"] if kind == "labels" and "multi_label" in options else []
             settings += ["options.regression=true"] if kind == "number" and "regression" in options else []
-            fits = kind not in ("labels", "number") or len(settings) > sum(n != c for c, n in names.items() if c not in mapped)
+            fits = kind not in ("labels", "number") or len(settings) > sum(
+                n != c for c, n in names.items() if c not in mapped
+            )
             if fits or any(o.startswith(("options.multi_label", "options.regression")) for o in overrides):
                 found.append(_Candidate(entry, task.hub.pipeline_tag, len(names), tuple(settings), sure))
     return found

@@ -1,8 +1,8 @@
 """How long a training takes on this machine, from the time of its forward passes.
 
-A training step on an example costs about three forward passes: one forward, and a backward pass that costs two (Kaplan et
-al. 2020, Scaling Laws for Neural Language Models, section 2.1). If only the head trains and nothing random comes before
-it, the trunk runs once over each example, and later epochs cost next to nothing.
+A training step on an example costs about three forward passes: one forward, and a backward pass that costs two
+(Kaplan et al. 2020, Scaling Laws for Neural Language Models, section 2.1). If only the head trains and nothing random
+comes before it, the trunk runs once over each example, and later epochs cost next to nothing.
 """
 
 import time

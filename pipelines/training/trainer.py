@@ -274,7 +274,9 @@ class Trainer:
         if (forward := watch.per_example()) is None:
             return
         only_head = layers.only_head_trains(self.task, self._plain())
-        expected = expected_seconds(self.recipe, self.task, forward, self.encoded, self.steps, self.per_epoch, only_head)
+        expected = expected_seconds(
+            self.recipe, self.task, forward, self.encoded, self.steps, self.per_epoch, only_head
+        )
         if expected >= 60:
             more = duration.advice(expected, self.accelerator.device.type, only_head=only_head)
             self.progress.say(f"the training takes {duration.in_words(expected)} on this machine{more}")

@@ -45,9 +45,10 @@ def columns(path: Path) -> dict[str, str]:
     else:
         configs = {"": {"train": [path]}} if path.is_file() else _configs(path)
         first = next(iter(next(iter(configs.values())).values()))[0]
-        features = _features(first) or dict.fromkeys(table.columns(first), {})
+        features = _features(first) or dict.fromkeys(table.columns(first))
     named = {"Image": "image", "Audio": "audio", "ClassLabel": "label"}
-    kinds = {name: named.get(kind.get("_type") if isinstance(kind, dict) else "", "text") for name, kind in features.items()}
+    types = {name: kind.get("_type") if isinstance(kind, dict) else None for name, kind in features.items()}
+    kinds = {name: named.get(str(kind), "text") for name, kind in types.items()}
     alone = {kind: kind for kind in named.values() if list(kinds.values()).count(kind) == 1}  # read under any name
     return {**kinds, **alone}
 

@@ -151,7 +151,7 @@ def columns(path: Path) -> dict[str, str]:
 
 
 def _kind_of_cells(name: str, cells: list[Any]) -> str:
-    """A medium for names of its files, labels for lists, number for fractions, label for few short values, else text."""
+    """A medium for names of its files, labels for lists, number for fractions, label for few short values; or text."""
     filled = [cell for cell in cells if cell not in (None, "")]
     texts = [str(cell) for cell in filled]
     if name in MEDIA:
@@ -200,7 +200,8 @@ def head(path: Path) -> list[dict[str, Any]]:
 
 def _objects(text: str) -> list[dict[str, Any]]:
     """The first objects of a list, or of lines."""
-    decoder, found, at = json.JSONDecoder(), [], 0
+    decoder, at = json.JSONDecoder(), 0
+    found: list[dict[str, Any]] = []
     while len(found) < LOOKED_AT:
         at = next((place for place in range(at, len(text)) if text[place] not in "[, \r\n\t"), len(text))
         try:
