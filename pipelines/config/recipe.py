@@ -152,13 +152,13 @@ Beta = Annotated[Float, Field(ge=0, lt=1)]
 class TrainSection(Strict):
     epochs: Annotated[Float, Field(gt=0, le=100_000)] | None = None
     """Number of passes over the training rows; a fraction is allowed."""
+    max_steps: Annotated[Int, Field(ge=1)] | None = None
+    """Number of optimiser steps, instead of `epochs`."""
     min_steps: Annotated[Int, Field(ge=1)] | None = None
     """Least number of optimiser steps: if `epochs` has fewer, there are more epochs. So a small table trains enough.
 
     `train.epochs=N` on the command line takes it away, so that there are exactly N epochs.
     """
-    max_steps: Annotated[Int, Field(ge=1)] | None = None
-    """Number of optimiser steps, instead of `epochs`."""
     head_epochs: Annotated[Int, Field(ge=0, le=1000)] = 0
     """Epochs in which only the head trains, on the frozen trunk, before everything trains."""
     batch_size: Annotated[Int, Field(ge=1, le=1_000_000)] = 32
