@@ -73,6 +73,8 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         if (key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0])
         or (key == "train.min_steps" and (found[key][1] or 0) > (found[key][0] or 0))
     ]
+    if "train.epochs" in longer and "train.min_steps" in found:  # typed epochs take min_steps away
+        longer.append("train.min_steps")
     rest = {key: value for key, value in found.items() if key not in longer}
     if rest and _holds_work(folder):
         listed = "; ".join(f"{key}: the run has {a!r}, you ask for {b!r}" for key, (a, b) in list(rest.items())[:4])
