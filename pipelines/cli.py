@@ -2,6 +2,7 @@
 
 import math
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +87,7 @@ def check(
     loaded = load_recipe(chosen.recipe, chosen.overrides, data=chosen.data, model=model)
     from pipelines.diagnostics.check import check as look
 
-    for line in (*chosen.lines, *look(loaded)):
+    for line in chain(chosen.lines, look(loaded)):
         print(line)
 
 

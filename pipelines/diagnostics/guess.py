@@ -20,6 +20,7 @@ from pipelines.data.formats import audiofolder, imagefolder, table
 from pipelines.data.loading import format_module
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.errors import DataError, RecipeError
+from pipelines.models.source import read_json_object
 from pipelines.utils.files import problem
 from pipelines.utils.formatting import short
 
@@ -52,6 +53,7 @@ class _Candidate:
     entry: Mapping[str, str]
     purpose: str  # the hub's name for what the task does; tasks with the same one differ in the method only
     columns: int  # how many columns of the data it needs
+    architectures: tuple[str, ...]  # how the names of the classes of its models end
     settings: tuple[str, ...]  # overrides that the data require
     sure: bool  # whether the columns have names that need no question
 
@@ -103,6 +105,7 @@ def _guess(verb: str, given: str, overrides: list[str], model: str | None) -> Ch
     def command(one: _Candidate) -> str:
         return shlex.join(["graft", verb, one.entry["name"], "--data", given, *one.settings, *typed])
 
+    found = _for_the_model(found, model)
     most = max(one.columns for one in found)
     best = [one for one in found if one.columns == most]
     sure = [one for one in found if one.sure]
@@ -213,8 +216,22 @@ def _candidates(columns: Mapping[str, str], mapped: Mapping[str, str], overrides
                 n != c for c, n in names.items() if c not in mapped
             )
             if fits or any(o.startswith(("options.multi_label", "options.regression")) for o in overrides):
-                found.append(_Candidate(entry, task.hub.pipeline_tag, len(names), tuple(settings), sure))
+                found.append(
+                    _Candidate(entry, task.hub.pipeline_tag, len(names), task.hub.architectures, tuple(settings), sure)
+                )
     return found
+
+
+def _for_the_model(found: list[_Candidate], model: str | None) -> list[_Candidate]:
+    """Those whose task has models of this class; all if the model is not on this disk, or fits none of them.
+
+    Texts and a Llama say that texts are to be written.
+    """
+    path = Path(model).expanduser() / "config.json" if model and _exists(model) else None
+    config = read_json_object(path) if path is not None else None
+    classes = [str(name) for name in (config or {}).get("architectures") or []]
+    fitting = [one for one in found if any(name.endswith(one.architectures) for name in classes)]
+    return fitting or found
 
 
 def _named(

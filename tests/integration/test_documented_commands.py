@@ -150,7 +150,7 @@ def prepare(page: list[Block], environment: dict[str, str]) -> None:
     here = "\n".join(block.text for block in page)
     for folder in dict.fromkeys(re.findall(r"runs/[\w-]+/\w+", here)):
         name = folder.rpartition("/")[2]
-        trains = re.compile(rf"^graft train {name}( .*)?$")
+        trains = re.compile(rf"^graft train {name}/?( .*)?$")
         if Path(folder).exists() or any(trains.match(line) for block in page for line in commands(block)):
             continue
         every = [

@@ -198,6 +198,14 @@ def test_the_columns_that_the_user_names_decide(tmp_path: Path) -> None:
     assert choose("train", texts, ["options.whole_words=true"]).recipe == "texts_distilroberta"
 
 
+def test_the_model_decides_between_tasks_that_take_the_same_data(tmp_path: Path) -> None:
+    texts = str(file(tmp_path / "texts", "a.txt", "one text").parent)
+    assert choose("train", texts, model=str(tiny_text.gpt(tmp_path / "gpt"))).recipe == "texts_gpt2"
+    masked = tmp_path / "masked" / "config.json"
+    file(tmp_path, "masked/config.json", '{"model_type": "bert", "architectures": ["BertForMaskedLM"]}')
+    assert choose("train", texts, model=str(masked.parent)).recipe == "texts_distilroberta"
+
+
 def test_what_follows_the_verb_may_be_an_override(tmp_path: Path) -> None:
     data = str(tiny.photos(tmp_path / "photos", n=2, splits=()))
     chosen = choose("train", "train.epochs=3", ["train.seed=1"], data)
