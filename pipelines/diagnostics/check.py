@@ -62,11 +62,13 @@ def check(recipe: Recipe) -> Iterator[str]:
     skips.add("train", [(str(index), why) for index, why in micro.skipped])
     batch = micro.batch
     shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
+    precision = recipe.train.precision if recipe.train.precision != "auto" else hardware.best_precision(model)
     with torch.no_grad():
         loss = float(task.loss(model, batch, task.counts(batch), task.phases[0].name, 0))
-        began = time.perf_counter()  # of a second pass: the first one is slow
-        task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
-        forward = (reading + time.perf_counter() - began) / taken_at_once
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            began = time.perf_counter()  # of a second pass: the first one is slow
+            task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
+            forward = (reading + time.perf_counter() - began) / taken_at_once
     yield f"batch      {shapes}; loss {loss:.4g}"
     for name, value in extra_metrics.try_out(metrics, task, model, splits.validation, "cpu").items():
         tried = min(extra_metrics.TRIED, len(splits.validation))
@@ -85,7 +87,6 @@ def check(recipe: Recipe) -> Iterator[str]:
     if trainer.head_epochs(recipe, task, model):
         trainer.thaw(task, model, {name for name, p in model.named_parameters() if p.requires_grad}, only_head=True)
         steps += trainer.head_steps(recipe, model, rows)
-    precision = recipe.train.precision if recipe.train.precision != "auto" else hardware.best_precision(model)
     yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {precision}"
     if not torch.accelerator.is_available():  # the pass was timed on the CPU, and the run would not train there
         hint = duration.advice(expected, "cpu", only_head=only_head)
