@@ -37,6 +37,10 @@ RunFolder = Annotated[
     str | None, typer.Argument(metavar="RUN", help="Run: its name, its folder, or `last` for the newest.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, nothing else.")]
+RecipeOrData = Annotated[
+    str | None,
+    typer.Argument(metavar="[RECIPE_OR_DATA]", help="A recipe, or a folder or file with your data."),
+]
 Data = Annotated[str | None, typer.Option("--data", help="Use other data: a hub id, file or folder.")]
 Model = Annotated[str | None, typer.Option("--model", help="Use another model: a hub id, a model folder or a run.")]
 
@@ -185,41 +189,46 @@ def runs(
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe, so that you can copy it.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME_OR_WORD ...]", help="Print the recipe NAME, or list those that hold every WORD."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the recipes that Graft ships, or print one."""
-    from pipelines.config.catalog import catalog, catalog_table, find_recipe
+    """List the recipes that Graft ships, or print one, so that you can copy it."""
+    from pipelines.config.catalog import catalog_table, find_recipe, is_name, matching
 
-    if name is not None:
-        sys.stdout.write(find_recipe(name).read_text(encoding="utf-8"))
+    if words and len(words) == 1 and is_name(words[0]):
+        sys.stdout.write(find_recipe(words[0]).read_text(encoding="utf-8"))
     elif as_json:
-        _print_json(catalog())
+        _print_json(matching(words or []))
     else:
-        catalog_table()
+        catalog_table(matching(words or []))
 
 
 @app.command()
 def check(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE")],
+    recipe: RecipeOrData = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
     data: Data = None,
     model: Model = None,
 ) -> None:
-    """Validate a recipe and check its data, model and first batch. Trains nothing."""
+    """Validate a recipe and check its data, model and first batch. Trains nothing. Without a recipe: see `train`."""
     from pipelines.config.recipe import load_recipe
+    from pipelines.diagnostics.guess import choose
 
-    loaded = load_recipe(recipe, overrides or [], data=data, model=_start(model))
+    chosen = choose("check", recipe, overrides or [], data, _start(model))
+    loaded = load_recipe(chosen.recipe, chosen.overrides, data=chosen.data, model=_start(model))
     _find_sources(loaded)
     from pipelines.diagnostics.check import check as look
 
-    for line in look(loaded):
+    for line in itertools.chain(chosen.lines, look(loaded)):
         print(line)
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE")],
+    recipe: RecipeOrData = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
     data: Data = None,
     model: Model = None,
@@ -230,33 +239,42 @@ def train(
     smoke: Annotated[bool, typer.Option("--smoke", help="Test the run with 2 steps on 8 rows per split.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print bars, warnings and the result only.")] = False,
 ) -> None:
-    """Train, evaluate and document a model. The same command resumes a stopped run; other settings make a new one."""
-    began = time.time()
-    from pipelines.config.catalog import find_recipe
-    from pipelines.config.recipe import load_recipe
+    """Train, evaluate and document a model. The same command resumes a stopped run; other settings make a new one.
 
-    overrides = [*(overrides or []), *(["train.max_steps=2", "train.head_epochs=0"] if smoke else [])]
+    If you give your data instead of a recipe (graft train photos/), Graft says which task takes them, and which recipe
+    it uses. If several tasks do, it lists the commands to choose from.
+    """
+    began = time.time()
+    from pipelines.config.recipe import load_recipe
+    from pipelines.diagnostics.guess import choose
+
     model = _start(model)
+    chosen = choose("train", recipe, overrides or [], data, model)
+    recipe, data = chosen.recipe, chosen.data
+    overrides = [*chosen.overrides, *(["train.max_steps=2", "train.head_epochs=0"] if smoke else [])]
     try:
         loaded = load_recipe(recipe, overrides, data=data, model=model, exists=True)
     except RecipeError:
         load_recipe(recipe, overrides, data=data, model=model)  # raises an error that lists all problems
         raise
-    name = find_recipe(recipe).stem
     from pipelines.training import run_folder, run_name
     from pipelines.utils import distributed
 
+    main = distributed.processes().is_main_process
+    for line in chosen.lines if main else ():
+        print(line, file=sys.stderr)
+
     while True:
-        folder, why = (run, "") if run else run_name.choose(name, loaded, smoke=smoke)
+        folder, why = (run, "") if run else run_name.choose(chosen.base, loaded, smoke=smoke)
         if not run_folder.goes_on(folder, loaded):  # a run may go on with settings that a new run would not accept
             loaded = load_recipe(recipe, overrides, data=data, model=model)
             _find_sources(loaded)
         from pipelines.training.run import train as start
 
-        if why and distributed.processes().is_main_process:
+        if why and main:
             print(why, file=sys.stderr)
         try:
-            results = start(loaded, folder, name=name, smoke=smoke, quiet=quiet, began=began)
+            results = start(loaded, folder, name=Path(recipe).stem, smoke=smoke, quiet=quiet, began=began)
             break
         except run_folder.Taken:  # another command took the folder a moment ago
             if run:

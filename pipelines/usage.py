@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.catalog import find_recipe, recipe_paths, without_hub
+from pipelines.config.catalog import catalog, find_recipe, recipe_paths
 from pipelines.config.overrides import advice
 from pipelines.config.recipe import known_keys
 from pipelines.config.validation_errors import closest
@@ -35,7 +35,7 @@ VERBS = {
 }
 # What an argument is, by the name that the help shows.
 NEEDED = {
-    "RECIPE": "a recipe: `graft recipes` lists them, and `graft {verb} cats_dogs_efficientnet_b0 --data photos/` is an "
+    "RECIPE": "a recipe: `graft recipes` lists them, and `graft {verb} photos_efficientnet_b0 --data photos/` is an "
     "example",
     "RUN_OR_MODEL": "a run folder, a model folder or a hub id, such as `graft {verb} runs/image-classification/NAME`",
     "RUN_OR_MODEL_OR_RECIPE": "a run folder, a model folder, a hub id or a recipe, such as "
@@ -171,6 +171,6 @@ def offline(verb: str) -> str:
     if verb in ("train", "check"):
         return (
             "Without the hub, models and data sets in the cache, --model FOLDER and --data FOLDER work, and these "
-            f"recipes need none: {', '.join(without_hub())}"
+            f"recipes need none: {', '.join(entry['name'] for entry in catalog() if not entry['hub'])}"
         )
     return "Without the hub, run folders, model folders and models in the cache work"

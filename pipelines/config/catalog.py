@@ -1,11 +1,18 @@
 """The recipes that Graft ships. File names are recipe names; the list shows what the header of each recipe states.
 
 A header is the comment at the top of a recipe: its command, then `hardware:`, `published:` and `measured:`, then notes.
+A recipe for a user's own data also has `takes:`, which says what these data are. `first choice` marks the recipe that
+is used if the user names none.
 """
 
+import difflib
 import re
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pipelines.config.validation_errors import suggest
 from pipelines.config.yaml_io import parse
@@ -13,7 +20,13 @@ from pipelines.errors import RecipeError
 from pipelines.utils.files import did_you_mean, problem
 from pipelines.utils.formatting import short
 
-HEADER = ("hardware", "published", "measured")
+HEADER = ("takes", "hardware", "published", "measured")
+FIRST = "; first choice"  # the end of `takes:` in the recipe that is taken if the user names none
+FORMER_NAMES = {  # name of a recipe in versions up to 0.1 -> its name now
+    "cats_dogs_efficientnet_b0": "photos_efficientnet_b0",
+    "cats_dogs_vit_frozen": "photos_vit_frozen",
+    "squad_minilm": "questions_minilm",
+}
 
 
 def recipe_paths() -> dict[str, Path]:
@@ -32,8 +45,8 @@ def find_recipe(source: str | Path) -> Path:
         return path
     shipped = recipe_paths()
     name = path.stem if path.suffix in (".yaml", ".yml") else str(source)
-    if path.suffix == "" and name in shipped:
-        return shipped[name]
+    if path.suffix == "" and (name in shipped or name in FORMER_NAMES):
+        return shipped[FORMER_NAMES.get(name, name)]
     if path.is_dir():
         raise RecipeError(f"{source} is a folder: a recipe is a YAML file, or a name that `graft recipes` prints")
     raise RecipeError(
@@ -42,39 +55,76 @@ def find_recipe(source: str | Path) -> Path:
     )
 
 
+def is_name(source: str) -> bool:
+    """Whether this is the name of a recipe that Graft ships, or was, or the path of a recipe file."""
+    is_file = Path(source).suffix in (".yaml", ".yml") and not problem(source) and Path(source).is_file()
+    return source in FORMER_NAMES or source in recipe_paths() or is_file
+
+
+def run_name(source: str | Path) -> str:
+    """The name that a recipe gives to its runs: the one that was typed, so that a former name finds its runs again."""
+    return str(source) if str(source) in FORMER_NAMES else find_recipe(source).stem
+
+
 def catalog() -> list[dict[str, str]]:
-    """The shipped recipes, by task and name: name, task, model, data, command, hardware, published, measured, path.
+    """The shipped recipes, by task, those for own data first: name, task, model, data, command, the header's values,
+    hub ("", "model", "data" or "model, data": what comes from the hub) and path.
 
     It reads text only, so it takes milliseconds.
     """
     return sorted(
-        (_entry(name, path) for name, path in recipe_paths().items()), key=lambda entry: (entry["task"], entry["name"])
+        (_entry(name, path) for name, path in recipe_paths().items()),
+        key=lambda entry: (entry["task"], not entry["takes"], not entry["takes"].endswith(FIRST), entry["name"]),
     )
 
 
-def without_hub() -> list[str]:
-    """The shipped recipes that need no hub: random weights, and data on this disk or in a library."""
-    found = []
-    for name, path in recipe_paths().items():
-        raw = parse(path.read_text(encoding="utf-8"), str(path)).value
-        local = raw["data"].get("format") not in (None, "hub") or "/" not in raw["data"]["id"]
-        if "config" in raw["model"] and local:
-            found.append(name)
-    return found
+SEARCHED = ("name", "task", "model", "data", "takes", "hardware")
 
 
-def catalog_table() -> None:
-    """Print the catalogue: under each task one line per recipe."""
+def matching(words: Sequence[str]) -> list[dict[str, str]]:
+    """The entries of the catalogue that hold every word, in any of `SEARCHED`. Raises RecipeError if there are none."""
     entries = catalog()
-    keys = ("name", "model", "data", "published", "measured")
-    rows = [{**entry, **{key: score(entry[key]) for key in ("published", "measured")}} for entry in entries]
-    wide = {key: max(len(key), *(len(row[key]) for row in rows)) for key in keys}
-    for task in sorted({entry["task"] for entry in entries}):
-        print("  ".join(word.ljust(wide[key]) for key, word in zip(keys, (task, *keys[1:]), strict=True)).rstrip())
-        for row in rows:
-            if row["task"] == task:
-                print("  ".join(row[key].ljust(wide[key]) for key in keys).rstrip())
-    print("\n`graft recipes NAME` prints one, to copy; `graft train NAME` runs it.")
+    texts = {entry["name"]: " ".join(entry[key] for key in SEARCHED).lower() for entry in entries}
+    found = [entry for entry in entries if all(word.lower() in texts[entry["name"]] for word in words)]
+    if found:
+        return found
+    known = [*texts, *{part for text in texts.values() for part in re.findall(r"[a-z0-9]{4,}", text)}]
+    near = list(dict.fromkeys(n for word in words for n in difflib.get_close_matches(word.lower(), known, 3, 0.7)))
+    meant = f": did you mean {' or '.join(near)}?" if near else ": `graft recipes` lists all"
+    shown = " ".join(short(word) for word in words)
+    raise RecipeError(f"no recipe has {shown!r} in its name, task, model or data{meant}")
+
+
+def catalog_table(entries: Sequence[dict[str, str]]) -> None:
+    """Print entries of the catalogue: under each task a paragraph per recipe, as wide as the terminal."""
+    width = min(100, shutil.get_terminal_size((80, 24)).columns)
+    wide = max(len(entry["name"]) for entry in entries)
+    for task in dict.fromkeys(entry["task"] for entry in entries):
+        print(task)
+        for entry in (entry for entry in entries if entry["task"] == task):
+            what = f"your {entry['takes'].removesuffix(FIRST)}" if entry["takes"] else entry["data"]
+            print(f"  {entry['name']:{wide}}  {_without_hub(entry)}{what}".rstrip())
+            scores = [f"{score(entry[key])} ({key})" for key in ("measured", "published") if score(entry[key]) != "-"]
+            about = "; ".join([entry["model"], *(scores or [entry["hardware"]])])
+            print(textwrap.fill(about, width, initial_indent=" " * 6, subsequent_indent=" " * 6, **_WORDS))
+        print()
+    print(textwrap.fill("* needs no hub.  + needs no hub with --model FOLDER, a model on this disk.", width))
+    print(textwrap.fill("`graft recipes NAME` prints one, to copy; `graft recipes WORD` filters.", width))
+    print(textwrap.fill("`graft train NAME` runs one; `graft train FOLDER` chooses one for your data.", width))
+
+
+_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}
+
+
+def _without_hub(entry: Mapping[str, str]) -> str:
+    return {"": "* ", "model": "+ "}.get(entry["hub"], "  ")
+
+
+def own_data() -> list[dict[str, str]]:
+    """The entries of the recipes for a user's own data, in the order of choice."""
+    return sorted(
+        (entry for entry in catalog() if entry["takes"]), key=lambda entry: not entry["takes"].endswith(FIRST)
+    )
 
 
 def score(text: str) -> str:
@@ -104,15 +154,18 @@ def _entry(name: str, path: Path) -> dict[str, str]:
     if problems or not {"task", "model", "data"} <= raw.keys():
         raise RecipeError(f"{path}: no complete recipe; `graft check {path}` says why")
     command, values, _ = header(text)
-    model = raw["model"]
+    model, data = raw["model"], raw["data"]
+    asked = {"model": "id" in model and not model["id"].startswith("runs/")}
+    asked["data"] = " --data " not in command and data.get("format") != "digits"  # the digits come with scikit-learn
     where = model["id"] if "id" in model else f"{model['config']['model_type']} from random weights"
     where += " (random weights)" if model.get("weights") == "random" else ""
     return {
         "name": name,
         "task": raw["task"],
         "model": where,
-        "data": raw["data"]["id"],
+        "data": data["id"],
         "command": command,
         **values,
+        "hub": ", ".join(key for key, needed in asked.items() if needed),
         "path": str(path),
     }

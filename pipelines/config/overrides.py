@@ -132,6 +132,8 @@ def put(raw: dict[str, Any], lines: dict[Keys, int], key: str, value: Any) -> li
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
     if other and value is not None:
         target.pop(other, None)
+        if lines.get(("train", "min_steps")) != COMMAND_LINE:  # the user states the length: the recipe's least is void
+            target.pop("min_steps", None)
     parts: Keys = tuple(key.split("."))
     for n in range(1, len(parts)):
         lines.setdefault(parts[:n], COMMAND_LINE)

@@ -154,6 +154,11 @@ class TrainSection(Strict):
     """Number of passes over the training rows; a fraction is allowed."""
     max_steps: Annotated[Int, Field(ge=1)] | None = None
     """Number of optimiser steps, instead of `epochs`."""
+    min_steps: Annotated[Int, Field(ge=1)] | None = None
+    """Least number of optimiser steps: if `epochs` has fewer, there are more epochs. So a small table trains enough.
+
+    `train.epochs=N` on the command line takes it away, so that there are exactly N epochs.
+    """
     head_epochs: Annotated[Int, Field(ge=0, le=1000)] = 0
     """Epochs in which only the head trains, on the frozen trunk, before everything trains."""
     batch_size: Annotated[Int, Field(ge=1, le=1_000_000)] = 32
@@ -215,6 +220,8 @@ class TrainSection(Strict):
     def _one_duration(self) -> "TrainSection":
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give exactly one of `epochs` and `max_steps`")
+        if self.min_steps is not None and self.max_steps is not None:
+            raise ValueError("`min_steps` goes with `epochs`; `max_steps` is the number itself: leave `min_steps` out")
         if self.betas is not None and self.optimizer != "adamw":
             raise ValueError(f"`betas` are AdamW's: leave them out, or set `optimizer: adamw` (got {self.optimizer})")
         return self
@@ -571,8 +578,9 @@ def dump_recipe(recipe: Recipe) -> str:
     raw = recipe.model_dump(mode="json")
     if not raw["metrics"]:
         del raw["metrics"]
-    if raw["train"]["betas"] is None:
-        del raw["train"]["betas"]
+    for key in ("betas", "min_steps"):
+        if raw["train"][key] is None:
+            del raw["train"][key]
     return dump(raw)
 
 

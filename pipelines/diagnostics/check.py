@@ -1,5 +1,6 @@
 """`graft check`: what can be known about a run without training."""
 
+import time
 from collections.abc import Iterator
 
 from pipelines.config.recipe import Recipe, task_class
@@ -10,7 +11,7 @@ from pipelines.evaluation import extra_metrics
 from pipelines.metrics import modules
 from pipelines.models import build, layers
 from pipelines.models.source import resolve
-from pipelines.training import run_log, trainer
+from pipelines.training import duration, run_log, trainer
 from pipelines.utils import hardware, library_logging
 from pipelines.utils.progress import Progress
 
@@ -54,12 +55,20 @@ def check(recipe: Recipe) -> Iterator[str]:
     rows = len(encoded["train"])
     least = trainer.least_examples(model, rows, recipe.train.batch_size)
     examples = batching.Examples(task, encoded["train"], recipe.train.seed, task.augmentation.enabled, least)
-    micro = examples[[(0, i) for i in range(min(4, len(examples)))]]
+    taken_at_once = min(4, len(examples))
+    began = time.perf_counter()
+    micro = examples[[(0, i) for i in range(taken_at_once)]]
+    reading = time.perf_counter() - began
     skips.add("train", [(str(index), why) for index, why in micro.skipped])
     batch = micro.batch
     shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
+    precision = recipe.train.precision if recipe.train.precision != "auto" else hardware.best_precision(model)
     with torch.no_grad():
         loss = float(task.loss(model, batch, task.counts(batch), task.phases[0].name, 0))
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            began = time.perf_counter()  # of a second pass: the first one is slow
+            task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
+            forward = (reading + time.perf_counter() - began) / taken_at_once
     yield f"batch      {shapes}; loss {loss:.4g}"
     for name, value in extra_metrics.try_out(metrics, task, model, splits.validation, "cpu").items():
         tried = min(extra_metrics.TRIED, len(splits.validation))
@@ -71,10 +80,14 @@ def check(recipe: Recipe) -> Iterator[str]:
         with torch.no_grad():
             batch = examples[[(0, int(i)) for i in fewest[:4]]].batch
             task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
-    for line in trainer.without_effect(recipe, steps, per_epoch, layers.only_head_trains(task, model)):
+    only_head = layers.only_head_trains(task, model)
+    expected = trainer.expected_seconds(recipe, task, forward, encoded, steps, per_epoch, only_head)
+    for line in trainer.without_effect(recipe, steps, per_epoch, only_head):
         yield f"no effect  {line}"
     if trainer.head_epochs(recipe, task, model):
         trainer.thaw(task, model, {name for name, p in model.named_parameters() if p.requires_grad}, only_head=True)
         steps += trainer.head_steps(recipe, model, rows)
-    precision = recipe.train.precision if recipe.train.precision != "auto" else hardware.best_precision(model)
     yield f"training   {steps:,} steps of {recipe.train.batch_size}, precision {precision}"
+    if not torch.accelerator.is_available():  # the pass was timed on the CPU, and the run would not train there
+        hint = duration.advice(expected, "cpu", only_head=only_head)
+        yield f"time       the training takes {duration.in_words(expected)} on this machine{hint}"

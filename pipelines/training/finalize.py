@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipelines.evaluation import extra_metrics, row_statistics, scoring
 from pipelines.generation import sampling
 from pipelines.inference.loading import load
 from pipelines.models import layers
-from pipelines.reporting import mistakes, results
+from pipelines.reporting import mistakes, results, settling
 from pipelines.reporting.results import summary
 from pipelines.task import Record, Task
 from pipelines.training.checkpoint import State
@@ -99,6 +100,7 @@ def write(
     for part in ("metrics", "ci95", "tables") if generated else ():
         scores["test"][part] |= generated[part]  # type: ignore[index]
     outcome = summary(trainer, state, scores) | ({"samples": generated["samples"]} if generated else {})
+    outcome["train"]["unsettled"] = _unsettled(trainer, state, task, records["validation"])
     extra_metrics.add(outcome, trainer.modules, records, trainer.progress.say)
     figures = {
         **(generated["figures"] if generated else {}),
@@ -121,6 +123,23 @@ def write(
     trainer.live.close()
     write_card(folder)  # last: the copy of results.json that the card step writes marks the run as finished
     return outcome
+
+
+def _unsettled(trainer: Trainer, state: State, task: Task, validation: list[Record]) -> str | None:
+    """Why the run ended far from settled, and what to do; None if it did not. The terminal says it, too."""
+    from pipelines.reporting.report import read_log
+
+    if state.stopped == "early":  # the validation score ended it
+        return None
+    why = settling.unsettled(read_log(trainer.folder), task.statistics(validation, trainer.splits.validation))
+    if why is None:
+        return None
+    longer = f"max_steps={2 * state.step}"
+    if trainer.recipe.train.epochs is not None:
+        longer = f"epochs={math.ceil(2 * state.step / trainer.per_epoch)}"
+    text = f"The run ended far from settled: {why}. Train longer, for example with train.{longer}"
+    trainer.progress.say(text)
+    return text
 
 
 def _balance(task: Task, splits: Splits) -> dict[str, Any]:

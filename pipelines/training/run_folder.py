@@ -172,11 +172,15 @@ def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def longer_of(found: dict[str, tuple[Any, Any]]) -> list[str]:
     """Of the settings that differ, those that only make the run longer."""
-    return [
+    longer = [
         key
         for key in found
-        if key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0]
+        if (key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0])
+        or (key == "train.min_steps" and (found[key][1] or 0) > (found[key][0] or 0))
     ]
+    if "train.epochs" in longer and "train.min_steps" in found:  # typed epochs take min_steps away
+        longer.append("train.min_steps")
+    return longer
 
 
 def other_hub(folder: Path, recipe: Recipe) -> bool:

@@ -27,7 +27,7 @@ from pipelines.models import layers
 from pipelines.models.source import Weights
 from pipelines.reporting.live import LiveReport
 from pipelines.task import Phase, Record, Task
-from pipelines.training import checkpoint, loop, optim, run_log
+from pipelines.training import checkpoint, duration, loop, optim, run_log
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
 from pipelines.training.feature_cache.hooks import Edge
@@ -79,8 +79,27 @@ def least_examples(model: Any, rows: int, batch_size: int) -> int:
 
 def length(recipe: Recipe, rows: int, least: int) -> tuple[int, int]:
     """Number of steps of the training that follows the head stage, and number of steps in one epoch."""
-    per_epoch = batching.steps_per_epoch(rows, recipe.train.batch_size, least)
-    return recipe.train.max_steps or max(1, round((recipe.train.epochs or 0) * per_epoch)), per_epoch
+    train = recipe.train
+    per_epoch = batching.steps_per_epoch(rows, train.batch_size, least)
+    return train.max_steps or max(train.min_steps or 1, round((train.epochs or 0) * per_epoch)), per_epoch
+
+
+def expected_seconds(
+    recipe: Recipe, task: Task, forward: float, encoded: dict[str, Encoded], steps: int, per_epoch: int, only_head: bool
+) -> float:
+    """The expected seconds of the training, if a forward pass of one example takes `forward` seconds."""
+    train, rows = recipe.train, len(encoded["train"])
+    every = per_epoch if train.eval_every == "epoch" else int(train.eval_every)
+    stored = only_head and not task.augmentation.enabled and recipe.data.cache_gb > 0
+    validation = len(encoded["validation"])
+    shown = steps * rows / per_epoch
+    found = duration.seconds(
+        forward, rows, validation, shown, math.ceil(steps / every), only_head=only_head, stored=stored
+    )
+    head = 0 if only_head else train.head_epochs
+    if head:  # of the head stage, whose features are stored
+        found += duration.seconds(forward, rows, validation, head * rows, head, only_head=True, stored=True)
+    return found
 
 
 def head_epochs(recipe: Recipe, task: Task, model: Any) -> int:
@@ -266,12 +285,28 @@ class Trainer:
         """Test scores before the first step: they show what the pretrained model can do already."""
         self.live.begin("baseline")
         model = self.model.to(self.accelerator.device)
-        records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before")
+        watch = duration.Stopwatch()
+        records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before", watch.tick)
+        self.announce(watch)
         sampling.save_grid(self, model, 0)
         merged = self.task.merge(records, self.splits.test)
         return scoring.score_split(self.task, merged, self.splits.test, "test", group=self.splits.group, tables=False)
 
-    def predict(self, model: Any, examples: Any, split: str, title: str) -> list[Record]:
+    def announce(self, watch: duration.Stopwatch) -> None:
+        """Say how long the training takes, if that is a minute or more."""
+        if (forward := watch.per_example()) is None:
+            return
+        only_head = layers.only_head_trains(self.task, self._plain())
+        expected = expected_seconds(
+            self.recipe, self.task, forward, self.encoded, self.steps, self.per_epoch, only_head
+        )
+        if expected >= 60:
+            more = duration.advice(expected, self.accelerator.device.type, only_head=only_head)
+            self.progress.say(f"the training takes {duration.in_words(expected)} on this machine{more}")
+
+    def predict(
+        self, model: Any, examples: Any, split: str, title: str, tick: Callable[[int], None] = lambda _: None
+    ) -> list[Record]:
         train = self.recipe.train
         size = hardware.eval_batch(
             train.eval_batch_size, self.accelerator.device.type, examples.lengths is not None, self._at_once()
@@ -286,6 +321,11 @@ class Trainer:
             )
 
         with self.progress.item(title, len(examples)) as shown:
+
+            def done(count: int) -> None:
+                shown.advance(count * self.accelerator.num_processes)
+                tick(count * self.accelerator.num_processes)
+
             records = scoring.predict_split(
                 self.task,
                 model,
@@ -297,7 +337,7 @@ class Trainer:
                 skips=self.skips,
                 split=split,
                 smaller=smaller,
-                tick=lambda n: shown.advance(n * self.accelerator.num_processes),
+                tick=done,
             )
         self.eval_batch, self.eval_budget = scoring.agreed(found["rows"], found[examples.length_unit])
         return records

@@ -38,7 +38,7 @@ def test_every_generated_part_is_filled_in(site: Path) -> None:
     pages = {page.relative_to(site).as_posix(): page.read_text() for page in site.rglob("*.html")}
     assert [name for name, text in pages.items() if "<!-- generated:" in text] == []
     assert "max_train_rows" in pages["recipe_reference.html"]
-    assert "squad_minilm" in pages["recipes.html"]
+    assert "questions_minilm" in pages["recipes.html"]
     assert "pipelines/training/loop.py" in pages["architecture.html"]
     assert "RecipeError" in pages["python_api.html"]
 

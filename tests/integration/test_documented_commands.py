@@ -29,6 +29,7 @@ from PIL import Image
 from pipelines.config import recipe as recipes
 from pipelines.config.catalog import recipe_paths
 from pipelines.config.recipe import DataSection, Recipe
+from pipelines.diagnostics import guess
 from tests.support import tiny, tiny_audio, tiny_pictures, tiny_text, tiny_whisper
 from tests.support.command import Done, graft
 from tests.support.doc_blocks import ROOT, Block, blocks, commands, pages, snippets
@@ -39,7 +40,7 @@ from tests.support.runs import without_pictures
 pytestmark = pytest.mark.integration
 
 QUICK = ("train.max_steps=2", "train.head_epochs=0", "train.precision=fp32", "data.workers=0", "data.max_eval_rows=12")
-PART_OF = "cats_dogs_efficientnet_b0"
+PART_OF = "photos_efficientnet_b0"
 PAGES = [
     str(page.relative_to(ROOT))
     for page in pages()
@@ -94,6 +95,7 @@ def at_the_reader(reader: Path, hub: HubServer, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(reader)
     monkeypatch.setattr("pipelines.hub.retry.WAITS", (0, 0, 0))
     real, served = recipes.load_recipe, {}
+    monkeypatch.setattr(guess, "load_recipe", real)  # a guess looks at all recipes for own data
 
     def quick(source: Any, overrides: Sequence[str] = (), **others: Any) -> Recipe:
         if Path(source).name == "recipe.yaml":  # the recipe of a run or model is quick already

@@ -218,9 +218,9 @@ def test_wrong_recipe(arguments: str, world: World) -> None:
     [
         ([], None),
         (["frobnicate"], ["frobnicate"]),
-        (["train"], ["`graft train` needs a recipe"]),
+        (["train"], ["needs your data", "a recipe"]),
         (["train", "no_such_recipe"], ["no_such_recipe", "no shipped recipe"]),
-        (["train", "{tmp}"], ["is a folder", "YAML"]),
+        (["train", "{tmp}", "--data", "{tmp}"], ["are both data", "leave one out"]),
         (["train", "{tmp}/photo.jpg"], ["photo.jpg", "cannot be read"]),
         (["train", "{tmp}/list.yaml"], ["list.yaml", "a mapping of keys"]),
         (["predict", "{tmp}/nowhere"], ["`graft predict` needs inputs"]),

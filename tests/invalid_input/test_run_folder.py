@@ -173,5 +173,5 @@ def test_a_finished_run_says_what_to_raise(world: World, finished: Path) -> None
 def test_a_length_in_place_of_another(first: tuple[str, str], world: World) -> None:
     from pipelines.config.recipe import load_recipe
 
-    recipe = load_recipe("cats_dogs_efficientnet_b0", list(first), data=str(world.photos), model=str(world.vit))
+    recipe = load_recipe("photos_efficientnet_b0", list(first), data=str(world.photos), model=str(world.vit))
     assert (recipe.train.max_steps, recipe.train.epochs) == (3, None)

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.support.command import graft, refused
 from tests.support.hub import HubServer, hub  # noqa: F401 (a fixture)
 
-R = "cats_dogs_efficientnet_b0"
+R = "photos_efficientnet_b0"
 # what a person types after `graft` -> words of the error
 COMMANDS = {
     # verbs
@@ -80,7 +80,7 @@ COMMANDS = {
     f"train {R} model.adapter=lora": "(allowed: kind, rank, alpha, dropout, targets)",
     f"train {R} photos": "did you mean --data photos?",
     # recipes, folders and files
-    "train cats_dogs_efficentnet_b0": f"did you mean '{R}'?",
+    "train photos_efficentnet_b0": f"did you mean '{R}'?",
     f"train {R} --data photo": "no file or folder 'photo' here (did you mean photos?)",
     f"train {R} --data photo/": "no such file or folder: photo/ (did you mean photos?)",
     f"train {R} --data ./Photos": "no such file or folder: ./Photos (did you mean photos?)",

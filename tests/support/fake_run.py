@@ -92,7 +92,7 @@ def recipe(model: str, data: str, hub: dict[str, Any] | None = None, multi_label
         "model": ModelSection(id=model).model_dump(mode="json"),
         "data": DataSection(id=data, columns={"image": "image", "label": "label"}).model_dump(mode="json"),
         "options": options,
-        "train": TrainSection(epochs=5, batch_size=64, layer_decay=0.75).model_dump(mode="json"),
+        "train": TrainSection(epochs=5, batch_size=64, layer_decay=0.75).model_dump(mode="json", exclude={"min_steps"}),
         "hub": HubSection(**(hub or {"license": "apache-2.0"})).model_dump(mode="json"),
     }
 

@@ -68,6 +68,7 @@ def class_folders(folder: Path) -> Path:
 
 DATA: dict[str | None, Callable[[Path], Path]] = {
     "audiofolder": class_folders,
+    None: class_folders,
     "esc50": lambda folder: tiny_audio_sets.esc50(folder, folds=5),
     "audioset": lambda folder: tiny_audio_sets.audioset(folder, lists=("balanced_train", "eval")),
     "spoken_digits": tiny_audio_sets.digits,

@@ -63,6 +63,8 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
         hub.add_model(
             recipe.model.id, tuned_model(folder / "model") if tuned else tiny_audio.wav2vec2(folder / "model", **QUICK)
         )
+    if recipe.data.format is None:
+        return Served(str(tiny_audio.transcribed(folder / "data", 24)))
     lay = {
         "librispeech": tiny_whisper.librispeech,
         "common_voice": tiny_whisper.common_voice,

@@ -90,6 +90,8 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
         hub.add_model(
             recipe.model.id, tiny_whisper.whisper(folder / "model", multilingual=not recipe.model.id.endswith(".en"))
         )
+    if recipe.data.format is None:
+        return Served(str(tiny_audio.transcribed(folder / "data", 24)), changes=("options.max_new_tokens=4",))
     lay = {
         "librispeech": tiny_whisper.librispeech,
         "common_voice": tiny_whisper.common_voice,

@@ -81,7 +81,7 @@ class TestAnswers(TestContract):
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     assert recipe.model.id is not None
     hub.add_model(recipe.model.id, tiny_text.gpt(folder / "model"))
-    if recipe.data.format == "wikipedia":
+    if recipe.data.format == "wikipedia" or recipe.data.id == "texts":
         return Served(str(tiny_text.texts(folder / "texts")), changes=("options.max_length=32",))
     if recipe.options.prompt:  # type: ignore[attr-defined]
         hub.add_dataset(recipe.data.id, tiny_text.squad_repo(folder / "data", tiny_text.squad(folder / "squad")))

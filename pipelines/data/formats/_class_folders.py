@@ -11,6 +11,7 @@ A table in the folder that has the task's columns takes precedence over the name
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipelines.data.audio import reading as audio
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
 from pipelines.data.formats import table
 from pipelines.data.image import reading as images
-from pipelines.data.media import AUDIO, IMAGES, Kind, paths
+from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, Kind, paths
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError, MissingColumn
@@ -72,6 +73,35 @@ def with_texts(path: Path, kind: Kind) -> bool:
     """Whether most files of this kind have a text file of the same name next to them."""
     found = [file for file in islice(all_files(path), LOOKED_AT) if file.suffix.lower() in kind.suffixes]
     return sum(file.with_suffix(".txt").is_file() for file in found) * 2 > len(found)
+
+
+def columns(path: Path, kind: Kind) -> dict[str, str]:
+    """The columns of class folders, or of files without classes, with their kinds. Raises DataError.
+
+    Folders are classes if there are two or more, and most files of this kind are in them.
+    """
+    for listed in (file for file in all_files(path, deep=False) if file.suffix.lower() in table.SUFFIXES):
+        found = table.columns(listed)
+        if kind.column in found or FILE_NAME in found:
+            return {**found, kind.column: kind.column}
+    top = _unwrapped(path)
+    filled = [child for child in folders(top) if _any_file(child)]
+    if not _parts(DataSection(id=str(path)), filled, True):
+        loose = sum(file.suffix.lower() in kind.suffixes for file in all_files(top, deep=False))
+        within = sum(1 for child in filled for _ in islice(_of_kind(child, kind), loose + 1))
+        named = [child for child in filled if child.name.lower() in SPLIT_NAMES or _role(child.name)]
+        if len(filled) < 2 or loose >= within or (named == filled and not any(map(_classes, filled))):
+            return {kind.column: kind.column}
+        _check_classes(top, kind, filled)
+    return {kind.column: kind.column, "label": "label"}
+
+
+def classes(path: Path) -> list[str]:
+    """The names of the class folders of the first split, sorted."""
+    top = _unwrapped(path)
+    filled = [child for child in folders(top) if _any_file(child)]
+    parts = _parts(DataSection(id=str(path)), filled, True)
+    return sorted(_classes(next(iter(parts.values()))) if parts else (child.name for child in filled))
 
 
 def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
@@ -416,6 +446,10 @@ def _hidden(root: Path, kind: Kind) -> dict[str, int]:
 
 def _named_as_split(folder: Path) -> bool:
     return folder.name.lower() in SPLIT_NAMES and bool(folders(folder))
+
+
+def _of_kind(folder: Path, kind: Kind) -> Iterator[Path]:
+    return (file for file in all_files(folder) if file.suffix.lower() in kind.suffixes)
 
 
 def _any_file(folder: Path) -> bool:

@@ -49,6 +49,13 @@ def own_list(folder: Path) -> Path | None:
     )
 
 
+def columns(path: Path, kind: Kind, texts: Sequence[str]) -> dict[str, str]:
+    """The columns of a list, with their kinds. Raises DataError."""
+    found = table.columns(path)
+    text = next((name for name in texts if name in found), None)
+    return {kind.column: kind.column, **({"text": "text"} if text else {}), **found}
+
+
 def read(
     section: DataSection,
     kind: Kind,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files
-from pipelines.data.formats import _audio_lists
+from pipelines.data.formats import _audio_lists, _class_folders
 from pipelines.data.media import AUDIO
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
@@ -29,6 +29,13 @@ LIST = "_segments.csv"
 def detect(path: Path) -> bool:
     """Whether a folder holds the class list and lists of segments."""
     return path.is_dir() and (path / CLASSES).is_file() and bool(_lists(path))
+
+
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds. Raises DataError if there are only lists, and no clips."""
+    if _class_folders.medium(path) is not AUDIO:
+        raise DataError(f"{path}: AudioSet's lists without recordings: put <YTID>.wav files into a folder in it")
+    return {"audio": "audio", "label": "labels"}
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:

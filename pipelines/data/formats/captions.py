@@ -30,6 +30,12 @@ def detect(path: Path) -> bool:
     return kind is not None and _class_folders.with_texts(path, kind)
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    kind = _class_folders.medium(path) or IMAGES
+    return {kind.column: kind.column, "text": "text"}
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of files with texts. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()

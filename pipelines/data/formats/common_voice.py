@@ -29,6 +29,11 @@ def detect(path: Path) -> bool:
     return path.is_dir() and bool(_languages(path))
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return {"audio": "audio", "text": "text", "speaker": "text"}
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of the lists of one language. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)

@@ -26,6 +26,11 @@ def detect(path: Path) -> bool:
     return (path / "meta" / "esc50.csv").is_file()
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return {"audio": "audio", "label": "label"}
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of the folds, as splits. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)

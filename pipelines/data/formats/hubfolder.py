@@ -17,9 +17,10 @@ from typing import Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files, folders
-from pipelines.data.formats import _class_folders, hub
+from pipelines.data.formats import _class_folders, hub, table
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError
+from pipelines.utils.files import read_json
 
 CONFIGURED = True  # data.config selects a part
 
@@ -34,6 +35,22 @@ def detect(path: Path) -> bool:
     if _is_saved(path) or _splits(path):
         return True
     return bool(_configs(path)) and _class_folders.medium(path) is None
+
+
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds, by the types that the library stored. Raises DataError."""
+    if path.is_dir() and _is_saved(path):
+        info = next((file for file in all_files(path) if file.name == "dataset_info.json"), None)
+        features = {} if info is None else read_json(info).get("features") or {}
+    else:
+        configs = {"": {"train": [path]}} if path.is_file() else _configs(path)
+        first = next(iter(next(iter(configs.values())).values()))[0]
+        features = _features(first) or dict.fromkeys(table.columns(first))
+    named = {"Image": "image", "Audio": "audio", "ClassLabel": "label"}
+    types = {name: kind.get("_type") if isinstance(kind, dict) else None for name, kind in features.items()}
+    kinds = {name: named.get(str(kind), "text") for name, kind in types.items()}
+    alone = {kind: kind for kind in named.values() if list(kinds.values()).count(kind) == 1}  # read under any name
+    return {**kinds, **alone}
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
@@ -122,6 +139,14 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
 
 def _described(path: Path) -> bool:
     """Whether the datasets library wrote the file, with columns of types that only its own metadata describe."""
+    kinds = [part for part in _features(path).values() if isinstance(part, dict)]
+    return any(
+        part.get("_type") in NAMES for kind in kinds for part in (kind, kind.get("feature")) if isinstance(part, dict)
+    )
+
+
+def _features(path: Path) -> dict[str, Any]:
+    """The types of columns that the datasets library stored in a parquet file; empty if it stored none."""
     import pyarrow
     import pyarrow.parquet
 
@@ -129,11 +154,8 @@ def _described(path: Path) -> bool:
         about = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
         features = json.loads(about)["info"]["features"]
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-    kinds = [part for part in features.values() if isinstance(part, dict)] if isinstance(features, dict) else []
-    return any(
-        part.get("_type") in NAMES for kind in kinds for part in (kind, kind.get("feature")) if isinstance(part, dict)
-    )
+        return {}
+    return features if isinstance(features, dict) else {}
 
 
 def _is_pointer(path: Path) -> bool:

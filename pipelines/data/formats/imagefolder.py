@@ -36,6 +36,17 @@ def detect(path: Path) -> bool:
     return _listed(path) or (not table.detect(path) and not _texts_with_pictures(path))
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds, by the head of a list or the names of folders. Raises DataError."""
+    found = next((_metadata.columns(place, IMAGES, TEXTS) for place in _metadata.lists(path).values()), None)
+    return found or _class_folders.columns(path, IMAGES)
+
+
+def classes(path: Path) -> list[str]:
+    """The names of the class folders, sorted; empty if a list says the classes."""
+    return [] if _metadata.lists(path) else _class_folders.classes(path)
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of class folders, of a folder of images, or of a list. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()

@@ -42,6 +42,11 @@ def detect(path: Path) -> bool:
     return path.is_dir() and bool(_parts(path))
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return {"audio": "audio", "text": "text", "speaker": "text"}
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of the parts, as splits. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)

@@ -41,6 +41,11 @@ def detect(path: Path) -> bool:
     return any(_recording(found.parent, cells[0].strip()) for cells in lines)
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return {"audio": "audio", "text": "text"}
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of the list. Raises DataError or MissingColumn."""
     given = Path(section.id).expanduser()

@@ -35,6 +35,11 @@ def detect(path: Path) -> bool:
     return path.is_dir() and bool(_images(path))
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return {"image": "image", "label": "label"}
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of the files, as splits. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()

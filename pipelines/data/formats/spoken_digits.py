@@ -31,6 +31,11 @@ def detect(path: Path) -> bool:
     return bool(names) and sum(NAME.fullmatch(name) is not None for name in names) > len(names) / 2
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds. The names of the files hold the digit; its word is only derived."""
+    return {"audio": "audio", "label": "label"}
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of the recordings, with the official test split. Raises DataError or MissingColumn."""
     folder = _folder(_audio_lists.folder(section))

@@ -49,6 +49,11 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in named if file.is_file())
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return dict.fromkeys(("question", "context", "answer", "title"), "text")
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of SQuAD files: one per question. Raises DataError or MissingColumn."""
     path = Path(section.id).expanduser()

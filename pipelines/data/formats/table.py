@@ -12,9 +12,11 @@ import json
 import logging
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from glob import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.formats import _csv_dialect, hub
 from pipelines.data.labels import lost
-from pipelines.data.media import AUDIO, MEDIA
+from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.data.text.rows import talk
@@ -132,6 +134,101 @@ def _add(
     source.lost[name] = lost(((id_, row.get(label)) for id_, row in rows if label), source.skipped[name])
     if empty:
         source.ignored[f"rows of {table.name} without a filled cell"] = empty
+
+
+LOOKED_AT = 200  # rows that decide what a column holds
+_HEAD = 1 << 20  # bytes that are read for them
+
+
+def columns(path: Path) -> dict[str, str]:
+    """The columns of a table, or of the first of a folder, with their kinds, by its first rows. Raises DataError."""
+    first = path if path.is_file() else next(iter(_tables(path)), None)
+    if first is None:
+        return {}
+    rows = head(first)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _kind_of_cells(name, [row.get(name) for row in rows]) for name in names}
+
+
+def _kind_of_cells(name: str, cells: list[Any]) -> str:
+    """A medium for names of its files, labels for lists, number for fractions, label for few short values; or text."""
+    filled = [cell for cell in cells if cell not in (None, "")]
+    texts = [str(cell) for cell in filled]
+    if name in MEDIA:
+        return name
+    for medium in (IMAGES, AUDIO):
+        if texts and all(Path(text).suffix.lower() in medium.suffixes for text in texts):
+            return medium.column
+    if any(isinstance(cell, list) for cell in filled):
+        return "labels"
+    if any(_FRACTION.fullmatch(text) for text in texts) and all(_NUMBER.fullmatch(text) for text in texts):
+        return "number"
+    few = len(set(texts)) * 2 <= len(texts) and max(map(len, texts), default=0) <= 60
+    return "label" if few else "text"
+
+
+_NUMBER = re.compile(r"[-+]?(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", re.IGNORECASE)
+_FRACTION = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", re.IGNORECASE)
+
+
+def head(path: Path) -> list[dict[str, Any]]:
+    """The first rows of a table; a table that is damaged further down is not noticed. Raises DataError."""
+    if _suffix(path) == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=20)
+            return [row for batch in islice(batches, 1) for row in batch.to_pylist()]
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise _no_parquet(path, error) from None
+    with compressed.opened(path) as file:
+        start = file.read(_HEAD + 1)
+    text = start[:_HEAD].decode("utf-8-sig", "replace")
+    if len(start) > _HEAD:  # the last line is cut
+        text = text[: text.rfind("\n") + 1] or text
+    if _suffix(path) in (".json", ".jsonl"):
+        return _objects(text)
+    if len(start) <= _HEAD:
+        written = _csv_dialect.read(path, text, _suffix(path))
+    else:
+        lines = text.splitlines(keepends=True)
+        written = _csv_dialect.read(path, "".join(lines[: LOOKED_AT + 1]), _suffix(path))
+    right = [cells for _, cells in written.rows[:LOOKED_AT] if len(cells) == len(written.header)]
+    return [dict(zip(written.header, cells, strict=True)) for cells in right] or [dict.fromkeys(written.header)]
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """The first objects of a list, or of lines."""
+    decoder, at = json.JSONDecoder(), 0
+    found: list[dict[str, Any]] = []
+    while len(found) < LOOKED_AT:
+        at = next((place for place in range(at, len(text)) if text[place] not in "[, \r\n\t"), len(text))
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            break
+        if isinstance(row, dict):
+            found.append(row)
+    return found
+
+
+def size(path: Path) -> tuple[int, bool]:
+    """How many rows the tables of a path have, and whether they were counted; else the size of the file tells it."""
+    import pyarrow.parquet
+
+    total, counted = 0, True
+    for file in [path] if path.is_file() else _tables(path):
+        if _suffix(file) == ".parquet":
+            total += pyarrow.parquet.read_metadata(file).num_rows
+            continue
+        with compressed.opened(file) as opened:
+            start = opened.read(_HEAD + 1)
+        lines = start.count(b"\n") + (not start.endswith(b"\n")) - (_suffix(file) in (".csv", ".tsv"))
+        if len(start) > _HEAD:
+            counted, lines = False, round(lines * file.stat().st_size / len(start))
+        total += lines
+    return total, counted
 
 
 def column_names(path: Path) -> list[str]:

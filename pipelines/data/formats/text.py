@@ -40,6 +40,11 @@ def detect(path: Path) -> bool:
     )
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return {"text": "text"}
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read texts: one row per document, or per paragraph of split files. Raises DataError or MissingColumn."""
     root = Path(section.id).expanduser()

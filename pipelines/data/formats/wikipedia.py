@@ -65,6 +65,11 @@ def _open(path: Path) -> bz2.BZ2File | io.BufferedReader:
     return bz2.open(path) if path.suffix.lower() == ".bz2" else path.open("rb")
 
 
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return {"text": "text", "title": "text"}
+
+
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of the dumps: one per article. Raises DataError or MissingColumn."""
     from datasets import concatenate_datasets

@@ -1,5 +1,6 @@
 """Every recipe that Graft ships is complete and valid, with the same header; accelerate reads the launch files."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,9 +9,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config.catalog import HEADER, catalog, header, recipe_paths, score
+from pipelines.config.catalog import (
+    FIRST,
+    FORMER_NAMES,
+    HEADER,
+    catalog,
+    find_recipe,
+    header,
+    own_data,
+    recipe_paths,
+    run_name,
+    score,
+)
 from pipelines.config.recipe import dump_recipe, load_recipe, task_names
 from pipelines.errors import RecipeError
+from tests.support.command import graft
 
 RECIPES = recipe_paths()
 FOLDER = Path(__file__).parents[3] / "recipes"
@@ -40,7 +53,7 @@ def test_a_recipe_is_valid_and_fits_one_screen(name: str) -> None:
 def test_its_header_says_how_to_run_it_and_what_to_expect(name: str) -> None:
     command, values, notes = header(RECIPES[name].read_text())
     assert re.fullmatch(rf"graft train {name}( --data \S+)?", command)
-    assert all(values[key] for key in HEADER)
+    assert all(values[key] for key in HEADER if key != "takes")
     assert notes.endswith(".")
     for key in ("published", "measured"):
         value = values[key]
@@ -64,11 +77,51 @@ def test_the_catalogue_tells_the_same() -> None:
     assert score("none for this model") == score("not yet") == "-"
 
 
+# ---- recipes for own data ----
+
+
+def test_every_task_has_one_first_choice_for_own_data() -> None:
+    entries = own_data()
+    assert {entry["task"] for entry in entries} | {"speech-recognition-seq2seq"} == set(task_names())
+    first = [entry["name"] for entry in entries if entry["takes"].endswith(FIRST)]
+    assert len(first) == 9, "the two tasks of speech recognition share one"
+    assert [entry["name"] for entry in entries][: len(first)] == first
+    for entry in entries:
+        assert load_recipe(entry["name"]).hub.examples == 0 or entry["name"] == "questions_minilm"
+        train = load_recipe(entry["name"]).train
+        assert (train.min_steps is None) == (train.epochs is None), "a small table trains enough"
+
+
+def test_former_names_find_their_recipe_and_their_runs() -> None:
+    assert len(FORMER_NAMES) == 3
+    for former, name in FORMER_NAMES.items():
+        assert former not in RECIPES
+        assert find_recipe(former) == RECIPES[name]
+        assert run_name(former) == former
+        assert run_name(name) == name
+
+
+def test_the_list_is_filtered_and_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    everything = graft("recipes").out
+    assert max(map(len, everything.splitlines())) <= 80
+    found = graft("recipes", "whisper", "laptop").out
+    assert re.findall(r"(?m)^  (\w+)", found) == ["speech_whisper_tiny", "librispeech_whisper_tiny_frozen"]
+    assert "+ your recordings with transcripts" in found
+    assert "* sklearn/digits" in graft("recipes", "digits_vit").out
+    assert re.search(r"\n  beans_vit_base +AI-Lab-Makerere/beans\n", everything)
+    photos = [entry["name"] for entry in json.loads(graft("recipes", "image-classification", "--json").out)]
+    assert photos[:3] == ["photos_efficientnet_b0", "photos_vit_frozen", "beans_vit_base"], "own data come first"
+    done = graft("recipes", "wisper")
+    assert (done.code, "did you mean whisper?" in done.err) == (2, True)
+    assert graft("recipes", "cats_dogs_vit_frozen").out == RECIPES["photos_vit_frozen"].read_text()
+
+
 def test_a_recipe_without_header_is_listed_with_empty_columns() -> None:
     assert header("task: a\n") == ("", dict.fromkeys(HEADER, ""), "")
     assert header("# graft train x\n# measured: 1\n# a note\n\n# below\ntask: a\n") == (
         "graft train x",
-        {"hardware": "", "published": "", "measured": "1"},
+        {"takes": "", "hardware": "", "published": "", "measured": "1"},
         "a note",
     )
 

@@ -6,7 +6,7 @@ from pipelines.config.recipe import Recipe, load_recipe, task_class, task_names
 from pipelines.config.validation_errors import keys
 from pipelines.errors import RecipeError
 
-RECIPE = "cats_dogs_efficientnet_b0"
+RECIPE = "photos_efficientnet_b0"
 
 
 def test_a_last_name_that_is_unique_is_enough() -> None:

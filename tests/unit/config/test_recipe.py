@@ -160,9 +160,10 @@ def test_a_dump_is_plain_yaml_with_every_default() -> None:
     recipe = load_recipe("cifar10_vit_base")
     plain = yaml.safe_load(dump_recipe(recipe))
     every = json.loads(recipe.model_dump_json())
-    assert (every.pop("metrics"), every["train"].pop("betas")) == ([], None)  # unknown to version 0.1, and not set
+    # unknown to version 0.1, and not set
+    assert [every.pop("metrics"), *(every["train"].pop(key) for key in ("betas", "min_steps"))] == [[], None, None]
     assert plain == every
-    assert {*plain["train"], "betas"} == type(recipe.train).model_fields.keys()
+    assert {*plain["train"], "betas", "min_steps"} == type(recipe.train).model_fields.keys()
 
 
 # ---- the schema for editors ----
@@ -273,3 +274,19 @@ def test_other_data_of_the_same_form_keep_the_part_that_the_recipe_takes(tmp_pat
         )
     assert load_recipe("esc10_ast_frozen", data="x").data.config == "esc10"
     assert load_recipe("digits_vit_transfer", data="x").data.config is None
+
+
+# ---- the least number of steps ----
+
+
+def test_min_steps_goes_with_epochs_and_gives_way_to_a_typed_length() -> None:
+    name = "texts_minilm_frozen"
+    assert load_recipe(name).train.min_steps == 600
+    assert load_recipe(name, ["train.epochs=1"]).train.min_steps is None
+    assert load_recipe(name, ["train.max_steps=2"]).train.min_steps is None
+    for typed in (["train.epochs=1", "train.min_steps=5"], ["train.min_steps=5", "train.epochs=1"]):
+        assert load_recipe(name, typed).train.min_steps == 5
+    with pytest.raises(RecipeError, match="`min_steps` goes with `epochs`"):
+        load_recipe(name, ["train.max_steps=2", "train.min_steps=5"])
+    recipe = load_recipe(name)
+    assert validate(yaml.safe_load(dump_recipe(recipe))) == recipe

@@ -38,7 +38,7 @@ def test_the_schema_accepts_every_shipped_recipe() -> None:
 
 
 def test_the_schema_finds_what_is_wrong() -> None:
-    recipe = read_file(recipe_paths()["cats_dogs_efficientnet_b0"]).value
+    recipe = read_file(recipe_paths()["photos_efficientnet_b0"]).value
     recipe["options"] |= {"image_sise": 64, "max_length": 3}
     recipe["train"] |= {"lr": 1, "epochs": "three", "batch_size": 0}
     recipe["model"]["freeze"] = "all"

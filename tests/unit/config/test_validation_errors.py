@@ -47,7 +47,7 @@ train:
     ("change", "message"),
     [
         ("train: {epochs: 1, lr: 1}", "4: train.lr: unknown key: did you mean 'learning_rate'?"),
-        ("train: {epochs: 1, zzz: 1}", "4: train.zzz: unknown key (allowed: epochs, max_steps, head_epochs,"),
+        ("train: {epochs: 1, zzz: 1}", "4: train.zzz: unknown key (allowed: epochs, max_steps, min_steps,"),
         ("trian: {epochs: 1}", "4: trian: unknown key: did you mean 'train'?"),
         ("train: {}", "4: train: give exactly one of `epochs` and `max_steps`"),
         ("train: {epochs: 1, max_steps: 1}", "4: train: give exactly one of `epochs` and `max_steps`"),

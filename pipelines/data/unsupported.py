@@ -1,0 +1,134 @@
+"""Data that no task takes: boxes, masks, videos, records of other libraries. `seen` says what they are.
+
+Files that a task could take may lie among them (the photos of COCO). They are not guessed to be the data, because a
+user who has boxes wants to learn boxes. Names of files and folders decide, and the first bytes of a few files.
+"""
+
+import re
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+from pipelines.data.files import all_files, printable
+from pipelines.data.media import AUDIO, IMAGES
+
+LOOKED_AT = 2000  # files that decide
+_START = 1 << 16  # bytes of a file that decide
+
+VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".m4v"))
+OTHERS = {
+    ".tfrecord": "TFRecord files",
+    ".tfrecords": "TFRecord files",
+    ".npy": "arrays of NumPy",
+    ".npz": "arrays of NumPy",
+    ".h5": "HDF5 files",
+    ".hdf5": "HDF5 files",
+    ".mat": "files of MATLAB",
+    ".nii": "NIfTI volumes",
+    ".dcm": "DICOM images",
+    ".pkl": "pickle files, which run code when they are read",
+    ".zip": "archives: unpack them, and give the folder",
+    ".tar": "archives: unpack them, and give the folder",
+    ".tgz": "archives: unpack them, and give the folder",
+    ".rar": "archives: unpack them, and give the folder",
+    ".7z": "archives: unpack them, and give the folder",
+    ".pdf": "PDF files: write their text to .txt files",
+    ".docx": "Word files: write their text to .txt files",
+    ".xlsx": "Excel files: save each sheet as csv",
+    ".xls": "Excel files: save each sheet as csv",
+}
+_MASKS = ("mask", "annot", "segm", "groundtruth", "label")  # parts of the names of folders with label maps
+_OF_MASK = re.compile(r"[_-](mask|masks|seg|segmentation|label|labels|gt|l)$")  # ends of the names of label maps
+_BOX = re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}")  # a line of YOLO: class, then a box or a polygon
+
+
+def seen(path: Path) -> str | None:
+    """What such data are, for a message; None if nothing here is known to be of no task."""
+    files = [path] if path.is_file() else list(islice(all_files(path), LOOKED_AT))
+    suffixes = Counter(_suffix(file) for file in files)
+    images = [file for file in files if file.suffix.lower() in IMAGES.suffixes]
+    media = len(images) + sum(suffixes[suffix] for suffix in AUDIO.suffixes)
+    others = {suffix: suffixes[suffix] for suffix in OTHERS if suffixes[suffix]}
+    if others and sum(others.values()) > max(media, (len(files) - suffixes[".md"] - suffixes[".txt"]) / 2):
+        return OTHERS[max(others, key=others.__getitem__)]
+    if (videos := sum(suffixes[suffix] for suffix in VIDEOS)) > media:
+        return f"videos ({videos:,})"
+    return _coco(files) or _voc(files) or _yolo(images) or _masks(images)
+
+
+def _suffix(file: Path) -> str:
+    """The suffix that tells the kind: that of the file inside of a .gz, unless it is a table or text."""
+    inner = file.with_suffix("") if file.suffix.lower() == ".gz" else file
+    return inner.suffix.lower()
+
+
+def _coco(files: list[Path]) -> str | None:
+    """Whether a JSON file has COCO's keys: `images` at its start, `annotations` there or at its end."""
+    found, named = b"", None
+    for file in (file for file in files if file.suffix.lower() == ".json"):
+        try:
+            with file.open("rb") as opened:
+                both = opened.read(_START)
+                opened.seek(max(0, file.stat().st_size - _START))
+                both += opened.read()
+        except OSError:
+            continue
+        if both.lstrip().startswith(b"{") and b'"images"' in both and b'"annotations"' in both:
+            found, named = found + both, file if named is None or b'"bbox"' in both else named
+    if named is None:
+        return None
+    if b'"bbox"' in found or b'"segmentation"' in found:
+        what = "boxes and masks" if b'"segmentation"' in found else "boxes"
+        return f"photos with {what} in COCO's JSON ({printable(named.name)}), for detection or segmentation"
+    advice = "for captions, write them to a metadata.csv with the columns file_name and text"
+    return f"photos with annotations in COCO's JSON ({printable(named.name)}; {advice})"
+
+
+def _voc(files: list[Path]) -> str | None:
+    for file in islice((file for file in files if file.suffix.lower() == ".xml"), 3):
+        if b"<bndbox>" in _start(file):
+            return f"photos with boxes in the XML of Pascal VOC ({printable(file.name)}), for detection"
+    return None
+
+
+def _yolo(images: list[Path]) -> str | None:
+    """Whether most of the text files of the first images hold lines of numbers, as YOLO writes boxes and polygons."""
+    found = []
+    for image in images[:20]:
+        parts = list(image.parent.parts)
+        places = [image.parent, image.parent / "labels", image.parent.parent / "labels"]
+        if "images" in parts:
+            last = len(parts) - 1 - parts[::-1].index("images")
+            places.append(Path(*parts[:last], "labels", *parts[last + 1 :]))
+        text = next((t for place in places if (t := place / f"{image.stem}.txt").is_file()), None)
+        if text is not None:
+            lines = _start(text).decode("utf-8", "replace").splitlines()
+            found.append(all(_BOX.fullmatch(line.strip()) for line in lines))
+    return (
+        "photos with boxes in the text files of YOLO, for detection" if found and sum(found) * 2 > len(found) else None
+    )
+
+
+def _masks(images: list[Path]) -> str | None:
+    """Whether images have label maps: images of the same names in a folder for them, or with an ending for them."""
+    by_folder: dict[Path, set[str]] = {}
+    for image in images:
+        by_folder.setdefault(image.parent, set()).add(image.stem)
+    for folder, stems in by_folder.items():
+        ends = {_OF_MASK.sub("", stem) for stem in stems if _OF_MASK.search(stem)}
+        if any(part in folder.name.lower() for part in _MASKS) or folder.name.lower() in ("gt", "seg"):
+            others = set().union(*(names for place, names in by_folder.items() if place != folder))
+            alike = len(stems & others) + len(ends & others)
+        else:
+            alike = len(ends & stems)
+        if alike * 3 > len(stems):
+            return f"images with label maps ({printable(folder.name)}), for segmentation"
+    return None
+
+
+def _start(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(_START)
+    except OSError:
+        return b""
