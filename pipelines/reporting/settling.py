@@ -1,6 +1,6 @@
 """Whether a run ended far from settled, so that more steps would still change its model much.
 
-Two signs. Their thresholds were chosen on about ninety finished runs of eight tasks:
+Two signs, whose thresholds are a judgement: they were chosen by looking at finished runs of several tasks, many small.
 
 - The loss: of its fall since the first tenth of the steps, a fifth or more came in the last third, and it fell by a
   tenth or more there, although the schedules lower the learning rate to 0 in these steps.

@@ -1,11 +1,11 @@
-"""Whether a run is settled: losses of real runs, in tenths of their steps, and the doubt of a classifier."""
+"""Whether a run is settled: losses with the shapes that runs have, and the doubt of a classifier."""
 
 import pytest
 
 from pipelines.metrics.statistics import Statistics
 from pipelines.reporting.settling import still_doubts, still_falls, unsettled
 
-LOSSES = {  # of finished runs, rounded: (loss, whether it is far from settled)
+LOSSES = {  # drawn after the curves of runs: (losses, whether such a run is far from settled)
     "spoken digits, 290 steps of 870": ((2.31, 2.25, 2.1, 1.9, 1.5, 1.18, 0.95, 0.8, 0.7, 0.62, 0.6, 0.58), True),
     "cats and dogs, frozen trunk, 300 steps": ((0.37, 0.3, 0.2, 0.09, 0.02, 0.012, 0.01, 0.012, 0.01, 0.009), False),
     "texts, 600 steps": ((2.32, 1.13, 0.45, 0.33, 0.25, 0.25, 0.3, 0.21, 0.11, 0.1, 0.12, 0.13), False),
