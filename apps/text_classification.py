@@ -76,9 +76,12 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
                         )
                         unread = gr.Markdown(elem_classes="graft-note")
-                        ask = gr.Button("What did it look at?")
+                        ask = gr.Button("What did it look at?", elem_classes="graft-ask")
                         words = gr.HTML(elem_classes="graft-passage")
                         note = gr.HTML(elem_classes="graft-note")
+                        parts.hint(
+                            "The likeliest labels appear here." if task.data.labels else "The estimate appears here."
+                        )
                 rows = [[row[column] for column in task.data.input_columns] for row in parts.example_rows(loaded)[1]]
                 if rows:
                     gr.Examples(rows, inputs=fields, label="Examples", examples_per_page=6, cache_examples=False)
