@@ -103,11 +103,12 @@ CSS = (
 .graft-header b.graft-good { color: var(--link-text-color); }
 
 /* a box has its label above what it holds, never on it */
-.block:has(> [data-testid="block-label"]) { display: flex; flex-direction: column; }
+.block:has(> [data-testid="block-label"]):has(> .image-container) { display: flex; flex-direction: column; }
 .block > [data-testid="block-label"] { position: static !important; flex: none; align-self: stretch;
   padding: var(--spacing-md) var(--spacing-xl); border: none; border-bottom: 1px solid var(--border-color-primary);
   border-radius: 0; background: none; }
 .block:has(> [data-testid="block-label"]) > .image-container { flex: 1; min-height: 0; }
+.block > [data-testid="block-label"] ~ div .icon-button-wrapper { border: none; background: none; }
 .block > .html-container.label-padding { padding-top: var(--spacing-md); }
 
 .block.graft-hint { align-items: center; justify-content: center; min-height: 7rem; padding: 1rem;
@@ -133,6 +134,7 @@ CSS = (
 .graft-photo .image-frame, .graft-photo .image-frame img, .graft-stack img { width: 100%; height: 16rem;
   object-fit: contain; }
 .graft-photo .image-frame { overflow: hidden; }
+.graft-map .html-container { padding: 0; }
 .graft-map figure { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--block-radius);
   background: var(--block-background-fill); overflow: hidden; }
 .graft-stack { display: grid; }
@@ -144,7 +146,7 @@ CSS = (
 .graft-map.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 8rem; }
 
 /* waveform and spectrogram: the picture stretches, its words keep their size */
-.graft-plot { display: grid; grid-template-columns: auto minmax(0, 1fr); column-gap: .5rem; margin: 0;
+.graft-plot { display: grid; grid-template-columns: auto minmax(0, 1fr); column-gap: .5rem; margin: .6rem 0 0;
   font-size: .75rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
 .graft-plot .graft-y { position: relative; min-width: 3.2rem; }
 .graft-plot .graft-y span { position: absolute; right: 0; transform: translateY(50%); white-space: nowrap; }
@@ -171,6 +173,7 @@ CSS = (
 .graft-made .caption-label { position: static; max-width: 100%; border: none; background: none;
   padding: .15rem .3rem; text-align: center; font-variant-numeric: tabular-nums; }
 .graft-pixels img { image-rendering: pixelated; }
+.gradio-container .table-wrap th, .gradio-container .table-wrap td { text-align: left; }
 .graft-note, .graft-note p { color: var(--body-text-color-subdued); font-size: .9rem; }
 .graft-card { max-width: 46rem; min-width: 0 !important; margin: 0 auto; overflow-wrap: break-word; }
 .graft-card .prose { overflow-x: auto; }

@@ -107,7 +107,7 @@ def spectrogram(recording: Recording, rate: int, read: tuple[float, float] | Non
     share = np.clip((loud - loud.max() + RANGE) / RANGE, 0, 1)
     colours = np.ascontiguousarray(matplotlib.colormaps["magma"](share[::-1], bytes=True)[..., :3])
     picture = Image.fromarray(colours).resize((max(colours.shape[1], 400), 2 * BANDS), Image.Resampling.BICUBIC)
-    ticks = [pitch for pitch in (250, 500, 1000, 2000, 4000, 8000, 16000) if pitch < 0.45 * top]
+    ticks = [pitch for pitch in (250, 500, 1000, 2000, 4000, 8000, 16000) if pitch <= top / 2]
     side = "".join(
         f'<span style="bottom: {100 * mel(pitch) / mel(top / 2):.2f}%">{_hertz(pitch)}</span>' for pitch in ticks
     )
