@@ -84,7 +84,7 @@ _NO_TEXT = f".graft-said.block:has(textarea:placeholder-shown){_IDLE}"
 CSS = (
     f"""
 {_NO_VALUE}, {_NO_HTML}, {_NO_WORDS}, {_NO_TEXT} {{ display: none !important; }}
-.block.graft-hint, {_NO_VALUE} ~ .graft-ask {{ display: none; }}
+.block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ .graft-ask {{ display: none; }}
 {_NO_VALUE} ~ .block.graft-hint, {_NO_TEXT} ~ .block.graft-hint {{ display: flex; }}
 .block.graft-answer:not(:has(> .html-container > .prose:empty)) ~ .block.graft-hint {{ display: none; }}
 """
@@ -104,7 +104,7 @@ CSS = (
 
 /* a box has its label above what it holds, never on it */
 .block:has(> [data-testid="block-label"]):has(> .image-container) { display: flex; flex-direction: column; }
-.block > [data-testid="block-label"] { position: static !important; flex: none; align-self: stretch;
+.block > [data-testid="block-label"] { position: static !important; display: flex; flex: none; width: 100%;
   padding: var(--spacing-md) var(--spacing-xl); border: none; border-bottom: 1px solid var(--border-color-primary);
   border-radius: 0; background: none; }
 .block:has(> [data-testid="block-label"]) > .image-container { flex: 1; min-height: 0; }
@@ -151,7 +151,9 @@ CSS = (
 .graft-plot .graft-y { position: relative; min-width: 3.2rem; }
 .graft-plot .graft-y span { position: absolute; right: 0; transform: translateY(50%); white-space: nowrap; }
 .graft-plot .graft-area { grid-column: 2; position: relative; height: 11rem; overflow: hidden;
-  border-bottom: 1px solid var(--border-color-primary); color: var(--color-accent); }
+  border-bottom: 1px solid var(--border-color-primary); }
+.graft-plot svg { color: var(--color-accent) !important; }
+.graft-plot span { color: var(--body-text-color-subdued) !important; }
 .graft-plot .graft-area.graft-low { height: 8rem; }
 .graft-plot .graft-area > img, .graft-plot .graft-area > svg { position: absolute; inset: 0; width: 100%; height: 100%;
   margin: 0; border-radius: .3rem; }
@@ -179,6 +181,23 @@ CSS = (
 .graft-card .prose { overflow-x: auto; }
 .graft-card table { overflow-wrap: normal; word-break: normal; }
 .graft-card img { max-width: 100%; margin: .4rem 0; border-radius: .4rem; }
+
+/* the colours of code, of the player and of messages, with enough contrast on their grounds */
+.gradio-container .prose .token { color: var(--body-text-color); }
+.gradio-container .prose .token:is(.string, .attr-value, .char) { color: #166534; }
+.gradio-container .prose .token:is(.comment, .prolog) { color: #52606f; font-style: italic; }
+.gradio-container .prose .token:is(.keyword, .operator.in) { color: #9d174d; }
+.gradio-container .prose .token:is(.number, .boolean) { color: #9a3412; }
+.gradio-container .prose .token:is(.builtin, .function, .class-name) { color: #1d4ed8; }
+.dark .gradio-container .prose .token, .gradio-container.dark .prose .token { color: var(--body-text-color); }
+.dark .prose .token:is(.string, .attr-value, .char) { color: #86efac !important; }
+.dark .prose .token:is(.comment, .prolog) { color: #a3b1c2 !important; }
+.dark .prose .token:is(.keyword, .operator.in) { color: #f9a8d4 !important; }
+.dark .prose .token:is(.number, .boolean) { color: #fdba74 !important; }
+.dark .prose .token:is(.builtin, .function, .class-name) { color: #93c5fd !important; }
+.timestamps time, .control-wrapper button, .control-wrapper span { color: var(--body-text-color-subdued) !important; }
+.toast-title.error, .toast-text.error, .toast-close.error, .toast-close.error span {
+  color: var(--error-text-color) !important; opacity: 1 !important; }
 footer .divider { display: none !important; }
 """
 )

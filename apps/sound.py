@@ -1,7 +1,6 @@
 """What the audio demos share: waveform and spectrogram of a recording as parts of the page, and safe uploads."""
 
 import html
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import gradio as gr
 import numpy as np
 
 from pipelines.apps import parts, visitor
+from pipelines.apps.transcript import clock
 from pipelines.data.audio.reading import header, read_audio, resampled
 from pipelines.data.audio.spectrogram import BANDS, RANGE, decibels, mel
 from pipelines.errors import DataError
@@ -17,6 +17,7 @@ Mark = tuple[float, float, str]  # start and end in seconds, and the words betwe
 
 COLUMNS = 1000  # columns of a picture, for a recording of any length
 TICKS = 5  # marks of the time axis at most
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800)  # seconds between marks
 LINE = "#0d9488"  # accent colour of the demos
 
 
@@ -131,7 +132,10 @@ def _plot(
     unread = [(0.0, read[0]), (read[1], seconds)] if read else []
     pale = "".join(f'<div class="graft-pale" style="{_span(start, end, seconds)}"></div>' for start, end in unread)
     axis = f'<div class="graft-y" aria-hidden="true">{side}</div>' if side else ""
-    times = "".join(f'<span style="left: {100 * at / seconds:.2f}%">{at:g} s</span>' for at in time_ticks(seconds))
+    times = "".join(
+        f'<span style="left: {100 * at / seconds:.2f}%">{f"{at:g} s" if seconds < 60 else clock(at)}</span>'
+        for at in time_ticks(seconds)
+    )
     return (
         f'<figure class="graft-plot" role="group" aria-label="{html.escape(about)}">{axis}'
         f'<div class="graft-area {size}">{inside}{pale}</div>{below}'
@@ -141,8 +145,7 @@ def _plot(
 
 def time_ticks(seconds: float) -> list[float]:
     """Round times from 0 that divide a recording into at most TICKS parts; none is so near its end that it is cut."""
-    step = 10.0 ** math.floor(math.log10(seconds / TICKS))
-    step *= next(factor for factor in (1, 2, 5, 10) if seconds / (step * factor) <= TICKS)
+    step = next((step for step in STEPS if seconds / step <= TICKS), seconds)
     return [round(place * step, 6) for place in range(TICKS + 1) if place * step <= 0.96 * seconds]
 
 

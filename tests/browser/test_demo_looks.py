@@ -1,0 +1,112 @@
+"""How the demos of all ten tasks look: on a phone, a tablet and a desktop, in light and dark mode, at every moment."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.support.demo_tour import answered, darken
+from tests.support.page_checks import problems
+from tests.support.runs import without_pictures
+from tests.support.ten_demos import models
+from tests.support.ten_runs import train_all
+
+pytestmark = pytest.mark.browser
+
+SECONDS = 1000
+WIDTHS = (1280, 768, 375)
+UNNAMED = """() => [...document.querySelectorAll('button, input, select, textarea, img, [role=tab]')].filter(one => {
+  if (!one.checkVisibility() || one.type == 'file') return false;
+  if (one.tagName == 'IMG') return !one.alt && !one.closest('[aria-label], [aria-hidden=true]');
+  const label = one.labels?.length ? one.labels[0].innerText : '';
+  return !(one.innerText || label || one.ariaLabel || one.title || one.placeholder || '').trim();
+}).map(one => one.outerHTML.slice(0, 160))"""
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Task -> the address of its demo, which shows a finished run."""
+    root = tmp_path_factory.mktemp("ten")
+    with without_pictures():
+        train_all(root)
+    (root / "uploads").mkdir()
+    env = {**os.environ, "GRADIO_TEMP_DIR": str(root / "uploads")}
+    command = [sys.executable, "-m", "tests.support.ten_demos", str(root)]
+    with (root / "log").open("w") as log:
+        server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert server.stdout is not None
+    try:
+        line = server.stdout.readline()
+        assert line.startswith("{"), (root / "log").read_text()
+        yield json.loads(line)
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def everywhere(page: Any, moment: str) -> list[str]:
+    """The problems of the page as it is now, at every width, in light and dark mode."""
+    found = []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        for dark in (False, True):
+            darken(page, dark)
+            page.wait_for_timeout(200)  # colours fade over
+            found += [f"{moment}, {width}, {'dark' if dark else 'light'}: {one}" for one in problems(page)]
+    darken(page, False)
+    page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+    return found
+
+
+@pytest.mark.parametrize("task", sorted(models()))
+def test_nothing_overlaps_or_sticks_out_and_all_is_readable(demos: dict[str, str], visit: Any, task: str) -> None:
+    page = visit(demos[task])
+    page.wait_for_timeout(300)
+    found = everywhere(page, "at first")
+    answered(page)
+    found += everywhere(page, "with an answer")
+    unnamed = page.evaluate(UNNAMED)
+    for name in page.get_by_role("tab").all_inner_texts()[1:]:
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_timeout(300)
+        found += everywhere(page, name)
+    assert found == []
+    assert unnamed == []
+    assert page.broken == []
+
+
+def test_a_message_is_readable(demos: dict[str, str], visit: Any, tmp_path: Path) -> None:
+    page = visit(demos["image-classification"])
+    file = tmp_path / ("a long name of a file " * 4 + ".png")
+    file.write_text("not an image")
+    page.locator("input[type=file]").first.set_input_files(str(file))
+    page.get_by_test_id("toast-body").first.wait_for(timeout=20 * SECONDS)
+    assert everywhere(page, "with a message") == []
+
+
+@pytest.mark.parametrize("size", [(1600, 200), (200, 1600), (24, 24)])
+def test_the_map_has_the_place_and_size_of_the_photo(
+    demos: dict[str, str], visit: Any, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    page = visit(demos["image-classification"])
+    Image.effect_noise(size, 90).convert("RGB").save(tmp_path / "photo.png")
+    page.locator("input[type=file]").first.set_input_files(str(tmp_path / "photo.png"))
+    page.locator(".graft-ask").click(timeout=20 * SECONDS)
+    page.locator(".graft-note p").first.wait_for(timeout=60 * SECONDS)
+    images = page.locator(".graft-stack img")
+    if images.count():
+        upload = page.locator(".graft-photo .image-frame img").bounding_box()
+        photo, heat = (images.nth(place).bounding_box() for place in (0, 1))
+        assert photo == heat
+        assert (photo["width"], photo["height"]) == pytest.approx((upload["width"], upload["height"]), abs=4)
+        slider = page.get_by_label("Strength of the heat map")
+        slider.press("Home")
+        assert images.nth(1).evaluate("image => getComputedStyle(image).opacity") == "0"
+        slider.press("End")
+        assert images.nth(1).evaluate("image => getComputedStyle(image).opacity") == "1"
