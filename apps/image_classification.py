@@ -93,8 +93,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
 def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
     """One line below the title: the classes, and the origin of the model."""
-    shown = ", ".join(labels[:6]) + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
-    line = f"Image classification into {len(labels)} classes: {shown}."
+    line = f"Image classification into {len(labels):,} classes: {parts.listed(labels)}."
     source = parts.origin(results)
     return f"{line} {source}." if source else line
 

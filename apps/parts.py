@@ -24,7 +24,7 @@ from pipelines.apps import visitor
 from pipelines.apps.visitor import shown as shown
 from pipelines.data.image.reading import read_image
 from pipelines.errors import DataError
-from pipelines.utils.formatting import interval, number, readable_name
+from pipelines.utils.formatting import interval, number, readable_name, short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,7 +114,8 @@ CSS = (
 .block.graft-hint { align-items: center; justify-content: center; min-height: 7rem; padding: 1rem;
   border: 1px dashed var(--border-color-primary) !important; border-radius: var(--block-radius); text-align: center; }
 .graft-hint p { color: var(--body-text-color-subdued); font-size: .9rem; margin: 0; }
-.graft-bars h2.output-class { padding: var(--size-3) var(--size-2); overflow-wrap: anywhere; }
+.graft-bars h2.output-class { margin: var(--size-3) var(--size-2); padding: 0; overflow-wrap: anywhere;
+  font-size: 1.5rem; line-height: 1.25; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
 .graft-bars > .container { padding-top: var(--size-3); }
 .graft-bars button.confidence-set { font-family: var(--font); line-height: 1.4; margin-bottom: var(--size-3); }
 .graft-bars .inner-wrap { display: flex; flex-direction: column-reverse; position: relative; width: 100%; }
@@ -152,7 +153,7 @@ CSS = (
 .graft-plot .graft-y span { position: absolute; right: 0; transform: translateY(50%); white-space: nowrap; }
 .graft-plot .graft-area { grid-column: 2; position: relative; height: 11rem; overflow: hidden;
   border-bottom: 1px solid var(--border-color-primary); }
-.graft-plot svg { color: var(--color-accent) !important; }
+.graft-plot svg * { color: var(--color-accent) !important; }
 .graft-plot span { color: var(--body-text-color-subdued) !important; }
 .graft-plot .graft-area.graft-low { height: 8rem; }
 .graft-plot .graft-area > img, .graft-plot .graft-area > svg { position: absolute; inset: 0; width: 100%; height: 100%;
@@ -169,27 +170,28 @@ CSS = (
 .graft-plot .graft-x span:first-child { transform: none; }
 
 .graft-made .grid-wrap { min-height: 0; max-height: none; }
+.graft-made .icon-button-wrapper { top: auto !important; bottom: 100%; }
 .graft-made .thumbnail-lg { aspect-ratio: auto; height: auto; }
 .graft-made .thumbnail-lg img { aspect-ratio: 1; height: auto; }
 .graft-made .grid-container { grid-auto-rows: auto; grid-template-rows: none; }
-.graft-made .caption-label { position: static; max-width: 100%; border: none; background: none;
+.graft-made .caption-label { opacity: 1 !important; position: static; max-width: 100%; border: none; background: none;
   padding: .15rem .3rem; text-align: center; font-variant-numeric: tabular-nums; }
 .graft-pixels img { image-rendering: pixelated; }
 .gradio-container .table-wrap th, .gradio-container .table-wrap td { text-align: left; }
 .graft-note, .graft-note p { color: var(--body-text-color-subdued); font-size: .9rem; }
 .graft-card { max-width: 46rem; min-width: 0 !important; margin: 0 auto; overflow-wrap: break-word; }
-.graft-card .prose { overflow-x: auto; }
-.graft-card table { overflow-wrap: normal; word-break: normal; }
+.graft-card table { display: block; width: max-content; max-width: 100%; overflow-x: auto; overflow-wrap: normal;
+  word-break: normal; }
+.graft-card :is(th, td) { border-color: var(--border-color-primary) !important; }
 .graft-card img { max-width: 100%; margin: .4rem 0; border-radius: .4rem; }
 
 /* the colours of code, of the player and of messages, with enough contrast on their grounds */
-.gradio-container .prose .token { color: var(--body-text-color); }
+.gradio-container .prose .token, .gradio-container .prose .token.punctuation { color: var(--body-text-color); }
 .gradio-container .prose .token:is(.string, .attr-value, .char) { color: #166534; }
 .gradio-container .prose .token:is(.comment, .prolog) { color: #52606f; font-style: italic; }
 .gradio-container .prose .token:is(.keyword, .operator.in) { color: #9d174d; }
 .gradio-container .prose .token:is(.number, .boolean) { color: #9a3412; }
 .gradio-container .prose .token:is(.builtin, .function, .class-name) { color: #1d4ed8; }
-.dark .gradio-container .prose .token, .gradio-container.dark .prose .token { color: var(--body-text-color); }
 .dark .prose .token:is(.string, .attr-value, .char) { color: #86efac !important; }
 .dark .prose .token:is(.comment, .prolog) { color: #a3b1c2 !important; }
 .dark .prose .token:is(.keyword, .operator.in) { color: #f9a8d4 !important; }
@@ -198,6 +200,7 @@ CSS = (
 .timestamps time, .control-wrapper button, .control-wrapper span { color: var(--body-text-color-subdued) !important; }
 .toast-title.error, .toast-text.error, .toast-close.error, .toast-close.error span {
   color: var(--error-text-color) !important; opacity: 1 !important; }
+@media (max-width: 480px) { .tab-container button { padding-inline: .5rem !important; } }
 footer .divider { display: none !important; }
 """
 )
@@ -239,6 +242,8 @@ def title(loaded: "Loaded") -> str:
 def header(loaded: "Loaded", line: str) -> gr.HTML:
     """The title, one line of text, and the test score with its interval if it was measured."""
     numbers = "".join(f"<li>{item}</li>" for item in numbers_shown(loaded.results))
+    recipe = loaded.results["recipe"] if loaded.results else title(loaded)
+    line = line.strip().rstrip(".") + (f", with the recipe {recipe}." if recipe != title(loaded) else ".")
     name = re.sub(
         r"([_/.-])", r"\1<wbr>", html.escape(title(loaded))
     )  # long names break at the end of a word, also on a phone
@@ -278,6 +283,12 @@ def origin(results: dict[str, Any] | None) -> str:
             None, ["Fine-tuned" if base or data else "", f"from {base}" if base else "", f"on {data}" if data else ""]
         )
     )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of classes, for a line of text."""
+    shown = ", ".join(short(name, 40) for name in names[:6])
+    return shown + (f" and {len(names) - 6:,} more" if len(names) > 6 else "")
 
 
 def hint(text: str) -> None:

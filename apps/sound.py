@@ -132,10 +132,8 @@ def _plot(
     unread = [(0.0, read[0]), (read[1], seconds)] if read else []
     pale = "".join(f'<div class="graft-pale" style="{_span(start, end, seconds)}"></div>' for start, end in unread)
     axis = f'<div class="graft-y" aria-hidden="true">{side}</div>' if side else ""
-    times = "".join(
-        f'<span style="left: {100 * at / seconds:.2f}%">{f"{at:g} s" if seconds < 60 else clock(at)}</span>'
-        for at in time_ticks(seconds)
-    )
+    named = [(at, clock(at) if seconds >= 60 else f"{at:g} s") for at in time_ticks(seconds)]
+    times = "".join(f'<span style="left: {100 * at / seconds:.2f}%">{name}</span>' for at, name in named)
     return (
         f'<figure class="graft-plot" role="group" aria-label="{html.escape(about)}">{axis}'
         f'<div class="graft-area {size}">{inside}{pale}</div>{below}'

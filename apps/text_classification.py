@@ -128,9 +128,10 @@ def cut_note(read: Sequence[int], texts: Sequence[str]) -> str:
 def describe(task: "TextClassification", results: dict[str, Any] | None) -> str:
     """One line below the title: the labels, and the origin of the model."""
     what = "Two texts in" if len(task.data.input_columns) > 1 else "A text in"
-    shown = ", ".join(task.labels[:6]) + (f" and {len(task.labels) - 6} more" if len(task.labels) > 6 else "")
     few = "any" if task.options.multi_label else "one"
-    line = f"{what}, {few} of {len(task.labels)} labels out: {shown}." if task.data.labels else f"{what}, a number out."
+    line = f"{what}, a number out."
+    if task.data.labels:
+        line = f"{what}, {few} of {len(task.labels):,} labels out: {parts.listed(task.labels)}."
     source = parts.origin(results)
     return f"{line} {source}." if source else line
 

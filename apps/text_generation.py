@@ -41,8 +41,8 @@ def build(loaded: "Loaded") -> gr.Blocks:
                     with gr.Column(min_width=300):
                         fields = [_field(name, place == len(columns) - 1) for place, name in enumerate(columns)]
                         with gr.Row():
-                            button = gr.Button("Write", variant="primary")
-                            stop = gr.Button("Stop")
+                            button = gr.Button("Write", variant="primary", min_width=100)
+                            stop = gr.Button("Stop", min_width=100)
                         with gr.Accordion("Settings", open=False):
                             most = gr.Slider(1, 512, task.options.max_new_tokens, step=1, label="Tokens at most")
                             temperature = gr.Slider(

@@ -1,9 +1,5 @@
 """How the demos of all ten tasks look: on a phone, a tablet and a desktop, in light and dark mode, at every moment."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support.demo_tour import answered, darken
+from tests.support.demo_tour import answered, darken, served
 from tests.support.page_checks import problems
 from tests.support.runs import without_pictures
 from tests.support.ten_demos import models
@@ -35,19 +31,8 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     root = tmp_path_factory.mktemp("ten")
     with without_pictures():
         train_all(root)
-    (root / "uploads").mkdir()
-    env = {**os.environ, "GRADIO_TEMP_DIR": str(root / "uploads")}
-    command = [sys.executable, "-m", "tests.support.ten_demos", str(root)]
-    with (root / "log").open("w") as log:
-        server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert server.stdout is not None
-    try:
-        line = server.stdout.readline()
-        assert line.startswith("{"), (root / "log").read_text()
-        yield json.loads(line)
-    finally:
-        server.kill()
-        server.communicate()
+    with served(root) as found:
+        yield found
 
 
 def everywhere(page: Any, moment: str) -> list[str]:
@@ -57,7 +42,7 @@ def everywhere(page: Any, moment: str) -> list[str]:
         page.set_viewport_size({"width": width, "height": 900})
         for dark in (False, True):
             darken(page, dark)
-            page.wait_for_timeout(200)  # colours fade over
+            page.wait_for_timeout(50)
             found += [f"{moment}, {width}, {'dark' if dark else 'light'}: {one}" for one in problems(page)]
     darken(page, False)
     page.set_viewport_size({"width": WIDTHS[0], "height": 900})
@@ -67,6 +52,7 @@ def everywhere(page: Any, moment: str) -> list[str]:
 @pytest.mark.parametrize("task", sorted(models()))
 def test_nothing_overlaps_or_sticks_out_and_all_is_readable(demos: dict[str, str], visit: Any, task: str) -> None:
     page = visit(demos[task])
+    page.add_style_tag(content="* { transition: none !important; }")  # colours fade over
     page.wait_for_timeout(300)
     found = everywhere(page, "at first")
     answered(page)
@@ -87,6 +73,8 @@ def test_a_message_is_readable(demos: dict[str, str], visit: Any, tmp_path: Path
     file.write_text("not an image")
     page.locator("input[type=file]").first.set_input_files(str(file))
     page.get_by_test_id("toast-body").first.wait_for(timeout=20 * SECONDS)
+    page.add_style_tag(content="* { transition: none !important; }")
+    page.wait_for_timeout(500)
     assert everywhere(page, "with a message") == []
 
 

@@ -177,6 +177,12 @@ def test_the_header_shows_the_score_with_its_interval(tmp_path: Path) -> None:
         assert words in text
 
 
+def test_the_recipe_stands_beneath_a_title_that_is_another_name(tmp_path: Path) -> None:
+    text = header_text(stand_in(tmp_path / "elsewhere", results=results()))
+    assert "<h1>me/<wbr>cats-<wbr>dogs</h1>" in text
+    assert "with the recipe pets_vit_base." in text
+
+
 def test_a_score_whose_best_is_low_is_not_green(tmp_path: Path) -> None:
     test = {"split": "test", "n": 8, "metrics": {"wer": 0.25}}
     text = header_text(stand_in(tmp_path, results=results(metric={"name": "wer", "direction": "min"}, test=test)))
