@@ -9,9 +9,7 @@ from PIL import Image
 
 from tests.support.demo_tour import answered, darken, served
 from tests.support.page_checks import problems
-from tests.support.runs import without_pictures
 from tests.support.ten_demos import models
-from tests.support.ten_runs import train_all
 
 pytestmark = pytest.mark.browser
 
@@ -26,12 +24,9 @@ UNNAMED = """() => [...document.querySelectorAll('button, input, select, textare
 
 
 @pytest.fixture(scope="module")
-def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def demos(ten_runs: Path) -> Iterator[dict[str, str]]:
     """Task -> the address of its demo, which shows a finished run."""
-    root = tmp_path_factory.mktemp("ten")
-    with without_pictures():
-        train_all(root)
-    with served(root) as found:
+    with served(ten_runs) as found:
         yield found
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from tests.support.ten_demos import models
 from tests.support.ten_runs import train_all
 
 SECONDS = 1000
@@ -57,6 +59,7 @@ def darken(page: Any, dark: bool) -> None:
 DESKTOP, PHONE, MARGIN = 1100, 375, 24
 TALLEST = 1400  # pixels; longer pages are cut off
 LARGEST = 120_000  # bytes of a picture
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
 RAISED = (226, 232, 240)  # the ground of a picture
 
 
@@ -84,16 +87,25 @@ def picture(browser: Any, url: str, path: Path) -> None:
             return
 
 
-def main(root: Path, out: Path) -> None:
-    """Pictures of the demos of the runs TASK/run in `root`; tiny runs are trained for the tasks that have none."""
+def main(runs: Path, out: Path) -> None:
+    """Pictures of the demos of the newest runs in RUNS/TASK/; a task without a run there is shown with a tiny one."""
     from playwright.sync_api import sync_playwright
 
-    train_all(root)
-    with served(root) as demos, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for task, url in demos.items():
-            picture(browser, url, out / f"{task.replace('-', '_')}.png")
-        browser.close()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for task in models():
+            finished = sorted((runs / task).glob("*/results.json"), key=lambda path: path.stat().st_mtime)
+            if finished:
+                (root / task).mkdir()
+                (root / task / "run").symlink_to(finished[-1].parent.resolve())
+        train_all(root)
+        with served(root) as demos, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            for task, url in demos.items():
+                path = out / f"{task.replace('-', '_')}.png"
+                picture(browser, url, path)
+                print(f"{path}  {path.stat().st_size:,} bytes")
+            browser.close()
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def main(root: Path) -> None:
 
     found: dict[str, str] = {}
     for task, make in models().items():
-        run = root / task / "run"
+        run = (root / task / "run").resolve()  # may be a link to a run elsewhere
         if not run.is_dir():
             add_example(make(root / task))
         loaded: Any = load(run if run.is_dir() else root / task, task=task, device="cpu")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import DataError
+from pipelines.utils.formatting import interval
 from tests.support.pages import gradio_page
 
 __all__ = ["gradio_page"]
@@ -173,7 +174,13 @@ def header_text(loaded: Any) -> str:
 
 def test_the_header_shows_the_score_with_its_interval(tmp_path: Path) -> None:
     text = header_text(stand_in(tmp_path, results=results()))
-    for words in ("Accuracy <b class=graft-good>", "0.97", "0.930 to 0.990", "n = 1,234", "&lt;cats&gt; &amp; dogs"):
+    for words in (
+        "Accuracy <b class=graft-good>",
+        "0.97",
+        interval([0.93, 0.99]),
+        "n = 1,234",
+        "&lt;cats&gt; &amp; dogs",
+    ):
         assert words in text
 
 
