@@ -115,7 +115,7 @@ CSS = (
   border: 1px dashed var(--border-color-primary) !important; border-radius: var(--block-radius); text-align: center; }
 .graft-hint p { color: var(--body-text-color-subdued); font-size: .9rem; margin: 0; }
 .graft-bars h2.output-class { margin: var(--size-3) var(--size-2); padding: 0; overflow-wrap: anywhere;
-  font-size: 1.5rem; line-height: 1.25; overflow: hidden;
+  font-size: 1.5rem; line-height: 1.25; text-align: center; overflow: hidden;
   display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; }
 .graft-bars > .container { padding-top: var(--size-3); }
 .graft-bars button.confidence-set { font-family: var(--font); line-height: 1.4; margin-bottom: var(--size-3); }

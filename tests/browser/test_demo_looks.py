@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.support import tiny
 from tests.support.demo_tour import answered, darken, served
 from tests.support.page_checks import problems
 from tests.support.ten_demos import models
@@ -73,23 +74,38 @@ def test_a_message_is_readable(demos: dict[str, str], visit: Any, tmp_path: Path
     assert everywhere(page, "with a message") == []
 
 
-@pytest.mark.parametrize("size", [(1600, 200), (200, 1600), (24, 24)])
-def test_the_map_has_the_place_and_size_of_the_photo(
-    demos: dict[str, str], visit: Any, tmp_path: Path, size: tuple[int, int]
-) -> None:
-    page = visit(demos["image-classification"])
-    Image.effect_noise(size, 90).convert("RGB").save(tmp_path / "photo.png")
-    page.locator("input[type=file]").first.set_input_files(str(tmp_path / "photo.png"))
-    page.locator(".graft-ask").click(timeout=20 * SECONDS)
-    page.locator(".graft-note p").first.wait_for(timeout=60 * SECONDS)
-    images = page.locator(".graft-stack img")
-    if images.count():
+@pytest.fixture
+def mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a demo that draws a map even where no region decides."""
+    from pipelines.apps import image_classification, launch
+    from pipelines.inference.loading import load
+
+    monkeypatch.setattr(image_classification, "FLAT", -1.0)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    blocks = launch.app(load(tiny.vit(tmp_path / "vit"), task="image-classification", device="cpu"))
+    launch.serve(blocks, "127.0.0.1", launch.free_port("127.0.0.1", None))
+    yield blocks.local_url
+    blocks.close(verbose=False)
+
+
+def test_the_map_has_the_place_and_size_of_the_photo(mapped: str, visit: Any, tmp_path: Path) -> None:
+    for place, size in enumerate([(1600, 200), (200, 1600), (24, 24)]):
+        page = visit(mapped)
+        Image.effect_noise(size, 90).convert("RGB").save(tmp_path / f"photo{place}.png")
+        page.locator("input[type=file]").first.set_input_files(str(tmp_path / f"photo{place}.png"))
+        page.locator(".graft-ask").click(timeout=20 * SECONDS)
+        page.locator(".graft-note p").first.wait_for(timeout=60 * SECONDS)
+        images = page.locator(".graft-stack img")
         upload = page.locator(".graft-photo .image-frame img").bounding_box()
-        photo, heat = (images.nth(place).bounding_box() for place in (0, 1))
+        photo, heat = (images.nth(number).bounding_box() for number in (0, 1))
         assert photo == heat
         assert (photo["width"], photo["height"]) == pytest.approx((upload["width"], upload["height"]), abs=4)
+        widths, heights = (
+            images.evaluate_all(f"all => all.map(one => one.natural{side})") for side in ("Width", "Height")
+        )
+        assert widths[0] == widths[1]
+        assert heights[0] == heights[1]
         slider = page.get_by_label("Strength of the heat map")
-        slider.press("Home")
-        assert images.nth(1).evaluate("image => getComputedStyle(image).opacity") == "0"
-        slider.press("End")
-        assert images.nth(1).evaluate("image => getComputedStyle(image).opacity") == "1"
+        for key, opacity in (("Home", "0"), ("End", "1")):
+            slider.press(key)
+            assert images.nth(1).evaluate("image => getComputedStyle(image).opacity") == opacity

@@ -78,11 +78,9 @@ def test_the_map_appears_on_demand_and_goes_with_its_photo(demo: Any, visit: Any
     caption = page.locator(".graft-note p")
     caption.wait_for(timeout=60 * SECONDS)
     assert "region" in caption.inner_text()
-    picture = page.locator(".graft-stack img")
-    assert picture.evaluate_all("images => images.map(image => image.naturalWidth)") == [640, 640]
     page.locator(".gallery-item").first.click()
-    picture.first.wait_for(state="detached", timeout=20 * SECONDS)
-    assert caption.count() == 0
+    caption.wait_for(state="detached", timeout=20 * SECONDS)
+    assert page.locator(".graft-stack").count() == 0
 
 
 def test_the_card_is_in_a_tab_and_asks_nothing_of_other_hosts(demo: Any, visit: Any, photo: Path) -> None:
