@@ -22,13 +22,14 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
     def predict(file: dict[str, Any] | None) -> tuple[dict[str, float] | None, str, str]:
         """The likeliest classes with their confidences, the spectrogram, and a note on what was not read."""
-        samples = sound.uploaded_audio(file, rate, silent_ok=True)
-        if samples is None:
+        recording = sound.uploaded_audio(file, rate, silent_ok=True)
+        if recording is None:
             return None, "", ""
+        samples = recording.samples
         with parts.shown():
             answers = loaded.infer((rate, samples), top_k=TOP)
         read = part_read(len(samples), task.window, rate)
-        picture = sound.inline(sound.spectrogram(samples, rate, read))
+        picture = sound.spectrogram(recording, rate, read)
         return {answer["label"]: answer["score"] for answer in answers}, picture, note(len(samples) / rate, read)
 
     blocks: gr.Blocks
@@ -38,7 +39,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             with gr.Tab("Try it"):
                 with gr.Row(equal_height=False):
                     with gr.Column(min_width=300):
-                        recording = sound.recorder()
+                        field = sound.recorder()
                         rows = parts.example_rows(loaded)[1]
                         files = parts.example_files(loaded, "audio")
                         if files:
@@ -49,7 +50,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             shown = names if len(names) == len(files) else None
                             gr.Examples(
                                 [[f] for f in files],
-                                [recording],
+                                [field],
                                 label="Examples",
                                 example_labels=shown,
                                 cache_examples=False,
@@ -59,22 +60,20 @@ def build(loaded: "Loaded") -> gr.Blocks:
                         answer = gr.Label(
                             label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
                         )
+                        parts.hint("The likeliest classes of a recording appear here.")
                 picture = gr.HTML(elem_classes="graft-sound")
                 unread = gr.Markdown(elem_classes="graft-note")
             parts.card_tab(loaded)
 
         # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
-        recording.change(
-            predict, recording, [answer, picture, unread], api_name="predict", show_progress_on=answer, **read
-        )
+        field.change(predict, field, [answer, picture, unread], api_name="predict", show_progress_on=answer, **read)
     return blocks
 
 
 def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
     """One line below the title: the classes, and the origin of the model."""
-    shown = ", ".join(labels[:6]) + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
-    line = f"Audio classification into {len(labels)} classes: {shown}."
+    line = f"Audio classification into {len(labels):,} classes: {parts.listed(labels)}."
     source = parts.origin(results)
     return f"{line} {source}." if source else line
 

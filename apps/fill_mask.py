@@ -57,7 +57,14 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             show_heading=False,
                             elem_classes="graft-bars",
                         )
-                        filled = gr.Textbox(label="With the likeliest word at each", lines=4, interactive=False)
+                        filled = gr.Textbox(
+                            label="With the likeliest word at each",
+                            lines=2,
+                            interactive=False,
+                            placeholder=" ",
+                            elem_classes="graft-said",
+                        )
+                        parts.hint("The likeliest words appear here.")
                 rows = [[row["text"]] for row in parts.example_rows(loaded)[1]]
                 if rows:
                     gr.Examples(rows, inputs=[text], label="Examples", examples_per_page=6, cache_examples=False)

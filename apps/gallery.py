@@ -168,7 +168,7 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
                             before = _gallery(loaded.task, "Before", "graft-before", visible=False)
                             after = _gallery(loaded.task, "Images", "graft-after")
                 _grids(loaded)
-            with gr.Tab("What made this image?"):
+            with gr.Tab("Image settings"):
                 _what_made_it()
             parts.card_tab(loaded)
 

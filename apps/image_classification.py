@@ -18,6 +18,9 @@ TOP = 5
 CELLS = 8  # the map has CELLS x CELLS cells; a window of 2 x 2 cells is hidden at a time
 MAP_SIDE = 768  # longest side in pixels in the search for regions; larger photos only take more time
 PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
+BLEND = """element.addEventListener('input', event => {
+  element.querySelector('.graft-stack img + img').style.opacity = event.target.value / 100;
+});"""  # the slider of the map
 FLAT = 0.1  # log-odds; if no window changes more than this, there is nothing to show
 
 Box = tuple[int, int, int, int]
@@ -36,18 +39,15 @@ def build(loaded: "Loaded") -> gr.Blocks:
         with parts.shown():
             return {answer["label"]: answer["score"] for answer in loaded.infer(image, top_k=TOP)}
 
-    def explain(file: dict[str, Any] | None, progress: gr.Progress = PROGRESS) -> tuple[Any, str]:
+    def explain(file: dict[str, Any] | None, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         image = parts.uploaded_image(file)
         if image is None:
-            return gr.Image(None, visible=False), ""
+            return "", ""
         with parts.shown():
-            picture, caption = look(
+            photo, heat, caption = look(
                 loaded, image, lambda done, of: progress(done / of, desc="Hiding one region at a time")
             )
-        return picture, caption
-
-    def forget(file: dict[str, Any] | None) -> tuple[Any, str, Any]:
-        return gr.Image(None, visible=False), "", gr.Button(interactive=file is not None)
+        return layers(photo, heat), caption
 
     blocks: gr.Blocks
     with parts.page(loaded) as blocks:
@@ -62,20 +62,16 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             height=340,
                             placeholder="Drop a photo here or tap to choose one\n"
                             f"(JPEG, PNG, WebP, up to {visitor.MAX_MEGABYTES} MB)",
+                            elem_classes="graft-photo",
                         )
                     with gr.Column(min_width=300):
                         answer = gr.Label(
                             label="Prediction", num_top_classes=TOP, show_heading=not multi, elem_classes="graft-bars"
                         )
-                        button = gr.Button("What did it look at?", interactive=False)
-                        heat = gr.Image(
-                            label="What it looked at",
-                            visible=False,
-                            interactive=False,
-                            height=340,
-                            elem_classes="graft-map",
-                        )
+                        button = gr.Button("What did it look at?", elem_classes="graft-ask")
+                        heat = gr.HTML(js_on_load=BLEND, elem_classes="graft-map")
                         note = gr.Markdown(elem_classes="graft-note")
+                        parts.hint("The likeliest classes of a photo appear here.")
                 files = parts.example_files(loaded, "image")
                 if files:
                     gr.Examples(
@@ -89,27 +85,15 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
         # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
-        room = button.click(
-            lambda: (gr.Image(None, visible=True), ""), None, [heat, note], queue=False, api_visibility="private"
-        )
-        looking = room.then(explain, image, [heat, note], api_visibility="private", show_progress_on=heat, **read)
-        image.change(
-            forget,
-            image,
-            [heat, note, button],
-            preprocess=False,
-            cancels=[looking],
-            queue=False,
-            api_visibility="private",
-        )
+        looking = button.click(explain, image, [heat, note], api_visibility="private", show_progress_on=heat, **read)
+        image.change(lambda: ("", ""), None, [heat, note], cancels=[looking], queue=False, api_visibility="private")
         image.change(predict, image, answer, api_name="predict", **read)
     return blocks
 
 
 def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
     """One line below the title: the classes, and the origin of the model."""
-    shown = ", ".join(labels[:6]) + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
-    line = f"Image classification into {len(labels)} classes: {shown}."
+    line = f"Image classification into {len(labels):,} classes: {parts.listed(labels)}."
     source = parts.origin(results)
     return f"{line} {source}." if source else line
 
@@ -119,11 +103,11 @@ def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
 
 def look(
     loaded: "Loaded", image: Image.Image, tick: Callable[[int, int], Any] | None = None
-) -> tuple[Image.Image, str]:
-    """Draw the regions that decided the first answer over the photo, and describe them in a sentence.
+) -> tuple[Image.Image, Image.Image | None, str]:
+    """The photo, a map of the same size with the regions that decided the first answer, and a sentence about them.
 
-    It blurs each window of the photo in turn and draws how much the answer loses. Takes (CELLS - 1) ** 2 + 2 forward
-    passes.
+    The map is None if no region decides. It blurs each window of the photo in turn and draws how much the answer loses.
+    Takes (CELLS - 1) ** 2 + 2 forward passes.
     """
     image = image.copy()
     image.thumbnail((MAP_SIDE, MAP_SIDE))
@@ -138,12 +122,13 @@ def look(
     drops = parts.occlusion(score, image, windows(image.size), hide_in(image), tick=tick)
     worst = max(drops)
     if worst < FLAT:
-        return image, f"No single region decides: whichever is hidden, the answer stays at {parts.percent(sure)}."
+        return image, None, f"No single region decides: whichever is hidden, the answer stays at {parts.percent(sure)}."
     before, after = parts.percent(sure), parts.percent(sure - worst)
     caption = f"Hiding the warmest region takes the answer from {before} to {after}."
     if before == after:
         caption = f"It stays at {before} whichever region is hidden; the warm ones weigh most."
-    return overlay(image, cell_means(drops)), caption
+    image = enlarged(image)
+    return image, warmth(image.size, cell_means(drops)), caption
 
 
 def windows(size: tuple[int, int]) -> list[Box]:
@@ -175,20 +160,29 @@ def cell_means(drops: Sequence[float]) -> np.ndarray:
     return total / times
 
 
-def overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
-    """Draw warm colours where hiding cost most, over a paler photo.
-
-    Small images are enlarged, so that the map is smooth.
-    """
+def enlarged(image: Image.Image) -> Image.Image:
+    """A small image at a multiple of its size, so that the map over it is smooth."""
     scale = max(1, math.ceil(320 / max(image.size)))
-    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+
+
+def warmth(size: tuple[int, int], heat: np.ndarray) -> Image.Image:
+    """RGBA of this size: warm and opaque where hiding cost most, transparent where it cost nothing."""
     heat = np.clip(heat, 0, None) / max(float(heat.max()), 1e-12)
-    smooth = Image.fromarray((heat * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
+    smooth = Image.fromarray((heat * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
     level = np.asarray(smooth, dtype=np.float32)[..., None] / 255
-    photo = np.asarray(image, dtype=np.float32)
-    grey = photo.mean(axis=2, keepdims=True)
-    photo = 0.35 * photo + 0.65 * grey
     yellow, red = np.array([255, 208, 60], np.float32), np.array([214, 30, 50], np.float32)
-    colour = yellow + (red - yellow) * level
-    alpha = 0.75 * level**0.6
-    return Image.fromarray((photo * (1 - alpha) + colour * alpha).clip(0, 255).astype(np.uint8))
+    pixels = np.concatenate([yellow + (red - yellow) * level, 255 * level**0.6], axis=2)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def layers(photo: Image.Image, heat: Image.Image | None) -> str:
+    """The photo as HTML, its map over it, and a slider that blends between the two."""
+    if heat is None:
+        return ""
+    return (
+        f'<figure><div class="graft-stack"><img alt="The photo" src="{parts.data_uri(photo, "JPEG")}">'
+        f'<img alt="Heat map over the photo: warm where the answer depends on it" src="{parts.data_uri(heat, "WEBP")}">'
+        '</div><label>Photo<input type="range" min="0" max="100" value="80" aria-label="Strength of the heat map">Map'
+        "</label></figure>"
+    )

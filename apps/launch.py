@@ -111,6 +111,7 @@ def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False)
             max_file_size=f"{visitor.MAX_MEGABYTES}mb",
             theme=parts.THEME,
             css=parts.CSS,
+            js=parts.NAMES,
             footer_links=["api"],
             run_history=False,
             enable_monitoring=False,

@@ -4,6 +4,7 @@ answer.
 
 import base64
 import html
+import io
 import json
 import math
 import mimetypes
@@ -25,12 +26,16 @@ from pipelines.data.image.reading import read_image
 from pipelines.errors import DataError
 from pipelines.models.occlusion import occlusion as occlusion
 from pipelines.reporting.results import run_name
+from pipelines.utils.formatting import interval, readable_name, score, short
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from pipelines.inference.loading import Loaded
 
 # ---- looks: system fonts (nothing to download), one accent, light and dark from the visitor's setting ----
 
+# Every text has a contrast of at least 4.5:1 to what is behind it, in light and in dark mode.
 THEME = gr.themes.Default(
     primary_hue=gr.themes.colors.teal,
     secondary_hue=gr.themes.colors.teal,
@@ -41,27 +46,77 @@ THEME = gr.themes.Default(
 ).set(
     body_background_fill="*neutral_50",
     body_background_fill_dark="*neutral_950",
-    body_text_color_subdued="*neutral_500",  # readable on a light and on a dark background
+    body_text_color_subdued="*neutral_600",
     body_text_color_subdued_dark="*neutral_400",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    block_label_text_color="*neutral_600",
+    block_title_text_color="*neutral_600",
+    input_placeholder_color="*neutral_500",
+    input_placeholder_color_dark="*neutral_400",
+    link_text_color="*secondary_700",
+    link_text_color_active="*secondary_700",
+    link_text_color_hover="*secondary_800",
+    link_text_color_visited="*secondary_700",
+    link_text_color_dark="*secondary_400",
+    link_text_color_active_dark="*secondary_400",
+    link_text_color_hover_dark="*secondary_300",
+    link_text_color_visited_dark="*secondary_400",
     block_shadow="none",
     block_border_width="1px",
     stat_background_fill="*primary_500",
     stat_background_fill_dark="*primary_500",
-    button_primary_background_fill="*primary_600",
-    button_primary_background_fill_hover="*primary_700",
-    button_primary_background_fill_dark="*primary_600",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_800",
+    button_secondary_text_color="*neutral_800",
 )
 
-CSS = """
+# A box is hidden while it holds nothing and nothing is on its way to it.
+_IDLE = ':has(> [data-testid="status-tracker"].hide)'
+_NO_VALUE = f'.block:has(> [aria-label="Empty value"]){_IDLE}'
+_NO_HTML = f".block:has(> .html-container > .prose:empty){_IDLE}"
+_NO_WORDS = f'.block:has(> div > [data-testid="markdown"] > .md:empty){_IDLE}'
+_NO_TEXT = f".graft-said.block:has(textarea:placeholder-shown){_IDLE}"
+
+CSS = (
+    f"""
+{_NO_VALUE}, {_NO_HTML}, {_NO_WORDS}, {_NO_TEXT} {{ display: none !important; }}
+.block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ .graft-ask {{ display: none; }}
+{_NO_VALUE} ~ .block.graft-hint, {_NO_TEXT} ~ .block.graft-hint {{ display: flex; }}
+.block.graft-answer:not(:has(> .html-container > .prose:empty)) ~ .block.graft-hint {{ display: none; }}
+"""
+    + """
 .gradio-container { width: 100% !important; max-width: 1040px !important; margin: 0 auto !important; }
+[role=tab].selected { color: var(--link-text-color) !important; }
+:focus-visible { outline: 2px solid var(--link-text-color) !important; outline-offset: 2px; }
 .graft-header .html-container { padding: 0; }
-.graft-header h1 { font-size: clamp(1.35rem, 5vw, 1.8rem); line-height: 1.2; font-weight: 650; margin: .4rem 0 .3rem; }
+.graft-header h1 { font-size: clamp(1.35rem, 5vw, 1.8rem); line-height: 1.2; font-weight: 650; margin: .4rem 0 .3rem;
+  overflow-wrap: anywhere; }
 .graft-header p { color: var(--body-text-color-subdued); margin: 0 0 .7rem; overflow-wrap: anywhere; }
 .graft-header ul { display: flex; flex-wrap: wrap; gap: .4rem; margin: 0 0 .4rem; padding: 0; list-style: none; }
-.graft-header li { border: 1px solid var(--border-color-primary); border-radius: 999px; padding: .1rem .7rem; margin: 0;
+.graft-header li { border: 1px solid var(--border-color-primary); border-radius: 1rem; padding: .1rem .7rem; margin: 0;
   font-size: .85rem; background: var(--background-fill-primary); font-variant-numeric: tabular-nums; }
-.graft-header b { color: var(--link-text-color); font-weight: 650; }
-.graft-bars h2.output-class { padding: var(--size-5) var(--size-2) var(--size-3); overflow-wrap: anywhere; }
+.graft-header b { font-weight: 650; }
+.graft-header b.graft-good { color: var(--link-text-color); }
+
+/* a box has its label above what it holds, never on it */
+.block:has(> [data-testid="block-label"]):has(> .image-container) { display: flex; flex-direction: column; }
+.block > [data-testid="block-label"] { position: static !important; display: flex; flex: none; width: 100%;
+  padding: var(--spacing-md) var(--spacing-xl); border: none; border-bottom: 1px solid var(--border-color-primary);
+  border-radius: 0; background: none; }
+.block:has(> [data-testid="block-label"]) > .image-container { flex: 1; min-height: 0; }
+.block > [data-testid="block-label"] ~ div .icon-button-wrapper { border: none; background: none; }
+.block > .html-container.label-padding { padding-top: var(--spacing-md); }
+
+.block.graft-hint { align-items: center; justify-content: center; min-height: 7rem; padding: 1rem;
+  border: 1px dashed var(--border-color-primary) !important; border-radius: var(--block-radius); text-align: center; }
+.graft-hint p { color: var(--body-text-color-subdued); font-size: .9rem; margin: 0; }
+.graft-bars h2.output-class { margin: var(--size-3) var(--size-2); padding: 0; overflow-wrap: anywhere;
+  font-size: 1.5rem; line-height: 1.25; text-align: center; overflow: hidden;
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; }
+.graft-bars > .container { padding-top: var(--size-3); }
 .graft-bars button.confidence-set { font-family: var(--font); line-height: 1.4; margin-bottom: var(--size-3); }
 .graft-bars .inner-wrap { display: flex; flex-direction: column-reverse; position: relative; width: 100%; }
 .graft-bars .inner-wrap::before { content: ""; position: absolute; inset: auto 0 0 0; height: .5rem;
@@ -74,21 +129,97 @@ CSS = """
 .graft-passage p { line-height: 1.7; overflow-wrap: anywhere; }
 .graft-passage mark { background: var(--color-accent-soft); color: inherit;
   border-bottom: 2px solid var(--color-accent); padding: .05rem .15rem; border-radius: .2rem; }
-.graft-made .grid-wrap { padding-top: var(--size-8); min-height: var(--size-80); max-height: none; }
+.graft-answer p { overflow-wrap: anywhere; }
+
+/* the photo and its map: one size, one place */
+.graft-photo .image-frame, .graft-photo .image-frame img, .graft-stack img { width: 100%; height: 16rem;
+  object-fit: contain; }
+.graft-photo .image-frame { overflow: hidden; }
+.graft-map .html-container { padding: 0; }
+.graft-map figure { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--block-radius);
+  background: var(--block-background-fill); overflow: hidden; }
+.graft-stack { display: grid; }
+.graft-stack img { grid-area: 1 / 1; margin: 0; }
+.graft-stack img + img { opacity: .8; pointer-events: none; }
+.graft-map label { display: flex; align-items: center; gap: .7rem; padding: .5rem .8rem; font-size: .85rem;
+  border-top: 1px solid var(--border-color-primary); color: var(--body-text-color); }
+.graft-map input { flex: 1; min-width: 0; accent-color: var(--color-accent); }
+.graft-map.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 8rem; }
+
+/* waveform and spectrogram: the picture stretches, its words keep their size */
+.graft-plot { display: grid; grid-template-columns: auto minmax(0, 1fr); column-gap: .5rem; margin: .6rem 0 0;
+  font-size: .75rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+.graft-plot .graft-y { position: relative; min-width: 3.2rem; }
+.graft-plot .graft-y span { position: absolute; right: 0; transform: translateY(50%); white-space: nowrap; }
+.graft-plot .graft-area { grid-column: 2; position: relative; height: 11rem; overflow: hidden;
+  border-bottom: 1px solid var(--border-color-primary); }
+.graft-plot svg * { color: var(--color-accent) !important; }
+.graft-plot span { color: var(--body-text-color-subdued) !important; }
+.graft-plot .graft-area.graft-low { height: 8rem; }
+.graft-plot .graft-area > img, .graft-plot .graft-area > svg { position: absolute; inset: 0; width: 100%; height: 100%;
+  margin: 0; border-radius: .3rem; }
+.graft-plot .graft-band { position: absolute; top: 0; bottom: 0; border-radius: .2rem;
+  background: color-mix(in srgb, var(--color-accent) 14%, transparent); }
+.graft-plot .graft-pale { position: absolute; top: 0; bottom: 0; background: var(--body-background-fill);
+  opacity: .75; }
+.graft-plot .graft-words, .graft-plot .graft-x { grid-column: 2; position: relative; height: 1.5rem;
+  line-height: 1.5rem; }
+.graft-plot .graft-words span { position: absolute; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  text-align: center; }
+.graft-plot .graft-x span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
+.graft-plot .graft-x span:first-child { transform: none; }
+
+.graft-made .grid-wrap { min-height: 0; max-height: none; }
+.graft-made .icon-button-wrapper { top: auto !important; bottom: 100%; }
 .graft-made .thumbnail-lg { aspect-ratio: auto; height: auto; }
 .graft-made .thumbnail-lg img { aspect-ratio: 1; height: auto; }
 .graft-made .grid-container { grid-auto-rows: auto; grid-template-rows: none; }
-.graft-made .caption-label { position: static; max-width: 100%; border: none; background: none;
+.graft-made .caption-label { opacity: 1 !important; position: static; max-width: 100%; border: none; background: none;
   padding: .15rem .3rem; text-align: center; font-variant-numeric: tabular-nums; }
-.graft-grids .grid-wrap { padding-top: var(--size-2); }
 .graft-pixels img { image-rendering: pixelated; }
+.gradio-container .table-wrap th, .gradio-container .table-wrap td { text-align: left; }
 .graft-note, .graft-note p { color: var(--body-text-color-subdued); font-size: .9rem; }
 .graft-card { max-width: 46rem; min-width: 0 !important; margin: 0 auto; overflow-wrap: break-word; }
-.graft-card .prose { overflow-x: auto; }
-.graft-card table { overflow-wrap: normal; word-break: normal; }
+.graft-card table { display: block; width: max-content; max-width: 100%; overflow-x: auto; overflow-wrap: normal;
+  word-break: normal; }
+.graft-card :is(th, td) { border-color: var(--border-color-primary) !important; }
 .graft-card img { max-width: 100%; margin: .4rem 0; border-radius: .4rem; }
+
+/* the colours of code, of the player and of messages, with enough contrast on their grounds */
+.gradio-container .prose .token, .gradio-container .prose .token.punctuation { color: var(--body-text-color); }
+.gradio-container .prose .token:is(.string, .attr-value, .char) { color: #166534; }
+.gradio-container .prose .token:is(.comment, .prolog) { color: #52606f; font-style: italic; }
+.gradio-container .prose .token:is(.keyword, .operator.in) { color: #9d174d; }
+.gradio-container .prose .token:is(.number, .boolean) { color: #9a3412; }
+.gradio-container .prose .token:is(.builtin, .function, .class-name) { color: #1d4ed8; }
+.dark .prose .token:is(.string, .attr-value, .char) { color: #86efac !important; }
+.dark .prose .token:is(.comment, .prolog) { color: #a3b1c2 !important; }
+.dark .prose .token:is(.keyword, .operator.in) { color: #f9a8d4 !important; }
+.dark .prose .token:is(.number, .boolean) { color: #fdba74 !important; }
+.dark .prose .token:is(.builtin, .function, .class-name) { color: #93c5fd !important; }
+.timestamps time, .control-wrapper button, .control-wrapper span { color: var(--body-text-color-subdued) !important; }
+.toast-title.error, .toast-text.error, .toast-close.error, .toast-close.error span {
+  color: var(--error-text-color) !important; opacity: 1 !important; }
+@media (max-width: 480px) { .tab-container button { padding-inline: .5rem !important; } }
 footer .divider { display: none !important; }
 """
+)
+
+# Gradio draws pictures without an alternative text, and buttons with a picture alone have no name.
+NAMES = """() => {
+  const name = () => {
+    document.querySelectorAll('button.gallery-item, button.thumbnail-lg').forEach(button => {
+      const place = [...button.parentElement.children].indexOf(button) + 1;
+      if (!button.innerText.trim() && !button.ariaLabel) button.ariaLabel = `Example ${place}`;
+    });
+    document.querySelectorAll('.block img[alt=""]').forEach(image => {
+      const label = image.closest('.block').querySelector('[data-testid="block-label"]');
+      if (label && image.closest('.image-frame')) image.alt = label.innerText.trim();
+    });
+  };
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  name();
+}"""
 
 
 def page(loaded: "Loaded") -> gr.Blocks:
@@ -113,6 +244,8 @@ def title(loaded: "Loaded") -> str:
 def header(loaded: "Loaded", line: str) -> gr.HTML:
     """The title, one line of text, and the test score with its interval if it was measured."""
     numbers = "".join(f"<li>{item}</li>" for item in numbers_shown(loaded.results))
+    recipe = loaded.results["recipe"] if loaded.results else title(loaded)
+    line = line.strip().rstrip(".") + (f", with the recipe {recipe}." if recipe != title(loaded) else ".")
     name = re.sub(
         r"([_/.-])", r"\1<wbr>", html.escape(title(loaded))
     )  # long names break at the end of a word, also on a phone
@@ -123,14 +256,19 @@ def header(loaded: "Loaded", line: str) -> gr.HTML:
 
 
 def numbers_shown(results: dict[str, Any] | None) -> list[str]:
+    """The test score with its interval and its number of rows, as HTML. A score whose best is low is not green."""
     if not results:
         return []
     name, test = results["metric"]["name"], results["test"]
     value = test["metrics"][name]  # None: undefined on these rows
-    found = [f"{html.escape(name)} <b>{'undefined' if value is None else f'{value:.3f}'}</b>"]
+    low = results["metric"]["direction"] == "min"
+    shown = html.escape("undefined" if value is None else score(value, test.get("ci95", {}).get(name)))
+    found = [
+        f"{html.escape(readable_name(name))} <b{'' if low else ' class=graft-good'}>{shown}</b>"
+        + (" (lower is better)" if low else "")
+    ]
     if name in test.get("ci95", {}):
-        low, high = test["ci95"][name]
-        found.append(f"95 % interval {low:.3f} to {high:.3f}")
+        found.append(f"95 % interval {html.escape(interval(test['ci95'][name]))}")
     return [*found, f"n = {test['n']:,}, {html.escape(test['split'])} split"]
 
 
@@ -147,6 +285,17 @@ def origin(results: dict[str, Any] | None) -> str:
             None, ["Fine-tuned" if base or data else "", f"from {base}" if base else "", f"on {data}" if data else ""]
         )
     )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of classes, for a line of text."""
+    shown = ", ".join(short(name, 40) for name in names[:6])
+    return shown + (f" and {len(names) - 6:,} more" if len(names) > 6 else "")
+
+
+def hint(text: str) -> None:
+    """A sentence in the place of an answer; it goes when there is one. Add it below the answer, in the same column."""
+    gr.HTML(f"<p>{html.escape(text)}</p>", elem_classes="graft-hint")
 
 
 # ---- the model card ----
@@ -199,6 +348,13 @@ def _inline(target: str, folder: Path) -> str | None:
 
 def _link(text: str, target: str) -> str:
     return f"[{text or target}]({target})" if re.match(r"https?://", target) else text
+
+
+def data_uri(image: "Image", form: str) -> str:
+    """A PIL image inside the page, so that no file stays on the server."""
+    out = io.BytesIO()
+    image.save(out, format=form, quality=88)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 # ---- examples ----

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LONGEST, LONGEST_QUESTION = 20_000, 2000  # characters of a visitor's passage and question
 NONE = "The passage does not answer this."
+NO_ANSWER = "no answer"
 
 
 def build(loaded: "Loaded") -> gr.Blocks:
@@ -27,12 +28,14 @@ def build(loaded: "Loaded") -> gr.Blocks:
                 raise DataError(f"the passage has {len(context):,} characters; at most {LONGEST:,} are read here")
             found = loaded.infer(question, context)
         others: dict[str, float] = {}
-        for one in found["nbest"]:  # the same words may occur several times
-            others[one["text"]] = others.get(one["text"], 0.0) + one["score"]
+        for one in found["nbest"]:  # the same words may occur several times: the likeliest place counts
+            if one["text"] != found["answer"]:
+                words = one["text"] or NO_ANSWER
+                others[words] = max(others.get(words, 0.0), one["score"])
         line = (
             f"<strong>{html.escape(found['answer'])}</strong> ({found['score']:.0%} sure)" if found["answer"] else NONE
         )
-        return marked(context, found), others, f"<p>{html.escape(question.strip())} {line}</p>"
+        return marked(context, found), others or None, f"<p>{html.escape(question.strip())} {line}</p>"
 
     blocks: gr.Blocks
     with parts.page(loaded) as blocks:
@@ -41,22 +44,23 @@ def build(loaded: "Loaded") -> gr.Blocks:
             with gr.Tab("Try it"):
                 with gr.Row(equal_height=False):
                     with gr.Column(min_width=300):
+                        question = gr.Textbox(
+                            label="Question", max_length=LONGEST_QUESTION, placeholder="What do you want to know?"
+                        )
                         context = gr.Textbox(
                             label="Passage", lines=9, max_lines=18, max_length=LONGEST, placeholder="Paste a text here"
-                        )
-                        question = gr.Textbox(
-                            label="Question", max_length=LONGEST_QUESTION, placeholder="What do you want to know of it?"
                         )
                         button = gr.Button("Answer", variant="primary")
                     with gr.Column(min_width=300):
                         line = gr.HTML(elem_classes="graft-answer")
                         passage = gr.HTML(elem_classes="graft-passage")
                         spans = gr.Label(
-                            label="What else it might be",
+                            label="Other answers it considered",
                             num_top_classes=5,
                             show_heading=False,
                             elem_classes="graft-bars",
                         )
+                        parts.hint("The answer appears here, marked in its passage.")
                 rows = [[row["question"], row["context"]] for row in parts.example_rows(loaded)[1]]
                 if rows:
                     gr.Examples(

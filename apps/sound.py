@@ -1,35 +1,34 @@
-"""What the audio demos share: waveform and spectrogram of a recording, embedded in the page, and safe uploads."""
+"""What the audio demos share: waveform and spectrogram of a recording as parts of the page, and safe uploads."""
 
-import base64
 import html
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
 
-from pipelines.apps import visitor
-from pipelines.data.audio.reading import header, read_audio
+from pipelines.apps import parts, visitor
+from pipelines.apps.transcript import clock
+from pipelines.data.audio.reading import header, read_audio, resampled
 from pipelines.data.audio.spectrogram import BANDS, RANGE, decibels, mel
 from pipelines.errors import DataError
-from pipelines.plots.style import canvas, finish, styled
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Mark = tuple[float, float, str]  # start and end in seconds, and the words between them
 
 COLUMNS = 1000  # columns of a picture, for a recording of any length
-LINE, SOFT, WORDS = (
-    "#0d9488",
-    "#0d948826",
-    "#8490a3",
-)  # accent colour of the demos, a tint of it, and a grey that is readable on light and dark
+TICKS = 5  # marks of the time axis at most
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800)  # seconds between marks
+LINE = "#0d9488"  # accent colour of the demos
 
 
 # ---- uploads ----
+
+
+class Recording(NamedTuple):
+    """A recording as the model hears it."""
+
+    samples: np.ndarray  # float32, at the model's rate
+    own_rate: int  # samples per second of the file
 
 
 def recorder() -> gr.Audio:
@@ -44,8 +43,8 @@ def recorder() -> gr.Audio:
     return field
 
 
-def uploaded_audio(value: Any, rate: int, silent_ok: bool = False) -> np.ndarray | None:
-    """Read what gr.Audio sends with `preprocess=False` as float32 [samples] at `rate`, with the reader of training.
+def uploaded_audio(value: Any, rate: int, silent_ok: bool = False) -> Recording | None:
+    """Read what gr.Audio sends with `preprocess=False` at `rate`, with the reader of training.
 
     Returns None for no recording. If the file cannot be read, the page shows a message with the visitor's name of the
     file.
@@ -55,93 +54,97 @@ def uploaded_audio(value: Any, rate: int, silent_ok: bool = False) -> np.ndarray
         if found is None:
             return None
         file = {"path": found.name, "bytes": found.data}
-        seconds = header(file).seconds  # a file of a few MB may claim to last for hours, and may do so
+        about = header(file)
+        seconds = about.seconds  # a file of a few MB may claim to last for hours, and may do so
         if seconds > visitor.MAX_SECONDS:
             raise DataError(
                 f"{found.name}: {seconds / 60:.1f} minutes, at most {visitor.MAX_SECONDS // 60} are read here"
             )
-        return read_audio(file, rate, silent_ok)
+        return Recording(read_audio(file, rate, silent_ok), about.rate)
 
 
-# ---- pictures ----
+# ---- pictures: what stretches with the page is an image, its words are words of the page ----
 
 
-@styled
 def waveform(
     samples: np.ndarray, rate: int, marks: Sequence[Mark] = (), read: tuple[float, float] | None = None
-) -> "Figure":
-    """The loudness of a recording over time. `marks` are words in bands behind it; parts outside of `read` are pale."""
-    figure = canvas(9, 1.9 if marks else 1.5)
-    axes = figure.subplots()
+) -> str:
+    """The loudness of a recording over time, as HTML.
+
+    `marks` are words below the bands in which they are spoken; parts outside of `read` are pale.
+    """
     seconds = len(samples) / rate
     low, high = envelope(samples)
     top = max(float(np.abs(samples).max()), 1e-6) * 1.05
-    at = np.linspace(0, seconds, len(low))
-    for number, (start, end, _) in enumerate(marks):
-        if number % 2 == 0:
-            axes.axvspan(start, end, color=SOFT, linewidth=0)
-    axes.fill_between(at, low, high, color=LINE, linewidth=0.6)
-    axes.set_ylim(-1.4 * top if marks else -top, top)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    _write_marks(axes, marks, seconds, -1.35 * top)
-    _time_axis(axes, seconds, read)
-    return finish(figure, f"Waveform of {seconds:.1f} seconds")
-
-
-@styled
-def spectrogram(samples: np.ndarray, rate: int, read: tuple[float, float] | None = None) -> "Figure":
-    """The frequencies of a recording over time, brighter if louder; parts outside of `read` are pale."""
-    figure = canvas(9, 2.6)
-    axes = figure.subplots()
-    seconds, loud = len(samples) / rate, decibels(samples, rate, COLUMNS)
-    axes.imshow(
-        loud,
-        origin="lower",
-        aspect="auto",
-        cmap="magma",
-        extent=(0, seconds, 0, BANDS),
-        vmin=loud.max() - RANGE,
-        vmax=loud.max(),
+    edge = [f"{x},{y:.3f}" for x, y in enumerate(-high / top)]
+    edge += [f"{x},{y:.3f}" for x, y in reversed(list(enumerate(-low / top)))]
+    drawing = (
+        f'<svg viewBox="0 -1 {max(len(low) - 1, 1)} 2" preserveAspectRatio="none" aria-hidden="true">'
+        f'<polygon points="{" ".join(edge)}" fill="currentColor"/></svg>'
     )
-    ticks = [f for f in (125, 250, 500, 1000, 2000, 4000, 8000, 16000) if f <= rate / 2]
-    axes.set_yticks(
-        [BANDS * mel(f) / mel(rate / 2) for f in ticks], [f"{f} Hz" if f < 1000 else f"{f // 1000} kHz" for f in ticks]
+    bands = "".join(
+        f'<div class="graft-band" style="{_span(start, end, seconds)}"></div>' for start, end, _ in list(marks)[::2]
     )
-    axes.grid(False)
-    _time_axis(axes, seconds, read)
-    return finish(figure, f"Spectrogram of {seconds:.1f} seconds, up to {rate / 2000:g} kHz")
+    words = "".join(
+        f'<span style="{_span(start, end, seconds)}" title="{html.escape(word)}">{html.escape(word)}</span>'
+        for start, end, word in marks
+        if (end - start) / seconds * 130 >= len(word)  # this many letters fill the width; the transcript has them all
+    )
+    below = f'<div class="graft-words" aria-hidden="true">{words}</div>' if any(word for _, _, word in marks) else ""
+    return _plot(f"Waveform of {seconds:.1f} seconds", bands + drawing, "graft-low", below, seconds, read)
 
 
-def inline(figure: "Figure") -> str:
-    """A figure as an <img> inside the page, so that no file stays on the server. Its background is that of the page.
+def spectrogram(recording: Recording, rate: int, read: tuple[float, float] | None = None) -> str:
+    """The frequencies of a recording over time as HTML, brighter if louder; parts outside of `read` are pale.
 
-    On a phone it is wider than the page and can be scrolled sideways, so its text stays readable.
+    The axis ends at the highest frequency that both the file and the model hold.
     """
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=150, transparent=True, metadata={"Software": None})
-    data = base64.b64encode(out.getvalue()).decode()
-    alt = html.escape(str(figure.get_label()))
-    image = f'<img style="width: 100%; min-width: 34rem" alt="{alt}" src="data:image/png;base64,{data}">'
-    return f'<div style="overflow-x: auto">{image}</div>'
+    import matplotlib
+    from PIL import Image
+
+    samples, seconds = recording.samples, len(recording.samples) / rate
+    top = min(rate, recording.own_rate)
+    loud = decibels(resampled(samples, rate, top), top, COLUMNS)
+    share = np.clip((loud - loud.max() + RANGE) / RANGE, 0, 1)
+    colours = np.ascontiguousarray(matplotlib.colormaps["magma"](share[::-1], bytes=True)[..., :3])
+    picture = Image.fromarray(colours).resize((max(colours.shape[1], 400), 2 * BANDS), Image.Resampling.BICUBIC)
+    ticks = [pitch for pitch in (250, 500, 1000, 2000, 4000, 8000, 16000) if pitch <= top / 2]
+    side = "".join(
+        f'<span style="bottom: {100 * mel(pitch) / mel(top / 2):.2f}%">{_hertz(pitch)}</span>' for pitch in ticks
+    )
+    about = f"Spectrogram of {seconds:.1f} seconds, up to {_hertz(top / 2)}"
+    image = f'<img alt="{html.escape(about)}" src="{parts.data_uri(picture, "PNG")}">'
+    return _plot(about, image, "", "", seconds, read, side)
 
 
-def _time_axis(axes: "Axes", seconds: float, read: tuple[float, float] | None) -> None:
-    axes.set_xlim(0, seconds)
-    axes.grid(False)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} s")
-    axes.tick_params(labelcolor=WORDS, color=WORDS, labelsize=8)
-    for side in axes.spines.values():
-        side.set_color(WORDS)
-    for start, end in ((0.0, read[0]), (read[1], seconds)) if read else ():
-        axes.axvspan(start, end, color="#ffffff", alpha=0.75, linewidth=0)
+def _hertz(pitch: float) -> str:
+    return f"{pitch:g} Hz" if pitch < 1000 else f"{pitch / 1000:g} kHz"
 
 
-def _write_marks(axes: "Axes", marks: Sequence[Mark], seconds: float, bottom: float) -> None:
-    """Write each word below its band if there is room; the others are in the transcript."""
-    for start, end, word in marks:
-        if (end - start) / seconds * 130 >= len(word):  # this many letters fill the width
-            axes.text((start + end) / 2, bottom, word, ha="center", va="bottom", fontsize=8, color=WORDS)
+def _span(start: float, end: float, seconds: float) -> str:
+    return f"left: {100 * start / seconds:.2f}%; width: {100 * (end - start) / seconds:.2f}%"
+
+
+def _plot(
+    about: str, inside: str, size: str, below: str, seconds: float, read: tuple[float, float] | None, side: str = ""
+) -> str:
+    """A drawing with a time axis, and with words at its left side if it has a second axis."""
+    unread = [(0.0, read[0]), (read[1], seconds)] if read else []
+    pale = "".join(f'<div class="graft-pale" style="{_span(start, end, seconds)}"></div>' for start, end in unread)
+    axis = f'<div class="graft-y" aria-hidden="true">{side}</div>' if side else ""
+    named = [(at, clock(at) if seconds >= 60 else f"{at:g} s") for at in time_ticks(seconds)]
+    times = "".join(f'<span style="left: {100 * at / seconds:.2f}%">{name}</span>' for at, name in named)
+    return (
+        f'<figure class="graft-plot" role="group" aria-label="{html.escape(about)}">{axis}'
+        f'<div class="graft-area {size}">{inside}{pale}</div>{below}'
+        f'<div class="graft-x" aria-hidden="true">{times}</div></figure>'
+    )
+
+
+def time_ticks(seconds: float) -> list[float]:
+    """Round times from 0 that divide a recording into at most TICKS parts; none is so near its end that it is cut."""
+    step = next((step for step in STEPS if seconds / step <= TICKS), seconds)
+    return [round(place * step, 6) for place in range(TICKS + 1) if place * step <= 0.96 * seconds]
 
 
 def envelope(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import gradio as gr
 
 from pipelines.apps import parts, sound, transcript
+from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
@@ -19,17 +20,18 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
     def listen(file: dict[str, Any] | None) -> Iterator[tuple[str, str, str]]:
         """Yield transcript, waveform with its words, and a line about both; several times for a long recording."""
-        samples = sound.uploaded_audio(file, rate)
-        if samples is None:
+        recording = sound.uploaded_audio(file, rate)
+        if recording is None:
             yield "", "", ""
             return
+        samples = recording.samples
         with parts.shown():
             answer: dict[str, Any] = {}
             for answer in task.infer(loaded.model, (rate, samples)):
                 yield transcript.written(answer["words"], answer["seconds"], done=False), "", ""
             words, seconds = answer["words"], answer["seconds"]
             marks = [(word["start"], word["end"], word["word"]) for word in words]
-            picture = sound.inline(sound.waveform(samples, rate, marks))
+            picture = sound.waveform(samples, rate, marks)
             yield transcript.written(words, seconds), picture, transcript.summary(words, seconds)
 
     blocks: gr.Blocks
@@ -38,17 +40,17 @@ def build(loaded: "Loaded") -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Try it"):
                 audio = sound.recorder()
-                said = gr.HTML(
-                    label="Transcript", show_label=True, container=True, min_height=120, elem_classes="graft-said"
-                )
+                said = gr.HTML(label="Transcript", show_label=True, container=True, elem_classes="graft-said")
                 wave = gr.HTML(elem_classes="graft-wave")
                 note = gr.Markdown(elem_classes="graft-note")
                 files = parts.example_files(loaded, "audio")
                 if files:
+                    texts = [short(str(row.get("text") or ""), 60) for row in parts.example_rows(loaded)[1]]
                     gr.Examples(
                         [[name] for name in files],
                         inputs=[audio],
                         label="Examples",
+                        example_labels=texts if len(texts) == len(files) and all(texts) else None,
                         examples_per_page=6,
                         cache_examples=False,
                     )

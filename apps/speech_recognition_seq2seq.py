@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import gradio as gr
 
 from pipelines.apps import parts, sound, transcript
+from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
@@ -23,10 +24,11 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
     def listen(file: dict[str, Any] | None, language: str = HEARD) -> Iterator[tuple[str, str, str]]:
         """Yield the transcript as it grows; then the waveform, and a line about both."""
-        samples = sound.uploaded_audio(file, task.rate)
-        if samples is None:
+        recording = sound.uploaded_audio(file, task.rate)
+        if recording is None:
             yield "", "", ""
             return
+        samples = recording.samples
         with parts.shown():
             answer: dict[str, Any] = {}
             for answer in task.infer(
@@ -34,7 +36,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             ):
                 yield written(answer["parts"], done=False), "", ""
             marks = [(part["start"], part["end"], "") for part in answer["parts"]]
-            picture = sound.inline(sound.waveform(samples, task.rate, marks if len(marks) > 1 else ()))
+            picture = sound.waveform(samples, task.rate, marks if len(marks) > 1 else ())
             yield written(answer["parts"]), picture, summary(answer)
 
     blocks: gr.Blocks
@@ -44,17 +46,17 @@ def build(loaded: "Loaded") -> gr.Blocks:
             with gr.Tab("Try it"):
                 audio = sound.recorder()
                 spoken = [] if not task.languages else [_languages(task)]
-                said = gr.HTML(
-                    label="Transcript", show_label=True, container=True, min_height=120, elem_classes="graft-said"
-                )
+                said = gr.HTML(label="Transcript", show_label=True, container=True, elem_classes="graft-said")
                 wave = gr.HTML(elem_classes="graft-wave")
                 note = gr.Markdown(elem_classes="graft-note")
                 files = parts.example_files(loaded, "audio")
                 if files:
+                    texts = [short(str(row.get("text") or ""), 60) for row in parts.example_rows(loaded)[1]]
                     gr.Examples(
                         [[name] for name in files],
                         inputs=[audio],
                         label="Examples",
+                        example_labels=texts if len(texts) == len(files) and all(texts) else None,
                         examples_per_page=6,
                         cache_examples=False,
                     )

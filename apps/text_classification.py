@@ -64,9 +64,12 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
                         )
                         unread = gr.Markdown(elem_classes="graft-note")
-                        ask = gr.Button("What did it look at?")
+                        ask = gr.Button("What did it look at?", elem_classes="graft-ask")
                         words = gr.HTML(elem_classes="graft-passage")
                         note = gr.HTML(elem_classes="graft-note")
+                        parts.hint(
+                            "The likeliest labels appear here." if task.data.labels else "The estimate appears here."
+                        )
                 rows = [[row[column] for column in task.data.input_columns] for row in parts.example_rows(loaded)[1]]
                 if rows:
                     gr.Examples(rows, inputs=fields, label="Examples", examples_per_page=6, cache_examples=False)
@@ -113,9 +116,10 @@ def cut_note(read: Sequence[int], texts: Sequence[str]) -> str:
 def describe(task: "TextClassification", results: dict[str, Any] | None) -> str:
     """One line below the title: the labels, and the origin of the model."""
     what = "Two texts in" if len(task.data.input_columns) > 1 else "A text in"
-    shown = ", ".join(task.labels[:6]) + (f" and {len(task.labels) - 6} more" if len(task.labels) > 6 else "")
     few = "any" if task.options.multi_label else "one"
-    line = f"{what}, {few} of {len(task.labels)} labels out: {shown}." if task.data.labels else f"{what}, a number out."
+    line = f"{what}, a number out."
+    if task.data.labels:
+        line = f"{what}, {few} of {len(task.labels):,} labels out: {parts.listed(task.labels)}."
     source = parts.origin(results)
     return f"{line} {source}." if source else line
 

@@ -41,8 +41,8 @@ def build(loaded: "Loaded") -> gr.Blocks:
                     with gr.Column(min_width=300):
                         fields = [_field(name, place == len(columns) - 1) for place, name in enumerate(columns)]
                         with gr.Row():
-                            button = gr.Button("Write", variant="primary")
-                            stop = gr.Button("Stop")
+                            button = gr.Button("Write", variant="primary", min_width=100)
+                            stop = gr.Button("Stop", min_width=100)
                         with gr.Accordion("Settings", open=False):
                             most = gr.Slider(1, 512, task.options.max_new_tokens, step=1, label="Tokens at most")
                             temperature = gr.Slider(
@@ -66,11 +66,14 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             )
                     with gr.Column(min_width=300):
                         said = gr.Textbox(
-                            label="Answer" if answers else "Text",
-                            lines=12,
+                            label="Answer" if answers else "Text, continued",
+                            lines=6,
+                            max_lines=30,
                             interactive=False,
+                            placeholder=" ",
                             elem_classes="graft-said",
                         )
+                        parts.hint("The answer appears here." if answers else "The text and what follows appear here.")
                 rows = [[row[name] for name in columns] for row in parts.example_rows(loaded)[1]]
                 if rows:
                     gr.Examples(rows, inputs=fields, label="Examples", examples_per_page=6, cache_examples=False)

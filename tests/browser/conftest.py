@@ -105,6 +105,16 @@ def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         yield served
 
 
+@pytest.fixture(scope="package")
+def ten_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of every task: TASK/run."""
+    from tests.support.ten_runs import train_all
+
+    root = tmp_path_factory.mktemp("ten")
+    train_all(root)
+    return root
+
+
 @contextmanager
 def serving(run: Path, folder: Path) -> Iterator[SimpleNamespace]:
     """`graft demo` on a run, in a process of its own.

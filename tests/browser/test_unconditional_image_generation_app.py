@@ -79,7 +79,7 @@ def test_images_come_out_of_the_noise_and_seeds_repeat(shapes: Any, visit: Any, 
     with Image.open(file) as image:
         assert json.loads(image.info["parameters"]) == {"model": "more_shapes", "seed": 7, "steps": 40}
         assert image.tobytes() == load(shapes.run, device="cpu").infer(7, steps=40).tobytes()
-    page.get_by_role("tab", name="What made this image?").click()
+    page.get_by_role("tab", name="Image settings").click()
     page.locator("input[type=file]").first.set_input_files(str(file))
     page.locator(".graft-told").get_by_text('"more_shapes"').wait_for(timeout=20_000)
     page.locator(".graft-told").get_by_text("7").first.wait_for()

@@ -1,6 +1,7 @@
 """The demos of all ten tasks in one process, each at its own address: `python -m tests.support.ten_demos FOLDER`.
 
-Models are tiny and untrained, each with an example. The first line on stdout is a JSON object: task -> address.
+Models are tiny and untrained, each with an example; where FOLDER has a finished run TASK/run, its demo is shown. The
+first line on stdout is a JSON object: task -> address.
 """
 
 import json
@@ -51,9 +52,10 @@ def main(root: Path) -> None:
 
     found: dict[str, str] = {}
     for task, make in models().items():
-        folder = make(root / task)
-        add_example(folder)
-        loaded: Any = load(folder, task=task, device="cpu")
+        run = (root / task / "run").resolve()  # may be a link to a run elsewhere
+        if not run.is_dir():
+            add_example(make(root / task))
+        loaded: Any = load(run if run.is_dir() else root / task, task=task, device="cpu")
         page = launch.app(loaded)
         launch.serve(page, "127.0.0.1", launch.free_port("127.0.0.1", None))
         found[task] = page.local_url

@@ -260,7 +260,7 @@ def _name(value: Any) -> str:
 
 def _why(error: Exception, name: str) -> str:
     """The decoder's message without the file's name, which comes before it, and without addresses of objects."""
-    return str(error).split(": <")[0].replace(repr(name), "").strip() or type(error).__name__
+    return str(error).split(" <")[0].replace(repr(name), "").strip(" :") or type(error).__name__
 
 
 def _to_rgb(image: Any, image_module: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import DataError
+from pipelines.utils.formatting import interval
 from tests.support.pages import gradio_page
 
 __all__ = ["gradio_page"]
@@ -108,9 +109,11 @@ def test_the_map_is_warm_where_the_model_looked(
 ) -> None:
     from pipelines.apps.image_classification import look
 
-    picture, caption = look(stand_in(tmp_path, looks_at(box)), checkered)
-    assert picture.size == checkered.size
-    warmth = np.asarray(picture, float)[..., 0] - np.asarray(picture, float)[..., 2]
+    photo, heat, caption = look(stand_in(tmp_path, looks_at(box)), checkered)
+    assert np.array_equal(np.asarray(photo), np.asarray(checkered))
+    assert heat is not None
+    assert (heat.mode, heat.size) == ("RGBA", checkered.size)
+    warmth = np.asarray(heat, float)[..., 3]
     y, x = np.unravel_index(warmth.argmax(), warmth.shape)
     assert box[0] - 13 <= 100 * x / 320 <= box[2] + 13  # to within one cell
     assert box[1] - 13 <= 100 * y / 240 <= box[3] + 13
@@ -119,13 +122,14 @@ def test_the_map_is_warm_where_the_model_looked(
 
 
 def test_the_map_says_so_when_no_region_matters(checkered: Image.Image, tmp_path: Path) -> None:
-    from pipelines.apps.image_classification import look
+    from pipelines.apps.image_classification import layers, look
 
     def always(image: Image.Image, top_k: int = 5) -> list[dict[str, Any]]:
         return [{"label": "cat", "score": 0.8}, {"label": "dog", "score": 0.2}][:top_k]
 
-    picture, caption = look(stand_in(tmp_path, always), checkered)
-    assert np.array_equal(np.asarray(picture), np.asarray(checkered))
+    photo, heat, caption = look(stand_in(tmp_path, always), checkered)
+    assert heat is None
+    assert layers(photo, heat) == ""
     assert caption == "No single region decides: whichever is hidden, the answer stays at 80 %."
 
 
@@ -137,9 +141,23 @@ def test_the_map_still_shows_regions_of_a_model_that_is_certain(checkered: Image
         cat = looks_at((0, 0, 25, 25))(image)[0]["score"]
         return [{"label": "cat", "score": 1.0}, {"label": "dog", "score": 1e-9 * (1 - cat)}][:top_k]
 
-    picture, caption = look(stand_in(tmp_path, certain), checkered)
+    _, heat, caption = look(stand_in(tmp_path, certain), checkered)
     assert "stays at 100 %" in caption
-    assert not np.array_equal(np.asarray(picture), np.asarray(checkered))
+    assert heat is not None
+
+
+@pytest.mark.parametrize("size", [(300, 20), (20, 300), (8, 8)])
+def test_photo_and_map_have_one_size(size: tuple[int, int], tmp_path: Path) -> None:
+    from pipelines.apps.image_classification import layers, look
+
+    image = Image.effect_noise(size, 90).convert("RGB")
+    photo, heat, _ = look(stand_in(tmp_path, looks_at((0, 0, 50, 50))), image)
+    assert heat is not None
+    assert photo.size == heat.size
+    assert photo.width / photo.height == size[0] / size[1]
+    page = layers(photo, heat)
+    assert page.count("<img alt=") == 2
+    assert 'type="range"' in page
 
 
 # ---- header, card, examples ----
@@ -156,8 +174,28 @@ def header_text(loaded: Any) -> str:
 
 def test_the_header_shows_the_score_with_its_interval(tmp_path: Path) -> None:
     text = header_text(stand_in(tmp_path, results=results()))
-    for words in ("accuracy <b>0.970</b>", "0.930 to 0.990", "n = 1,234", "&lt;cats&gt; &amp; dogs"):
+    for words in (
+        "Accuracy <b class=graft-good>",
+        "0.97",
+        interval([0.93, 0.99]),
+        "n = 1,234",
+        "&lt;cats&gt; &amp; dogs",
+    ):
         assert words in text
+
+
+def test_the_recipe_stands_beneath_a_title_that_is_another_name(tmp_path: Path) -> None:
+    text = header_text(stand_in(tmp_path / "elsewhere", results=results()))
+    assert "<h1>me/<wbr>cats-<wbr>dogs</h1>" in text
+    assert "with the recipe pets_vit_base." in text
+
+
+def test_a_score_whose_best_is_low_is_not_green(tmp_path: Path) -> None:
+    test = {"split": "test", "n": 8, "metrics": {"wer": 0.25}}
+    text = header_text(stand_in(tmp_path, results=results(metric={"name": "wer", "direction": "min"}, test=test)))
+    assert "Word error rate <b>0.25" in text
+    assert "(lower is better)" in text
+    assert "graft-good" not in text
 
 
 def test_the_header_has_no_numbers_where_none_were_measured(tmp_path: Path) -> None:
