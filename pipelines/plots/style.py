@@ -3,9 +3,9 @@
 A figure's alt text is its label (`get_label()`). Its gid is "rows" if it shows rows of the data: such a figure stays in
 the run folder and is never published. `png` and `svg` write both into the file ("Description", "Comment").
 
-A figure of the width WIDTH is as wide as a phone, and no text of it is smaller than 10 points: the report shows it
-there without scaling it down. Colours have these names in the page's style sheet, which gives each a second value for dark
-mode; so a figure is transparent, and only `png` puts paper below it.
+A figure of the width WIDTH fits a phone without scaling, and no text of it is smaller than 10 points. The page's style
+sheet has a variable for each colour, with a second value for dark mode; so a figure is transparent, and only `png` puts
+paper below it.
 """
 
 import io

@@ -34,18 +34,17 @@ POINT = 1.45  # pixels of the page for a point, at most
 
 
 def markup(content: bytes, name: str, alt: str) -> str:
-    """The figure as one `svg` element, whose ids start with `name`; `alt` is its text for those who do not see it.
+    """The figure as one `svg` element, whose ids start with `name`; `alt` is its text for readers who do not see it.
 
-    It is shown with at least a pixel for each point, so that its texts can be read. Raises RunError if the file is no SVG.
+    It is shown with at least a pixel for each point, so that its texts can be read. Raises RunError if it is no SVG.
     """
     try:
         root = ET.fromstring(content)
         width, height = (float(value) for value in root.attrib["viewBox"].split()[2:])
     except (ET.ParseError, KeyError, ValueError) as error:
         raise RunError(f"figures/{name}.svg: not a figure of Graft ({error}): delete it, or train again") from error
-    used = set(
-        re.findall(r"#([\w-]+)", " ".join(value for element in root.iter() for value in element.attrib.values()))
-    )
+    values = " ".join(value for part in root.iter() for value in part.attrib.values())
+    used = set(re.findall(r"#([\w-]+)", values))
     inner = "".join(_element(child, name, used) for child in root)
     size = f"min-width:{width:.0f}px;max-width:{POINT * width:.0f}px;aspect-ratio:{width:.0f}/{height:.0f}"
     return f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width:g} {height:g}" style="{size}">{inner}</svg>'
