@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, EDGE, GRID, PAPER = "#1f2733", "#5d6879", "#98a2b3", "#e4e7ec", "#ffffff"
 # blue, orange and bluish green differ for every kind of colour blindness, and have a contrast of 4.5 on white
-BLUE, ORANGE, TEAL, PALE = "#2b6cb0", "#b45309", "#0f766e", "#a9c5e3"
+BLUE, ORANGE, TEAL, PALE = "#2563a5", "#b45309", "#0f766e", "#a9c5e3"
 COLOURS = {  # as they are called in reporting/style.css
     INK: "ink",
     MUTED: "muted",

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from html import escape
 
 from pipelines.errors import RunError
-from pipelines.plots.style import COLOURS
+from pipelines.plots.style import COLOURS, WIDTH
 
 ELEMENTS = {"g", "path", "rect", "text", "tspan", "defs", "use", "image", "clipPath"}
 NUMBERS = {"x", "y", "width", "height", "transform", "d"}
@@ -46,7 +46,8 @@ def markup(content: bytes, name: str, alt: str) -> str:
     values = " ".join(value for part in root.iter() for value in part.attrib.values())
     used = set(re.findall(r"#([\w-]+)", values))
     inner = "".join(_element(child, name, used) for child in root)
-    size = f"min-width:{width:.0f}px;max-width:{POINT * width:.0f}px;aspect-ratio:{width:.0f}/{height:.0f}"
+    share = min(100, 100 * width / (72 * WIDTH))  # a narrow figure is not enlarged more than others
+    size = f"width:{share:.0f}%;min-width:{width:.0f}px;max-width:{POINT * width:.0f}px;aspect-ratio:{width:.0f}/{height:.0f}"
     return f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width:g} {height:g}" style="{size}">{inner}</svg>'
 
 
