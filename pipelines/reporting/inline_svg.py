@@ -47,7 +47,8 @@ def markup(content: bytes, name: str, alt: str) -> str:
     used = set(re.findall(r"#([\w-]+)", values))
     inner = "".join(_element(child, name, used) for child in root)
     share = min(100, 100 * width / (72 * WIDTH))  # a narrow figure is not enlarged more than others
-    size = f"width:{share:.0f}%;min-width:{width:.0f}px;max-width:{POINT * width:.0f}px;aspect-ratio:{width:.0f}/{height:.0f}"
+    size = f"width:{share:.0f}%;min-width:{width:.0f}px;max-width:{POINT * width:.0f}px"
+    size += f";aspect-ratio:{width:.0f}/{height:.0f}"
     return f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width:g} {height:g}" style="{size}">{inner}</svg>'
 
 
