@@ -173,7 +173,8 @@ def evaluate(
 
     for name, value in result["metrics"].items():
         known = result["ci95"].get(name)
-        print(f"  {name:20} {score_in_words(value, known):>8}" + (f"   95 % interval {interval(known)}" if known else ""))
+        bounds = f"   95 % interval {interval(known)}" if known else ""
+        print(f"  {name:20} {score_in_words(value, known):>8}{bounds}")
     print(resampled(result))
 
 
