@@ -296,14 +296,14 @@ def train(
 
 
 def _headline(results: dict[str, Any]) -> str:
-    from pipelines.utils.formatting import interval, score
+    from pipelines.utils.formatting import interval, score_in_words
 
     name = results["metric"]["name"]
     test, before = results["test"], results["baseline"]
     bounds = test["ci95"].get(name)
     about = [f"95 % interval {interval(bounds)}"] if bounds else []
-    about += [f"{score(before['metrics'][name], bounds)} before"] if before else []
-    evaluate = score(test["metrics"][name], bounds)
+    about += [f"{score_in_words(before['metrics'][name], bounds)} before"] if before else []
+    evaluate = score_in_words(test["metrics"][name], bounds)
     return f"{name} on {test['n']} {test['split']} rows: {evaluate}" + (f" ({', '.join(about)})" if about else "")
 
 
@@ -359,11 +359,12 @@ def evaluate(
         _print_json(result)
         return
     print(f"{result['model']} on {result['n']} {result['split']} rows")
-    from pipelines.utils.formatting import interval, resampled, score
+    from pipelines.utils.formatting import interval, resampled, score_in_words
 
     for name, value in result["metrics"].items():
         known = result["ci95"].get(name)
-        print(f"  {name:20} {score(value, known):>8}" + (f"   95 % interval {interval(known)}" if known else ""))
+        bounds = f"   95 % interval {interval(known)}" if known else ""
+        print(f"  {name:20} {score_in_words(value, known):>8}{bounds}")
     print(resampled(result))
 
 

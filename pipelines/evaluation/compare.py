@@ -19,7 +19,7 @@ from pipelines.metrics import intervals
 from pipelines.metrics.statistics import Statistics
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.task import Metric, Task
-from pipelines.utils.formatting import interval, score, short
+from pipelines.utils.formatting import interval, score_in_words, short
 
 WIDTH = 80  # width of the table in characters
 LISTED = 5  # number of rows that the table names
@@ -248,7 +248,7 @@ def table(result: dict[str, Any]) -> str:
             )
             bounds = f"{interval(known, '+')}{sure}" if known else alike
             cells = "".join(
-                f"{score(of[key], known, sign):>10}"
+                f"{score_in_words(of[key], known, sign):>10}"
                 for key, sign in (("first", ""), ("second", ""), ("difference", "+"))
             )
             lines.append(f"{short(name, 21):<22}{cells}  {bounds}")

@@ -144,7 +144,8 @@ def class_balance_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
         axes.set_xlabel("rows")
         headline(figure, "Rows per class" + only)
         if len(table) > 1:  # in a row of its own above the bars
-            axes.legend(loc="upper left", ncols=len(table), borderaxespad=0, columnspacing=1.2)
+            legend = axes.legend(loc="upper right", ncols=len(table), borderaxespad=0, columnspacing=1.2)
+            legend.set_in_layout(False)  # with long names it is wider than the bars, and may begin above the names
     else:
         figure = canvas(WIDTH, 3.4)
         axes = figure.subplots()

@@ -33,7 +33,7 @@ def loss_by_time_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> 
         axes.grid(False, which="minor")
         axes.set_ylabel("mean loss, log scale")
     else:
-        axes.set_ylim(bottom=min(0, min(losses)))
+        axes.set_ylim(min(0, min(losses)), 1.08 * max(losses) or 1)
         axes.set_ylabel("mean loss")
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the noise schedule (1: all noise)")

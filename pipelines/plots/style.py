@@ -3,9 +3,9 @@
 A figure's alt text is its label (`get_label()`). Its gid is "rows" if it shows rows of the data: such a figure stays in
 the run folder and is never published. `png` and `svg` write both into the file ("Description", "Comment").
 
-A figure of the width WIDTH is as wide as a phone, and no text of it is smaller than 10 points: the report shows it
-there without scaling it down. Colours have these names in the page's style sheet, which gives each a second value for
-dark mode; so a figure is transparent, and only `png` puts paper below it.
+A figure of the width WIDTH fits a phone without scaling, and no text of it is smaller than 10 points. The page's style
+sheet has a variable for each colour, with a second value for dark mode; so a figure is transparent, and only `png` puts
+paper below it.
 """
 
 import io
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, EDGE, GRID, PAPER = "#1f2733", "#5d6879", "#98a2b3", "#e4e7ec", "#ffffff"
 # blue, orange and bluish green differ for every kind of colour blindness, and have a contrast of 4.5 on white
-BLUE, ORANGE, TEAL, PALE = "#2b6cb0", "#b45309", "#0f766e", "#a9c5e3"
+BLUE, ORANGE, TEAL, PALE = "#2563a5", "#b45309", "#0f766e", "#a9c5e3"
 COLOURS = {  # as they are called in reporting/style.css
     INK: "ink",
     MUTED: "muted",
@@ -110,9 +110,9 @@ def canvas(width: float, height: float) -> "Figure":
     """An empty figure; `width` and `height` are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[union-attr, call-arg]
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
 

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from html import escape
 
 from pipelines.errors import RunError
-from pipelines.plots.style import COLOURS
+from pipelines.plots.style import COLOURS, WIDTH
 
 ELEMENTS = {"g", "path", "rect", "text", "tspan", "defs", "use", "image", "clipPath"}
 NUMBERS = {"x", "y", "width", "height", "transform", "d"}
@@ -34,21 +34,21 @@ POINT = 1.45  # pixels of the page for a point, at most
 
 
 def markup(content: bytes, name: str, alt: str) -> str:
-    """The figure as one `svg` element, whose ids start with `name`; `alt` is its text for those who do not see it.
+    """The figure as one `svg` element, whose ids start with `name`; `alt` is its text for readers who do not see it.
 
-    It is shown with at least a pixel for each point, so that its texts can be read. Raises RunError if the file is no
-    SVG.
+    It is shown with at least a pixel for each point, so that its texts can be read. Raises RunError if it is no SVG.
     """
     try:
         root = ET.fromstring(content)
         width, height = (float(value) for value in root.attrib["viewBox"].split()[2:])
     except (ET.ParseError, KeyError, ValueError) as error:
         raise RunError(f"figures/{name}.svg: not a figure of Graft ({error}): delete it, or train again") from error
-    used = set(
-        re.findall(r"#([\w-]+)", " ".join(value for element in root.iter() for value in element.attrib.values()))
-    )
+    values = " ".join(value for part in root.iter() for value in part.attrib.values())
+    used = set(re.findall(r"#([\w-]+)", values))
     inner = "".join(_element(child, name, used) for child in root)
-    size = f"min-width:{width:.0f}px;max-width:{POINT * width:.0f}px;aspect-ratio:{width:.0f}/{height:.0f}"
+    share = min(100, 100 * width / (72 * WIDTH))  # a narrow figure is not enlarged more than others
+    size = f"width:{share:.0f}%;min-width:{width:.0f}px;max-width:{POINT * width:.0f}px"
+    size += f";aspect-ratio:{width:.0f}/{height:.0f}"
     return f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width:g} {height:g}" style="{size}">{inner}</svg>'
 
 

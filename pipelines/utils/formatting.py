@@ -73,9 +73,16 @@ def decimals(bounds: Sequence[float] | None) -> int | None:
 def score(value: float | None, bounds: Sequence[float] | None, sign: str = "") -> str:
     """A score with the digits that an interval warrants: 0.983 and [0.95, 1.0] -> 0.98. Without one, as `number`."""
     places = decimals(bounds)
-    if value is None or places is None or not math.isfinite(value):
+    if value is None or not math.isfinite(value):
         return number(value)
+    if places is None:
+        return ("+" if sign and value >= 0 else "") + number(value)
     return f"{value:{sign},.{places}f}"
+
+
+def score_in_words(value: float | None, bounds: Sequence[float] | None, sign: str = "") -> str:
+    """As `score`, for a terminal: a score that is not defined is called so."""
+    return "undefined" if value is None or not math.isfinite(value) else score(value, bounds, sign)
 
 
 def interval(bounds: Sequence[float] | None, sign: str = "") -> str:

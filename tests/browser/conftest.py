@@ -107,11 +107,15 @@ def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 
 @pytest.fixture(scope="package")
 def ten_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run of every task: TASK/run."""
+    """A folder with a finished run of every task: TASK/run. The workers of a test run share it."""
+    from filelock import FileLock
+
     from tests.support.ten_runs import train_all
 
-    root = tmp_path_factory.mktemp("ten")
-    train_all(root)
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ten runs"
+    with FileLock(f"{root}.lock"):
+        train_all(root)
     return root
 
 

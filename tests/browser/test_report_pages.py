@@ -11,7 +11,6 @@ from pipelines.reporting.report import write_report
 from tests.support.fake_run import fake_run
 from tests.support.page_checks import problems
 from tests.support.ten_demos import models
-from tests.support.ten_runs import train_all
 
 pytestmark = pytest.mark.browser
 
@@ -43,8 +42,8 @@ def windows(chromium: Any) -> Iterator[dict[int, Any]]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return train_all(tmp_path_factory.mktemp("ten"))
+def runs(ten_runs: Path) -> dict[str, Path]:
+    return {task: ten_runs / task / "run" for task in models()}
 
 
 def faults(windows: dict[int, Any], report: Path) -> list[str]:
@@ -59,8 +58,6 @@ def faults(windows: dict[int, Any], report: Path) -> list[str]:
 
 @pytest.mark.parametrize("task", list(models()))
 def test_the_report_of_each_task(windows: dict[int, Any], runs: dict[str, Path], task: str) -> None:
-    (runs[task] / "figures" / "mistakes.svg").unlink(missing_ok=True)
-    (runs[task] / "figures" / "mistakes.png").unlink(missing_ok=True)
     report = write_report(runs[task])
     page = windows[1280]
     page.goto(report.as_uri())
@@ -72,8 +69,6 @@ def test_the_report_of_each_task(windows: dict[int, Any], runs: dict[str, Path],
 @pytest.mark.parametrize("case", list(HARD))
 def test_a_report_of_hard_names_and_numbers(windows: dict[int, Any], tmp_path: Path, case: str) -> None:
     run = fake_run(tmp_path / "run", **HARD[case])
-    (run / "figures" / "mistakes.svg").unlink(missing_ok=True)
-    (run / "figures" / "mistakes.png").unlink(missing_ok=True)
     assert faults(windows, write_report(run)) == []
 
 

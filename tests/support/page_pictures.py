@@ -16,8 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "docs" / "pictures" / "pages"
 LARGEST = 120_000  # bytes of a picture
-WIDE, PHONE = 1280, 375  # pixels of the windows
-HEIGHTS = {WIDE: 1600, PHONE: 1600}  # of a page, what lies below is cut off
+SIZES = {"light": (1280, 1500), "dark": (1280, 1500), "phone": (375, 1500)}  # pixels; what lies below is cut off
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
 
 
@@ -26,9 +25,8 @@ def save(picture: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(io.BytesIO(picture)) as image:
         shown = image.convert("RGB")
-    if shown.width > 960:
-        shown.thumbnail((960, 4000))
-    for quality in (82, 70, 55, 40, 25):
+    shown.thumbnail((800, 4000))
+    for quality in (75, 60, 45, 30):
         out = io.BytesIO()
         shown.save(out, "WEBP", quality=quality, method=6)
         if out.tell() <= LARGEST:
@@ -37,18 +35,17 @@ def save(picture: bytes, path: Path) -> None:
 
 
 def report_pictures(browser: Any, run: Path, task: str) -> list[Path]:
-    """The report of a run: light and dark in a wide window, light and dark on a phone."""
+    """The report of a run: light and dark in a wide window, and on a phone. Returns the files."""
     found = []
-    for width in (WIDE, PHONE):
-        phone = width == PHONE
-        context = browser.new_context(viewport={"width": width, "height": HEIGHTS[width]}, is_mobile=phone)
+    for name, (width, height) in SIZES.items():
+        mode = "dark" if name == "dark" else "light"
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=mode, is_mobile=name == "phone"
+        )
         page = context.new_page()
         page.goto((run / "report.html").resolve().as_uri())
-        for mode in ("light", "dark"):
-            page.emulate_media(color_scheme=mode)
-            name = f"{task.replace('-', '_')}_report_{'phone_' if phone else ''}{mode}.webp"
-            found.append(TARGET / name)
-            save(page.screenshot(clip={"x": 0, "y": 0, "width": width, "height": HEIGHTS[width]}), found[-1])
+        found.append(TARGET / f"{task.replace('-', '_')}_report_{name}.webp")
+        save(page.screenshot(), found[-1])
         context.close()
     return found
 
