@@ -262,11 +262,9 @@ def numbers_shown(results: dict[str, Any] | None) -> list[str]:
     name, test = results["metric"]["name"], results["test"]
     value = test["metrics"][name]  # None: undefined on these rows
     low = results["metric"]["direction"] == "min"
+    good = "" if low or value is None else " class=graft-good"
     shown = html.escape("undefined" if value is None else score(value, test.get("ci95", {}).get(name)))
-    found = [
-        f"{html.escape(readable_name(name))} <b{'' if low else ' class=graft-good'}>{shown}</b>"
-        + (" (lower is better)" if low else "")
-    ]
+    found = [f"{html.escape(readable_name(name))} <b{good}>{shown}</b>" + (" (lower is better)" if low else "")]
     if name in test.get("ci95", {}):
         found.append(f"95 % interval {html.escape(interval(test['ci95'][name]))}")
     return [*found, f"n = {test['n']:,}, {html.escape(test['split'])} split"]

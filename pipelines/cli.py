@@ -257,6 +257,9 @@ def train(
     except RecipeError:
         load_recipe(recipe, overrides, data=data, model=model)  # raises an error that lists all problems
         raise
+    begun = run.exists() if run else any(Path("runs", loaded.task).glob(f"{chosen.base}*"))
+    if not begun:  # a run that was begun may go on without the places that its recipe names
+        _find_sources(loaded)
     from pipelines.training import run_folder, run_name
     from pipelines.utils import distributed
 
@@ -268,7 +271,8 @@ def train(
         folder, why = (run, "") if run else run_name.choose(chosen.base, loaded, smoke=smoke)
         if not run_folder.goes_on(folder, loaded):  # a run may go on with settings that a new run would not accept
             loaded = load_recipe(recipe, overrides, data=data, model=model)
-            _find_sources(loaded)
+            if begun:
+                _find_sources(loaded)
         from pipelines.training.run import train as start
 
         if why and main:

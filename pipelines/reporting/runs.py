@@ -24,7 +24,8 @@ from pipelines.config.recipe import load_recipe, task_class
 from pipelines.errors import GraftError, ModelError
 from pipelines.utils import lock
 from pipelines.utils.files import problem
-from pipelines.utils.formatting import brief, interval, number, short, utc
+from pipelines.utils.formatting import brief, interval, short, utc
+from pipelines.utils.formatting import score as rounded
 
 ROOT = Path("runs")
 LAST = "last"  # the short name of the newest run
@@ -316,11 +317,11 @@ def _text(row: dict[str, Any]) -> str:
 
 
 def score(row: dict[str, Any]) -> str:
-    """0.962 (0.930 to 0.981); what the run does if it has no score."""
+    """0.96 (0.93 to 0.98); what the run does if it has no score."""
     if row["state"] != "finished" or row["metric"] is None:
         return state(row)
     bounds = f" ({interval(row['ci95'])})" if row["ci95"] else ""
-    return f"{number(row['score'])}{bounds}"
+    return f"{rounded(row['score'], row['ci95'])}{bounds}"
 
 
 def state(row: dict[str, Any]) -> str:

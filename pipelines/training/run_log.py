@@ -67,7 +67,8 @@ def validation_line(entry: dict[str, Any], best: bool, columns: int) -> str:
 
     {"step": 120, "epoch": 9.2308, "validation": {"accuracy": 0.9, ...}} -> "  step 120, epoch 9.2: accuracy 0.9 (best)"
     """
-    scores = [f"{name} {number(value)}" for name, value in entry["validation"].items()]
+    values = entry["validation"].items()
+    scores = [f"{name} {'undefined' if value is None else number(value)}" for name, value in values]
     line = f"  step {entry['step']:,}, epoch {round(entry['epoch'], 1):g}: {scores[0]}{' (best)' if best else ''}"
     for score in scores[1:4]:
         if len(line) + len(score) + 2 >= columns:

@@ -40,6 +40,9 @@ class Page(HTMLParser):
         if self.open and self.open[-1] not in ("style", "script"):
             self.text += data
 
+    def images(self) -> list[dict[str, str | None]]:
+        return [attrs for tag, attrs in self.tags if tag == "img"]
+
     def figures(self) -> list[dict[str, str | None]]:
         return [attrs for tag, attrs in self.tags if tag == "svg"]
 
@@ -97,7 +100,7 @@ def test_a_run_of_an_older_version_shows_its_png_files(tmp_path: Path) -> None:
     for name in names:
         (folder / "figures" / f"{name}.svg").unlink()
     page = Page(write_report(folder))
-    pictures = [attrs for tag, attrs in page.tags if tag == "img"]
+    pictures = page.images()
     assert len(pictures) == len(names) > 2
     assert all(len(str(picture["alt"])) > 20 for picture in pictures)
 

@@ -66,7 +66,6 @@ def test_a_run_with_an_undefined_score(world: World, names: tuple[str, ...]) -> 
     assert done.code == scored.code == evaluated.code == 0, done.err + scored.err + evaluated.err
     for split in ("test", "validation"):
         assert f"{', '.join(names)}: undefined on the 8 rows of {split} (null in JSON)" in done.err
-    assert f"{names[0]} undefined" in done.err
     assert ("accuracy on 8 test rows: undefined (undefined before)" in done.out) == ("accuracy" in names)
     documents = [path for path in run.rglob("*.json") if ".cache" not in path.parts]
     assert {"results.json", "state.json"} <= {path.name for path in documents}
@@ -92,7 +91,7 @@ def test_the_app_shows_it(tmp_path: Path) -> None:
 
     run = fake_run(tmp_path / "run", pictures=False)
     change(run, "test", metrics={"accuracy": None, "f1_macro": 0.5}, ci95={})
-    assert numbers_shown(read_json(run / "results.json"))[0] == "accuracy <b>undefined</b>"
+    assert numbers_shown(read_json(run / "results.json"))[0] == "Accuracy <b>undefined</b>"
 
 
 def test_card_and_report_of_a_run_whose_leading_score_is_null(tmp_path: Path) -> None:

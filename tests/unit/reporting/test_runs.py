@@ -100,7 +100,7 @@ def test_the_table_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch
     out = graft("runs").out
     assert max(map(len, out.splitlines())) <= 80, out
     assert "a_name_that_is_far_too_long_for_one_column-and-more" in out
-    assert re.search(r"photos-lr3e-3 +Nov 2025  0\.970 \(0\.940 to 0\.990\)  lr 3e-3,", out), out
+    assert re.search(r"photos-lr3e-3 +Nov 2025  0\.97 \(0\.94 to 0\.99\)  lr 3e-3,", out), out
     assert re.search(r"photos-epochs20 .*stopped at step 12 .* epochs 20", out), out
     assert "image-classification on photos\n" in out
     assert out.index("photos-epochs20") < out.index("photos-lr3e-3")  # the newest first

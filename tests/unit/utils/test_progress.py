@@ -88,8 +88,8 @@ def test_a_file_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_validation_lines() -> None:
     entry = {"step": 1200, "epoch": 9.2308, "validation": {"accuracy": 0.98, "balanced_accuracy": None, "ece": 0.01}}
-    assert validation_line(entry, True, 80) == (
-        "  step 1,200, epoch 9.2: accuracy 0.980 (best), balanced_accuracy –, ece 0.010"
+    assert validation_line(entry, True, 90) == (
+        "  step 1,200, epoch 9.2: accuracy 0.980 (best), balanced_accuracy undefined, ece 0.010"
     )
-    assert validation_line(entry, False, 65) == "  step 1,200, epoch 9.2: accuracy 0.980, balanced_accuracy –"
+    assert validation_line(entry, False, 75) == "  step 1,200, epoch 9.2: accuracy 0.980, balanced_accuracy undefined"
     assert validation_line({**entry, "epoch": 3.0}, False, 30) == "  step 1,200, epoch 3: accuracy 0.980"
