@@ -140,7 +140,7 @@ def test_its_card_and_report_are_written_again(desk: Path) -> None:
     scores = yaml.safe_load(front)["model-index"][0]["results"][0]["metrics"]
     assert {one["type"]: one["value"] for one in scores} == wanted["test"]["metrics"]
     for shown in (text, report):
-        assert "0.371" in shown  # calibration error after training
+        assert "0.37" in shown  # calibration error after training
         assert "0.333" in shown  # macro F1 before training
 
 

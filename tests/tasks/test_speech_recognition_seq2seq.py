@@ -17,7 +17,7 @@ from pipelines.evaluation import scoring
 from pipelines.inference.loading import load
 from pipelines.models.build import build
 from pipelines.models.source import resolve
-from pipelines.reporting import report
+from pipelines.reporting import mistakes, report
 from pipelines.tasks.speech_recognition_seq2seq import Options, SpeechRecognitionSeq2Seq
 from pipelines.training.run import train
 from tests.support import tiny_audio, tiny_whisper
@@ -53,7 +53,9 @@ class TestContract(TaskContract):
 
     def test_the_report_plays_test_recordings(self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         page, kept = (run / "report.html").read_text(), json.loads((run / "examples" / "examples.json").read_text())
-        assert page.count("<audio controls") == len(kept) > 0
+        found = mistakes.read(run / mistakes.FOLDER)
+        wrong = [one for one in found.shown if one.recording] if found else []
+        assert page.count("<audio controls") == len(kept) + len(wrong) > len(wrong) > 0
         assert base64.b64encode((run / "examples" / kept[0]["audio"]).read_bytes()).decode() in page
         assert "media-src data:" in page
         assert all(row["text"] in page for row in kept)

@@ -167,7 +167,7 @@ def test_words_stand_beside_what_was_heard() -> None:
 
 def test_figures_show_no_rows() -> None:
     records = [record("a b c d " * 20, "a b x d " * 21, id="long", speaker=s) for s in "xy"] + [
-        record("a", "a" * 200, id="wide")
+        record("a", "a" * 200, id="wide", seconds=60.0)
     ]
     drawn = speech_plots.figures(records, "none")
     assert {name: figure.get_gid() for name, figure in drawn.items()} == {

@@ -6,7 +6,7 @@ Segments of one recording stay in one split. Wrong segments are reported.
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -268,6 +268,7 @@ def test_predict_reads_the_part(tmp_path: Path) -> None:
 
     class Loaded:
         recipe = None
+        columns: ClassVar[dict[str, str]] = {}
 
         class task:
             data = DataSpec(("audio",), input_columns=("audio",))
