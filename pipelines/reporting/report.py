@@ -47,9 +47,8 @@ def write_report(run: Path) -> Path:
     if results is None:
         write_text(page, LivePage(run).render(running=lock.in_use(run / ".lock")))
         return page
-    log = read_log(run)
-    save_figures(curves(run), run / "figures")
-    write_text(page, _render(run, source, results, log))
+    save_figures(curves(run, results), run / "figures")
+    write_text(page, _render(run, source, results))
     return page
 
 
@@ -64,26 +63,20 @@ def save_figures(figures: "Mapping[str, Figure]", folder: Path) -> None:
         raise RunError(f"{folder}: figures cannot be written: {error.strerror or error}") from error
 
 
-def curves(run: Path) -> "dict[str, Figure]":
+def curves(run: Path, results: Mapping[str, Any]) -> "dict[str, Figure]":
     """Curves of loss, learning rate and the metric; without those of a single point."""
     from pipelines.plots.training_curves import learning_figure, metric_figure
 
     log = read_log(run)
-    results = read_results(run)
     figures = {}
     if sum(math.isfinite(line["loss"]) for line in log if line.get("loss") is not None) > 1:
         figures["learning_curves"] = learning_figure(log)
-    scored = [line["validation"] for line in log if "validation" in line]
-    if results:
-        name, direction = results["metric"]["name"], results["metric"]["direction"]
-        before, test = results.get("baseline") or {"metrics": {}}, results["test"]
-        points = sum(scores.get(name) is not None for scores in scored)
-        ends = (before["metrics"].get(name), test["metrics"][name], test["ci95"].get(name))
-        if points > 1 or (points and ends[0] is not None and ends[1] is not None):
-            figures["validation_metric"] = metric_figure(log, name, direction, *ends)
-    elif sum(scores[next(iter(scores))] is not None for scores in scored) > 1:
-        # The run is not finished, so its headline metric is not recorded; a task lists that metric first.
-        figures["validation_metric"] = metric_figure(log, next(iter(scored[0])))
+    name, test = results["metric"]["name"], results["test"]
+    before = (results.get("baseline") or {"metrics": {}})["metrics"].get(name)
+    points = sum(line["validation"].get(name) is not None for line in log if "validation" in line)
+    if points > 1 or (points and before is not None and test["metrics"][name] is not None):
+        ends = (before, test["metrics"][name], test["ci95"].get(name))
+        figures["validation_metric"] = metric_figure(log, name, results["metric"]["direction"], *ends)
     return figures
 
 
@@ -108,7 +101,7 @@ def _line(text: str) -> dict[str, Any]:
 # ---- the page ----
 
 
-def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[dict[str, Any]]) -> str:
+def _render(run: Path, recipe: str, results: dict[str, Any]) -> str:
     settings = parse(recipe, str(run / "recipe.yaml"))[0]
     template = templates().get_template("report.html.j2")
     text: str = template.render(
@@ -116,18 +109,15 @@ def _render(run: Path, recipe: str, results: dict[str, Any] | None, log: list[di
         recipe=recipe,
         settings=settings,
         results=results,
-        last=log[-1] if log else None,
         figures=_figures(run / "figures"),
         clips=clips_of(run / "examples"),
         mistakes=mistakes.section(mistakes.read(run / mistakes.FOLDER), run),
         mistakes_style=mistakes.style(),
-        splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)] if results else [],
+        splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)],
         tables=[
             (title, rows, _columns(rows)) for title, rows in results["test"].get("tables", {}).items() if len(rows) > 1
-        ]
-        if results
-        else [],
-        names=_metric_names(results) if results else [],
+        ],
+        names=_metric_names(results),
         is_share=_is_share,
         files=[(name, what) for name, what in _FILES.items() if (run / name).exists()],
     )

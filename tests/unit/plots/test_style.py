@@ -117,7 +117,7 @@ def test_any_loss_can_be_drawn(tmp_path_factory: pytest.TempPathFactory, losses:
             for i, loss in enumerate(losses)
         ],
     )
-    drawn = curves(run)
+    drawn = curves(run, {"metric": {"name": "accuracy", "direction": "max"}, "test": {"metrics": {}, "ci95": {}}})
     assert bool(drawn) is bool(np.isfinite(losses).sum() > 1)
     save_figures(drawn, run / "figures")
     assert len(list((run / "figures").iterdir())) == 2 * len(drawn)  # as PNG and as SVG
