@@ -5,30 +5,28 @@
 The rows come from the data of the first run. Where these cannot be read any more, the page shows the ids alone.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import load_recipe, task_class
 from pipelines.data import trained_rows
 from pipelines.data.loading import load_splits
-from pipelines.data.media import MEDIA
+from pipelines.data.schema import Splits
 from pipelines.errors import DataError, GraftError
 from pipelines.evaluation import row_statistics
 from pipelines.plots.web_curves import Curve, chart
+from pipelines.reporting import mistakes
 from pipelines.reporting.log_curves import LogCurves, Point
+from pipelines.reporting.mistakes import Mistake
 from pipelines.reporting.pages import templates
 from pipelines.reporting.results import read_results
-from pipelines.task import Task
+from pipelines.task import Record, Task
 from pipelines.utils.files import read_records, write_text
 from pipelines.utils.formatting import readable_name, short
 
 SHOWN = 12  # rows in a list, and as many in the other direction
-SIDE = 240  # pixels of a picture's longer side
-CLIP, RATE = 8.0, 16_000  # seconds and samples per second of a recording on the page
-TEXT = 1500  # characters of a text on the page
 MOST_ROWS = 20_000  # test rows up to which rows are scored one by one
 
 
@@ -56,7 +54,10 @@ def write_page(result: Mapping[str, Any], out: Path) -> Path:
                 "mcnemar": pair["mcnemar"],
                 "notes": pair["notes"],
                 "lists": [
-                    {**one, "rows": _shown(one, rows, folders[0], folders[second])} for one in lists if one["ids"]
+                    {**one, "shown": len(listed), "rows": mistakes.html(listed)}
+                    for one in lists
+                    if one["ids"]
+                    for listed in [_shown(one, rows, {"A": folders[0], letter(second): folders[second]})]
                 ],
             }
         )
@@ -72,7 +73,7 @@ def write_page(result: Mapping[str, Any], out: Path) -> Path:
         settings=_settings(result),
         letters=[letter(place) for place in range(len(folders))],
         why=rows.why,
-        shown=SHOWN,
+        mistakes_style=mistakes.style(),
     )
     write_text(out, text)
     return out
@@ -181,30 +182,32 @@ def _row_differences(first: Path, second: Path, name: str) -> list[tuple[str, fl
 
 
 class _Rows:
-    """The test rows of a run, by id, read from its data when the first is asked for.
+    """The test rows of a run as people look at them, from its data, which are read when the first row is asked for.
 
     `why` says why they cannot be read, if they cannot.
     """
 
     def __init__(self, run: Path) -> None:
         self.run, self.why = run, ""
-        self.found: dict[str, int] | None = None
-        self.rows: Any = None
+        self.splits: Splits | None = None
         self.task: Task | None = None
 
-    def __call__(self, id_: str) -> dict[str, Any] | None:
-        if self.found is None:
-            self.found = self._read()
-        place = self.found.get(id_)
-        if place is None or self.task is None:
-            return None
+    def __call__(self, records: Sequence[Record]) -> dict[str, Mistake]:
+        """Id -> content of the row of each record, as far as it can be shown."""
+        if self.task is None:
+            self._read()
+        if self.task is None or self.task.mistakes is None or self.splits is None:
+            return {}
+        ids = [record["id"] for record in records]
         try:
-            return _content(self.task, self.rows[place])
-        except (DataError, OSError) as error:  # this file is gone, and others may be there
-            self.why = self.why or str(error)
-            return None
+            shown = mistakes.of_rows(self.task, records, self.splits.test, ids)
+        except KeyError:  # a record that an older version wrote
+            self.why = "the run was scored by an older version of Graft; `graft evaluate` scores it again"
+            return {}
+        known = set(self.splits.test["id"])
+        return dict(zip([id_ for id_ in ids if id_ in known], shown, strict=True))
 
-    def _read(self) -> dict[str, int]:
+    def _read(self) -> None:
         recipe = load_recipe(self.run / "recipe.yaml", exists=True)
         self.task = task_class(recipe.task)(recipe.options)
         try:
@@ -214,26 +217,33 @@ class _Rows:
                 raise DataError(f"{splits.name}: the test rows changed since the run")
         except (GraftError, OSError) as error:
             self.why = str(error)
-            return {}
-        self.rows = splits.test
-        return {id_: place for place, id_ in enumerate(self.rows["id"])}
+            return
+        self.splits = splits
 
 
-def _shown(found: Mapping[str, Any], rows: _Rows, first: Path, second: Path) -> list[dict[str, Any]]:
-    """The rows of a list for the page. Of rows that one run alone has right, the surest come first."""
+def _shown(found: Mapping[str, Any], rows: _Rows, folders: Mapping[str, Path]) -> list[Mistake]:
+    """The rows of a list for the page, with the answer of each run. Of rows that one run alone has right, the surest
+    come first.
+    """
     ids = found["ids"]
-    answers = [_answers(folder, set(ids)) for folder in (first, second)]
+    answers = {name: _answers(folder, set(ids)) for name, folder in folders.items()}
 
     def sure(id_: str) -> float:
-        known = [answer[id_].get("confidence") for answer in answers if id_ in answer]
+        known = [answer[id_].get("confidence") for answer in answers.values() if id_ in answer]
         return sum(value for value in known if isinstance(value, int | float))
 
-    ordered = sorted(ids, key=sure, reverse=True) if found["kind"] == "right" else ids
-    return [
-        {"id": id_, "content": rows(id_), "true": _words((answers[0].get(id_) or {}).get("true"))}
-        | {"answers": [_answer(answer.get(id_)) for answer in answers]}
-        for id_ in ordered[:SHOWN]
-    ]
+    ordered = (sorted(ids, key=sure, reverse=True) if found["kind"] == "right" else ids)[:SHOWN]
+    first = next(iter(answers.values()))
+    content = rows([first[id_] for id_ in ordered if id_ in first])
+    listed = []
+    for id_ in ordered:
+        one = content.get(id_, Mistake(true=""))
+        if one.true is not None or one.predicted is not None:  # else the texts of the row hold the right answer
+            one = replace(one, true=_words(first.get(id_, {}).get("true")) or None, names=Mistake.names)
+        given = {name: text for name, answer in answers.items() if (text := _answer(answer.get(id_)))}
+        where = one.origin._replace(text=one.origin.text or id_)
+        listed.append(replace(one, predicted=None, sure=None, facts=given or one.facts, origin=where))
+    return listed
 
 
 def _answers(folder: Path, ids: set[str]) -> dict[str, dict[str, Any]]:
@@ -242,12 +252,13 @@ def _answers(folder: Path, ids: set[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _answer(record: Mapping[str, Any] | None) -> dict[str, Any]:
-    found = record or {}
-    sure = found.get("confidence")
-    given = "predicted" in found
-    words = _words(found.get("predicted")) or "no answer"
-    return {"text": words if given else "", "sure": sure if isinstance(sure, int | float) else None}
+def _answer(record: Mapping[str, Any] | None) -> str:
+    """What a run answered, and how sure it was: `cat (93 % sure)`. Empty if its records hold no answers."""
+    if record is None or "predicted" not in record:
+        return ""
+    sure = record.get("confidence")
+    share = f" ({100 * sure:.0f} % sure)" if isinstance(sure, int | float) else ""
+    return (_words(record["predicted"]) or "no answer") + share
 
 
 def _words(value: Any) -> str:
@@ -257,41 +268,3 @@ def _words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else short(str(value), 400)
-
-
-def _content(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of a row: pictures and recordings as data URIs, texts cut to a length."""
-    found: dict[str, Any] = {"images": [], "sounds": [], "texts": []}
-    inputs = [name for name in task.data.kinds if name not in ("label", "answer") and row.get(name) is not None]
-    for name in inputs:
-        kind, value = task.data.kinds[name], row[name]
-        if kind == "image":
-            found["images"].append(_picture(value))
-        elif kind == "audio":
-            found["sounds"].append(recording(value))
-        elif kind not in MEDIA and isinstance(value, str) and value:
-            found["texts"].append((name, value if len(value) <= TEXT else value[:TEXT] + " …"))
-    return found
-
-
-def _picture(value: Any) -> str:
-    from pipelines.data.image.reading import read_image
-
-    image = read_image(value).convert("RGB")
-    image.thumbnail((SIDE, SIDE))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
-
-
-def recording(value: Any) -> tuple[str, bool]:
-    """The start of a recording as a data URI, and whether that is not all of it."""
-    import soundfile
-
-    from pipelines.data.audio.reading import read_audio
-
-    samples = read_audio(value, RATE, silent_ok=True)
-    out = io.BytesIO()
-    soundfile.write(out, samples[: int(CLIP * RATE)].clip(-1, 1), RATE, format="OGG", subtype="VORBIS")
-    cut = len(samples) > CLIP * RATE
-    return "data:audio/ogg;base64," + base64.b64encode(out.getvalue()).decode(), cut

@@ -85,7 +85,7 @@ def test_the_page_shows_what_the_table_says(runs: list[Path], tmp_path: Path) ->
 def test_flipped_rows_are_pictures_and_the_surest_come_first(runs: list[Path], tmp_path: Path) -> None:
     page = Page(write_page(compare(runs), tmp_path / "page.html"))
     named = [str(image["alt"]) for image in page.images()]
-    assert named == [f"Row test/cat/{number:02}.jpg" for number in range(13, 13 - SHOWN, -1)] + ["Row test/dog/10.jpg"]
+    assert named == [f"test/cat/{number:02}.jpg" for number in range(13, 13 - SHOWN, -1)] + ["test/dog/10.jpg"]
     assert all(str(image["src"]).startswith("data:image/jpeg") for image in page.images())
     assert "alone is right (accuracy): 14 rows" in page.text
     assert "12 of 14, those first" in page.text
@@ -172,8 +172,10 @@ def test_transcripts_are_ranked_by_their_errors(tmp_path: Path) -> None:
     page = Page(write_page(compare(folders), tmp_path / "page.html"))
     text = " ".join(page.text.split())
     better, worse = text.split("B has the better word error rate")[1].split("A has the better")
-    assert better.index("trueone twoAone50 % Bone two50 % b") < better.index("Aone six50 % Bone two50 % d")
-    assert "Aone two50 % Bsix50 % c" in worse
+    assert better.index("Aone (50 % sure) Bone two (50 % sure) b") < better.index(
+        "Aone six (50 % sure) Bone two (50 % sure) d"
+    )
+    assert "Aone two (50 % sure) Bsix (50 % sure) c" in worse
     assert "only their ids: " in text
 
 
