@@ -125,6 +125,8 @@ def without_effect(recipe: Recipe, total: int, per_epoch: int, only_head: bool) 
     idle = [key for key in ("head_epochs", "layer_decay") if getattr(recipe.train, key)]
     named = ", ".join(f"train.{key}" for key in idle)
     lines = [f"the trunk is frozen, so this changes nothing: {named}"] if idle and only_head else []
+    if only_head and recipe.train.head_learning_rate is not None:
+        lines.append("only the head trains, by train.head_learning_rate: train.learning_rate changes nothing")
     return [*lines, *optim.without_effect(recipe.train, total, per_epoch)]
 
 
