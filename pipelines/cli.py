@@ -91,7 +91,12 @@ def _graft(
 
 
 def _find_sources(recipe: "Recipe") -> None:
-    """Raise an error if the data or the model of a recipe do not exist, before anything is made or downloaded."""
+    """Raise an error if the data or the model of a recipe do not exist, before anything is written or downloaded.
+
+    Of several processes the first one looks. If it fails, the launcher ends the others.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
     from pipelines.config.recipe import format_declares
     from pipelines.hub import places
 
@@ -396,6 +401,10 @@ def compare(
     from pipelines.evaluation.compare import compare as compare_runs
     from pipelines.evaluation.compare import table
     from pipelines.evaluation.compare_page import page_name, write_page
+    from pipelines.utils.library_logging import quiet_libraries
+    from pipelines.utils.progress import Progress
+
+    quiet_libraries(Progress(True))
 
     folders = [_run(name) for name in runs or [_needed(None, "two runs")]]
     result = compare_runs(folders)

@@ -54,7 +54,7 @@ def write_page(result: Mapping[str, Any], out: Path) -> Path:
                 "mcnemar": pair["mcnemar"],
                 "notes": pair["notes"],
                 "lists": [
-                    {**one, "shown": len(listed), "rows": mistakes.html(listed)}
+                    {**one, "shown": len(listed), "rows": mistakes.html(listed), "marks": rows.marks(listed)}
                     for one in lists
                     if one["ids"]
                     for listed in [_shown(one, rows, {"A": folders[0], letter(second): folders[second]})]
@@ -202,10 +202,17 @@ class _Rows:
         try:
             shown = mistakes.of_rows(self.task, records, self.splits.test, ids)
         except KeyError:  # a record that an older version wrote
-            self.why = "the run was scored by an older version of Graft; `graft evaluate` scores it again"
+            self.why = "the predictions are of an older version of Graft"
             return {}
         known = set(self.splits.test["id"])
         return dict(zip([id_ for id_ in ids if id_ in known], shown, strict=True))
+
+    def marks(self, listed: Sequence[Mistake]) -> str:
+        """What the marks in the texts mean, if there are any: they belong to the answer of the first run."""
+        pieces = [piece for one in listed for text in one.texts.values() for piece in text]
+        spec = self.task.mistakes if self.task is not None else None
+        marked = spec is not None and any(piece.mark in ("true", "predicted", "both") for piece in pieces)
+        return f"Marks show the answer of A. {spec.marks}" if spec is not None and marked else ""
 
     def _read(self) -> None:
         recipe = load_recipe(self.run / "recipe.yaml", exists=True)

@@ -84,5 +84,7 @@ def _on_the_hub(place: str, kind: str) -> bool | HubError | None:
     except HFValidationError:
         return None
     except (OSError, http_error()) as error:
-        return explained(error, place, "")
+        failure = explained(error, place, "")
+        # a hub that is slow for a moment is asked again, with more patience, when the model or data are needed
+        return HubError(str(failure)) if "Timeout" in type(error).__name__ else failure
     return True

@@ -22,6 +22,7 @@ import yaml
 from pipelines.config.catalog import recipe_paths
 from pipelines.config.recipe import load_recipe, task_class
 from pipelines.errors import GraftError, ModelError
+from pipelines.models.source import DESCRIBED
 from pipelines.utils import lock
 from pipelines.utils.files import problem
 from pipelines.utils.formatting import brief, interval, short, utc
@@ -43,7 +44,8 @@ UNSHOWN |= {f"train.{key}" for key in ("micro_batch", "eval_batch_size", "log_ev
 def find(name: str) -> Path:
     """The folder of a run, by its path, its name, the end of its path (`task/name`), or `last` for the newest run.
 
-    A path that exists is always itself. Raises ModelError that names similar runs.
+    The path of a run or of a model is always itself; another path is, if no run has this name. Raises ModelError that
+    names similar runs.
     """
     if found := _known(name):
         return found
@@ -55,7 +57,8 @@ def find(name: str) -> Path:
 
 def source(name: str) -> str:
     """The path of the run with this short name. Any other text stays as it is: a hub id or a path."""
-    return str(_known(name) or name)
+    found = _known(name)
+    return name if found is None or found == Path(name).expanduser() else str(found)
 
 
 def hint(name: str, error: GraftError) -> GraftError:
@@ -78,9 +81,10 @@ def _known(name: str) -> Path | None:
     if problem(name):
         return None
     path = Path(name).expanduser()
-    if path.exists() or path.is_absolute():
-        return path if path.exists() else None
-    every = folders()
+    here = path if path.exists() else None
+    if path.is_absolute() or name.startswith(".") or (here and (_is_run(path) or _is_model(path))):
+        return here
+    every = folders()  # a run is often named like the folder of its data
     parts = path.parts
     fitting = [folder for folder in every if parts and folder.parts[-len(parts) :] == parts]
     if not fitting and name == LAST:
@@ -88,7 +92,11 @@ def _known(name: str) -> Path | None:
     if len(fitting) > 1:
         named = ", ".join(str(folder.relative_to(ROOT)) for folder in fitting[:6])
         raise ModelError(f"{len(fitting)} runs are called {short(name, 80)!r}: say which one: {named}")
-    return fitting[0] if fitting else None
+    return fitting[0] if fitting else here
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in DESCRIBED)
 
 
 def _near(name: str, names: Sequence[str]) -> str:

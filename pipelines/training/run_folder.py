@@ -1,10 +1,11 @@
 """The run folder: claim it for a recipe, resolve `auto` values, and find out what a former run left in it."""
 
 import contextlib
+import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,8 @@ class _Before:
         self.locked = False  # whether this process has the lock of the folder
         self.missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         self.names = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
-        self.contents = {
-            path: path.read_bytes() for name in ("recipe.yaml", "log.jsonl") if (path := self.folder / name).is_file()
-        }
+        self.worked = holds_work(self.folder)
+        self.contents = {path: path.read_bytes() for name in _WRITTEN if (path := self.folder / name).is_file()}
 
     def restore(self) -> None:
         """Put back what was there, unless the folder now holds a checkpoint, a model or newly logged steps."""
@@ -108,7 +108,11 @@ class _Before:
     def _valuable(self) -> bool:
         log = self.folder / "log.jsonl"
         logged = log.read_bytes() if log.is_file() else b""
-        return holds_work(self.folder) or logged not in (b"", self.contents.get(log, b""))
+        return holds_work(self.folder) is not self.worked or logged not in (b"", self.contents.get(log, b""))
+
+
+# what a run writes before it trains
+_WRITTEN = ("recipe.yaml", "log.jsonl", "results.json", "live.json", "report.html")
 
 
 def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -133,14 +137,12 @@ def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             raise RunError(f"{folder}: not empty and no run of Graft's; choose another folder with --run")
         return None
     found = differences(folder, recipe)
-    longer = longer_of(found)
+    longer = longer_of(folder, recipe, found)
     rest = {key: value for key, value in found.items() if key not in longer}
     if rest and holds_work(folder):
         listed = "; ".join(f"{key}: the run has {a!r}, you ask for {b!r}" for key, (a, b) in list(rest.items())[:4])
         raise Taken(f"{folder} belongs to another recipe ({listed}); choose another folder with --run, or remove it")
-    if longer:  # without this, a killed run with more steps would look finished
-        (folder / "results.json").unlink(missing_ok=True)
-    return read_results(folder) if is_finished(folder) else None
+    return read_results(folder) if is_finished(folder) and not longer else None
 
 
 def is_free(folder: Path) -> bool:
@@ -170,17 +172,35 @@ def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     return _differences(old, new, tuple(f"options.{key}" for key in _options_of(recipe).settled), means)
 
 
-def longer_of(found: dict[str, tuple[Any, Any]]) -> list[str]:
-    """Of the settings that differ, those that only make the run longer."""
-    longer = [
-        key
-        for key in found
-        if (key in ("train.epochs", "train.max_steps") and None not in found[key] and found[key][1] > found[key][0])
-        or (key == "train.min_steps" and (found[key][1] or 0) > (found[key][0] or 0))
-    ]
-    if "train.epochs" in longer and "train.min_steps" in found:  # typed epochs take min_steps away
-        longer.append("train.min_steps")
-    return longer
+def longer_of(folder: Path, recipe: Recipe, found: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Of the settings that differ, those of the length, if the recipe trains for more steps than the run; else none."""
+    keys = [key for key in ("train.epochs", "train.max_steps", "train.min_steps") if key in found]
+    old = _known_recipe(folder / "recipe.yaml")["train"]
+    before, now = (_steps(folder, values) for values in (old, recipe.train.model_dump()))
+    return keys if before is not None and now is not None and now[0] == before[0] and now[1] > before[1] else []
+
+
+def _steps(folder: Path, train: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The length that these settings give the run in a folder, in a unit: steps, or epochs if no setting needs steps.
+
+    None if the run has not logged how many steps an epoch has.
+    """
+    if train["max_steps"] is not None:
+        return "max_steps", train["max_steps"]
+    per_epoch = _steps_per_epoch(folder)
+    if per_epoch is None:
+        return ("epochs", train["epochs"]) if train.get("min_steps") is None else None
+    return "steps", max(train.get("min_steps") or 1, round(train["epochs"] * per_epoch))
+
+
+def _steps_per_epoch(folder: Path) -> float | None:
+    path = folder / "log.jsonl"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a kill cut the line off
+            entry = json.loads(line)
+            return float(entry["step"] / entry["epoch"])
+    return None
 
 
 def other_hub(folder: Path, recipe: Recipe) -> bool:
@@ -324,5 +344,6 @@ def resolve(folder: Path, recipe: Recipe, model: Any, weights: Weights, splits: 
         changes["data"] = recipe.data.model_copy(update={"revision": splits.revision})
     resolved = recipe.model_copy(update=changes)
     if main:
+        (folder / "results.json").unlink(missing_ok=True)  # a killed run with more steps must not look finished
         write_text(path, dump_recipe(resolved))
     return validate(parse(dump_recipe(resolved), str(path)).value, str(path), exists=True)

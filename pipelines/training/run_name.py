@@ -72,7 +72,7 @@ def _choose(base: str, recipe: Recipe, smoke: bool) -> Choice:
         if not found:
             return Choice(folder, "" if folder == usual else f"{folder} has these settings: this is the same run")
         names = {_piece(key, old) for key, (old, _) in found.items()}  # NAME-epochs2 never holds 3 epochs
-        if len(run_folder.longer_of(found)) == len(found) and not names & set(folder.name.split("-")):
+        if len(run_folder.longer_of(folder, recipe, found)) == len(found) and not names & set(folder.name.split("-")):
             longer = longer or (None if run_folder.in_use(folder) else folder)
     if longer is not None:
         return Choice(longer, "" if longer == usual else f"{longer} has these settings, and goes on for longer")

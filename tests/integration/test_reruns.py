@@ -177,6 +177,10 @@ def test_what_was_there_before_stays() -> None:
     with mock.patch("pipelines.training.run.resolve", side_effect=RunError("no such model")):
         refused(train("train.epochs=3"), 1, "no such model")
     assert json.loads((HOME / "pets" / "model" / "results.json").read_text()) == kept
+    with mock.patch("pipelines.training.run.Trainer", side_effect=RunError("out of memory")):
+        refused(train("train.epochs=3"), 1, "out of memory")
+    assert results("pets") == kept, "a run that was to go on for longer is finished as before"
+    assert "is finished" in train().err
 
 
 def test_a_run_with_a_checkpoint_or_logged_steps_is_kept() -> None:

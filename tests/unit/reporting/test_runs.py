@@ -235,14 +235,18 @@ def test_last_is_the_newest() -> None:
     unfinished = a_run("photos-3", None)  # written just now
     assert find("last") == unfinished
     Path("last").mkdir()
-    assert find("last") == Path("last")
+    assert find("last") == unfinished
+    (Path("last") / "config.json").write_text("{}")
+    assert find("last") == Path("last"), "a model of this name"
 
 
 def test_what_is_no_run_stays_as_it_is() -> None:
-    """A path that exists is itself, and a hub id stays one."""
-    a_run("photos")
+    """A hub id stays one. So does a path, unless a run has this name, which is often that of the folder of its data."""
+    run = a_run("photos")
     Path("photos").mkdir()
-    assert source("photos") == "photos"
+    Path("plants").mkdir()
+    assert source("photos") == str(run) == source("image-classification/photos")
+    assert (source("./photos"), source("plants")) == ("./photos", "plants")
     assert source("google/vit-base-patch16-224") == "google/vit-base-patch16-224"
     assert source("gpt2") == "gpt2"
     assert source("\0") == "\0"

@@ -121,6 +121,19 @@ def test_more_epochs_go_on_and_fewer_are_a_new_run() -> None:
     assert choose("photos", recipe(train__epochs=9)).folder == HOME / "photos"
 
 
+def test_epochs_are_compared_with_the_least_number_of_steps() -> None:
+    """The first run made 300 steps, 50 epochs of 6: its 20 epochs are 120."""
+    folder = ran(recipe(train__epochs=20, train__min_steps=300))
+    more = recipe(train__epochs=60)
+    assert choose("photos", more).folder == HOME / "photos-epochs60", "how long the first run is cannot be known yet"
+    (folder / "log.jsonl").write_text('{"step": 300, "epoch": 50.0, "loss": 0.5}\n{"step": 301, "ep')
+    assert choose("photos", more).folder == folder
+    assert choose("photos", recipe(train__epochs=50)).folder == HOME / "photos-epochs50"
+    assert choose("photos", recipe(train__epochs=30)).folder == HOME / "photos-epochs30"
+    assert choose("photos", recipe(train__epochs=30, train__min_steps=400)).folder == folder
+    assert choose("photos", recipe(train__epochs=20, train__min_steps=200)).folder != folder
+
+
 def test_a_number_where_no_name_says_it() -> None:
     ran(recipe())
     assert ran(recipe(data__id="you/photos")) == HOME / "photos-photos"
