@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from pipelines.data.origin import Origin, origins
 from pipelines.errors import RunError
+from pipelines.reporting.pages import templates
 from pipelines.utils.files import read_json, write_json
 from pipelines.utils.formatting import number, short
 
@@ -428,19 +429,10 @@ def style() -> "Markup":
 
 
 def _rendered(macro: str, **values: Any) -> "Markup":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    here = Environment(
-        loader=PackageLoader("pipelines.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    here.filters |= {"number": number, "uri": _uri}
-    template = here.get_template("mistakes.html.j2")
-    return Markup(getattr(template.module, macro)(**values))  # the template escapes every value
+    module = templates().get_template("mistakes.html.j2").make_module({"uri": _uri})
+    return Markup(getattr(module, macro)(**values))  # the template escapes every value
 
 
 def _uri(data: bytes, kind: str) -> str:
