@@ -3,7 +3,7 @@
     found = choose(task, records, rows, "test", model=model)   at the end of a run
     save(found, run / "mistakes")
     section(read(run / "mistakes"), run)                       in its report
-    html(of_rows(task, records, rows, ids))                    on any page that has STYLE in its <style>
+    html(of_rows(task, records, rows, ids))                    on any page that has style() in its <style>
 
 A task ranks its records and shows one row (`Task.mistakes`). All the rest is the same for all tasks. The cost depends
 on the number of rows that are shown, never on the size of the data.
