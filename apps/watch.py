@@ -35,8 +35,8 @@ HEADERS = {
 }
 
 UNKNOWN = (
-    "graft watch does not answer to this name. Open the page by the address of its machine (http://192.168.0.7:7860), "
-    "or start it with this name: graft watch RUN --host NAME"
+    "graft watch does not answer to this name. Open the page by the address of its machine, such as "
+    "http://192.168.0.7:7860, or start it with this name: graft watch RUN --host NAME"
 )
 
 
