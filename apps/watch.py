@@ -6,8 +6,10 @@ input, and needs nothing from another host.
 
 import hashlib
 import ipaddress
+import re
 import socket
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# Links to files, which the server does not serve. Text of the page never holds a tag, because all of it is escaped.
+LINKS = re.compile(r'<a href="(?!#|https?:)[^"]*">(.*?)</a>', re.DOTALL)
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cache-Control": "no-store",
@@ -29,6 +33,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+UNKNOWN = (
+    "graft watch does not answer to this name. Open the page by the address of its machine, such as "
+    "http://192.168.0.7:7860, or start it with this name: graft watch RUN --host NAME"
+)
 
 
 def watch(run: Path, *, port: int | None = None, host: str = "127.0.0.1") -> None:
@@ -75,7 +84,7 @@ class Watched:
             report = self.run / live.PAGE
             finished = (self.run / "results.json").is_file() and not (self.run / live.FILE).exists()
             if finished and report.is_file():
-                return report.read_text(encoding="utf-8")
+                return LINKS.sub(r"\1", report.read_text(encoding="utf-8"))
             return self.page.render(served=True, running=lock.in_use(self.run / ".lock"))
 
 
@@ -88,7 +97,7 @@ def app(page: Watched, host: str) -> Any:
 
     def answer(request: Request) -> Response:
         if not known_host(request.headers.get("host", ""), host):
-            return PlainTextResponse("This server is not known by that name.", 421, HEADERS)
+            return PlainTextResponse(UNKNOWN, 421, HEADERS)
         try:
             text = page.html()
         except (GraftError, OSError) as error:
@@ -102,12 +111,28 @@ def app(page: Watched, host: str) -> Any:
 
 
 def known_host(header: str, host: str) -> bool:
-    """Whether a request names this server by an address, as `localhost`, or by the name that it was given."""
+    """Whether a request names this server by an address, as `localhost`, or by the name that it was given.
+
+    A server that listens on all addresses also has the names of its machine.
+    """
     name = header.rpartition("]")[0].lstrip("[") if header.startswith("[") else header.partition(":")[0]
-    if name.lower() in ("localhost", host.lower()):
+    name = name.lower().removesuffix(".")
+    if name in ("localhost", host.lower().removesuffix(".")):
         return True
+    address = _address(host)
+    if address is not None and address.is_unspecified and name in _own_names():
+        return True
+    return _address(name) is not None
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None
+
+
+@cache
+def _own_names() -> set[str]:
+    """The names of this machine, which no page of another site can have."""
+    return {name.lower().removesuffix(".") for name in (socket.gethostname(), socket.getfqdn())}

@@ -126,18 +126,16 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(to_json(value, indent=2) + "\n")
 
 
-def _needed(source: str | None, what: str = "a run") -> str:
+def _needed(source: str | None, name: str = "RUN") -> str:
     """The argument that names a run; without it, the error comes after the list of runs."""
     if source is not None:
         return source
     from pipelines.reporting import runs
+    from pipelines.usage import needed
 
     if found := runs.runs():
         print(runs.table(found), file=sys.stderr)
-    command = sys.argv[1] if len(sys.argv) > 1 else "graft"
-    raise RecipeError(
-        f"graft {command} needs {what}: give its name, its folder, or `last`. See: graft {command} --help"
-    )
+    raise RecipeError(needed(sys.argv[1], name))
 
 
 def _run(name: str | None) -> Path:
@@ -154,7 +152,7 @@ def _model(name: str | None) -> Iterator[str]:
     """
     from pipelines.reporting import runs
 
-    name = _needed(name, "a run or a model")
+    name = _needed(name, "RUN_OR_MODEL")
     try:
         found = runs.source(name)
         _find_model(found)
@@ -335,7 +333,7 @@ def evaluate(
     from pipelines.hub import places
     from pipelines.reporting import runs as listing
 
-    source = _needed(source, "a run, a model or a recipe")
+    source = _needed(source, "RUN_OR_MODEL_OR_RECIPE")
     try:  # a run often has the name of its recipe
         path = find_recipe(source) if listing.source(source) == source else None
     except RecipeError:
@@ -406,7 +404,7 @@ def compare(
 
     quiet_libraries(Progress(True))
 
-    folders = [_run(name) for name in runs or [_needed(None, "two runs")]]
+    folders = [_run(name) for name in runs or [_needed(None, "RUN RUN ...")]]
     result = compare_runs(folders)
     if as_json:
         _print_json(result)
@@ -438,10 +436,11 @@ def predict(
     from pipelines.usage import needed
     from pipelines.utils import distributed
 
+    # Only the main process predicts. Asking takes time, and there is one process unless a launcher says how many.
+    if "WORLD_SIZE" in os.environ and not distributed.processes().is_main_process:
+        return
     if source is not None and not inputs:
         raise RecipeError(needed("predict", "INPUT"))
-    # only the main process prints; asking takes time, and there is one process unless a launcher says how many
-    shown = "WORLD_SIZE" not in os.environ or distributed.processes().is_main_process
     found: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     number, folder = 0, None
@@ -458,10 +457,8 @@ def predict(
             folder = answer.file.parent if answer.file else None
             if as_json:
                 found.append({"input": answer.name, "output": answer.output})
-            elif out is None and shown:
+            elif out is None:
                 print(line(answer.name, answer.columns, answer.output), file=plain, flush=True)
-    if not shown:
-        return
     if as_json:
         _print_json(found)
         return

@@ -35,12 +35,11 @@ VERBS = {
 }
 # What an argument is, by the name that the help shows.
 NEEDED = {
-    "RECIPE": "a recipe: `graft recipes` lists them, and `graft {verb} photos_efficientnet_b0 --data photos/` is an "
-    "example",
-    "RUN_OR_MODEL": "a run folder, a model folder or a hub id, such as `graft {verb} runs/image-classification/NAME`",
-    "RUN_OR_MODEL_OR_RECIPE": "a run folder, a model folder, a hub id or a recipe, such as "
-    "`graft {verb} runs/image-classification/NAME`",
-    "RUN": "a run folder, such as `graft {verb} runs/image-classification/NAME`",
+    "RUN": "a run: give its name, its folder, or `last`",
+    "RUN RUN ...": "two runs: give their names or folders, or `last` for the newest",
+    "RUN_OR_MODEL": "a run or a model: give a run's name or folder, `last`, a model folder or a hub id",
+    "RUN_OR_MODEL_OR_RECIPE": "a run, a model or a recipe: give a run's name or folder, `last`, a model folder, a hub "
+    "id or a recipe",
     "INPUT": "inputs: files, folders, a table (csv, jsonl), a text in quotes or column=value, such as "
     "`graft {verb} RUN photo.jpg`",
     "OWNER/NAME": "a name on the hub, such as `graft {verb} RUN YOU/cats-dogs`",
@@ -58,11 +57,10 @@ def explained(error: Any, arguments: Sequence[str]) -> str:
         return f"{plain}. See: graft --help"
     verbs = list(context.find_root().command.commands)
     known = {name for one in context.command.params for name in one.opts if name.startswith("-")}
-    kind = type(error).__name__
     words = ""
     if context.command is context.find_root().command:
         words = _of_verbs(arguments, verbs)
-    elif kind == "NoSuchOption":
+    elif type(error).__name__ == "NoSuchOption":
         words = _of_options(error.option_name, arguments, context.info_name, known)
         if not words:
             places = " ".join(
@@ -72,10 +70,6 @@ def explained(error: Any, arguments: Sequence[str]) -> str:
                 f"`graft {context.info_name}` has no option {error.option_name}: it is used as "
                 f"`graft {context.info_name} {places}`, with {', '.join(sorted(known | {'--help'}))}"
             )
-    elif kind == "MissingParameter" and error.param is not None:
-        name = re.split(r"[ .]", error.param.metavar or error.param.name)[0].strip("[]")
-        if name in NEEDED:
-            words = needed(context.info_name, name)
     return words or f"{plain}. See: {context.command_path} --help"
 
 

@@ -569,6 +569,13 @@ def _section(raw: dict[str, Any], key: str) -> dict[str, Any]:
 # ---- writing ----
 
 
+# Settings that change the results of a run by rounding at most. They may change while the run is unfinished.
+SCORELESS = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
+SCORELESS |= {f"train.{key}" for key in ("micro_batch", "eval_batch_size", "gradient_checkpointing")}
+SCORELESS |= {f"train.{key}" for key in ("save_every", "keep", "log_every", "trackers")}
+SCORELESS |= {"metrics"}  # metrics score predictions that are stored
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, with its default values. `load_recipe` reads it back into an equal recipe.
 

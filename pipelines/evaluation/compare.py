@@ -18,8 +18,9 @@ from pipelines.evaluation import row_statistics
 from pipelines.metrics import intervals
 from pipelines.metrics.statistics import Statistics
 from pipelines.reporting.results import check_run_folder, read_results
+from pipelines.reporting.runs import flat
 from pipelines.task import Metric, Task
-from pipelines.utils.formatting import interval, score_in_words, short
+from pipelines.utils.formatting import interval, score_in_words, setting, short
 
 WIDTH = 80  # width of the table in characters
 LISTED = 5  # number of rows that the table names
@@ -204,17 +205,9 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
 def _settings(first: Recipe, second: Recipe) -> dict[str, list[Any]]:
     """The settings that differ between the recipes, without `hub`: key -> both values."""
-    one, two = (_flat(recipe.model_dump(mode="json", exclude={"hub"})) for recipe in (first, second))
+    one, two = (flat(recipe.model_dump(mode="json", exclude={"hub"})) for recipe in (first, second))
     keys = [*one, *(key for key in two if key not in one)]
     return {key: [one.get(key), two.get(key)] for key in keys if one.get(key) != two.get(key)}
-
-
-def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        at = f"{path}.{key}".lstrip(".")
-        found |= _flat(value, at) if isinstance(value, dict) and value else {at: value}
-    return found
 
 
 def _notes(one: Statistics, two: Statistics, group: str | None) -> list[str]:
@@ -232,14 +225,19 @@ def _notes(one: Statistics, two: Statistics, group: str | None) -> list[str]:
 # ---- for people ----
 
 
+def letter(place: int) -> str:
+    """The name of a run in table and page: A, B, C, ..."""
+    return chr(ord("A") + place) if place < 26 else f"run {place + 1}"
+
+
 def table(result: dict[str, Any]) -> str:
     """The result of `compare` as lines of at most 80 characters."""
     lines = [_resampled(result), ""]
-    letters = [chr(ord("A") + place) if place < 26 else f"run {place + 1}" for place in range(len(result["runs"]))]
-    lines += [f"{letter}  {_end(run['run'], WIDTH - 10)}" for letter, run in zip(letters, result["runs"], strict=True)]
-    for letter, pair in zip(letters[1:], result["comparisons"], strict=True):
-        head = f"{letter} - A"
-        lines += ["", f"{'metric':<22}{'A':>10}{letter:>10}{head:>10}  95 % interval of {head}"]
+    lines += [f"{letter(place)}  {_end(run['run'], WIDTH - 10)}" for place, run in enumerate(result["runs"])]
+    for place, pair in enumerate(result["comparisons"], 1):
+        second = letter(place)
+        head = f"{second} - A"
+        lines += ["", f"{'metric':<22}{'A':>10}{second:>10}{head:>10}  95 % interval of {head}"]
         for name, of in pair["metrics"].items():
             known = of["ci95"]
             sure = " *" if known and (known[0] > 0 or known[1] < 0) else ""
@@ -253,9 +251,9 @@ def table(result: dict[str, Any]) -> str:
             )
             lines.append(f"{short(name, 21):<22}{cells}  {bounds}")
         for name, of in pair["mcnemar"].items():
-            flips = f"{of['only_first']:,} rows right in A only, {of['only_second']:,} in {letter} only"
+            flips = f"{of['only_first']:,} rows right in A only, {of['only_second']:,} in {second} only"
             lines += ["", f"{name}: {flips}; McNemar p = {of['p']:.3g}"]
-            for key, where in (("only_first", "A"), ("only_second", letter)):
+            for key, where in (("only_first", "A"), ("only_second", second)):
                 ids = pair["flipped"][name][key]
                 more = f" and {len(ids) - LISTED:,} more" if len(ids) > LISTED else ""
                 lines += (
@@ -264,8 +262,8 @@ def table(result: dict[str, Any]) -> str:
                     else []
                 )
         if pair["settings"]:
-            lines += ["", "settings that differ (A | " + letter + ")"]
-            lines += [f"  {key}: {_setting(one)} | {_setting(two)}" for key, (one, two) in pair["settings"].items()]
+            lines += ["", f"settings that differ (A | {second})"]
+            lines += [f"  {key}: {setting(one)} | {setting(two)}" for key, (one, two) in pair["settings"].items()]
         lines += ["", *(f"note: {note}" for note in pair["notes"])] if pair["notes"] else []
     if any(line.endswith(" *") for line in lines):
         lines += ["", "* the interval does not hold 0"]
@@ -279,10 +277,6 @@ def _resampled(result: dict[str, Any]) -> str:
         return f"{rows:,} test rows{of}: too few to resample, so there are no intervals"
     units = "groups" if groups is not None else "rows"
     return f"{rows:,} test rows{of}; paired intervals of {how['resamples']:,} resamples of the {units}"
-
-
-def _setting(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _end(text: str, length: int) -> str:

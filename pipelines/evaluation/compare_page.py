@@ -16,6 +16,7 @@ from pipelines.data.loading import load_splits
 from pipelines.data.schema import Splits
 from pipelines.errors import DataError, GraftError
 from pipelines.evaluation import row_statistics
+from pipelines.evaluation.compare import letter
 from pipelines.plots.web_curves import Curve, chart
 from pipelines.reporting import mistakes
 from pipelines.reporting.log_curves import LogCurves, Point
@@ -52,7 +53,7 @@ def write_page(result: Mapping[str, Any], out: Path) -> Path:
                 "letter": letter(second),
                 "metrics": [(name, of, _scale(of["ci95"])) for name, of in pair["metrics"].items()],
                 "mcnemar": pair["mcnemar"],
-                "notes": pair["notes"],
+                "notes": [*pair["notes"], *_unlisted(result, pair)],
                 "lists": [
                     {**one, "shown": len(listed), "rows": mistakes.html(listed), "marks": rows.marks(listed)}
                     for one in lists
@@ -71,17 +72,11 @@ def write_page(result: Mapping[str, Any], out: Path) -> Path:
         pairs=pairs,
         charts=_charts(folders, names, result["metric"]),
         settings=_settings(result),
-        letters=[letter(place) for place in range(len(folders))],
         why=rows.why,
         mistakes_style=mistakes.style(),
     )
     write_text(out, text)
     return out
-
-
-def letter(place: int) -> str:
-    """A, B, C, ... as in the table of the terminal."""
-    return chr(ord("A") + place) if place < 26 else f"run {place + 1}"
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -158,6 +153,13 @@ def _differing(result: Mapping[str, Any], pair: Mapping[str, Any], first: Path, 
     ]
 
 
+def _unlisted(result: Mapping[str, Any], pair: Mapping[str, Any]) -> list[str]:
+    """Why the page lists no rows, if they are too many to score one by one."""
+    if pair["flipped"] or result["n"] <= MOST_ROWS:
+        return []
+    return [f"rows on which the runs differ are listed up to {MOST_ROWS:,} test rows, and there are {result['n']:,}"]
+
+
 def _row_differences(first: Path, second: Path, name: str) -> list[tuple[str, float]]:
     """(id, how much better the second run is on this row by the metric), the largest differences first.
 
@@ -172,9 +174,9 @@ def _row_differences(first: Path, second: Path, name: str) -> list[tuple[str, fl
     found = []
     for place, id_ in enumerate(one.ids):
         values = []
-        for task_of, statistics in ((task, one), (task, two)):
+        for statistics in (one, two):
             row = statistics.take([place])
-            values.append(task_of.summarize(row, row.ones()).get(name, float("nan")))
+            values.append(task.summarize(row, row.ones()).get(name, float("nan")))
         change = sign * (values[1] - values[0])
         if abs(change) > 0:  # False for NaN
             found.append((id_, change))

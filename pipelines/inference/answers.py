@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from pipelines.errors import DataError, RunError
 from pipelines.utils.files import to_json
+from pipelines.utils.formatting import printable
 
 LIKELY = 0.5  # score from which a label counts, if a row may have several labels
 FORMATS = (".csv", ".jsonl")
@@ -40,11 +41,7 @@ def _is_ranking(output: Any) -> bool:
 
 def line(name: str, columns: Mapping[str, Any], output: Any) -> str:
     """An answer as a line for people. Control characters of texts and labels are replaced."""
-    return _printable(_line(name, columns, output))
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
+    return printable(_line(name, columns, output), keep="\n\t")
 
 
 def _line(name: str, columns: Mapping[str, Any], output: Any) -> str:
@@ -68,7 +65,7 @@ def _line(name: str, columns: Mapping[str, Any], output: Any) -> str:
 
 def totals(counts: Mapping[str, int]) -> str:
     """{"dog": 19, "cat": 31} -> cat 31, dog 19."""
-    return _printable(", ".join(f"{label} {count:,}" for label, count in Counter(counts).most_common()))
+    return printable(", ".join(f"{label} {count:,}" for label, count in Counter(counts).most_common()), keep="\n\t")
 
 
 # ---- in a file ----

@@ -3,7 +3,7 @@
     found = choose(task, records, rows, "test", model=model)   at the end of a run
     save(found, run / "mistakes")
     section(read(run / "mistakes"), run)                       in its report
-    html(of_rows(task, records, rows, ids))                    on any page that has STYLE in its <style>
+    html(of_rows(task, records, rows, ids))                    on any page that has style() in its <style>
 
 A task ranks its records and shows one row (`Task.mistakes`). All the rest is the same for all tasks. The cost depends
 on the number of rows that are shown, never on the size of the data.
@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from pipelines.data.origin import Origin, origins
 from pipelines.errors import RunError
+from pipelines.reporting.pages import templates
 from pipelines.utils.files import read_json, write_json
 from pipelines.utils.formatting import number, short
 
@@ -428,19 +429,10 @@ def style() -> "Markup":
 
 
 def _rendered(macro: str, **values: Any) -> "Markup":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    here = Environment(
-        loader=PackageLoader("pipelines.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    here.filters |= {"number": number, "uri": _uri}
-    template = here.get_template("mistakes.html.j2")
-    return Markup(getattr(template.module, macro)(**values))  # the template escapes every value
+    module = templates().get_template("mistakes.html.j2").make_module({"uri": _uri})
+    return Markup(getattr(module, macro)(**values))  # the template escapes every value
 
 
 def _uri(data: bytes, kind: str) -> str:

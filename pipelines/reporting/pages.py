@@ -13,6 +13,7 @@ from pipelines.utils.formatting import (
     readable_name,
     resampled,
     score,
+    setting,
     short,
 )
 
@@ -31,7 +32,7 @@ def templates() -> Any:
     )
     found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short}
     found.filters |= {"readable_name": readable_name, "resampled": resampled, "in_a_sentence": in_a_sentence}
-    found.filters |= {"score": score, "of_rows": of_rows, "epochs": epochs}
+    found.filters |= {"score": score, "of_rows": of_rows, "epochs": epochs, "setting": setting}
     return found
 
 

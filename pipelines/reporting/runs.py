@@ -20,12 +20,20 @@ from typing import Any
 import yaml
 
 from pipelines.config.catalog import recipe_paths
-from pipelines.config.recipe import load_recipe, task_class
+from pipelines.config.recipe import (
+    SCORELESS,
+    DataSection,
+    ModelSection,
+    TrainSection,
+    load_recipe,
+    task_class,
+    task_names,
+)
 from pipelines.errors import GraftError, ModelError
 from pipelines.models.source import DESCRIBED
 from pipelines.utils import lock
 from pipelines.utils.files import problem
-from pipelines.utils.formatting import brief, interval, short, utc
+from pipelines.utils.formatting import brief, interval, printable, short, utc
 from pipelines.utils.formatting import score as rounded
 
 ROOT = Path("runs")
@@ -33,9 +41,8 @@ LAST = "last"  # the short name of the newest run
 MARKS = ("recipe.yaml", "results.json", "checkpoints", "log.jsonl")  # what only a run folder holds
 SHORT = {"learning_rate": "lr", "batch_size": "batch", "max_steps": "steps", "head_learning_rate": "head lr"}
 # settings that change no score, or that the list shows in a column of their own
-UNSHOWN = {"data.id", "data.revision", "model.revision", "data.workers", "data.cache_gb", "metrics", "hub", "task"}
-UNSHOWN_PARTS = ("hub.", "data.columns")
-UNSHOWN |= {f"train.{key}" for key in ("micro_batch", "eval_batch_size", "log_every", "save_every", "keep", "trackers")}
+UNSHOWN = SCORELESS | {"task", "data.id", "data.revision", "data.columns", "model.revision"}
+SETTLED = "settled by the run"  # the value of a setting that a recipe leaves to the run
 
 
 # ---- find ----
@@ -101,7 +108,7 @@ def _is_model(folder: Path) -> bool:
 
 def _near(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name.rpartition("/")[2], names, n=3, cutoff=0.6)
-    return f": did you mean {' or '.join(repr(clean(one)) for one in close)}?" if close else ""
+    return f": did you mean {' or '.join(repr(printable(one)) for one in close)}?" if close else ""
 
 
 def folders(root: Path = ROOT) -> list[Path]:
@@ -164,7 +171,7 @@ def _row(folder: Path) -> dict[str, Any]:
     try:
         recipe = _yaml(folder / "recipe.yaml")
         if recipe is not None:
-            row |= {"task": _as_text(recipe.get("task")), "settings": _flat(recipe)}
+            row |= {"task": _as_text(recipe.get("task")), "settings": _settings(recipe)}
             row["data"] = _last(row["settings"].get("data.id"))
             row["model"] = _last(row["settings"].get("model.id"))
         results = _json(folder / "results.json", strict=True)
@@ -176,7 +183,7 @@ def _row(folder: Path) -> dict[str, Any]:
             raise ValueError("recipe.yaml is missing")
     except UNREADABLE as error:
         what = f"{type(error).__name__} {error}" if isinstance(error, KeyError | TypeError) else str(error)
-        row |= {"state": "damaged", "problem": short(clean(what), 200)}
+        row |= {"state": "damaged", "problem": short(printable(what), 200)}
     row["when"] = _when(folder, results)
     row["date"] = utc(row["when"])
     return row
@@ -201,11 +208,12 @@ def _of_results(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _state(folder: Path, results: Any) -> str:
-    if lock.in_use(folder / ".lock"):
+    used = lock.in_use(folder / ".lock")
+    if used:
         return "training"
     if results is not None and (folder / "model" / "results.json").is_file():
         return "finished"
-    return "stopped"
+    return "unfinished" if used is None else "stopped"
 
 
 def _step(folder: Path) -> int | None:
@@ -237,11 +245,25 @@ def _compare(rows: dict[Path, dict[str, Any]]) -> None:
         shipped = _shipped(recipe) if recipe else {}
         base = shipped or named.get((row["task"], recipe)) or {}
         row["recipe"] = recipe
-        row["differs"] = {
-            key: value
-            for key, value in row["settings"].items()
-            if key in base and value != base[key] and key not in UNSHOWN and not key.startswith(UNSHOWN_PARTS)
-        }
+        row["differs"] = _differs(row["settings"], base, row["task"]) if base else {}
+
+
+def _differs(settings: dict[str, Any], base: dict[str, Any], task: str | None) -> dict[str, Any]:
+    """The settings that are not those of `base`. A recipe.yaml lacks some keys: then they have their default values."""
+    found: dict[str, Any] = {}
+    usual = _defaults(task)
+    for key in dict.fromkeys([*settings, *base]):
+        # a key that this version does not know says nothing if only one side has it
+        known = key in usual or (key in settings and key in base)
+        if key in UNSHOWN or base.get(key) == SETTLED or not known:
+            continue
+        value, other = (of[key] if key in of else usual[key] for of in (settings, base))
+        if isinstance(value, dict) and isinstance(other, dict):
+            one, two = flat(value, key), flat(other, key)
+            found |= {leaf: one.get(leaf) for leaf in dict.fromkeys([*one, *two]) if one.get(leaf) != two.get(leaf)}
+        elif value != other:
+            found[key] = value
+    return found
 
 
 def _recipe_of(row: dict[str, Any], named: dict[tuple[Any, Any], Any]) -> str | None:
@@ -260,15 +282,39 @@ def _shipped(name: str) -> dict[str, Any]:
         return {}
     recipe = load_recipe(path, exists=True)
     settled = {f"options.{key}" for key in task_class(recipe.task).Options.settled}
-    found = _flat(recipe.model_dump(mode="json"))
-    return {key: value for key, value in found.items() if value != "auto" and not (key in settled and value is None)}
+    found = _settings(recipe.model_dump(mode="json"))
+    open_ = {key for key, value in found.items() if value == "auto" or (key in settled and value is None)}
+    return found | dict.fromkeys(open_, SETTLED)
 
 
-def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+@cache
+def _defaults(task: str | None) -> dict[str, Any]:
+    """The default values of the settings of a task; without its options if there is no such task."""
+    sections: dict[str, Any] = {"model": ModelSection, "data": DataSection, "train": TrainSection}
+    if task in task_names():
+        sections["options"] = task_class(task).Options
+    return _settings({name: kind.model_construct().model_dump(mode="json") for name, kind in sections.items()})
+
+
+def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe, without those of `hub`: {"train.epochs": 3, "model.adapter": None}."""
+    found: dict[str, Any] = {}
+    for name, section in recipe.items():
+        if name != "hub":
+            found |= (
+                {f"{name}.{key}": value for key, value in section.items()}
+                if isinstance(section, dict)
+                else {name: section}
+            )
+    return found
+
+
+def flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """The values of a mapping by their paths: {"train": {"epochs": 3}} -> {"train.epochs": 3}."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         at = f"{path}.{key}".lstrip(".")
-        found |= _flat(value, at) if isinstance(value, dict) and value else {at: value}
+        found |= flat(value, at) if isinstance(value, dict) and value else {at: value}
     return found
 
 
@@ -309,11 +355,6 @@ def _last(value: Any) -> str | None:
     return Path(text).name
 
 
-def clean(text: str) -> str:
-    """The text without characters that a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 # ---- for people ----
 
 
@@ -337,6 +378,8 @@ def state(row: dict[str, Any]) -> str:
         return "training now"
     if row["state"] == "stopped":
         return f"stopped at step {row['step']:,}" if row["step"] else "stopped before step 1"
+    if row["state"] == "unfinished":  # nobody can say whether a process works on it
+        return "not finished"
     return str(row["state"])
 
 
@@ -363,6 +406,10 @@ def _differing(row: dict[str, Any]) -> list[str]:
             found.append(str(row["model"]).removesuffix(" (local folder)"))
         elif value is None and leaf in ("epochs", "max_steps"):
             continue
+        elif value is None:
+            found.append(f"no {word}")
+        elif key == "model.adapter":
+            found.append(f"LoRA of rank {value.get('rank')}" if isinstance(value, dict) else f"{word} {value}")
         else:
             found.append(f"{word} {brief(value) if isinstance(value, float) else value}")
     return found
@@ -383,7 +430,7 @@ def table(rows: Sequence[dict[str, Any]], width: int | None = None) -> str:
             title += f" on {found[0]['data']}"
             heads, *cells = [[*row[:3], row[4]] for row in (heads, *cells)]
         wide = _widths([heads, *cells], width)
-        lines = [short(clean(title), width), _line(heads, wide)]
+        lines = [short(printable(title), width), _line(heads, wide)]
         for row, cell in zip(found, cells, strict=True):
             lines.append(_line(cell, wide))
             if row["problem"]:
@@ -395,7 +442,7 @@ def table(rows: Sequence[dict[str, Any]], width: int | None = None) -> str:
 def _cells(row: dict[str, Any], mixed: bool) -> list[str]:
     shown = f"{row['metric']} {score(row)}" if mixed and row["state"] == "finished" else score(row)
     found = [row["name"], when(row["date"]), shown, row["data"] or "–", ", ".join(_differing(row))]
-    return [clean(cell) for cell in found]
+    return [printable(cell) for cell in found]
 
 
 def _widths(cells: list[list[str]], width: int) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import renamed
-from pipelines.config.recipe import Recipe, Strict, dump_recipe, local_metric, task_class, validate
+from pipelines.config.recipe import SCORELESS, Recipe, Strict, dump_recipe, local_metric, task_class, validate
 from pipelines.config.yaml_io import parse, read_file
 from pipelines.data.schema import Splits
 from pipelines.errors import RecipeError, RunError
@@ -20,22 +20,6 @@ from pipelines.training.checkpoint import latest
 from pipelines.utils import distributed, lock
 from pipelines.utils.files import write_text
 from pipelines.utils.hardware import best_precision
-
-# These settings may change while a run is unfinished: they change its results by rounding at most.
-FREE = {f"data.{key}" for key in ("workers", "cache_gb", "max_skipped")}
-FREE |= {"metrics"}  # metrics score predictions that are stored
-FREE |= {
-    f"train.{key}"
-    for key in (
-        "micro_batch",
-        "eval_batch_size",
-        "gradient_checkpointing",
-        "save_every",
-        "keep",
-        "log_every",
-        "trackers",
-    )
-}
 
 
 def _options_of(recipe: Recipe) -> type[Strict]:
@@ -241,7 +225,7 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 def in_use(folder: Path) -> bool:
     """Whether a run works in this folder now."""
-    return lock.in_use(folder / ".lock")
+    return lock.in_use(folder / ".lock") is True
 
 
 def _in_use(folder: Path, recipe: Recipe) -> RunError:
@@ -323,7 +307,7 @@ def _differences(
         return found
     resolved = path in ("train.precision", "model.revision", "data.revision", *settled) and new in (None, "auto")
     resolved = resolved or (new == "auto" and old in means.get(path, ()))
-    return {} if old == new or resolved or path in FREE or path.startswith("hub.") else {path: (old, new)}
+    return {} if old == new or resolved or path in SCORELESS or path.startswith("hub.") else {path: (old, new)}
 
 
 def _ema(recipe: Recipe) -> float | None:

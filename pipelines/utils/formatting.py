@@ -39,6 +39,11 @@ def short(text: str, length: int = 24) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
+def printable(text: str, keep: str = "") -> str:
+    """The text without characters that a terminal would obey, other than those of `keep`."""
+    return "".join(letter if letter.isprintable() or letter in keep else "�" for letter in text)
+
+
 def number(value: float | None) -> str:
     """1234 -> 1,234; 0.97312 -> 0.973; 0.00005 -> 5.00e-05; None -> a dash."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
@@ -56,6 +61,11 @@ def brief(value: float) -> str:
         return f"{value:g}".replace("e+", "e").replace("e0", "e")
     digits, _, power = f"{value:.3e}".partition("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def setting(value: object) -> str:
+    """The value of a setting: 0.0005 -> 0.0005; 20241129 -> 20241129, because an integer keeps all its digits."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def decimals(bounds: Sequence[float] | None) -> int | None:

@@ -48,20 +48,25 @@ def _locked(path: Path) -> int | None:
     return None
 
 
-def in_use(path: Path) -> bool:
-    """Whether a process holds the lock of this file."""
+def in_use(path: Path) -> bool | None:
+    """Whether a process holds the lock of this file; None if the file cannot be read, or its file system has no locks.
+
+    A file that may only be read is enough, such as one of a colleague.
+    """
     if path.resolve() in _HELD:
         return True
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return False
+    except OSError:
+        return None
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return True
     except OSError:
-        return False
+        return None
     finally:
         os.close(file)
     return False

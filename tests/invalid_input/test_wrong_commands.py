@@ -56,7 +56,10 @@ COMMANDS = {
     "publish --repo me/a runs/a": "it is used as `graft publish RUN OWNER/NAME`",
     "-V": "did you mean `graft --version`?",
     # what is missing
-    "compare": "graft compare needs two runs",
+    "compare": "`graft compare` needs two runs: give",
+    "report": "`graft report` needs a run: give its name, its folder, or `last`",
+    "demo": "`graft demo` needs a run or a model: give",
+    "evaluate": "`graft evaluate` needs a run, a model or a recipe: give",
     "predict runs/a": "`graft predict` needs inputs: files, folders",
     "publish runs/a": "needs a name on the hub",
     # settings

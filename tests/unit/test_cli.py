@@ -101,3 +101,14 @@ def test_a_misspelt_folder_needs_no_heavy_import(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "photo/ (did you mean photos?)" in done.stderr
     assert not heavy
+
+
+def test_every_argument_may_be_left_out() -> None:
+    """The verb itself says what it needs: pipelines.usage has no words for a parameter that typer misses."""
+    import typer
+
+    from pipelines.cli import app
+
+    verbs = typer.main.get_command(app).commands
+    assert len(verbs) > 10
+    assert [(verb, one.name) for verb, command in verbs.items() for one in command.params if one.required] == []

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,16 @@ def test_a_finished_run_shows_its_report(run: Path) -> None:
     assert browser.get("/").text == "<h1>the report</h1>"
 
 
+def test_a_served_report_links_to_no_file(run: Path) -> None:
+    """The server serves one page, so a link to a file is dead. The text of the link stays."""
+    (run / "results.json").write_text("{}")
+    (run / "report.html").write_text(
+        '<p class="where"><a href="../data/a%20b.jpg">a b.jpg</a></p><a href="file:///data/c.txt">c.txt, row 3</a>'
+        '<a href="#mistakes">Mistakes</a>'
+    )
+    assert client(run).get("/").text == ('<p class="where">a b.jpg</p>c.txt, row 3<a href="#mistakes">Mistakes</a>')
+
+
 @pytest.mark.parametrize("path", ["/log.jsonl", "/recipe.yaml", "/page/../recipe.yaml", "/..%2f..%2fetc", "/page/"])
 def test_no_other_file_is_served(run: Path, path: str) -> None:
     answer = client(run).get(path, follow_redirects=False)
@@ -69,6 +80,7 @@ def test_it_only_answers_questions(run: Path, verb: str) -> None:
         ("127.0.0.1:7860", True),
         ("localhost", True),
         ("LOCALHOST:7861", True),
+        ("localhost.:7861", True),
         ("[::1]:7860", True),
         ("192.168.0.7:7860", True),
         ("gpu-box:7860", True),
@@ -82,6 +94,16 @@ def test_a_name_that_somebody_points_here_is_refused(run: Path, header: str, kno
     answer = client(run, "gpu-box").get("/page", headers={"Host": header})
     assert answer.status_code == (200 if known else 421)
     assert ("log ends" in answer.text) is known
+    assert ("--host NAME" in answer.text) is not known
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_server_on_all_addresses_has_the_names_of_its_machine(host: str) -> None:
+    own = socket.gethostname()
+    assert known_host(f"{own}:7860", host)
+    assert known_host(f"{own.upper()}.", host)
+    assert not known_host(f"{own}.evil.example:7860", host)
+    assert not known_host("evil.example", host)
 
 
 def test_what_goes_wrong_is_said_in_the_page(run: Path) -> None:

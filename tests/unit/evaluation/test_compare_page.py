@@ -176,6 +176,11 @@ def test_transcripts_are_ranked_by_their_errors(tmp_path: Path) -> None:
     )
     assert "Aone two (50 % sure) Bsix (50 % sure) c" in worse
     assert "only their ids: " in text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.evaluation.compare_page.MOST_ROWS", 3)
+        page = Page(write_page(compare(folders), tmp_path / "page.html"))
+    assert "Rows on which the runs differ are listed up to 3 test rows, and there are 4." in " ".join(page.text.split())
+    assert "has the better" not in page.text
 
 
 def test_page_names_are_file_names() -> None:

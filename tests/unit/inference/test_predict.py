@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -513,6 +514,29 @@ def test_the_process_ends_at_once_and_loses_nothing(models: dict[str, Path]) -> 
         assert (done.returncode, done.stdout[: len(out)], done.stderr[: len(err)]) == (code, out, err)
         lines = (len(done.stdout.splitlines()), len(done.stderr.splitlines()))
         assert lines == ((0, 1) if code else (1, 0)), done.stderr
+
+
+def test_of_several_processes_the_main_one_predicts(models: dict[str, Path], tmp_path: Path) -> None:
+    """The others neither load the model nor write: else each would make its own image, and download each address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    several = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    several |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pipelines", "predict", str(models["single"]), "hello", "--out"]
+    both = [
+        subprocess.Popen(
+            [*command, str(tmp_path / f"{rank}.csv")],
+            env={**os.environ, **several, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[3],
+        )
+        for rank in range(2)
+    ]
+    printed = [one.communicate(timeout=120)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0]
+    assert printed == [f"1 answer: {tmp_path / '0.csv'}\n", ""]
+    assert [path.name for path in tmp_path.iterdir()] == ["0.csv"]
 
 
 def test_the_garbage_collector_goes_on(models: dict[str, Path]) -> None:

@@ -152,6 +152,17 @@ def test_files_of_any_size_leave_the_page_small(tmp_path: Path) -> None:
     assert [one.picture is None for one in found.shown] == [False, False, True]
 
 
+def test_a_page_of_many_lists_compiles_its_template_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = mistakes.html([Mistake(true="cat", picture=b"JPEG")])
+    assert "data:image/jpeg;base64," in before
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("a second environment")
+
+    monkeypatch.setattr("jinja2.Environment.__init__", refused)
+    assert mistakes.html([Mistake(true="cat", picture=b"JPEG")]) == before
+
+
 def test_broken_media_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
     for name, column in (("image-classification", "image"), ("audio-classification", "audio")):

@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines.errors import ModelError, RunError
+from pipelines.reporting.live import LivePage
 from pipelines.reporting.report import write_report
 from pipelines.utils import formatting
 from tests.support.fake_run import fake_run, write_lines
@@ -85,6 +87,18 @@ def test_the_page_asks_for_nothing(run: Path) -> None:
     assert "default-src 'none'" in (run / "report.html").read_text()
     text = re.sub(r"data:image/png;base64,\S+", "", (run / "report.html").read_text())
     assert not re.search(r"url\((?!#)|@import|https?://", text)
+
+
+def test_an_integer_keeps_its_digits(run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    settings = yaml.safe_load((run / "recipe.yaml").read_text())
+    settings["train"] |= {"seed": 20241129, "learning_rate": 0.00003}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    finished, going_on = Page(write_report(run)).text, LivePage(run).render()
+    assert "Seed20241129" in finished
+    assert "Learning rate3e-05" in finished
+    assert "<dt>Seed</dt><dd>20241129</dd>" in going_on
+    assert "<dt>Learning rate</dt><dd>3e-05</dd>" in going_on
 
 
 def test_every_picture_says_what_it_shows(run: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.config.recipe import SCORELESS
 from pipelines.errors import ModelError
 from pipelines.reporting import runs as listing
 from pipelines.reporting.runs import find, runs, short_name, source, table, when
@@ -128,6 +130,55 @@ def test_a_shipped_recipe_is_what_its_runs_are_compared_with() -> None:
     assert not {"data.id", "hub.license"} & row["differs"].keys()
 
 
+def test_a_setting_that_one_side_lacks_differs_from_its_default() -> None:
+    """An adapter is one setting, and recipe.yaml has neither betas nor min_steps if they are not set."""
+    lora = {"kind": "lora", "rank": 8, "alpha": 16}
+
+    def changed(run: Path, section: str, **values: Any) -> None:
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+        recipe[section] |= values
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    for base, adapter in (("plain", None), ("lora", lora)):
+        for place, other in enumerate((None, lora, lora | {"rank": 4})):
+            run = a_run(f"{base}-{place}", None)
+            changed(run, "model", adapter=other)
+        changed(a_run(base, min_steps=50), "model", adapter=adapter)
+    changed(HOME / "plain-0", "train", betas=[0.9, 0.95], min_steps=50, gradient_checkpointing=True)
+    found = {row["name"]: row["differs"] for row in runs()}
+    assert found["plain-0"] == {"train.betas": [0.9, 0.95]}
+    assert found["plain-1"] == {"model.adapter": lora, "train.min_steps": None}
+    assert found["lora-0"] == {"model.adapter": None, "train.min_steps": None}
+    assert found["lora-1"] == {"train.min_steps": None}
+    assert found["lora-2"] == {"model.adapter.rank": 4, "train.min_steps": None}
+    shown = table(runs(), 200)
+    assert re.search(r"plain-1 .* no min steps, LoRA of rank 8\n", shown), shown
+    assert re.search(r"lora-0 .* no adapter\n", shown), shown
+    assert re.search(r"lora-2 .* rank 4\n", shown), shown
+
+
+def test_lora_shows_against_a_shipped_recipe() -> None:
+    from pipelines.config.catalog import recipe_paths
+    from pipelines.config.recipe import dump_recipe, load_recipe
+
+    run = a_run("digits_vit_pretrain", None)
+    recipe = load_recipe(recipe_paths()["digits_vit_pretrain"], exists=True)
+    (run / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert runs()[0]["differs"] == {}
+    raw = yaml.safe_load((run / "recipe.yaml").read_text())
+    raw["model"]["adapter"] = {"kind": "lora", "rank": 8}
+    raw["options"] |= {"unheard_of": 1, "image_size": raw["options"]["image_size"]}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(raw))
+    assert runs()[0]["differs"] == {"model.adapter": {"kind": "lora", "rank": 8}}
+
+
+def test_settings_that_change_no_score_are_those_that_may_change_in_a_run() -> None:
+    assert SCORELESS < listing.UNSHOWN
+    a_run("photos", gradient_checkpointing=False)
+    a_run("photos-2", gradient_checkpointing=True, micro_batch=4, trackers=["csv"])
+    assert [row["differs"] for row in runs()] == [{}, {}]
+
+
 def test_a_broken_run_is_listed_with_what_is_wrong() -> None:
     spoil = {
         "results": ("results.json", "{"),
@@ -167,6 +218,20 @@ def test_a_run_at_work(tmp_path: Path) -> None:
         assert "training now" in table(runs())
         other.kill()
     assert runs()[0]["state"] == "stopped"
+
+
+def test_a_run_that_nobody_can_ask_about() -> None:
+    """Its lock cannot be read: it may be going on, so it is not called stopped."""
+    folder = a_run("photos", None)
+    with socket.socket(socket.AF_UNIX) as unreadable:
+        unreadable.bind(str(folder / ".lock"))
+    (row,) = runs()
+    assert row["state"] == "unfinished"
+    assert "  not finished  " in table([row])
+    assert a_run("done").is_dir()
+    with socket.socket(socket.AF_UNIX) as unreadable:
+        unreadable.bind(str(HOME / "done" / ".lock"))
+    assert {row["name"]: row["state"] for row in runs()}["done"] == "finished"
 
 
 def test_older_results_have_no_dates() -> None:
@@ -260,7 +325,7 @@ def test_a_verb_without_a_run_lists_the_runs(verb: str) -> None:
     done = graft(verb)
     assert done.code == 2
     assert "photos-lr3e-3" in done.err
-    assert f"error: graft {verb} needs " in done.err
+    assert f"error: `graft {verb}` needs " in done.err
     assert "`last`" in done.err
 
 

@@ -1,7 +1,10 @@
 """A lock is held by one process, is seen by others, and outlives no process."""
 
+import os
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from pipelines.utils.lock import in_use, locked
@@ -19,7 +22,7 @@ def other(code: str, path: Path) -> str:
 
 def test_one_process_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    assert not in_use(path)
+    assert in_use(path) is False
     assert not path.exists()  # looking creates nothing
     with locked(path) as mine:
         assert mine
@@ -27,6 +30,30 @@ def test_one_process_holds_it(tmp_path: Path) -> None:
         assert (other(ASK, path), other(TAKE, path)) == ("True", "False")
     assert not in_use(path)
     assert (other(ASK, path), other(TAKE, path)) == ("False", "True")
+
+
+AS_NOBODY = "import os; from pipelines.utils import lock; os.getuid() or os.seteuid(65534)\n" + ASK
+
+
+def test_a_file_that_may_only_be_read_is_enough() -> None:
+    """The run of a colleague: whether it goes on must not depend on the right to write."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder) / "lock"
+        path.touch()
+        path.chmod(0o644)
+        assert other(AS_NOBODY, path) == "False"
+        with locked(path):
+            assert other(AS_NOBODY, path) == "True"
+            path.chmod(0)
+            assert other(AS_NOBODY, path) == "None"
+
+
+def test_what_cannot_be_asked_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with socket.socket(socket.AF_UNIX) as unreadable:
+        unreadable.bind(str(path))
+    assert in_use(path) is None
 
 
 def test_a_file_that_its_holder_removed_is_locked_again(tmp_path: Path) -> None:
