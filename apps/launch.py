@@ -37,7 +37,10 @@ def launch(
     """
     free_port(host, port)  # before the model is loaded, so that a taken port is reported at once
     from pipelines.inference.loading import load
+    from pipelines.utils.library_logging import quiet_libraries
+    from pipelines.utils.progress import Progress
 
+    quiet_libraries(Progress(True))
     _own_folder()
     blocks = app(load(source))
     serve(

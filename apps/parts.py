@@ -277,7 +277,7 @@ def origin(results: dict[str, Any] | None) -> str:
     data = results["data"].get("name")
     if results["model"].get("random_weights"):
         return f"Trained from scratch on {data}" if data else ""
-    base = results["model"].get("base_model") or results["model"].get("id")
+    base = results["model"].get("base_model") or results["model"].get("name") or results["model"].get("id")
     return " ".join(
         filter(
             None, ["Fine-tuned" if base or data else "", f"from {base}" if base else "", f"on {data}" if data else ""]

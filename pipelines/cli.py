@@ -39,7 +39,7 @@ RunFolder = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, nothing else.")]
 RecipeOrData = Annotated[
     str | None,
-    typer.Argument(metavar="[RECIPE_OR_DATA]", help="A recipe, or a folder or file with your data."),
+    typer.Argument(metavar="RECIPE_OR_DATA", help="A recipe, or a folder or file with your data."),
 ]
 Data = Annotated[str | None, typer.Option("--data", help="Use other data: a hub id, file or folder.")]
 Model = Annotated[str | None, typer.Option("--model", help="Use another model: a hub id, a model folder or a run.")]
@@ -171,7 +171,7 @@ def _start(model: str | None) -> str | None:
 @app.command()
 def runs(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[WORD ...]", help="List only the runs that hold all these words.")
+        list[str] | None, typer.Argument(metavar="WORD ...", help="List only the runs that hold all these words.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -194,7 +194,7 @@ def runs(
 def recipes(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME_OR_WORD ...]", help="Print the recipe NAME, or list those that hold every WORD."),
+        typer.Argument(metavar="NAME_OR_WORD ...", help="Print the recipe NAME, or list those that hold every WORD."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -212,7 +212,7 @@ def recipes(
 @app.command()
 def check(
     recipe: RecipeOrData = None,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE ...")] = None,
     data: Data = None,
     model: Model = None,
 ) -> None:
@@ -232,7 +232,7 @@ def check(
 @app.command()
 def train(
     recipe: RecipeOrData = None,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE ...")] = None,
     data: Data = None,
     model: Model = None,
     run: Annotated[
@@ -260,6 +260,9 @@ def train(
     except RecipeError:
         load_recipe(recipe, overrides, data=data, model=model)  # raises an error that lists all problems
         raise
+    if os.environ.get("RANK", "0") == "0":
+        for line in chosen.lines:
+            print(line, file=sys.stderr)
     begun = run.exists() if run else any(Path("runs", loaded.task).glob(f"{chosen.base}*"))
     if not begun:  # a run that was begun may go on without the places that its recipe names
         _find_sources(loaded)
@@ -267,8 +270,6 @@ def train(
     from pipelines.utils import distributed
 
     main = distributed.processes().is_main_process
-    for line in chosen.lines if main else ():
-        print(line, file=sys.stderr)
 
     while True:
         folder, why = (run, "") if run else run_name.choose(chosen.base, loaded, smoke=smoke)
@@ -318,7 +319,7 @@ def _headline(results: dict[str, Any]) -> str:
 def evaluate(
     source: Annotated[str | None, typer.Argument(metavar="RUN_OR_MODEL_OR_RECIPE")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Keys of data: data.columns.text=NAME.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE ...", help="Keys of data: data.columns.text=NAME.")
     ] = None,
     data: Data = None,
     split: Annotated[str | None, typer.Option("--split", help="Name of the split. Default: test.")] = None,
@@ -365,7 +366,8 @@ def evaluate(
     if as_json:
         _print_json(result)
         return
-    print(f"{result['model']} on {result['n']} {result['split']} rows")
+    rows = f"all {result['n']:,} rows" if result["split"] == "all" else f"{result['n']:,} {result['split']} rows"
+    print(f"{result['model']} on {rows}")
     from pipelines.utils.formatting import interval, resampled, score_in_words
 
     for name, value in result["metrics"].items():

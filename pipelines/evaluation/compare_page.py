@@ -73,6 +73,7 @@ def write_page(result: Mapping[str, Any], out: Path) -> Path:
         charts=_charts(folders, names, result["metric"]),
         settings=_settings(result),
         why=rows.why,
+        stars=any(of["ci95"] for pair in result["comparisons"] for of in pair["metrics"].values()),
         mistakes_style=mistakes.style(),
     )
     write_text(out, text)

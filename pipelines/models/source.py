@@ -1,5 +1,6 @@
 """Find a model's weights: from a run folder, a model folder or a hub id."""
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -89,6 +90,15 @@ KINDS = ("_class_name", "architecture", "model_type")  # how diffusers, timm and
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
+def _below(folder: Path) -> str:
+    """` (did you mean x/hf?)` if a folder in this one holds a model; else empty."""
+    with contextlib.suppress(OSError):
+        for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+            if any((inner / name).is_file() for name in DESCRIBED):
+                return f" (did you mean {inner}?)"
+    return ""
+
+
 def local_model(source: str | Path) -> Path | None:
     """The model folder at a local path (for a run, its model/); None if `source` looks like a hub id.
 
@@ -107,7 +117,7 @@ def local_model(source: str | Path) -> Path | None:
                 + (
                     "the run is not finished: run its `graft train` command again"
                     if unfinished
-                    else "no model here (config.json)"
+                    else f"no model here (config.json){_below(path)}"
                 )
             )
         return folder

@@ -59,7 +59,7 @@ def find(name: str) -> Path:
     names = [folder.name for folder in folders()]
     if not names:
         raise ModelError(f"no run {short(name, 80)!r}: there is no run below {ROOT}/ here; `graft train` makes one")
-    raise ModelError(f"no run {short(name, 80)!r} below {ROOT}/{_near(name, names)}; `graft runs` lists them")
+    raise ModelError(f"no run {short(name, 80)!r} below {ROOT}/{_near(name, names) or '; `graft runs` lists them'}")
 
 
 def source(name: str) -> str:

@@ -3,7 +3,8 @@
 Two signs, whose thresholds are a judgement: they were chosen by looking at finished runs of several tasks, many small.
 
 - The loss: of its fall since the first tenth of the steps, a fifth or more came in the last third, and it fell by a
-  tenth or more there, although the schedules lower the learning rate to 0 in these steps.
+  tenth or more there, although the schedules lower the learning rate to 0 in these steps. This says nothing if the
+  best checkpoint is from before these steps: such a run overfits.
 - The confidence: on validation the share of right answers is higher by 0.2 or more than the mean confidence.
   Classifiers that were trained to the end are too sure, not too unsure (Guo et al. 2017, On Calibration of Modern
   Neural Networks), so one that is right and unsure has not fitted its training rows. Label smoothing and mixup explain
@@ -22,9 +23,12 @@ ROWS = 20  # of validation, at least
 SHARE, FALL, DOUBT = 0.2, 0.1, 0.2
 
 
-def unsettled(log: Sequence[Mapping[str, Any]], validation: "Statistics | None") -> str | None:
-    """Why the run is far from settled, as a clause; None if nothing says so. `log` has the entries of log.jsonl."""
-    return still_falls(log) or still_doubts(validation)
+def unsettled(log: Sequence[Mapping[str, Any]], validation: "Statistics | None", best: float) -> str | None:
+    """Why the run is far from settled, as a clause; None if nothing says so.
+
+    `log` has the entries of log.jsonl; `best` is the share of the steps after which the best checkpoint came.
+    """
+    return (still_falls(log) if best > 2 / 3 else None) or still_doubts(validation)
 
 
 def still_falls(log: Sequence[Mapping[str, Any]]) -> str | None:

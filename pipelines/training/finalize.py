@@ -17,6 +17,7 @@ from pipelines.models import layers
 from pipelines.reporting import mistakes, results, settling
 from pipelines.reporting.results import summary
 from pipelines.task import Record, Task
+from pipelines.training import run_folder
 from pipelines.training.checkpoint import State
 from pipelines.training.export import export_best
 from pipelines.training.trainer import Trainer
@@ -122,6 +123,7 @@ def write(
     write_report(folder)  # first: the report draws the curves that the card shows
     trainer.live.close()
     write_card(folder)  # last: the copy of results.json that the card step writes marks the run as finished
+    run_folder.finished(folder)
     return outcome
 
 
@@ -131,7 +133,8 @@ def _unsettled(trainer: Trainer, state: State, task: Task, validation: list[Reco
 
     if state.stopped == "early":  # the validation score ended it
         return None
-    why = settling.unsettled(read_log(trainer.folder), task.statistics(validation, trainer.splits.validation))
+    best = state.best_step / max(1, state.previous_steps + state.step)
+    why = settling.unsettled(read_log(trainer.folder), task.statistics(validation, trainer.splits.validation), best)
     if why is None:
         return None
     longer = f"max_steps={2 * state.step}"

@@ -111,10 +111,14 @@ def without_effect(train: "TrainSection", total: int, per_epoch: int) -> list[st
 
 
 def set_rate(optimizer: Any, learning_rate: float, share: float) -> float:
-    """Set the learning rate of each group to `share` * `learning_rate` * its scale. Returns the highest rate."""
+    """Set the learning rate of each group to `share` * `learning_rate` * its scale.
+
+    Returns the highest rate, but that of a head with a higher rate of its own only if nothing else trains.
+    """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * share * group["scale"]
-    return max(float(group["lr"]) for group in optimizer.param_groups)
+    rates = {float(group["lr"]): group["scale"] for group in optimizer.param_groups}
+    return max((rate for rate, scale in rates.items() if scale <= 1), default=max(rates))
 
 
 class Average:

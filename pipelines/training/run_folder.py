@@ -28,6 +28,9 @@ def _options_of(recipe: Recipe) -> type[Strict]:
     return kind
 
 
+GOES_ON = ".goes_on"  # marks a finished run that trains for longer: its results are those of before
+
+
 class Taken(RunError):
     """The folder holds a run with other settings."""
 
@@ -96,7 +99,7 @@ class _Before:
 
 
 # what a run writes before it trains
-_WRITTEN = ("recipe.yaml", "log.jsonl", "results.json", "live.json", "report.html")
+_WRITTEN = ("recipe.yaml", "log.jsonl", "live.json", "report.html")
 
 
 def claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -139,8 +142,13 @@ def _shown(folder: Path) -> list[str]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run wrote the last of its files: the copy of the results in the model folder."""
-    return (folder / "model" / "results.json").is_file()
+    """Whether the run has no more to do: the last of its files is the copy of the results in the model folder."""
+    return (folder / "model" / "results.json").is_file() and not (folder / GOES_ON).exists()
+
+
+def finished(folder: Path) -> None:
+    """Note that a run which went on for longer has its results."""
+    (folder / GOES_ON).unlink(missing_ok=True)
 
 
 def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -328,6 +336,7 @@ def resolve(folder: Path, recipe: Recipe, model: Any, weights: Weights, splits: 
         changes["data"] = recipe.data.model_copy(update={"revision": splits.revision})
     resolved = recipe.model_copy(update=changes)
     if main:
-        (folder / "results.json").unlink(missing_ok=True)  # a killed run with more steps must not look finished
+        if is_finished(folder):  # it keeps its results until the longer run has its own
+            (folder / GOES_ON).touch()
         write_text(path, dump_recipe(resolved))
     return validate(parse(dump_recipe(resolved), str(path)).value, str(path), exists=True)

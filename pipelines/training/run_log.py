@@ -1,6 +1,7 @@
 """What a run writes and shows while it trains: log.jsonl, trackers and lines on the screen."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from pipelines.training.checkpoint import State
 from pipelines.utils.files import to_json, write_text
 from pipelines.utils.formatting import number
 from pipelines.utils.progress import Progress
+
+SOON = 5.0
 
 
 def trackers(recipe: Recipe) -> list[str]:
@@ -35,9 +38,13 @@ class Log:
     ) -> None:
         self.path, self.accelerator, self.progress = folder / "log.jsonl", accelerator, progress
         self.written = written
+        self.shown = 0.0  # when validation scores were shown last
 
-    def __call__(self, entry: dict[str, Any], best: bool = False) -> None:
-        """`best`: the validation scores of this entry are the best so far."""
+    def __call__(self, entry: dict[str, Any], best: bool = False, news: bool = False) -> None:
+        """`best`: no earlier validation score was better. `news`: none was as good.
+
+        Scores that are no news are shown on a terminal only, and there at most every SOON seconds.
+        """
         if not self.accelerator.is_main_process:
             return
         try:
@@ -51,7 +58,9 @@ class Log:
         entry = json.loads(to_json(entry))
         flat = {f"validation/{k}": v for k, v in entry["validation"].items()} if "validation" in entry else entry
         self.accelerator.log({k: v for k, v in flat.items() if isinstance(v, int | float)}, step=entry["step"])
-        if "validation" in entry and (best or self.progress.live):
+        soon = time.monotonic() - self.shown < SOON
+        if "validation" in entry and (news or (self.progress.live and not soon)):
+            self.shown = time.monotonic()
             self.progress.say(validation_line(entry, best, self.progress.columns))
         self.written(entry["step"])
 

@@ -193,6 +193,9 @@ class Trainer:
         rows = ", ".join(f"{len(self.splits[s]):,} {s}" for s in SPLITS)
         size = f"{large(self.parameters[0])} parameters ({large(trains)} train)"
         self.progress.say(f"{self.recipe.task}: {self.weights.title}, {size}; {rows} rows")
+        head = head_epochs(self.recipe, self.task, self.model)
+        if head:
+            self.progress.say(f"{head} epochs of the head alone come first (train.head_epochs)")
         if labels := self.splits.labels:
             some = ", ".join(short(label, 40) for label in labels[:10])
             self.progress.say(f"{len(labels)} classes: {some}{' ...' if len(labels) > 10 else ''}")
@@ -525,7 +528,11 @@ class Trainer:
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
             improved = metric.better(score, state.best)
-            self.log({**loop.where(state, stage.plan), "validation": scores}, best=improved)
+            self.log(
+                {**loop.where(state, stage.plan), "seconds": state.seconds, "validation": scores},
+                best=improved or score == state.best,
+                news=improved,
+            )
             if improved or score == state.best:
                 # of two equal scores the later one counts: the schedule has lowered the learning rate further
                 state.best, state.best_step = known, state.previous_steps + state.step

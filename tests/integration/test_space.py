@@ -185,7 +185,7 @@ def test_the_space_starts_where_graft_is_not_installed_and_answers_as_the_run_do
         refused = [demo.ask(event, [value]) for event in events for value in kinds.values()]
         demo.http.close()
     # a visitor of a Space cannot read its files
-    assert (len(events), len(refused)) == (3, 3 * 41)
+    assert (len(events), len(refused)) == (2, 2 * 41)
     assert {(answer.status, answer.data, answer.error) for answer in refused} == {(500, None, hostile.REFUSED)}
     assert "Traceback" not in (space / "log.txt").read_text()
     assert there["label"] == max(here, key=lambda label: here[label])

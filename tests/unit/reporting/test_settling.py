@@ -47,6 +47,7 @@ def test_a_classifier_that_is_right_and_unsure_is_not_settled() -> None:
 
 def test_the_loss_comes_first() -> None:
     falls = log(LOSSES["spoken digits, 290 steps of 870"][0])
-    assert "loss" in str(unsettled(falls, judged(0.8, 0.3)))
-    assert "confidence" in str(unsettled([], judged(0.8, 0.3)))
-    assert unsettled(log((float("nan"),) * 9), None) is None
+    assert "loss" in str(unsettled(falls, judged(0.8, 0.3), 1.0))
+    assert "confidence" in str(unsettled([], judged(0.8, 0.3), 1.0))
+    assert "confidence" in str(unsettled(falls, judged(0.8, 0.3), 0.5)), "it overfits"
+    assert unsettled(log((float("nan"),) * 9), None, 1.0) is None
