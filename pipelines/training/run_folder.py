@@ -167,22 +167,18 @@ def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
 def longer_of(folder: Path, recipe: Recipe, found: Mapping[str, tuple[Any, Any]]) -> list[str]:
     """Of the settings that differ, those of the length, if the recipe trains for more steps than the run; else none."""
     keys = [key for key in ("train.epochs", "train.max_steps", "train.min_steps") if key in found]
-    old = _known_recipe(folder / "recipe.yaml")["train"]
-    before, now = (_steps(folder, values) for values in (old, recipe.train.model_dump()))
-    return keys if before is not None and now is not None and now[0] == before[0] and now[1] > before[1] else []
-
-
-def _steps(folder: Path, train: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The length that these settings give the run in a folder, in a unit: steps, or epochs if no setting needs steps.
-
-    None if the run has not logged how many steps an epoch has.
-    """
-    if train["max_steps"] is not None:
-        return "max_steps", train["max_steps"]
+    old, new = _known_recipe(folder / "recipe.yaml")["train"], recipe.train.model_dump()
+    if not keys or (old["max_steps"] is None) is not (new["max_steps"] is None):
+        return []
+    lengths = [[train.get(key) or 0 for key in ("max_steps", "epochs", "min_steps")] for train in (old, new)]
+    if all(now >= before for before, now in zip(*lengths, strict=True)):
+        return keys
+    # one setting grows, the other shrinks: 20 epochs, but at least 300 steps, or 30 epochs
     per_epoch = _steps_per_epoch(folder)
     if per_epoch is None:
-        return ("epochs", train["epochs"]) if train.get("min_steps") is None else None
-    return "steps", max(train.get("min_steps") or 1, round(train["epochs"] * per_epoch))
+        return []
+    before, now = (max(least, round(epochs * per_epoch)) for _, epochs, least in lengths)
+    return keys if now > before else []
 
 
 def _steps_per_epoch(folder: Path) -> float | None:

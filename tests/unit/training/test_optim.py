@@ -32,12 +32,12 @@ def test_the_head_learns_at_its_own_rate() -> None:
     assert found["0.weight"] == pytest.approx(5e-4)
 
 
-def test_the_highest_rate_is_what_is_logged() -> None:
+def test_the_rate_of_all_but_the_head_is_what_is_logged() -> None:
     net = model()
-    optimizer = make_optimizer(
-        "sgd", parameter_groups(net, [nn.ModuleList(), net[0], net[1], net[3]], 1e-3, 1e-2, 0.0, None)
-    )
-    assert set_rate(optimizer, 1e-3, 0.1) == pytest.approx(1e-3)
+    layers = [nn.ModuleList(), net[0], net[1], net[3]]
+    for only, logged in ((None, 1e-4), ({"3.weight", "3.bias"}, 1e-3)):
+        optimizer = make_optimizer("sgd", parameter_groups(net, layers, 1e-3, 1e-2, 0.0, None, only))
+        assert set_rate(optimizer, 1e-3, 0.1) == pytest.approx(logged)
 
 
 def test_vectors_are_not_decayed() -> None:
