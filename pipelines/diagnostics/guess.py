@@ -243,7 +243,7 @@ def _taking(columns: Mapping[str, str], recipes: Sequence[_Read]) -> list[_Candi
 
 def _read_by_recipe(overrides: Sequence[str]) -> list[_Read]:
     """The recipes for own data, each with the overrides that it understands."""
-    found = []
+    found: list[_Read] = []
     for entry in own_data():
         known = known_keys(read_file(Path(entry["path"])).value)
         settings = {override: overrides_of.read([override], known)[0] for override in overrides}

@@ -302,7 +302,7 @@ def _last(value: Any) -> str | None:
 
 
 def clean(text: str) -> str:
-    """The text without characters that a terminal would obey."""
+    """The text with a question mark in place of each control character, because a terminal acts on them."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
