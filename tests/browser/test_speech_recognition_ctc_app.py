@@ -55,7 +55,7 @@ def test_a_file_is_written_down_with_its_times(listening: Any, visit: Any, tmp_p
     for width in (1280, 390):
         page = visit(listening.url, width)
         page.locator("input[type=file]").first.set_input_files(str(file))
-        page.locator(".graft-wave img").wait_for(timeout=20 * SECONDS)
+        page.locator(".graft-wave figure").wait_for(timeout=20 * SECONDS)
         spans = page.locator(".graft-output span[title]")
         assert spans.all_inner_texts() == [word["word"] for word in expected["words"]]
         title = spans.first.get_attribute("title")
@@ -65,7 +65,7 @@ def test_a_file_is_written_down_with_its_times(listening: Any, visit: Any, tmp_p
         assert any(
             note.startswith(f"{len(expected['words'])} words in {expected['seconds']:.1f} seconds") for note in notes
         )
-        assert "Waveform" in (page.locator(".graft-wave img").get_attribute("alt") or "")
+        assert "Waveform" in (page.locator(".graft-wave figure").get_attribute("aria-label") or "")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert not page.broken
         assert {url for url in page.asked if not url.startswith((listening.url, "data:", "blob:", "ws:"))} == set()
@@ -83,5 +83,5 @@ def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) 
     """Chromium's microphone plays a file."""
     voice = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
     with speaking(chromium, listening.url, voice) as page:
-        page.locator(".graft-wave img").wait_for(timeout=30 * SECONDS)
+        page.locator(".graft-wave figure").wait_for(timeout=30 * SECONDS)
         assert page.locator(".graft-output span[title]").count() > 0

@@ -43,7 +43,7 @@ def test_a_recording_is_written_down(listening: Any, visit: Any, tmp_path: Path)
     wave = tiny_audio.write(tmp_path / "speech.wav", np.stack([samples, samples], 1), 44100)
     page = visit(listening.url)
     page.locator("input[type=file]").first.set_input_files(wave)
-    page.locator(".graft-wave img").wait_for(timeout=60 * SECONDS)
+    page.locator(".graft-wave figure").wait_for(timeout=60 * SECONDS)
     expected = load(listening.run, device="cpu").infer(str(wave))
     assert transcript(page) == " ".join(word["word"] for part in expected["parts"] for word in part["words"])
     note = page.locator(".prose.graft-note").last.inner_text()
@@ -77,5 +77,5 @@ def test_the_language_can_be_chosen(listening: Any, visit: Any) -> None:
 def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) -> None:
     voice = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
     with speaking(chromium, listening.url, voice) as page:
-        page.locator(".graft-wave img").wait_for(timeout=60 * SECONDS)
+        page.locator(".graft-wave figure").wait_for(timeout=60 * SECONDS)
         assert transcript(page)
