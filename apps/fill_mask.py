@@ -62,7 +62,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             lines=2,
                             interactive=False,
                             placeholder=" ",
-                            elem_classes="graft-said",
+                            elem_classes="graft-output",
                         )
                         parts.hint("The likeliest words appear here.")
                 rows = [[row["text"]] for row in parts.example_rows(loaded)[1]]

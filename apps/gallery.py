@@ -162,7 +162,7 @@ def page(loaded: "Loaded", line: str, *, most: int, prompts: bool) -> gr.Blocks:
                     with gr.Column(min_width=300, scale=3):
                         note = gr.Markdown(
                             "Images appear here as they come out of the noise.",
-                            elem_classes=["graft-note", "graft-said"],
+                            elem_classes=["graft-note", "graft-output"],
                         )
                         with gr.Row(equal_height=False):
                             before = _gallery(loaded.task, "Before", "graft-before", visible=False)
@@ -333,7 +333,7 @@ def _what_made_it() -> None:
     gr.Markdown("Drop in a PNG that was saved here: it carries the settings that made it.", elem_classes="graft-note")
     with gr.Row(equal_height=False):
         dropped = gr.Image(label="Image", sources=["upload", "clipboard"], height=300, min_width=280)
-        told = gr.JSON(label="Made with", visible=False, min_width=280, elem_classes="graft-told")
+        told = gr.JSON(label="Made with", visible=False, min_width=280, elem_classes="graft-settings")
     # Not in the queue of the model: settings are read at once, even while images are generated.
     read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "files"}
     dropped.change(tell, dropped, told, api_visibility="private", **read)

@@ -78,7 +78,7 @@ _IDLE = ':has(> [data-testid="status-tracker"].hide)'
 _NO_VALUE = f'.block:has(> [aria-label="Empty value"]){_IDLE}'
 _NO_HTML = f".block:has(> .html-container > .prose:empty){_IDLE}"
 _NO_WORDS = f'.block:has(> div > [data-testid="markdown"] > .md:empty){_IDLE}'
-_NO_TEXT = f".graft-said.block:has(textarea:placeholder-shown){_IDLE}"
+_NO_TEXT = f".graft-output.block:has(textarea:placeholder-shown){_IDLE}"
 
 CSS = (
     f"""

@@ -40,7 +40,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Try it"):
                 audio = sound.recorder()
-                said = gr.HTML(label="Transcript", show_label=True, container=True, elem_classes="graft-said")
+                output = gr.HTML(label="Transcript", show_label=True, container=True, elem_classes="graft-output")
                 wave = gr.HTML(elem_classes="graft-wave")
                 note = gr.Markdown(elem_classes="graft-note")
                 files = parts.example_files(loaded, "audio")
@@ -57,5 +57,5 @@ def build(loaded: "Loaded") -> gr.Blocks:
             parts.card_tab(loaded)
 
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
-        audio.change(listen, audio, [said, wave, note], api_name="predict", trigger_mode="always_last", **read)
+        audio.change(listen, audio, [output, wave, note], api_name="predict", trigger_mode="always_last", **read)
     return blocks

@@ -46,7 +46,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             with gr.Tab("Try it"):
                 audio = sound.recorder()
                 spoken = [] if not task.languages else [_languages(task)]
-                said = gr.HTML(label="Transcript", show_label=True, container=True, elem_classes="graft-said")
+                output = gr.HTML(label="Transcript", show_label=True, container=True, elem_classes="graft-output")
                 wave = gr.HTML(elem_classes="graft-wave")
                 note = gr.Markdown(elem_classes="graft-note")
                 files = parts.example_files(loaded, "audio")
@@ -67,7 +67,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             [audio.change, *[choice.change for choice in spoken]],
             listen,
             [audio, *spoken],
-            [said, wave, note],
+            [output, wave, note],
             api_name="predict",
             trigger_mode="always_last",
             **read,

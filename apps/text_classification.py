@@ -161,7 +161,8 @@ def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None 
     words = " ".join(texts[region.text][region.start : region.end].split())
     of, show = (f" “{label}”", parts.percent) if task.data.labels else (" the number", lambda value: f"{value:.3g}")
     caption = (
-        f"Without “{words}”{of} goes from {show(base)} to {show(base - worst)}. Green spoke for it, orange against."
+        f"Without “{words}”{of} goes from {show(base)} to {show(base - worst)}. Green words raise it, orange words "
+        "lower it."
     )
     return coloured(texts, read, places, drops), caption
 

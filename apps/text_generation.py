@@ -65,13 +65,13 @@ def build(loaded: "Loaded") -> gr.Blocks:
                                 info="the same seed draws the same text",
                             )
                     with gr.Column(min_width=300):
-                        said = gr.Textbox(
+                        answer = gr.Textbox(
                             label="Answer" if answers else "Text, continued",
                             lines=6,
                             max_lines=30,
                             interactive=False,
                             placeholder=" ",
-                            elem_classes="graft-said",
+                            elem_classes="graft-output",
                         )
                         parts.hint("The answer appears here." if answers else "The text and what follows appear here.")
                 rows = [[row[name] for name in columns] for row in parts.example_rows(loaded)[1]]
@@ -81,7 +81,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
         asked = [*fields, most, temperature, top_p, seed]
-        writing = gr.on([button.click, fields[-1].submit], write, asked, said, api_name="predict", **limits)
+        writing = gr.on([button.click, fields[-1].submit], write, asked, answer, api_name="predict", **limits)
         stop.click(None, cancels=[writing], queue=False, api_visibility="private")
     return blocks
 

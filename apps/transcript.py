@@ -14,8 +14,8 @@ DOUBT = 0.9  # a word with a lower confidence is underlined, more strongly the l
 def written(words: Sequence[Word], seconds: float, done: bool = True) -> str:
     """HTML lines with their times. Pointing at a word shows its time and confidence; uncertain words are underlined."""
     if not words:
-        said = "No speech was heard." if done else "Listening …"
-        return f'<p style="color: var(--body-text-color-subdued)">{said}</p>'
+        text = "No speech was heard." if done else "Listening …"
+        return f'<p style="color: var(--body-text-color-subdued)">{text}</p>'
     rows = []
     for line in lines(words):
         spans = " ".join(_span(word) for word in line)
@@ -62,5 +62,5 @@ def summary(words: Sequence[Word], seconds: float) -> str:
         return ""
     known = [word["confidence"] for word in words if word["confidence"] is not None]
     doubtful = sum(sure < DOUBT for sure in known)
-    said = f"{len(words):,} word{'s' if len(words) != 1 else ''} in {seconds:.1f} seconds."
-    return said + (f" {doubtful} underlined: less than {DOUBT:.0%} sure." if doubtful else "")
+    text = f"{len(words):,} word{'s' if len(words) != 1 else ''} in {seconds:.1f} seconds."
+    return text + (f" {doubtful} underlined: less than {DOUBT:.0%} sure." if doubtful else "")

@@ -248,6 +248,7 @@ def train(
     it uses. If several tasks do, it lists the commands to choose from.
     """
     began = time.time()
+    from pipelines.config.catalog import recipe_name
     from pipelines.config.recipe import load_recipe
     from pipelines.diagnostics.guess import choose
 
@@ -282,7 +283,7 @@ def train(
         if why and main:
             print(why, file=sys.stderr)
         try:
-            results = start(loaded, folder, name=Path(recipe).stem, smoke=smoke, quiet=quiet, began=began)
+            results = start(loaded, folder, name=recipe_name(recipe), smoke=smoke, quiet=quiet, began=began)
             break
         except run_folder.Taken:  # another command took the folder a moment ago
             if run:

@@ -105,9 +105,7 @@ def _of_verbs(arguments: Sequence[str], verbs: Sequence[str]) -> str:
     if (Path(first) / "recipe.yaml").is_file():
         return f"{shown}: it is a run: did you mean `{_line('demo', first)}` or `{_line('report', first)}`?"
     if Path(first).exists():
-        return (
-            f"{shown}: did you mean `graft train RECIPE --data {shlex.quote(first)}`? `graft recipes` lists the recipes"
-        )
+        return f"{shown}: did you mean `{_line('train', *arguments)}`?"
     near = closest(word, [*verbs, *VERBS])
     if near is not None and near in verbs:
         return f"{shown}: did you mean `{_line(near, *rest)}`?"

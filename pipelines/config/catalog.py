@@ -17,7 +17,7 @@ from typing import Any
 from pipelines.config.validation_errors import suggest
 from pipelines.config.yaml_io import parse
 from pipelines.errors import RecipeError
-from pipelines.utils.files import did_you_mean, problem
+from pipelines.utils.files import did_you_mean, problem, read_json
 from pipelines.utils.formatting import short
 
 HEADER = ("takes", "hardware", "published", "measured")
@@ -62,8 +62,34 @@ def is_name(source: str) -> bool:
 
 
 def run_name(source: str | Path) -> str:
-    """The name that a recipe gives to its runs: the one that was typed, so that a former name finds its runs again."""
-    return str(source) if str(source) in FORMER_NAMES else find_recipe(source).stem
+    """The name that a recipe gives to its runs: the one that was typed, so that a former name finds its runs again.
+
+    The recipe.yaml of a run gives the name of that run.
+    """
+    if str(source) in FORMER_NAMES:
+        return str(source)
+    path = find_recipe(source)
+    run = _run_of(path)
+    return path.stem if run is None else run.name
+
+
+def recipe_name(source: str | Path) -> str:
+    """The recipe's own name: for the recipe.yaml of a run, the one that this run was trained with."""
+    run = _run_of(Path(source))
+    if run is None:
+        return Path(source).stem
+    results = read_json(run / "results.json")
+    named = results.get("recipe") if isinstance(results, dict) else None
+    return named if isinstance(named, str) and named else run.name
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run folder whose recipe.yaml this is; also for the copy in its model/. None if it belongs to no run."""
+    if path.name != "recipe.yaml" or not path.is_file():
+        return None
+    folder = path.absolute().parent
+    folder = folder.parent if folder.name == "model" else folder
+    return folder if any((folder / name).exists() for name in ("results.json", "log.jsonl", "checkpoints")) else None
 
 
 def catalog() -> list[dict[str, str]]:

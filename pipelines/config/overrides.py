@@ -17,7 +17,7 @@ from pipelines.config.yaml_io import Keys, parse_value
 LISTED = 4  # number of keys that an error suggests
 
 # What other tools call a setting (transformers, ultralytics, timm, fastai), and what Graft calls it. A name below is
-# only suggested, or said to be ambiguous, and never taken.
+# only suggested, or called ambiguous, and never taken.
 MEANINGS = {
     "batch": "batch_size",
     "bs": "batch_size",
@@ -132,7 +132,7 @@ def put(raw: dict[str, Any], lines: dict[Keys, int], key: str, value: Any) -> li
     other = {"train.epochs": "max_steps", "train.max_steps": "epochs"}.get(key)
     if other and value is not None:
         target.pop(other, None)
-        if lines.get(("train", "min_steps")) != COMMAND_LINE:  # the user states the length: the recipe's least is void
+        if lines.get(("train", "min_steps")) != COMMAND_LINE:  # the length that the user sets replaces the recipe's
             target.pop("min_steps", None)
     parts: Keys = tuple(key.split("."))
     for n in range(1, len(parts)):

@@ -6,14 +6,16 @@ task which columns it needs (DataSpec), so this file knows no task.
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
+from pipelines.config import overrides as overrides_of
 from pipelines.config.catalog import FIRST, is_name, own_data, run_name
-from pipelines.config.recipe import DataSection, load_recipe, task_class
+from pipelines.config.recipe import DataSection, known_keys, load_recipe, task_class
+from pipelines.config.yaml_io import read_file
 from pipelines.data import compressed, unsupported
 from pipelines.data.files import all_files
 from pipelines.data.formats import audiofolder, imagefolder, table
@@ -24,7 +26,7 @@ from pipelines.models.source import read_json_object
 from pipelines.utils.files import did_you_mean, problem
 from pipelines.utils.formatting import short
 
-COUNTED = 200_000  # files that are counted; of more, only "more than" is said
+COUNTED = 200_000  # files that are counted; a folder that has more is shown as "more than 200,000"
 USUAL = {  # column of a task -> other names that tables have for it; they are taken without a question
     "text": ("texts", "sentence", "review", "comment", "content", "document", "body", "message", "tweet"),
     "label": ("labels", "class", "classes", "category", "target", "sentiment", "intent", "topic"),
@@ -94,9 +96,8 @@ def _exists(source: str) -> bool:
 def _guess(verb: str, given: str, overrides: list[str], model: str | None) -> Choice:
     path = Path(given).expanduser()
     _refuse_others(path, given, verb)
-    mapped = dict(o.removeprefix("data.columns.").split("=", 1) for o in overrides if o.startswith("data.columns."))
     columns, what = _look(path)
-    found = _candidates(columns, mapped, overrides)
+    found = _candidates(columns, overrides)
     if not found:
         needs = "; ".join(dict.fromkeys(entry["takes"].removesuffix(FIRST) for entry in own_data()))
         raise RecipeError(f"{given}: {what}: no task takes them as they are. Graft learns from {needs}")
@@ -197,28 +198,67 @@ def _of_texts(module: Any, path: Path, columns: Mapping[str, str], counts: Count
 # ---- which recipes take them ----
 
 
-def _candidates(columns: Mapping[str, str], mapped: Mapping[str, str], overrides: Sequence[str]) -> list[_Candidate]:
-    """Every recipe for own data whose task finds its columns, those with the most sure columns first."""
-    found = []
-    for entry in own_data():
+def _candidates(columns: Mapping[str, str], overrides: Sequence[str]) -> list[_Candidate]:
+    """Every recipe for own data whose task finds its columns.
+
+    A key that only some tasks have says that one of them is meant. If none of these takes the data, all other tasks are
+    asked: the recipe that is chosen names the key that it does not have. Raises RecipeError if no task takes the value
+    of an option.
+    """
+    read = _read_by_recipe(overrides)
+    needed = {override for _, understood in read for override in understood}
+    return _taking(columns, [one for one in read if one[1].keys() == needed]) or _taking(columns, read)
+
+
+_Read = tuple[Mapping[str, str], dict[str, tuple[str, Any]]]  # a recipe, and {override: (its full key, value)}
+
+
+def _taking(columns: Mapping[str, str], recipes: Sequence[_Read]) -> list[_Candidate]:
+    found: list[_Candidate] = []
+    refused: RecipeError | None = None
+    for entry, typed in recipes:
         try:
-            recipe = load_recipe(entry["name"], [o for o in overrides if o.startswith("options.")])
-        except RecipeError:
-            continue  # an option that this task does not have says that another task is meant
+            recipe = load_recipe(entry["name"], [o for o, (key, _) in typed.items() if key.startswith("options")])
+        except RecipeError as error:
+            refused = refused or error
+            continue
         task = task_class(recipe.task)
         spec, options = task(recipe.options).data, task.Options.model_fields
+        keys, mapped = {key for key, _ in typed.values()}, _mapped(typed.values())
         for names, sure in _named(spec.columns, columns, mapped):
             settings = [f"data.columns.{c}={n}" for c, n in names.items() if n != c and c not in mapped]
             kind = columns.get(names.get("label", ""))
-            settings += ["options.multi_label=true"] if kind == "labels" and "multi_label" in options else []
-            settings += ["options.regression=true"] if kind == "number" and "regression" in options else []
-            fits = kind not in ("labels", "number") or len(settings) > sum(
-                n != c for c, n in names.items() if c not in mapped
+            option = {"labels": "multi_label", "number": "regression"}.get(kind or "")
+            if option is not None and not keys & {"options.multi_label", "options.regression", "options"}:
+                if option not in options:
+                    continue
+                settings.append(f"options.{option}=true")
+            found.append(
+                _Candidate(entry, task.hub.pipeline_tag, len(names), task.hub.architectures, tuple(settings), sure)
             )
-            if fits or any(o.startswith(("options.multi_label", "options.regression")) for o in overrides):
-                found.append(
-                    _Candidate(entry, task.hub.pipeline_tag, len(names), task.hub.architectures, tuple(settings), sure)
-                )
+    if refused is not None and not found:
+        raise refused
+    return found
+
+
+def _read_by_recipe(overrides: Sequence[str]) -> list[_Read]:
+    """The recipes for own data, each with the overrides that it understands."""
+    found: list[_Read] = []
+    for entry in own_data():
+        known = known_keys(read_file(Path(entry["path"])).value)
+        settings = {override: overrides_of.read([override], known)[0] for override in overrides}
+        found.append((entry, {override: read[0] for override, read in settings.items() if read}))
+    return found
+
+
+def _mapped(settings: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """The columns that the user names: the task's column -> the data's."""
+    found: dict[str, str] = {}
+    for key, value in settings:
+        if key == "data.columns":
+            found |= {str(column): str(name) for column, name in (value or {}).items()}
+        elif key.startswith("data.columns."):
+            found[key.removeprefix("data.columns.")] = str(value)
     return found
 
 

@@ -149,22 +149,22 @@ def _refused(folder: Path, error: OSError) -> RunError:
 
 def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
     """The settings of an image, from `parameters` in its notes (`read_notes`). Raises DataError if there are none."""
-    said = notes.get("parameters")
-    if not isinstance(said, str):
+    noted = notes.get("parameters")
+    if not isinstance(noted, str):
         raise DataError(
             f"{called} does not say what made it: PNG files saved here do, screenshots and converted copies do not"
         )
-    if len(said) > MOST_LETTERS:
-        raise DataError(f"{called} says {len(said):,} letters about what made it: at most {MOST_LETTERS:,} are read")
+    if len(noted) > MOST_LETTERS:
+        raise DataError(f"{called} says {len(noted):,} letters about what made it: at most {MOST_LETTERS:,} are read")
     try:
-        found = json.loads(said)
+        found = json.loads(noted)
     except (ValueError, RecursionError):
         found = None
     # Show what other programs write there as plain text: nested values, and numbers that a page cannot show.
     return (
         found
         if isinstance(found, dict) and all(_plain(value) for value in found.values())
-        else {"parameters": str(said)}
+        else {"parameters": str(noted)}
     )
 
 

@@ -71,8 +71,8 @@ def download(url: str, path: Path) -> None:
 
 
 def _save(response: "httpx.Response", file: IO[bytes], name: str, until: float) -> None:
-    said = response.headers.get("content-length", "")
-    size = int(said) if said.isdecimal() else 0
+    stated = response.headers.get("content-length", "")
+    size = int(stated) if stated.isdecimal() else 0
     if size <= MOST_BYTES:
         size = 0
         # raw bytes: a small answer may be compressed, and then be of any size

@@ -75,11 +75,12 @@ def resolve(section: ModelSection) -> Weights:
 
 
 def _held(folder: Path) -> str:
-    """What a model folder holds: the hub id that its configuration states, or its architecture."""
+    """The architecture of the model in a folder. It is published.
+
+    A configuration may also name where it came from, but nobody can tell the hub id owner/name from the local path
+    clients/name.
+    """
     config = next((found for name in JSON if (found := read_json_object(folder / name)) is not None), {})
-    named = config.get("_name_or_path")
-    if isinstance(named, str) and HUB_ID.fullmatch(named) and not Path(named).exists():
-        return named
     kinds = config.get("architectures")
     stated = [*(kinds if isinstance(kinds, list) else []), *(config.get(key) for key in KINDS)]
     kind = next((one for one in stated if isinstance(one, str) and re.fullmatch(r"[\w.+-]+", one)), None)
@@ -87,7 +88,6 @@ def _held(folder: Path) -> str:
 
 
 KINDS = ("_class_name", "architecture", "model_type")  # how diffusers, timm and transformers call an architecture
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def _below(folder: Path) -> str:

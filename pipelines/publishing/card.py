@@ -21,7 +21,7 @@ from pipelines.config.yaml_io import dump, parse, read_file
 from pipelines.errors import ModelError, RunError
 from pipelines.models.adapters import FORMATS
 from pipelines.plots.style import AGGREGATE
-from pipelines.publishing.privacy import public_mistakes, public_recipe, refuse_local_paths
+from pipelines.publishing.privacy import allowed_rows, public_mistakes, public_recipe, refuse_local_paths
 from pipelines.reporting import mistakes
 from pipelines.reporting.mistakes import Mistakes, Piece
 from pipelines.reporting.results import check_run_folder, read_results
@@ -201,6 +201,7 @@ def _render(
     kind = task_class(recipe["task"])
     adapter = (run / "model" / FORMATS[kind.hub.adapter_format].file).is_file()
     examples = run / "model" / "examples" / "examples.json"
+    rows = json.loads(_read(examples)) if examples.is_file() else []
     figures = _figures(run)
     template = template_environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2")
     body = template.render(
@@ -219,7 +220,7 @@ def _render(
         tables={title: rows for title, rows in results["test"]["tables"].items() if len(rows) > 1},
         figures=[figure for figure in figures if figure["name"] not in CURVES],
         curves=[figure for figure in figures if figure["name"] in CURVES],
-        examples=json.loads(_read(examples)) if examples.is_file() else [],
+        examples=rows[: allowed_rows(recipe)],
         adapter=adapter,
         mistakes=wrong,
         mistake_files=files,
@@ -259,7 +260,7 @@ def markdown(text: Any) -> str:
 
 
 def _marked(pieces: Sequence[Piece]) -> str:
-    """The parts of a text as Markdown, with the marked ones in bold; words that spoke against an answer are not."""
+    """The parts of a text as Markdown, with the marked ones in bold; words against an answer are not."""
     found = []
     for piece in pieces:
         text, before, after = markdown(piece.text), piece.text[:1].isspace(), piece.text[-1:].isspace()

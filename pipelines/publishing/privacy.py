@@ -212,13 +212,31 @@ def model_files(run: Path) -> dict[str, Path]:
         raise RunError(f"{model}: {', '.join(missing)} missing: {again}")
     if "README.md" not in files:
         raise RunError(f"{model}: the card (README.md) is missing: type `graft card {run}`")
-    recipe = recipe_of(run)
-    if not (recipe.get("hub") or {}).get("examples", 0) and any(name.startswith("examples/") for name in files):
+    allowed, rows = allowed_rows(recipe_of(run)), _json(model / "examples" / "examples.json")
+    found = len(rows) if isinstance(rows, list) else 0
+    if found > allowed or (not allowed and any(name.startswith("examples/") for name in files)):
         raise RunError(
-            f"{model}: examples/ holds rows of the data, but the recipe says `hub.examples: 0`: delete that folder"
+            f"{model}: examples/ holds {found} rows of the data, but the recipe says `hub.examples: {allowed}`: delete "
+            "that folder"
         )
     _refuse_local_sources(model, files)
     return files
+
+
+def allowed_rows(recipe: dict[str, Any]) -> int:
+    """How many rows of the data may be published: `hub.examples` of a recipe."""
+    return int((recipe.get("hub") or {}).get("examples") or 0)
+
+
+def card_shows_too_much(run: Path, files: dict[str, Path]) -> bool:
+    """Whether the card may show more rows of the data than recipe.yaml of the run allows now.
+
+    The recipe in model/ is the one that the card was written with. The texts of the rows are in the card itself, so
+    the card has to be written again.
+    """
+    wrong = {name.partition(".")[0] for name in files if name.startswith(f"{mistakes.FOLDER}/")}
+    written_with = allowed_rows(read_file(files["recipe.yaml"]).value)
+    return max(written_with, len(wrong)) > allowed_rows(recipe_of(run))
 
 
 def _check_weights(files: dict[str, Path]) -> None:
@@ -304,7 +322,7 @@ def public_mistakes(run: Path, recipe: dict[str, Any]) -> Mistakes | None:
 
     They have no id and no place in the data, because names of files may be names of people.
     """
-    most = int((recipe.get("hub") or {}).get("examples") or 0)
+    most = allowed_rows(recipe)
     found = mistakes.read(run / mistakes.FOLDER) if most > 0 else None
     if found is None:
         return None

@@ -17,7 +17,15 @@ import yaml
 from pipelines.config import hub_metadata
 from pipelines.errors import HubError, RecipeError
 from pipelines.hub.retry import Say, patiently
-from pipelines.publishing.privacy import Parcel, every_file, left_out, model_files, recipe_of, refuse_leaks
+from pipelines.publishing.privacy import (
+    Parcel,
+    card_shows_too_much,
+    every_file,
+    left_out,
+    model_files,
+    recipe_of,
+    refuse_leaks,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -60,9 +68,12 @@ def publish(
     hub = recipe_of(run).get("hub") or {}
     _check_hub(run, hub)
     private = private or bool(hub.get("private"))
-    if not dry_run and not _names(files["README.md"], repo_id):
+    too_much = card_shows_too_much(run, files)
+    if too_much or (not dry_run and not _names(files["README.md"], repo_id)):
         from pipelines.publishing.card import write_card
 
+        if too_much:
+            say(f"card       written again: the recipe now says `hub.examples: {hub.get('examples') or 0}`")
         write_card(run, repo_id)  # its title and snippet name the repository
         files = model_files(run)
     for line in left_out(run, files):

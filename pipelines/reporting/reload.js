@@ -16,11 +16,11 @@ function tick() {
   age.textContent = `· updated ${words(seconds)} ago`;
   if (seconds > quiet) {
     news.hidden = false;
-    news.textContent = `No news for ${words(seconds)} (the last: ${new Date(updated * 1000).toLocaleString()}). Either a step or an evaluation takes long, or the run ended without a word: killed, out of memory, or the machine was switched off. The same graft train command goes on from the last checkpoint.`;
+    news.textContent = `The run has not written this page for ${words(seconds)} (the last time: ${new Date(updated * 1000).toLocaleString()}). Perhaps a step or an evaluation takes long. Or the run has stopped: somebody killed it, memory ran out, or the machine was switched off. The same graft train command goes on from the last checkpoint.`;
   }
 }
 tick();
 setInterval(tick, 1000);
-// Old news are asked for less often, at most once a minute; a hidden page waits until somebody looks.
+// The older the page is, the less often it loads again, at least once a minute. A hidden page waits until somebody looks.
 const wait = Math.min(60, Math.max(3, (Date.now() / 1000 - updated) / 4)) * 1000;
 setTimeout(() => document.hidden ? document.addEventListener("visibilitychange", again, { once: true }) : again(), wait);

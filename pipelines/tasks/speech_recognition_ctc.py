@@ -262,12 +262,12 @@ class SpeechRecognitionCTC(Task):
         decoded = ctc.likeliest(ctc.logits(model, batch), self._sizes(batch))
         records = []
         for place, one in enumerate(decoded):
-            said = ctc.words(one, self.tokenizer, self._seconds())
+            words = ctc.words(one, self.tokenizer, self._seconds())
             record = {
                 key: batch[key][place] for key in ("id", "true", "seconds", "speaker") if batch[key][place] is not None
             }
             records.append(
-                {**record, "predicted": " ".join(w["word"] for w in said), "confidence": ctc.confidence(one, said)}
+                {**record, "predicted": " ".join(w["word"] for w in words), "confidence": ctc.confidence(one, words)}
             )
         return records
 
@@ -348,5 +348,5 @@ class SpeechRecognitionCTC(Task):
                 outputs = ctc.logits(model, {"input_values": values, "samples": [len(piece)]})
             decoded = ctc.likeliest(outputs, [outputs.shape[1]])[0]
             tokens, sure = np.append(tokens, decoded.tokens[counting]), np.append(sure, decoded.sure[counting])
-            said = ctc.words(ctc.Heard(tokens, sure), self.tokenizer, self._seconds())
-            yield {"text": " ".join(w["word"] for w in said), "words": said, "seconds": len(samples) / rate}
+            words = ctc.words(ctc.Heard(tokens, sure), self.tokenizer, self._seconds())
+            yield {"text": " ".join(w["word"] for w in words), "words": words, "seconds": len(samples) / rate}

@@ -218,8 +218,8 @@ class SpeechRecognitionSeq2Seq(Task):
         nats, wanted, outputs = self._surprise(model, batch, use_cache=True)
         spread = torch.zeros(wanted.shape, dtype=torch.float64)
         spread[wanted.cpu()] = nats.detach().double().cpu()
-        said = whisper.written(self._go_on(model, outputs, self.opening), len(wanted))
-        texts = self.tokenizer.batch_decode([[token for token, _ in one] for one in said], skip_special_tokens=True)
+        written = whisper.written(self._go_on(model, outputs, self.opening), len(wanted))
+        texts = self.tokenizer.batch_decode([[token for token, _ in one] for one in written], skip_special_tokens=True)
         costs = zip(spread.sum(1).tolist(), wanted.sum(1).tolist(), strict=True)
         return [
             {
@@ -232,7 +232,7 @@ class SpeechRecognitionSeq2Seq(Task):
                 "tokens": tokens,
             }
             for id_, row, seconds, text, one, (nll, tokens) in zip(
-                batch["id"], batch["row"], batch["seconds"], texts, said, costs, strict=True
+                batch["id"], batch["row"], batch["seconds"], texts, written, costs, strict=True
             )
         ]
 

@@ -321,7 +321,7 @@ class TextClassification(Task):
             rank=lambda record: surest_label(record, self.options.multi_label),
             show=self._shown,
             order=SURE,
-            marks="Words that spoke for the wrong answer are orange, words that spoke against it blue. "
+            marks="Words that raised the score of the wrong answer are orange, words that lowered it blue. "
             "In a text without marks no single word decides.",
         )
 

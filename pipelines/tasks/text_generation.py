@@ -257,10 +257,10 @@ class TextGeneration(Task):
             return [{**name, "parts": part, "surest": one} for name, part, one in zip(names, parts, wrong, strict=True)]
         whole = [[[row, int(n)]] for row, n in zip(batch["row"], wanted.sum(1).tolist(), strict=True)]
         nats = shares(found.detach().cpu(), wanted.cpu(), [[[row, wanted.shape[1]]] for ((row, _),) in whole])
-        said = self._write(model, batch["prompt"])
+        written = self._write(model, batch["prompt"])
         return [
             {**name, "nll": part[0][1], "tokens": part[0][2], "predicted": text}
-            for name, part, text in zip(names, nats, said, strict=True)
+            for name, part, text in zip(names, nats, written, strict=True)
         ]
 
     def _surest(self, batch: Batch, nats: "Tensor", wanted: "Tensor", logits: "Tensor") -> list[dict[str, Any] | None]:
@@ -282,8 +282,8 @@ class TextGeneration(Task):
             ids, starts = batch["input_ids"][block].tolist(), [int(start) for start in batch["starts"][block]]
             begin = max((start for start in starts if start <= at), default=0)  # of the document
             end = min((start for start in starts if start > at + 1), default=len(ids))
-            true, told = int(batch["labels"][block, at]), int(guess[which])
-            texts = language.in_context(self.tokenizer, ids[begin : at + 1], true, ids[at + 2 : end], told)
+            true, predicted = int(batch["labels"][block, at]), int(guess[which])
+            texts = language.in_context(self.tokenizer, ids[begin : at + 1], true, ids[at + 2 : end], predicted)
             owners = np.asarray(batch["owners"][block])
             row = owners[min(int(np.searchsorted(owners[:, 1].cumsum(), at, side="right")), len(owners) - 1), 0]
             found.append({"row": int(row), "sure": float(p[which]), **texts})
@@ -307,10 +307,10 @@ class TextGeneration(Task):
         merged = []
         for record in sorted(records, key=lambda r: r["row"]):
             row = rows[record["row"]]
-            said, true = record["predicted"], list(row["answer"])
+            predicted, true = record["predicted"], list(row["answer"])
             asked = {key: row[key] for key in ("question",) if key in row}
             kept = {key: record[key] for key in ("id", "nll", "tokens")}
-            merged.append({**kept, **asked, "true": true, "predicted": said, **judge(said, true)})
+            merged.append({**kept, **asked, "true": true, "predicted": predicted, **judge(predicted, true)})
         return merged
 
     def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
@@ -401,12 +401,12 @@ class TextGeneration(Task):
                 f"the text has {len(ids):,} tokens, and this model reads at most {self.limit:,}: shorten it"
             )
         most = settings.pop("max_new_tokens", self.options.max_new_tokens)
-        said: list[int] = []
+        tokens: list[int] = []
         yield ""
         for (token,) in decode(
             model, [ids], {words.eos_token_id}, most, limit=self.limit, pad=words.pad_token_id, **settings
         ):
             if token is not None:
-                said.append(token)
-                text = words.decode(said, skip_special_tokens=True)
+                tokens.append(token)
+                text = words.decode(tokens, skip_special_tokens=True)
                 yield text.strip() if prompt else text

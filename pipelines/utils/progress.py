@@ -99,16 +99,16 @@ class ProgressItem:
         self.progress, self.name, self.total, self.done = progress, name, total, done
         self.bar, self.item = bar, item
         self.first, self.since = done, time.monotonic()
-        self.spoke = self.since
+        self.printed = self.since
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
         if self.bar is not None:
             counts = _counts(self.done, self.total)
             self.bar.update(self.item, completed=self.done, counts=counts, **({"note": note} if note else {}))
-        elif self.progress.show and time.monotonic() - self.spoke > EVERY:
-            self.spoke = time.monotonic()
-            rate = (self.done - self.first) / max(self.spoke - self.since, 1e-9)
+        elif self.progress.show and time.monotonic() - self.printed > EVERY:
+            self.printed = time.monotonic()
+            rate = (self.done - self.first) / max(self.printed - self.since, 1e-9)
             parts = [f"{self.name} {_counts(self.done, self.total)}", note]
             parts += [f"{duration(math.ceil((self.total - self.done) / rate))} left"] if rate else []
             print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)

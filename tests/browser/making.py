@@ -5,7 +5,7 @@ from typing import Any
 
 SECONDS = 1000
 NOTES = """() => {
-  const note = document.querySelector('.graft-said');
+  const note = document.querySelector('.graft-output');
   window.said = [];
   window.seen = [];
   new MutationObserver(() => {
@@ -30,7 +30,7 @@ class Watch:
 
     def __init__(self, page: Any) -> None:
         self.page = page
-        page.locator(".graft-said").first.wait_for()
+        page.locator(".graft-output").first.wait_for()
         page.evaluate(NOTES)
 
     def said(self) -> list[str]:
@@ -48,7 +48,9 @@ def steps(images: int, last: int, stride: int = 1) -> list[str]:
 
 
 def finished(page: Any, words: str) -> None:
-    page.locator(".graft-said").get_by_text(f"{words}. A saved file says what made it.").wait_for(timeout=60 * SECONDS)
+    page.locator(".graft-output").get_by_text(f"{words}. A saved file says what made it.").wait_for(
+        timeout=60 * SECONDS
+    )
 
 
 def wait_for_images(page: Any, gallery: str, first: str) -> None:

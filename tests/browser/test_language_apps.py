@@ -43,7 +43,8 @@ def test_a_text_goes_on_as_infer_says(writing: Any, visit: Any) -> None:
     page.get_by_role("button", name="Write").click()
     wanted = text + load(writing.run, device="cpu").infer(text)
     page.wait_for_function(
-        "text => [...document.querySelectorAll('.graft-said textarea')].some(field => field.value == text)", arg=wanted
+        "text => [...document.querySelectorAll('.graft-output textarea')].some(field => field.value == text)",
+        arg=wanted,
     )
     page.screenshot(path=str(writing.log.parent / "page.png"), full_page=True)
     assert not page.broken
@@ -67,7 +68,7 @@ def test_an_answer_to_a_prompt(tmp_path: Path, visit: Any) -> None:
         page.get_by_role("button", name="Write").click()
         wanted = load(answering.run, device="cpu").infer(row["context"], row["question"])
         page.wait_for_function(
-            "text => [...document.querySelectorAll('.graft-said textarea')].some(f => f.value == text)", arg=wanted
+            "text => [...document.querySelectorAll('.graft-output textarea')].some(f => f.value == text)", arg=wanted
         )
         assert not page.broken
 

@@ -96,7 +96,7 @@ def test_a_page_whose_run_died_says_so(run: Path, chromium: Any) -> None:
     with page_of(chromium, (run / "report.html").as_uri(), 360) as page:
         notice = page.locator("#news")
         notice.wait_for()
-        assert "No news for" in notice.inner_text()
+        assert "has not written this page for" in notice.inner_text()
         assert "2023" in notice.inner_text()
         assert page.evaluate(CROSSING) == []
 
@@ -138,7 +138,7 @@ def test_watch_shows_new_lines_while_they_are_written(run: Path, chromium: Any) 
         assert page.evaluate(CROSSING) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         lock.close()  # as if the run was killed
-        page.get_by_text("without a word").wait_for(timeout=10_000)
+        page.get_by_text("did not write why").wait_for(timeout=10_000)
         report.close()
         (run / "results.json").write_text("{}")
         (run / "report.html").write_text("<!doctype html><title>done</title><h1>The final report</h1>")

@@ -56,7 +56,7 @@ def test_a_file_is_written_down_with_its_times(listening: Any, visit: Any, tmp_p
         page = visit(listening.url, width)
         page.locator("input[type=file]").first.set_input_files(str(file))
         page.locator(".graft-wave figure").wait_for(timeout=20 * SECONDS)
-        spans = page.locator(".graft-said span[title]")
+        spans = page.locator(".graft-output span[title]")
         assert spans.all_inner_texts() == [word["word"] for word in expected["words"]]
         title = spans.first.get_attribute("title")
         assert title is not None
@@ -76,7 +76,7 @@ def test_what_is_no_recording_is_told(listening: Any, visit: Any, tmp_path: Path
     silence = tiny_audio.write(tmp_path / "nothing.wav", np.zeros(16000, np.float32))
     page.locator("input[type=file]").first.set_input_files(str(silence))
     page.get_by_text("nothing.wav: silent from beginning to end").wait_for(timeout=20 * SECONDS)
-    assert not page.locator(".graft-said span[title]").count()
+    assert not page.locator(".graft-output span[title]").count()
 
 
 def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) -> None:
@@ -84,4 +84,4 @@ def test_the_microphone_is_heard(listening: Any, chromium: Any, tmp_path: Path) 
     voice = tiny_audio.write(tmp_path / "voice.wav", tiny_audio.spoken("low mid high " * 4, 0, 48000), 48000)
     with speaking(chromium, listening.url, voice) as page:
         page.locator(".graft-wave figure").wait_for(timeout=30 * SECONDS)
-        assert page.locator(".graft-said span[title]").count() > 0
+        assert page.locator(".graft-output span[title]").count() > 0

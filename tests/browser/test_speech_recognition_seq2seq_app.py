@@ -34,7 +34,7 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def transcript(page: Any) -> str:
-    return " ".join(page.locator(".graft-said span[title]").all_inner_texts())
+    return " ".join(page.locator(".graft-output span[title]").all_inner_texts())
 
 
 def test_a_recording_is_written_down(listening: Any, visit: Any, tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def test_images_come_out_of_the_noise_and_seeds_repeat(shapes: Any, visit: Any, 
         assert image.tobytes() == load(shapes.run, device="cpu").infer(7, steps=40).tobytes()
     page.get_by_role("tab", name="Image settings").click()
     page.locator("input[type=file]").first.set_input_files(str(file))
-    page.locator(".graft-told").get_by_text('"more_shapes"').wait_for(timeout=20_000)
-    page.locator(".graft-told").get_by_text("7").first.wait_for()
+    page.locator(".graft-settings").get_by_text('"more_shapes"').wait_for(timeout=20_000)
+    page.locator(".graft-settings").get_by_text("7").first.wait_for()
     assert page.broken == []
     assert {url for url in page.asked if not url.startswith((shapes.url, "data:", "blob:", "ws:"))} == set()
 

@@ -106,6 +106,14 @@ def test_what_a_second_command_does() -> None:
     assert graft("card", "pets-plants-epochs2").out == f"{HOME / 'pets-plants-epochs2' / 'model' / 'README.md'}\n"
     assert "lr 3e-3" in graft("runs", "lr 3e-3").out
     refused(train("train.learning_rate=0.5", "--run", str(HOME / "pets")), 1, "belongs to another recipe", "--run")
+    done = graft("train", str(HOME / "pets" / "recipe.yaml"))
+    assert f"{HOME / 'pets'} is finished" in done.err
+    done = graft("train", str(HOME / "pets-epochs2" / "recipe.yaml"), "train.seed=7")
+    assert done.code == 0, done.err
+    assert (results("pets-epochs2-seed7")["name"], results("pets-epochs2-seed7")["recipe"]) == (
+        "pets-epochs2-seed7",
+        "pets",
+    )
     assert train("--model", "pets-epochs1").code == 0  # a run as the model to start from
     assert "pets-pets-epochs1-epochs2" in names()
 

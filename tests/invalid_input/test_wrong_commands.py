@@ -32,7 +32,8 @@ COMMANDS = {
     "validate mine.yaml": "did you mean `graft check mine.yaml`?",
     R: f"did you mean `graft train {R}`?",
     "mine.yaml": "did you mean `graft train mine.yaml`?",
-    "photos": "--data photos",
+    "photos": "no command 'photos': did you mean `graft train photos`?",
+    "photos epochs=3": "did you mean `graft train photos epochs=3`?",
     "foo": "The commands: ",
     # options
     "--json recipes": "options come after the verb: did you mean `graft recipes --json`?",

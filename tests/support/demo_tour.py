@@ -25,7 +25,7 @@ EXAMPLE = ".gallery-item, .table-wrap tbody tr"
 ANSWER = ".graft-bars .confidence-set, .graft-bars h2, .graft-answer p, .graft-wave figure, .graft-after .thumbnail-lg"
 DONE = """answer => {
   const busy = [...document.querySelectorAll('[data-testid=status-tracker]:not(.hide)')].some(one => one.offsetParent);
-  const written = [...document.querySelectorAll('.graft-said textarea')].some(one => one.value.trim());
+  const written = [...document.querySelectorAll('.graft-output textarea')].some(one => one.value.trim());
   return !busy && (written || [...document.querySelectorAll(answer)].some(one => one.offsetParent));
 }"""
 
@@ -40,7 +40,7 @@ def answered(page: Any) -> None:
             page.wait_for_function("[...document.querySelectorAll('textarea')].some(field => field.value)")
         button.click()
     page.wait_for_function(DONE, arg=ANSWER, timeout=60 * SECONDS)
-    if page.locator(".graft-said.graft-note").count():  # a generator: its images appear one by one
+    if page.locator(".graft-output.graft-note").count():  # a generator: its images appear one by one
         page.get_by_text("A saved file says what made it.").wait_for(timeout=60 * SECONDS)
     ask = page.locator(".graft-ask")
     if ask.count():

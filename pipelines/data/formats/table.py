@@ -214,7 +214,7 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 
 def size(path: Path) -> tuple[int, bool]:
-    """How many rows the tables of a path have, and whether they were counted; else the size of the file tells it."""
+    """The number of rows in the tables of a path, and whether it was counted, or estimated from the sizes of files."""
     import pyarrow.parquet
 
     total, counted = 0, True

@@ -58,7 +58,7 @@ def test_words_are_coloured_by_what_they_speak_for() -> None:
     page, caption = look(stand_in(), ("An awful, dull film with good music.",))
     assert colours(page) == {"awful,": ("for", 0.65), "dull": ("for", 0.16), "good": ("against", 0.49)}
     assert re.sub("<[^>]+>", "", page) == "An awful, dull film with good music."
-    assert caption == "Without “awful,” “disliked” goes from 88 % to 12 %. Green spoke for it, orange against."
+    assert caption == "Without “awful,” “disliked” goes from 88 % to 12 %. Green words raise it, orange words lower it."
 
 
 def test_a_pair_and_a_number() -> None:
@@ -68,7 +68,7 @@ def test_a_pair_and_a_number() -> None:
     assert colours(page) == {"good": ("for", 0.49), "awful": ("against", 0.65)}
     assert page.count("<p>") == 2
     assert "&lt;end&gt;" in page
-    assert caption == "Without “awful” the number goes from -1 to 3. Green spoke for it, orange against."
+    assert caption == "Without “awful” the number goes from -1 to 3. Green words raise it, orange words lower it."
 
 
 def test_when_no_word_decides_it_says_so() -> None:

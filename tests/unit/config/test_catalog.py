@@ -17,6 +17,7 @@ from pipelines.config.catalog import (
     find_recipe,
     header,
     own_data,
+    recipe_name,
     recipe_paths,
     run_name,
     score,
@@ -99,6 +100,19 @@ def test_former_names_find_their_recipe_and_their_runs() -> None:
         assert find_recipe(former) == RECIPES[name]
         assert run_name(former) == former
         assert run_name(name) == name
+
+
+@pytest.mark.parametrize("inside", ["", "model/"])
+def test_the_recipe_of_a_run_gives_the_names_of_that_run(inside: str, tmp_path: Path) -> None:
+    run = tmp_path / "pets-lr3e-3"
+    (run / "model").mkdir(parents=True)
+    path = run / f"{inside}recipe.yaml"
+    path.write_text("task: image-classification\n")
+    assert (run_name(path), recipe_name(path)) == ("recipe", "recipe")  # no run is there
+    (run / "log.jsonl").write_text("")
+    assert (run_name(path), recipe_name(path)) == ("pets-lr3e-3", "pets-lr3e-3")
+    (run / "results.json").write_text('{"recipe": "pets"}')
+    assert (run_name(path), recipe_name(path)) == ("pets-lr3e-3", "pets")
 
 
 def test_the_list_is_filtered_and_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,9 +193,36 @@ def test_the_columns_that_the_user_names_decide(tmp_path: Path) -> None:
     mapped = ["data.columns.text=opinion", "data.columns.label=stars"]
     chosen = choose("train", table, mapped)
     assert (chosen.recipe, chosen.overrides) == ("texts_minilm_frozen", mapped)
-    # an option of one task says which task is meant
+    short = ["columns.text=opinion", "columns.label=stars", "epochs=3"]
+    chosen = choose("train", table, short)
+    assert (chosen.recipe, chosen.overrides) == ("texts_minilm_frozen", short)
+    chosen = choose("train", table, ["columns={text: opinion, label: stars}"])
+    assert chosen.recipe == "texts_minilm_frozen"
+
+
+@pytest.mark.parametrize("key", ["options.whole_words", "whole_words"])
+def test_an_option_of_one_task_says_which_task_is_meant(key: str, tmp_path: Path) -> None:
     texts = str(file(tmp_path, "a.txt", "one text"))
-    assert choose("train", texts, ["options.whole_words=true"]).recipe == "texts_distilroberta"
+    assert choose("train", texts, [f"{key}=true", "epochs=1"]).recipe == "texts_distilroberta"
+
+
+def test_an_option_by_its_last_name_is_not_added_again(tmp_path: Path) -> None:
+    table = file(tmp_path, "r.jsonl", '{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": []}\n')
+    chosen = choose("train", str(table), ["multi_label=true"])
+    assert (chosen.recipe, chosen.overrides) == ("texts_minilm_frozen", ["multi_label=true"])
+
+
+def test_a_size_of_images_keeps_to_the_tasks_that_have_one(tmp_path: Path) -> None:
+    photos = str(tiny.photos(tmp_path / "photos", n=3, splits=()))
+    assert choose("train", photos, ["image_size=64"]).recipe == "photos_efficientnet_b0"
+
+
+def test_wrong_settings_are_named_and_do_not_hide_the_task(tmp_path: Path) -> None:
+    table = str(file(tmp_path, "r.csv", REVIEWS))
+    for wrong in ("epocs=3", "image_size=64"):  # the recipe names the error
+        assert choose("train", table, [wrong]).recipe == "texts_minilm_frozen"
+    with pytest.raises(RecipeError, match=r"options\.multi_label"):
+        choose("train", table, ["multi_label=7"])
 
 
 def test_the_model_decides_between_tasks_that_take_the_same_data(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pipelines.models.source import resolve
     [
         ("hf", "config.json", {"architectures": ["MobileNetV2ForImageClassification"]}, "MobileNetV2 (local folder)"),
         ("model", "config.json", {"architectures": ["ViTModel"], "_name_or_path": "/home/me/x"}, "ViT (local folder)"),
-        ("model", "config.json", {"_name_or_path": "google/vit-base"}, "google/vit-base (local folder)"),
+        ("model", "config.json", {"_name_or_path": "clients/acme"}, "a model (local folder)"),
+        ("model", "config.json", {"_name_or_path": "clients/acme", "model_type": "vit"}, "vit (local folder)"),
         ("hf", "config.json", {"model_type": "mobilenet_v2"}, "mobilenet_v2 (local folder)"),
         ("weights", "config.json", {"architecture": "resnet18"}, "resnet18 (local folder)"),
         ("hf", "model_index.json", {"_class_name": "DDPMPipeline"}, "DDPMPipeline (local folder)"),

@@ -1,6 +1,7 @@
 """What must not leave this machine: tokens, local paths, rows, unfinished runs."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pipelines.publishing.card import publish_as, write_card
 from pipelines.publishing.privacy import list_export, model_files, own_files
 from pipelines.publishing.publish import publish
 from tests.support import tiny
-from tests.support.fake_run import fake_run
+from tests.support.fake_run import add_mistakes, fake_run
 from tests.support.hub import TOKEN, HubServer, hub
 from tests.support.publishing import REPO, finished, remote, run
 
@@ -81,6 +82,41 @@ def test_rows_of_the_data_stay_at_home_unless_the_recipe_shares_them(hub: HubSer
         else:
             with pytest.raises(RunError, match="examples: 0"):
                 publish(folder, REPO)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_rows_of_the_card_stay_at_home_if_the_recipe_changes(
+    hub: HubServer, tmp_path: Path, allowed: int, dry_run: bool
+) -> None:
+    """A card was written with hub.examples: 2, and then the user edits recipe.yaml of the run."""
+    run = fake_run(tmp_path / "run", pictures=False, examples=2, hub={"license": "mit", "examples": 2})
+    tiny.vit(run / "model", labels=("cat", "dog"))
+    add_mistakes(run, ("the first row", "the second row"))
+    assert "the second row" in write_card(run, REPO).read_text()
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("examples: 2", f"examples: {allowed}"))
+    with pytest.raises(RunError, match=f"holds 2 rows of the data, but the recipe says `hub.examples: {allowed}`"):
+        publish(run, REPO, dry_run=dry_run)
+    shutil.rmtree(run / "model" / "examples")
+    lines: list[str] = []
+    publish(run, REPO, dry_run=dry_run, say=lines.append)
+    assert f"written again: the recipe now says `hub.examples: {allowed}`" in lines[0]
+    assert ("the first row" in (run / "model" / "README.md").read_text()) == bool(allowed)
+    if not dry_run:
+        sent = remote(hub)
+        assert [name for name in sent if name.startswith(("mistakes/", "examples/"))] == ["mistakes/0.jpg"] * allowed
+        assert b"the second row" not in sent["README.md"]
+    publish(run, REPO, dry_run=True, say=lines.append)
+    assert len([line for line in lines if "written again" in line]) == 1
+
+
+def test_a_card_shows_no_more_examples_than_the_recipe_allows(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", pictures=False, examples=2, hub={"license": "mit", "examples": 1})
+    assert "The folder `examples/` holds 1 row of this data." in write_card(run).read_text()
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("examples: 1", "examples: 0"))
+    assert "examples/" not in write_card(run).read_text()
 
 
 # ---- other files in model/ ----

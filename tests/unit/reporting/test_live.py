@@ -80,8 +80,8 @@ def test_a_failed_run_says_why(run: Path, report: LiveReport) -> None:
 def test_a_run_without_a_process_is_lost_and_one_with_a_process_starts_again(run: Path, report: LiveReport) -> None:
     report.begin("training", stage="train", step=0, steps=200)
     page = LivePage(run)
-    assert "ended at step 100 without a word" in page.render(served=True, running=False)
-    assert "without a word" not in page.render(served=True, running=None)
+    assert "stopped at step 100, and did not write why" in page.render(served=True, running=False)
+    assert "did not write why" not in page.render(served=True, running=None)
     report.end("stopped", 100)
     assert "<b>Starting</b>" in page.render(served=True, running=True)
     assert "<b>Stopped at step 100</b>" in page.render(served=True, running=False)

@@ -34,7 +34,10 @@ def test_more_steps_at_least_continue_a_run_and_fewer_are_another_run(tmp_path: 
     (tmp_path / "model").mkdir()
     (tmp_path / "recipe.yaml").write_text(dump_recipe(validate({**raw, "train": {"epochs": 1, "min_steps": 50}})))
     assert claim(tmp_path, validate({**raw, "train": {"epochs": 1, "min_steps": 60}})) is None
+    (tmp_path / "log.jsonl").write_text('{"step": 20, "epoch": 2.0}\n')  # so 9 epochs are 90 steps
     assert claim(tmp_path, validate({**raw, "train": {"epochs": 9}})) is None, "typed epochs take min_steps away"
+    with pytest.raises(RunError, match=r"train\.epochs: the run has 1\.0, you ask for 4\.0"):
+        claim(tmp_path, validate({**raw, "train": {"epochs": 4}}))
     with pytest.raises(RunError, match=r"train\.min_steps: the run has 50, you ask for 40"):
         claim(tmp_path, validate({**raw, "train": {"epochs": 1, "min_steps": 40}}))
     with pytest.raises(RunError, match=r"train\.min_steps: the run has 50, you ask for None"):
