@@ -4,7 +4,9 @@ import contextlib
 import gc
 import itertools
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +120,12 @@ def _find_model(source: str) -> None:
         raise ModelError(f"{source} is a recipe, and not a model: train it first, with `graft train {source}`")
     if local_model(source) is None:
         places.check(source, "model", advice="; a model is a run folder, a model folder or a hub id (owner/name)")
+
+
+def _say(line: str) -> None:
+    """Print a line to stderr; a terminal gets it broken between words."""
+    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else len(line) + 1
+    print(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:
@@ -263,7 +271,7 @@ def train(
         raise
     if os.environ.get("RANK", "0") == "0":
         for line in chosen.lines:
-            print(line, file=sys.stderr)
+            _say(line)
     begun = run.exists() if run else any(Path("runs", loaded.task).glob(f"{chosen.base}*"))
     if not begun:  # a run that was begun may go on without the places that its recipe names
         _find_sources(loaded)
@@ -281,7 +289,7 @@ def train(
         from pipelines.training.run import train as start
 
         if why and main:
-            print(why, file=sys.stderr)
+            _say(why)
         try:
             results = start(loaded, folder, name=recipe_name(recipe), smoke=smoke, quiet=quiet, began=began)
             break

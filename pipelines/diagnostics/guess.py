@@ -172,9 +172,18 @@ def _look(path: Path) -> tuple[dict[str, str], str]:
         what += f" in {len(labels):,} class folders ({some})"
     elif "text" in columns:
         what += " with captions" if kind is IMAGES else " with transcripts"
+    elif "label" in columns:
+        what += " with labels"
     else:
-        what += " with labels" if "label" in columns else " without classes or captions"
+        what += _unlabelled(path)
     return columns, what
+
+
+def _unlabelled(path: Path) -> str:
+    inner = [child for child in path.iterdir() if not child.name.startswith(".")] if path.is_dir() else []
+    if len(inner) == 1 and inner[0].is_dir():
+        return f" in one folder ({short(inner[0].name)}): a classifier needs a folder for each of two classes or more"
+    return " without classes or captions"
 
 
 def _of_texts(module: Any, path: Path, columns: Mapping[str, str], counts: Counter[str]) -> str:

@@ -277,3 +277,11 @@ def test_large_tables_are_not_read(tmp_path: Path) -> None:
     chosen = choose("train", str(table))
     assert chosen.recipe == "texts_minilm_frozen"
     assert "about 60," in chosen.lines[0] or "about 59," in chosen.lines[0]
+
+
+def test_one_class_folder_is_no_classifier(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "cat" / "1.jpg")
+    chosen = choose("train", str(tmp_path / "photos"))
+    assert "in one folder (cat): a classifier needs a folder for each of two classes or more" in chosen.lines[0]
+    assert chosen.recipe == "photos_ddpm"
