@@ -220,6 +220,8 @@ def tidy(root: Path, keep: int) -> None:
     last = latest(root)
     for half in [*root.glob(".writing_*"), *root.glob(".removing_*")]:
         shutil.rmtree(half, ignore_errors=True)
+    for name in ("last", "best"):
+        root.joinpath(f".{name}").unlink(missing_ok=True)
     if last is not None:
         state = read_state(last)
         for folder in _steps(root):

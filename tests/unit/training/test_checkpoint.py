@@ -171,7 +171,9 @@ def test_what_is_newer_than_the_last_is_made_again(tmp_path: Path) -> None:
     with mock.patch("pipelines.training.checkpoint._replace", side_effect=Killed), pytest.raises(Killed):
         checkpoint.write(tmp_path, 6, {"model": {"w": torch.ones(1)}}, state, best=True)
     (tmp_path / "best").write_text("step_000006\n")  # as if the kill came between the two marks
+    (tmp_path / ".last").write_text("step_0000")  # and one while a mark was written
     checkpoint.tidy(tmp_path, keep=1)
+    assert not (tmp_path / ".last").exists()
     assert sorted(p.name for p in tmp_path.glob("step_*")) == ["step_000002", "step_000004"]
     assert checkpoint.marked(tmp_path, "best") == tmp_path / "step_000002"
 
