@@ -221,7 +221,8 @@ def tidy(root: Path, keep: int) -> None:
     for half in [*root.glob(".writing_*"), *root.glob(".removing_*")]:
         shutil.rmtree(half, ignore_errors=True)
     for name in ("last", "best"):
-        root.joinpath(f".{name}").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is in nobody's way
+            root.joinpath(f".{name}").unlink(missing_ok=True)
     if last is not None:
         state = read_state(last)
         for folder in _steps(root):
