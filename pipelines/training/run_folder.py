@@ -73,7 +73,7 @@ class _Before:
         self.locked = False  # whether this process has the lock of the folder
         self.missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         self.names = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
-        self.worked = holds_work(self.folder)
+        self.worked = self.folder.is_dir() and holds_work(self.folder)
         self.contents = {path: path.read_bytes() for name in _WRITTEN if (path := self.folder / name).is_file()}
 
     def restore(self) -> None:
