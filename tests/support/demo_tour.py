@@ -3,6 +3,7 @@
 `python -m tests.support.demo_tour RUNS docs/pictures` writes the documentation's pictures of the demos.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -11,11 +12,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from playwright.sync_api import TimeoutError
 
 from tests.support.ten_demos import models
 from tests.support.ten_runs import train_all
@@ -33,6 +34,8 @@ DONE = """answer => {
 def answered(page: Any) -> None:
     """Take the first example, ask for an answer, and wait until it is there, with the map of what decided it."""
     example, button = page.locator(EXAMPLE).first, page.locator("button.primary").first
+    with contextlib.suppress(TimeoutError):  # some pages have no examples, on others they come a moment later
+        example.wait_for(timeout=3 * SECONDS)
     if example.count():
         example.click()
     if button.count():
@@ -108,7 +111,7 @@ def main(runs: Path, out: Path) -> None:
             browser.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def served(root: Path) -> Iterator[dict[str, str]]:
     """Task -> the address of the demo of its run in `root`, in a process of its own."""
     (root / "uploads").mkdir(exist_ok=True)
