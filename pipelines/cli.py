@@ -230,10 +230,12 @@ def check(
 
     chosen = choose("check", recipe, overrides or [], data, _start(model))
     loaded = load_recipe(chosen.recipe, chosen.overrides, data=chosen.data, model=_start(model))
+    for line in chosen.lines:
+        print(line)
     _find_sources(loaded)
     from pipelines.diagnostics.check import check as look
 
-    for line in itertools.chain(chosen.lines, look(loaded)):
+    for line in look(loaded):
         print(line)
 
 
