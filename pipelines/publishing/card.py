@@ -24,19 +24,10 @@ from pipelines.plots.style import AGGREGATE
 from pipelines.publishing.privacy import allowed_rows, public_mistakes, public_recipe, refuse_local_paths
 from pipelines.reporting import mistakes
 from pipelines.reporting.mistakes import Mistakes, Piece
+from pipelines.reporting.pages import FILTERS
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils.files import to_json, write_text
-from pipelines.utils.formatting import (
-    duration,
-    epochs,
-    interval,
-    large,
-    number,
-    of_rows,
-    readable_name,
-    resampled,
-    score,
-)
+from pipelines.utils.formatting import readable_name
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -240,15 +231,8 @@ def template_environment() -> Any:
         lstrip_blocks=True,
         autoescape=False,  # the output is Markdown; text from outside is escaped by `md`
     )
-    found.filters |= {
-        "number": number,
-        "interval": interval,
-        "duration": duration,
-        "large": large,
-        "readable_name": readable_name,
-    }
-    found.filters |= {"resampled": resampled, "score": score, "of_rows": of_rows, "epochs": epochs}
-    found.filters |= {"marked": _marked, "md": markdown, "model_link": _model_link, "data_link": _data_link}
+    found.filters |= {**FILTERS, "marked": _marked, "md": markdown}
+    found.filters |= {"model_link": _model_link, "data_link": _data_link}
     return found
 
 

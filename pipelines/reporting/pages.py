@@ -17,6 +17,12 @@ from pipelines.utils.formatting import (
     short,
 )
 
+# filters of the templates of pages and cards, by the names of the functions
+FILTERS = {
+    one.__name__: one
+    for one in (duration, epochs, interval, large, number, of_rows, readable_name, resampled, score, setting, short)
+}
+
 
 @cache
 def templates() -> Any:
@@ -30,9 +36,7 @@ def templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"number": number, "interval": interval, "duration": duration, "large": large, "short": short}
-    found.filters |= {"readable_name": readable_name, "resampled": resampled, "in_a_sentence": in_a_sentence}
-    found.filters |= {"score": score, "of_rows": of_rows, "epochs": epochs, "setting": setting}
+    found.filters |= {**FILTERS, "in_a_sentence": in_a_sentence}
     return found
 
 
