@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pipelines.training.run import train
 from tests.integration.test_distributed import torchrun
 from tests.support.runs import (
     Starter,
+    logged,
     losses,
     one_thread,  # noqa: F401 (a fixture)
     outcome,
@@ -159,7 +159,7 @@ def test_killed_at_random_moments(start: Starter, place: Place, tmp_path: Path, 
     """After SIGKILL and the same command again, the result equals that of an undisturbed run, bit for bit."""
     raw = place.recipes[name]
     (tmp_path / "small.yaml").write_text(
-        dump({**raw, "train": {**raw["train"], "max_steps": 40, "save_every": 3, "eval_every": 10}})
+        dump({**raw, "train": {**raw["train"], "max_steps": 40, "log_every": 1, "save_every": 3, "eval_every": 10}})
     )
 
     def command(run: str) -> Any:
@@ -168,14 +168,16 @@ def test_killed_at_random_moments(start: Starter, place: Place, tmp_path: Path, 
 
     undisturbed = command("whole")
     assert undisturbed.wait() == 0, undisturbed.log.read_text()[-3000:]
-    seconds = time.monotonic() - undisturbed.since
-    rng, kills = random.Random(name), 0
+    rng, kills, total = random.Random(name), 0, logged(tmp_path / "whole")
+    assert total >= 40
     while kills < KILLS:
-        kills += command("cut").killed_after(rng.uniform(0.05, 0.9) * seconds)
+        last = total // 2 if kills == 0 else total - 1  # half a run is left after the first, so it cannot come too late
+        line = rng.randint(min(logged(tmp_path / "cut"), last), last)
+        kills += command("cut").killed_at(tmp_path / "cut", line, rng.uniform(0, 0.1))
         if (tmp_path / "cut" / "model" / "results.json").exists():
             break
-    last = command("cut")
-    assert last.wait() == 0, last.log.read_text()[-3000:]
+    finished = command("cut")
+    assert finished.wait() == 0, finished.log.read_text()[-3000:]
     assert kills > 0
     wanted, found = outcome(tmp_path / "whole"), outcome(tmp_path / "cut")
     assert {key for key in found if found[key] != wanted[key]} == set()

@@ -13,7 +13,7 @@ import pytest
 from pipelines.config.yaml_io import dump
 from tests.integration.test_resume import VARIANTS
 from tests.support import tiny
-from tests.support.runs import Child, Starter, outcome, settings
+from tests.support.runs import Child, Starter, logged, outcome, settings
 
 LONG = {"train__max_steps": 80, "train__save_every": 5, "train__eval_every": 20}
 KILLS = 24  # in total, over all variants
@@ -93,22 +93,20 @@ def test_killed_at_random_moments(start: Starter, data: Path, tmp_path: Path, na
     """Three kills per variant. After each, the loader has another number of processes."""
     rng = random.Random(name)
     command = Command(start, tmp_path / "runs", data, name, **LONG)
-    wanted, seconds = command.finish("whole", workers=2)
-    kills, runs, moments = 0, [], []
+    wanted, _ = command.finish("whole", workers=2)
+    kills, runs, moments, total = 0, [], [], logged(tmp_path / "runs" / "whole")
     while kills < KILLS / len(VARIANTS):
         runs.append(f"cut {len(runs)}")
-        left = seconds
-        while not (tmp_path / "runs" / runs[-1] / "model" / "results.json").exists() and kills < KILLS / len(VARIANTS):
-            after = rng.uniform(0.05, 1.0) * left
-            killed = command(runs[-1], workers=rng.randrange(3)).killed_after(after)
+        cut = tmp_path / "runs" / runs[-1]
+        while not (cut / "model" / "results.json").exists() and kills < KILLS / len(VARIANTS):
+            line = rng.randint(min(logged(cut), total - 1), total - 1)
+            killed = command(runs[-1], workers=rng.randrange(3)).killed_at(cut, line, rng.uniform(0, 0.1))
             kills += killed
-            moments += [round(after, 2)] * killed
+            moments += [line] * killed
     for run in runs:
         found, _ = command.finish(run, workers=rng.randrange(3))
-        assert {key for key in found if found[key] != wanted[key]} == set(), (
-            f"killed after {moments} s of {seconds:.1f}"
-        )
-    print(f"\n{name}: {kills} kills after {moments} s of a run of {seconds:.1f} s, {len(runs)} runs, all equal")
+        assert {key for key in found if found[key] != wanted[key]} == set(), f"killed at the lines {moments} of {total}"
+    print(f"\n{name}: {kills} kills at the lines {moments} of {total}, {len(runs)} runs, all equal")
 
 
 @pytest.mark.parametrize(("first", "name"), [(1, "head first"), (2, "adapter"), (3, "frozen"), (4, "averaged")])

@@ -53,6 +53,12 @@ def small(model: Path, data: Path, **changes: Any) -> Recipe:
     return validate(settings(model, data, **changes))
 
 
+def logged(run: Path) -> int:
+    """The number of lines in a run's log.jsonl, which need not be there yet."""
+    log = run / "log.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
 # ---- equal or not ----
 
 
@@ -212,9 +218,22 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if group else os.kill)(self.pid, number)
 
-    def killed_after(self, seconds: float) -> bool:
-        """Send SIGKILL that long after the start; return False if the process had ended before."""
-        time.sleep(max(0.0, self.since + seconds - time.monotonic()))
+    def ended(self) -> bool:
+        """Whether the process is no more (the server waits for every child, so none stays a zombie)."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def killed_at(self, run: Path, line: int, delay: float) -> bool:
+        """Send SIGKILL `delay` seconds after the run's log has `line` lines; return False if the process ended before.
+
+        A line of the log is a moment of the run. Seconds are not: a busy machine takes several times as many of them.
+        """
+        while logged(run) < line and not self.ended():
+            time.sleep(0.002)
+        time.sleep(delay)
         self.signal(signal.SIGKILL)
         code = self.wait()
         assert code in (0, -signal.SIGKILL), f"exit {code}: {self.log.read_text()[-3000:]}"
