@@ -80,11 +80,12 @@ _UNREAD_IMAGES = frozenset(
 _RECORDINGS = frozenset(
     (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
 )
-_UNREAD_RECORDINGS = frozenset(
-    (".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".wma", ".amr", ".3gp", ".ape", ".wv", ".ac3")
-)
+# read with the extra audio-formats; without it each file's error names it
+_OF_TELEPHONES = frozenset((".m4a", ".m4b", ".aac", ".webm", ".mka", ".3gp", ".amr", ".wma", ".wv", ".ac3"))
+VIDEOS_WITH_SOUND = frozenset((".mp4",))  # a folder of these is one of recordings only where nothing else is in it
+_UNREAD_RECORDINGS = frozenset((".ape",))
 
 IMAGES = Kind("image", "image", "images", frozenset((*_PHOTOS, *_FURTHER)), _UNREAD_IMAGES)
 
 
-AUDIO = Kind("audio", "recording", "recordings", _RECORDINGS, _UNREAD_RECORDINGS)
+AUDIO = Kind("audio", "recording", "recordings", _RECORDINGS | _OF_TELEPHONES | VIDEOS_WITH_SOUND, _UNREAD_RECORDINGS)

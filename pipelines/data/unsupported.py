@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipelines.data.files import all_files, printable
-from pipelines.data.media import AUDIO, IMAGES
+from pipelines.data.media import AUDIO, IMAGES, VIDEOS_WITH_SOUND
 
 LOOKED_AT = 2000  # files that decide
 _START = 1 << 16  # bytes of a file that decide
@@ -47,12 +47,13 @@ def seen(path: Path) -> str | None:
     files = [path] if path.is_file() else list(islice(all_files(path), LOOKED_AT))
     suffixes = Counter(_suffix(file) for file in files)
     images = [file for file in files if file.suffix.lower() in IMAGES.suffixes]
-    media = len(images) + sum(suffixes[suffix] for suffix in AUDIO.suffixes)
+    media = len(images) + sum(suffixes[suffix] for suffix in AUDIO.suffixes - VIDEOS_WITH_SOUND)
     others = {suffix: suffixes[suffix] for suffix in OTHERS if suffixes[suffix]}
     if others and sum(others.values()) > max(media, (len(files) - suffixes[".md"] - suffixes[".txt"]) / 2):
         return OTHERS[max(others, key=others.__getitem__)]
     if (videos := sum(suffixes[suffix] for suffix in VIDEOS)) > media:
-        return f"videos ({videos:,})"
+        sound = "; to learn from their sound, name a recipe for recordings: graft train RECIPE --data FOLDER"
+        return f"videos ({videos:,}{sound if suffixes['.mp4'] else ''})"
     return _coco(files) or _voc(files) or _yolo(images) or _masks(images)
 
 

@@ -330,14 +330,14 @@ def test_absolute_and_relative_paths_mixed(tmp_path: Path) -> None:
 
 def test_labels_and_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
     files(tmp_path, [f"{label}/{i}.wav" for label in ("cat", "dog") for i in range(4)])
-    for name in ("cat/a.m4a", "cat/b.txt", "dog/cover.jpg"):
+    for name in ("cat/a.ape", "cat/b.txt", "dog/cover.jpg"):
         text(tmp_path / name, json.dumps(name))
     splits = load_splits(DataSection(id=str(tmp_path)), LABEL)
     assert splits.ignored == {".txt files": 1}
-    assert [id_ for id_, _ in splits.skipped["train"]] == ["cat/a.m4a", "dog/cover.jpg"]
+    assert [id_ for id_, _ in splits.skipped["train"]] == ["cat/a.ape", "dog/cover.jpg"]
     without(tmp_path, "*.wav")
     with pytest.raises(
-        DataError, match=r"cat: no recording of this class can be read \(a\.m4a\): m4a recordings cannot be read"
+        DataError, match=r"cat: no recording of this class can be read \(a\.ape\): ape recordings cannot be read"
     ):
         load_splits(DataSection(id=str(tmp_path), format="audiofolder"), LABEL)
 
@@ -345,9 +345,9 @@ def test_labels_and_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
 def test_a_table_of_recordings_that_no_library_here_reads(tmp_path: Path) -> None:
     """Graft recognises them by their names, before it compares contents: the error explains how to convert them."""
     for number in range(12):
-        (tmp_path / f"{number}.m4a").write_bytes(b"\0\0\0 ftypM4A " + bytes(40))
-    lines = "".join(f"{number}.m4a,yes\n" for number in range(12))
+        (tmp_path / f"{number}.ape").write_bytes(b"MAC " + bytes(40))
+    lines = "".join(f"{number}.ape,yes\n" for number in range(12))
     (tmp_path / "a.csv").write_text("audio,text\n" + lines)
-    words = r"a\.csv: none of 12 rows can be used.*0\.m4a: m4a recordings cannot be read: convert them.*ffmpeg"
+    words = r"a\.csv: none of 12 rows can be used.*0\.ape: ape recordings cannot be read: convert them.*ffmpeg"
     with pytest.raises(DataError, match=words):
         load_splits(DataSection(id=str(tmp_path / "a.csv")), TEXT)

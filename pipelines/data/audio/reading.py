@@ -1,4 +1,7 @@
-"""Read audio files as mono float32 at one rate, without system packages: soundfile reads them, soxr resamples them."""
+"""Read audio files as mono float32 at one rate, without system packages: soundfile reads them, soxr resamples them.
+
+What soundfile does not read, such as m4a and webm, is read by PyAV (see pipelines.data.audio.containers).
+"""
 
 import io
 import logging
@@ -11,6 +14,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipelines.data.audio import containers
 from pipelines.data.files import begins
 from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
@@ -45,6 +49,7 @@ class Sound(NamedTuple):
     seconds: float
     rate: int  # samples per second
     channels: int
+    video: bool = False  # whether the file holds a video, of which only the sound is read
 
 
 def read_audio(value: Any, rate: int, silent_ok: bool = False) -> "np.ndarray":
@@ -96,8 +101,22 @@ def header(value: Any) -> Sound:
 
     Raises DataError for the same lengths and formats as `read_audio`.
     """
-    with _opened(name_of(value), value) as (file, _, frames):
-        return Sound(frames / file.samplerate, file.samplerate, file.channels)
+    name = name_of(value)
+    return part_of(name, value, file_header(value, name))
+
+
+def file_header(value: Any, name: str | None = None) -> Sound:
+    """The header of the complete file, of any length, also if `value` selects a part. Raises DataError."""
+    with _opened_file(name or name_of(value), value) as file:
+        video = isinstance(file, containers.Container) and file.video
+        return Sound(file.frames / file.samplerate, file.samplerate, file.channels, video)
+
+
+def part_of(name: str, value: Any, sound: Sound) -> Sound:
+    """The header of the part that `value` selects, from the header of its file. Raises DataError as `header` does."""
+    _, frames = _frames(name, value, round(sound.seconds * sound.rate), sound.rate)
+    _check_length(name, frames / sound.rate)
+    return sound._replace(seconds=frames / sound.rate)
 
 
 def name_of(value: Any) -> str:
@@ -152,37 +171,66 @@ def _given(name: str, value: tuple[int, Any]) -> "tuple[np.ndarray, int]":
 
 @contextmanager
 def _opened(name: str, value: Any) -> Iterator[Any]:
-    """An open soundfile.SoundFile of valid length, the first frame to read, and the number of frames.
+    """An open soundfile.SoundFile or Container, the first frame to read, and the number of frames, which is valid.
 
     Raises DataError, also for errors while the file is read.
     """
-    import soundfile
+    with _opened_file(name, value) as file:
+        first, frames = _frames(name, value, file.frames, file.samplerate)
+        _check_length(name, frames / file.samplerate)
+        yield file, first, frames
 
+
+@contextmanager
+def _opened_file(name: str, value: Any) -> Iterator[Any]:
     try:
-        with soundfile.SoundFile(_source(name, value)) as file:
+        with _file(name, value) as file:
             _check_rate(name, file.samplerate)
-            if file.frames > 1 << 60:
-                raise DataError(
-                    f"{name}: does not say how long it is (it was written as a stream): write it again, as a file"
-                )
-            log_text = file.extra_info
-            short = CUT_OFF.search(log_text)
-            if short and file.frames and int(short[1]) < STREAMED:
-                missing = (int(short[1]) / int(short[2]) - 1) * file.frames
-                if missing > SHORTEST * file.samplerate:  # a smaller difference is an error of the header
-                    raise DataError(
-                        f"{name}: ends after {file.frames:,} of {file.frames + missing:,.0f} samples: it was cut off"
-                    )
-            if OGG_CUT_OFF.search(log_text):
-                raise DataError(f"{name}: ends in the middle of a page: it was cut off")
-            first, frames = _frames(name, value, file)
-            _check_length(name, frames / file.samplerate)
-            yield file, first, frames
+            yield file
     except DataError:
         raise
     except Exception as error:  # libsndfile's errors, and those that a damaged header or stream causes
-        why = _foreign(value) or str(error).rpartition(": ")[2].strip() or type(error).__name__
-        raise DataError(f"{name}: not readable audio (flac, wav, ogg, opus, mp3, aiff): {why}") from None
+        suffix = begins(value)[1]
+        text = getattr(error, "strerror", None) or str(error).rpartition(": ")[2].strip() or type(error).__name__
+        why = advice(suffix) if suffix in AUDIO.unread else text
+        raise DataError(
+            f"{name}: not readable audio (wav, flac, ogg, opus, mp3, aiff, m4a, aac, webm): {why}"
+        ) from None
+
+
+def _file(name: str, value: Any) -> Any:
+    """An open file; PyAV reads what soundfile does not. Raises DataError for a file that was cut off."""
+    source, container = _source(name, value), containers.container_of(value)
+    if container is None:
+        return _sound_file(name, source)
+    if not containers.can_be_read():
+        raise DataError(f"{name}: {containers.missing(begins(value)[1] or containers.NAMES[container])}")
+    return containers.Container(name, source, container)
+
+
+def _sound_file(name: str, source: Any) -> Any:
+    import soundfile
+
+    file = soundfile.SoundFile(source)
+    try:
+        if file.frames > 1 << 60:
+            raise DataError(
+                f"{name}: does not say how long it is (it was written as a stream): write it again, as a file"
+            )
+        log_text = file.extra_info
+        short = CUT_OFF.search(log_text)
+        if short and file.frames and int(short[1]) < STREAMED:
+            missing = (int(short[1]) / int(short[2]) - 1) * file.frames
+            if missing > SHORTEST * file.samplerate:  # a smaller difference is an error of the header
+                raise DataError(
+                    f"{name}: ends after {file.frames:,} of {file.frames + missing:,.0f} samples: it was cut off"
+                )
+        if OGG_CUT_OFF.search(log_text):
+            raise DataError(f"{name}: ends in the middle of a page: it was cut off")
+    except DataError:
+        file.close()
+        raise
+    return file
 
 
 def _part(value: Any) -> tuple[float | None, float | None]:
@@ -190,12 +238,12 @@ def _part(value: Any) -> tuple[float | None, float | None]:
     return (value.get("start"), value.get("end")) if isinstance(value, dict) else (None, None)
 
 
-def _frames(name: str, value: Any, file: Any) -> tuple[int, int]:
+def _frames(name: str, value: Any, frames: int, rate: int) -> tuple[int, int]:
     """The first frame to read, and the number of frames. Raises DataError for a part that is not in the file."""
     start, end = _part(value)
     if start is None and end is None:
-        return 0, file.frames
-    seconds = file.frames / file.samplerate
+        return 0, frames
+    seconds = frames / rate
     first, last = start or 0.0, seconds if end is None else end
     if not 0 <= first < last:
         raise DataError(f"{name}: no part of a recording")
@@ -204,28 +252,13 @@ def _frames(name: str, value: Any, file: Any) -> tuple[int, int]:
             f"{name}: the recording is {seconds:.2f} seconds long, so this part is not in it "
             "(where each file is cut already, take the columns that name parts out of the table)"
         )
-    begin = round(first * file.samplerate)
-    return begin, max(0, min(round(last * file.samplerate), file.frames) - begin)
+    begin = round(first * rate)
+    return begin, max(0, min(round(last * rate), frames) - begin)
 
 
 def advice(suffix: str) -> str:
     """Why recordings with this suffix cannot be read, and what to do."""
     return f"{suffix.lstrip('.')} recordings cannot be read: convert them, as with `ffmpeg -i x{suffix} x.wav`"
-
-
-def _foreign(value: Any) -> str:
-    """What to do about a recording of a known format that is not read, from its first bytes or its name.
-
-    The text is empty for any other format.
-    """
-    start, suffix = begins(value)
-    if suffix in AUDIO.unread:
-        return advice(suffix)
-    if start[4:8] == b"ftyp":
-        return advice(".m4a")
-    if start.startswith(b"\x1a\x45\xdf\xa3"):
-        return advice(".webm")
-    return advice(".aac") if start[:2] in (b"\xff\xf1", b"\xff\xf9") else ""
 
 
 def _source(name: str, value: Any) -> Any:
@@ -284,7 +317,7 @@ def clip(value: Any, middle: bool = False) -> Clip | None:
     import soundfile
 
     try:
-        seconds, own, _ = header(value)
+        seconds, own, *_ = header(value)
         rate = own if own in SLOW_RATES else CLIP_RATE
         if seconds > CLIP:
             start = (_part(value)[0] or 0.0) + ((seconds - CLIP) / 2 if middle else 0.0)

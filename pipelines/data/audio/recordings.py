@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipelines.data.audio.reading import Sound, header, log, name_of, read_audio, sample_blocks
+from pipelines.data.audio.headers import Headers
+from pipelines.data.audio.reading import Sound, log, read_audio
 from pipelines.data.encoding import Encoding, Lengths
 from pipelines.errors import DataError
 
 FRAME = 0.02  # seconds; `length` counts frames of this size, as wav2vec2's outputs do, so that budgets are durations
 
 
-CLIPPED = 0.01  # share of samples at full scale from which a recording counts as clipped
 LOOKED_AT = 200  # recordings of a split whose first minute is checked for clipping before training
 
 
@@ -34,8 +33,9 @@ class Recordings(Encoding):
         self.long: set[int] = set()
         self.seconds: list[float] = []
         self.fields: list[dict[str, Any]] = []
-        looked = _headers(rows)
-        for number, (row, (sound, name, why)) in enumerate(zip(rows.remove_columns("audio"), looked, strict=True)):
+        headers = Headers(rows)
+        looked = zip(rows.remove_columns("audio"), headers.looked, strict=True)
+        for number, (row, (sound, name, why)) in enumerate(looked):
             fields: dict[str, Any] = {}
             if not why and sound.seconds > longest:
                 why = f"{name}: {sound.seconds:.1f} seconds, at most {longest:g} are read (options.max_seconds)"
@@ -49,10 +49,10 @@ class Recordings(Encoding):
                 self.wrong[number] = why
             self.seconds.append(sound.seconds)
             self.fields.append(fields)
-        self._warn([sound for sound, _, why in looked if not why])
+        self._warn(headers, [sound for sound, _, why in headers.looked if not why])
 
-    def _warn(self, sounds: list[Sound]) -> None:
-        """Warn of recordings that may be unexpected: a lower rate than the model's, clipping."""
+    def _warn(self, headers: Headers, sounds: list[Sound]) -> None:
+        """Warn of recordings that may be unexpected: a lower rate than the model's, videos, clipping."""
         low = sorted({s.rate for s in sounds if s.rate < self.rate})
         if low:
             count = sum(s.rate < self.rate for s in sounds)
@@ -65,10 +65,14 @@ class Recordings(Encoding):
                 ", ".join(map(str, low[:3])),
                 extra={"once": True},  # each split says the same
             )
+        videos = sum(sound.video for sound in sounds)
+        if videos:
+            log.warning(
+                "%d of %d recordings are videos: only their sound is read", videos, len(sounds), extra={"once": True}
+            )
         usable = [number for number in range(len(self.rows)) if number not in self.wrong]
         usable = usable[:: max(1, math.ceil(len(usable) / LOOKED_AT))]
-        with ThreadPoolExecutor(8) as pool:
-            names = [name for name in pool.map(lambda number: _clipped(self.rows[number]["audio"]), usable) if name]
+        names = headers.clipped(usable)
         if names:
             some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
             log.warning(
@@ -119,31 +123,3 @@ class OfRecordings(Encoding):
     @property
     def left_out(self) -> Mapping[str, Collection[int]]:
         return self.recordings.left_out
-
-
-def _headers(rows: Any) -> list[tuple[Sound, str, str]]:
-    """For every row: the header, the recording's name, and why it cannot be read ("" if it can)."""
-    found: list[tuple[Sound, str, str]] = []
-    with ThreadPoolExecutor(8) as pool:  # reading headers waits for the disk
-        # in batches: a hub data set holds the files' bytes, which must not be in memory all at once
-        for some in rows.select_columns("audio").iter(256):
-            found += pool.map(_looked, some["audio"])
-    return found
-
-
-def _looked(value: Any) -> tuple[Sound, str, str]:
-    try:
-        return header(value), name_of(value), ""
-    except DataError as error:
-        return Sound(0.0, 0, 0), name_of(value), str(error)
-
-
-def _clipped(value: Any) -> str:
-    """The recording's name if its first minute is clipped, otherwise ""."""
-    import numpy as np
-
-    try:
-        block, _ = next(sample_blocks(name_of(value), value))
-    except DataError:  # reported when the recording is indexed
-        return ""
-    return name_of(value) if (np.abs(block) >= 0.999).mean() > CLIPPED else ""

@@ -22,6 +22,7 @@ from pipelines.data.audio.recordings import Recordings
 from pipelines.data.filtering import sorted_out
 from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
+from tests.support import tiny_containers
 from tests.support.tiny_audio import write
 
 RATE = 16000
@@ -53,6 +54,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "double wav": {"format": "WAV", "subtype": "DOUBLE"},
     "mu-law wav": {"format": "WAV", "subtype": "ULAW"},
     "wav of extensible form": {"format": "WAVEX", "subtype": "PCM_24"},
+    "RF64 wav": {"format": "RF64", "subtype": "PCM_16"},
     "16-bit flac": {"format": "FLAC", "subtype": "PCM_16"},
     "24-bit flac": {"format": "FLAC", "subtype": "PCM_24"},
     "ogg vorbis": {"format": "OGG", "subtype": "VORBIS"},
@@ -288,9 +290,19 @@ def test_a_low_rate_and_clipping_are_said(tmp_path: Path, caplog: pytest.LogCapt
     assert not caplog.records
 
 
-def test_suffixes_are_what_soundfile_reads() -> None:
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "ALAW"])
+def test_codecs_of_telephones_in_wav(subtype: str) -> None:
+    content = encoded(sine(), RATE, format="WAV", subtype=subtype)
+    assert header(content).seconds == pytest.approx(1.0, abs=0.03)  # they end with a full block
+    samples = read_audio(content, RATE)
+    assert pitch_of(samples, RATE) == pytest.approx(440, abs=2)
+    assert np.abs(samples).max() == pytest.approx(0.5, abs=0.05)
+
+
+def test_suffixes_are_what_soundfile_and_pyav_read() -> None:
     majors = {name.lower() for name in soundfile.available_formats()} | {"aif", "aifc", "oga", "opus"}
-    assert {suffix[1:] for suffix in AUDIO.suffixes} <= majors
+    others = {suffix[1:] for suffix in AUDIO.suffixes} - majors
+    assert others == {suffix[1:] for suffix in tiny_containers.CODECS} - {"mov"} | {"m4b"}
 
 
 @pytest.mark.parametrize(("rate", "seconds", "kept"), [(48_000, 2, 2), (8000, 1, 1), (22_050, 25, 10)])
