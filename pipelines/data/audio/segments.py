@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DataError
 
+APART = 0.05  # seconds by which two statements about one time may differ, because lists are rounded
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -44,7 +46,20 @@ def times(row: Mapping[str, Any], pair: tuple[str, str]) -> dict[str, float | No
         raise DataError(f"{pair[0]} is {first:g}: a recording begins at 0 seconds")
     if first is not None and second is not None and second <= first:
         raise DataError(f"the part ends at {second:g} seconds and begins at {first:g}")
+    if pair[0] == "offset":
+        _check_others(row, first, second)
     return {"start": first, "end": second}
+
+
+def _check_others(row: Mapping[str, Any], first: float | None, last: float | None) -> None:
+    """Raise DataError if the columns start and end contradict offset and duration."""
+    for name, seconds, stated in (("start", first, "offset"), ("end", last, "offset and duration")):
+        try:
+            other = _seconds(row.get(name), name)
+        except DataError:  # a column that says something else
+            continue
+        if other is not None and seconds is not None and abs(other - seconds) > APART:
+            raise DataError(f"{name} is {other:g}, and {stated} say {seconds:g}: correct one, or take it out")
 
 
 def typed(rows: "Dataset") -> "Dataset":

@@ -1,6 +1,7 @@
 """Helpers for the layouts of published audio sets: read lists, check files, build rows with the task's columns."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import printable, problem
 from pipelines.data.schema import Source
+from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils.formatting import short
 
@@ -21,6 +23,13 @@ def folder(section: DataSection) -> Path:
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
     return root
+
+
+def split_in(name: str) -> str | None:
+    """The split that a name contains (train_manifest -> train); None if there is none, or more than one."""
+    words = re.findall(r"[a-z]+", name.lower())
+    found = {split for split, usual in USUAL.items() if any(word in usual for word in words)}
+    return found.pop() if len(found) == 1 else None
 
 
 def lines(path: Path) -> list[str]:
@@ -101,10 +110,11 @@ def add(
         why = f"; the first: {skips[0][1]}" if skips else ""
         raise DataError(f"{where}: no recordings that can be used ({len(skips)} skipped{why})")
     kinds = {str: Value("string"), int: Value("int64"), list: List(Value("string"))}
-    file = {"path": Value("string"), "bytes": Value("binary")}
-    features = {key: file if key == "audio" else kinds[type(value)] for key, value in rows[0].items()}
+    seconds: dict[str, Any] = {name: Value("float64") for name in ("start", "end") if name in rows[0]}  # of a part
+    known: dict[str, Any] = {"audio": {"path": Value("string"), "bytes": Value("binary"), **seconds}, **seconds}
+    features = {key: known[key] if key in known else kinds[type(value)] for key, value in rows[0].items()}
     data = {key: [row[key] for row in rows] for key in features}
-    have = ", ".join(key for key in features if key not in ("id", "size"))
+    have = ", ".join(key for key in features if key not in ("id", "size", *seconds))
     for column, own in {**{column: column for column in columns}, **section.columns}.items():
         if own not in features:
             hint = f"; this task needs it: name one with data.columns.{column}=NAME" if own == column else ""

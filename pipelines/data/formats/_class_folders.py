@@ -21,7 +21,7 @@ from pipelines.data.audio import reading as audio
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
 from pipelines.data.formats import table
 from pipelines.data.image import reading as images
-from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, Kind, paths
+from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, VIDEOS_WITH_SOUND, Kind, paths
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError, MissingColumn
@@ -31,6 +31,8 @@ log = logging.getLogger("graft")
 
 # words in the names of folders with files to predict, which have no labels
 TRIED_ON = frozenset(("pred", "predict", "prediction", "predictions", "inference", "unlabelled", "unlabeled"))
+# endings of texts beside files; LibriTTS has .normalized.txt and .original.txt, and aligners of speech write .lab
+TEXTS_BESIDE = {IMAGES: (".txt",), AUDIO: (".txt", ".normalized.txt", ".lab")}
 LOOKED_AT = 1000  # files that decide whether a folder holds images or recordings
 
 
@@ -51,14 +53,12 @@ def detect(path: Path) -> bool:
 def medium(path: Path) -> Kind | None:
     """Whether most files below a folder are images or recordings; None if there is neither."""
     found = Counter(file.suffix.lower() for file in islice(all_files(path), LOOKED_AT))
-    for readable in (
-        True,
-        False,
-    ):  # formats that can be read take precedence: photos among videos are a folder of photos
-        counts = {
-            kind: sum(found[suffix] for suffix in (kind.suffixes if readable else kind.unread))
-            for kind in (IMAGES, AUDIO)
-        }
+    # formats that can be read take precedence: photos among videos are a folder of photos
+    for suffixes in (
+        {kind: kind.suffixes - VIDEOS_WITH_SOUND for kind in (IMAGES, AUDIO)},
+        {IMAGES: IMAGES.unread, AUDIO: AUDIO.unread | VIDEOS_WITH_SOUND},
+    ):
+        counts = {kind: sum(found[suffix] for suffix in own) for kind, own in suffixes.items()}
         best = max(counts, key=counts.__getitem__)
         if counts[best]:
             return best
@@ -72,7 +72,13 @@ def medium(path: Path) -> Kind | None:
 def with_texts(path: Path, kind: Kind) -> bool:
     """Whether most files of this kind have a text file of the same name next to them."""
     found = [file for file in islice(all_files(path), LOOKED_AT) if file.suffix.lower() in kind.suffixes]
-    return sum(file.with_suffix(".txt").is_file() for file in found) * 2 > len(found)
+    return sum(text_of(file, kind).is_file() for file in found) * 2 > len(found)
+
+
+def text_of(file: Path, kind: Kind) -> Path:
+    """The text file of the same name next to a file: the first that exists, or else the usual one."""
+    names = [file.with_suffix(suffix) for suffix in TEXTS_BESIDE[kind]]
+    return next((name for name in names if name.is_file()), names[0])
 
 
 def columns(path: Path, kind: Kind) -> dict[str, str]:

@@ -16,8 +16,10 @@ from pipelines.data.formats import (
     audioset,
     common_voice,
     esc50,
+    kaldi,
     librispeech,
     ljspeech,
+    nemo,
     spoken_digits,
 )
 from pipelines.data.media import AUDIO
@@ -30,7 +32,8 @@ def detect(path: Path) -> bool:
     """Whether a folder holds recordings in a layout that no format of a known data set reads."""
     if not path.is_dir() or _class_folders.medium(path) is not AUDIO:
         return False
-    if any(known.detect(path) for known in (audioset, common_voice, esc50, librispeech, ljspeech, spoken_digits)):
+    known = (audioset, common_voice, esc50, kaldi, librispeech, ljspeech, nemo, spoken_digits)
+    if any(layout.detect(path) for layout in known):
         return False
     if any(_metadata.own_list(folder) for folder in (path, *_metadata.split_folders(path))):
         return True

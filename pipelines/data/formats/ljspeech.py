@@ -4,9 +4,9 @@
         metadata.csv         LJ001-0001|the text as printed|the text as read        no header; the third may be missing
         wavs/LJ001-0001.wav
 
-The transcript is the last text of a line, in which numbers and abbreviations are written out. A quote is a character
-like any other. data.id is the folder or its metadata.csv. The files do not name the data set, so its licence is
-unknown.
+The folder may also be called wav, or the recordings may be in the folder of the list itself. The transcript is the last
+text of a line, in which numbers and abbreviations are written out. A quote is a character like any other. data.id is
+the folder or its metadata.csv. The files do not name the data set, so its licence is unknown.
 """
 
 from itertools import islice
@@ -20,15 +20,18 @@ from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 LIST, FOLDER = "metadata.csv", "wavs"
+HEADER = ("file_name", "audio", "path", "file", "text", "transcription", "transcript", "sentence", "label", "speaker")
+FOLDERS = (FOLDER, "wav", "")  # where recordings are
 
 
 def detect(path: Path) -> bool:
     """Whether there is a list without a header.
 
-    Most of its first lines must be a name and one or two texts, and at least one must name an existing recording.
+    Most of its first lines must be a name and one or two texts. There must be a folder wavs, or one of them must name
+    an existing recording.
     """
     found = _list(path)
-    if not found.is_file() or not (found.parent / FOLDER).is_dir() or (path.is_file() and path.name != LIST):
+    if not found.is_file() or (path.is_file() and path.name != LIST):
         return False
     try:
         with found.open(encoding="utf-8-sig", errors="replace") as file:
@@ -36,9 +39,9 @@ def detect(path: Path) -> bool:
     except OSError:
         return False
     lines = [cells for cells in start if 2 <= len(cells) <= 3]
-    if not lines or len(lines) * 2 <= len(start) or "file_name" in start[0]:
+    if not lines or len(lines) * 2 <= len(start) or any(cell.strip().lower() in HEADER for cell in start[0]):
         return False
-    return any(_recording(found.parent, cells[0].strip()) for cells in lines)
+    return (found.parent / FOLDER).is_dir() or any(_recording(found.parent, cells[0].strip()) for cells in lines)
 
 
 def columns(path: Path) -> dict[str, str]:
@@ -56,9 +59,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     rows, skips = _rows(path)
     _audio_lists.add(source, section, "train", rows, skips, columns, path)
     listed = {Path(row["audio"]["path"]).name for row in rows}
-    others = sum(
-        file.suffix.lower() in AUDIO.suffixes and file.name not in listed for file in all_files(path.parent / FOLDER)
-    )
+    others = sum(file.suffix.lower() in AUDIO.suffixes and file.name not in listed for file in all_files(path.parent))
     source.ignored = {f"recordings that {LIST} does not list": others} if others else {}
     return source
 
@@ -68,15 +69,16 @@ def _list(path: Path) -> Path:
 
 
 def _recording(folder: Path, name: str) -> Path | None:
-    """The file of this name in wavs/, with or without its suffix; None if there is none.
+    """The file of this name in wavs/, wav/ or the folder itself, with or without its suffix; None if there is none.
 
     Names of other folders are refused.
     """
     if not name or "\0" in name or ".." in Path(name).parts or Path(name).is_absolute():
         return None
-    name = name.removeprefix(f"{FOLDER}/")
-    candidates = [folder / FOLDER / name] if Path(name).suffix.lower() in AUDIO.suffixes else []
-    candidates += [folder / FOLDER / f"{name}{suffix}" for suffix in (".wav", ".flac", ".mp3", ".ogg")]
+    inner = name.removeprefix(f"{FOLDER}/").removeprefix("wav/")
+    names = [inner] if Path(inner).suffix.lower() in AUDIO.suffixes else []
+    names += [f"{inner}{suffix}" for suffix in (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")]
+    candidates = (folder / place / file for place in FOLDERS for file in names)
     try:
         return next((file for file in candidates if file.is_file()), None)
     except OSError:  # the name is longer than a file name can be

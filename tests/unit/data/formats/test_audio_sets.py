@@ -1,12 +1,17 @@
 """ESC-50, AudioSet and the spoken digits in their own layouts, with their own splits and labels; and real extracts."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipelines.data.audio.reading import read_audio
 from pipelines.data.audio.recordings import Recordings
+from pipelines.data.formats import nemo
 from pipelines.data.schema import SPLITS
 from pipelines.errors import DataError
+from tests.support.tiny_audio import write
 from tests.support.tiny_audio_sets import (
     CLASSES,
     LABEL,
@@ -132,6 +137,131 @@ def test_spoken_digits_have_their_official_split(tmp_path: Path) -> None:
     again = load(tmp_path, TEXT)
     assert sorted(id_ for id_, _ in again.skipped["train"]) == ["0_ann_7", "ten_ann_1"]
     assert again.ignored == {".md files": 1}
+
+
+# ---- layouts of one's own speech ----
+
+
+def test_nemo_manifests_are_splits(tmp_path: Path) -> None:
+    names = [f"clips/{number}.wav" for number in range(12)]
+    files(tmp_path, [*names, "clips/extra.wav"])
+    rows = [json.dumps({"audio_filepath": name, "text": f"text {name}", "duration": 0.1}) for name in names]
+    wrong = json.dumps({"audio_filepath": "clips/none.wav", "text": "x"})
+    text(tmp_path / "train_manifest.json", "\n".join([*rows[:8], wrong]) + "\n")
+    text(tmp_path / "dev_manifest.jsonl", "\n".join(rows[8:10]) + "\n")
+    text(tmp_path / "manifest-test.json", "\n".join(rows[10:]) + "\n")
+    text(tmp_path / "config.json", '{"a": 1}')
+    splits = load(tmp_path, TEXT)
+    assert (splits.source, sizes(splits)) == (
+        {"train": "train", "validation": "validation", "test": "test"},
+        [8, 2, 2],
+    )
+    assert set(splits.train["text"]) == {f"text {name}" for name in names[:8]}
+    assert [why.partition(" (")[0] for _, why in splits.skipped["train"]] == [
+        "train_manifest.json:9: no such file: clips/none.wav"
+    ]
+    assert splits.ignored == {"recordings that no manifest lists": 1}
+    assert sum(sizes(load(tmp_path / "train_manifest.json", TEXT))) == 8
+    by_name = load(
+        tmp_path, TEXT, validation="train_manifest", train="dev_manifest", columns={"audio": "audio_filepath"}
+    )
+    assert (by_name.source["train"], sizes(by_name)) == ("dev_manifest", [2, 8, 2])
+
+
+def test_a_manifest_names_parts_and_classes(tmp_path: Path) -> None:
+    for name in range(4):
+        write(tmp_path / f"{name}.wav", np.sin(np.arange(80_000) / (20 + name)), 8000)
+    rows = [
+        {"audio_filepath": f"{number // 3}.wav", "offset": number / 2, "duration": 0.4, "command": f"word {number % 2}"}
+        for number in range(12)
+    ]
+    rows.append({**rows[0], "offset": 7, "end": 9.0})
+    text(tmp_path / "all.json", "".join(json.dumps(row) + "\n" for row in rows))
+    splits = load(tmp_path, LABEL)
+    assert splits.labels == ["word 0", "word 1"]
+    parts = {(row["audio"]["start"], round(row["audio"]["end"], 6)) for name in SPLITS for row in splits[name]}
+    assert parts == {(number / 2, number / 2 + 0.4) for number in range(12)}
+    assert [why for _, why in splits.skipped["train"]] == [
+        "all.json:13: end is 9, and offset and duration say 7.4: correct one, or take it out"
+    ]
+    assert nemo.columns(tmp_path) == {"audio": "audio", "label": "label"}
+
+
+def kaldi_folder(folder: Path, names: list[str], speaker: str) -> None:
+    files(folder, [f"clips/{name}.wav" for name in names])
+    text(folder / "wav.scp", "".join(f"{name} clips/{name}.wav\n" for name in names))
+    text(folder / "text", "".join(f"{name} WORDS OF {name.upper()}\n" for name in names))
+    text(folder / "utt2spk", "".join(f"{name} {speaker}{name[-1]}\n" for name in names))
+
+
+def test_kaldi_folders_are_splits(tmp_path: Path) -> None:
+    kaldi_folder(tmp_path / "data" / "train", [f"a{number}" for number in range(8)], "ann")
+    kaldi_folder(tmp_path / "data" / "dev", ["b1", "b2"], "bob")
+    kaldi_folder(tmp_path / "data" / "test", ["c1", "c2"], "cy")
+    with (tmp_path / "data" / "train" / "wav.scp").open("a") as file:
+        file.write("z1 sph2pipe -f wav z1.sph |\nz2 none.wav\nz3 data/train/clips/a0.wav\n")
+    with (tmp_path / "data" / "train" / "text").open("a") as file:
+        file.write("z1 A\nz2 B\nz9 C\n")
+    splits = load(tmp_path / "data", TEXT)
+    assert sizes(splits) == [8, 2, 2]
+    assert named(splits, "speaker")["test"] == {"cy1", "cy2"}
+    assert {row["id"]: row["text"] for row in splits.test} == {"c1": "WORDS OF C1", "c2": "WORDS OF C2"}
+    whys = [why.partition("wav.scp: ")[2] for _, why in splits.skipped["train"]]
+    assert whys[0] == (
+        "z1: wav.scp holds a command (sph2pipe -f wav z1.sph |), which is not run: write the recordings to files, and "
+        "their paths to the list"
+    )
+    assert whys[1].startswith("z2: no such file: none.wav")
+    assert whys[2:] == ["z3: no text in text"]
+    assert splits.ignored == {"lines of train/text without a recording": 1}
+    assert sum(sizes(load(tmp_path / "data" / "train", TEXT, group="none"))) == 8
+    (tmp_path / "data" / "dev" / "text").unlink()
+    with pytest.raises(DataError, match=r"dev holds wav\.scp and no text: write the transcripts to it"):
+        load(tmp_path / "data", TEXT)
+
+
+def test_segments_of_kaldi(tmp_path: Path) -> None:
+    for name in range(4):
+        write(tmp_path / f"{name}.wav", np.sin(np.arange(80_000) / (20 + name)), 8000)
+    text(tmp_path / "wav.scp", "".join(f"long{name} {name}.wav\n" for name in range(4)))
+    text(tmp_path / "text", "".join(f"u{number} word {number}\n" for number in range(11)))
+    lines = [f"u{number} long{number // 3} {number / 2} {number / 2 + 0.4}" for number in range(9)]
+    text(tmp_path / "segments", "\n".join([*lines, "u9 long3 9.5 -1", "u10 long3 4 x", "u11 other 1 2"]) + "\n")
+    splits = load(tmp_path, TEXT)
+    rows = {row["id"]: row["audio"] for name in SPLITS for row in splits[name]}
+    assert len(rows) == 10
+    assert (rows["u3"]["start"], rows["u3"]["end"], rows["u9"]["end"]) == (1.5, 1.9, None)
+    assert len(read_audio(rows["u9"], 8000)) == 4000
+    whys = [why.partition("wav.scp: ")[2] for _, why in splits.skipped["train"]]
+    assert whys == [
+        "u10: segments holds 'long3 4 x': a recording, and its start and end in seconds",
+        "u11: segments names the recording other, which wav.scp does not list",
+    ]
+
+
+def test_ljspeech_with_its_recordings_elsewhere(tmp_path: Path) -> None:
+    lines = [f"a{number}|some words {number}" for number in range(12)]
+    for place in ("wav", "."):
+        files(tmp_path / place / place, [f"a{number}.wav" for number in range(12)])
+        text(tmp_path / place / "metadata.csv", "\n".join(lines) + "\n")
+        assert sum(sizes(load(tmp_path / place, TEXT))) == 12
+    (tmp_path / "other" / "wavs").mkdir(parents=True)
+    text(tmp_path / "other" / "metadata.csv", "\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"12 skipped; the first: metadata\.csv:1: no recording 'a0' in .*/other/wavs"):
+        load(tmp_path / "other", TEXT)
+
+
+@pytest.mark.parametrize("ending", [".lab", ".normalized.txt"])
+def test_transcripts_beside_recordings_by_other_names(ending: str, tmp_path: Path) -> None:
+    for speaker in ("ann", "bob"):
+        files(tmp_path / speaker, [f"{number}.wav" for number in range(6)])
+        for number in range(6):
+            text(tmp_path / speaker / f"{number}{ending}", f"{speaker} {number}\n")
+            text(tmp_path / speaker / f"{number}.original.txt", "Not this.\n")
+    splits = load(tmp_path, TEXT)
+    rows = {row["id"]: row["text"] for name in SPLITS for row in splits[name]}
+    assert rows == {f"{s}/{n}.wav": f"{s} {n}" for s in ("ann", "bob") for n in range(6)}
+    assert load(tmp_path, LABEL).labels == ["ann", "bob"]
 
 
 # ---- real data ----
