@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.apps import parts, visitor
 from pipelines.apps.transcript import clock
+from pipelines.data.audio.containers import can_be_read
 from pipelines.data.audio.reading import header, read_audio, resampled
 from pipelines.data.audio.spectrogram import BANDS, RANGE, decibels, mel
 from pipelines.errors import DataError
@@ -35,8 +36,9 @@ def recorder() -> gr.Audio:
     """A field for a file or the microphone, without Gradio's button that shares a recording on the hub."""
     colours = gr.WaveformOptions(waveform_color="#94a3b8", waveform_progress_color=LINE)
     field = gr.Audio(label="Recording", sources=["upload", "microphone"], buttons=[], waveform_options=colours)
+    kinds = "wav, flac, mp3, ogg" + (", m4a, webm" if can_be_read() else "")
     gr.Markdown(
-        f"A file of up to {visitor.MAX_MEGABYTES} MB and {visitor.MAX_SECONDS // 60} minutes (wav, flac, mp3, ogg), "
+        f"A file of up to {visitor.MAX_MEGABYTES} MB and {visitor.MAX_SECONDS // 60} minutes ({kinds}), "
         "or the microphone",
         elem_classes="graft-note",
     )

@@ -2,7 +2,8 @@
 
 Noise of a second is written as wav, flac and m4a (m4a needs the extra audio-formats). The benchmark times one column of
 them three ways: every header read, as each run did up to 0.1; the first time with an empty cache; and the second time.
-The files are in the memory of the system, so a slow disk adds to the first two. The best of three is shown.
+Seconds are processor seconds, so that other programs do not count; the files are in the memory of the system, and a
+slow disk adds to the first two columns. The best of three is shown.
 """
 
 import os
@@ -47,9 +48,9 @@ def recordings(folder: Path, suffix: str, count: int) -> Any:
 
 
 def seconds(do: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     do()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def every_header(rows: Any) -> None:

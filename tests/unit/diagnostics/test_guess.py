@@ -44,6 +44,7 @@ def rows(*lines: str, n: int = 12) -> str:
 
 REVIEWS = rows("text,label", "the film number {n} is very good,good", "the film number {n} is rather bad,bad")
 COCO = {"images": [], "annotations": [{"bbox": [0, 0, 1, 1], "segmentation": []}], "categories": []}
+MANIFEST = {"audio_filepath": "1.wav", "text": "yes", "duration": 0.1}
 MADE: dict[str, tuple[Callable[[Path], Path], str | tuple[str, ...]]] = {
     "class folders": (lambda f: tiny.photos(f, n=3, splits=()), "photos_efficientnet_b0"),
     "splits of class folders": (lambda f: tiny.photos(f, n=2), "photos_efficientnet_b0"),
@@ -72,6 +73,41 @@ MADE: dict[str, tuple[Callable[[Path], Path], str | tuple[str, ...]]] = {
     "recordings with text files": (
         lambda f: file(sounds(f, "1.wav"), "1.txt", "hello").parent,
         "speech_whisper_tiny",
+    ),
+    "recordings with .lab files": (
+        lambda f: file(sounds(f, "ann/1.wav"), "ann/1.lab", "hello").parents[1],
+        "speech_whisper_tiny",
+    ),
+    "LJSpeech": (
+        lambda f: file(sounds(f, "wavs/a.wav"), "metadata.csv", "a|Dr. No|doctor no\n").parent,
+        "speech_whisper_tiny",
+    ),
+    "manifests of speech": (
+        lambda f: file(sounds(f, "1.wav"), "train_manifest.json", json.dumps(MANIFEST) + "\n").parent,
+        "speech_whisper_tiny",
+    ),
+    "a manifest of sounds": (
+        lambda f: file(sounds(f, "1.wav"), "all.jsonl", json.dumps({**MANIFEST, "label": "dog"}) + "\n"),
+        ("more than one task",),
+    ),
+    "a manifest of words": (
+        lambda f: file(sounds(f, "1.wav"), "all.json", '{"audio_filepath": "1.wav", "command": "dog"}\n'),
+        "recordings_ast_frozen",
+    ),
+    "a folder of Kaldi": (
+        lambda f: (
+            file(sounds(f, "train/1.wav"), "train/wav.scp", "a 1.wav\n")
+            and file(f, "train/text", "a WORDS\n").parents[1]
+        ),
+        "speech_whisper_tiny",
+    ),
+    "recordings of telephones": (
+        lambda f: file(f, "dog/1.m4a", "-") and file(f, "cat/1.m4a", "-").parents[1],
+        "recordings_ast_frozen",
+    ),
+    "recordings of browsers": (
+        lambda f: file(f, "dog/1.webm", "-") and file(f, "cat/1.webm", "-").parents[1],
+        "recordings_ast_frozen",
     ),
     "recordings with a list": (
         lambda f: file(sounds(f, "1.wav"), "metadata.jsonl", '{"file_name": "1.wav", "transcription": "hi"}\n').parent,
@@ -121,7 +157,7 @@ MADE: dict[str, tuple[Callable[[Path], Path], str | tuple[str, ...]]] = {
         lambda f: pictures(f, "1.png", "1_mask.png", "2.png", "2_mask.png"),
         ("label maps", "no task"),
     ),
-    "videos": (lambda f: file(f, "dog/1.mp4", "-").parents[1], ("videos", "no task")),
+    "videos": (lambda f: file(f, "dog/1.mp4", "-").parents[1], ("videos", "name a recipe for recordings", "no task")),
     "archives": (lambda f: file(f, "photos.zip", "-").parent, ("archives: unpack",)),
     "a table of numbers": (lambda f: file(f, "n.csv", rows("a,b", "0.{n},1.5")), ("no task takes them as they are",)),
     "recordings alone": (lambda f: sounds(f, "1.wav", "2.wav"), ("without classes or transcripts",)),
