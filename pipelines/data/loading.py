@@ -71,7 +71,8 @@ def format_module(section: DataSection) -> Any:
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
         "give a folder of images or of class folders, a .csv, .tsv, .jsonl, .json or .parquet table, "
         "speech with its transcripts "
-        "(metadata.csv, a manifest, or as LibriSpeech, Common Voice and Kaldi lay it out), .txt or .md files, or a Wikipedia dump"
+        "(metadata.csv, a manifest, or as LibriSpeech, Common Voice and Kaldi lay it out), .txt or .md files, "
+        "or a Wikipedia dump"
     )
 
 

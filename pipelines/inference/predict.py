@@ -16,7 +16,7 @@ from pipelines.config.recipe import DataSection
 from pipelines.config.validation_errors import suggest
 from pipelines.data import compressed
 from pipelines.data.files import all_files, kind_of
-from pipelines.data.formats import table
+from pipelines.data.formats import nemo, table
 from pipelines.data.formats import text as texts
 from pipelines.data.loading import load_rows_by_either_name
 from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, MEDIA, kinds_of
@@ -362,7 +362,8 @@ def _file(model: Model, path: Path, name: str) -> Part:
     if len(wanted) > 1:
         raise _several_inputs(name, wanted)
     column = wanted[0]
-    if suffix in _suffixes(column)[1] or suffix in _OTHERS or column == "seed":
+    own, others = _suffixes(column)
+    if suffix in others or (suffix in _OTHERS and suffix not in own) or column == "seed":
         reads = _KINDS.get(column, "text")
         raise DataError(f"{name}: a {suffix or 'plain'} file, and this model reads {reads}")
     if column in MEDIA:
@@ -378,7 +379,7 @@ def _table(model: Model, path: Path) -> Part:
     optional = tuple(c for c in task.data.optional_inputs if made or c in kinds)
     taken = (*wanted, *optional)
     columns = {column: own for column, own in data_columns(model).items() if column in taken}
-    layout = None if _suffix(path) == ".json" else "table"
+    layout = None if _suffix(path) == ".json" or ("audio" in wanted and nemo.detect(path)) else "table"
     section = DataSection(id=str(path), format=layout, columns=columns)
     if (
         layout == "table"

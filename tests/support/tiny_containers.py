@@ -31,6 +31,7 @@ def write(
     """Write float32 [samples] or [samples, channels]; the suffix chooses codec and container. Returns the path."""
     import av
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     usual, container = CODECS[path.suffix]
     values = np.atleast_2d(samples.T).astype(np.float32)
     layout = {1: "mono", 2: "stereo"}[len(values)]

@@ -1,12 +1,27 @@
 """Drawings of recordings in the page: their size, their axes and their words."""
 
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from gradio.utils import get_upload_folder
 
 from pipelines.apps import sound
 from pipelines.apps.sound import Recording
+from tests.support import tiny_containers
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".m4a"])
+def test_an_upload_of_a_telephone_or_a_browser_is_read(suffix: str) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(48_000).astype(np.float32)
+    Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=get_upload_folder()) as folder:
+        path = tiny_containers.write(Path(folder) / f"a{suffix}", noise, 48_000)
+        found = sound.uploaded_audio({"path": str(path), "orig_name": path.name}, 16_000)
+    assert found is not None
+    assert (found.own_rate, len(found.samples)) == (48_000, pytest.approx(16_000, abs=20))
 
 
 def test_drawings_of_an_hour_are_no_larger() -> None:

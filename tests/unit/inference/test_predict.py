@@ -17,13 +17,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.data.audio.reading import read_audio
 from pipelines.errors import DataError
 from pipelines.inference.loading import Loaded, Located, load
 from pipelines.inference.predict import answers, predict, read_inputs
-from tests.support import tiny, tiny_text
+from tests.support import tiny, tiny_audio, tiny_containers, tiny_text
 from tests.support.command import graft, refused
 
 ONE, TWO = "The song was made by Ada in Rome.", "The letter was sold in Oslo in 1790."
@@ -56,6 +58,26 @@ def entries(model: Loaded, inputs: list[str]) -> list[tuple[str, dict[str, Any]]
 
 def outputs(model: Path, *inputs: str) -> list[Any]:
     return [one["output"] for one in predict(model, list(inputs), device="cpu")]
+
+
+# ---- recordings ----
+
+
+def test_recordings_of_telephones_and_manifests(tmp_path: Path) -> None:
+    model = load(tiny_audio.wav2vec2(tmp_path / "model", "Wav2Vec2ForSequenceClassification", **NAMES), device="cpu")
+    noise = 0.1 * np.random.default_rng(0).standard_normal(48_000).astype(np.float32)
+    for name in ("a.m4a", "b.webm", "c.mp4"):
+        tiny_containers.write(tmp_path / "new" / name, noise, 48_000)
+    rows = [{"audio_filepath": "a.m4a", "offset": 0.5, "duration": 0.25}, {"audio_filepath": "b.webm"}]
+    list_ = tmp_path / "new" / "list.jsonl"
+    list_.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = entries(model, [str(tmp_path / "new" / "a.m4a"), str(tmp_path / "new"), str(list_)])
+    assert [Path(name).name for name, _ in found] == [
+        *("a.m4a", "a.m4a", "b.webm", "c.mp4"),
+        *("list.jsonl:1", "list.jsonl:2"),
+    ]
+    part = found[-2][1]["audio"]
+    assert (part["start"], part["end"], len(read_audio(part, 16_000))) == (0.5, 0.75, 4000)
 
 
 # ---- columns by their names ----
