@@ -193,6 +193,10 @@ def _opened_file(name: str, value: Any) -> Iterator[Any]:
         suffix = begins(value)[1]
         text = getattr(error, "strerror", None) or str(error).rpartition(": ")[2].strip() or type(error).__name__
         why = advice(suffix) if suffix in AUDIO.unread else text
+        container = containers.container_of(value)
+        if container is not None:
+            shown = suffix or containers.NAMES[container]
+            why += f"; if a player plays it, convert it, as with `ffmpeg -i x{shown} x.wav`"
         raise DataError(
             f"{name}: not readable audio (wav, flac, ogg, opus, mp3, aiff, m4a, aac, webm): {why}"
         ) from None
