@@ -240,9 +240,8 @@ def main(given: Sequence[str] | None = None) -> None:
         work = Path(folder)
         rate = matrix_rate(device, 256 if tiny else 8192)
         say(f"A product of square matrices in bf16: {rate / 1e12:.2f} TFLOP/s.\n")
-        say(
-            "| | batch | Graft, examples/s | at its best | ratio | share of the rate: Graft / best | peak memory, MB: Graft / best |"
-        )
+        shares_of_both = "share of the rate: Graft / best | peak memory, MB: Graft / best |"
+        say(f"| | batch | Graft, examples/s | at its best | ratio | {shares_of_both}")
         say("|---|---|---|---|---|---|---|")
         for case in cases(work, tiny, device, arguments.only):
             ours, other = graft(case, work, device, seconds), theirs(case, work, device, seconds)

@@ -31,5 +31,5 @@ def test_without_a_gpu_it_says_so() -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(SystemExit, match="no GPU here.*--tiny --device cpu"):
+    with pytest.raises(SystemExit, match=r"no GPU here.*--tiny --device cpu"):
         gpu.main([])
