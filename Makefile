@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OFFLINE := HF_HUB_DISABLE_TELEMETRY=1 GRADIO_ANALYTICS_ENABLED=False
 
-.PHONY: setup demo test test-integration test-all coverage lint bench docs
+.PHONY: setup demo test test-integration test-all coverage lint bench bench-gpu docs
 
 setup: $(READY)  ## make .venv and install Graft into it, with the versions of constraints.txt
 
@@ -37,13 +37,13 @@ test: $(READY)  ## the quick suite: every kind of check, in minutes
 	$(PYTEST) --timeout 300 $(WORKERS) -m "not slow and not integration"
 
 test-integration: $(READY)  ## what is long: whole runs, several processes, kills, browsers
-	$(PYTEST) --timeout 900 $(WORKERS) -m "integration and not slow"
+	$(PYTEST) --timeout 900 $(WORKERS) -m "integration and not slow and not gpu"
 
 test-all: $(READY)  ## everything: both suites, and what needs real data
-	$(PYTEST) --timeout 900 $(WORKERS) -m "slow or not slow"
+	$(PYTEST) --timeout 900 $(WORKERS) -m "not gpu"
 
 coverage: $(READY)  ## both suites with the lines and branches that they reach; fails under 92 %
-	$(PYTEST) --timeout 1800 $(WORKERS) -m "not slow" --cov --cov-report=term
+	$(PYTEST) --timeout 1800 $(WORKERS) -m "not slow and not gpu" --cov --cov-report=term
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -55,6 +55,9 @@ bench: $(READY)  ## speed against transformers.Trainer on this machine, one tabl
 	  task=$$(basename $$file .py); test -f tests/benchmarks/$$task.py || continue; \
 	  $(OFFLINE) $(BIN)/python -m tests.benchmarks.$$task; \
 	done
+
+bench-gpu: $(READY)  ## the tests of a GPU, and speed on it: at most 8 minutes, no network; ARGS="--tiny --device cpu" tries the command without one
+	$(OFFLINE) HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.gpu $(ARGS)
 
 docs: $(READY)  ## write README's generated table and build the site into site/: strictly, and without asking another host
 	$(BIN)/python -m tests.support.generated_docs

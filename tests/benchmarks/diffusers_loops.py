@@ -49,7 +49,9 @@ def loader(settings: dict[str, Any], tokenizer: Any = None) -> Any:
         return found
 
     rows.set_transform(prepare)
-    return torch.utils.data.DataLoader(rows, batch_size=settings["batch_size"], shuffle=True)
+    workers = settings.get("workers", 0) if settings.get("device") == "cuda" else 0
+    alive = {"num_workers": workers, "persistent_workers": True, "pin_memory": True} if workers else {}
+    return torch.utils.data.DataLoader(rows, batch_size=settings["batch_size"], shuffle=True, **alive)
 
 
 def walk(
@@ -61,8 +63,11 @@ def walk(
     optimizer: dict[str, Any],
     rate: str,
 ) -> dict[str, Any]:
-    """The loop of both examples. `predict(model, batch)` gives (prediction, target)."""
-    accelerator = Accelerator(cpu=True, mixed_precision=settings["precision"])
+    """The loop of both examples. `predict(model, batch)` gives (prediction, target).
+
+    With `seconds`, it stops that long after its first `warm` steps, and the clock starts after these.
+    """
+    accelerator = Accelerator(cpu=settings.get("device", "cpu") == "cpu", mixed_precision=settings["precision"])
     adam = torch.optim.AdamW(trained, lr=1e-4, **optimizer)
     total = settings["epochs"] * len(batches)
     schedule = get_scheduler(rate, optimizer=adam, num_warmup_steps=min(500, total // 10), num_training_steps=total)
@@ -72,10 +77,15 @@ def walk(
         else None
     )
     model, adam, batches, schedule = accelerator.prepare(model, adam, batches, schedule)
+    if average is not None:
+        average.to(accelerator.device)
     model.train()
-    since, seen, loss = time.perf_counter(), 0, torch.zeros(())
+    since, seen, steps, loss = time.perf_counter(), 0, 0, torch.zeros(())
+    limit, warm = settings.get("seconds", float("inf")), settings.get("warm", 0)
     for _ in range(settings["epochs"]):
         for batch in batches:
+            if limit < time.perf_counter() - since and steps > warm:
+                break
             with accelerator.accumulate(model):
                 answer, target = predict(model, batch)
                 loss = f.mse_loss(answer.float(), target.float())
@@ -87,9 +97,17 @@ def walk(
             if average is not None:
                 average.step(model.parameters())
             loss = accelerator.gather(loss.detach()).mean()
-            seen += len(batch["pixels"])
+            seen, steps = seen + len(batch["pixels"]), steps + 1
+            if steps == warm:
+                loss.item()  # waits for the device
+                since, seen = time.perf_counter(), 0
+        else:
+            continue
+        break
+    last = float(loss)
     seconds = time.perf_counter() - since
-    return {"examples_per_second": seen / seconds, "peak_memory_mb": peak_memory_mb(), "loss": float(loss)}
+    speed = {"examples_per_second": seen / seconds, "steps": steps - warm}
+    return {**speed, "peak_memory_mb": peak_memory_mb(), "loss": last}
 
 
 def unconditional(settings: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +116,8 @@ def unconditional(settings: dict[str, Any]) -> dict[str, Any]:
 
     def predict(model: Any, batch: Any) -> tuple[Any, Any]:
         clean = batch["pixels"]
-        noise = torch.randn(clean.shape)
-        times = torch.randint(0, 1000, (len(clean),)).long()
+        noise = torch.randn(clean.shape, device=clean.device)
+        times = torch.randint(0, 1000, (len(clean),), device=clean.device).long()
         return model(schedule.add_noise(clean, noise, times), times).sample, noise
 
     adam = {"betas": (0.95, 0.999), "weight_decay": 1e-6, "eps": 1e-8}
@@ -122,7 +140,7 @@ def text_to_image(settings: dict[str, Any]) -> dict[str, Any]:
     def predict(model: Any, batch: Any) -> tuple[Any, Any]:
         latents = vae.encode(batch["pixels"].to(kind)).latent_dist.sample() * vae.config.scaling_factor
         noise = torch.randn_like(latents)
-        times = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),)).long()
+        times = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),), device=latents.device).long()
         states = encoder(batch["input_ids"], return_dict=False)[0]
         return model(schedule.add_noise(latents, noise, times), times, states, return_dict=False)[0], noise
 
@@ -133,7 +151,8 @@ def text_to_image(settings: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     settings = json.loads(Path(sys.argv[1]).read_text())
     torch.manual_seed(0)
-    print(json.dumps({"unconditional": unconditional, "text-to-image": text_to_image}[settings["task"]](settings)))
+    found = {"unconditional": unconditional, "text-to-image": text_to_image}[settings["task"]](settings)
+    print(json.dumps({key: value for key, value in found.items() if key != "steps"}))
 
 
 if __name__ == "__main__":
