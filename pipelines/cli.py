@@ -45,6 +45,13 @@ RecipeOrData = Annotated[
 ]
 Data = Annotated[str | None, typer.Option("--data", help="Use other data: a hub id, file or folder.")]
 Model = Annotated[str | None, typer.Option("--model", help="Use another model: a hub id, a model folder or a run.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Most rows at a time. Default: as many as are fast on the device."),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Device: cpu, cuda, cuda:1, mps. Default: the best of this machine.")
+]
 
 
 # typer contains a copy of click, and exports only subclasses of this class
@@ -436,10 +443,12 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the answers to a .csv or .jsonl file.")
     ] = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Predict for files (images, audio, text), folders, tables (jsonl, csv), URLs (images, audio), text or
-    column=value.
+    column=value. If it is stopped, the same command with --out goes on.
 
     Settings of a model that generates are given in the same way: n=4 for four results, seed=7. If the columns of a
     table have other names, name them: data.columns.text=review.
@@ -462,8 +471,8 @@ def predict(
         from pipelines.inference.answers import line, totals
         from pipelines.inference.predict import answers
 
-        # an interrupt leaves no half-written file
-        given = stack.enter_context(contextlib.closing(answers(model, inputs or [], out=out)))
+        # an interrupt leaves a file of complete answers
+        given = stack.enter_context(contextlib.closing(answers(model, inputs or [], out=out, device=device, batch_size=batch_size)))
         for answer in _soon(given):
             number += 1
             counts.update(answer.labels)

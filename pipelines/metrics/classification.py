@@ -337,8 +337,13 @@ def _several(id_: str, true: list[str], scores: list[float], classes: Sequence[s
     return {"id": id_, "true": true, "predicted": [label for label, p in found.items() if p > 0.5], "scores": found}
 
 
-def ranked(logits: "Tensor", classes: Sequence[str], multi_label: bool, top_k: int) -> list[dict[str, Any]]:
-    """The `top_k` classes of one row's logits [classes], best first: [{"label", "score"}]."""
+def ranked(
+    logits: "Tensor", classes: Sequence[str], multi_label: bool, top_k: Sequence[int]
+) -> list[list[dict[str, Any]]]:
+    """For each row of logits [rows, classes], its `top_k` best classes, best first: [{"label", "score"}]."""
     scores = logits.sigmoid() if multi_label else logits.softmax(-1)
-    best = scores.topk(min(top_k, len(classes)))
-    return [{"label": classes[i], "score": p} for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    best = scores.topk(min(max(top_k), len(classes)))
+    return [
+        [{"label": classes[i], "score": p} for p, i in zip(values[:most], places[:most], strict=True)]
+        for values, places, most in zip(best.values.tolist(), best.indices.tolist(), top_k, strict=True)
+    ]
