@@ -337,13 +337,16 @@ def _headline(results: dict[str, Any]) -> str:
 def evaluate(
     source: Annotated[str | None, typer.Argument(metavar="RUN_OR_MODEL_OR_RECIPE")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE ...", help="Keys of data: data.columns.text=NAME.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE ...", help="Keys of data and options: data.columns.text=NAME."),
     ] = None,
     data: Data = None,
     split: Annotated[str | None, typer.Option("--split", help="Name of the split. Default: test.")] = None,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Also score rows of --data that the model was trained on.")
     ] = False,
+    batch_size: BatchSize = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on its test split, or on other data."""
@@ -367,7 +370,7 @@ def evaluate(
         _find_sources(loaded)
         from pipelines.evaluation import evaluate
 
-        result = evaluate.evaluate_recipe(loaded, split)
+        result = evaluate.evaluate_recipe(loaded, split, device=device, batch_size=batch_size)
     else:
         if data is not None:
             places.check(data, "data", advice="; --data takes a hub id, a file or a folder")
@@ -375,7 +378,13 @@ def evaluate(
             from pipelines.evaluation import evaluate
 
             result = evaluate.evaluate(
-                model, data=data, split=split, allow_overlap=allow_overlap, overrides=overrides or []
+                model,
+                data=data,
+                split=split,
+                device=device,
+                allow_overlap=allow_overlap,
+                batch_size=batch_size,
+                overrides=overrides or [],
             )
     from pipelines.utils import distributed
 
@@ -472,7 +481,9 @@ def predict(
         from pipelines.inference.predict import answers
 
         # an interrupt leaves a file of complete answers
-        given = stack.enter_context(contextlib.closing(answers(model, inputs or [], out=out, device=device, batch_size=batch_size)))
+        given = stack.enter_context(
+            contextlib.closing(answers(model, inputs or [], out=out, device=device, batch_size=batch_size))
+        )
         for answer in _soon(given):
             number += 1
             counts.update(answer.labels)

@@ -295,4 +295,3 @@ def answer_file(path: Path, about: Mapping[str, Any]) -> Iterator[AnswerFile]:
 
 def _refused(path: Path, error: OSError) -> RunError:
     return RunError(f"{path}: cannot be written: {error.strerror or error}")
-

@@ -167,7 +167,9 @@ def check_device(name: str | None) -> None:
     here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     here += ["cuda"] * (len(here) > 1) + ["mps"] * torch.backends.mps.is_available()
     if name not in here:
-        raise ModelError(f"--device {name}: this machine has no such device{suggest(name, here)} (it has: {', '.join(here)})")
+        raise ModelError(
+            f"--device {name}: this machine has no such device{suggest(name, here)} (it has: {', '.join(here)})"
+        )
 
 
 def best_device() -> str:

@@ -306,7 +306,7 @@ def check_finite(batch: Batch, logits: "Tensor") -> None:
         row = batch["id"][int((~logits.isfinite()).any(-1).nonzero()[0])]
         raise RunError(
             f"the model's answer to {row} is not a number: bad weights, "
-            "or training diverged (lower train.learning_rate)"
+            "or its training diverged: train again with a lower train.learning_rate"
         )
 
 

@@ -280,9 +280,7 @@ class FillMask(Task):
         if not masks:
             raise DataError("the text has no [MASK]: put one where a word is to be found")
         if length > self.limit:
-            raise DataError(
-                f"the text has {length:,} tokens, and this model reads at most {self.limit:,}: shorten it"
-            )
+            raise DataError(f"the text has {length:,} tokens, and this model reads at most {self.limit:,}: shorten it")
         return {**example, "masks": masks, "top_k": one.get("top_k", 5), "length": length}
 
     def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
@@ -304,6 +302,4 @@ class FillMask(Task):
         return answers
 
     def _tokens(self, scores: Sequence[float], ids: Sequence[int]) -> list[dict[str, Any]]:
-        return [
-            {"token": self.tokenizer.decode([i]).strip(), "score": p} for p, i in zip(scores, ids, strict=True)
-        ]
+        return [{"token": self.tokenizer.decode([i]).strip(), "score": p} for p, i in zip(scores, ids, strict=True)]

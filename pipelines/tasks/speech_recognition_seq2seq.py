@@ -389,6 +389,4 @@ class SpeechRecognitionSeq2Seq(Task):
             written = whisper.written(self._go_on(model, outputs, openings[0]), len(some))
             for (number, place, _), tokens in zip(some, written, strict=True):
                 parts[number].append({**whisper.spelled(tokens, self.tokenizer), **place})
-        return [
-            self._answer(own, code, e["seconds"]) for own, code, e in zip(parts, codes, examples, strict=True)
-        ]
+        return [self._answer(own, code, e["seconds"]) for own, code, e in zip(parts, codes, examples, strict=True)]

@@ -416,7 +416,9 @@ class TextClassification(Task):
     def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
         examples: list[Example | DataError] = list(each(self._asked, asked))
         for columns in (TEXTS[:1], TEXTS):
-            rows = [e for e in examples if not isinstance(e, DataError) and tuple(c for c in TEXTS if c in e) == columns]
+            rows = [
+                e for e in examples if not isinstance(e, DataError) and tuple(c for c in TEXTS if c in e) == columns
+            ]
             if rows:
                 given = {key: [row[key] for row in rows] for key in (*columns, "id", "label")}
                 tokens = self._tokens(given, list(range(len(rows))))
