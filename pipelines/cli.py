@@ -560,10 +560,16 @@ def publish(
 @app.command()
 def demo(
     source: Source = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port. Default: the first free one from 7860.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", help="Port. Default: GRADIO_SERVER_PORT, or the first free one from 7860."),
+    ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. 127.0.0.1 is reachable only from this machine.")
-    ] = "127.0.0.1",
+        str | None,
+        typer.Option(
+            "--host", help="Address to listen on. Default: GRADIO_SERVER_NAME, or 127.0.0.1, for this machine only."
+        ),
+    ] = None,
 ) -> None:
     """Serve the demo on this machine."""
     with _model(source) as model:

@@ -173,10 +173,15 @@ def evaluate_loaded(
         finally:
             accelerator.state.device = best  # the state is shared by all of this process
     group = _group(loaded, section, found, own)
-    records = task.merge(records, found)
-    scored = scoring.score_split(task, records, found, name, group=group, tables=False)
-    for module in metrics:
-        scored["metrics"] |= module.scores(records, list(task.data.labels))
+
+    def score() -> dict[str, Any]:
+        merged = task.merge(records, found)
+        scored = scoring.score_split(task, merged, found, name, group=group, tables=False)
+        for module in metrics:
+            scored["metrics"] |= module.scores(merged, list(task.data.labels))
+        return scored
+
+    scored = distributed.decided(score)  # only the main process has the records
     for line in results.undefined(name, scored["n"], scored["metrics"]):
         progress.say(line)
     about = {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name}
