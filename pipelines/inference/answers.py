@@ -108,7 +108,7 @@ class AnswerFile:
         self.before: Iterator[str] = iter(())  # names of the inputs that were answered before
         self.failed: list[str] = []  # names of the inputs that had no answer before
         self.next: str | None = None
-        if state.stat().st_size:
+        if state.exists():
             self._go_on()
 
     def _go_on(self) -> None:
@@ -173,10 +173,8 @@ class AnswerFile:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one answer. Raises RunError if the disk refuses."""
-        if self.file is None:
-            self._begin()
-        text = self._row(record) if self.table else to_json(record) + "\n"
-        self._append(self.file, self.path, text)
+        file = self.file or self._begin()
+        self._append(file, self.path, self._row(record) if self.table else to_json(record) + "\n")
         self.count += 1
 
     def fail(self, name: str) -> None:
@@ -187,15 +185,16 @@ class AnswerFile:
         with self.state.open("ab", buffering=0) as file:
             self._append(file, self.state, json.dumps(_unicode(name)) + "\n")
 
-    def _begin(self) -> None:
+    def _begin(self) -> IO[bytes]:
         """Empty the file, which may hold the answers of an earlier command."""
         try:
-            self.file = self.path.open("wb", buffering=0)
+            file = self.path.open("wb", buffering=0)
             lines = [self.about, *map(_unicode, self.failed)]
             self.state.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-            self.failed = []
         except OSError as error:
             raise _refused(self.path, error) from None
+        self.file, self.failed = file, []
+        return file
 
     def _append(self, file: IO[bytes], path: Path, text: str) -> None:
         """Write the text at once: a process that is killed leaves complete answers."""
@@ -270,27 +269,25 @@ def answer_file(path: Path, about: Mapping[str, Any]) -> Iterator[AnswerFile]:
     """
     check_file(path)
     state = path.with_name(f"{path.name}{UNFINISHED}")
+    lock = path.with_name(f".{path.name}.lock")  # not `state`: closing any handle of a file ends its lock
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            mine = stack.enter_context(locked(state))
+            mine = stack.enter_context(locked(lock))
         except OSError as error:
             raise _refused(path, error) from None
         if not mine:
             raise RunError(f"{path}: another command is writing its answers here: wait for it, or give another --out")
-        try:
-            file = AnswerFile(path, state, about)
-            stack.callback(file.close)
-            yield file
-            if file.next is not None:
-                raise RunError(
-                    f"{path}: it holds answers to more inputs than these, of a command that did not finish: delete "
-                    f"{state} to begin again"
-                )
-            state.unlink()
-        finally:
-            if state.exists() and not state.stat().st_size:  # nothing was answered
-                state.unlink()
+        stack.callback(lock.unlink, missing_ok=True)
+        file = AnswerFile(path, state, about)
+        stack.callback(file.close)
+        yield file
+        if file.next is not None:
+            raise RunError(
+                f"{path}: it holds answers to more inputs than these, of a command that did not finish: delete {state} "
+                "to begin again"
+            )
+        state.unlink(missing_ok=True)
 
 
 def _refused(path: Path, error: OSError) -> RunError:

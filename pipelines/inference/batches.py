@@ -79,7 +79,7 @@ class _Batches:
             batch = batches.pop(0)
             answers = self._answers(batch, window)
             if answers is None:  # too large
-                batches[:0] = self._cut(batch)
+                batches = [part for one in (batch, *batches) for part in self._cut(one)]
             else:
                 found = self._put(found, batch, answers)
         return found

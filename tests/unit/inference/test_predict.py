@@ -581,7 +581,7 @@ def test_a_killed_command_goes_on(models: dict[str, Path], tmp_path: Path) -> No
     process.wait()
     before = [json.loads(line)["input"] for line in out.read_text().splitlines()]
     assert 0 < len(before) < len(texts)
-    refused(graft("predict", models["pairs"], table, "--out", out), 1, "another model")
+    refused(graft("predict", models["other"], table, "--out", out), 1, "another model")
     done = graft("predict", models["single"], table, "--out", out, "--device", "cpu")
     assert f"{len(before)} of 600 answers are here already" in done.err
     assert f"{600 - len(before)} answers: {out}" in done.out
