@@ -50,7 +50,7 @@ def evaluate(
     progress = Progress(distributed.processes().is_main_process)
     library_logging.quiet_libraries(progress)
     located = locate(source)
-    train = located.recipe.train if located.recipe is not None else TrainSection()
+    train = _train(located.recipe)
     before = data_section(located, data)
     section, located.task.options, train = for_scoring(Scoring(before, located.task.options, train), overrides)
     if batch_size is not None:
@@ -94,6 +94,11 @@ def evaluate_recipe(
     rows = _own_rows(recipe.data, loaded.task, split, None, trained)
     extra_metrics.try_out(metrics, loaded.task, loaded.model, rows[1], next(loaded.model.parameters()).device)
     return evaluate_loaded(loaded, recipe.data, split, train, own=True, progress=progress, rows=rows, metrics=metrics)
+
+
+def _train(recipe: Recipe | None) -> TrainSection:
+    # a length is required, and no scoring reads it
+    return recipe.train if recipe is not None else TrainSection(max_steps=1)
 
 
 def data_section(loaded: Loaded | Located, data: str | None) -> DataSection:
@@ -226,8 +231,11 @@ def precision_of(loaded: Loaded, train: TrainSection | None = None) -> str:
     """The precision of the model's training, so that scores agree with its results; fp32 if this machine gains nothing
     by bf16.
     """
-    train = train or (loaded.recipe.train if loaded.recipe is not None else TrainSection())
-    return "no" if train.precision == "fp32" or hardware.best_precision(loaded.model) == "fp32" else "bf16"
+    return (
+        "no"
+        if (train or _train(loaded.recipe)).precision == "fp32" or hardware.best_precision(loaded.model) == "fp32"
+        else "bf16"
+    )
 
 
 def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | None:
