@@ -18,12 +18,12 @@ KEY = re.compile(r"\b((?:data|options|train)\.[a-z_]+(?:\.[a-z_]+)?)(=\w+)?")
 
 
 def messages() -> Iterator[tuple[Path, str]]:
-    """The texts of errors and warnings. Values in braces become 4."""
+    """The texts of errors and warnings. What is computed becomes a question mark."""
     for folder in RUN:
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.JoinedStr):
-                    parts = [part.value if isinstance(part, ast.Constant) else "4" for part in node.values]
+                    parts = [part.value if isinstance(part, ast.Constant) else "?" for part in node.values]
                     yield path, "".join(map(str, parts))
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
                     yield path, node.value
