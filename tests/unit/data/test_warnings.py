@@ -151,7 +151,7 @@ def test_nearly_black_images_are_reported(tmp_path: Path, logged: pytest.LogCapt
         ("language", "germen", r"did you mean 'de' \(german\)\?"),
         ("license", "MIT License", r"did you mean 'mit'\?"),
         ("language", ["de", "xx"], "the hub knows no language 'xx'; give a code of two or three small letters"),
-        ("language", "EN", r"did you mean 'en'\?"),
+        ("language", "EN", r"did you mean 'en' \(english\)\?"),
     ],
 )
 def test_what_the_hub_would_refuse(key: str, value: str | list[str], says: str) -> None:
