@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
 
 FIRST_PORT, PORTS = 7860, 100
+HERE = ("127.0.0.1", "localhost")  # the names by which this machine reaches a demo that only it can reach
 
 
 def launch(
     source: str | Path,
     *,
     port: int | None = None,
-    host: str = "127.0.0.1",
+    host: str | None = None,
     open_browser: bool = False,
     block: bool = True,
 ) -> "gr.Blocks":
@@ -32,9 +33,12 @@ def launch(
 
     Returns the page; its `close()` stops the server.
 
-    Without `port` it takes the first free port from 7860. With `block` the call lasts until Ctrl-C. Raises ModelError
-    for a model without a demo, RunError if the address is not available.
+    Without `port` it takes GRADIO_SERVER_PORT, or else the first free port from 7860; without `host`
+    GRADIO_SERVER_NAME, or else 127.0.0.1. With `block` the call lasts until Ctrl-C. Raises ModelError for a model
+    without a demo, RunError if the address is not available.
     """
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or HERE[0]
+    port = _port_of_environment() if port is None else port
     free_port(host, port)  # before the model is loaded, so that a taken port is reported at once
     from pipelines.inference.loading import load
     from pipelines.utils.library_logging import quiet_libraries
@@ -50,6 +54,14 @@ def launch(
     if block:
         wait(blocks)
     return blocks
+
+
+def _port_of_environment() -> int | None:
+    """GRADIO_SERVER_PORT, if it is set. Raises RunError if it is no number."""
+    text = os.environ.get("GRADIO_SERVER_PORT", "").strip()
+    if text and not (text.isascii() and text.isdigit()):
+        raise RunError(f"GRADIO_SERVER_PORT={text}: give a number from 1024 to 65535, or unset it")
+    return int(text) if text else None
 
 
 def app(loaded: "Loaded") -> "gr.Blocks":
@@ -96,10 +108,15 @@ def free_port(host: str, port: int | None) -> int:
 def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False) -> None:
     """Start the server and return. It shares, records and reports nothing, and shows visitors no traceback."""
     from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from pipelines.apps import parts, visitor
 
     _reach_directly(host)
+    gates = [Middleware(visitor.Gate)]
+    if host in HERE:
+        # A page of another site may point its own name at this machine, and would then read what the demo answers.
+        gates.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(HERE), www_redirect=False))
     # With api_open, requests of other kinds could bypass the queue.
     blocks.queue(max_size=visitor.MAX_WAITING, default_concurrency_limit=1, api_open=False)
     try:
@@ -122,7 +139,7 @@ def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False)
             pwa=False,
             mcp_server=False,
             state_session_capacity=1000,
-            app_kwargs={"middleware": [Middleware(visitor.Gate)]},
+            app_kwargs={"middleware": gates},
         )
     except OSError as error:  # another program took the port first
         raise RunError(f"cannot serve on {host}:{port}: {error}; give another port") from error

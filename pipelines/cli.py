@@ -45,6 +45,13 @@ RecipeOrData = Annotated[
 ]
 Data = Annotated[str | None, typer.Option("--data", help="Use other data: a hub id, file or folder.")]
 Model = Annotated[str | None, typer.Option("--model", help="Use another model: a hub id, a model folder or a run.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Most rows at a time. Default: as many as are fast on the device."),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Device: cpu, cuda, cuda:1, mps. Default: the best of this machine.")
+]
 
 
 # typer contains a copy of click, and exports only subclasses of this class
@@ -330,13 +337,16 @@ def _headline(results: dict[str, Any]) -> str:
 def evaluate(
     source: Annotated[str | None, typer.Argument(metavar="RUN_OR_MODEL_OR_RECIPE")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE ...", help="Keys of data: data.columns.text=NAME.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE ...", help="Keys of data and options: data.columns.text=NAME."),
     ] = None,
     data: Data = None,
     split: Annotated[str | None, typer.Option("--split", help="Name of the split. Default: test.")] = None,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Also score rows of --data that the model was trained on.")
     ] = False,
+    batch_size: BatchSize = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on its test split, or on other data."""
@@ -360,7 +370,7 @@ def evaluate(
         _find_sources(loaded)
         from pipelines.evaluation import evaluate
 
-        result = evaluate.evaluate_recipe(loaded, split)
+        result = evaluate.evaluate_recipe(loaded, split, device=device, batch_size=batch_size)
     else:
         if data is not None:
             places.check(data, "data", advice="; --data takes a hub id, a file or a folder")
@@ -368,7 +378,13 @@ def evaluate(
             from pipelines.evaluation import evaluate
 
             result = evaluate.evaluate(
-                model, data=data, split=split, allow_overlap=allow_overlap, overrides=overrides or []
+                model,
+                data=data,
+                split=split,
+                device=device,
+                allow_overlap=allow_overlap,
+                batch_size=batch_size,
+                overrides=overrides or [],
             )
     from pipelines.utils import distributed
 
@@ -436,10 +452,12 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the answers to a .csv or .jsonl file.")
     ] = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Predict for files (images, audio, text), folders, tables (jsonl, csv), URLs (images, audio), text or
-    column=value.
+    column=value. If it is stopped, the same command with --out goes on.
 
     Settings of a model that generates are given in the same way: n=4 for four results, seed=7. If the columns of a
     table have other names, name them: data.columns.text=review.
@@ -462,8 +480,10 @@ def predict(
         from pipelines.inference.answers import line, totals
         from pipelines.inference.predict import answers
 
-        # an interrupt leaves no half-written file
-        given = stack.enter_context(contextlib.closing(answers(model, inputs or [], out=out)))
+        # an interrupt leaves a file of complete answers
+        given = stack.enter_context(
+            contextlib.closing(answers(model, inputs or [], out=out, device=device, batch_size=batch_size))
+        )
         for answer in _soon(given):
             number += 1
             counts.update(answer.labels)
@@ -540,10 +560,16 @@ def publish(
 @app.command()
 def demo(
     source: Source = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port. Default: the first free one from 7860.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", help="Port. Default: GRADIO_SERVER_PORT, or the first free one from 7860."),
+    ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. 127.0.0.1 is reachable only from this machine.")
-    ] = "127.0.0.1",
+        str | None,
+        typer.Option(
+            "--host", help="Address to listen on. Default: GRADIO_SERVER_NAME, or 127.0.0.1, for this machine only."
+        ),
+    ] = None,
 ) -> None:
     """Serve the demo on this machine."""
     with _model(source) as model:

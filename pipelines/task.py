@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel
 
+from pipelines.errors import DataError
+
 if TYPE_CHECKING:
     from random import Random
 
@@ -266,3 +268,34 @@ class Task(ABC):
     @abstractmethod
     def infer(self, model: "nn.Module", *inputs: Any, **settings: Any) -> Iterator[Any]:
         """Yield the answer for one input. Partial answers may come first; the last one is the answer."""
+
+    # ---- many inputs: `graft predict` answers them in batches ----
+
+    def prepare(self, asked: "Sequence[Mapping[str, Any]]") -> "list[Example | DataError]":
+        """Read and encode several inputs, without the model. Each is given as the arguments of `infer`, by name.
+
+        An input that cannot be read gives its error, so that it fails alone. An example may have a `length` (of its
+        input with all parts, as in `encode`), which limits how many are answered together, and a value `like`: only
+        examples with equal values are answered together.
+        """
+        return [dict(one) for one in asked]
+
+    def answer(self, model: "nn.Module", examples: Sequence[Example]) -> list[Any]:
+        """The answer to each example of `prepare`: what `infer` gives for it, whatever the other examples are.
+
+        A task without a batch of its own asks `infer` one by one.
+        """
+        names = (*self.data.input_columns, *self.data.optional_inputs)
+        answers = []
+        for example in examples:
+            settings = {key: value for key, value in example.items() if key not in names}
+            *_, last = self.infer(model, *(example[name] for name in names if name in example), **settings)
+            answers.append(last)
+        return answers
+
+    def answer_one(self, model: "nn.Module", **asked: Any) -> Any:
+        """The answer to one input by `prepare` and `answer`. Raises DataError."""
+        (example,) = self.prepare([asked])
+        if isinstance(example, DataError):
+            raise example
+        return self.answer(model, [example])[0]

@@ -2,7 +2,7 @@
 
 import re
 
-from pipelines.config.validation_errors import suggest
+from pipelines.config.validation_errors import closest, suggest
 
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENCES = re.findall(
@@ -55,6 +55,7 @@ def licence(name: str) -> str:
     if name in LICENCES:
         return name
     plain = re.sub(r"[\s_]+", "-", name.strip().lower())
+    plain = re.sub(r"^(the-)?(.+)-licen[cs]e$", r"\2", plain)
     hint = f": did you mean {plain!r}?" if plain in LICENCES else suggest(plain, LICENCES)
     raise ValueError(f"the hub knows no licence {name!r}{hint}; one that it does not list is `other`")
 
@@ -70,13 +71,14 @@ def language(code: str) -> str:
     named = next((own for own, name in LANGUAGES.items() if name == plain), None)
     part = re.split(r"[-_]", plain)[0]
     meant = named or (part if part in LANGUAGES else None)
-    hint = (
-        f": did you mean {meant!r}?"
-        if meant
-        else suggest(plain, ["multilingual", *LANGUAGES.values()])
-        if len(plain) > 3
-        else ""
-    )
+    if meant is None and len(plain) > 3:
+        near = closest(plain, ["multilingual", *LANGUAGES.values()])
+        meant = next((own for own, name in LANGUAGES.items() if name == near), near)
+    hint = f": did you mean {meant!r}{_named(meant)}?" if meant else ""
     raise ValueError(
         f"the hub knows no language {code!r}{hint}; give a code of two or three small letters (ISO 639), such as en"
     )
+
+
+def _named(code: str) -> str:
+    return f" ({LANGUAGES[code]})" if code in LANGUAGES else ""

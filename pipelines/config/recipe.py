@@ -6,10 +6,10 @@ recipe = load_recipe("beans_vit_base", ["train.epochs=1"])
 import importlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -462,23 +462,44 @@ def known_keys(raw: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, 
     return keys(Recipe, task_class(tasks[-1]).Options) | {f"options.{old}": "value" for old in renamed.FROZEN}
 
 
-def with_overrides(section: DataSection, overrides: Sequence[str]) -> DataSection:
-    """A data section with other values: `data.columns.text=body`, or `columns.text=body`. Raises RecipeError."""
-    known = {key: kind for key, kind in keys(Recipe, Strict).items() if key.startswith("data")}
-    settings, problems = overrides_of.read(overrides, known)
-    raw: dict[str, Any] = {"data": section.model_dump(exclude_defaults=True)}
+class Scoring(NamedTuple):
+    """What the scoring of a finished model reads of a recipe."""
+
+    data: DataSection
+    options: Any
+    train: TrainSection
+
+
+SCORED = ("data", "options", "train.eval_batch_size", "train.precision")  # keys of it, and sections
+
+
+def for_scoring(found: Scoring, overrides: Sequence[str]) -> Scoring:
+    """The same with other values: `data.columns.text=body`, or `columns.text=body`. Raises RecipeError."""
+    every = keys(Recipe, type(found.options))
+    known = {key: kind for key, kind in every.items() if key in SCORED or key.partition(".")[0] in SCORED}
+    own = {key for key in overrides if _trains(key.partition("=")[0].strip(), known, every)}
+    settings, problems = overrides_of.read([one for one in overrides if one not in own], known)
+    problems += [f"command line: {one}: it is a setting of the training, which is over" for one in sorted(own)]
+    raw = {name: getattr(found, name).model_dump(exclude_defaults=True) for name in Scoring._fields}
     for key, value in settings:
         problems += overrides_of.put(raw, {}, key, value)
-    try:
-        section = DataSection.model_validate(raw["data"])
-    except ValidationError as error:
-        found = error.errors()
-        for one in found:
-            one["loc"] = ("data", *one["loc"])
-        problems += explain(found, "command line", {}, Recipe, Strict)
+    made: dict[str, Any] = {}
+    for name in Scoring._fields:
+        try:
+            made[name] = type(getattr(found, name)).model_validate(raw[name], context={"exists": True})
+        except ValidationError as error:
+            wrong = error.errors()
+            for one in wrong:
+                one["loc"] = (name, *one["loc"])
+            problems += explain(wrong, "command line", {}, Recipe, type(found.options))
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(problems)))
-    return section
+    return Scoring(**made)
+
+
+def _trains(key: str, known: Mapping[str, str], every: Mapping[str, str]) -> bool:
+    """Whether an override is a key of the recipe that has no effect on the scoring of a finished model."""
+    return not overrides_of.meant(key, known) and bool(overrides_of.meant(key, every))
 
 
 MODEL_FILES = ("config.json", "model_index.json", "adapter_config.json", "pytorch_lora_weights.safetensors")

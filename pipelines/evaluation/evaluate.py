@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.recipe import DataSection, Recipe, with_overrides
+from pipelines.config.recipe import DataSection, Recipe, Scoring, TrainSection, for_scoring
 from pipelines.data import batching, trained_rows
 from pipelines.data.filtering import Skips
 from pipelines.data.grouping import group_column
@@ -15,7 +15,7 @@ from pipelines.data.schema import SPLITS
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, RecipeError
 from pipelines.evaluation import extra_metrics, scoring
-from pipelines.inference.loading import Loaded, data_columns, load
+from pipelines.inference.loading import Loaded, Located, check_device, data_columns, load, locate
 from pipelines.metrics import modules
 from pipelines.metrics.modules import Module
 from pipelines.reporting import results
@@ -33,6 +33,7 @@ def evaluate(
     split: str | None = None,
     device: str | None = None,
     allow_overlap: bool = False,
+    batch_size: int | None = None,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a run folder, model folder or hub id: {task, model, split, n, metric, metrics, ci95, groups, interval,
@@ -41,14 +42,21 @@ def evaluate(
     `data` is any data set of the task's kind: its test split is scored, or all rows if it has none. Without `data`, or
     if `data` is the data of its training, the test rows of its training are scored. Rows whose content the model was
     trained on are left out. `trained_on` counts them ({rows, scored}); it is None if the model does not record its
-    training rows. With `allow_overlap` all rows of `data` are scored. `overrides` set keys of the data section:
-    `data.columns.text=body`. Raises GraftErrors.
+    training rows. With `allow_overlap` all rows of `data` are scored. `overrides` set what the scoring reads
+    of the model's recipe: `data.columns.text=body`, `options.normaliser=basic`, `train.eval_batch_size=4`. `batch_size`
+    does the same as the last of these. Raises GraftErrors.
     """
+    check_device(device)
     progress = Progress(distributed.processes().is_main_process)
     library_logging.quiet_libraries(progress)
-    loaded = load(source, device=device)
-    section, own = with_overrides(data_section(loaded, data), overrides), data is None
-    if not own and not allow_overlap and not overrides and _same_source(loaded, section.id):
+    located = locate(source)
+    train = _train(located.recipe)
+    before = data_section(located, data)
+    section, located.task.options, train = for_scoring(Scoring(before, located.task.options, train), overrides)
+    if batch_size is not None:
+        train = train.model_copy(update={"eval_batch_size": batch_size})
+    loaded, own = located.load(device), data is None
+    if not own and not allow_overlap and section == before and _same_source(loaded, section.id):
         assert loaded.recipe is not None
         try:
             rows = _rows(loaded.recipe.data, loaded, split, own=True)
@@ -58,11 +66,13 @@ def evaluate(
             progress.say(
                 f"{section.id} is what the model was trained on: the {rows[0]} rows of its training are scored"
             )
-            return evaluate_loaded(loaded, loaded.recipe.data, split, own=True, progress=progress, rows=rows)
-    return evaluate_loaded(loaded, section, split, own=own, progress=progress, allow_overlap=allow_overlap)
+            return evaluate_loaded(loaded, loaded.recipe.data, split, train, own=True, progress=progress, rows=rows)
+    return evaluate_loaded(loaded, section, split, train, own=own, progress=progress, allow_overlap=allow_overlap)
 
 
-def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
+def evaluate_recipe(
+    recipe: Recipe, split: str | None = None, *, device: str | None = None, batch_size: int | None = None
+) -> dict[str, Any]:
     """Score the model of a recipe before any training. Its head must know the classes of the data.
 
     The recipe's `metrics` score it, too. The metrics of a finished run or model are never used: they are code, and the
@@ -72,17 +82,26 @@ def evaluate_recipe(recipe: Recipe, split: str | None = None) -> dict[str, Any]:
         raise RecipeError(
             "this recipe trains from random weights: there is nothing to evaluate; run `graft train` first"
         )
+    check_device(device)
     progress = Progress(distributed.processes().is_main_process)
     library_logging.quiet_libraries(progress)
     metrics = modules.load(recipe.metrics)
-    loaded = load(recipe.model.id, revision=recipe.model.revision, task=recipe.task, options=recipe.options)
+    loaded = load(
+        recipe.model.id, revision=recipe.model.revision, device=device, task=recipe.task, options=recipe.options
+    )
+    train = recipe.train if batch_size is None else recipe.train.model_copy(update={"eval_batch_size": batch_size})
     trained = trained_rows.read(loaded.folder, loaded.source)
     rows = _own_rows(recipe.data, loaded.task, split, None, trained)
     extra_metrics.try_out(metrics, loaded.task, loaded.model, rows[1], next(loaded.model.parameters()).device)
-    return evaluate_loaded(loaded, recipe.data, split, own=True, progress=progress, rows=rows, metrics=metrics)
+    return evaluate_loaded(loaded, recipe.data, split, train, own=True, progress=progress, rows=rows, metrics=metrics)
 
 
-def data_section(loaded: Loaded, data: str | None) -> DataSection:
+def _train(recipe: Recipe | None) -> TrainSection:
+    # a length is required, and no scoring reads it
+    return recipe.train if recipe is not None else TrainSection(max_steps=1)
+
+
+def data_section(loaded: Loaded | Located, data: str | None) -> DataSection:
     if data is not None:
         return DataSection(id=data, columns=data_columns(loaded))
     if loaded.recipe is None:
@@ -116,6 +135,7 @@ def evaluate_loaded(
     loaded: Loaded,
     section: DataSection,
     split: str | None,
+    train: TrainSection,
     *,
     own: bool,
     progress: Progress,
@@ -130,33 +150,43 @@ def evaluate_loaded(
     task = loaded.task
     name, found, skipped = rows or _rows(section, loaded, split, own)
     found, trained_on = _unseen(loaded, found, section, own, allow_overlap, progress)
-    accelerator = Accelerator(mixed_precision=precision_of(loaded))
-    cpu_kernels.install(loaded.model, accelerator.device)
+    accelerator = Accelerator(mixed_precision=precision_of(loaded, train))
+    best, asked = accelerator.device, next(loaded.model.parameters()).device
+    cpu_kernels.install(loaded.model, asked)
     examples = batching.Examples(task, task.encode(found))
     skips = Skips(section.max_skipped, {name: skipped}, {name: len(found) + len(skipped)})
     at_once = task.generation.at_once if task.generation is not None else None
-    size = hardware.eval_batch("auto", accelerator.device.type, examples.lengths is not None, at_once)
+    size = hardware.eval_batch(train.eval_batch_size, asked.type, examples.lengths is not None, at_once)
     with progress.item(name, len(found)) as shown:
-        workers = min(2, len(found) // 64)
-        records = scoring.predict_split(
-            task,
-            loaded.model,
-            examples,
-            accelerator,
-            batch_size=size,
-            workers=workers,
-            skips=skips,
-            split=name,
-            tick=shown.advance,
-            smaller=lambda n, unit: progress.say(
-                f"out of memory on {name}: going on with {n} {unit} at a time (the result is the same)"
-            ),
-        )
+        workers = hardware.workers(section.workers, accelerator.num_processes, examples)
+        accelerator.state.device = asked if accelerator.num_processes == 1 else best
+        try:
+            records = scoring.predict_split(
+                task,
+                loaded.model,
+                examples,
+                accelerator,
+                batch_size=size,
+                workers=workers,
+                skips=skips,
+                split=name,
+                tick=shown.advance,
+                smaller=lambda n, unit: progress.say(
+                    f"out of memory on {name}: going on with {n} {unit} at a time (the result is the same)"
+                ),
+            )
+        finally:
+            accelerator.state.device = best  # the state is shared by all of this process
     group = _group(loaded, section, found, own)
-    records = task.merge(records, found)
-    scored = scoring.score_split(task, records, found, name, group=group, tables=False)
-    for module in metrics:
-        scored["metrics"] |= module.scores(records, list(task.data.labels))
+
+    def score() -> dict[str, Any]:
+        merged = task.merge(records, found)
+        scored = scoring.score_split(task, merged, found, name, group=group, tables=False)
+        for module in metrics:
+            scored["metrics"] |= module.scores(merged, list(task.data.labels))
+        return scored
+
+    scored = distributed.decided(score)  # only the main process has the records
     for line in results.undefined(name, scored["n"], scored["metrics"]):
         progress.say(line)
     about = {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name}
@@ -197,12 +227,15 @@ def _unseen(
     return rows.select([number for number, seen in enumerate(known) if not seen]), {"rows": count, "scored": False}
 
 
-def precision_of(loaded: Loaded) -> str:
+def precision_of(loaded: Loaded, train: TrainSection | None = None) -> str:
     """The precision of the model's training, so that scores agree with its results; fp32 if this machine gains nothing
     by bf16.
     """
-    asked = loaded.recipe.train.precision if loaded.recipe is not None else "auto"
-    return "no" if asked == "fp32" or hardware.best_precision(loaded.model) == "fp32" else "bf16"
+    return (
+        "no"
+        if (train or _train(loaded.recipe)).precision == "fp32" or hardware.best_precision(loaded.model) == "fp32"
+        else "bf16"
+    )
 
 
 def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | None:

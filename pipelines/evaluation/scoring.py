@@ -15,7 +15,7 @@ from pipelines.evaluation import row_statistics
 from pipelines.metrics import intervals as resampling
 from pipelines.metrics.statistics import Statistics
 from pipelines.task import Record, Task
-from pipelines.utils.distributed import sharded_again
+from pipelines.utils.distributed import on_main, sharded_again
 from pipelines.utils.hardware import out_of_memory
 
 
@@ -33,7 +33,7 @@ def predict_split(
     tick: Callable[[int], None] = lambda n: None,
     smaller: Callable[[int, str], None] = lambda n, unit: None,
 ) -> list[Record]:
-    """Records of all readable examples, in the order of the examples. Every process gets all of them.
+    """Records of all readable examples, in the order of the examples, on the main process; the others get none.
 
     A batch holds at most `batch_size` examples. If examples have lengths, it also holds at most `budget` of their unit,
     with padding; None means the task's limit for this kind of device. Both must be equal on all processes. If memory
@@ -92,7 +92,7 @@ def predict_split(
     sharded_again(model)
     if was_training:
         model.train()
-    found, bad = gather_object(found), gather_object(bad)
+    found, bad = on_main(found), gather_object(bad)
     if skips is not None and bad:
         skips.add(split, [(str(index), why) for index, why in bad])
     return [record for _, record in sorted(found, key=lambda pair: pair[0])]

@@ -6,8 +6,9 @@ from a passage, a transcript ({"text"}), tokens for masks, a text, or a file tha
 
 import contextlib
 import csv
-import os
-import tempfile
+import io
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import IO, Any
 
 from pipelines.errors import DataError, RunError
 from pipelines.utils.files import to_json
-from pipelines.utils.formatting import printable
+from pipelines.utils.formatting import printable, short
+from pipelines.utils.lock import locked
 
 LIKELY = 0.5  # score from which a label counts, if a row may have several labels
 FORMATS = (".csv", ".jsonl")
+UNFINISHED = ".unfinished"  # the suffix of the file that lies next to answers until all are written
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
 
 
@@ -89,26 +92,120 @@ def row(name: str, columns: Mapping[str, Any], output: Any, several: bool) -> di
 
 
 class AnswerFile:
-    """A file that answers are written to, one by one: lines of JSON, or a csv table with the plain values.
+    """A file that answers are written to as they come: lines of JSON, or a csv table with the plain values.
 
-    The first answer decides the columns of a table.
+    The first answer decides the columns of a table. Until all inputs are answered, the file `state` lies next to it. It
+    says which model and inputs these are, and which inputs had no answer. So the same command goes on after it was
+    stopped or killed: `passed` is true for the inputs that came before.
     """
 
-    def __init__(self, path: Path, file: IO[str]) -> None:
-        self.path, self.file = path, file
+    def __init__(self, path: Path, state: Path, about: Mapping[str, Any]) -> None:
+        self.path, self.state, self.about = path, state, dict(about)
+        self.table = path.suffix.lower() == ".csv"
         self.names: list[str] = []
+        self.file: IO[bytes] | None = None
+        self.count = 0  # answers in the file
+        self.before: Iterator[str] = iter(())  # names of the inputs that were answered before
+        self.failed: list[str] = []  # names of the inputs that had no answer before
+        self.next: str | None = None
+        if state.exists():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Cut the file after its last complete answer. Raises RunError if another command wrote it."""
+        lines = self.state.read_text(encoding="utf-8").split("\n")
+        try:
+            about, *failed = [json.loads(line) for line in lines[:-1]]  # the last is empty, or was not finished
+        except ValueError:
+            return
+        if about != self.about:
+            what = " and ".join(name for name in self.about if about.get(name) != self.about[name])
+            raise RunError(
+                f"{self.path}: a command that did not finish left answers here, and it had another {what}: repeat that "
+                f"command to go on, give another --out, or delete {self.state} to begin again"
+            )
+        size, count = _complete(self.path, self.table)
+        if not count:
+            return
+        try:
+            self.file = self.path.open("r+b", buffering=0)
+            self.file.truncate(size)
+            self.file.seek(size)
+        except OSError as error:
+            raise _refused(self.path, error) from None
+        self.failed, self.before = failed, self._inputs()
+        self.count = count - self.table
+        self.next = next(self.before, None)
+
+    def _inputs(self) -> Iterator[str]:
+        """The names of the inputs in the file. The columns of a table are read, too."""
+        with self.path.open(encoding="utf-8", newline="") as file:
+            if self.table:
+                csv.field_size_limit(sys.maxsize)
+                rows = csv.reader(file)
+                self.names = next(rows)
+                yield from (cells[0] for cells in rows)
+            else:
+                yield from (json.loads(line)["input"] for line in file)
+
+    def passed(self, name: str) -> bool:
+        """Whether the next input, which has this name, was answered before, or had no answer.
+
+        Raises RunError if another input was the next one.
+        """
+        if self.file is None or (self.next is None and not self.failed):
+            return False
+        if self.next is not None and self.next == self._written(name):
+            self.next = next(self.before, None)
+        elif self.failed and self.failed[0] == _unicode(name):
+            del self.failed[0]
+        elif self.next is None:
+            return False
+        else:
+            raise RunError(
+                f"{self.path}: the inputs are no longer those of the command that did not finish ({short(name)} is "
+                f"new or was at another place): delete {self.state} to begin again"
+            )
+        return True
+
+    def _written(self, name: str) -> str:
+        return _unicode(_cell(name) if self.table else name)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one answer. Raises RunError if the disk refuses."""
+        file = self.file or self._begin()
+        self._append(file, self.path, self._row(record) if self.table else to_json(record) + "\n")
+        self.count += 1
+
+    def fail(self, name: str) -> None:
+        """Note an input that has no answer."""
+        if self.file is None:
+            self.failed.append(name)
+            return
+        with self.state.open("ab", buffering=0) as file:
+            self._append(file, self.state, json.dumps(_unicode(name)) + "\n")
+
+    def _begin(self) -> IO[bytes]:
+        """Empty the file, which may hold the answers of an earlier command."""
         try:
-            if self.path.suffix.lower() == ".jsonl":
-                self.file.write(to_json(record) + "\n")
-            else:
-                self._row(record)
+            file = self.path.open("wb", buffering=0)
+            lines = [self.about, *map(_unicode, self.failed)]
+            self.state.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         except OSError as error:
             raise _refused(self.path, error) from None
+        self.file, self.failed = file, []
+        return file
 
-    def _row(self, record: Mapping[str, Any]) -> None:
+    def _append(self, file: IO[bytes], path: Path, text: str) -> None:
+        """Write the text at once: a process that is killed leaves complete answers."""
+        left = text.encode("utf-8", "replace")
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError as error:
+            raise _refused(path, error) from None
+
+    def _row(self, record: Mapping[str, Any]) -> str:
         # lists of words are joined; what is nested (scores of all classes, words with their times) is for jsonl
         plain = {
             key: " | ".join(map(str, value)) if isinstance(value, list) else value
@@ -116,11 +213,37 @@ class AnswerFile:
             if not isinstance(value, dict)
             and not (isinstance(value, list) and any(isinstance(one, dict | list) for one in value))
         }
-        writer = csv.writer(self.file)
+        out = io.StringIO()
+        writer = csv.writer(out)
         if not self.names:
             self.names = list(plain)
             writer.writerow(self.names)
         writer.writerow([_cell(plain.get(name)) for name in self.names])
+        return out.getvalue()
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def _complete(path: Path, table: bool) -> tuple[int, int]:
+    """The size of the complete records at the start of a file, and their number. A cell may hold line breaks."""
+    size = whole = count = quotes = 0
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                size += len(line)
+                quotes += line.count(b'"') if table else 0
+                if line.endswith(b"\r\n" if table else b"\n") and quotes % 2 == 0:
+                    whole, count = size, count + 1
+    except FileNotFoundError:
+        return 0, 0
+    return whole, count
+
+
+def _unicode(text: str) -> str:
+    """A text as it is written: half a character becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _cell(value: Any) -> Any:
@@ -137,37 +260,35 @@ def check_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def answer_file(path: Path) -> Iterator[AnswerFile]:
-    """A file for answers. It appears when all are written; after an error the old file is as it was.
+def answer_file(path: Path, about: Mapping[str, Any]) -> Iterator[AnswerFile]:
+    """A file for answers, written one by one. An old file stays as it was until the first answer.
 
-    Raises DataError for another suffix than .csv or .jsonl, RunError if the disk refuses.
+    `about` is what the answers depend on: what -> plain values. If the file holds the answers of a command that did not
+    finish, this one goes on. Raises DataError for another suffix than .csv or .jsonl, RunError if the disk refuses, if
+    another command writes the file, or if `about` is not that of the command that did not finish.
     """
     check_file(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-    except OSError as error:
-        raise _refused(path, error) from None
-    file = os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="")
-    try:
-        yield AnswerFile(path, file)
+    state = path.with_name(f"{path.name}{UNFINISHED}")
+    lock = path.with_name(f".{path.name}.lock")  # not `state`: closing any handle of a file ends its lock
+    with contextlib.ExitStack() as stack:
         try:
-            file.close()
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mine = stack.enter_context(locked(lock))
         except OSError as error:
             raise _refused(path, error) from None
-    finally:
-        with contextlib.suppress(OSError):  # a full disk refuses to close, too, and that was raised already
-            file.close()
-        Path(temporary).unlink(missing_ok=True)
+        if not mine:
+            raise RunError(f"{path}: another command is writing its answers here: wait for it, or give another --out")
+        stack.callback(lock.unlink, missing_ok=True)
+        file = AnswerFile(path, state, about)
+        stack.callback(file.close)
+        yield file
+        if file.next is not None:
+            raise RunError(
+                f"{path}: it holds answers to more inputs than these, of a command that did not finish: delete {state} "
+                "to begin again"
+            )
+        state.unlink(missing_ok=True)
 
 
 def _refused(path: Path, error: OSError) -> RunError:
     return RunError(f"{path}: cannot be written: {error.strerror or error}")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import Recipe, recipe_of_model, task_class, task_names
+from pipelines.config.validation_errors import suggest
 from pipelines.errors import DataError, ModelError
 from pipelines.models.adapters import format_of
 from pipelines.models.layers import freeze_on
@@ -155,6 +156,20 @@ def _task_of(folder: Path, source: str) -> str:
     raise ModelError(
         f"{source}: a model for another task ({kinds or 'no architecture'}); Graft's tasks: {', '.join(task_names())}"
     )
+
+
+def check_device(name: str | None) -> None:
+    """Raise ModelError if this machine has no device of this name."""
+    if name is None or name == "cpu":
+        return
+    import torch
+
+    here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    here += ["cuda"] * (len(here) > 1) + ["mps"] * torch.backends.mps.is_available()
+    if name not in here:
+        raise ModelError(
+            f"--device {name}: this machine has no such device{suggest(name, here)} (it has: {', '.join(here)})"
+        )
 
 
 def best_device() -> str:

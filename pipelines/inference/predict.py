@@ -1,6 +1,7 @@
 """`graft predict`: answers of a finished model for inputs from the command line."""
 
 import contextlib
+import hashlib
 import inspect
 import json
 import logging
@@ -23,9 +24,9 @@ from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, MEDIA, kinds_of
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, MissingColumn
 from pipelines.generation import requests
-from pipelines.inference import downloads
-from pipelines.inference.answers import answer_file, check_file, labels, row
-from pipelines.inference.loading import Loaded, Located, data_columns, input_columns, locate
+from pipelines.inference import batches, downloads
+from pipelines.inference.answers import AnswerFile, answer_file, check_file, labels, row
+from pipelines.inference.loading import Loaded, Located, check_device, data_columns, input_columns, locate
 from pipelines.reporting.results import run_name
 from pipelines.utils import library_logging
 from pipelines.utils.files import did_you_mean
@@ -34,6 +35,7 @@ from pipelines.utils.formatting import short
 if TYPE_CHECKING:
     from pipelines.generation.spec import GenerationSpec
     from pipelines.task import Task
+    from pipelines.utils.progress import Progress
 
 Model = Loaded | Located
 
@@ -494,13 +496,17 @@ def predict(
     *,
     out: str | Path | None = None,
     device: str | None = None,
+    batch_size: int | None = None,
 ) -> list[dict[str, Any]]:
     """Answers of a run folder, model folder or hub id, in the given order: [{input, output}].
 
     `inputs` are those of `graft predict`: files, folders, tables, URLs of images and recordings, text, column=value.
-    With `out` (.csv, .jsonl) the answers are also written to this file. Raises GraftErrors.
+    `batch_size` is the most inputs that are answered at a time; by default as many as are fast on the device. With
+    `out` (.csv, .jsonl) the answers are also written to this file as they come. If an earlier call did not finish, its
+    answers stay in the file, and the answers to the other inputs are returned. Raises GraftErrors.
     """
-    return [{"input": one.name, "output": one.output} for one in answers(source, inputs, out=out, device=device)]
+    found = answers(source, inputs, out=out, device=device, batch_size=batch_size)
+    return [{"input": one.name, "output": one.output} for one in found]
 
 
 def answers(
@@ -509,10 +515,12 @@ def answers(
     *,
     out: str | Path | None = None,
     device: str | None = None,
+    batch_size: int | None = None,
 ) -> Generator[Answer, None, None]:
     """Yield the answers of `predict` one by one, and keep none.
 
-    The inputs are checked before the weights are loaded.
+    The inputs are checked before the weights are loaded. An input that cannot be read is named and has no answer; if
+    the user named it, a DataError follows after the other answers.
     """
     from pipelines.utils.progress import Progress
 
@@ -522,13 +530,22 @@ def answers(
     named, names = named_columns([str(one) for one in given])
     if not names:
         raise DataError("there is no input: give a file, a folder, a table or a text")
+    if batch_size is not None and batch_size < 1:
+        raise DataError(f"--batch-size {batch_size}: give a number from 1")
+    check_device(device)
     if out is not None:
         check_file(Path(out))
+    refused: list[DataError] = []  # inputs that the user named
     with tempfile.TemporaryDirectory(prefix="graft-") as folder, contextlib.ExitStack() as stack:
         located = locate(source)
         located.columns = _input_names(located, named)
         wanted = read_inputs(located, names, Path(folder))
-        file = None if out is None else stack.enter_context(answer_file(Path(out).expanduser()))
+        file = None
+        if out is not None:
+            path = Path(out).expanduser()
+            file = stack.enter_context(answer_file(path, _about(located, given)))
+            if file.count:
+                progress.say(f"{path}: {file.count:,} of {len(wanted):,} answers are here already: going on")
         library_logging.quiet_libraries(progress)
         loaded = located.load(device)
         # lines on a terminal show the progress themselves
@@ -537,29 +554,89 @@ def answers(
         spec = loaded.task.data
         every = {"top_k": len(spec.labels)} if file is not None and spec.has_classes and spec.labels else {}
         count, last = 0, None
-        for entry in wanted:
-            try:
-                columns = entry.read()
-                output = (
-                    _made(loaded, made, columns)
-                    if (made := loaded.task.generation)
-                    else loaded.infer(**columns, **every)
-                )
-            except DataError as error:
-                if entry.name in names or entry.name == ", ".join(names):
-                    raise
-                last = error if str(error).startswith(entry.name) else DataError(f"{entry.name}: {error}")
+        entries = (entry for entry in wanted if not _passed(file, entry, item))
+        for entry, columns, output in _answered(loaded, entries, every, batch_size, progress):
+            if isinstance(output, DataError):
+                if entry.name == ", ".join(names) or (entry.name in names and len(wanted.parts) == 1):
+                    raise output
+                last = output if str(output).startswith(entry.name) else DataError(f"{entry.name}: {output}")
                 log.warning("skipped, cannot be read: %s", last)
+                refused += [last] if entry.name in names else []
+                if file is not None:
+                    file.fail(entry.name)
             else:
                 count += 1
                 output = json.loads(json.dumps(output))
                 several = spec.label_kind == "classes"
                 if file is not None:
                     file.write(row(entry.name, columns, output, several))
+                made = loaded.task.generation
                 written = Path(output[made.one]).absolute() if made else None
                 shown = output[:SHOWN] if every else output
                 yield Answer(entry.name, columns, shown, labels(output, several), written)
             if item is not None:
                 item.advance()
-        if last is not None and not count:
+        if last is not None and not count and not (file is not None and file.count):
             raise DataError(f"nothing here can be read; the last: {last}")
+    if refused:
+        raise DataError(f"{len(refused)} of {len(names)} inputs have no answer; the last: {refused[-1]}")
+
+
+def _passed(file: AnswerFile | None, entry: Entry, item: Any) -> bool:
+    """Whether an earlier command that did not finish came past this input."""
+    if file is None or not file.passed(entry.name):
+        return False
+    if item is not None:
+        item.advance()
+    return True
+
+
+def _answered(
+    loaded: Loaded, entries: Iterable[Entry], every: dict[str, Any], batch_size: int | None, progress: "Progress"
+) -> Iterator[tuple[Entry, dict[str, Any], Any]]:
+    """Each entry with its columns and its answer, or with a DataError."""
+
+    def columns(entry: Entry) -> dict[str, Any] | DataError:
+        try:
+            return entry.read()
+        except DataError as error:
+            return error
+
+    if made := loaded.task.generation:
+        for entry in entries:
+            read = columns(entry)
+            try:
+                yield entry, {}, read if isinstance(read, DataError) else _made(loaded, made, read)
+            except DataError as error:
+                yield entry, {}, error
+        return
+
+    def requests_() -> Iterator[batches.Request[tuple[Entry, dict[str, Any]]]]:
+        for entry in entries:
+            read = columns(entry)
+            if isinstance(read, DataError):
+                yield batches.Request(entry.name, read, (entry, {}))
+            else:
+                yield batches.Request(entry.name, {**read, **every}, (entry, read))
+
+    for request, output in batches.answered(loaded, requests_(), batch_size, progress.say):
+        yield *request.tag, output
+
+
+def _about(model: Located, inputs: Sequence[str | Path]) -> dict[str, Any]:
+    """What the answers to inputs depend on, for a command that goes on: the files of the model, and the inputs."""
+
+    def digest(parts: Iterable[Any]) -> str:
+        return hashlib.blake2b(json.dumps(list(parts)).encode(), digest_size=8).hexdigest()
+
+    def state(path: Path) -> list[Any]:
+        about = path.stat()
+        return [about.st_size, about.st_mtime_ns]
+
+    files = sorted(file for file in model.folder.rglob("*") if file.is_file() and file.suffix in WEIGHTS)
+    own = [[str(file.relative_to(model.folder)), *state(file)] for file in files if file.name != "results.json"]
+    given = [[str(one), *(state(Path(one)) if os.path.isfile(one) else [])] for one in inputs]
+    return {"model": f"{model.source} {digest(own)}", "input or setting": digest(given)}
+
+
+WEIGHTS = (".safetensors", ".bin", ".json", ".txt", ".model")  # files that decide the answers of a model

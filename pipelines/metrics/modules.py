@@ -184,7 +184,8 @@ def _of_function(entry: str, function: Callable[..., Any]) -> Callable[[Columns,
                 f"metrics: {entry}: compute asks for {lacking[0]}, and a record here has {', '.join(columns)}"
             )
         given = columns if takes_all else {name: columns[name] for name in names if name in columns}
-        found = function(**copy.deepcopy(given))  # a copy, because the function may change the lists of the records
+        # a copy, because the function may change the lists of the records
+        found = function(**copy.deepcopy(_as_dicts(given)))
         bad = (
             next((key for key, value in found.items() if not _is_number(value)), None)
             if isinstance(found, dict)
@@ -213,12 +214,20 @@ def _of_class(entry: str, path: Path, kind: Any) -> Callable[[Columns, Sequence[
         if lacking := [name for name in options[0] if name not in columns]:
             raise RecipeError(f"metrics: {entry} asks for {lacking[0]}, and a record here has {', '.join(columns)}")
         integers = all(_are_whole(features.get(key)) for features in options for key in ("predictions", "references"))
-        given = {name: columns[name] for name in options[0]}
+        given = _as_dicts({name: columns[name] for name in options[0]})
         if integers and labels:
             given |= {key: _numbered(given[key], labels) for key in ("predictions", "references") if key in given}
         return metric.compute(**given)
 
     return compute
+
+
+def _as_dicts(columns: Columns) -> Columns:
+    """The columns with plain dictionaries, where a record has the scores of many labels in an array."""
+    return {
+        name: [dict(value) if isinstance(value, Mapping) else value for value in column]
+        for name, column in columns.items()
+    }
 
 
 def _are_whole(feature: Any) -> bool:

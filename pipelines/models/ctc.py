@@ -135,6 +135,11 @@ def begin_head(model: Any) -> None:
     nn.init.zeros_(model.lm_head.bias)
 
 
+def padding_counts(config: Any) -> bool:
+    """Whether the outputs of a model depend on the padding of a batch, through the convolutions of its positions."""
+    return config.model_type in ("data2vec-audio", "sew", "sew-d")
+
+
 def logits(model: Any, batch: dict[str, Any]) -> Tensor:
     """Logits, float32 [n, frames, tokens].
 

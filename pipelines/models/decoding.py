@@ -19,13 +19,14 @@ def decode(
     pad: int = 0,
     temperature: float = 0.0,
     top_p: float = 1.0,
-    seed: int = 0,
+    seeds: Sequence[int] = (),
 ) -> Iterator[list[int | None]]:
     """Yield the next token of each prompt, up to `most` times; None for a row that has ended.
 
     A row ends with a token of `ends`, which is not yielded, or when prompt and answer have `limit` tokens, the most
     that the model can read. Temperature 0 takes the most probable token. A higher temperature samples from the smallest
-    set of tokens with a total probability of at least `top_p` (Holtzman et al. 2020, arXiv:1904.09751).
+    set of tokens with a total probability of at least `top_p` (Holtzman et al. 2020, arXiv:1904.09751). Each row draws
+    with its own one of `seeds`, so its text does not depend on the other rows; by default all have the seed 0.
     """
     import torch
 
@@ -33,7 +34,7 @@ def decode(
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    generator = torch.Generator(device="cpu").manual_seed(seed)
+    generators = [torch.Generator(device="cpu").manual_seed(seed) for seed in seeds or [0] * len(prompts)]
     ended = torch.zeros(len(prompts), dtype=torch.bool)
     sizes = torch.tensor([len(p) for p in prompts])
     kept = None
@@ -49,7 +50,7 @@ def decode(
                 logits_to_keep=1,
             )
         kept = found.past_key_values
-        chosen = _choose(found.logits[:, -1].float().cpu(), temperature, top_p, generator)
+        chosen = _choose(found.logits[:, -1].float().cpu(), temperature, top_p, generators)
         ended |= torch.tensor([token in ends for token in chosen.tolist()]) | (sizes + number >= limit)
         yield [None if over else token for token, over in zip(chosen.tolist(), ended.tolist(), strict=True)]
         if all_ended(bool(ended.all()), device):
@@ -70,11 +71,12 @@ def continuations(
     return found
 
 
-def _choose(logits: "Tensor", temperature: float, top_p: float, generator: Any) -> "Tensor":
+def _choose(logits: "Tensor", temperature: float, top_p: float, generators: Sequence[Any]) -> "Tensor":
     import torch
 
     if temperature == 0:
         return logits.argmax(-1)
     ranked, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
     ranked[ranked.cumsum(-1) - ranked >= top_p] = 0.0
-    return order.gather(-1, torch.multinomial(ranked, 1, generator=generator))[:, 0]
+    drawn = [torch.multinomial(row, 1, generator=own) for row, own in zip(ranked, generators, strict=True)]
+    return order.gather(-1, torch.stack(drawn))[:, 0]

@@ -231,14 +231,14 @@ def likeliest(
         kept, scores = after.past_key_values, after.logits[:, -1].float()
 
 
-def detect_language(model: Any, features: "Tensor", words: Any, known: dict[str, int]) -> str:
-    """The code of the most probable spoken language. `features` are of one recording."""
+def detect_languages(model: Any, features: "Tensor", words: Any, known: dict[str, int]) -> list[str]:
+    """The code of the most probable spoken language of each recording; `features` are of their first pieces."""
     import torch
 
-    ids = torch.tensor([[words.convert_tokens_to_ids(START)]], device=features.device)
+    start = torch.full((len(features), 1), words.convert_tokens_to_ids(START), device=features.device)
     with torch.no_grad():
-        scores = model(input_features=features, decoder_input_ids=ids, use_cache=False).logits[0, -1]
-    return max(known, key=lambda code: float(scores[known[code]]))
+        scores = model(input_features=features, decoder_input_ids=start, use_cache=False).logits[:, -1]
+    return [max(known, key=lambda code: float(row[known[code]])) for row in scores.float().cpu()]
 
 
 def written(steps: Iterator[list[Token | None]], rows: int) -> list[list[Token]]:
@@ -262,14 +262,22 @@ def transcript(steps: Iterator[list[Token | None]], words: Any) -> Iterator[dict
     A word's confidence is the geometric mean of its tokens' probabilities. In a language without spaces the transcript
     is one word.
     """
-    parts: list[list[Token]] = [[]]
+    tokens: list[Token] = []
     for (token,) in steps:
         if token is not None:
-            if words.convert_ids_to_tokens(token[0]).startswith(BLANK):
-                parts.append([])
-            parts[-1].append(token)
-        text = words.decode([number for part in parts for number, _ in part], skip_special_tokens=True).strip()
-        yield {"text": text, "words": [word for part in parts if (word := _word(part, words))]}
+            tokens.append(token)
+        yield spelled(tokens, words)
+
+
+def spelled(tokens: Sequence[Token], words: Any) -> dict[str, Any]:
+    """The transcript of a recording's tokens: {"text", "words": [{"word", "confidence"}]}."""
+    parts: list[list[Token]] = [[]]
+    for token in tokens:
+        if words.convert_ids_to_tokens(token[0]).startswith(BLANK):
+            parts.append([])
+        parts[-1].append(token)
+    text = words.decode([number for number, _ in tokens], skip_special_tokens=True).strip()
+    return {"text": text, "words": [word for part in parts if (word := _word(part, words))]}
 
 
 def _word(part: list[Token], words: Any) -> dict[str, Any] | None:

@@ -21,8 +21,10 @@ from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Strict
 from pipelines.data.schema import DataSpec
-from pipelines.errors import ModelError
+from pipelines.errors import DataError, ModelError
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.utils.hardware import cores
+from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +91,7 @@ class AudioClassification(Task):
     window: int  # number of samples that the model reads
     # number of samples -> number of frames; None if the model reads spectrograms, which have a fixed size
     frames: Any = None
+    padding_counts: bool = False  # whether the answers of the model depend on the padding of a batch
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
@@ -140,6 +143,7 @@ class AudioClassification(Task):
         if sound.feature_encoder(model) is not None:
             self.frames = partial(ctc.frames, config)
             ctc.install(model)
+            self.padding_counts = ctc.padding_counts(config)
             pretrained.trunk(model).encoder.register_forward_pre_hook(sound.copied)  # type: ignore[union-attr]
         return model
 
@@ -332,14 +336,29 @@ class AudioClassification(Task):
 
     def infer(self, model: Any, audio: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
         """The `top_k` labels of one recording (path, bytes, or (rate, samples)), best first: [{"label", "score"}]."""
-        import torch
+        yield self.answer_one(model, audio=audio, top_k=top_k)
 
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        return each(self._asked, asked, cores())
+
+    def _asked(self, one: Mapping[str, Any]) -> Example:
         from pipelines.data.audio.reading import read_audio
-        from pipelines.metrics import classification
         from pipelines.models import audio as sound
 
+        audio = self.part(read_audio(one["audio"], sound.rate(self.extractor), silent_ok=True))
+        example = {"audio": audio, "top_k": one.get("top_k", 5)}
+        if self.frames is None:
+            return example
+        like = len(audio) if self.padding_counts else 0
+        return {**example, "length": max(1, self.frames(len(audio))), "like": like}
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
+        import torch
+
+        from pipelines.metrics import classification
+
         device = next(model.parameters()).device
-        read = self._read([{"audio": read_audio(audio, sound.rate(self.extractor), silent_ok=True)}])
+        read = {k: v if isinstance(v, list) else v.to(device) for k, v in self._read(examples).items()}
         with torch.inference_mode():
-            logits = self._logits(model, {k: v if isinstance(v, list) else v.to(device) for k, v in read.items()})[0]
-        yield classification.ranked(logits, self.labels, self.options.multi_label, top_k)
+            logits = self._logits(model, read).cpu()
+        return classification.ranked(logits, self.labels, self.options.multi_label, [e["top_k"] for e in examples])

@@ -20,6 +20,7 @@ from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 from pipelines.utils.seeding import seeded
+from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -264,24 +265,41 @@ class FillMask(Task):
 
         Raises DataError.
         """
-        import torch
+        yield self.answer_one(model, text=text, top_k=top_k)
 
-        text = readable({"text": text}, "text")
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        return each(self._asked, asked)
+
+    def _asked(self, one: Mapping[str, Any]) -> Example:
+        text = readable(one, "text")
         for mask in ("[MASK]", "<mask>"):
             text = text.replace(mask, self.tokenizer.mask_token)
-        encoding = self.tokenizer(text, return_tensors="pt")
-        places = (encoding["input_ids"][0] == self.tokenizer.mask_token_id).nonzero()[:, 0]
-        if not len(places):
+        example = {key: value for key, value in self.tokenizer(text).items() if key in ("input_ids", "token_type_ids")}
+        length = len(example["input_ids"])
+        masks = [place for place, token in enumerate(example["input_ids"]) if token == self.tokenizer.mask_token_id]
+        if not masks:
             raise DataError("the text has no [MASK]: put one where a word is to be found")
-        if encoding["input_ids"].shape[1] > self.limit:
-            raise DataError(
-                f"the text has {encoding['input_ids'].shape[1]:,} tokens, and this model reads at most {self.limit:,}: "
-                "shorten it"
-            )
+        if length > self.limit:
+            raise DataError(f"the text has {length:,} tokens, and this model reads at most {self.limit:,}: shorten it")
+        return {**example, "masks": masks, "top_k": one.get("top_k", 5), "length": length}
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
+        import torch
+
+        from pipelines.models import text as language
+
+        device = next(model.parameters()).device
+        read = language.inputs(examples, self.tokenizer)
+        rows = [row for row, e in enumerate(examples) for _ in e["masks"]]
+        places = [place for e in examples for place in e["masks"]]
         with torch.inference_mode():
-            logits = model(**encoding.to(next(model.parameters()).device)).logits[0, places].float().cpu()
-        best = logits.softmax(-1).topk(top_k)
-        yield [
-            [{"token": self.tokenizer.decode([i]).strip(), "score": p} for p, i in zip(scores, ids, strict=True)]
-            for scores, ids in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
+            logits = model(**{key: value.to(device) for key, value in read.items()}).logits[rows, places].float().cpu()
+        answers = []
+        for e, own in zip(examples, logits.split([len(e["masks"]) for e in examples]), strict=True):
+            best = own.softmax(-1).topk(e["top_k"])
+            pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            answers.append([self._tokens(scores, ids) for scores, ids in pairs])
+        return answers
+
+    def _tokens(self, scores: Sequence[float], ids: Sequence[int]) -> list[dict[str, Any]]:
+        return [{"token": self.tokenizer.decode([i]).strip(), "score": p} for p, i in zip(scores, ids, strict=True)]

@@ -16,8 +16,10 @@ from pydantic import Field, model_validator
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.image.reading import LabelledImages, warn_if_dark
 from pipelines.data.schema import DataSpec
-from pipelines.errors import ModelError
+from pipelines.errors import DataError, ModelError
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.utils.hardware import cores
+from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -275,14 +277,32 @@ class ImageClassification(Task):
 
     def infer(self, model: Any, image: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
         """The `top_k` labels of one image (path, bytes or PIL), best first: [{"label", "score"}]."""
+        yield self.answer_one(model, image=image, top_k=top_k)
+
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        from pipelines.data.image.reading import read_image
+
+        found = each(lambda one: read_image(one["image"]), asked, cores())
+        examples: list[Example | DataError] = []
+        of_size: dict[Any, list[int]] = {}  # the processor takes several images of one size in less time
+        for place, image in enumerate(found):
+            if isinstance(image, DataError):
+                examples.append(image)
+            else:
+                examples.append({"top_k": asked[place].get("top_k", 5)})
+                of_size.setdefault(image.size, []).append(place)
+        for places in of_size.values():
+            pixels = self.processor([found[place] for place in places], return_tensors="pt")["pixel_values"]
+            for place, one in zip(places, pixels, strict=True):
+                examples[place] |= {"pixels": one, "like": tuple(one.shape)}  # type: ignore[operator]
+        return examples
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
         import torch
 
-        from pipelines.data.image.reading import read_image
         from pipelines.metrics import classification
 
-        pixels = self.processor(read_image(image), return_tensors="pt")["pixel_values"].to(
-            next(model.parameters()).device
-        )
+        pixels = torch.stack([e["pixels"] for e in examples]).to(next(model.parameters()).device)
         with torch.inference_mode():
-            logits = model(pixel_values=pixels).logits[0].float()
-        yield classification.ranked(logits, self.labels, self.options.multi_label, top_k)
+            logits = model(pixel_values=pixels).logits.float().cpu()
+        return classification.ranked(logits, self.labels, self.options.multi_label, [e["top_k"] for e in examples])

@@ -19,6 +19,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.passages import answered, token_span
 from pipelines.errors import DataError, ModelError
 from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pipelines.metrics.statistics import Statistics
     from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
+WINDOWS = 8  # of one passage that are read at a time
 CANDIDATES = 20  # spans per window that may become the answer, as in the example of transformers
 
 
@@ -349,24 +351,37 @@ class QuestionAnswering(Task):
 
         The answer is empty if there is none.
         """
+        yield self.answer_one(model, question=question, context=context)
+
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        return each(self._asked, asked)
+
+    def _asked(self, one: Mapping[str, Any]) -> Example:
+        row = answered({"id": "input", "question": one["question"], "context": one["context"], "answer": []}, True)
+        found = self._windows({key: [value] for key, value in row.items()}, [0])
+        windows = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+        return {"asked": row, "windows": windows, "length": len(windows) * max(found["length"])}
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
         import torch
 
-        row = answered({"id": "input", "question": question, "context": context, "answer": []}, True)
-        encoding = self._windows({key: [value] for key, value in row.items()}, [0])
-        examples = [dict(zip(encoding, values, strict=True)) for values in zip(*encoding.values(), strict=True)]
-        device = next(model.parameters()).device
-        records = []
-        for start in range(0, len(examples), 8):
-            batch = self.collate(examples[start : start + 8])
-            batch = {
-                key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()
-            }
+        from pipelines.data.batching import on_device
+
+        device, records = next(model.parameters()).device, []
+        windows = [{**window, "row": place} for place, e in enumerate(examples) for window in e["windows"]]
+        windows.sort(key=lambda window: -window["length"])
+        at_once = max(WINDOWS, len(examples))
+        for start in range(0, len(windows), at_once):
+            batch = on_device(self.collate(windows[start : start + at_once]), device)
             with torch.inference_mode():
                 records += self.predict(model, batch)
-        found = self.merge(records, [row])[0]
-        best = found["nbest"][0]
-        where = {"start": best["start"], "end": best["end"]} if found["predicted"] else {"start": None, "end": None}
-        yield {"answer": found["predicted"], "score": found["confidence"], **where, "nbest": found["nbest"]}
+        return [_answer(found) for found in self.merge(records, [e["asked"] for e in examples])]
+
+
+def _answer(found: Record) -> dict[str, Any]:
+    best = found["nbest"][0]
+    where = {"start": best["start"], "end": best["end"]} if found["predicted"] else {"start": None, "end": None}
+    return {"answer": found["predicted"], "score": found["confidence"], **where, "nbest": found["nbest"]}
 
 
 # ---- spans ----

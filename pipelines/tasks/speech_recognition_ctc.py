@@ -23,6 +23,8 @@ from pipelines.data.text.rows import transcribed
 from pipelines.errors import DataError, ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.utils.hardware import cores
+from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from pipelines.data.audio.transcripts import Utterances
     from pipelines.metrics.statistics import Statistics
+    from pipelines.models.ctc import Heard
     from pipelines.reporting.mistakes import MistakeSpec
 
 log = logging.getLogger("graft")
@@ -332,21 +335,71 @@ class SpeechRecognitionCTC(Task):
         A long recording is read in windows of 30 seconds; after each window comes the transcript so far.
         """
         import numpy as np
+
+        from pipelines.models import ctc
+
+        samples = self._asked({"audio": audio})["samples"]
+        tokens, sure = np.zeros(0, dtype=int), np.zeros(0)
+        for piece, counting in self._pieces(samples):
+            (decoded,) = self._read(model, [piece])
+            tokens, sure = np.append(tokens, decoded.tokens[counting]), np.append(sure, decoded.sure[counting])
+            yield self._transcript(ctc.Heard(tokens, sure), samples)
+
+    def _pieces(self, samples: "np.ndarray") -> "Iterator[tuple[np.ndarray, slice]]":
+        from pipelines.models import ctc
+
+        return ctc.windows(samples, self.config, round(WINDOW * self.rate), round(MARGIN * self.rate))
+
+    def _read(self, model: Any, pieces: "Sequence[np.ndarray]") -> "list[Heard]":
+        """The likeliest tokens of each of several pieces of recordings."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
         from pipelines.models import audio as sound
         from pipelines.models import ctc
 
-        rate, samples = self.rate, read_audio(audio, self.rate)
-        device = next(model.parameters()).device
-        tokens, sure = np.zeros(0, dtype=int), np.zeros(0)
-        if ctc.frames(self.config, len(samples)) == 0:
-            raise DataError(f"{len(samples) / rate:.2f} seconds are too short for this model")
-        for piece, counting in ctc.windows(samples, self.config, round(WINDOW * rate), round(MARGIN * rate)):
-            values = torch.from_numpy(sound.scaled(piece, self.extractor))[None].to(device)
-            with torch.inference_mode():
-                outputs = ctc.logits(model, {"input_values": values, "samples": [len(piece)]})
-            decoded = ctc.likeliest(outputs, [outputs.shape[1]])[0]
-            tokens, sure = np.append(tokens, decoded.tokens[counting]), np.append(sure, decoded.sure[counting])
-            words = ctc.words(ctc.Heard(tokens, sure), self.tokenizer, self._seconds())
-            yield {"text": " ".join(w["word"] for w in words), "words": words, "seconds": len(samples) / rate}
+        values = [torch.from_numpy(sound.scaled(piece, self.extractor)) for piece in pieces]
+        batch = {"samples": [len(piece) for piece in pieces]}
+        read = pad_sequence(values, batch_first=True).to(next(model.parameters()).device)
+        with torch.inference_mode():
+            return ctc.likeliest(ctc.logits(model, {"input_values": read, **batch}), self._sizes(batch))
+
+    def _transcript(self, heard: "Heard", samples: "np.ndarray") -> dict[str, Any]:
+        from pipelines.models import ctc
+
+        words = ctc.words(heard, self.tokenizer, self._seconds())
+        return {"text": " ".join(w["word"] for w in words), "words": words, "seconds": len(samples) / self.rate}
+
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        return each(self._asked, asked, cores())
+
+    def _asked(self, one: Mapping[str, Any]) -> Example:
+        from pipelines.models import ctc
+
+        samples = read_audio(one["audio"], self.rate)
+        length = ctc.frames(self.config, len(samples))
+        if length == 0:
+            raise DataError(f"{len(samples) / self.rate:.2f} seconds are too short for this model")
+        return {"samples": samples, "length": length, "like": len(samples) if ctc.padding_counts(self.config) else 0}
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
+        import numpy as np
+
+        from pipelines.models import ctc
+
+        pieces = [(number, *piece) for number, e in enumerate(examples) for piece in self._pieces(e["samples"])]
+        heard: dict[int, Heard] = {}
+        order = sorted(range(len(pieces)), key=lambda place: -len(pieces[place][1]))
+        if ctc.padding_counts(self.config):  # the last window of a long recording is shorter than the others
+            groups = [[place] for place in order] if len(pieces) > len(examples) else [order]
+        else:
+            groups = [order[start : start + len(examples)] for start in range(0, len(order), len(examples))]
+        for group in groups:
+            heard |= zip(group, self._read(model, [pieces[place][1] for place in group]), strict=True)
+        answers = []
+        for number, e in enumerate(examples):
+            own = [(heard[place], counting) for place, (of, _, counting) in enumerate(pieces) if of == number]
+            tokens = np.concatenate([one.tokens[counting] for one, counting in own])
+            sure = np.concatenate([one.sure[counting] for one, counting in own])
+            answers.append(self._transcript(ctc.Heard(tokens, sure), e["samples"]))
+        return answers

@@ -20,9 +20,11 @@ from pipelines.data.audio.reading import SILENT, read_audio
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import transcribed
-from pipelines.errors import ModelError
+from pipelines.errors import DataError, ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.utils.hardware import cores
+from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -313,33 +315,78 @@ class SpeechRecognitionSeq2Seq(Task):
         one part per piece of up to 30 seconds. Without a language, a model of several languages detects it in the first
         piece. Raises DataError.
         """
-        import torch
+        from pipelines.models import whisper
 
+        asked = self._asked({"audio": audio, "language": language})
+        code, parts = asked["code"], []
+
+        for place, features in asked["pieces"]:
+            if self.languages and code is None:
+                code = self._detect(model, [features])[0]
+            opening = whisper.opening(self.tokenizer, code, self.languages)
+            outputs = self._start(model, [features], [opening])
+            for part in whisper.transcript(self._go_on(model, outputs, opening), self.tokenizer):
+                yield self._answer([*parts, {**part, **place}], code, asked["seconds"])
+            parts.append({**part, **place})
+        yield self._answer(parts, code, asked["seconds"])
+
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        return each(self._asked, asked, cores())
+
+    def _asked(self, one: Mapping[str, Any]) -> Example:
+        """The pieces of a recording that are not silent, each with its place, and the code of its language."""
         from pipelines.data.audio.log_mel import cut_where_quiet, log_mel
         from pipelines.models import whisper
 
-        rate, device = self.rate, next(model.parameters()).device
-        samples = read_audio(audio, rate)
-        code = whisper.code_of(language, self.languages) or self.language
-        parts: list[dict[str, Any]] = []
+        rate, samples = self.rate, read_audio(one["audio"], self.rate)
+        code = whisper.code_of(one.get("language"), self.languages) or self.language
+        pieces = [
+            ({"start": begin / rate, "end": end / rate}, log_mel(samples[begin:end], self.extractor))
+            for begin, end in cut_where_quiet(samples, rate, self.config.max_source_positions / 50)
+            if abs(samples[begin:end]).max() >= SILENT  # for silence the model would invent text
+        ]
+        length = max(1, len(pieces)) * (self.config.max_source_positions + self.most)
+        return {"pieces": pieces, "code": code, "seconds": len(samples) / rate, "length": length}
 
-        def answer(parts: list[dict[str, Any]]) -> dict[str, Any]:
-            text = " ".join(part["text"] for part in parts if part["text"])
-            return {"text": text, "parts": parts, "language": code, "seconds": len(samples) / rate}
+    def _features(self, model: Any, pieces: "Sequence[np.ndarray]") -> "Tensor":
+        import torch
 
-        for begin, end in cut_where_quiet(samples, rate, self.config.max_source_positions / 50):
-            if abs(samples[begin:end]).max() < SILENT:  # for silence the model would invent text
-                continue
-            features = torch.from_numpy(log_mel(samples[begin:end], self.extractor))[None].to(device)
-            if self.languages and code is None:
-                code = whisper.detect_language(model, features, self.tokenizer, self.languages)
-            opening = whisper.opening(self.tokenizer, code, self.languages)
-            with torch.no_grad():
-                outputs = model(
-                    input_features=features, decoder_input_ids=torch.tensor([opening], device=device), use_cache=True
-                )
-            place = {"start": begin / rate, "end": end / rate}
-            for part in whisper.transcript(self._go_on(model, outputs, opening), self.tokenizer):
-                yield answer([*parts, {**part, **place}])
-            parts.append({**part, **place})
-        yield answer(parts)
+        return torch.stack([torch.from_numpy(piece) for piece in pieces]).to(next(model.parameters()).device)
+
+    def _detect(self, model: Any, pieces: "Sequence[np.ndarray]") -> list[str]:
+        from pipelines.models import whisper
+
+        return whisper.detect_languages(model, self._features(model, pieces), self.tokenizer, self.languages)
+
+    def _start(self, model: Any, pieces: "Sequence[np.ndarray]", openings: Sequence[list[int]]) -> Any:
+        """The model's outputs for the opening tokens of each piece."""
+        import torch
+
+        features = self._features(model, pieces)
+        ids = torch.tensor(list(openings), device=features.device)
+        with torch.no_grad():
+            return model(input_features=features, decoder_input_ids=ids, use_cache=True)
+
+    def _answer(self, parts: list[dict[str, Any]], code: str | None, seconds: float) -> dict[str, Any]:
+        text = " ".join(part["text"] for part in parts if part["text"])
+        return {"text": text, "parts": parts, "language": code, "seconds": seconds}
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
+        from pipelines.models import whisper
+
+        codes = [e["code"] for e in examples]
+        unknown = [place for place, e in enumerate(examples) if self.languages and e["code"] is None and e["pieces"]]
+        if unknown:  # as in `infer`, the first piece decides for the recording
+            found = self._detect(model, [examples[place]["pieces"][0][1] for place in unknown])
+            for place, code in zip(unknown, found, strict=True):
+                codes[place] = code
+        parts: list[list[dict[str, Any]]] = [[] for _ in examples]
+        pieces = [(number, *piece) for number, e in enumerate(examples) for piece in e["pieces"]]
+        for start in range(0, len(pieces), len(examples)):
+            some = pieces[start : start + len(examples)]
+            openings = [whisper.opening(self.tokenizer, codes[number], self.languages) for number, _, _ in some]
+            outputs = self._start(model, [features for _, _, features in some], openings)
+            written = whisper.written(self._go_on(model, outputs, openings[0]), len(some))
+            for (number, place, _), tokens in zip(some, written, strict=True):
+                parts[number].append({**whisper.spelled(tokens, self.tokenizer), **place})
+        return [self._answer(own, code, e["seconds"]) for own, code, e in zip(parts, codes, examples, strict=True)]

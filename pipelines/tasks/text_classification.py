@@ -22,6 +22,7 @@ from pipelines.data.text.rows import readable
 from pipelines.errors import DataError, ModelError
 from pipelines.models.source import read_json_object
 from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -410,25 +411,43 @@ class TextClassification(Task):
 
     def infer(self, model: Any, text: str, text_pair: str | None = None, top_k: int = 5) -> Iterator[Any]:
         """The `top_k` labels of a text or pair, best first: [{"label", "score"}]; for regression {"value": number}."""
-        import torch
+        yield self.answer_one(model, text=text, text_pair=text_pair, top_k=top_k)
 
-        from pipelines.metrics import classification
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        examples: list[Example | DataError] = list(each(self._asked, asked))
+        for columns in (TEXTS[:1], TEXTS):
+            rows = [
+                e for e in examples if not isinstance(e, DataError) and tuple(c for c in TEXTS if c in e) == columns
+            ]
+            if rows:
+                given = {key: [row[key] for row in rows] for key in (*columns, "id", "label")}
+                tokens = self._tokens(given, list(range(len(rows))))
+                for place, row in enumerate(rows):
+                    row |= {key: values[place] for key, values in tokens.items()}
+        return examples
 
-        row = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
-        texts = [_text(row, column) for column in row]
+    def _asked(self, one: Mapping[str, Any]) -> Example:
+        row = {column: one[column] for column in TEXTS if one.get(column) is not None}
+        texts = {column: _text(row, column) for column in row}
         if self.pair and len(texts) < 2:
             raise DataError("this model reads two texts: give text_pair, too")
         if self.single and len(texts) > 1:
             raise DataError("this model was trained on single texts: leave text_pair out")
-        encoding = self.tokenizer(*texts, truncation=True, max_length=self.window, return_tensors="pt").to(
-            next(model.parameters()).device
-        )
+        return {**texts, "id": "input", "label": None, "top_k": one.get("top_k", 5)}
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
+        import torch
+
+        from pipelines.metrics import classification
+        from pipelines.models import text as language
+
+        device = next(model.parameters()).device
+        read = language.inputs(examples, self.tokenizer, self.pads_left)
         with torch.inference_mode():
-            logits = self._logits(model, encoding)[0]
+            logits = self._logits(model, {key: value.to(device) for key, value in read.items()}).cpu()
         if self.options.regression:
-            yield {"value": float(logits[0])}
-        else:
-            yield classification.ranked(logits, self.labels, self.options.multi_label, top_k)
+            return [{"value": value} for value in logits[:, 0].tolist()]
+        return classification.ranked(logits, self.labels, self.options.multi_label, [e["top_k"] for e in examples])
 
     def read(self, *texts: str) -> list[int]:
         """The number of characters of each text that the model reads before the cut."""

@@ -23,6 +23,7 @@ from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.spec import Setting
 from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -390,7 +391,29 @@ class TextGeneration(Task):
         """
         from pipelines.models.decoding import decode
 
-        texts = tuple(self._texts(dict(zip(self._inputs, texts, strict=True)), may_be_empty=False).values())
+        asked = self._asked(dict(zip(self._inputs, texts, strict=True)) | settings)
+        words, tokens = self.tokenizer, []
+        yield ""
+        for (token,) in decode(
+            model,
+            [asked["ids"]],
+            {words.eos_token_id},
+            asked["most"],
+            limit=self.limit,
+            pad=words.pad_token_id,
+            seeds=[asked["seed"]],
+            **asked["like"],
+        ):
+            if token is not None:
+                tokens.append(token)
+                yield self._text(tokens)
+
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        return each(self._asked, asked)
+
+    def _asked(self, one: Mapping[str, Any]) -> Example:
+        """The tokens to go on from, and the settings of the decoding."""
+        texts = tuple(self._texts({name: one[name] for name in self._inputs}, may_be_empty=False).values())
         words, prompt = self.tokenizer, self.options.prompt
         ids = words(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
         ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids
@@ -400,13 +423,30 @@ class TextGeneration(Task):
             raise DataError(
                 f"the text has {len(ids):,} tokens, and this model reads at most {self.limit:,}: shorten it"
             )
-        most = settings.pop("max_new_tokens", self.options.max_new_tokens)
-        tokens: list[int] = []
-        yield ""
-        for (token,) in decode(
-            model, [ids], {words.eos_token_id}, most, limit=self.limit, pad=words.pad_token_id, **settings
+        most = one.get("max_new_tokens", self.options.max_new_tokens)
+        like = {key: one[key] for key in ("temperature", "top_p") if key in one}
+        return {"ids": ids, "most": most, "seed": one.get("seed", 0), "like": like, "length": len(ids) + most}
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        return text.strip() if self.options.prompt else text
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
+        from pipelines.models.decoding import decode
+
+        words = self.tokenizer
+        found: list[list[int]] = [[] for _ in examples]
+        for step in decode(
+            model,
+            [e["ids"] for e in examples],
+            {words.eos_token_id},
+            max(e["most"] for e in examples),
+            limit=self.limit,
+            pad=words.pad_token_id,
+            seeds=[e["seed"] for e in examples],
+            **examples[0]["like"],
         ):
-            if token is not None:
-                tokens.append(token)
-                text = words.decode(tokens, skip_special_tokens=True)
-                yield text.strip() if prompt else text
+            for tokens, token, e in zip(found, step, examples, strict=True):
+                if token is not None and len(tokens) < e["most"]:
+                    tokens.append(token)
+        return [self._text(tokens) if tokens else "" for tokens in found]

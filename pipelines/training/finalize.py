@@ -49,13 +49,13 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     for split in ("validation", "test"):
         examples = batching.Examples(loaded.task, loaded.task.encode(trainer.splits[split]))
         records[split] = trainer.predict(loaded.model, examples, split, split)
-    chosen = loaded.task.calibrate(
-        loaded.task.merge(records["validation"], trainer.splits.validation), trainer.splits.validation
-    )
     generated = sampling.finish_samples(trainer, loaded.task, loaded.model)
-    records = {split: loaded.task.merge(found, trainer.splits[split]) for split, found in records.items()}
     outcome: dict[str, Any] = {}
-    if accelerator.is_main_process:
+    if accelerator.is_main_process:  # only this process has the records
+        chosen = loaded.task.calibrate(
+            loaded.task.merge(records["validation"], trainer.splits.validation), trainer.splits.validation
+        )
+        records = {split: loaded.task.merge(found, trainer.splits[split]) for split, found in records.items()}
         if chosen:
             _configure(trainer.folder / "model" / "config.json", chosen)
         outcome = write(trainer, state, records, generated, loaded.model)

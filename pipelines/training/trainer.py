@@ -294,8 +294,12 @@ class Trainer:
         records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before", watch.tick)
         self.announce(watch)
         sampling.save_grid(self, model, 0)
-        merged = self.task.merge(records, self.splits.test)
-        return scoring.score_split(self.task, merged, self.splits.test, "test", group=self.splits.group, tables=False)
+        rows, group = self.splits.test, self.splits.group
+        return distributed.decided(
+            lambda: scoring.score_split(
+                self.task, self.task.merge(records, rows), rows, "test", group=group, tables=False
+            )
+        )
 
     def announce(self, watch: duration.Stopwatch) -> None:
         """Say how long the training takes, if that is a minute or more."""
@@ -524,7 +528,8 @@ class Trainer:
             with stage.average.applied() if stage.average else contextlib.nullcontext():
                 records = self.predict(stage.model, validation, "validation", "validation")
                 sampling.save_grid(self, self.accelerator.unwrap_model(stage.model), state.previous_steps + state.step)
-            scores = scoring.scores(self.task, self.task.merge(records, self.splits.validation), self.splits.validation)
+            rows = self.splits.validation
+            scores = distributed.decided(lambda: scoring.scores(self.task, self.task.merge(records, rows), rows))
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
             improved = metric.better(score, state.best)

@@ -69,6 +69,17 @@ def decided(decide: Callable[[], T]) -> T:
     return decision
 
 
+def on_main(items: "list[T]") -> "list[T]":
+    """The items of all processes, in their order, on the main process; the others get none. All must call this."""
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        return items
+    parts: list[Any] | None = [None] * distributed.get_world_size() if distributed.get_rank() == 0 else None
+    distributed.gather_object(items, parts)
+    return [item for part in parts or [] for item in part]
+
+
 def sharded_again(model: Any) -> None:
     """Shard the outermost module again.
 

@@ -5,6 +5,7 @@ import difflib
 import json
 import math
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
@@ -98,10 +99,16 @@ def read_json(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text, complete or not at all. Raises RunError if the disk refuses."""
+    _write(path, [text])
+
+
+def _write(path: Path, parts: Iterable[str]) -> None:
     temporary = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(parts)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -109,15 +116,16 @@ def write_text(path: Path, text: str) -> None:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def write_records(path: Path, records: list[dict[str, Any]]) -> None:
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write one JSON object per line."""
-    write_text(path, "".join(to_json(record) + "\n" for record in records))
+    _write(path, (to_json(record) + "\n" for record in records))
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Read what `write_records` wrote. Raises RunError for a file that is missing or damaged."""
     try:
-        # not splitlines: a text may hold other line separators of Unicode, which JSON leaves as they are
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        # newline: a text may hold other line separators of Unicode, which JSON leaves as they are
+        with path.open(encoding="utf-8", newline="\n") as file:
+            return [json.loads(line) for line in file if line != "\n"]
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: the predictions of the run cannot be read ({error}): restore the file") from None

@@ -195,6 +195,42 @@ def test_launch_serves_a_folder_and_says_where(vit_folder: Path, capsys: pytest.
         page.close(verbose=False)
 
 
+def test_gradios_variables_count(vit_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.apps.launch import free_port, launch
+
+    port = free_port("127.0.0.1", None)
+    monkeypatch.setenv("GRADIO_SERVER_PORT", str(port))
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "localhost")
+    page = launch(vit_folder, block=False)
+    try:
+        assert page.local_url == f"http://localhost:{port}/"
+        with pytest.raises(RunError, match=f"localhost:{port}.*another port"):
+            launch("no/such-model")
+    finally:
+        page.close(verbose=False)
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "http")
+    with pytest.raises(RunError, match="GRADIO_SERVER_PORT=http: give a number"):
+        launch("no/such-model")
+
+
+def test_a_page_of_another_name_gets_nothing(vit_folder: Path) -> None:
+    """Another site may point its name at 127.0.0.1: its pages could then ask the demo in the visitor's browser."""
+    from pipelines.apps.launch import launch
+
+    page = launch(vit_folder, block=False)
+    try:
+        for name, status in (("localhost", 200), ("127.0.0.1:80", 200), ("evil.example:7860", 400)):
+            request = urllib.request.Request(f"{page.local_url}config", headers={"Host": name})
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    found = answer.status
+            except urllib.error.HTTPError as error:
+                found = error.code
+            assert (name, found) == (name, status)
+    finally:
+        page.close(verbose=False)
+
+
 def test_importing_is_light_and_writes_nothing() -> None:
     from pipelines.apps import parts
 

@@ -146,10 +146,12 @@ def test_nearly_black_images_are_reported(tmp_path: Path, logged: pytest.LogCapt
         ("license", "cc-by-sa-4", r"did you mean 'cc-by-sa-4.0'\?"),
         ("license", "proprietary", "the hub knows no licence 'proprietary'; one that it does not list is `other`"),
         ("license", "", "the hub knows no licence ''"),
-        ("language", "English", r"hub.language: the hub knows no language 'English': did you mean 'en'\?"),
-        ("language", "en-US", r"did you mean 'en'\?"),
+        ("language", "English", r"hub.language: the hub knows no language 'English': did you mean 'en' \(english\)\?"),
+        ("language", "en-US", r"did you mean 'en' \(english\)\?"),
+        ("language", "germen", r"did you mean 'de' \(german\)\?"),
+        ("license", "MIT License", r"did you mean 'mit'\?"),
         ("language", ["de", "xx"], "the hub knows no language 'xx'; give a code of two or three small letters"),
-        ("language", "EN", r"did you mean 'en'\?"),
+        ("language", "EN", r"did you mean 'en' \(english\)\?"),
     ],
 )
 def test_what_the_hub_would_refuse(key: str, value: str | list[str], says: str) -> None:

@@ -1,7 +1,10 @@
-"""Answers as lines and as files: columns by task, cells that a spreadsheet does not compute, no half-written file."""
+"""Answers as lines and as files: columns by task, cells that a spreadsheet does not compute, a command that goes on."""
 
+import contextlib
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 from pipelines.errors import DataError, RunError
 from pipelines.inference.answers import answer_file, labels, line, row, totals
 
+ABOUT = {"model": "a", "input or setting": "b"}
 PETS = [{"label": "cat", "score": 0.75}, {"label": "dog", "score": 0.25}]
 BOTH = [{"label": "cat", "score": 0.9}, {"label": "dog", "score": 0.5}, {"label": "ant", "score": 0.1}]
 SPAN = {"answer": "Ada", "score": 0.93, "start": 0, "end": 3, "nbest": [{"text": "Ada", "score": 0.93}]}
@@ -52,7 +56,7 @@ FORMS: list[tuple[dict[str, Any], Any, str, dict[str, str]]] = [
 def test_every_form(columns: dict[str, Any], output: Any, shown: str, cells: dict[str, str], tmp_path: Path) -> None:
     assert line("a.jpg", columns, output) == shown
     for name in ("a.csv", "a.jsonl"):
-        with answer_file(tmp_path / name) as file:
+        with answer_file(tmp_path / name, ABOUT) as file:
             file.write(row("a.jpg", columns, output, several=False))
     with (tmp_path / "a.csv").open(newline="") as read:
         (found,) = csv.DictReader(read)
@@ -68,7 +72,7 @@ def test_several_labels(tmp_path: Path) -> None:
     assert labels(BOTH, False) == ["cat"]
     assert labels(SPAN, False) == labels("text", False) == []
     for name in ("a.csv", "a.jsonl"):
-        with answer_file(tmp_path / name) as file:
+        with answer_file(tmp_path / name, ABOUT) as file:
             file.write(row("x", {}, BOTH, several=True))
     assert (tmp_path / "a.csv").read_text().splitlines() == ["input,labels", "x,cat | dog"]
     assert json.loads((tmp_path / "a.jsonl").read_text()) == {
@@ -88,40 +92,103 @@ def test_a_line_holds_no_control_characters() -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_a_spreadsheet_computes_no_cell(start: str, tmp_path: Path) -> None:
-    with answer_file(tmp_path / "a.csv") as file:
+    with answer_file(tmp_path / "a.csv", ABOUT) as file:
         file.write({"input": f"{start}1+1", "label": "a,b\n=2", "score": -0.5})
     with (tmp_path / "a.csv").open(newline="") as read:
         (_, found) = csv.reader(read)
     assert found == [f"'{start}1+1", "a,b\n=2", "-0.5"], "a number stays a number"
 
 
-def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
+def test_an_old_file_stays_until_the_first_answer(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("old")
 
-    def stopped() -> None:
-        with answer_file(path) as file:
-            file.write({"input": "x"})
+    def stopped(*names: str) -> None:
+        with answer_file(path, ABOUT) as file:
+            file.fail("bad")
+            for name in names:
+                file.write({"input": name})
             raise ValueError("stop")
 
     with pytest.raises(ValueError, match="stop"):
         stopped()
     assert (path.read_text(), [*tmp_path.iterdir()]) == ("old", [path])
-    with answer_file(path) as file:
-        file.write({"input": "x"})
+    with pytest.raises(ValueError, match="stop"):
+        stopped("x")
     assert path.read_text().splitlines() == ["input", "x"]
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "a.csv.unfinished"]
+
+
+INPUTS = ["one", "a\nbreak,", '"=1"', "=1+1", "half \ud83d", "bad", "last"]
+
+
+def answer_some(path: Path, most: int, about: dict[str, str] = ABOUT, inputs: list[str] = INPUTS) -> list[str]:
+    """Answer up to `most` inputs, then stop as a killed command. Returns the inputs that were not passed over."""
+    asked = []
+    with contextlib.suppress(KeyboardInterrupt), answer_file(path, about) as file:
+        for name in inputs:
+            if file.passed(name):
+                continue
+            if len(asked) == most:
+                raise KeyboardInterrupt
+            asked.append(name)
+            file.fail(name) if name == "bad" else file.write({"input": name, "text": f"to {name}"})
+    return asked
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize("torn", [0, 3])
+def test_the_same_command_goes_on(tmp_path: Path, suffix: str, torn: int) -> None:
+    """Wherever it was stopped, also in the middle of a line, each input is answered once, in order."""
+    complete = tmp_path / f"complete.{suffix}"
+    assert answer_some(complete, 99) == INPUTS
+    for most in range(1, len(INPUTS)):
+        path = tmp_path / f"{most}.{suffix}"
+        assert answer_some(path, most) == INPUTS[:most]
+        if torn:
+            path.write_bytes(path.read_bytes()[:-torn])
+        lost = [name for name in INPUTS[:most] if name != "bad"][-1:] if torn else []
+        assert answer_some(path, 99) == [*lost, *INPUTS[most:]]
+        assert path.read_bytes() == complete.read_bytes()
+        assert not path.with_name(f"{path.name}.unfinished").exists()
+        assert answer_some(path, 99) == INPUTS, "a finished file is written again"
+
+
+def test_another_command_does_not_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    answer_some(path, 3)
+    held = path.read_bytes()
+    for about, inputs, why in (
+        ({**ABOUT, "model": "other"}, INPUTS, "it had another model: repeat that command"),
+        (ABOUT, ["new", *INPUTS], "the inputs are no longer those"),
+        (ABOUT, INPUTS[:2], "answers to more inputs than these"),
+    ):
+        with pytest.raises(RunError, match=why):
+            answer_some(path, 99, about, inputs)
+        assert path.read_bytes() == held
+    with answer_file(tmp_path / "b.csv", ABOUT) as file:
+        file.write({"input": "x"})
+        file.fail("y")
+        held_by_other = "import sys; from pathlib import Path; from pipelines.inference.answers import answer_file\n"
+        held_by_other += "with answer_file(Path(sys.argv[1]), {}): pass"
+        command = [sys.executable, "-c", held_by_other, str(tmp_path / "b.csv")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+        assert "another command is writing its answers here" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["a.xlsx", "a", "a.csv.gz"])
 def test_other_suffixes(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"give a file that ends in \.csv or \.jsonl"), answer_file(tmp_path / name):
+    with (
+        pytest.raises(DataError, match=r"give a file that ends in \.csv or \.jsonl"),
+        answer_file(tmp_path / name, ABOUT),
+    ):
         pass
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot be written"), answer_file(tmp_path / "file" / "a.csv"):
+    with pytest.raises(RunError, match="cannot be written"), answer_file(tmp_path / "file" / "a.csv", ABOUT):
         pass
     (tmp_path / "x.csv").mkdir()
-    with pytest.raises(DataError, match="this is a folder"), answer_file(tmp_path / "x.csv"):
+    with pytest.raises(DataError, match="this is a folder"), answer_file(tmp_path / "x.csv", ABOUT):
         pass

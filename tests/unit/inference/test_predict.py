@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -23,6 +24,7 @@ from PIL import Image
 
 from pipelines.data.audio.reading import read_audio
 from pipelines.errors import DataError
+from pipelines.inference.batches import FIRST
 from pipelines.inference.loading import Loaded, Located, load
 from pipelines.inference.predict import answers, predict, read_inputs
 from tests.support import tiny, tiny_audio, tiny_containers, tiny_text
@@ -568,14 +570,14 @@ def test_the_garbage_collector_goes_on(models: dict[str, Path]) -> None:
         assert (done.code == 0, gc.isenabled()) == (inputs != ["nowhere.jpg"], True)
 
 
-def test_inputs_are_read_one_by_one(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        (tmp_path / f"{number}.txt").write_text(ONE)
+def test_inputs_are_read_when_they_are_needed(models: dict[str, Path], tmp_path: Path) -> None:
+    for number in range(FIRST + 2):
+        (tmp_path / f"{number:02}.txt").write_text(ONE)
     found = answers(models["single"], str(tmp_path), device="cpu")
-    assert next(found).name.endswith("0.txt")
-    (tmp_path / "1.txt").write_text(TWO)
-    (tmp_path / "2.txt").unlink()
-    assert [one.columns for one in found] == [{"text": TWO}]
+    assert next(found).name.endswith("00.txt")
+    (tmp_path / f"{FIRST:02}.txt").write_text(TWO)
+    (tmp_path / f"{FIRST + 1:02}.txt").unlink()
+    assert [one.columns for one in found] == [*[{"text": ONE}] * (FIRST - 1), {"text": TWO}]
 
 
 def test_several_texts(models: dict[str, Path]) -> None:
@@ -586,3 +588,38 @@ def test_several_texts(models: dict[str, Path]) -> None:
     assert outputs(words, "the song", "max_new_tokens=6", "temperature=0", "n=2") == 2 * outputs(
         words, "the song", "max_new_tokens=6"
     )
+
+
+def test_a_killed_command_goes_on(models: dict[str, Path], tmp_path: Path) -> None:
+    """A kill leaves complete lines. The same command answers the rest, in order, and another one is refused."""
+    table, out = tmp_path / "rows.csv", tmp_path / "a.jsonl"
+    texts = [f"{ONE} {'x ' * (number % 7)}{number}" for number in range(600)]
+    table.write_text("text\n" + "\n".join(texts) + "\n")
+    command = [sys.executable, "-m", "pipelines", "predict", str(models["single"]), str(table), "--out", str(out)]
+    process = subprocess.Popen([*command, "--batch-size", "4"], cwd=Path(__file__).parents[3])
+    while process.poll() is None and not (out.exists() and out.stat().st_size):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    before = [json.loads(line)["input"] for line in out.read_text().splitlines()]
+    assert 0 < len(before) < len(texts)
+    refused(graft("predict", models["other"], table, "--out", out), 1, "another model")
+    done = graft("predict", models["single"], table, "--out", out, "--device", "cpu")
+    assert f"{len(before)} of 600 answers are here already" in done.err
+    assert f"{600 - len(before)} answers: {out}" in done.out
+    rows = list(map(json.loads, out.read_text().splitlines()))
+    assert [row["input"] for row in rows] == [f"rows.csv:{line}" for line in range(2, 602)]
+    one = load(models["single"], device="cpu").infer(texts[-1])
+    assert rows[-1]["scores"] == {each["label"]: pytest.approx(each["score"], abs=1e-5) for each in one}
+
+
+def test_named_inputs_that_fail_are_named_after_the_others(models: dict[str, Path], tmp_path: Path) -> None:
+    done = graft("predict", models["single"], ONE, " ", TWO)
+    assert done.code == 2
+    assert [line.partition(":")[0] for line in done.out.splitlines()][:2] == [ONE, TWO]
+    assert "1 of 3 inputs have no answer" in done.err
+
+
+def test_devices_and_sizes_that_cannot_be(models: dict[str, Path]) -> None:
+    refused(graft("predict", models["single"], ONE, "--device", "cpp"), 2, "did you mean 'cpu'?")
+    refused(graft("predict", models["single"], ONE, "--batch-size", "0"), 2, "batch-size")
