@@ -237,6 +237,8 @@ def on_device(batch: Batch, device: Any) -> Batch:
 
     def move(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
+            if value.ndim and value.numel() and not any(value.stride()):  # one number, expanded: only it is moved
+                return value.as_strided((), ()).to(device, non_blocking=True).expand(value.shape)
             return value.to(device, non_blocking=True)
         return (
             [move(v) for v in value]
@@ -315,7 +317,11 @@ def evaluation_keys(
 
 
 def loader(examples: Any, keys: Any, workers: int) -> Iterator["Micro"]:
-    """One Micro per entry of `keys`, in that order, for any number of loader processes."""
+    """One Micro per entry of `keys`, in that order, for any number of loader processes.
+
+    Where there is a GPU, batches of loader processes lie in pinned memory, from which they are copied while it computes.
+    """
+    import torch
     from torch.utils.data import DataLoader
 
     batches = DataLoader(
@@ -326,6 +332,7 @@ def loader(examples: Any, keys: Any, workers: int) -> Iterator["Micro"]:
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_ignore_signals,
+        pin_memory=workers > 0 and torch.cuda.is_available(),
     )
     if not workers:
         return iter(batches)

@@ -123,14 +123,14 @@ def evaluate_loaded(
     allow_overlap: bool = False,
     metrics: Sequence[Module] = (),
 ) -> dict[str, Any]:
-    from accelerate import Accelerator
-
     from pipelines.models import cpu_kernels
 
     task = loaded.task
     name, found, skipped = rows or _rows(section, loaded, split, own)
     found, trained_on = _unseen(loaded, found, section, own, allow_overlap, progress)
-    accelerator = Accelerator(mixed_precision=precision_of(loaded))
+    precision = precision_of(loaded)
+    accelerator = hardware.accelerator(precision)
+    hardware.set_tf32(loaded.recipe is None or loaded.recipe.train.tf32, precision)
     cpu_kernels.install(loaded.model, accelerator.device)
     examples = batching.Examples(task, task.encode(found))
     skips = Skips(section.max_skipped, {name: skipped}, {name: len(found) + len(skipped)})
@@ -199,10 +199,11 @@ def _unseen(
 
 def precision_of(loaded: Loaded) -> str:
     """The precision of the model's training, so that scores agree with its results; fp32 if this machine gains nothing
-    by bf16.
+    by bf16 or fp16.
     """
     asked = loaded.recipe.train.precision if loaded.recipe is not None else "auto"
-    return "no" if asked == "fp32" or hardware.best_precision(loaded.model) == "fp32" else "bf16"
+    best = hardware.best_precision(loaded.model)
+    return "no" if "fp32" in (asked, best) else best
 
 
 def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | None:
