@@ -190,6 +190,13 @@ class Task(ABC):
         """
         return {}
 
+    def random_tensors(self, inputs: Mapping[str, Sequence[Any]]) -> "dict[str, Tensor]":
+        """Tensors [batch, ...] that follow from the `random_inputs` of a batch, as noise follows from its seeds.
+
+        They are drawn where examples are loaded, in loader processes if there are any, so a GPU does not wait for them.
+        """
+        return {}
+
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Examples as a batch: tensors, and lists for plain values (`id`, `row`)."""

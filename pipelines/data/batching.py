@@ -173,13 +173,14 @@ class Examples:
         batch = self.task.collate(good)
         return Micro(batch | self.drawn(epochs, [example["id"] for example in good]), real, skipped)
 
-    def drawn(self, epochs: Sequence[int | None], ids: Sequence[str]) -> dict[str, list[Any]]:
-        """The task's random inputs for these examples: key -> one value for each."""
+    def drawn(self, epochs: Sequence[int | None], ids: Sequence[str]) -> dict[str, Any]:
+        """The task's random inputs for these examples: key -> one value for each, in a list or a tensor."""
         draws = [
             self.task.random_inputs(Random(seeded(self.seed if e is not None else "score", e, "draw", i)))
             for e, i in zip(epochs, ids, strict=True)
         ]
-        return {key: [draw[key] for draw in draws] for key in draws[0]}
+        found = {key: [draw[key] for draw in draws] for key in draws[0]}
+        return {**found, **self.task.random_tensors(found)}
 
     def name(self, index: int) -> str:
         """The name of an example for messages."""

@@ -90,15 +90,11 @@ def noise_inputs(rng: Any) -> dict[str, Any]:
     return {"noise": rng.getrandbits(62), "position": rng.random()}
 
 
-def noise(seeds: Sequence[int], shape: Sequence[int], device: Any) -> "Tensor":
-    """Standard normal noise [len(seeds), *shape].
-
-    Each example has its own seed; the values are the same on every device.
-    """
+def noise(seeds: Sequence[int], shape: Sequence[int]) -> "Tensor":
+    """Standard normal noise [len(seeds), *shape] on the CPU. Each example has its own seed."""
     import torch
 
-    drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(drawn).to(device)
+    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def strata(positions: Sequence[float]) -> "list[Tensor]":

@@ -191,6 +191,12 @@ class TextToImage(Task):
             "dropped": rng.random() < self.options.caption_dropout,
         }
 
+    def random_tensors(self, inputs: Mapping[str, Sequence[Any]]) -> "dict[str, Tensor]":
+        from pipelines.models.diffusion import noise
+
+        shape = self.frozen["vae"].shape(self.size)  # type: ignore[operator]
+        return {f"{name}_values": noise(inputs[name], shape) for name in ("noise", "latent")}
+
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
 
@@ -206,13 +212,11 @@ class TextToImage(Task):
         """Clean latents, their noise, and the encoded texts, without gradient."""
         import torch
 
-        from pipelines.models import diffusion
-
         vae: Any = self.frozen["vae"]
         with torch.no_grad():
-            latents = vae.sample(vae(batch["pixels"]).float(), batch["latent"])
+            latents = vae.sample(vae(batch["pixels"]).float(), batch["latent_values"])
             texts = tuple(part.float() for part in self.frozen["text"](batch["text"]))
-        return latents, diffusion.noise(batch["noise"], latents.shape[1:], latents.device), texts
+        return latents, batch["noise_values"], texts
 
     def _without(self, texts: "tuple[Tensor, ...]", dropped: Sequence[bool]) -> "tuple[Tensor, ...]":
         """Replace dropped texts by the empty caption."""

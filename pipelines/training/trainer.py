@@ -250,7 +250,8 @@ class Trainer:
             )
         # a run of an older version does not know when it started, nor what it took
         self.took = self.took_before(saved)
-        state = saved or State(stage=stage, started=utc(self.began), baseline_scores=self.score_baseline() if train.baseline else None)
+        before = self.score_baseline() if saved is None and train.baseline else None
+        state = saved or State(stage=stage, started=utc(self.began), baseline_scores=before)
         if stage == "head":
             thaw(self.task, self._plain(), self.trains, only_head=True)
             steps = head_steps(self.recipe, self._plain(), len(self.encoded["train"]))
@@ -352,8 +353,9 @@ class Trainer:
         return self.task.generation.at_once if self.task.generation is not None else None
 
     def workers(self, examples: Any) -> int:
-        """Number of loader processes for these examples. Cached examples need none."""
-        if not isinstance(examples, batching.Examples):
+        """Number of loader processes for these examples. Cached examples need none, unless noise for a GPU is drawn."""
+        on_gpu = self.accelerator.device.type == "cuda"
+        if not isinstance(examples, batching.Examples) and not (examples.draws and on_gpu):
             return 0
         return hardware.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
 

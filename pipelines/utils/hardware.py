@@ -69,11 +69,9 @@ def set_tf32(allowed: bool, precision: str) -> bool:
     import torch
 
     has = torch.cuda.is_available() and torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0)
-    kind = "tf32" if allowed and has else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = kind
-    torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
-    torch.backends.cudnn.rnn.fp32_precision = kind  # type: ignore[attr-defined]
-    return kind == "tf32" and precision == "fp32"
+    # the flags of torch's older interface, which torch itself still reads: a mix of both is an error
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed and has
+    return allowed and has and precision == "fp32"
 
 
 def micro_batch(
