@@ -183,17 +183,11 @@ class Task(ABC):
         return examples[0]
 
     def random_inputs(self, rng: "Random") -> dict[str, Any]:
-        """Random values of an example that are no part of its input (noise seed, time step).
+        """Random values of an example that are no part of its input (noise, time step).
 
-        They are plain values; the batch holds them as lists. They change in every epoch, also with cached features. In
-        scoring they are always the same.
-        """
-        return {}
-
-    def random_tensors(self, inputs: Mapping[str, Sequence[Any]]) -> "dict[str, Tensor]":
-        """Tensors [batch, ...] that follow from the `random_inputs` of a batch, as noise follows from its seeds.
-
-        They are drawn where examples are loaded, in loader processes if there are any, so a GPU does not wait for them.
+        The batch holds plain values as lists, and tensors stacked. They change in every epoch, also with cached
+        features. In scoring they are always the same. They are drawn where examples are loaded, in loader processes if
+        there are any, so a GPU does not wait for them.
         """
         return {}
 

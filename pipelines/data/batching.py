@@ -180,7 +180,7 @@ class Examples:
             for e, i in zip(epochs, ids, strict=True)
         ]
         found = {key: [draw[key] for draw in draws] for key in draws[0]}
-        return {**found, **self.task.random_tensors(found)}
+        return {key: _stacked(values) for key, values in found.items()}
 
     def name(self, index: int) -> str:
         """The name of an example for messages."""
@@ -227,6 +227,13 @@ class Examples:
         if not found:
             raise DataError(f"no readable example among {len(tried)}; the last: {last}")
         return [found[place % len(found)] for place in range(count)]
+
+
+def _stacked(values: list[Any]) -> Any:
+    """A tensor of the values if they are tensors, else the list."""
+    import torch
+
+    return torch.stack(values) if isinstance(values[0], torch.Tensor) else values
 
 
 def on_device(batch: Batch, device: Any) -> Batch:
@@ -320,7 +327,7 @@ def evaluation_keys(
 def loader(examples: Any, keys: Any, workers: int) -> Iterator["Micro"]:
     """One Micro per entry of `keys`, in that order, for any number of loader processes.
 
-    Where there is a GPU, batches of loader processes lie in pinned memory, from which they are copied while it computes.
+    Where there is a GPU, batches of loader processes lie in pinned memory: they are copied while it computes.
     """
     import torch
     from torch.utils.data import DataLoader

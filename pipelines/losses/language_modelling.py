@@ -70,7 +70,7 @@ def _unchanged(scores: "Tensor") -> "Tensor":
 
 
 def _known(config: Any) -> "Iterator[Callable[[Tensor], Tensor]]":
-    """What models do with the scores of their last layer: limit them (Gemma), divide or multiply them (Granite, ...)."""
+    """What models do with the scores of their last layer: limit, divide or multiply them (Gemma, Granite, Cohere)."""
     if cap := getattr(config, "final_logit_softcapping", None):
         yield lambda scores: (scores / cap).tanh() * cap
     if scale := getattr(config, "logits_scaling", None):
@@ -113,7 +113,7 @@ def at_targets(
 
 
 def _layer(model: Any, name: str) -> "nn.Module | None":
-    """The layer with this name; None if the model is compiled, or if hooks of the feature cache lie around the layer."""
+    """The layer with this name; None if the model is compiled, or if the feature cache has hooks around the layer."""
     from torch.nn.parallel import DistributedDataParallel
 
     model = model.module if isinstance(model, DistributedDataParallel) else model

@@ -256,7 +256,9 @@ class TextGeneration(Task):
         if packed:
             parts = shares(found, wanted, batch["owners"])
             surest = self._surest(batch, *(part.detach().cpu() for part in wrong))
-            return [{**name, "parts": part, "surest": one} for name, part, one in zip(names, parts, surest, strict=True)]
+            return [
+                {**name, "parts": part, "surest": one} for name, part, one in zip(names, parts, surest, strict=True)
+            ]
         whole = [[[row, n]] for row, n in zip(batch["row"], batch["targets"], strict=True)]
         nats_of = shares(found, wanted, [[[row, wanted.shape[1]]] for ((row, _),) in whole])
         written = self._write(model, batch["prompt"])

@@ -183,19 +183,14 @@ class TextToImage(Task):
         )
 
     def random_inputs(self, rng: Random) -> dict[str, Any]:
-        from pipelines.models.diffusion import noise_inputs
-
-        return {
-            **noise_inputs(rng),
-            "latent": rng.getrandbits(62),
-            "dropped": rng.random() < self.options.caption_dropout,
-        }
-
-    def random_tensors(self, inputs: Mapping[str, Sequence[Any]]) -> "dict[str, Tensor]":
-        from pipelines.models.diffusion import noise
+        from pipelines.models.diffusion import noise, noise_inputs
 
         shape = self.frozen["vae"].shape(self.size)  # type: ignore[operator]
-        return {f"{name}_values": noise(inputs[name], shape) for name in ("noise", "latent")}
+        return {
+            **noise_inputs(rng, shape),
+            "latent": noise(rng.getrandbits(62), shape),
+            "dropped": rng.random() < self.options.caption_dropout,
+        }
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -214,9 +209,9 @@ class TextToImage(Task):
 
         vae: Any = self.frozen["vae"]
         with torch.no_grad():
-            latents = vae.sample(vae(batch["pixels"]).float(), batch["latent_values"])
+            latents = vae.sample(vae(batch["pixels"]).float(), batch["latent"])
             texts = tuple(part.float() for part in self.frozen["text"](batch["text"]))
-        return latents, batch["noise_values"], texts
+        return latents, batch["noise"], texts
 
     def _without(self, texts: "tuple[Tensor, ...]", dropped: Sequence[bool]) -> "tuple[Tensor, ...]":
         """Replace dropped texts by the empty caption."""

@@ -212,12 +212,7 @@ class UnconditionalImageGeneration(Task):
     def random_inputs(self, rng: Random) -> dict[str, Any]:
         from pipelines.models.diffusion import noise_inputs
 
-        return noise_inputs(rng)
-
-    def random_tensors(self, inputs: Mapping[str, Sequence[Any]]) -> "dict[str, Tensor]":
-        from pipelines.models.diffusion import noise
-
-        return {"noise_values": noise(inputs["noise"], (self.channels, *self.size))}
+        return noise_inputs(rng, (self.channels, *self.size))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -240,7 +235,7 @@ class UnconditionalImageGeneration(Task):
         from pipelines.models.diffusion import squared_error
 
         positions = torch.tensor(batch["position"], device=batch["pixels"].device)
-        noisy = self.diffusion.mix(batch["pixels"], batch["noise_values"], positions)
+        noisy = self.diffusion.mix(batch["pixels"], batch["noise"], positions)
         errors = squared_error(model(noisy.inputs, noisy.timesteps, batch.get("class")).sample, noisy)
         return (errors * noisy.weights).sum() / counts["images"]
 
@@ -252,7 +247,7 @@ class UnconditionalImageGeneration(Task):
         from pipelines.metrics import denoising
         from pipelines.models.diffusion import squared_error, strata
 
-        pixels, noise = batch["pixels"], batch["noise_values"]
+        pixels, noise = batch["pixels"], batch["noise"]
         mixed = [
             self.diffusion.mix(pixels, noise, positions.to(pixels.device)) for positions in strata(batch["position"])
         ]

@@ -38,7 +38,7 @@ def halve_micro_batch(stage: Stage, error: RuntimeError) -> None:
 
 
 def clear_gradients(stage: Stage) -> None:
-    """Clear the gradients of all phases, also in the middle of a step, where Accelerate's own zero_grad does nothing."""
+    """Clear the gradients of all phases. In the middle of a step, Accelerate's own zero_grad does nothing."""
     for part in stage.phases:
         part.optimizer.optimizer.zero_grad()
 

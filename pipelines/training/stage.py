@@ -123,9 +123,7 @@ def _read(
     return micros, names, [*mine, float(len(skipped))], skipped
 
 
-def _counts(
-    stage: Stage, names: list[str], values: list[float], skipped: list[tuple[str, str]]
-) -> dict[str, float]:
+def _counts(stage: Stage, names: list[str], values: list[float], skipped: list[tuple[str, str]]) -> dict[str, float]:
     """The summed counts by name. Also shares the rows that could not be read with all processes."""
     from accelerate.utils import gather_object
 

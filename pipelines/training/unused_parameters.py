@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 # Keys of a configuration by which a model skips layers at random, or sends tokens to some of its experts only.
-VARYING = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop", "num_experts", "num_local_experts", "n_routed_experts")
+VARYING = (
+    "layerdrop",
+    "encoder_layerdrop",
+    "decoder_layerdrop",
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+)
 
 
 def may_exist(task: Task, model: "nn.Module", examples: Examples, device: Any) -> bool:

@@ -47,7 +47,10 @@ def best_precision(model: Any) -> str:
 
 
 def accelerator(precision: str, **settings: Any) -> Any:
-    """Accelerate's Accelerator for a precision of the recipe ("no" is fp32). In fp16 it does not scale the loss: the loop does."""
+    """Accelerate's Accelerator for a precision of the recipe ("no" is fp32, too).
+
+    In fp16 it does not scale the loss, because the loop does.
+    """
     import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState

@@ -36,7 +36,6 @@ DONE = {
     "augment",
     "mix",
     "random_inputs",
-    "random_tensors",
     "collate",
     "counts",
     "loss",
@@ -84,7 +83,7 @@ def test_no_name_is_there_for_one_task_alone() -> None:
         if name in vars(Task) and name not in getattr(Task, "__abstractmethods__", ())
     }
     own = {name: [kind.__name__ for kind in tasks() if name in vars(kind)] for name in optional}
-    assert {"phases", "generation", "augmentation", "augment", "mix", "random_inputs", "random_tensors", "calibrate", "merge"} <= optional
+    assert {"phases", "generation", "augmentation", "augment", "mix", "random_inputs", "calibrate", "merge"} <= optional
     assert not {name: who for name, who in own.items() if len(who) < 2}
 
 

@@ -41,7 +41,7 @@ class RecordingPlan:
     absent: dict[str, tuple[Shape, Any]] = field(
         default_factory=dict
     )  # inputs that only frozen modules read: shape, dtype
-    drawn: frozenset[str] = frozenset()  # random tensors, which are drawn again for each batch
+    drawn: frozenset[str] = frozenset()  # random inputs, which are drawn again for each batch
     anew: list[str] = field(
         default_factory=list
     )  # what is fetched from the examples every time: ragged inputs, long lists

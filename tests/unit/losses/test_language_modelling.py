@@ -29,11 +29,19 @@ LLAMA = {**SIZES, "num_attention_heads": 2, "num_key_value_heads": 2, "pad_token
 CAUSAL = {
     "llama": LlamaConfig(**LLAMA),
     "tied": LlamaConfig(**LLAMA, tie_word_embeddings=True),
-    "gpt2": GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, embd_pdrop=0, resid_pdrop=0, attn_pdrop=0),
+    "gpt2": GPT2Config(
+        vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, embd_pdrop=0, resid_pdrop=0, attn_pdrop=0
+    ),
     "limited": Gemma2Config(**LLAMA, head_dim=8, final_logit_softcapping=0.2),
     "divided": GraniteConfig(**LLAMA, logits_scaling=3.0),
 }
-BERT = {**SIZES, "num_attention_heads": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 64}
+BERT = {
+    **SIZES,
+    "num_attention_heads": 2,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "max_position_embeddings": 64,
+}
 MASKED = {
     "bert": BertConfig(**BERT),
     "modernbert": ModernBertConfig(**SIZES, num_attention_heads=2, pad_token_id=0, cls_token_id=1, sep_token_id=2),

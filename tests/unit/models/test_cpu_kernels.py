@@ -75,7 +75,9 @@ def test_attention_takes_every_mix_of_types_and_heads(autocast: torch.dtype | No
         heads, dropout = (4, 2, 1)[number // 2 % 3], (0.0, 0.3)[number % 2]
         torch.manual_seed(0)
         module.num_key_value_groups = 4 // heads
-        inputs = [torch.randn(2, n, 9, 8).to(kind).requires_grad_() for n, kind in zip((4, heads, heads), kinds, strict=True)]
+        inputs = [
+            torch.randn(2, n, 9, 8).to(kind).requires_grad_() for n, kind in zip((4, heads, heads), kinds, strict=True)
+        ]
         weight = torch.randn(2, 9, 4, 8)
         torch.manual_seed(3)  # of dropout
         with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):

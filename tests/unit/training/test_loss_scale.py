@@ -119,7 +119,7 @@ def test_many_overflows_in_a_row_end_the_run() -> None:
     assert loss_scale.fits(state, 1.0, 1.0)  # one step that fits begins the count again
     for _ in range(loss_scale.MOST_IN_A_ROW - 1):
         assert not loss_scale.fits(state, float("nan"), float("nan"))
-    with pytest.raises(RunError, match="step 8: the loss was not finite in 50 steps in a row.*precision=fp32"):
+    with pytest.raises(RunError, match=r"step 8: the loss was not finite in 50 steps in a row.*precision=fp32"):
         loss_scale.fits(state, float("nan"), float("nan"))
 
 
