@@ -166,7 +166,8 @@ class FillMask(Task):
 
     def _surprise(self, model: "nn.Module", batch: Batch, measure: "Measure" = nats) -> "tuple[Tensor, ...]":
         """What `measure` finds at every masked token, [masked tokens] each."""
-        fields = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
+        names: tuple[str, ...] = ("input_ids", "attention_mask", "token_type_ids")
+        fields = {name: batch[name] for name in names if name in batch}
         return at_targets(model, self.head, fields, batch["labels"], IGNORED, sum(batch["targets"]), measure)
 
     # ---- after training ----

@@ -96,14 +96,16 @@ def agreed(
     if stage.accelerator.num_processes == 1:
         total, size = torch.stack([loss, norm.to(loss)]).tolist()
         return total, size, stop
-    upcoming, micros, names, mine = stage.state.step + 1, [], [], []
-    reads = stage.ahead is None and upcoming < stage.plan.total_steps
-    if reads:
-        micros, names, mine, skipped = _read(stage, batches, upcoming)
+    upcoming = stage.state.step + 1
+    following = None  # of several phases, the first one reads
+    if stage.ahead is None and upcoming < stage.plan.total_steps:
+        following = _read(stage, batches, upcoming)
+    mine = following[2] if following else []
     values = torch.tensor([float(stop), *mine], dtype=_kind(stage), device=loss.device)
     summed = stage.accelerator.reduce(torch.cat([loss.to(values)[None], values]), "sum")
     size, total, stops, *counted = torch.cat([norm.to(values)[None], summed]).tolist()
-    if reads:
+    if following:
+        micros, names, _, skipped = following
         stage.ahead = micros, _counts(stage, names, counted, skipped)
     return total, size, stops > 0
 
