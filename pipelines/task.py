@@ -185,10 +185,11 @@ class Task(ABC):
         return examples[0]
 
     def random_inputs(self, rng: "Random") -> dict[str, Any]:
-        """Random values of an example that are no part of its input (noise seed, time step).
+        """Random values of an example that are no part of its input (noise, time step).
 
-        They are plain values; the batch holds them as lists. They change in every epoch, also with cached features. In
-        scoring they are always the same.
+        The batch holds plain values as lists, and tensors stacked. They change in every epoch, also with cached
+        features. In scoring they are always the same. They are drawn where examples are loaded, in loader processes if
+        there are any, so a GPU does not wait for them.
         """
         return {}
 

@@ -68,9 +68,7 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("device", "gpu", "gpus", "cuda"), "the best device is taken; CUDA_VISIBLE_DEVICES chooses among several"
     ),
-    **dict.fromkeys(
-        ("fp16", "bf16", "dtype", "mixed_precision"), "train.precision=bf16 or train.precision=fp32 sets it"
-    ),
+    **dict.fromkeys(("fp16", "bf16", "dtype", "mixed_precision"), "train.precision=bf16, fp16 or fp32 sets it"),
     "gradient_accumulation_steps": "train.batch_size is the batch of one step, train.micro_batch a part of it",
     "smoke": "--smoke does it",
 }

@@ -187,10 +187,17 @@ class TrainSection(Strict):
     """Length of the warm-up: below 1 a fraction of all steps, from 1 a number of steps."""
     clip_norm: Annotated[Float, Field(gt=0)] | None = 1.0
     """Gradients with a greater norm are scaled down to it; `null` switches it off."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the computation.
 
-    `auto`: bf16 if the hardware supports it and it is faster, else fp32. Weights that train stay in fp32.
+    `auto`: bf16 if the hardware supports it and it is faster; fp16 on GPUs with fp16 alone (T4, V100); else fp32.
+    Weights that train stay in fp32. fp16 scales the loss, and skips the steps whose gradients overflow.
+    """
+    tf32: bool = True
+    """Whether products in fp32 may round their factors to TF32, on GPUs that have it: several times as fast."""
+    baseline: bool = True
+    """Whether the test split is scored before training. It shows what the pretrained model can do already, but takes
+    the time of one more scoring.
     """
     ema: Annotated[Float, Field(gt=0, lt=1)] | Literal["auto"] | None = "auto"
     """Decay of the moving average of the weights.
@@ -597,6 +604,10 @@ SCORELESS |= {f"train.{key}" for key in ("save_every", "keep", "log_every", "tra
 SCORELESS |= {"metrics"}  # metrics score predictions that are stored
 
 
+# Keys of `train` that version 0.1 does not know, and their defaults
+NEWER: dict[str, bool | None] = {"betas": None, "min_steps": None, "tf32": True, "baseline": True}
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, with its default values. `load_recipe` reads it back into an equal recipe.
 
@@ -606,8 +617,8 @@ def dump_recipe(recipe: Recipe) -> str:
     raw = recipe.model_dump(mode="json")
     if not raw["metrics"]:
         del raw["metrics"]
-    for key in ("betas", "min_steps"):
-        if raw["train"][key] is None:
+    for key, usual in NEWER.items():
+        if raw["train"][key] is usual:
             del raw["train"][key]
     return dump(raw)
 

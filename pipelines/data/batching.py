@@ -173,13 +173,14 @@ class Examples:
         batch = self.task.collate(good)
         return Micro(batch | self.drawn(epochs, [example["id"] for example in good]), real, skipped)
 
-    def drawn(self, epochs: Sequence[int | None], ids: Sequence[str]) -> dict[str, list[Any]]:
-        """The task's random inputs for these examples: key -> one value for each."""
+    def drawn(self, epochs: Sequence[int | None], ids: Sequence[str]) -> dict[str, Any]:
+        """The task's random inputs for these examples: key -> one value for each, in a list or a tensor."""
         draws = [
             self.task.random_inputs(Random(seeded(self.seed if e is not None else "score", e, "draw", i)))
             for e, i in zip(epochs, ids, strict=True)
         ]
-        return {key: [draw[key] for draw in draws] for key in draws[0]}
+        found = {key: [draw[key] for draw in draws] for key in draws[0]}
+        return {key: _stacked(values) for key, values in found.items()}
 
     def name(self, index: int) -> str:
         """The name of an example for messages."""
@@ -228,6 +229,13 @@ class Examples:
         return [found[place % len(found)] for place in range(count)]
 
 
+def _stacked(values: list[Any]) -> Any:
+    """A tensor of the values if they are tensors, else the list."""
+    import torch
+
+    return torch.stack(values) if isinstance(values[0], torch.Tensor) else values
+
+
 def on_device(batch: Batch, device: Any) -> Batch:
     """A batch with its tensors on `device`.
 
@@ -237,6 +245,8 @@ def on_device(batch: Batch, device: Any) -> Batch:
 
     def move(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
+            if value.ndim and value.numel() and not any(value.stride()):  # one number, expanded: only it is moved
+                return value.as_strided((), ()).to(device, non_blocking=True).expand(value.shape)
             return value.to(device, non_blocking=True)
         return (
             [move(v) for v in value]
@@ -315,7 +325,11 @@ def evaluation_keys(
 
 
 def loader(examples: Any, keys: Any, workers: int) -> Iterator["Micro"]:
-    """One Micro per entry of `keys`, in that order, for any number of loader processes."""
+    """One Micro per entry of `keys`, in that order, for any number of loader processes.
+
+    Where there is a GPU, batches of loader processes lie in pinned memory: they are copied while it computes.
+    """
+    import torch
     from torch.utils.data import DataLoader
 
     batches = DataLoader(
@@ -326,6 +340,7 @@ def loader(examples: Any, keys: Any, workers: int) -> Iterator["Micro"]:
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_ignore_signals,
+        pin_memory=workers > 0 and torch.cuda.is_available(),
     )
     if not workers:
         return iter(batches)

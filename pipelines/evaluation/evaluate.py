@@ -143,15 +143,15 @@ def evaluate_loaded(
     allow_overlap: bool = False,
     metrics: Sequence[Module] = (),
 ) -> dict[str, Any]:
-    from accelerate import Accelerator
-
     from pipelines.models import cpu_kernels
 
     task = loaded.task
     name, found, skipped = rows or _rows(section, loaded, split, own)
     found, trained_on = _unseen(loaded, found, section, own, allow_overlap, progress)
-    accelerator = Accelerator(mixed_precision=precision_of(loaded, train))
+    precision = precision_of(loaded, train)
+    accelerator = hardware.accelerator(precision)
     best, asked = accelerator.device, next(loaded.model.parameters()).device
+    hardware.set_tf32(train.tf32, precision)
     cpu_kernels.install(loaded.model, asked)
     examples = batching.Examples(task, task.encode(found))
     skips = Skips(section.max_skipped, {name: skipped}, {name: len(found) + len(skipped)})
@@ -229,13 +229,11 @@ def _unseen(
 
 def precision_of(loaded: Loaded, train: TrainSection | None = None) -> str:
     """The precision of the model's training, so that scores agree with its results; fp32 if this machine gains nothing
-    by bf16.
+    by bf16 or fp16.
     """
-    return (
-        "no"
-        if (train or _train(loaded.recipe)).precision == "fp32" or hardware.best_precision(loaded.model) == "fp32"
-        else "bf16"
-    )
+    asked = (train or _train(loaded.recipe)).precision
+    best = hardware.best_precision(loaded.model)
+    return "no" if "fp32" in (asked, best) else best
 
 
 def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | None:

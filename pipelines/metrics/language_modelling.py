@@ -55,6 +55,14 @@ def surest_wrong(logits: "Tensor", wanted: "Tensor", nats: "Tensor") -> "tuple[T
     return sure.masked_fill(token == wanted, 0.0), token
 
 
+def with_surest_wrong(logits: "Tensor", wanted: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
+    """-log p of every target in nats, and `surest_wrong`, all [targets]."""
+    from torch.nn import functional as f
+
+    nats = f.cross_entropy(logits, wanted, reduction="none")
+    return nats, *surest_wrong(logits, wanted, nats)
+
+
 def _surest(found: Sequence[Record | None]) -> dict[str, Any]:
     """{"surest": the wrong token of which the model was surest} of some windows; empty if there is none."""
     known = [one for one in found if one is not None]

@@ -140,6 +140,10 @@ def attention(
     weights = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] * kind.itemsize
     faster = query.device.type == "cpu" and (kind == torch.bfloat16 or dropout > 0)
     unknown = any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
+    if not torch.is_autocast_enabled(query.device.type):  # else torch's kernel casts its inputs itself
+        query, key, value = query.to(kind), key.to(kind), value.to(kind)
+        if attention_mask is not None and attention_mask.dtype != torch.bool:
+            attention_mask = attention_mask.to(kind)
     if not faster or unknown or query.shape[2] == 1 or weights > MOST:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs

@@ -85,20 +85,16 @@ class Flow:
         return Noisy((1 - share) * clean + share * noise, sigmas * count, noise - clean, torch.ones_like(sigmas))
 
 
-def noise_inputs(rng: Any) -> dict[str, Any]:
-    """The random inputs of one example: the seed of its noise, and the position of its noise level."""
-    return {"noise": rng.getrandbits(62), "position": rng.random()}
+def noise_inputs(rng: Any, shape: Sequence[int]) -> dict[str, Any]:
+    """The random inputs of one example: its noise of this shape, and the position of its noise level."""
+    return {"noise": noise(rng.getrandbits(62), shape), "position": rng.random()}
 
 
-def noise(seeds: Sequence[int], shape: Sequence[int], device: Any) -> "Tensor":
-    """Standard normal noise [len(seeds), *shape].
-
-    Each example has its own seed; the values are the same on every device.
-    """
+def noise(seed: int, shape: Sequence[int]) -> "Tensor":
+    """Standard normal noise of a seed, on the CPU."""
     import torch
 
-    drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(drawn).to(device)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def strata(positions: Sequence[float]) -> "list[Tensor]":

@@ -134,8 +134,8 @@ def frozen_modules(model: "nn.Module") -> "list[nn.Module]":
     return found
 
 
-def keep_in_bf16(model: "nn.Module", trains: Collection[str]) -> None:
-    """Store frozen weights of products and convolutions in bf16; mixed precision would cast them at every step.
+def keep_in_half(model: "nn.Module", trains: Collection[str], precision: str) -> None:
+    """Store frozen weights of products and convolutions in bf16 or fp16; mixed precision would cast them at every step.
 
     The results are identical to the bit, in half the memory and without the casts. `trains` names the parameters that
     train now or later. Weights with another use are kept in float32: an output layer that is also the input embedding,
@@ -145,6 +145,9 @@ def keep_in_bf16(model: "nn.Module", trains: Collection[str]) -> None:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    if kind is None:
+        return
     # exact types only: a subclass may use its weight in another way
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
     owned = [(p, type(m) in kinds) for m in model.modules() for p in m.parameters(recurse=False)]
@@ -157,7 +160,7 @@ def keep_in_bf16(model: "nn.Module", trains: Collection[str]) -> None:
             and id(parameter) not in elsewhere | training
             and parameter.dtype == torch.float32
         ):
-            parameter.data = parameter.data.to(torch.bfloat16)
+            parameter.data = parameter.data.to(kind)
 
 
 def in_own_memory(module: "Module") -> "Module":

@@ -92,12 +92,17 @@ class Latents(nn.Module):
             parameters: Tensor = self.vae.encode(pixels.float()).latent_dist.parameters.contiguous()
             return parameters
 
-    def sample(self, parameters: "Tensor", seeds: Sequence[int]) -> "Tensor":
-        """Scaled latents for the model, each with the noise of its own seed."""
+    def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """The shape of the latent of an image: channels, height and width."""
+        shrinks = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.vae.config.latent_channels, size[0] // shrinks, size[1] // shrinks
+
+    def sample(self, parameters: "Tensor", noise: "Tensor") -> "Tensor":
+        """Scaled latents for the model, each with its own noise."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         spread = DiagonalGaussianDistribution(parameters)
-        latents = spread.mean + spread.std * diffusion.noise(seeds, spread.mean.shape[1:], parameters.device)
+        latents = spread.mean + spread.std * noise
         scaled: Tensor = (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
         return scaled
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
+from pipelines.losses.language_modelling import Head, head_of
 from pipelines.models.layers import blocks
 from pipelines.models.pretrained import called, first_line, head, load_model, trunk, with_classes
 
@@ -279,3 +280,10 @@ def keeps_apart(model: Any) -> bool:
         alone = model(input_ids=two, position_ids=places[:, 3:], use_cache=False).logits
     model.train(before)
     return bool(torch.allclose(together, alone, rtol=1e-3, atol=1e-4))
+
+
+def scores_of(model: Any) -> Head | None:
+    """The layer that scores the vocabulary (see losses.language_modelling)."""
+    import torch
+
+    return head_of(model, {"input_ids": torch.tensor([[1, 2, 3]], device=next(model.parameters()).device)})

@@ -136,6 +136,7 @@ def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str,
             ),  # peak of training: later steps load a second model and draw
             "stopped": state.stopped,
             "best_step": state.best_step,
+            **({"skipped_steps": state.skipped_steps} if state.loss_scale is not None else {}),  # of fp16
         },
         "data": {
             "name": splits.name,

@@ -18,6 +18,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
+from pipelines.losses.language_modelling import Head, at_targets, nats
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 from pipelines.utils.seeding import seeded
 from pipelines.utils.sequences import each
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from pipelines.losses.language_modelling import Measure
     from pipelines.metrics.statistics import Statistics
     from pipelines.reporting.mistakes import MistakeSpec
 
@@ -51,6 +53,7 @@ class FillMask(Task):
     augmentation = Augmentation(enabled=True)  # the masks are random
     Options = Options
     tokenizer: Any
+    head: Head | None = None  # the last layer, after `build` or `load`
 
     @property
     def data(self) -> DataSpec:
@@ -93,7 +96,9 @@ class FillMask(Task):
         language.set_attention_dropout(found, self.options.attention_dropout)
         self.limit = language.longest(self.tokenizer, found)
         self.window = language.length(self.options.max_length, self.tokenizer, found, 256)
-        return language.language_model(AutoModelForMaskedLM, folder, found, random=random, new_head=True)
+        model = language.language_model(AutoModelForMaskedLM, folder, found, random=random, new_head=True)
+        self.head = language.scores_of(model)
+        return model
 
     def layers(self, model: Any) -> "list[nn.Module]":
         from pipelines.models import text as language
@@ -143,10 +148,12 @@ class FillMask(Task):
         from pipelines.models import text as language
 
         masked = [e if "labels" in e else self.augment(e, Random(seeded("masks", e["id"])), 0.0) for e in examples]
+        labels = language.padded([e["labels"] for e in masked], IGNORED)
         return {
             **{key: [e[key] for e in masked] for key in ("id", "row")},
             **language.inputs(masked, self.tokenizer),
-            "labels": language.padded([e["labels"] for e in masked], IGNORED),
+            "labels": labels,
+            "targets": (labels != IGNORED).sum(1).tolist(),
         }
 
     # ---- one step ----
@@ -156,16 +163,13 @@ class FillMask(Task):
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         """Mean cross-entropy of the masked tokens."""
-        from torch.nn import functional as f
+        return self._surprise(model, batch)[0].sum() / counts["tokens"]
 
-        logits, wanted = self._logits(model, batch)
-        return f.cross_entropy(logits, wanted, reduction="sum") / counts["tokens"]
-
-    def _logits(self, model: "nn.Module", batch: Batch) -> "tuple[Tensor, Tensor]":
-        """Scores at the masked tokens [masked tokens, vocabulary], float32, and the original tokens."""
-        fields = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
-        at = batch["labels"] != IGNORED
-        return model(**fields).logits[at].float(), batch["labels"][at]
+    def _surprise(self, model: "nn.Module", batch: Batch, measure: "Measure" = nats) -> "tuple[Tensor, ...]":
+        """What `measure` finds at every masked token, [masked tokens] each."""
+        names: tuple[str, ...] = ("input_ids", "attention_mask", "token_type_ids")
+        fields = {name: batch[name] for name in names if name in batch}
+        return at_targets(model, self.head, fields, batch["labels"], IGNORED, sum(batch["targets"]), measure)
 
     # ---- after training ----
 
@@ -173,16 +177,15 @@ class FillMask(Task):
         """For each window: sum of nats and number of masked tokens, how often the right token is the likeliest or in
         the top 5, and the wrong token of which the model was surest.
         """
-        from torch.nn import functional as f
+        from pipelines.metrics.language_modelling import with_surest_wrong
 
-        from pipelines.metrics.language_modelling import surest_wrong
+        def measure(scores: "Tensor", wanted: "Tensor") -> "tuple[Tensor, ...]":
+            return *with_surest_wrong(scores, wanted), (scores > scores.gather(1, wanted[:, None])).sum(1)
 
-        logits, wanted = (tensor.detach().cpu() for tensor in self._logits(model, batch))
-        sizes = (batch["labels"] != IGNORED).sum(1).tolist()
-        each = f.cross_entropy(logits, wanted, reduction="none")
-        nats = each.double().split(sizes)
-        wrong = [part.split(sizes) for part in surest_wrong(logits, wanted, each)]
-        ranks = (logits > logits.gather(1, wanted[:, None])).sum(1).split(sizes)
+        sizes = batch["targets"]
+        each, sure, guesses, place = (part.detach().cpu() for part in self._surprise(model, batch, measure))
+        nats_of, ranks = each.double().split(sizes), place.split(sizes)
+        wrong = [sure.split(sizes), guesses.split(sizes)]
         return [
             {
                 "id": id_,
@@ -194,7 +197,7 @@ class FillMask(Task):
                 "surest": self._surest(batch, place, wrong[0][place], wrong[1][place]),
             }
             for place, (id_, row, nat, size, rank) in enumerate(
-                zip(batch["id"], batch["row"], nats, sizes, ranks, strict=True)
+                zip(batch["id"], batch["row"], nats_of, sizes, ranks, strict=True)
             )
         ]
 

@@ -22,6 +22,7 @@ from pipelines.data.text.prompts import columns, encoded
 from pipelines.data.text.rows import readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.spec import Setting
+from pipelines.losses.language_modelling import Head, at_targets, nats
 from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
 from pipelines.utils.sequences import each
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from pipelines.losses.language_modelling import Measure
     from pipelines.metrics.statistics import Statistics
     from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
@@ -72,6 +74,7 @@ class TextGeneration(Task):
     hub = HubSpec("text-generation", "transformers", ("ForCausalLM", "LMHeadModel"))
     Options = Options
     tokenizer: Any
+    head: Head | None = None  # the last layer, after `build` or `load`
     packs: bool = True  # whether the attention of the model separates the documents of a block
 
     @property
@@ -150,6 +153,7 @@ class TextGeneration(Task):
         self.window = language.length(self.options.max_length, self.tokenizer, found, 1024)
         model = language.language_model(AutoModelForCausalLM, folder, found, random=random)
         self.packs = language.keeps_apart(model)
+        self.head = language.scores_of(model)
         return model
 
     def layers(self, model: Any) -> "list[nn.Module]":
@@ -212,6 +216,7 @@ class TextGeneration(Task):
             "input_ids": padded(ids, self.tokenizer.pad_token_id),
             "labels": padded([e["labels"] for e in examples], IGNORED),
         }
+        batch["targets"] = (batch["labels"] != IGNORED).sum(1).tolist()
         if self.options.prompt is not None:
             return {**batch, "prompt": [list(row[: e["prompt"]]) for row, e in zip(ids, examples, strict=True)]}
         if self.packs:
@@ -232,49 +237,46 @@ class TextGeneration(Task):
         """Mean cross-entropy of the target tokens."""
         return self._surprise(model, batch)[0].sum() / counts["tokens"]
 
-    def _surprise(self, model: Any, batch: Batch) -> "tuple[Tensor, Tensor, Tensor]":
-        """-log p of every target in nats, [targets]; the places of the targets, bool [batch, length]; and the scores of
-        all tokens at the targets, float32 [targets, vocabulary].
-        """
-        from torch.nn import functional as f
-
-        wanted = batch["labels"] != IGNORED
-        fields = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
-        # The vocabulary is large, so its scores are computed only at targets.
-        logits = model(**fields, use_cache=False, logits_to_keep=wanted).logits.float()
-        return f.cross_entropy(logits, batch["labels"][wanted], reduction="none"), wanted, logits
+    def _surprise(self, model: Any, batch: Batch, measure: "Measure" = nats) -> "tuple[Tensor, ...]":
+        """What `measure` finds at every target, [targets] each."""
+        fields = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch} | {"use_cache": False}
+        if self.head is None:
+            fields["logits_to_keep"] = batch["labels"] != IGNORED
+        return at_targets(model, self.head, fields, batch["labels"], IGNORED, sum(batch["targets"]), measure)
 
     # ---- after training ----
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
         """nats and tokens of each row in each block; with a prompt, of each answer, and the greedy answer."""
-        from pipelines.metrics.language_modelling import shares
+        from pipelines.metrics.language_modelling import shares, with_surest_wrong
 
-        found, wanted, logits = self._surprise(model, batch)
+        packed = self.options.prompt is None
+        found, *wrong = self._surprise(model, batch, with_surest_wrong if packed else nats)
+        found, wanted = found.detach().cpu(), (batch["labels"] != IGNORED).cpu()
         names = [{"id": id_, "row": row} for id_, row in zip(batch["id"], batch["row"], strict=True)]
-        if self.options.prompt is None:
-            parts = shares(found.detach().cpu(), wanted.cpu(), batch["owners"])
-            wrong = self._surest(batch, found.detach(), wanted, logits.detach())
-            return [{**name, "parts": part, "surest": one} for name, part, one in zip(names, parts, wrong, strict=True)]
-        whole = [[[row, int(n)]] for row, n in zip(batch["row"], wanted.sum(1).tolist(), strict=True)]
-        nats = shares(found.detach().cpu(), wanted.cpu(), [[[row, wanted.shape[1]]] for ((row, _),) in whole])
+        if packed:
+            parts = shares(found, wanted, batch["owners"])
+            surest = self._surest(batch, *(part.detach().cpu() for part in wrong))
+            return [
+                {**name, "parts": part, "surest": one} for name, part, one in zip(names, parts, surest, strict=True)
+            ]
+        whole = [[[row, n]] for row, n in zip(batch["row"], batch["targets"], strict=True)]
+        nats_of = shares(found, wanted, [[[row, wanted.shape[1]]] for ((row, _),) in whole])
         written = self._write(model, batch["prompt"])
         return [
             {**name, "nll": part[0][1], "tokens": part[0][2], "predicted": text}
-            for name, part, text in zip(names, nats, written, strict=True)
+            for name, part, text in zip(names, nats_of, written, strict=True)
         ]
 
-    def _surest(self, batch: Batch, nats: "Tensor", wanted: "Tensor", logits: "Tensor") -> list[dict[str, Any] | None]:
+    def _surest(self, batch: Batch, sure: "Tensor", guesses: "Tensor") -> list[dict[str, Any] | None]:
         """For each block, the wrong token of which the model was surest, in its text, with its row."""
         import numpy as np
 
-        from pipelines.metrics.language_modelling import surest_wrong
         from pipelines.models import text as language
 
-        sizes = wanted.sum(1).tolist()
-        sure, guesses = (part.cpu().split(sizes) for part in surest_wrong(logits, batch["labels"][wanted], nats))
+        wanted, sizes = batch["labels"] != IGNORED, batch["targets"]
         found: list[dict[str, Any] | None] = []
-        for block, (p, guess) in enumerate(zip(sure, guesses, strict=True)):
+        for block, (p, guess) in enumerate(zip(sure.split(sizes), guesses.split(sizes), strict=True)):
             which = int(p.argmax()) if len(p) else 0
             if not len(p) or not float(p[which]) > 0:
                 found.append(None)

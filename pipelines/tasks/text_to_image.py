@@ -183,11 +183,12 @@ class TextToImage(Task):
         )
 
     def random_inputs(self, rng: Random) -> dict[str, Any]:
-        from pipelines.models.diffusion import noise_inputs
+        from pipelines.models.diffusion import noise, noise_inputs
 
+        shape = self.frozen["vae"].shape(self.size)  # type: ignore[operator]
         return {
-            **noise_inputs(rng),
-            "latent": rng.getrandbits(62),
+            **noise_inputs(rng, shape),
+            "latent": noise(rng.getrandbits(62), shape),
             "dropped": rng.random() < self.options.caption_dropout,
         }
 
@@ -206,13 +207,11 @@ class TextToImage(Task):
         """Clean latents, their noise, and the encoded texts, without gradient."""
         import torch
 
-        from pipelines.models import diffusion
-
         vae: Any = self.frozen["vae"]
         with torch.no_grad():
             latents = vae.sample(vae(batch["pixels"]).float(), batch["latent"])
             texts = tuple(part.float() for part in self.frozen["text"](batch["text"]))
-        return latents, diffusion.noise(batch["noise"], latents.shape[1:], latents.device), texts
+        return latents, batch["noise"], texts
 
     def _without(self, texts: "tuple[Tensor, ...]", dropped: Sequence[bool]) -> "tuple[Tensor, ...]":
         """Replace dropped texts by the empty caption."""

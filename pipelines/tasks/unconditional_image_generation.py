@@ -212,7 +212,7 @@ class UnconditionalImageGeneration(Task):
     def random_inputs(self, rng: Random) -> dict[str, Any]:
         from pipelines.models.diffusion import noise_inputs
 
-        return noise_inputs(rng)
+        return noise_inputs(rng, (self.channels, *self.size))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -229,18 +229,13 @@ class UnconditionalImageGeneration(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"images": float(len(batch["id"]))}
 
-    def _noise(self, batch: Batch) -> "Tensor":
-        from pipelines.models import diffusion
-
-        return diffusion.noise(batch["noise"], batch["pixels"].shape[1:], batch["pixels"].device)
-
     def loss(self, model: Any, batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         import torch
 
         from pipelines.models.diffusion import squared_error
 
         positions = torch.tensor(batch["position"], device=batch["pixels"].device)
-        noisy = self.diffusion.mix(batch["pixels"], self._noise(batch), positions)
+        noisy = self.diffusion.mix(batch["pixels"], batch["noise"], positions)
         errors = squared_error(model(noisy.inputs, noisy.timesteps, batch.get("class")).sample, noisy)
         return (errors * noisy.weights).sum() / counts["images"]
 
@@ -252,7 +247,7 @@ class UnconditionalImageGeneration(Task):
         from pipelines.metrics import denoising
         from pipelines.models.diffusion import squared_error, strata
 
-        pixels, noise = batch["pixels"], self._noise(batch)
+        pixels, noise = batch["pixels"], batch["noise"]
         mixed = [
             self.diffusion.mix(pixels, noise, positions.to(pixels.device)) for positions in strata(batch["position"])
         ]

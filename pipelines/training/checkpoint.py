@@ -49,6 +49,10 @@ class State:
     baseline_scores: dict[str, Any] | None = None  # test scores before the first step
     evaluation_due: bool = False  # this step still needs its evaluation, because a signal came first
     peak_memory_mb: float = 0.0  # the maximum over all processes that trained so far
+    loss_scale: float | None = None  # factor of the loss in fp16 (see training.loss_scale)
+    steps_since_skip: int = 0  # since the scale changed
+    skips_in_a_row: int = 0
+    skipped_steps: int = 0  # steps of fp16 that were left out because their gradients overflowed
     micro_batch: int | None = None  # the size that fitted, after memory ran out
     eval_batch: int | None = None  # rows per evaluation batch that fitted, after memory ran out
     eval_budget: int | None = None  # the budget of such a batch, for examples that have lengths

@@ -39,8 +39,8 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
     gc.collect()  # pipelines of diffusers hold references to themselves
     accelerator.wait_for_everyone()
     loaded = load(trainer.folder / "model", device="cpu", task=trainer.recipe.task, options=trainer.recipe.options)
-    if accelerator.mixed_precision == "bf16":  # before it moves to the device: in float32 the model may not fit
-        layers.keep_in_bf16(loaded.model, ())
+    # before it moves to the device: in float32 the model may not fit
+    layers.keep_in_half(loaded.model, (), accelerator.mixed_precision)
     loaded.model.to(accelerator.device)
     layers.freeze_on(loaded.task.frozen, accelerator.device)
     trainer.task = loaded.task

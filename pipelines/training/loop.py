@@ -8,16 +8,19 @@ nor the number of processes changes what the model learns.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import TrainSection
 from pipelines.data.batching import Micro, Plan, loader, on_device
 from pipelines.models.layers import train_mode
-from pipelines.training import memory
+from pipelines.training import loss_scale, memory
 from pipelines.training.checkpoint import State
 from pipelines.training.optim import rate, set_rate
-from pipelines.training.stage import PhaseTraining, Stage, check_finite, clip, enable, sum_counts
+from pipelines.training.stage import PhaseTraining, Stage, agreed, check_finite, clip, enable, ready
 from pipelines.utils.seeding import seeded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fit(
@@ -36,6 +39,7 @@ def fit(
     cannot be read.
     """
     state, settings, total = stage.state, stage.settings, stage.plan.total_steps
+    loss_scale.begin(state, settings.precision)
     batches = _batches(stage)
     train_mode(stage.model)
     since = time.perf_counter()
@@ -91,33 +95,39 @@ def step(stage: Stage, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
     """Take one step: each phase that takes part runs over all micro-batches, and then its optimiser takes its step.
 
     Returns the entry to log (loss, highest learning rate, gradient norm, examples per second) and `stop`: whether any
-    process was asked to stop.
+    process was asked to stop. In fp16 a step whose gradients overflow changes no weight, and the entry also has the
+    loss scale and the number of steps that were skipped so far.
     """
     number, settings = stage.state.step, stage.settings
     began = time.perf_counter()
-    micros = [next(batches) for _ in range(stage.plan.micro_batches(number))]
-    counts = sum_counts(stage, micros)
+    micros, counts = ready(stage, batches)
     share = rate(number, stage.plan.total_steps, settings.schedule, settings.warmup)
-    stopped = False
+    stopped, trained = False, False
     for place, part in enumerate(stage.phases):
         # A phase is done already if memory ran out in a later phase and the step is repeated.
         if not part.phase.takes_part(number) or part.phase.name in stage.done:
             continue
         enable(stage, part)
         highest = set_rate(part.optimizer, stage.learning_rate(part.phase), share)
-        loss, stopped = _gradients(stage, part, place, micros, counts, stop)
-        norm = clip(stage, part)
-        check_finite(stage, part, loss, norm)
-        memory.update(stage, part)
+        total = _gradients(stage, part, place, micros, counts)
+        loss, norm, stopped = agreed(stage, batches, total, clip(stage, part), stop)
+        if loss_scale.fits(stage.state, loss, norm):
+            check_finite(stage, part, loss, norm)
+            memory.update(stage, part)
+            trained = True
+        else:
+            memory.clear_gradients(stage)
         stage.done[part.phase.name] = {"loss": loss, "learning_rate": highest, "grad_norm": norm}
     enable(stage, None)
-    if stage.average is not None:
+    if stage.average is not None and trained:
         stage.average.update(number)
     reports, stage.done = list(stage.done.items()), {}
     found = {"loss": sum(r["loss"] for _, r in reports)}
     found |= {key: max(r[key] for _, r in reports) for key in ("learning_rate", "grad_norm")}
     if len(stage.phases) > 1:
         found |= {f"{name}_{key}": value for name, r in reports for key, value in r.items()}
+    if stage.state.loss_scale is not None:
+        found |= {"loss_scale": stage.state.loss_scale, "skipped_steps": stage.state.skipped_steps}
     speed = len(stage.plan.rows(number)) / max(time.perf_counter() - began, 1e-9)
     return {**found, "examples_per_second": speed, "stop": stopped}
 
@@ -126,23 +136,22 @@ def step(stage: Stage, batches: Iterator[Micro], stop: bool) -> dict[str, Any]:
 
 
 def _batches(stage: Stage) -> Iterator[Micro]:
-    stage.plan.first_step = stage.state.step
+    stage.plan.first_step, stage.ahead = stage.state.step, None
     return loader(stage.examples, stage.plan, stage.workers)
 
 
 def _gradients(
-    stage: Stage, part: PhaseTraining, place: int, micros: list[Micro], counts: dict[str, float], stop: bool
-) -> tuple[float, bool]:
-    """Forward and backward pass of one phase over all micro-batches.
-
-    Returns its loss and whether any process must stop.
-    """
+    stage: Stage, part: PhaseTraining, place: int, micros: list[Micro], counts: dict[str, float]
+) -> "Tensor":
+    """Forward and backward pass of one phase over all micro-batches. Returns this process's part of the loss."""
     import torch
 
     accelerator, settings = stage.accelerator, stage.settings
     own = (part.phase.name,) if place else ()
     torch.manual_seed(seeded(settings.seed, stage.state.stage, stage.state.step, accelerator.process_index, *own))
     total = torch.zeros((), device=accelerator.device)
+    # DDP and FSDP divide gradients by the number of processes.
+    factor = accelerator.num_processes * (stage.state.loss_scale or 1.0)
     for number, micro in enumerate(micros):
         batch = on_device(micro.batch, accelerator.device)
         stage.examples.feed(batch)
@@ -155,7 +164,6 @@ def _gradients(
             loss = stage.task.loss(stage.model, batch, counts, part.phase.name, stage.number)
             if not micro.real:
                 loss = loss * 0.0
-            accelerator.backward(loss * accelerator.num_processes)
+            accelerator.backward(loss * factor)
         total += loss.detach().float()
-    sums = accelerator.reduce(torch.stack([total, torch.tensor(float(stop), device=total.device)]), "sum").tolist()
-    return sums[0], sums[1] > 0
+    return total

@@ -26,9 +26,7 @@ def halve_micro_batch(stage: Stage, error: RuntimeError) -> None:
         raise RunError(
             f"out of memory at step {stage.state.step + 1} with {now} examples at a time: {advice}, and run again"
         ) from None
-    for part in stage.phases:
-        # Accelerate's own zero_grad does nothing between the micro-batches of a step.
-        part.optimizer.optimizer.zero_grad()
+    clear_gradients(stage)
     clear_device_cache(garbage_collection=True)
     stage.state.micro_batch = stage.plan.micro_batch
     means = (
@@ -37,6 +35,12 @@ def halve_micro_batch(stage: Stage, error: RuntimeError) -> None:
         else "the result is the same"
     )
     stage.accelerator.print(f"out of memory with {now} examples at a time: going on with {now // 2} ({means})")
+
+
+def clear_gradients(stage: Stage) -> None:
+    """Clear the gradients of all phases. In the middle of a step, Accelerate's own zero_grad does nothing."""
+    for part in stage.phases:
+        part.optimizer.optimizer.zero_grad()
 
 
 def update(stage: Stage, part: PhaseTraining) -> None:

@@ -20,7 +20,7 @@ from pipelines.models.source import resolve
 from pipelines.publishing import card
 from pipelines.training import finalize, run_folder, run_log, signals
 from pipelines.training.trainer import Trainer
-from pipelines.utils import distributed, library_logging
+from pipelines.utils import distributed, hardware, library_logging
 from pipelines.utils.progress import Progress
 
 
@@ -42,8 +42,7 @@ def train(
     Returns the content of results.json on the main process and an empty dictionary on the others; None if a signal
     stopped the run. Raises GraftErrors; checkpoints that were saved before the error stay usable.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
+    from accelerate import DistributedDataParallelKwargs
 
     began = time.time() if began is None else began
     folder = Path(folder)
@@ -78,16 +77,17 @@ def train(
         recipe = run_folder.resolve(folder, recipe, model, weights, splits, main=main)
         processes.wait_for_everyone()
 
-        # 6. Set up precision and processes. One Python process may make several runs, each with its own precision.
-        AcceleratorState._reset_state()
+        # 6. Set up precision and processes.
         # DINOv2 has a parameter that classification does not use.
         distributed_options = DistributedDataParallelKwargs(find_unused_parameters=True)
-        accelerator = Accelerator(
-            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
+        accelerator = hardware.accelerator(
+            recipe.train.precision,
             log_with=run_log.trackers(recipe),
             project_dir=folder,
             kwargs_handlers=[distributed_options],
         )
+        if hardware.set_tf32(recipe.train.tf32, recipe.train.precision):
+            progress.say("products in fp32 use TF32; train.tf32=false computes them in full precision")
 
         # 7. Encode the examples; report what the run will do, and which settings have no effect.
         trainer = Trainer(

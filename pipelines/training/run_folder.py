@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import renamed
-from pipelines.config.recipe import SCORELESS, Recipe, Strict, dump_recipe, local_metric, task_class, validate
+from pipelines.config.recipe import NEWER, SCORELESS, Recipe, Strict, dump_recipe, local_metric, task_class, validate
 from pipelines.config.yaml_io import parse, read_file
 from pipelines.data.schema import Splits
 from pipelines.errors import RecipeError, RunError
@@ -160,6 +160,7 @@ def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     old["options"] = type(recipe.options)().model_dump(mode="json") | (
         old.get("options") or {}
     )  # an option may be newer than the run
+    old["train"] = NEWER | old["train"]
     means: dict[str, tuple[Any, ...]] = {"model.freeze": ("none", "encoder"), "train.ema": (None, _ema(recipe))}
     return _differences(old, new, tuple(f"options.{key}" for key in _options_of(recipe).settled), means)
 

@@ -27,7 +27,7 @@ from pipelines.models import layers
 from pipelines.models.source import Weights
 from pipelines.reporting.live import LiveReport
 from pipelines.task import Phase, Record, Task
-from pipelines.training import checkpoint, duration, loop, optim, run_log
+from pipelines.training import checkpoint, duration, loop, optim, run_log, unused_parameters
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
 from pipelines.training.feature_cache.hooks import Edge
@@ -175,8 +175,8 @@ class Trainer:
         self.live = LiveReport(self.folder, about, self.progress.say, self.accelerator.is_main_process)
         self.log = run_log.Log(self.folder, self.accelerator, self.progress, self.live.update)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        if self.accelerator.mixed_precision == "bf16" and not self.sharded:  # FSDP shards weights of one dtype only
-            layers.keep_in_bf16(self.model, self.trains)
+        if not self.sharded:  # FSDP shards weights of one dtype only
+            layers.keep_in_half(self.model, self.trains, self.accelerator.mixed_precision)
         self.introduce()
         extra_metrics.try_out(
             self.modules,
@@ -250,7 +250,8 @@ class Trainer:
             )
         # a run of an older version does not know when it started, nor what it took
         self.took = self.took_before(saved)
-        state = saved or State(stage=stage, started=utc(self.began), baseline_scores=self.score_baseline())
+        before = self.score_baseline() if saved is None and train.baseline else None
+        state = saved or State(stage=stage, started=utc(self.began), baseline_scores=before)
         if stage == "head":
             thaw(self.task, self._plain(), self.trains, only_head=True)
             steps = head_steps(self.recipe, self._plain(), len(self.encoded["train"]))
@@ -356,8 +357,9 @@ class Trainer:
         return self.task.generation.at_once if self.task.generation is not None else None
 
     def workers(self, examples: Any) -> int:
-        """Number of loader processes for these examples. Cached examples need none."""
-        if not isinstance(examples, batching.Examples):
+        """Number of loader processes for these examples. Cached examples need none, unless noise for a GPU is drawn."""
+        on_gpu = self.accelerator.device.type == "cuda"
+        if not isinstance(examples, batching.Examples) and not (examples.draws and on_gpu):
             return 0
         return hardware.workers(self.recipe.data.workers, self.accelerator.num_processes, examples)
 
@@ -378,6 +380,11 @@ class Trainer:
         ]
         if train.compile:
             plain.compile()
+        if accelerator.num_processes > 1 and not self.sharded:
+            some = batching.Examples(self.task, self.encoded["train"], train.seed)
+            accelerator.ddp_handler.find_unused_parameters = unused_parameters.may_exist(
+                self.task, plain, some, accelerator.device
+            )
         plugin = accelerator.state.fsdp_plugin if self.sharded else None
         with distributed.sharded_by(plugin, plain, self._layers()[1:-1]):
             self.model, *optimizers = accelerator.prepare(plain, *optimizers)

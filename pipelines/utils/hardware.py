@@ -20,6 +20,8 @@ def cores() -> int:
 def best_precision(model: Any) -> str:
     """bf16 if the hardware multiplies it faster and the model is mostly matrix products, else fp32.
 
+    On a GPU bf16, or fp16 if it has units for fp16 products alone (V100, T4), or else fp32.
+
     On a CPU without AMX or AVX-512 bf16, and for small or convolutional models, autocast costs more than it gains.
     Convolutions between group norms are an exception: they have their own kernel (see pipelines.models.cpu_kernels).
     Embeddings do not count, because a lookup takes no time; they are half of a small language model's parameters.
@@ -28,7 +30,9 @@ def best_precision(model: Any) -> str:
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "fp32"
     fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     looked_up = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     products = {
@@ -40,6 +44,37 @@ def best_precision(model: Any) -> str:
         }
     sizes = {id(p): p.numel() for p in model.parameters() if id(p) in products or id(p) not in looked_up}
     return "bf16" if fast and sum(sizes[p] for p in products) > 0.5 * sum(sizes.values()) else "fp32"
+
+
+def accelerator(precision: str, **settings: Any) -> Any:
+    """Accelerate's Accelerator for a precision of the recipe ("no" is fp32, too).
+
+    In fp16 it does not scale the loss, because the loop does.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # One Python process may make several runs, each with its own precision.
+    AcceleratorState._reset_state()
+    found = Accelerator(mixed_precision="no" if precision == "fp32" else precision, **settings)
+    if precision == "fp16":
+        found.scaler = torch.amp.GradScaler(found.device.type, enabled=False)
+        found.native_amp = True  # on a CPU Accelerate would compute in fp32 and not say so
+    return found
+
+
+def set_tf32(allowed: bool, precision: str) -> bool:
+    """Let products in fp32 round their factors to TF32, or not. Returns whether they do so in a run of this precision.
+
+    TF32 has the range of fp32 and the precision of fp16; NVIDIA's GPUs from Ampere on (2020) have it.
+    """
+    import torch
+
+    has = torch.cuda.is_available() and torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0)
+    # the flags of torch's older interface, which torch itself still reads: a mix of both is an error
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed and has
+    return allowed and has and precision == "fp32"
 
 
 def micro_batch(

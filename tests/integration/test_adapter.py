@@ -113,16 +113,16 @@ FROZEN = {  # Linear and its cached features, Conv1D, two kinds of convolution, 
 @pytest.mark.parametrize("name", FROZEN)
 def test_frozen_weights_in_bf16_change_no_number(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The losses and scores equal those with float32 weights to the bit. The exported files hold float32 weights."""
-    own, seen, found, files = layers.keep_in_bf16, [], [], []
+    own, seen, found, files = layers.keep_in_half, [], [], []
     for quick in (False, True):
 
-        def keep(model: Any, trains: Any, quick: bool = quick) -> None:
+        def keep(model: Any, trains: Any, precision: str, quick: bool = quick) -> None:
             if quick:
-                own(model, trains)
+                own(model, trains, precision)
                 seen.append({parameter.dtype for name, parameter in model.named_parameters() if name in trains})
                 seen.append({parameter.dtype for name, parameter in model.named_parameters() if name not in trains})
 
-        monkeypatch.setattr(layers, "keep_in_bf16", keep)
+        monkeypatch.setattr(layers, "keep_in_half", keep)
         raw, run = CONTRACTS[name]().recipe(tmp_path / "made"), tmp_path / str(quick)
         raw["model"] = {**raw["model"], "adapter": None, **FROZEN[name]}
         raw["train"] = {**raw["train"], "epochs": None, "max_steps": 4, "precision": "bf16", "log_every": 1}
@@ -143,7 +143,10 @@ def test_frozen_weights_in_bf16_change_no_number(name: str, tmp_path: Path, monk
     )
 
 
-def test_a_weight_that_is_looked_up_too_stays_float32() -> None:
+@pytest.mark.parametrize(
+    ("precision", "lower"), [("bf16", {"middle.weight"}), ("fp16", {"middle.weight"}), ("no", set())]
+)
+def test_a_weight_that_is_looked_up_too_stays_float32(precision: str, lower: set[str]) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -157,5 +160,5 @@ def test_a_weight_that_is_looked_up_too_stays_float32() -> None:
             self.out.weight = self.words.weight
 
     model = Tied()
-    layers.keep_in_bf16(model, {"head.weight", "head.bias"})
-    assert {name for name, value in model.state_dict().items() if value.dtype == torch.bfloat16} == {"middle.weight"}
+    layers.keep_in_half(model, {"head.weight", "head.bias"}, precision)
+    assert {name for name, value in model.state_dict().items() if value.dtype != torch.float32} == lower

@@ -41,6 +41,7 @@ class RecordingPlan:
     absent: dict[str, tuple[Shape, Any]] = field(
         default_factory=dict
     )  # inputs that only frozen modules read: shape, dtype
+    drawn: frozenset[str] = frozenset()  # random inputs, which are drawn again for each batch
     anew: list[str] = field(
         default_factory=list
     )  # what is fetched from the examples every time: ragged inputs, long lists
@@ -53,7 +54,7 @@ class RecordingPlan:
         return {
             k: v
             for k, v in self.batch.items()
-            if isinstance(v, torch.Tensor) and k not in self.absent and k not in self.anew
+            if isinstance(v, torch.Tensor) and not (k in self.absent or k in self.anew or k in self.drawn)
         }
 
     def bytes(self, n: int) -> int:
@@ -71,7 +72,8 @@ def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) ->
     lengths = examples.lengths
     picks, short = _picks(lengths, len(examples))
     batch, read = _batch(examples, picks, device)
-    trial = _Trial(task, model, edge, batch)
+    drawn = frozenset(examples.drawn([None], ["probe"]))
+    trial = _Trial(task, model, edge, batch, drawn)
     if not short or lengths is None:
         spots = trial.spots(None)
         if spots is None:
@@ -79,7 +81,7 @@ def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) ->
         found = RecordingPlan(spots, {s: trial.first[s] for s in spots}, batch, read, None, dict(edge.shapes))
     else:
         other, read_other = _batch(examples, short, device)
-        _Trial(task, model, edge, other).record()
+        _Trial(task, model, edge, other, drawn).record()
         tape, shapes = edge.tape, edge.shapes
         longest = (int(lengths[read].max()), int(lengths[read_other].max()))
         trial.record()
@@ -93,6 +95,7 @@ def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) ->
         found = RecordingPlan(spots, {s: trial.first[s] for s in spots}, batch, read, lengths, both)
         found.ragged = {s: usable[s] for s in spots if usable[s]}
         _without_long_inputs(found, other, longest, trial)
+    found.drawn = drawn
     for key in trial.big:
         found.absent.setdefault(key, (tuple(batch[key].shape[1:]), batch[key].dtype))
     found.anew += [k for k, v in batch.items() if isinstance(v, list) and len(json.dumps(v)) > BIG * len(v)]
@@ -140,7 +143,9 @@ def _without_long_inputs(plan: RecordingPlan, other: dict[str, Any], longest: tu
 class _Trial:
     """One batch, run through the model in different ways."""
 
-    def __init__(self, task: Task, model: Any, edge: Edge, batch: dict[str, Any]) -> None:
+    def __init__(
+        self, task: Task, model: Any, edge: Edge, batch: dict[str, Any], drawn: frozenset[str] = frozenset()
+    ) -> None:
         import torch
 
         self.task, self.model, self.edge, self.batch, self.n = task, model, edge, batch, len(batch["id"])
@@ -150,7 +155,9 @@ class _Trial:
         ] = {}  # spot -> lengths and dimension by which its padding is zeroed
         self.first: dict[Spot, Tensor] = {}
         self.big = [
-            k for k, v in batch.items() if isinstance(v, torch.Tensor) and v.is_floating_point() and v[0].numel() > BIG
+            k
+            for k, v in batch.items()
+            if k not in drawn and isinstance(v, torch.Tensor) and v.is_floating_point() and v[0].numel() > BIG
         ]
         self.blank = batch | {
             k: unknown(self.n, tuple(batch[k].shape[1:]), batch[k].dtype, batch[k].device) for k in self.big

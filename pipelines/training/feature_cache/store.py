@@ -68,6 +68,11 @@ class Cached:
         return len(self.plain)
 
     @property
+    def draws(self) -> bool:
+        """Whether its batches hold random values, such as noise."""
+        return bool(self.plan.drawn)
+
+    @property
     def ragged(self) -> bool:
         """Whether its batches are padded."""
         return bool(self.plan.ragged or self.plan.anew)
@@ -204,7 +209,7 @@ def _key(edge: Edge, plan: RecordingPlan, fingerprint: str, n: int) -> str:
             digest.update(name.encode())
             digest.update(_bytes(value))
     for name, value in plan.batch.items():
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and name not in plan.drawn:
             digest.update(name.encode() + _bytes(value))
     if plan.lengths is not None:
         digest.update(plan.lengths.tobytes())

@@ -37,34 +37,96 @@ def test_attention_is_the_librarys(masked: str, heads: int) -> None:
         torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.05, atol=0.03)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("masked", ["no", "bool", "added", "causal"])
-@pytest.mark.parametrize("kinds", itertools.product([torch.float32, torch.bfloat16], repeat=3))
-def test_attention_takes_inputs_of_several_types(kinds: tuple[torch.dtype, ...], masked: str, dropout: float) -> None:
-    """A rotary embedding gives fp32 queries and keys where values are bf16; torch's kernel takes that in autocast."""
+KINDS = (torch.float32, torch.bfloat16, torch.float16)
+MASKS: dict[str, Any] = {
+    "no": None,
+    "causal": None,
+    "bool": (torch.arange(9) < 6).expand(2, 1, 9, 9),
+    "bool of all": (torch.arange(9) <= torch.arange(9)[:, None])[None, None],
+    "bool of keys": torch.tensor([[True] * 9, [True] * 4 + [False] * 5])[:, None, None],
+}
+MASKS["added"] = torch.zeros(2, 1, 9, 9).masked_fill(~MASKS["bool"], float("-inf"))
+MASKS["lowest"] = torch.zeros(2, 1, 9, 9).masked_fill(~MASKS["bool"], torch.finfo(torch.float32).min)
+MASKS["added bf16"] = torch.zeros(1, 4, 9, 9).fill_(0.5).triu().to(torch.bfloat16)  # a bias of each head
+
+
+def plainly(q: Any, k: Any, v: Any, masked: str, dropout: float) -> torch.Tensor:
+    """Attention as it is defined, in float32, with the kernel's own dropout."""
+    k, v = (one.float().repeat_interleave(4 // one.shape[1], 1) for one in (k, v))
+    scores, mask = q.float() @ k.transpose(2, 3) * q.shape[-1] ** -0.5, MASKS[masked]
+    if masked == "causal":
+        mask = torch.ones(9, 9, dtype=torch.bool).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask.float()
+    weights = scores.softmax(-1)
+    if dropout:
+        torch.manual_seed(3)
+        keeps = cpu_kernels.kept(torch.Size((8, 9, 9)), dropout).view(2, 4, 9, 9)
+        weights = weights * keeps / (1 - dropout)
+    return (weights @ v).transpose(1, 2)
+
+
+@pytest.mark.parametrize("masked", MASKS)
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+def test_attention_takes_every_mix_of_types_and_heads(autocast: torch.dtype | None, masked: str) -> None:
+    """A rotary embedding gives fp32 queries and keys where values are bf16; masks have a type of their own."""
+    module = SimpleNamespace(is_causal=masked == "causal", num_key_value_groups=1, training=True)
+    for number, kinds in enumerate(itertools.product(KINDS, repeat=3)):
+        heads, dropout = (4, 2, 1)[number // 2 % 3], (0.0, 0.3)[number % 2]
+        torch.manual_seed(0)
+        module.num_key_value_groups = 4 // heads
+        inputs = [
+            torch.randn(2, n, 9, 8).to(kind).requires_grad_() for n, kind in zip((4, heads, heads), kinds, strict=True)
+        ]
+        weight = torch.randn(2, 9, 4, 8)
+        torch.manual_seed(3)  # of dropout
+        with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+            out, _ = cpu_kernels.attention(module, *inputs, MASKS[masked], dropout=dropout)  # type: ignore[arg-type]
+        found = torch.autograd.grad((out.float() * weight).sum(), inputs)
+        exact = plainly(*inputs, masked, dropout)
+        wanted = torch.autograd.grad((exact * weight).sum(), inputs)
+        torch.testing.assert_close(out.float(), exact, rtol=0.05, atol=0.05)
+        for ours, theirs, kind in zip(found, wanted, kinds, strict=True):
+            assert ours.dtype == kind
+            torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.1, atol=0.1)
+
+
+# torch itself refuses fp32 images with weights in bf16
+@pytest.mark.parametrize("kinds", [*((kind, torch.float32) for kind in KINDS), (torch.bfloat16, torch.bfloat16)])
+def test_group_norm_takes_every_mix_of_types(kinds: tuple[torch.dtype, torch.dtype]) -> None:
     torch.manual_seed(0)
-    module = SimpleNamespace(is_causal=masked == "causal", num_key_value_groups=2, training=True)
-    inputs = [torch.randn(2, n, 9, 8).to(kind).requires_grad_() for n, kind in zip((4, 2, 2), kinds, strict=True)]
-    mask = (torch.arange(9) < 6).expand(2, 1, 9, 9) if masked in ("bool", "added") else None
-    if masked == "added":
-        mask = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))  # type: ignore[union-attr]
-    with torch.autocast("cpu", torch.bfloat16):
-        out, _ = cpu_kernels.attention(module, *inputs, mask, dropout=dropout)  # type: ignore[arg-type]
-    gradients = torch.autograd.grad(out.float().square().sum(), inputs)
-    assert [one.dtype for one in gradients] == list(kinds)
-    assert all(one.isfinite().all() for one in gradients)
-    if dropout == 0.0:
-        exact, _ = sdpa_attention_forward(module, *(one.float() for one in inputs), mask)  # type: ignore[arg-type]
-        torch.testing.assert_close(out.float(), exact, rtol=0.05, atol=0.03)
+    layer = nn.GroupNorm(2, 4).to(kinds[1])
+    images = torch.randn(3, 4, 5, 5).to(kinds[0]).requires_grad_()
+    with torch.no_grad():
+        exact = nn.functional.group_norm(images.float(), 2, layer.weight.float(), layer.bias.float())
+    cpu_kernels.install(nn.Sequential(layer), CPU)
+    assert type(layer) is cpu_kernels.GroupNorm
+    for autocast in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", autocast):
+            out = layer(images)
+        torch.testing.assert_close(out.float(), exact, rtol=0.02, atol=0.02)
+        out.float().square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.dtype == kinds[0]
 
 
-def test_llama_trains_with_attention_dropout_in_bf16() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_takes_every_type(kind: torch.dtype) -> None:
+    layer = nn.Sequential(nn.Dropout(0.25))
+    cpu_kernels.install(layer, CPU)
+    out = layer.train()(torch.ones(64, 64, dtype=kind))
+    assert out.dtype == kind
+    assert sorted(out.float().unique().tolist()) == pytest.approx([0.0, 1 / 0.75], rel=0.01)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_llama_trains_with_attention_dropout_in_half_precision(kind: torch.dtype) -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 50}
     config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, attention_dropout=0.2)
     model = LlamaForCausalLM(config).train()
     cpu_kernels.install(model, CPU)
     tokens = torch.randint(0, 50, (2, 9))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", kind):
         loss = model(input_ids=tokens, labels=tokens).loss
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

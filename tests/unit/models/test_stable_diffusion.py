@@ -124,8 +124,8 @@ def test_latents_are_those_of_the_library(tmp_path: Path) -> None:
     latents, _, _ = task._seen(batch)
     vae: Any = task.pipe.parts["vae"]
     spread = vae.encode(batch["pixels"]).latent_dist
-    for row, seed in enumerate(batch["latent"]):
-        noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed))
+    for row, noise in enumerate(batch["latent"]):
+        assert noise.shape == latents.shape[1:]
         assert torch.allclose(
             latents[row], (spread.mean[row] + spread.std[row] * noise) * vae.config.scaling_factor, atol=1e-6
         )

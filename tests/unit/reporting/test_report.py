@@ -164,7 +164,8 @@ def test_no_test_metric_is_made_up(tmp_path: Path, stopped: str | None) -> None:
     (folder / "results.json").write_text(json.dumps(results))
     page = Page(write_report(folder))
     assert ("early stopping" in page.text) is (stopped == "early")
-    assert "Before training:" not in page.text
+    assert "Before" not in page.text
+    assert "These rows were not scored before training" in page.text
     assert "Peak memory" not in page.text
 
 
