@@ -588,6 +588,8 @@ def dump_recipe(recipe: Recipe) -> str:
     for key in ("betas", "min_steps"):
         if raw["train"][key] is None:
             del raw["train"][key]
+    if raw["options"].get("special_tokens") == "text":
+        del raw["options"]["special_tokens"]
     return dump(raw)
 
 

@@ -16,7 +16,7 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
-from pipelines.data.text.rows import readable, titled
+from pipelines.data.text.rows import SpecialTokens, readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
 from pipelines.utils.seeding import seeded
@@ -42,6 +42,8 @@ class Options(Strict):
     Left out: the model's own. On a CPU, 0 makes training about twice as fast, because any other value stores the full
     attention matrix.
     """
+    special_tokens: SpecialTokens = "text"
+    """How special tokens of the model in a text (<s>, [SEP]) are read: as ordinary `text`, or `keep` their meaning."""
 
 
 class FillMask(Task):
@@ -50,6 +52,7 @@ class FillMask(Task):
     augmentation = Augmentation(enabled=True)  # the masks are random
     Options = Options
     tokenizer: Any
+    reader: Any  # the tokenizer that reads texts (models.special_tokens)
 
     @property
     def data(self) -> DataSpec:
@@ -69,17 +72,17 @@ class FillMask(Task):
     # ---- before training ----
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines.models import text as language
+        from pipelines.models import special_tokens
 
         model = self._read(source.folder, source.config, source.random)
-        language.warn_of_marks(self.tokenizer, splits.train["text"])
+        special_tokens.warn(self.tokenizer, [splits.train["text"]], self.options.special_tokens)
         return model
 
     def _read(self, folder: Path | None, config: dict[str, Any] | None, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForMaskedLM
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as KINDS
 
-        from pipelines.models import pretrained
+        from pipelines.models import pretrained, special_tokens
         from pipelines.models import text as language
 
         found = pretrained.read_config(folder, config)
@@ -89,6 +92,7 @@ class FillMask(Task):
             raise ModelError(
                 f"{pretrained.called(folder)}: its tokenizer has no mask (mask_token); choose another model"
             )
+        self.reader = special_tokens.reader(self.tokenizer, self.options.special_tokens)
         language.set_attention_dropout(found, self.options.attention_dropout)
         self.limit = language.longest(self.tokenizer, found)
         self.window = language.length(self.options.max_length, self.tokenizer, found, 256)
@@ -103,12 +107,12 @@ class FillMask(Task):
         from pipelines.models import text as language
 
         return EncodedTokens(
-            encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
+            encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.reader)])
         )
 
     def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Split texts into windows of tokens, and note the word of each token (-1 for special tokens)."""
-        encoding = self.tokenizer(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
+        encoding = self.reader(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
         places = encoding["overflow_to_sample_mapping"]
         words = [[-1 if word is None else word for word in encoding.word_ids(window)] for window in range(len(places))]
         kept = [window for window, found in enumerate(words) if max(found) >= 0]  # a text of spaces has no word
@@ -266,10 +270,13 @@ class FillMask(Task):
         """
         import torch
 
+        from pipelines.models import special_tokens
+
         text = readable({"text": text}, "text")
         for mask in ("[MASK]", "<mask>"):
             text = text.replace(mask, self.tokenizer.mask_token)
-        encoding = self.tokenizer(text, return_tensors="pt")
+        text = special_tokens.guarded(text, self.reader, [self.tokenizer.mask_token])
+        encoding = self.reader(text, return_tensors="pt")
         places = (encoding["input_ids"][0] == self.tokenizer.mask_token_id).nonzero()[:, 0]
         if not len(places):
             raise DataError("the text has no [MASK]: put one where a word is to be found")

@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.errors import DataError
+
+SpecialTokens = Literal["text", "keep"]  # how a tokenizer reads its special tokens (<s>, [SEP]) in the texts of users
 
 
 def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False, numbers: bool = False) -> str:
