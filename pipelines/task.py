@@ -109,6 +109,9 @@ class Task(ABC):
     hub: ClassVar[HubSpec]
     Options: ClassVar[type[BaseModel]]
 
+    headline: str | None = None
+    """The score of `metrics` that the recipe chose (train.metric). None: the first one."""
+
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
         # What the task learns that is not a weight: plain values, saved in every checkpoint. `augment` cannot read
@@ -144,8 +147,17 @@ class Task(ABC):
 
     @property
     @abstractmethod
+    def metrics(self) -> Mapping[str, str]:
+        """The scores that `summarize` may give under these options, each with its direction: "max" or "min".
+
+        The first one decides which checkpoint is the best, unless the recipe chooses another (train.metric).
+        """
+
+    @property
     def metric(self) -> Metric:
         """The headline metric, which decides which checkpoint is the best."""
+        name = self.headline if self.headline in self.metrics else next(iter(self.metrics))
+        return Metric(name, self.metrics[name])
 
     # ---- before training ----
 

@@ -201,6 +201,10 @@ class TrainSection(Strict):
     """Compile the model with torch.compile: slower to start, faster afterwards."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of storing them: less memory, more time."""
+    metric: str | None = None
+    """The score that decides which checkpoint is the best, and when `early_stopping` ends the run; reports show it
+    first. Left out: the first one of the task.
+    """
     early_stopping: Annotated[Int, Field(ge=1)] | None = None
     """The run ends after this many evaluations without a better score."""
     seed: Int = 0
@@ -357,6 +361,19 @@ class Recipe(Strict):
             raise ValueError(
                 "`hub.adapter` publishes the adapter alone, and there is none: set `model.adapter`, or leave "
                 "`hub.adapter` out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _known_metric(self, info: ValidationInfo) -> "Recipe":
+        name = self.train.metric
+        if name is None or of_a_run(info):
+            return self
+        known = task_class(self.task)(self.options).metrics
+        if name not in known:
+            raise ValueError(
+                f"train.metric: {self.task} gives no score {short(name)!r}{suggest(name, known)} "
+                f"(with these options: {', '.join(known)})"
             )
         return self
 
@@ -585,7 +602,7 @@ def dump_recipe(recipe: Recipe) -> str:
     raw = recipe.model_dump(mode="json")
     if not raw["metrics"]:
         del raw["metrics"]
-    for key in ("betas", "min_steps"):
+    for key in ("betas", "min_steps", "metric"):
         if raw["train"][key] is None:
             del raw["train"][key]
     if raw["options"].get("special_tokens") == "text":

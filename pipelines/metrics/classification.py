@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
+# The scores with their directions: of one label per row, and of several.
+ONE_LABEL = {
+    "accuracy": "max",
+    "balanced_accuracy": "max",
+    "f1_macro": "max",
+    "top_5_accuracy": "max",
+    "ece": "min",
+}
+SEVERAL_LABELS = {"map": "max", "f1_macro": "max", "f1_micro": "max", "subset_accuracy": "max"}
+
 
 def statistics(records: Sequence[Record], labels: Sequence[str], multi_label: bool = False) -> Statistics:
     """The columns that the scores are computed from.

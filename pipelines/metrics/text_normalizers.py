@@ -75,5 +75,6 @@ def warn_of_words(texts: Sequence[str]) -> None:
     if spaceless(texts):
         log.warning(
             "most letters of these transcripts are of a script without blanks between words: "
-            "whatever stands between two blanks counts as one word, so that wer says little; look at cer"
+            "whatever stands between two blanks counts as one word, so that wer says little; "
+            "train.metric=cer lets cer choose the best checkpoint"
         )

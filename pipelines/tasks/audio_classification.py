@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from pipelines.config.recipe import Float, Strict
 from pipelines.data.schema import DataSpec
 from pipelines.errors import ModelError
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,8 +106,10 @@ class AudioClassification(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("map" if self.options.multi_label else "accuracy", "max")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import classification
+
+        return classification.SEVERAL_LABELS if self.options.multi_label else classification.ONE_LABEL
 
     # ---- before training ----
 

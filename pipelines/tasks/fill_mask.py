@@ -18,7 +18,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import SpecialTokens, readable, titled
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
 from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
@@ -66,8 +66,10 @@ class FillMask(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("perplexity", "min")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import language_modelling
+
+        return {**language_modelling.TOKENS, **language_modelling.MASKED}
 
     # ---- before training ----
 

@@ -19,7 +19,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.passages import answered, token_span
 from pipelines.data.text.rows import SpecialTokens
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,8 +72,11 @@ class QuestionAnswering(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("f1", "max")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import question_answering
+
+        more = question_answering.WITHOUT_ANSWERS if self.options.version == "2.0" else {}
+        return {**question_answering.DIRECTIONS, **more}
 
     # ---- before training ----
 

@@ -22,7 +22,7 @@ from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import SpecialTokens, transcribed
 from pipelines.errors import ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,8 +92,10 @@ class SpeechRecognitionSeq2Seq(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("wer", "min")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import language_modelling, speech_recognition
+
+        return {**speech_recognition.directions(self.options.normaliser), **language_modelling.TOKENS}
 
     # ---- before training ----
 

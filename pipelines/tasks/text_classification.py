@@ -21,7 +21,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import SpecialTokens, readable
 from pipelines.errors import DataError, ModelError
 from pipelines.models.source import read_json_object
-from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,10 +103,14 @@ class TextClassification(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric(
-            "pearson" if self.options.regression else "map" if self.options.multi_label else "accuracy", "max"
-        )
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import classification, regression
+
+        if self.options.regression:
+            return regression.DIRECTIONS
+        if self.options.multi_label:
+            return classification.SEVERAL_LABELS
+        return {**classification.ONE_LABEL, "mcc": "max"}
 
     # ---- before training ----
 
@@ -215,7 +219,9 @@ class TextClassification(Task):
         end = self.tokenizer.eos_token_id
         usual = self.reader(*[["a"]] * texts)["input_ids"][0].count(end)
         why = f"its text holds {self.tokenizer.eos_token!r}, by which this model finds the end of a text: take it out"
-        return {"wrong": ["" if one.count(end) == usual else f"{id_}: {why}" for id_, one in zip(names, ids, strict=True)]}
+        return {
+            "wrong": ["" if one.count(end) == usual else f"{id_}: {why}" for id_, one in zip(names, ids, strict=True)]
+        }
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch

@@ -22,7 +22,7 @@ from pipelines.data.text.prompts import columns, encoded
 from pipelines.data.text.rows import SpecialTokens, readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.spec import Setting
-from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,8 +98,12 @@ class TextGeneration(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("perplexity", "min") if self.options.prompt is None else Metric("f1", "max")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import language_modelling, question_answering
+
+        if self.options.prompt is None:
+            return {**language_modelling.TOKENS, **language_modelling.BYTES}
+        return {**question_answering.DIRECTIONS, **language_modelling.TOKENS}
 
     # ---- before training ----
 

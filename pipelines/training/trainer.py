@@ -169,7 +169,7 @@ class Trainer:
         self.judges = spec.prepare(self.accelerator.device) if spec is not None else None
         self.root = self.folder / "checkpoints"
         self.took: float | None = 0.0
-        metric = self.task.metric
+        self.metric = metric = self.task.metric  # `free` drops the task
         about = {"name": self.folder.resolve().name, "model": self.weights.title, "data": self.splits.name}
         about |= {"metric": metric.name, "direction": metric.direction}
         self.live = LiveReport(self.folder, about, self.progress.say, self.accelerator.is_main_process)
@@ -438,7 +438,7 @@ class Trainer:
 
     def _baseline(self, state: State) -> float | None:
         """The headline metric before training, if it is defined."""
-        value = (state.baseline_scores or {"metrics": {}})["metrics"].get(self.task.metric.name)
+        value = (state.baseline_scores or {"metrics": {}})["metrics"].get(self.metric.name)
         return value if value is not None and math.isfinite(value) else None
 
     def _groups(self, plain: Any, every: list[Any], phase: Phase, names: list[str]) -> list[dict[str, Any]]:
@@ -518,13 +518,19 @@ class Trainer:
         )
 
     def _evaluator(self, stage: Stage, validation: Any) -> Any:
-        metric = self.task.metric
+        metric = self.metric
 
         def evaluate(state: State) -> bool:
             with stage.average.applied() if stage.average else contextlib.nullcontext():
                 records = self.predict(stage.model, validation, "validation", "validation")
                 sampling.save_grid(self, self.accelerator.unwrap_model(stage.model), state.previous_steps + state.step)
             scores = scoring.scores(self.task, self.task.merge(records, self.splits.validation), self.splits.validation)
+            if metric.name not in scores:
+                raise RecipeError(
+                    f"train.metric: these validation rows have no {metric.name} (they have: {', '.join(scores)}): "
+                    "choose another"
+                )
+            scores = {metric.name: scores[metric.name]} | scores  # lines and charts show the first ones
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
             improved = metric.better(score, state.best)

@@ -133,7 +133,7 @@ class TaskContract:
     def test_declares_itself(self, made: SimpleNamespace) -> None:
         task = made.task
         assert all((task.hub.pipeline_tag, task.hub.library_name, task.data.columns))
-        assert task.metric.direction in ("max", "min")
+        assert set(task.metrics.values()) <= {"max", "min"}
         with pytest.raises(ValueError, match="extra"):
             type(task).Options.model_validate({"no_such_option": 1})
 
@@ -284,6 +284,7 @@ class TaskContract:
             assert task.summarize(other, other.ones()) == pytest.approx(scores, rel=1e-12)
         assert {r["id"] for r in merged} == set(rows["id"]) == set(found.ids)
         assert {metric.name, *found.proportions} <= set(scores)
+        assert set(scores) <= set(task.metrics), "every score has a direction"
         check_weights(task, found)
 
     # ---- a complete run ----

@@ -41,8 +41,10 @@ def _unigram(kind: str, special: list[str]) -> Callable[[Path], Any]:
         found.pre_tokenizer = pre_tokenizers.Metaspace()
         texts = [MARKED, *(tiny_text.passage(Random(n))[0] for n in range(30))]
         # without them, so that the characters of <s> are known
-        found.train_from_iterator(texts, trainers.UnigramTrainer(vocab_size=200, unk_token="<unk>", show_progress=False))
-        pieces = [(piece, score) for piece, score in json.loads(found.to_str())["model"]["vocab"] if piece not in special]
+        trainer = trainers.UnigramTrainer(vocab_size=200, unk_token="<unk>", show_progress=False)
+        found.train_from_iterator(texts, trainer)
+        learned = json.loads(found.to_str())["model"]["vocab"]
+        pieces = [(piece, score) for piece, score in learned if piece not in special]
         vocabulary = [*((token, 0.0) for token in special), *pieces]
         return getattr(transformers, kind)(vocab=vocabulary)
 
@@ -88,7 +90,9 @@ KINDS: dict[str, Callable[[Path], Any]] = {
     "llama": _llama,
     "bart": _letters("RobertaTokenizer", ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]),
     "t5": _unigram("T5Tokenizer", ["<pad>", "</s>", "<unk>"]),
-    "xlnet": _unigram("XLNetTokenizer", ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"]),
+    "xlnet": _unigram(
+        "XLNetTokenizer", ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"]
+    ),
     "whisper": _whisper,
 }
 
