@@ -109,9 +109,6 @@ class Task(ABC):
     hub: ClassVar[HubSpec]
     Options: ClassVar[type[BaseModel]]
 
-    headline: str | None = None
-    """The score of `metrics` that the recipe chose (train.metric). None: the first one."""
-
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
         # What the task learns that is not a weight: plain values, saved in every checkpoint. `augment` cannot read
@@ -150,14 +147,8 @@ class Task(ABC):
     def metrics(self) -> Mapping[str, str]:
         """The scores that `summarize` may give under these options, each with its direction: "max" or "min".
 
-        The first one decides which checkpoint is the best, unless the recipe chooses another (train.metric).
+        The first one is the headline metric, unless the recipe chooses another (train.metric).
         """
-
-    @property
-    def metric(self) -> Metric:
-        """The headline metric, which decides which checkpoint is the best."""
-        name = self.headline if self.headline in self.metrics else next(iter(self.metrics))
-        return Metric(name, self.metrics[name])
 
     # ---- before training ----
 
@@ -278,3 +269,10 @@ class Task(ABC):
     @abstractmethod
     def infer(self, model: "nn.Module", *inputs: Any, **settings: Any) -> Iterator[Any]:
         """Yield the answer for one input. Partial answers may come first; the last one is the answer."""
+
+
+def headline(task: Task, chosen: str | None = None) -> Metric:
+    """The metric that decides which checkpoint is the best: the `chosen` one (train.metric), else the task's first."""
+    known = task.metrics
+    name = chosen if chosen is not None and chosen in known else next(iter(known))
+    return Metric(name, known[name])

@@ -24,7 +24,6 @@ def check(recipe: Recipe) -> Iterator[str]:
     yield f"recipe   valid: {recipe.task}"
     run_log.trackers(recipe)
     task = task_class(recipe.task)(recipe.options)
-    task.headline = recipe.train.metric
     metrics = modules.load(recipe.metrics)
     extra_metrics.refuse_if_generating(metrics, task)
     weights = resolve(recipe.model)

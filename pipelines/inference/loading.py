@@ -120,8 +120,6 @@ def locate(source: str | Path, *, revision: str | None = None, task: str | None 
     recipe = read_recipe(run or folder)
     name = task or (recipe.task if recipe else _task_of(folder, str(source)))
     worker = task_class(name)(options or (recipe.options if recipe and recipe.task == name else None))
-    if recipe is not None and recipe.task == name:
-        worker.headline = recipe.train.metric
     read = worker.data.from_model
     if read is not None:
         read(folder)

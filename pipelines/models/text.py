@@ -67,13 +67,30 @@ def tokenizer_fingerprint(found: Any) -> str:
     return json.dumps({key: value for key, value in settings.items() if key not in ("truncation", "padding")})
 
 
+# Types of models whose outputs depend on the padding of the batch, although an attention mask hides it: they mix
+# neighbouring or all positions without a mask (Fourier transform, pooling, convolution, landmarks, random hashes).
+READ_PADDING = ("canine", "convbert", "fnet", "funnel", "nystromformer", "yoso")
+
+
 def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: str) -> None:
     """Raise ModelError if the model type is not in `mapping`, one of transformers' mappings by model type.
 
-    `does` completes the message "a ... model does not ...".
+    It is also raised if a text would get other answers next to longer texts. `does` completes the message "a ... model
+    does not ...".
     """
     if config.model_type not in mapping:
         raise ModelError(f"{called(folder)}: a {config.model_type} model does not {does}; choose another model")
+    if _reads_padding(config):
+        raise ModelError(
+            f"{called(folder)}: a {config.model_type} model reads the padding of short texts, so that an answer would "
+            "depend on the texts in the same batch; choose another model"
+        )
+
+
+def _reads_padding(config: Any) -> bool:
+    if config.model_type in ("xlnet", "xlm", "flaubert"):  # a classifier reads the first position, the last or a mean
+        return getattr(config, "summary_type", "first") != "first" and not summarises_last(config)
+    return config.model_type in READ_PADDING
 
 
 def longest(found: Any, config: Any) -> int:

@@ -69,7 +69,6 @@ def train(
         with processes.main_process_first():
             weights = resolve(recipe.model)
             task = task_class(recipe.task)(recipe.options)
-            task.headline = recipe.train.metric
             splits = load_splits(recipe.data, task.data, trained_rows.of(weights))
         splits = splits.smoke() if smoke else splits
 

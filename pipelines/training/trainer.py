@@ -26,7 +26,7 @@ from pipelines.metrics.modules import Module
 from pipelines.models import layers
 from pipelines.models.source import Weights
 from pipelines.reporting.live import LiveReport
-from pipelines.task import Phase, Record, Task
+from pipelines.task import Phase, Record, Task, headline
 from pipelines.training import checkpoint, duration, loop, optim, run_log
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
@@ -169,7 +169,7 @@ class Trainer:
         self.judges = spec.prepare(self.accelerator.device) if spec is not None else None
         self.root = self.folder / "checkpoints"
         self.took: float | None = 0.0
-        self.metric = metric = self.task.metric  # `free` drops the task
+        self.metric = metric = headline(self.task, self.recipe.train.metric)
         about = {"name": self.folder.resolve().name, "model": self.weights.title, "data": self.splits.name}
         about |= {"metric": metric.name, "direction": metric.direction}
         self.live = LiveReport(self.folder, about, self.progress.say, self.accelerator.is_main_process)
