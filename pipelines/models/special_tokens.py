@@ -58,13 +58,14 @@ def reader(tokenizer: Any, special_tokens: SpecialTokens) -> Any:
     }
     try:
         backend = _renamed(json.loads(tokenizer.backend_tokenizer.to_str()), set(names))
-        vars(found)["_tokenizer"] = type(tokenizer.backend_tokenizer).from_str(json.dumps(backend))
-        numbers = [found(GUARD + name, add_special_tokens=False)["input_ids"] for name in names]
+        renamed = type(tokenizer.backend_tokenizer).from_str(json.dumps(backend))
+        numbers = [renamed.encode(GUARD + name, add_special_tokens=False).ids for name in names]
     except Exception as error:  # the library raises plain exceptions for vocabularies that do not fit
         raise _cannot(first_line(error)) from error
     for name, number in zip(names, numbers, strict=True):
         if tokenizer.convert_tokens_to_ids(name) not in number:
             raise _cannot(f"{name!r} gets another number")
+    vars(found)["_tokenizer"] = renamed
     return found
 
 
