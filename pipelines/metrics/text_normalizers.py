@@ -72,7 +72,7 @@ def spaceless(texts: Sequence[str]) -> bool:
 
 
 def warn_of_words(texts: Sequence[str]) -> None:
-    """Warn that a word error rate means little for scripts without spaces between words, and of letters in two parts."""
+    """Warn of scripts without spaces between words, for which a word error rate means little, and of split letters."""
     apart = sum(not unicodedata.is_normalized("NFC", text) for text in texts[:LOOKED_AT])
     if apart:
         log.warning(

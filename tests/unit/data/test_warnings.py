@@ -70,6 +70,14 @@ def test_scripts_without_blanks(texts: list[str], tells: bool, logged: pytest.Lo
     assert ("wer says little; train.metric=cer" in logged.text) == tells
 
 
+def test_letters_in_two_parts_are_counted(logged: pytest.LogCaptureFixture) -> None:
+    text_normalizers.warn_of_words([WORD, APART, "n"])
+    assert "1 transcripts write letters and their accents as two characters" in logged.text
+    logged.clear()
+    text_normalizers.warn_of_words([WORD])
+    assert not logged.text
+
+
 # ---- dark images ----
 
 
