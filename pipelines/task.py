@@ -146,8 +146,11 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def metric(self) -> Metric:
-        """The headline metric, which decides which checkpoint is the best."""
+    def metrics(self) -> Mapping[str, str]:
+        """The scores that `summarize` may give under these options, each with its direction: "max" or "min".
+
+        The first one is the headline metric, unless the recipe chooses another (train.metric).
+        """
 
     # ---- before training ----
 
@@ -300,3 +303,9 @@ class Task(ABC):
         if isinstance(example, DataError):
             raise example
         return self.answer(model, [example])[0]
+
+def headline(task: Task, chosen: str | None = None) -> Metric:
+    """The metric that decides which checkpoint is the best: the `chosen` one (train.metric), else the task's first."""
+    known = task.metrics
+    name = chosen if chosen is not None and chosen in known else next(iter(known))
+    return Metric(name, known[name])

@@ -208,6 +208,10 @@ class TrainSection(Strict):
     """Compile the model with torch.compile: slower to start, faster afterwards."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of storing them: less memory, more time."""
+    metric: str | None = None
+    """The score that decides which checkpoint is the best, and when `early_stopping` ends the run; reports show it
+    first. Left out: the first one of the task.
+    """
     early_stopping: Annotated[Int, Field(ge=1)] | None = None
     """The run ends after this many evaluations without a better score."""
     seed: Int = 0
@@ -364,6 +368,19 @@ class Recipe(Strict):
             raise ValueError(
                 "`hub.adapter` publishes the adapter alone, and there is none: set `model.adapter`, or leave "
                 "`hub.adapter` out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _known_metric(self, info: ValidationInfo) -> "Recipe":
+        name = self.train.metric
+        if name is None or of_a_run(info):
+            return self
+        known = task_class(self.task)(self.options).metrics
+        if name not in known:
+            raise ValueError(
+                f"train.metric: {self.task} gives no score {short(name)!r}{suggest(name, known)} "
+                f"(with these options: {', '.join(known)})"
             )
         return self
 
@@ -605,7 +622,7 @@ SCORELESS |= {"metrics"}  # metrics score predictions that are stored
 
 
 # Keys of `train` that version 0.1 does not know, and their defaults
-NEWER: dict[str, bool | None] = {"betas": None, "min_steps": None, "tf32": True, "baseline": True}
+NEWER: dict[str, bool | None] = {"betas": None, "min_steps": None, "metric": None, "tf32": True, "baseline": True}
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -620,6 +637,8 @@ def dump_recipe(recipe: Recipe) -> str:
     for key, usual in NEWER.items():
         if raw["train"][key] is usual:
             del raw["train"][key]
+    if raw["options"].get("special_tokens") == "text":
+        del raw["options"]["special_tokens"]
     return dump(raw)
 
 

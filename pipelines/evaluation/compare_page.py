@@ -171,7 +171,7 @@ def _row_differences(first: Path, second: Path, name: str) -> list[tuple[str, fl
     one, two = (row_statistics.read(run / "predictions" / row_statistics.FILE).statistics for run in (first, second))
     if len(one.ids) > MOST_ROWS:
         return []
-    sign = 1 if task.metric.direction == "max" else -1
+    sign = 1 if task.metrics[name] == "max" else -1
     found = []
     for place, id_ in enumerate(one.ids):
         values = []

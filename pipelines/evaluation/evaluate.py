@@ -19,7 +19,7 @@ from pipelines.inference.loading import Loaded, Located, check_device, data_colu
 from pipelines.metrics import modules
 from pipelines.metrics.modules import Module
 from pipelines.reporting import results
-from pipelines.task import Task
+from pipelines.task import Task, headline
 from pipelines.utils import distributed, hardware, library_logging
 from pipelines.utils.progress import Progress
 
@@ -189,7 +189,8 @@ def evaluate_loaded(
     scored = distributed.decided(score)  # only the main process has the records
     for line in results.undefined(name, scored["n"], scored["metrics"]):
         progress.say(line)
-    about = {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": task.metric.name}
+    metric = headline(task, loaded.recipe.train.metric if loaded.recipe else None)
+    about = {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": metric.name}
     return {**about, **_numbers(scored), "trained_on": trained_on}
 
 

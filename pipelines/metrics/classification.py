@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
+# The scores with their directions: of one label per row, and of several.
+ONE_LABEL = {
+    "accuracy": "max",
+    "balanced_accuracy": "max",
+    "f1_macro": "max",
+    "top_5_accuracy": "max",
+    "ece": "min",
+}
+SEVERAL_LABELS = {"map": "max", "f1_macro": "max", "f1_micro": "max", "subset_accuracy": "max"}
+
 
 class Scores(Mapping[str, float]):
     """The probability of every label, for one row. The numbers are an array, which is a tenth of a dict's size.

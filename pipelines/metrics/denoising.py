@@ -11,6 +11,8 @@ import numpy as np
 from pipelines.metrics.statistics import Statistics, plain, ratio, total
 from pipelines.task import Record
 
+DIRECTIONS = {"denoising_loss": "min"}  # the scores
+
 
 def record(id_: str, levels: Sequence[float]) -> Record:
     """A record; `levels` are the mean squared errors at evenly spaced parts of the noise schedule."""

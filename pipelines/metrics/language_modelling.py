@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
+# The scores with their directions: of tokens; if rows have bytes; of masked tokens.
+TOKENS, BYTES = {"perplexity": "min"}, {"bits_per_byte": "min"}
+MASKED = {"accuracy": "max", "top_5_accuracy": "max"}
+
 MOST_NATS = 700.0  # per token; a higher value would overflow the perplexity
 LENGTHS = (16, 64, 256, 1024)  # upper ends of the groups of `by_length`, in tokens
 

@@ -18,6 +18,9 @@ from pipelines.metrics.statistics import Proportion, Statistics, plain, ratio, t
 
 Record = Mapping[str, Any]
 
+DIRECTIONS = {"f1": "max", "exact_match": "max"}  # the scores
+WITHOUT_ANSWERS = {"no_answer_accuracy": "max", "has_answer_f1": "max"}  # more scores, if some rows have no answer
+
 WORDS = ("what", "who", "when", "where", "which", "how", "why")
 
 

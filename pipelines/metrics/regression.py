@@ -14,6 +14,8 @@ from pipelines.metrics.statistics import Statistics, binned, plain, ratio, total
 
 Record = Mapping[str, Any]
 
+DIRECTIONS = {"pearson": "max", "spearman": "max", "mse": "min"}  # the scores
+
 
 def statistics(records: Sequence[Record]) -> Statistics:
     """The columns true and predicted. Raises DataError if there are no records."""

@@ -23,6 +23,12 @@ ENDS = (2, 5, 10, 15, 20, 30)  # upper ends of the groups by utterance length, i
 PHRASE = 8  # words of the longest phrase that `loops` looks for
 
 
+def directions(normaliser: str) -> dict[str, str]:
+    """The scores, each with its direction."""
+    raw = () if normaliser == "none" else ("wer_raw", "cer_raw")
+    return dict.fromkeys(("wer", "cer", "insertions", "deletions", "substitutions", *raw), "min")
+
+
 class Counts(NamedTuple):
     """The counts of one utterance."""
 

@@ -31,6 +31,7 @@ SPACELESS = re.compile(
     "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0edf\u0f40-\u0fbc\u1000-\u109f\u1780-\u17d3\u3040-\u30ff\u3105-\u312f"
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
 )
+LOOKED_AT = 20_000  # transcripts that are searched for letters in two parts
 INNER_DOT = "i\u0307"  # lower case of the Turkish \u0130
 
 
@@ -71,9 +72,17 @@ def spaceless(texts: Sequence[str]) -> bool:
 
 
 def warn_of_words(texts: Sequence[str]) -> None:
-    """Warn that a word error rate means little for scripts without spaces between words."""
+    """Warn of scripts without spaces between words, for which a word error rate means little, and of split letters."""
+    apart = sum(not unicodedata.is_normalized("NFC", text) for text in texts[:LOOKED_AT])
+    if apart:
+        log.warning(
+            "%s transcripts write letters and their accents as two characters: they are learned and scored as one "
+            "(Unicode form NFC)",
+            f"{apart:,}",
+        )
     if spaceless(texts):
         log.warning(
             "most letters of these transcripts are of a script without blanks between words: "
-            "whatever stands between two blanks counts as one word, so that wer says little; look at cer"
+            "whatever stands between two blanks counts as one word, so that wer says little; "
+            "train.metric=cer lets cer choose the best checkpoint"
         )

@@ -114,10 +114,10 @@ class Speller:
         return found
 
     def _spell_as(self, word: str) -> tuple[list[int], list[str]]:
-        found = self.tokenizer(word).input_ids
+        found = self.tokenizer(word, split_special_tokens=True).input_ids
         tokens = [token for token in found if token not in self.reserved]
         unknown = (
-            [c for c in word if self.reserved.intersection(self.tokenizer(c).input_ids)]
+            [c for c in word if self.reserved.intersection(self.tokenizer(c, split_special_tokens=True).input_ids)]
             if len(tokens) < len(found)
             else []
         )

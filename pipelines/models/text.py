@@ -5,7 +5,6 @@ token in the text.
 """
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,6 @@ from pipelines.models.pretrained import called, first_line, head, load_model, tr
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-log = logging.getLogger("graft")
 
 FILES = (
     "tokenizer.json",
@@ -62,30 +59,6 @@ def tokenizer(folder: Path | None, config: Any) -> Any:
     return found
 
 
-MOST_LOOKED_AT = 20_000  # texts that are searched for special tokens
-
-
-def warn_of_marks(found: Any, texts: Sequence[Any]) -> None:
-    """Warn of texts that contain the tokenizer's special tokens (<s>, [SEP]).
-
-    They are read as tokens, not as words.
-    """
-    marks = [mark for mark in dict.fromkeys(found.all_special_tokens) if mark.strip()]
-    looked = texts[:MOST_LOOKED_AT]
-    counts = {mark: sum(mark in text for text in looked) for mark in marks}
-    counts = {mark: count for mark, count in counts.items() if count}
-    if counts:
-        n = sum(any(mark in text for mark in counts) for text in looked)
-        log.warning(
-            "%d of %d texts of train hold special tokens of this model (%s): these are read as tokens "
-            "and not as words; beginnings and ends are added to every text anyway, "
-            "so take them out if they are not meant so",
-            n,
-            len(looked),
-            ", ".join(f"{mark!r} in {count:,}" for mark, count in counts.items()),
-        )
-
-
 def tokenizer_fingerprint(found: Any) -> str:
     """A tokenizer as text, for cache keys.
 
@@ -95,13 +68,30 @@ def tokenizer_fingerprint(found: Any) -> str:
     return json.dumps({key: value for key, value in settings.items() if key not in ("truncation", "padding")})
 
 
+# Types of models whose outputs depend on the padding of the batch, although an attention mask hides it: they mix
+# neighbouring or all positions without a mask (Fourier transform, pooling, convolution, landmarks, random hashes).
+READ_PADDING = ("canine", "convbert", "fnet", "funnel", "nystromformer", "yoso")
+
+
 def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: str) -> None:
     """Raise ModelError if the model type is not in `mapping`, one of transformers' mappings by model type.
 
-    `does` completes the message "a ... model does not ...".
+    It is also raised if a text would get other answers next to longer texts. `does` completes the message "a ... model
+    does not ...".
     """
     if config.model_type not in mapping:
         raise ModelError(f"{called(folder)}: a {config.model_type} model does not {does}; choose another model")
+    if _reads_padding(config):
+        raise ModelError(
+            f"{called(folder)}: a {config.model_type} model reads the padding of short texts, so that an answer would "
+            "depend on the texts in the same batch; choose another model"
+        )
+
+
+def _reads_padding(config: Any) -> bool:
+    if config.model_type in ("xlnet", "xlm", "flaubert"):  # a classifier reads the first position, the last or a mean
+        return getattr(config, "summary_type", "first") != "first" and not summarises_last(config)
+    return config.model_type in READ_PADDING
 
 
 def longest(found: Any, config: Any) -> int:
@@ -204,6 +194,11 @@ def inputs(examples: Sequence[dict[str, Any]], found: Any, left: bool = False) -
 def summarises_last(config: Any) -> bool:
     """Whether a classifier reads the last position, padding or not (XLNet): padding must then be on the left."""
     return config.model_type == "xlnet" and getattr(config, "summary_type", "last") == "last"
+
+
+def reads_end(config: Any) -> bool:
+    """Whether a classifier reads the end tokens of its texts, of which every text must have equally many (BART, T5)."""
+    return config.model_type in ("bart", "mbart", "plbart", "mvp", "bigbird_pegasus", "t5", "mt5", "umt5")
 
 
 def set_attention_dropout(config: Any, asked: float | None) -> None:

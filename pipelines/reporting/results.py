@@ -107,7 +107,7 @@ def current(found: dict[str, Any]) -> dict[str, Any]:
 def summary(trainer: "Trainer", state: Any, scores: dict[str, Any]) -> dict[str, Any]:
     """The content of results.json."""
     splits, weights, recipe = trainer.splits, trainer.weights, trainer.recipe
-    metric = trainer.task.metric
+    metric = trainer.metric
     steps = state.previous_steps + state.step
     seen = len(trainer.encoded["train"])
     epochs = steps / trainer.per_epoch

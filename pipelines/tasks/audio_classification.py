@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from pipelines.config.recipe import Float, Strict
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
 
@@ -109,8 +109,10 @@ class AudioClassification(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("map" if self.options.multi_label else "accuracy", "max")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import classification
+
+        return classification.SEVERAL_LABELS if self.options.multi_label else classification.ONE_LABEL
 
     # ---- before training ----
 

@@ -16,10 +16,10 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
-from pipelines.data.text.rows import readable, titled
+from pipelines.data.text.rows import SpecialTokens, readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.losses.language_modelling import Head, at_targets, nats
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
 from pipelines.utils.seeding import seeded
 from pipelines.utils.sequences import each
 
@@ -45,6 +45,8 @@ class Options(Strict):
     Left out: the model's own. On a CPU, 0 makes training about twice as fast, because any other value stores the full
     attention matrix.
     """
+    special_tokens: SpecialTokens = "text"
+    """How special tokens of the model in a text (<s>, [SEP]) are read: as ordinary `text`, or `keep` their meaning."""
 
 
 class FillMask(Task):
@@ -54,6 +56,7 @@ class FillMask(Task):
     Options = Options
     tokenizer: Any
     head: Head | None = None  # the last layer, after `build` or `load`
+    reader: Any  # the tokenizer that reads texts (models.special_tokens)
 
     @property
     def data(self) -> DataSpec:
@@ -67,23 +70,25 @@ class FillMask(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("perplexity", "min")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import language_modelling
+
+        return {**language_modelling.TOKENS, **language_modelling.MASKED}
 
     # ---- before training ----
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines.models import text as language
+        from pipelines.models import special_tokens
 
         model = self._read(source.folder, source.config, source.random)
-        language.warn_of_marks(self.tokenizer, splits.train["text"])
+        special_tokens.warn(self.tokenizer, [splits.train["text"]], self.options.special_tokens)
         return model
 
     def _read(self, folder: Path | None, config: dict[str, Any] | None, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForMaskedLM
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as KINDS
 
-        from pipelines.models import pretrained
+        from pipelines.models import pretrained, special_tokens
         from pipelines.models import text as language
 
         found = pretrained.read_config(folder, config)
@@ -93,6 +98,7 @@ class FillMask(Task):
             raise ModelError(
                 f"{pretrained.called(folder)}: its tokenizer has no mask (mask_token); choose another model"
             )
+        self.reader = special_tokens.reader(self.tokenizer, self.options.special_tokens)
         language.set_attention_dropout(found, self.options.attention_dropout)
         self.limit = language.longest(self.tokenizer, found)
         self.window = language.length(self.options.max_length, self.tokenizer, found, 256)
@@ -109,12 +115,12 @@ class FillMask(Task):
         from pipelines.models import text as language
 
         return EncodedTokens(
-            encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
+            encode(rows, self._windows, [self.name, self.window, language.tokenizer_fingerprint(self.reader)])
         )
 
     def _windows(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Split texts into windows of tokens, and note the word of each token (-1 for special tokens)."""
-        encoding = self.tokenizer(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
+        encoding = self.reader(rows["text"], truncation=True, max_length=self.window, return_overflowing_tokens=True)
         places = encoding["overflow_to_sample_mapping"]
         words = [[-1 if word is None else word for word in encoding.word_ids(window)] for window in range(len(places))]
         kept = [window for window, found in enumerate(words) if max(found) >= 0]  # a text of spaces has no word
@@ -274,10 +280,13 @@ class FillMask(Task):
         return each(self._asked, asked)
 
     def _asked(self, one: Mapping[str, Any]) -> Example:
+        from pipelines.models import special_tokens
+
         text = readable(one, "text")
         for mask in ("[MASK]", "<mask>"):
             text = text.replace(mask, self.tokenizer.mask_token)
-        example = {key: value for key, value in self.tokenizer(text).items() if key in ("input_ids", "token_type_ids")}
+        text = special_tokens.guarded(text, self.reader, [self.tokenizer.mask_token])
+        example = {key: value for key, value in self.reader(text).items() if key in ("input_ids", "token_type_ids")}
         length = len(example["input_ids"])
         masks = [place for place, token in enumerate(example["input_ids"]) if token == self.tokenizer.mask_token_id]
         if not masks:

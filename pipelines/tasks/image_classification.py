@@ -17,7 +17,7 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.image.reading import LabelledImages, warn_if_dark
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
 
@@ -81,8 +81,10 @@ class ImageClassification(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("map" if self.options.multi_label else "accuracy", "max")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import classification
+
+        return classification.SEVERAL_LABELS if self.options.multi_label else classification.ONE_LABEL
 
     # ---- before training ----
 

@@ -17,8 +17,9 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.passages import answered, token_span
+from pipelines.data.text.rows import SpecialTokens
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Record, Task
 from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Options(Strict):
     """Longest answer in tokens."""
     max_question_length: Annotated[Int, Field(ge=4, le=4096)] = 64
     """Longest question in tokens; longer questions are cut."""
+    special_tokens: SpecialTokens = "text"
+    """How special tokens of the model in a text (<s>, [SEP]) are read: as ordinary `text`, or `keep` their meaning."""
     attention_dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
     """Dropout of the attention.
 
@@ -56,6 +59,7 @@ class QuestionAnswering(Task):
     hub = HubSpec("question-answering", "transformers", ("ForQuestionAnswering",))
     Options = Options
     tokenizer: Any
+    reader: Any  # the tokenizer that reads texts (models.special_tokens)
     threshold: float = 0.0  # no answer is given if its score exceeds that of the best span by more than this
 
     @property
@@ -70,17 +74,21 @@ class QuestionAnswering(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("f1", "max")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import question_answering
+
+        more = question_answering.WITHOUT_ANSWERS if self.options.version == "2.0" else {}
+        return {**question_answering.DIRECTIONS, **more}
 
     # ---- before training ----
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines.models import pretrained, text
+        from pipelines.models import pretrained, special_tokens, text
 
         config = pretrained.read_config(source.folder, source.config)
         self._read_tokens(source.folder, config)
-        text.warn_of_marks(self.tokenizer, splits.train["context"])
+        texts = [splits.train["question"], splits.train["context"]]
+        special_tokens.warn(self.tokenizer, texts, self.options.special_tokens)
         text.set_attention_dropout(config, self.options.attention_dropout)
         return self._model(source.folder, config, source.random)
 
@@ -89,9 +97,10 @@ class QuestionAnswering(Task):
 
         Raises ModelError if neighbouring windows cannot share `options.stride` tokens.
         """
-        from pipelines.models import text
+        from pipelines.models import special_tokens, text
 
         self.tokenizer = text.tokenizer(folder, config)
+        self.reader = special_tokens.reader(self.tokenizer, self.options.special_tokens)
         self.window = text.length(self.options.max_length, self.tokenizer, config, 384)
         room = self.window - self.options.max_question_length - 3
         self.stride = min(128, room // 2) if self.options.stride is None else self.options.stride
@@ -123,7 +132,7 @@ class QuestionAnswering(Task):
             encode(
                 rows,
                 self._windows,
-                [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.tokenizer)],
+                [self.name, self.options.model_dump(), self.window, text.tokenizer_fingerprint(self.reader)],
             )
         )
 
@@ -132,14 +141,14 @@ class QuestionAnswering(Task):
         in it).
         """
         questions = [q.strip() for q in rows["question"]]
-        cut = self.tokenizer(
+        cut = self.reader(
             questions, add_special_tokens=False, truncation=True, max_length=self.options.max_question_length
         )
         questions = [
             q if len(ids) < self.options.max_question_length else self.tokenizer.decode(ids)
             for q, ids in zip(questions, cut["input_ids"], strict=True)
         ]
-        encoding = self.tokenizer(
+        encoding = self.reader(
             questions,
             rows["context"],
             truncation="only_second",

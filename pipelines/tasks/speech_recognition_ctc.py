@@ -22,7 +22,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import transcribed
 from pipelines.errors import DataError, ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
 
@@ -109,8 +109,10 @@ class SpeechRecognitionCTC(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("wer", "min")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import speech_recognition
+
+        return speech_recognition.directions(self.options.normaliser)
 
     @property
     def rate(self) -> int:

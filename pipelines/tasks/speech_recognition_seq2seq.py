@@ -19,10 +19,10 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.audio.reading import SILENT, read_audio
 from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED
-from pipelines.data.text.rows import transcribed
+from pipelines.data.text.rows import SpecialTokens, transcribed
 from pipelines.errors import DataError, ModelError
 from pipelines.metrics.text_normalizers import Normaliser, warn_of_words
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
 
@@ -64,6 +64,9 @@ class Options(Strict):
     """SpecAugment: fraction of a recording that is masked, in spans of 0.1 seconds."""
     mask_feature_prob: Share = 0.0
     """SpecAugment: fraction of the frequency bands that is masked, in groups of 10 neighbouring bands."""
+    special_tokens: SpecialTokens = "text"
+    """How special tokens of the model in a transcript (<|0.00|>) are read: as ordinary `text`, or `keep` their meaning.
+    """
 
 
 class SpeechRecognitionSeq2Seq(Task):
@@ -71,6 +74,7 @@ class SpeechRecognitionSeq2Seq(Task):
     hub = HubSpec("automatic-speech-recognition", "transformers", ("WhisperForConditionalGeneration",))
     Options = Options
     tokenizer: Any
+    reader: Any  # the tokenizer that reads transcripts (models.special_tokens)
     extractor: Any
     config: Any
     languages: dict[str, int]  # languages that the model knows, with their tokens
@@ -90,21 +94,28 @@ class SpeechRecognitionSeq2Seq(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("wer", "min")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import language_modelling, speech_recognition
+
+        return {**speech_recognition.directions(self.options.normaliser), **language_modelling.TOKENS}
 
     # ---- before training ----
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
+        from pipelines.models import special_tokens
+
         warn_of_words(splits.train["text"])
-        return self._read(source.folder, source.config, source.random)  # type: ignore[no-any-return]
+        model: nn.Module = self._read(source.folder, source.config, source.random)
+        special_tokens.warn(self.tokenizer, [splits.train["text"]], self.options.special_tokens)
+        return model
 
     def _read(self, folder: Path | None, config: dict[str, Any] | None, random: bool = False) -> Any:
         from pipelines.models import audio as sound
-        from pipelines.models import whisper
+        from pipelines.models import special_tokens, whisper
 
         found = whisper.read_config(folder, config)
         self.tokenizer = whisper.tokenizer(folder, found)
+        self.reader = special_tokens.reader(self.tokenizer, self.options.special_tokens)
         self.config = found = whisper.own_config(found, self.tokenizer) if folder is None else found
         self.extractor = sound.extractor(folder, found)
         whisper.check_window(folder, found, self.extractor)
@@ -148,7 +159,7 @@ class SpeechRecognitionSeq2Seq(Task):
     def _labels(self, text: str) -> list[int]:
         """The tokens of a transcript that follow <|startoftranscript|>."""
         text = unicodedata.normalize("NFC", text.lower() if self.options.case == "lower" else text)
-        tokens = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
+        tokens = self.reader(text.strip(), add_special_tokens=False)["input_ids"]
         return [*self.opening[1:], *tokens, self.tokenizer.eos_token_id]
 
     @property

@@ -18,10 +18,10 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.labels import check_known, check_numbers, number
 from pipelines.data.schema import DataSpec
-from pipelines.data.text.rows import readable
+from pipelines.data.text.rows import SpecialTokens, readable
 from pipelines.errors import DataError, ModelError
 from pipelines.models.source import read_json_object
-from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Record, Task
 from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Options(Strict):
     """Fraction of the target that is spread over all classes (Szegedy et al. 2016)."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: the loss weighs each class by n / (classes * n of the class), so rare classes weigh more."""
+    special_tokens: SpecialTokens = "text"
+    """How special tokens of the model in a text (<s>, [SEP]) are read: as ordinary `text`, or `keep` their meaning."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Options":
@@ -74,10 +76,12 @@ class TextClassification(Task):
     hub = HubSpec("text-classification", "transformers", ("ForSequenceClassification",))
     Options = Options
     tokenizer: Any
+    reader: Any  # the tokenizer that reads texts (models.special_tokens)
     pair: bool = False  # whether it was trained on pairs of texts
     single: bool = False  # whether it was trained on single texts; a model that Graft did not train may read both
     window: int  # number of tokens that it reads
     pads_left: bool = False
+    reads_end: bool = False  # whether the model classifies at the end token of a text
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
@@ -100,10 +104,14 @@ class TextClassification(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric(
-            "pearson" if self.options.regression else "map" if self.options.multi_label else "accuracy", "max"
-        )
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import classification, regression
+
+        if self.options.regression:
+            return regression.DIRECTIONS
+        if self.options.multi_label:
+            return classification.SEVERAL_LABELS
+        return {**classification.ONE_LABEL, "mcc": "max"}
 
     # ---- before training ----
 
@@ -113,8 +121,7 @@ class TextClassification(Task):
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.data import labels
-        from pipelines.models import pretrained
-        from pipelines.models import text as language
+        from pipelines.models import pretrained, special_tokens
 
         self.pair = "text_pair" in splits.train.column_names
         self.single = not self.pair
@@ -131,12 +138,12 @@ class TextClassification(Task):
         config.problem_type = kind if kind == "regression" else f"{kind}_label_classification"
         config.reads_pairs = self.pair
         self._read_tokens(source.folder, config)
-        for column in TEXTS:
-            if column in splits.train.column_names:
-                language.warn_of_marks(self.tokenizer, splits.train[column])
+        texts = [splits.train[column] for column in TEXTS if column in splits.train.column_names]
+        special_tokens.warn(self.tokenizer, texts, self.options.special_tokens)
         return self._model(source.folder, config, source.random, self.labels)
 
     def _read_tokens(self, folder: Path | None, config: Any) -> None:
+        from pipelines.models import special_tokens
         from pipelines.models import text as language
 
         self.tokenizer = language.tokenizer(folder, config)
@@ -151,6 +158,8 @@ class TextClassification(Task):
             config.pad_token_id = self.tokenizer.pad_token_id  # a decoder finds the last token of a text by it
         self.window = language.length(self.options.max_length, self.tokenizer, config, 512)
         self.pads_left = language.summarises_last(config)
+        self.reads_end = self.options.special_tokens == "keep" and language.reads_end(config)
+        self.reader = special_tokens.reader(self.tokenizer, self.options.special_tokens)
 
     def _model(self, folder: Path | None, config: Any, random: bool = False, labels: Any = None) -> "nn.Module":
         from transformers import AutoModelForSequenceClassification
@@ -178,18 +187,18 @@ class TextClassification(Task):
             found = {part for label in rows["label"] for part in (label if isinstance(label, list) else [label])}
             check_known(found, self.labels)
         return EncodedTokens(
-            encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.tokenizer)])
+            encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.reader)])
         )
 
     def _tokens(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Token ids of the rows, cut if there are too many, and the number before the cut (`tokens`)."""
         texts = [rows[column] for column in TEXTS if column in rows]
-        encoding = self.tokenizer(*texts, verbose=False)
+        encoding = self.reader(*texts, verbose=False)
         examples = {key: encoding[key] for key in ("input_ids", "token_type_ids") if key in encoding}
         tokens = [len(ids) for ids in encoding["input_ids"]]
         long = [i for i, n in enumerate(tokens) if n > self.window]
         if long:
-            cut = self.tokenizer(*[[text[i] for i in long] for text in texts], truncation=True, max_length=self.window)
+            cut = self.reader(*[[text[i] for i in long] for text in texts], truncation=True, max_length=self.window)
             for key, values in examples.items():
                 for i, value in zip(long, cut[key], strict=True):
                     values[i] = value
@@ -201,6 +210,18 @@ class TextClassification(Task):
             "length": lengths,
             "tokens": tokens,
             **examples,
+            **self._unusable(rows["id"], examples["input_ids"], len(texts)),
+        }
+
+    def _unusable(self, names: Sequence[str], ids: Sequence[Sequence[int]], texts: int) -> dict[str, list[str]]:
+        """The column `wrong`, if the model reads the end token: it must stand in every row equally often."""
+        if not self.reads_end:
+            return {}
+        end = self.tokenizer.eos_token_id
+        usual = self.reader(*[["a"]] * texts)["input_ids"][0].count(end)
+        why = f"its text holds {self.tokenizer.eos_token!r}, by which this model finds the end of a text: take it out"
+        return {
+            "wrong": ["" if one.count(end) == usual else f"{id_}: {why}" for id_, one in zip(names, ids, strict=True)]
         }
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -375,13 +396,14 @@ class TextClassification(Task):
 
         def encode(inputs: Sequence[tuple[str, ...]]) -> dict[str, Any]:
             columns = [list(column) for column in zip(*inputs, strict=True)]
-            found = self.tokenizer(*columns, truncation=True, max_length=self.window)
+            found = self.reader(*columns, truncation=True, max_length=self.window)
             rows = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
             ready = language.inputs(rows, self.tokenizer, self.pads_left)
             return {key: value.to(device) for key, value in ready.items()}
 
-        own = self.tokenizer(*texts, truncation=True, max_length=self.window, return_offsets_mapping=True)
-        places = [(part, *place) for part, place in zip(own.sequence_ids(0), own["offset_mapping"], strict=True)]
+        lists = [[text] for text in texts]
+        own = self.reader(*lists, truncation=True, max_length=self.window, return_offsets_mapping=True)
+        places = [(part, *place) for part, place in zip(own.sequence_ids(0), own["offset_mapping"][0], strict=True)]
         return deciding_words(model, encode, score, texts, places, HIDDEN)
 
     # ---- the model folder ----
@@ -451,6 +473,7 @@ class TextClassification(Task):
 
     def read(self, *texts: str) -> list[int]:
         """The number of characters of each text that the model reads before the cut."""
-        encoding = self.tokenizer(*texts, truncation=True, max_length=self.window, return_offsets_mapping=True)
-        places = list(zip(encoding.sequence_ids(0), encoding["offset_mapping"], strict=True))
+        lists = [[text] for text in texts]
+        encoding = self.reader(*lists, truncation=True, max_length=self.window, return_offsets_mapping=True)
+        places = list(zip(encoding.sequence_ids(0), encoding["offset_mapping"][0], strict=True))
         return [max((end for part, (_, end) in places if part == number), default=0) for number in range(len(texts))]

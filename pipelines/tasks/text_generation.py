@@ -19,11 +19,11 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.packing import IGNORED, blocks, positions
 from pipelines.data.text.passages import answer_texts
 from pipelines.data.text.prompts import columns, encoded
-from pipelines.data.text.rows import readable, titled
+from pipelines.data.text.rows import SpecialTokens, readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.spec import Setting
 from pipelines.losses.language_modelling import Head, at_targets, nats
-from pipelines.task import Batch, Example, HubSpec, Metric, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Record, Task
 from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ class Options(Strict):
     Left out: the model's own. On a CPU, 0 makes training about twice as fast, because any other value stores the full
     attention matrix.
     """
+    special_tokens: SpecialTokens = "text"
+    """How special tokens of the model in a text (<s>, [SEP]) are read: as ordinary `text`, or `keep` their meaning.
+
+    Special tokens that `prompt` names keep it in any case.
+    """
 
     @field_validator("prompt")
     @classmethod
@@ -75,6 +80,8 @@ class TextGeneration(Task):
     Options = Options
     tokenizer: Any
     head: Head | None = None  # the last layer, after `build` or `load`
+    reader: Any  # the tokenizer that reads texts (models.special_tokens)
+    template: str  # `options.prompt` as the reader takes it
     packs: bool = True  # whether the attention of the model separates the documents of a block
 
     @property
@@ -95,8 +102,12 @@ class TextGeneration(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("perplexity", "min") if self.options.prompt is None else Metric("f1", "max")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import language_modelling, question_answering
+
+        if self.options.prompt is None:
+            return {**language_modelling.TOKENS, **language_modelling.BYTES}
+        return {**question_answering.DIRECTIONS, **language_modelling.TOKENS}
 
     # ---- before training ----
 
@@ -119,11 +130,13 @@ class TextGeneration(Task):
         return texts
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
-        from pipelines.models import text as language
+        from pipelines.models import special_tokens
 
         model = self._read(source.folder, source.config, source.random)
-        for column in self._inputs:
-            language.warn_of_marks(self.tokenizer, splits.train[column])
+        texts = [splits.train[column] for column in self._inputs]
+        if self.options.prompt is not None:
+            texts.append([answers[0] for answers in splits.train["answer"][: special_tokens.MOST_LOOKED_AT]])
+        special_tokens.warn(self.tokenizer, texts, self.options.special_tokens)
         return model
 
     def _read(self, folder: Path | None, config: dict[str, Any] | None, random: bool = False) -> "nn.Module":
@@ -131,7 +144,7 @@ class TextGeneration(Task):
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
-        from pipelines.models import pretrained
+        from pipelines.models import pretrained, special_tokens
         from pipelines.models import text as language
 
         found = pretrained.read_config(folder, config)
@@ -148,6 +161,9 @@ class TextGeneration(Task):
             )
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.reader = special_tokens.reader(self.tokenizer, self.options.special_tokens)
+        marks = special_tokens.marks(self.tokenizer)
+        self.template = special_tokens.guarded(self.options.prompt or "", self.reader, marks)
         language.set_attention_dropout(found, self.options.attention_dropout)
         self.limit = language.longest(self.tokenizer, found)
         self.window = language.length(self.options.max_length, self.tokenizer, found, 1024)
@@ -169,7 +185,7 @@ class TextGeneration(Task):
             self.options.model_dump(),
             self.window,
             self.packs,
-            language.tokenizer_fingerprint(self.tokenizer),
+            language.tokenizer_fingerprint(self.reader),
         ]
         made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
         return EncodedTokens(made)
@@ -178,10 +194,10 @@ class TextGeneration(Task):
         """Pack texts into full blocks. The tokenizer's first and last special token enclose each document."""
         words = self.tokenizer
         first = words.eos_token_id if words.bos_token_id is None else words.bos_token_id
-        found = words(rows["text"], add_special_tokens=False)["input_ids"]
+        found = self.reader(rows["text"], add_special_tokens=False)["input_ids"]
         running = self.options.rows == "line"
         texts = [
-            (number, ids if running else [first, *ids, words.eos_token_id], place == 0 or not running)
+            (number, ids if running else _enclosed(ids, first, words.eos_token_id), place == 0 or not running)
             for place, (number, ids) in enumerate(zip(numbers, found, strict=True))
         ]
         packed = [texts] if self.packs or running else [[text] for text in texts]
@@ -198,12 +214,12 @@ class TextGeneration(Task):
     def _answered(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Tokens of prompts with their answers."""
         asked = [self._prompt(texts) for texts in zip(*(rows[name] for name in self._inputs), strict=True)]
-        examples = encoded(self.tokenizer, asked, rows["answer"], self.window)
+        examples = encoded(self.reader, asked, rows["answer"], self.window)
         examples["wrong"] = [why and f"{id_}: {why}" for id_, why in zip(rows["id"], examples["wrong"], strict=True)]
         return {"id": rows["id"], "row": numbers, **examples}
 
     def _prompt(self, texts: Sequence[str]) -> str:
-        return str(self.options.prompt.format(**dict(zip(self._inputs, texts, strict=True))))
+        return str(self.template.format(**dict(zip(self._inputs, texts, strict=True))))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -417,7 +433,7 @@ class TextGeneration(Task):
         """The tokens to go on from, and the settings of the decoding."""
         texts = tuple(self._texts({name: one[name] for name in self._inputs}, may_be_empty=False).values())
         words, prompt = self.tokenizer, self.options.prompt
-        ids = words(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
+        ids = self.reader(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
         ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids
         if not ids:
             raise DataError("the text holds no word that this model knows: write something to go on from")
@@ -452,3 +468,8 @@ class TextGeneration(Task):
                 if token is not None and len(tokens) < e["most"]:
                     tokens.append(token)
         return [self._text(tokens) if tokens else "" for tokens in found]
+
+
+def _enclosed(ids: list[int], first: int, last: int) -> list[int]:
+    """A document between its first and last special token, which its text may contain (special_tokens: keep)."""
+    return [*([] if ids[:1] == [first] else [first]), *ids, *([] if ids[-1:] == [last] else [last])]

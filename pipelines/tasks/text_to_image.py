@@ -18,7 +18,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling, image_generation
 from pipelines.generation.spec import GenerationSpec, Setting
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Phase, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,8 +97,10 @@ class TextToImage(Task):
         )
 
     @property
-    def metric(self) -> Metric:
-        return Metric("denoising_loss", "min")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import denoising
+
+        return denoising.DIRECTIONS
 
     # ---- before training ----
 

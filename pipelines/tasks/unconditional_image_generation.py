@@ -18,7 +18,7 @@ from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling, image_generation
 from pipelines.generation.spec import GenerationSpec, Setting
 from pipelines.models.source import read_json_object
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Phase, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,8 +114,10 @@ class UnconditionalImageGeneration(Task):
         return (Phase(ema=0.9999, new_head=self.options.class_conditional),)  # the class embedding
 
     @property
-    def metric(self) -> Metric:
-        return Metric("denoising_loss", "min")
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import denoising
+
+        return denoising.DIRECTIONS
 
     # ---- before training ----
 

@@ -26,7 +26,7 @@ from pipelines.metrics.modules import Module
 from pipelines.models import layers
 from pipelines.models.source import Weights
 from pipelines.reporting.live import LiveReport
-from pipelines.task import Phase, Record, Task
+from pipelines.task import Phase, Record, Task, headline
 from pipelines.training import checkpoint, duration, loop, optim, run_log, unused_parameters
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
@@ -169,7 +169,7 @@ class Trainer:
         self.judges = spec.prepare(self.accelerator.device) if spec is not None else None
         self.root = self.folder / "checkpoints"
         self.took: float | None = 0.0
-        metric = self.task.metric
+        self.metric = metric = headline(self.task, self.recipe.train.metric)
         about = {"name": self.folder.resolve().name, "model": self.weights.title, "data": self.splits.name}
         about |= {"metric": metric.name, "direction": metric.direction}
         self.live = LiveReport(self.folder, about, self.progress.say, self.accelerator.is_main_process)
@@ -449,7 +449,7 @@ class Trainer:
 
     def _baseline(self, state: State) -> float | None:
         """The headline metric before training, if it is defined."""
-        value = (state.baseline_scores or {"metrics": {}})["metrics"].get(self.task.metric.name)
+        value = (state.baseline_scores or {"metrics": {}})["metrics"].get(self.metric.name)
         return value if value is not None and math.isfinite(value) else None
 
     def _groups(self, plain: Any, every: list[Any], phase: Phase, names: list[str]) -> list[dict[str, Any]]:
@@ -529,7 +529,7 @@ class Trainer:
         )
 
     def _evaluator(self, stage: Stage, validation: Any) -> Any:
-        metric = self.task.metric
+        metric = self.metric
 
         def evaluate(state: State) -> bool:
             with stage.average.applied() if stage.average else contextlib.nullcontext():
@@ -537,6 +537,12 @@ class Trainer:
                 sampling.save_grid(self, self.accelerator.unwrap_model(stage.model), state.previous_steps + state.step)
             rows = self.splits.validation
             scores = distributed.decided(lambda: scoring.scores(self.task, self.task.merge(records, rows), rows))
+            if metric.name not in scores:
+                raise RecipeError(
+                    f"train.metric: these validation rows have no {metric.name} (they have: {', '.join(scores)}): "
+                    "choose another"
+                )
+            scores = {metric.name: scores[metric.name]} | scores  # lines and charts show the first ones
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
             improved = metric.better(score, state.best)

@@ -19,6 +19,7 @@ from pipelines.data.text.passages import answered
 from pipelines.data.text.rows import readable
 from pipelines.errors import DataError, GraftError, ModelError, RecipeError
 from pipelines.inference.loading import load
+from pipelines.tasks.text_generation import Options
 from tests.support import tiny_text
 from tests.support.command import graft, refused
 
@@ -134,7 +135,7 @@ def test_a_passage_of_which_a_tokenizer_makes_nothing(tmp_path: Path) -> None:
     from tokenizers import normalizers
 
     task = load(tiny_text.bert(tmp_path), task="question-answering", device="cpu").task
-    task.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("x", "")  # type: ignore[attr-defined]
+    task.reader.backend_tokenizer.normalizer = normalizers.Replace("x", "")  # type: ignore[attr-defined]
     with pytest.raises(DataError, match="a: its context holds no word that this model's tokenizer knows"):
         task._windows(
             {"id": ["a"], "question": ["who"], "context": ["x"], "answer": [{"text": [], "answer_start": []}]}, [0]
@@ -143,7 +144,9 @@ def test_a_passage_of_which_a_tokenizer_makes_nothing(tmp_path: Path) -> None:
 
 def test_a_prompt_of_special_tokens_alone(tmp_path: Path) -> None:
     end = "<|endoftext|>"
-    model = load(tiny_text.gpt(tmp_path / "m"), task="text-generation", device="cpu")
+    model = load(
+        tiny_text.gpt(tmp_path / "m"), task="text-generation", options=Options(special_tokens="keep"), device="cpu"
+    )
     with pytest.raises(DataError, match="holds no word that this model knows: write something to go on from"):
         model.infer(end)
     found = prompts.encoded(model.task.tokenizer, [end, "who"], [[], ["Ada"]], 64)  # type: ignore[attr-defined]

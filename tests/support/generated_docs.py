@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.task import headline
 from tests.support.floors import FLOOR, FLOORS, SIDEWAYS
 from tests.unit.test_house_rules import module_name
 
@@ -144,7 +145,7 @@ def _tasks(link: str) -> str:
         count = len(list((ROOT / "recipes" / folder).glob("*.yaml")))
         about = summary(ROOT / "pipelines/tasks" / f"{folder}.py")
         about = about.partition(": ")[2] or about
-        rows.append((f"[{name}]({link.format(folder)})", about, task_class(name)().metric.name, str(count)))
+        rows.append((f"[{name}]({link.format(folder)})", about, headline(task_class(name)()).name, str(count)))
     return table(("task", "what it learns", "scored by", "recipes"), rows)
 
 

@@ -28,7 +28,7 @@ from pipelines.data.encoding import Budget, Encoding
 from pipelines.data.schema import DataSpec
 from pipelines.generation.spec import GenerationSpec, Samples, Setting
 from pipelines.metrics.statistics import Statistics, plain, ratio, total
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Metric, Phase, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Phase, Record, Task
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
@@ -91,8 +91,8 @@ class ToyGan(Task):
         return DataSpec({"value": "number"}, input_columns=("seed",))
 
     @property
-    def metric(self) -> Metric:
-        return Metric("distance", "min")
+    def metrics(self) -> Mapping[str, str]:
+        return {"distance": "min"}
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -45,6 +45,7 @@ from pipelines.models.build import build
 from pipelines.models.layers import depth_of_parameters, train_mode
 from pipelines.models.source import DESCRIBED, resolve
 from pipelines.reporting import mistakes
+from pipelines.task import headline
 from pipelines.training.optim import make_optimizer, parameter_groups, phase_names
 from pipelines.training.run import train
 from pipelines.utils.files import read_records
@@ -135,7 +136,7 @@ class TaskContract:
     def test_declares_itself(self, made: SimpleNamespace) -> None:
         task = made.task
         assert all((task.hub.pipeline_tag, task.hub.library_name, task.data.columns))
-        assert task.metric.direction in ("max", "min")
+        assert set(task.metrics.values()) <= {"max", "min"}
         with pytest.raises(ValueError, match="extra"):
             type(task).Options.model_validate({"no_such_option": 1})
 
@@ -224,7 +225,7 @@ class TaskContract:
                 optimizers[phase.name].step()
             if self.improves != "loss" or step == self.steps - 1:
                 figures.append(self.figure(task, model, batch))
-        best = min if self.improves == "loss" or task.metric.direction == "min" else max
+        best = min if self.improves == "loss" or headline(task).direction == "min" else max
         before, after = figures[0], best(figures[1:])  # the best of them, because the score of a GAN goes up and down
         assert after < 0.9 * before if best is min else after > 1.1 * before
 
@@ -266,7 +267,7 @@ class TaskContract:
         Their order does not matter. A weight is the number of times that a row counts.
         """
         task, rows = made.task, made.splits.test
-        metric = task.metric
+        metric = headline(task)
         perfect = task.statistics(self.perfect(rows), rows)
         best = task.summarize(perfect, perfect.ones())
         assert metric.name in best
@@ -286,6 +287,7 @@ class TaskContract:
             assert task.summarize(other, other.ones()) == pytest.approx(scores, rel=1e-12)
         assert {r["id"] for r in merged} == set(rows["id"]) == set(found.ids)
         assert {metric.name, *found.proportions} <= set(scores)
+        assert set(scores) <= set(task.metrics), "every score has a direction"
         check_weights(task, found)
 
     # ---- a complete run ----

@@ -15,6 +15,7 @@ from pipelines.data.loading import load_splits
 from pipelines.errors import DataError, RecipeError
 from pipelines.inference.loading import load
 from pipelines.models.source import resolve
+from pipelines.task import headline
 from pipelines.tasks.text_classification import Options, TextClassification
 from pipelines.training.run import train
 from tests.support import tiny_text
@@ -267,7 +268,7 @@ def test_numbers_are_cut_without_classes_and_bad_ones_named(model: Path, tmp_pat
     reasons = [why for rows in splits.skipped.values() for _, why in rows]
     assert any("all.csv:62: label is no number: 'many'" in why for why in reasons)
     assert any("all.csv:63: label is no number" in why for why in reasons)
-    assert task.metric.name == "pearson"
+    assert headline(task).name == "pearson"
     (tmp_path / "same.csv").write_text("text,label\n" + "\n".join(f"text {n},2" for n in range(60)) + "\n")
     with pytest.raises(DataError, match="every label of train is 2: there is nothing to learn"):
         made(model, tmp_path / "same.csv", regression=True)

@@ -17,7 +17,7 @@ MOST = 31  # `mistakes` made it 31: no other name gives a task's wrong rows a fo
 DECLARED = {
     "name",
     "hub",
-    "metric",
+    "metrics",
     "data",
     "Options",
     "options",

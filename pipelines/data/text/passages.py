@@ -1,10 +1,12 @@
 """Questions about a passage: bring answers into one form, and find the tokens of an answer."""
 
+import ast
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.data.text.rows import blank, check_characters, titled
+from pipelines.data.text.rows import check_characters, readable, titled
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
 
@@ -15,11 +17,7 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
     Answers may be in this form, a text, or a list of texts. An answer without a position gets its first occurrence in
     the context. Raises DataError, also if an answer is not at its position.
     """
-    for column in ("question", "context"):
-        if isinstance(row[column], str):
-            check_characters(row[column], column)
-        if not isinstance(row[column], str) or blank(row[column]):
-            raise DataError(f"{column} is empty or no text")
+    row = {**row, **{column: readable(row, column) for column in ("question", "context")}}
     texts, starts = _answers(row)
     if not texts and not may_be_none:
         raise DataError("the question has no answer (options.version: '2.0' allows that)")
@@ -36,15 +34,34 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
 def answer_texts(answer: Any) -> list[str]:
     """The accepted answers from SQuAD's form, a text or a list of texts; an empty list if there are none.
 
-    Raises DataError.
+    SQuAD's form may be printed, as pandas writes it into a csv file. Raises DataError.
     """
+    known = printed(answer, dict)
+    answer = answer if known is None else known
     texts = answer.get("text") if isinstance(answer, Mapping) else answer
     texts = [] if texts is None or texts == "" else texts if isinstance(texts, (list, tuple)) else [texts]
     # numbers and booleans count as text, as for labels
     texts = [str(text) if isinstance(text, (bool, int, float)) else text for text in texts]
     if not all(isinstance(text, str) and text for text in texts):
         raise DataError("answer is empty, or holds what is no text")
+    for text in texts:
+        check_characters(text, "answer")
     return texts
+
+
+def printed(cell: Any, kind: type) -> Any:
+    """The list or dictionary that a program printed into a cell: "['a', 'b']", "{'text': array(['a'], dtype=object)}".
+
+    None if the cell holds anything else.
+    """
+    if not isinstance(cell, str) or not cell.lstrip().startswith(("[", "{")):
+        return None
+    plain = re.sub(r"\barray\((\[[^\]]*\])(?:,\s*dtype=[^)]*)?\)", r"\1", cell)  # as NumPy prints its arrays
+    try:
+        found = ast.literal_eval(plain.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return found if isinstance(found, kind) else None
 
 
 def _answers(row: Mapping[str, Any]) -> tuple[list[str], list[int]]:
@@ -52,9 +69,14 @@ def _answers(row: Mapping[str, Any]) -> tuple[list[str], list[int]]:
 
     Raises DataError.
     """
-    answer = row["answer"]
+    answer, starts = row["answer"], row.get("answer_start")
+    if isinstance(answer, str) and answer not in row["context"]:
+        answer = next((found for kind in (dict, list) if (found := printed(answer, kind)) is not None), answer)
+    known = printed(starts, list)
+    starts = starts if known is None else known
     texts = answer_texts(answer)
-    starts = answer.get("answer_start", answer.get("start")) if isinstance(answer, Mapping) else row.get("answer_start")
+    if isinstance(answer, Mapping):
+        starts = answer.get("answer_start", answer.get("start"))
     starts = list(starts) if isinstance(starts, (list, tuple)) else [] if starts is None or starts == "" else [starts]
     if not texts:  # without an answer, programs write no position, or one of these
         starts = [start for start in starts if start not in (None, "", 0, -1, "0", "-1", "0.0", "-1.0")]

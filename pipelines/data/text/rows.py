@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.errors import DataError
+
+SpecialTokens = Literal["text", "keep"]  # how a tokenizer reads its special tokens (<s>, [SEP]) in the texts of users
 
 
 def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False, numbers: bool = False) -> str:
@@ -13,7 +15,7 @@ def readable(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False,
     Raises DataError for other types and empty text.
     """
     text = row[column]
-    if text is None:
+    if text is None or text != text:  # pandas writes NaN for an empty cell
         text = ""
     if numbers and isinstance(text, (bool, int, float)):
         text = str(text)
@@ -61,5 +63,5 @@ def titled(row: Mapping[str, Any]) -> dict[str, str]:
 
 def transcribed(row: dict[str, Any]) -> dict[str, Any]:
     """A recording's row with a checked transcript, and its speaker as text. Raises DataError."""
-    readable(row, "text")
+    row = {**row, "text": readable(row, "text", numbers=True)}  # recordings of digits may have numbers
     return {**row, "speaker": str(row["speaker"])} if row.get("speaker") is not None else row

@@ -1,24 +1,18 @@
 """Warnings about data that are read as they are, but would make a score or a model worse."""
 
 import logging
-import re
 import unicodedata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.config.recipe import DataSection, task_class, validate
+from pipelines.config.recipe import validate
 from pipelines.data.image.reading import warn_if_dark
-from pipelines.data.loading import load_splits
 from pipelines.errors import RecipeError
 from pipelines.metrics import speech_recognition, text_normalizers
 from pipelines.models import ctc_vocabulary
-from pipelines.models.source import Weights
-from pipelines.models.text import warn_of_marks
-from tests.support import tiny_text
 
 WORD = "één"  # composed
 APART = unicodedata.normalize("NFD", WORD)
@@ -73,47 +67,15 @@ def test_equal_words_are_equal_when_scored(normaliser: str) -> None:
 )
 def test_scripts_without_blanks(texts: list[str], tells: bool, logged: pytest.LogCaptureFixture) -> None:
     text_normalizers.warn_of_words(texts)
-    assert ("wer says little; look at cer" in logged.text) == tells
+    assert ("wer says little; train.metric=cer" in logged.text) == tells
 
 
-# ---- special tokens ----
-
-
-def test_special_tokens_in_texts_are_counted(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
-    words = tiny_text.tokenizer(tmp_path)
-    warn_of_marks(words, ["plain", "[SEP] x [SEP]", "a [CLS]", "<s>b</s>"])
-    assert "2 of 4 texts of train hold special tokens of this model ('[SEP]' in 1, '[CLS]' in 1)" in logged.text
+def test_letters_in_two_parts_are_counted(logged: pytest.LogCaptureFixture) -> None:
+    text_normalizers.warn_of_words([WORD, APART, "n"])
+    assert "1 transcripts write letters and their accents as two characters" in logged.text
     logged.clear()
-    warn_of_marks(words, ["plain", "<s>b</s>"])
+    text_normalizers.warn_of_words([WORD])
     assert not logged.text
-
-
-@pytest.mark.parametrize(
-    ("task", "make", "model", "mark"),
-    [
-        (
-            "text-classification",
-            tiny_text.labelled,
-            lambda path: tiny_text.bert(path, "BertForSequenceClassification"),
-            "[SEP]",
-        ),
-        ("question-answering", tiny_text.squad, tiny_text.bert, "[SEP]"),
-        ("fill-mask", tiny_text.texts, lambda path: tiny_text.bert(path, "BertForMaskedLM"), "[SEP]"),
-        ("text-generation", tiny_text.texts, tiny_text.gpt, "<|endoftext|>"),
-    ],
-)
-def test_every_text_task_counts_them(
-    task: str, make: Any, model: Any, mark: str, tmp_path: Path, logged: pytest.LogCaptureFixture
-) -> None:
-    folder = make(tmp_path / "data", n=6)
-    for path in folder.iterdir():  # at the end of a text, so that the positions of answers stay the same
-        path.write_text(re.sub(r'(in the year \d+\.)"', rf'\1 {mark}"', path.read_text(), count=1))
-    worker = task_class(task)()
-    worker.build(Weights(model(tmp_path / "m")), load_splits(DataSection(id=str(folder)), worker.data))
-    assert re.search(
-        rf"[19] of \d+ texts of train hold special tokens of this model \({re.escape(repr(mark))} in [19]\)",
-        logged.text,
-    )
 
 
 # ---- dark images ----

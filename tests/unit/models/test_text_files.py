@@ -10,9 +10,10 @@ import torch
 from pipelines.config.catalog import recipe_paths
 from pipelines.config.recipe import DataSection, load_recipe, task_class, validate
 from pipelines.data.loading import load_splits
-from pipelines.errors import ModelError, RecipeError
+from pipelines.errors import DataError, ModelError, RecipeError
 from pipelines.inference.loading import load
 from pipelines.models.source import Weights
+from pipelines.models.text import check_kind
 from tests.support import tiny_text
 
 
@@ -78,17 +79,96 @@ def xlnet(folder: Path, labels: list[str]) -> Path:
     return folder
 
 
-def test_a_text_gets_the_same_answer_alone_and_beside_others(tmp_path: Path) -> None:
+def gpt2(folder: Path, labels: list[str]) -> Path:
+    """A decoder without a padding token, whose classifier reads the last token of a text."""
+    return tiny_text.gpt(folder, "GPT2ForSequenceClassification", id2label=dict(enumerate(labels)))
+
+
+def bart(folder: Path, labels: list[str]) -> Path:
+    """A BART, whose classifier reads the last end token of a text."""
+    from transformers import BartConfig, BartForSequenceClassification
+
+    words = tiny_text.tokenizer(folder)
+    words.eos_token = "[SEP]"
+    words.save_pretrained(folder)
+    shape = {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    shape |= {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "d_model": 32, "max_position_embeddings": 128}
+    config = BartConfig(
+        vocab_size=len(words),
+        pad_token_id=words.pad_token_id,
+        eos_token_id=words.sep_token_id,
+        bos_token_id=words.cls_token_id,
+        decoder_start_token_id=words.sep_token_id,
+        id2label=dict(enumerate(labels)),
+        **shape,
+    )
+    torch.manual_seed(0)
+    BartForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("make", "left"), [(xlnet, True), (gpt2, False), (bart, False)])
+def test_a_text_gets_the_same_answer_alone_and_beside_others(make: Any, left: bool, tmp_path: Path) -> None:
     task = task_class("text-classification")()
     splits = load_splits(DataSection(id=str(tiny_text.labelled(tmp_path / "data"))), task.data)
-    model = task.build(Weights(xlnet(tmp_path / "model", splits.labels)), splits).eval()
+    model = task.build(Weights(make(tmp_path / "model", splits.labels)), splits).eval()
     examples = [task.encode(splits.test)[index] for index in range(9)]
     assert len({example["length"] for example in examples}) > 1
     with torch.no_grad():
         together = task._logits(model, task.collate(examples))
         alone = torch.cat([task._logits(model, task.collate([example])) for example in examples])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    assert task.collate(examples)["attention_mask"][:, -1].all()
+    assert bool(task.collate(examples)["attention_mask"][:, -1].all()) == left
+    asked = {one["label"]: one["score"] for one in load_answer(task, model, splits.test[0]["text"])}
+    assert [asked[label] for label in task.labels] == pytest.approx(together[0].softmax(-1).tolist(), abs=1e-5)
+
+
+def load_answer(task: Any, model: Any, *texts: str) -> Any:
+    (answer,) = task.infer(model, *texts)
+    return answer
+
+
+@pytest.mark.parametrize(("kind", "fields"), [("fnet", {}), ("funnel", {}), ("xlnet", {"summary_type": "mean"})])
+def test_models_that_read_the_padding_are_refused(kind: str, fields: dict[str, Any]) -> None:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KINDS
+
+    with pytest.raises(ModelError, match=f"a {kind} model reads the padding of short texts"):
+        check_kind(None, AutoConfig.for_model(kind, **fields), KINDS, "classify texts")
+
+
+def test_a_kept_end_token_inside_a_text_names_its_row(tmp_path: Path) -> None:
+    """BART reads the end tokens of a batch as one table, so that one text with two of them would stop the run."""
+    data = tiny_text.labelled(tmp_path / "data", n=6)
+    for path in data.iterdir():
+        path.write_text(path.read_text().replace(" was made", " [SEP] was made", 1))
+    kinds = task_class("text-classification")
+    for how in ("text", "keep"):
+        task = kinds(kinds.Options(special_tokens=how))
+        splits = load_splits(DataSection(id=str(data)), task.data)
+        model = task.build(Weights(bart(tmp_path / how, splits.labels)), splits).eval()
+        encoded = task.encode(splits.test)
+        if how == "text":
+            assert task._logits(model, task.collate([encoded[0], encoded[1]])).shape == (2, 3)
+            assert load_answer(task, model, "the [SEP] letter")
+            continue
+        with pytest.raises(DataError, match=r"test.jsonl:1: its text holds '\[SEP\]', by which this model finds"):
+            encoded[0]
+        assert encoded[1]["length"]
+        with pytest.raises(DataError, match=r"its text holds '\[SEP\]'"):
+            load_answer(task, model, "the [SEP] letter")
+
+
+def test_an_empty_second_text_is_read_as_in_training(tmp_path: Path) -> None:
+    """The library takes a single text with an empty second one for no pair, and a list of them for pairs."""
+    task = task_class("text-classification")()
+    splits = load_splits(DataSection(id=str(tiny_text.labelled(tmp_path / "data", "pair", n=6))), task.data)
+    model = task.build(Weights(tiny_text.bert(tmp_path / "model", "BertForSequenceClassification")), splits).eval()
+    rows = splits.test.select([0]).map(lambda row: {"text_pair": ""})
+    trained = task._logits(model, task.collate([task.encode(rows)[0]]))[0].softmax(-1)
+    asked = {one["label"]: one["score"] for one in load_answer(task, model, rows[0]["text"], "")}
+    assert [asked[label] for label in task.labels] == pytest.approx(trained.tolist(), abs=1e-6)
+    assert task.read(rows[0]["text"], "") == [len(rows[0]["text"]), 0]
 
 
 # ---- what gives the answer away ----
