@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.files import SPLIT_NAMES, all_files, folders
+from pipelines.data.files import SPLIT_NAMES, folders, not_among
 from pipelines.data.formats import table
 from pipelines.data.media import FILE_NAME, Kind, paths
 from pipelines.data.schema import Source
@@ -67,7 +67,7 @@ def read(
     """The rows of every list in `found` (split -> list). The text column may have any of the names `texts`."""
     root = Path(section.id).expanduser()
     source = Source(splits={})
-    listed: set[Path] = set()
+    listed: set[str] = set()
     for name, path in found.items():
         names = {kind.column: FILE_NAME, **_text_column(path, texts, columns), **section.columns}
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns, optional)
@@ -76,8 +76,8 @@ def read(
         ids = [f"{where}:{id_.rpartition(':')[2]}" for id_ in rows["id"]]  # unique over all splits
         source.splits[name] = rows.remove_columns("id").add_column("id", ids)
         source.skipped[name], source.lost[name] = part.skipped["train"], part.lost["train"]
-        listed |= {Path(file).resolve() for file in paths(rows) if file}
-    others = sum(file.suffix.lower() in kind.suffixes and file.resolve() not in listed for file in all_files(root))
+        listed.update(file for file in paths(rows) if file)
+    others = not_among(root, kind.suffixes, listed)
     source.ignored = {f"{kind.files} that no metadata lists": others} if others else {}
     return source
 

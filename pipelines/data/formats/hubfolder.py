@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.files import all_files, folders
+from pipelines.data.files import all_files, folders, runs
 from pipelines.data.formats import _class_folders, hub, table
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError
@@ -24,6 +24,7 @@ from pipelines.utils.files import read_json
 
 CONFIGURED = True  # data.config selects a part
 
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
 NAMES = ("Image", "Audio", "ClassLabel")  # types of columns that only the library's own metadata describe
 
@@ -123,13 +124,9 @@ def _configs(root: Path) -> dict[str, dict[str, list[Path]]]:
 def _splits(folder: Path) -> dict[str, list[Path]]:
     """Split -> files; empty unless all tables of a folder are parquet files of a hub data set."""
     found: dict[str, list[Path]] = {}
-    files = [
-        file
-        for file in all_files(folder, deep=False)
-        if file.suffix.lower() in (".parquet", ".csv", ".tsv", ".jsonl", ".json")
-    ]
-    tables = [file for file in files if file.name != "dataset_infos.json"]
-    for file in tables:
+    names = [entry.name for _, entries in runs(folder, deep=False) for entry in entries]
+    tables = [name for name in names if name.lower().endswith(TABLES) and name != "dataset_infos.json"]
+    for file in (Path(folder, name) for name in tables):
         match = SHARD.fullmatch(file.stem)
         if file.suffix.lower() != ".parquet" or not (match or _described(file)):
             return {}
