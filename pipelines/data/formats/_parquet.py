@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,20 +54,41 @@ def held(path: Path, columns: Sequence[str], media: Sequence[str]) -> "pyarrow.T
     import pyarrow
     import pyarrow.parquet
 
-    schema, about = _schema(path), _metadata(path)
-    if sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups)) < LARGE:
+    schema = _schema(path)
+    if not is_large(path):
         return None
     full = [name for name in media if name in columns and _holds_bytes(schema.field(name).type)]
     if not full:
         return None
-    status = path.stat()
-    key = [str(path.resolve()), status.st_size, status.st_mtime_ns, list(columns), full]
-    folder = cache_root() / "tables" / hashlib.blake2b(json.dumps(key).encode(), digest_size=12).hexdigest()
-    if not folder.is_dir():
-        _write(path, columns, full, folder)
-    folder.touch()  # the least recently used tables are deleted first
-    with pyarrow.memory_map(str(folder / "rows.arrow")) as file:
+
+    def with_files(batch: "pyarrow.RecordBatch") -> "pyarrow.RecordBatch":
+        for place, name in enumerate(batch.schema.names):
+            if name in full:
+                batch = batch.set_column(place, name, _as_files(batch.column(place)))
+        return batch
+
+    stored = arrow_file(path, columns, with_files, full)
+    with pyarrow.memory_map(str(stored)) as file:
         return pyarrow.ipc.open_stream(file).read_all()
+
+
+def is_large(path: Path) -> bool:
+    """Whether the file is better mapped than read. Raises DataError."""
+    return _size(_metadata(path)) >= LARGE
+
+
+def arrow_file(path: Path, columns: Sequence[str], convert: Callable[[Any], Any], key: Any) -> Path:
+    """The batches of the file as `convert` gives them, in an Arrow file that is kept. Raises DataError or RunError.
+
+    `key` (JSON) holds what the result of `convert` depends on.
+    """
+    status = path.stat()
+    about = [str(path.resolve()), status.st_size, status.st_mtime_ns, list(columns), key]
+    folder = cache_root() / "tables" / hashlib.blake2b(json.dumps(about).encode(), digest_size=12).hexdigest()
+    if not folder.is_dir():
+        _write(path, columns, convert, folder)
+    folder.touch()  # the least recently used tables are deleted first
+    return folder / "rows.arrow"
 
 
 def light_rows(path: Path, table: "pyarrow.Table") -> Rows:
@@ -132,8 +153,7 @@ def with_bytes(rows: "Dataset", table: "pyarrow.Table", columns: dict[str, str])
     return found if every else found.select(places)
 
 
-def _write(path: Path, columns: Sequence[str], full: Sequence[str], folder: Path) -> None:
-    """Write the columns to an Arrow file, those in `full` as files. Raises DataError or RunError."""
+def _write(path: Path, columns: Sequence[str], convert: Callable[[Any], Any], folder: Path) -> None:
     import pyarrow
 
     temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
@@ -146,14 +166,11 @@ def _write(path: Path, columns: Sequence[str], full: Sequence[str], folder: Path
             file = stack.enter_context(pyarrow.OSFile(str(temporary / "rows.arrow"), "wb"))
             report = stack.enter_context(preparing(f"reading the rows of {path.name}", _metadata(path).num_rows))
             writer = None
-            for batch in _batches(path, columns):
-                for place, name in enumerate(batch.schema.names):
-                    if name in full:
-                        batch = batch.set_column(place, name, _as_files(batch.column(place)))
+            for batch in map(convert, _batches(path, columns)):
                 if writer is None:
                     writer = stack.enter_context(pyarrow.ipc.new_stream(file, batch.schema))
-                writer.write_batch(batch)
-                report(len(batch))
+                writer.write(batch)
+                report(batch.num_rows)
             if writer is not None:
                 writer.close()
             if not folder.exists():  # otherwise another run was faster; its result is the same
@@ -218,6 +235,11 @@ def _metadata(path: Path) -> Any:
         raise unreadable(path, error) from None
 
 
+def _size(about: Any) -> int:
+    """The bytes of the uncompressed columns."""
+    return sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+
+
 def _batches(path: Path, columns: Sequence[str]) -> "Iterator[pyarrow.RecordBatch]":
     """The table in batches of about 16 MB, whatever its row groups are. Raises DataError."""
     import pyarrow
@@ -225,8 +247,7 @@ def _batches(path: Path, columns: Sequence[str]) -> "Iterator[pyarrow.RecordBatc
 
     try:
         about = _metadata(path)
-        size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-        rows = int(max(1, min(1000, _BATCH * about.num_rows // max(size, 1))))
+        rows = int(max(1, min(1000, _BATCH * about.num_rows // max(_size(about), 1))))
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             yield from file.iter_batches(batch_size=rows, columns=list(columns), use_threads=False)
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
