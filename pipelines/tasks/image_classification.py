@@ -47,6 +47,8 @@ class Options(Strict):
     """`balanced`: the loss weighs each class by n / (classes * n of the class), so rare classes weigh more."""
     multi_label: bool = False
     """An image may have several labels, or no label."""
+    white: Annotated[Int, Field(ge=1, le=65535)] | None = None
+    """The value of white in images of 16 bits: 4095 for a detector of 12 bits. Left out: 65,535."""
     dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
     """Dropout before the classifier. Left out: the model's own."""
 
@@ -89,7 +91,7 @@ class ImageClassification(Task):
         from pipelines.models import pretrained, vision
 
         self.labels = labels.names(splits, self.options.multi_label)
-        warn_if_dark(splits.train)
+        warn_if_dark(splits.train, self.options.white, option=True)
         if self.options.class_weights == "balanced":
             self.weights = labels.balanced(splits.train["label"], self.labels)
         config = pretrained.read_config(source.folder, source.config)
@@ -146,7 +148,7 @@ class ImageClassification(Task):
         return [*[b for b in blocks(vision.trunk(model)) if id(b) not in own], head]
 
     def encode(self, rows: Any) -> LabelledImages:
-        return LabelledImages(rows, self.labels, self.options.multi_label)
+        return LabelledImages(rows, self.labels, self.options.multi_label, self.options.white)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -250,7 +252,7 @@ class ImageClassification(Task):
         from pipelines.data.image.reading import thumbnail
         from pipelines.reporting.mistakes import labelled
 
-        return replace(labelled(record, self.options.multi_label), picture=thumbnail(row["image"]))
+        return replace(labelled(record, self.options.multi_label), picture=thumbnail(row["image"], white=self.options.white))
 
     # ---- the model folder ----
 
@@ -280,7 +282,7 @@ class ImageClassification(Task):
         from pipelines.data.image.reading import read_image
         from pipelines.metrics import classification
 
-        pixels = self.processor(read_image(image), return_tensors="pt")["pixel_values"].to(
+        pixels = self.processor(read_image(image, white=self.options.white), return_tensors="pt")["pixel_values"].to(
             next(model.parameters()).device
         )
         with torch.inference_mode():

@@ -46,6 +46,8 @@ log = logging.getLogger("graft")
 
 # words in the names of folders with files to predict, which have no labels
 TRIED_ON = frozenset(("pred", "predict", "prediction", "predictions", "inference", "unlabelled", "unlabeled"))
+# endings of texts next to files: 1.txt of 1.jpg
+TEXTS_BESIDE = {IMAGES: (".txt", ".TXT", ".caption", ".CAPTION"), AUDIO: (".txt", ".TXT")}
 LOOKED_AT = 1000  # files that decide whether a folder holds images or recordings
 
 
@@ -87,7 +89,13 @@ def medium(path: Path) -> Kind | None:
 def with_texts(path: Path, kind: Kind) -> bool:
     """Whether most files of this kind have a text file of the same name next to them."""
     found = [file for file in islice(all_files(path), LOOKED_AT) if file.suffix.lower() in kind.suffixes]
-    return sum(file.with_suffix(".txt").is_file() for file in found) * 2 > len(found)
+    return sum(text_of(file, kind).is_file() for file in found) * 2 > len(found)
+
+
+def text_of(file: Path, kind: Kind) -> Path:
+    """The text file of an image or a recording: 1.txt or 1.jpg.txt of 1.jpg. The first is given if there is none."""
+    names = [*(file.with_suffix(ending) for ending in TEXTS_BESIDE[kind]), file.with_name(f"{file.name}.txt")]
+    return next((name for name in names if name.is_file()), names[0])
 
 
 def columns(path: Path, kind: Kind) -> dict[str, str]:
@@ -156,6 +164,8 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
     ignored: Counter[str] = Counter()
     if parts:
         _outside(top, kind, parts, section.train, ignored)
+    if top != root:
+        ignored.update(kind_of(path) for path in all_files(root, deep=False))
     for name, folder in (parts or {"train": top}).items():
         training = not parts or name == section.train or name.lower() in USUAL["train"] or _role(name) == "train"
         with progress.preparing(f"listing {kind.files}") as report:
@@ -532,9 +542,15 @@ def _classes(folder: Path) -> set[str]:
 
 
 def _unwrapped(root: Path) -> Path:
-    """The folder with the splits or classes: the only child of `root`, if it has the same name or holds splits."""
+    """The folder with the splits or classes: the only child of `root`, if it has the same name or holds splits.
+
+    A README or a licence may lie next to it, as in a clone from the hub, where the child is called data.
+    """
     found = [child for child in folders(root) if any_file(child)]
-    if len(found) != 1 or any_file(root, deep=False):
+    alone = all(file.stem.upper() in ("README", "LICENSE") for file in all_files(root, deep=False))
+    if len(found) != 1 or not alone:
         return root
-    splits = [child for child in folders(found[0]) if _role(child.name) == "train" and _classes(child)]
-    return found[0] if splits or found[0].name.lower() == root.resolve().name.lower() else root
+    inner = [child for child in folders(found[0]) if any_file(child)]
+    splits = [child for child in inner if _role(child.name) == "train" and _classes(child)]
+    wraps = found[0].name.lower() == root.resolve().name.lower() or (found[0].name == "data" and len(inner) > 1)
+    return found[0] if splits or wraps else root

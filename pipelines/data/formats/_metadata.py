@@ -2,8 +2,8 @@
 
     photos/metadata.csv              photos/train/metadata.csv   photos/test/metadata.csv
 
-The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's other
-columns.
+The list (metadata.csv, .jsonl, .parquet or .json, which holds an array of objects) has a column file_name, with paths
+relative to it, and the task's other columns.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from pipelines.data.media import FILE_NAME, Kind, paths
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
-LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
 
 
 def lists(root: Path, section: DataSection | None = None) -> dict[str, Path]:
@@ -44,9 +44,16 @@ def split_folders(root: Path, section: DataSection | None = None) -> list[Path]:
 
 def own_list(folder: Path) -> Path | None:
     """The list of a folder, which has a column file_name; None if there is none. Raises DataError."""
-    return next(
-        (path for name in LISTS if (path := folder / name).is_file() and FILE_NAME in table.column_names(path)), None
-    )
+    return next((path for name in LISTS if (path := folder / name).is_file() and _lists_files(path)), None)
+
+
+def _lists_files(path: Path) -> bool:
+    try:
+        return FILE_NAME in table.column_names(path)
+    except DataError:
+        if path.suffix == ".json":  # such a file may also describe the data as a whole
+            return False
+        raise
 
 
 def columns(path: Path, kind: Kind, texts: Sequence[str]) -> dict[str, str]:

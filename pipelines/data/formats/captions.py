@@ -3,7 +3,7 @@
     photos/1.jpg   photos/1.txt      photos/train/1.jpg   photos/train/1.txt   photos/test/9.jpg   photos/test/9.txt
     speech/1.wav   speech/1.txt      speech/train/1.wav   speech/train/1.txt   speech/test/9.wav   speech/test/9.txt
 
-An image or recording without a text is skipped. Tasks without texts read such folders as imagefolder and audiofolder
+The text of 1.jpg may also be called 1.TXT, 1.caption or 1.jpg.txt. An image or recording without a text is skipped. Tasks without texts read such folders as imagefolder and audiofolder
 do.
 """
 
@@ -57,7 +57,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     for name, rows in source.splits.items():
         ids, files, skipped = rows["id"][:], [Path(file["path"]) for file in rows[kind.column]], source.skipped[name]
         texts: dict[int, str] = {}
-        found_texts |= {text for file in files if (text := _text_of(file)).is_file()}
+        found_texts |= {text for file in files if (text := _class_folders.text_of(file, kind)).is_file()}
         for number, file in enumerate(files):
             try:
                 texts[number] = _caption(ids[number], file, kind)
@@ -69,7 +69,8 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
                 f"{section.id}: none of {len(files)} {kind.files} of {name} has a {_word(kind)}; the first: {first}"
             )
         source.splits[name] = rows.select(list(texts)).add_column("text", list(texts.values()))
-    others = source.ignored.pop(".txt files", 0) - len(found_texts)
+    texts_here = sum(source.ignored.pop(f"{ending} files", 0) for ending in (".txt", ".caption"))
+    others = texts_here - len(found_texts)
     source.ignored |= {f"texts without {'an image' if kind is IMAGES else 'a recording'}": others} if others else {}
     return source
 
@@ -79,7 +80,7 @@ def _word(kind: Kind) -> str:
 
 
 def _caption(id_: str, file: Path, kind: Kind) -> str:
-    text, word = _text_of(file), _word(kind)
+    text, word = _class_folders.text_of(file, kind), _word(kind)
     try:
         return caption({"text": text.read_bytes().decode("utf-8-sig")})
     except FileNotFoundError:
@@ -92,7 +93,3 @@ def _caption(id_: str, file: Path, kind: Kind) -> str:
         raise DataError(f"{printable(str(text))}: cannot be read: {error.strerror}") from None
     except DataError:
         raise DataError(f"{id_}: no {word}: {text.name} is empty") from None
-
-
-def _text_of(file: Path) -> Path:
-    return file.with_suffix(".txt")

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from glob import escape
@@ -561,8 +562,10 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     why = _elsewhere(path.parent, where) if isinstance(value, dict) else ""
     if why:
         raise DataError(f"{name}: {why}")
-    # also with the folder separator of Windows, and without spaces around it
-    for way in dict.fromkeys([where, where.replace("\\", "/"), where.strip()]):
+    # also with the folder separator of Windows, without spaces around it, and in both of Unicode's forms of accents
+    ways = [where, where.replace("\\", "/"), where.strip()]
+    ways += [] if where.isascii() else [unicodedata.normalize(form, where) for form in ("NFC", "NFD")]
+    for way in dict.fromkeys(ways):
         if os.path.isfile(path.parent / way):  # Path.is_file raises for names that no disk allows
             suffix = Path(way).suffix.lower()
             if column == "audio" and suffix in AUDIO.unread:
@@ -586,7 +589,12 @@ class _NoFile(DataError):
 
 
 def _like(folder: Path, where: str) -> str:
-    """A hint at a file with that name and a suffix, here or in a folder below: the cell may hold an id."""
+    """A hint at a file with that name and a suffix, here or in a folder below: the cell may hold an id.
+
+    Or at the file that the path names from the folder above.
+    """
+    if "\0" not in where and os.path.isfile(folder.parent / where):
+        return f"; it is there from the folder above: write paths from the table's own folder, {short(folder.name)}"
     name = where.replace("\\", "/").rpartition("/")[2]
     if "\0" in where or not name or len(name) > 200:
         return ""
