@@ -80,7 +80,7 @@ def _of_some(paths: Sequence[str]) -> tuple[list[bytes], dict[bytes, bytes]]:
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
-            return hashlib.file_digest(file, hashlib.blake2b).digest()  # type: ignore[arg-type]
+            return hashlib.file_digest(file, hashlib.blake2b).digest()
     except OSError:
         return b""
 

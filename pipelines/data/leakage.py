@@ -121,9 +121,13 @@ def _digests_of_files(rows: "Dataset", column: str) -> list[str]:
     ids = rows["id"][:]
     found = []
     for number, (path, place) in enumerate(zip(listed, places, strict=True)):
-        held = stored[place]["bytes"] if path is None and stored[place].is_valid else None
-        inside = held is not None and held.is_valid
-        part = next(of_path) if path is not None else hashlib.blake2b(held.as_buffer()).digest() if inside else b""
+        held = None if path is not None or not stored[place].is_valid else stored[place]["bytes"]
+        if path is not None:
+            part = next(of_path)
+        elif held is not None and held.is_valid:
+            part = hashlib.blake2b(held.as_buffer()).digest()
+        else:
+            part = b""
         text = len(part).to_bytes(8, "big") + part if part else f"row {ids[number]}".encode("utf-8", "surrogatepass")
         found.append(hashlib.blake2b(text, digest_size=16).hexdigest())
     return found

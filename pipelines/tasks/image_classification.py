@@ -252,7 +252,9 @@ class ImageClassification(Task):
         from pipelines.data.image.reading import thumbnail
         from pipelines.reporting.mistakes import labelled
 
-        return replace(labelled(record, self.options.multi_label), picture=thumbnail(row["image"], white=self.options.white))
+        return replace(
+            labelled(record, self.options.multi_label), picture=thumbnail(row["image"], white=self.options.white)
+        )
 
     # ---- the model folder ----
 

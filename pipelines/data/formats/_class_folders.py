@@ -527,11 +527,7 @@ def _of_kind(folder: Path, kind: Kind) -> Iterator[Path]:
 def _inner(folder: Path) -> Path:
     """The folder that holds the files: archives are often unpacked to seg_train/seg_train/."""
     found = folders(folder)
-    if (
-        len(found) == 1
-        and found[0].name.lower() == folder.name.lower()
-        and not any_file(folder, deep=False)
-    ):
+    if len(found) == 1 and found[0].name.lower() == folder.name.lower() and not any_file(folder, deep=False):
         return found[0]
     return folder
 

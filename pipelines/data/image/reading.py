@@ -112,16 +112,18 @@ def warn_of_pages(rows: Any) -> None:
     tiffs = tiffs[:: max(1, -(-len(tiffs) // PAGES_LOOKED_AT))]
     looked, more, found = 0, 0, []
     for place in tiffs:
-        row = rows[place] if listed[place] is None else {"id": Path(str(listed[place])).name, "image": listed[place]}
-        if begins(row["image"])[0][:4] not in _TIFF:
+        path = listed[place]
+        row = rows[place] if path is None else {"id": Path(path).name, "image": path}
+        id_, value = str(row["id"]), row["image"]
+        if begins(value)[0][:4] not in _TIFF:
             continue
         looked += 1
         try:
-            pages = _reading(row["id"], row["image"], lambda image: getattr(image, "n_frames", 1), None)
+            pages = _reading(id_, value, lambda image: getattr(image, "n_frames", 1), None)
         except DataError:  # it is reported when the row is read for training
             continue
         if pages > 1:
-            found.append(row["id"])
+            found.append(id_)
             more += pages - 1
     if found:
         some = ", ".join(map(short, found[:3])) + (f" and {len(found) - 3} more" if found[3:] else "")
@@ -362,8 +364,7 @@ def warn_if_dark(rows: Any, white: int | None = None, *, option: bool = False) -
     if fitting is not None and white is None:
         advice = f"set options.white={fitting}, or the value of white in your files" if option else "stretch them"
         log.warning(
-            "%d of %d images looked at are files of 16 bits whose values reach %d of 65,535, so they arrive "
-            "dark: %s",
+            "%d of %d images looked at are files of 16 bits whose values reach %d of 65,535, so they arrive dark: %s",
             len(deep),
             len(brightest),
             most,

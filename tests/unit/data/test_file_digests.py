@@ -44,7 +44,8 @@ def test_digests_are_kept_and_a_changed_file_is_read_again(
     read: list[str] = []
     monkeypatch.setattr(file_digests, "_known", {})
     monkeypatch.setattr(file_digests, "_read", lambda path: read.append(path) or b"new")
-    assert of_files(files) == first and not read
+    assert of_files(files) == first
+    assert not read
     Path(files[1]).write_bytes(b"something else")
     monkeypatch.setattr(file_digests, "_known", {})
     assert of_files(files) == [first[0], b"new", *first[2:]]

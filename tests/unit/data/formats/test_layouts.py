@@ -149,7 +149,9 @@ def test_names_that_look_alike_are_one_class(tmp_path: Path) -> None:
     splits = load(tmp_path)
     assert splits.labels == [one, "sea"]
     assert set(splits.test["label"]) == {one, "sea"}
-    (tmp_path / "rows.csv").write_text(f"image,label\n{''.join(f'test/{one}/{n:03d}.jpg,x{n % 2}' + chr(10) for n in range(6))}")
+    (tmp_path / "rows.csv").write_text(
+        f"image,label\n{''.join(f'test/{one}/{n:03d}.jpg,x{n % 2}' + chr(10) for n in range(6))}"
+    )
     assert sum(len(load(tmp_path / "rows.csv")[name]) for name in SPLITS) == 6
 
 
