@@ -90,7 +90,7 @@ def _read(path: str) -> bytes:
 
 def _store(paths: Sequence[str]) -> Path:
     """The file for the digests of files below the folder that holds all of these."""
-    folder = os.path.dirname(os.path.commonprefix([os.path.abspath(min(paths)), os.path.abspath(max(paths))]))
+    folder = os.path.commonpath([os.path.abspath(min(paths)), os.path.abspath(max(paths))])
     name = hashlib.blake2b(folder.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
     return cache_root() / "digests" / name
 

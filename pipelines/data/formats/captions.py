@@ -3,8 +3,8 @@
     photos/1.jpg   photos/1.txt      photos/train/1.jpg   photos/train/1.txt   photos/test/9.jpg   photos/test/9.txt
     speech/1.wav   speech/1.txt      speech/train/1.wav   speech/train/1.txt   speech/test/9.wav   speech/test/9.txt
 
-The text of 1.jpg may also be called 1.TXT, 1.caption or 1.jpg.txt. An image or recording without a text is skipped. Tasks without texts read such folders as imagefolder and audiofolder
-do.
+The text of 1.jpg may also be called 1.TXT, 1.caption or 1.jpg.txt. An image or recording without a text is skipped.
+Tasks without texts read such folders as imagefolder and audiofolder do.
 """
 
 from pathlib import Path

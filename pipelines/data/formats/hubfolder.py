@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data import parquet
 from pipelines.data.files import all_files, folders, runs
-from pipelines.data.formats import _class_folders, _parquet, hub, table
+from pipelines.data.formats import _class_folders, hub, table
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError
 from pipelines.utils.files import read_json
@@ -111,8 +112,8 @@ def _joined(section: DataSection, files: list[Path]) -> Any:
         features = Features.from_arrow_schema(pyarrow.parquet.read_schema(files[0]))
         schema = features.arrow_schema
         for file in files:
-            if _parquet.is_large(file):
-                stored = _parquet.arrow_file(file, list(features), cast, str(schema))
+            if parquet.is_large(file):
+                stored = parquet.arrow_file(file, list(features), cast, str(schema))
                 parts.append(MemoryMappedTable.from_file(str(stored)))
             else:
                 parts.append(InMemoryTable(table_cast(pyarrow.parquet.read_table(file), schema)))

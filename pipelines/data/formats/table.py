@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data import compressed
+from pipelines.data import compressed, parquet
 from pipelines.data.audio import reading
 from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
-from pipelines.data.formats import _csv_dialect, _parquet, hub
+from pipelines.data.formats import _csv_dialect, hub
 from pipelines.data.labels import lost
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.data.schema import Source
@@ -115,13 +115,13 @@ def _add(
     """Read one table as a split of `source`. Raises DataError."""
     held = None
     if _suffix(table) == ".parquet":
-        have = _parquet.column_names(table)
+        have = parquet.column_names(table)
         wanted = {*(section.columns.get(column, column) for column in (*columns, *optional)), section.group}
         wanted |= {column for pair in PAIRS for column in pair} if "audio" in columns else set()
         taken, media = [column for column in have if column in wanted], [c for c in columns if c in MEDIA]
         files = {column: section.columns.get(column, column) for column in media}
-        held = _parquet.held(table, taken, list(files.values()))
-        rows = list(_parquet.rows(table, taken)) if held is None else _parquet.light_rows(table, held)
+        held = parquet.held(table, taken, list(files.values()))
+        rows = list(parquet.rows(table, taken)) if held is None else parquet.light_rows(table, held)
         empty = 0
     elif _suffix(table) in (".json", ".jsonl"):
         rows, empty = _json(table), 0
@@ -137,7 +137,7 @@ def _add(
         raise DataError(f"{table}: no rows")
     source.splits[name], source.skipped[name] = _take(table, rows, have, section, columns, optional)
     if held is not None:
-        source.splits[name] = _parquet.with_bytes(source.splits[name], held, files)
+        source.splits[name] = parquet.with_bytes(source.splits[name], held, files)
     label = section.columns.get("label", "label") if "label" in columns else None
     source.lost[name] = lost(((id_, row.get(label)) for id_, row in rows if label), source.skipped[name])
     if empty:
@@ -189,7 +189,7 @@ def head(path: Path) -> list[dict[str, Any]]:
             batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=20)
             return [row for batch in islice(batches, 1) for row in batch.to_pylist()]
         except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise _parquet.unreadable(path, error) from None
+            raise parquet.unreadable(path, error) from None
     with compressed.opened(path) as file:
         start = file.read(_HEAD + 1)
     text = start[:_HEAD].decode("utf-8-sig", "replace")
@@ -242,7 +242,7 @@ def size(path: Path) -> tuple[int, bool]:
 def column_names(path: Path) -> list[str]:
     """The names of a table's columns. Raises DataError."""
     if _suffix(path) == ".parquet":
-        return _parquet.column_names(path)
+        return parquet.column_names(path)
     if _suffix(path) in (".json", ".jsonl"):
         return list(dict.fromkeys(key for _, row in _json(path) for key in row))
     return _csv(path)[1]

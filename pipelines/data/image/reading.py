@@ -60,6 +60,14 @@ def read_image(
     return _reading(name, value, decode, formats)
 
 
+def image_of(row: Any, white: int | None = None) -> Any:
+    """The image of a row, as `read_image` gives it. Raises DataError naming the row."""
+    try:
+        return read_image(row["image"], white=white)
+    except DataError as error:
+        raise error if row["id"] in str(error) else DataError(f"{row['id']}: {error}") from None
+
+
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
     """The metadata of an image file (Pillow's `info`), without decoding the pixels.
 
@@ -416,5 +424,5 @@ class LabelledImages(Encoding):
         for label in true if self.multi_label else [true]:
             if label in self.number_of:  # a label that the model does not know counts as an error when scored
                 target[self.number_of[label]] = 1.0
-        image = read_image(row["image"], white=self.white)
+        image = image_of(row, self.white)
         return {"id": row["id"], "row": number, "image": image, "target": target, "true": true}

@@ -3,6 +3,7 @@
 import gc
 import io
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipelines.data.image.reading import MAX_PIXELS, MAX_RATIO, read_image, thumbnail
+from pipelines.data.image.reading import MAX_PIXELS, MAX_RATIO, image_of, read_image, thumbnail
 from pipelines.errors import DataError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -393,3 +394,16 @@ def test_the_value_of_white_in_sixteen_bits() -> None:
     assert read_image(image).getpixel((0, 0)) == (15, 15, 15)
     assert read_image(image, white=4095).getpixel((0, 0)) == (255, 255, 255)
     assert read_image(Image.new("RGB", (4, 4), (9, 9, 9)), white=4095).getpixel((0, 0)) == (9, 9, 9)
+
+
+def test_an_error_names_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "cat" / "1.jpg"
+    path.parent.mkdir()
+    path.write_bytes(b"no image")
+    for id_, value, says in (
+        ("rows.parquet:7", {"path": None, "bytes": b"no image"}, "rows.parquet:7: image bytes: not a readable image"),
+        ("rows.csv:3", {"path": str(path), "bytes": None}, f"rows.csv:3: {path}: not a readable image"),
+        ("cat/1.jpg", {"path": str(path), "bytes": None}, f"{path}: not a readable image"),
+    ):
+        with pytest.raises(DataError, match=f"^{re.escape(says)}"):
+            image_of({"id": id_, "image": value})

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.formats import _parquet
+from pipelines.data import parquet
 from pipelines.data.image.reading import read_image
 from pipelines.data.loading import load_splits
 from pipelines.data.media import paths
@@ -49,8 +49,8 @@ def test_mapped_rows_equal_rows_in_memory(form: str, tmp_path: Path, monkeypatch
     pyarrow.parquet.write_table(table(form), path)
     small = loaded(path)
     assert not (tmp_path / "cache").exists()
-    monkeypatch.setattr(_parquet, "LARGE", 0)
-    monkeypatch.setattr(_parquet, "_BATCH", 500)  # a few rows at a time
+    monkeypatch.setattr(parquet, "LARGE", 0)
+    monkeypatch.setattr(parquet, "_BATCH", 500)  # a few rows at a time
     large = loaded(path)
     assert len(list((tmp_path / "cache" / "tables").iterdir())) == 1
     assert large.fingerprint == small.fingerprint
@@ -70,7 +70,7 @@ def test_a_hub_data_set_is_mapped_too(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
     folder = tiny.dataset_repo(tmp_path / "pets")
     small = loaded(folder)
-    monkeypatch.setattr(_parquet, "LARGE", 0)
+    monkeypatch.setattr(parquet, "LARGE", 0)
     large = loaded(folder)
     assert (large.fingerprint, large.labels) == (small.fingerprint, ["cat", "dog"])
     assert large.contents == small.contents
