@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.files import composed
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
 
@@ -24,11 +25,11 @@ log = logging.getLogger("graft")
 def several(label: Any) -> list[str]:
     """The labels of a row that may have several: a list, or text separated by `|`. An empty list if there are none."""
     parts = label if isinstance(label, list) else (label or "").split("|")
-    return [part.strip() for part in parts if part.strip()]
+    return [composed(part.strip()) for part in parts if part.strip()]
 
 
 def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[tuple[str, str]]]":
-    """The rows with spaces around labels removed, and the rows (id, why) without a label.
+    """The rows with spaces around labels removed and accents in one form, and the rows (id, why) without a label.
 
     With `many`, every label becomes a list: text is split at `|`, and no label is an empty list. Otherwise a row
     without a label is skipped if one is needed, and gets an empty label if not.
@@ -44,7 +45,7 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
         cleaned = [None if label is None else several(label) for label in found]
     else:
         # numbers of classes are kept if no task reads them
-        cleaned = [label.strip() if isinstance(label, str) else label for label in found]
+        cleaned = [composed(label.strip()) if isinstance(label, str) else label for label in found]
     lacking = set() if many else {i for i, label in enumerate(cleaned) if label is None or label == ""}
     if lacking:
         cleaned = [([] if lists else "") if i in lacking else label for i, label in enumerate(cleaned)]

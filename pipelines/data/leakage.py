@@ -1,16 +1,15 @@
 """Leakage between splits: rows of one group, of one file, or with equal content must be in one split only."""
 
-import functools
 import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
-from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data.file_digests import of_file, of_files
 from pipelines.data.media import file_columns, paths
 from pipelines.errors import DataError
 
@@ -97,6 +96,8 @@ def with_contents(rows: "Dataset", columns: Sequence[str]) -> "Dataset":
         return rows
     files = set(file_columns(rows))
     also = [name for name in PART if name in rows.column_names] if set(have) & files else []
+    if len(have) == 1 and have[0] in files and not also:
+        return rows.add_column(CONTENT, _digests_of_files(rows, have[0]))
     digests: list[str] = []
     with ThreadPoolExecutor(8) as pool:
         for batch in rows.select_columns(list(dict.fromkeys(["id", *have, *also]))).iter(256):
@@ -109,6 +110,27 @@ def contents(rows: "Dataset", columns: Sequence[str]) -> list[str]:
     """The values of the column CONTENT (see `with_contents`); empty if the rows have none of `columns`."""
     found = with_contents(rows, columns)
     return list(found[CONTENT][:]) if CONTENT in found.column_names else []
+
+
+def _digests_of_files(rows: "Dataset", column: str) -> list[str]:
+    """What `_digest` gives for rows of one column of files, without a copy of the bytes that are in the rows."""
+    listed = paths(rows)
+    of_path = iter(of_files([path for path in listed if path is not None]))
+    stored = rows.data.column(column)
+    places = range(len(rows)) if rows._indices is None else rows._indices.column(0).to_pylist()
+    ids = rows["id"][:]
+    found = []
+    for number, (path, place) in enumerate(zip(listed, places, strict=True)):
+        held = None if path is not None or not stored[place].is_valid else stored[place]["bytes"]
+        if path is not None:
+            part = next(of_path)
+        elif held is not None and held.is_valid:
+            part = hashlib.blake2b(held.as_buffer()).digest()
+        else:
+            part = b""
+        text = len(part).to_bytes(8, "big") + part if part else f"row {ids[number]}".encode("utf-8", "surrogatepass")
+        found.append(hashlib.blake2b(text, digest_size=16).hexdigest())
+    return found
 
 
 def _digest(row: dict[str, Any], columns: Sequence[str], files: set[str], also: Sequence[str]) -> str:
@@ -142,21 +164,7 @@ def _bytes(value: Any) -> bytes:
     if value.get("bytes") is not None:
         return hashlib.blake2b(value["bytes"]).digest()
     path = value.get("path")
-    try:
-        status = os.stat(path) if path else None
-    except (OSError, ValueError):
-        return b""
-    return _of_file(path, status.st_size, status.st_mtime_ns) if status is not None and S_ISREG(status.st_mode) else b""
-
-
-@functools.lru_cache(maxsize=1_000_000)
-def _of_file(path: str, size: int, changed: int) -> bytes:
-    """The digest of a file. Cached, because many rows, several splits and several scores may use the same file."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, hashlib.blake2b).digest()
-    except OSError:
-        return b""
+    return of_file(path) if path else b""
 
 
 def overlap(contents: Mapping[str, Sequence[str]]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data.files import composed
 from pipelines.data.filtering import cleaned
 from pipelines.data.grouping import group_column
 from pipelines.data.labels import check_lost, decimal_points, label_names, labelled, lost, warn_alike, warn_joined
@@ -123,7 +124,9 @@ def _resolve_labels(source: Source, needs: DataSpec, name: str) -> None:
             source.skipped[split] = [*source.skipped.get(split, []), *bad]
             if bad and not len(source.splits[split]) and source.hub_id is None:
                 raise DataError(f"{name}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
-    source.labels = None if source.labels is None else list(dict.fromkeys(label.strip() for label in source.labels))
+    source.labels = (
+        None if source.labels is None else list(dict.fromkeys(composed(name.strip()) for name in source.labels))
+    )
     if needs.label_kind == "classes":
         warn_joined([label for rows in source.splits.values() for label in rows["label"][:]], name)
 

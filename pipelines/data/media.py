@@ -1,6 +1,7 @@
 """Kinds of columns, and the media files: images and recordings with their suffixes."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -73,9 +74,9 @@ _PHOTOS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".
 
 
 _FURTHER = (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga")
-_UNREAD_IMAGES = frozenset(
-    (".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2")
-)
+HEIC = (".heic", ".heif", ".hif")  # photos of phones; they are read with the extra `heic`
+READS_HEIC = find_spec("pillow_heif") is not None
+_UNREAD_IMAGES = frozenset((".jxl", ".psd", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2"))
 
 _RECORDINGS = frozenset(
     (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
@@ -85,7 +86,13 @@ _OF_TELEPHONES = frozenset((".m4a", ".m4b", ".aac", ".webm", ".mka", ".3gp", ".a
 VIDEOS_WITH_SOUND = frozenset((".mp4",))  # a folder of these is one of recordings only where nothing else is in it
 _UNREAD_RECORDINGS = frozenset((".ape",))
 
-IMAGES = Kind("image", "image", "images", frozenset((*_PHOTOS, *_FURTHER)), _UNREAD_IMAGES)
+IMAGES = Kind(
+    "image",
+    "image",
+    "images",
+    frozenset((*_PHOTOS, *_FURTHER, *(HEIC if READS_HEIC else ()))),
+    _UNREAD_IMAGES | frozenset(() if READS_HEIC else HEIC),
+)
 
 
 AUDIO = Kind("audio", "recording", "recordings", _RECORDINGS | _OF_TELEPHONES | VIDEOS_WITH_SOUND, _UNREAD_RECORDINGS)

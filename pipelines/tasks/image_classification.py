@@ -49,6 +49,8 @@ class Options(Strict):
     """`balanced`: the loss weighs each class by n / (classes * n of the class), so rare classes weigh more."""
     multi_label: bool = False
     """An image may have several labels, or no label."""
+    white: Annotated[Int, Field(ge=1, le=65535)] | None = None
+    """The value of white in images of 16 bits: 4095 for a detector of 12 bits. Left out: 65,535."""
     dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
     """Dropout before the classifier. Left out: the model's own."""
 
@@ -93,7 +95,7 @@ class ImageClassification(Task):
         from pipelines.models import pretrained, vision
 
         self.labels = labels.names(splits, self.options.multi_label)
-        warn_if_dark(splits.train)
+        warn_if_dark(splits.train, self.options.white, option=True)
         if self.options.class_weights == "balanced":
             self.weights = labels.balanced(splits.train["label"], self.labels)
         config = pretrained.read_config(source.folder, source.config)
@@ -150,7 +152,7 @@ class ImageClassification(Task):
         return [*[b for b in blocks(vision.trunk(model)) if id(b) not in own], head]
 
     def encode(self, rows: Any) -> LabelledImages:
-        return LabelledImages(rows, self.labels, self.options.multi_label)
+        return LabelledImages(rows, self.labels, self.options.multi_label, self.options.white)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -254,7 +256,9 @@ class ImageClassification(Task):
         from pipelines.data.image.reading import thumbnail
         from pipelines.reporting.mistakes import labelled
 
-        return replace(labelled(record, self.options.multi_label), picture=thumbnail(row["image"]))
+        return replace(
+            labelled(record, self.options.multi_label), picture=thumbnail(row["image"], white=self.options.white)
+        )
 
     # ---- the model folder ----
 
@@ -284,7 +288,8 @@ class ImageClassification(Task):
     def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
         from pipelines.data.image.reading import read_image
 
-        found = each(lambda one: read_image(one["image"]), asked, cores())
+        white = self.options.white
+        found = each(lambda one: read_image(one["image"], white=white), asked, cores())
         examples: list[Example | DataError] = []
         of_size: dict[Any, list[int]] = {}  # the processor takes several images of one size in less time
         for place, image in enumerate(found):

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 
-from pipelines.utils.progress import Progress
+from pipelines.utils.progress import Progress, show_preparations
 
 
 def quiet_libraries(progress: Progress) -> None:
@@ -31,7 +31,8 @@ def quiet_libraries(progress: Progress) -> None:
 
 
 def show_warnings(progress: Progress) -> None:
-    """Show Graft's own warnings as lines of this progress."""
+    """Show Graft's own warnings as lines of this progress, and long preparations too."""
+    show_preparations(progress)
     logger = logging.getLogger("graft")
     logger.handlers = [_Say(progress)]
     logger.propagate = False

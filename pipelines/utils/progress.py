@@ -3,13 +3,14 @@
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pipelines.utils.formatting import duration
 
 EVERY = 60.0  # seconds between plain lines
+SOON = 3.0  # seconds that a preparation takes before it says what it does
 WIDTH = 80  # columns, where the width of the terminal is not known
 
 
@@ -88,6 +89,43 @@ class Progress:
                 yield ProgressItem(self, name, total, done, bar, add(bar))
             finally:
                 self.bar = None
+
+
+_shown: Progress | None = None  # of the command that runs, for what is prepared before its first bar
+
+
+def show_preparations(progress: Progress) -> None:
+    """Let `preparing` print where this progress does."""
+    global _shown
+    _shown = progress
+
+
+@contextmanager
+def preparing(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Say from the third second on what takes so long. The block calls the given function with what it has done.
+
+    On a terminal the line is written over every second, and removed at the end.
+    """
+    began = time.monotonic()
+    done, due, drawn = 0, began + SOON, False
+
+    def advance(count: int) -> None:
+        nonlocal done, due, drawn
+        done += count
+        now = time.monotonic()
+        if _shown is None or not _shown.show or now < due:
+            return
+        live = _shown.live and _shown.bar is None
+        due = now + (1.0 if live else EVERY)
+        text = f"{what}: {done:,}" if total is None else f"{what}: {_counts(done, total)}"
+        print(f"\r{text}" if live else text, end="" if live else "\n", file=sys.stderr, flush=True)
+        drawn = drawn or live
+
+    try:
+        yield advance
+    finally:
+        if drawn:
+            print(f"\r{' ' * WIDTH}\r", end="", file=sys.stderr, flush=True)
 
 
 def _counts(done: int, total: int) -> str:

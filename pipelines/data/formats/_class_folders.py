@@ -11,28 +11,46 @@ A table in the folder that has the task's columns takes precedence over the name
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.audio import reading as audio
-from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of, printable, problem
+from pipelines.data.files import (
+    NOT_UTF8,
+    SPLIT_NAMES,
+    all_files,
+    any_file,
+    composed,
+    file_size,
+    folders,
+    kind_of,
+    not_among,
+    printable,
+    runs,
+    suffix_of,
+    suffixes,
+)
 from pipelines.data.formats import table
 from pipelines.data.image import reading as images
 from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, VIDEOS_WITH_SOUND, Kind, paths
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError, MissingColumn
+from pipelines.utils import progress
 
 log = logging.getLogger("graft")
 
 
 # words in the names of folders with files to predict, which have no labels
 TRIED_ON = frozenset(("pred", "predict", "prediction", "predictions", "inference", "unlabelled", "unlabeled"))
-# endings of texts beside files; LibriTTS has .normalized.txt and .original.txt, and aligners of speech write .lab
-TEXTS_BESIDE = {IMAGES: (".txt",), AUDIO: (".txt", ".normalized.txt", ".lab")}
+# endings of texts next to files: 1.txt of 1.jpg. LibriTTS has .normalized.txt, and aligners of speech write .lab
+TEXTS_BESIDE = {
+    IMAGES: (".txt", ".TXT", ".caption", ".CAPTION"),
+    AUDIO: (".txt", ".TXT", ".normalized.txt", ".lab"),
+}
 LOOKED_AT = 1000  # files that decide whether a folder holds images or recordings
 
 
@@ -43,7 +61,7 @@ def detect(path: Path) -> bool:
     """
     if not path.is_dir():
         return False
-    filled = [child for child in folders(path) if _any_file(child)]
+    filled = [child for child in folders(path) if any_file(child)]
     if not table.detect(path):
         return bool(filled)
     classes = {c.name for child in filled for c in (folders(child) if _named_as_split(child) else [child])}
@@ -52,13 +70,13 @@ def detect(path: Path) -> bool:
 
 def medium(path: Path) -> Kind | None:
     """Whether most files below a folder are images or recordings; None if there is neither."""
-    found = Counter(file.suffix.lower() for file in islice(all_files(path), LOOKED_AT))
+    found = suffixes(path, LOOKED_AT)
     # formats that can be read take precedence: photos among videos are a folder of photos
-    for suffixes in (
+    for own in (
         {kind: kind.suffixes - VIDEOS_WITH_SOUND for kind in (IMAGES, AUDIO)},
         {IMAGES: IMAGES.unread, AUDIO: AUDIO.unread | VIDEOS_WITH_SOUND},
     ):
-        counts = {kind: sum(found[suffix] for suffix in own) for kind, own in suffixes.items()}
+        counts = {kind: sum(found[suffix] for suffix in endings) for kind, endings in own.items()}
         best = max(counts, key=counts.__getitem__)
         if counts[best]:
             return best
@@ -76,8 +94,8 @@ def with_texts(path: Path, kind: Kind) -> bool:
 
 
 def text_of(file: Path, kind: Kind) -> Path:
-    """The text file of the same name next to a file: the first that exists, or else the usual one."""
-    names = [file.with_suffix(suffix) for suffix in TEXTS_BESIDE[kind]]
+    """The text file of an image or a recording: 1.txt or 1.jpg.txt of 1.jpg. The first is given if there is none."""
+    names = [*(file.with_suffix(ending) for ending in TEXTS_BESIDE[kind]), file.with_name(f"{file.name}.txt")]
     return next((name for name in names if name.is_file()), names[0])
 
 
@@ -91,7 +109,7 @@ def columns(path: Path, kind: Kind) -> dict[str, str]:
         if kind.column in found or FILE_NAME in found:
             return {**found, kind.column: kind.column}
     top = _unwrapped(path)
-    filled = [child for child in folders(top) if _any_file(child)]
+    filled = [child for child in folders(top) if any_file(child)]
     if not _parts(DataSection(id=str(path)), filled, True):
         loose = sum(file.suffix.lower() in kind.suffixes for file in all_files(top, deep=False))
         within = sum(1 for child in filled for _ in islice(_of_kind(child, kind), loose + 1))
@@ -105,7 +123,7 @@ def columns(path: Path, kind: Kind) -> dict[str, str]:
 def classes(path: Path) -> list[str]:
     """The names of the class folders of the first split, sorted."""
     top = _unwrapped(path)
-    filled = [child for child in folders(top) if _any_file(child)]
+    filled = [child for child in folders(top) if any_file(child)]
     parts = _parts(DataSection(id=str(path)), filled, True)
     return sorted(_classes(next(iter(parts.values()))) if parts else (child.name for child in filled))
 
@@ -138,7 +156,7 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
         )
     labelled = "label" in columns
     top = _unwrapped(root) if labelled else root
-    filled = [child for child in folders(top) if _any_file(child)]
+    filled = [child for child in folders(top) if any_file(child)]
     if labelled and not folders(top):
         found = ", ".join(printable(path.name) for path in islice(all_files(root), 6)) or "nothing"
         raise DataError(
@@ -152,10 +170,13 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
     ignored: Counter[str] = Counter()
     if parts:
         _outside(top, kind, parts, section.train, ignored)
+    if top != root:
+        ignored.update(kind_of(path) for path in all_files(root, deep=False))
     for name, folder in (parts or {"train": top}).items():
         training = not parts or name == section.train or name.lower() in USUAL["train"] or _role(name) == "train"
-        rows, skipped = _list(root, kind, folder, ignored, training, labelled)
-        if not rows:
+        with progress.preparing(f"listing {kind.files}") as report:
+            rows, skipped = _list(root, kind, folder, ignored, training, labelled, report)
+        if not rows.ids:
             others = ", ".join(sorted(ignored))
             left_out = f"; left out: {others}" if others else ""
             first = f"; the first: {skipped[0][1]}" if skipped else ""
@@ -221,14 +242,14 @@ def _of_tables(
         shown,
     )
     source = Source(splits={})
-    listed: set[Path] = set()
+    listed: set[str] = set()
     for path, names in tables.items():
         name = "train" if len(tables) == 1 else path.stem
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns)
         source.splits[name], source.skipped[name] = part.splits["train"], part.skipped["train"]
         source.lost[name] = part.lost["train"]
-        listed |= {Path(file).resolve() for file in paths(part.splits["train"]) if file}
-    others = sum(file.suffix.lower() in kind.suffixes and file.resolve() not in listed for file in all_files(root))
+        listed.update(file for file in paths(part.splits["train"]) if file)
+    others = not_among(root, kind.suffixes, listed)
     source.ignored = {f"{kind.files} that {shown} does not list": others} if others else {}
     source.ignored |= {f"the table {path.name}: {why}": 1 for path, why in unfit.items()}
     return source
@@ -334,10 +355,9 @@ def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, 
     others = [child for child in folders(root) if child.name not in parts and not _classes(child)]
     loose = {child.name for child in others if _role(child.name) or TRIED_ON.intersection(_words(child.name))}
     loose = loose if all(map(_classes, parts.values())) else set()
-    for path in all_files(root):
+    places = [child for child in folders(root) if child.name not in parts]
+    for path in chain(all_files(root, deep=False), *map(all_files, places)):
         inner = path.relative_to(root).parts
-        if inner[0] in parts:
-            continue
         if path.suffix.lower() not in kind.suffixes:
             ignored[kind_of(path)] += 1
         elif named is not None:
@@ -356,41 +376,61 @@ def _outside(root: Path, kind: Kind, parts: dict[str, Path], named: str | None, 
 
 
 def _list(
-    root: Path, kind: Kind, folder: Path, ignored: Counter[str], training: bool, labelled: bool
-) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    root: Path,
+    kind: Kind,
+    folder: Path,
+    ignored: Counter[str],
+    training: bool,
+    labelled: bool,
+    report: Callable[[int], None],
+) -> tuple["Listed", list[tuple[str, str]]]:
     """Every file below the folder becomes a row or a skipped file, or is counted as ignored; none is lost.
 
     A recording among images is skipped and reported, and so is an image among recordings, because the user may expect
     that it is read; unless a file with the same name is read (an image may be the spectrogram of a recording).
     """
-    rows: list[dict[str, Any]] = []
+    rows = ids, files, sizes, labels = Listed([], [], [], [])
     skipped: list[tuple[str, str]] = []
     classes = {child.name: 0 for child in folders(folder)}
     # per class, the files that are not rows, with the reason
     media: dict[str, list[tuple[Path, str]]] = {name: [] for name in classes}
     other = IMAGES if kind is AUDIO else AUDIO
-    for path in all_files(folder):
-        inner = path.relative_to(folder).parts
-        label = inner[0] if len(inner) > 1 else ""
+    for where, entries in runs(folder):
+        place = Path(where)
+        inner = place.relative_to(folder).parts
+        label = inner[0] if inner else ""
         if label:
-            classes[label] += 1
-        name, suffix, size = path.relative_to(root).as_posix(), path.suffix.lower(), 0
-        if suffix in kind.suffixes:
-            reason, size = ("in no class folder", 0) if labelled and not label else problem(path)
-        elif suffix in kind.unread:
-            reason = unread(kind, suffix)
-        elif suffix in other.suffixes | other.unread and not any(
-            path.with_suffix(own).is_file() for own in kind.suffixes
-        ):
-            reason = f"no {kind.one} but {'an' if other is IMAGES else 'a'} {other.one}"
-        else:
-            ignored[kind_of(path)] += 1
-            continue
-        if reason:
-            skipped.append((printable(name), f"{printable(str(path))}: {reason}"))
-            media.get(label, []).append((path, reason))
-        else:
-            rows.append({"id": name, kind.column: {"path": str(path), "bytes": None}, "size": size, "label": label})
+            classes[label] += len(entries)
+        own, near = _prefix(str(place)), _prefix(place.relative_to(root).as_posix())
+        odd, shown = printable(own) != own, composed(label)
+        for entry in entries:
+            name = entry.name
+            suffix, size = suffix_of(name), 0
+            if suffix in kind.suffixes:
+                if labelled and not label:
+                    reason = "in no class folder"
+                elif odd or (not name.isascii() and printable(name) != name):
+                    reason = NOT_UTF8
+                else:
+                    reason, size = file_size(entry)
+                    if not reason:
+                        ids.append(near + name)
+                        files.append(own + name)
+                        sizes.append(size)
+                        continue
+            elif suffix in kind.unread:
+                reason = unread(kind, suffix)
+            elif suffix in other.suffixes | other.unread and not any(
+                (place / name).with_suffix(own_suffix).is_file() for own_suffix in kind.suffixes
+            ):
+                reason = f"no {kind.one} but {'an' if other is IMAGES else 'a'} {other.one}"
+            else:
+                ignored[kind_of(Path(name))] += 1
+                continue
+            skipped.append((printable(near + name), f"{printable(own + name)}: {reason}"))
+            media.get(label, []).append((place / name, reason))
+        labels += [shown] * (len(ids) - len(labels))
+        report(len(entries))
     empty = [name for name, count in classes.items() if count == 0]
     if labelled and training and empty:
         raise DataError(f"{folder / empty[0]}: an empty class folder: add {kind.files}, or remove it")
@@ -399,28 +439,42 @@ def _list(
     return rows, skipped
 
 
+class Listed(NamedTuple):
+    """The rows of a folder, by columns."""
+
+    ids: list[str]
+    files: list[str]
+    sizes: list[int]
+    labels: list[str]
+
+
+def _prefix(folder: str) -> str:
+    """What a file's name follows in its path: nothing in the current folder."""
+    return "" if folder == "." else folder if folder.endswith("/") else f"{folder}/"
+
+
 def unread(kind: Kind, suffix: str) -> str:
     """Why files of this medium with this suffix are not read, and what to do."""
     return audio.advice(suffix) if kind is AUDIO else images.advice(suffix)
 
 
-def _check_readable(
-    folder: Path, kind: Kind, rows: list[dict[str, Any]], media: dict[str, list[tuple[Path, str]]]
-) -> None:
+def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, list[tuple[Path, str]]]) -> None:
     """Raise DataError for a class without a readable file, because the model would never learn it.
 
     Headers are read only until one file of each class is readable.
     """
-    wrong: dict[str, list[tuple[Path, str]]] = {name: list(found) for name, found in media.items()}
+    wrong: dict[str, list[tuple[Path, str]]] = {}
+    for name, found in media.items():
+        wrong.setdefault(composed(name), []).extend(found)
     right: set[str] = set()
-    for row in rows:
-        if row["label"] in right:
+    for file, label in zip(rows.files, rows.labels, strict=True):
+        if label in right:
             continue
         try:
-            (audio.header if kind is AUDIO else images.check_header)(row[kind.column])
-            right.add(row["label"])
+            (audio.header if kind is AUDIO else images.check_header)({"path": file, "bytes": None})
+            right.add(label)
         except DataError as error:
-            wrong[row["label"]].append((Path(row[kind.column]["path"]), str(error).partition(": ")[2]))
+            wrong[label].append((Path(file), str(error).partition(": ")[2]))
     for name, files in wrong.items():
         if files and name not in right:
             some = ", ".join(printable(path.name) for path, _ in files[:3]) + (
@@ -431,13 +485,26 @@ def _check_readable(
             )
 
 
-def _dataset(kind: Kind, rows: list[dict[str, Any]], labelled: bool) -> Any:
-    from datasets import Dataset, Features, Value
+def _dataset(kind: Kind, rows: Listed, labelled: bool) -> Any:
+    """The rows as a data set, made from columns: the library takes seconds to encode a hundred thousand rows."""
+    import pyarrow
+    from datasets import Dataset, DatasetInfo, Features, Value
+    from datasets.table import InMemoryTable
 
     file = {"path": Value("string"), "bytes": Value("binary")}
     label = {"label": Value("string")} if labelled else {}
     features = Features({"id": Value("string"), kind.column: file, **label, "size": Value("int64")})
-    return Dataset.from_dict({key: [row[key] for row in rows] for key in features}, features=features)
+    schema = features.arrow_schema
+    paths, contents = pyarrow.array(rows.files, pyarrow.string()), pyarrow.nulls(len(rows.files), pyarrow.binary())
+    cells = {"id": rows.ids, "label": rows.labels, "size": rows.sizes}
+    columns = [
+        pyarrow.StructArray.from_arrays([paths, contents], fields=list(schema.field(kind.column).type))
+        if name == kind.column
+        else pyarrow.array(cells[name], schema.field(name).type)
+        for name in features
+    ]
+    table = InMemoryTable(pyarrow.Table.from_arrays(columns, schema=schema.remove_metadata()))
+    return Dataset(table, info=DatasetInfo(features=features))
 
 
 # ---- files and folders ----
@@ -463,31 +530,29 @@ def _of_kind(folder: Path, kind: Kind) -> Iterator[Path]:
     return (file for file in all_files(folder) if file.suffix.lower() in kind.suffixes)
 
 
-def _any_file(folder: Path) -> bool:
-    return next(all_files(folder), None) is not None
-
-
 def _inner(folder: Path) -> Path:
     """The folder that holds the files: archives are often unpacked to seg_train/seg_train/."""
     found = folders(folder)
-    if (
-        len(found) == 1
-        and found[0].name.lower() == folder.name.lower()
-        and next(all_files(folder, deep=False), None) is None
-    ):
+    if len(found) == 1 and found[0].name.lower() == folder.name.lower() and not any_file(folder, deep=False):
         return found[0]
     return folder
 
 
 def _classes(folder: Path) -> set[str]:
     """The names of the folders with files in a split folder."""
-    return {child.name for child in folders(_inner(folder)) if _any_file(child)}
+    return {child.name for child in folders(_inner(folder)) if any_file(child)}
 
 
 def _unwrapped(root: Path) -> Path:
-    """The folder with the splits or classes: the only child of `root`, if it has the same name or holds splits."""
-    found = [child for child in folders(root) if _any_file(child)]
-    if len(found) != 1 or next(all_files(root, deep=False), None) is not None:
+    """The folder with the splits or classes: the only child of `root`, if it has the same name or holds splits.
+
+    A README or a licence may lie next to it, as in a clone from the hub, where the child is called data.
+    """
+    found = [child for child in folders(root) if any_file(child)]
+    alone = all(file.stem.upper() in ("README", "LICENSE") for file in all_files(root, deep=False))
+    if len(found) != 1 or not alone:
         return root
-    splits = [child for child in folders(found[0]) if _role(child.name) == "train" and _classes(child)]
-    return found[0] if splits or found[0].name.lower() == root.resolve().name.lower() else root
+    inner = [child for child in folders(found[0]) if any_file(child)]
+    splits = [child for child in inner if _role(child.name) == "train" and _classes(child)]
+    wraps = found[0].name.lower() == root.resolve().name.lower() or (found[0].name == "data" and len(inner) > 1)
+    return found[0] if splits or wraps else root

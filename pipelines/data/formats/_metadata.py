@@ -2,21 +2,21 @@
 
     photos/metadata.csv              photos/train/metadata.csv   photos/test/metadata.csv
 
-The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's other
-columns.
+The list (metadata.csv, .jsonl, .parquet or .json, which holds an array of objects) has a column file_name, with paths
+relative to it, and the task's other columns.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.files import SPLIT_NAMES, all_files, folders
+from pipelines.data.files import SPLIT_NAMES, folders, not_among
 from pipelines.data.formats import table
 from pipelines.data.media import FILE_NAME, Kind, paths
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
-LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
 
 
 def lists(root: Path, section: DataSection | None = None) -> dict[str, Path]:
@@ -44,9 +44,16 @@ def split_folders(root: Path, section: DataSection | None = None) -> list[Path]:
 
 def own_list(folder: Path) -> Path | None:
     """The list of a folder, which has a column file_name; None if there is none. Raises DataError."""
-    return next(
-        (path for name in LISTS if (path := folder / name).is_file() and FILE_NAME in table.column_names(path)), None
-    )
+    return next((path for name in LISTS if (path := folder / name).is_file() and _lists_files(path)), None)
+
+
+def _lists_files(path: Path) -> bool:
+    try:
+        return FILE_NAME in table.column_names(path)
+    except DataError:
+        if path.suffix == ".json":  # such a file may also describe the data as a whole
+            return False
+        raise
 
 
 def columns(path: Path, kind: Kind, texts: Sequence[str]) -> dict[str, str]:
@@ -67,7 +74,7 @@ def read(
     """The rows of every list in `found` (split -> list). The text column may have any of the names `texts`."""
     root = Path(section.id).expanduser()
     source = Source(splits={})
-    listed: set[Path] = set()
+    listed: set[str] = set()
     for name, path in found.items():
         names = {kind.column: FILE_NAME, **_text_column(path, texts, columns), **section.columns}
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns, optional)
@@ -76,8 +83,8 @@ def read(
         ids = [f"{where}:{id_.rpartition(':')[2]}" for id_ in rows["id"]]  # unique over all splits
         source.splits[name] = rows.remove_columns("id").add_column("id", ids)
         source.skipped[name], source.lost[name] = part.skipped["train"], part.lost["train"]
-        listed |= {Path(file).resolve() for file in paths(rows) if file}
-    others = sum(file.suffix.lower() in kind.suffixes and file.resolve() not in listed for file in all_files(root))
+        listed.update(file for file in paths(rows) if file)
+    others = not_among(root, kind.suffixes, listed)
     source.ignored = {f"{kind.files} that no metadata lists": others} if others else {}
     return source
 

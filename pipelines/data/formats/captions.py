@@ -3,9 +3,8 @@
     photos/1.jpg   photos/1.txt      photos/train/1.jpg   photos/train/1.txt   photos/test/9.jpg   photos/test/9.txt
     speech/1.wav   speech/1.txt      speech/train/1.wav   speech/train/1.txt   speech/test/9.wav   speech/test/9.txt
 
-The transcript of 1.wav may also be in 1.normalized.txt or 1.lab.
-An image or recording without a text is skipped. Tasks without texts read such folders as imagefolder and audiofolder
-do.
+The text of 1.jpg may also be called 1.TXT, 1.caption or 1.jpg.txt, and that of 1.wav 1.normalized.txt or 1.lab. An
+image or recording without a text is skipped. Tasks without texts read such folders as imagefolder and audiofolder do.
 """
 
 from pathlib import Path
@@ -70,7 +69,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
                 f"{section.id}: none of {len(files)} {kind.files} of {name} has a {_word(kind)}; the first: {first}"
             )
         source.splits[name] = rows.select(list(texts)).add_column("text", list(texts.values()))
-    texts_here = sum(source.ignored.pop(f"{ending} files", 0) for ending in (".txt", ".lab"))
+    texts_here = sum(source.ignored.pop(f"{ending} files", 0) for ending in (".txt", ".caption", ".lab"))
     others = texts_here - len(found_texts)
     source.ignored |= {f"texts without {'an image' if kind is IMAGES else 'a recording'}": others} if others else {}
     return source

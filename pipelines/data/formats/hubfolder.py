@@ -10,13 +10,15 @@ The files of a split are joined, and classes have the data set's names. A folder
 is skipped.
 """
 
+import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.files import all_files, folders
+from pipelines.data import parquet
+from pipelines.data.files import all_files, folders, runs
 from pipelines.data.formats import _class_folders, hub, table
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError
@@ -24,6 +26,7 @@ from pipelines.utils.files import read_json
 
 CONFIGURED = True  # data.config selects a part
 
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
 NAMES = ("Image", "Audio", "ClassLabel")  # types of columns that only the library's own metadata describe
 
@@ -88,24 +91,42 @@ def _shards(section: DataSection, root: Path, source: Source) -> dict[str, Any]:
     pointer = next((file for files in configs[config].values() for file in files if _is_pointer(file)), None)
     if pointer is not None:
         raise DataError(f"{pointer}: a pointer of Git LFS, not the file itself: run `git lfs pull` in {section.id}")
-    return {name: _parquet(section, files) for name, files in configs[config].items()}
+    return {name: _joined(section, files) for name, files in configs[config].items()}
 
 
-def _parquet(section: DataSection, files: list[Path]) -> Any:
-    """The rows of some files as the library reads them: mapped from its cache, not held in memory. Raises DataError."""
-    from datasets import load_dataset
+def _joined(section: DataSection, files: list[Path]) -> Any:
+    """The rows of some files, with the types that the library stored; those of large files are mapped into memory.
 
+    The library itself would hold a row group at a time in memory, and a file may be one row group. Raises DataError.
+    """
+    import pyarrow
+    import pyarrow.parquet
+    from datasets import Dataset, DatasetInfo, Features
+    from datasets.table import InMemoryTable, MemoryMappedTable, concat_tables, table_cast
+
+    def cast(batch: Any) -> Any:
+        return table_cast(pyarrow.Table.from_batches([batch]), schema)
+
+    parts = []
     try:
-        return load_dataset("parquet", data_files={"train": [str(file.resolve()) for file in files]}, split="train")
-    except Exception as error:  # the library raises many kinds
+        features = Features.from_arrow_schema(pyarrow.parquet.read_schema(files[0]))
+        schema = features.arrow_schema
+        for file in files:
+            if parquet.is_large(file):
+                stored = parquet.arrow_file(file, list(features), cast, str(schema))
+                parts.append(MemoryMappedTable.from_file(str(stored)))
+            else:
+                parts.append(InMemoryTable(table_cast(pyarrow.parquet.read_table(file), schema)))
+    except GraftError:
+        raise
+    except Exception as error:  # the libraries raise many kinds
         raise _explained(section, files[0], error) from error
+    about = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    mark = hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
+    return Dataset(concat_tables(parts), info=DatasetInfo(features=features), fingerprint=mark)
 
 
 def _explained(section: DataSection, path: Path, error: Exception) -> GraftError:
-    from datasets.exceptions import DatasetGenerationError
-
-    if isinstance(error, DatasetGenerationError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
     if isinstance(error, OSError):
         return DataError(f"{path}: cannot be read: {error.strerror or error}")
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -123,13 +144,9 @@ def _configs(root: Path) -> dict[str, dict[str, list[Path]]]:
 def _splits(folder: Path) -> dict[str, list[Path]]:
     """Split -> files; empty unless all tables of a folder are parquet files of a hub data set."""
     found: dict[str, list[Path]] = {}
-    files = [
-        file
-        for file in all_files(folder, deep=False)
-        if file.suffix.lower() in (".parquet", ".csv", ".tsv", ".jsonl", ".json")
-    ]
-    tables = [file for file in files if file.name != "dataset_infos.json"]
-    for file in tables:
+    names = [entry.name for _, entries in runs(folder, deep=False) for entry in entries]
+    tables = [name for name in names if name.lower().endswith(TABLES) and name != "dataset_infos.json"]
+    for file in (Path(folder, name) for name in tables):
         match = SHARD.fullmatch(file.stem)
         if file.suffix.lower() != ".parquet" or not (match or _described(file)):
             return {}

@@ -4,9 +4,9 @@
     photos/1.jpg                     photos/train/1.jpg       photos/test/9.jpg            for tasks without labels
     photos/metadata.csv              photos/train/metadata.csv   photos/test/metadata.csv
 
-The list (metadata.csv, .jsonl or .parquet) has a column file_name, with paths relative to it, and the task's column:
-label, or text, which may also be called caption. Files are not listed by `load_dataset("imagefolder")`, which drops
-classes and files with names like those of splits.
+The list (metadata.csv, .jsonl, .json or .parquet) has a column file_name, with paths relative to it, and the task's
+column: label, or text, which may also be called caption or prompt. Files are not listed by
+`load_dataset("imagefolder")`, which drops classes and files with names like those of splits.
 """
 
 from itertools import islice
@@ -19,7 +19,7 @@ from pipelines.data.media import AUDIO, FILE_NAME, IMAGES
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
-TEXTS = ("text", "caption")
+TEXTS = ("text", "caption", "prompt")
 
 
 def detect(path: Path) -> bool:

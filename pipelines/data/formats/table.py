@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from glob import escape
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data import compressed
+from pipelines.data import compressed, parquet
 from pipelines.data.audio import reading
 from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
@@ -112,11 +113,16 @@ def _add(
     source: Source, name: str, table: Path, section: DataSection, columns: Sequence[str], optional: Sequence[str]
 ) -> None:
     """Read one table as a split of `source`. Raises DataError."""
+    held = None
     if _suffix(table) == ".parquet":
-        have = _parquet_columns(table)
+        have = parquet.column_names(table)
         wanted = {*(section.columns.get(column, column) for column in (*columns, *optional)), section.group}
         wanted |= {column for pair in PAIRS for column in pair} if "audio" in columns else set()
-        rows, empty = _parquet(table, [column for column in have if column in wanted]), 0
+        taken, media = [column for column in have if column in wanted], [c for c in columns if c in MEDIA]
+        files = {column: section.columns.get(column, column) for column in media}
+        held = parquet.held(table, taken, list(files.values()))
+        rows = list(parquet.rows(table, taken)) if held is None else parquet.light_rows(table, held)
+        empty = 0
     elif _suffix(table) in (".json", ".jsonl"):
         rows, empty = _json(table), 0
         have = list(dict.fromkeys(key for _, row in rows for key in row))
@@ -130,6 +136,8 @@ def _add(
     if not rows:
         raise DataError(f"{table}: no rows")
     source.splits[name], source.skipped[name] = _take(table, rows, have, section, columns, optional)
+    if held is not None:
+        source.splits[name] = parquet.with_bytes(source.splits[name], held, files)
     label = section.columns.get("label", "label") if "label" in columns else None
     source.lost[name] = lost(((id_, row.get(label)) for id_, row in rows if label), source.skipped[name])
     if empty:
@@ -181,7 +189,7 @@ def head(path: Path) -> list[dict[str, Any]]:
             batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=20)
             return [row for batch in islice(batches, 1) for row in batch.to_pylist()]
         except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise _no_parquet(path, error) from None
+            raise parquet.unreadable(path, error) from None
     with compressed.opened(path) as file:
         start = file.read(_HEAD + 1)
     text = start[:_HEAD].decode("utf-8-sig", "replace")
@@ -234,7 +242,7 @@ def size(path: Path) -> tuple[int, bool]:
 def column_names(path: Path) -> list[str]:
     """The names of a table's columns. Raises DataError."""
     if _suffix(path) == ".parquet":
-        return _parquet_columns(path)
+        return parquet.column_names(path)
     if _suffix(path) in (".json", ".jsonl"):
         return list(dict.fromkeys(key for _, row in _json(path) for key in row))
     return _csv(path)[1]
@@ -386,31 +394,6 @@ def _is_object(path: Path) -> bool:
         return isinstance(json.loads(compressed.text(path)), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _parquet_columns(path: Path) -> list[str]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return list(pyarrow.parquet.read_schema(path).names)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _no_parquet(path, error) from None
-
-
-def _parquet(path: Path, columns: list[str]) -> Rows:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path, columns=columns)
-        return [(f"{path.name}:{number}", row) for number, row in enumerate(table.to_pylist())]
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise _no_parquet(path, error) from None
-
-
-def _no_parquet(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}")
 
 
 # ---- rows to the task's columns ----
@@ -579,8 +562,10 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
     why = _elsewhere(path.parent, where) if isinstance(value, dict) else ""
     if why:
         raise DataError(f"{name}: {why}")
-    # also with the folder separator of Windows, and without spaces around it
-    for way in dict.fromkeys([where, where.replace("\\", "/"), where.strip()]):
+    # also with the folder separator of Windows, without spaces around it, and in both of Unicode's forms of accents
+    ways = [where, where.replace("\\", "/"), where.strip()]
+    ways += [] if where.isascii() else [unicodedata.normalize(form, where) for form in ("NFC", "NFD")]
+    for way in dict.fromkeys(ways):
         if os.path.isfile(path.parent / way):  # Path.is_file raises for names that no disk allows
             suffix = Path(way).suffix.lower()
             if column == "audio" and suffix in AUDIO.unread:
@@ -604,7 +589,12 @@ class _NoFile(DataError):
 
 
 def _like(folder: Path, where: str) -> str:
-    """A hint at a file with that name and a suffix, here or in a folder below: the cell may hold an id."""
+    """A hint at a file with that name and a suffix, here or in a folder below: the cell may hold an id.
+
+    Or at the file that the path names from the folder above.
+    """
+    if "\0" not in where and os.path.isfile(folder.parent / where):
+        return f"; it is there from the folder above: write paths from the table's own folder, {short(folder.name)}"
     name = where.replace("\\", "/").rpartition("/")[2]
     if "\0" in where or not name or len(name) > 200:
         return ""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.encoding import Encoding
-from pipelines.data.image.reading import read_image, warn_of_pages
+from pipelines.data.image.reading import image_of, warn_of_pages
 from pipelines.data.text.rows import check_characters
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
@@ -48,7 +48,7 @@ class Pictures(Encoding):
 
     def __getitem__(self, number: Any) -> Any:
         row = self.rows[number]
-        image = read_image(row["image"])
+        image = image_of(row)
         height, width = self.size
         if not self.upscale and (image.height < height or image.width < width):
             path = row["image"].get("path") if isinstance(row["image"], Mapping) else row["image"]

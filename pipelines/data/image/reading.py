@@ -1,5 +1,6 @@
 """Read images of all common modes and formats, upright and in RGB."""
 
+import functools
 import io
 import logging
 import warnings
@@ -11,8 +12,9 @@ from typing import Any
 from pipelines.data.encoding import Encoding
 from pipelines.data.files import begins
 from pipelines.data.labels import check_known, several
-from pipelines.data.media import IMAGES, paths
+from pipelines.data.media import HEIC, IMAGES, READS_HEIC, paths
 from pipelines.errors import DataError
+from pipelines.utils.formatting import short
 
 log = logging.getLogger("graft")
 
@@ -21,6 +23,8 @@ MAX_PIXELS = 128_000_000  # allows a 100-megapixel camera, but not a decompressi
 MAX_RATIO = 250  # of the sides: resizing the short side of a very narrow image would give a huge one
 STRIP = 4_000_000  # pixels that are converted to RGB at a time, because a conversion holds several copies of them
 
+FULL = 65535  # white in a file of 16 bits
+
 PNG = b"\x89PNG\r\n\x1a\n"
 # PNG chunks that hold texts or a colour profile; the last three may be compressed
 NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -28,13 +32,16 @@ NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 MAX_NOTE, MAX_NOTES = 1 << 20, 16 << 20
 
 
-def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | None = None) -> Any:
+def read_image(
+    value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | None = None, white: int | None = None
+) -> Any:
     """An image as PIL RGB, turned upright by its EXIF tag; of an animation the first frame.
 
     `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}. Transparent images are put on white,
     16-bit grey is scaled to 8 bits. Long texts of a PNG are ignored. At most `most` pixels are decoded: a larger JPEG
     is decoded at a half, a quarter or an eighth of its size. `formats` limits the formats that are read, by Pillow's
-    names. Raises DataError naming the file if the complete image cannot be read.
+    names. `white` is the value of white in images of more than 8 bits; by default 65,535 in files of 16 bits. Raises
+    DataError naming the file if the complete image cannot be read.
     """
     from PIL import ExifTags, Image, ImageOps
 
@@ -48,9 +55,17 @@ def read_image(value: Any, most: int = MAX_PIXELS, formats: tuple[str, ...] | No
         image.load()
         # a copy, unless the image is already upright RGB: the opened file itself is never returned
         turned = image.mode == "RGB" or image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return _to_rgb(ImageOps.exif_transpose(image) if turned else image, Image)
+        return _to_rgb(ImageOps.exif_transpose(image) if turned else image, Image, white)
 
     return _reading(name, value, decode, formats)
+
+
+def image_of(row: Any, white: int | None = None) -> Any:
+    """The image of a row, as `read_image` gives it. Raises DataError naming the row."""
+    try:
+        return read_image(row["image"], white=white)
+    except DataError as error:
+        raise error if row["id"] in str(error) else DataError(f"{row['id']}: {error}") from None
 
 
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
@@ -94,40 +109,52 @@ def check_header(value: Any) -> None:
 
 
 def warn_of_pages(rows: Any) -> None:
-    """Warn of TIFF files with several pages, of which only the first is read.
+    """Warn once in a run of TIFF files with several pages, of which only the first is read.
 
     The headers of up to a hundred files are checked.
     """
-    from PIL import Image
-
-    files = (
-        [path for path in paths(rows) if path and path.lower().endswith((".tif", ".tiff"))]
-        if hasattr(rows, "flatten")
-        else []
-    )
-    files = files[:: max(1, -(-len(files) // PAGES_LOOKED_AT))]
-    found = []
-    for path in files:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with Image.open(path) as image:
-                    if image.format == "TIFF":
-                        image.seek(1)
-                        found.append(Path(path).name)
-        except Exception:  # it has one page, or it cannot be read, which is reported later
+    if not hasattr(rows, "column_names"):
+        return
+    listed = paths(rows)
+    tiffs = [place for place, path in enumerate(listed) if path is None or path.lower().endswith((".tif", ".tiff"))]
+    tiffs = tiffs[:: max(1, -(-len(tiffs) // PAGES_LOOKED_AT))]
+    looked, more, found = 0, 0, []
+    for place in tiffs:
+        path = listed[place]
+        row = rows[place] if path is None else {"id": Path(path).name, "image": path}
+        id_, value = str(row["id"]), row["image"]
+        if begins(value)[0][:4] not in _TIFF:
             continue
+        looked += 1
+        try:
+            pages = _reading(id_, value, lambda image: getattr(image, "n_frames", 1), None)
+        except DataError:  # it is reported when the row is read for training
+            continue
+        if pages > 1:
+            found.append(id_)
+            more += pages - 1
     if found:
-        some = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if found[3:] else "")
+        some = ", ".join(map(short, found[:3])) + (f" and {len(found) - 3} more" if found[3:] else "")
         log.warning(
-            "%d of %d TIFF files looked at have several pages; only the first is read: %s", len(found), len(files), some
+            "%d of %d TIFF files looked at have several pages; only the first is read, and %d pages are not: %s",
+            len(found),
+            looked,
+            more,
+            some,
+            extra={"once": True},
         )
+
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # first bytes
 
 
 def advice(suffix: str) -> str:
     """Why images with this suffix cannot be read, and what to do."""
     kind = suffix.lstrip(".").upper()
-    return f"{kind} images cannot be read: convert them to JPEG or PNG, as with `magick mogrify -format jpg *{suffix}`"
+    how = f"convert them to JPEG or PNG, as with `magick mogrify -format jpg *{suffix}`"
+    if suffix in HEIC:
+        return f"{kind} images cannot be read without pillow-heif: pip install pillow-heif, or {how}"
+    return f"{kind} images cannot be read: {how}"
 
 
 def _foreign(value: Any) -> str:
@@ -135,19 +162,18 @@ def _foreign(value: Any) -> str:
 
     The text is empty for any other format.
     """
-    start, suffix = begins(value)
-    if start[4:8] == b"ftyp" and start[8:12] in (
-        b"heic",
-        b"heix",
-        b"hevc",
-        b"hevx",
-        b"heim",
-        b"heis",
-        b"mif1",
-        b"msf1",
-    ):
+    if not READS_HEIC and _is_heic(value):
         return advice(".heic")
+    suffix = begins(value)[1]
     return advice(suffix) if suffix in IMAGES.unread else ""
+
+
+def _is_heic(value: Any) -> bool:
+    start = begins(value)[0]
+    return start[4:8] == b"ftyp" and start[8:12] in _BRANDS
+
+
+_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def save_example(value: Any, folder: Path, name: str) -> str:
@@ -159,12 +185,12 @@ def save_example(value: Any, folder: Path, name: str) -> str:
     return f"{name}.jpg"
 
 
-def thumbnail(value: Any, side: int = 160) -> bytes | None:
+def thumbnail(value: Any, side: int = 160, white: int | None = None) -> bytes | None:
     """A small JPEG of an image, without metadata; None if the image cannot be read. Tiny images are enlarged."""
     from PIL import Image
 
     try:
-        image = read_image(value)
+        image = read_image(value, white=white)
     except DataError:
         return None
     image.thumbnail((side, side))
@@ -189,20 +215,34 @@ def _shrinks(image: Any) -> bool:
 
 
 def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    value = _source(value)
+    given = value = _source(value)
     if value is None:
         raise DataError(f"{name}: no image here")
     if isinstance(value, (bytes, bytearray)):
         value = io.BytesIO(value)
     elif not isinstance(value, (str, Path)):
         return value.copy()
-    image = Image.open(value, formats=formats)
+    try:
+        image = Image.open(value, formats=formats)
+    except UnidentifiedImageError:
+        if not (READS_HEIC and _is_heic(given)):
+            raise
+        _register_heic()
+        image = Image.open(value, formats=formats)
     if image.format == "EPS":  # a program, which Pillow would run with Ghostscript
         image.close()
         raise DataError(f"{name}: PostScript is not read: save it as PNG or JPEG")
     return image
+
+
+@functools.cache
+def _register_heic() -> None:
+    """Let Pillow read HEIC; only where such a file is met, because the import takes time."""
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 
 
 def _source(value: Any) -> Any:
@@ -263,11 +303,11 @@ def _why(error: Exception, name: str) -> str:
     return str(error).split(" <")[0].replace(repr(name), "").strip(" :") or type(error).__name__
 
 
-def _to_rgb(image: Any, image_module: Any) -> Any:
+def _to_rgb(image: Any, image_module: Any, white: int | None) -> Any:
     """Convert an image to RGB; a large one strip by strip, which limits the memory of intermediate copies."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    top, rows = _full_scale(image), max(1, STRIP // image.width)
+    top, rows = _full_scale(image, white), max(1, STRIP // image.width)
     if image.height <= rows:
         return _strip_to_rgb(image, top, image_module)
     converted = image_module.new("RGB", image.size)
@@ -277,20 +317,20 @@ def _to_rgb(image: Any, image_module: Any) -> Any:
     return converted
 
 
-def _full_scale(image: Any) -> float | None:
+def _full_scale(image: Any, white: int | None) -> float | None:
     """The value of white if pixels have more than 8 bits, else None.
 
     Pillow would turn all values above 255 to white. A 16-bit file has a fixed range, so that one dark photo does not
     become brighter than others; for other modes the range is inferred from the values.
     """
     if image.mode.startswith("I;16"):
-        return 65535.0
+        return float(white or FULL)
     if image.mode not in ("I", "F"):
         return None
     import numpy as np
 
     most = np.nan_to_num(np.asarray(image, dtype=np.float32)).max(initial=0)
-    return 65535.0 if most > 255 else 1.0 if image.mode == "F" and most <= 1 else 255.0
+    return float(white or FULL) if most > 255 else 1.0 if image.mode == "F" and most <= 1 else 255.0
 
 
 def _strip_to_rgb(image: Any, top: float | None, image_module: Any) -> Any:
@@ -307,25 +347,50 @@ def _strip_to_rgb(image: Any, top: float | None, image_module: Any) -> Any:
 
 
 DARK = 8  # of 255; a photo taken at night has brighter pixels
-LOOKED_AT = 8  # number of images that are checked
+LOOKED_AT = 32  # number of images that are checked
+RANGES = (1023, 4095, 16383)  # white of detectors of 10, 12 and 14 bits
 
 
-def warn_if_dark(rows: Any) -> None:
-    """Warn if images are nearly black: detectors write 10 to 14 bits into 16-bit files, in which white is 65,535."""
+def warn_if_dark(rows: Any, white: int | None = None, *, option: bool = False) -> None:
+    """Warn if images arrive nearly black: detectors write 10 to 14 bits into files of 16 bits, where white is 65,535.
+
+    With `option` the message offers options.white. `white` is its value.
+    """
     places = sorted({number * len(rows) // LOOKED_AT for number in range(LOOKED_AT)})
-    brightest = []
+    brightest: list[int] = []  # of 255
+    deep: list[int] = []  # the largest values in files of 16 bits
     for place in places:
+        value = rows[place]["image"]
         try:
-            brightest.append(max(high for _, high in read_image(rows[place]["image"]).getextrema()))
+            highest = _reading(_name(value), value, _highest, None)
+            brightest.append(max(high for _, high in read_image(value, white=white).getextrema()))
         except DataError:  # reported when the row is read for training
             continue
-    if brightest and max(brightest) <= DARK:
+        deep += [highest] if highest is not None else []
+    most = max(deep, default=FULL)
+    fitting = next((top for top in RANGES if most <= top), None)
+    if fitting is not None and white is None:
+        advice = f"set options.white={fitting}, or the value of white in your files" if option else "stretch them"
         log.warning(
-            "images arrive nearly black: of %d looked at, the brightest pixel is %d of 255. In files of 16 bits "
-            "65,535 is white: stretch their values to that range before training",
+            "%d of %d images looked at are files of 16 bits whose values reach %d of 65,535, so they arrive dark: %s",
+            len(deep),
+            len(brightest),
+            most,
+            advice,
+            extra={"once": True},
+        )
+    elif brightest and max(brightest) <= DARK:
+        log.warning(
+            "all of %d images looked at are nearly black: the brightest pixel is %d of 255",
             len(brightest),
             max(brightest),
+            extra={"once": True},
         )
+
+
+def _highest(image: Any) -> int | None:
+    """The largest value of an image whose file has 16 bits a pixel; None for other images."""
+    return int(image.getextrema()[1]) if image.mode.startswith("I;16") else None
 
 
 class LabelledImages(Encoding):
@@ -336,12 +401,16 @@ class LabelledImages(Encoding):
     It warns of labels that the model does not know. Raises DataError if it knows none of them.
     """
 
-    def __init__(self, rows: Any, labels: list[str], multi_label: bool) -> None:
-        self.rows, self.multi_label = rows, multi_label
+    def __init__(self, rows: Any, labels: list[str], multi_label: bool, white: int | None = None) -> None:
+        self.rows, self.multi_label, self.white = rows, multi_label, white
         warn_of_pages(rows)
         self.number_of = {label: i for i, label in enumerate(labels)}
         found = {part for label in rows["label"] for part in (several(label) if multi_label else [str(label)])}
         check_known(found, labels)
+
+    @property
+    def cache_key(self) -> str:
+        return "" if self.white is None else f"white={self.white}"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -355,4 +424,5 @@ class LabelledImages(Encoding):
         for label in true if self.multi_label else [true]:
             if label in self.number_of:  # a label that the model does not know counts as an error when scored
                 target[self.number_of[label]] = 1.0
-        return {"id": row["id"], "row": number, "image": read_image(row["image"]), "target": target, "true": true}
+        image = image_of(row, self.white)
+        return {"id": row["id"], "row": number, "image": image, "target": target, "true": true}

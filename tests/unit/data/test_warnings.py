@@ -90,12 +90,20 @@ def dark(tmp_path: Path, high: int) -> list[dict[str, str]]:
 
 
 def test_nearly_black_images_are_reported(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
-    warn_if_dark(dark(tmp_path, 260))
-    assert "images arrive nearly black: of 3 looked at, the brightest pixel is 1 of 255" in logged.text
+    warn_if_dark(dark(tmp_path, 260), option=True)
+    assert "3 of 3 images looked at are files of 16 bits whose values reach 260 of 65,535" in logged.text
+    assert "set options.white=1023" in logged.text
     logged.clear()
+    warn_if_dark(dark(tmp_path, 4000))
+    assert "of 65,535, so they arrive dark: stretch them" in logged.text
+    logged.clear()
+    warn_if_dark(dark(tmp_path, 4000), 4095, option=True)
     warn_if_dark(dark(tmp_path, 40_000))
     warn_if_dark([*dark(tmp_path, 260), {"image": str(tmp_path / "nowhere.tif")}, *dark(tmp_path, 40_000)])
     assert not logged.text
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    warn_if_dark([{"image": str(tmp_path / "0.png")}] * 2)
+    assert "all of 2 images looked at are nearly black: the brightest pixel is 0 of 255" in logged.text
 
 
 # ---- licence and language ----

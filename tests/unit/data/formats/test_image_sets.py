@@ -193,6 +193,25 @@ def test_texts_beside_the_images(tmp_path: Path) -> None:
     assert {row["text"] for row in all_rows(load(classes, TEXT))} == {"a cat", "a dog"}
 
 
+@pytest.mark.parametrize("name", ["{stem}.TXT", "{stem}.caption", "{stem}.png.txt"])
+def test_captions_by_other_names(name: str, tmp_path: Path) -> None:
+    folder = shapes(tmp_path / "flat", 6)
+    for number in range(6):
+        write(folder / name.format(stem=f"{number:03d}"), CAPTIONS[number])
+    splits = load(folder, TEXT)
+    assert {row["id"]: row["text"] for row in all_rows(splits)} == {f"{n:03d}.png": CAPTIONS[n] for n in range(6)}
+    assert splits.ignored == {}
+
+
+def test_a_list_in_json_with_a_column_prompt(tmp_path: Path) -> None:
+    folder = shapes(tmp_path / "flat", 6)
+    rows = [{"file_name": f"{number:03d}.png", "prompt": CAPTIONS[number]} for number in range(6)]
+    write(folder / "metadata.json", json.dumps(rows))
+    assert {row["text"] for row in all_rows(load(folder, TEXT))} == set(CAPTIONS[:6])
+    write(folder / "metadata.json", json.dumps({"name": "shapes"}))  # about the data as a whole
+    assert len(all_rows(load(folder))) == 6
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "tsv"])
 def test_tables_of_paths(ending: str, tmp_path: Path) -> None:
     folder = shapes(tmp_path / "images", 12)

@@ -3,6 +3,9 @@
 import gc
 import io
 import random
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipelines.data.image.reading import MAX_PIXELS, MAX_RATIO, read_image, thumbnail
+from pipelines.data.image.reading import MAX_PIXELS, MAX_RATIO, image_of, read_image, thumbnail
 from pipelines.errors import DataError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -334,3 +337,73 @@ def test_a_thumbnail_is_small_and_holds_pixels_alone(tmp_path: Path) -> None:
             assert (image.size, image.format) == (shown, "JPEG")
     path.write_bytes(b"no image")
     assert thumbnail(str(path)) is None
+
+
+# ---- photos of phones, and detectors ----
+
+
+def test_heic(tmp_path: Path) -> None:
+    from pillow_heif import from_pillow
+
+    from pipelines.data.media import IMAGES
+
+    path = tmp_path / "a.heic"
+    from_pillow(Image.new("RGB", (64, 48), (250, 0, 0))).save(path)
+    assert ".heic" in IMAGES.suffixes
+    for value in (str(path), path.read_bytes(), {"path": str(path), "bytes": None}):
+        image = read_image(value)
+        assert (image.mode, image.size) == ("RGB", (64, 48))
+        assert image.getpixel((5, 5))[0] > 200
+    with pytest.raises(DataError, match=r"not a readable image"):
+        read_image(path.read_bytes()[:200])
+
+
+def test_heic_without_its_library(tmp_path: Path) -> None:
+    """A class of HEIC only is an error that says how to read it."""
+    script = f"""
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "pillow_heif" else find(name, *more)
+from pathlib import Path
+from pipelines.config.recipe import DataSection
+from pipelines.data.image.reading import read_image
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import DataSpec
+from pipelines.errors import DataError
+from tests.support import tiny
+folder = tiny.photos(Path({str(tmp_path)!r}), ("bird", "cat"), 4, splits=(), size=8)
+heic = b"\\0\\0\\0\\x24ftypheic" + bytes(400)
+for path in sorted((folder / "bird").iterdir()):
+    path.unlink()
+    path.with_suffix(".HEIC").write_bytes(heic)
+for read in (lambda: load_splits(DataSection(id=str(folder)), DataSpec(("image", "label"))), lambda: read_image(heic)):
+    try:
+        read()
+    except DataError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert "bird: no image of this class can be read (000.HEIC, 001.HEIC, 002.HEIC and 1 more): HEIC images" in first
+    for line in (first, second):
+        assert "HEIC images cannot be read without pillow-heif: pip install pillow-heif, or convert them" in line
+
+
+def test_the_value_of_white_in_sixteen_bits() -> None:
+    image = Image.fromarray(np.full((4, 4), 4095, np.uint16))
+    assert read_image(image).getpixel((0, 0)) == (15, 15, 15)
+    assert read_image(image, white=4095).getpixel((0, 0)) == (255, 255, 255)
+    assert read_image(Image.new("RGB", (4, 4), (9, 9, 9)), white=4095).getpixel((0, 0)) == (9, 9, 9)
+
+
+def test_an_error_names_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "cat" / "1.jpg"
+    path.parent.mkdir()
+    path.write_bytes(b"no image")
+    for id_, value, says in (
+        ("rows.parquet:7", {"path": None, "bytes": b"no image"}, "rows.parquet:7: image bytes: not a readable image"),
+        ("rows.csv:3", {"path": str(path), "bytes": None}, f"rows.csv:3: {path}: not a readable image"),
+        ("cat/1.jpg", {"path": str(path), "bytes": None}, f"{path}: not a readable image"),
+    ):
+        with pytest.raises(DataError, match=f"^{re.escape(says)}"):
+            image_of({"id": id_, "image": value})
