@@ -6,6 +6,7 @@ Every format is a module in `formats/`, found by its name. It reads rows with an
 import contextlib
 import importlib
 import logging
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from pipelines.data.labels import check_lost, decimal_points, label_names, label
 from pipelines.data.leakage import CONTENT, with_contents, with_files
 from pipelines.data.schema import DataSpec, Source, Splits, fingerprint
 from pipelines.data.splitting import NONE_TRAINED, USUAL, arrange, check_rows, name_splits
+from pipelines.data.text import chat
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, MissingColumn
 from pipelines.hub import places
@@ -75,8 +77,37 @@ def format_module(section: DataSection) -> Any:
     )
 
 
+def _of_layout(kind: Any, section: DataSection, needs: DataSpec) -> Source:
+    """Read the columns of the first layout of conversations that the data have. Raises DataError or MissingColumn."""
+    path = Path(section.id).expanduser()
+    have = kind.columns(path) if path.exists() else None
+    for layout in chat.layouts(have, section.columns):
+        own = (*layout.needed, *layout.optional)
+        part = section.model_copy(update={"columns": {c: name for c, name in section.columns.items() if c in own}})
+        try:
+            source: Source = kind.read(part, layout.needed, (*layout.optional, *needs.optional_columns))
+        except MissingColumn:
+            if have is not None:
+                raise
+        else:
+            return source
+    raise MissingColumn(chat.no_layout(section.id, have))
+
+
+def _conversations(needs: DataSpec, group: str | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Clean a row of any layout of conversations for a task that takes `messages`. The column of groups is kept."""
+
+    def clean(row: dict[str, Any]) -> dict[str, Any]:
+        kept = {"id": row["id"], chat.KIND: chat.conversation(row)}
+        of = {group: row[group]} if group in row else {}
+        return of | (needs.clean(kept) if needs.clean is not None else kept)
+
+    return clean
+
+
 def _read(section: DataSection, needs: DataSpec) -> Source:
-    unknown = sorted(set(section.columns) - set(needs.kinds))
+    talks = chat.KIND in needs.columns
+    unknown = sorted(set(section.columns) - set(needs.kinds) - set(chat.COLUMNS if talks else ()))
     if unknown:
         raise DataError(f"data.columns: this task has no column {unknown[0]!r} (it has: {', '.join(needs.kinds)})")
     kind = format_module(section)
@@ -86,11 +117,16 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
             raise DataError(
                 f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out (data.{key}=null)"
             )
-    source: Source = kind.read(section, tuple(needs.columns), tuple(needs.optional_columns))
+    source: Source = (
+        _of_layout(kind, section, needs)
+        if talks
+        else kind.read(section, tuple(needs.columns), tuple(needs.optional_columns))
+    )
     _resolve_labels(source, needs, section.id)
-    if needs.clean is not None:
+    clean = _conversations(needs, section.group) if talks else needs.clean
+    if clean is not None:
         for name, rows in source.splits.items():
-            source.splits[name], bad = cleaned(rows, needs.clean, section.id)
+            source.splits[name], bad = cleaned(rows, clean, section.id)
             if bad and "label" in rows.column_names:
                 labels = zip(rows["id"][:], rows["label"][:], strict=True)
                 source.lost[name] = {**lost(labels, bad), **source.lost.get(name, {})}

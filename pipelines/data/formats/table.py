@@ -30,6 +30,7 @@ from pipelines.data.labels import lost
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
+from pipelines.data.text import chat
 from pipelines.data.text.rows import talk
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils.formatting import short
@@ -38,7 +39,6 @@ log = logging.getLogger("graft")
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 ANSWERS = ("label", "answer")  # what a task learns: numbers count as text, and a test table may lack the column
-TALKS = ("messages", "conversations")  # names of columns with conversations
 
 Rows = list[tuple[str, dict[Any, Any]]]  # (id, cells by column; the key None holds why they do not fit the header)
 
@@ -151,7 +151,9 @@ def columns(path: Path) -> dict[str, str]:
 
 
 def _kind_of_cells(name: str, cells: list[Any]) -> str:
-    """A medium for names of its files, labels for lists, number for fractions, label for few short values; or text."""
+    """A medium for names of its files, messages, labels for lists, number for fractions, label for few short values;
+    or text.
+    """
     filled = [cell for cell in cells if cell not in (None, "")]
     texts = [str(cell) for cell in filled]
     if name in MEDIA:
@@ -159,6 +161,8 @@ def _kind_of_cells(name: str, cells: list[Any]) -> str:
     for medium in (IMAGES, AUDIO):
         if texts and all(Path(text).suffix.lower() in medium.suffixes for text in texts):
             return medium.column
+    if any(map(chat.is_talk, filled)):
+        return chat.KIND
     if any(isinstance(cell, list) for cell in filled):
         return "labels"
     if any(_FRACTION.fullmatch(text) for text in texts) and all(_NUMBER.fullmatch(text) for text in texts):
@@ -426,8 +430,8 @@ def _take(
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
         if name not in have:
-            chat = next((column for column in TALKS if column in have), None)
-            hint = f"; conversations ({chat}) are not read: write each as one text, or in columns" if chat else ""
+            talks = next((column for column in ("messages", "conversations") if column in have), None)
+            hint = f"; of conversations ({talks}), options.chat=true of text-generation learns" if talks else ""
             advice = f"add it, or name the right one with data.columns.{column}=NAME{hint}"
             message = f"{path}: no column {name!r} (it has: {', '.join(have)}); {advice}"
             raise _Lacking(message, column, name, len(rows))
@@ -553,7 +557,7 @@ def _cell(path: Path, value: Any, column: str, name: str) -> Any:
             kind = type(odd).__name__ if odd is not None else "an empty value"
             raise DataError(f"{name} holds {kind}{talk(value) or f': {column} is text or a number'}")
         return [str(part) for part in value] if isinstance(value, list) else value if value is None else str(value)
-    return value
+    return chat.cell(value) if column in chat.NESTED else value
 
 
 def _size(file: dict[str, Any]) -> int:
