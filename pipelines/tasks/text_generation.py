@@ -308,8 +308,9 @@ class TextGeneration(Task):
         }
         if not self._packed:
             batch["prompt"] = [list(row[: e["prompt"]]) for row, e in zip(ids, examples, strict=True)]
-            keys = ("answer", "scored") if self.options.chat else ()
-            return {**batch, **{key: [e[key] for e in examples] for key in keys}}
+            if self.options.chat:
+                batch |= {key: [e[key] for e in examples] for key in ("answer", "scored")}
+            return batch
         if self.packs:
             longest = max(map(len, ids))
             places = [
@@ -408,13 +409,13 @@ class TextGeneration(Task):
 
         if self._packed:
             return language_modelling.rows_of(records, rows)
+        in_order = sorted(records, key=lambda r: r["row"])
+        if self.options.chat:
+            found = [{key: value for key, value in record.items() if key != "row"} for record in in_order]
+            return [{**one, **judge(one["predicted"], one["true"])} if "true" in one else one for one in found]
         merged = []
-        for record in sorted(records, key=lambda r: r["row"]):
+        for record in in_order:
             row = rows[record["row"]]
-            if self.options.chat:
-                own = {key: record[key] for key in ("id", "nll", "tokens", "true", "predicted") if key in record}
-                merged.append({**own, **(judge(own["predicted"], own["true"]) if "true" in own else {})})
-                continue
             predicted, true = record["predicted"], list(row["answer"])
             asked = {key: row[key] for key in ("question",) if key in row}
             kept = {key: record[key] for key in ("id", "nll", "tokens")}
@@ -435,16 +436,15 @@ class TextGeneration(Task):
         from pipelines.metrics import language_modelling, question_answering
 
         found = language_modelling.summarize(statistics, weights)
-        return {**question_answering.summarize(statistics, weights), **found} if "f1" in statistics else found
+        judged = question_answering.summarize(statistics, weights) if "f1" in statistics else {}
+        return {**found, **judged} if self.options.chat else {**judged, **found}
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import language_modelling, question_answering
 
-        return (
-            question_answering.tables(records)
-            if self._judged(records)
-            else {"by length": language_modelling.by_length(records)}
-        )
+        if self._judged(records):
+            return question_answering.tables(records)
+        return {"by length": language_modelling.by_length(records)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         from pipelines.plots import language_modelling, question_answering

@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from glob import escape
 from itertools import islice
 from pathlib import Path
@@ -204,17 +204,28 @@ def head(path: Path) -> list[dict[str, Any]]:
 
 def _objects(text: str) -> list[dict[str, Any]]:
     """The first objects of a list, or of lines."""
+    return [row for row, _ in islice(_each_object(text), LOOKED_AT)]
+
+
+def _each_object(text: str) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each object of a list, or of lines, and where it ends."""
     decoder, at = json.JSONDecoder(), 0
-    found: list[dict[str, Any]] = []
-    while len(found) < LOOKED_AT:
+    while True:
         at = next((place for place in range(at, len(text)) if text[place] not in "[, \r\n\t"), len(text))
         try:
             row, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            break
+            return
         if isinstance(row, dict):
-            found.append(row)
-    return found
+            yield row, at
+
+
+def _counted(text: str) -> tuple[int, int]:
+    """The number of objects at the beginning of a list, and where the last one ends."""
+    count, end = 0, 0
+    for _, end in _each_object(text):
+        count += 1
+    return count, end
 
 
 def size(path: Path) -> tuple[int, bool]:
@@ -228,6 +239,12 @@ def size(path: Path) -> tuple[int, bool]:
             continue
         with compressed.opened(file) as opened:
             start = opened.read(_HEAD + 1)
+        if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):  # objects may take several lines
+            rows, read = _counted(start.decode("utf-8-sig", "replace"))
+            if len(start) > _HEAD:
+                counted, rows = False, round(rows * file.stat().st_size / max(read, 1))
+            total += rows
+            continue
         lines = start.count(b"\n") + (not start.endswith(b"\n")) - (_suffix(file) in (".csv", ".tsv"))
         if len(start) > _HEAD:
             counted, lines = False, round(lines * file.stat().st_size / len(start))
