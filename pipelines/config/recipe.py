@@ -119,6 +119,10 @@ class DataSection(Strict):
     """
     columns: dict[str, str] = {}
     """The task's column -> the data set's column."""
+    label_columns: Annotated[list[str], Field(min_length=2)] | None = None
+    """Columns with 0 or 1, each named after its label, in place of one column of labels."""
+    label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = None
+    """What stands between the labels of a row in a text, with options.multi_label. Left out: `|`."""
     holdout: Annotated[Float, Field(gt=0, le=0.5)] = 0.1
     """Fraction of the train split that is cut off for each missing split."""
     group: str | None = None

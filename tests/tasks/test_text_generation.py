@@ -14,12 +14,14 @@ from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.data.text.packing import IGNORED, blocks
 from pipelines.errors import DataError
+from pipelines.inference.loading import load
 from pipelines.models.decoding import continuations
 from pipelines.models.source import resolve
 from pipelines.tasks.text_generation import Options, TextGeneration
 from pipelines.training.run import train
 from tests.support import tiny_text
 from tests.support.hub import HubServer
+from tests.support.runs import without_pictures
 from tests.tasks.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 
 PROMPT = "{context} Question: {question} Answer:"
@@ -83,6 +85,9 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     hub.add_model(recipe.model.id, tiny_text.gpt(folder / "model"))
     if recipe.data.format == "wikipedia" or recipe.data.id == "texts":
         return Served(str(tiny_text.texts(folder / "texts")), changes=("options.max_length=32",))
+    if recipe.options.chat:  # type: ignore[attr-defined]
+        hub.add_model(recipe.model.id, tiny_text.llama(folder / "chat_model"))
+        return Served(str(tiny_text.chats(folder)), changes=("options.max_length=128", "options.max_new_tokens=4"))
     if recipe.options.prompt:  # type: ignore[attr-defined]
         hub.add_dataset(recipe.data.id, tiny_text.squad_repo(folder / "data", tiny_text.squad(folder / "squad")))
     else:
@@ -278,3 +283,64 @@ def test_prompts_need_no_question(tmp_path: Path) -> None:
     assert results
     assert list(results["test"]["tables"]) == ["by answer length"]
     assert "A language model that answers a prompt of order" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+# ---- conversations ----
+
+
+@pytest.mark.integration
+class TestChats(TestContract):
+    """Answers in a chat."""
+
+    spine = False
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        return {
+            **super().recipe(folder),
+            "model": {"id": str(tiny_text.llama(folder / "llama"))},
+            "data": {"id": str(tiny_text.chats(folder / "chats", 40)), "workers": 0},
+            "options": {"chat": True, "max_length": 100, "max_new_tokens": 8},
+        }
+
+    def perfect(self, rows: Any) -> list[dict[str, Any]]:
+        return [{"id": row["id"], "nll": 0.0, "tokens": 4, "true": ["a"], "predicted": "a"} for row in rows]
+
+    def question(self, run: Path) -> tuple[Any, ...]:
+        return (json.loads((run / "model" / "examples" / "examples.json").read_text())[0]["messages"],)
+
+
+@pytest.mark.integration
+class TestChatsWithoutATemplate(TestChats):
+    """Answers in a chat, by a model that comes without a chat template."""
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        raw = super().recipe(folder)
+        return {**raw, "model": {"id": str(tiny_text.llama(folder / "plain", template=None))}}
+
+
+def test_a_rule_is_learned_from_300_conversations(tmp_path: Path) -> None:
+    """The exported model answers by the rule, and as transformers' own chat pipeline does."""
+    from transformers import pipeline
+
+    recipe = validate(
+        {
+            "task": "text-generation",
+            "model": {"id": str(tiny_text.llama(tmp_path / "llama"))},
+            "data": {"id": str(tiny_text.chats(tmp_path, 300)), "workers": 0},
+            "options": {"chat": True, "max_length": 128, "max_new_tokens": 8},
+            "train": {"epochs": 8, "batch_size": 16, "learning_rate": 1e-2, "precision": "fp32"},
+        }
+    )
+    with without_pictures():
+        results = train(recipe, tmp_path / "run")
+    assert results is not None
+    assert results["test"]["metrics"]["exact_match"] > 90
+    assert results["test"]["metrics"]["perplexity"] < 1.2
+    loaded = load(tmp_path / "run", device="cpu")
+    own = pipeline("text-generation", model=str(tmp_path / "run" / "model"), device="cpu")
+    asked = [{"role": "user", "content": "The song 7?"}]
+    followed = [*asked, {"role": "assistant", "content": tiny_text.OWNERS["song"]}]
+    for messages in (asked, [{"role": "system", "content": "Desk 4."}, *asked], [*followed, *asked]):
+        found = own(messages, max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]
+        assert found == {"role": "assistant", "content": loaded.infer(messages)}
+    assert loaded.infer(asked) == loaded.infer("The song 7?") == tiny_text.OWNERS["song"]

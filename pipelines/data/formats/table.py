@@ -26,7 +26,7 @@ from pipelines.data.audio import reading
 from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.formats import _csv_dialect, hub
-from pipelines.data.labels import lost
+from pipelines.data.labels import like_flags, lost
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
@@ -84,7 +84,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             _add(source, name, table, section, columns, optional)
         except _Lacking as error:
             needed = name in asked or name.lower() in USUAL["train"] or not to_train
-            unlabelled = name in splits and not needed and error.column in ANSWERS
+            unlabelled = name in splits and not needed and error.column in (*ANSWERS, *(section.label_columns or ()))
             if not unlabelled and name in splits:
                 raise
             if unlabelled:
@@ -222,10 +222,8 @@ def _each_object(text: str) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _counted(text: str) -> tuple[int, int]:
     """The number of objects at the beginning of a list, and where the last one ends."""
-    count, end = 0, 0
-    for _, end in _each_object(text):
-        count += 1
-    return count, end
+    ends = [end for _, end in _each_object(text)]
+    return len(ends), ends[-1] if ends else 0
 
 
 def size(path: Path) -> tuple[int, bool]:
@@ -449,6 +447,11 @@ def _take(
         if name not in have:
             talks = next((column for column in ("messages", "conversations") if column in have), None)
             hint = f"; of conversations ({talks}), options.chat=true of text-generation learns" if talks else ""
+            flags = like_flags(rows, have) if column == "label" else []
+            if flags:
+                several = short(",".join(flags), 120)
+                hint += f"; if these are labels with 0 and 1, data.label_columns=[{several}]"
+                hint += " (with options.multi_label=true if a row may have several)"
             advice = f"add it, or name the right one with data.columns.{column}=NAME{hint}"
             message = f"{path}: no column {name!r} (it has: {', '.join(have)}); {advice}"
             raise _Lacking(message, column, name, len(rows))
