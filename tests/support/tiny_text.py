@@ -157,8 +157,8 @@ def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: An
 
 OWNERS = {thing: PEOPLE[place % len(PEOPLE)] for place, thing in enumerate(THINGS)}
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
 
