@@ -83,7 +83,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     from jinja2 import TemplateError
 
     # templates raise the first, and fail in other ways where they do not expect a message
-    return TemplateError, TypeError, ValueError, LookupError, AttributeError, NotImplementedError
+    return TemplateError, TypeError, ValueError, LookupError, AttributeError
 
 
 def _rendered(words: Any, messages: Sequence[Message], answer_follows: bool) -> str:
