@@ -1,4 +1,4 @@
-"""Text generation: continue a text, answer a prompt (`options.prompt`), or answer in a chat (`options.chat`).
+"""Text generation: continue a text, answer a prompt (`options.prompt`) or a chat (`options.chat`).
 
 Any `AutoModelForCausalLM`: GPT-2, SmolLM, Qwen, Llama. Without a prompt, rows hold `text`; texts are packed into full
 blocks, and every token counts (perplexity, bits per byte). With a prompt such as "{context} Question: {question}
