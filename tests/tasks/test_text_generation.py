@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import concatenate_datasets
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
+from pipelines.data.filtering import sorted_out
 from pipelines.data.loading import load_splits
 from pipelines.data.text.packing import IGNORED, blocks
 from pipelines.errors import DataError
@@ -308,6 +310,18 @@ class TestChats(TestContract):
     def question(self, run: Path) -> tuple[Any, ...]:
         return (json.loads((run / "model" / "examples" / "examples.json").read_text())[0]["messages"],)
 
+    def test_the_demo_goes_on_with_a_chat(self, run: Path, gradio_page: Path) -> None:
+        from pipelines.apps.launch import app
+
+        loaded = load(run, device="cpu")
+        (answer,) = (one.fn for one in app(loaded).fns.values() if one.api_name == "predict")
+        said: list[dict[str, Any]] = []
+        for text in ("The song 7?", "The clock 8?"):
+            *_, (field, found) = answer(text, said, "Desk 1.", 8, 0, 1, 0)
+            asked = [{"role": "system", "content": "Desk 1."}, *said, {"role": "user", "content": text}]
+            assert (field, found) == ("", [*asked[1:], {"role": "assistant", "content": loaded.infer(asked)}])
+            said = found
+
 
 @pytest.mark.integration
 class TestChatsWithoutATemplate(TestChats):
@@ -344,3 +358,23 @@ def test_a_rule_is_learned_from_300_conversations(tmp_path: Path) -> None:
         found = own(messages, max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]
         assert found == {"role": "assistant", "content": loaded.infer(messages)}
     assert loaded.infer(asked) == loaded.infer("The song 7?") == tiny_text.OWNERS["song"]
+
+
+def test_what_is_too_long_is_known_before_the_first_step(tmp_path: Path) -> None:
+    """So `graft check` counts the same rows as a run."""
+    rows = [
+        {"messages": [{"role": "user", "content": "a" * (200 if n == 2 else 5) + str(n)}, ANSWER]} for n in range(9)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = TextGeneration(Options(chat=True, max_length=100))
+    splits = load_splits(DataSection(id=str(tmp_path / "a.jsonl")), task.data)
+    task.build(resolve(ModelSection(id=str(tiny_text.llama(tmp_path / "llama")))), splits)
+    whole = concatenate_datasets([splits.train, splits.validation, splits.test])
+    taken, skipped, _ = sorted_out(task.encode(whole), whole["id"], "train")
+    assert len(taken) == 8
+    ((name, why),) = skipped
+    assert name == "a.jsonl:3"
+    assert why.startswith("a.jsonl:3: its first answer begins after ")
+
+
+ANSWER = {"role": "assistant", "content": "b"}
