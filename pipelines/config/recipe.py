@@ -378,6 +378,8 @@ class Recipe(Strict):
                 what = f"{taken[own]} and {column} would both be the column {own!r} of the data"
                 if getattr(self.options, "prompt", None) and "answer" in (column, taken[own]):
                     advice = f"take {{{own}}} out of the prompt, which ends where the answer is to follow"
+                    if own in ("messages", "conversations"):
+                        advice = "for conversations, set options.chat=true in place of the prompt"
                     raise ValueError(f"options.prompt: {what}: {advice}")
                 raise ValueError(f"data.columns: {what}: name another column for one of them")
             taken[own] = column
