@@ -1,4 +1,4 @@
-"""The demo of text generation: it continues a text, or answers the parts of a prompt, word by word."""
+"""The demo of text generation: it continues a text, answers the parts of a prompt, or chats, word by word."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import gradio as gr
 
 from pipelines.apps import parts
+from pipelines.data.text import chat
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ LONGEST = 20_000  # characters of a visitor's text
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
     task = cast("TextGeneration", loaded.task)  # `launch` serves no other task here
+    if task.options.chat:
+        return _chat(loaded, task)
     columns, answers = task.data.input_columns, task.options.prompt is not None
 
     def write(*values: Any) -> Iterator[str]:
@@ -27,8 +30,8 @@ def build(loaded: "Loaded") -> gr.Blocks:
             long = next((name for name, text in zip(columns, texts, strict=True) if len(text) > LONGEST), None)
             if long is not None:
                 raise DataError(f"{long} is too long: at most {LONGEST:,} characters are read here")
-            settings = {"max_new_tokens": int(most), "temperature": temperature, "top_p": top_p, "seed": int(seed)}
-            for text in task.infer(loaded.model, *texts, **settings):
+            wanted = {"max_new_tokens": int(most), "temperature": temperature, "top_p": top_p, "seed": int(seed)}
+            for text in task.infer(loaded.model, *texts, **wanted):
                 yield text if answers else texts[0] + text
 
     blocks: gr.Blocks
@@ -44,26 +47,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             button = gr.Button("Write", variant="primary", min_width=100)
                             stop = gr.Button("Stop", min_width=100)
                         with gr.Accordion("Settings", open=False):
-                            most = gr.Slider(1, 512, task.options.max_new_tokens, step=1, label="Tokens at most")
-                            temperature = gr.Slider(
-                                0, 2, 0, step=0.05, label="Temperature", info="0: always the likeliest token"
-                            )
-                            top_p = gr.Slider(
-                                0.05,
-                                1,
-                                1,
-                                step=0.05,
-                                label="Top p",
-                                info="draw from the likeliest tokens of this probability",
-                            )
-                            seed = gr.Number(
-                                0,
-                                label="Seed",
-                                precision=0,
-                                minimum=0,
-                                maximum=2**53,
-                                info="the same seed draws the same text",
-                            )
+                            settings = _settings(task)
                     with gr.Column(min_width=300):
                         answer = gr.Textbox(
                             label="Answer" if answers else "Text, continued",
@@ -80,9 +64,66 @@ def build(loaded: "Loaded") -> gr.Blocks:
             parts.card_tab(loaded)
 
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
-        asked = [*fields, most, temperature, top_p, seed]
+        asked = [*fields, *settings]
         writing = gr.on([button.click, fields[-1].submit], write, asked, answer, api_name="predict", **limits)
         stop.click(None, cancels=[writing], queue=False, api_visibility="private")
+    return blocks
+
+
+def _settings(task: "TextGeneration") -> list[gr.Component]:
+    """The fields of the numbers that `infer` takes: tokens at most, temperature, top p and seed."""
+    return [
+        gr.Slider(1, 512, task.options.max_new_tokens, step=1, label="Tokens at most"),
+        gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0: always the likeliest token"),
+        gr.Slider(0.05, 1, 1, step=0.05, label="Top p", info="draw from the likeliest tokens of this probability"),
+        gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53, info="the same seed draws the same text"),
+    ]
+
+
+def _chat(loaded: "Loaded", task: "TextGeneration") -> gr.Blocks:
+    """The page of a model that answers in a chat."""
+
+    def answer(
+        text: str, said: list[dict[str, Any]], system: str, most: int, temperature: float, top_p: float, seed: int
+    ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Yield an empty field, and the conversation with the growing answer."""
+        with parts.shown():
+            if len(text) > LONGEST:
+                raise DataError(f"the message is too long: at most {LONGEST:,} characters are read here")
+            # the page sends more keys than these two
+            before = [{"role": one["role"], "content": one["content"]} for one in said]
+            messages = chat.turns([*before, {"role": "user", "content": text}])
+            first = [{"role": "system", "content": system}] if system.strip() else []
+            wanted = {"max_new_tokens": int(most), "temperature": temperature, "top_p": top_p, "seed": int(seed)}
+            for written in task.infer(loaded.model, [*first, *messages], **wanted):
+                yield "", [*messages, {"role": "assistant", "content": written}]
+
+    blocks: gr.Blocks
+    with parts.page(loaded) as blocks:
+        parts.header(loaded, f"Answers in a chat. {parts.origin(loaded.results)}")
+        with gr.Tabs():
+            with gr.Tab("Try it"):
+                # a model may write anything, so its words are not read as Markdown
+                said = gr.Chatbot(
+                    label="Chat", render_markdown=False, elem_classes="graft-output", feedback_options=None
+                )
+                field = gr.Textbox(label="Message", lines=2, max_lines=16, max_length=LONGEST, placeholder="Type here")
+                with gr.Row():
+                    button = gr.Button("Send", variant="primary", min_width=100)
+                    stop = gr.Button("Stop", min_width=100)
+                    clear = gr.Button("New chat", min_width=100)
+                with gr.Accordion("Settings", open=False):
+                    system = gr.Textbox(label="System message", info="what the model is to keep to", max_length=LONGEST)
+                    settings = _settings(task)
+                rows = [[row[chat.KIND][-1]["content"]] for row in parts.example_rows(loaded)[1]]
+                if rows:
+                    gr.Examples(rows, inputs=[field], label="Examples", examples_per_page=6, cache_examples=False)
+            parts.card_tab(loaded)
+        limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
+        asked = [field, said, system, *settings]
+        writing = gr.on([button.click, field.submit], answer, asked, [field, said], api_name="predict", **limits)
+        stop.click(None, cancels=[writing], queue=False, api_visibility="private")
+        clear.click(lambda: ("", []), None, [field, said], cancels=[writing], api_visibility="private")
     return blocks
 
 

@@ -119,6 +119,10 @@ class DataSection(Strict):
     """
     columns: dict[str, str] = {}
     """The task's column -> the data set's column."""
+    label_columns: Annotated[list[str], Field(min_length=2)] | None = None
+    """Columns with 0 or 1, each named after its label, in place of one column of labels."""
+    label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = None
+    """What stands between the labels of a row in a text, with options.multi_label. Left out: `|`."""
     holdout: Annotated[Float, Field(gt=0, le=0.5)] = 0.1
     """Fraction of the train split that is cut off for each missing split."""
     group: str | None = None
@@ -398,6 +402,8 @@ class Recipe(Strict):
                 what = f"{taken[own]} and {column} would both be the column {own!r} of the data"
                 if getattr(self.options, "prompt", None) and "answer" in (column, taken[own]):
                     advice = f"take {{{own}}} out of the prompt, which ends where the answer is to follow"
+                    if own in ("messages", "conversations"):
+                        advice = "for conversations, set options.chat=true in place of the prompt"
                     raise ValueError(f"options.prompt: {what}: {advice}")
                 raise ValueError(f"data.columns: {what}: name another column for one of them")
             taken[own] = column

@@ -109,25 +109,30 @@ class Encoding(Sequence[Any]):
 class EncodedTokens(Encoding):
     """A data set of tokens with their number in the column `length`.
 
-    A reason in the column `wrong` is raised as DataError.
+    An example with a reason in the column `wrong` cannot be used.
     """
 
     length_unit = "tokens"
 
     def __init__(self, table: "Dataset") -> None:
         self.table = table
-        self.may_be_wrong = "wrong" in table.column_names
+        reasons = table["wrong"][:] if "wrong" in table.column_names else []
+        self.wrong = {number: why for number, why in enumerate(reasons) if why}
 
     @property
     def lengths(self) -> Lengths:
         return np.array(self.table["length"][:])
+
+    @property
+    def unusable(self) -> Mapping[int, str]:
+        return self.wrong
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: Any) -> Any:
         found = self.table[index]
-        if self.may_be_wrong and found["wrong"]:
+        if self.wrong and found["wrong"]:
             raise DataError(found["wrong"])
         return found
 

@@ -22,17 +22,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("graft")
 
 
-def several(label: Any) -> list[str]:
-    """The labels of a row that may have several: a list, or text separated by `|`. An empty list if there are none."""
-    parts = label if isinstance(label, list) else (label or "").split("|")
+BETWEEN = "|"  # stands between the labels of a row, unless data.label_separator names another sign
+
+
+def several(label: Any, separator: str = BETWEEN) -> list[str]:
+    """The labels of a row that may have several: a list, or text with separators. An empty list if there are none."""
+    parts = label if isinstance(label, list) else (label or "").split(separator)
     return [composed(part.strip()) for part in parts if part.strip()]
 
 
-def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[tuple[str, str]]]":
+def labelled(
+    rows: "Dataset", many: bool, needed: bool, separator: str = BETWEEN
+) -> "tuple[Dataset, list[tuple[str, str]]]":
     """The rows with spaces around labels removed and accents in one form, and the rows (id, why) without a label.
 
-    With `many`, every label becomes a list: text is split at `|`, and no label is an empty list. Otherwise a row
-    without a label is skipped if one is needed, and gets an empty label if not.
+    With `many`, every label becomes a list: text is split at `separator`, and no label is an empty list. Otherwise a
+    row without a label is skipped if one is needed, and gets an empty label if not.
     """
     from datasets import List, Value
 
@@ -40,7 +45,7 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
     lists = any(isinstance(label, list) for label in found)
     if many:
         printed = None if lists else _printed([label for label in found if label and label.strip()])
-        cleaned: list[Any] = [several(label if printed is None else printed.get(label)) for label in found]
+        cleaned: list[Any] = [several(label if printed is None else printed.get(label), separator) for label in found]
     elif lists:  # the task decides whether it accepts lists
         cleaned = [None if label is None else several(label) for label in found]
     else:
@@ -57,6 +62,49 @@ def labelled(rows: "Dataset", many: bool, needed: bool) -> "tuple[Dataset, list[
     ids = rows["id"][:]
     kept = rows.select([i for i in range(len(rows)) if i not in lacking])
     return kept, [(ids[i], f"{ids[i]}: label is empty") for i in sorted(lacking)]
+
+
+_ON = {"1", "true", "yes", "y", "t", "x"}
+_OFF = {"0", "false", "no", "n", "f", "", "none"}
+
+
+def from_columns(rows: "Dataset", columns: Sequence[str], many: bool) -> "tuple[Dataset, list[tuple[str, str]]]":
+    """The rows with `label` from one column of 0 or 1 for each label, and the rows (id, why) that have no such values.
+
+    With `many` a label is a list. Otherwise a row has one label exactly.
+    """
+    from datasets import List, Value
+
+    found: list[Any] = []
+    skipped: list[tuple[str, str]] = []
+    kept: list[int] = []
+    cells = [rows[column][:] for column in columns]
+    for number, (id_, *row) in enumerate(zip(rows["id"][:], *cells, strict=True)):
+        odd = next((place for place, cell in enumerate(row) if _flag(cell) is None), None)
+        have = [column for column, cell in zip(columns, row, strict=True) if _flag(cell)]
+        if odd is not None:
+            skipped.append((id_, f"{id_}: {columns[odd]} holds {short(repr(row[odd]), 40)}, and not 0 or 1"))
+        elif not many and len(have) != 1:
+            several_ = f"{len(have)} labels ({', '.join(have)})" if have else "no label"
+            skipped.append((id_, f"{id_}: {several_}, and one is wanted; options.multi_label=true allows any number"))
+        else:
+            kept.append(number)
+            found.append(have if many else have[0])
+    kind = List(Value("string")) if many else Value("string")
+    rows = rows.remove_columns([column for column in columns if column in rows.column_names])
+    return rows.select(kept).add_column("label", found, feature=kind), skipped
+
+
+def _flag(cell: Any) -> bool | None:
+    """Whether a cell says yes; None if it says neither yes nor no."""
+    text = re.sub(r"^([01])\.0+$", r"\1", str(cell).strip().lower())
+    return True if text in _ON else False if text in _OFF or text == "nan" else None
+
+
+def like_flags(rows: Sequence[tuple[str, dict[Any, Any]]], columns: Sequence[str]) -> list[str]:
+    """The columns that hold 0 and 1 alone, as columns of labels do; empty if there are less than two."""
+    found = [name for name in columns if {str(row.get(name)).strip() for _, row in rows} <= {"0", "1", "0.0", "1.0"}]
+    return found if len(found) > 1 else []
 
 
 def lost(labels: Iterable[tuple[str, Any]], skipped: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -117,11 +165,12 @@ def warn_joined(rows: Sequence[Sequence[str]], source: str) -> None:
         if joined is not None:
             log.warning(
                 "%s: no row has two labels, though several are asked for, and %r looks like %d labels with %s between "
-                "them: labels are parted by | alone, or are lists in jsonl or parquet",
+                "them: set data.label_separator=%s if they are",
                 source,
                 joined,
                 len(parted[joined]),
                 name,
+                f"'{sign}'" if sign not in "/+" else sign,
             )
             return
 

@@ -6,6 +6,7 @@ Every format is a module in `formats/`, found by its name. It reads rows with an
 import contextlib
 import importlib
 import logging
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,22 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.files import composed
 from pipelines.data.filtering import cleaned
 from pipelines.data.grouping import group_column
-from pipelines.data.labels import check_lost, decimal_points, label_names, labelled, lost, warn_alike, warn_joined
+from pipelines.data.labels import (
+    BETWEEN,
+    check_lost,
+    decimal_points,
+    from_columns,
+    label_names,
+    labelled,
+    lost,
+    warn_alike,
+    warn_joined,
+)
 from pipelines.data.leakage import CONTENT, with_contents, with_files
+from pipelines.data.media import MEDIA
 from pipelines.data.schema import DataSpec, Source, Splits, fingerprint
 from pipelines.data.splitting import NONE_TRAINED, USUAL, arrange, check_rows, name_splits
+from pipelines.data.text import chat
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, MissingColumn
 from pipelines.hub import places
@@ -77,8 +90,37 @@ def format_module(section: DataSection) -> Any:
     )
 
 
+def _of_layout(kind: Any, section: DataSection, needs: DataSpec) -> Source:
+    """Read the columns of the first layout of conversations that the data have. Raises DataError or MissingColumn."""
+    path = Path(section.id).expanduser()
+    have = kind.columns(path) if path.exists() else None
+    for layout in chat.layouts(have, section.columns):
+        own = (*layout.needed, *layout.optional)
+        part = section.model_copy(update={"columns": {c: name for c, name in section.columns.items() if c in own}})
+        try:
+            source: Source = kind.read(part, layout.needed, (*layout.optional, *needs.optional_columns))
+        except MissingColumn:
+            if have is not None:
+                raise
+        else:
+            return source
+    raise MissingColumn(chat.no_layout(section.id, have))
+
+
+def _conversations(needs: DataSpec, group: str | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Clean a row of any layout of conversations for a task that takes `messages`. The column of groups is kept."""
+
+    def clean(row: dict[str, Any]) -> dict[str, Any]:
+        kept = {"id": row["id"], chat.KIND: chat.conversation(row)}
+        of = {group: row[group]} if group in row else {}
+        return of | (needs.clean(kept) if needs.clean is not None else kept)
+
+    return clean
+
+
 def _read(section: DataSection, needs: DataSpec) -> Source:
-    unknown = sorted(set(section.columns) - set(needs.kinds))
+    talks = chat.KIND in needs.columns
+    unknown = sorted(set(section.columns) - set(needs.kinds) - set(chat.COLUMNS if talks else ()))
     if unknown:
         raise DataError(f"data.columns: this task has no column {unknown[0]!r} (it has: {', '.join(needs.kinds)})")
     kind = format_module(section)
@@ -88,11 +130,19 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
             raise DataError(
                 f"data.{key}: {section.id} is on this disk, where data have no {key}: leave it out (data.{key}=null)"
             )
-    source: Source = kind.read(section, tuple(needs.columns), tuple(needs.optional_columns))
-    _resolve_labels(source, needs, section.id)
-    if needs.clean is not None:
+    _check_label_keys(section, needs)
+    source: Source
+    if talks:
+        source = _of_layout(kind, section, needs)
+    elif section.label_columns is not None:
+        source = _of_label_columns(kind, section, needs)
+    else:
+        source = kind.read(section, tuple(needs.columns), tuple(needs.optional_columns))
+    _resolve_labels(source, needs, section)
+    clean = _conversations(needs, section.group) if talks else needs.clean
+    if clean is not None:
         for name, rows in source.splits.items():
-            source.splits[name], bad = cleaned(rows, needs.clean, section.id)
+            source.splits[name], bad = cleaned(rows, clean, section.id)
             if bad and "label" in rows.column_names:
                 labels = zip(rows["id"][:], rows["label"][:], strict=True)
                 source.lost[name] = {**lost(labels, bad), **source.lost.get(name, {})}
@@ -114,13 +164,46 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
     return source
 
 
-def _resolve_labels(source: Source, needs: DataSpec, name: str) -> None:
+def _of_label_columns(kind: Any, section: DataSection, needs: DataSpec) -> Source:
+    """Read a data set with a column of 0 or 1 for each label. Raises DataError."""
+    flags = section.label_columns or []
+    taken = {section.columns.get(column, column) for column in needs.kinds if column != "label"}
+    odd = next((name for name in flags if name in taken or name in MEDIA or flags.count(name) > 1), None)
+    if odd is not None:
+        raise DataError(f"data.label_columns: {odd!r} is another column of the task, or stands there twice")
+    columns = [*(column for column in needs.columns if column != "label"), *flags]
+    optional = [column for column in needs.optional_columns if column != "label"]
+    source: Source = kind.read(section, tuple(columns), tuple(optional))
+    for split, rows in source.splits.items():
+        source.splits[split], bad = from_columns(rows, flags, needs.label_kind == "classes")
+        source.skipped[split] = [*source.skipped.get(split, []), *bad]
+        if bad and not len(source.splits[split]):
+            raise DataError(f"{section.id}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
+    source.labels = list(flags)
+    return source
+
+
+def _check_label_keys(section: DataSection, needs: DataSpec) -> None:
+    """Raise DataError for settings of labels that have no effect on this task."""
+    if section.label_separator is not None and needs.label_kind != "classes":
+        why = "set options.multi_label=true" if needs.has_classes else "this task has none: leave it out"
+        raise DataError(f"data.label_separator stands between several labels of a row: {why}")
+    if section.label_columns is not None and not needs.has_classes:
+        raise DataError("data.label_columns: this task has no classes: leave it out")
+    if section.label_columns is not None and (section.label_separator is not None or "label" in section.columns):
+        raise DataError("data.label_columns takes the place of a column of labels: leave out the other setting")
+
+
+def _resolve_labels(source: Source, needs: DataSpec, section: DataSection) -> None:
     """Clean the labels, as lists if a row may have several, and skip rows without a needed label. Raises DataError."""
+    name = section.id
     for split, rows in source.splits.items():
         if "label" in rows.column_names:
             if needs.label_kind == "number" and split in source.decimal_comma:
                 rows = decimal_points(rows, name)
-            source.splits[split], bad = labelled(rows, needs.label_kind == "classes", "label" in needs.columns)
+            between = section.label_separator or BETWEEN
+            needed = "label" in needs.columns
+            source.splits[split], bad = labelled(rows, needs.label_kind == "classes", needed, between)
             source.skipped[split] = [*source.skipped.get(split, []), *bad]
             if bad and not len(source.splits[split]) and source.hub_id is None:
                 raise DataError(f"{name}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")

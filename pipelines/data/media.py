@@ -14,6 +14,7 @@ KINDS = {  # kind of column -> whether its values are files
     "video": True,
     "mask": True,  # an image whose pixels are class numbers
     "text": False,
+    "messages": False,  # a conversation (see pipelines.data.text.chat)
     "label": False,
     "number": False,
     "boxes": False,  # lists of {"box": [x, y, width, height], "label": ...}

@@ -110,7 +110,12 @@ class DataSpec:
 
     @property
     def content(self) -> tuple[str, ...]:
-        """The columns that decide whether two rows are equal: images and recordings, else all texts except answers."""
+        """The columns that decide whether two rows are equal: images and recordings, else all texts except answers.
+
+        Of conversations it is their opening, which comes before the first answer.
+        """
+        if "messages" in self.columns.values():
+            return ("opening",)
         return self.files or tuple(name for name in self.kinds if name not in ANSWERS)
 
     @property

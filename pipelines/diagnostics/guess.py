@@ -21,6 +21,7 @@ from pipelines.data.files import all_files
 from pipelines.data.formats import audiofolder, imagefolder, table
 from pipelines.data.loading import format_module
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
+from pipelines.data.text import chat
 from pipelines.errors import DataError, RecipeError
 from pipelines.models.source import read_json_object
 from pipelines.utils.files import did_you_mean, problem
@@ -234,7 +235,8 @@ def _taking(columns: Mapping[str, str], recipes: Sequence[_Read]) -> list[_Candi
         task = task_class(recipe.task)
         spec, options = task(recipe.options).data, task.Options.model_fields
         keys, mapped = {key for key, _ in typed.values()}, _mapped(typed.values())
-        for names, sure in _named(spec.columns, columns, mapped):
+        talks = chat.KIND in spec.columns
+        for names, sure in _talks(columns, mapped) if talks else _named(spec.columns, columns, mapped):
             settings = [f"data.columns.{c}={n}" for c, n in names.items() if n != c and c not in mapped]
             kind = columns.get(names.get("label", ""))
             option = {"labels": "multi_label", "number": "regression"}.get(kind or "")
@@ -281,6 +283,12 @@ def _for_the_model(found: list[_Candidate], model: str | None) -> list[_Candidat
     classes = [str(name) for name in (config or {}).get("architectures") or []]
     fitting = [one for one in found if any(name.endswith(one.architectures) for name in classes)]
     return fitting or found
+
+
+def _talks(columns: Mapping[str, str], mapped: Mapping[str, str]) -> list[tuple[dict[str, str], bool]]:
+    """The columns of conversations, in the form of `_named`. Names that the user gives are no part of it."""
+    found = chat.learnable(columns, mapped)
+    return [] if found is None else [({column: column for column in found}, True)]
 
 
 def _named(

@@ -1,21 +1,24 @@
-"""Text generation: continue a text, or answer a prompt (`options.prompt`).
+"""Text generation: continue a text, answer a prompt (`options.prompt`) or a chat (`options.chat`).
 
 Any `AutoModelForCausalLM`: GPT-2, SmolLM, Qwen, Llama. Without a prompt, rows hold `text`; texts are packed into full
 blocks, and every token counts (perplexity, bits per byte). With a prompt such as "{context} Question: {question}
 Answer:", rows hold its columns and `answer`. The loss is then on the answer alone, and greedy answers are scored as in
-SQuAD. Radford et al. 2019 introduced both uses.
+SQuAD. Radford et al. 2019 introduced both uses. In a chat, rows hold conversations in one of several layouts
+(pipelines.data.text.chat); the model's own chat template writes them, and the loss is on the answers alone.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipelines.config.recipe import Float, Int, Strict, of_a_run
 from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
+from pipelines.data.text import chat, chat_tokens
 from pipelines.data.text.packing import IGNORED, blocks, positions
 from pipelines.data.text.passages import answer_texts
 from pipelines.data.text.prompts import columns, encoded
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
     from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
 
+log = logging.getLogger("graft")
+
+SHORT = 32  # tokens: where half of the right answers are no longer, the answers of the model are scored word by word
+
 SETTINGS = {
     "seed": Setting(int, 0, 2**63 - 1),
     "temperature": Setting(float, 0, 10),
@@ -46,10 +53,15 @@ SETTINGS = {
 class Options(Strict):
     prompt: str | None = None
     """A text with column names in braces; `answer` follows it. Left out: the model learns every token of `text`."""
+    chat: bool = False
+    """Rows are conversations. The model learns the answers, and not what is asked."""
     rows: Literal["document", "line"] = "document"
     """`line`: rows are the lines of one running text (WikiText), so earlier lines are context of a line."""
     max_length: Annotated[Int, Field(ge=8, le=1_000_000)] | None = None
-    """Tokens of a block, or of prompt and answer together. Left out: 1024, or fewer if the model reads fewer."""
+    """Tokens of a block, of prompt and answer together, or of a conversation.
+
+    Left out: 1024, or fewer if the model reads fewer. The end of a longer conversation is cut.
+    """
     max_new_tokens: Annotated[Int, Field(ge=1, le=4096)] = 48
     """Longest answer in tokens, and longest continuation by `predict` and the demo."""
     attention_dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
@@ -73,6 +85,15 @@ class Options(Strict):
             )
         return prompt
 
+    @model_validator(mode="after")
+    def _one_form(self) -> "Options":
+        if self.chat and (self.prompt is not None or self.rows == "line"):
+            other = "options.rows=line" if self.prompt is None else "options.prompt"
+            raise ValueError(f"options.chat and {other} are two forms of data: leave one out")
+        if self.chat and self.special_tokens == "keep":
+            raise ValueError("special tokens in a message are words in a chat: leave options.special_tokens out")
+        return self
+
 
 class TextGeneration(Task):
     name = "text-generation"
@@ -83,13 +104,29 @@ class TextGeneration(Task):
     reader: Any  # the tokenizer that reads texts (models.special_tokens)
     template: str  # `options.prompt` as the reader takes it
     packs: bool = True  # whether the attention of the model separates the documents of a block
+    end: int | None = None  # the token that ends an answer in a chat; None: that which ends a text
+
+    @property
+    def _packed(self) -> bool:
+        """Whether the model learns every token of texts, and not answers alone."""
+        return self.options.prompt is None and not self.options.chat
 
     @property
     def _inputs(self) -> tuple[str, ...]:
+        if self.options.chat:
+            return (chat.KIND,)
         return ("text",) if self.options.prompt is None else columns(self.options.prompt)
 
     @property
     def data(self) -> DataSpec:
+        if self.options.chat:
+            return DataSpec(
+                columns={chat.KIND: chat.KIND},
+                input_columns=self._inputs,
+                settings=SETTINGS,
+                clean=_conversation,
+                example=_sample,
+            )
         answers = self.options.prompt is not None
         return DataSpec(
             columns=dict.fromkeys([*self._inputs, *(("answer",) if answers else ())], "text"),
@@ -105,8 +142,10 @@ class TextGeneration(Task):
     def metrics(self) -> Mapping[str, str]:
         from pipelines.metrics import language_modelling, question_answering
 
-        if self.options.prompt is None:
+        if self._packed:
             return {**language_modelling.TOKENS, **language_modelling.BYTES}
+        if self.options.chat:
+            return {**language_modelling.TOKENS, **question_answering.DIRECTIONS}
         return {**question_answering.DIRECTIONS, **language_modelling.TOKENS}
 
     # ---- before training ----
@@ -133,11 +172,29 @@ class TextGeneration(Task):
         from pipelines.models import special_tokens
 
         model = self._read(source.folder, source.config, source.random)
+        if self.options.chat:
+            self._tell_of_marks(splits.train)
+            return model
         texts = [splits.train[column] for column in self._inputs]
         if self.options.prompt is not None:
             texts.append([answers[0] for answers in splits.train["answer"][: special_tokens.MOST_LOOKED_AT]])
         special_tokens.warn(self.tokenizer, texts, self.options.special_tokens)
         return model
+
+    def _tell_of_marks(self, rows: Any) -> None:
+        """Warn of messages that hold marks of the tokenizer."""
+        from pipelines.models import special_tokens
+
+        looked = rows[chat.KIND][: special_tokens.MOST_LOOKED_AT]
+        found = chat_tokens.marks_in(self.tokenizer, self.end)
+        marks = [mark for mark in map(found, looked) if mark]
+        if marks:
+            log.warning(
+                "%d of %d conversations of train hold special tokens of this model (%s): they are read as words",
+                len(marks),
+                len(looked),
+                ", ".join(map(repr, dict.fromkeys(mark for some in marks for mark in some))),
+            )
 
     def _read(self, folder: Path | None, config: dict[str, Any] | None, random: bool = False) -> "nn.Module":
         from transformers import AutoModelForCausalLM
@@ -164,6 +221,8 @@ class TextGeneration(Task):
         self.reader = special_tokens.reader(self.tokenizer, self.options.special_tokens)
         marks = special_tokens.marks(self.tokenizer)
         self.template = special_tokens.guarded(self.options.prompt or "", self.reader, marks)
+        if self.options.chat:
+            self._read_template(pretrained.called(folder))
         language.set_attention_dropout(found, self.options.attention_dropout)
         self.limit = language.longest(self.tokenizer, found)
         self.window = language.length(self.options.max_length, self.tokenizer, found, 1024)
@@ -171,6 +230,21 @@ class TextGeneration(Task):
         self.packs = language.keeps_apart(model)
         self.head = language.scores_of(model)
         return model
+
+    def _read_template(self, name: str) -> None:
+        """Find how the chat template ends an answer; a model without a template gets one. Raises ModelError."""
+        if self.tokenizer.chat_template is None:
+            self.tokenizer.chat_template = chat_tokens.template_for(self.tokenizer)
+            log.warning("%s has no chat template: Graft's own one is used and saved with the model", name)
+        try:
+            self.end = chat_tokens.end_of_turn(self.tokenizer)
+        except (DataError, ValueError) as error:  # several templates, and none of them the default one
+            raise ModelError(f"{name}: {error}") from None
+
+    @property
+    def _ends(self) -> set[int]:
+        """The tokens at which an answer or a text ends."""
+        return {self.tokenizer.eos_token_id, *(() if self.end is None else (self.end,))}
 
     def layers(self, model: Any) -> "list[nn.Module]":
         from pipelines.models import text as language
@@ -187,6 +261,10 @@ class TextGeneration(Task):
             self.packs,
             language.tokenizer_fingerprint(self.reader),
         ]
+        if self.options.chat:
+            made = encode(rows, self._chatted, [*key, self.tokenizer.chat_template], at_once=1_000)
+            self._tell_of_cuts(made)
+            return EncodedTokens(made.add_column("scored", [self._all_short(made)] * len(made)))
         made = encode(rows, self._blocks if self.options.prompt is None else self._answered, key, at_once=10_000)
         return EncodedTokens(made)
 
@@ -218,6 +296,30 @@ class TextGeneration(Task):
         examples["wrong"] = [why and f"{id_}: {why}" for id_, why in zip(rows["id"], examples["wrong"], strict=True)]
         return {"id": rows["id"], "row": numbers, **examples}
 
+    def _chatted(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        """Tokens of conversations with their answers as targets."""
+        examples = chat_tokens.encoded(self.tokenizer, rows[chat.KIND], self.window, self.end)
+        examples["wrong"] = [why and f"{id_}: {why}" for id_, why in zip(rows["id"], examples["wrong"], strict=True)]
+        return {"id": rows["id"], "row": numbers, **examples}
+
+    def _tell_of_cuts(self, made: Any) -> None:
+        cuts = [(gone, cut) for gone, cut in zip(made["gone"], made["cut"], strict=True) if gone or cut]
+        if cuts:
+            log.warning(
+                "%d of %d conversations have more than %d tokens (options.max_length): %d of their answers are cut "
+                "off, %d in part",
+                len(cuts),
+                len(made),
+                self.window,
+                sum(gone for gone, _ in cuts),
+                sum(cut for _, cut in cuts),
+            )
+
+    def _all_short(self, made: Any) -> bool:
+        """Whether the answers of these rows are short enough to be compared word by word."""
+        lengths = sorted(length for length in made["answer_tokens"] if length)
+        return bool(lengths) and lengths[len(lengths) // 2] <= SHORT
+
     def _prompt(self, texts: Sequence[str]) -> str:
         return str(self.template.format(**dict(zip(self._inputs, texts, strict=True))))
 
@@ -233,8 +335,11 @@ class TextGeneration(Task):
             "labels": padded([e["labels"] for e in examples], IGNORED),
         }
         batch["targets"] = (batch["labels"] != IGNORED).sum(1).tolist()
-        if self.options.prompt is not None:
-            return {**batch, "prompt": [list(row[: e["prompt"]]) for row, e in zip(ids, examples, strict=True)]}
+        if not self._packed:
+            batch["prompt"] = [list(row[: e["prompt"]]) for row, e in zip(ids, examples, strict=True)]
+            if self.options.chat:
+                batch |= {key: [e[key] for e in examples] for key in ("answer", "scored")}
+            return batch
         if self.packs:
             longest = max(map(len, ids))
             places = [
@@ -266,11 +371,10 @@ class TextGeneration(Task):
         """nats and tokens of each row in each block; with a prompt, of each answer, and the greedy answer."""
         from pipelines.metrics.language_modelling import shares, with_surest_wrong
 
-        packed = self.options.prompt is None
-        found, *wrong = self._surprise(model, batch, with_surest_wrong if packed else nats)
+        found, *wrong = self._surprise(model, batch, with_surest_wrong if self._packed else nats)
         found, wanted = found.detach().cpu(), (batch["labels"] != IGNORED).cpu()
         names = [{"id": id_, "row": row} for id_, row in zip(batch["id"], batch["row"], strict=True)]
-        if packed:
+        if self._packed:
             parts = shares(found, wanted, batch["owners"])
             surest = self._surest(batch, *(part.detach().cpu() for part in wrong))
             return [
@@ -278,6 +382,15 @@ class TextGeneration(Task):
             ]
         whole = [[[row, n]] for row, n in zip(batch["row"], batch["targets"], strict=True)]
         nats_of = shares(found, wanted, [[[row, wanted.shape[1]]] for ((row, _),) in whole])
+        if self.options.chat:
+            costs = [
+                {**name, "nll": part[0][1], "tokens": part[0][2]} for name, part in zip(names, nats_of, strict=True)
+            ]
+            if not all(batch["scored"]):
+                return costs
+            written = self._write(model, batch["prompt"])
+            pairs = zip(costs, batch["answer"], written, strict=True)
+            return [{**cost, "true": [true], "predicted": text} for cost, true, text in pairs]
         written = self._write(model, batch["prompt"])
         return [
             {**name, "nll": part[0][1], "tokens": part[0][2], "predicted": text}
@@ -312,7 +425,7 @@ class TextGeneration(Task):
         from pipelines.models.decoding import continuations
 
         words = self.tokenizer
-        ends, most = {words.eos_token_id}, self.options.max_new_tokens
+        ends, most = self._ends, self.options.max_new_tokens
         found = continuations(model, prompts, ends, most, limit=self.limit, pad=words.pad_token_id)
         return [text.strip() for text in words.batch_decode(found, skip_special_tokens=True)]
 
@@ -321,10 +434,14 @@ class TextGeneration(Task):
         from pipelines.metrics import language_modelling
         from pipelines.metrics.question_answering import judge
 
-        if self.options.prompt is None:
+        if self._packed:
             return language_modelling.rows_of(records, rows)
+        in_order = sorted(records, key=lambda r: r["row"])
+        if self.options.chat:
+            found = [{key: value for key, value in record.items() if key != "row"} for record in in_order]
+            return [{**one, **judge(one["predicted"], one["true"])} if "true" in one else one for one in found]
         merged = []
-        for record in sorted(records, key=lambda r: r["row"]):
+        for record in in_order:
             row = rows[record["row"]]
             predicted, true = record["predicted"], list(row["answer"])
             asked = {key: row[key] for key in ("question",) if key in row}
@@ -336,35 +453,46 @@ class TextGeneration(Task):
         from pipelines.metrics import language_modelling, question_answering
 
         found = language_modelling.statistics(records)
-        return found if self.options.prompt is None else question_answering.statistics(records) | found
+        return question_answering.statistics(records) | found if self._judged(records) else found
+
+    def _judged(self, records: Sequence[Record]) -> bool:
+        """Whether answers of the model are scored: always with a prompt, in a chat where the right ones are short."""
+        return not self._packed and all("predicted" in record for record in records)
 
     def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
         from pipelines.metrics import language_modelling, question_answering
 
         found = language_modelling.summarize(statistics, weights)
-        return found if self.options.prompt is None else {**question_answering.summarize(statistics, weights), **found}
+        judged = question_answering.summarize(statistics, weights) if "f1" in statistics else {}
+        return {**found, **judged} if self.options.chat else {**judged, **found}
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import language_modelling, question_answering
 
-        if self.options.prompt is None:
-            return {"by length": language_modelling.by_length(records)}
-        return question_answering.tables(records)
+        if self._judged(records):
+            return question_answering.tables(records)
+        return {"by length": language_modelling.by_length(records)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         from pipelines.plots import language_modelling, question_answering
 
-        drawn: dict[str, Any] = (language_modelling if self.options.prompt is None else question_answering).figures(
-            records
-        )
+        drawn: dict[str, Any] = (question_answering if self._judged(records) else language_modelling).figures(records)
         return drawn
 
     @property
     def mistakes(self) -> "MistakeSpec":
         from pipelines.reporting.mistakes import MistakeSpec, wrong_words
 
-        if self.options.prompt is None:
+        if self._packed:
             return wrong_words()
+        if self.options.chat:
+            return MistakeSpec(
+                rank=lambda record: (1 - record.get("f1", 0)) * record["nll"] / max(record["tokens"], 1) or None,
+                show=self._shown_chat,
+                order="Conversations come first whose right answers were least likely to the model.",
+                title="Unlikely answers",
+                graded=False,
+            )
         return MistakeSpec(
             rank=lambda record: (1 - record["f1"]) * record["nll"] / max(record["tokens"], 1) or None,
             show=self._shown,
@@ -384,6 +512,18 @@ class TextGeneration(Task):
             texts={name: [Piece(row[name])] for name in self._inputs if row[name]},
         )
 
+    def _shown_chat(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
+        from pipelines.reporting.mistakes import Mistake, Piece
+        from pipelines.utils.formatting import number
+
+        perplexity = math.exp(min(record["nll"] / max(record["tokens"], 1), 700.0))
+        return Mistake(
+            " / ".join(record["true"]) if "true" in record else None,
+            record.get("predicted"),
+            facts={"Perplexity of the right answers": number(perplexity)},
+            texts={"Conversation": [Piece(chat.written(row[chat.KIND]))]},
+        )
+
     # ---- the model folder ----
 
     def save(self, model: Any, folder: Path) -> None:
@@ -393,7 +533,9 @@ class TextGeneration(Task):
         # A new configuration: that of a chat model has sampling and penalties, but the card's snippet must give what
         # was scored.
         model.generation_config = GenerationConfig(
-            bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id
+            bos_token_id=words.bos_token_id,
+            eos_token_id=sorted(self._ends) if len(self._ends) > 1 else words.eos_token_id,
+            pad_token_id=words.pad_token_id,
         )
         model.save_pretrained(folder)
         words.save_pretrained(folder)
@@ -401,11 +543,12 @@ class TextGeneration(Task):
     def load(self, folder: Path) -> "nn.Module":
         return self._read(folder, None).eval()
 
-    def infer(self, model: Any, *texts: str, **settings: Any) -> Iterator[str]:
-        """Continue a text, or answer a prompt from its columns; yields the growing text.
+    def infer(self, model: Any, *texts: Any, **settings: Any) -> Iterator[str]:
+        """Continue a text, answer a prompt from its columns, or answer in a chat; yields the growing text.
 
-        Settings: `max_new_tokens`, `temperature` (0, the default, takes the likeliest token), `top_p`, `seed`. Raises
-        DataError.
+        What is said in a chat is one text, or a list of messages with role and content, also as JSON. Answers at its
+        end are left out. Settings: `max_new_tokens`, `temperature` (0, the default, takes the likeliest token),
+        `top_p`, `seed`. Raises DataError.
         """
         from pipelines.models.decoding import decode
 
@@ -415,7 +558,7 @@ class TextGeneration(Task):
         for (token,) in decode(
             model,
             [asked["ids"]],
-            {words.eos_token_id},
+            self._ends,
             asked["most"],
             limit=self.limit,
             pad=words.pad_token_id,
@@ -431,10 +574,7 @@ class TextGeneration(Task):
 
     def _asked(self, one: Mapping[str, Any]) -> Example:
         """The tokens to go on from, and the settings of the decoding."""
-        texts = tuple(self._texts({name: one[name] for name in self._inputs}, may_be_empty=False).values())
-        words, prompt = self.tokenizer, self.options.prompt
-        ids = self.reader(texts[0] if prompt is None else self._prompt(texts))["input_ids"]
-        ids = ids[:-1] if ids and ids[-1] == words.eos_token_id else ids
+        ids = self._begun(one)
         if not ids:
             raise DataError("the text holds no word that this model knows: write something to go on from")
         if len(ids) >= self.limit:
@@ -445,9 +585,18 @@ class TextGeneration(Task):
         like = {key: one[key] for key in ("temperature", "top_p") if key in one}
         return {"ids": ids, "most": most, "seed": one.get("seed", 0), "like": like, "length": len(ids) + most}
 
+    def _begun(self, one: Mapping[str, Any]) -> list[int]:
+        """The tokens that a text, a prompt or a chat begins with. Raises DataError."""
+        words, asked_for = self.tokenizer, self.options.prompt
+        if self.options.chat:
+            return chat_tokens.prompt(words, chat.asked(chat.turns(one[chat.KIND])), self.end)
+        texts = tuple(self._texts({name: one[name] for name in self._inputs}, may_be_empty=False).values())
+        ids: list[int] = self.reader(texts[0] if asked_for is None else self._prompt(texts))["input_ids"]
+        return ids[:-1] if ids and ids[-1] == words.eos_token_id else ids
+
     def _text(self, tokens: Sequence[int]) -> str:
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-        return text.strip() if self.options.prompt else text
+        return text if self._packed else text.strip()
 
     def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
         from pipelines.models.decoding import decode
@@ -457,7 +606,7 @@ class TextGeneration(Task):
         for step in decode(
             model,
             [e["ids"] for e in examples],
-            {words.eos_token_id},
+            self._ends,
             max(e["most"] for e in examples),
             limit=self.limit,
             pad=words.pad_token_id,
@@ -473,3 +622,15 @@ class TextGeneration(Task):
 def _enclosed(ids: list[int], first: int, last: int) -> list[int]:
     """A document between its first and last special token, which its text may contain (special_tokens: keep)."""
     return [*([] if ids[:1] == [first] else [first]), *ids, *([] if ids[-1:] == [last] else [last])]
+
+
+def _conversation(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the model learns it: up to the last answer. Raises DataError."""
+    messages = chat.learned(row[chat.KIND])
+    return {"id": row["id"], "opening": chat.opening(messages), chat.KIND: messages}
+
+
+def _sample(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as card and demo show it: what is asked, and the answer."""
+    messages = row[chat.KIND]
+    return {chat.KIND: chat.asked(messages), "answer": messages[-1]["content"]}

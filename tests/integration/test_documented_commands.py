@@ -60,6 +60,11 @@ def reviews(file: Path) -> None:
     file.write_text("review,stars,author\n" + "\n".join(rows) + "\n")
 
 
+def comments(file: Path) -> None:
+    rows = [f"comment {number},{number % 2},{number // 2 % 2},{int(number % 3 == 0)}" for number in range(60)]
+    file.write_text("text,rude,spam,threat\n" + "\n".join(rows) + "\n")
+
+
 def notes(folder: Path) -> None:
     folder.mkdir()
     for number, row in enumerate(tiny_text.labelled_rows("class", 40, "notes")):
@@ -83,6 +88,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_whisper.librispeech(folder / "LibriSpeech")
     reviews(folder / "reviews.csv")
     notes(folder / "notes")
+    tiny_text.chats(folder, 40)
+    comments(folder / "comments.csv")
     tiny_text.squad(folder / "squad")
     tiny.picture(0, 2, 60, np.random.default_rng(0)).save(folder / "new.jpg")
     tiny_audio.write(folder / "new.wav", tiny_audio.spoken("low mid"))

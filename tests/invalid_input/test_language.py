@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[str, Callable[[Case], None], list[str]]] = {
     "prompts longer than a window": (
         G,
         long_questions,
-        ["no readable example among", "16 are read (options.max_length)"],
+        ["none of 45 rows of train can be used", "16 are read (options.max_length)"],
     ),
     "longer than the model": (
         G,

@@ -155,6 +155,44 @@ def gpt(folder: Path, kind: str = "GPT2LMHeadModel", seed: int = 0, **config: An
     return folder
 
 
+OWNERS = {thing: PEOPLE[place % len(PEOPLE)] for place, thing in enumerate(THINGS)}
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def llama(folder: Path, template: str | None = CHATML, seed: int = 0) -> Path:
+    """A Llama of 32 dimensions with the bytes of `gpt`, the marks of ChatML as special tokens, and a chat template."""
+    import transformers
+
+    words = transformers.AutoTokenizer.from_pretrained(gpt(folder))
+    words.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    words.chat_template = template
+    words.save_pretrained(folder)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "max_position_embeddings": 128}
+    with seeded_torch(seed):
+        config = transformers.LlamaConfig(vocab_size=len(words), initializer_range=0.2, **shape, **ids)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def chats(folder: Path, n: int = 24, seed: int = 0) -> Path:
+    """chats.jsonl: who owns a thing, as a made-up rule says; some with a system message, some of two turns."""
+    rng, rows = Random(f"{seed}/chats"), []
+    for number in range(n):
+        messages = [{"role": "system", "content": f"Desk {number}."}] if number % 3 == 0 else []
+        for turn in range(1 + number % 2):
+            thing = rng.choice(THINGS)
+            messages.append({"role": "user", "content": f"The {thing} {number + turn}?"})
+            messages.append({"role": "assistant", "content": OWNERS[thing]})
+        rows.append({"messages": messages})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "chats.jsonl"
+
+
 def texts(folder: Path, n: int = 24, splits: Sequence[str] = ("train", "validation", "test"), seed: int = 0) -> Path:
     """jsonl files with one passage per row in `text`."""
     folder.mkdir(parents=True, exist_ok=True)

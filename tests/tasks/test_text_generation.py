@@ -6,20 +6,24 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import concatenate_datasets
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
+from pipelines.data.filtering import sorted_out
 from pipelines.data.loading import load_splits
 from pipelines.data.text.packing import IGNORED, blocks
 from pipelines.errors import DataError
+from pipelines.inference.loading import load
 from pipelines.models.decoding import continuations
 from pipelines.models.source import resolve
 from pipelines.tasks.text_generation import Options, TextGeneration
 from pipelines.training.run import train
 from tests.support import tiny_text
 from tests.support.hub import HubServer
+from tests.support.runs import without_pictures
 from tests.tasks.contract import Served, TaskContract, close, gradio_page, hub  # noqa: F401 (fixtures)
 
 PROMPT = "{context} Question: {question} Answer:"
@@ -83,6 +87,9 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     hub.add_model(recipe.model.id, tiny_text.gpt(folder / "model"))
     if recipe.data.format == "wikipedia" or recipe.data.id == "texts":
         return Served(str(tiny_text.texts(folder / "texts")), changes=("options.max_length=32",))
+    if recipe.options.chat:  # type: ignore[attr-defined]
+        hub.add_model(recipe.model.id, tiny_text.llama(folder / "chat_model"))
+        return Served(str(tiny_text.chats(folder)), changes=("options.max_length=128", "options.max_new_tokens=4"))
     if recipe.options.prompt:  # type: ignore[attr-defined]
         hub.add_dataset(recipe.data.id, tiny_text.squad_repo(folder / "data", tiny_text.squad(folder / "squad")))
     else:
@@ -278,3 +285,96 @@ def test_prompts_need_no_question(tmp_path: Path) -> None:
     assert results
     assert list(results["test"]["tables"]) == ["by answer length"]
     assert "A language model that answers a prompt of order" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+# ---- conversations ----
+
+
+@pytest.mark.integration
+class TestChats(TestContract):
+    """Answers in a chat."""
+
+    spine = False
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        return {
+            **super().recipe(folder),
+            "model": {"id": str(tiny_text.llama(folder / "llama"))},
+            "data": {"id": str(tiny_text.chats(folder / "chats", 40)), "workers": 0},
+            "options": {"chat": True, "max_length": 100, "max_new_tokens": 8},
+        }
+
+    def perfect(self, rows: Any) -> list[dict[str, Any]]:
+        return [{"id": row["id"], "nll": 0.0, "tokens": 4, "true": ["a"], "predicted": "a"} for row in rows]
+
+    def question(self, run: Path) -> tuple[Any, ...]:
+        return (json.loads((run / "model" / "examples" / "examples.json").read_text())[0]["messages"],)
+
+    def test_the_demo_goes_on_with_a_chat(self, run: Path, gradio_page: Path) -> None:
+        from pipelines.apps.launch import app
+
+        loaded = load(run, device="cpu")
+        (answer,) = (one.fn for one in app(loaded).fns.values() if one.api_name == "predict")
+        said: list[dict[str, Any]] = []
+        for text in ("The song 7?", "The clock 8?"):
+            *_, (field, found) = answer(text, said, "Desk 1.", 8, 0, 1, 0)
+            asked = [{"role": "system", "content": "Desk 1."}, *said, {"role": "user", "content": text}]
+            assert (field, found) == ("", [*asked[1:], {"role": "assistant", "content": loaded.infer(asked)}])
+            said = found
+
+
+@pytest.mark.integration
+class TestChatsWithoutATemplate(TestChats):
+    """Answers in a chat, by a model that comes without a chat template."""
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        raw = super().recipe(folder)
+        return {**raw, "model": {"id": str(tiny_text.llama(folder / "plain", template=None))}}
+
+
+def test_a_rule_is_learned_from_300_conversations(tmp_path: Path) -> None:
+    """The exported model answers by the rule, and as transformers' own chat pipeline does."""
+    from transformers import pipeline
+
+    recipe = validate(
+        {
+            "task": "text-generation",
+            "model": {"id": str(tiny_text.llama(tmp_path / "llama"))},
+            "data": {"id": str(tiny_text.chats(tmp_path, 300)), "workers": 0},
+            "options": {"chat": True, "max_length": 128, "max_new_tokens": 8},
+            "train": {"epochs": 8, "batch_size": 16, "learning_rate": 1e-2, "precision": "fp32"},
+        }
+    )
+    with without_pictures():
+        results = train(recipe, tmp_path / "run")
+    assert results is not None
+    assert results["test"]["metrics"]["exact_match"] > 90
+    assert results["test"]["metrics"]["perplexity"] < 1.2
+    loaded = load(tmp_path / "run", device="cpu")
+    own = pipeline("text-generation", model=str(tmp_path / "run" / "model"), device="cpu")
+    asked = [{"role": "user", "content": "The song 7?"}]
+    followed = [*asked, {"role": "assistant", "content": tiny_text.OWNERS["song"]}]
+    for messages in (asked, [{"role": "system", "content": "Desk 4."}, *asked], [*followed, *asked]):
+        found = own(messages, max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]
+        assert found == {"role": "assistant", "content": loaded.infer(messages)}
+    assert loaded.infer(asked) == loaded.infer("The song 7?") == tiny_text.OWNERS["song"]
+
+
+def test_what_is_too_long_is_known_before_the_first_step(tmp_path: Path) -> None:
+    """So `graft check` counts the same rows as a run."""
+    rows = [
+        {"messages": [{"role": "user", "content": "a" * (200 if n == 2 else 5) + str(n)}, ANSWER]} for n in range(9)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = TextGeneration(Options(chat=True, max_length=100))
+    splits = load_splits(DataSection(id=str(tmp_path / "a.jsonl")), task.data)
+    task.build(resolve(ModelSection(id=str(tiny_text.llama(tmp_path / "llama")))), splits)
+    whole = concatenate_datasets([splits.train, splits.validation, splits.test])
+    taken, skipped, _ = sorted_out(task.encode(whole), whole["id"], "train")
+    assert len(taken) == 8
+    ((name, why),) = skipped
+    assert name == "a.jsonl:3"
+    assert why.startswith("a.jsonl:3: its first answer begins after ")
+
+
+ANSWER = {"role": "assistant", "content": "b"}

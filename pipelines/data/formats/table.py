@@ -15,7 +15,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from glob import escape
 from itertools import islice
 from pathlib import Path
@@ -27,10 +27,11 @@ from pipelines.data.audio import reading
 from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.formats import _csv_dialect, hub
-from pipelines.data.labels import lost
+from pipelines.data.labels import like_flags, lost
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
+from pipelines.data.text import chat
 from pipelines.data.text.rows import talk
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils.formatting import short
@@ -39,7 +40,6 @@ log = logging.getLogger("graft")
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 ANSWERS = ("label", "answer")  # what a task learns: numbers count as text, and a test table may lack the column
-TALKS = ("messages", "conversations")  # names of columns with conversations
 
 Rows = list[tuple[str, dict[Any, Any]]]  # (id, cells by column; the key None holds why they do not fit the header)
 
@@ -85,7 +85,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             _add(source, name, table, section, columns, optional)
         except _Lacking as error:
             needed = name in asked or name.lower() in USUAL["train"] or not to_train
-            unlabelled = name in splits and not needed and error.column in ANSWERS
+            unlabelled = name in splits and not needed and error.column in (*ANSWERS, *(section.label_columns or ()))
             if not unlabelled and name in splits:
                 raise
             if unlabelled:
@@ -159,7 +159,9 @@ def columns(path: Path) -> dict[str, str]:
 
 
 def _kind_of_cells(name: str, cells: list[Any]) -> str:
-    """A medium for names of its files, labels for lists, number for fractions, label for few short values; or text."""
+    """A medium for names of its files, messages, labels for lists, number for fractions, label for few short values;
+    or text.
+    """
     filled = [cell for cell in cells if cell not in (None, "")]
     texts = [str(cell) for cell in filled]
     if name in MEDIA:
@@ -167,6 +169,8 @@ def _kind_of_cells(name: str, cells: list[Any]) -> str:
     for medium in (IMAGES, AUDIO):
         if texts and all(Path(text).suffix.lower() in medium.suffixes for text in texts):
             return medium.column
+    if any(map(chat.is_talk, filled)):
+        return chat.KIND
     if any(isinstance(cell, list) for cell in filled):
         return "labels"
     if any(_FRACTION.fullmatch(text) for text in texts) and all(_NUMBER.fullmatch(text) for text in texts):
@@ -208,17 +212,26 @@ def head(path: Path) -> list[dict[str, Any]]:
 
 def _objects(text: str) -> list[dict[str, Any]]:
     """The first objects of a list, or of lines."""
+    return [row for row, _ in islice(_each_object(text), LOOKED_AT)]
+
+
+def _each_object(text: str) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each object of a list, or of lines, and where it ends."""
     decoder, at = json.JSONDecoder(), 0
-    found: list[dict[str, Any]] = []
-    while len(found) < LOOKED_AT:
+    while True:
         at = next((place for place in range(at, len(text)) if text[place] not in "[, \r\n\t"), len(text))
         try:
             row, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            break
+            return
         if isinstance(row, dict):
-            found.append(row)
-    return found
+            yield row, at
+
+
+def _counted(text: str) -> tuple[int, int]:
+    """The number of objects at the beginning of a list, and where the last one ends."""
+    ends = [end for _, end in _each_object(text)]
+    return len(ends), ends[-1] if ends else 0
 
 
 def size(path: Path) -> tuple[int, bool]:
@@ -232,6 +245,12 @@ def size(path: Path) -> tuple[int, bool]:
             continue
         with compressed.opened(file) as opened:
             start = opened.read(_HEAD + 1)
+        if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):  # objects may take several lines
+            rows, read = _counted(start.decode("utf-8-sig", "replace"))
+            if len(start) > _HEAD:
+                counted, rows = False, round(rows * file.stat().st_size / max(read, 1))
+            total += rows
+            continue
         lines = start.count(b"\n") + (not start.endswith(b"\n")) - (_suffix(file) in (".csv", ".tsv"))
         if len(start) > _HEAD:
             counted, lines = False, round(lines * file.stat().st_size / len(start))
@@ -409,8 +428,13 @@ def _take(
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
         if name not in have:
-            chat = next((column for column in TALKS if column in have), None)
-            hint = f"; conversations ({chat}) are not read: write each as one text, or in columns" if chat else ""
+            talks = next((column for column in ("messages", "conversations") if column in have), None)
+            hint = f"; of conversations ({talks}), options.chat=true of text-generation learns" if talks else ""
+            flags = like_flags(rows, have) if column == "label" else []
+            if flags:
+                several = short(",".join(flags), 120)
+                hint += f"; if these are labels with 0 and 1, data.label_columns=[{several}]"
+                hint += " (with options.multi_label=true if a row may have several)"
             advice = f"add it, or name the right one with data.columns.{column}=NAME{hint}"
             message = f"{path}: no column {name!r} (it has: {', '.join(have)}); {advice}"
             raise _Lacking(message, column, name, len(rows))
@@ -536,7 +560,7 @@ def _cell(path: Path, value: Any, column: str, name: str) -> Any:
             kind = type(odd).__name__ if odd is not None else "an empty value"
             raise DataError(f"{name} holds {kind}{talk(value) or f': {column} is text or a number'}")
         return [str(part) for part in value] if isinstance(value, list) else value if value is None else str(value)
-    return value
+    return chat.cell(value) if column in chat.NESTED else value
 
 
 def _size(file: dict[str, Any]) -> int:

@@ -31,7 +31,7 @@ def talk(value: Any) -> str:
     """The end of a message about a cell that holds a conversation (a list of messages); empty for any other cell."""
     first = value[0] if isinstance(value, list) and value else None
     known = isinstance(first, Mapping) and not {"content", "value"}.isdisjoint(first)
-    return ": conversations are not read; write each as one text, or its parts as columns" if known else ""
+    return ": text-generation with options.chat=true learns from conversations" if known else ""
 
 
 def blank(text: str) -> bool:

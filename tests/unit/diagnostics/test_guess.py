@@ -45,6 +45,7 @@ def rows(*lines: str, n: int = 12) -> str:
 REVIEWS = rows("text,label", "the film number {n} is very good,good", "the film number {n} is rather bad,bad")
 COCO = {"images": [], "annotations": [{"bbox": [0, 0, 1, 1], "segmentation": []}], "categories": []}
 MANIFEST = {"audio_filepath": "1.wav", "text": "yes", "duration": 0.1}
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 MADE: dict[str, tuple[Callable[[Path], Path], str | tuple[str, ...]]] = {
     "class folders": (lambda f: tiny.photos(f, n=3, splits=()), "photos_efficientnet_b0"),
     "splits of class folders": (lambda f: tiny.photos(f, n=2), "photos_efficientnet_b0"),
@@ -134,6 +135,23 @@ MADE: dict[str, tuple[Callable[[Path], Path], str | tuple[str, ...]]] = {
     "other names of columns": (
         lambda f: file(f, "r.csv", REVIEWS.replace("text,label", "opinion,stars")),
         ("not clear", "data.columns.text=opinion data.columns.label=stars"),
+    ),
+    "messages": (
+        lambda f: file(f, "c.jsonl", json.dumps({"messages": TALK, "prompt_id": "x"}) + "\n"),
+        "chats_smollm2_135m",
+    ),
+    "ShareGPT": (
+        lambda f: file(f, "c.json", json.dumps([{"id": 1, "conversations": [{"from": "human", "value": "a"}]}])),
+        "chats_smollm2_135m",
+    ),
+    "Alpaca": (lambda f: file(f, "a.csv", rows("instruction,input,output", "say {n},,{n}")), "chats_smollm2_135m"),
+    "prompt and completion": (
+        lambda f: file(f, "p.csv", rows("id,prompt,completion", "{n},say {n},{n}")),
+        "chats_smollm2_135m",
+    ),
+    "messages that are texts": (
+        lambda f: file(f, "m.csv", rows("messages,label", "hello {n},a", "good bye {n},b")),
+        ("not clear", "data.columns.text=messages"),
     ),
     "texts": (
         lambda f: file(f, "a.txt", "one text").parent,
@@ -313,6 +331,13 @@ def test_large_tables_are_not_read(tmp_path: Path) -> None:
     chosen = choose("train", str(table))
     assert chosen.recipe == "texts_minilm_frozen"
     assert "about 60," in chosen.lines[0] or "about 59," in chosen.lines[0]
+
+
+def test_objects_of_a_list_are_counted_and_not_its_lines(tmp_path: Path) -> None:
+    few = file(tmp_path, "few.json", json.dumps([{"messages": TALK}] * 7, indent=1))
+    assert "a table of 7 rows" in choose("train", str(few)).lines[0]
+    many = file(tmp_path, "many.json", json.dumps([{"messages": TALK}] * 20_000))
+    assert "a table of about 20,000 rows" in choose("train", str(many)).lines[0]
 
 
 def test_one_class_folder_is_no_classifier(tmp_path: Path) -> None:

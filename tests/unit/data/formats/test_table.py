@@ -453,6 +453,69 @@ def test_labels_that_another_sign_joins_are_warned_of(name: str, tmp_path: Path,
     assert not caplog.text
 
 
+@pytest.mark.parametrize(("sign", "name"), [(",", "commas"), (";", "semicolons"), (" ", "blanks"), ("/", "slashes")])
+def test_the_separator_of_labels_can_be_named(sign: str, name: str, tmp_path: Path, caplog: Log) -> None:
+    tags = [[tag.replace(" ", "_") for tag in some] for some in [*TAGS, []]]
+    path = labels_csv(tmp_path, [[f"t{n}", JOINED[name](some)] for n, some in enumerate(tags)])
+    task = TextClassification(TextClassification.Options(multi_label=True))
+    found, skipped, _ = load(path, task, label_separator=sign)
+    assert ([row["label"] for row in found], skipped) == (tags, [])
+    assert not caplog.text
+    with no_data("data.label_separator stands between several labels of a row: set options.multi_label=true"):
+        load(path, TextClassification(), label_separator=sign)
+    with no_data("data.label_separator stands between several labels of a row: this task has none"):
+        load(path, TextGeneration(), label_separator=sign)
+
+
+FLAGS = ["rude", "spam", "threat"]
+
+
+@pytest.mark.parametrize(
+    "form", [lambda on: str(int(on)), lambda on: str(float(on)), str, lambda on: "x" if on else ""]
+)
+def test_a_column_for_each_label(form: Callable, tmp_path: Path) -> None:
+    sets = [[], ["rude"], ["rude", "threat"], ["spam"], [], ["rude", "spam", "threat"]] * 8
+    rows = [["text", *FLAGS], *[[f"t{n}", *(form(flag in some) for flag in FLAGS)] for n, some in enumerate(sets)]]
+    path = put(tmp_path / "a.csv", written(rows))
+    task = TextClassification(TextClassification.Options(multi_label=True))
+    found, skipped, splits = load(path, task, label_columns=FLAGS)
+    assert ([row["label"] for row in found], skipped) == (sets, [])
+    assert set(splits.train.column_names) == {"id", "text", "label"}
+    single = TextClassification()
+    found, skipped, _ = load(path, single, label_columns=FLAGS, max_skipped=1.0)
+    assert [row["label"] for row in found] == ["rude", "spam"] * 8
+    assert skipped[:2] == [
+        "a.csv:2: no label, and one is wanted; options.multi_label=true allows any number",
+        "a.csv:4: 2 labels (rude, threat), and one is wanted; options.multi_label=true allows any number",
+    ]
+
+
+def test_columns_of_labels_are_offered_and_odd_ones_refused(tmp_path: Path) -> None:
+    rows = [["text", *FLAGS, "stars"], *[[f"t{n}", "0", "1", "0.0", str(n % 5)] for n in range(20)]]
+    path = put(tmp_path / "a.csv", written(rows))
+    with pytest.raises(DataError, match=r"if these are labels with 0 and 1, data\.label_columns=\[rude,spam,threat\]"):
+        load(path, TextClassification())
+    task = TextClassification(TextClassification.Options(multi_label=True))
+    found, skipped, _ = load(path, task, label_columns=["rude", "stars"])
+    assert len(found) == 8
+    assert skipped[0] == "a.csv:4: stars holds '2', and not 0 or 1"
+    with no_data("data.label_columns: 'text' is another column of the task"):
+        load(path, task, label_columns=["text", "rude"])
+    with no_data("no column 'angry'"):
+        load(path, task, label_columns=["angry", "rude"])
+    with no_data("this task has no classes"):
+        load(path, TextGeneration(), label_columns=FLAGS)
+
+
+def test_a_test_table_without_the_columns_of_labels_is_left_out(tmp_path: Path) -> None:
+    rows = [["text", "a", "b"], *[[f"t{n}", str(n % 2), "1"] for n in range(40)]]
+    put(tmp_path / "train.csv", written(rows))
+    put(tmp_path / "test.csv", written([["text"], ["u"], ["v"]]))
+    task = TextClassification(TextClassification.Options(multi_label=True))
+    splits = load_splits(section(tmp_path, label_columns=["a", "b"]), task.data)
+    assert splits.ignored == {"rows of test.csv, which has no column 'a'": 2}
+
+
 def test_names_with_blanks_are_no_joined_labels(tmp_path: Path, caplog: Log) -> None:
     rows = [["a", "New York"], ["b", "San Marino"], ["c", "either/or"]]
     load_rows(section(labels_csv(tmp_path, rows)), DataSpec(("text", "label"), label_kind="classes"))
@@ -583,7 +646,11 @@ WRONG_JSON: dict[str, tuple[str, str, str]] = {
     "a broken array": ("a.json", '[\n{"text": "a"},\n{"text": \n]', r"a\.json:4: not valid JSON"),
     "an array of texts": ("a.jsonl", '["a", "b"]\n', r"a\.jsonl:1: a row is an object.*got list"),
     "a text among objects": ("a.json", '[{"text": "a"}, "b"]', r"a\.json:2: a row is an object.*got str"),
-    "a chat": ("a.jsonl", '{"messages": [{"content": "a"}]}\n', r"no column 'text' .*conversations \(messages\)"),
+    "a chat": (
+        "a.jsonl",
+        '{"messages": [{"content": "a"}]}\n',
+        r"no column 'text' .*conversations \(messages\), options\.chat=true",
+    ),
 }
 
 
@@ -598,7 +665,9 @@ def test_a_conversation_as_a_text_is_refused(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "What floats?"}, {"role": "assistant", "content": "A cork."}]
     path = put(tmp_path / "a.jsonl", lines([{"text": talk, "answer": talk}] * 9))
     for task in (TextGeneration(), TextGeneration(TextGeneration.Options(prompt="{text}"))):
-        with no_data(r"none of 9 rows can be used; the first: a\.jsonl:1: .*conversations are not read"):
+        with no_data(
+            r"none of 9 rows can be used; the first: a\.jsonl:1: .*options\.chat=true learns from conversations"
+        ):
             load(path, task)
 
 
