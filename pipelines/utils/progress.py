@@ -1,15 +1,18 @@
 """What a user sees while a run works: one live bar on a terminal, and a plain line from time to time elsewhere."""
 
 import math
+import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pipelines.utils.formatting import duration
 
 EVERY = 60.0  # seconds between plain lines
+PATIENCE = 3.0  # seconds before the first line about work that usually takes less
 WIDTH = 80  # columns, where the width of the terminal is not known
 
 
@@ -88,6 +91,31 @@ class Progress:
                 yield ProgressItem(self, name, total, done, bar, add(bar))
             finally:
                 self.bar = None
+
+
+@contextmanager
+def waiting(text: Callable[[], str]) -> Iterator[None]:
+    """Print a line about the work in this block if it takes more than three seconds, and then one every minute.
+
+    It is for work before a run has its Progress. Only the first process prints.
+    """
+    over = threading.Event()
+
+    def speak() -> None:
+        pause = PATIENCE
+        while not over.wait(pause):
+            print(f"{text()} ...", file=sys.stderr, flush=True)
+            pause = EVERY
+
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _counts(done: int, total: int) -> str:
