@@ -11,6 +11,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data import stored
 from pipelines.data.columns import batches, values, with_column
 from pipelines.data.media import file_columns, paths
 from pipelines.errors import DataError
@@ -107,13 +108,21 @@ def with_contents(rows: "Dataset", columns: Sequence[str]) -> "Dataset":
         return rows
     files = set(file_columns(rows))
     also = [name for name in PART if name in rows.column_names] if set(have) & files else []
-    digests: list[str] = []
-    with ThreadPoolExecutor(8) as pool:  # for texts, threads would only wait for each other
-        each = pool.map if files.intersection(have) else map
-        for batch in batches(rows.select_columns(list(dict.fromkeys(["id", *have, *also]))), 256):
-            cells = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
-            digests += each(lambda row: _digest(row, have, files, also), cells)
-    return with_column(rows, CONTENT, digests)
+    needed = rows.select_columns(list(dict.fromkeys(["id", *have, *also])))
+
+    def digests() -> list[str]:
+        found: list[str] = []
+        with ThreadPoolExecutor(8) as pool:  # for texts, threads would only wait for each other
+            each = pool.map if files.intersection(have) else map
+            for batch in batches(needed, 256):
+                cells = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+                found += each(lambda row: _digest(row, have, files, also), cells)
+        return found
+
+    if files.intersection(have) or not stored.large(needed):  # a file may change between two runs
+        return with_column(rows, CONTENT, digests())
+    key = ["contents", needed._fingerprint, have]
+    return with_column(rows, CONTENT, stored.value(key, f"contents of {len(rows):,} rows", digests))
 
 
 def contents(rows: "Dataset", columns: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data.columns import values
 from pipelines.data.filtering import cleaned
 from pipelines.data.grouping import group_column
 from pipelines.data.labels import check_lost, decimal_points, label_names, labelled, lost, warn_alike, warn_joined
@@ -92,7 +93,7 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, needs.clean, section.id)
             if bad and "label" in rows.column_names:
-                labels = zip(rows["id"][:], rows["label"][:], strict=True)
+                labels = zip(values(rows, "id"), values(rows, "label"), strict=True)
                 source.lost[name] = {**lost(labels, bad), **source.lost.get(name, {})}
             source.skipped[name] = [*source.skipped.get(name, []), *bad]
     grouped = source.group or any(needs.group_column in rows.column_names for rows in source.splits.values())
@@ -124,7 +125,7 @@ def _resolve_labels(source: Source, needs: DataSpec, name: str) -> None:
                 raise DataError(f"{name}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
     source.labels = None if source.labels is None else list(dict.fromkeys(label.strip() for label in source.labels))
     if needs.label_kind == "classes":
-        warn_joined([label for rows in source.splits.values() for label in rows["label"][:]], name)
+        warn_joined([label for rows in source.splits.values() for label in values(rows, "label")], name)
 
 
 def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NONE_TRAINED) -> Splits:
@@ -143,7 +144,7 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
         section = section.model_copy(update={"group": None})
     found = {name: with_contents(rows, needs.content) for name, rows in source.splits.items()}
     splits, came_from, before = arrange(section, found, source.group or needs.group_column, needs.strata, trained)
-    contents = {name: list(rows[CONTENT][:]) for name, rows in splits.items() if CONTENT in rows.column_names}
+    contents = {name: values(rows, CONTENT) for name, rows in splits.items() if CONTENT in rows.column_names}
     splits = {name: rows.remove_columns(CONTENT) if name in contents else rows for name, rows in splits.items()}
     for name, rows in splits.items():
         check_rows(name, rows, section)

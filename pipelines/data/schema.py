@@ -11,6 +11,7 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.data import stored
 from pipelines.data.columns import batches, select, values
 from pipelines.data.leakage import overlap
 from pipelines.data.media import MEDIA, file_columns, kinds_of, paths
@@ -201,8 +202,18 @@ def fingerprint(rows: "Dataset") -> str:
 
     It covers only the file size of images and recordings.
     """
+    plain = rows.remove_columns(file_columns(rows))
+    if not stored.large(plain):
+        return _fingerprint(plain)
+    found: str = stored.value(
+        ["fingerprint", plain._fingerprint], f"fingerprint of {len(rows):,} rows", lambda: _fingerprint(plain)
+    )
+    return found
+
+
+def _fingerprint(rows: "Dataset") -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for batch in batches(rows.remove_columns(file_columns(rows))):
+    for batch in batches(rows):
         digest.update(_objects(batch).encode())
     return digest.hexdigest()
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data import stored
 from pipelines.data.columns import select, values
 from pipelines.data.grouping import assign, units_of
 from pipelines.data.leakage import CONTENT, check_files, check_groups, warn_of_speakers
@@ -185,6 +186,35 @@ def cut(
     """
     import numpy as np
 
+    def choose() -> dict[str, list[int]]:
+        return _chosen(rows, shares, seed, group, strata, fixed, why)
+
+    own = stored.function_key(strata) if stored.large(rows) else None
+    if own is None:
+        taken = choose()
+    else:
+        held = hashlib.blake2b(np.asarray(fixed, dtype=bool).tobytes()).hexdigest()
+        key = ["cut", rows._fingerprint, list(shares.items()), seed, group, own, held]
+        taken = stored.value(key, f"cutting {len(rows):,} rows", choose)
+    stays = np.ones(len(rows), dtype=bool)
+    for indexes in taken.values():
+        stays[indexes] = False
+    splits = {name: select(rows, taken[name]) for name in shares}
+    return {**splits, "train": select(rows, np.flatnonzero(stays))}
+
+
+def _chosen(
+    rows: "Dataset",
+    shares: Mapping[str, float],
+    seed: int,
+    group: str | None,
+    strata: Strata,
+    fixed: Sequence[bool],
+    why: str,
+) -> dict[str, list[int]]:
+    """The rows of each split that `cut` makes. Raises DataError."""
+    import numpy as np
+
     labels = strata(rows)
     ids = values(rows, "id")
     units = units_of(rows, group)
@@ -206,11 +236,7 @@ def cut(
             reason = f"{why} {held.sum()} of the {len(rows)} rows, which leaves too few"
             raise DataError(f"no {name} split, and {reason}: add rows, lower data.holdout, or start from another model")
         raise DataError(f"no {name} split, and {reason}: add rows, or give {name} data of its own")
-    stays = np.ones(len(rows), dtype=bool)
-    for indexes in taken.values():
-        stays[list(indexes)] = False
-    splits = {name: select(rows, sorted(taken[name])) for name in shares}
-    return {**splits, "train": select(rows, np.flatnonzero(stays))}
+    return {name: sorted(taken[name]) for name in shares}
 
 
 def _too_few(rows: "Dataset", units: "np.ndarray", group: str | None, labels: list[Any] | None) -> str:

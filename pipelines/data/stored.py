@@ -10,9 +10,11 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
+import sys
 import types
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +38,14 @@ _BATCH = 8 << 20  # bytes of a batch, about
 CANNOT_STORE = (ValueError, TypeError, OverflowError, NotImplementedError)
 
 
+log = logging.getLogger("graft")
+
+
+def large(rows: "Dataset") -> bool:
+    """Whether results about these rows are worth an entry of the cache."""
+    return len(rows) >= SMALL_ROWS or rows.data.nbytes >= SMALL_BYTES
+
+
 class Clash(Exception):
     """Cells of one column have types that do not fit one another, or cannot be stored."""
 
@@ -48,22 +58,23 @@ def table(key: Any, doing: str, fill: "Callable[[Rows], Any]") -> "tuple[Dataset
     folder = None if key is None else _folder(key)
     if folder is not None and (about := _about(folder)) is not None:
         with contextlib.suppress(OSError):
-            return _mapped(folder), about
+            return _mapped(folder), _repeated(about)
     with Rows(folder) as rows, waiting(lambda: f"{doing}: {rows.count:,} rows"):
-        about = fill(rows)
-        return rows.done(about), about
+        with _warnings() as warned:
+            found = fill(rows)
+        return rows.done({"value": found, "warnings": warned}), found
 
 
 def value(key: Any, doing: str, compute: Callable[[], Any]) -> Any:
     """A JSON value that is computed once for this key. Raises RunError if it cannot be written."""
     folder = _folder(key)
-    if (found := _about(folder)) is not None:
-        return found
-    with waiting(lambda: doing):
+    if (about := _about(folder)) is not None:
+        return _repeated(about)
+    with waiting(lambda: doing), _warnings() as warned:
         found = compute()
     temporary = _begun(folder)
     try:
-        _finish(temporary, folder, found)
+        _finish(temporary, folder, {"value": found, "warnings": warned})
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return found
@@ -232,6 +243,29 @@ def _about(folder: Path) -> Any:
     return found
 
 
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """The warnings that are given in this block, which are given again when its result is read from the cache."""
+    found: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    listener = Listener(logging.WARNING)
+    log.addHandler(listener)
+    try:
+        yield found
+    finally:
+        log.removeHandler(listener)
+
+
+def _repeated(about: dict[str, Any]) -> Any:
+    for warning in about["warnings"]:
+        log.warning("%s", warning)
+    return about["value"]
+
+
 def _mapped(folder: Path) -> "Dataset":
     from datasets import Dataset
     from datasets.table import MemoryMappedTable
@@ -334,8 +368,8 @@ def _state(found: Any) -> Any:
 @functools.lru_cache
 def _source(module: str) -> Any:
     """The file that a module comes from, as a key."""
-    import sys
-
+    if module in sys.builtin_module_names:
+        return module
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
         raise _Unknown

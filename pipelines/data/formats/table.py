@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from glob import escape
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.config.recipe import DataSection
 from pipelines.data import compressed, stored
@@ -41,6 +41,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 ANSWERS = ("label", "answer")  # what a task learns: numbers count as text, and a test table may lack the column
 TALKS = ("messages", "conversations")  # names of columns with conversations
 
+T = TypeVar("T")
 Cells = tuple[str, dict[Any, Any]]  # (id, cells by column; the key None holds why they do not fit the header)
 
 
@@ -471,7 +472,7 @@ class Reading:
     def skip(self, id_: str, why: object, row: Mapping[Any, Any]) -> None:
         self.skipped.append((id_, f"{id_}: {why}"))
         if self.label is not None:
-            self.labels.append((id_, row.get(self.label)))
+            self.labels.append((id_, _get(row, self.label)))
 
 
 class _Lists(Exception):
@@ -598,23 +599,27 @@ def _stored(path: Path, key: Any, begin: Callable[[], Reading]) -> tuple[Any, di
             "decimal_comma": found.decimal_comma,
         }
 
-    def read() -> tuple[Any, dict[str, Any]]:
-        while True:
-            try:
-                return stored.table(key, f"reading {path.name}", fill)
-            except _Lists:  # once for each column
-                continue
-
+    doing = f"reading {path.name}"
     try:
-        return read()
+        return _until_known(lambda: stored.table(key, doing, fill))
     except stored.Clash:
         pass  # the rows are checked one by one below
     assert reading is not None
-    kinds, filled = _kinds(reading)
+    first = reading
+    kinds, filled = _until_known(lambda: _kinds(first))
     try:
-        return stored.table(key, f"reading {path.name}", lambda rows: fill(rows, kinds, filled))
+        return stored.table(key, doing, lambda rows: fill(rows, kinds, filled))
     except stored.Clash as error:
         raise DataError(f"{path}: a column holds values of different kinds: {error}") from None
+
+
+def _until_known(read: Callable[[], T]) -> T:
+    """Read again each time a column turns out to hold lists."""
+    while True:
+        try:
+            return read()
+        except _Lists:  # at most once for each column of ANSWERS
+            continue
 
 
 def _kinds(reading: Reading) -> tuple[dict[str, Any], set[str]]:
