@@ -86,9 +86,8 @@ class Rows:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self.count = 0
-        self.is_text: Callable[[str], bool] = lambda name: (
-            False
-        )  # whether no cell is an empty text in a column of texts
+        # whether a missing cell of a column is an empty text, if all its other cells are texts
+        self.is_text: Callable[[str], bool] = _never
         self._names: list[str] = []
         self._cells: list[list[Any]] = []
         self._first = self._size = self._stored = 0  # empty rows before the first; bytes of the batch, of all batches
@@ -223,6 +222,10 @@ class Rows:
                     raise Clash(str(error).partition("\n")[0]) from None
             columns.append(pyarrow.compute.fill_null(column, "") if self._is_filled(field) else column)
         return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _never(name: str) -> bool:
+    return False
 
 
 # ---- entries of the cache ----
