@@ -50,7 +50,9 @@ def peak(command: list[str], home: Path) -> tuple[float, float]:
     began = time.monotonic()
     environment = {**os.environ, "GRAFT_CACHE": str(home), "HF_HUB_OFFLINE": "1"}
     with (home / "log.txt").open("a") as log:
-        process = subprocess.Popen([sys.executable, "-m", "pipelines", *command], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines", *command], env=environment, stdout=log, stderr=log
+        )
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit((home / "log.txt").read_text()[-3000:])
@@ -76,7 +78,11 @@ def main() -> None:
                 "train: {max_steps: 2, batch_size: 8}\n"
             )
             run = ["train", str(recipe), "--run", str(home / f"run{megabytes}")]
-            for name, command in {"check": ["check", str(recipe)], "train": run, "check again": ["check", str(recipe)]}.items():
+            for name, command in {
+                "check": ["check", str(recipe)],
+                "train": run,
+                "check again": ["check", str(recipe)],
+            }.items():
                 found.setdefault(name, []).append(peak(command, home))
                 print(f"{megabytes:,} MB, {name}: {found[name][-1][0]:,.0f} MB, {found[name][-1][1]:.0f} s", flush=True)
     print(f"\n{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}; {asked.form}\n")
