@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 1000  # rows of a batch
 _BYTES = 8 << 20  # bytes of a batch, about
-_ENCODED = 256 << 20  # bytes of a column that is searched for equal cells
+_ENCODED = 256 << 20  # bytes of a column that is read at once
 
 
 def values(rows: "Dataset", name: str) -> list[Any]:
@@ -20,13 +20,17 @@ def values(rows: "Dataset", name: str) -> list[Any]:
     if len(rows) < AT_ONCE or not pyarrow.types.is_string(rows.data.schema.field(name).type):
         found: list[Any] = rows[name][:]
         return found
-    column = rows.select_columns(name).with_format("arrow")[:].column(name)
-    if column.nbytes < _ENCODED:
-        coded = column.dictionary_encode().unify_dictionaries()
-        words = coded.chunk(0).dictionary.to_pylist()
-        if len(words) * 4 < len(rows):  # equal cells share one string
-            words.append(None)
-            return [words[place] for chunk in coded.chunks for place in chunk.indices.fill_null(-1).to_pylist()]
+    stored = rows.data.column(name)
+    if stored.nbytes >= _ENCODED:
+        return [cell for batch in batches(rows.select_columns(name)) for cell in batch[name]]
+    column = stored.combine_chunks()
+    if rows._indices is not None:  # the library would cut the column into one piece for each row
+        column = column.take(rows._indices.column(0).combine_chunks())
+    coded = column.dictionary_encode()
+    words: list[Any] = coded.dictionary.to_pylist()
+    if len(words) * 4 < len(rows):  # equal cells share one string
+        words.append(None)
+        return [words[place] for place in coded.indices.fill_null(-1).to_pylist()]
     cells: list[Any] = column.to_pylist()
     return cells
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipelines.data import stored
-from pipelines.data.columns import values
+from pipelines.data import columns, stored
 from pipelines.data.schema import fingerprint
 from pipelines.errors import DataError, RunError
 from pipelines.utils.cache import cache_root, make_room
@@ -123,7 +122,7 @@ class EncodedTokens(Encoding):
 
     @property
     def lengths(self) -> Lengths:
-        return np.array(values(self.table, "length"))
+        return np.array(columns.values(self.table, "length"))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -139,16 +138,18 @@ def encode(
     rows: "Dataset",
     function: Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]],
     key: Any,
-    at_once: int = 500,
+    at_once: int | None = None,
 ) -> "Dataset":
-    """`rows.map(function)` in batches of `at_once`; `function` gets columns and row numbers.
+    """`rows.map(function)` in batches of `at_once` rows; left out, of at most 500 rows and about 8 MB.
+
+    `function` gets columns and row numbers.
 
     `function` may return more or fewer examples than rows. `key` (JSON) holds everything besides the rows that the
     result depends on. A stored result is read from disk. Raises RunError if it cannot be written.
     """
     settings: dict[str, Any] = {
         "batched": True,
-        "batch_size": at_once,
+        "batch_size": at_once or columns.at_once(rows, 500),
         "remove_columns": rows.column_names,
         "with_indices": True,
     }

@@ -88,7 +88,9 @@ def _joined(units: "np.ndarray", alike: "np.ndarray") -> "np.ndarray":
 
     for one, other in pairs.tolist():
         parent[root(one)] = root(other)
-    return np.array([root(unit) for unit in range(len(parent))], dtype=np.int64)[units]
+    roots = np.array([root(unit) for unit in range(len(parent))], dtype=np.int64)
+    joined: np.ndarray = roots[units]
+    return joined
 
 
 def _largest(units: "np.ndarray") -> int:
@@ -190,7 +192,7 @@ class _Problem:
         places = rng.permutation(len(self.sizes))
         ranks = rng.permutation(max(1, len(self.totals)))
         order = places[np.argsort(ranks[self.main[places]], kind="stable")]
-        found: Any = [TRAIN] * len(self.sizes)
+        splits = [TRAIN] * len(self.sizes)
         pairs, shares, numbers = self.pairs, self.shares, range(len(self.shares))
         left, filled, allowed = self.totals.tolist(), [0] * len(self.shares), [0.0] * len(self.shares)
         of_class = np.bincount(self.main, weights=self.sizes, minlength=len(ranks)).tolist()
@@ -218,11 +220,11 @@ class _Problem:
                 if left[own] <= count:
                     break
             else:  # train keeps every class
-                found[unit] = split
+                splits[unit] = split
                 filled[split] += size
                 for own, count in of:
                     left[own] -= count
-        found = np.array(found)
+        found = np.array(splits)
         for split in range(len(self.shares)):
             if not filled[split]:
                 self._give_one(split, found, left)

@@ -59,7 +59,7 @@ def table(key: Any, doing: str, fill: "Callable[[Rows], Any]") -> "tuple[Dataset
     if folder is not None and (about := _about(folder)) is not None:
         with contextlib.suppress(OSError):
             return _mapped(folder), _repeated(about)
-    with Rows(folder) as rows, waiting(lambda: f"{doing}: {rows.count:,} rows"):
+    with Rows(folder) as rows, waiting(lambda: f"{doing}{f': {rows.count:,} rows' if rows.count else ''}"):
         with _warnings() as warned:
             found = fill(rows)
         return rows.done({"value": found, "warnings": warned}), found

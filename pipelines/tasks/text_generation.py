@@ -16,7 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipelines.config.recipe import Float, Int, Strict, of_a_run
 from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
-from pipelines.data.text.packing import IGNORED, blocks, positions
+from pipelines.data.text.packing import IGNORED, blocks, positions, token_ids
 from pipelines.data.text.passages import answer_texts
 from pipelines.data.text.prompts import columns, encoded
 from pipelines.data.text.rows import readable, titled
@@ -171,16 +171,18 @@ class TextGeneration(Task):
 
     def _blocks(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Pack texts into full blocks. The tokenizer's first and last special token enclose each document."""
+        import numpy as np
+
         words = self.tokenizer
         first = words.eos_token_id if words.bos_token_id is None else words.bos_token_id
-        found = words(rows["text"], add_special_tokens=False)["input_ids"]
+        found = token_ids(words, rows["text"])
         running = self.options.rows == "line"
         texts = [
-            (number, ids if running else [first, *ids, words.eos_token_id], place == 0 or not running)
+            (number, ids if running else np.array([first, *ids, words.eos_token_id]), place == 0 or not running)
             for place, (number, ids) in enumerate(zip(numbers, found, strict=True))
         ]
         packed = [texts] if self.packs or running else [[text] for text in texts]
-        made = [block for part in packed if any(ids for _, ids, _ in part) for block in blocks(part, self.window)]
+        made = [block for part in packed if any(len(ids) for _, ids, _ in part) for block in blocks(part, self.window)]
         made = [block for block in made if (block["labels"] != IGNORED).any()]
         examples: dict[str, list[Any]] = {
             key: [block[key] for block in made] for key in ("input_ids", "labels", "starts", "owners")

@@ -338,7 +338,7 @@ def small_tables(draw: st.DrawFn) -> tuple[Dataset, list[bool]]:
     return (rows if draw(st.booleans()) else rows.remove_columns(CONTENT)), fixed
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     small_tables(), st.sampled_from([0.05, 0.1, 0.3]), st.integers(0, 9), st.booleans(), st.booleans(), st.booleans()
 )
