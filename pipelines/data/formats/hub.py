@@ -57,6 +57,7 @@ def take(
     from datasets import Audio, ClassLabel, Image
 
     for name, rows in loaded.items():
+        rows = _flattened(rows, [*section.columns.values(), section.group])
         names = {c: section.columns.get(c) or _guess(c, rows.features) or c for c in columns}
         for column, its in names.items():
             if its not in rows.column_names:
@@ -129,6 +130,25 @@ def take(
             rows, unlabelled = labels_by_name(rows)
             refused += unlabelled
         source.splits[name], source.skipped[name] = rows, refused
+
+
+def _flattened(rows: Any, names: Sequence[str | None]) -> Any:
+    """The rows with the nested columns that the recipe names, such as `review.body`, as columns of their own."""
+    import pyarrow.compute
+
+    for name in names:
+        path = (name or "").split(".")
+        if name in rows.column_names or len(path) < 2 or path[0] not in rows.column_names:
+            continue
+        feature, column = rows.features[path[0]], rows.data.column(path[0])
+        for key in path[1:]:
+            if not isinstance(feature, dict) or key not in feature:
+                break
+            feature, column = feature[key], pyarrow.compute.struct_field(column, key)
+        else:
+            column = column if rows._indices is None else column.take(rows._indices.column(0))
+            rows = with_column(rows, str(name), column.combine_chunks(), feature=feature)
+    return rows
 
 
 def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any, list[tuple[str, str]]]:

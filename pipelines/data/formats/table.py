@@ -355,6 +355,9 @@ def _json(path: Path) -> Iterator[Cells]:
     """The rows of an array of objects, or of one object per line. Raises DataError naming file and line."""
     with compressed.opened(path) as file:
         start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if start == b"[" and path.stat().st_size >= LARGE and _begins_with_rows(path):
+        yield from ((f"{path.name}:{number}", row) for number, row in enumerate(_elements(path), 1))
+        return
     array = _json_array(path) if start == b"[" else None
     if array is not None:
         yield from array
@@ -376,6 +379,70 @@ def _json(path: Path) -> Iterator[Cells]:
                     raise DataError(f"{path}:{number}: not valid JSON: {getattr(error, 'msg', error)}") from None
                 first = False
                 yield row
+
+
+LARGE = 16 << 20  # bytes of a .json file with an array that is not read at once
+
+
+def _elements(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of an array of objects, one after the other. Raises DataError naming file and line."""
+    decoder = json.JSONDecoder(object_pairs_hook=_once)
+    pieces = iter(compressed.lines(path).read("\n"))
+    text, at, line, number, ended = "", 0, 1, 0, False
+
+    def more() -> bool:
+        """Read on, as much again as is not yet understood, so that a long object is not tried too often."""
+        nonlocal text, at, line, ended
+        line += text.count("\n", 0, at)
+        added = []
+        size = 0
+        while size < max(1 << 20, len(text) - at) and (piece := next(pieces, None)) is not None:
+            added.append(piece)
+            size += len(piece)
+        text, at, ended = text[at:] + "".join(added), 0, not added
+        return not ended
+
+    def wrong(why: str, place: int) -> DataError:
+        return DataError(f"{path}:{line + text.count(chr(10), 0, place)}: not valid JSON: {why}")
+
+    def sign() -> str:
+        """The next character that is not a blank; empty at the end."""
+        nonlocal at
+        while True:
+            at += len(text[at : at + 1024]) - len(text[at : at + 1024].lstrip(" \t\r\n"))
+            if at < len(text) and text[at] not in " \t\r\n":
+                return text[at]
+            if at >= len(text) and not more():
+                return ""
+
+    sign()
+    at += 1  # the bracket
+    while (found := sign()) != "]" or number:
+        number += 1
+        try:
+            row, end = decoder.raw_decode(text, at)
+        except RecursionError as error:
+            raise wrong(str(error), at) from None
+        except ValueError as error:
+            beyond = getattr(error, "pos", at) - at
+            if not isinstance(error, _Twice) and more():
+                number -= 1
+                continue
+            raise wrong(getattr(error, "msg", str(error)), at + beyond) from None
+        if end == len(text) and not isinstance(row, dict) and more():  # a number may go on
+            number -= 1
+            continue
+        at = end
+        yield _json_row(path, number, row)[1]
+        found = sign()
+        if found == "]":
+            break
+        if found != ",":
+            raise wrong("Expecting ',' delimiter", at)
+        at += 1
+    at += 1
+    if sign():
+        raise wrong("Extra data", at)
 
 
 def _json_array(path: Path) -> list[Cells] | None:
