@@ -35,7 +35,7 @@ SMALL_ROWS, SMALL_BYTES = 50_000, 32 << 20  # a smaller table stays in memory an
 _BATCH = 8 << 20  # bytes of a batch, about
 
 # what pyarrow raises for cells that it cannot store in one column; ArrowInvalid is a ValueError
-CANNOT_STORE = (ValueError, TypeError, OverflowError, NotImplementedError)
+CANNOT_STORE = (ValueError, TypeError, OverflowError, RuntimeError)
 
 
 log = logging.getLogger("graft")
