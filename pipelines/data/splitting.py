@@ -368,7 +368,8 @@ def _stratified(
     starts = np.concatenate([[0], np.cumsum(free)[:-1]]).astype(np.int64) if names else np.zeros(0, np.int64)
     limits = np.array([take.get(place, 0) for place in range(len(names))], dtype=np.int64)
     of = classes[sorted_]
-    return sorted_[np.arange(len(sorted_)) - starts[of] < limits[of]]
+    chosen: np.ndarray = sorted_[np.arange(len(sorted_)) - starts[of] < limits[of]]
+    return chosen
 
 
 def _each_label_left(order: list[int], left: Sequence[int], labels: list[Any], wanted: float) -> list[int]:

@@ -569,7 +569,8 @@ def _reading(path: Path, section: DataSection, columns: Sequence[str], also: Seq
         )
     others = {column: name for column, name in others.items() if _has(have, name)}
     part = part_columns(have, [*names.values(), *others.values()]) if "audio" in names else None
-    extra = [] if section.group in (None, "none", *others, *(c for c in names if c in MEDIA)) else [section.group]
+    own = section.group
+    extra = [] if own is None or own in ("none", *others, *(c for c in names if c in MEDIA)) else [own]
     if extra and not _has(have, extra[0]):
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
     near: list[str] = []  # a hint where a missing file may be; searched for once, because folders may be large

@@ -24,7 +24,7 @@ def token_ids(words: Any, texts: Sequence[str]) -> list[np.ndarray]:
     return found
 
 
-def blocks(texts: Sequence[tuple[int, Sequence[int], bool]], size: int) -> Iterator[dict[str, Any]]:
+def blocks(texts: Sequence[tuple[int, Sequence[int] | np.ndarray, bool]], size: int) -> Iterator[dict[str, Any]]:
     """Pack (row, its tokens, whether a document begins) into blocks of `size` tokens; the last may be shorter.
 
     A block holds `input_ids`; `labels`, the next token for each token; `starts`, the indices where documents begin; and
