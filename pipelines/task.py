@@ -304,6 +304,7 @@ class Task(ABC):
             raise example
         return self.answer(model, [example])[0]
 
+
 def headline(task: Task, chosen: str | None = None) -> Metric:
     """The metric that decides which checkpoint is the best: the `chosen` one (train.metric), else the task's first."""
     known = task.metrics

@@ -1,11 +1,12 @@
 """Read compressed files (.gz, .bz2, .xz, .zst) as if they were not compressed, up to a limit of size."""
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ from pipelines.errors import DataError
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _STARTS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}  # first bytes
+_SMALL = 16 << 20  # bytes of a text that is kept in memory
 _FREE, _RATIO = 256 << 20, 200  # bytes that any file may hold; above, a multiple of the compressed size
 
 
@@ -53,6 +55,66 @@ def text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
+
+
+class Lines:
+    """A text that is read line by line, as often as needed. A small file is kept in memory, a large one is not."""
+
+    def __init__(self, source: Path | str, start: int = 0, change: Callable[[str], str] | None = None) -> None:
+        self.source, self.start, self.change = source, start, change
+
+    def read(self, end: str = "") -> Iterator[str]:
+        """The lines with their ends: `end` alone ends a line, or \\n, \\r and \\r\\n all do if it is empty."""
+        with self._opened(end) as file:
+            file.read(self.start)
+            yield from file if self.change is None else map(self.change, file)
+
+    def beginning(self, most: int) -> str:
+        """The first `most` characters, or fewer if the text ends before."""
+        with self._opened("") as file:
+            file.read(self.start)
+            return file.read(most)
+
+    def after(self, start: int) -> "Lines":
+        """The text without its first characters."""
+        return Lines(self.source, self.start + start, self.change)
+
+    def changed(self, change: Callable[[str], str]) -> "Lines":
+        """The text with every line changed."""
+        return Lines(self.source, self.start, change)
+
+    def holds(self, part: str) -> bool:
+        """Whether a line holds `part`."""
+        return any(part in line for line in self.read("\n"))
+
+    @contextmanager
+    def _opened(self, end: str) -> Iterator[io.TextIOBase]:
+        if isinstance(self.source, str):
+            yield io.StringIO(self.source, newline=end)
+            return
+        with opened(self.source) as file:
+            yield io.TextIOWrapper(file, encoding="utf-8-sig", newline=end)
+
+
+def lines(path: Path) -> Lines:
+    """A file as lines of text. Raises DataError naming the file, also for bytes anywhere that are not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    read = shift = 0
+    with opened(path) as file:
+        content = file.read(_SMALL)
+        start = content
+        while True:
+            shift = 3 if not read and start.startswith(codecs.BOM_UTF8) else shift
+            read += len(start)
+            try:
+                decoder.decode(start, final=not start)
+            except UnicodeDecodeError as error:
+                place = read - len(error.object) + error.start - shift
+                raise DataError(f"{path}: not UTF-8 text (byte {place}): save the file as UTF-8") from None
+            if not start:
+                break
+            start = file.read(1 << 20)
+    return Lines(content.decode("utf-8-sig")) if read <= len(content) else Lines(path)
 
 
 class _Decompressed(io.RawIOBase):

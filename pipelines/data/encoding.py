@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from pipelines.data import columns, stored
 from pipelines.data.schema import fingerprint
 from pipelines.errors import DataError, RunError
 from pipelines.utils.cache import cache_root, make_room
 from pipelines.utils.hardware import cores
+from pipelines.utils.progress import waiting
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -121,7 +123,7 @@ class EncodedTokens(Encoding):
 
     @property
     def lengths(self) -> Lengths:
-        return np.array(self.table["length"][:])
+        return np.array(columns.values(self.table, "length"))
 
     @property
     def unusable(self) -> Mapping[int, str]:
@@ -141,20 +143,22 @@ def encode(
     rows: "Dataset",
     function: Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]],
     key: Any,
-    at_once: int = 500,
+    at_once: int | None = None,
 ) -> "Dataset":
-    """`rows.map(function)` in batches of `at_once`; `function` gets columns and row numbers.
+    """`rows.map(function)` in batches of `at_once` rows; left out, of at most 500 rows and about 8 MB.
+
+    `function` gets columns and row numbers.
 
     `function` may return more or fewer examples than rows. `key` (JSON) holds everything besides the rows that the
     result depends on. A stored result is read from disk. Raises RunError if it cannot be written.
     """
     settings: dict[str, Any] = {
         "batched": True,
-        "batch_size": at_once,
+        "batch_size": at_once or columns.at_once(rows, 500),
         "remove_columns": rows.column_names,
         "with_indices": True,
     }
-    if len(rows) < SMALL:
+    if len(rows) < SMALL and not stored.large(rows):
         # a fixed fingerprint: the library would pickle the tokenizer to compute one, for a cache that is not used here
         return rows.map(function, keep_in_memory=True, new_fingerprint="graft", **settings)
     digest = hashlib.blake2b(json.dumps([key, fingerprint(rows)], sort_keys=True).encode(), digest_size=12).hexdigest()
@@ -163,28 +167,43 @@ def encode(
 
 
 def _mapped(rows: "Dataset", function: Any, folder: Path, settings: dict[str, Any]) -> "Dataset":
-    from datasets import Dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    if (folder / "state.json").is_file():
+    if (folder / "complete").is_file():
         try:
             folder.touch()  # the least recently used encodings are deleted first
-            return Dataset.load_from_disk(str(folder))
-        except (OSError, ValueError, DatasetGenerationError):
+            return _opened(folder)
+        except (OSError, ValueError):
             shutil.rmtree(folder, ignore_errors=True)
     settings["num_proc"] = min(cores(), 16) if cores() > 1 else None
     temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         make_room(folder.parent, ROOM)
-        encoded = rows.map(function, load_from_cache_file=False, **settings)
-        encoded.save_to_disk(str(temporary))
+        temporary.mkdir(exist_ok=True)
+        # a fixed fingerprint: the library would pickle the tokenizer to compute one; batches are written one by one
+        with waiting(lambda: f"encoding {len(rows):,} rows"):
+            rows.map(
+                function,
+                load_from_cache_file=False,
+                cache_file_name=str(temporary / "examples.arrow"),
+                writer_batch_size=min(1000, settings["batch_size"]),
+                new_fingerprint="graft",
+                **settings,
+            )
+        (temporary / "complete").touch()
         if not folder.exists():  # otherwise another run was faster; its result is the same
             temporary.rename(folder)
-        return Dataset.load_from_disk(str(folder))
+        return _opened(folder)
     except OSError as error:
         raise RunError(
             f"{folder.parent}: the encoded data cannot be written ({error}); free some room, or set GRAFT_CACHE"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _opened(folder: Path) -> "Dataset":
+    """The examples of a folder: one file of each process that encoded them, in the order of the rows."""
+    from datasets import Dataset, concatenate_datasets
+
+    parts = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
+    return concatenate_datasets([part for part in parts if len(part)] or parts[:1])

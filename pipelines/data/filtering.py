@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.data import stored
+from pipelines.data.columns import batches, select
 from pipelines.data.encoding import Encoded, Encoding, Lengths
 from pipelines.data.media import file_columns
+from pipelines.data.stored import function_key
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,28 +76,44 @@ def cleaned(
 
     `clean` gets a row without its files, whose bytes may be in the row. Raises DataError if no row is left.
     """
-    from datasets import Dataset, concatenate_datasets
+    from datasets import concatenate_datasets
 
     if len(rows) == 0:  # GLUE's test splits have no labels, so no rows are left
         return rows, []
     media = file_columns(rows)
-    good: dict[int, dict[str, Any]] = {}
-    bad: list[tuple[str, str]] = []
-    for number, row in enumerate(rows.remove_columns(media)):
-        try:
-            good[number] = clean(row)
-        except DataError as error:
-            bad.append((row["id"], f"{row['id']}: {error}"))
-    if not good:
-        raise DataError(f"{source}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
+    texts = rows.remove_columns(media)
+
+    def fill(table: stored.Rows) -> dict[str, Any]:
+        good: list[int] = []
+        bad: list[tuple[str, str]] = []
+        number = 0
+        for batch in batches(texts):
+            for cells in zip(*batch.values(), strict=True):
+                row = dict(zip(batch, cells, strict=True))
+                try:
+                    table.add(clean(row))
+                    good.append(number)
+                except DataError as error:
+                    bad.append((row["id"], f"{row['id']}: {error}"))
+                    if media:  # the rows and their files are joined column by column, so they need the same number
+                        table.add(None)
+                number += 1
+        if not good:
+            raise DataError(f"{source}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
+        return {"bad": bad, "good": good if media and bad else None}
+
+    own = function_key(clean) if stored.large(texts) else None
+    key = None if own is None else ["clean", texts._fingerprint, own, source]
+    try:
+        found, about = stored.table(key, "cleaning the rows", fill)
+    except stored.Clash as error:
+        raise DataError(f"{source}: a column holds values of different kinds: {error}") from None
+    bad = [(id_, why) for id_, why in about["bad"]]
     if not media:
-        return Dataset.from_list(list(good.values())), bad
-    # Cleaned rows and files are joined column by column, so that files are neither read nor copied. Bad rows are
-    # dropped after.
-    lacking = dict.fromkeys(next(iter(good.values())))
-    joined = Dataset.from_list([good.get(number, lacking) for number in range(len(rows))])
-    joined = concatenate_datasets([joined, rows.select_columns(media)], axis=1)
-    return joined.select(good) if bad else joined, bad
+        return found, bad
+    # files are neither read nor copied; bad rows are dropped after
+    joined = concatenate_datasets([found, rows.select_columns(media)], axis=1)
+    return (joined if about["good"] is None else select(joined, about["good"])), bad
 
 
 log = logging.getLogger("graft")

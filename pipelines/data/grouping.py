@@ -4,9 +4,10 @@ The rows of a group (a speaker, an article, a patient) are a unit, and so are ro
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.columns import values
 from pipelines.data.leakage import CONTENT, groups_of
 from pipelines.data.media import MEDIA
 
@@ -31,25 +32,26 @@ def group_column(asked: str | None, usual: str | None, columns: Sequence[str]) -
     return "file" if "file" in columns else usual if usual in columns else None
 
 
-def units_of(rows: "Dataset", group: str | None) -> list[int]:
+def units_of(rows: "Dataset", group: str | None) -> "np.ndarray":
     """The unit of every row, as a number.
 
     Rows of one group form a unit, and so do rows with equal content; a row without a value in the group column is on
     its own. Content is ignored if it would join groups until one unit has more than half of all rows, although no group
     does: short texts that many people write would leave nothing to cut.
     """
-    count = len(rows)
-    alike = rows[CONTENT][:] if CONTENT in rows.column_names else None
+    import numpy as np
+
+    alike = codes(values(rows, CONTENT)) if CONTENT in rows.column_names else None
     if group is None:
-        return _joined(count, [alike] if alike is not None else [])
+        return np.arange(len(rows)) if alike is None else alike
     groups = groups_of(rows, group)
     if not any(groups):
         log.warning("no row has a value in the column %r: the rows are cut one by one", group)
-    by_group = _joined(count, [groups])
+    by_group = codes(groups)
     if alike is None:
         return by_group
-    both = _joined(count, [groups, alike])
-    if _largest(both) > count / 2 >= _largest(by_group):
+    both = _joined(by_group, alike)
+    if _largest(both) > len(rows) / 2 >= _largest(by_group):
         log.warning(
             "rows with equal content stand in most groups of %r: groups stay in one split, such rows may not", group
         )
@@ -57,42 +59,57 @@ def units_of(rows: "Dataset", group: str | None) -> list[int]:
     return both
 
 
-def _joined(count: int, keys: list[list[Any]]) -> list[int]:
-    """A number for each row, equal for rows that share a value (other than None) in one of the `keys` (union-find)."""
-    parent = list(range(count))
+def codes(keys: Iterable[Any]) -> "np.ndarray":
+    """A number for each row, equal for equal keys, in the order of first appearance. None equals no other key."""
+    import numpy as np
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for values in keys:
-        firsts: dict[Any, int] = {}
-        for index, value in enumerate(values):
-            if value is not None and (first := firsts.setdefault(value, index)) != index:
-                parent[root(index)] = root(first)
-    return [root(index) for index in range(count)]
+    numbers: dict[Any, int] = {}
+    found = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    if None in numbers:
+        alone = np.flatnonzero(found == numbers[None])
+        found[alone] = len(numbers) + np.arange(len(alone))
+    return found
 
 
-def _largest(units: list[int]) -> int:
-    sizes: dict[int, int] = {}
-    for unit in units:
-        sizes[unit] = sizes.get(unit, 0) + 1
-    return max(sizes.values(), default=0)
+def _joined(units: "np.ndarray", alike: "np.ndarray") -> "np.ndarray":
+    """The units, joined where rows of different units are alike."""
+    import numpy as np
+
+    _, firsts, found = np.unique(alike, return_index=True, return_inverse=True)
+    pairs = np.stack([units, units[firsts[found]]], 1)
+    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+    parent = np.arange(units.max(initial=-1) + 1).tolist()
+
+    def root(unit: int) -> int:
+        while parent[unit] != unit:
+            parent[unit] = parent[parent[unit]]
+            unit = parent[unit]
+        return unit
+
+    for one, other in pairs.tolist():
+        parent[root(one)] = root(other)
+    roots = np.array([root(unit) for unit in range(len(parent))], dtype=np.int64)
+    joined: np.ndarray = roots[units]
+    return joined
+
+
+def _largest(units: "np.ndarray") -> int:
+    import numpy as np
+
+    return int(np.bincount(units).max(initial=0))
 
 
 def assign(
-    units: Sequence[int],
-    draws: Sequence[bytes],
+    units: "np.ndarray",
+    draws: "np.ndarray",
     labels: "Sequence[Any] | None",
     shares: Mapping[str, float],
-    fixed: Sequence[bool],
+    fixed: "np.ndarray",
     seed: int,
 ) -> dict[str, set[int]]:
     """Choose the rows of each split: complete units, such that sizes and classes are close to the shares.
 
-    `draws` (a digest per row) determine the order of units. `labels` are the rows' classes, or lists of classes. A
+    `draws` (a number per row) determine the order of units. `labels` are the rows' classes, or lists of classes. A
     `fixed` row stays in train with its unit. A split for which there is no unit is left out of the result.
 
     Units are ordered by class, each under the class of which it holds the largest part, and at random within a class.
@@ -127,38 +144,39 @@ class _Problem:
 
     def __init__(
         self,
-        units: Sequence[int],
-        draws: Sequence[bytes],
+        units: "np.ndarray",
+        draws: "np.ndarray",
         labels: "Sequence[Any] | None",
         shares: list[float],
-        fixed: Sequence[bool],
+        fixed: "np.ndarray",
     ) -> None:
         import numpy as np
 
-        firsts: dict[int, bytes] = {}
-        for unit, draw in zip(units, draws, strict=True):
-            firsts[unit] = min(draw, firsts.get(unit, draw))
-        number = {unit: place for place, unit in enumerate(sorted(firsts, key=firsts.__getitem__))}
-        self.unit_of_row = np.array([number[unit] for unit in units])
+        _, appears, rows_unit = np.unique(units, return_index=True, return_inverse=True)
+        least = np.full(len(appears), np.iinfo(np.uint64).max, dtype=np.uint64)
+        np.minimum.at(least, rows_unit, draws)
+        number = np.empty(len(appears), dtype=np.int64)
+        number[np.lexsort((appears, least))] = np.arange(len(appears))
+        self.unit_of_row = number[rows_unit]
         self.sizes = np.bincount(self.unit_of_row, minlength=len(number))
-        self.fixed = np.bincount(self.unit_of_row, weights=np.asarray(fixed, float), minlength=len(number)) > 0
+        self.fixed = np.bincount(self.unit_of_row, weights=fixed.astype(float), minlength=len(number)) > 0
         self.shares, self.rows = shares, len(units)
-        parts = [{str(part) for part in (label if isinstance(label, list) else [label])} for label in labels or []]
-        names = {name: place for place, name in enumerate(sorted(set().union(*parts)))}
-        counts: dict[tuple[int, int], int] = {}
-        for unit, own_parts in zip(self.unit_of_row.tolist(), parts, strict=False):
-            for part in own_parts:
-                counts[unit, names[part]] = counts.get((unit, names[part]), 0) + 1
-        self.pairs: list[list[tuple[int, int]]] = [[] for _ in self.sizes]
-        for (unit, own), count in counts.items():
-            self.pairs[unit].append((own, count))
-        # the same as three arrays: unit, class, rows
-        self.columns = np.array([(unit, own, count) for (unit, own), count in counts.items()], int).reshape(-1, 3).T
-        self.totals = self._by_class(np.ones(len(self.sizes), bool), len(names))
-        # the class of which a unit holds the largest part; 0 if there are no classes
-        self.main = np.array(
-            [max(((count / self.totals[own], own) for own, count in of), default=(0, 0))[1] for of in self.pairs]
+        places, classes = _classes(labels or [])
+        # unit, class, rows: three arrays, one entry for each class of each unit
+        pairs, counts = np.unique(
+            self.unit_of_row[places] * max(1, classes.max(initial=0) + 1) + classes, return_counts=True
         )
+        self.columns = np.stack([*np.divmod(pairs, max(1, classes.max(initial=0) + 1)), counts])
+        self.totals = self._by_class(np.ones(len(self.sizes), bool), int(classes.max(initial=-1)) + 1)
+        # the same by unit
+        self.pairs: list[list[tuple[int, int]]] = [[] for _ in self.sizes]
+        for unit, own, count in zip(*self.columns.tolist(), strict=True):
+            self.pairs[unit].append((own, count))
+        # the class of which a unit holds the largest part; 0 if there are no classes
+        unit, own, count = self.columns
+        order = np.lexsort((own, count / self.totals[own], unit))
+        self.main = np.zeros(len(self.sizes), dtype=np.int64)
+        self.main[unit[order]] = own[order]  # of several values for one unit, the last one stays
 
     def _by_class(self, mine: "np.ndarray", classes: int) -> "np.ndarray":
         """The number of rows of each class in the units with `mine` true."""
@@ -174,36 +192,49 @@ class _Problem:
         places = rng.permutation(len(self.sizes))
         ranks = rng.permutation(max(1, len(self.totals)))
         order = places[np.argsort(ranks[self.main[places]], kind="stable")]
-        found = np.full(len(self.sizes), TRAIN)
-        left, filled, allowed = self.totals.copy(), [0] * len(self.shares), [0.0] * len(self.shares)
-        of_class = np.bincount(self.main, weights=self.sizes, minlength=len(ranks))
+        splits = [TRAIN] * len(self.sizes)
+        pairs, shares, numbers = self.pairs, self.shares, range(len(self.shares))
+        left, filled, allowed = self.totals.tolist(), [0] * len(self.shares), [0.0] * len(self.shares)
+        of_class = np.bincount(self.main, weights=self.sizes, minlength=len(ranks)).tolist()
         at = None
-        for unit in order.tolist():
-            if self.main[unit] != at:
-                at = self.main[unit]
-                allowed = [value + share * of_class[at] for value, share in zip(allowed, self.shares, strict=True)]
-            size = int(self.sizes[unit])
-            lacks = [
-                ((may - has) / share, split)
-                for split, (may, has, share) in enumerate(zip(allowed, filled, self.shares, strict=True))
-            ]
-            split = max(lacks)[1]
-            if self.fixed[unit] or filled[split] + size / 2 > allowed[split] or not self._leaves(unit, left):
+        visits = zip(
+            order.tolist(),
+            self.main[order].tolist(),
+            self.sizes[order].tolist(),
+            self.fixed[order].tolist(),
+            strict=True,
+        )
+        for unit, main, size, fixed in visits:
+            if main != at:
+                at = main
+                allowed = [value + share * of_class[at] for value, share in zip(allowed, shares, strict=True)]
+            most, split = None, 0
+            for number in numbers:  # the split that lacks most; the last one of equals
+                lacks = (allowed[number] - filled[number]) / shares[number]
+                if most is None or lacks >= most:
+                    most, split = lacks, number
+            if fixed or filled[split] + size / 2 > allowed[split]:
                 continue
-            found[unit] = split
-            filled[split] += size
-            for own, count in self.pairs[unit]:
-                left[own] -= count
+            of = pairs[unit]
+            for own, count in of:
+                if left[own] <= count:
+                    break
+            else:  # train keeps every class
+                splits[unit] = split
+                filled[split] += size
+                for own, count in of:
+                    left[own] -= count
+        found = np.array(splits)
         for split in range(len(self.shares)):
             if not filled[split]:
                 self._give_one(split, found, left)
         return found
 
-    def _leaves(self, unit: int, left: "np.ndarray") -> bool:
+    def _leaves(self, unit: int, left: list[float]) -> bool:
         """Whether train, which has `left` rows of each class, keeps every class without this unit."""
         return all(left[own] > count for own, count in self.pairs[unit])
 
-    def _give_one(self, split: int, found: "np.ndarray", left: "np.ndarray") -> None:
+    def _give_one(self, split: int, found: "np.ndarray", left: list[float]) -> None:
         """Give an empty split the unit with the closest size, of those that train can spare."""
         wanted = self.shares[split] * self.rows
         free = [u for u in range(len(found)) if found[u] == TRAIN and not self.fixed[u] and self._leaves(u, left)]
@@ -228,3 +259,17 @@ class _Problem:
             has = self._by_class(mine, len(self.totals))
             distance += 0.5 * float(np.abs(has - share * self.totals).sum())
         return empty, beyond, distance
+
+
+def _classes(labels: Sequence[Any]) -> "tuple[np.ndarray, np.ndarray]":
+    """The classes of the rows as two arrays, with one entry for each class of each row: row, number of the class."""
+    import numpy as np
+
+    if any(isinstance(label, list) for label in labels):
+        parts = [{str(part) for part in (label if isinstance(label, list) else [label])} for label in labels]
+        rows = np.repeat(np.arange(len(parts)), [len(own) for own in parts])
+        names = [part for own in parts for part in own]
+    else:
+        rows, names = np.arange(len(labels)), list(map(str, labels))
+    number = {name: place for place, name in enumerate(sorted(set(names)))}
+    return rows, np.array([number[name] for name in names], dtype=np.int64)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.columns import select, values, with_column
 from pipelines.data.files import composed
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
@@ -41,7 +42,7 @@ def labelled(
     """
     from datasets import List, Value
 
-    found = rows["label"][:]
+    found = values(rows, "label")
     lists = any(isinstance(label, list) for label in found)
     if many:
         printed = None if lists else _printed([label for label in found if label and label.strip()])
@@ -56,11 +57,11 @@ def labelled(
         cleaned = [([] if lists else "") if i in lacking else label for i, label in enumerate(cleaned)]
     if cleaned != found:
         kind = List(Value("string")) if many or lists else Value("string")
-        rows = rows.remove_columns("label").add_column("label", cleaned, feature=kind)
+        rows = with_column(rows, "label", cleaned, feature=kind)
     if not needed or not lacking:
         return rows, []
-    ids = rows["id"][:]
-    kept = rows.select([i for i in range(len(rows)) if i not in lacking])
+    ids = values(rows, "id")
+    kept = select(rows, [i for i in range(len(rows)) if i not in lacking])
     return kept, [(ids[i], f"{ids[i]}: label is empty") for i in sorted(lacking)]
 
 
@@ -101,10 +102,14 @@ def _flag(cell: Any) -> bool | None:
     return True if text in _ON else False if text in _OFF or text == "nan" else None
 
 
-def like_flags(rows: Sequence[tuple[str, dict[Any, Any]]], columns: Sequence[str]) -> list[str]:
+def like_flags(rows: Iterable[tuple[str, dict[Any, Any]]], columns: Sequence[str]) -> list[str]:
     """The columns that hold 0 and 1 alone, as columns of labels do; empty if there are less than two."""
-    found = [name for name in columns if {str(row.get(name)).strip() for _, row in rows} <= {"0", "1", "0.0", "1.0"}]
-    return found if len(found) > 1 else []
+    found = list(columns)
+    for _, row in rows:
+        found = [name for name in found if str(row.get(name)).strip() in ("0", "1", "0.0", "1.0")]
+        if len(found) < 2:
+            return []
+    return found
 
 
 def lost(labels: Iterable[tuple[str, Any]], skipped: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -124,7 +129,7 @@ def lost(labels: Iterable[tuple[str, Any]], skipped: Sequence[tuple[str, str]]) 
 
 def check_lost(found: dict[str, str], rows: "Dataset", source: str) -> None:
     """Raise DataError for a class of which every training row is skipped, because the model would never learn it."""
-    have = {label for label in rows["label"][:] if isinstance(label, str)}
+    have = {label for label in values(rows, "label") if isinstance(label, str)}
     gone = [label for label in found if label not in have]
     if gone:
         more = f" (and none of {len(gone) - 1} more classes)" if gone[1:] else ""
@@ -232,7 +237,7 @@ _COMMA = re.compile(r"\s*[-+]?(?:\d{1,3}(?:\.\d{3})+|\d*),\d+\s*")  # 3,5 or 1.2
 
 def decimal_points(rows: "Dataset", source: str) -> "Dataset":
     """Convert labels with a decimal comma, 3,5 to 3.5, in a table that does not separate its cells by commas."""
-    labels = rows["label"][:]
+    labels = values(rows, "label")
 
     def point(label: Any) -> Any:
         comma = isinstance(label, str) and _COMMA.fullmatch(label)
@@ -243,7 +248,7 @@ def decimal_points(rows: "Dataset", source: str) -> "Dataset":
     if changed is None:
         return rows
     log.warning("%s: labels have a decimal comma: %s is read as %s", source, *changed)
-    return rows.remove_columns("label").add_column("label", converted)
+    return with_column(rows, "label", converted)
 
 
 def check_numbers(labels: Sequence[float], source: str) -> None:
@@ -283,7 +288,7 @@ def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: s
 
 def _labels_of(rows: "Dataset") -> set[str]:
     found: set[str] = set()
-    for label in rows["label"]:
+    for label in values(rows, "label"):
         found.update(label if isinstance(label, list) else [label])
     return found
 
@@ -300,7 +305,7 @@ def names(splits: "Splits", multi_label: bool) -> list[str]:
             {
                 part
                 for name in ("train", "validation", "test")
-                for label in splits[name]["label"]
+                for label in values(splits[name], "label")
                 for part in several(label)
             }
         )

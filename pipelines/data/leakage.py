@@ -9,6 +9,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data import stored
+from pipelines.data.columns import batches, values, with_column
 from pipelines.data.file_digests import of_file, of_files
 from pipelines.data.media import file_columns, paths
 from pipelines.errors import DataError
@@ -28,18 +30,27 @@ def with_files(rows: "Dataset") -> "Dataset":
     It holds the id of the first row with the same file.
     """
     firsts: dict[str, str] = {}
-    ids, files = rows["id"][:], paths(rows)
+    ids, files = values(rows, "id"), paths(rows)
     column = [
         firsts.setdefault(file, id_) if file and os.path.isfile(file) else id_
         for id_, file in zip(ids, files, strict=True)
     ]
-    return rows if column == list(ids) or "file" in rows.column_names else rows.add_column("file", column)
+    return rows if column == ids or "file" in rows.column_names else with_column(rows, "file", column)
 
 
 def groups_of(rows: "Dataset", group: str) -> list[str | None]:
     """The value of every row in the group column, as text without surrounding spaces; None if it is empty."""
-    found = [" ".join(str(value).split()) if value is not None else "" for value in rows[group][:]]
-    return [None if value in ("", "None") else value for value in found]
+    found = values(rows, group)
+    known: dict[Any, str | None] = {None: None}
+    if found and isinstance(found[0], str):
+        known |= {value: _named(value) for value in set(found)}
+        return [known[value] for value in found]
+    return [_named(value) for value in found]
+
+
+def _named(value: Any) -> str | None:
+    text = " ".join(str(value).split()) if value is not None else ""
+    return None if text in ("", "None") else text
 
 
 def check_groups(section: DataSection, splits: "dict[str, Dataset]", group: str) -> None:
@@ -97,19 +108,28 @@ def with_contents(rows: "Dataset", columns: Sequence[str]) -> "Dataset":
     files = set(file_columns(rows))
     also = [name for name in PART if name in rows.column_names] if set(have) & files else []
     if len(have) == 1 and have[0] in files and not also:
-        return rows.add_column(CONTENT, _digests_of_files(rows, have[0]))
-    digests: list[str] = []
-    with ThreadPoolExecutor(8) as pool:
-        for batch in rows.select_columns(list(dict.fromkeys(["id", *have, *also]))).iter(256):
-            values = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
-            digests += pool.map(lambda row: _digest(row, have, files, also), values)
-    return rows.add_column(CONTENT, digests)
+        return with_column(rows, CONTENT, _digests_of_files(rows, have[0]))
+    needed = rows.select_columns(list(dict.fromkeys(["id", *have, *also])))
+
+    def digests() -> list[str]:
+        found: list[str] = []
+        with ThreadPoolExecutor(8) as pool:  # for texts, threads would only wait for each other
+            each = pool.map if files.intersection(have) else map
+            for batch in batches(needed, 256):
+                cells = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+                found += each(lambda row: _digest(row, have, files, also), cells)
+        return found
+
+    if files.intersection(have) or not stored.large(needed):  # a file may change between two runs
+        return with_column(rows, CONTENT, digests())
+    key = ["contents", needed._fingerprint, have]
+    return with_column(rows, CONTENT, stored.value(key, f"contents of {len(rows):,} rows", digests))
 
 
 def contents(rows: "Dataset", columns: Sequence[str]) -> list[str]:
     """The values of the column CONTENT (see `with_contents`); empty if the rows have none of `columns`."""
     found = with_contents(rows, columns)
-    return list(found[CONTENT][:]) if CONTENT in found.column_names else []
+    return values(found, CONTENT) if CONTENT in found.column_names else []
 
 
 def _digests_of_files(rows: "Dataset", column: str) -> list[str]:

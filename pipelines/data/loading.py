@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data.columns import values
 from pipelines.data.files import composed
 from pipelines.data.filtering import cleaned
 from pipelines.data.grouping import group_column
@@ -144,7 +145,7 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, clean, section.id)
             if bad and "label" in rows.column_names:
-                labels = zip(rows["id"][:], rows["label"][:], strict=True)
+                labels = zip(values(rows, "id"), values(rows, "label"), strict=True)
                 source.lost[name] = {**lost(labels, bad), **source.lost.get(name, {})}
             source.skipped[name] = [*source.skipped.get(name, []), *bad]
     grouped = source.group or any(needs.group_column in rows.column_names for rows in source.splits.values())
@@ -211,7 +212,7 @@ def _resolve_labels(source: Source, needs: DataSpec, section: DataSection) -> No
         None if source.labels is None else list(dict.fromkeys(composed(name.strip()) for name in source.labels))
     )
     if needs.label_kind == "classes":
-        warn_joined([label for rows in source.splits.values() for label in rows["label"][:]], name)
+        warn_joined([label for rows in source.splits.values() for label in values(rows, "label")], name)
 
 
 def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NONE_TRAINED) -> Splits:
@@ -230,7 +231,7 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
         section = section.model_copy(update={"group": None})
     found = {name: with_contents(rows, needs.content) for name, rows in source.splits.items()}
     splits, came_from, before = arrange(section, found, source.group or needs.group_column, needs.strata, trained)
-    contents = {name: list(rows[CONTENT][:]) for name, rows in splits.items() if CONTENT in rows.column_names}
+    contents = {name: values(rows, CONTENT) for name, rows in splits.items() if CONTENT in rows.column_names}
     splits = {name: rows.remove_columns(CONTENT) if name in contents else rows for name, rows in splits.items()}
     for name, rows in splits.items():
         check_rows(name, rows, section)

@@ -4,11 +4,15 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, repeat
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.data import stored
+from pipelines.data.columns import batches, select, values
 from pipelines.data.leakage import overlap
 from pipelines.data.media import MEDIA, file_columns, kinds_of, paths
 
@@ -46,7 +50,7 @@ class Source:
 
 def by_label(rows: "Dataset") -> list[Any] | None:
     """The labels of the rows, for stratified splits; None if they have none."""
-    return list(rows["label"][:]) if "label" in rows.column_names else None
+    return values(rows, "label") if "label" in rows.column_names else None
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ class Splits:
     def smoke(self, rows: int = 8) -> "Splits":
         """The same data with at most `rows` rows per split, of as many classes as possible."""
         places = {name: spread(self[name], rows) for name in SPLITS}
-        small = {name: self[name].select(found) for name, found in places.items()}
+        small = {name: select(self[name], found) for name, found in places.items()}
         contents = {name: [found[place] for place in places[name]] for name, found in self.contents.items()}
         prints = {name: fingerprint(part) for name, part in small.items()}
         return dataclasses.replace(self, **small, fingerprint=prints, contents=contents)
@@ -191,7 +195,7 @@ def spread(rows: "Dataset", most: int) -> list[int]:
     if column is None:
         return list(range(min(most, len(rows))))
     by_label: dict[str, list[int]] = {}
-    for index, label in enumerate(rows[column]):
+    for index, label in enumerate(values(rows, column)):
         by_label.setdefault(str(label), []).append(index)
     turns = max(map(len, by_label.values()), default=0)
     picked = [indexes[turn] for turn in range(turns) for indexes in by_label.values() if turn < len(indexes)]
@@ -203,7 +207,36 @@ def fingerprint(rows: "Dataset") -> str:
 
     It covers only the file size of images and recordings.
     """
+    plain = rows.remove_columns(file_columns(rows))
+    if not stored.large(plain):
+        return _fingerprint(plain)
+    found: str = stored.value(
+        ["fingerprint", plain._fingerprint], f"fingerprint of {len(rows):,} rows", lambda: _fingerprint(plain)
+    )
+    return found
+
+
+def _fingerprint(rows: "Dataset") -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for row in rows.remove_columns(file_columns(rows)):
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
+    for batch in batches(rows):
+        digest.update(_objects(batch).encode())
     return digest.hexdigest()
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _objects(batch: Mapping[str, list[Any]]) -> str:
+    """The rows as JSON objects with sorted keys, one after the other; built by columns, which is ten times as fast."""
+    pieces: list[Iterable[str]] = []
+    for place, name in enumerate(sorted(batch)):
+        start = ", " if place else "{"
+        pieces += [repeat(f"{start}{_ENCODER.encode(name)}: "), _cells(batch[name])]
+    return "".join(chain.from_iterable(zip(*pieces, repeat("}"), strict=False)))
+
+
+def _cells(values: list[Any]) -> Iterable[str]:
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return map(encode_basestring, values)
+    return map(repr, values) if kinds == {int} else map(_ENCODER.encode, values)

@@ -19,7 +19,7 @@ from pipelines.config.recipe import Float, Int, Strict, of_a_run
 from pipelines.data.encoding import EncodedTokens, encode
 from pipelines.data.schema import DataSpec
 from pipelines.data.text import chat, chat_tokens
-from pipelines.data.text.packing import IGNORED, blocks, positions
+from pipelines.data.text.packing import IGNORED, blocks, positions, token_ids
 from pipelines.data.text.passages import answer_texts
 from pipelines.data.text.prompts import columns, encoded
 from pipelines.data.text.rows import SpecialTokens, readable, titled
@@ -272,14 +272,14 @@ class TextGeneration(Task):
         """Pack texts into full blocks. The tokenizer's first and last special token enclose each document."""
         words = self.tokenizer
         first = words.eos_token_id if words.bos_token_id is None else words.bos_token_id
-        found = self.reader(rows["text"], add_special_tokens=False)["input_ids"]
+        found = token_ids(self.reader, rows["text"])
         running = self.options.rows == "line"
         texts = [
             (number, ids if running else _enclosed(ids, first, words.eos_token_id), place == 0 or not running)
             for place, (number, ids) in enumerate(zip(numbers, found, strict=True))
         ]
         packed = [texts] if self.packs or running else [[text] for text in texts]
-        made = [block for part in packed if any(ids for _, ids, _ in part) for block in blocks(part, self.window)]
+        made = [block for part in packed if any(len(ids) for _, ids, _ in part) for block in blocks(part, self.window)]
         made = [block for block in made if (block["labels"] != IGNORED).any()]
         examples: dict[str, list[Any]] = {
             key: [block[key] for block in made] for key in ("input_ids", "labels", "starts", "owners")
@@ -619,9 +619,12 @@ class TextGeneration(Task):
         return [self._text(tokens) if tokens else "" for tokens in found]
 
 
-def _enclosed(ids: list[int], first: int, last: int) -> list[int]:
+def _enclosed(ids: "np.ndarray", first: int, last: int) -> "np.ndarray":
     """A document between its first and last special token, which its text may contain (special_tokens: keep)."""
-    return [*([] if ids[:1] == [first] else [first]), *ids, *([] if ids[-1:] == [last] else [last])]
+    import numpy as np
+
+    begins, ends = (len(ids) and ids[place] == token for place, token in ((0, first), (-1, last)))
+    return np.concatenate([[] if begins else [first], ids, [] if ends else [last]]).astype(np.int32)
 
 
 def _conversation(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ _shown: Progress | None = None  # of the command that runs, for what is prepared
 
 
 def show_preparations(progress: Progress) -> None:
-    """Let `preparing` print where this progress does."""
+    """Let `preparing` and `waiting` print where this progress does."""
     global _shown
     _shown = progress
 
@@ -126,6 +127,31 @@ def preparing(what: str, total: int | None = None) -> Iterator[Callable[[int], N
     finally:
         if drawn:
             print(f"\r{' ' * WIDTH}\r", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def waiting(text: Callable[[], str]) -> Iterator[None]:
+    """Print a line about the work in this block from the third second on, and then one every minute.
+
+    It is for work that cannot say how far it is (see `preparing`).
+    """
+    over = threading.Event()
+
+    def speak() -> None:
+        pause = SOON
+        while not over.wait(pause):
+            print(f"{text()} ...", file=sys.stderr, flush=True)
+            pause = EVERY
+
+    if _shown is None or not _shown.show:
+        yield
+        return
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _counts(done: int, total: int) -> str:

@@ -14,23 +14,20 @@ Spaces belong to their cell, except in files that have a space after every separ
 
 import contextlib
 import csv
-import io
 import itertools
-import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.data.compressed import Lines
 from pipelines.errors import DataError
-
-log = logging.getLogger("graft")
 
 SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}  # separators and their names in messages
 _SAMPLE, _SAMPLED = 200_000, 200  # characters and rows that decide on the separator
 _MERGED = 3  # a row of more lines, each of which would be a row, results from two stray quotes
 
-Records = list[tuple[int, list[str]]]  # (number of the first line, cells)
+Record = tuple[int, list[str]]  # number of the first line, cells
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,12 @@ class Written:
     """A table as it is written: its header, its rows, and the dialect."""
 
     header: list[str]
-    rows: Records
+    rows: Callable[[], Iterator[Record]]  # reads the file again, so that its rows need not be in memory
     sign: str  # the separator
     quotes: bool  # whether quotes were interpreted, and there are some
     blanks: bool  # whether a space after the separator was taken as part of it
     backslashes: bool  # whether quotes in a cell are escaped by a backslash
+    warning: str  # about rows that may have been merged; or empty
 
     def unusual(self, suffix: str) -> str:
         """What is unusual about the dialect for files with this suffix; empty if nothing is."""
@@ -57,33 +55,46 @@ class Written:
         return " and ".join(found)
 
 
-def read(path: Path, text: str, suffix: str) -> Written:
+def read(path: Path, text: Lines, suffix: str) -> Written:
     """Read a table. Raises DataError naming file and line."""
     csv.field_size_limit(2**31 - 1)  # a cell may hold a book
     first, sign = 1, ""
-    if sep := re.match(r'"?sep=([^\r\n])"?(\r\n|\n|\r)', text):  # a line that Excel writes
-        first, sign, text = 2, sep[1], text[sep.end() :]
+    if sep := re.match(r'"?sep=([^\r\n])"?(\r\n|\n|\r)', text.beginning(12)):  # a line that Excel writes
+        first, sign, text = 2, sep[1], text.after(sep.end())
     sign = sign or _sign(text, "\t" if suffix == ".tsv" else ",")
-    quotes, blanks, escaped = '"' in text, False, None
+    quotes, blanks, escaped, warning = text.holds('"'), False, False, ""
     try:
         if sign == "\t":
             quotes = quotes and _quoted(text)
-            records = list(_records(text, sign)) if quotes else _lines(text)
         else:
-            escaped = _without_backslashes(text, sign)
-            text = text if escaped is None else escaped
-            records = list(_records(text, sign))
-            blanks = _blanks(records, text, sign)
-            if blanks:
-                records = list(_records(text, sign, blanks=True))
-            _check_merged(path, records, text, sign, first)
+            escaped = _has_backslashes(text, sign)
+            text = text.changed(_without_backslashes) if escaped else text
+            found = _survey(text, sign)
+            blanks = _blanks(found, text, sign)
+            warning = _check_merged(path, _survey(text, sign, blanks=True) if blanks else found, first)
+        records = _Reader(text, sign, quotes or sign != "\t", blanks)
+        header = next(records.read(), (1, list[str]()))[1]
     except _Broken as error:
         hint = ": a quote opens here and is not closed" if "end of data" in str(error) else ""
         hint = ": a quote inside of a quoted cell is written twice" if "expected after" in str(error) else hint
         raise DataError(f"{path}:{error.line + first - 1}: not valid csv: {error}{hint}") from None
-    (_, header), *rows = records or [(1, [])]
-    numbered = [(line + first - 1, cells) for line, cells in rows]
-    return Written([name.strip() for name in header], numbered, sign, quotes, blanks, escaped is not None)
+
+    def rows() -> Iterator[Record]:
+        return ((line + first - 1, cells) for line, cells in itertools.islice(records.read(), 1, None))
+
+    return Written([name.strip() for name in header], rows, sign, quotes, blanks, escaped, warning)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    text: Lines
+    sign: str
+    quotes: bool
+    blanks: bool
+
+    def read(self) -> Iterator[Record]:
+        """All rows, the header first."""
+        return _records(self.text, self.sign, blanks=self.blanks) if self.quotes else _unquoted(self.text)
 
 
 class _Broken(Exception):
@@ -94,52 +105,54 @@ class _Broken(Exception):
         self.line = line
 
 
-def _records(text: str, sign: str, *, blanks: bool = False, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+def _records(text: Lines, sign: str, *, blanks: bool = False, strict: bool = True) -> Iterator[Record]:
     """Rows read with quoting, each with the number of its first line; empty lines are skipped. Raises _Broken."""
-    reader = csv.reader(_physical(text), delimiter=sign, strict=strict, skipinitialspace=blanks)
+    return _parsed(text.read(), sign, blanks=blanks, strict=strict)
+
+
+def _parsed(lines: Iterable[str], sign: str, *, blanks: bool, strict: bool, empty: bool = False) -> Iterator[Record]:
+    reader = csv.reader(lines, delimiter=sign, strict=strict, skipinitialspace=blanks)
     line = 1
     try:
         for cells in reader:
-            if cells:
+            if cells or empty:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
         raise _Broken(error, line) from None
 
 
-def _physical(text: str) -> io.StringIO:
-    """The text with its line ends, as the csv module counts lines."""
-    return io.StringIO(text, newline="")
-
-
-def _lines(text: str, sign: str = "\t") -> Records:
+def _unquoted(text: Lines, sign: str = "\t") -> Iterator[Record]:
     """Rows read without quoting: every line is one row."""
-    text = text.replace("\r\n", "\n")
-    parts = text.split("\n") if "\n" in text else text.split("\r")
-    return [(number, line.split(sign)) for number, line in enumerate(parts, 1) if line]
+    end = "\n" if text.holds("\n") else "\r"
+    for number, line in enumerate(text.read(end), 1):
+        line = line.removesuffix("\r\n") if end == "\n" and line.endswith("\r\n") else line.removesuffix(end)
+        if line:
+            yield number, line.split(sign)
 
 
 # ---- the separator ----
 
 
-def _sign(text: str, usual: str) -> str:
+def _sign(text: Lines, usual: str) -> str:
     """The separator with which most of the first rows have as many cells as the header.
 
     It is the usual one if no separator splits the header.
     """
-    sample = text if len(text) <= _SAMPLE else text[: max(text.rfind("\n", 0, _SAMPLE), 0) or _SAMPLE]
+    start = text.beginning(_SAMPLE + 1)
+    sample = Lines(start if len(start) <= _SAMPLE else start[: max(start.rfind("\n", 0, _SAMPLE), 0) or _SAMPLE])
     shares = {sign: share for sign in dict.fromkeys([usual, *SIGNS]) if (share := _share(sample, sign)) is not None}
     best = max(shares, key=lambda sign: (shares[sign], sign == usual), default=usual)
     return best if best == usual or shares[best] > max(0.5, shares.get(usual, 0.0)) else usual
 
 
-def _share(sample: str, sign: str) -> float | None:
+def _share(sample: Lines, sign: str) -> float | None:
     """The share of rows with the header's number of cells; None if that number is 1."""
     readings = []
     with contextlib.suppress(_Broken):  # with this separator it is not a csv
         readings.append([cells for _, cells in itertools.islice(_records(sample, sign, strict=False), _SAMPLED)])
     if sign == "\t":
-        readings.append([cells for _, cells in _lines(sample)[:_SAMPLED]])
+        readings.append([cells for _, cells in itertools.islice(_unquoted(sample), _SAMPLED)])
     found = [
         sum(len(cells) == len(rows[0]) for cells in rows[1:]) / max(len(rows) - 1, 1) if len(rows) > 1 else 1.0
         for rows in readings
@@ -151,34 +164,47 @@ def _share(sample: str, sign: str) -> float | None:
 # ---- quotes and spaces ----
 
 
-def _quoted(text: str) -> bool:
+def _quoted(text: Lines) -> bool:
     """Whether the quotes in a tab-separated file are to be interpreted: see the module's docstring."""
-    lines = _lines(text)
-    columns = len(lines[0][1]) if lines else 0
-    bad = sum(len(cells) != columns for _, cells in lines)
+    columns = len(next(_unquoted(text), (1, list[str]()))[1])
+    bad = sum(len(cells) != columns for _, cells in _unquoted(text))
     try:
-        rows = list(_records(text, "\t"))
+        count = sum(1 for _ in _records(text, "\t"))
     except _Broken:
         return False
     if bad == 0:
-        return _as_written(rows, [cells for _, cells in lines])
-    starts = {number for number, _ in rows}
+        return _as_written(count, text)
+    width = len(next(_records(text, "\t"), (1, list[str]()))[1])
+    wrong = sum(len(cells) != width for _, cells in _records(text, "\t"))
     # lines that are part of a cell: whether each of them would be a row by itself
-    others = [line for number, line in enumerate(_physical(text), 1) if number not in starts and line.strip()]
-    inside = [line.count("\t") + 1 == columns for line in others]
-    wrong = sum(len(cells) != len(rows[0][1]) for _, cells in rows)
-    return wrong < bad and sum(inside) * 2 <= len(inside)
+    others = inside = 0
+    starts = (number for number, _ in _records(text, "\t"))
+    start = next(starts, None)
+    for number, line in enumerate(text.read(), 1):
+        if number == start:
+            start = next(starts, None)
+        elif line.strip():
+            others += 1
+            inside += line.count("\t") + 1 == columns
+    return wrong < bad and inside * 2 <= others
 
 
-def _as_written(rows: Records, lines: list[list[str]]) -> bool:
-    """Whether all quotes are where a program would put them. `lines` are the cells read without quoting."""
-    holding = [cell for cells in lines for cell in cells if '"' in cell]
-    if len(rows) != len(lines) or not all(_whole(cell) for cell in holding):
-        return False
-    columns = zip(*lines[1:], strict=True) if len(lines) > 2 else ()
-    if any(all(map(_whole, cells)) for cells in (lines[0], *columns)):
-        return True
-    return all(cell == '""' or '"' in cell[1:-1] for cell in holding)
+def _as_written(count: int, text: Lines) -> bool:
+    """Whether all quotes are where a program would put them, in a table of `count` rows read with quoting."""
+    lines, doubled = 0, True
+    quoted: list[bool] = []  # whether the cells of a column are all in quotes, without the header
+    header = False
+    for number, (_, cells) in enumerate(_unquoted(text)):
+        lines += 1
+        marked = [_whole(cell) for cell in cells]
+        if any('"' in cell and not mark for cell, mark in zip(cells, marked, strict=True)):
+            return False
+        doubled = doubled and all(cell == '""' or '"' in cell[1:-1] for cell in cells if '"' in cell)
+        if number == 0:
+            header = all(marked)
+        else:
+            quoted = [old and new for old, new in zip(quoted, marked, strict=True)] if number > 1 else marked
+    return lines == count and (header or doubled or (lines > 2 and any(quoted)))
 
 
 def _whole(cell: str) -> bool:
@@ -186,66 +212,112 @@ def _whole(cell: str) -> bool:
     return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
 
 
-def _without_backslashes(text: str, sign: str) -> str | None:
-    """The text with \\" replaced by "", as Spark writes quotes.
-
-    None unless only this gives every row the right number of cells.
-    """
-    if '\\"' not in text or _fits(text, sign):
-        return None
-    doubled = re.sub(r'(?<!\\)\\"', '""', text)
-    return doubled if _fits(doubled, sign) else None
+def _has_backslashes(text: Lines, sign: str) -> bool:
+    """Whether quotes in a cell are written \\", as Spark does: only then has every row the right number of cells."""
+    return text.holds('\\"') and not _fits(text, sign) and _fits(text.changed(_without_backslashes), sign)
 
 
-def _fits(text: str, sign: str) -> bool:
+def _without_backslashes(line: str) -> str:
+    return re.sub(r'(?<!\\)\\"', '""', line)
+
+
+def _fits(text: Lines, sign: str) -> bool:
     """Whether every row has as many cells as the header."""
     try:
-        rows = [cells for _, cells in _records(text, sign)]
+        records = _records(text, sign)
+        columns = len(next(records, (1, list[str]()))[1])
+        return all(len(cells) == columns for _, cells in records)
     except _Broken:
         return False
-    return all(len(cells) == len(rows[0]) for cells in rows)
 
 
-def _blanks(records: Records, text: str, sign: str) -> bool:
+@dataclass
+class _Survey:
+    """What is to be known of all rows of a table before it is read."""
+
+    columns: int = 0  # of the header
+    fits: bool = True  # whether every row has as many
+    after: bool = True  # whether every cell but a row's first is empty or begins with a space
+    after_header: bool = True  # the same without the header
+    spaced: bool = False  # whether one of these begins with a space
+    spaced_quote: bool = False  # whether one of these is a quote after spaces
+    merged: int = 0  # rows of several lines, each of which would be a row
+    first: tuple[int, int] = (0, 0)  # the first of them: its line, its number of lines
+    long: tuple[int, int] | None = None  # the first of more than _MERGED lines
+
+
+def _survey(text: Lines, sign: str, *, blanks: bool = False) -> _Survey:
+    """Read a table once. Raises _Broken."""
+    found = _Survey()
+    counts: list[int] = []  # cells of each line since the last row, if each line was a row
+
+    def counted() -> Iterator[str]:
+        for line in text.read():
+            counts.append(line.count(sign) + 1)
+            yield line
+
+    row: tuple[int, list[int]] | None = None  # the last row: its line, and the cells of its lines and empty ones below
+    for number, (line, cells) in enumerate(_parsed(counted(), sign, blanks=blanks, strict=True, empty=True)):
+        lines, counts[:] = list(counts), []
+        if not cells:
+            if row is not None:
+                row[1].extend(lines)
+            continue
+        if row is None:
+            found.columns = len(cells)
+        else:
+            _add_merged(found, *row)
+        row = (line, lines)
+        found.fits = found.fits and len(cells) == found.columns
+        begins = [cell[:1] for cell in cells[1:]]
+        after = all(begin in (" ", "") for begin in begins)
+        found.after = found.after and after
+        found.after_header = found.after_header and (after or number == 0)
+        if " " in begins:
+            found.spaced = True
+            found.spaced_quote = found.spaced_quote or any(re.match(r' +"', cell) for cell in cells[1:])
+    if row is not None:
+        _add_merged(found, *row)
+    return found
+
+
+def _add_merged(found: _Survey, line: int, counts: list[int]) -> None:
+    """Count a row if two quotes that belong to the text may have merged its lines."""
+    if len(counts) > 1 and found.columns > 1 and all(count == found.columns for count in counts):
+        found.first = (line, len(counts)) if not found.merged else found.first
+        found.merged += 1
+        found.long = (line, len(counts)) if found.long is None and len(counts) > _MERGED else found.long
+
+
+def _blanks(found: _Survey, text: Lines, sign: str) -> bool:
     """Whether the file has a space after every separator."""
-    columns = len(records[0][1]) if records else 0
-    if columns < 2:
+    if found.columns < 2:
         return False
-    after = [[cell[:1] in (" ", "") for cell in cells[1:]] for _, cells in records]
-    if all(map(all, after)) and any(cell[:1] == " " for _, cells in records for cell in cells[1:]):
+    if found.after and found.spaced:
         return True
-    if not any(re.match(r' +"', cell) for _, cells in records for cell in cells[1:]):
+    if not found.spaced_quote:
         return False
     try:
-        fits = all(len(cells) == columns for _, cells in _records(text, sign, blanks=True))
+        fits = all(len(cells) == found.columns for _, cells in _records(text, sign, blanks=True))
     except _Broken:
         return False
-    return fits and (not all(len(cells) == columns for _, cells in records) or all(map(all, after[1:])))
+    return fits and (not found.fits or found.after_header)
 
 
-def _check_merged(path: Path, records: Records, text: str, sign: str, first: int) -> None:
+def _check_merged(path: Path, found: _Survey, first: int) -> str:
     """Check for two quotes that belong to the text and merge rows, each of which would be a row by itself.
 
     Raises DataError if many lines are merged. A few lines may be one cell with several lines, so they give a warning.
     """
-    if not records:
-        return
-    ends = [line for line, _ in records[1:]] + [sum(1 for _ in _physical(text)) + 1]
-    several = [(line, end) for (line, _), end in zip(records, ends, strict=True) if end - line > 1]
-    columns = len(records[0][1])
-    if not several or columns < 2:
-        return
-    fits = [line.count(sign) + 1 == columns for line in _physical(text)]
-    merged = [(line + first - 1, end - line) for line, end in several if all(fits[line - 1 : end - 1])]
-    long = next(((line, count) for line, count in merged if count > _MERGED), None)
     advice = "write a quote that belongs to a text twice, and put that text in quotes"
-    if long is not None:
-        line, count = long
+    if found.long is not None:
+        line, count = found.long
         what = f"a quote opens here and closes {count - 1} lines below, and each of these would be a row"
-        raise DataError(f"{path}:{line}: {what}: {advice}")
-    if merged:
-        line, count = merged[0]
-        more = f", and so in {len(merged) - 1} more rows" if merged[1:] else ""
-        what = f"a quote opens here and closes in line {line + count - 1}"
-        so = "that is read as one row, but each line would be one by itself"
-        log.warning("%s:%d: %s: %s%s. If so, %s", path, line, what, so, more, advice)
+        raise DataError(f"{path}:{line + first - 1}: {what}: {advice}")
+    if not found.merged:
+        return ""
+    line, count = found.first[0] + first - 1, found.first[1]
+    more = f", and so in {found.merged - 1} more rows" if found.merged > 1 else ""
+    what = f"a quote opens here and closes in line {line + count - 1}"
+    so = "that is read as one row, but each line would be one by itself"
+    return f"{path}:{line}: {what}: {so}{more}. If so, {advice}"

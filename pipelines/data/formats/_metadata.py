@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.config.recipe import DataSection
+from pipelines.data.columns import values, with_column
 from pipelines.data.files import SPLIT_NAMES, folders, not_among
 from pipelines.data.formats import table
 from pipelines.data.media import FILE_NAME, Kind, paths
@@ -80,8 +81,8 @@ def read(
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns, optional)
         where = path.relative_to(root).as_posix()
         rows = part.splits["train"]
-        ids = [f"{where}:{id_.rpartition(':')[2]}" for id_ in rows["id"]]  # unique over all splits
-        source.splits[name] = rows.remove_columns("id").add_column("id", ids)
+        ids = [f"{where}:{id_.rpartition(':')[2]}" for id_ in values(rows, "id")]  # unique over all splits
+        source.splits[name] = with_column(rows, "id", ids)
         source.skipped[name], source.lost[name] = part.skipped["train"], part.lost["train"]
         listed.update(file for file in paths(rows) if file)
     others = not_among(root, kind.suffixes, listed)

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.audio.segments import part_columns, times
+from pipelines.data.columns import select, values, with_column
 from pipelines.data.labels import lost
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError, HubError, HubUnreachable, MissingColumn
@@ -56,6 +57,7 @@ def take(
     from datasets import Audio, ClassLabel, Image
 
     for name, rows in loaded.items():
+        rows = _flattened(rows, [*section.columns.values(), section.group])
         names = {c: section.columns.get(c) or _guess(c, rows.features) or c for c in columns}
         for column, its in names.items():
             if its not in rows.column_names:
@@ -81,7 +83,7 @@ def take(
         part = part_columns(rows.column_names, taken) if "audio" in columns else None
         keep = dict.fromkeys([*taken, *(column for column in part or () if column in rows.column_names)])
         rows = rows.select_columns(list(keep)).rename_columns({its: c for c, its in names.items() if its != c})
-        rows = rows.add_column("id", [f"{name}/{i}" for i in range(len(rows))])
+        rows = with_column(rows, "id", [f"{name}/{i}" for i in range(len(rows))])
         refused: list[tuple[str, str]] = []
         given = rows
         for column, wanted, many in (("image", Image, "images"), ("audio", Audio, "recordings")):
@@ -114,7 +116,7 @@ def take(
                 for number, path in enumerate(paths):
                     if sizes[number] is None and path:
                         sizes[number] = os.stat(path).st_size
-                rows = rows.add_column("size", sizes)
+                rows = with_column(rows, "size", sizes)
         if part:
             rows, without = _with_parts(rows, part)
             refused += without
@@ -128,6 +130,25 @@ def take(
             rows, unlabelled = labels_by_name(rows)
             refused += unlabelled
         source.splits[name], source.skipped[name] = rows, refused
+
+
+def _flattened(rows: Any, names: Sequence[str | None]) -> Any:
+    """The rows with the nested columns that the recipe names, such as `review.body`, as columns of their own."""
+    import pyarrow.compute
+
+    for name in names:
+        path = (name or "").split(".")
+        if name in rows.column_names or len(path) < 2 or path[0] not in rows.column_names:
+            continue
+        feature, column = rows.features[path[0]], rows.data.column(path[0])
+        for key in path[1:]:
+            if not isinstance(feature, dict) or key not in feature:
+                break
+            feature, column = feature[key], pyarrow.compute.struct_field(column, key)
+        else:
+            column = column if rows._indices is None else column.take(rows._indices.column(0))
+            rows = with_column(rows, str(name), column.combine_chunks(), feature=feature)
+    return rows
 
 
 def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any, list[tuple[str, str]]]:
@@ -151,7 +172,7 @@ def _inside(rows: Any, column: str, own: Sequence[Path], base: str) -> tuple[Any
         ]
         rows = _with_paths(rows, column, paths)
     roots = [os.path.realpath(folder) for folder in own]
-    ids = rows["id"][:]
+    ids = values(rows, "id")
     wrong = [
         (number, why)
         for number, path in enumerate(paths)
@@ -269,17 +290,18 @@ def labels_by_name(rows: Any) -> tuple[Any, list[tuple[str, str]]]:
             return None if value is None else str(value)
         return feature.names[value] if value is not None and value >= 0 else None
 
-    given = rows["label"][:]
+    given = values(rows, "label")
     labels = [[name(v) for v in label] if isinstance(label, list) else name(label) for label in given]
     # No label may mean that no class applies (several labels); the task decides. -1 means that the label is not public.
     known = [label is not None and not (isinstance(label, list) and None in label) for label in labels]
     good = [i for i in range(len(labels)) if given[i] is None or known[i]]
-    skipped = [(rows["id"][i], f"{rows['id'][i]}: no label") for i in sorted(set(range(len(labels))) - set(good))]
+    bad = sorted(set(range(len(labels))) - set(good))
+    skipped = [(id_, f"{id_}: no label") for id_ in (select(rows, bad)["id"][:] if bad else [])]
     if not good:  # GLUE's test labels are not public; the library cannot add a column to zero rows
         return Dataset.from_dict({name: [] for name in rows.column_names}), skipped
-    rows = rows if len(good) == len(rows) else rows.select(good)
+    rows = rows if len(good) == len(rows) else select(rows, good)
     kind = List(Value("string")) if any(isinstance(label, list) for label in labels) else Value("string")
-    return rows.remove_columns("label").add_column("label", [labels[i] for i in good], feature=kind), skipped
+    return with_column(rows, "label", [labels[i] for i in good], feature=kind), skipped
 
 
 def _known_labels(rows: Any) -> Iterator[tuple[str, Any]]:
@@ -287,7 +309,7 @@ def _known_labels(rows: Any) -> Iterator[tuple[str, Any]]:
     from datasets import ClassLabel
 
     feature = rows.features["label"]
-    for id_, label in zip(rows["id"][:], rows["label"][:], strict=True):
+    for id_, label in zip(values(rows, "id"), values(rows, "label"), strict=True):
         if not isinstance(feature, ClassLabel):
             yield id_, label
         elif label is not None and label >= 0:

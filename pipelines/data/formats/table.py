@@ -15,14 +15,14 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from glob import escape
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.config.recipe import DataSection
-from pipelines.data import compressed, parquet
+from pipelines.data import compressed, parquet, stored
 from pipelines.data.audio import reading
 from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
@@ -31,17 +31,22 @@ from pipelines.data.labels import like_flags, lost
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
+from pipelines.data.stored import files_key
 from pipelines.data.text import chat
 from pipelines.data.text.rows import talk
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils.formatting import short
+
+if TYPE_CHECKING:
+    import pyarrow
 
 log = logging.getLogger("graft")
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 ANSWERS = ("label", "answer")  # what a task learns: numbers count as text, and a test table may lack the column
 
-Rows = list[tuple[str, dict[Any, Any]]]  # (id, cells by column; the key None holds why they do not fit the header)
+T = TypeVar("T")
+Cells = tuple[str, dict[Any, Any]]  # (id, cells by column; the key None holds why they do not fit the header)
 
 
 def detect(path: Path) -> bool:
@@ -113,35 +118,74 @@ def _add(
     source: Source, name: str, table: Path, section: DataSection, columns: Sequence[str], optional: Sequence[str]
 ) -> None:
     """Read one table as a split of `source`. Raises DataError."""
-    held = None
-    if _suffix(table) == ".parquet":
-        have = parquet.column_names(table)
-        wanted = {*(section.columns.get(column, column) for column in (*columns, *optional)), section.group}
-        wanted |= {column for pair in PAIRS for column in pair} if "audio" in columns else set()
-        taken, media = [column for column in have if column in wanted], [c for c in columns if c in MEDIA]
-        files = {column: section.columns.get(column, column) for column in media}
-        held = parquet.held(table, taken, list(files.values()))
-        rows = list(parquet.rows(table, taken)) if held is None else parquet.light_rows(table, held)
-        empty = 0
-    elif _suffix(table) in (".json", ".jsonl"):
-        rows, empty = _json(table), 0
-        have = list(dict.fromkeys(key for _, row in rows for key in row))
-    else:
-        rows, have, empty, written = _csv(table)
-        unusual = written.unusual(_suffix(table))
-        if unusual:
-            log.warning("%s: %s", table, unusual)
-        if written.sign != ",":
-            source.decimal_comma.add(name)
-    if not rows:
-        raise DataError(f"{table}: no rows")
-    source.splits[name], source.skipped[name] = _take(table, rows, have, section, columns, optional)
+    own = ["columns", "group"]
+    media = [column for column in columns if column in MEDIA]  # whether a file is there can change from run to run
+    asked = [list(columns), list(optional), section.model_dump(include=set(own), mode="json"), str(table)]
+    key = None if media else ["table", files_key([table]), asked]
+    files = {column: section.columns.get(column, column) for column in media}
+    held = _held(table, section, columns, optional, list(files.values()))
+    source.splits[name], about = _stored(table, key, lambda: _reading(table, section, columns, optional, held))
     if held is not None:
         source.splits[name] = parquet.with_bytes(source.splits[name], held, files)
-    label = section.columns.get("label", "label") if "label" in columns else None
-    source.lost[name] = lost(((id_, row.get(label)) for id_, row in rows if label), source.skipped[name])
-    if empty:
-        source.ignored[f"rows of {table.name} without a filled cell"] = empty
+    for warning in about["warnings"]:
+        log.warning("%s", warning)
+    if about["decimal_comma"]:
+        source.decimal_comma.add(name)
+    source.skipped[name] = [(id_, why) for id_, why in about["skipped"]]
+    source.lost[name] = about["lost"]
+    if about["empty"]:
+        source.ignored[f"rows of {table.name} without a filled cell"] = about["empty"]
+    if "start" in source.splits[name].column_names and "audio" in columns:
+        source.splits[name] = typed(source.splits[name])
+
+
+class Found:
+    """The rows of a file: they can be read several times, and are never in memory together."""
+
+    def __init__(self, have: list[str], read: Callable[[], Iterable[Cells]]) -> None:
+        self.have, self.read = have, read
+        self.empty = 0
+        self.warnings: list[str] = []
+        self.decimal_comma = False
+
+
+def _parquet_columns(table: Path, section: DataSection, columns: Sequence[str], optional: Sequence[str]) -> list[str]:
+    """The columns of a parquet file that are read."""
+    have = parquet.column_names(table)
+    wanted = {*(section.columns.get(column, column) for column in (*columns, *optional)), section.group}
+    wanted |= {column for pair in PAIRS for column in pair} if "audio" in columns else set()
+    names = {str(column).partition(".")[0] if column not in have else column for column in wanted}
+    return [column for column in have if column in names]
+
+
+def _held(
+    table: Path, section: DataSection, columns: Sequence[str], optional: Sequence[str], files: Sequence[str]
+) -> "pyarrow.Table | None":
+    """A large parquet table with files in its rows, which is mapped; else None. `files` are its columns of files."""
+    if _suffix(table) != ".parquet" or not files:
+        return None
+    return parquet.held(table, _parquet_columns(table, section, columns, optional), files)
+
+
+def _found(
+    table: Path,
+    section: DataSection,
+    columns: Sequence[str],
+    optional: Sequence[str],
+    held: "pyarrow.Table | None",
+) -> Found:
+    """The rows of a table, and what is known of it. Raises DataError."""
+    if _suffix(table) == ".parquet":
+        taken = _parquet_columns(table, section, columns, optional)
+        have = parquet.column_names(table)
+        found = Found(have, lambda: parquet.rows(table, taken) if held is None else parquet.light_rows(table, held))
+    elif _suffix(table) in (".json", ".jsonl"):
+        found = Found(list(dict.fromkeys(key for _, row in _json(table) for key in row)), lambda: _json(table))
+    else:
+        found = _csv(table)
+    if next(iter(found.read()), None) is None:
+        raise DataError(f"{table}: no rows")
+    return found
 
 
 LOOKED_AT = 200  # rows that decide what a column holds
@@ -202,11 +246,12 @@ def head(path: Path) -> list[dict[str, Any]]:
     if _suffix(path) in (".json", ".jsonl"):
         return _objects(text)
     if len(start) <= _HEAD:
-        written = _csv_dialect.read(path, text, _suffix(path))
+        written = _csv_dialect.read(path, compressed.Lines(text), _suffix(path))
     else:
         lines = text.splitlines(keepends=True)
-        written = _csv_dialect.read(path, "".join(lines[: LOOKED_AT + 1]), _suffix(path))
-    right = [cells for _, cells in written.rows[:LOOKED_AT] if len(cells) == len(written.header)]
+        start_of = compressed.Lines("".join(lines[: LOOKED_AT + 1]))
+        written = _csv_dialect.read(path, start_of, _suffix(path))
+    right = [cells for _, cells in islice(written.rows(), LOOKED_AT) if len(cells) == len(written.header)]
     return [dict(zip(written.header, cells, strict=True)) for cells in right] or [dict.fromkeys(written.header)]
 
 
@@ -264,7 +309,7 @@ def column_names(path: Path) -> list[str]:
         return parquet.column_names(path)
     if _suffix(path) in (".json", ".jsonl"):
         return list(dict.fromkeys(key for _, row in _json(path) for key in row))
-    return _csv(path)[1]
+    return _csv(path).have
 
 
 def _suffix(path: Path) -> str:
@@ -327,34 +372,46 @@ def _count_others(source: Source, path: Path, tables: list[Path], columns: tuple
 # ---- files to rows ----
 
 
-def _csv(path: Path) -> tuple[Rows, list[str], int, _csv_dialect.Written]:
-    """Rows, the names of the columns, the number of empty rows, and how the file is written. Raises DataError."""
-    written = _csv_dialect.read(path, compressed.text(path), _suffix(path))
+def _csv(path: Path) -> Found:
+    """The rows of a csv or tsv file. Raises DataError."""
+    written = _csv_dialect.read(path, compressed.lines(path), _suffix(path))
     header = written.header
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
         raise DataError(f"{path}:1: two columns are called {twice[0]!r}: rename one")
     signs = _csv_dialect.SIGNS.get(written.sign, repr(written.sign))
     hint = "is one too many or too few?" if written.sign == "\t" else "put quotes around a cell that holds one"
-    rows: Rows = []
-    for line, cells in written.rows:
-        if len(cells) == len(header):
-            row: dict[Any, Any] = dict(zip(header, cells, strict=True))
-        else:  # with a cell too many or too few, the columns of the cells are unknown
-            row = {None: f"{len(cells)} cells for {len(header)} columns, parted by {signs}: {hint}"}
-        if any(cells) or len(header) == 1:
-            rows.append((f"{path.name}:{line}", row))
-    return rows, header, len(written.rows) - len(rows), written
+
+    def read() -> Iterator[Cells]:
+        found.empty = 0
+        for line, cells in written.rows():
+            if not any(cells) and len(header) != 1:
+                found.empty += 1
+            elif len(cells) == len(header):
+                yield f"{path.name}:{line}", dict(zip(header, cells, strict=True))
+            else:  # with a cell too many or too few, the columns of the cells are unknown
+                why = f"{len(cells)} cells for {len(header)} columns, parted by {signs}: {hint}"
+                yield f"{path.name}:{line}", {None: why}
+
+    found = Found(header, read)
+    unusual = written.unusual(_suffix(path))
+    found.warnings = [*([written.warning] if written.warning else []), *([f"{path}: {unusual}"] if unusual else [])]
+    found.decimal_comma = written.sign != ","
+    return found
 
 
-def _json(path: Path) -> Rows:
+def _json(path: Path) -> Iterator[Cells]:
     """The rows of an array of objects, or of one object per line. Raises DataError naming file and line."""
     with compressed.opened(path) as file:
         start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if start == b"[" and path.stat().st_size >= LARGE and _begins_with_rows(path):
+        yield from ((f"{path.name}:{number}", row) for number, row in enumerate(_elements(path), 1))
+        return
     array = _json_array(path) if start == b"[" else None
     if array is not None:
-        return array
-    rows: Rows = []
+        yield from array
+        return
+    first = True
     with compressed.opened(path) as file:
         for number, line in enumerate(file, 1):
             try:
@@ -363,16 +420,81 @@ def _json(path: Path) -> Rows:
                 raise DataError(f"{path}:{number}: not UTF-8 text: save the file as UTF-8") from None
             if text.strip():
                 try:
-                    rows.append(_json_row(path, number, json.loads(text, object_pairs_hook=_once)))
+                    row = _json_row(path, number, json.loads(text, object_pairs_hook=_once))
                 except (ValueError, RecursionError) as error:
-                    if not rows and start == b"{" and _is_object(path):
+                    if first and start == b"{" and _is_object(path):
                         advice = "make it an array of objects ([{...}, {...}]), or write an object a line"
                         raise DataError(f"{path}: one object, not rows: {advice}") from None
                     raise DataError(f"{path}:{number}: not valid JSON: {getattr(error, 'msg', error)}") from None
-    return rows
+                first = False
+                yield row
 
 
-def _json_array(path: Path) -> Rows | None:
+LARGE = 16 << 20  # bytes of a .json file with an array that is not read at once
+
+
+def _elements(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of an array of objects, one after the other. Raises DataError naming file and line."""
+    decoder = json.JSONDecoder(object_pairs_hook=_once)
+    pieces = iter(compressed.lines(path).read("\n"))
+    text, at, line, number, ended = "", 0, 1, 0, False
+
+    def more() -> bool:
+        """Read on, as much again as is not yet understood, so that a long object is not tried too often."""
+        nonlocal text, at, line, ended
+        line += text.count("\n", 0, at)
+        added = []
+        size = 0
+        while size < max(1 << 20, len(text) - at) and (piece := next(pieces, None)) is not None:
+            added.append(piece)
+            size += len(piece)
+        text, at, ended = text[at:] + "".join(added), 0, not added
+        return not ended
+
+    def wrong(why: str, place: int) -> DataError:
+        return DataError(f"{path}:{line + text.count(chr(10), 0, place)}: not valid JSON: {why}")
+
+    def sign() -> str:
+        """The next character that is not a blank; empty at the end."""
+        nonlocal at
+        while True:
+            at += len(text[at : at + 1024]) - len(text[at : at + 1024].lstrip(" \t\r\n"))
+            if at < len(text) and text[at] not in " \t\r\n":
+                return text[at]
+            if at >= len(text) and not more():
+                return ""
+
+    sign()
+    at += 1  # the bracket
+    while (found := sign()) != "]" or number:
+        number += 1
+        try:
+            row, end = decoder.raw_decode(text, at)
+        except RecursionError as error:
+            raise wrong(str(error), at) from None
+        except ValueError as error:
+            beyond = getattr(error, "pos", at) - at
+            if not isinstance(error, _Twice) and more():
+                number -= 1
+                continue
+            raise wrong(getattr(error, "msg", str(error)), at + beyond) from None
+        if end == len(text) and not isinstance(row, dict) and more():  # a number may go on
+            number -= 1
+            continue
+        at = end
+        yield _json_row(path, number, row)[1]
+        found = sign()
+        if found == "]":
+            break
+        if found != ",":
+            raise wrong("Expecting ',' delimiter", at)
+        at += 1
+    at += 1
+    if sign():
+        raise wrong("Extra data", at)
+
+
+def _json_array(path: Path) -> list[Cells] | None:
     """The rows of an array; None if the file is not an array of objects (lines that are arrays, or not JSON)."""
     try:
         found = json.loads(compressed.text(path), object_pairs_hook=_once)
@@ -402,7 +524,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _json_row(path: Path, number: int, row: Any) -> tuple[str, dict[Any, Any]]:
+def _json_row(path: Path, number: int, row: Any) -> Cells:
     if not isinstance(row, dict):
         raise DataError(f"{path}:{number}: a row is an object with the columns as keys, got {type(row).__name__}")
     return f"{path.name}:{number}", row
@@ -418,101 +540,219 @@ def _is_object(path: Path) -> bool:
 # ---- rows to the task's columns ----
 
 
-def _take(
-    path: Path, rows: Rows, have: list[str], section: DataSection, columns: Sequence[str], also: Sequence[str]
-) -> Any:
+class Reading:
+    """Rows that are read into a table: `rows` yields those that can be used, and notes why the others cannot be."""
+
+    def __init__(self, found: Found, rows: "Callable[[Reading], Iterator[dict[str, Any]]]", label: str | None) -> None:
+        self.found, self.label = found, label
+        self._rows = rows
+        self.lists: set[str] = set()  # the columns of ANSWERS in which some row holds a list
+        self.texts: Callable[[str], bool] = lambda column: False  # whether an empty cell of a column of texts is ""
+        self.count = 0
+        self.skipped: list[tuple[str, str]] = []
+        self.labels: list[tuple[str, Any]] = []  # the labels of rows that cannot be used
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        self.count, self.skipped, self.labels = 0, [], []
+        return self._rows(self)
+
+    def skip(self, id_: str, why: object, row: Mapping[Any, Any]) -> None:
+        self.skipped.append((id_, f"{id_}: {why}"))
+        if self.label is not None:
+            self.labels.append((id_, _get(row, self.label)))
+
+
+class _Lists(Exception):
+    """A row holds a list in a column of ANSWERS that held texts so far."""
+
+
+def _reading(
+    path: Path,
+    section: DataSection,
+    columns: Sequence[str],
+    also: Sequence[str],
+    held: "pyarrow.Table | None",
+) -> Reading:
     """Rename to the task's columns, turn paths into files, skip rows with unusable cells or missing files.
 
     Raises DataError.
     """
+    found = _found(path, section, columns, also, held)
+    have = found.have
     names = {column: section.columns.get(column, column) for column in columns}
     for column, name in names.items():
-        if name not in have:
+        if not _has(have, name):
             talks = next((column for column in ("messages", "conversations") if column in have), None)
             hint = f"; of conversations ({talks}), options.chat=true of text-generation learns" if talks else ""
-            flags = like_flags(rows, have) if column == "label" else []
+            flags = like_flags(found.read(), have) if column == "label" else []
             if flags:
                 several = short(",".join(flags), 120)
                 hint += f"; if these are labels with 0 and 1, data.label_columns=[{several}]"
                 hint += " (with options.multi_label=true if a row may have several)"
             advice = f"add it, or name the right one with data.columns.{column}=NAME{hint}"
             message = f"{path}: no column {name!r} (it has: {', '.join(have)}); {advice}"
-            raise _Lacking(message, column, name, len(rows))
+            raise _Lacking(message, column, name, sum(1 for _ in found.read()))
     others = {column: section.columns.get(column, column) for column in also}
-    unknown = next((c for c in section.columns if c in others and others[c] not in have), None)
+    unknown = next((c for c in section.columns if c in others and not _has(have, others[c])), None)
     if unknown:
         raise MissingColumn(
             f"data.columns.{unknown}: {path} has no column {others[unknown]!r} (it has: {', '.join(have)})"
         )
-    others = {column: name for column, name in others.items() if name in have}
+    others = {column: name for column, name in others.items() if _has(have, name)}
     part = part_columns(have, [*names.values(), *others.values()]) if "audio" in names else None
-    extra = [] if section.group in (None, "none", *others, *(c for c in names if c in MEDIA)) else [section.group]
-    if extra and extra[0] not in have:
+    own = section.group
+    extra = [] if own is None or own in ("none", *others, *(c for c in names if c in MEDIA)) else [own]
+    if extra and not _has(have, extra[0]):
         raise DataError(f"data.group: {path} has no column {extra[0]!r} (it has: {', '.join(have)})")
-    good: list[dict[Any, Any]] = []
-    skipped: list[tuple[str, str]] = []
-    near: str | None = None  # a hint where a missing file may be; searched for once, because folders may be large
-    for id_, row in rows:
-        try:
-            if None in row:
-                raise DataError(row[None])
-            cells = {c: _cell(path, row.get(n), c, n) for c, n in names.items()}
-            files = [cells[column] for column in MEDIA if column in cells]
-            # the sizes make the fingerprint cover the files
-            size: dict[str, Any] = {"size": sum(map(_size, files))} if files else {}
-            if part:
-                size |= (of := times(row, part))
-                cells["audio"] |= of
-            more = {c: _cell(path, row.get(n), c, n) for c, n in others.items()}
-            good.append({"id": id_, **cells, **more, **size, **{g: str(row.get(g)) for g in extra}})
-        except _NoFile as error:
-            first, near = near is None, _like(path.parent, error.where) if near is None else near
-            skipped.append((id_, f"{id_}: {error}{near if first else ''}"))
-        except DataError as error:
-            skipped.append((id_, f"{id_}: {error}"))
-    if not good:
-        raise DataError(f"{path}: none of {len(rows)} rows can be used; the first: {skipped[0][1]}")
-    for column in ANSWERS:
-        if any(isinstance(row.get(column), list) for row in good):
-            for row in good:
-                if isinstance(row[column], str):
-                    row[column] = [row[column]] * bool(row[column])
-    for column in good[0]:
-        texts = all(row[column] is None or isinstance(row[column], str) for row in good)
-        if texts and column != "label" and not (part and column in ("start", "end")):
-            for row in good:
-                row[column] = row[column] or ""  # null in a jsonl is the same as an empty cell in a csv
-    rows_found, odd = as_dataset(path, good)
-    return (typed(rows_found) if part else rows_found), [*skipped, *odd]
+    near: list[str] = []  # a hint where a missing file may be; searched for once, because folders may be large
+
+    def usable(reading: Reading) -> Iterator[dict[str, Any]]:
+        for id_, row in found.read():
+            reading.count += 1
+            try:
+                if None in row:
+                    raise DataError(row[None])
+                cells = {c: _cell(path, _get(row, n), c, n) for c, n in names.items()}
+                files = [cells[column] for column in MEDIA if column in cells]
+                # the sizes make the fingerprint cover the files
+                size: dict[str, Any] = {"size": sum(map(_size, files))} if files else {}
+                if part:
+                    size |= (of := times(row, part))
+                    cells["audio"] |= of
+                more = {c: _cell(path, _get(row, n), c, n) for c, n in others.items()}
+                good = {"id": id_, **cells, **more, **size, **{g: str(_get(row, g)) for g in extra}}
+            except _NoFile as error:
+                first = not near
+                near.extend([_like(path.parent, error.where)] if first else [])
+                reading.skip(id_, f"{error}{near[0] if first else ''}", row)
+            except DataError as error:
+                reading.skip(id_, error, row)
+            else:
+                for column in ANSWERS:
+                    cell = good.get(column)
+                    if isinstance(cell, list) and column not in reading.lists:
+                        reading.lists.add(column)
+                        raise _Lists
+                    if column in reading.lists and isinstance(cell, str):
+                        good[column] = [cell] * bool(cell)
+                yield good
+
+    reading = Reading(found, usable, section.columns.get("label", "label") if "label" in columns else None)
+    # null in a jsonl is the same as an empty cell in a csv
+    reading.texts = lambda column: column != "label" and not (part and column in ("start", "end"))
+    return reading
 
 
-def as_dataset(path: Path, good: list[dict[Any, Any]]) -> tuple[Any, list[tuple[str, str]]]:
+def _has(have: Sequence[str], name: str) -> bool:
+    """Whether a table has a column; `review.body` is the key `body` of the objects in the column `review`."""
+    return name in have or ("." in name and name.partition(".")[0] in have)
+
+
+def _get(row: Mapping[Any, Any], name: str) -> Any:
+    if name in row or "." not in name:
+        return row.get(name)
+    first, _, rest = name.partition(".")
+    inner = row.get(first)
+    return _get(inner, rest) if isinstance(inner, dict) else None
+
+
+def as_dataset(path: Path, good: list[dict[str, Any]]) -> tuple[Any, list[tuple[str, str]]]:
     """The rows as a data set, and those (id, why) with a cell of another type than most, or that cannot be stored.
 
     Raises DataError if no row is left.
     """
-    import pyarrow
-    from datasets import Dataset
+    found = Found([], lambda: ((row["id"], row) for row in good))
+    rows, about = _stored(path, None, lambda: Reading(found, lambda _: iter(good), None))
+    return rows, about["skipped"]
 
+
+def _stored(path: Path, key: Any, begin: Callable[[], Reading]) -> tuple[Any, dict[str, Any]]:
+    """The rows of a file as a data set, and what else was found in it. Rows that do not fit most others are skipped.
+
+    Raises DataError if no row is left.
+    """
+    reading: Reading | None = None
+
+    def fill(rows: stored.Rows, kinds: dict[str, Any] | None = None, filled: Collection[str] = ()) -> dict[str, Any]:
+        nonlocal reading
+        reading = begin() if reading is None else reading
+        rows.is_text = reading.texts if kinds is None else filled.__contains__
+        odd: list[tuple[str, str]] = []
+        for row in reading.rows():
+            why = "" if kinds is None else _misfit(row, kinds)
+            if why:
+                odd.append((row["id"], f"{row['id']}: {why}"))
+                reading.labels += [(row["id"], row.get("label"))] if reading.label is not None else []
+            else:
+                rows.add(row)
+        skipped = [*reading.skipped, *odd]
+        if not rows.count:
+            count = len(odd) if odd else reading.count
+            raise DataError(f"{path}: none of {count} rows can be used; the first: {(odd or skipped)[0][1]}")
+        found = reading.found
+        return {
+            "skipped": skipped,
+            "lost": lost(reading.labels, skipped),
+            "empty": found.empty,
+            "warnings": found.warnings,
+            "decimal_comma": found.decimal_comma,
+        }
+
+    doing = f"reading {path.name}"
     try:
-        return Dataset.from_list(good), []
-    except (pyarrow.ArrowException, UnicodeError, OverflowError, TypeError):
+        return _until_known(lambda: stored.table(key, doing, fill))
+    except stored.Clash:
         pass  # the rows are checked one by one below
-    kinds = {column: _kind([row[column] for row in good]) for column in good[0]}
-    right: list[dict[Any, Any]] = []
-    skipped: list[tuple[str, str]] = []
-    for row in good:
-        why = next((why for column, kind in kinds.items() if (why := _odd(row[column], column, kind))), "")
-        if why:
-            skipped.append((row["id"], f"{row['id']}: {why}"))
-        else:
-            right.append(row)
-    if not right:
-        raise DataError(f"{path}: none of {len(good)} rows can be used; the first: {skipped[0][1]}")
+    assert reading is not None
+    first = reading
+    kinds, filled = _until_known(lambda: _kinds(first))
     try:
-        return Dataset.from_list(right), skipped
-    except (pyarrow.ArrowException, UnicodeError, OverflowError, TypeError) as error:
-        raise DataError(f"{path}: a column holds values of different kinds: {str(error).splitlines()[0]}") from None
+        return stored.table(key, doing, lambda rows: fill(rows, kinds, filled))
+    except stored.Clash as error:
+        raise DataError(f"{path}: a column holds values of different kinds: {error}") from None
+
+
+def _until_known(read: Callable[[], T]) -> T:
+    """Read again each time a column turns out to hold lists."""
+    while True:
+        try:
+            return read()
+        except _Lists:  # at most once for each column of ANSWERS
+            continue
+
+
+def _kinds(reading: Reading) -> tuple[dict[str, Any], set[str]]:
+    """The Arrow type of most cells of each column, and the columns in which an empty cell is an empty text."""
+    import pyarrow
+
+    text = pyarrow.string()
+    counts: dict[str, Counter[Any]] = {}
+    mixed: set[str] = set()
+    for row in reading.rows():
+        for column, cell in row.items():
+            of = counts.setdefault(column, Counter())
+            if not (cell is None or isinstance(cell, str)):
+                mixed.add(column)
+            if cell is not None:
+                plain = isinstance(cell, str) and cell.isascii()
+                of[text if plain else getattr(_arrow(cell), "type", None)] += 1
+    for of in counts.values():
+        del of[None]
+    kinds = {column: _most(of) for column, of in counts.items()}
+    return kinds, {column for column in counts if column not in mixed and reading.texts(column)}
+
+
+def _most(counts: Counter[Any]) -> Any:
+    import pyarrow
+
+    full = {kind: count for kind, count in counts.items() if "null" not in str(kind)} or counts
+    most = max(full, key=lambda kind: full[kind], default=None)
+    return pyarrow.float64() if most == pyarrow.int64() and pyarrow.float64() in full else most
+
+
+def _misfit(row: Mapping[str, Any], kinds: Mapping[str, Any]) -> str:
+    """Why a row does not fit most others; empty if it does."""
+    return next((why for column, kind in kinds.items() if (why := _odd(row[column], column, kind))), "")
 
 
 def _arrow(value: Any, kind: Any = None) -> Any:
@@ -525,19 +765,13 @@ def _arrow(value: Any, kind: Any = None) -> Any:
         return None
 
 
-def _kind(values: list[Any]) -> Any:
-    """The Arrow type of most cells of a column."""
-    import pyarrow
-
-    found = Counter(cell.type for value in values if value is not None and (cell := _arrow(value)) is not None)
-    full = {kind: count for kind, count in found.items() if "null" not in str(kind)} or found
-    most = max(full, key=lambda kind: full[kind], default=None)
-    return pyarrow.float64() if most == pyarrow.int64() and pyarrow.float64() in full else most
-
-
 def _odd(value: Any, column: str, kind: Any) -> str:
     """Why a cell does not fit its column; empty if it fits."""
-    if value is None or (kind is not None and _arrow(value, kind) is not None):
+    import pyarrow
+
+    if value is None or (isinstance(value, str) and value.isascii() and kind == pyarrow.string()):
+        return ""
+    if kind is not None and _arrow(value, kind) is not None:
         return ""
     if isinstance(value, str) and _arrow(value) is None:
         return f"{column} holds half of a surrogate pair, which is no text"

@@ -10,12 +10,13 @@ validation and test. Names of splits count only if one of them is for training, 
 """
 
 from collections import Counter
-from itertools import groupby
+from collections.abc import Iterator
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data import compressed
+from pipelines.data import compressed, stored
 from pipelines.data.files import SPLIT_NAMES, all_files, kind_of, printable
 from pipelines.data.formats import wikipedia
 from pipelines.data.media import AUDIO, IMAGES
@@ -63,14 +64,13 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         )
     source = Source(splits={})
     if root.is_file():
-        source.splits["train"] = _dataset(root, _paragraphs(root), [])
+        source.splits["train"], _ = _dataset(root, root, [root], cut=True)
         return source
     files = list(all_files(root))
     texts = [path for path in files if _is_text(path)]
     parts, cut = _parts(root, texts, section)
     for name, paths in parts.items():
-        rows, skipped = ([row for path in paths for row in _paragraphs(path)], []) if cut else _documents(root, paths)
-        source.splits[name], source.skipped[name] = _dataset(paths[0] if cut else root, rows, skipped), skipped
+        source.splits[name], source.skipped[name] = _dataset(root, paths[0] if cut else root, paths, cut=cut)
     ignored = Counter(kind_of(path) for path in files if not _is_text(path))
     ignored["text files outside of the splits"] = len(texts) - sum(map(len, parts.values()))
     source.ignored = {what: count for what, count in ignored.items() if count}
@@ -100,20 +100,17 @@ def _parts(root: Path, texts: list[Path], section: DataSection) -> tuple[dict[st
 # ---- files to rows ----
 
 
-def _documents(root: Path, paths: list[Path]) -> tuple[Rows, Rows]:
-    """Every file as one row, and those that cannot be used (id, why)."""
-    rows: Rows = []
-    skipped: Rows = []
+def _documents(root: Path, paths: list[Path], skipped: Rows) -> Iterator[tuple[str, str]]:
+    """Every file as one row; those that cannot be used are added to `skipped`."""
     for path in paths:
         own = path.relative_to(root).as_posix()
         name = printable(own)
         try:
             if name != own:
                 raise DataError(f"{printable(str(path))}: its name is not UTF-8")
-            rows.append((name, document(path)))
+            yield name, document(path)
         except DataError as error:
             skipped.append((name, str(error)))
-    return rows, skipped
 
 
 def document(path: Path) -> str:
@@ -124,32 +121,52 @@ def document(path: Path) -> str:
     return text
 
 
-def _paragraphs(path: Path) -> Rows:
+def _paragraphs(path: Path) -> Iterator[tuple[str, str]]:
     """The paragraphs between empty lines, (file:line, text); the line is the first of the paragraph."""
-    rows: Rows = []
-    lines = enumerate(_text(path).split("\n"), 1)
+    lines = enumerate(_lines(path), 1)
     for filled, group in groupby(lines, key=lambda line: bool(line[1].strip())):
         if filled:
             numbers, text = zip(*group, strict=True)
-            rows.append((f"{path.name}:{numbers[0]}", "\n".join(text)))
-    return rows
+            yield f"{path.name}:{numbers[0]}", "\n".join(text)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """A file's lines without their ends. Raises DataError naming the file."""
+    for line in compressed.lines(path).read():
+        _check(path, line)
+        yield line.rstrip("\r\n")
 
 
 def _text(path: Path) -> str:
     """A file's text with \\n as line ends. Raises DataError naming the file."""
     text = compressed.text(path)
-    if "\0" in text:
-        raise DataError(f"{path}: holds zero bytes: no text, or UTF-16: save the file as UTF-8")
+    _check(path, text)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _dataset(path: Path, rows: Rows, skipped: Rows) -> Any:
-    from datasets import Dataset
+def _check(path: Path, text: str) -> None:
+    if "\0" in text:
+        raise DataError(f"{path}: holds zero bytes: no text, or UTF-16: save the file as UTF-8")
 
-    if not rows:
-        why = (
-            f"none of {len(skipped)} text files can be used; the first: {skipped[0][1]}" if skipped else "no text in it"
-        )
-        raise DataError(f"{path}: {why}")
-    ids, texts = zip(*rows, strict=True)
-    return Dataset.from_dict({"id": ids, "text": texts})
+
+def _dataset(root: Path, named: Path, paths: list[Path], *, cut: bool) -> tuple[Any, Rows]:
+    """The rows of some files, `cut` at empty lines or not, and those that cannot be used. Raises DataError."""
+
+    def fill(rows: stored.Rows) -> Rows:
+        skipped: Rows = []
+        found = chain.from_iterable(map(_paragraphs, paths)) if cut else _documents(root, paths, skipped)
+        for id_, text in found:
+            rows.add({"id": id_, "text": text})
+        if not rows.count:
+            count = len(skipped)
+            why = f"none of {count} text files can be used; the first: {skipped[0][1]}" if skipped else "no text in it"
+            raise DataError(f"{named}: {why}")
+        return skipped
+
+    found, skipped = stored.table(["text", str(root), cut, _key(paths)], f"reading {root.name}", fill)
+    return found, [(id_, why) for id_, why in skipped]
+
+
+def _key(paths: list[Path]) -> Any:
+    """The sizes and times of the files; of one that cannot be read, only its name."""
+    return [stored.files_key([path]) if path.is_file() else printable(str(path)) for path in paths]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data.columns import select, values
 from pipelines.data.files import kind_of
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn, RunError
@@ -110,12 +111,12 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
 def _once(rows: "Dataset", ignored: Counter[str]) -> "Dataset":
     """Each page once: files that were cut at other places, or dumped on another day, contain some pages twice."""
     seen: set[tuple[str, str]] = set()
-    pages = zip(rows["id"], rows["title"], strict=True)
+    pages = zip(values(rows, "id"), values(rows, "title"), strict=True)
     first = [index for index, page in enumerate(pages) if page not in seen and not seen.add(page)]  # type: ignore[func-returns-value]
     if len(first) == len(rows):
         return rows
     ignored["articles that an earlier file holds"] += len(rows) - len(first)
-    return rows.select(first)
+    return select(rows, first)
 
 
 # ---- stored rows ----

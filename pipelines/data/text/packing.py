@@ -8,7 +8,23 @@ import numpy as np
 IGNORED = -100  # label of a token that is not a target, as in transformers
 
 
-def blocks(texts: Sequence[tuple[int, Sequence[int], bool]], size: int) -> Iterator[dict[str, Any]]:
+PART = 2 << 20  # characters that are read at once; a tokenizer keeps some hundred bytes for each token of a batch
+
+
+def token_ids(words: Any, texts: Sequence[str]) -> list[np.ndarray]:
+    """The tokens of each text, without special tokens, int32. `words` is the tokenizer."""
+    found: list[np.ndarray] = []
+    start = size = 0
+    for place, text in enumerate(texts, 1):
+        size += len(text)
+        if size >= PART or place == len(texts):
+            part = words(list(texts[start:place]), add_special_tokens=False)["input_ids"]
+            found += [np.array(ids, dtype=np.int32) for ids in part]
+            start, size = place, 0
+    return found
+
+
+def blocks(texts: Sequence[tuple[int, Sequence[int] | np.ndarray, bool]], size: int) -> Iterator[dict[str, Any]]:
     """Pack (row, its tokens, whether a document begins) into blocks of `size` tokens; the last may be shorter.
 
     A block holds `input_ids`; `labels`, the next token for each token; `starts`, the indices where documents begin; and

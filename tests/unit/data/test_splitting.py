@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.filtering import cleaned
 from pipelines.data.labels import label_names, labelled
+from pipelines.data.leakage import CONTENT
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import DataSpec, Splits, fingerprint, spread
 from pipelines.data.splitting import arrange, check_rows, limit
 from pipelines.data.splitting import cut as cut_splits
 from pipelines.errors import DataError
+from tests.support import cut_row_by_row
 
 QUICK = settings(max_examples=40, deadline=None)
 SEEDS = st.integers(0, 2**31)
@@ -313,3 +315,65 @@ def test_a_limit_leaves_every_label_of_several(tmp_path: Path) -> None:
         splits = load_splits(DataSection(id=str(tmp_path / "many.jsonl"), max_train_rows=most), needs)
         assert len(splits.train) == most
         assert {label for labels in splits.train["label"] for label in labels} == set("abcdefg")
+
+
+# ---- the same rows as row by row ----
+
+
+@st.composite
+def small_tables(draw: st.DrawFn) -> tuple[Dataset, list[bool]]:
+    """Rows with equal contents, groups, one label or several, and rows that must stay in train."""
+    count = draw(st.integers(4, 60))
+    some = st.integers(0, draw(st.integers(1, 12)))
+    ids = draw(st.permutations([f"a.csv:{number}" for number in range(count)]))
+    label = st.sampled_from("abcde")
+    many = draw(st.booleans())
+    labels = draw(st.lists(st.lists(label, max_size=3) if many else label, min_size=count, max_size=count))
+    groups = draw(st.lists(st.one_of(st.none(), some.map(str)), min_size=count, max_size=count))
+    contents = draw(st.lists(st.one_of(some, st.integers(100, 10**6)).map(str), min_size=count, max_size=count))
+    kinds = {"id": Value("string"), "label": List(Value("string")) if many else Value("string"), "who": Value("string")}
+    columns = {"id": ids, "label": labels, "who": groups, CONTENT: contents}
+    rows = Dataset.from_dict(columns, features=Features({**kinds, CONTENT: Value("string")}))
+    fixed = draw(st.lists(st.booleans(), min_size=count, max_size=count)) if draw(st.booleans()) else [False] * count
+    return (rows if draw(st.booleans()) else rows.remove_columns(CONTENT)), fixed
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    small_tables(), st.sampled_from([0.05, 0.1, 0.3]), st.integers(0, 9), st.booleans(), st.booleans(), st.booleans()
+)
+def test_the_same_rows_are_chosen_as_row_by_row(
+    table: tuple[Dataset, list[bool]], share: float, seed: int, grouped: bool, both: bool, classes: bool
+) -> None:
+    rows, fixed = table
+    shares = {"test": share, "validation": share} if both else {"test": share}
+    labels = rows["label"][:] if classes else None
+    wanted = cut_row_by_row.cut(rows, shares, seed, "who" if grouped else None, labels, fixed)
+    places = {id_: place for place, id_ in enumerate(rows["id"][:])}
+    try:
+        found = cut_splits(rows, shares, seed, "who" if grouped else None, lambda _: labels, fixed)
+    except DataError:  # too few rows for a split
+        fewest = min(len(wanted.get(name, ())) for name in shares)
+        assert fewest == 0 or sum(map(len, wanted.values())) == len(rows) or fewest < share * len(rows) / 2
+        return
+    assert {name: [places[id_] for id_ in found[name]["id"]] for name in shares} == wanted
+    most = max(1, len(rows) // 2)
+    assert [places[id_] for id_ in limit(rows, most, seed, lambda _: labels)["id"]] == cut_row_by_row.limit(
+        rows, most, seed, labels
+    )
+    assert fingerprint(found["train"]) == cut_row_by_row.fingerprint(found["train"])
+
+
+def test_a_fingerprint_covers_every_type_of_cell() -> None:
+    cells = {
+        "id": ['a"b', "ü\n\\", "c"],
+        "number": [1, -(2**60), None],
+        "real": [0.1, float("nan"), 1e300],
+        "flag": [True, False, None],
+        "some": [["x", None], [], None],
+        "nested": [{"b": 1, "a": [{"z": "é"}]}, None, {"b": None, "a": []}],
+        "z text": [None, "", "%s"],
+    }
+    rows = Dataset.from_dict(cells)
+    assert fingerprint(rows) == cut_row_by_row.fingerprint(rows)
+    assert fingerprint(rows.select([2, 0])) == cut_row_by_row.fingerprint(rows.select([2, 0]))

@@ -112,8 +112,9 @@ def test_marks_are_text_for_every_kind_of_tokenizer(kind: str, tmp_path: Path) -
     assert found(reader, MARKED) == 0
     # all else is as it was: other texts, pairs, beginnings and ends, the tokenizer that is saved
     assert dict(reader([PLAIN], [PLAIN])) == dict(tokenizer([PLAIN], [PLAIN]))
-    assert reader(PLAIN, return_offsets_mapping=True)["offset_mapping"] == (
-        tokenizer(PLAIN, return_offsets_mapping=True)["offset_mapping"]
+    assert (
+        reader(PLAIN, return_offsets_mapping=True)["offset_mapping"]
+        == (tokenizer(PLAIN, return_offsets_mapping=True)["offset_mapping"])
     )
     assert tokenizer.backend_tokenizer.to_str() == before
     assert {key: getattr(reader, key) for key in IDS} == {key: getattr(tokenizer, key) for key in IDS}

@@ -1,0 +1,196 @@
+"""Large data are written once, mapped into memory and read from there by later runs; small data stay in memory."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from pipelines.config.recipe import DataSection
+from pipelines.data import compressed, stored
+from pipelines.data.columns import batches, select, values, with_column
+from pipelines.data.encoding import encode
+from pipelines.data.filtering import cleaned
+from pipelines.data.formats import table
+from pipelines.data.loading import load_splits
+from pipelines.data.schema import SPLITS, DataSpec, Splits
+from pipelines.errors import DataError, RunError
+from pipelines.tasks.text_classification import TextClassification
+from pipelines.tasks.text_generation import TextGeneration
+
+TASK = TextClassification(None)
+
+
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Every table counts as large; the folder of their entries."""
+    monkeypatch.setattr(stored, "SMALL_ROWS", 1)
+    monkeypatch.setattr(stored, "AT_ONCE", 7)
+    monkeypatch.setattr(compressed, "_SMALL", 100)
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "rows"
+
+
+def contents(splits: Splits) -> Any:
+    return [splits[name].to_list() for name in SPLITS], splits.fingerprint, splits.skipped, splits.labels
+
+
+def written(folder: Path, form: str) -> Path:
+    rows: list[dict[str, Any]] = [{"text": f'one, "two"\n{n} words', "label": f"class {n % 3}"} for n in range(60)]
+    path = folder / f"t.{form}"
+    if form == "csv":
+        cells = [f'"{row["text"].replace(chr(34), chr(34) * 2)}",{row["label"]}' for row in rows]
+        path.write_text("text,label\n" + "\n".join([*cells, ",class 1", "too,many,cells"]) + "\n")
+    else:
+        odd = [
+            {"text": None, "label": "class 0"},
+            {"text": {"a": 1}, "label": "class 0"},
+            {"text": "\ud800", "label": "class 1"},
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *odd]))
+    return path
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_rows_on_disk_are_those_in_memory(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = DataSection(id=str(written(tmp_path, form)))
+    in_memory = contents(load_splits(section, TASK.data))
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(stored, "SMALL_ROWS", 1)
+    monkeypatch.setattr(stored, "AT_ONCE", 7)
+    monkeypatch.setattr(compressed, "_SMALL", 100)
+    found = load_splits(section, TASK.data)
+    assert contents(found) == in_memory
+    assert any("rows.arrow" in file["filename"] for file in found.train.cache_files)
+
+
+def test_a_later_run_reads_nothing(on_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "csv")
+    first = contents(load_splits(DataSection(id=str(path)), TASK.data))
+    entries = sorted(on_disk.iterdir())
+
+    def read(*_: Any) -> Any:
+        raise AssertionError("the data were read again")
+
+    monkeypatch.setattr(table, "_found", read)
+    assert contents(load_splits(DataSection(id=str(path)), TextClassification(None).data)) == first
+    assert sorted(on_disk.iterdir()) == entries
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(AssertionError, match="read again"):
+        load_splits(DataSection(id=str(path)), TASK.data)
+
+
+def test_a_warning_is_given_by_a_later_run_too(on_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text;label\n" + "".join(f"text {n};{'ab'[n % 2]}\n" for n in range(60)))
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            load_splits(DataSection(id=str(path)), TASK.data)
+        assert "its cells are parted by semicolons" in caplog.text
+
+
+def test_columns_whose_types_appear_late(on_disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    cells = [None] * 20 + [1] * 20 + [2.5] + [None] * 3
+    path.write_text("".join(json.dumps({"text": "a", "answer_start": cell}) + "\n" for cell in cells))
+    found = table.read(DataSection(id=str(path)), ("text", "answer_start")).splits["train"]
+    assert str(found.features["answer_start"].dtype) == "float64"
+    assert found["answer_start"][:] == cells
+
+
+def test_one_odd_cell_is_named_and_skipped(on_disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    rows = [{"text": f"text {n}", "answer": n} for n in range(30)]
+    rows.insert(17, {"text": ["no", "text"], "answer": 1})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = table.read(DataSection(id=str(path)), ("text", "answer"))
+    assert len(source.splits["train"]) == 30
+    assert source.skipped["train"] == [("t.jsonl:18", "t.jsonl:18: text holds list, and most other rows hold string")]
+
+
+def test_lists_of_answers_after_texts(on_disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    answers = ["one"] * 10 + [["two", "three"], ""]
+    path.write_text("".join(json.dumps({"text": "a", "answer": answer}) + "\n" for answer in answers))
+    found = table.read(DataSection(id=str(path)), ("text", "answer")).splits["train"]
+    assert found["answer"][:] == [["one"]] * 10 + [["two", "three"], []]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_nested_columns(form: str, tmp_path: Path) -> None:
+    rows = [{"review": {"body": f"text {n}", "of": {"kind": "ab"[n % 2]}}} for n in range(40)]
+    path = tmp_path / f"t.{form}"
+    if form == "parquet":
+        Dataset.from_list(rows).to_parquet(path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"text": "review.body", "label": "review.of.kind"}
+    found = load_splits(DataSection(id=str(path), columns=columns), TASK.data)
+    assert found.labels == ["a", "b"]
+    assert set(found.train["text"][:]) < {f"text {n}" for n in range(40)}
+
+
+def test_a_task_with_a_tokenizer_is_not_known() -> None:
+    task = TextGeneration(None)
+    assert stored.function_key(task.data.clean) == stored.function_key(TextGeneration(None).data.clean)
+    other = TextGeneration(TextGeneration.Options(prompt="{text}"))
+    assert stored.function_key(other.data.clean) != stored.function_key(task.data.clean)
+    task.tokenizer = Dataset.from_dict({"id": ["1"]}).data.table  # an object without a state that can be read
+    assert stored.function_key(task.data.clean) is None
+
+
+def test_rows_without_a_key_go_with_their_process(tmp_path: Path) -> None:
+    program = (
+        "from pipelines.data import stored; stored.SMALL_ROWS = 1\n"
+        "fill = lambda rows: [rows.add({'id': str(n)}) for n in range(2000)] and None\n"
+        "rows, _ = stored.table(None, 'reading', fill)\n"
+        "import os; print(len(rows), len(os.listdir(os.environ['GRAFT_CACHE'] + '/rows')))"
+    )
+    environment = {**os.environ, "GRAFT_CACHE": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, check=True)
+    assert found.stdout.split() == [b"2000", b"1"]
+    assert not list((tmp_path / "rows").iterdir())
+
+
+def test_a_cache_that_cannot_be_written(on_disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(RunError, match="free some room, or set GRAFT_CACHE"):
+        load_splits(DataSection(id=str(written(tmp_path, "csv"))), TASK.data)
+
+
+def test_columns_of_selected_rows(on_disk: Path) -> None:
+    rows = Dataset.from_dict({"id": [f"{n}" for n in range(3000)], "label": [f"{n % 2}" for n in range(3000)]})
+    some = select(rows, range(0, 3000, 2))
+    more = with_column(some, "size", list(range(1500)))
+    assert values(more, "id") == [f"{n}" for n in range(0, 3000, 2)]
+    assert values(more, "label") == ["0"] * 1500
+    assert values(more, "size") == list(range(1500))
+    assert [cell for batch in batches(more) for cell in batch["size"]] == list(range(1500))
+    again = with_column(select(rows, range(0, 3000, 2)), "size", list(range(1500)))
+    assert again._fingerprint == more._fingerprint
+    assert with_column(some, "size", [1] * 1500)._fingerprint != more._fingerprint
+
+
+def test_encodings_are_read_again(on_disk: Path) -> None:
+    rows = Dataset.from_dict({"id": [str(n) for n in range(50)]})
+
+    def double(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        return {"row": [n for n in numbers for _ in range(2)]}
+
+    wanted = [n for n in range(50) for _ in range(2)]
+    assert encode(rows, double, "key")["row"][:] == wanted
+    assert encode(rows, lambda batch, numbers: {}, "key")["row"][:] == wanted
+
+
+def test_cells_of_cleaned_rows_that_do_not_fit() -> None:
+    rows = Dataset.from_dict({"id": ["1", "2"]})
+    with pytest.raises(DataError, match="values of different kinds"):
+        cleaned(rows, lambda row: {**row, "label": 1 if row["id"] == "1" else "b"}, "here")
+    assert DataSpec(("text",)).clean is None
