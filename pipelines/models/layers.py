@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.errors import ModelError
+from pipelines.utils import shares
 
 if TYPE_CHECKING:
     from torch import nn
@@ -157,7 +158,7 @@ def keep_in_bf16(model: "nn.Module", trains: Collection[str]) -> None:
             and id(parameter) not in elsewhere | training
             and parameter.dtype == torch.float32
         ):
-            parameter.data = parameter.data.to(torch.bfloat16)
+            shares.cast(parameter, torch.bfloat16)
 
 
 def in_own_memory(module: "Module") -> "Module":
@@ -170,7 +171,8 @@ def in_own_memory(module: "Module") -> "Module":
 
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
-            tensor.data = tensor.data.clone()
+            if shares.stored(tensor) is None:
+                tensor.data = tensor.data.clone()
     return module
 
 

@@ -175,9 +175,11 @@ class Trainer:
         self.live = LiveReport(self.folder, about, self.progress.say, self.accelerator.is_main_process)
         self.log = run_log.Log(self.folder, self.accelerator, self.progress, self.live.update)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        if self.accelerator.mixed_precision == "bf16" and not self.sharded:  # FSDP shards weights of one dtype only
+        if self.accelerator.mixed_precision == "bf16":
             layers.keep_in_bf16(self.model, self.trains)
         self.introduce()
+        if self.sharded:  # before the first forward pass: the model may not fit one device
+            distributed.shard(self.model, self._layers()[1:-1], self.accelerator)
         extra_metrics.try_out(
             self.modules,
             self.task,
@@ -289,7 +291,7 @@ class Trainer:
     def score_baseline(self) -> dict[str, Any]:
         """Test scores before the first step: they show what the pretrained model can do already."""
         self.live.begin("baseline")
-        model = self.model.to(self.accelerator.device)
+        model = self.model if self.sharded else self.model.to(self.accelerator.device)
         watch = duration.Stopwatch()
         records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before", watch.tick)
         self.announce(watch)
@@ -374,8 +376,9 @@ class Trainer:
         ]
         if train.compile:
             plain.compile()
-        plugin = accelerator.state.fsdp_plugin if self.sharded else None
-        with distributed.sharded_by(plugin, plain, self._layers()[1:-1]):
+        if self.sharded:
+            optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
+        else:
             self.model, *optimizers = accelerator.prepare(plain, *optimizers)
         plain = accelerator.unwrap_model(self.model)
         average = optim.Average(plain, decay, [phase for phase in phases if phase.ema]) if decay else None
@@ -548,20 +551,27 @@ class Trainer:
         def save(state: State) -> None:
             nonlocal saved_at
             at, files = state.previous_steps + state.step, {}
-            if at != saved_at:  # else the tensors are on disk already, and an evaluation does not change them
+            main = self.accelerator.is_main_process
+            # The tensors may be on disk already, and an evaluation does not change them.
+            if at != saved_at and (main or self.sharded):
                 by_phase = {part.phase.name: part.optimizer.optimizer for part in stage.phases}
                 files = checkpoint.collect(self.accelerator.unwrap_model(stage.model), by_phase, stage.average)
             saved_at = at
             state.peak_memory_mb = max(state.peak_memory_mb, hardware.peak_memory_mb())
-            if self.accelerator.is_main_process:
+            if self.sharded and files:
+                checkpoint.write_shares(self.root, at, files)
+
+            def write() -> None:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(
                     state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint
                 )
                 kept.task, kept.wall_seconds = dict(self.task.state), self.wall_seconds()
                 kept.eval_batch, kept.eval_budget = self.eval_batch, self.eval_budget
-                checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
+                tensors = checkpoint.SHARES if self.sharded else files
+                checkpoint.write(self.root, at, tensors, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)
-            self.accelerator.wait_for_everyone()
+
+            distributed.decided(write)
 
         return save
