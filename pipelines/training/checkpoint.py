@@ -88,14 +88,15 @@ def collect(model: "nn.Module", optimizers: Mapping[str, Any], average: Any = No
 
 def trainable_state(model: "nn.Module") -> dict[str, "Tensor"]:
     """Trainable parameters and all buffers. Frozen weights are left out: the run reads them from their source."""
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    return {name: _kept(v) for name, v in {**parameters, **dict(model.named_buffers())}.items()}
+    parameters = {n: _kept(p) for n, p in model.named_parameters() if p.requires_grad}
+    return parameters | {n: whole(b) for n, b in model.named_buffers()}  # buffers may share memory
 
 
 def _kept(tensor: "Tensor") -> "Tensor":
+    """A tensor as it is written: on the CPU, or this process's share of it. It is not copied without need."""
     from torch.distributed.tensor import DTensor
 
-    return tensor.detach() if isinstance(tensor, DTensor) else whole(tensor)
+    return tensor.detach() if isinstance(tensor, DTensor) else tensor.detach().cpu().contiguous()
 
 
 def restore(folder: Path, model: "nn.Module", optimizers: Mapping[str, Any], average: Any = None) -> None:
@@ -123,12 +124,18 @@ def load_weights(model: "nn.Module", folder: Path, *, average: bool = False) -> 
 @contextlib.contextmanager
 def _readable(folder: Path) -> Iterator[None]:
     from safetensors import SafetensorError
-    from torch.distributed.checkpoint import CheckpointException
+    from torch.distributed.checkpoint.api import CheckpointException
 
     try:
         yield
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError, CheckpointException) as error:
-        raise _damaged(folder, error) from None
+        raise _damaged(folder, _cause(error)) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of the first process that failed, of those that torch.distributed.checkpoint collects."""
+    failures = getattr(error, "failures", None)
+    return next(iter(failures.values()))[0] if failures else error
 
 
 def _load_optimizer(model: "nn.Module", optimizer: Any, part: Path) -> None:
@@ -159,7 +166,8 @@ def load(part: Path, targets: Mapping[str, "Tensor"]) -> None:
     """Copy the tensors of a part into these. Of a sharded tensor, a process reads its own rows only."""
     import torch
     from safetensors import safe_open
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load as load_shares
     from torch.distributed.tensor import DTensor
 
     names = [name for name, _, _ in _held(part)]
@@ -167,7 +175,7 @@ def load(part: Path, targets: Mapping[str, "Tensor"]) -> None:
         if _is_sharded(part):
             wanted = {name: targets[name].detach() for name in names if _local(targets[name]).numel()}
             # Every process reads what it needs; none waits for another one.
-            checkpoint.load(wanted, storage_reader=checkpoint.HuggingFaceStorageReader(str(part)), no_dist=True)
+            load_shares(wanted, storage_reader=HuggingFaceStorageReader(str(part)), no_dist=True)
             return
         with safe_open(_file(part), "pt", backend="pread") as file:
             for name in names:
@@ -183,10 +191,10 @@ def _held(part: Path) -> "list[tuple[str, tuple[int, ...], torch.dtype]]":
     """Name, shape and dtype of the tensors of a part."""
     from safetensors import safe_open
     from safetensors.torch import _getdtype
-    from torch.distributed.checkpoint import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     if _is_sharded(part):
-        found = HuggingFaceStorageReader(str(part)).read_metadata().state_dict_metadata
+        found: dict[str, Any] = dict(HuggingFaceStorageReader(str(part)).read_metadata().state_dict_metadata)
         return [(name, tuple(of.size), of.properties.dtype) for name, of in found.items()]
     with safe_open(_file(part), "pt") as file:
         views = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
@@ -216,7 +224,8 @@ def write_shares(root: Path, step: int, parts: dict[str, dict[str, "Tensor"]]) -
 
     Raises RunError on every process if the disk refuses one of them.
     """
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     final, temporary = _places(root, step)
 
@@ -230,10 +239,10 @@ def write_shares(root: Path, step: int, parts: dict[str, dict[str, "Tensor"]]) -
     with _written(final, temporary):
         for name, tensors in parts.items():
             mine = {key: value for key, value in tensors.items() if _local(value).numel()}
-            writer = checkpoint.HuggingFaceStorageWriter(
+            writer = HuggingFaceStorageWriter(
                 str(temporary / name), fqn_to_index_mapping=_in_files(tensors), save_distributed=True
             )
-            checkpoint.save(mine, storage_writer=writer)
+            save(mine, storage_writer=writer)
 
 
 FILE_SIZE = 2**26  # bytes of one process in one file of shares, all of which are copied before they are written
@@ -261,15 +270,13 @@ def _places(root: Path, step: int) -> tuple[Path, Path]:
 def _written(final: Path, temporary: Path) -> Iterator[None]:
     """Raise a RunError in place of an error of the disk, and remove what was written so far."""
     from safetensors import SafetensorError
-    from torch.distributed.checkpoint import CheckpointException
+    from torch.distributed.checkpoint.api import CheckpointException
 
     try:
         yield
     except (OSError, SafetensorError, CheckpointException) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        cause: BaseException = error
-        if isinstance(error, CheckpointException):
-            cause = next(iter(error.failures.values()))[0]
+        cause = _cause(error)
         why = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
         raise RunError(
             f"{final}: cannot be written: {why}; earlier checkpoints are whole. Free some room and run again"
@@ -339,7 +346,7 @@ def read_state(folder: Path) -> State:
         raise _damaged(folder, error) from None
 
 
-def _damaged(folder: Path, error: Exception) -> RunError:
+def _damaged(folder: Path, error: BaseException) -> RunError:
     return RunError(
         f"{folder}: the checkpoint cannot be read ({error}); remove it, and the run goes on from an earlier one, if any"
     )

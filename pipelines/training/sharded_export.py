@@ -62,19 +62,16 @@ def entries(model: "nn.Module") -> list[Entry] | None:
         return None
     merges = _merges(base)
     found: dict[str, Entry] = {}
-    owners: dict[int, str] = {}
     tied = getattr(base, "all_tied_weights_keys", None) or {}
-    for name, tensor in base.state_dict(keep_vars=True).items():
+    state: dict[str, Tensor] = base.state_dict(keep_vars=True)
+    for name, tensor in state.items():
         plain = _without_adapter(name)
         if plain is None or plain in (base._keys_to_ignore_on_save or ()):
             continue
-        if plain in tied and tied[plain] in owners.values() and owners.get(id(tensor)) == tied[plain]:
-            continue
-        owners.setdefault(id(tensor), plain)
         found[plain] = Entry(plain, tuple(tensor.shape), tensor.dtype, _reader(name, tensor, merges))
-    for target, kept in tied.items():  # a weight that comes before the one it is tied to
-        if target in found and kept in found and _same(base, target, kept):
-            del found[target]
+    for copy, original in tied.items():
+        if copy in found and original in found and state.get(copy) is state.get(original):
+            del found[copy]
     stand_ins = {name: shares.placeholder(entry.shape, entry.dtype) for name, entry in found.items()}
     names = {tensor.data_ptr(): name for name, tensor in stand_ins.items()}
     renamed = revert_weight_conversion(base, dict(stand_ins))
@@ -87,11 +84,6 @@ def entries(model: "nn.Module") -> list[Entry] | None:
     ]
 
 
-def _same(model: Any, one: str, other: str) -> bool:
-    named = dict(model.named_parameters(remove_duplicate=False))
-    return one in named and named.get(other) is named[one]
-
-
 def _without_adapter(name: str) -> str | None:
     """The name that a tensor has without PEFT's wrappers; None for what the merged model does not have."""
     if ".original_module." in name or ".lora_" in name:
@@ -99,14 +91,17 @@ def _without_adapter(name: str) -> str | None:
     return name.replace(".base_layer.", ".").replace(".modules_to_save.default.", ".")
 
 
-def _merges(base: "nn.Module") -> "dict[str, nn.Module]":
+def _merges(base: "nn.Module") -> dict[str, Any]:
     """Name of a weight -> the LoRA layer that changes it."""
     from peft.tuners.lora import LoraLayer
 
-    return {f"{name}.base_layer.weight": m for name, m in base.named_modules() if isinstance(m, LoraLayer)}
+    module: Any
+    return {
+        f"{name}.base_layer.weight": module for name, module in base.named_modules() if isinstance(module, LoraLayer)
+    }
 
 
-def _reader(name: str, tensor: "Tensor", merges: "dict[str, nn.Module]") -> "Callable[[], Tensor]":
+def _reader(name: str, tensor: "Tensor", merges: dict[str, Any]) -> "Callable[[], Tensor]":
     if name in merges:
         return lambda: _merged(merges[name])
     return lambda: distributed.whole(tensor)
@@ -195,10 +190,11 @@ def _header(part: Sequence[Entry]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _bytes(values: "Tensor") -> memoryview:
+def _bytes(values: "Tensor") -> Any:
+    """The bytes of a tensor, without a copy."""
     import torch
 
-    return memoryview(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _write_index(files: Sequence[Sequence[Entry]], folder: Path) -> OSError | None:

@@ -370,7 +370,7 @@ class Trainer:
         plain = self._plain()
         phases, every = self.task.phases, self._layers()
         of_phases = optim.phase_names(plain, phases)
-        optimizers = [
+        optimizers: list[Any] = [
             optim.make_optimizer(train.optimizer, self._groups(plain, every, phase, names), phase.betas or train.betas)
             for phase, names in zip(phases, of_phases, strict=True)
         ]

@@ -102,6 +102,7 @@ def _large_ends(model: Any, blocks: "Sequence[nn.Module]") -> "list[nn.Module]":
 
     inside = {id(module) for block in blocks for module in block.modules()}
     found: list[nn.Module] = []
+    end: Any
     for get in ("get_input_embeddings", "get_output_embeddings"):
         try:
             end = getattr(model, get, lambda: None)()
@@ -193,5 +194,6 @@ def whole(tensor: "Tensor") -> "Tensor":
     from torch.distributed.tensor import DTensor
 
     if isinstance(tensor, DTensor):  # the full tensor is a new one
-        return tensor.detach().full_tensor().cpu().contiguous()
+        full: Tensor = tensor.detach().full_tensor()  # type: ignore[attr-defined]
+        return full.cpu().contiguous()
     return tensor.detach().to("cpu", copy=True).contiguous() if isinstance(tensor, torch.Tensor) else tensor

@@ -89,7 +89,7 @@ def outcome(run: Path) -> dict[str, Any]:
     assert weights, f"{run} has no weights"
     kept = {p: p.read_bytes() if p.suffix == ".safetensors" else b"" for p in (run / "checkpoints").rglob("*")}
     checkpoints = {p.relative_to(run).as_posix(): hashlib.sha256(content).hexdigest() for p, content in kept.items()}
-    assert any(name.endswith("optimizer_main.safetensors") for name in checkpoints)
+    assert any("optimizer_main" in name and name.endswith(".safetensors") for name in checkpoints)
     marks = {name: (run / "checkpoints" / name).read_text() for name in ("last", "best")}
     predictions = {p.name: p.read_bytes() for p in (run / "predictions").iterdir()}
     files = {"weights": weights, "checkpoints": checkpoints, "predictions": predictions}
