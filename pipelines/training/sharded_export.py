@@ -95,10 +95,8 @@ def _merges(base: "nn.Module") -> dict[str, Any]:
     """Name of a weight -> the LoRA layer that changes it."""
     from peft.tuners.lora import LoraLayer
 
-    module: Any
-    return {
-        f"{name}.base_layer.weight": module for name, module in base.named_modules() if isinstance(module, LoraLayer)
-    }
+    named: list[tuple[str, Any]] = list(base.named_modules())
+    return {f"{name}.base_layer.weight": module for name, module in named if isinstance(module, LoraLayer)}
 
 
 def _reader(name: str, tensor: "Tensor", merges: dict[str, Any]) -> "Callable[[], Tensor]":

@@ -179,6 +179,7 @@ class Trainer:
             layers.keep_in_bf16(self.model, self.trains)
         self.introduce()
         if self.sharded:  # before the first forward pass: the model may not fit one device
+            hardware.return_memory()
             distributed.shard(self.model, self._layers()[1:-1], self.accelerator)
         extra_metrics.try_out(
             self.modules,
@@ -392,7 +393,7 @@ class Trainer:
         lengths = examples.lengths
         with self._cached(plain, examples, augmented, state) as (fed, validation):
             fed.least = least
-            if fed is examples and lengths is None and accelerator.device.type == "cpu":
+            if fed is examples and lengths is None and accelerator.device.type == "cpu" and not self.sharded:
                 hardware.keep_memory()  # without this, blocks of many sizes fragment the memory
             ragged = lengths is not None and (fed is examples or fed.ragged)
             most = examples.budget.of(accelerator.device.type, training=True) if ragged else None
