@@ -124,6 +124,8 @@ def load_model(
     try:
         if folder is None or random:
             config.architectures = config.architectures or []  # the auto class iterates over it
+            if shares.asked():
+                log.warning("random weights: every process draws all of them, and then keeps its share")
             drawn: nn.Module = auto.from_config(config, trust_remote_code=False)
             return drawn
         options = {

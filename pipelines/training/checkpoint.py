@@ -224,6 +224,7 @@ def write_shares(root: Path, step: int, parts: dict[str, dict[str, "Tensor"]]) -
 
     Raises RunError on every process if the disk refuses one of them.
     """
+    from torch import distributed as torch_distributed
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -242,7 +243,7 @@ def write_shares(root: Path, step: int, parts: dict[str, dict[str, "Tensor"]]) -
             writer = HuggingFaceStorageWriter(
                 str(temporary / name), fqn_to_index_mapping=_in_files(tensors), save_distributed=True
             )
-            save(mine, storage_writer=writer)
+            save(mine, storage_writer=writer, no_dist=not torch_distributed.is_initialized())
 
 
 FILE_SIZE = 2**26  # bytes of one process in one file of shares, all of which are copied before they are written

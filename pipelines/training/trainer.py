@@ -179,7 +179,8 @@ class Trainer:
             layers.keep_in_bf16(self.model, self.trains)
         self.introduce()
         if self.sharded:  # before the first forward pass: the model may not fit one device
-            hardware.return_memory()
+            if self.accelerator.device.type == "cpu":
+                hardware.return_memory()
             distributed.shard(self.model, self._layers()[1:-1], self.accelerator)
         extra_metrics.try_out(
             self.modules,
@@ -189,6 +190,7 @@ class Trainer:
             self.accelerator.device,
             self.accelerator.autocast(),
         )
+        distributed.sharded_again(self.model)
 
     def introduce(self) -> None:
         trains = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
