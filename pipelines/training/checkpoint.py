@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,7 +176,8 @@ def load(part: Path, targets: Mapping[str, "Tensor"]) -> None:
         if _is_sharded(part):
             wanted = {name: targets[name].detach() for name in names if _local(targets[name]).numel()}
             # Every process reads what it needs; none waits for another one.
-            load_shares(wanted, storage_reader=HuggingFaceStorageReader(str(part)), no_dist=True)
+            with _alone_without_a_word():
+                load_shares(wanted, storage_reader=HuggingFaceStorageReader(str(part)), no_dist=True)
             return
         with safe_open(_file(part), "pt", backend="pread") as file:
             for name in names:
@@ -185,6 +187,14 @@ def load(part: Path, targets: Mapping[str, "Tensor"]) -> None:
                 elif (local := target.to_local()).numel():
                     start, count = own_rows(target)
                     local.copy_(file.get_slice(name)[start : start + count])
+
+
+@contextlib.contextmanager
+def _alone_without_a_word() -> Iterator[None]:
+    """Inside the block, torch does not warn that one process reads or writes alone. Here this is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _held(part: Path) -> "list[tuple[str, tuple[int, ...], torch.dtype]]":
@@ -224,7 +234,6 @@ def write_shares(root: Path, step: int, parts: dict[str, dict[str, "Tensor"]]) -
 
     Raises RunError on every process if the disk refuses one of them.
     """
-    from torch import distributed as torch_distributed
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -243,7 +252,8 @@ def write_shares(root: Path, step: int, parts: dict[str, dict[str, "Tensor"]]) -
             writer = HuggingFaceStorageWriter(
                 str(temporary / name), fqn_to_index_mapping=_in_files(tensors), save_distributed=True
             )
-            save(mine, storage_writer=writer, no_dist=not torch_distributed.is_initialized())
+            with _alone_without_a_word():
+                save(mine, storage_writer=writer)
 
 
 FILE_SIZE = 2**26  # bytes of one process in one file of shares, all of which are copied before they are written
@@ -276,8 +286,10 @@ def _written(final: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointException) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         cause = _cause(error)
+        if not isinstance(cause, Exception):  # Ctrl-C
+            raise cause from None
+        shutil.rmtree(temporary, ignore_errors=True)
         why = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
         raise RunError(
             f"{final}: cannot be written: {why}; earlier checkpoints are whole. Free some room and run again"

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor that is to be written. Every process must call `whole`; it returns the values on the main process."""
+    """A tensor that is to be written. Every process must call `gather`, which returns the values."""
 
     name: str
     shape: tuple[int, ...]
     dtype: "torch.dtype"
-    whole: "Callable[[], Tensor]"
+    gather: "Callable[[], Tensor]"
 
     @property
     def size(self) -> int:
@@ -78,7 +79,7 @@ def entries(model: "nn.Module") -> list[Entry] | None:
     if len(renamed) != len(found) or any(tensor.data_ptr() not in names for tensor in renamed.values()):
         return None
     return [
-        Entry(name, of.shape, of.dtype, of.whole)
+        Entry(name, of.shape, of.dtype, of.gather)
         for name, tensor in renamed.items()
         for of in [found[names[tensor.data_ptr()]]]
     ]
@@ -101,8 +102,8 @@ def _merges(base: "nn.Module") -> dict[str, Any]:
 
 def _reader(name: str, tensor: "Tensor", merges: dict[str, Any]) -> "Callable[[], Tensor]":
     if name in merges:
-        return lambda: _merged(merges[name])
-    return lambda: distributed.whole(tensor)
+        return partial(_merged, merges[name])
+    return partial(distributed.whole, tensor)
 
 
 def _merged(layer: Any) -> "Tensor":
@@ -146,7 +147,7 @@ def write(found: Sequence[Entry], folder: Path, size: int | None = None) -> None
             except OSError as error:
                 failure = error
             for entry in part:
-                values = entry.whole()  # also after an error: the other processes wait for this one
+                values = entry.gather()  # also after an error: the other processes wait for this one
                 try:
                     if target is not None and failure is None:
                         target.write(_bytes(values))

@@ -108,7 +108,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sharded_export, "_bytes", refuse)
     asked = [
-        sharded_export.Entry(e.name, e.shape, e.dtype, lambda e=e: gathered.append(e.name) or e.whole()) for e in found
+        sharded_export.Entry(e.name, e.shape, e.dtype, lambda e=e: gathered.append(e.name) or e.gather()) for e in found
     ]
     with pytest.raises(OSError, match="No space left"):
         sharded_export.write(asked, tmp_path)
