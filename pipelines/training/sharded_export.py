@@ -49,7 +49,7 @@ class Entry:
         return count
 
 
-def entries(model: "nn.Module") -> list[Entry] | None:
+def entries(model: Any) -> list[Entry] | None:
     """The tensors of a sharded model's files, with a LoRA adapter merged into them.
 
     None if transformers would not write this model as it is: one of another library, or one whose tensors it joins or
