@@ -50,6 +50,7 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
         layers.keep_in_bf16(loaded.model, ())
     cpu_kernels.install(loaded.model, accelerator.device)
     if sharded:
+        loaded.model.requires_grad_(False)  # FSDP shards weights of two dtypes only if those that train have one
         distributed.shard(loaded.model, layers.of_model(loaded.task, loaded.model)[1:-1], accelerator)
     loaded.model.to(accelerator.device)
     layers.freeze_on(loaded.task.frozen, accelerator.device)

@@ -41,6 +41,7 @@ def recipes(place: Place) -> dict[str, dict[str, Any]]:
         "tied": {**written, "model": {"id": str(words)}, "train": train},
         "tied adapter": {**written, "model": {"id": str(words), "adapter": adapter}, "train": train},
         "random": place.recipe(model__weights="random", train__max_steps=6),
+        "bf16": place.recipe(model__adapter=adapter, train__max_steps=6, train__precision="bf16"),
     }
 
 
@@ -99,6 +100,13 @@ def test_other_models_learn_the_same(place: Place, begun: Any, kind: str) -> Non
             names.append({name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
         names.append(json.loads((run / "model" / "config.json").read_text()))  # type: ignore[arg-type]
     assert names[:2] == names[2:]
+
+
+def test_frozen_weights_are_kept_in_bf16(place: Place, begun: Any) -> None:
+    """They lie next to trained weights in float32, in one block. FSDP rounds more than autocast does."""
+    assert [one[-1]["ended"] for one in begun] == ["finished"] * 2
+    one = place.alone("one bf16", recipes(place)["bf16"])
+    assert losses(place.folder / "two bf16") == pytest.approx(losses(one), abs=0.02)
 
 
 def test_killed_while_it_writes(place: Place, whole: Path, begun: Any) -> None:
