@@ -374,7 +374,12 @@ class Trainer:
         phases, every = self.task.phases, self._layers()
         of_phases = optim.phase_names(plain, phases)
         optimizers: list[Any] = [
-            optim.make_optimizer(train.optimizer, self._groups(plain, every, phase, names), phase.betas or train.betas)
+            optim.make_optimizer(
+                train.optimizer,
+                self._groups(plain, every, phase, names),
+                phase.betas or train.betas,
+                sharded=self.sharded,
+            )
             for phase, names in zip(phases, of_phases, strict=True)
         ]
         if train.compile:

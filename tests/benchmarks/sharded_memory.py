@@ -140,7 +140,7 @@ def main() -> None:
 
 def table(place: Path, size: float, asked: argparse.Namespace) -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d}, BERT of {size:.0f} M parameters, fp32, {asked.steps} steps of 8 texts\n")
-    print("| processes | peak resident memory above the imports, MB | share | anonymous memory alone, MB | share | loss |")
+    print("| processes | peak resident memory above the imports, MB | share | anonymous memory, MB | share | loss |")
     print("|---|---|---|---|---|---|")
     alone: dict[str, float] = {}
     first: list[float] = []
