@@ -247,7 +247,8 @@ def write_shares(root: Path, step: int, parts: dict[str, dict[str, "Tensor"]]) -
 
     distributed.decided(prepare)
     with _written(final, temporary):
-        for name, tensors in parts.items():
+        for name, unsorted in parts.items():
+            tensors = dict(sorted(unsorted.items()))  # a resumed run has its moments in another order
             mine = {key: value for key, value in tensors.items() if _local(value).numel()}
             writer = HuggingFaceStorageWriter(
                 str(temporary / name), fqn_to_index_mapping=_in_files(tensors), save_distributed=True
