@@ -10,6 +10,7 @@ from pipelines.errors import ModelError
 from pipelines.models.layers import frozen_modules
 from pipelines.models.pretrained import LORA
 from pipelines.models.source import front_matter, local_model, read_json_object
+from pipelines.utils import shares
 
 if TYPE_CHECKING:
     from torch import nn
@@ -147,6 +148,8 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
     from transformers import PreTrainedModel
     from transformers.pytorch_utils import Conv1D  # GPT-2's Linear, with a transposed weight
 
+    if head is not None:  # PEFT copies it
+        shares.fill(head)
     kept = [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
     in_head = {id(m) for m in (*(head.modules() if head is not None else ()), *kept)}
     in_head |= {id(part) for module in frozen_modules(model) for part in module.modules()}

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from pipelines.data.audio.spec_augment import spans
 from pipelines.errors import ModelError
 from pipelines.models.pretrained import called, trunk
+from pipelines.utils import shares
 
 log = logging.getLogger("graft")
 
@@ -131,6 +132,7 @@ class OneByOne:
 
 def begin_head(model: Any) -> None:
     """Draw new weights for the head. A head for other characters is of no use, even if its size happens to fit."""
+    shares.fill(model.lm_head)
     nn.init.normal_(model.lm_head.weight, std=model.config.initializer_range)
     nn.init.zeros_(model.lm_head.bias)
 

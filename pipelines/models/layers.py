@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.errors import ModelError
+from pipelines.utils import shares
 
 if TYPE_CHECKING:
     from torch import nn
@@ -160,7 +161,7 @@ def keep_in_half(model: "nn.Module", trains: Collection[str], precision: str) ->
             and id(parameter) not in elsewhere | training
             and parameter.dtype == torch.float32
         ):
-            parameter.data = parameter.data.to(kind)
+            shares.cast(parameter, kind)
 
 
 def in_own_memory(module: "Module") -> "Module":
@@ -173,7 +174,8 @@ def in_own_memory(module: "Module") -> "Module":
 
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
-            tensor.data = tensor.data.clone()
+            if shares.stored(tensor) is None:
+                tensor.data = tensor.data.clone()
     return module
 
 

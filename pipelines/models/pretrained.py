@@ -3,6 +3,7 @@
 Code that comes with a model is never run, and a pickle may hold nothing but tensors.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
 from pipelines.models.layers import in_own_memory
+from pipelines.utils import shares
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -122,15 +124,19 @@ def load_model(
     try:
         if folder is None or random:
             config.architectures = config.architectures or []  # the auto class iterates over it
+            if shares.asked():
+                log.warning("random weights: every process draws all of them, and then keeps its share")
             drawn: nn.Module = auto.from_config(config, trust_remote_code=False)
             return drawn
-        model, info = auto.from_pretrained(
-            folder,
-            config=config,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-            trust_remote_code=False,
+        options = {
+            "config": config,
+            "ignore_mismatched_sizes": True,
+            "output_loading_info": True,
+            "dtype": torch.float32,
+            "trust_remote_code": False,
+        }
+        model, info = (shares.asked() and _with_placeholders(auto, folder, options)) or auto.from_pretrained(
+            folder, **options
         )
     except Exception as error:  # a damaged file raises many kinds: SafetensorError, UnpicklingError, KeyError, ...
         raise ModelError(_why(folder, error)) from error
@@ -165,6 +171,7 @@ def load_model(
         listed = f"{', '.join(sorted(wrong)[:3])}{' ...' if len(wrong) > 3 else ''} ({len(wrong)} in all)"
         raise ModelError(f"{called(folder)}: weights beyond the head {kind}: {listed}; {hint}")
     if renew:
+        shares.fill(head(model))
         for layer in last_layers(head(model)):
             if not {id(named[key]) for key in [*info["missing_keys"], *shapes] if key in named} & {
                 id(p) for p in layer.parameters()
@@ -172,6 +179,81 @@ def load_model(
                 _draw(layer, getattr(config, "initializer_range", None) or 0.02)
     loaded: nn.Module = in_own_memory(model)
     return loaded
+
+
+class _Read:
+    """A tensor of a file, for transformers: what it reads of it is a placeholder."""
+
+    def __init__(self, source: shares.Stored, found: dict[int, shares.Stored]) -> None:
+        self.source, self.found = source, found
+
+    def __getitem__(self, _: Any) -> "_Read":
+        return self
+
+    def to(self, device: Any = None, dtype: Any = None) -> Any:
+        value = shares.placeholder(self.source.shape, dtype)
+        self.found[value.data_ptr()] = self.source
+        return value
+
+
+def _with_placeholders(auto: Any, folder: Path, options: dict[str, Any]) -> Any:
+    """What `from_pretrained` returns, with placeholders for the parameters that the files hold.
+
+    Returns None, and says so, if the files hold no such tensors: pickles, or tensors that must be joined or cut.
+    """
+    import torch
+    from safetensors import safe_open
+    from transformers.core_model_loading import WeightConverter
+    from transformers.models.auto.auto_factory import _get_model_class
+
+    before = torch.get_rng_state()
+    found: dict[int, shares.Stored] = {}
+    tensors: dict[str, _Read] = {}
+    for path in _weight_files(folder):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                source = shares.Stored(path, name, tuple(file.get_slice(name).get_shape()))
+                tensors[name] = _Read(source, found)
+    if tensors and not type(options["config"]).extra_files:
+        kind = _get_model_class(options["config"], auto._model_mapping)
+        model, info = kind.from_pretrained(None, state_dict=tensors, **options)
+        if not any(isinstance(change, WeightConverter) for change in model._weight_conversions):
+            _read_settings(model, folder)
+            for parameter in model.parameters():
+                if (own := found.get(parameter.data_ptr())) is not None:
+                    shares.put(parameter, own)
+            for buffer in model.buffers():
+                if (own := found.get(buffer.data_ptr())) is not None:
+                    buffer.data = own.rows().to(buffer.dtype)
+            return model, info
+    torch.set_rng_state(before)
+    log.warning(
+        "%s: its files do not hold the weights as the model uses them: every process reads all of them, and then keeps "
+        "its share",
+        called(folder),
+    )
+    return None
+
+
+def _read_settings(model: Any, folder: Path) -> None:
+    """What `from_pretrained` reads of a folder next to its weights: the settings for generating."""
+    model.config.name_or_path = str(folder)
+    if model.can_generate():
+        unused = {"cache_dir": None, "force_download": False, "proxies": None, "token": None, "revision": None}
+        model.adjust_generation_fn(
+            None, True, False, folder, **unused, subfolder="", local_files_only=True, trust_remote_code=False
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, as transformers chooses them."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    try:
+        named = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))["weight_map"]
+        return sorted({folder / Path(name).name for name in named.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def trunk(model: Any) -> "nn.Module":
@@ -223,6 +305,7 @@ def with_classes(
         name_classes(config, labels)
     model: Any = load(rows is None)
     if rows is not None and rows != list(range(len(known))):
+        shares.fill(head(model))
         choose_rows(head(model), rows, len(known))
     name_classes(model.config, labels)
     model.num_labels = len(labels)

@@ -13,6 +13,7 @@ from pipelines.errors import ModelError
 from pipelines.losses.language_modelling import Head, head_of
 from pipelines.models.layers import blocks
 from pipelines.models.pretrained import called, first_line, head, load_model, trunk, with_classes
+from pipelines.utils import shares
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -270,7 +271,7 @@ def keeps_apart(model: Any) -> bool:
     places = torch.tensor([[0, 1, 2, 0, 1]], device=device)
     before = model.training
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), shares.streamed(model, blocks(trunk(model))[1:]):
         together = model(input_ids=torch.cat([one, two], 1), position_ids=places, use_cache=False).logits[:, 3:]
         alone = model(input_ids=two, position_ids=places[:, 3:], use_cache=False).logits
     model.train(before)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import ModelError
 from pipelines.models import pretrained
 from pipelines.models.pretrained import called, first_line, load_model, read_tensor
+from pipelines.utils import shares
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +66,9 @@ def laid_out(model: Any) -> "nn.Module":
     _from_tensorflow(model)
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d))
     convolutional = weights > 0.5 * sum(p.numel() for p in trunk(model).parameters())
-    placed: nn.Module = model.to(memory_format=torch.channels_last) if convolutional else model
+    if not convolutional or shares.any_in(model):  # FSDP does not accept this memory
+        return model  # type: ignore[no-any-return]
+    placed: nn.Module = model.to(memory_format=torch.channels_last)
     return placed
 
 

@@ -8,20 +8,23 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.recipe import task_class
 from pipelines.data import batching, trained_rows
 from pipelines.data.schema import SPLITS, Splits
 from pipelines.evaluation import extra_metrics, row_statistics, scoring
 from pipelines.generation import sampling
 from pipelines.inference.loading import load
 from pipelines.models import layers
+from pipelines.models.adapters import format_of
 from pipelines.reporting import mistakes, results, settling
+from pipelines.reporting.mistakes import Mistakes
 from pipelines.reporting.results import summary
 from pipelines.task import Record, Task
 from pipelines.training import run_folder
 from pipelines.training.checkpoint import State
 from pipelines.training.export import export_best
 from pipelines.training.trainer import Trainer
-from pipelines.utils import files
+from pipelines.utils import distributed, files, shares
 
 
 def finish(trainer: Trainer, state: State) -> dict[str, Any]:
@@ -34,23 +37,29 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
 
     accelerator = trainer.accelerator
     trainer.free()
-    if accelerator.is_main_process:
-        export_best(trainer)
+    export_best(trainer)
     gc.collect()  # pipelines of diffusers hold references to themselves
     accelerator.wait_for_everyone()
-    loaded = load(trainer.folder / "model", device="cpu", task=trainer.recipe.task, options=trainer.recipe.options)
+    name, options = trainer.recipe.task, trainer.recipe.options
+    # Each process generates samples alone, so it needs the complete model.
+    sharded = trainer.sharded and task_class(name)(options).generation is None
+    # An adapter is merged into the values of its base model when it is read.
+    with shares.placeholders(sharded and format_of(trainer.folder / "model") is None):
+        loaded = load(trainer.folder / "model", device="cpu", task=name, options=options)
     # before it moves to the device: in float32 the model may not fit
     layers.keep_in_half(loaded.model, (), accelerator.mixed_precision)
+    cpu_kernels.install(loaded.model, accelerator.device)
+    if sharded:
+        loaded.model.requires_grad_(False)  # FSDP shards weights of two dtypes only if those that train have one
+        distributed.shard(loaded.model, layers.of_model(loaded.task, loaded.model)[1:-1], accelerator)
     loaded.model.to(accelerator.device)
     layers.freeze_on(loaded.task.frozen, accelerator.device)
     trainer.task = loaded.task
-    cpu_kernels.install(loaded.model, accelerator.device)
     records = {}
     for split in ("validation", "test"):
         examples = batching.Examples(loaded.task, loaded.task.encode(trainer.splits[split]))
         records[split] = trainer.predict(loaded.model, examples, split, split)
     generated = sampling.finish_samples(trainer, loaded.task, loaded.model)
-    outcome: dict[str, Any] = {}
     if accelerator.is_main_process:  # only this process has the records
         chosen = loaded.task.calibrate(
             loaded.task.merge(records["validation"], trainer.splits.validation), trainer.splits.validation
@@ -58,10 +67,24 @@ def finish(trainer: Trainer, state: State) -> dict[str, Any]:
         records = {split: loaded.task.merge(found, trainer.splits[split]) for split, found in records.items()}
         if chosen:
             _configure(trainer.folder / "model" / "config.json", chosen)
-        outcome = write(trainer, state, records, generated, loaded.model)
+    wrong = None
+    if sharded:  # all processes together explain its mistakes
+        wrong = _mistakes(trainer, distributed.decided(lambda: records["test"]), loaded.model)
+    elif accelerator.is_main_process:
+        wrong = _mistakes(trainer, records["test"], loaded.model)
+    outcome = write(trainer, state, records, generated, wrong) if accelerator.is_main_process else {}
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return outcome
+
+
+def _mistakes(trainer: Trainer, records: list[Record], model: Any) -> Mistakes | None:
+    with trainer.accelerator.autocast():
+        found = mistakes.choose(
+            trainer.task, records, trainer.splits.test, "test", source=trainer.recipe.data.id, model=model
+        )
+    distributed.sharded_again(model)
+    return found
 
 
 def _configure(path: Path, values: dict[str, Any]) -> None:
@@ -74,13 +97,13 @@ def write(
     state: State,
     records: dict[str, list[Record]],
     generated: dict[str, Any] | None = None,
-    model: Any = None,
+    wrong: Mistakes | None = None,
 ) -> dict[str, Any]:
     """Write predictions/, results.json, figures/, examples/, mistakes/, report.html and the card; return results.json's
     content.
 
-    `generated` is what sampling.finish_samples returned: scores, figures and settings of generated samples. `model`
-    explains its mistakes.
+    `generated` is what sampling.finish_samples returned: scores, figures and settings of generated samples. `wrong`
+    are the mistakes that the report shows.
     """
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
@@ -117,8 +140,6 @@ def write(
     if splits.contents:
         trained = trained_rows.text(outcome["name"], splits.contents["train"], trained_rows.of(trainer.weights))
         files.write_text(folder / "model" / trained_rows.FILE, trained)
-    with trainer.accelerator.autocast():
-        wrong = mistakes.choose(task, records["test"], splits.test, "test", source=trainer.recipe.data.id, model=model)
     mistakes.save(wrong, folder / mistakes.FOLDER)
     write_report(folder)  # first: the report draws the curves that the card shows
     trainer.live.close()

@@ -159,7 +159,8 @@ def _gradients(
         accelerator.sync_gradients = final
         with (
             torch.autograd.set_grad_enabled(True),
-            contextlib.nullcontext() if final else accelerator.no_sync(stage.model),
+            # Under FSDP every micro-batch is synchronised: else each process would hold the complete gradient.
+            contextlib.nullcontext() if final or stage.sharded else accelerator.no_sync(stage.model),
         ):
             loss = stage.task.loss(stage.model, batch, counts, part.phase.name, stage.number)
             if not micro.real:

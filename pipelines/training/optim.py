@@ -48,13 +48,13 @@ def parameter_groups(
 
 
 def make_optimizer(
-    name: str, groups: list[dict[str, Any]], betas: tuple[float, float] | None = None
+    name: str, groups: list[dict[str, Any]], betas: tuple[float, float] | None = None, *, sharded: bool = False
 ) -> "torch.optim.Optimizer":
-    """AdamW with `betas` (default 0.9, 0.999), or SGD with momentum 0.9. Both are fused."""
+    """AdamW with `betas` (default 0.9, 0.999), or SGD with momentum 0.9. Both are fused, but SGD not under FSDP."""
     import torch
 
     if name == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, fused=True)
+        return torch.optim.SGD(groups, momentum=0.9, fused=not sharded)
     return torch.optim.AdamW(groups, betas=betas or (0.9, 0.999), eps=1e-8, fused=True)
 
 

@@ -20,7 +20,7 @@ from pipelines.models.source import resolve
 from pipelines.publishing import card
 from pipelines.training import finalize, run_folder, run_log, signals
 from pipelines.training.trainer import Trainer
-from pipelines.utils import distributed, hardware, library_logging
+from pipelines.utils import distributed, hardware, library_logging, shares
 from pipelines.utils.progress import Progress
 
 
@@ -72,7 +72,8 @@ def train(
         splits = splits.smoke() if smoke else splits
 
         # 5. Build the model. Write recipe.yaml with everything that was `auto` or left out.
-        model = build(recipe, task, weights, splits)
+        with shares.placeholders(distributed.sharding()):
+            model = build(recipe, task, weights, splits)
         recipe = settled(recipe, task, model, weights)
         recipe = run_folder.resolve(folder, recipe, model, weights, splits, main=main)
         processes.wait_for_everyone()

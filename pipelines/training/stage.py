@@ -49,6 +49,10 @@ class Stage:
     )  # phases that finished in the current step -> what they report
 
     @property
+    def sharded(self) -> bool:
+        return str(self.accelerator.distributed_type).endswith("FSDP")
+
+    @property
     def number(self) -> int:
         """Index of the current step, counted over all stages."""
         return self.state.previous_steps + self.state.step

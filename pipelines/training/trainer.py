@@ -175,9 +175,12 @@ class Trainer:
         self.live = LiveReport(self.folder, about, self.progress.say, self.accelerator.is_main_process)
         self.log = run_log.Log(self.folder, self.accelerator, self.progress, self.live.update)
         self.trains = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        if not self.sharded:  # FSDP shards weights of one dtype only
-            layers.keep_in_half(self.model, self.trains, self.accelerator.mixed_precision)
+        layers.keep_in_half(self.model, self.trains, self.accelerator.mixed_precision)
         self.introduce()
+        if self.sharded:  # before the first forward pass: the model may not fit one device
+            if self.accelerator.device.type == "cpu":
+                hardware.return_memory()
+            distributed.shard(self.model, self._layers()[1:-1], self.accelerator)
         extra_metrics.try_out(
             self.modules,
             self.task,
@@ -186,6 +189,7 @@ class Trainer:
             self.accelerator.device,
             self.accelerator.autocast(),
         )
+        distributed.sharded_again(self.model)
 
     def introduce(self) -> None:
         trains = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -290,7 +294,7 @@ class Trainer:
     def score_baseline(self) -> dict[str, Any]:
         """Test scores before the first step: they show what the pretrained model can do already."""
         self.live.begin("baseline")
-        model = self.model.to(self.accelerator.device)
+        model = self.model if self.sharded else self.model.to(self.accelerator.device)
         watch = duration.Stopwatch()
         records = self.predict(model, batching.Examples(self.task, self.encoded["test"]), "test", "before", watch.tick)
         self.announce(watch)
@@ -374,8 +378,13 @@ class Trainer:
         plain = self._plain()
         phases, every = self.task.phases, self._layers()
         of_phases = optim.phase_names(plain, phases)
-        optimizers = [
-            optim.make_optimizer(train.optimizer, self._groups(plain, every, phase, names), phase.betas or train.betas)
+        optimizers: list[Any] = [
+            optim.make_optimizer(
+                train.optimizer,
+                self._groups(plain, every, phase, names),
+                phase.betas or train.betas,
+                sharded=self.sharded,
+            )
             for phase, names in zip(phases, of_phases, strict=True)
         ]
         if train.compile:
@@ -385,8 +394,9 @@ class Trainer:
             accelerator.ddp_handler.find_unused_parameters = unused_parameters.may_exist(
                 self.task, plain, some, accelerator.device
             )
-        plugin = accelerator.state.fsdp_plugin if self.sharded else None
-        with distributed.sharded_by(plugin, plain, self._layers()[1:-1]):
+        if self.sharded:
+            optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
+        else:
             self.model, *optimizers = accelerator.prepare(plain, *optimizers)
         plain = accelerator.unwrap_model(self.model)
         average = optim.Average(plain, decay, [phase for phase in phases if phase.ema]) if decay else None
@@ -400,7 +410,7 @@ class Trainer:
         lengths = examples.lengths
         with self._cached(plain, examples, augmented, state) as (fed, validation):
             fed.least = least
-            if fed is examples and lengths is None and accelerator.device.type == "cpu":
+            if fed is examples and lengths is None and accelerator.device.type == "cpu" and not self.sharded:
                 hardware.keep_memory()  # without this, blocks of many sizes fragment the memory
             ragged = lengths is not None and (fed is examples or fed.ragged)
             most = examples.budget.of(accelerator.device.type, training=True) if ragged else None
@@ -566,20 +576,27 @@ class Trainer:
         def save(state: State) -> None:
             nonlocal saved_at
             at, files = state.previous_steps + state.step, {}
-            if at != saved_at:  # else the tensors are on disk already, and an evaluation does not change them
+            main = self.accelerator.is_main_process
+            # The tensors may be on disk already, and an evaluation does not change them.
+            if at != saved_at and (main or self.sharded):
                 by_phase = {part.phase.name: part.optimizer.optimizer for part in stage.phases}
                 files = checkpoint.collect(self.accelerator.unwrap_model(stage.model), by_phase, stage.average)
             saved_at = at
             state.peak_memory_mb = max(state.peak_memory_mb, hardware.peak_memory_mb())
-            if self.accelerator.is_main_process:
+            if self.sharded and files:
+                checkpoint.write_shares(self.root, at, files)
+
+            def write() -> None:
                 stopped = state.stopped if state.stopped == "early" else None
                 kept = dataclasses.replace(
                     state, stopped=stopped, skipped=self.skips.found, data=self.splits.fingerprint
                 )
                 kept.task, kept.wall_seconds = dict(self.task.state), self.wall_seconds()
                 kept.eval_batch, kept.eval_budget = self.eval_batch, self.eval_budget
-                checkpoint.write(self.root, at, files, kept, best=state.best_step == at)
+                tensors = checkpoint.SHARES if self.sharded else files
+                checkpoint.write(self.root, at, tensors, kept, best=state.best_step == at)
                 checkpoint.prune(self.root, self.recipe.train.keep)
-            self.accelerator.wait_for_everyone()
+
+            distributed.decided(write)
 
         return save

@@ -146,6 +146,16 @@ def keep_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep up to 2 GB
 
 
+def return_memory() -> None:
+    """On a CPU, tell malloc to return every freed block of 1 MB or more to the kernel.
+
+    FSDP allocates a layer's weights again and again, by several threads, and the holes between the blocks add up: two
+    processes with a share of 201 M parameters each took 3.4 and 4.2 GB of memory. Other C libraries are not changed.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
+
+
 def keep_few_kernels() -> None:
     """On a CPU, for examples of many lengths, let oneDNN keep the kernels of its last 64 shapes instead of 1,024.
 

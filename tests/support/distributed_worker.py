@@ -2,7 +2,8 @@
 
 An order is {"run", "recipe", "stop": step or null, "fsdp": bool}. With "most" (rows), the first process has no memory
 for more rows in its first evaluation. With "evaluate" (a run folder), the order scores that run instead, as the command
-line does with --json. The results go into facts.json in the folder of the orders.
+line does with --json. With "die" (a number), the second process is killed after it wrote that many parts of sharded
+checkpoints. The results go into facts.json in the folder of the orders.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.tensor import DTensor
 
 from pipelines.config.recipe import validate
@@ -99,8 +101,19 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
         facts.setdefault("evaluations", []).append([r["id"] for r in records])
         return records
 
+    write, parts = HuggingFaceStorageWriter.write_data, 0
+
+    def write_part(*rest: Any) -> Any:
+        nonlocal parts
+        done = write(*rest)
+        parts += 1
+        if parts == order.get("die") and torch.distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
     patched = mock.patch.object(ImageClassification, "predict", small), mock.patch.object(Trainer, "predict", scored)
-    with shim(order["fsdp"]), without_pictures(), mock.patch.object(loop, "step", step), patched[0], patched[1]:
+    deadly = mock.patch.object(HuggingFaceStorageWriter, "write_data", write_part)
+    with shim(order["fsdp"]), without_pictures(), mock.patch.object(loop, "step", step), patched[0], patched[1], deadly:
         try:
             results = train(validate(order["recipe"]), Path(order["run"]), name="small")
             facts["ended"] = "stopped" if results is None else "finished"

@@ -123,7 +123,7 @@ def bert(folder: Path, kind: str = "BertForQuestionAnswering", seed: int = 0, **
     }
     plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model_config = transformers.BertConfig(
-        vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config}
+        **{"vocab_size": len(words), "pad_token_id": words.pad_token_id, **shape, **plain, **config}
     )
     with seeded_torch(seed):
         getattr(transformers, kind)(model_config).save_pretrained(folder)
@@ -210,7 +210,7 @@ def distilbert(folder: Path, kind: str = "DistilBertForSequenceClassification", 
     shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 128}
     plain = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0}
     model_config = transformers.DistilBertConfig(
-        vocab_size=len(words), pad_token_id=words.pad_token_id, **{**shape, **plain, **config}
+        **{"vocab_size": len(words), "pad_token_id": words.pad_token_id, **shape, **plain, **config}
     )
     with seeded_torch(seed):
         getattr(transformers, kind)(model_config).save_pretrained(folder)

@@ -221,3 +221,89 @@ def test_restored_moments_lie_like_their_parameters(tmp_path: Path) -> None:
     assert equal(mine, wanted)
     weight = second.model[0].weight
     assert second.optimizer.state[weight]["exp_avg"].stride() == weight.stride() != torch.empty(4, 3, 3, 3).stride()
+
+
+# ---- shares, as several processes write them; here by one ----
+
+
+def shares(root: Path, toy: Toy, state: State) -> Path:
+    parts = checkpoint.collect(toy.model, {"main": toy.optimizer}, toy.average)
+    checkpoint.write_shares(root, state.step, parts)
+    return checkpoint.write(root, state.step, checkpoint.SHARES, state)
+
+
+def test_shares_are_read_as_files_are(tmp_path: Path) -> None:
+    first = Toy()
+    first.step(0)
+    folder = shares(tmp_path, first, State(step=1))
+    assert {path.name for path in folder.iterdir()} == {"model", "optimizer_main", "ema", "state.json"}
+    second = Toy()
+    second.step(5)
+    checkpoint.restore(folder, second.model, {"main": second.optimizer}, second.average)
+    for toy in (first, second):
+        toy.step(1)
+    assert equal(first.model.state_dict(), second.model.state_dict())
+    assert equal(first.average.values, second.average.values)
+    averaged = Toy()
+    checkpoint.load_weights(averaged.model, folder, average=True)
+    assert not torch.equal(averaged.model[0].weight, first.average.values["0.weight"])
+    checkpoint.restore(folder, second.model, {"main": second.optimizer}, second.average)
+    assert torch.equal(averaged.model[0].weight, second.average.values["0.weight"])
+
+
+def test_shares_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "FILE_SIZE", 100)
+    first, second = Toy(), Toy()
+    first.step(0)
+    folder = shares(tmp_path, first, State(step=1))
+    assert len(list((folder / "model").iterdir())) > 2
+    checkpoint.restore(folder, second.model, {"main": second.optimizer}, second.average)
+    assert equal(first.model.state_dict(), second.model.state_dict())
+
+
+def test_killed_at_every_write_of_shares(tmp_path: Path) -> None:
+    first, second = Toy(), Toy()
+    first.step(0)
+    second.step(0)
+    second.step(1)
+    at = 0
+    while True:
+        at += 1
+        root = tmp_path / str(at)
+        shares(root, first, State(step=1))
+        try:
+            with Writes(at):
+                shares(root, second, State(step=2))
+        except Killed:
+            found = Toy()
+            checkpoint.tidy(root, keep=3)
+            assert not list(root.glob(".writing_*"))
+            last = checkpoint.latest(root)
+            assert last is not None
+            checkpoint.restore(last, found.model, {"main": found.optimizer}, found.average)
+            wanted = first if checkpoint.read_state(last).step == 1 else second
+            assert equal(found.model.state_dict(), wanted.model.state_dict())
+            continue
+        break
+    assert at > 12
+
+
+def test_a_disk_that_refuses_shares(tmp_path: Path) -> None:
+    toy = Toy()
+    toy.step(0)
+    shares(tmp_path, toy, State(step=1))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for at in (1, 4, 7):
+        with pytest.raises(RunError, match="step_000002: cannot be written: No space left"), Writes(at, full):
+            shares(tmp_path, toy, State(step=2))
+        assert [path.name for path in tmp_path.glob("*step_*")] == ["step_000001"]
+
+
+def test_damaged_shares(tmp_path: Path) -> None:
+    toy = Toy()
+    toy.step(0)
+    folder = shares(tmp_path, toy, State(step=1))
+    (file,) = (folder / "model").iterdir()
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(RunError, match="step_000001: the checkpoint cannot be read"):
+        checkpoint.restore(folder, toy.model, {"main": toy.optimizer}, toy.average)
