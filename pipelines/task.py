@@ -297,12 +297,13 @@ class Task(ABC):
             answers.append(last)
         return answers
 
-    def answer_one(self, model: "nn.Module", **asked: Any) -> Any:
-        """The answer to one input by `prepare` and `answer`. Raises DataError."""
-        (example,) = self.prepare([asked])
-        if isinstance(example, DataError):
-            raise example
-        return self.answer(model, [example])[0]
+
+def answer_one(task: Task, model: "nn.Module", **asked: Any) -> Any:
+    """The answer to one input by `prepare` and `answer`. Raises DataError."""
+    (example,) = task.prepare([asked])
+    if isinstance(example, DataError):
+        raise example
+    return task.answer(model, [example])[0]
 
 
 def headline(task: Task, chosen: str | None = None) -> Metric:

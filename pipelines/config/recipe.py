@@ -500,7 +500,7 @@ class Scoring(NamedTuple):
     train: TrainSection
 
 
-SCORED = ("data", "options", "train.eval_batch_size", "train.precision")  # keys of it, and sections
+SCORED = ("data", "options", "train.eval_batch_size", "train.metric", "train.precision")  # keys of it, and sections
 
 
 def for_scoring(found: Scoring, overrides: Sequence[str]) -> Scoring:
@@ -627,8 +627,11 @@ SCORELESS |= {f"train.{key}" for key in ("save_every", "keep", "log_every", "tra
 SCORELESS |= {"metrics"}  # metrics score predictions that are stored
 
 
-# Keys of `train` that version 0.1 does not know, and their defaults
-NEWER: dict[str, bool | None] = {"betas": None, "min_steps": None, "metric": None, "tf32": True, "baseline": True}
+# Keys that version 0.1 does not know, and their defaults
+NEWER: dict[str, dict[str, bool | None]] = {
+    "data": {"label_columns": None, "label_separator": None},
+    "train": {"betas": None, "min_steps": None, "metric": None, "tf32": True, "baseline": True},
+}
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -640,9 +643,10 @@ def dump_recipe(recipe: Recipe) -> str:
     raw = recipe.model_dump(mode="json")
     if not raw["metrics"]:
         del raw["metrics"]
-    for key, usual in NEWER.items():
-        if raw["train"][key] is usual:
-            del raw["train"][key]
+    for section, keys_of in NEWER.items():
+        for key, usual in keys_of.items():
+            if raw[section][key] is usual:
+                del raw[section][key]
     if raw["options"].get("special_tokens") == "text":
         del raw["options"]["special_tokens"]
     return dump(raw)

@@ -189,7 +189,7 @@ def evaluate_loaded(
     scored = distributed.decided(score)  # only the main process has the records
     for line in results.undefined(name, scored["n"], scored["metrics"]):
         progress.say(line)
-    metric = headline(task, loaded.recipe.train.metric if loaded.recipe else None)
+    metric = headline(task, train.metric)
     about = {"task": task.name, "model": loaded.source, "split": name, "n": scored["n"], "metric": metric.name}
     return {**about, **_numbers(scored), "trained_on": trained_on}
 

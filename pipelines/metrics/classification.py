@@ -246,11 +246,11 @@ def _matrices(records: Sequence[Record], labels: Sequence[str]) -> tuple[list[st
             matrix[tuple(np.array(pairs).T)] = True
         sets.append(matrix)
     arrays = [r["scores"] for r in records if isinstance(r["scores"], Scores) and list(r["scores"]) == list(labels)]
-    if len(arrays) == len(records):
-        score = np.zeros((len(records), len(index)), dtype=np.float32)
+    all_arrays = len(arrays) == len(records)
+    score = np.zeros((len(records), len(index)), dtype=np.float32 if all_arrays else np.float64)
+    if all_arrays:
         np.stack([one.values_of_row for one in arrays], out=score[:, : len(labels)])
     else:
-        score = np.zeros((len(records), len(index)))
         for row, record in enumerate(records):
             score[row, : len(labels)] = [record["scores"][label] for label in labels]
     return list(index), sets[0], sets[1], score
@@ -360,15 +360,15 @@ def records(batch: Batch, logits: "Tensor", classes: Sequence[str], multi_label:
     """
     check_finite(batch, logits)
     if multi_label:
-        places, scores = _places(tuple(classes)), logits.sigmoid().numpy()
+        places = _places(tuple(classes))
         return [
             {
                 "id": id_,
                 "true": true,
-                "predicted": [classes[place] for place in np.flatnonzero(values > 0.5)],
+                "predicted": [classes[place] for place in np.flatnonzero(values > 0.5).tolist()],
                 "scores": Scores(places, values),
             }
-            for id_, true, values in zip(batch["id"], batch["true"], scores, strict=True)
+            for id_, true, values in zip(batch["id"], batch["true"], logits.sigmoid().numpy(), strict=True)
         ]
     probabilities = logits.softmax(-1)
     top = probabilities.topk(min(5, len(classes))).indices.tolist()

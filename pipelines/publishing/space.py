@@ -65,7 +65,7 @@ def requirements(modules: dict[str, set[str]]) -> list[str]:
     wanted = {owners[name][0] for name in imported if name in owners} | set(_ALWAYS)
     # A version such as 2.15.0+cu130 names a build that the package index does not have.
     pins = {name.lower().replace("_", "-"): importlib.metadata.version(name).split("+")[0] for name in wanted}
-    return [f"{name}=={version}" for name, version in sorted(pins.items())]
+    return sorted(f"{name}=={version}" for name, version in pins.items())
 
 
 def _reached(start: list[str]) -> dict[str, set[str]]:

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from pipelines.config.recipe import Float, Strict
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
 
@@ -338,7 +338,7 @@ class AudioClassification(Task):
 
     def infer(self, model: Any, audio: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
         """The `top_k` labels of one recording (path, bytes, or (rate, samples)), best first: [{"label", "score"}]."""
-        yield self.answer_one(model, audio=audio, top_k=top_k)
+        yield answer_one(self, model, audio=audio, top_k=top_k)
 
     def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
         return each(self._asked, asked, cores())

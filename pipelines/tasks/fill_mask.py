@@ -19,7 +19,7 @@ from pipelines.data.text.packing import IGNORED
 from pipelines.data.text.rows import SpecialTokens, readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.losses.language_modelling import Head, at_targets, nats
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
 from pipelines.utils.seeding import seeded
 from pipelines.utils.sequences import each
 
@@ -274,7 +274,7 @@ class FillMask(Task):
 
         Raises DataError.
         """
-        yield self.answer_one(model, text=text, top_k=top_k)
+        yield answer_one(self, model, text=text, top_k=top_k)
 
     def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
         return each(self._asked, asked)

@@ -17,7 +17,7 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.image.reading import LabelledImages, warn_if_dark
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
 
@@ -283,7 +283,7 @@ class ImageClassification(Task):
 
     def infer(self, model: Any, image: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
         """The `top_k` labels of one image (path, bytes or PIL), best first: [{"label", "score"}]."""
-        yield self.answer_one(model, image=image, top_k=top_k)
+        yield answer_one(self, model, image=image, top_k=top_k)
 
     def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
         from pipelines.data.image.reading import read_image

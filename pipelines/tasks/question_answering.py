@@ -19,7 +19,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.passages import answered, token_span
 from pipelines.data.text.rows import SpecialTokens
 from pipelines.errors import DataError, ModelError
-from pipelines.task import Batch, Example, HubSpec, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Record, Task, answer_one
 from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ class QuestionAnswering(Task):
 
         The answer is empty if there is none.
         """
-        yield self.answer_one(model, question=question, context=context)
+        yield answer_one(self, model, question=question, context=context)
 
     def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
         return each(self._asked, asked)

@@ -329,7 +329,8 @@ class SpeechRecognitionSeq2Seq(Task):
         from pipelines.models import whisper
 
         asked = self._asked({"audio": audio, "language": language})
-        code, parts = asked["code"], []
+        code: str | None = asked["code"]
+        parts: list[dict[str, Any]] = []
 
         for place, features in asked["pieces"]:
             if self.languages and code is None:

@@ -21,7 +21,7 @@ from pipelines.data.schema import DataSpec
 from pipelines.data.text.rows import SpecialTokens, readable
 from pipelines.errors import DataError, ModelError
 from pipelines.models.source import read_json_object
-from pipelines.task import Batch, Example, HubSpec, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Record, Task, answer_one
 from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
@@ -433,7 +433,7 @@ class TextClassification(Task):
 
     def infer(self, model: Any, text: str, text_pair: str | None = None, top_k: int = 5) -> Iterator[Any]:
         """The `top_k` labels of a text or pair, best first: [{"label", "score"}]; for regression {"value": number}."""
-        yield self.answer_one(model, text=text, text_pair=text_pair, top_k=top_k)
+        yield answer_one(self, model, text=text, text_pair=text_pair, top_k=top_k)
 
     def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
         examples: list[Example | DataError] = list(each(self._asked, asked))
@@ -446,10 +446,10 @@ class TextClassification(Task):
                 tokens = self._tokens(given, list(range(len(rows))))
                 for place, row in enumerate(rows):
                     row |= {key: values[place] for key, values in tokens.items()}
-        return examples
+        return [DataError(e["wrong"]) if not isinstance(e, DataError) and e.get("wrong") else e for e in examples]
 
     def _asked(self, one: Mapping[str, Any]) -> Example:
-        row = {column: one[column] for column in TEXTS if one.get(column) is not None}
+        row = {column: one.get(column) for column in TEXTS if column == "text" or one.get(column) is not None}
         texts = {column: _text(row, column) for column in row}
         if self.pair and len(texts) < 2:
             raise DataError("this model reads two texts: give text_pair, too")

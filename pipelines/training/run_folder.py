@@ -160,7 +160,8 @@ def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     old["options"] = type(recipe.options)().model_dump(mode="json") | (
         old.get("options") or {}
     )  # an option may be newer than the run
-    old["train"] = NEWER | old["train"]
+    for section, usual in NEWER.items():
+        old[section] = usual | old[section]
     means: dict[str, tuple[Any, ...]] = {"model.freeze": ("none", "encoder"), "train.ema": (None, _ema(recipe))}
     return _differences(old, new, tuple(f"options.{key}" for key in _options_of(recipe).settled), means)
 

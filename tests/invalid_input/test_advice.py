@@ -51,7 +51,7 @@ def test_evaluate_takes_the_columns_that_its_error_asks_for(classifier: Path, ta
     assert done.code == 0, done.err
     assert json.loads(done.out)["n"] == 8
     refused(graft("evaluate", classifier, "--data", table, "data.colums.text=body"), 2, "data.columns.text=body?")
-    refused(graft("evaluate", classifier, "--data", table, "train.epochs=3"), 2, "unknown key")
+    refused(graft("evaluate", classifier, "--data", table, "train.epochs=3"), 2, "it is a setting of the training")
     refused(graft("evaluate", classifier, "--data", table, "max_skipped=7"), 2, "data.max_skipped: must be at most 1")
 
 

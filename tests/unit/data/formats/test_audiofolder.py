@@ -56,7 +56,7 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
     for name, paths in layouts.items():
         for path in paths:
             assert format_module(DataSection(id=str(path))).__name__.endswith(f".{name}"), path
-    with pytest.raises(DataError, match=r"cannot be read as data .*metadata\.csv, or as LibriSpeech"):
+    with pytest.raises(DataError, match=r"cannot be read as data .*metadata\.csv, a manifest, or as LibriSpeech"):
         format_module(DataSection(id=str(text(files(tmp_path / "loose", ["1.wav"]) / "README.md", "about it").parent)))
 
 

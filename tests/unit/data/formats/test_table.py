@@ -201,8 +201,8 @@ def test_blanks_of_a_cell_belong_to_it_and_those_of_a_label_do_not(tmp_path: Pat
 
 def test_classes_that_print_alike_are_told_from_one_another(tmp_path: Path, caplog: Log) -> None:
     labels = ["caf\u00e9", "cafe\u0301", "a\u00a0b", "a b"] * 5
-    load(labels_csv(tmp_path, [[f"t{n}", label] for n, label in enumerate(labels)]), TextClassification())
-    assert r"'cafe\u0301', 'caf\xe9'" in caplog.text
+    rows, _, _ = load(labels_csv(tmp_path, [[f"t{n}", label] for n, label in enumerate(labels)]), TextClassification())
+    assert {row["label"] for row in rows} == {"caf\u00e9", "a\u00a0b", "a b"}  # two forms of one accent are one class
     assert r"'a b', 'a\xa0b'" in caplog.text
 
 
