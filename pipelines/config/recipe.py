@@ -628,8 +628,9 @@ SCORELESS |= {"metrics"}  # metrics score predictions that are stored
 
 
 # Keys that version 0.1 does not know, and their defaults
-NEWER: dict[str, dict[str, bool | None]] = {
+NEWER: dict[str, dict[str, bool | str | None]] = {
     "data": {"label_columns": None, "label_separator": None},
+    "options": {"special_tokens": "text", "chat": False, "white": None},
     "train": {"betas": None, "min_steps": None, "metric": None, "tf32": True, "baseline": True},
 }
 
@@ -643,13 +644,17 @@ def dump_recipe(recipe: Recipe) -> str:
     raw = recipe.model_dump(mode="json")
     if not raw["metrics"]:
         del raw["metrics"]
-    for section, keys_of in NEWER.items():
-        for key, usual in keys_of.items():
-            if raw[section][key] is usual:
-                del raw[section][key]
-    if raw["options"].get("special_tokens") == "text":
-        del raw["options"]["special_tokens"]
-    return dump(raw)
+    return dump(without_newer(raw))
+
+
+def without_newer(raw: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without the keys that version 0.1 does not know, where they have their defaults."""
+    return {
+        name: {key: value for key, value in part.items() if NEWER[name].get(key, ...) != value}
+        if name in NEWER
+        else part
+        for name, part in raw.items()
+    }
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -160,8 +160,8 @@ def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     old["options"] = type(recipe.options)().model_dump(mode="json") | (
         old.get("options") or {}
     )  # an option may be newer than the run
-    for section, usual in NEWER.items():
-        old[section] = usual | old[section]
+    for section in ("data", "train"):
+        old[section] = NEWER[section] | old[section]
     means: dict[str, tuple[Any, ...]] = {"model.freeze": ("none", "encoder"), "train.ema": (None, _ema(recipe))}
     return _differences(old, new, tuple(f"options.{key}" for key in _options_of(recipe).settled), means)
 

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from pipelines.config.recipe import DataSection, HubSection, ModelSection, TrainSection
+from pipelines.config.recipe import DataSection, HubSection, ModelSection, TrainSection, without_newer
 from pipelines.data.image.reading import thumbnail
 from pipelines.data.origin import Origin
 from pipelines.evaluation import row_statistics
@@ -87,14 +87,15 @@ def measured(
 def recipe(model: str, data: str, hub: dict[str, Any] | None = None, multi_label: bool = False) -> dict[str, Any]:
     options = {"image_size": 224, "augment": "crop-flip", "mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.0}
     options |= {"class_weights": "none", "multi_label": multi_label, "dropout": 0.0}
-    return {
+    raw = {
         "task": "image-classification",
         "model": ModelSection(id=model).model_dump(mode="json"),
         "data": DataSection(id=data, columns={"image": "image", "label": "label"}).model_dump(mode="json"),
         "options": options,
-        "train": TrainSection(epochs=5, batch_size=64, layer_decay=0.75).model_dump(mode="json", exclude={"min_steps"}),
+        "train": TrainSection(epochs=5, batch_size=64, layer_decay=0.75).model_dump(mode="json"),
         "hub": HubSection(**(hub or {"license": "apache-2.0"})).model_dump(mode="json"),
     }
+    return without_newer(raw)
 
 
 def log(steps: int, head: bool, metric: str, best: float, seed: int = 0) -> list[dict[str, Any]]:
