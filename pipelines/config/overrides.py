@@ -100,7 +100,8 @@ def read(overrides: Sequence[str], known: Mapping[str, str]) -> tuple[list[tuple
             problems.append(f"command line: {key}=: the value is missing; `{key}=null` sets none")
             continue
         try:
-            value = parse_value(text)
+            sign = len(text) == 1 and not text.isalnum() and text != "~"  # YAML has a meaning of its own for some
+            value = text if sign else parse_value(text)
         except yaml.YAMLError:
             problems.append(
                 f"{override!r}: the value is not valid YAML (text with braces needs quotes around it, inside of the "

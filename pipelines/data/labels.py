@@ -137,20 +137,30 @@ def check_lost(found: dict[str, str], rows: "Dataset", source: str) -> None:
         raise DataError(f"{source}: {why}")
 
 
-_ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+]?\d+(?:\.\d+)?)"""
-_LIST = re.compile(rf"\s*\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*,?\s*)?\]\s*")
+_ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+]?\d+(?:\.\d+)?""")
+_NOTHING = {"nan", "none", "null", "set()"}  # how programs print a missing list, in any case
+
+
+def _items(label: str) -> list[str] | None:
+    """The items of a list, tuple or set as Python, NumPy or JSON prints it: ['a', 'b'], ['a' 'b'], {"a"}; else None."""
+    text = label.strip()
+    if text[:1] + text[-1:] not in ("[]", "()", "{}") or _ITEM.sub("", text[1:-1]).strip(", \n"):
+        return None
+    try:
+        return [str(ast.literal_eval(item)) for item in _ITEM.findall(text[1:-1])]
+    except (ValueError, SyntaxError):
+        return None
 
 
 def _printed(labels: Sequence[str]) -> dict[str, list[str]] | None:
-    """Label -> its items, if all labels are lists as Python or JSON prints them: ['a', 'b']; otherwise None."""
-    if not labels or not all(_LIST.fullmatch(label) for label in labels):
+    """Label -> its items, if most labels are printed lists; else None. Any other label is the only one of its row."""
+    found = {label: _items(label) for label in dict.fromkeys(labels)}
+    lists = [label for label in labels if found[label] is not None]
+    if len(lists) * 2 <= len(labels):
         return None
-    try:
-        found = {label: [str(part) for part in ast.literal_eval(label.strip())] for label in labels}
-    except (ValueError, SyntaxError):
-        return None
-    log.warning("labels are printed lists (%s): they are read as several labels each", short(max(labels, key=len), 60))
-    return found
+    log.warning("labels are printed lists (%s): they are read as several labels each", short(max(lists, key=len), 60))
+    others = {label: [] if label.strip().lower() in _NOTHING else [label] for label in labels}
+    return {label: others[label] if items is None else items for label, items in found.items()}
 
 
 _SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs", "/": "slashes", "+": "pluses", "&": "&s", " ": "blanks"}

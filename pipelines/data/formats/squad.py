@@ -34,6 +34,8 @@ def _looks_right(path: Path) -> bool:
         return True  # reading it will report why
     if not start.startswith(b"{") or not any(key in start[:4000] for key in (b'"data"', b'"paragraphs"', b'"version"')):
         return False
+    if b'"data"' in start and not any(key in start for key in (b'"paragraphs"', b'"qas"', b'"question"', b'"context"')):
+        return False  # pandas has such a form for tables, and so have APIs of many sites
     try:
         first = json.loads(start.splitlines()[0])
     except (ValueError, RecursionError):

@@ -183,9 +183,24 @@ def _found(
         found = Found(list(dict.fromkeys(key for _, row in _json(table) for key in row)), lambda: _json(table))
     else:
         found = _csv(table)
-    if next(iter(found.read()), None) is None:
+    first = list(islice(found.read(), 2))
+    if not first:
         raise DataError(f"{table}: no rows")
+    if len(first) == 1 and _suffix(table) in (".json", ".jsonl"):
+        _check_one_object(table, first[0][1])
     return found
+
+
+def _check_one_object(table: Path, row: Mapping[Any, Any]) -> None:
+    """Raise DataError for a table in one object: columns with their cells, or rows under a key."""
+    cells = [cell for name, cell in row.items() if name not in chat.NESTED]
+    columns = bool(cells) and all(isinstance(cell, dict) and len(cell) > 1 for cell in cells)
+    rows = [cell for cell in cells if isinstance(cell, list) and len(cell) > 1 and isinstance(cell[0], (dict, list))]
+    if columns or rows:
+        raise DataError(
+            f"{table}: one object, not rows: write an array of objects ([{{...}}, {{...}}]), or an object a line; "
+            "pandas does so with to_json(path, orient='records')"
+        )
 
 
 LOOKED_AT = 200  # rows that decide what a column holds
@@ -194,10 +209,10 @@ _HEAD = 1 << 20  # bytes that are read for them
 
 def columns(path: Path) -> dict[str, str]:
     """The columns of a table, or of the first of a folder, with their kinds, by its first rows. Raises DataError."""
-    first = path if path.is_file() else next(iter(_tables(path)), None)
-    if first is None:
+    tables = _split_tables(path)
+    if not tables:
         return {}
-    rows = head(first)
+    rows = head(tables[0])
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: _kind_of_cells(name, [row.get(name) for row in rows]) for name in names}
 
@@ -284,7 +299,7 @@ def size(path: Path) -> tuple[int, bool]:
     import pyarrow.parquet
 
     total, counted = 0, True
-    for file in [path] if path.is_file() else _tables(path):
+    for file in _split_tables(path):
         if _suffix(file) == ".parquet":
             total += pyarrow.parquet.read_metadata(file).num_rows
             continue
@@ -314,6 +329,15 @@ def column_names(path: Path) -> list[str]:
 
 def _suffix(path: Path) -> str:
     return compressed.inner(path).suffix.lower()
+
+
+def _split_tables(path: Path) -> list[Path]:
+    """A table, or the tables of a folder that are its splits, those to train on first."""
+    if path.is_file():
+        return [path]
+    tables = _tables(path)
+    splits = [table for table in tables if compressed.inner(table).stem.lower() in SPLIT_NAMES] or tables
+    return sorted(splits, key=lambda table: compressed.inner(table).stem.lower() not in USUAL["train"])
 
 
 def _tables(path: Path) -> list[Path]:

@@ -17,6 +17,12 @@ def test_a_last_name_that_is_unique_is_enough() -> None:
     assert recipe.data.max_train_rows == 9
 
 
+@pytest.mark.parametrize("sign", [",", ";", "|", "&", "*", "-", ":"])
+def test_a_sign_is_text(sign: str) -> None:
+    """A shell takes the quotes away, and YAML has a meaning of its own for some signs."""
+    assert load_recipe(RECIPE, [f"data.label_separator={sign}"]).data.label_separator == sign
+
+
 def test_every_key_but_a_section_has_one_meaning_or_several() -> None:
     known = keys(Recipe, task_class("image-classification").Options)
     assert known["train"] == known["model.adapter"] == "section"

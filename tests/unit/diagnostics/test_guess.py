@@ -346,3 +346,15 @@ def test_one_class_folder_is_no_classifier(tmp_path: Path) -> None:
     chosen = choose("train", str(tmp_path / "photos"))
     assert "in one folder (cat): a classifier needs a folder for each of two classes or more" in chosen.lines[0]
     assert chosen.recipe == "photos_ddpm"
+
+
+def test_the_table_to_train_on_decides(tmp_path: Path) -> None:
+    """Kaggle's folders hold a sample_submission.csv, which is the first by name."""
+    (tmp_path / "train.csv").write_text(
+        rows("id,text,label", "{n},the film number {n} is good,good", "{n},it is bad,bad")
+    )
+    (tmp_path / "test.csv").write_text(rows("id,text", "{n},a film"))
+    (tmp_path / "sample_submission.csv").write_text(rows("id,label", "{n},good"))
+    found = choose("train", str(tmp_path))
+    assert found.recipe == "texts_minilm_frozen"
+    assert not found.overrides
