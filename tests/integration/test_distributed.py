@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 from pipelines.config.recipe import validate
+from pipelines.training import loss_scale
 from pipelines.training.run import train
 from tests.support import tiny
 from tests.support.runs import (
     ROOT,
+    lines,
     losses,
     one_thread,  # noqa: F401 (a fixture)
     outcome,
@@ -215,6 +217,48 @@ def test_two_processes_train_as_one(place: Place) -> None:
     facts = torchrun(place, "plainest", [{"run": "pair", "recipe": recipe}], ["--nproc_per_node", "2", "--standalone"])
     assert [[(fact["ended"], fact["processes"]) for fact in one] for one in facts] == [[("finished", 2)]] * 2
     check_equal(place.alone("single", recipe), place.folder / "pair")
+
+
+# Frozen weights are stored in half precision. 2**21 is too large for the gradients of this model in fp16.
+HALF: dict[str, dict[str, Any]] = {
+    "bf16 adapter": {"train__precision": "bf16", "model__adapter": {"kind": "lora", "rank": 2}},
+    "bf16 frozen": {"train__precision": "bf16", "model__freeze": "backbone", "train__learning_rate": 1e-2},
+    "fp16 adapter": {"train__precision": "fp16", "model__adapter": {"kind": "lora", "rank": 2}},
+    "fp16": {"train__precision": "fp16", "train__max_steps": 14, "train__log_every": 1},
+}
+SCALE = 2.0**21
+
+
+def test_two_processes_train_as_one_in_half_precision(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps whose gradients overflow in fp16 are skipped by both processes, as by one."""
+    scales = {"fp16": {"scale": SCALE}}
+    orders = [
+        {"run": f"two {kind}", "recipe": place.recipe(**changes), **scales.get(kind, {})}
+        for kind, changes in HALF.items()
+    ]
+    facts = torchrun(place, "half", orders, ["--nproc_per_node", "2", "--standalone"])
+    assert [[(fact["ended"], fact["processes"]) for fact in one] for one in facts] == [[("finished", 2)] * 4] * 2
+    for kind, changes in HALF.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(loss_scale, "FIRST", scales.get(kind, {}).get("scale", loss_scale.FIRST))
+            one, two = place.alone(f"one {kind}", place.recipe(**changes)), place.folder / f"two {kind}"
+        assert losses(two) == pytest.approx(losses(one), rel=1e-2), kind
+        assert len(losses(two)) == changes.get("train__max_steps", 7), kind
+        ended = json.loads((two / "results.json").read_text())
+        assert ended["environment"]["precision"] == changes["train__precision"]
+        assert [results(run)["test"]["n"] for run in (one, two)] == [9, 9]
+    skips = [
+        [(line["loss_scale"], line["skipped_steps"], line["grad_norm"] is None) for line in lines(run) if "loss" in line]
+        for run in (place.folder / "one fp16", place.folder / "two fp16")
+    ]
+    assert skips[0] == skips[1]
+    assert skips[1][0] == (SCALE / 2, 1, True)
+    assert 1 <= skips[1][-1][1] < 14
+    first, last = (
+        [line["loss"] for line in lines(place.folder / "two fp16") if line.get("grad_norm") is not None][at]
+        for at in (0, -1)
+    )
+    assert last < first
 
 
 @pytest.mark.parametrize("micro", [1, 4, 16])

@@ -2,7 +2,7 @@
 
 An order is {"run", "recipe", "stop": step or null, "fsdp": bool}. With "most" (rows), the first process has no memory
 for more rows in its first evaluation. With "evaluate" (a run folder), the order scores that run instead, as the command
-line does with --json. With "die" (a number), the second process is killed after it wrote that many parts of sharded
+line does with --json. With "scale", fp16 begins with that scale of the loss. With "die" (a number), the second process is killed after it wrote that many parts of sharded
 checkpoints. The results go into facts.json in the folder of the orders.
 """
 
@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor
 from pipelines.config.recipe import validate
 from pipelines.errors import GraftError
 from pipelines.tasks.image_classification import ImageClassification
-from pipelines.training import loop
+from pipelines.training import loop, loss_scale
 from pipelines.training.run import train
 from pipelines.training.trainer import Trainer
 from pipelines.utils.distributed import processes
@@ -113,7 +113,9 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
 
     patched = mock.patch.object(ImageClassification, "predict", small), mock.patch.object(Trainer, "predict", scored)
     deadly = mock.patch.object(HuggingFaceStorageWriter, "write_data", write_part)
-    with shim(order["fsdp"]), without_pictures(), mock.patch.object(loop, "step", step), patched[0], patched[1], deadly:
+    scale = mock.patch.object(loss_scale, "FIRST", order.get("scale", loss_scale.FIRST))
+    changed = mock.patch.object(loop, "step", step)
+    with shim(order["fsdp"]), without_pictures(), changed, scale, patched[0], patched[1], deadly:
         try:
             results = train(validate(order["recipe"]), Path(order["run"]), name="small")
             facts["ended"] = "stopped" if results is None else "finished"
