@@ -391,9 +391,7 @@ class Trainer:
             plain.compile()
         if accelerator.num_processes > 1 and not self.sharded:
             some = batching.Examples(self.task, self.encoded["train"], train.seed)
-            unused = unused_parameters.may_exist(
-                self.task, plain, some, accelerator.device, accelerator.autocast()
-            )
+            unused = unused_parameters.may_exist(self.task, plain, some, accelerator.device, accelerator.autocast())
             # all processes must decide alike, and memory may be short on one of them
             accelerator.ddp_handler.find_unused_parameters = not distributed.all_ended(not unused, accelerator.device)
         if self.sharded:

@@ -1,4 +1,4 @@
-"""Encoded tokens on disk belong to one way of reading: a model that reads the same texts in another way gets its own."""
+"""Encoded tokens on disk belong to one way of reading: a model that reads texts in another way gets its own."""
 
 import json
 from pathlib import Path
