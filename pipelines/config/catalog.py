@@ -69,13 +69,13 @@ def run_name(source: str | Path) -> str:
     if str(source) in FORMER_NAMES:
         return str(source)
     path = find_recipe(source)
-    run = _run_of(path)
+    run = run_of(path)
     return path.stem if run is None else run.name
 
 
 def recipe_name(source: str | Path) -> str:
     """The recipe's own name: for the recipe.yaml of a run, the one that this run was trained with."""
-    run = _run_of(Path(source))
+    run = run_of(Path(source))
     if run is None:
         return Path(source).stem
     results = read_json(run / "results.json")
@@ -83,7 +83,7 @@ def recipe_name(source: str | Path) -> str:
     return named if isinstance(named, str) and named else run.name
 
 
-def _run_of(path: Path) -> Path | None:
+def run_of(path: Path) -> Path | None:
     """The run folder whose recipe.yaml this is; also for the copy in its model/. None if it belongs to no run."""
     if path.name != "recipe.yaml" or not path.is_file():
         return None

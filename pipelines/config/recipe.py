@@ -26,7 +26,7 @@ from pydantic import (
 
 from pipelines.config import hub_metadata, renamed
 from pipelines.config import overrides as overrides_of
-from pipelines.config.catalog import find_recipe, recipe_paths
+from pipelines.config.catalog import find_recipe, recipe_paths, run_of
 from pipelines.config.validation_errors import COMMAND_LINE, explain, keys, suggest
 from pipelines.config.yaml_io import Keys, dump, read_file
 from pipelines.errors import RecipeError
@@ -457,6 +457,8 @@ def load_recipe(
         raw["model"] = {**kept, "id": model}
     settings, wrong = overrides_of.read(overrides, known_keys(raw, overrides))
     problems += wrong
+    if exists and run_of(path) is not None:
+        raw = with_older_meanings(raw, path.parent)
     named = {key for key, _ in settings}
     hub = _section(raw, "hub")
     if (
@@ -549,7 +551,33 @@ def recipe_of_model(path: Path) -> Recipe:
     """
     raw, lines, problems = read_file(path)
     raw.pop("metrics", None)
-    return validate(raw, str(path), lines, problems, exists=True)
+    return validate(with_older_meanings(raw, path.parent), str(path), lines, problems, exists=True)
+
+
+def with_older_meanings(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The recipe.yaml of a run or model in `folder`, with what version 0.1 did where it wrote no key.
+
+    That version read special tokens in texts as tokens. Later ones write `special_tokens` into the recipe of every run.
+    A model's recipe may lack it, because Spaces of version 0.1 do not know it; then the results in the same folder
+    have a later schema.
+    """
+    options, name = raw.get("options") or {}, raw.get("task")
+    if not isinstance(options, dict) or not isinstance(name, str) or name not in task_names():
+        return raw
+    fields = task_class(name).Options.model_fields
+    if "special_tokens" not in fields or "special_tokens" in options or _schema(folder / "results.json") > 1:
+        return raw
+    return {**raw, "options": {**options, "special_tokens": "keep"}}
+
+
+def _schema(path: Path) -> int:
+    """The schema of results; 0 if there are none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    number = found.get("schema") if isinstance(found, dict) else None
+    return number if isinstance(number, int) else 0
 
 
 _OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
@@ -636,15 +664,20 @@ NEWER: dict[str, dict[str, bool | str | None]] = {
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, with its default values. `load_recipe` reads it back into an equal recipe.
+    """The recipe of a run as YAML, with its default values. `load_recipe` reads it back into an equal recipe.
 
-    Keys that version 0.1 does not know are written only if they are set: a Space that was published by that version
-    keeps its code, and reads the recipe of every model that is published to it.
+    Of the keys that version 0.1 does not know, those with their defaults are left out: a Space that was published by
+    that version keeps its code, and reads the recipe of every model that is published to it. `special_tokens` is
+    written, because runs of that version lack it, and have another value (`with_older_meanings`).
     """
     raw = recipe.model_dump(mode="json")
     if not raw["metrics"]:
         del raw["metrics"]
-    return dump(without_newer(raw))
+    written = without_newer(raw)
+    if "special_tokens" in raw["options"]:
+        kept = {*written["options"], "special_tokens"}
+        written["options"] = {key: value for key, value in raw["options"].items() if key in kept}
+    return dump(written)
 
 
 def without_newer(raw: dict[str, Any]) -> dict[str, Any]:

@@ -245,8 +245,6 @@ def on_device(batch: Batch, device: Any) -> Batch:
 
     def move(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            if value.ndim and value.numel() and not any(value.stride()):  # one number, expanded: only it is moved
-                return value.as_strided((), ()).to(device, non_blocking=True).expand(value.shape)
             return value.to(device, non_blocking=True)
         return (
             [move(v) for v in value]

@@ -61,12 +61,15 @@ def tokenizer(folder: Path | None, config: Any) -> Any:
 
 
 def tokenizer_fingerprint(found: Any) -> str:
-    """A tokenizer as text, for cache keys.
+    """A tokenizer as text, for cache keys: its tokenizer.json, and what tokenizer_config.json adds to it.
 
-    Calling a tokenizer with truncation or padding changes its settings, so these two are left out.
+    Models with one vocabulary may begin, end and fill up their texts with different tokens. Calling a tokenizer with
+    truncation or padding changes its settings, so these two are left out.
     """
     settings = json.loads(found.backend_tokenizer.to_str())
-    return json.dumps({key: value for key, value in settings.items() if key not in ("truncation", "padding")})
+    kept = {key: value for key, value in settings.items() if key not in ("truncation", "padding")}
+    special = [found.special_tokens_map, found.all_special_ids]
+    return json.dumps([kept, special, found.truncation_side, found.split_special_tokens])
 
 
 # Types of models whose outputs depend on the padding of the batch, although an attention mask hides it: they mix

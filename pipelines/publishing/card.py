@@ -276,11 +276,11 @@ def publish_as(folder: Path, recipe: Recipe) -> None:
 
     Raises RunError.
     """
-    from pipelines.config.recipe import dump_recipe, validate
+    from pipelines.config.recipe import dump_recipe, validate, with_older_meanings
     from pipelines.utils import files
 
     path = folder / "recipe.yaml"
-    old = validate(read_file(path).value, exists=True)
+    old = validate(with_older_meanings(read_file(path).value, folder), exists=True)
     if old.hub.adapter != recipe.hub.adapter:
         raise RunError(
             f"{folder}: hub.adapter decides what is exported, and this run is finished; choose another folder with "

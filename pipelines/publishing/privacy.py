@@ -339,6 +339,8 @@ def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, 
         public["metrics"] = [entry for entry in recipe["metrics"] if HUB_METRIC.fullmatch(entry)]
         if not public["metrics"]:  # a key that Spaces of version 0.1 do not know
             del public["metrics"]
+    if public["options"].get("special_tokens") == "text":  # nor this one; results.json says that it is not older
+        del public["options"]["special_tokens"]
     return public
 
 

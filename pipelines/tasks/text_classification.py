@@ -186,9 +186,8 @@ class TextClassification(Task):
         if not self.options.regression:
             found = {part for label in rows["label"] for part in (label if isinstance(label, list) else [label])}
             check_known(found, self.labels)
-        return EncodedTokens(
-            encode(rows, self._tokens, [self.name, self.window, language.tokenizer_fingerprint(self.reader)])
-        )
+        key = [self.name, self.window, self.reads_end, language.tokenizer_fingerprint(self.reader)]
+        return EncodedTokens(encode(rows, self._tokens, key))
 
     def _tokens(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         """Token ids of the rows, cut if there are too many, and the number before the cut (`tokens`)."""

@@ -259,6 +259,8 @@ class TextGeneration(Task):
             self.options.model_dump(),
             self.window,
             self.packs,
+            self.template,
+            self.end,
             language.tokenizer_fingerprint(self.reader),
         ]
         if self.options.chat:

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import renamed
-from pipelines.config.recipe import NEWER, SCORELESS, Recipe, Strict, dump_recipe, local_metric, task_class, validate
+from pipelines.config.recipe import (
+    NEWER,
+    SCORELESS,
+    Recipe,
+    Strict,
+    dump_recipe,
+    local_metric,
+    task_class,
+    validate,
+    with_older_meanings,
+)
 from pipelines.config.yaml_io import parse, read_file
 from pipelines.data.schema import Splits
 from pipelines.errors import RecipeError, RunError
@@ -28,6 +38,7 @@ def _options_of(recipe: Recipe) -> type[Strict]:
     return kind
 
 
+OLDER = ".version_0_1"  # marks a run that version 0.1 began: it may go on without the options of later versions
 GOES_ON = ".goes_on"  # marks a finished run that trains for longer: its results are those of before
 
 
@@ -162,8 +173,23 @@ def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     )  # an option may be newer than the run
     for section in ("data", "train"):
         old[section] = NEWER[section] | old[section]
+    new["options"] |= _older_options(folder, recipe)
     means: dict[str, tuple[Any, ...]] = {"model.freeze": ("none", "encoder"), "train.ema": (None, _ema(recipe))}
     return _differences(old, new, tuple(f"options.{key}" for key in _options_of(recipe).settled), means)
+
+
+def _older_options(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """What a run that version 0.1 began goes on with, if the recipe does not set it: option -> value."""
+    if "special_tokens" in recipe.options.model_fields_set or not _is_older(folder):
+        return {}
+    found = _known_recipe(folder / "recipe.yaml").get("options") or {}
+    return {key: value for key, value in found.items() if key == "special_tokens"}
+
+
+def _is_older(folder: Path) -> bool:
+    """Whether version 0.1 began the run in this folder: its recipe lacks an option, or `resolve` marked the folder."""
+    raw = _written(folder / "recipe.yaml")
+    return (folder / OLDER).exists() or with_older_meanings(raw, folder) != raw
 
 
 def longer_of(folder: Path, recipe: Recipe, found: Mapping[str, tuple[Any, Any]]) -> list[str]:
@@ -251,7 +277,8 @@ def written(folder: Path, patience: float = 2.0) -> bool:
 
 
 def pinned(folder: Path, recipe: Recipe) -> Recipe:
-    """The recipe with what the run settled at its start: revisions, precision, and `auto` of freezing and averaging.
+    """The recipe with what the run settled at its start: revisions, precision, `auto` of freezing and averaging, and
+    what version 0.1 did in place of a later option.
 
     A hub repository may have changed since, and `auto` may mean something else in another version.
     """
@@ -260,6 +287,7 @@ def pinned(folder: Path, recipe: Recipe) -> Recipe:
         return recipe
     before = _known_recipe(path)
     updates: dict[str, dict[str, Any]] = {"train": {"precision": before["train"]["precision"]}, "model": {}, "data": {}}
+    updates["options"] = _older_options(folder, recipe)
     for section in ("model", "data"):
         if getattr(recipe, section).revision is None:
             updates[section]["revision"] = before[section]["revision"]
@@ -273,6 +301,11 @@ def pinned(folder: Path, recipe: Recipe) -> Recipe:
 
 def _known_recipe(path: Path) -> dict[str, Any]:
     """The resolved recipe of the run in this folder. Raises RunError if it is not a recipe that Graft wrote."""
+    return with_older_meanings(_written(path), path.parent)
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """The same as it is written, with today's names of options."""
     refusal = f"{path}: no recipe of a run that Graft began; choose another folder with --run"
     try:
         old = read_file(path).value
@@ -336,5 +369,7 @@ def resolve(folder: Path, recipe: Recipe, model: Any, weights: Weights, splits: 
     if main:
         if is_finished(folder):  # it keeps its results until the longer run has its own
             (folder / GOES_ON).touch()
+        if path.is_file() and holds_work(folder) and _is_older(folder):
+            (folder / OLDER).touch()
         write_text(path, dump_recipe(resolved))
     return validate(parse(dump_recipe(resolved), str(path)).value, str(path), exists=True)

@@ -391,9 +391,9 @@ class Trainer:
             plain.compile()
         if accelerator.num_processes > 1 and not self.sharded:
             some = batching.Examples(self.task, self.encoded["train"], train.seed)
-            accelerator.ddp_handler.find_unused_parameters = unused_parameters.may_exist(
-                self.task, plain, some, accelerator.device
-            )
+            unused = unused_parameters.may_exist(self.task, plain, some, accelerator.device, accelerator.autocast())
+            # all processes must decide alike, and memory may be short on one of them
+            accelerator.ddp_handler.find_unused_parameters = not distributed.all_ended(not unused, accelerator.device)
         if self.sharded:
             optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
         else:

@@ -5,6 +5,8 @@ DDP waits for the gradients of all parameters. If some are unused, it must searc
 none. So this is found once, before the training.
 """
 
+import logging
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.batching import Examples, on_device
@@ -13,6 +15,8 @@ from pipelines.task import Task
 
 if TYPE_CHECKING:
     from torch import nn
+
+log = logging.getLogger("graft")
 
 # Keys of a configuration by which a model skips layers at random, or sends tokens to some of its experts only.
 VARYING = (
@@ -25,13 +29,16 @@ VARYING = (
 )
 
 
-def may_exist(task: Task, model: "nn.Module", examples: Examples, device: Any) -> bool:
+def may_exist(
+    task: Task, model: "nn.Module", examples: Examples, device: Any, autocast: "AbstractContextManager[Any]"
+) -> bool:
     """Whether a step may leave a trainable parameter without gradient. `model` is not wrapped yet.
 
-    It is found by the graph of one loss. It is True without a trial if the phases of a task take turns, or if the used
-    parameters vary. Afterwards the model's buffers have their former values.
+    It is found by the graph of one loss, computed in `autocast`, because frozen weights are stored in the precision of
+    the training. It is True without a trial if the phases of a task take turns, or if the used parameters vary; and if
+    the trial fails, because its batch may be too large: the steps have their own remedies and messages.
+    Afterwards the model's buffers have their former values.
     """
-    import torch
 
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     config = getattr(base, "config", None)
@@ -39,16 +46,29 @@ def may_exist(task: Task, model: "nn.Module", examples: Examples, device: Any) -
         return True
     model.to(device)
     train_mode(model)
-    batch = on_device(examples[[(0, i) for i in range(min(2, len(examples)))]].batch, device)
+    try:
+        used = _used(task, model, examples, device, autocast)
+    except (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+        log.debug("which parameters a step uses is not known, because the trial failed", exc_info=error)
+        return True
+    return any(parameter.requires_grad and id(parameter) not in used for parameter in model.parameters())
+
+
+def _used(
+    task: Task, model: "nn.Module", examples: Examples, device: Any, autocast: "AbstractContextManager[Any]"
+) -> set[int]:
+    """The ids of the parameters in the graph of the loss of two rows."""
+    import torch
+
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        loss = task.loss(model, batch, task.counts(batch), task.phases[0].name, 0)
+        batch = on_device(examples[[(0, i) for i in range(min(2, len(examples)))]].batch, device)
+        with autocast:
+            return _leaves(task.loss(model, batch, task.counts(batch), task.phases[0].name, 0))
     finally:
         with torch.no_grad():
             for buffer, value in before:
                 buffer.copy_(value)
-    used = _leaves(loss)
-    return any(parameter.requires_grad and id(parameter) not in used for parameter in model.parameters())
 
 
 def _leaves(loss: Any) -> set[int]:

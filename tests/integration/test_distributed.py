@@ -21,6 +21,7 @@ from pipelines.training.run import train
 from tests.support import tiny
 from tests.support.runs import (
     ROOT,
+    lines,
     losses,
     one_thread,  # noqa: F401 (a fixture)
     outcome,
@@ -215,6 +216,42 @@ def test_two_processes_train_as_one(place: Place) -> None:
     facts = torchrun(place, "plainest", [{"run": "pair", "recipe": recipe}], ["--nproc_per_node", "2", "--standalone"])
     assert [[(fact["ended"], fact["processes"]) for fact in one] for one in facts] == [[("finished", 2)]] * 2
     check_equal(place.alone("single", recipe), place.folder / "pair")
+
+
+# Frozen weights are stored in half precision. 2**21 is too large for the gradients of this model in fp16.
+HALF: dict[str, dict[str, Any]] = {
+    "bf16 adapter": {"train__precision": "bf16", "model__adapter": {"kind": "lora", "rank": 2}},
+    "bf16 frozen": {"train__precision": "bf16", "model__freeze": "backbone", "train__learning_rate": 1e-2},
+    "fp16 adapter": {"train__precision": "fp16", "model__adapter": {"kind": "lora", "rank": 2}},
+    "fp16": {"train__precision": "fp16", "train__max_steps": 14, "train__log_every": 1},
+}
+SCALE = 2.0**21
+
+
+def test_two_processes_train_as_one_in_half_precision(place: Place) -> None:
+    orders = [{"run": f"two {kind}", "recipe": place.recipe(**changes)} for kind, changes in HALF.items()]
+    orders[-1] |= {"scale": SCALE}
+    facts = torchrun(place, "half", orders, ["--nproc_per_node", "2", "--standalone"])
+    assert [[(fact["ended"], fact["processes"]) for fact in one] for one in facts] == [[("finished", 2)] * 4] * 2
+    for kind in list(HALF)[:-1]:
+        one, two = place.alone(f"one {kind}", place.recipe(**HALF[kind])), place.folder / f"two {kind}"
+        assert len(losses(two)) == 7
+        assert losses(two) == pytest.approx(losses(one), rel=1e-2), kind
+        ended = json.loads((two / "results.json").read_text())
+        assert ended["environment"]["precision"] == HALF[kind]["train__precision"]
+    check_skips(place.folder / "two fp16", [one[-1]["weights"] for one in facts])
+
+
+def check_skips(run: Path, weights: list[float]) -> None:
+    """Steps whose gradients overflow in fp16 are skipped by both processes, so that their weights stay equal."""
+    steps = [line for line in lines(run) if "loss" in line]
+    assert len(steps) == 14
+    assert weights[0] == weights[1]
+    assert (steps[0]["loss_scale"], steps[0]["skipped_steps"], steps[0]["grad_norm"]) == (SCALE / 2, 1, None)
+    taken = [line for line in steps if line["grad_norm"] is not None]
+    assert len(steps) - len(taken) == steps[-1]["skipped_steps"] < 10
+    assert steps[-1]["loss_scale"] == SCALE / 2 ** steps[-1]["skipped_steps"]
+    assert taken[-1]["loss"] < taken[0]["loss"]
 
 
 @pytest.mark.parametrize("micro", [1, 4, 16])

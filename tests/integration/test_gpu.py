@@ -26,8 +26,8 @@ from pipelines.models.build import build
 from pipelines.models.source import resolve
 from pipelines.training.run import train
 from tests.integration.test_every_task import CONTRACTS
-from tests.support import tiny
-from tests.support.runs import losses, settings
+from tests.support import tiny, tiny_diffusion, tiny_pictures
+from tests.support.runs import losses, settings, without_pictures
 
 DEVICE = os.environ.get("GRAFT_TEST_DEVICE", "cuda")
 pytestmark = [
@@ -169,6 +169,23 @@ def test_features_are_cached(vit: Path, photos: Path, tmp_path: Path) -> None:
     raw = settings(vit, photos, train__max_steps=6)
     assert train(validate({**raw, "model": {"id": str(vit), "freeze": "backbone"}}), tmp_path / "run", name="small")
     assert results(tmp_path / "run")["test"]["n"] > 0
+
+
+@pytest.mark.usefixtures("on_this_device")
+def test_cached_features_with_noise_come_from_a_loader_process(tmp_path: Path) -> None:
+    """The noise of diffusion is drawn by loader processes, and their batches lie in pinned memory."""
+    data = tiny_pictures.shapes(tmp_path / "shapes", n=12, size=16, captions="txt")
+    raw = {
+        "task": "text-to-image",
+        "model": {"id": str(tiny_diffusion.stable(tmp_path / "pipeline")), "adapter": {"kind": "lora", "rank": 2}},
+        "options": {"steps": 1, "samples": 1, "grid": 1},
+        "train": {"max_steps": 3, "batch_size": 4, "learning_rate": 2e-3, "precision": "fp32", "log_every": 1},
+    }
+    for name, settings_ in (("cached", {"workers": 1}), ("plain", {"workers": 0, "cache_gb": 0})):
+        recipe = validate({**raw, "data": {"id": str(data), **settings_}})
+        with without_pictures():
+            assert train(recipe, tmp_path / name, name="small")
+    assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
 
 
 @pytest.mark.usefixtures("on_this_device")

@@ -1,9 +1,10 @@
 """Runs in several processes, one after another; started by torchrun with a JSON file of orders.
 
 An order is {"run", "recipe", "stop": step or null, "fsdp": bool}. With "most" (rows), the first process has no memory
-for more rows in its first evaluation. With "evaluate" (a run folder), the order scores that run instead, as the command
-line does with --json. With "die" (a number), the second process is killed after it wrote that many parts of sharded
-checkpoints. The results go into facts.json in the folder of the orders.
+for more rows in its first evaluation. With "evaluate" (a run folder), the order scores that run instead, as the
+command line does with --json. With "scale", fp16 begins with that scale of the loss. With "die" (a number), the
+second process is killed after it wrote that many parts of sharded checkpoints. The results go into facts.json in the
+folder of the orders.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from torch.distributed.tensor import DTensor
 from pipelines.config.recipe import validate
 from pipelines.errors import GraftError
 from pipelines.tasks.image_classification import ImageClassification
-from pipelines.training import loop
+from pipelines.training import loop, loss_scale
 from pipelines.training.run import train
 from pipelines.training.trainer import Trainer
 from pipelines.utils.distributed import processes
@@ -77,6 +78,8 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
         facts["processes"] = torch.distributed.get_world_size()
         facts["kind"] = str(run.accelerator.distributed_type)
         facts["wrapper"] = type(run.model).__name__
+        if "scale" in order:
+            facts["weights"] = float(sum(p.detach().double().abs().sum() for p in run.model.parameters()))
         facts["sharded"] = all(isinstance(p, DTensor) for p in run.model.parameters())
         # only one process gets the signal to stop: all must agree
         if run.state.previous_steps + run.state.step + 2 == order["stop"] and run.accelerator.process_index == 1:
@@ -113,7 +116,9 @@ def follow(order: dict[str, Any]) -> dict[str, Any]:
 
     patched = mock.patch.object(ImageClassification, "predict", small), mock.patch.object(Trainer, "predict", scored)
     deadly = mock.patch.object(HuggingFaceStorageWriter, "write_data", write_part)
-    with shim(order["fsdp"]), without_pictures(), mock.patch.object(loop, "step", step), patched[0], patched[1], deadly:
+    scale = mock.patch.object(loss_scale, "FIRST", order.get("scale", loss_scale.FIRST))
+    changed = mock.patch.object(loop, "step", step)
+    with shim(order["fsdp"]), without_pictures(), changed, scale, patched[0], patched[1], deadly:
         try:
             results = train(validate(order["recipe"]), Path(order["run"]), name="small")
             facts["ended"] = "stopped" if results is None else "finished"

@@ -90,9 +90,6 @@ class Cached:
         at, longest = torch.tensor(rows), self._longest(rows)
         batch: dict[str, Any] = {key: [self.plain[i][key] for i in rows] for key in self.plain[rows[0]]}  # type: ignore[index, union-attr]
         batch.update({key: values[at] for key, values in self.fields.items()})
-        batch.update(
-            {key: unknown(len(rows), shape, dtype, "cpu", longest) for key, (shape, dtype) in self.plan.absent.items()}
-        )
         if self.plan.anew:
             whole = self.examples[[(None, i) for i in rows]].batch
             batch.update({key: whole[key] for key in self.plan.anew})
@@ -111,9 +108,15 @@ class Cached:
         return f"row {index}" if row is None else row["id"]
 
     def feed(self, batch: dict[str, Any]) -> None:
-        """Give the model's Edge the features of the rows that come next."""
-        features = batch["features"]
-        self.edge.start("replay", len(features[0]), dict(zip(self.plan.spots, features, strict=True)), batch["longest"])
+        """Give the model's Edge the features of the rows that come next, and the batch its placeholders.
+
+        A placeholder cannot go through a loader, because its one number cannot be copied to pinned memory.
+        """
+        features, longest = batch["features"], batch["longest"]
+        rows, device = len(features[0]), features[0].device
+        for key, (shape, dtype) in self.plan.absent.items():
+            batch[key] = unknown(rows, shape, dtype, device, longest)
+        self.edge.start("replay", rows, dict(zip(self.plan.spots, features, strict=True)), longest)
 
 
 def record(

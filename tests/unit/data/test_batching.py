@@ -5,11 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.data.batching import Plan, epoch_steps, on_device, shares, steps_per_epoch
+from pipelines.data.batching import Plan, epoch_steps, shares, steps_per_epoch
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=60)
 
@@ -109,18 +108,3 @@ assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), "the main process answe
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_a_placeholder_moves_as_one_number() -> None:
-    """A tensor that is one number, expanded, stands for an input that nothing reads."""
-    batch = {
-        "pixels": torch.tensor(float("nan")).expand(4, 3, 8, 8),
-        "row": [1, 2],
-        "x": torch.arange(4),
-        "y": torch.ones(()),
-    }
-    moved = on_device(batch, torch.device("meta"))
-    assert moved["pixels"].shape == (4, 3, 8, 8)
-    assert moved["pixels"].untyped_storage().nbytes() == 4
-    assert [moved[key].shape for key in ("x", "y")] == [(4,), ()]
-    assert moved["row"] == [1, 2]

@@ -69,7 +69,6 @@ def test_a_score_that_these_rows_do_not_have(tmp_path: Path) -> None:
 def test_left_out_it_is_the_first_one_and_is_not_written(tmp_path: Path) -> None:
     made = recipe(tmp_path, None)
     assert "metric:" not in dump_recipe(made)
-    assert "special_tokens" not in dump_recipe(made)  # version 0.1 does not know it
     task = task_class("text-classification")(made.options)
     assert headline(task, made.train.metric) == ("accuracy", "max")
     assert headline(task, "map") == ("accuracy", "max")  # a score under other options
