@@ -552,7 +552,8 @@ def recipe_of_model(path: Path) -> Recipe:
     return validate(raw, str(path), lines, problems, exists=True)
 
 
-_OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
+LABEL_KEYS = ("label_columns", "label_separator")  # of `data`; they tell how a source writes labels, like `columns`
+_OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", *LABEL_KEYS, "train", "validation", "test", "group")
 
 
 def format_declares(layout: Any, what: str) -> bool:
