@@ -511,6 +511,11 @@ def for_scoring(found: Scoring, overrides: Sequence[str]) -> Scoring:
     settings, problems = overrides_of.read([one for one in overrides if one not in own], known)
     problems += [f"command line: {one}: it is a setting of the training, which is over" for one in sorted(own)]
     raw = {name: getattr(found, name).model_dump(exclude_defaults=True) for name in Scoring._fields}
+    given = {key for key, _ in settings}
+    if "data.columns.label" in given:  # these two exclude each other, and the user's wins over the model's
+        raw["data"].pop("label_columns", None)
+    if "data.label_columns" in given:
+        raw["data"].get("columns", {}).pop("label", None)
     for key, value in settings:
         problems += overrides_of.put(raw, {}, key, value)
     made: dict[str, Any] = {}

@@ -135,7 +135,7 @@ def _lives(named: Path) -> bool:
     """Whether the process lives that a name ends with; on another machine, whether it may."""
     number = named.name.rpartition(".")[2]
     if _of_this_host(named.name) and number.isdecimal():
-        return psutil.pid_exists(int(number))
+        return bool(psutil.pid_exists(int(number)))
     changed = _time(named)
     return changed is not None and time.time() - changed < _LEFT
 

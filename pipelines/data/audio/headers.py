@@ -1,7 +1,8 @@
 """Headers of recordings, read once and kept in Graft's cache; a later run, and every other process, finds them there.
 
-A file is known by its path, size, times of change and inode. Bytes of a table are known by its rows and by their lengths. The
-processes of a run read their headers one after the other (the main process first), so only the first one reads files.
+A file is known by its path, size, times of change and inode. Bytes of a table are known by its rows and by their
+lengths. The processes of a run read their headers one after the other (the main process first), so only the first one
+reads files.
 """
 
 import contextlib
