@@ -265,6 +265,28 @@ def test_encodings_are_read_again(on_disk: Path) -> None:
     assert encode(rows, lambda batch, numbers: {}, "key")["row"][:] == wanted
 
 
+@pytest.mark.parametrize("kind", ["file", "empty folder", "no rows", "zeros", "leftover"])
+def test_a_damaged_encoding_is_written_again(kind: str, on_disk: Path) -> None:
+    rows = Dataset.from_dict({"id": [str(n) for n in range(50)]})
+    wanted = list(range(50))
+
+    def read() -> Any:
+        return encode(rows, lambda batch, numbers: {"row": numbers}, "key")["row"][:]
+
+    assert read() == wanted
+    (entry,) = (on_disk.parent / "encoded").iterdir()
+    parts = list(entry.glob("*.arrow"))
+    if kind in ("file", "empty folder"):
+        damage(entry, kind)
+    elif kind == "leftover":
+        left = entry.rename(entry.with_name(f".{entry.name}.{socket.gethostname()}.{os.getpid()}"))
+        (left / "examples_00007_of_00008.arrow").write_text("of the killed run")
+    for part in parts if kind in ("no rows", "zeros") else []:
+        part.write_bytes(b"\0" * part.stat().st_size) if kind == "zeros" else part.unlink()
+    assert read() == wanted
+    assert list(entry.parent.iterdir()) == [entry]
+
+
 def test_cells_of_cleaned_rows_that_do_not_fit() -> None:
     rows = Dataset.from_dict({"id": ["1", "2"]})
     with pytest.raises(DataError, match="values of different kinds"):

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import threading
 
 import pytest
 from rich.console import Console
@@ -93,3 +94,17 @@ def test_validation_lines() -> None:
     )
     assert validation_line(entry, False, 75) == "  step 1,200, epoch 9.2: accuracy 0.980, balanced_accuracy undefined"
     assert validation_line({**entry, "epoch": 3.0}, False, 30) == "  step 1,200, epoch 3: accuracy 0.980"
+
+
+def test_a_quiet_command_says_nothing_of_preparations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SOON", 0.0)
+    for quiet in (True, False):
+        monkeypatch.setattr(progress, "_shown", Progress(True, quiet))
+        spoken = threading.Event()
+        with progress.preparing("comparing", 10) as report, progress.waiting(lambda: spoken.set() or "reading"):
+            report(3)
+            spoken.wait(0.2 if quiet else 10)
+        lines = capsys.readouterr().err.splitlines()
+        assert sorted(lines) == ([] if quiet else ["comparing: 3/10", "reading ..."])
