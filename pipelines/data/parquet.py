@@ -4,11 +4,9 @@ A row in Python would hold copies of them. `light_rows` gives rows without the b
 can be used by `with_bytes`. The Arrow file is written once, to $GRAFT_CACHE/tables.
 """
 
-import atexit
 import contextlib
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.data.stored import UNREADABLE, code, files_key
 from pipelines.errors import DataError, RunError
-from pipelines.utils.cache import begin, cache_root, discard, finish, hold
+from pipelines.utils.cache import begin, cache_root, discard, finish, hold, until_exit
 from pipelines.utils.progress import preparing
 
 if TYPE_CHECKING:
@@ -93,13 +91,8 @@ def arrow_file(path: Path, columns: Sequence[str], convert: Callable[[Any], Any]
         _write(path, columns, convert, folder)
         hold(folder)
     if known is None:  # the file changed just now, and may change again: no later run can know this table
-        atexit.register(_remove, folder, os.getpid())
+        until_exit(folder)
     return folder / "rows.arrow"
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:
-        discard(folder)
 
 
 def _is_good(folder: Path) -> bool:

@@ -5,7 +5,6 @@ rows depend on: the files with their sizes, times and inodes, how they are read,
 The entries that were unused for longest are deleted when all of them take more than about 60 GB.
 """
 
-import atexit
 import contextlib
 import functools
 import hashlib
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pipelines.data.columns import AT_ONCE
 from pipelines.errors import RunError
-from pipelines.utils.cache import begin, cache_root, discard, finish, hold, identity
+from pipelines.utils.cache import begin, cache_root, discard, finish, hold, identity, until_exit
 from pipelines.utils.progress import waiting
 
 if TYPE_CHECKING:
@@ -320,7 +319,7 @@ def _finish(temporary: Path, folder: Path | None, about: dict[str, Any]) -> Path
     if folder is None:
         own = temporary.with_name(f".{uuid.uuid4().hex}.{socket.gethostname()}.{os.getpid()}")
         temporary.rename(own)
-        atexit.register(_remove, own, os.getpid())
+        until_exit(own)
         return own
     with _disk_errors(temporary):
         rows = temporary / "rows.arrow"
@@ -329,11 +328,6 @@ def _finish(temporary: Path, folder: Path | None, about: dict[str, Any]) -> Path
         finish(temporary, folder, ROOM)
     hold(folder)
     return folder
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:
-        discard(folder)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ An entry is a folder. It is written under another name and renamed when it is co
 entry stays there while the process lives: a file in the entry, `.in-use.HOST.PID`, names the process.
 """
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -77,6 +78,16 @@ def hold(folder: Path) -> None:
     with contextlib.suppress(OSError):  # the folder was deleted, or cannot be written; then its reader says so
         (folder / f".in-use.{socket.gethostname()}.{os.getpid()}").touch()
         os.utime(folder)
+
+
+def until_exit(entry: Path) -> None:
+    """Delete an entry at the end of this process: no later run can know it."""
+    atexit.register(_discard_of, entry, os.getpid())
+
+
+def _discard_of(entry: Path, process: int) -> None:
+    if os.getpid() == process:  # not a fork of it
+        discard(entry)
 
 
 def discard(entry: Path) -> None:

@@ -83,7 +83,7 @@ def test_settings_of_the_training_are_refused() -> None:
 
 def test_a_model_reads_labels_as_its_own_data_write_them(tmp_path: Path) -> None:
     task = task_class("text-classification")()
-    raw = {"task": "text-classification", "model": {"id": "m"}, "train": {"max_steps": 1}, "output": "o"}
+    raw = {"task": "text-classification", "model": {"id": "m"}, "train": {"max_steps": 1}}
 
     def model(**data: Any) -> Located:
         recipe = validate({**raw, "data": {"id": "a.csv", **data}}, exists=True)
