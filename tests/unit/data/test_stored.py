@@ -101,13 +101,17 @@ def damage(entry: Path, kind: str) -> None:
         about.unlink()
     elif kind == "other about":
         about.write_text("[]")
-    elif kind == "zeros" and rows.exists():
-        rows.write_bytes(b"\0" * rows.stat().st_size)
-    elif kind == "cut" and rows.exists():
-        rows.write_bytes(rows.read_bytes()[:-8])
     elif kind == "all cut":
         about.write_text("")
-        rows.write_text("")
+        replace(rows, b"")
+    elif rows.exists():
+        replace(rows, b"\0" * rows.stat().st_size if kind == "zeros" else rows.read_bytes()[:-8])
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Write another file of this name: the old one may be mapped into memory, so it must not be cut."""
+    file.unlink(missing_ok=True)
+    file.write_bytes(content)
 
 
 KINDS = ["file", "empty folder", "no rows", "no about", "other about", "zeros", "cut", "all cut"]
@@ -282,7 +286,7 @@ def test_a_damaged_encoding_is_written_again(kind: str, on_disk: Path) -> None:
         left = entry.rename(entry.with_name(f".{entry.name}.{socket.gethostname()}.{os.getpid()}"))
         (left / "examples_00007_of_00008.arrow").write_text("of the killed run")
     for part in parts if kind in ("no rows", "zeros") else []:
-        part.write_bytes(b"\0" * part.stat().st_size) if kind == "zeros" else part.unlink()
+        replace(part, b"\0" * part.stat().st_size) if kind == "zeros" else part.unlink()
     assert read() == wanted
     assert list(entry.parent.iterdir()) == [entry]
 

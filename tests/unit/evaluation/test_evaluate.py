@@ -99,6 +99,6 @@ def test_a_model_reads_labels_as_its_own_data_write_them(tmp_path: Path) -> None
     assert data_section(model(label_separator=","), "b.csv").label_separator == ","
     scoring = Scoring(found, task.options, TrainSection(max_steps=1))
     assert for_scoring(scoring, ["data.columns.label=kind"]).data.label_columns is None
-    scoring.data.label_columns, scoring.data.columns["label"] = None, "kind"
-    asked = for_scoring(scoring, ["data.label_columns=[rude,spam]"]).data
+    one = DataSection(id="b.csv", columns={"text": "body", "label": "kind"})
+    asked = for_scoring(scoring._replace(data=one), ["data.label_columns=[rude,spam]"]).data
     assert (asked.label_columns, asked.columns) == (flags, {"text": "body"})
