@@ -221,7 +221,7 @@ def _store(root: str) -> Path:
     return cache_root() / "headers" / digest
 
 
-_COLUMNS = ("key", *Identity._fields, "seconds", "rate", "channels", "video", "clipped")
+_COLUMNS = ("key", "size", "changed", "status_changed", "inode", "seconds", "rate", "channels", "video", "clipped")
 
 
 def _kept(folder: Path) -> dict[str, _Known]:
