@@ -513,6 +513,11 @@ def for_scoring(found: Scoring, overrides: Sequence[str]) -> Scoring:
     settings, problems = overrides_of.read([one for one in overrides if one not in own], known)
     problems += [f"command line: {one}: it is a setting of the training, which is over" for one in sorted(own)]
     raw = {name: getattr(found, name).model_dump(exclude_defaults=True) for name in Scoring._fields}
+    given = {key for key, _ in settings}
+    if "data.columns.label" in given:  # these two exclude each other, and the user's wins over the model's
+        raw["data"].pop("label_columns", None)
+    if "data.label_columns" in given:
+        raw["data"].get("columns", {}).pop("label", None)
     for key, value in settings:
         problems += overrides_of.put(raw, {}, key, value)
     made: dict[str, Any] = {}
@@ -580,7 +585,8 @@ def _schema(path: Path) -> int:
     return number if isinstance(number, int) else 0
 
 
-_OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", "train", "validation", "test", "group")
+LABEL_KEYS = ("label_columns", "label_separator")  # of `data`; they tell how a source writes labels, like `columns`
+_OF_THE_SOURCE = ("id", "config", "revision", "format", "columns", *LABEL_KEYS, "train", "validation", "test", "group")
 
 
 def format_declares(layout: Any, what: str) -> bool:

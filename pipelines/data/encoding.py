@@ -6,9 +6,6 @@ and are mapped into memory. The oldest are deleted when they take more than 10 G
 
 import hashlib
 import json
-import os
-import shutil
-import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -18,7 +15,7 @@ import numpy as np
 from pipelines.data import columns, stored
 from pipelines.data.schema import fingerprint
 from pipelines.errors import DataError, RunError
-from pipelines.utils.cache import cache_root, make_room
+from pipelines.utils.cache import begin, cache_root, discard, finish, hold
 from pipelines.utils.hardware import cores
 from pipelines.utils.progress import waiting
 
@@ -169,16 +166,16 @@ def encode(
 def _mapped(rows: "Dataset", function: Any, folder: Path, settings: dict[str, Any]) -> "Dataset":
     if (folder / "complete").is_file():
         try:
-            folder.touch()  # the least recently used encodings are deleted first
+            hold(folder)
             return _opened(folder)
-        except (OSError, ValueError):
-            shutil.rmtree(folder, ignore_errors=True)
+        except stored.UNREADABLE:
+            pass  # it is damaged
+    if folder.exists():
+        discard(folder)
     settings["num_proc"] = min(cores(), 16) if cores() > 1 else None
-    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        make_room(folder.parent, ROOM)
-        temporary.mkdir(exist_ok=True)
+        temporary = begin(folder, ROOM)
         # a fixed fingerprint: the library would pickle the tokenizer to compute one; batches are written one by one
         with waiting(lambda: f"encoding {len(rows):,} rows"):
             rows.map(
@@ -190,15 +187,16 @@ def _mapped(rows: "Dataset", function: Any, folder: Path, settings: dict[str, An
                 **settings,
             )
         (temporary / "complete").touch()
-        if not folder.exists():  # otherwise another run was faster; its result is the same
-            temporary.rename(folder)
+        finish(temporary, folder, ROOM)
+        hold(folder)
         return _opened(folder)
     except OSError as error:
         raise RunError(
             f"{folder.parent}: the encoded data cannot be written ({error}); free some room, or set GRAFT_CACHE"
         ) from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            discard(temporary)
 
 
 def _opened(folder: Path) -> "Dataset":

@@ -8,19 +8,17 @@ import contextlib
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from stat import S_ISREG
 
-from pipelines.utils.cache import cache_root
+from pipelines.utils.cache import cache_root, identity_of
 from pipelines.utils.progress import preparing
 
 KEPT_FROM = 1000  # files; fewer are read again, because a kept list of them would save no second
 _AT_ONCE = 64  # files that a thread reads before it hands over their digests
 _KEY, _DIGEST = 16, 64  # bytes
-_SETTLED = 2_000_000_000  # nanoseconds; a file that changed later may change again without a new time
 _MOST = 2_000_000  # digests in memory
 
 _known: dict[bytes, bytes] = {}  # by path, size and times: several splits and several scores may use the same file
@@ -64,14 +62,15 @@ def _of_some(paths: Sequence[str]) -> tuple[list[bytes], dict[bytes, bytes]]:
         if not S_ISREG(status.st_mode):
             digests.append(b"")
             continue
-        times = f"\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
+        known = identity_of(status)
+        times = "".join(f"\0{part}" for part in known)
         key = hashlib.blake2b(f"{os.path.abspath(path)}{times}".encode("utf-8", "surrogateescape"), digest_size=_KEY)
         name = key.digest()
         digest = _known.get(name)
         if digest is None:
             digest = _read(path)
             _known[name] = digest
-            if digest and time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED:
+            if digest and known.settled:
                 new[name] = digest
         digests.append(digest)
     return digests, new
@@ -105,7 +104,7 @@ def _load(store: Path) -> dict[bytes, bytes]:
 
 
 def _save(store: Path, new: dict[bytes, bytes], used: int) -> None:
-    """Write the digests anew, all or none: several commands may do so at a time. Without room the next one reads."""
+    """Write the digests, all or none: several commands may do so at a time. Without room the next one reads."""
     kept = _load(store)
     kept = {**(kept if len(kept) < 4 * used else {}), **new}  # else most are of files that changed or are gone
     with contextlib.suppress(OSError):

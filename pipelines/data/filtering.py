@@ -102,7 +102,7 @@ def cleaned(
             raise DataError(f"{source}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
         return {"bad": bad, "good": good if media and bad else None}
 
-    own = function_key(clean) if stored.large(texts) else None
+    own = function_key(clean) if stored.large(texts) and stored.lasting(texts) else None
     key = None if own is None else ["clean", texts._fingerprint, own, source]
     try:
         found, about = stored.table(key, "cleaning the rows", fill)

@@ -7,15 +7,14 @@ can be used by `with_bytes`. The Arrow file is written once, to $GRAFT_CACHE/tab
 import contextlib
 import hashlib
 import json
-import os
-import shutil
-import socket
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.stored import UNREADABLE, code, files_key
 from pipelines.errors import DataError, RunError
-from pipelines.utils.cache import cache_root, make_room
+from pipelines.utils.cache import begin, cache_root, discard, finish, hold, until_exit
 from pipelines.utils.progress import preparing
 
 if TYPE_CHECKING:
@@ -82,13 +81,30 @@ def arrow_file(path: Path, columns: Sequence[str], convert: Callable[[Any], Any]
 
     `key` (JSON) holds what the result of `convert` depends on.
     """
-    status = path.stat()
-    about = [str(path.resolve()), status.st_size, status.st_mtime_ns, list(columns), key]
+    known = files_key([path])
+    about = [known or uuid.uuid4().hex, list(columns), key, code()]
     folder = cache_root() / "tables" / hashlib.blake2b(json.dumps(about).encode(), digest_size=12).hexdigest()
-    if not folder.is_dir():
+    hold(folder)  # before it is looked at, so that no other process deletes it
+    if folder.exists() and not _is_good(folder):
+        discard(folder)
+    if not folder.exists():
         _write(path, columns, convert, folder)
-    folder.touch()  # the least recently used tables are deleted first
+        hold(folder)
+    if known is None:  # the file changed just now, and may change again: no later run can know this table
+        until_exit(folder)
     return folder / "rows.arrow"
+
+
+def _is_good(folder: Path) -> bool:
+    import pyarrow
+
+    try:
+        size = int((folder / "complete").read_text())
+        with pyarrow.memory_map(str(folder / "rows.arrow")) as file:
+            pyarrow.ipc.open_stream(file).read_all()
+            return bool(file.size() == size)
+    except UNREADABLE:
+        return False
 
 
 def light_rows(path: Path, table: "pyarrow.Table") -> Rows:
@@ -156,25 +172,20 @@ def with_bytes(rows: "Dataset", table: "pyarrow.Table", columns: dict[str, str])
 def _write(path: Path, columns: Sequence[str], convert: Callable[[Any], Any], folder: Path) -> None:
     import pyarrow
 
-    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            make_room(folder.parent, ROOM)
-            temporary.mkdir()
-            file = stack.enter_context(pyarrow.OSFile(str(temporary / "rows.arrow"), "wb"))
+            temporary = begin(folder, ROOM)
+            stack.callback(discard, temporary)
             report = stack.enter_context(preparing(f"reading the rows of {path.name}", _metadata(path).num_rows))
-            writer = None
-            for batch in map(convert, _batches(path, columns)):
-                if writer is None:
-                    writer = stack.enter_context(pyarrow.ipc.new_stream(file, batch.schema))
-                writer.write(batch)
-                report(batch.num_rows)
-            if writer is not None:
-                writer.close()
-            if not folder.exists():  # otherwise another run was faster; its result is the same
-                temporary.rename(folder)
+            with pyarrow.OSFile(str(temporary / "rows.arrow"), "wb") as file, contextlib.ExitStack() as written:
+                writer = None
+                for batch in map(convert, _batches(path, columns)):
+                    if writer is None:
+                        writer = written.enter_context(pyarrow.ipc.new_stream(file, batch.schema))
+                    writer.write(batch)
+                    report(batch.num_rows)
+            (temporary / "complete").write_text(f"{(temporary / 'rows.arrow').stat().st_size}")
+            finish(temporary, folder, ROOM)
         except OSError as error:  # an error of the cache: those of the table are DataErrors already
             raise RunError(
                 f"{folder.parent}: the rows of {path.name} cannot be written ({error}); free some room, or set "

@@ -210,9 +210,8 @@ def fingerprint(rows: "Dataset") -> str:
     plain = rows.remove_columns(file_columns(rows))
     if not stored.large(plain):
         return _fingerprint(plain)
-    found: str = stored.value(
-        ["fingerprint", plain._fingerprint], f"fingerprint of {len(rows):,} rows", lambda: _fingerprint(plain)
-    )
+    key = ["fingerprint", plain._fingerprint] if stored.lasting(plain) else None
+    found: str = stored.value(key, f"fingerprint of {len(rows):,} rows", lambda: _fingerprint(plain))
     return found
 
 

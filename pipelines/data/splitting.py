@@ -189,7 +189,7 @@ def cut(
     def choose() -> dict[str, list[int]]:
         return _chosen(rows, shares, seed, group, strata, fixed, why)
 
-    own = stored.function_key(strata) if stored.large(rows) else None
+    own = stored.function_key(strata) if stored.large(rows) and stored.lasting(rows) else None
     if own is None:
         taken = choose()
     else:

@@ -1,18 +1,16 @@
 """Rows on disk: small tables stay in memory, large ones become Arrow files in $GRAFT_CACHE/rows, mapped into memory.
 
 Such files are kept, so a later run and the other processes of a run do not read the data again. Their key is what the
-rows depend on: the files with their sizes and times of change, how they are read, and Graft's own code that does it.
-The entries that were unused for longest are deleted when all of them take more than 60 GB.
+rows depend on: the files with their sizes, times and inodes, how they are read, and Graft's own code that does it.
+The entries that were unused for longest are deleted when all of them take more than about 60 GB.
 """
 
-import atexit
 import contextlib
 import functools
 import hashlib
 import json
 import logging
 import os
-import shutil
 import socket
 import sys
 import types
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pipelines.data.columns import AT_ONCE
 from pipelines.errors import RunError
-from pipelines.utils.cache import cache_root, make_room
+from pipelines.utils.cache import begin, cache_root, discard, finish, hold, identity, until_exit
 from pipelines.utils.progress import waiting
 
 if TYPE_CHECKING:
@@ -46,6 +44,10 @@ def large(rows: "Dataset") -> bool:
     return len(rows) >= SMALL_ROWS or rows.data.nbytes >= SMALL_BYTES
 
 
+# what a missing or damaged file of rows raises; ArrowInvalid is a ValueError
+UNREADABLE = (OSError, ValueError, RuntimeError)
+
+
 class Clash(Exception):
     """Cells of one column have types that do not fit one another, or cannot be stored."""
 
@@ -57,8 +59,12 @@ def table(key: Any, doing: str, fill: "Callable[[Rows], Any]") -> "tuple[Dataset
     """
     folder = None if key is None else _folder(key)
     if folder is not None and (about := _about(folder)) is not None:
-        with contextlib.suppress(OSError):
-            return _mapped(folder), _repeated(about)
+        try:
+            found = _mapped(folder, about["size"])
+        except UNREADABLE:
+            discard(folder)
+        else:
+            return found, _repeated(about)
     with Rows(folder) as rows, waiting(lambda: f"{doing}{f': {rows.count:,} rows' if rows.count else ''}"):
         with _warnings() as warned:
             found = fill(rows)
@@ -66,7 +72,10 @@ def table(key: Any, doing: str, fill: "Callable[[Rows], Any]") -> "tuple[Dataset
 
 
 def value(key: Any, doing: str, compute: Callable[[], Any]) -> Any:
-    """A JSON value that is computed once for this key. Raises RunError if it cannot be written."""
+    """A JSON value that is computed once for this key, if there is one. Raises RunError if it cannot be written."""
+    if key is None:
+        with waiting(lambda: doing):
+            return compute()
     folder = _folder(key)
     if (about := _about(folder)) is not None:
         return _repeated(about)
@@ -76,8 +85,13 @@ def value(key: Any, doing: str, compute: Callable[[], Any]) -> Any:
     try:
         _finish(temporary, folder, {"value": found, "warnings": warned})
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        discard(temporary)
     return found
+
+
+def lasting(rows: "Dataset") -> bool:
+    """Whether a later run can find these rows again by their fingerprint: not those of a table without a key."""
+    return not any(Path(file["filename"]).parent.name.startswith(".") for file in rows.cache_files)
 
 
 class Rows:
@@ -102,7 +116,7 @@ class Rows:
     def __exit__(self, *_: object) -> None:
         self._end_file()
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            discard(self._temporary)
 
     def add(self, row: Mapping[str, Any] | None) -> None:
         """Add a row. The first row decides on the columns. None is a row of empty cells. Raises Clash and RunError."""
@@ -158,7 +172,7 @@ class Rows:
             self._writer.close()
             self._writer = None
 
-    def done(self, about: Any) -> "Dataset":
+    def done(self, about: dict[str, Any]) -> "Dataset":
         """The rows as a data set. Raises Clash and RunError."""
         import pyarrow
         from datasets import Dataset
@@ -182,7 +196,9 @@ class Rows:
                         for batch in _read(file):
                             writer.write_batch(self._fitted(batch, schema))
                         file.unlink()
-        return _mapped(_finish(temporary, self.folder, about))
+        own = _finish(temporary, self.folder, about)
+        with _disk_errors(own):
+            return _mapped(own)
 
     def _schema(self, schemas: "list[pyarrow.Schema]") -> "pyarrow.Schema":
         import pyarrow
@@ -232,18 +248,23 @@ def _never(name: str) -> bool:
 
 
 def _folder(key: Any) -> Path:
-    text = json.dumps([key, _code()], sort_keys=True, default=str)
+    text = json.dumps([key, code()], sort_keys=True, default=str)
     return cache_root() / "rows" / hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def _about(folder: Path) -> Any:
-    """What an entry says about its rows; None if there is no such entry."""
+    """What an entry says about its rows; None if there is no such entry. A damaged entry is deleted."""
+    if not folder.exists():
+        return None
     try:
         found = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        folder.touch()  # the least recently used entries are deleted first
+        if isinstance(found, dict) and found.keys() >= {"value", "warnings", "size"}:
+            hold(folder)
+            return found
     except (OSError, ValueError):
-        return None
-    return found
+        pass  # it is damaged
+    discard(folder)
+    return None
 
 
 @contextlib.contextmanager
@@ -269,10 +290,13 @@ def _repeated(about: dict[str, Any]) -> Any:
     return about["value"]
 
 
-def _mapped(folder: Path) -> "Dataset":
+def _mapped(folder: Path, size: int | None = None) -> "Dataset":
+    """The rows of an entry, whose file has this size. Raises one of UNREADABLE."""
     from datasets import Dataset
     from datasets.table import MemoryMappedTable
 
+    if size not in (None, (folder / "rows.arrow").stat().st_size):
+        raise ValueError("the file is not complete")
     return Dataset(MemoryMappedTable.from_file(str(folder / "rows.arrow")), fingerprint=folder.name.strip("."))
 
 
@@ -286,33 +310,24 @@ def _read(file: Path) -> "Iterator[pyarrow.RecordBatch]":
 def _begun(folder: Path | None) -> Path:
     """A new folder for an entry that is not complete, or that only this process uses."""
     folder = cache_root() / "rows" / uuid.uuid4().hex if folder is None else folder
-    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
-    with _disk_errors(temporary):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        make_room(folder.parent, ROOM)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-    return temporary
+    with _disk_errors(folder):
+        return begin(folder, ROOM)
 
 
-def _finish(temporary: Path, folder: Path | None, about: Any) -> Path:
+def _finish(temporary: Path, folder: Path | None, about: dict[str, Any]) -> Path:
     """Complete an entry; without a `folder`, it is deleted at the end of this process."""
     if folder is None:
         own = temporary.with_name(f".{uuid.uuid4().hex}.{socket.gethostname()}.{os.getpid()}")
         temporary.rename(own)
-        atexit.register(_remove, own, os.getpid())
+        until_exit(own)
         return own
     with _disk_errors(temporary):
+        rows = temporary / "rows.arrow"
+        about = {**about, "size": rows.stat().st_size if rows.exists() else 0}
         (temporary / "about.json").write_text(json.dumps(about), encoding="utf-8")
-        if not folder.exists():  # otherwise another run was faster; its result is the same
-            with contextlib.suppress(FileExistsError, NotADirectoryError):
-                temporary.rename(folder)
+        finish(temporary, folder, ROOM)
+    hold(folder)
     return folder
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -328,10 +343,10 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 # ---- keys ----
 
 
-def files_key(files: Iterable[Path]) -> list[Any]:
-    """The files with their sizes and times of change, for a key."""
-    stats = [(file.resolve(), file.stat()) for file in files]
-    return [[str(path), status.st_size, status.st_mtime_ns] for path, status in stats]
+def files_key(files: Iterable[Path]) -> list[Any] | None:
+    """The files and what they are known by, for a key; None if one changed just now, and may change again."""
+    known = [(file.resolve(), identity(file)) for file in files]
+    return [[str(path), *one] for path, one in known] if all(one.settled for _, one in known) else None
 
 
 def function_key(function: Any) -> Any:
@@ -376,12 +391,17 @@ def _source(module: str) -> Any:
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
         raise _Unknown
-    return [module, *files_key([Path(file)])]
+    return [module, _digest(Path(file))]
 
 
 @functools.lru_cache
-def _code() -> Any:
-    """The versions of Graft's own files that read and clean rows."""
+def code() -> str:
+    """A digest of Graft's own files that read and clean rows."""
     here = Path(__file__).parent
-    files = sorted([*here.rglob("*.py"), *here.with_name("tasks").glob("*.py")])
-    return hashlib.blake2b(json.dumps([key[1:] for key in files_key(files)]).encode(), digest_size=8).hexdigest()
+    parts = [here, *(here.with_name(name) for name in ("tasks", "metrics", "models"))]
+    files = sorted(file for part in parts for file in part.rglob("*.py"))
+    return hashlib.blake2b("".join(map(_digest, files)).encode(), digest_size=8).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    return hashlib.blake2b(file.read_bytes(), digest_size=12).hexdigest()

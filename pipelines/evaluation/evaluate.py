@@ -15,7 +15,7 @@ from pipelines.data.schema import SPLITS
 from pipelines.data.trained_rows import TrainedRows
 from pipelines.errors import DataError, RecipeError
 from pipelines.evaluation import extra_metrics, scoring
-from pipelines.inference.loading import Loaded, Located, check_device, data_columns, load, locate
+from pipelines.inference.loading import Loaded, Located, check_device, data_columns, label_keys, load, locate
 from pipelines.metrics import modules
 from pipelines.metrics.modules import Module
 from pipelines.reporting import results
@@ -103,7 +103,7 @@ def _train(recipe: Recipe | None) -> TrainSection:
 
 def data_section(loaded: Loaded | Located, data: str | None) -> DataSection:
     if data is not None:
-        return DataSection(id=data, columns=data_columns(loaded))
+        return DataSection(id=data, columns=data_columns(loaded), **label_keys(loaded))
     if loaded.recipe is None:
         raise DataError(f"{loaded.source}: no recipe says what data to score it on; give some with --data")
     if (

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.config.recipe import Recipe, recipe_of_model, task_class, task_names
+from pipelines.config.recipe import LABEL_KEYS, Recipe, recipe_of_model, task_class, task_names
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import DataError, ModelError
 from pipelines.models.adapters import format_of
@@ -183,3 +183,9 @@ def best_device() -> str:
 def data_columns(model: Loaded | Located) -> dict[str, str]:
     """Task column -> name of the column: the one that the user gave, else that of the model's own data."""
     return (dict(model.recipe.data.columns) if model.recipe else {}) | model.columns
+
+
+def label_keys(model: Loaded | Located) -> dict[str, Any]:
+    """How the model's own data write labels, as settings of `data`. A column of labels that the user names wins."""
+    found = {key: getattr(model.recipe.data, key) for key in LABEL_KEYS} if model.recipe else {}
+    return found | ({"label_columns": None} if "label" in model.columns else {})

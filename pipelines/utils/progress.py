@@ -16,7 +16,7 @@ WIDTH = 80  # columns, where the width of the terminal is not known
 
 
 class Progress:
-    """Prints to stderr, on the main process only. A quiet one prints bars and warnings only."""
+    """Prints to stderr, on the main process only. A quiet one prints bars of the training and warnings only."""
 
     def __init__(self, show: bool, quiet: bool = False) -> None:
         from rich.console import Console
@@ -101,6 +101,10 @@ def show_preparations(progress: Progress) -> None:
     _shown = progress
 
 
+def _speaks() -> bool:
+    return _shown is not None and _shown.show and not _shown.quiet
+
+
 @contextmanager
 def preparing(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Say from the third second on what takes so long. The block calls the given function with what it has done.
@@ -114,7 +118,7 @@ def preparing(what: str, total: int | None = None) -> Iterator[Callable[[int], N
         nonlocal done, due, drawn
         done += count
         now = time.monotonic()
-        if _shown is None or not _shown.show or now < due:
+        if _shown is None or not _speaks() or now < due:
             return
         live = _shown.live and _shown.bar is None
         due = now + (1.0 if live else EVERY)
@@ -140,10 +144,11 @@ def waiting(text: Callable[[], str]) -> Iterator[None]:
     def speak() -> None:
         pause = SOON
         while not over.wait(pause):
-            print(f"{text()} ...", file=sys.stderr, flush=True)
+            if _shown is not None and _shown.bar is None:  # a line would break a bar
+                print(f"{text()} ...", file=sys.stderr, flush=True)
             pause = EVERY
 
-    if _shown is None or not _shown.show:
+    if not _speaks():
         yield
         return
     speaker = threading.Thread(target=speak, daemon=True)

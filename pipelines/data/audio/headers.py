@@ -1,14 +1,14 @@
 """Headers of recordings, read once and kept in Graft's cache; a later run, and every other process, finds them there.
 
-A file is known by its path, size and time of change. Bytes of a table are known by its rows and by their lengths. The
-processes of a run read their headers one after the other (the main process first), so only the first one reads files.
+A file is known by its path, size, times of change and inode. Bytes of a table are known by its rows and by their
+lengths. The processes of a run read their headers one after the other (the main process first), so only the first one
+reads files.
 """
 
 import contextlib
 import hashlib
 import os
 import socket
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,18 +19,16 @@ from pipelines.data.audio.reading import Sound, file_header, log, name_of, part_
 from pipelines.data.media import paths
 from pipelines.data.schema import fingerprint
 from pipelines.errors import DataError
-from pipelines.utils.cache import cache_root, make_room
-from pipelines.utils.formatting import duration
+from pipelines.utils.cache import Identity, cache_root, identity, make_room
+from pipelines.utils.progress import preparing
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-VERSION = 1  # of what is kept; another number forgets the older ones
+VERSION = 2  # of what is kept; another number forgets the older ones
 ROOM = 256 << 20  # bytes of the cache
 MOST = 2_000_000  # headers that are kept of one folder
-FRESH = 2_000_000_000  # nanoseconds; a file that was just written may be written again in the same tick of its clock
 CLIPPED = 0.01  # share of samples at full scale from which a recording counts as clipped
-FIRST, EVERY = 3.0, 60.0  # seconds until the first line about the progress, and between further ones
 CHUNK = 16  # values that a thread takes at a time
 BATCH = 256  # rows at a time: a data set of the hub holds the files' bytes, which must not be in memory all at once
 
@@ -44,8 +42,7 @@ class Looked(NamedTuple):
 
 
 class _Known(NamedTuple):
-    size: int
-    changed: int  # nanoseconds; 0 for bytes
+    file: Identity  # of bytes, the size only
     sound: Sound
     clipped: bool | None  # of its first minute; None if nobody looked
 
@@ -85,25 +82,26 @@ class Headers:
         self._keep()
         return [self.looked[number].name for number, answer in zip(asked, answers, strict=True) if answer]
 
-    def _read(self, sizes: list[tuple[int, int] | None]) -> dict[str, str]:
+    def _read(self, sizes: list[Identity | None]) -> dict[str, str]:
         """Read the headers that are not known. Returns why some cannot be read."""
         first: dict[str, int] = {}  # a file is read once, however many of its parts are rows
         for number, (key, size) in enumerate(zip(self.keys, sizes, strict=True)):
             known = self.known.get(key)
-            if known is None or size is None or (known.size, known.changed) != size:
+            if known is None or size is None or known.file != size:
                 first.setdefault(key, number)
         wrong: dict[str, str] = {}
-        now = time.time_ns()
         numbers = list(first.values())
-        with ThreadPoolExecutor(8) as pool:  # reading headers waits for the disk
-            for number, (sound, why) in _shown(_map(pool, _header, self.audio, numbers), len(numbers)):
+        # reading headers waits for the disk
+        with ThreadPoolExecutor(8) as pool, preparing("headers of recordings", len(numbers)) as report:
+            for number, (sound, why) in _map(pool, _header, self.audio, numbers):
+                report(1)
                 key, size = self.keys[number], sizes[number]
                 self.known.pop(key, None)
                 if why:
                     wrong[key] = why
                     continue
-                self.known[key] = _Known(*(size or (0, 0)), sound, None)
-                if size is None or now - size[1] < FRESH:
+                self.known[key] = _Known(size or Identity(0, 0, 0, 0), sound, None)
+                if size is None or not size.settled:
                     self.unsure.add(key)
                 else:
                     self.new = True
@@ -127,8 +125,8 @@ class Headers:
 # ---- rows ----
 
 
-def _keys(rows: "Dataset") -> tuple[list[str], list[tuple[int, int] | None], str]:
-    """For every row its key, and size and time of change (None if unknown); and what all keys belong to.
+def _keys(rows: "Dataset") -> tuple[list[str], list[Identity | None], str]:
+    """For every row its key, and what its file is known by (None if unknown); and what all keys belong to.
 
     The key is the path of the file, or the row's id if the row holds bytes.
     """
@@ -145,21 +143,24 @@ def _keys(rows: "Dataset") -> tuple[list[str], list[tuple[int, int] | None], str
             lengths = lengths.take(rows._indices.column(0))
         sizes = [length or 0 for length in lengths.to_pylist()]
         digest = hashlib.blake2b(f"{fingerprint(rows)} {sizes}".encode(), digest_size=12).hexdigest()
-        return [f"{number}" for number in range(len(sizes))], [(size, 0) for size in sizes], f"rows {digest}"
+        return (
+            [f"{number}" for number in range(len(sizes))],
+            [Identity(size, 0, 0, 0) for size in sizes],
+            f"rows {digest}",
+        )
     keys = [os.path.abspath(file) if file else f"\0{number}" for number, file in enumerate(files)]
     with ThreadPoolExecutor(8) as pool:
         unique = list(dict.fromkeys(keys))
         found = dict(zip(unique, _in_chunks(pool, _stat, unique), strict=True))
     real = [os.path.dirname(key) for key in unique if not key.startswith("\0")]
-    return keys, [found[key] for key in keys], f"files {os.path.commonpath(real)}"
+    return keys, [found[key] for key in keys], f"files {os.path.commonpath(real) if real else ''}"
 
 
-def _stat(path: str) -> tuple[int, int] | None:
+def _stat(path: str) -> Identity | None:
     try:
-        status = os.stat(path)
+        return identity(path)
     except (OSError, ValueError):  # the file's header says why
         return None
-    return status.st_size, status.st_mtime_ns
 
 
 def _without_bytes(audio: "Dataset") -> "Iterator[dict[str, Any]]":
@@ -208,19 +209,6 @@ def _clipped(value: Any) -> bool:
     return bool((np.abs(block) >= 0.999).mean() > CLIPPED)
 
 
-def _shown(found: "Iterator[tuple[int, Any]]", total: int) -> "Iterator[tuple[int, Any]]":
-    """The same, with a line about the progress after three seconds, and then every minute."""
-    began = time.monotonic()
-    wait = FIRST
-    for done, one in enumerate(found, 1):
-        spent = time.monotonic() - began
-        if spent > wait and done < total:
-            left = duration(max(1, round(spent / done * (total - done))))
-            log.warning("headers of recordings: %s of %s read, %s left", f"{done:,}", f"{total:,}", left)
-            wait = spent + EVERY
-        yield one
-
-
 # ---- what is kept ----
 
 
@@ -233,7 +221,7 @@ def _store(root: str) -> Path:
     return cache_root() / "headers" / digest
 
 
-_COLUMNS = ("key", "size", "changed", "seconds", "rate", "channels", "video", "clipped")
+_COLUMNS = ("key", "size", "changed", "status_changed", "inode", "seconds", "rate", "channels", "video", "clipped")
 
 
 def _kept(folder: Path) -> dict[str, _Known]:
@@ -243,12 +231,12 @@ def _kept(folder: Path) -> dict[str, _Known]:
     try:
         table = pyarrow.feather.read_table(folder / "headers.arrow", memory_map=False)
         columns = [table.column(name).to_pylist() for name in _COLUMNS]
-        folder.touch()  # those that were unused for longest are deleted first
+        os.utime(folder)  # those that were unused for longest are deleted first
     except (OSError, KeyError, pyarrow.ArrowException):  # nothing is kept, or it is damaged: the files are read
         return {}
     return {
-        key: _Known(size, changed, Sound(seconds, rate, channels, video), clipped)
-        for key, size, changed, seconds, rate, channels, video, clipped in zip(*columns, strict=True)
+        key: _Known(Identity(*file), Sound(seconds, rate, channels, video), clipped)
+        for key, *file, seconds, rate, channels, video, clipped in zip(*columns, strict=True)
     }
 
 
@@ -257,8 +245,8 @@ def _keep(folder: Path, known: dict[str, _Known]) -> None:
     import pyarrow
     import pyarrow.feather
 
-    rows = [(key, one.size, one.changed, *one.sound, one.clipped) for key, one in list(known.items())[-MOST:]]
-    kinds = ("string", "int64", "int64", "float64", "int64", "int64", "bool", "bool")
+    rows = [(key, *one.file, *one.sound, one.clipped) for key, one in list(known.items())[-MOST:]]
+    kinds = ("string", "int64", "int64", "int64", "uint64", "float64", "int64", "int64", "bool", "bool")
     columns = zip(*rows, strict=True) if rows else ([] for _ in _COLUMNS)
     table = pyarrow.table(
         {

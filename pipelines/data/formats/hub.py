@@ -63,7 +63,7 @@ def take(
             if its not in rows.column_names:
                 raise MissingColumn(
                     f"{section.id}: no column {its!r} (it has: {', '.join(rows.column_names)}); "
-                    f"name the right one with data.columns.{column}=NAME"
+                    f"{naming(section, column)}"
                 )
         group = section.group if section.group not in (None, "none") else None
         if group and group not in rows.column_names:
@@ -130,6 +130,13 @@ def take(
             rows, unlabelled = labels_by_name(rows)
             refused += unlabelled
         source.splits[name], source.skipped[name] = rows, refused
+
+
+def naming(section: DataSection, column: str) -> str:
+    """What to do about a column that the task needs and the data lack: a step for the user to take."""
+    if column in (section.label_columns or ()):
+        return "name the columns of labels with data.label_columns=[NAME,NAME] (null: one column holds the labels)"
+    return f"name the right one with data.columns.{column}=NAME"
 
 
 def _flattened(rows: Any, names: Sequence[str | None]) -> Any:

@@ -13,6 +13,7 @@ is skipped.
 import hashlib
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipelines.data import parquet
 from pipelines.data.files import all_files, folders, runs
 from pipelines.data.formats import _class_folders, hub, table
 from pipelines.data.schema import Source
+from pipelines.data.stored import files_key
 from pipelines.errors import DataError, GraftError
 from pipelines.utils.files import read_json
 
@@ -121,7 +123,7 @@ def _joined(section: DataSection, files: list[Path]) -> Any:
         raise
     except Exception as error:  # the libraries raise many kinds
         raise _explained(section, files[0], error) from error
-    about = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    about = files_key(files) or uuid.uuid4().hex  # files that changed just now have no lasting name
     mark = hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
     return Dataset(concat_tables(parts), info=DatasetInfo(features=features), fingerprint=mark)
 

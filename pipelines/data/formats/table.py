@@ -121,7 +121,8 @@ def _add(
     own = ["columns", "group"]
     media = [column for column in columns if column in MEDIA]  # whether a file is there can change from run to run
     asked = [list(columns), list(optional), section.model_dump(include=set(own), mode="json"), str(table)]
-    key = None if media else ["table", files_key([table]), asked]
+    known = None if media else files_key([table])
+    key = None if known is None else ["table", known, asked]
     files = {column: section.columns.get(column, column) for column in media}
     held = _held(table, section, columns, optional, list(files.values()))
     source.splits[name], about = _stored(table, key, lambda: _reading(table, section, columns, optional, held))
@@ -613,7 +614,7 @@ def _reading(
                 several = short(",".join(flags), 120)
                 hint += f"; if these are labels with 0 and 1, data.label_columns=[{several}]"
                 hint += " (with options.multi_label=true if a row may have several)"
-            advice = f"add it, or name the right one with data.columns.{column}=NAME{hint}"
+            advice = f"add it, or {hub.naming(section, column)}{hint}"
             message = f"{path}: no column {name!r} (it has: {', '.join(have)}); {advice}"
             raise _Lacking(message, column, name, sum(1 for _ in found.read()))
     others = {column: section.columns.get(column, column) for column in also}

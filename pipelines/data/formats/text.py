@@ -163,10 +163,13 @@ def _dataset(root: Path, named: Path, paths: list[Path], *, cut: bool) -> tuple[
             raise DataError(f"{named}: {why}")
         return skipped
 
-    found, skipped = stored.table(["text", str(root), cut, _key(paths)], f"reading {root.name}", fill)
+    known = _key(paths)
+    key = None if known is None else ["text", str(root), cut, known]
+    found, skipped = stored.table(key, f"reading {root.name}", fill)
     return found, [(id_, why) for id_, why in skipped]
 
 
 def _key(paths: list[Path]) -> Any:
-    """The sizes and times of the files; of one that cannot be read, only its name."""
-    return [stored.files_key([path]) if path.is_file() else printable(str(path)) for path in paths]
+    """What the files are known by; of one that cannot be read, only its name. None if one changed just now."""
+    known = [stored.files_key([path]) if path.is_file() else printable(str(path)) for path in paths]
+    return None if None in known else known

@@ -13,10 +13,7 @@ import html
 import io
 import itertools
 import json
-import os
 import re
-import shutil
-import socket
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -27,8 +24,9 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.columns import select, values
 from pipelines.data.files import kind_of
 from pipelines.data.schema import Source
+from pipelines.data.stored import UNREADABLE
 from pipelines.errors import DataError, MissingColumn, RunError
-from pipelines.utils.cache import cache_root, make_room
+from pipelines.utils.cache import begin, cache_root, discard, finish, hold, identity
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -130,12 +128,20 @@ def _kept(path: Path) -> "tuple[Dataset, dict[str, Any]]":
     import mwparserfromhell
     from datasets import Dataset
 
-    key = [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, PROSE, mwparserfromhell.__version__]
+    key = [str(path.resolve()), *identity(path), PROSE, mwparserfromhell.__version__]
     folder = cache_root() / "wikipedia" / hashlib.blake2b(json.dumps(key).encode(), digest_size=12).hexdigest()
-    if not folder.is_dir():
-        _keep(path, folder)
-    folder.touch()  # the least recently used rows are deleted first
-    return Dataset.from_file(str(folder / "rows.arrow")), json.loads((folder / "left_out.json").read_text())
+
+    def opened() -> "tuple[Dataset, dict[str, Any]]":
+        hold(folder)
+        return Dataset.from_file(str(folder / "rows.arrow")), json.loads((folder / "left_out.json").read_text())
+
+    if folder.exists():
+        try:
+            return opened()
+        except UNREADABLE:  # it is damaged
+            discard(folder)
+    _keep(path, folder)
+    return opened()
 
 
 def _keep(path: Path, folder: Path) -> None:
@@ -144,11 +150,9 @@ def _keep(path: Path, folder: Path) -> None:
     schema = pyarrow.schema({name: pyarrow.string() for name in ("id", "title", "text")})
     left_out: dict[str, Any] = {"ignored": Counter(), "skipped": []}
     rows = _rows(path, **left_out)
-    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        make_room(folder.parent, ROOM)
-        temporary.mkdir()
+        temporary = begin(folder, ROOM)
         with (
             pyarrow.OSFile(str(temporary / "rows.arrow"), "wb") as file,
             pyarrow.ipc.new_stream(file, schema) as writer,
@@ -156,14 +160,14 @@ def _keep(path: Path, folder: Path) -> None:
             while batch := list(itertools.islice(rows, 200)):
                 writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
         (temporary / "left_out.json").write_text(json.dumps(left_out))
-        if not folder.exists():  # otherwise another run was faster; its result is the same
-            temporary.rename(folder)
+        finish(temporary, folder, ROOM)
     except OSError as error:  # an error of the cache: those of the dump are DataErrors already
         raise RunError(
             f"{folder.parent}: the articles cannot be written ({error}); free some room, or set GRAFT_CACHE"
         ) from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            discard(temporary)
 
 
 # ---- pages to rows ----

@@ -5,12 +5,11 @@ value, Alpaca's `instruction`, `input` and `output`, or `prompt` and `completion
 tool.
 """
 
-import ast
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipelines.data.text.rows import blank, check_characters
+from pipelines.data.text.rows import blank, check_characters, printed
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
 
@@ -35,6 +34,7 @@ LAYOUTS = (
     Layout(("instruction",), ("input", "output", "system", "history"), ("output",)),
 )
 COLUMNS = tuple(dict.fromkeys(column for one in LAYOUTS for column in (*one.needed, *one.optional)))
+_OF_LISTS = ("messages", "conversations")  # always hold lists
 NESTED = ("messages", "conversations", "prompt", "completion", "history", "tools")  # may hold lists
 
 ROLES = {  # a name of a role -> the role, as chat templates call it
@@ -85,13 +85,18 @@ def is_talk(value: Any) -> bool:
 
 
 def cell(value: Any) -> Any:
-    """A cell with lists as JSON: messages have different keys and types, which one column cannot hold."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+    """A cell with lists as JSON: messages have different keys and types, which one column cannot hold.
+
+    An empty list is an empty cell; the text "[]" stays, because it may be an answer.
+    """
+    if not isinstance(value, (list, dict)):
+        return value
+    return json.dumps(value, ensure_ascii=False) if value else None
 
 
 def conversation(row: Mapping[str, Any]) -> list[Message]:
     """The messages of a row in one of the layouts. Raises DataError."""
-    if _filled(row.get("tools")):
+    if _listed(row.get("tools")):
         raise DataError("tools: descriptions of tools are not read; write them into the system message")
     if row.get("messages") is not None:
         found = turns(row["messages"], "messages")
@@ -115,30 +120,29 @@ def conversation(row: Mapping[str, Any]) -> list[Message]:
 def turns(value: Any, column: str = KIND, role: str = "user") -> list[Message]:
     """Messages from a list of them, from such a list as JSON, or from one text, which gets the `role`.
 
-    Raises DataError.
+    A text in another column than `messages` and `conversations` may be any JSON, which is then the content of its
+    message. Raises DataError.
     """
-    value = _parsed(value)
+    if column in _OF_LISTS or is_talk(value):
+        value = _parsed(value)
     if not isinstance(value, list):
         return [{"role": role, "content": _text(value, column)}]
     return [_message(one, f"message {number} of {column}") for number, one in enumerate(value, 1)]
 
 
 def _filled(value: Any) -> bool:
-    return value not in (None, "", "[]", "{}", "null") and value != [] and value != {}
+    return value not in (None, "") and value != [] and value != {}
+
+
+def _listed(value: Any) -> bool:
+    """Whether a cell holds a list or a mapping that is not empty, also as JSON."""
+    return _filled(value) and value not in ("[]", "{}", "null")
 
 
 def _parsed(value: Any) -> Any:
-    """A list that is written as JSON, or as Python prints it, as a list; anything else unchanged."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(value.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(found, list) and (not found or isinstance(found[0], dict)):
-            return found
-    return value
+    """A list of mappings that is written as JSON, or as Python prints it, as a list; anything else unchanged."""
+    found = printed(value, (list,))
+    return found if found is not None and (not found or isinstance(found[0], dict)) else value
 
 
 def _message(given: Any, where: str) -> Message:
@@ -146,7 +150,7 @@ def _message(given: Any, where: str) -> Message:
         raise DataError(f"{where} is {type(given).__name__}: a message has a role and a content")
     name = given.get("role", given.get("from"))
     role = ROLES.get(name.strip().lower()) if isinstance(name, str) else None
-    if any(_filled(given.get(key)) for key in ("tool_calls", "function_call")) or name == "function_call":
+    if any(_listed(given.get(key)) for key in ("tool_calls", "function_call")) or name == "function_call":
         raise DataError(f"{where} calls a tool, which is not read: write the call into its content")
     if role is None:
         raise DataError(f"{where} has the role {short(repr(name), 40)} (known: {', '.join(ROLES)})")

@@ -1,12 +1,10 @@
 """Questions about a passage: bring answers into one form, and find the tokens of an answer."""
 
-import ast
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipelines.data.text.rows import check_characters, readable, titled
+from pipelines.data.text.rows import check_characters, printed, readable, titled
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
 
@@ -34,10 +32,12 @@ def answered(row: Mapping[str, Any], may_be_none: bool) -> dict[str, Any]:
 def answer_texts(answer: Any) -> list[str]:
     """The accepted answers from SQuAD's form, a text or a list of texts; an empty list if there are none.
 
-    SQuAD's form may be printed, as pandas writes it into a csv file. Raises DataError.
+    SQuAD's form may be printed, as pandas writes it into a csv file. Any other text stays as it is, also JSON: it may
+    be what a model is to write. Raises DataError.
     """
-    known = printed(answer, dict)
-    answer = answer if known is None else known
+    found = printed(answer, (dict,))
+    if found is not None and set(found) == {"text", "answer_start"} and _are_lists(found.values()):
+        answer = found
     texts = answer.get("text") if isinstance(answer, Mapping) else answer
     texts = [] if texts is None or texts == "" else texts if isinstance(texts, (list, tuple)) else [texts]
     # numbers and booleans count as text, as for labels
@@ -49,19 +49,8 @@ def answer_texts(answer: Any) -> list[str]:
     return texts
 
 
-def printed(cell: Any, kind: type) -> Any:
-    """The list or dictionary that a program printed into a cell: "['a', 'b']", "{'text': array(['a'], dtype=object)}".
-
-    None if the cell holds anything else.
-    """
-    if not isinstance(cell, str) or not cell.lstrip().startswith(("[", "{")):
-        return None
-    plain = re.sub(r"\barray\((\[[^\]]*\])(?:,\s*dtype=[^)]*)?\)", r"\1", cell)  # as NumPy prints its arrays
-    try:
-        found = ast.literal_eval(plain.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    return found if isinstance(found, kind) else None
+def _are_lists(found: Iterable[Any]) -> bool:
+    return all(isinstance(one, list) for one in found)
 
 
 def _answers(row: Mapping[str, Any]) -> tuple[list[str], list[int]]:
@@ -71,8 +60,10 @@ def _answers(row: Mapping[str, Any]) -> tuple[list[str], list[int]]:
     """
     answer, starts = row["answer"], row.get("answer_start")
     if isinstance(answer, str) and answer not in row["context"]:
-        answer = next((found for kind in (dict, list) if (found := printed(answer, kind)) is not None), answer)
-    known = printed(starts, list)
+        found = printed(answer, (dict, list))
+        if isinstance(found, list) or (found is not None and "text" in found):
+            answer = found
+    known = printed(starts, (list,))
     starts = starts if known is None else known
     texts = answer_texts(answer)
     if isinstance(answer, Mapping):

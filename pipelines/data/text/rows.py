@@ -1,6 +1,9 @@
 """Check that a row's cells hold readable text."""
 
+import ast
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -32,6 +35,27 @@ def talk(value: Any) -> str:
     first = value[0] if isinstance(value, list) and value else None
     known = isinstance(first, Mapping) and not {"content", "value"}.isdisjoint(first)
     return ": text-generation with options.chat=true learns from conversations" if known else ""
+
+
+def printed(cell: Any, kinds: tuple[type, ...]) -> Any:
+    """The list or dictionary that a program wrote into a cell: '["a", "b"]', "{'text': array(['a'], dtype=object)}".
+
+    None if the cell holds anything else.
+    """
+    if not isinstance(cell, str) or not cell.lstrip().startswith(("[", "{")):
+        return None
+    for read in (json.loads, ast.literal_eval, _with_arrays):
+        try:
+            found = read(cell.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, kinds) else None
+    return None
+
+
+def _with_arrays(text: str) -> Any:
+    """A Python literal that holds arrays as NumPy prints them."""
+    return ast.literal_eval(re.sub(r"\barray\((\[[^\]]*\])(?:,\s*dtype=[^)]*)?\)", r"\1", text))
 
 
 def blank(text: str) -> bool:

@@ -349,7 +349,7 @@ def _open(folder: Path, edge: Edge, plan: RecordingPlan, examples: Examples) -> 
         n = len(meta["plain"])
         if n != len(examples):
             return None
-        folder.touch()  # entries are removed in the order of their last use
+        os.utime(folder)  # entries are removed in the order of their last use
 
         def read(name: str, shape: tuple[int, ...], dtype: Any) -> "Tensor":
             return torch.from_file(str(folder / f"{name}.bin"), shared=False, size=math.prod(shape), dtype=dtype).view(

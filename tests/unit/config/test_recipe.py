@@ -68,8 +68,10 @@ def test_new_data_drop_what_belonged_to_the_old(write) -> None:
         "{id: a/b, config: c, revision: r, format: digits, columns: {image: i}, "
         "train: a, validation: b, test: c, group: g, holdout: 0.2}"
     )
-    data = load_recipe(write(GOOD.replace("{id: some/data}", old)), data="photos").data
-    assert data.model_dump(exclude_defaults=True) == {"id": "photos", "holdout": 0.2}
+    for also in ("}", ", label_columns: [rude, spam]}", ", label_separator: ';'}"):
+        recipe = write(GOOD.replace("{id: some/data}", old.removesuffix("}") + also))
+        data = load_recipe(recipe, data="photos").data
+        assert data.model_dump(exclude_defaults=True) == {"id": "photos", "holdout": 0.2}
 
 
 def test_a_new_model_drops_revision_and_configuration(write) -> None:

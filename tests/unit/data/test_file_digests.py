@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.data import file_digests
 from pipelines.data.file_digests import of_file, of_files
+from pipelines.utils import cache
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_digests_are_kept_and_a_changed_file_is_read_again(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = written(tmp_path / "photos", 4)
-    monkeypatch.setattr(file_digests, "_SETTLED", -(10**12))  # the files were written just now
+    monkeypatch.setattr(cache, "SETTLED", -(10**12))  # the files were written just now
     first = of_files(files)
     assert [path.stat().st_size for path in kept.iterdir()] == [4 * 80]
     read: list[str] = []

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from pipelines.data.schema import SPLITS, DataSpec, Splits
 from pipelines.errors import DataError, RunError
 from pipelines.tasks.text_classification import TextClassification
 from pipelines.tasks.text_generation import TextGeneration
+from pipelines.utils import cache
 
 TASK = TextClassification(None)
 
@@ -33,6 +36,7 @@ def on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(stored, "AT_ONCE", 7)
     monkeypatch.setattr(compressed, "_SMALL", 100)
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "SETTLED", -(10**12))  # the files of a test were written just now
     return tmp_path / "cache" / "rows"
 
 
@@ -84,6 +88,82 @@ def test_a_later_run_reads_nothing(on_disk: Path, tmp_path: Path, monkeypatch: p
     os.utime(path, ns=(1, 1))
     with pytest.raises(AssertionError, match="read again"):
         load_splits(DataSection(id=str(path)), TASK.data)
+
+
+def damage(entry: Path, kind: str) -> None:
+    rows, about = entry / "rows.arrow", entry / "about.json"
+    if kind in ("file", "empty folder"):
+        shutil.rmtree(entry)
+        entry.write_text("") if kind == "file" else entry.mkdir()
+    elif kind == "no rows":
+        rows.unlink(missing_ok=True)
+    elif kind == "no about":
+        about.unlink()
+    elif kind == "other about":
+        about.write_text("[]")
+    elif kind == "all cut":
+        about.write_text("")
+        replace(rows, b"")
+    elif rows.exists():
+        replace(rows, b"\0" * rows.stat().st_size if kind == "zeros" else rows.read_bytes()[:-8])
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Write another file of this name: the old one may be mapped into memory, so it must not be cut."""
+    file.unlink(missing_ok=True)
+    file.write_bytes(content)
+
+
+KINDS = ["file", "empty folder", "no rows", "no about", "other about", "zeros", "cut", "all cut"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_entry_is_written_again(
+    kind: str, on_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = DataSection(id=str(written(tmp_path, "csv")))
+    wanted = contents(load_splits(section, TASK.data))
+    entries = sorted(on_disk.iterdir())
+    for entry in entries:
+        damage(entry, kind)
+    assert contents(load_splits(section, TASK.data)) == wanted
+    assert sorted(on_disk.iterdir()) == entries
+    monkeypatch.setattr(table, "_found", None)  # the next run reads the entry
+    assert contents(load_splits(section, TASK.data)) == wanted
+
+
+def test_a_leftover_of_the_same_process_number(on_disk: Path, tmp_path: Path) -> None:
+    """The processes of a container that is started again have the numbers of the killed ones."""
+    section = DataSection(id=str(written(tmp_path, "csv")))
+    wanted = contents(load_splits(section, TASK.data))
+    entries = sorted(on_disk.iterdir())
+    for entry in entries:
+        left = entry.with_name(f".{entry.name}.{socket.gethostname()}.{os.getpid()}")
+        entry.rename(left)
+        (left / "rows.arrow").write_text("half")
+    assert contents(load_splits(section, TASK.data)) == wanted
+    assert sorted(on_disk.iterdir()) == entries
+
+
+def test_a_change_with_the_same_size_and_time(on_disk: Path, tmp_path: Path) -> None:
+    """As `cp -p`, rsync and unzip leave a file."""
+    path = tmp_path / "t.csv"
+    for label in ("pos", "neg"):
+        path.write_text("text,label\n" + "".join(f"text {n},{label}\n" for n in range(60)))
+        os.utime(path, ns=(10**18, 10**18))
+        rows = table.read(DataSection(id=str(path)), ("text", "label")).splits["train"]
+        assert set(rows["label"][:]) == {label}
+
+
+def test_a_file_that_changed_just_now_is_not_kept(
+    on_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = DataSection(id=str(written(tmp_path, "csv")))
+    wanted = contents(load_splits(section, TASK.data))
+    shutil.rmtree(on_disk)
+    monkeypatch.setattr(cache, "SETTLED", 10**12)
+    assert contents(load_splits(section, TASK.data)) == wanted
+    assert all(entry.name.startswith(".") for entry in on_disk.iterdir())
 
 
 def test_a_warning_is_given_by_a_later_run_too(on_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -187,6 +267,28 @@ def test_encodings_are_read_again(on_disk: Path) -> None:
     wanted = [n for n in range(50) for _ in range(2)]
     assert encode(rows, double, "key")["row"][:] == wanted
     assert encode(rows, lambda batch, numbers: {}, "key")["row"][:] == wanted
+
+
+@pytest.mark.parametrize("kind", ["file", "empty folder", "no rows", "zeros", "leftover"])
+def test_a_damaged_encoding_is_written_again(kind: str, on_disk: Path) -> None:
+    rows = Dataset.from_dict({"id": [str(n) for n in range(50)]})
+    wanted = list(range(50))
+
+    def read() -> Any:
+        return encode(rows, lambda batch, numbers: {"row": numbers}, "key")["row"][:]
+
+    assert read() == wanted
+    (entry,) = (on_disk.parent / "encoded").iterdir()
+    parts = list(entry.glob("*.arrow"))
+    if kind in ("file", "empty folder"):
+        damage(entry, kind)
+    elif kind == "leftover":
+        left = entry.rename(entry.with_name(f".{entry.name}.{socket.gethostname()}.{os.getpid()}"))
+        (left / "examples_00007_of_00008.arrow").write_text("of the killed run")
+    for part in parts if kind in ("no rows", "zeros") else []:
+        replace(part, b"\0" * part.stat().st_size) if kind == "zeros" else part.unlink()
+    assert read() == wanted
+    assert list(entry.parent.iterdir()) == [entry]
 
 
 def test_cells_of_cleaned_rows_that_do_not_fit() -> None:

@@ -4,12 +4,15 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pipelines
-from pipelines.config.recipe import DataSection, Scoring, TrainSection, for_scoring, task_class, task_names
+from pipelines.config.recipe import DataSection, Scoring, TrainSection, for_scoring, task_class, task_names, validate
 from pipelines.errors import RecipeError
+from pipelines.evaluation.evaluate import data_section
+from pipelines.inference.loading import Located
 
 ROOT = Path(pipelines.__file__).parent
 # what an evaluation runs; `models` and `build` of tasks also check recipes of a training
@@ -76,3 +79,26 @@ def test_settings_of_the_training_are_refused() -> None:
     ):
         with pytest.raises(RecipeError, match=why):
             for_scoring(scoring, [wrong])
+
+
+def test_a_model_reads_labels_as_its_own_data_write_them(tmp_path: Path) -> None:
+    task = task_class("text-classification")()
+    raw = {"task": "text-classification", "model": {"id": "m"}, "train": {"max_steps": 1}}
+
+    def model(**data: Any) -> Located:
+        recipe = validate({**raw, "data": {"id": "a.csv", **data}}, exists=True)
+        return Located(task, tmp_path, None, recipe, None, "m")
+
+    flags = ["rude", "spam"]
+    found = data_section(model(label_columns=flags, columns={"text": "body"}), "b.csv")
+    assert found.model_dump(exclude_defaults=True) == {
+        "id": "b.csv",
+        "columns": {"text": "body"},
+        "label_columns": flags,
+    }
+    assert data_section(model(label_separator=","), "b.csv").label_separator == ","
+    scoring = Scoring(found, task.options, TrainSection(max_steps=1))
+    assert for_scoring(scoring, ["data.columns.label=kind"]).data.label_columns is None
+    one = DataSection(id="b.csv", columns={"text": "body", "label": "kind"})
+    asked = for_scoring(scoring._replace(data=one), ["data.label_columns=[rude,spam]"]).data
+    assert (asked.label_columns, asked.columns) == (flags, {"text": "body"})

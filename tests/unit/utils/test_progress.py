@@ -3,6 +3,8 @@
 import io
 import logging
 import re
+import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -93,3 +95,23 @@ def test_validation_lines() -> None:
     )
     assert validation_line(entry, False, 75) == "  step 1,200, epoch 9.2: accuracy 0.980, balanced_accuracy undefined"
     assert validation_line({**entry, "epoch": 3.0}, False, 30) == "  step 1,200, epoch 3: accuracy 0.980"
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_quiet_command_says_nothing_of_preparations(
+    quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = threading.Event()
+
+    def text() -> str:
+        asked.set()
+        return "reading"
+
+    monkeypatch.setattr(progress, "SOON", 0.0)
+    monkeypatch.setattr(progress, "_shown", Progress(True, quiet))
+    with progress.preparing("comparing", 10) as report, progress.waiting(text):
+        report(3)
+        assert asked.wait(0.2 if quiet else 10) != quiet
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(lines) == ([] if quiet else ["comparing: 3/10", "reading ..."])

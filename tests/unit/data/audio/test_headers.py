@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from datasets import Dataset
 from pipelines.data.audio import headers
 from pipelines.data.audio.headers import Headers
 from pipelines.data.audio.recordings import Recordings
+from pipelines.utils import cache as cache_folders
+from pipelines.utils import progress
 from tests.support.tiny_audio import write
 
 RATE = 16_000
@@ -20,6 +23,7 @@ RATE = 16_000
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache_folders, "SETTLED", -(10**12))  # the files of a test were written just now
     return tmp_path / "cache" / "headers"
 
 
@@ -42,11 +46,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return opened
 
 
-def recording(path: Path, seconds: float = 0.1, *, loud: bool = False, old: bool = True) -> str:
+def recording(path: Path, seconds: float = 0.1, *, loud: bool = False) -> str:
     wave = np.sin(np.arange(round(seconds * RATE)) / 20).astype(np.float32)
     write(path, np.clip(4 * wave, -1, 1) if loud else 0.5 * wave, RATE)
-    if old:
-        os.utime(path, (1e9, 1e9))
+    os.utime(path, (1e9, 1e9))
     return str(path)
 
 
@@ -79,7 +82,8 @@ def test_a_header_is_read_once(tmp_path: Path, read: list[str]) -> None:
 
 
 def test_a_file_that_was_just_written_is_not_kept(tmp_path: Path, read: list[str]) -> None:
-    data = rows([recording(tmp_path / "a.wav", old=False), recording(tmp_path / "b.wav")])
+    data = rows([recording(tmp_path / "a.wav"), recording(tmp_path / "b.wav")])
+    os.utime(tmp_path / "a.wav", (9e9, 9e9))  # later than what counts as settled here
     Headers(data)
     Headers(data)
     assert read == ["a.wav", "b.wav", "a.wav"]
@@ -161,13 +165,25 @@ def test_the_cache_is_bounded(tmp_path: Path, cache: Path, monkeypatch: pytest.M
     assert len(list(cache.iterdir())) == 1
 
 
+def test_a_change_with_the_same_size_and_time(tmp_path: Path, read: list[str]) -> None:
+    """As `cp -p` and rsync leave a file."""
+    path = tmp_path / "a.wav"
+    for rate in (RATE, 8000):
+        write(path, np.zeros(800, np.float32), rate)
+        os.utime(path, (1e9, 1e9))
+        assert Headers(rows([str(path)])).looked[0].sound.rate == rate
+    assert read == ["a.wav", "a.wav"]
+
+
 def test_a_long_reading_says_how_far_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = rows([recording(tmp_path / f"{number}.wav") for number in range(40)])
-    monkeypatch.setattr(headers, "FIRST", 0.0)
-    with caplog.at_level(logging.WARNING, "graft"):
+    monkeypatch.setattr(progress, "SOON", 0.0)
+    for quiet in (True, False):
+        monkeypatch.setattr(progress, "_shown", progress.Progress(True, quiet))
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
         Headers(data)
-    (record,) = caplog.records
-    assert record.getMessage().startswith("headers of recordings: ")
-    assert " of 40 read, " in record.getMessage()
+        shown = capsys.readouterr().err
+        assert shown.startswith("" if quiet else "headers of recordings: 1/40\n")
+        assert bool(shown) != quiet

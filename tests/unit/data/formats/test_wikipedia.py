@@ -98,6 +98,11 @@ def test_articles_are_kept_until_the_dump_changes(tmp_path: Path, monkeypatch: p
     assert rows_of(again) == rows_of(first)
     assert again.skipped == first.skipped == {"train": [("99", "page 99 (Empty): no text is left without its markup")]}
     assert again.splits["train"].cache_files  # memory-mapped, not in memory
+    (entry,) = (tmp_path / "cache" / "wikipedia").iterdir()
+    for name in ("rows.arrow", "left_out.json"):
+        (entry / name).unlink()  # the file is still mapped, so it is replaced and not cut
+        (entry / name).write_text("")  # a damaged entry is written again
+        assert rows_of(read_dump(path)) == rows_of(first)
     write(tmp_path, {"a.xml": dump(PAGES[:3])})
     assert len(read_dump(path).splits["train"]) == 3
     (tmp_path / "file").touch()

@@ -141,3 +141,21 @@ def test_a_greeting_opens_a_conversation(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     splits = load_splits(DataSection(id=str(tmp_path / "a.jsonl")), NEEDS)
     assert [len(splits[split]) for split in ("train", "validation", "test")] == [16, 2, 2]
+
+
+@pytest.mark.parametrize("answer", ["[]", "{}", "null", '[{"city": "Paris"}]', '{"city": "Paris"}', "[1]"])
+@pytest.mark.parametrize("row", [{"prompt": "which?"}, {"instruction": "which?"}])
+def test_an_answer_may_be_json(row: dict[str, str], answer: str) -> None:
+    column = "completion" if "prompt" in row else "output"
+    wanted = [{"role": "user", "content": "which?"}, {"role": "assistant", "content": answer}]
+    assert chat.learned(chat.conversation({**row, column: answer})) == wanted
+
+
+def test_a_question_may_be_json() -> None:
+    for text in ("[]", '[{"city": "Paris"}]'):
+        assert chat.conversation({"prompt": text})[0] == {"role": "user", "content": text}
+        row = {"instruction": "Sort.", "input": text, "output": "-"}
+        assert chat.conversation(row)[0]["content"] == f"Sort.\n\n{text}"
+    assert chat.cell([]) is None
+    content = "np.array([1, 2])"
+    assert chat.turns(str([{"role": "user", "content": content}])) == [{"role": "user", "content": content}]

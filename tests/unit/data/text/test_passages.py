@@ -60,6 +60,8 @@ def test_odd_cells_say_what_is_wrong(cells: dict[str, Any], why: str) -> None:
 
 def test_answers_that_are_generated() -> None:
     assert answer_texts(True) == ["True"]
+    for text in ('{"city": "Paris"}', '{"text": "c0", "lang": "en"}', '{"text": "c0"}', "[]", "{}", "null"):
+        assert answer_texts(text) == [text], "it may be the answer itself"
     assert answer_texts("['a', 'b']") == ["['a', 'b']"], "it may be the answer itself"
     assert answer_texts("{'text': ['a', 'b'], 'answer_start': [1, 2]}") == ["a", "b"]
     with pytest.raises(DataError, match="answer holds NUL bytes"):
