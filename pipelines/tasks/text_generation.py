@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -51,6 +51,8 @@ SETTINGS = {
 
 
 class Options(Strict):
+    learned: ClassVar[tuple[str, ...]] = ("prompt", "chat")
+
     prompt: str | None = None
     """A text with column names in braces; `answer` follows it. Left out: the model learns every token of `text`."""
     chat: bool = False
