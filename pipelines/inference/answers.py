@@ -230,17 +230,17 @@ class AnswerFile:
 
 def _complete(path: Path, table: bool) -> tuple[int, int]:
     """The size of the complete records at the start of a file, and their number. A cell may hold line breaks."""
-    size = whole = count = quotes = 0
+    size = complete = count = quotes = 0
     try:
         with path.open("rb") as file:
             for line in file:
                 size += len(line)
                 quotes += line.count(b'"') if table else 0
                 if line.endswith(b"\r\n" if table else b"\n") and quotes % 2 == 0:
-                    whole, count = size, count + 1
+                    complete, count = size, count + 1
     except FileNotFoundError:
         return 0, 0
-    return whole, count
+    return complete, count
 
 
 def _unicode(text: str) -> str:
