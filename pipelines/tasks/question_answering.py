@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.encoding import EncodedTokens, encode
@@ -52,6 +52,12 @@ class Options(Strict):
     Left out: the model's own. On a CPU, 0 makes training about twice as fast, because any other value stores the full
     attention matrix.
     """
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _as_text(cls, version: Any) -> Any:
+        """A shell takes the quotes of "2.0" away, and YAML then reads a number."""
+        return str(version) if isinstance(version, float) else version
 
 
 class QuestionAnswering(Task):

@@ -191,6 +191,13 @@ def test_a_frozen_trunk_trains_though_its_features_are_ragged(model: Path, tmp_p
     assert results["train"]["epochs"] == 2, "epochs count examples, of which a row makes several"
 
 
+def test_a_version_may_be_a_number() -> None:
+    """A shell takes the quotes of "2.0" away."""
+    assert Options(version=2.0).version == "2.0"
+    with pytest.raises(ValueError, match=r"1\.1"):
+        Options(version=2.1)
+
+
 def test_two_versions_in_one_folder(tmp_path: Path) -> None:
     """A complete download of SQuAD has the dev files of both versions.
 

@@ -12,6 +12,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils import progress
+from pipelines.utils.formatting import short
 
 log = logging.getLogger("graft")
 
@@ -96,7 +98,16 @@ def with_texts(path: Path, kind: Kind) -> bool:
 def text_of(file: Path, kind: Kind) -> Path:
     """The text file of an image or a recording: 1.txt or 1.jpg.txt of 1.jpg. The first is given if there is none."""
     names = [*(file.with_suffix(ending) for ending in TEXTS_BESIDE[kind]), file.with_name(f"{file.name}.txt")]
-    return next((name for name in names if name.is_file()), names[0])
+    found = next((name for name in names if name.is_file()), None)
+    if found is None and not file.name.isascii():  # a Mac writes accents as characters of their own
+        written = _by_composed_name(file.parent)
+        found = next((written[name] for one in names if (name := composed(one.name)) in written), None)
+    return names[0] if found is None else found
+
+
+@lru_cache(maxsize=4)
+def _by_composed_name(folder: Path) -> dict[str, Path]:
+    return {composed(file.name): file for file in all_files(folder, deep=False)}
 
 
 def columns(path: Path, kind: Kind) -> dict[str, str]:
@@ -142,6 +153,13 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
             "list the files in a csv that has it, or leave it out"
         )
     if section.columns:
+        found = next((file for file in all_files(root) if file.suffix.lower() in table.SUFFIXES), None)
+        if found is not None:
+            raise MissingColumn(
+                f"data.columns: no table of {section.id} is read as a list of {kind.files} (there is "
+                f"{short(found.relative_to(root).as_posix(), 80)}): call the list of each folder metadata.csv, with a "
+                f"column {FILE_NAME} or {kind.column}"
+            )
         raise MissingColumn("data.columns: class folders have no columns: leave it out")
     lacking = sorted(set(columns) - {kind.column, "label"})
     if lacking:
@@ -315,7 +333,7 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
     within = [_classes(child) for child in filled]
     named = [child for child in filled if _role(child.name)]
     roles = {_role(child.name) for child in named}
-    if "train" in roles and len(roles) > 1:
+    if "train" in roles and (len(roles) > 1 or (len(filled) == 1 and not within[0])):
         train = next(child for child in named if _role(child.name) == "train")
         some = ", ".join(printable(child.name) for child in named[:6])
         media = (file for file in all_files(train) if file.suffix.lower() in kind.suffixes)
@@ -323,7 +341,8 @@ def _check_classes(root: Path, kind: Kind, filled: list[Path]) -> None:
         classes = {child.name: _classes(child) for child in named}
         if not any(classes.values()):
             raise DataError(
-                f"{root}: {some} are splits, and hold {kind.files} without class folders ({first}): put each class "
+                f"{root}: {some} {'are splits, and hold' if len(named) > 1 else 'is a split, and holds'} "
+                f"{kind.files} without class folders ({first}): put each class "
                 "into a folder, as in train/cat/1.jpg; where the class stands in the file's name, write a train.csv "
                 f"with the columns {kind.column} and label"
             )
@@ -544,9 +563,9 @@ def _classes(folder: Path) -> set[str]:
 
 
 def _unwrapped(root: Path) -> Path:
-    """The folder with the splits or classes: the only child of `root`, if it has the same name or holds splits.
+    """The folder with the splits or classes: the only child of `root`, if it holds several folders and nothing else.
 
-    A README or a licence may lie next to it, as in a clone from the hub, where the child is called data.
+    A README or a licence may lie next to it, as in a clone from the hub.
     """
     found = [child for child in folders(root) if any_file(child)]
     alone = all(file.stem.upper() in ("README", "LICENSE") for file in all_files(root, deep=False))
@@ -554,5 +573,12 @@ def _unwrapped(root: Path) -> Path:
         return root
     inner = [child for child in folders(found[0]) if any_file(child)]
     splits = [child for child in inner if _role(child.name) == "train" and _classes(child)]
-    wraps = found[0].name.lower() == root.resolve().name.lower() or (found[0].name == "data" and len(inner) > 1)
+    name = found[0].name.lower()
+    a_split = _role(found[0].name) is not None or name in SPLIT_NAMES
+    wraps = name == root.resolve().name.lower() or (len(inner) > 1 and not a_split and not _loose(found[0]))
     return found[0] if splits or wraps else root
+
+
+def _loose(folder: Path) -> bool:
+    """Whether there are files in a folder, and not only in its folders."""
+    return next(all_files(folder, deep=False), None) is not None

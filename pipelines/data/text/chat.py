@@ -208,18 +208,29 @@ def asked(messages: Sequence[Message]) -> list[Message]:
 
 def learned(messages: Sequence[Message]) -> list[Message]:
     """The messages up to the last answer. Raises DataError if a row has no answer, or an empty one."""
-    last = max((place for place, one in enumerate(messages) if one["role"] == "assistant"), default=None)
+    last = max(answers(messages), default=None)
     if last is None:
-        raise DataError("there is no answer to learn: no message of the role assistant, no output, no completion")
+        raise DataError(
+            "there is no answer to learn: no message of the role assistant after another message, no output, no "
+            "completion"
+        )
     if any(one["role"] == "assistant" and blank(one["content"]) for one in messages[: last + 1]):
         raise DataError("an answer is empty")
     return list(messages[: last + 1])
 
 
+def answers(messages: Sequence[Message]) -> list[int]:
+    """The places of the answers to learn. A greeting that opens a conversation answers nothing."""
+    return [place for place, one in enumerate(messages) if one["role"] == "assistant" and place > 0]
+
+
 def opening(messages: Sequence[Message]) -> str:
-    """The messages before the first answer as text: conversations with the same opening are kept in one split."""
-    first = next((place for place, one in enumerate(messages) if one["role"] == "assistant"), len(messages))
-    return written(messages[:first])
+    """The messages before the first answer as text: conversations with the same opening are kept in one split.
+
+    A greeting after the system's message belongs to it: it does not say what the conversation is about.
+    """
+    asked_at = next((place for place, one in enumerate(messages) if one["role"] == "user"), 0)
+    return written(messages[: next((place for place in answers(messages) if place > asked_at), len(messages))])
 
 
 def written(messages: Sequence[Message]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from pipelines.data.text.chat import Message
+from pipelines.data.text.chat import Message, answers
 from pipelines.data.text.packing import IGNORED
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
@@ -229,8 +229,7 @@ Part = tuple[Sequence[Message], bool]
 
 def _parts(messages: Sequence[Message]) -> list[Part]:
     """The conversation, then the messages up to each answer; and whether the start of an answer follows."""
-    answers = [place for place, one in enumerate(messages) if one["role"] == "assistant"]
-    return [(messages, False), *((messages[:place], True) for place in answers)]
+    return [(messages, False), *((messages[:place], True) for place in answers(messages))]
 
 
 def _by_prefix(words: Any, parts: Sequence[list[int]], end: int | None) -> Answers:

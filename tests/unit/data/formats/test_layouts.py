@@ -67,6 +67,30 @@ def test_split_folders_by_other_names(train: str, other: str, role: str, tmp_pat
     assert len(load(tmp_path, IMAGE)[role]) == 6  # without labels, too
 
 
+def test_train_alone_without_class_folders(tmp_path: Path) -> None:
+    loose(tmp_path / "train", 6, "cat.{}.jpg")
+    with pytest.raises(
+        DataError, match=r"train is a split, and holds images without class folders \(train/cat\.0\.jpg\)"
+    ):
+        load(tmp_path)
+
+
+def test_a_list_that_no_format_knows(tmp_path: Path) -> None:
+    loose(tmp_path / "train")
+    (tmp_path / "train" / "_classes.csv").write_text("filename,cat\n0.jpg,1\n")
+    with pytest.raises(DataError, match=r"no table .* is read as a list of images \(there is train/_classes\.csv\)"):
+        load(tmp_path, columns={"image": "filename"})
+
+
+def test_texts_whose_names_a_mac_has_written(tmp_path: Path) -> None:
+    """The same accent as one character in the image's name, and as two in the text's."""
+    for number in range(12):
+        (tmp_path / unicodedata.normalize("NFD", f"caf\u00e9 {number}.txt")).write_text(f"text {number}")
+    loose(tmp_path, 12, "caf\u00e9 {}.jpg")
+    splits = load(tmp_path, DataSpec({"image": "image", "text": "text"}))
+    assert {row["text"] for name in SPLITS for row in splits[name]} == {f"text {n}" for n in range(12)}
+
+
 def test_a_folder_around_the_splits(tmp_path: Path) -> None:
     tiny.photos(tmp_path / "pets" / "archive", n=4, size=8)
     assert [len(load(tmp_path / "pets")[name]) for name in SPLITS] == [8, 8, 8]

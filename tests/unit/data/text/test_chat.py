@@ -110,7 +110,8 @@ def test_mixed_contents_lose_no_row_and_odd_rows_are_named(tmp_path: Path) -> No
     splits = load_splits(DataSection(id=str(tmp_path / "a.jsonl")), NEEDS)
     assert sum(len(splits[split]) for split in ("train", "validation", "test")) == 19
     assert [why for _, why in splits.skipped["train"]] == [
-        "a.jsonl:8: there is no answer to learn: no message of the role assistant, no output, no completion"
+        "a.jsonl:8: there is no answer to learn: no message of the role assistant after another message, no output, "
+        "no completion"
     ]
 
 
@@ -128,3 +129,15 @@ def test_a_group_of_conversations_stays_in_one_split(tmp_path: Path) -> None:
     splits = load_splits(DataSection(id=str(tmp_path / "a.jsonl"), group="who"), NEEDS)
     who = [set(splits[split]["who"]) for split in ("train", "validation", "test")]
     assert sum(map(len, who)) == 12
+
+
+def test_a_greeting_opens_a_conversation(tmp_path: Path) -> None:
+    """It answers nothing, so it is not learned, and it does not tell two conversations from each other."""
+    greeting = {"role": "assistant", "content": "Hello!"}
+    assert chat.answers([greeting, *said("a", "b")]) == [2]
+    assert chat.answers([*said(system="s"), greeting]) == [1]
+    assert chat.opening([*said(system="s"), greeting, *said("a", "b")]) == "system: s\n\nassistant: Hello!\n\nuser: a"
+    rows = [{"messages": [*said(system="s"), greeting, *said(f"a {n}", f"b {n}")]} for n in range(20)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    splits = load_splits(DataSection(id=str(tmp_path / "a.jsonl")), NEEDS)
+    assert [len(splits[split]) for split in ("train", "validation", "test")] == [16, 2, 2]
