@@ -614,7 +614,7 @@ def _answered(
                 yield entry, {}, error
         return
 
-    def requests_() -> Iterator[batches.Request[tuple[Entry, dict[str, Any]]]]:
+    def read_requests() -> Iterator[batches.Request[tuple[Entry, dict[str, Any]]]]:
         for entry in entries:
             read = columns(entry)
             if isinstance(read, DataError):
@@ -622,7 +622,7 @@ def _answered(
             else:
                 yield batches.Request(entry.name, {**read, **every}, (entry, read))
 
-    for request, output in batches.answered(loaded, requests_(), batch_size, progress.say):
+    for request, output in batches.answered(loaded, read_requests(), batch_size, progress.say):
         yield *request.tag, output
 
 
