@@ -102,7 +102,9 @@ def evaluate_recipe(
     trained = trained_rows.read(loaded.folder, loaded.source)
     rows = _own_rows(recipe.data, loaded.task, split, None, trained)
     extra_metrics.try_out(metrics, loaded.task, loaded.model, rows[1], next(loaded.model.parameters()).device)
-    return evaluate_loaded(loaded, recipe.data, split, train, own=True, progress=progress, rows=rows, metrics=metrics)
+    return evaluate_loaded(
+        loaded, recipe.data, split, train, own=True, progress=progress, rows=rows, metrics=metrics, exact=True
+    )
 
 
 def _train(recipe: Recipe | None) -> TrainSection:
@@ -161,7 +163,9 @@ def evaluate_loaded(
     found, trained_on = _unseen(loaded, found, section, own, allow_overlap, progress)
     precision = precision_of(loaded, train, exact=exact)
     if precision != train.precision != "auto":
-        progress.say(f"scored in {precision}: the model was trained in {train.precision}, which is slow on this device")
+        progress.say(
+            f"scored in {precision}: the model was trained in {train.precision}, which gains nothing on this device"
+        )
     accelerator = hardware.accelerator(precision)
     best, asked = accelerator.device, next(loaded.model.parameters()).device
     if hardware.set_tf32(train.tf32, precision) and asked.type == "cuda":

@@ -163,14 +163,14 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
         raise MissingColumn("data.columns: class folders have no columns: leave it out")
     lacking = sorted(set(columns) - {kind.column, "label"})
     if lacking:
-        pairs = (
+        advice = (
             "put each transcript next to its recording (1.wav and 1.txt), or "
             if kind is AUDIO and lacking == ["text"]
             else ""
         )
         raise DataError(
             f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: "
-            f"{pairs}use a table"
+            f"{advice}use a table"
         )
     labelled = "label" in columns
     top = _unwrapped(root) if labelled else root
