@@ -176,9 +176,9 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
     top = _unwrapped(root) if labelled else root
     filled = [child for child in folders(top) if any_file(child)]
     if labelled and not folders(top):
-        found = ", ".join(printable(path.name) for path in islice(all_files(root), 6)) or "nothing"
+        files = ", ".join(printable(path.name) for path in islice(all_files(root), 6)) or "nothing"
         raise DataError(
-            f"data.id: {section.id} cannot be read as data (found: {found}): this task learns labels, "
+            f"data.id: {section.id} cannot be read as data (found: {files}): this task learns labels, "
             f"so give {kind.files} in class folders, or a table of them"
         )
     parts = _parts(section, filled, labelled)
