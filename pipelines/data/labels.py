@@ -290,6 +290,14 @@ def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: s
                 "add training rows, or take it out"
             )
     if known is not None:
+        unseen = [label for label in known if label not in seen["train"]]
+        if unseen:
+            log.warning(
+                "%s: no row of train has the class %s%s: the model does not learn it",
+                source,
+                short(repr(unseen[0]), 60),
+                f", nor {len(unseen) - 1} more that the data name" if len(unseen) > 1 else "",
+            )
         return [label for label in known if label in seen["train"]]
     return sorted(
         seen["train"], key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)

@@ -516,6 +516,14 @@ def test_a_test_table_without_the_columns_of_labels_is_left_out(tmp_path: Path) 
     assert splits.ignored == {"rows of test.csv, which has no column 'a'": 2}
 
 
+def test_a_label_of_no_row_is_named(tmp_path: Path, caplog: Log) -> None:
+    put(tmp_path / "a.csv", "text,rude,spam,never\n" + "".join(f"a{n},{n % 2},1,0\n" for n in range(20)))
+    task = TextClassification(TextClassification.Options(multi_label=True))
+    splits = load_splits(section(tmp_path / "a.csv", label_columns=["rude", "spam", "never"]), task.data)
+    assert splits.labels == ["rude", "spam"]
+    assert "no row of train has the class 'never': the model does not learn it" in caplog.text
+
+
 def test_names_with_blanks_are_no_joined_labels(tmp_path: Path, caplog: Log) -> None:
     rows = [["a", "New York"], ["b", "San Marino"], ["c", "either/or"]]
     load_rows(section(labels_csv(tmp_path, rows)), DataSpec(("text", "label"), label_kind="classes"))
