@@ -2,6 +2,7 @@
 
 import atexit
 import importlib
+import ipaddress
 import os
 import shutil
 import socket
@@ -38,6 +39,7 @@ def launch(
     without a demo, RunError if the address is not available.
     """
     host = host or os.environ.get("GRADIO_SERVER_NAME") or HERE[0]
+    host = host.strip("[]")  # of an IPv6 address
     port = _port_of_environment() if port is None else port
     free_port(host, port)  # before the model is loaded, so that a taken port is reported at once
     from pipelines.inference.loading import load
@@ -114,14 +116,16 @@ def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False)
 
     _reach_directly(host)
     gates = [Middleware(visitor.Gate)]
-    if host in HERE:
+    if _only_here(host):
         # A page of another site may point its own name at this machine, and would then read what the demo answers.
-        gates.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(HERE), www_redirect=False))
+        # "[" is what older versions of Starlette make of [::1]:7860; no name of a site begins so.
+        names = list(dict.fromkeys([*HERE, host, f"[{host}]", "["]))
+        gates.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False))
     # With api_open, requests of other kinds could bypass the queue.
     blocks.queue(max_size=visitor.MAX_WAITING, default_concurrency_limit=1, api_open=False)
     try:
         blocks.launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
             inbrowser=open_browser,
             prevent_thread_lock=True,
@@ -143,6 +147,14 @@ def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False)
         )
     except OSError as error:  # another program took the port first
         raise RunError(f"cannot serve on {host}:{port}: {error}; give another port") from error
+
+
+def _only_here(host: str) -> bool:
+    """Whether only this machine can reach this address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def wait(blocks: "gr.Blocks") -> None:

@@ -84,14 +84,14 @@ def _chat(loaded: "Loaded", task: "TextGeneration") -> gr.Blocks:
     """The page of a model that answers in a chat."""
 
     def answer(
-        text: str, said: list[dict[str, Any]], system: str, most: int, temperature: float, top_p: float, seed: int
+        text: str, talk: list[dict[str, Any]], system: str, most: int, temperature: float, top_p: float, seed: int
     ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield an empty field, and the conversation with the growing answer."""
         with parts.shown():
             if len(text) > LONGEST:
                 raise DataError(f"the message is too long: at most {LONGEST:,} characters are read here")
             # the page sends more keys than these two
-            before = [{"role": one["role"], "content": one["content"]} for one in said]
+            before = [{"role": one["role"], "content": one["content"]} for one in talk]
             messages = chat.turns([*before, {"role": "user", "content": text}])
             first = [{"role": "system", "content": system}] if system.strip() else []
             wanted = {"max_new_tokens": int(most), "temperature": temperature, "top_p": top_p, "seed": int(seed)}
@@ -104,7 +104,7 @@ def _chat(loaded: "Loaded", task: "TextGeneration") -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Try it"):
                 # a model may write anything, so its words are not read as Markdown
-                said = gr.Chatbot(
+                talk = gr.Chatbot(
                     label="Chat", render_markdown=False, elem_classes="graft-output", feedback_options=None
                 )
                 field = gr.Textbox(label="Message", lines=2, max_lines=16, max_length=LONGEST, placeholder="Type here")
@@ -120,10 +120,10 @@ def _chat(loaded: "Loaded", task: "TextGeneration") -> gr.Blocks:
                     gr.Examples(rows, inputs=[field], label="Examples", examples_per_page=6, cache_examples=False)
             parts.card_tab(loaded)
         limits: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
-        asked = [field, said, system, *settings]
-        writing = gr.on([button.click, field.submit], answer, asked, [field, said], api_name="predict", **limits)
+        asked = [field, talk, system, *settings]
+        writing = gr.on([button.click, field.submit], answer, asked, [field, talk], api_name="predict", **limits)
         stop.click(None, cancels=[writing], queue=False, api_visibility="private")
-        clear.click(lambda: ("", []), None, [field, said], cancels=[writing], api_visibility="private")
+        clear.click(lambda: ("", []), None, [field, talk], cancels=[writing], api_visibility="private")
     return blocks
 
 

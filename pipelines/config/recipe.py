@@ -51,6 +51,8 @@ class Strict(BaseModel):
 
     models: ClassVar[tuple[str, ...]] = ()  # keys whose value may be the folder of a model
     settled: ClassVar[tuple[str, ...]] = ()  # keys that the run sets from its model if they are left out
+    of_the_model: ClassVar[tuple[str, ...]] = ()  # keys that a finished model has in its files: no scoring changes them
+    learned: ClassVar[tuple[str, ...]] = ()  # keys that say what a trained model learned: its scoring keeps them
 
 
 def of_a_run(info: ValidationInfo) -> bool:
@@ -304,6 +306,17 @@ def _metric_module(entry: str) -> str:
     )
 
 
+def metric_problem(task: Any, name: str) -> str:
+    """Why `name` cannot be the headline score of a task with its options; empty if it can."""
+    known = task.metrics
+    if name in known:
+        return ""
+    return (
+        f"train.metric: {task.name} gives no score {short(name)!r}{suggest(name, known)} "
+        f"(with these options: {', '.join(known)})"
+    )
+
+
 class Recipe(Strict):
     task: str
     """What is learned: the name of a task."""
@@ -380,12 +393,9 @@ class Recipe(Strict):
         name = self.train.metric
         if name is None or of_a_run(info):
             return self
-        known = task_class(self.task)(self.options).metrics
-        if name not in known:
-            raise ValueError(
-                f"train.metric: {self.task} gives no score {short(name)!r}{suggest(name, known)} "
-                f"(with these options: {', '.join(known)})"
-            )
+        problem = metric_problem(task_class(self.task)(self.options), name)
+        if problem:
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")
@@ -500,19 +510,32 @@ class Scoring(NamedTuple):
     data: DataSection
     options: Any
     train: TrainSection
+    asked: frozenset[str] = frozenset()  # keys that the command line set
 
 
-SCORED = ("data", "options", "train.eval_batch_size", "train.metric", "train.precision")  # keys of it, and sections
+# keys of it, and sections
+SCORED = ("data", "options", *(f"train.{key}" for key in ("eval_batch_size", "metric", "precision", "tf32")))
 
 
-def for_scoring(found: Scoring, overrides: Sequence[str]) -> Scoring:
-    """The same with other values: `data.columns.text=body`, or `columns.text=body`. Raises RecipeError."""
-    every = keys(Recipe, type(found.options))
+def for_scoring(found: Scoring, overrides: Sequence[str], *, trained: bool = True) -> Scoring:
+    """The same with other values: `data.columns.text=body`, or `columns.text=body`. Raises RecipeError.
+
+    `trained` says that Graft trained the model: then also the options that it learned stay as they are.
+    """
+    options = type(found.options)
+    every = keys(Recipe, options)
     known = {key: kind for key, kind in every.items() if key in SCORED or key.partition(".")[0] in SCORED}
     own = {key for key in overrides if _trains(key.partition("=")[0].strip(), known, every)}
     settings, problems = overrides_of.read([one for one in overrides if one not in own], known)
     problems += [f"command line: {one}: it is a setting of the training, which is over" for one in sorted(own)]
-    raw = {name: getattr(found, name).model_dump(exclude_defaults=True) for name in Scoring._fields}
+    fixed = {f"options.{key}" for key in (*options.of_the_model, *(options.learned if trained else ()))}
+    problems += [
+        f"command line: {key}: the model has its own value of it, and the scoring cannot change it: leave it out"
+        for key, _ in settings
+        if key in fixed
+    ]
+    sections = ("data", "options", "train")
+    raw = {name: getattr(found, name).model_dump(exclude_defaults=True) for name in sections}
     given = {key for key, _ in settings}
     if "data.columns.label" in given:  # these two exclude each other, and the user's wins over the model's
         raw["data"].pop("label_columns", None)
@@ -521,7 +544,7 @@ def for_scoring(found: Scoring, overrides: Sequence[str]) -> Scoring:
     for key, value in settings:
         problems += overrides_of.put(raw, {}, key, value)
     made: dict[str, Any] = {}
-    for name in Scoring._fields:
+    for name in sections:
         try:
             made[name] = type(getattr(found, name)).model_validate(raw[name], context={"exists": True})
         except ValidationError as error:
@@ -531,7 +554,7 @@ def for_scoring(found: Scoring, overrides: Sequence[str]) -> Scoring:
             problems += explain(wrong, "command line", {}, Recipe, type(found.options))
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(problems)))
-    return Scoring(**made)
+    return Scoring(**made, asked=frozenset(key for key, _ in settings))
 
 
 def _trains(key: str, known: Mapping[str, str], every: Mapping[str, str]) -> bool:

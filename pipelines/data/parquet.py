@@ -266,5 +266,5 @@ def _batches(path: Path, columns: Sequence[str]) -> "Iterator[pyarrow.RecordBatc
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """What is said of a file that is no parquet."""
+    """The error for a file that is no parquet."""
     return DataError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}")

@@ -375,7 +375,10 @@ def _state(found: Any) -> Any:
         return [found.__func__.__qualname__, _source(found.__module__), _state(found.__self__)]
     if isinstance(found, types.FunctionType):
         held = [_state(cell.cell_contents) for cell in found.__closure__ or ()]
-        return [found.__qualname__, found.__code__.co_firstlineno, _source(found.__module__), held]
+        defaults = _state([found.__defaults__, found.__kwdefaults__])
+        return [found.__qualname__, found.__code__.co_firstlineno, _source(found.__module__), held, defaults]
+    if isinstance(found, functools.partial):
+        return ["partial", _state(found.func), _state(found.args), _state(found.keywords)]
     if isinstance(found, type):
         return [found.__qualname__, _source(found.__module__)]
     if not hasattr(found, "__dict__"):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.recipe import DataSection, Recipe, Scoring, TrainSection, for_scoring
+from pipelines.config.recipe import DataSection, Recipe, Scoring, TrainSection, for_scoring, metric_problem
 from pipelines.data import batching, trained_rows
 from pipelines.data.filtering import Skips
 from pipelines.data.grouping import group_column
@@ -52,7 +52,12 @@ def evaluate(
     located = locate(source)
     train = _train(located.recipe)
     before = data_section(located, data)
-    section, located.task.options, train = for_scoring(Scoring(before, located.task.options, train), overrides)
+    section, located.task.options, train, asked = for_scoring(
+        Scoring(before, located.task.options, train), overrides, trained=located.recipe is not None
+    )
+    if "train.metric" in asked and train.metric and (problem := metric_problem(located.task, train.metric)):
+        raise RecipeError(f"command line: {problem}")
+    exact = "train.precision" in asked
     if batch_size is not None:
         train = train.model_copy(update={"eval_batch_size": batch_size})
     loaded, own = located.load(device), data is None
@@ -66,8 +71,12 @@ def evaluate(
             progress.say(
                 f"{section.id} is what the model was trained on: the {rows[0]} rows of its training are scored"
             )
-            return evaluate_loaded(loaded, loaded.recipe.data, split, train, own=True, progress=progress, rows=rows)
-    return evaluate_loaded(loaded, section, split, train, own=own, progress=progress, allow_overlap=allow_overlap)
+            return evaluate_loaded(
+                loaded, loaded.recipe.data, split, train, own=True, progress=progress, rows=rows, exact=exact
+            )
+    return evaluate_loaded(
+        loaded, section, split, train, own=own, progress=progress, allow_overlap=allow_overlap, exact=exact
+    )
 
 
 def evaluate_recipe(
@@ -93,7 +102,9 @@ def evaluate_recipe(
     trained = trained_rows.read(loaded.folder, loaded.source)
     rows = _own_rows(recipe.data, loaded.task, split, None, trained)
     extra_metrics.try_out(metrics, loaded.task, loaded.model, rows[1], next(loaded.model.parameters()).device)
-    return evaluate_loaded(loaded, recipe.data, split, train, own=True, progress=progress, rows=rows, metrics=metrics)
+    return evaluate_loaded(
+        loaded, recipe.data, split, train, own=True, progress=progress, rows=rows, metrics=metrics, exact=True
+    )
 
 
 def _train(recipe: Recipe | None) -> TrainSection:
@@ -142,16 +153,23 @@ def evaluate_loaded(
     rows: Rows | None = None,
     allow_overlap: bool = False,
     metrics: Sequence[Module] = (),
+    exact: bool = False,
 ) -> dict[str, Any]:
+    """Score a model that is loaded. With `exact`, the precision of `train` is one that the user asked for."""
     from pipelines.models import cpu_kernels
 
     task = loaded.task
     name, found, skipped = rows or _rows(section, loaded, split, own)
     found, trained_on = _unseen(loaded, found, section, own, allow_overlap, progress)
-    precision = precision_of(loaded, train)
+    precision = precision_of(loaded, train, exact=exact)
+    if precision != train.precision != "auto":
+        progress.say(
+            f"scored in {precision}: the model was trained in {train.precision}, which gains nothing on this device"
+        )
     accelerator = hardware.accelerator(precision)
     best, asked = accelerator.device, next(loaded.model.parameters()).device
-    hardware.set_tf32(train.tf32, precision)
+    if hardware.set_tf32(train.tf32, precision) and asked.type == "cuda":
+        progress.say("products in fp32 use TF32; train.tf32=false computes them in full precision")
     cpu_kernels.install(loaded.model, asked)
     examples = batching.Examples(task, task.encode(found))
     skips = Skips(section.max_skipped, {name: skipped}, {name: len(found) + len(skipped)})
@@ -228,13 +246,17 @@ def _unseen(
     return rows.select([number for number, seen in enumerate(known) if not seen]), {"rows": count, "scored": False}
 
 
-def precision_of(loaded: Loaded, train: TrainSection | None = None) -> str:
-    """The precision of the model's training, so that scores agree with its results; fp32 if this machine gains nothing
-    by bf16 or fp16.
+def precision_of(loaded: Loaded, train: TrainSection | None = None, *, exact: bool = False) -> str:
+    """The precision to score in: that of the model's training, so that scores agree with its results; fp32 if the
+    model's device gains nothing by it. With `exact`, the precision of `train`, which the user asked for.
     """
     asked = (train or _train(loaded.recipe)).precision
-    best = hardware.best_precision(loaded.model)
-    return "no" if "fp32" in (asked, best) else best
+    device = next(loaded.model.parameters()).device.type
+    best = hardware.best_precision(loaded.model, device)
+    if asked == "auto":
+        return best
+    # a GPU that has bf16 has fp16, too
+    return asked if exact or asked == best or (asked == "fp16" and best == "bf16" and device == "cuda") else "fp32"
 
 
 def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | None:

@@ -108,7 +108,7 @@ class AnswerFile:
         self.before: Iterator[str] = iter(())  # names of the inputs that were answered before
         self.failed: list[str] = []  # names of the inputs that had no answer before
         self.next: str | None = None
-        if state.exists():
+        if state.is_file() and not state.is_symlink():
             self._go_on()
 
     def _go_on(self) -> None:
@@ -190,7 +190,9 @@ class AnswerFile:
         try:
             file = self.path.open("wb", buffering=0)
             lines = [self.about, *map(_unicode, self.failed)]
-            self.state.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            self.state.unlink(missing_ok=True)  # a new file: a link could lead to a file of somebody else
+            with self.state.open("x", encoding="utf-8") as state:
+                state.write("".join(json.dumps(line) + "\n" for line in lines))
         except OSError as error:
             raise _refused(self.path, error) from None
         self.file, self.failed = file, []
@@ -228,17 +230,17 @@ class AnswerFile:
 
 def _complete(path: Path, table: bool) -> tuple[int, int]:
     """The size of the complete records at the start of a file, and their number. A cell may hold line breaks."""
-    size = whole = count = quotes = 0
+    size = complete = count = quotes = 0
     try:
         with path.open("rb") as file:
             for line in file:
                 size += len(line)
                 quotes += line.count(b'"') if table else 0
                 if line.endswith(b"\r\n" if table else b"\n") and quotes % 2 == 0:
-                    whole, count = size, count + 1
+                    complete, count = size, count + 1
     except FileNotFoundError:
         return 0, 0
-    return whole, count
+    return complete, count
 
 
 def _unicode(text: str) -> str:
@@ -275,7 +277,7 @@ def answer_file(path: Path, about: Mapping[str, Any]) -> Iterator[AnswerFile]:
             path.parent.mkdir(parents=True, exist_ok=True)
             mine = stack.enter_context(locked(lock))
         except OSError as error:
-            raise _refused(path, error) from None
+            raise _refused(lock if lock.is_symlink() else path, error) from None
         if not mine:
             raise RunError(f"{path}: another command is writing its answers here: wait for it, or give another --out")
         stack.callback(lock.unlink, missing_ok=True)

@@ -55,6 +55,7 @@ class Part(NamedTuple):
 
     size: int  # number of entries
     entries: Callable[[], Iterable[Entry]]
+    files: tuple[Path, ...] = ()  # that the entries are read from
 
 
 def _single(name: str, columns: dict[str, Any]) -> Part:
@@ -92,7 +93,8 @@ def read_inputs(model: Model, inputs: list[str], folder: Path) -> Inputs:
     if not rest:
         files = {column: _named_file(column, pairs[column], folder) for column in set(pairs) & set(MEDIA)}
         named = Entry(", ".join(inputs), lambda: {**pairs, **{column: read() for column, read in files.items()}})
-        found = [Part(1, lambda: [named])]
+        local = tuple(Path(pairs[column]) for column in files if not downloads.is_url(pairs[column]))
+        found = [Part(1, lambda: [named], local)]
     else:
         # given with other inputs, pairs are settings of each image or text
         found = [_with(pairs, part) for text in rest for part in _read(model, text, folder)]
@@ -103,7 +105,7 @@ def _with(pairs: dict[str, Any], part: Part) -> Part:
     def merged(entry: Entry) -> Entry:
         return Entry(entry.name, lambda: {**pairs, **entry.read()})
 
-    return Part(part.size, lambda: map(merged, part.entries())) if pairs else part
+    return part._replace(entries=lambda: map(merged, part.entries())) if pairs else part
 
 
 def _repeated(part: Part, count: int) -> Part:
@@ -113,7 +115,8 @@ def _repeated(part: Part, count: int) -> Part:
         for number in range(count):
             yield Entry(entry.name, lambda number=number: _next_seed(entry.read(), number))  # type: ignore[misc]
 
-    return Part(part.size * count, lambda: (one for entry in part.entries() for one in times(entry)))
+    entries = lambda: (one for entry in part.entries() for one in times(entry))  # noqa: E731
+    return part._replace(size=part.size * count, entries=entries)
 
 
 def _next_seed(columns: dict[str, Any], number: int) -> dict[str, Any]:
@@ -251,7 +254,7 @@ def _pattern(text: str) -> str:
 
 def _named(name: str, column: str, value: str, folder: Path) -> Part:
     read = _named_file(column, value, folder)
-    return Part(1, lambda: [Entry(name, lambda: {column: read()})])
+    return Part(1, lambda: [Entry(name, lambda: {column: read()})], () if downloads.is_url(value) else (Path(value),))
 
 
 def _named_file(column: str, value: str, folder: Path) -> Callable[[], Any]:
@@ -316,7 +319,7 @@ def _folder(model: Model, folder: Path, text: str) -> list[Part]:
     if left:
         log.warning("%s: left out, not what this model reads: %s", text, listed)
     if own:
-        return [Part(len(own), lambda: (_of_folder(wanted[0], file) for file in own))]
+        return [Part(len(own), lambda: (_of_folder(wanted[0], file) for file in own), tuple(own))]
     found: list[Part] = []
     why: DataError | None = None
     for file in tables:
@@ -370,7 +373,7 @@ def _file(model: Model, path: Path, name: str) -> Part:
         raise DataError(f"{name}: a {suffix or 'plain'} file, and this model reads {reads}")
     if column in MEDIA:
         return _named(name, column, str(path), path.parent)
-    return _single(name, {column: texts.document(path)})
+    return _single(name, {column: texts.document(path)})._replace(files=(path,))
 
 
 def _table(model: Model, path: Path) -> Part:
@@ -401,7 +404,7 @@ def _table(model: Model, path: Path) -> Part:
         found = {c: row[c] for c in taken if c in wanted or row.get(c) not in absent}
         return Entry(row["id"], lambda: found)
 
-    return Part(len(rows), lambda: map(entry, rows))
+    return Part(len(rows), lambda: map(entry, rows), (path,))
 
 
 # Suffixes of files that no model reads, but that a user may name by mistake.
@@ -543,7 +546,7 @@ def answers(
         file = None
         if out is not None:
             path = Path(out).expanduser()
-            file = stack.enter_context(answer_file(path, _about(located, given)))
+            file = stack.enter_context(answer_file(path, _about(located, given, wanted)))
             if file.count:
                 progress.say(f"{path}: {file.count:,} of {len(wanted):,} answers are here already: going on")
         library_logging.quiet_libraries(progress)
@@ -611,7 +614,7 @@ def _answered(
                 yield entry, {}, error
         return
 
-    def requests_() -> Iterator[batches.Request[tuple[Entry, dict[str, Any]]]]:
+    def read_requests() -> Iterator[batches.Request[tuple[Entry, dict[str, Any]]]]:
         for entry in entries:
             read = columns(entry)
             if isinstance(read, DataError):
@@ -619,24 +622,27 @@ def _answered(
             else:
                 yield batches.Request(entry.name, {**read, **every}, (entry, read))
 
-    for request, output in batches.answered(loaded, requests_(), batch_size, progress.say):
+    for request, output in batches.answered(loaded, read_requests(), batch_size, progress.say):
         yield *request.tag, output
 
 
-def _about(model: Located, inputs: Sequence[str | Path]) -> dict[str, Any]:
-    """What the answers to inputs depend on, for a command that goes on: the files of the model, and the inputs."""
+def _about(model: Located, given: Sequence[str | Path], inputs: Inputs) -> dict[str, Any]:
+    """What the answers to inputs depend on, for a command that goes on: the files of the model, and the inputs.
+
+    A file counts with its full path, because the same words name other files in another folder.
+    """
 
     def digest(parts: Iterable[Any]) -> str:
         return hashlib.blake2b(json.dumps(list(parts)).encode(), digest_size=8).hexdigest()
 
     def state(path: Path) -> list[Any]:
         about = path.stat()
-        return [about.st_size, about.st_mtime_ns]
+        return [os.path.abspath(path), about.st_size, about.st_mtime_ns]
 
     files = sorted(file for file in model.folder.rglob("*") if file.is_file() and file.suffix in WEIGHTS)
-    own = [[str(file.relative_to(model.folder)), *state(file)] for file in files if file.name != "results.json"]
-    given = [[str(one), *(state(Path(one)) if os.path.isfile(one) else [])] for one in inputs]
-    return {"model": f"{model.source} {digest(own)}", "input or setting": digest(given)}
+    own = [state(file) for file in files if file.name != "results.json"]
+    read = [state(file) for part in inputs.parts for file in part.files]
+    return {"model": f"{model.source} {digest(own)}", "input or setting": digest([list(map(str, given)), read])}
 
 
 WEIGHTS = (".safetensors", ".bin", ".json", ".txt", ".model")  # files that decide the answers of a model

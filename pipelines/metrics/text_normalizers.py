@@ -73,12 +73,12 @@ def spaceless(texts: Sequence[str]) -> bool:
 
 def warn_of_words(texts: Sequence[str]) -> None:
     """Warn of scripts without spaces between words, for which a word error rate means little, and of split letters."""
-    apart = sum(not unicodedata.is_normalized("NFC", text) for text in texts[:LOOKED_AT])
-    if apart:
+    split = sum(not unicodedata.is_normalized("NFC", text) for text in texts[:LOOKED_AT])
+    if split:
         log.warning(
             "%s transcripts write letters and their accents as two characters: they are learned and scored as one "
             "(Unicode form NFC)",
-            f"{apart:,}",
+            f"{split:,}",
         )
     if spaceless(texts):
         log.warning(

@@ -118,7 +118,7 @@ def warn(tokenizer: Any, texts: Iterable[Sequence[Any]], special_tokens: Special
     some = f"{', '.join(listed[:8])}{f' and {len(listed) - 8} more' if len(listed) > 8 else ''}"
     how = {
         "text": "they are read as text, not as tokens; options.special_tokens=keep reads them as tokens",
-        "keep": "options.special_tokens=keep reads them as tokens, besides those that every text gets",
+        "keep": "options.special_tokens=keep reads them as tokens; those that every text gets are added",
     }
     log.warning(
         "%s of %s texts of train contain special tokens of this model (%s): %s",

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -48,6 +48,8 @@ SPEECH = (
 
 
 class Options(Strict):
+    of_the_model: ClassVar[tuple[str, ...]] = ("multi_label",)
+
     max_seconds: Annotated[Float, Field(ge=0.1, le=600)] | None = None
     """Seconds that are read of a recording.
 

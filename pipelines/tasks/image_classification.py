@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,8 @@ log = logging.getLogger("graft")
 
 
 class Options(Strict):
+    of_the_model: ClassVar[tuple[str, ...]] = ("multi_label",)
+
     image_size: Annotated[Int, Field(ge=4, le=4096)] | None = None
     """Pixels a side. Left out: the model's own. Position embeddings are resized."""
     augment: Literal["none", "crop-flip", "randaugment"] = "none"

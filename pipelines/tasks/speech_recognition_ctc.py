@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,8 @@ WINDOW, MARGIN = 30.0, 4.0  # seconds; longer recordings are read in windows, an
 
 
 class Options(Strict):
+    of_the_model: ClassVar[tuple[str, ...]] = ("vocabulary",)
+
     normaliser: Normaliser = "none"
     """How transcripts are normalised before they are scored. Scores without it are reported, too."""
     vocabulary: Literal["auto", "model", "data"] = "auto"

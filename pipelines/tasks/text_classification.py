@@ -10,7 +10,7 @@ is cut at its end.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,8 @@ HIDDEN = 1000  # tokens of a text's copies with a word hidden, to find the words
 
 
 class Options(Strict):
+    of_the_model: ClassVar[tuple[str, ...]] = ("multi_label", "regression")
+
     max_length: Annotated[Int, Field(ge=4, le=1_000_000)] | None = None
     """Tokens of a text, or of a pair together.
 

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -51,6 +51,8 @@ SETTINGS = {
 
 
 class Options(Strict):
+    learned: ClassVar[tuple[str, ...]] = ("prompt", "chat")
+
     prompt: str | None = None
     """A text with column names in braces; `answer` follows it. Left out: the model learns every token of `text`."""
     chat: bool = False
@@ -382,8 +384,8 @@ class TextGeneration(Task):
             return [
                 {**name, "parts": part, "surest": one} for name, part, one in zip(names, parts, surest, strict=True)
             ]
-        whole = [[[row, n]] for row, n in zip(batch["row"], batch["targets"], strict=True)]
-        nats_of = shares(found, wanted, [[[row, wanted.shape[1]]] for ((row, _),) in whole])
+        rows = [[[row, n]] for row, n in zip(batch["row"], batch["targets"], strict=True)]
+        nats_of = shares(found, wanted, [[[row, wanted.shape[1]]] for ((row, _),) in rows])
         if self.options.chat:
             costs = [
                 {**name, "nll": part[0][1], "tokens": part[0][2]} for name, part in zip(names, nats_of, strict=True)
@@ -548,7 +550,7 @@ class TextGeneration(Task):
     def infer(self, model: Any, *texts: Any, **settings: Any) -> Iterator[str]:
         """Continue a text, answer a prompt from its columns, or answer in a chat; yields the growing text.
 
-        What is said in a chat is one text, or a list of messages with role and content, also as JSON. Answers at its
+        The input of a chat is one text, or a list of messages with role and content, also as JSON. Answers at its
         end are left out. Settings: `max_new_tokens`, `temperature` (0, the default, takes the likeliest token),
         `top_p`, `seed`. Raises DataError.
         """

@@ -8,7 +8,7 @@ denoising error on held-out images, with the same noise every time. Images are g
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ STEPS, MOST_STEPS = 50, 1000  # steps of DDIM, and the largest number of any sam
 
 
 class Options(Sampling):
+    of_the_model: ClassVar[tuple[str, ...]] = ("class_conditional", "prediction", "schedule")
+
     steps: Annotated[Int, Field(ge=1, le=MOST_STEPS)] | None = None  # type: ignore[assignment]
     """Number of denoising steps per image.
 

@@ -81,7 +81,7 @@ def export_sharded(trainer: Trainer, task: Task, model: Any) -> bool:
 def _best(checkpoints: Path, folder: Path) -> Path:
     best = checkpoint.marked(checkpoints, "best") or checkpoint.marked(checkpoints, "last")
     if best is None:
-        raise RunError(f"{folder}: no whole checkpoint to export")
+        raise RunError(f"{folder}: no complete checkpoint to export")
     return best
 
 

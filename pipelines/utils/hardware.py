@@ -17,8 +17,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def best_precision(model: Any) -> str:
+def best_precision(model: Any, device: str | None = None) -> str:
     """bf16 if the hardware multiplies it faster and the model is mostly matrix products, else fp32.
+
+    `device` is the type of the device that computes. Left out: the GPU if there is one, else the CPU.
 
     On a GPU bf16, or fp16 if it has units for fp16 products alone (V100, T4), or else fp32.
 
@@ -29,7 +31,7 @@ def best_precision(model: Any) -> str:
     import torch
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16"
         return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "fp32"

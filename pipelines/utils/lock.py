@@ -14,7 +14,8 @@ _HELD: set[Path] = set()  # locks of this process. Closing any handle of such a 
 def locked(path: Path) -> Iterator[bool]:
     """Hold the lock of a file, and give whether this process has it: False if another process holds it.
 
-    Some file systems have no locks. Then every process has the lock.
+    Some file systems have no locks. Then every process has the lock. Raises OSError, also if the file is a link: in a
+    folder that others may write to, it could lead to a file of somebody else.
     """
     file = _locked(path)
     if file is None:
@@ -31,7 +32,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 def _locked(path: Path) -> int | None:
     for attempt in range(5):
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             # not flock: loader processes would inherit that lock
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -98,7 +98,6 @@ def padding(model: str, rows: Any) -> tuple[float, float]:
 
 def prediction(model: str, rows: Any) -> tuple[float, float]:
     """Questions per second of Graft, as `graft evaluate` scores a split, and of a plain loop over single questions."""
-    from accelerate import Accelerator
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
     from pipelines.data.batching import Examples
@@ -106,6 +105,7 @@ def prediction(model: str, rows: Any) -> tuple[float, float]:
     from pipelines.evaluation.scoring import predict_split
     from pipelines.inference.loading import load
     from pipelines.models import cpu_kernels
+    from pipelines.utils.hardware import accelerator as accelerator_of
     from pipelines.utils.hardware import eval_batch
     from tests.benchmarks.trainer_questions import answers
 
@@ -118,7 +118,7 @@ def prediction(model: str, rows: Any) -> tuple[float, float]:
     plain = len(few) / (time.perf_counter() - began)
     began = time.perf_counter()
     examples = Examples(loaded.task, loaded.task.encode(rows))
-    accelerator = Accelerator(mixed_precision=precision_of(loaded))
+    accelerator = accelerator_of(precision_of(loaded))
     cpu_kernels.install(loaded.model, accelerator.device)
     records = predict_split(
         loaded.task, loaded.model, examples, accelerator, batch_size=eval_batch("auto", "cpu", True)

@@ -95,7 +95,6 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
 
     Graft scores a split as `graft evaluate` does.
     """
-    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     from pipelines.data.audio.reading import read_audio
@@ -104,6 +103,7 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
     from pipelines.evaluation.scoring import predict_split
     from pipelines.inference.loading import load
     from pipelines.models import cpu_kernels
+    from pipelines.utils.hardware import accelerator as accelerator_of
     from pipelines.utils.hardware import eval_batch
     from tests.benchmarks.trainer_speech import transcripts
 
@@ -114,7 +114,7 @@ def scoring(folder: Path, rows: Any, precision: str | None) -> tuple[float, floa
     plain = len(read) / (time.perf_counter() - began)
     loaded = load(folder, device="cpu")
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=precision or precision_of(loaded))
+    accelerator = accelerator_of(precision or precision_of(loaded))
     cpu_kernels.install(loaded.model, accelerator.device)
     began = time.perf_counter()
     examples = Examples(loaded.task, loaded.task.encode(rows))

@@ -192,9 +192,9 @@ def _in_chunks(pool: ThreadPoolExecutor, function: Callable[[Any], Any], values:
 
 
 def _header(value: Any) -> tuple[Sound, str]:
-    whole = {key: value[key] for key in ("path", "bytes") if key in value} if isinstance(value, dict) else value
+    source = {key: value[key] for key in ("path", "bytes") if key in value} if isinstance(value, dict) else value
     try:
-        return file_header(whole), ""
+        return file_header(source), ""
     except DataError as error:
         return Sound(0.0, 0, 0), str(error)
 
@@ -241,7 +241,7 @@ def _kept(folder: Path) -> dict[str, _Known]:
 
 
 def _keep(folder: Path, known: dict[str, _Known]) -> None:
-    """Write what is known, complete or not at all. If it cannot be written, that is said, and nothing is kept."""
+    """Write what is known, complete or not at all. If it cannot be written, a line says so, and nothing is kept."""
     import pyarrow
     import pyarrow.feather
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DataError
 
-APART = 0.05  # seconds by which two statements about one time may differ, because lists are rounded
+ROUNDING = 0.05  # seconds by which two statements about one time may differ, because lists are rounded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,7 +58,7 @@ def _check_others(row: Mapping[str, Any], first: float | None, last: float | Non
             other = _seconds(row.get(name), name)
         except DataError:  # a column that says something else
             continue
-        if other is not None and seconds is not None and abs(other - seconds) > APART:
+        if other is not None and seconds is not None and abs(other - seconds) > ROUNDING:
             raise DataError(f"{name} is {other:g}, and {stated} say {seconds:g}: correct one, or take it out")
 
 

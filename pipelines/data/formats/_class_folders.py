@@ -163,22 +163,22 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
         raise MissingColumn("data.columns: class folders have no columns: leave it out")
     lacking = sorted(set(columns) - {kind.column, "label"})
     if lacking:
-        beside = (
-            "put each transcript beside its recording (1.txt beside 1.wav), or "
+        advice = (
+            "put each transcript next to its recording (1.wav and 1.txt), or "
             if kind is AUDIO and lacking == ["text"]
             else ""
         )
         raise DataError(
             f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: "
-            f"{beside}use a table"
+            f"{advice}use a table"
         )
     labelled = "label" in columns
     top = _unwrapped(root) if labelled else root
     filled = [child for child in folders(top) if any_file(child)]
     if labelled and not folders(top):
-        found = ", ".join(printable(path.name) for path in islice(all_files(root), 6)) or "nothing"
+        files = ", ".join(printable(path.name) for path in islice(all_files(root), 6)) or "nothing"
         raise DataError(
-            f"data.id: {section.id} cannot be read as data (found: {found}): this task learns labels, "
+            f"data.id: {section.id} cannot be read as data (found: {files}): this task learns labels, "
             f"so give {kind.files} in class folders, or a table of them"
         )
     parts = _parts(section, filled, labelled)

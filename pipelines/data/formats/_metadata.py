@@ -52,7 +52,7 @@ def _lists_files(path: Path) -> bool:
     try:
         return FILE_NAME in table.column_names(path)
     except DataError:
-        if path.suffix == ".json":  # such a file may also describe the data as a whole
+        if path.suffix == ".json":  # such a file may also describe the complete data set
             return False
         raise
 

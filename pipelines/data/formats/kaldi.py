@@ -1,7 +1,7 @@
 """Data folders of Kaldi, also used by ESPnet and others. Povey et al. (2011).
 
     data/train/wav.scp      utt1 clips/1.wav               a name and a file; or recordings, with segments
-    data/train/text         utt1 WHAT IS SAID
+    data/train/text         utt1 THE TRANSCRIPT
     data/train/utt2spk      utt1 ann                       the speaker; may be missing
     data/train/segments     utt1 recording1 3.2 4.75       a part of a recording, in seconds; may be missing
 

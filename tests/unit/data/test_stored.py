@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,16 @@ def test_cells_of_cleaned_rows_that_do_not_fit() -> None:
     with pytest.raises(DataError, match="values of different kinds"):
         cleaned(rows, lambda row: {**row, "label": 1 if row["id"] == "1" else "b"}, "here")
     assert DataSpec(("text",)).clean is None
+
+
+def _named(text: str, *, sign: str = "-", times: int = 2) -> str:
+    return text + sign * times
+
+
+def test_arguments_of_a_function_count() -> None:
+    """A function with other defaults, and a partial with other arguments, gives other rows."""
+    functions = [partial(_named, "a"), partial(_named, "b"), partial(_named, "a", sign="+"), partial(len, "a")]
+    functions += [_named, *(lambda text, n=n: text * n for n in (1, 2))]
+    keys = [json.dumps(stored.function_key(function)) for function in functions]
+    assert len(set(keys)) == len(functions), keys
+    assert json.dumps(stored.function_key(partial(_named, "a"))) == keys[0]

@@ -176,6 +176,22 @@ def test_another_command_does_not_go_on(tmp_path: Path) -> None:
         assert "another command is writing its answers here" in done.stderr
 
 
+def test_links_of_somebody_else(tmp_path: Path) -> None:
+    """In a shared folder, others may put links under the names that Graft writes to."""
+    path, theirs = tmp_path / "a.csv", tmp_path / "theirs"
+    theirs.write_text("theirs")
+    state = tmp_path / "a.csv.unfinished"
+    state.symlink_to(theirs)
+    assert answer_some(path, 3) == INPUTS[:3]
+    assert (theirs.read_text(), state.is_symlink()) == ("theirs", False)
+    assert answer_some(path, 99) == INPUTS[3:]
+    lock = tmp_path / ".a.csv.lock"
+    lock.symlink_to(tmp_path / "new")
+    with pytest.raises(RunError, match=r"\.a\.csv\.lock: cannot be written"), answer_file(path, ABOUT):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("name", ["a.xlsx", "a", "a.csv.gz"])
 def test_other_suffixes(name: str, tmp_path: Path) -> None:
     with (

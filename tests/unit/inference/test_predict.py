@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from pipelines.data.audio.reading import read_audio
-from pipelines.errors import DataError
+from pipelines.errors import DataError, RunError
 from pipelines.inference.batches import FIRST
 from pipelines.inference.loading import Loaded, Located, load
 from pipelines.inference.predict import answers, predict, read_inputs
@@ -611,6 +611,40 @@ def test_a_killed_command_goes_on(models: dict[str, Path], tmp_path: Path) -> No
     assert [row["input"] for row in rows] == [f"rows.csv:{line}" for line in range(2, 602)]
     one = load(models["single"], device="cpu").infer(texts[-1])
     assert rows[-1]["scores"] == {each["label"]: pytest.approx(each["score"], abs=1e-5) for each in one}
+
+
+@pytest.mark.parametrize("words", ["new", "new/0.txt", "rows.csv"])
+def test_the_same_words_in_another_folder(
+    words: str, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They name other files there, so nothing goes on. The files of a folder count, too."""
+    for place, text in (("a", ONE), ("b", TWO.ljust(len(ONE))[: len(ONE)])):
+        (tmp_path / place / "new").mkdir(parents=True)
+        for name in ("new/0.txt", "new/1.txt", "rows.csv"):
+            file = tmp_path / place / name
+            file.write_text(f"text\n{text}\n{text}" if name == "rows.csv" else text)
+            os.utime(file, (1e9, 1e9))
+    out = tmp_path / "out.csv"
+
+    def some() -> str:
+        found = answers(models["single"], [words, "One more."], out=out, device="cpu")
+        name = next(found).name
+        found.close()
+        return name
+
+    monkeypatch.chdir(tmp_path / "a")
+    first = some()
+    assert (tmp_path / "out.csv.unfinished").is_file()
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(RunError, match="it had another input or setting"):
+        some()
+    monkeypatch.chdir(tmp_path / "a")
+    held = out.read_bytes()
+    assert some() != first, "the same folder goes on"
+    assert out.read_bytes().startswith(held)
+    Path("new/1.txt" if words == "new" else words).write_text(f"text\n{TWO}")
+    with pytest.raises(RunError, match="it had another input or setting"):
+        some()
 
 
 def test_named_inputs_that_fail_are_named_after_the_others(models: dict[str, Path], tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_special_tokens_in_texts_are_counted(tmp_path: Path, logged: pytest.LogC
     ]
     logged.clear()
     special_tokens.warn(words, [["a [SEP]"]], "keep")
-    assert "options.special_tokens=keep reads them as tokens, besides those that every text gets" in logged.text
+    assert "options.special_tokens=keep reads them as tokens; those that every text gets are added" in logged.text
     logged.clear()
     special_tokens.warn(words, [["plain", "<s>b</s>"]], "text")
     assert not logged.text

@@ -28,7 +28,8 @@ def test_the_precision_of_a_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    assert best_precision(torch.nn.Linear(4, 4)) == wanted
+    assert best_precision(torch.nn.Linear(4, 4)) == best_precision(torch.nn.Linear(4, 4), "cuda") == wanted
+    assert best_precision(torch.nn.Linear(4, 4), "cpu") == "fp32", "a small model, which gains nothing on a CPU"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from pipelines.utils.lock import in_use, locked
 
 ASK = "import sys; from pathlib import Path; from pipelines.utils.lock import in_use; print(in_use(Path(sys.argv[1])))"
@@ -54,6 +56,13 @@ def test_what_cannot_be_asked_is_not_known(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as unreadable:
         unreadable.bind(str(path))
     assert in_use(path) is None
+
+
+def test_a_link_is_not_locked(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "theirs")
+    with pytest.raises(OSError, match="symbolic"), locked(tmp_path / "lock"):
+        pass
+    assert not (tmp_path / "theirs").exists()
 
 
 def test_a_file_that_its_holder_removed_is_locked_again(tmp_path: Path) -> None:
