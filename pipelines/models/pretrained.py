@@ -225,6 +225,12 @@ def _with_placeholders(auto: Any, folder: Path, options: dict[str, Any]) -> Any:
             for buffer in model.buffers():
                 if (own := found.get(buffer.data_ptr())) is not None:
                     buffer.data = own.rows().to(buffer.dtype)
+            named = dict(model.named_parameters(remove_duplicate=False))
+            for name, read in tensors.items():  # a tied bias (BERT's decoder) has got memory of its own by now
+                parameter = named.get(name)
+                if parameter is not None and shares.stored(parameter) is None and parameter.shape == read.source.shape:
+                    parameter.data = shares.placeholder(read.source.shape, parameter.dtype)
+                    shares.put(parameter, read.source)
             return model, info
     torch.set_rng_state(before)
     log.warning(

@@ -54,7 +54,7 @@ def test_a_prompt_becomes_images_with_their_settings(painter: Any, visit: Any, t
     assert notes == [note for note in steps(4, 40, STRIDE) if note in notes]  # in order; a busy browser may skip some
     assert len(notes) > 4
     seen = watch.seen()
-    assert seen[0] == "image.png", "the first image was not seen in the making"
+    assert "image.png" in seen, "no image was seen in the making"  # a busy browser may miss some, not those of all four
     assert "a-red-disc-seed-0.png" in seen
     images = pictures(page, "graft-after")
     assert len({data for _, data in images}) == 4

@@ -291,8 +291,8 @@ def test_little_memory_of_one_process_changes_no_partition(place: Place, alone: 
     """
     first, second = (fact for one in together for fact in one if fact["run"] == "two with little")
     assert (first["ended"], second["ended"], first["refused"]) == ("finished", "finished", 5)
-    assert first["evaluations"] == second["evaluations"]
     assert len(first["evaluations"]) == 6
+    assert second["evaluations"] == [[]] * 6  # the main process alone gets the records
     assert all(len(set(ids)) == len(ids) == 9 for ids in first["evaluations"])
     check_equal(alone["plain"], place.folder / "two with little")
 

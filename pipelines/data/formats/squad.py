@@ -6,6 +6,7 @@ dev*.json is the test split.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,8 @@ def _looks_right(path: Path) -> bool:
         return True  # reading it will report why
     if not start.startswith(b"{") or not any(key in start[:4000] for key in (b'"data"', b'"paragraphs"', b'"version"')):
         return False
-    if b'"data"' in start and not any(key in start for key in (b'"paragraphs"', b'"qas"', b'"question"', b'"context"')):
+    filled = re.search(rb'"data"\s*:\s*\[\s*[^\s\]]', start) is not None
+    if filled and not any(key in start for key in (b'"paragraphs"', b'"qas"', b'"question"', b'"context"')):
         return False  # pandas has such a form for tables, and so have APIs of many sites
     try:
         first = json.loads(start.splitlines()[0])

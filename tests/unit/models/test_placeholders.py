@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertForMaskedLM
 
 from pipelines.config.recipe import DataSection, task_class, validate
 from pipelines.data.loading import load_splits
@@ -77,6 +78,16 @@ def test_a_language_model_shares_its_embedding(tmp_path: Path) -> None:
     data = tiny_text.texts(tmp_path / "data", n=4)
     built = same({"task": "text-generation", "model": {"id": str(model)}, "data": {"id": str(data)}})
     assert built.lm_head.weight is built.transformer.wte.weight
+
+
+def test_a_bias_that_two_layers_share(tmp_path: Path) -> None:
+    """BERT's output layer has the bias of the layer around it; the file holds it once."""
+    folder = tiny_text.bert(tmp_path / "model", "BertForMaskedLM")
+    model = BertForMaskedLM.from_pretrained(folder)
+    torch.nn.init.normal_(model.cls.predictions.bias)
+    model.save_pretrained(folder)
+    data = tiny_text.texts(tmp_path / "data", n=12)
+    same({"task": "fill-mask", "model": {"id": str(folder)}, "data": {"id": str(data)}})
 
 
 def test_an_adapter(tmp_path: Path) -> None:
