@@ -54,7 +54,7 @@ def test_images_come_out_of_the_noise_and_seeds_repeat(shapes: Any, visit: Any, 
     assert notes == [note for note in steps(4, 40, STRIDE) if note in notes]  # in order; a busy browser may skip some
     assert len(notes) > 4
     seen = watch.seen()
-    assert seen[0] == "image.png", "the first image was not seen in the making"
+    assert "image.png" in seen, "no image was seen in the making"  # a busy browser may miss some
     assert "more_shapes-seed-3.png" in seen
     images = pictures(page, "graft-after")
     assert [caption for caption, _ in images] == ["seed 3", "seed 4", "seed 5", "seed 6"]
