@@ -12,7 +12,7 @@ from pipelines.data.audio.reading import Sound, clip, header, read_audio
 from pipelines.errors import DataError
 from tests.support import tiny_audio, tiny_containers
 
-pytest.importorskip("av")
+pytest.importorskip("av", reason="PyAV is an extra: pip install 'graft-pipelines[audio-formats]'")
 
 SECONDS = 3.0
 RATES = {".3gp": 8000, ".amr": 8000, ".wma": 44_100}  # the others take 48,000
