@@ -20,12 +20,9 @@ def values(rows: "Dataset", name: str) -> list[Any]:
     if len(rows) < AT_ONCE or not pyarrow.types.is_string(rows.data.schema.field(name).type):
         found: list[Any] = rows[name][:]
         return found
-    stored = rows.data.column(name)
-    if stored.nbytes >= _ENCODED:
+    if rows.data.column(name).nbytes >= _ENCODED:
         return [cell for batch in batches(rows.select_columns(name)) for cell in batch[name]]
-    column = stored.combine_chunks()
-    if rows._indices is not None:  # the library would cut the column into one piece for each row
-        column = column.take(rows._indices.column(0).combine_chunks())
+    column = _column(rows, name)
     coded = column.dictionary_encode()
     words: list[Any] = coded.dictionary.to_pylist()
     if len(words) * 4 < len(rows):  # equal cells share one string
@@ -33,6 +30,34 @@ def values(rows: "Dataset", name: str) -> list[Any]:
         return [words[place] for place in coded.indices.fill_null(-1).to_pylist()]
     cells: list[Any] = column.to_pylist()
     return cells
+
+
+def distinct(rows: "Dataset", name: str) -> "tuple[list[Any], np.ndarray]":
+    """The different cells of a column in the order of first appearance, and for each row its place among them.
+
+    An empty cell is None, which counts as one of the different cells. Lists and dictionaries count as their text.
+    """
+    import numpy as np
+    import pyarrow
+
+    stored = rows.data.column(name)
+    if pyarrow.types.is_string(stored.type) and stored.nbytes < _ENCODED:
+        coded = _column(rows, name).dictionary_encode("encode")
+        return coded.dictionary.to_pylist(), coded.indices.to_numpy()
+    cells = values(rows, name)
+    if {list, dict} & set(map(type, cells)):
+        cells = [None if cell is None else str(cell) for cell in cells]
+    numbers: dict[Any, int] = {}
+    places = np.array([numbers.setdefault(cell, len(numbers)) for cell in cells], dtype=np.int64)
+    return list(numbers), places
+
+
+def _column(rows: "Dataset", name: str) -> Any:
+    """A column as one piece in memory."""
+    column = rows.data.column(name).combine_chunks()
+    if rows._indices is not None:  # the library would cut the column into one piece for each row
+        column = column.take(rows._indices.column(0).combine_chunks())
+    return column
 
 
 def batches(rows: "Dataset", most: int = AT_ONCE) -> Iterator[dict[str, list[Any]]]:

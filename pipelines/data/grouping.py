@@ -5,10 +5,11 @@ The rows of a group (a speaker, an article, a patient) are a unit, and so are ro
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.columns import values
-from pipelines.data.leakage import CONTENT, groups_of
+from pipelines.data.columns import distinct, values
+from pipelines.data.leakage import CONTENT, named
 from pipelines.data.media import MEDIA
 
 if TYPE_CHECKING:
@@ -44,10 +45,13 @@ def units_of(rows: "Dataset", group: str | None) -> "np.ndarray":
     alike = codes(values(rows, CONTENT)) if CONTENT in rows.column_names else None
     if group is None:
         return np.arange(len(rows)) if alike is None else alike
-    groups = groups_of(rows, group)
-    if not any(groups):
+    cells, places = distinct(rows, group)
+    names = [named(cell) for cell in cells]
+    if not any(names):
         log.warning("no row has a value in the column %r: the rows are cut one by one", group)
-    by_group = codes(groups)
+    by_group: np.ndarray = codes(names)[places]
+    alone = np.array([name is None for name in names], dtype=bool)[places]
+    by_group[alone] = len(names) + np.arange(alone.sum())
     if alike is None:
         return by_group
     both = _joined(by_group, alike)
@@ -169,9 +173,9 @@ class _Problem:
         self.columns = np.stack([*np.divmod(pairs, max(1, classes.max(initial=0) + 1)), counts])
         self.totals = self._by_class(np.ones(len(self.sizes), bool), int(classes.max(initial=-1)) + 1)
         # the same by unit
-        self.pairs: list[list[tuple[int, int]]] = [[] for _ in self.sizes]
-        for unit, own, count in zip(*self.columns.tolist(), strict=True):
-            self.pairs[unit].append((own, count))
+        every = list(zip(*self.columns[1:].tolist(), strict=True))
+        ends = np.searchsorted(self.columns[0], np.arange(len(self.sizes) + 1)).tolist()
+        self.pairs: list[list[tuple[int, int]]] = [every[start:end] for start, end in pairwise(ends)]
         # the class of which a unit holds the largest part; 0 if there are no classes
         unit, own, count = self.columns
         order = np.lexsort((own, count / self.totals[own], unit))
@@ -265,7 +269,7 @@ def _classes(labels: Sequence[Any]) -> "tuple[np.ndarray, np.ndarray]":
     """The classes of the rows as two arrays, with one entry for each class of each row: row, number of the class."""
     import numpy as np
 
-    if any(isinstance(label, list) for label in labels):
+    if list in set(map(type, labels)):
         parts = [{str(part) for part in (label if isinstance(label, list) else [label])} for label in labels]
         rows = np.repeat(np.arange(len(parts)), [len(own) for own in parts])
         names = [part for own in parts for part in own]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.data import stored
-from pipelines.data.columns import batches, values, with_column
+from pipelines.data.columns import batches, distinct, values, with_column
 from pipelines.data.file_digests import of_file, of_files
 from pipelines.data.media import file_columns, paths
 from pipelines.errors import DataError
@@ -40,22 +40,24 @@ def with_files(rows: "Dataset") -> "Dataset":
 
 def groups_of(rows: "Dataset", group: str) -> list[str | None]:
     """The value of every row in the group column, as text without surrounding spaces; None if it is empty."""
-    found = values(rows, group)
-    known: dict[Any, str | None] = {None: None}
-    if found and isinstance(found[0], str):
-        known |= {value: _named(value) for value in set(found)}
-        return [known[value] for value in found]
-    return [_named(value) for value in found]
+    cells, places = distinct(rows, group)
+    names = [named(cell) for cell in cells]
+    return [names[place] for place in places.tolist()]
 
 
-def _named(value: Any) -> str | None:
+def named(value: Any) -> str | None:
+    """The name of a group: its cell as text with single blanks; None if it is empty."""
     text = " ".join(str(value).split()) if value is not None else ""
     return None if text in ("", "None") else text
 
 
 def check_groups(section: DataSection, splits: "dict[str, Dataset]", group: str) -> None:
     """Raise DataError if a value of the group column is in two splits, which may be so in a data set's own splits."""
-    found = {name: set(groups_of(rows, group)) - {None} for name, rows in splits.items() if group in rows.column_names}
+    found = {
+        name: {named(cell) for cell in distinct(rows, group)[0]} - {None}
+        for name, rows in splits.items()
+        if group in rows.column_names
+    }
     for one, other in combinations(found, 2):
         both = sorted(str(value) for value in found[one] & found[other])
         if both:

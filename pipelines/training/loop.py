@@ -17,6 +17,7 @@ from pipelines.training import loss_scale, memory
 from pipelines.training.checkpoint import State
 from pipelines.training.optim import rate, set_rate
 from pipelines.training.stage import PhaseTraining, Stage, agreed, check_finite, clip, enable, ready
+from pipelines.utils.hardware import trim_memory
 from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
@@ -42,10 +43,13 @@ def fit(
     loss_scale.begin(state, settings.precision)
     batches = _batches(stage)
     train_mode(stage.model)
+    ragged = stage.plan.lengths is not None and stage.accelerator.device.type == "cpu"
     since = time.perf_counter()
     while state.stopped is None and (state.evaluation_due or state.step < total):
         do_save = state.evaluation_due
         if not state.evaluation_due:
+            if ragged and state.step % 8 == 0:
+                trim_memory()
             try:
                 report = step(stage, batches, stopping())
             except RuntimeError as error:

@@ -4,8 +4,8 @@
 
 SQUAD is a folder of SQuAD's own files. MODEL is a BERT-like model folder (MiniLM). Without them, questions and a model
 are generated. Trainer runs once as the library's example is set up (padded to 384, fp32) and once at its best (padded
-to the longest, batches of similar length, bf16). Graft trains as the recipe questions_minilm says, without dropout on
-attention. Trainer keeps the dropout of the model.
+to the longest, batches of similar length, bf16). Graft trains as the recipe questions_minilm says. All keep the
+model's own dropout, also on attention.
 """
 
 import argparse
