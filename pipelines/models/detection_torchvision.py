@@ -1,0 +1,1 @@
+"""Detectors of torchvision: Faster R-CNN, Mask R-CNN, RetinaNet, FCOS, SSD."""

@@ -1,0 +1,1 @@
+"""YOLOX, YOLOv9 and DEIMv2, as modules of libreyolo."""
