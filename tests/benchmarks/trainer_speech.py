@@ -91,7 +91,10 @@ def main() -> None:
     predictions = transcripts(
         model, rows, {"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}
     )
-    judged = [{"true": row["text"], "predicted": text} for row, text in zip(rows, predictions, strict=True)]
+    judged = [
+        {"id": str(number), "true": row["text"], "predicted": text}
+        for number, (row, text) in enumerate(zip(rows, predictions, strict=True))
+    ]
     found = {
         "examples_per_second": trained.metrics["train_samples_per_second"],
         "peak_memory_mb": peak,
