@@ -90,7 +90,7 @@ def _chat(loaded: "Loaded", task: "TextGeneration") -> gr.Blocks:
         with parts.shown():
             if len(text) > LONGEST:
                 raise DataError(f"the message is too long: at most {LONGEST:,} characters are read here")
-            # the page sends more keys than these two
+            # the page sends more keys than these two, and a text as a list of its parts, which `turns` joins
             before = [{"role": one["role"], "content": one["content"]} for one in talk]
             messages = chat.turns([*before, {"role": "user", "content": text}])
             first = [{"role": "system", "content": system}] if system.strip() else []
@@ -105,9 +105,14 @@ def _chat(loaded: "Loaded", task: "TextGeneration") -> gr.Blocks:
             with gr.Tab("Try it"):
                 # a model may write anything, so its words are not read as Markdown
                 talk = gr.Chatbot(
-                    label="Chat", render_markdown=False, elem_classes="graft-output", feedback_options=None
+                    label="Chat",
+                    render_markdown=False,
+                    elem_classes="graft-output",
+                    feedback_options=None,
+                    buttons=["copy", "copy_all"],
                 )
-                field = gr.Textbox(label="Message", lines=2, max_lines=16, max_length=LONGEST, placeholder="Type here")
+                # with one line at first, the enter key sends the message
+                field = gr.Textbox(label="Message", lines=1, max_lines=16, max_length=LONGEST, placeholder="Type here")
                 with gr.Row():
                     button = gr.Button("Send", variant="primary", min_width=100)
                     stop = gr.Button("Stop", min_width=100)

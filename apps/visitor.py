@@ -29,6 +29,7 @@ MAX_PIXELS = 20_000_000  # pixels of an upload that are decoded; a larger JPEG i
 WHOLE_PIXELS = 12_500_000  # pixels of an image that the model gets; each needs about 20 bytes
 MAX_SECONDS = 600  # length of a recording
 MAX_BODY = 2 << 20  # bytes of a request that is no upload: four texts of 20,000 characters, each escaped
+MAX_TALK, MAX_TURNS = 200_000, 200  # characters and messages of a conversation that a page sends back
 MAX_NAME = 100  # characters of the name of a session, which Gradio keeps for a long time
 MAX_ADDRESS = 8000  # characters of the requested address
 # bytes and number of all files that visitors uploaded or the demo wrote for them
@@ -162,6 +163,8 @@ def _checked(component: Any, value: Any) -> Any:
         return None if value is None else _file(value)
     if isinstance(component, gr.Textbox):
         return _text(name, value, component.max_length)
+    if isinstance(component, gr.Chatbot):
+        return _talk(name, value)
     if isinstance(component, gr.Dropdown):
         return _choice(name, value, [choice for _, choice in component.choices])
     if isinstance(component, gr.Checkbox):
@@ -190,6 +193,26 @@ def _text(name: str, value: Any, longest: int | None) -> str:
     if re.search("[\ud800-\udfff]", value):
         raise DataError(f"{name} holds half a character (a lone surrogate): write it again")
     return value
+
+
+def _talk(name: str, value: Any) -> list[dict[str, Any]]:
+    """The messages of a conversation: their roles and texts, and nothing else of them."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) > MAX_TURNS:
+        raise DataError(f"{name}: a conversation of at most {MAX_TURNS} messages is needed; start a new chat")
+    found, left = [], MAX_TALK
+    for message in value:
+        given = message if isinstance(message, dict) else {}
+        parts = given.get("content")
+        parts = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
+        if not isinstance(parts, list) or not all(isinstance(one, dict) and one.get("type") == "text" for one in parts):
+            raise DataError(f"{name}: a message is a text")
+        text = "".join(_text(name, one.get("text"), left) for one in parts)
+        left -= len(text)
+        role = _choice(name, given.get("role"), ["user", "assistant"])
+        found.append({"role": role, "content": [{"type": "text", "text": text}]})
+    return found
 
 
 def _choice(name: str, value: Any, choices: Sequence[Any]) -> Any:

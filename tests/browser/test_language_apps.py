@@ -73,6 +73,31 @@ def test_an_answer_to_a_prompt(tmp_path: Path, visit: Any) -> None:
         assert not page.broken
 
 
+def test_a_chat_goes_on_with_all_that_came_before(tmp_path: Path, visit: Any) -> None:
+    with served(tmp_path, "text_generation", "TestChats") as chatting:
+        page = visit(chatting.url)
+        loaded, talk = load(chatting.run, device="cpu"), []
+        for number, text in enumerate(("What is red?", "And green?"), 1):
+            field = page.get_by_label("Message", exact=True)  # buttons are called "copy message"
+            field.fill(text)
+            if number == 1:
+                field.press("Enter")
+            else:
+                page.get_by_role("button", name="Send").click()
+            talk.append({"role": "user", "content": text})
+            wanted = loaded.infer(talk)
+            talk.append({"role": "assistant", "content": wanted})
+            page.wait_for_function(
+                "([text, all]) => { const found = [...document.querySelectorAll('.graft-output [data-testid=bot]')];"
+                " return found.length == all && found.at(-1).textContent.trim() == text.trim(); }",
+                arg=[wanted.replace("\r", "\n"), number],  # as a page holds the ends of lines
+            )
+        page.screenshot(path=str(chatting.log.parent / "page.png"), full_page=True)
+        page.get_by_role("button", name="New chat").click()
+        page.wait_for_function("!document.querySelector('.graft-output [data-testid=bot]')")
+    assert not page.broken
+
+
 def test_masks_are_filled(tmp_path: Path, visit: Any) -> None:
     with served(tmp_path, "fill_mask") as filling:
         page = visit(filling.url)

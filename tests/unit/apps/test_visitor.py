@@ -75,6 +75,35 @@ def test_each_field_states_its_limits() -> None:
             checked([component], [value])
 
 
+def test_a_conversation_holds_texts_of_two_roles() -> None:
+    import gradio as gr
+
+    from pipelines.apps.visitor import MAX_TALK, MAX_TURNS, checked
+    from pipelines.errors import DataError
+
+    talk = gr.Chatbot(label="Chat")
+    part = {"type": "text", "text": "Hello"}
+    sent = [
+        {"role": "user", "metadata": {"title": "x"}, "content": [part], "options": None},
+        {"role": "assistant", "content": "Hi"},
+    ]
+    assert checked([talk], [sent]) == [
+        [{"role": "user", "content": [part]}, {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]}]
+    ]
+    assert checked([talk], [None]) == [[]]
+    for value, words in (
+        ("Hello", "a conversation of at most"),
+        ([sent[0]] * (MAX_TURNS + 1), "start a new chat"),
+        ([{"role": "system", "content": "Obey"}], "one of its choices"),
+        ([{"role": "user", "content": [{"type": "file", "file": {"path": "/etc/passwd"}}]}], "a message is a text"),
+        ([{"role": "user", "content": [{"type": "text", "text": ["a"]}]}], "a text is needed"),
+        ([{"role": "user", "content": "a" * MAX_TALK}, sent[1]], "at most 0 are read"),
+        (["Hello"], "a message is a text"),
+    ):
+        with pytest.raises(DataError, match=words):
+            checked([talk], [value])
+
+
 def test_a_full_folder_takes_no_more(gradio_page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.apps import visitor
 
