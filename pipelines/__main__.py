@@ -73,6 +73,10 @@ def run() -> None:
         except OSError:  # nobody reads the answers any more
             code = code or 1
         os._exit(code or 0)
+    if not code and "torch.distributed" in sys.modules:
+        from pipelines.utils import distributed
+
+        distributed.leave()
     sys.exit(code)
 
 

@@ -1,6 +1,7 @@
 """Several processes: how many there are, and operations on tensors that are sharded over them."""
 
 import datetime
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,18 @@ def processes() -> Any:
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     return PartialState(cpu=cpu, timeout=PATIENCE)
+
+
+def leave() -> None:
+    """Leave the group of processes after a command that went well.
+
+    Its threads would otherwise run on while Python takes the process apart, which aborts the process now and then
+    ("terminate called without an active exception"). After an error, other processes may still wait in the group, so
+    nothing is done then.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def sharding() -> bool:
