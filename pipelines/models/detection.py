@@ -69,12 +69,15 @@ def build(
     The head keeps the rows of classes that the model knows by name; other rows start from random weights. `masks` asks
     for instance segmentation. Raises ModelError.
     """
-    return _module(_kind(source.folder, source.config)).build(source, list(labels), image_size, masks)
+    found: tuple[nn.Module, Family]
+    found = _module(_kind(source.folder, source.config)).build(source, list(labels), image_size, masks)
+    return found
 
 
 def load(folder: Path, masks: bool = False) -> "tuple[nn.Module, Family]":
     """Load a model folder of any of the families, in eval mode. Raises ModelError."""
-    return _module(_kind(folder, None)).load(folder, masks)
+    found: tuple[nn.Module, Family] = _module(_kind(folder, None)).load(folder, masks)
+    return found
 
 
 def _kind(folder: Path | None, config: Any) -> str:
