@@ -4,11 +4,23 @@ A folder holds config.json (`"model_type": "torchvision"`, `"architecture": "fas
 model.safetensors. `architecture` is the name of a function of torchvision, or `fasterrcnn`, `retinanet` or `maskrcnn`
 with a timm model as `backbone`. torchvision's own .pth files are not read, because they are pickles.
 
-BatchNorm is live, as torchvision has it for a model from random weights. `"frozen_batch_norm": true` freezes that of the
-backbone, as torchvision does for its pretrained models.
+BatchNorm is live, as torchvision has it for a model from random weights. `"frozen_batch_norm": true` freezes that of
+the backbone, as torchvision does for its pretrained models.
+
+Other keys of a configuration: `image_size` (the longest side; every batch is padded to that square), `fpn_channels` and
+`anchor_scale` (with a timm backbone), `backbone_weights` (a folder or hub repo of timm, read once), and for R-CNN
+`proposals`, `samples` and `anchor_samples` per image.
+
+torchvision's own weights become a folder with a config.json of one's own and
+
+    save_file(torch.load("downloaded.pth", weights_only=True), "model.safetensors")  # of safetensors.torch
+
+Their classes are those of `Weights.meta["categories"]`: without the first, `__background__`, for R-CNN and SSD; with it
+for RetinaNet and FCOS.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +60,10 @@ KEYS = {  # of config.json -> the arguments of torchvision's R-CNN
     "samples": ("box_batch_size_per_image",),
     "anchor_samples": ("rpn_batch_size_per_image",),
 }
+OF_CLASSES = re.compile(  # the parameters that hold a part for each class
+    r"(roi_heads\.(box_predictor\.(cls_score|bbox_pred)|mask_predictor\.mask_fcn_logits)"
+    r"|head\.classification_head\.(cls_logits|module_list\.\d+(\.1)?))\.(weight|bias)"
+)
 CROWDED = 0.5  # part of an anchor in a crowd from which on it is no negative
 
 
@@ -77,7 +93,7 @@ class _Prepared(nn.Module):
         return result
 
 
-def _crowded(anchors: Tensor, crowds: Tensor) -> Tensor:
+def crowded(anchors: Tensor, crowds: Tensor) -> Tensor:
     """Whether at least half of an anchor lies in one crowd."""
     if not len(crowds):
         return torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
@@ -99,7 +115,7 @@ class _Proposals(RegionProposalNetwork):
     def assign_targets_to_anchors(self, anchors: Any, targets: Any) -> Any:
         labels, matched = super().assign_targets_to_anchors(anchors, targets)
         for label, anchor, target in zip(labels, anchors, targets, strict=True):
-            label[(label == 0) & _crowded(anchor, target["crowds"])] = -1
+            label[(label == 0) & crowded(anchor, target["crowds"])] = -1
         return labels, matched
 
     def compute_loss(self, objectness: Any, pred_bbox_deltas: Any, labels: Any, regression_targets: Any) -> Any:
@@ -122,7 +138,7 @@ class _RoIHeads(RoIHeads):
     def assign_targets_to_proposals(self, proposals: Any, gt_boxes: Any, gt_labels: Any) -> Any:
         matched, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
         for label, proposal, crowds in zip(labels, proposals, self.crowds, strict=True):
-            label[(label == 0) & _crowded(proposal, crowds)] = -1
+            label[(label == 0) & crowded(proposal, crowds)] = -1
         return matched, labels
 
 
@@ -144,7 +160,7 @@ class _RetinaNet(RetinaNet):
                 found = self.proposal_matcher(box_iou(target["boxes"], anchor))
             else:
                 found = torch.full((len(anchor),), -1, dtype=torch.int64, device=anchor.device)
-            found[(found == -1) & _crowded(anchor, target["crowds"])] = -2  # torchvision's sign for "ignored"
+            found[(found == -1) & crowded(anchor, target["crowds"])] = -2  # torchvision's sign for "ignored"
             matched.append(found)
         return _one_by_one(self.head.compute_loss, targets, head_outputs, anchors, matched)
 
@@ -295,8 +311,7 @@ def _fill(model: Any, weights: dict[str, Tensor], known: list[str], labels: list
         if name not in own:
             wrong.append(name)
             continue
-        per_class = any(part in name for part in ("cls_logits", "box_predictor", "classification_head", "mask_fcn"))
-        if known == labels or not per_class or tensor.shape[:1] == own[name].shape[:1] and not _ends(name):
+        if known == labels or not OF_CLASSES.fullmatch(name):
             if tensor.shape != own[name].shape:
                 wrong.append(name)
             else:
@@ -318,12 +333,6 @@ def _fill(model: Any, weights: dict[str, Tensor], known: list[str], labels: list
         own[name].copy_(kept.reshape(own[name].shape))
     if wrong:
         raise ModelError(f"{where}: its weights are not those of its config.json: {wrong[0]} and {len(wrong) - 1} more")
-
-
-def _ends(name: str) -> bool:
-    """Whether a parameter gives the scores or boxes of classes."""
-    last = ("cls_score", "bbox_pred", "mask_fcn_logits", "cls_logits")
-    return any(part in name for part in last) or "classification_head.module_list" in name
 
 
 class TorchvisionFamily:
@@ -368,7 +377,9 @@ class TorchvisionFamily:
         factors = np.array([size[0] / width, size[1] / height] * 2, np.float32)
         boxes = np.asarray(example["boxes"], np.float32).reshape(-1, 4) * factors
         boxes = boxes.clip(0, np.array([*size, *size], np.float32))
-        fine = np.isfinite(boxes).all(1) & (boxes[:, 2:] - boxes[:, :2] > 1e-3).all(1)  # torchvision fails on empty ones
+        fine = np.isfinite(boxes).all(1) & (boxes[:, 2:] - boxes[:, :2] > 1e-3).all(
+            1
+        )  # torchvision fails on empty ones
         crowd = np.asarray(example.get("crowd", np.zeros(len(boxes))), bool)
         chosen = np.flatnonzero(fine & ~crowd)
         target = {
@@ -378,7 +389,9 @@ class TorchvisionFamily:
         }
         if self.masks:
             drawn = [
-                np.array(Image.fromarray(np.asarray(example["masks"][i], np.uint8)).resize(size, Image.Resampling.NEAREST))
+                np.array(
+                    Image.fromarray(np.asarray(example["masks"][i], np.uint8)).resize(size, Image.Resampling.NEAREST)
+                )
                 for i in chosen
             ]
             stacked = np.stack(drawn) if drawn else np.zeros((0, size[1], size[0]), np.uint8)

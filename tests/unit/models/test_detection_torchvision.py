@@ -8,6 +8,7 @@ from PIL import Image
 from pipelines.config.recipe import ModelSection
 from pipelines.errors import ModelError
 from pipelines.models import detection
+from pipelines.models.detection_torchvision import crowded
 from pipelines.models.source import Weights, resolve
 
 SMALL = {"fpn_channels": 16, "proposals": 30, "samples": 16, "backbone": "mobilenetv3_small_050"}
@@ -56,7 +57,9 @@ def _batch(family, examples):
     return family.collate([family.example(example) for example in examples])
 
 
-@pytest.mark.parametrize("architecture", [pytest.param(a, marks=pytest.mark.slow if a in SLOW else ()) for a in CONFIGS])
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(a, marks=pytest.mark.slow if a in SLOW else ()) for a in CONFIGS]
+)
 def test_trains_detects_saves_and_loads_equal(architecture, tmp_path):
     torch.manual_seed(0)
     masks = architecture == "maskrcnn"
@@ -71,7 +74,8 @@ def test_trains_detects_saves_and_loads_equal(architecture, tmp_path):
     assert family.loss(model, batch, counts).item() == pytest.approx(loss.item(), rel=1e-5)  # its sampling is seeded
     loss.backward()
     head = list(family.layers(model)[-1].parameters())
-    assert torch.isfinite(loss) and all(p.grad is not None for p in head)
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None for p in head)
     model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
@@ -86,13 +90,18 @@ def test_trains_detects_saves_and_loads_equal(architecture, tmp_path):
     loaded, other = detection.load(tmp_path, masks)
     for part in (loaded.roi_heads,) if hasattr(loaded, "roi_heads") else (loaded,):
         part.score_thresh = 0.0
-    assert other.labels == ["a", "b"] and other.library == "torchvision"
+    assert other.labels == ["a", "b"]
+    assert other.library == "torchvision"
     for one, again in zip(found, other.detect(loaded, batch), strict=True):
         assert 0 < len(one.boxes) <= 100
-        assert np.array_equal(one.boxes, again.boxes) and np.array_equal(one.scores, again.scores)
+        assert np.array_equal(one.boxes, again.boxes)
+        assert np.array_equal(one.scores, again.scores)
         assert one.masks == again.masks
-        assert (np.diff(one.scores) <= 0).all() and set(one.classes) <= {0, 1}
-        assert one.boxes.min() >= 0 and one.boxes[:, 2].max() <= 120 and one.boxes[:, 3].max() <= 80
+        assert (np.diff(one.scores) <= 0).all()
+        assert set(one.classes) <= {0, 1}
+        assert one.boxes.min() >= 0
+        assert one.boxes[:, 2].max() <= 120
+        assert one.boxes[:, 3].max() <= 80
         assert (one.masks is not None) == masks
         assert not masks or one.masks[0]["size"] == [80, 120]
 
@@ -130,10 +139,13 @@ def test_rows_of_known_classes_are_kept(architecture, tmp_path):
 
 
 def test_a_crowd_is_no_object_and_no_background():
-    model, family = detection.build(_source("retinanet"), ["a", "b"])
+    _model, family = detection.build(_source("retinanet"), ["a", "b"])
     target = family.example(EXAMPLES[2])["target"]
-    assert target["boxes"].tolist() == pytest.approx(np.array([[16, 8, 56, 60]]).tolist())
-    assert target["labels"].tolist() == [0] and target["crowds"].tolist() == [[0, 0, 48, 48]]
+    assert target["boxes"].numpy() == pytest.approx(np.array([[16, 8, 56, 60]]))
+    assert target["labels"].tolist() == [0]
+    assert target["crowds"].tolist() == [[0, 0, 48, 48]]
+    alone, inside = torch.tensor([[60.0, 0, 90, 30]]), torch.tensor([[5.0, 5, 30, 30]])
+    assert crowded(torch.cat([alone, inside]), target["crowds"]).tolist() == [False, True]
 
 
 def test_bf16():
@@ -147,7 +159,8 @@ def test_bf16():
 def test_an_id_names_an_architecture():
     weights = resolve(ModelSection(id="torchvision/fasterrcnn/resnet18"))
     expected = {"model_type": "torchvision", "architecture": "fasterrcnn", "backbone": "resnet18"}
-    assert weights.random and weights.config == expected
+    assert weights.random
+    assert weights.config == expected
     assert resolve(ModelSection(id="torchvision/ssd300_vgg16")).config["architecture"] == "ssd300_vgg16"
 
 
