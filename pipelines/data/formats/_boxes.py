@@ -21,7 +21,7 @@ from pipelines.errors import DataError
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 log = logging.getLogger("graft")
 
@@ -177,6 +177,7 @@ class Builder:
         width, height = size
         mask = thing.mask
         if one.relative:
+            self.order.add_share(box)
             box = [box[0] * width, box[1] * height, box[2] * width, box[3] * height]
         self.order.add(box, width, height)
         inside, wrong = boxes.checked(box, width, height)
