@@ -24,6 +24,8 @@ CLIPPED = "boxes that left their image, clipped at its edge"
 NO_CLASS = "boxes of an unknown class"
 NO_MASK = "masks that cannot be read"
 
+CORNERS = "the boxes seem to be corners (x1, y1, x2, y2), not x, y, width and height"
+
 
 def numbers(values: Any) -> list[float] | None:
     """Four finite numbers as floats; None if the values are anything else."""
@@ -84,7 +86,7 @@ class Order:
         if self.wrong * 10 < self.boxes:
             return ""
         if self.corners > 0.98 * self.boxes:
-            return "the boxes seem to be corners (x1, y1, x2, y2), not x, y, width and height"
+            return CORNERS
         if self.exchanged > 0.98 * self.boxes:
             return "x and y of the boxes seem to be exchanged (y, x, height, width)"
         if self.outside * 2 > self.boxes:

@@ -263,3 +263,33 @@ def test_origins_of_files():
     assert _boxes.origin("walk_frame_0007.jpg") == _boxes.origin("walk_frame_0008.jpg")
     assert _boxes.origin("cat_jpg.rf.0a1b2c3d4e.jpg") == "/cat_jpg"
     assert _boxes.origin("000000397133.jpg") is None
+
+
+@pytest.mark.parametrize("layout", ["lists", "corners", "objects"])
+def test_objects_of_hub_data_sets(tmp_path, caplog, layout):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+    from datasets import Image as ImageColumn
+
+    picture(tmp_path / "1.png")
+    names = ClassLabel(names=["dog", "cat"])
+    numbers = List(Value("float32"))
+    objects = {"bbox": List(numbers), "category": List(names)}
+    boxes_ = [CAT, DOG] if layout != "corners" else [[4, 6, 14, 14], [20, 10, 32, 30], [30, 20, 40, 29]]
+    cell = {"bbox": boxes_, "category": [1, 0, 1][: len(boxes_)]}
+    if layout == "objects":
+        objects = List({"bbox": numbers, "category": names})
+        cell = [{"bbox": one, "category": label} for one, label in zip(boxes_, [1, 0], strict=True)]
+    features = Features({"image": ImageColumn(), "width": Value("int32"), "objects": objects})
+    content = {
+        "image": [{"bytes": (tmp_path / "1.png").read_bytes(), "path": None}] * 2,
+        "width": [40, 40],
+        "objects": [cell, cell],
+    }
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict(content, features=features).to_parquet(tmp_path / "data/train.parquet")
+    with caplog.at_level(logging.WARNING, "graft"):
+        _, rows, skipped = read(tmp_path / "data")
+    found = rows[0]["objects"]
+    assert [one["label"] for one in found[:2]] == ["cat", "dog"] and [one["box"] for one in found[:2]] == [CAT, DOG]
+    assert (rows[0]["width"], rows[0]["height"], skipped) == (40, 30, [])
+    assert ("read as such" in caplog.text) == (layout == "corners")
