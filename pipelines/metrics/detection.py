@@ -8,8 +8,8 @@ y2]], "scores", "classes": numbers of labels, "masks": run lengths (only with ma
 of each class in an image count, a crowd is a region in which detections count neither as right nor as wrong, and equal
 scores keep the order of the rows.
 
-Each row keeps which of its detections are right at each overlap. The scores are sums of these with a weight per row, so
-no overlap is computed twice. A row of weight 2 counts like two rows with equal detections that stand next to each other.
+Each row keeps which of its detections are right at each overlap. The scores are sums with a weight per row, so
+no overlap is computed twice. A row of weight 2 counts like two equal rows that stand next to each other.
 """
 
 import itertools
@@ -70,7 +70,8 @@ def box_overlaps(found: np.ndarray, true: np.ndarray, crowd: np.ndarray) -> np.n
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
-def _mask_tool() -> Any:
+def mask_tool() -> Any:
+    """pycocotools.mask. Raises ModelError without the extra."""
     try:
         from pycocotools import mask
     except ImportError:
@@ -116,7 +117,7 @@ def _image(record: Record, masks: bool, across: bool = False, threshold: float |
     boxes, scores, classes = boxes[order], scores[order], classes[order]
     same = classes[:, None] == true_classes[None]
     if masks:
-        tool = _mask_tool()
+        tool = mask_tool()
         found, objects = [record["masks"][place] for place in order], true["masks"]
         areas = np.array(tool.area(found), dtype=float) if found else np.zeros(0)
         overlaps = np.zeros(same.shape)
@@ -214,7 +215,7 @@ def statistics(
     if not records:
         raise DataError("there are no predictions to score")
     if masks:
-        _mask_tool()
+        mask_tool()
     parts = []
     for record in records:
         image = _image(record, masks)
@@ -435,7 +436,7 @@ def scores(
 def per_class(
     records: Sequence[Record], labels: Sequence[str], masks: bool = False, threshold: float = THRESHOLD
 ) -> list[dict[str, Any]]:
-    """One row per label: label, n (objects that count), ap, ap50, ar100, precision, recall, f1 (these at the threshold).
+    """One row per label: label, n (objects), ap, ap50, ar100, precision, recall, f1 (these at the threshold).
 
     A value is None if it is undefined.
     """
