@@ -55,11 +55,40 @@ def draw(
         x1, y1, x2, y2 = (float(value) for value in boxes[place])
         pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=used[place], width=width)
         note = short(labels[place], 30) + (f" {scores[place]:.2f}" if scores is not None else "")
-        left, top, right, bottom = pen.textbbox((0, 0), note, font=font)
+        left, _, right, bottom = pen.textbbox((0, 0), note, font=font)
         x, y = max(0.0, min(x1, shown.width - right - 4)), y1 - bottom - 3 if y1 > bottom + 3 else y1
         pen.rectangle((x, y, x + right - left + 4, y + bottom + 3), fill=used[place])
         pen.text((x + 2, y), note, fill="white", font=font)
     return shown
+
+
+def beside(
+    image: "Image", record: Record, labels: Sequence[str], masks: bool = False, threshold: float = detection.THRESHOLD
+) -> "Image":
+    """The objects of a record on the left, its predictions on the right; missed and wrong ones are orange."""
+    from PIL import Image as Images
+
+    found, true = detection.judge(record, masks, threshold), record["true"]
+    left = draw(
+        image,
+        true["boxes"],
+        [labels[number] for number in true["classes"]],
+        masks=true["masks"] if masks else None,
+        colours=[ORANGE if place in found.missed else TEAL for place in range(len(true["boxes"]))],
+    )
+    shown = [*found.right, *found.wrong]
+    right = draw(
+        image,
+        [record["boxes"][place] for place in shown],
+        [labels[record["classes"][place]] for place in shown],
+        [record["scores"][place] for place in shown],
+        [record["masks"][place] for place in shown] if masks else None,
+        [ORANGE if place in found.wrong else TEAL for place in shown],
+    )
+    sheet = Images.new("RGB", (2 * image.width + 8, image.height), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (image.width + 8, 0))
+    return sheet
 
 
 @styled
