@@ -1,1 +1,0 @@
-"""Detectors of transformers: DETR, RT-DETR, D-FINE, RF-DETR and their kin."""
