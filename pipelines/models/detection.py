@@ -99,4 +99,6 @@ def _module(kind: str) -> Any:
         from pipelines.models import detection_torchvision
 
         return detection_torchvision
-    raise ModelError(f"a model of the kind {kind!r} is no detector that is read; those of torchvision are")
+    from pipelines.models import detection_transformers
+
+    return detection_transformers
