@@ -77,7 +77,8 @@ def test_rows_of_known_classes_are_taken_over(kind: str, tmp_path: Path) -> None
     last = [name for name in names if len(now[name]) in (3, 4)]
     assert last
     for name in last:
-        assert torch.equal(now[name][0], old[name][2]) and torch.equal(now[name][2], old[name][0]), name
+        assert torch.equal(now[name][0], old[name][2]), name
+        assert torch.equal(now[name][2], old[name][0]), name
         if len(now[name]) == 4:
             assert torch.equal(now[name][3], old[name][3]), name  # no object
     assert all(torch.equal(now[name], old[name]) for name in now if name not in names)
