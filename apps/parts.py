@@ -146,6 +146,37 @@ CSS = (
 .graft-map input { flex: 1; min-width: 0; accent-color: var(--color-accent); }
 .graft-map.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 8rem; }
 
+/* boxes and masks: what is drawn lies on the photo or video, and its words below */
+.graft-found .html-container { padding: 0; }
+.graft-found figure { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--block-radius);
+  background: var(--block-background-fill); overflow: hidden; }
+.graft-found .graft-scene { position: relative; display: flex; justify-content: center; background: #0b1220; }
+.graft-found .graft-scene > * { display: block; max-width: 100%; max-height: 70vh; margin: 0; }
+.graft-found .graft-scene > [hidden] { display: none; }
+.graft-found video { width: 100%; object-fit: contain; }
+.graft-found video + canvas { position: absolute; inset: 0; margin: auto; pointer-events: none; }
+.graft-found .graft-slide { display: flex; align-items: center; gap: .7rem; padding: .6rem .8rem; font-size: .9rem;
+  color: var(--body-text-color); border-top: 1px solid var(--border-color-primary); }
+.graft-found input { flex: 1; min-width: 0; accent-color: var(--color-accent); }
+.graft-found output { min-width: 2.4rem; font-variant-numeric: tabular-nums; text-align: right; }
+.graft-found ul { display: flex; flex-wrap: wrap; gap: .4rem; margin: 0; padding: 0 .8rem .7rem; list-style: none; }
+.graft-found li { display: flex; align-items: center; gap: .4rem; margin: 0; padding: .1rem .7rem; font-size: .85rem;
+  border: 1px solid var(--border-color-primary); border-radius: 1rem; color: var(--body-text-color);
+  overflow-wrap: anywhere; }
+.graft-found li i { flex: none; width: .7rem; height: .7rem; border-radius: .2rem; }
+.graft-found li b { font-variant-numeric: tabular-nums; }
+.graft-found .graft-times { padding: 0 .8rem .6rem; }
+.graft-found .graft-times svg polyline { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; }
+.graft-found .graft-times svg line { stroke: var(--body-text-color-subdued); vector-effect: non-scaling-stroke; }
+.graft-found .graft-times .graft-x span:last-child { transform: translateX(-100%); }
+.graft-found .graft-saves { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; padding: .6rem .8rem;
+  border-top: 1px solid var(--border-color-primary); font-size: .85rem; }
+.graft-found .graft-saves > * { color: var(--body-text-color); }
+.graft-found .graft-saves > button, .graft-found .graft-saves > a { padding: .25rem .8rem; border-radius: .5rem;
+  border: 1px solid var(--border-color-primary); background: var(--button-secondary-background-fill);
+  color: var(--button-secondary-text-color) !important; text-decoration: none; cursor: pointer; font-weight: 500; }
+.graft-found.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 10rem; }
+
 /* waveform and spectrogram: the picture stretches, its words keep their size */
 .graft-plot { display: grid; grid-template-columns: auto minmax(0, 1fr); column-gap: .5rem; margin: .6rem 0 0;
   font-size: .75rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }

@@ -1,0 +1,15 @@
+"""The demo of object detection: boxes on a photo or a short video, above a threshold."""
+
+from typing import TYPE_CHECKING
+
+from pipelines.apps import detection
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from pipelines.inference.loading import Loaded
+
+
+def build(loaded: "Loaded") -> "gr.Blocks":
+    """The page for one model; `launch` serves it."""
+    return detection.page(loaded, "Detects objects")
