@@ -39,8 +39,21 @@ LEAST_FRAMES = 8
 PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
 # white letters on each of these have a contrast of at least 4.5
 COLOURS = (
-    "#0f766e #b45309 #2563a5 #9d174d #6d28d9 #3f6212 #991b1b #155e75 #a21caf #854d0e #1e40af #166534 #c2410c #4338ca"
-).split()
+    "#0f766e",
+    "#b45309",
+    "#2563a5",
+    "#9d174d",
+    "#6d28d9",
+    "#3f6212",
+    "#991b1b",
+    "#155e75",
+    "#a21caf",
+    "#854d0e",
+    "#1e40af",
+    "#166534",
+    "#c2410c",
+    "#4338ca",
+)
 OPACITY = 0.45  # of a mask
 
 # `element` is the part of the page that holds the answer; an answer is a <figure> whose data are in an attribute.
@@ -300,8 +313,9 @@ def classes(loaded: "Loaded") -> list[str]:
 def threshold(loaded: "Loaded") -> float:
     """The threshold that the validation split decided, or the usual one; rounded as the slider is."""
     value = (read_json_object(loaded.folder / "config.json") or {}).get("detection_threshold")
-    known = isinstance(value, int | float) and not isinstance(value, bool) and LOWEST <= value <= 1
-    return round(value if known else USUAL, 2)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST <= value <= 1:
+        return USUAL
+    return round(float(value), 2)
 
 
 def describe(what: str, labels: Sequence[str], results: dict[str, Any] | None) -> str:
@@ -330,7 +344,9 @@ def document(
 ) -> dict[str, Any]:
     """What the page knows: all objects of all images in COCO's format, the colours of their classes, their masks."""
     ids = {label: number for number, label in enumerate(labels, 1)}
-    images, annotations, masks = [], [], {}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    masks: dict[int, dict[str, Any]] = {}
     for number, ((size, found), name) in enumerate(zip(answers, names, strict=True), 1):
         images.append({"id": number, "file_name": name, "width": size[0], "height": size[1]})
         for one in found:
@@ -443,13 +459,14 @@ def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int],
 
 def _frames_in_time(loaded: "Loaded", name: str, data: bytes, times: video.Times) -> int:
     """How many frames the model answers in WORK seconds, by the time of its second answer to the first frame."""
-    first = next(iter(video.frames(name, data, times.all[:1])), None)
+    first = next(video.frames(name, data, times.all[:1]), None)
     if first is None:
         return LEAST_FRAMES
     loaded.infer(first.image, threshold=LOWEST_OF_VIDEO)
     began = time.monotonic()
     loaded.infer(first.image, threshold=LOWEST_OF_VIDEO)
-    return max(LEAST_FRAMES, min(video.MAX_FRAMES, math.floor(WORK / max(time.monotonic() - began, 1e-6))))
+    in_time = math.floor(WORK / max(time.monotonic() - began, 1e-6))
+    return max(LEAST_FRAMES, min(video.MAX_FRAMES, in_time))
 
 
 def _said(answered: int, all_frames: int, times: video.Times, cut_short: bool) -> str:

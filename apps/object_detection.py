@@ -2,14 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+import gradio as gr
+
 from pipelines.apps import detection
 
 if TYPE_CHECKING:
-    import gradio as gr
-
     from pipelines.inference.loading import Loaded
 
 
-def build(loaded: "Loaded") -> "gr.Blocks":
+def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
-    return detection.page(loaded, "Detects objects")
+    blocks: gr.Blocks = detection.page(loaded, "Detects objects")
+    return blocks

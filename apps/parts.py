@@ -157,7 +157,7 @@ CSS = (
 .graft-found video + canvas { position: absolute; inset: 0; margin: auto; pointer-events: none; }
 .graft-found .graft-slide { display: flex; align-items: center; gap: .7rem; padding: .6rem .8rem; font-size: .9rem;
   color: var(--body-text-color); border-top: 1px solid var(--border-color-primary); }
-.graft-found input { flex: 1; min-width: 0; accent-color: var(--color-accent); }
+.graft-found input { flex: 1; min-width: 0; margin: 0; accent-color: var(--color-accent); }
 .graft-found output { min-width: 2.4rem; font-variant-numeric: tabular-nums; text-align: right; }
 .graft-found ul { display: flex; flex-wrap: wrap; gap: .4rem; margin: 0; padding: 0 .8rem .7rem; list-style: none; }
 .graft-found li { display: flex; align-items: center; gap: .4rem; margin: 0; padding: .1rem .7rem; font-size: .85rem;
@@ -172,9 +172,11 @@ CSS = (
 .graft-found .graft-saves { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; padding: .6rem .8rem;
   border-top: 1px solid var(--border-color-primary); font-size: .85rem; }
 .graft-found .graft-saves > * { color: var(--body-text-color); }
-.graft-found .graft-saves > button, .graft-found .graft-saves > a { padding: .25rem .8rem; border-radius: .5rem;
+.graft-found .graft-saves > button, .graft-found .graft-saves > a { margin: 0; padding: .25rem .8rem;
+  border-radius: .5rem; font-size: .85rem; line-height: 1.5; min-height: 0;
   border: 1px solid var(--border-color-primary); background: var(--button-secondary-background-fill);
-  color: var(--button-secondary-text-color) !important; text-decoration: none; cursor: pointer; font-weight: 500; }
+  color: var(--button-secondary-text-color) !important; text-decoration: none; cursor: pointer;
+  font-weight: 500; }
 .graft-found.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 10rem; }
 
 /* waveform and spectrogram: the picture stretches, its words keep their size */
