@@ -466,7 +466,8 @@ def _frames_in_time(loaded: "Loaded", name: str, data: bytes, times: video.Times
     began = time.monotonic()
     loaded.infer(first.image, threshold=LOWEST_OF_VIDEO)
     in_time = math.floor(WORK / max(time.monotonic() - began, 1e-6))
-    return max(LEAST_FRAMES, min(video.MAX_FRAMES, in_time))
+    count: int = max(LEAST_FRAMES, min(video.MAX_FRAMES, in_time))
+    return count
 
 
 def _said(answered: int, all_frames: int, times: video.Times, cut_short: bool) -> str:

@@ -292,8 +292,8 @@ def answer_file(path: Path, about: Mapping[str, Any]) -> Iterator[AnswerFile]:
     """A file for answers, written one by one. An old file stays as it was until the first answer.
 
     `about` is what the answers depend on: what -> plain values. If the file holds the answers of a command that did not
-    finish, this one goes on. A file of COCO's format is written when all answers are there, with the classes that
-    `labels` of the result holds then. Raises DataError for another suffix than .csv, .jsonl or .json, RunError if the
+    finish, this one goes on. A file of COCO's format is written when all answers are there, with the classes in
+    `labels` of the result. Raises DataError for another suffix than .csv, .jsonl or .json, RunError if the
     disk refuses, if another command writes the file, or if `about` is not that of the command that did not finish.
     """
     check_file(path)
@@ -310,6 +310,8 @@ def answer_file(path: Path, about: Mapping[str, Any]) -> Iterator[AnswerFile]:
         if not mine:
             raise RunError(f"{path}: another command is writing its answers here: wait for it, or give another --out")
         stack.callback(lock.unlink, missing_ok=True)
+        if whole and written.is_symlink():  # it could lead to a file of somebody else
+            written.unlink()
         file = AnswerFile(written, state, about)
         stack.callback(file.close)
         yield file
