@@ -57,6 +57,11 @@ def with_photo(page: Any, path: Path) -> None:
     page.locator(".graft-found canvas:visible").wait_for(timeout=20 * SECONDS)
 
 
+def give_video(page: Any, path: Path) -> None:
+    page.get_by_role("tab", name="Video").click()
+    page.locator("input[type=file][accept*=video]").set_input_files(str(path))
+
+
 def counted(page: Any) -> list[str]:
     return [" ".join(text.split()) for text in page.locator(".graft-found:visible li").all_inner_texts()]
 
@@ -126,8 +131,7 @@ def test_a_video_gives_boxes_over_time(demo: Any, visit: Any, tmp_path: Path) ->
     path = tmp_path / "clip.mp4"
     path.write_bytes(film(30))
     page = visit(demo.url)
-    page.get_by_role("tab", name="Video").click()
-    page.locator("input[type=file]").last.set_input_files(str(path))
+    give_video(page, path)
     player = page.locator(".graft-found video")
     player.wait_for(timeout=60 * SECONDS)
     page.wait_for_function("document.querySelector('.graft-found video').readyState >= 2", timeout=20 * SECONDS)
@@ -160,8 +164,7 @@ def test_a_bad_video_gives_a_message(demo: Any, visit: Any, tmp_path: Path) -> N
     path = tmp_path / "words.mp4"
     path.write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(300))
     page = visit(demo.url)
-    page.get_by_role("tab", name="Video").click()
-    page.locator("input[type=file]").last.set_input_files(str(path))
+    give_video(page, path)
     message = page.get_by_test_id("toast-body").first
     message.wait_for(timeout=20 * SECONDS)
     assert "words.mp4: not a readable video" in message.inner_text()
@@ -173,8 +176,7 @@ def test_it_looks_well_everywhere(demo: Any, visit: Any, photo: Path, tmp_path: 
     with_photo(page, photo)
     found = everywhere(page, "a photo")
     (tmp_path / "clip.mp4").write_bytes(film(12))
-    page.get_by_role("tab", name="Video").click()
-    page.locator("input[type=file]").last.set_input_files(str(tmp_path / "clip.mp4"))
+    give_video(page, tmp_path / "clip.mp4")
     page.locator(".graft-found video").wait_for(timeout=60 * SECONDS)
     found += everywhere(page, "a video")
     assert found == []
