@@ -125,6 +125,10 @@ const begin = (root) => {
     const [width, height] = size();
     if (!width) return;
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    if (film) {  // the place of its pictures, which may leave bars at two sides
+      const scale = Math.min(film.clientWidth / width, film.clientHeight / height);
+      [canvas.style.width, canvas.style.height] = [`${width * scale}px`, `${height * scale}px`];
+    }
     const context = canvas.getContext('2d');
     context.clearRect(0, 0, width, height);
     if (!film) context.drawImage(image, 0, 0);

@@ -85,6 +85,7 @@ CSS = (
 {_NO_VALUE}, {_NO_HTML}, {_NO_WORDS}, {_NO_TEXT} {{ display: none !important; }}
 .block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ .graft-ask {{ display: none; }}
 {_NO_VALUE} ~ .block.graft-hint, {_NO_TEXT} ~ .block.graft-hint {{ display: flex; }}
+.block.graft-found:has(> .html-container > .prose:empty){_IDLE} ~ .block.graft-hint {{ display: flex; }}
 .block.graft-answer:not(:has(> .html-container > .prose:empty)) ~ .block.graft-hint {{ display: none; }}
 """
     + """
@@ -102,11 +103,14 @@ CSS = (
 .graft-header b.graft-good { color: var(--link-text-color); }
 
 /* a box has its label above what it holds, never on it */
-.block:has(> [data-testid="block-label"]):has(> .image-container) { display: flex; flex-direction: column; }
+.block:has(> [data-testid="block-label"]):has(> :is(.image-container, .video-container)) { display: flex;
+  flex-direction: column; }
 .block > [data-testid="block-label"] { position: static !important; display: flex; flex: none; width: 100%;
   padding: var(--spacing-md) var(--spacing-xl); border: none; border-bottom: 1px solid var(--border-color-primary);
   border-radius: 0; background: none; }
-.block:has(> [data-testid="block-label"]) > .image-container { flex: 1; min-height: 0; }
+.block:has(> [data-testid="block-label"]) > :is(.image-container, .video-container) { flex: 1; min-height: 0; }
+.block > .video-container { height: auto !important; overflow: hidden; }
+.block > .video-container :is(.mirror-wrap, video) { width: 100%; height: 100%; object-fit: contain; }
 .block > [data-testid="block-label"] ~ div .icon-button-wrapper { border: none; background: none; }
 .block > .html-container.label-padding { padding-top: var(--spacing-md); }
 
@@ -153,7 +157,7 @@ CSS = (
 .graft-found .graft-scene { position: relative; display: flex; justify-content: center; background: #0b1220; }
 .graft-found .graft-scene > * { display: block; max-width: 100%; max-height: 70vh; margin: 0; }
 .graft-found .graft-scene > [hidden] { display: none; }
-.graft-found video { width: 100%; object-fit: contain; }
+.graft-found video { width: 100%; object-fit: contain; min-height: 9rem; }
 .graft-found video + canvas { position: absolute; inset: 0; margin: auto; pointer-events: none; }
 .graft-found .graft-slide { display: flex; align-items: center; gap: .7rem; padding: .6rem .8rem; font-size: .9rem;
   color: var(--body-text-color); border-top: 1px solid var(--border-color-primary); }

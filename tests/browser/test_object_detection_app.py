@@ -80,7 +80,9 @@ def saved(page: Any, button: str, folder: Path) -> Path:
 
 def test_a_photo_gives_boxes_and_counts(demo: Any, visit: Any, photo: Path) -> None:
     page = visit(demo.url)
+    assert page.get_by_text("The objects in a photo appear here.").is_visible()
     with_photo(page, photo)
+    assert not page.get_by_text("The objects in a photo appear here.").is_visible()
     assert counted(page) == ["circle 1", "square 1"]
     canvas = page.locator(".graft-found canvas").first
     assert canvas.get_attribute("aria-label") == "Photo with boxes: circle 1, square 1"
@@ -139,6 +141,10 @@ def test_a_video_gives_boxes_over_time(demo: Any, visit: Any, tmp_path: Path) ->
     assert page.get_by_text("The model looked at 30 of 30 frames").count() == 1
     assert page.locator(".graft-times polyline").count() == 2
     canvas = page.locator(".graft-found video + canvas")
+    film_box, canvas_box = player.bounding_box(), canvas.bounding_box()
+    assert canvas_box["height"] == pytest.approx(film_box["height"], abs=1), "a small video is enlarged, with its boxes"
+    assert canvas_box["width"] == pytest.approx(film_box["height"] * 320 / 240, abs=2)
+    assert canvas_box["x"] * 2 + canvas_box["width"] == pytest.approx(film_box["x"] * 2 + film_box["width"], abs=2)
     painted = []
     for time in (0.2, 1.8):
         player.evaluate("(film, time) => { film.currentTime = time; }", time)
@@ -178,5 +184,7 @@ def test_it_looks_well_everywhere(demo: Any, visit: Any, photo: Path, tmp_path: 
     (tmp_path / "clip.mp4").write_bytes(film(12))
     give_video(page, tmp_path / "clip.mp4")
     page.locator(".graft-found video").wait_for(timeout=60 * SECONDS)
+    page.wait_for_function("[...document.querySelectorAll('video')].every(film => film.readyState >= 2)")
+    page.wait_for_timeout(0.3 * SECONDS)
     found += everywhere(page, "a video")
     assert found == []
