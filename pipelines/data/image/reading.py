@@ -68,7 +68,8 @@ def upright_size(value: Any) -> tuple[int, int]:
 
     def measure(image: Any) -> tuple[int, int]:
         _draft(name, image, MAX_PIXELS)
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        # Pillow states the size of a TIFF as it is after turning
+        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.height, image.width) if turned else (image.width, image.height)
 
     size: tuple[int, int] = _reading(name, value, measure, None)
