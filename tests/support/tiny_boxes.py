@@ -1,0 +1,66 @@
+"""Tiny images with boxes and masks: circles, squares and triangles that overlap, in COCO's JSON.
+
+    shapes(tmp_path / "shapes", n=24)   annotations.json and images/0000.png
+
+A seed decides everything.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+KINDS = ("circle", "square", "triangle")
+CORNERS = 24  # of the polygon of a circle
+
+
+def shapes(folder: Path, n: int = 24, size: int = 96, seed: int = 0, most: int = 4) -> Path:
+    """A folder in COCO's layout. Every eighth image is empty; later shapes cover earlier ones."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
+    for number in range(n):
+        width, height = size, size - 16 * (number % 2)
+        noise = rng.integers(90, 130, (height, width, 3), dtype=np.uint8)
+        image = Image.fromarray(noise)
+        count = 0 if number % 8 == 7 else int(rng.integers(1, most + 1))
+        for _ in range(count):
+            kind = int(rng.integers(0, len(KINDS)))
+            side = float(rng.integers(size // 6, size // 3))
+            left, top = float(rng.uniform(0, width - side)), float(rng.uniform(0, height - side))
+            points = [(left + x * side, top + y * side) for x, y in outline(KINDS[kind])]
+            colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+            ImageDraw.Draw(image).polygon(points, fill=colour, outline="white")
+            polygon = [round(value, 2) for point in points for value in point]
+            objects.append(
+                {
+                    "id": len(objects) + 1,
+                    "image_id": number,
+                    "category_id": 10 * (kind + 1),
+                    "bbox": [round(left, 2), round(top, 2), side, side],
+                    "area": round(side * side * {"circle": 0.785, "square": 1, "triangle": 0.5}[KINDS[kind]], 2),
+                    "iscrowd": 0,
+                    "segmentation": [polygon],
+                }
+            )
+        name = f"{number:04d}.png"
+        image.save(folder / "images" / name)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+    kinds = [{"id": 10 * (number + 1), "name": name} for number, name in enumerate(KINDS)]
+    (folder / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": objects, "categories": kinds})
+    )
+    return folder
+
+
+def outline(kind: str) -> list[tuple[float, float]]:
+    """The corners of a shape in a square of side 1."""
+    if kind == "square":
+        return [(0, 0), (1, 0), (1, 1), (0, 1)]
+    if kind == "triangle":
+        return [(0.5, 0), (1, 1), (0, 1)]
+    turns = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+    return [(0.5 + 0.5 * float(np.cos(turn)), 0.5 + 0.5 * float(np.sin(turn))) for turn in turns]
