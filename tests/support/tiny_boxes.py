@@ -64,3 +64,36 @@ def outline(kind: str) -> list[tuple[float, float]]:
         return [(0.5, 0), (1, 1), (0, 1)]
     turns = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
     return [(0.5 + 0.5 * float(np.cos(turn)), 0.5 + 0.5 * float(np.sin(turn))) for turn in turns]
+
+
+def config(architecture: str) -> dict[str, Any]:
+    """The configuration of a tiny R-CNN of torchvision: `fasterrcnn` or `maskrcnn`."""
+    small = {"backbone": "mobilenetv3_small_050", "fpn_channels": 16, "proposals": 30, "samples": 16, "image_size": 96}
+    return {"model_type": "torchvision", "architecture": architecture, **small}
+
+
+def model(folder: Path, architecture: str) -> Path:
+    """The folder of such a model, which knows the classes of the shapes."""
+    from pipelines.models import detection
+    from pipelines.models.source import Weights
+
+    source = Weights(None, config(architecture), True)
+    network, family = detection.build(source, KINDS, masks=architecture == "maskrcnn")
+    family.save(network, folder)
+    return folder
+
+
+def perfect(rows: Any, masks: bool) -> list[dict[str, Any]]:
+    """Records that are right about every row."""
+    from pipelines.data.image.boxes import LabelledBoxes
+    from pipelines.detection.base import packed
+
+    records = []
+    for example in LabelledBoxes(rows, sorted(KINDS), masks):
+        true = {name: example[name].tolist() for name in ("boxes", "classes", "crowd", "area")}
+        if masks:
+            true["masks"] = [packed(mask) for mask in example["masks"]]
+        found = {name: true[name] for name in ("boxes", "classes", "masks") if name in true}
+        scores = [0.9] * len(true["classes"])
+        records.append({"id": example["id"], "size": list(example["size"]), **found, "scores": scores, "true": true})
+    return records
