@@ -67,7 +67,9 @@ def outline(kind: str) -> list[tuple[float, float]]:
 
 
 def config(architecture: str) -> dict[str, Any]:
-    """The configuration of a tiny R-CNN of torchvision: `fasterrcnn` or `maskrcnn`."""
+    """The configuration of a small detector of torchvision: `maskrcnn` on a timm backbone, or SSDlite as it is."""
+    if architecture != "maskrcnn":
+        return {"model_type": "torchvision", "architecture": architecture}
     small = {"backbone": "mobilenetv3_small_050", "fpn_channels": 16, "proposals": 30, "samples": 16, "image_size": 96}
     return {"model_type": "torchvision", "architecture": architecture, **small}
 

@@ -1,4 +1,4 @@
-"""Object detection: the contract, with a tiny Faster R-CNN of torchvision."""
+"""Object detection: the contract, with SSDlite of torchvision."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ class TestContract(TaskContract):
     def recipe(self, folder: Path) -> dict[str, Any]:
         return {
             "task": "object-detection",
-            "model": {"config": tiny_boxes.config("fasterrcnn")},
+            "model": {"config": tiny_boxes.config("ssdlite320_mobilenet_v3_large")},
             "data": {"id": str(tiny_boxes.shapes(folder / "shapes", n=24)), "workers": 0},
             "options": {"augment": "mosaic"},
             "train": {"epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"},
@@ -31,7 +31,7 @@ class TestContract(TaskContract):
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
-    model = tiny_boxes.model(folder / "model", "fasterrcnn")
+    model = tiny_boxes.model(folder / "model", "ssdlite320_mobilenet_v3_large")
     if recipe.model.id is not None and not recipe.model.id.startswith("torchvision/"):
         hub.add_model(recipe.model.id, model)
         return Served(str(tiny_boxes.shapes(folder / "shapes")))
