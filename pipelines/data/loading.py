@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
-BOXES = ("coco", "voc", "yolo_txt", "labelme", "open_images", "boxes_csv")  # formats of images with boxes
+BOXES = ("coco", "voc", "yolo_txt", "labelme", "boxes_csv")  # formats of images with boxes
 
 
 def format_names() -> list[str]:

@@ -21,7 +21,7 @@ from pipelines.errors import DataError
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 log = logging.getLogger("graft")
 
@@ -154,7 +154,7 @@ class Builder:
         size = stored_size if turn != 1 else upright
         objects = []
         for number, thing in enumerate(one.things, 1):
-            found = self._object(thing, one, size, f"{one.id}, {thing.where or f'object {number}'}")
+            found = self.object(thing, one, size, f"{one.id}, {thing.where or f'object {number}'}")
             if found is not None:
                 objects.append(_turned(found, turn, *stored_size) if turn != 1 else found)
         return {
@@ -166,7 +166,8 @@ class Builder:
             "size": os.stat(one.path).st_size,
         }
 
-    def _object(self, thing: Thing, one: Annotated, size: tuple[int, int], name: str) -> dict[str, Any] | None:
+    def object(self, thing: Thing, one: Annotated, size: tuple[int, int], name: str) -> dict[str, Any] | None:
+        """An object as rows hold it; None if it cannot be used, which is counted. `name` is its name in messages."""
         if thing.wrong:
             return self._count(thing.wrong, name)
         if thing.label is None or (self.labels is not None and thing.label not in self.labels):
@@ -177,6 +178,7 @@ class Builder:
         width, height = size
         mask = thing.mask
         if one.relative:
+            self.order.add_share(box)
             box = [box[0] * width, box[1] * height, box[2] * width, box[3] * height]
         self.order.add(box, width, height)
         inside, wrong = boxes.checked(box, width, height)
@@ -313,3 +315,105 @@ def _origins(names: Sequence[str]) -> list[str] | None:
     if sum(one is not None for one in found) * 2 < len(found) or not 1 < len(known) < len(found):
         return None
     return [one or name for one, name in zip(found, names, strict=True)]
+
+
+# ---- columns of hub data sets ----
+
+
+def with_objects(section: DataSection, rows: "Dataset", source: Source) -> "tuple[Dataset, list[tuple[str, str]]]":
+    """Rows of the hub with `objects` in our form, and (id, why) of those that cannot be used.
+
+    The column holds lists, or an object of lists, with `bbox` and `category`, `label` or the like. Corners in place of
+    sizes are recognised and turned into sizes, with a warning. Raises DataError.
+    """
+    import pyarrow
+
+    from pipelines.data.columns import select, values, with_column
+
+    feature = rows.features["objects"]
+    inner = getattr(feature, "feature", feature)
+    if not isinstance(inner, dict) or not (keys := _keys(inner)):
+        raise DataError(
+            f"{section.id}: column 'objects' holds no boxes with classes but {short(str(feature), 120)}: "
+            "name another, data.columns.objects=NAME"
+        )
+    names = getattr(getattr(inner[keys["label"]], "feature", inner[keys["label"]]), "names", None)
+    known = source.labels if source.labels is not None else names
+    listed = [_things(cell, keys, names) for cell in values(rows, "objects")]
+    files = rows.select_columns("image")
+    ids, sizes, wrong = values(rows, "id"), dict[int, tuple[int, int]](), list[tuple[str, str]]()
+    order = boxes.Order()
+    for number, id_ in enumerate(ids):
+        try:
+            width, height, turned = read_size(files[number]["image"])
+        except DataError as error:
+            wrong.append((id_, f"{id_}: {error}"))
+            continue
+        sizes[number] = (height, width) if turned > 4 else (width, height)
+        for thing in listed[number]:
+            if (box := boxes.numbers(thing.box)) is not None:
+                order.add(box, *sizes[number])
+    corners = order.mistake() == boxes.CORNERS
+    if corners:
+        log.warning("%s: %s: they are read as such", section.id, boxes.CORNERS)
+    builder, objects = Builder(section, known), []
+    for number, size in sizes.items():
+        kept = []
+        for place, thing in enumerate(listed[number], 1):
+            box = boxes.numbers(thing.box)
+            if corners and box is not None:
+                thing = thing._replace(box=[box[0], box[1], box[2] - box[0], box[3] - box[1]])
+            one = Annotated(ids[number], None, ())
+            found = builder.object(thing, one, size, f"{ids[number]}, object {place}")
+            kept += [found] if found is not None else []
+        objects.append(kept)
+    source.labels = builder.done().labels
+    for what, count in builder.source.ignored.items():
+        source.ignored[what] = source.ignored.get(what, 0) + count
+    rows = select(rows.remove_columns("objects"), list(sizes)).flatten_indices() if wrong else rows
+    rows = rows.remove_columns([name for name in ("objects", "width", "height") if name in rows.column_names])
+    rows = with_column(rows, "objects", pyarrow.array(objects, _types()["objects"]))
+    for name, place in (("width", 0), ("height", 1)):
+        rows = with_column(rows, name, [size[place] for size in sizes.values()])
+    return rows, wrong
+
+
+_LABELS = ("category", "categories", "label", "labels", "class", "category_id", "class_label", "name")
+
+
+def _keys(feature: Mapping[str, Any]) -> dict[str, str]:
+    """Our names of an object's parts -> the data set's; empty if there are no boxes or no classes."""
+    box = next((name for name in ("bbox", "bboxes", "box", "boxes") if name in feature), None)
+    label = next((name for name in _LABELS if name in feature), None)
+    if box is None or label is None:
+        return {}
+    crowd = next((name for name in ("iscrowd", "is_crowd", "crowd", "difficult") if name in feature), None)
+    mask = "segmentation" if "segmentation" in feature else None
+    found = {"box": box, "label": label, "area": "area" if "area" in feature else None, "crowd": crowd, "mask": mask}
+    return {own: name for own, name in found.items() if name is not None}
+
+
+def _things(cell: Any, keys: Mapping[str, str], names: Sequence[str] | None) -> list[Thing]:
+    if isinstance(cell, dict):
+        columns = {own: cell.get(name) or [] for own, name in keys.items()}
+        count = len(columns["box"])
+        if any(len(column) not in (0, count) for column in columns.values()) or len(columns["label"]) != count:
+            return [Thing(None, None, wrong="objects whose boxes and classes differ in number")]
+        listed = [{own: column[place] if column else None for own, column in columns.items()} for place in range(count)]
+    else:
+        listed = [{own: one.get(name) for own, name in keys.items()} for one in cell or [] if isinstance(one, dict)]
+    things = []
+    for one in listed:
+        label, area = one["label"], one.get("area")
+        if names is not None and type(label) is int:
+            label = names[label] if 0 <= label < len(names) else None
+        things.append(
+            Thing(
+                one["box"],
+                None if label is None else str(label).strip() or None,
+                bool(one.get("crowd")),
+                float(area) if isinstance(area, (int, float)) else None,
+                mask_text(one.get("mask")),
+            )
+        )
+    return things

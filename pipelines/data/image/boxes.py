@@ -24,6 +24,8 @@ CLIPPED = "boxes that left their image, clipped at its edge"
 NO_CLASS = "boxes of an unknown class"
 NO_MASK = "masks that cannot be read"
 
+CORNERS = "the boxes seem to be corners (x1, y1, x2, y2), not x, y, width and height"
+
 
 def numbers(values: Any) -> list[float] | None:
     """Four finite numbers as floats; None if the values are anything else."""
@@ -55,13 +57,13 @@ class Order:
     """Counts how the boxes of a data set fit into their images if their four numbers mean something else."""
 
     def __init__(self) -> None:
-        self.boxes = self.wrong = self.relative = self.corners = self.exchanged = self.outside = 0
+        self.boxes = self.wrong = self.relative = self.corners = self.exchanged = self.outside = self.pixels = 0
 
     def add(self, box: Sequence[float], width: int, height: int) -> None:
         """Count one box, as it is in the file, with the size of its image."""
         a, b, c, d = box
         self.boxes += 1
-        fits = a >= -SLACK and b >= -SLACK and 0 < c and 0 < d
+        fits = a >= -SLACK and b >= -SLACK and c > 0 and d > 0
         self.relative += 0 <= a <= 1 and 0 <= b <= 1 and 0 < c <= 1 and 0 < d <= 1 and min(width, height) > 4
         if not (fits and a + c <= width + SLACK and b + d <= height + SLACK):
             self.wrong += 1
@@ -69,20 +71,28 @@ class Order:
         self.corners += fits and a < c <= width + SLACK and b < d <= height + SLACK
         self.exchanged += fits and a + c <= height + SLACK and b + d <= width + SLACK
 
+    def add_share(self, box: Sequence[float]) -> None:
+        """Count one box of a format that gives shares of the image."""
+        self.pixels += max(map(abs, box)) > 2
+
     def mistake(self) -> str:
         """What the four numbers seem to be, if they are not x, y, width and height; "" if they seem to be these."""
         if self.boxes < FEW:
             return ""
+        if self.pixels * 2 > self.boxes:
+            return "the numbers of the boxes are far above 1: they are pixels, and this layout has shares of the image"
         if self.relative > 0.9 * self.boxes:
             return "all numbers of the boxes are between 0 and 1: they are shares of the image, not pixels"
         if self.wrong * 10 < self.boxes:
             return ""
         if self.corners > 0.98 * self.boxes:
-            return "the boxes seem to be corners (x1, y1, x2, y2), not x, y, width and height"
+            return CORNERS
         if self.exchanged > 0.98 * self.boxes:
             return "x and y of the boxes seem to be exchanged (y, x, height, width)"
         if self.outside * 2 > self.boxes:
-            return f"{self.outside} of {self.boxes} boxes lie outside of their images: they are of images of another size"
+            return (
+                f"{self.outside} of {self.boxes} boxes lie outside of their images: they are of images of another size"
+            )
         return ""
 
 
