@@ -188,8 +188,8 @@ class _Pyramid(nn.Module):
 
         try:
             self.body = timm.create_model(name, features_only=True, pretrained=False)
-            strides = self.body.feature_info.reduction()
-            wide = self.body.feature_info.channels()
+            known: Any = self.body.feature_info
+            strides, wide = known.reduction(), known.channels()
         except (RuntimeError, AttributeError, TypeError, ValueError) as error:
             raise ModelError(f"backbone: {name!r} cannot be the backbone of a detector: {error}") from None
         self.used = [index for index, stride in enumerate(strides) if stride >= 4]
@@ -255,9 +255,10 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
         numbers["num_classes"] = classes + background
         model = getattr(models, str(kind))(weights=None, weights_backbone=None, **numbers)
     if config.get("frozen_batch_norm"):
-        from timm.utils.model import freeze_batch_norm_2d
+        import timm.utils
 
-        model.backbone = freeze_batch_norm_2d(model.backbone)
+        freeze: Any = timm.utils.freeze_batch_norm_2d
+        model.backbone = freeze(model.backbone)
     size = config.get("image_size")
     if isinstance(model, SSD):
         if size and size != 300:
@@ -422,7 +423,7 @@ class TorchvisionFamily:
             finally:
                 for part in parts:
                     part.training = False
-        total: Tensor = sum(part.float() for part in losses.values())  # type: ignore[assignment]
+        total: Tensor = sum(part.float() for part in losses.values())
         return total * (len(pixels) / counts["images"])
 
     def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:

@@ -106,7 +106,10 @@ def test_trains_detects_saves_and_loads_equal(architecture, tmp_path):
         assert not masks or one.masks[0]["size"] == [80, 120]
 
 
-@pytest.mark.parametrize("architecture", ["retinanet", "ssdlite320_mobilenet_v3_large"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["retinanet", "ssdlite320_mobilenet_v3_large", pytest.param("fcos_resnet50_fpn", marks=pytest.mark.slow)],
+)
 def test_the_loss_adds_up_over_micro_batches(architecture):
     torch.manual_seed(0)
     model, family = detection.build(_source(architecture, frozen_batch_norm=True), ["a", "b"])
