@@ -267,6 +267,36 @@ def _words(pairs: Sequence[tuple[str, str, str]], side: int, mark: str) -> list[
     return found or [Piece("nothing", GAP)]
 
 
+def wrong_boxes(labels: Sequence[str], masks: bool = False, threshold: float = 0.5) -> MistakeSpec:
+    """Of detection: the image with its objects next to the predictions. Sure wrong boxes and missed objects cost."""
+    from pipelines.metrics.detection import judge
+
+    def rank(record: "Record") -> float | None:
+        found = judge(record, masks, threshold)
+        return sum(record["scores"][place] for place in found.wrong) + len(found.missed) or None
+
+    def show(record: "Record", row: Row, model: Any) -> Mistake:
+        from pipelines.data.image.reading import read_image, thumbnail
+        from pipelines.plots.detection import beside
+
+        found = judge(record, masks, threshold)
+        wrong = ", ".join(
+            f"{labels[record['classes'][place]]} ({record['scores'][place]:.0%} sure)" for place in found.wrong
+        )
+        missed = ", ".join(labels[record["true"]["classes"][place]] for place in found.missed)
+        picture = thumbnail(beside(read_image(row["image"]), record, labels, masks, threshold), 640)
+        return Mistake(missed or None, wrong or None, names=("Missed", "Wrong boxes"), picture=picture)
+
+    return MistakeSpec(
+        rank=rank,
+        show=show,
+        order="Images with many sure wrong boxes and many missed objects come first.",
+        marks="Left: the objects, the missed ones orange. Right: the predictions, the wrong ones orange.",
+        title="Costliest images",
+        most=8,
+    )
+
+
 def hardest_images() -> MistakeSpec:
     """Of image generation, where no answer is right or wrong: the images with the highest denoising loss."""
 

@@ -16,6 +16,7 @@ from typing import Any
 from pipelines.config.recipe import DataSection
 from pipelines.data.audio.segments import part_columns, times
 from pipelines.data.columns import select, values, with_column
+from pipelines.data.formats import _boxes
 from pipelines.data.labels import lost
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError, HubError, HubUnreachable, MissingColumn
@@ -123,6 +124,9 @@ def take(
             if without and not len(rows):
                 first = without[0][1]
                 raise DataError(f"{section.id}: none of {len(without)} rows of {name} can be used; the first: {first}")
+        if "objects" in columns:
+            rows, without = _boxes.with_objects(section, rows, source)
+            refused += without
         if "label" in columns:
             feature = _item(rows.features["label"])
             source.labels = list(feature.names) if isinstance(feature, ClassLabel) else source.labels

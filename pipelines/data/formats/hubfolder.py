@@ -20,7 +20,7 @@ from typing import Any
 from pipelines.config.recipe import DataSection
 from pipelines.data import parquet
 from pipelines.data.files import all_files, folders, runs
-from pipelines.data.formats import _class_folders, hub, table
+from pipelines.data.formats import _boxes, _class_folders, hub, table
 from pipelines.data.schema import Source
 from pipelines.data.stored import files_key
 from pipelines.errors import DataError, GraftError
@@ -51,6 +51,8 @@ def columns(path: Path) -> dict[str, str]:
         configs = {"": {"train": [path]}} if path.is_file() else _configs(path)
         first = next(iter(next(iter(configs.values())).values()))[0]
         features = _features(first) or dict.fromkeys(table.columns(first))
+    if "objects" in features and "image" in features:
+        return {**dict.fromkeys(features, "text"), **_boxes.COLUMNS}
     named = {"Image": "image", "Audio": "audio", "ClassLabel": "label"}
     types = {name: kind.get("_type") if isinstance(kind, dict) else None for name, kind in features.items()}
     kinds = {name: named.get(str(kind), "text") for name, kind in types.items()}
