@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
+BOXES = ("coco", "voc", "yolo_txt", "labelme", "boxes_csv")  # formats of images with boxes
+
 
 def format_names() -> list[str]:
     """The names of all data formats, sorted."""
@@ -72,7 +74,8 @@ def format_module(section: DataSection) -> Any:
         if places.looks_local(section.id):
             raise DataError(f"data.id: no such file or folder: {section.id}{did_you_mean(section.id)}")
         return importlib.import_module("pipelines.data.formats.hub")
-    for name in names:
+    # photos with boxes are also folders of photos, or tables: what says more about them is asked first
+    for name in sorted(names, key=lambda name: name not in BOXES):
         module = importlib.import_module(f"pipelines.data.formats.{name}")
         try:
             if module.detect(path):
@@ -237,6 +240,8 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()
     labels = label_names(splits, source.labels, section.id) if needs.has_classes else None
+    if "boxes" in needs.columns.values():
+        labels = source.labels
     warn_alike(labels or [], section.id)
     unused = sorted(set(source.splits) - set(name_splits(section, list(source.splits)).values()))
     others = {f"rows of the split {name!r}": len(source.splits[name]) for name in unused}

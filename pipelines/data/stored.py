@@ -102,6 +102,7 @@ class Rows:
         self.count = 0
         # whether a missing cell of a column is an empty text, if all its other cells are texts
         self.is_text: Callable[[str], bool] = _never
+        self.types: Mapping[str, pyarrow.DataType] = {}  # of columns whose types the cells of a batch may not tell
         self._names: list[str] = []
         self._cells: list[list[Any]] = []
         self._first = self._size = self._stored = 0  # empty rows before the first; bytes of the batch, of all batches
@@ -130,7 +131,10 @@ class Rows:
         for name, cells in zip(self._names, self._cells, strict=True):
             cell = None if row is None else row.get(name)
             cells.append(cell)
-            self._size += len(cell) if isinstance(cell, (str, bytes)) else 8
+            if isinstance(cell, (str, bytes)):
+                self._size += len(cell)
+            else:
+                self._size += 400 * len(cell) if isinstance(cell, list) else 8
         if len(self._cells[0]) >= AT_ONCE or self._size >= _BATCH:
             self._flush()
 
@@ -138,7 +142,9 @@ class Rows:
         import pyarrow
 
         try:
-            columns = [pyarrow.array(cells) for cells in self._cells]
+            columns = [
+                pyarrow.array(cells, self.types.get(name)) for name, cells in zip(self._names, self._cells, strict=True)
+            ]
         except CANNOT_STORE as error:
             raise Clash(str(error).partition("\n")[0]) from None
         self._cells, self._size = [[] for _ in self._names], 0

@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pipelines.config.yaml_io import read_file
 from pipelines.data import compressed, unsupported
 from pipelines.data.files import all_files
 from pipelines.data.formats import audiofolder, imagefolder, table
-from pipelines.data.loading import format_module
+from pipelines.data.loading import BOXES, format_module
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.data.text import chat
 from pipelines.errors import DataError, RecipeError
@@ -140,7 +141,11 @@ def _refuse_others(path: Path, given: str, verb: str) -> None:
         raise RecipeError(f"{given} is a model folder, not data: graft {verb} DATA --model {given}")
     if path.is_dir() and next(all_files(path), None) is None:
         raise RecipeError(f"{given} is an empty folder: give the folder or the file with your data")
-    other = unsupported.seen(path)
+    other = (
+        None
+        if any(import_module(f"pipelines.data.formats.{name}").detect(path) for name in BOXES)
+        else unsupported.seen(path)
+    )
     if other is not None:
         raise RecipeError(f"{given}: {other}: no task of Graft takes them")
 
@@ -171,6 +176,8 @@ def _look(path: Path) -> tuple[dict[str, str], str]:
     if labels:
         some = ", ".join(short(label) for label in labels[:4]) + (", ..." if len(labels) > 4 else "")
         what += f" in {len(labels):,} class folders ({some})"
+    elif "objects" in columns:
+        what += f" with boxes, in the layout `{module.__name__.rpartition('.')[2]}`"
     elif "text" in columns:
         what += " with captions" if kind is IMAGES else " with transcripts"
     elif "label" in columns:

@@ -84,6 +84,23 @@ def image_of(row: Any, white: int | None = None) -> Any:
         raise error if row["id"] in str(error) else DataError(f"{row['id']}: {error}") from None
 
 
+def read_size(value: Any) -> tuple[int, int, int]:
+    """Width and height of an image as its file stores it, and its EXIF orientation (1 to 8), from the file's head.
+
+    Raises DataError naming the file.
+    """
+    from PIL import ExifTags
+
+    def look(image: Any) -> tuple[int, int, int]:
+        # Pillow would decode a PNG without these notes to look for some at its end
+        bare = image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys()
+        turned = 1 if bare else image.getexif().get(ExifTags.Base.Orientation, 1)
+        return image.width, image.height, turned if turned in range(1, 9) else 1
+
+    found: tuple[int, int, int] = _reading(_name(value), value, look, None)
+    return found
+
+
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
     """The metadata of an image file (Pillow's `info`), without decoding the pixels.
 

@@ -1,0 +1,248 @@
+"""Images with boxes and masks in COCO's JSON (`instances_*.json`), also as Roboflow exports it.
+
+    coco/annotations/instances_train2017.json   coco/train2017/1.jpg   coco/val2017/9.jpg
+    shop/train/_annotations.coco.json   shop/train/1.jpg   shop/valid/_annotations.coco.json   shop/valid/9.jpg
+    things/annotations.json   things/images/1.jpg
+
+`file_name` may be relative to the file's folder, to a folder `images` or to that of the split. An image without
+annotations has no objects. Objects with `iscrowd` are regions that are not scored.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import all_files, folders
+from pipelines.data.formats import _boxes
+from pipelines.data.image import boxes
+from pipelines.data.schema import Source
+from pipelines.errors import DataError
+from pipelines.utils.formatting import short
+
+_START = 1 << 16  # bytes at both ends of a file that decide
+_PIECE = 8 << 20  # characters that are read at a time
+_MOST = 256 << 20  # characters of one entry
+
+
+def detect(path: Path) -> bool:
+    """Whether there is a JSON file with COCO's keys, and boxes in it."""
+    return bool(_lists(path))
+
+
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return dict(_boxes.COLUMNS)
+
+
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of COCO's files. Raises DataError."""
+    _boxes.check_columns(section, columns, "files of COCO")
+    root = Path(section.id).expanduser()
+    if not root.exists():
+        raise DataError(f"data.id: no such file or folder: {section.id}")
+    lists = _lists(root)
+    if not lists:
+        raise DataError(f"data.id: {section.id} holds no JSON file of COCO with images, annotations and categories")
+    files = _boxes.Files(root if root.is_dir() else root.parent)
+    read_ = {split: _Parsed(path) for split, path in lists.items()}
+    labels = list(dict.fromkeys(name for one in read_.values() for name in one.labels()))
+    builder = _boxes.Builder(section, labels)
+    for split in list(read_):
+        builder.add(split, read_.pop(split).images(files))
+    return builder.done()
+
+
+def _lists(path: Path) -> dict[str, Path]:
+    """Split -> file. The files are in the folder, in `annotations`, or in the folders of the splits."""
+    if path.is_file():
+        return {"train": path} if path.suffix.lower() == ".json" and _is_coco(path) else {}
+    found: list[Path] = []
+    for folder in (path, *folders(path)):
+        found += [f for f in all_files(folder, deep=False) if f.suffix.lower() == ".json" and _is_coco(f)]
+    own = [file for file in found if file.name.startswith("instances")]
+    found = own or found
+    if len(found) == 1:
+        return {_boxes.role(found[0].stem) or _boxes.role(found[0].parent.name) or "train": found[0]}
+    named: dict[str, Path] = {}
+    for file in found:
+        split = _boxes.role(file.stem) or (_boxes.role(file.parent.name) if file.parent != path else None) or file.stem
+        if split in named:
+            raise DataError(f"{file}: {named[split]} is of the split {split} too: leave one of them")
+        named[split] = file
+    return named
+
+
+def _is_coco(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            both = opened.read(_START)
+            opened.seek(max(0, file.stat().st_size - _START))
+            both += opened.read()
+    except OSError:
+        return False
+    started = both.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and b'"images"' in both
+    return started and (b'"bbox"' in both or b'"segmentation"' in both or b'"categories"' in both)
+
+
+class _Parsed:
+    """The content of one file, with the annotations of each image."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.categories: dict[Any, str] = {}
+        self.entries: list[dict[str, Any]] = []
+        self.things: dict[Any, list[_boxes.Thing]] = {}
+        number = 0
+        keys = set()
+        kept = ("file_name", "width", "height", "id")
+        for key, entry in entries(path):
+            keys.add(key)
+            if key in ("images", "annotations", "categories") and not isinstance(entry, dict):
+                raise DataError(f"{path}: {key} is to be a list of objects, got {short(str(entry), 40)!r}")
+            if key == "images":
+                self.entries.append({name: entry.get(name) for name in kept})
+            elif key == "categories" and isinstance(entry.get("name"), str):
+                self.categories[_id(entry.get("id"))] = entry["name"].strip()
+            elif key == "annotations":
+                number += 1
+                mask, area = entry.get("segmentation"), entry.get("area")
+                thing = _boxes.Thing(
+                    entry.get("bbox") or _around(mask),
+                    _id(entry.get("category_id")),
+                    crowd=bool(entry.get("iscrowd")),
+                    area=area if isinstance(area, (int, float)) else None,
+                    mask=_boxes.mask_text(mask),
+                    where=f"annotation {entry.get('id', number)}",
+                )
+                self.things.setdefault(_id(entry.get("image_id")), []).append(thing)
+        lacking = next((key for key in ("images", "annotations", "categories") if key not in keys), None)
+        if lacking:
+            raise DataError(f"{path}: COCO's JSON has a list {lacking!r}, and this file has none, or an empty one")
+
+    def labels(self) -> list[str]:
+        """The names of the classes, in the file's order."""
+        return list(self.categories.values())
+
+    def images(self, files: _boxes.Files) -> Iterator[_boxes.Annotated]:
+        stem, folder = self.path.stem, self.path.parent
+        part = stem.rpartition("_")[2]
+        places = [base / sub for base in (folder, folder.parent) for sub in ("", part, f"images/{part}", "images")]
+        known: set[Any] = set()
+        for entry in self.entries:
+            path, wrong = files.find(entry["file_name"], places)
+            size = (entry["width"], entry["height"])
+            number = _id(entry["id"])
+            if number in known:
+                wrong = f"its id {number} is that of another image"
+            known.add(number)
+            things = [one._replace(label=self.categories.get(one.label)) for one in self.things.pop(number, [])]
+            name = str(entry["file_name"])
+            yield _boxes.Annotated(
+                f"{self.path.parent.name}/{name}" if stem.startswith("_annotations") else name,
+                path,
+                things,
+                size if all(type(side) is int for side in size) else None,
+                wrong,
+            )
+
+
+def _id(value: Any) -> Any:
+    return value if isinstance(value, (int, str)) else None
+
+
+def _around(mask: Any) -> list[float] | None:
+    """The box around polygons."""
+    found = boxes.polygons(mask)
+    if found is None:
+        return None
+    xs, ys = [x for one in found for x in one[::2]], [y for one in found for y in one[1::2]]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+# ---- large JSON ----
+
+
+def entries(path: Path) -> Iterator[tuple[str, Any]]:
+    """The entries of the lists in a JSON object, with the list's key, one by one: the file is never complete in memory.
+
+    Values that are no lists are left out. Raises DataError naming the file.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from _Stream(file).entries()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not complete JSON, or damaged: {str(error)[:80]}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+class _Stream:
+    def __init__(self, file: Any) -> None:
+        self.file, self.text, self.at, self.before, self.ended = file, "", 0, 0, False
+        self.decode = json.JSONDecoder().raw_decode
+
+    def more(self) -> bool:
+        piece = "" if self.ended else self.file.read(max(_PIECE, len(self.text) - self.at))
+        self.ended = not piece
+        self.before += self.at
+        self.text, self.at = self.text[self.at :] + piece, 0
+        return bool(piece)
+
+    def next(self) -> str:
+        """The next sign that is no space; "" at the end."""
+        while True:
+            while self.at < len(self.text):
+                if self.text[self.at] not in " \t\r\n":
+                    return self.text[self.at]
+                self.at += 1
+            if not self.more():
+                return ""
+
+    def take(self, signs: str) -> str:
+        sign = self.next()
+        if not sign or sign not in signs:
+            raise ValueError(f"{' or '.join(signs)} is missing at character {self.before + self.at}")
+        self.at += 1
+        return sign
+
+    def value(self) -> Any:
+        self.next()
+        while True:
+            try:
+                found, end = self.decode(self.text, self.at)
+                if end < len(self.text) or self.ended:
+                    self.at = end
+                    return found
+            except json.JSONDecodeError:
+                if self.ended or len(self.text) - self.at > _MOST:
+                    raise ValueError(f"an entry ends too early, near character {self.before + self.at}") from None
+            self.more()
+
+    def entries(self) -> Iterator[tuple[str, Any]]:
+        self.take("{")
+        if self.next() == "}":
+            return
+        sign = ","
+        while sign == ",":
+            self.next()
+            key = self.value()
+            if not isinstance(key, str):
+                raise ValueError(f"a key is missing at character {self.before + self.at}")
+            self.take(":")
+            if self.next() == "[":
+                self.at += 1
+                if self.next() == "]":
+                    self.at += 1
+                    sign = "]"
+                else:
+                    sign = ","
+                while sign == ",":
+                    yield key, self.value()
+                    sign = self.take(",]")
+            else:
+                self.value()
+            sign = self.take(",}")

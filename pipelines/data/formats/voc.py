@@ -1,0 +1,138 @@
+"""Images with boxes in the XML files of Pascal VOC.
+
+    VOC2007/Annotations/1.xml   VOC2007/JPEGImages/1.jpg   VOC2007/ImageSets/Main/trainval.txt   .../test.txt
+    shop/train/1.jpg   shop/train/1.xml   shop/test/9.jpg   shop/test/9.xml
+
+The lists train.txt, val.txt and test.txt of `ImageSets/Main` are the splits; without them, names of folders are. Boxes
+are corners that count pixels from 1. Objects marked `difficult` are regions that are not scored.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.recipe import DataSection
+from pipelines.data.files import all_files
+from pipelines.data.formats import _boxes
+from pipelines.data.schema import Source
+from pipelines.errors import DataError
+
+_LARGEST = 8 << 20  # bytes of a file
+
+
+def detect(path: Path) -> bool:
+    """Whether one of the first XML files holds a box."""
+    if not path.is_dir():
+        return False
+    for file in islice((f for f in islice(all_files(path), 2000) if f.suffix.lower() == ".xml"), 3):
+        try:
+            with file.open("rb") as opened:
+                if b"<bndbox>" in opened.read(1 << 16):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def columns(path: Path) -> dict[str, str]:
+    """The columns of such data, with their kinds."""
+    return dict(_boxes.COLUMNS)
+
+
+def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
+    """Read the rows of Pascal VOC's files. Raises DataError."""
+    _boxes.check_columns(section, columns, "files of Pascal VOC")
+    root = Path(section.id).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data.id: no such folder: {section.id}")
+    listed = [file for file in all_files(root) if file.suffix.lower() == ".xml"]
+    if not listed:
+        raise DataError(f"data.id: {section.id} holds no XML files")
+    lists = _lists(root)
+    parts: dict[str, list[Path]] = {}
+    left = 0
+    for file in listed:
+        if lists:
+            split = lists.get(file.stem)
+            left += split is None
+        else:
+            split = next((s for part in file.relative_to(root).parent.parts if (s := _boxes.role(part))), "train")
+        if split is not None:
+            parts.setdefault(split, []).append(file)
+    builder, files = _boxes.Builder(section, None), _boxes.Files(root)
+    for split, some in parts.items():
+        builder.add(split, _images(root, files, some))
+    source = builder.done()
+    if left:
+        source.ignored["XML files that no list of ImageSets names"] = left
+    return source
+
+
+def _lists(root: Path) -> dict[str, str]:
+    """The name of a file -> its split, by the lists of ImageSets/Main."""
+    found: dict[str, str] = {}
+    for split in ("test", "val", "train", "trainval"):
+        for file in root.glob(f"**/ImageSets/Main/{split}.txt"):
+            own = {"val": "validation", "trainval": "train"}.get(split, split)
+            for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+                if line.strip():
+                    found.setdefault(line.split()[0], own)
+    return found
+
+
+def _images(root: Path, files: _boxes.Files, listed: list[Path]) -> Iterator[_boxes.Annotated]:
+    for file in listed:
+        try:
+            found = _parsed(file)
+        except DataError as error:
+            yield _boxes.Annotated(file.relative_to(root).as_posix(), None, (), None, str(error))
+            continue
+        name = (found.findtext("filename") or "").strip()
+        name = name if "." in name else f"{file.stem}.jpg"
+        places = [file.parent, file.parent.parent / "JPEGImages", file.parent.parent / "images"]
+        path, wrong = files.find(name, places)
+        if path is None:
+            path, _ = files.find(f"{file.stem}.jpg", places)
+            wrong = "" if path else wrong
+        size = (_number(found.findtext("size/width")), _number(found.findtext("size/height")))
+        whole = (int(size[0]), int(size[1])) if size[0] and size[1] else None
+        things = [_thing(one, number) for number, one in enumerate(found.findall("object"), 1)]
+        id_ = Path(path).relative_to(root).as_posix() if path else name
+        yield _boxes.Annotated(id_, path, things, whole, wrong)
+
+
+def _thing(one: Any, number: int) -> _boxes.Thing:
+    corners = [_number(one.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
+    left, top, right, bottom = corners
+    box = None
+    if None not in corners:
+        box = [left - 1, top - 1, right - left + (right >= left), bottom - top + (bottom >= top)]
+        box = [left - 1, top - 1, right - left, bottom - top] if right <= left or bottom <= top else box
+    label = (one.findtext("name") or "").strip() or None
+    return _boxes.Thing(box, label, (one.findtext("difficult") or "").strip() == "1", where=f"object {number}")
+
+
+def _number(text: str | None) -> Any:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _parsed(file: Path) -> Any:
+    """The root of an XML file. Raises DataError; entities, which can grow without limit, are refused."""
+    from xml.etree import ElementTree
+
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise DataError(f"{file.name} has more than {_LARGEST >> 20} MB")
+        data = file.read_bytes()
+        if re.search(rb"<!\s*(DOCTYPE|ENTITY)", data, re.IGNORECASE) or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{file.name} has a DOCTYPE or is UTF-16, which are not read: save it as plain UTF-8 XML")
+        return ElementTree.fromstring(data)
+    except OSError as error:
+        raise DataError(f"{file.name} cannot be read: {error.strerror}") from None
+    except (ElementTree.ParseError, ValueError, RecursionError, LookupError) as error:
+        raise DataError(f"{file.name} is no complete XML: {str(error)[:80]}") from None

@@ -1,0 +1,265 @@
+"""Images with boxes: every layout gives the same rows, and what is wrong with boxes is counted or an error."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.config.recipe import DataSection
+from pipelines.data.formats import _boxes
+from pipelines.data.image import boxes
+from pipelines.data.image.boxes import LabelledBoxes
+from pipelines.data.loading import format_module, load_rows
+from pipelines.data.schema import DataSpec
+from pipelines.errors import DataError
+
+SPEC = DataSpec(columns={"image": "image", "objects": "boxes"})
+CAT, DOG = [4, 6, 10, 8], [20, 10, 12, 20]  # boxes in an image of 40 x 30
+
+
+def picture(path: Path, size=(40, 30), orientation=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, (len(path.stem), 80, 90))
+    exif = image.getexif()
+    if orientation:
+        exif[274] = orientation
+    image.save(path, exif=exif)
+
+
+def coco(root: Path, things=(("1.jpg", CAT, 7),), size=(40, 30), **changes):
+    """A COCO folder with images 1 and 2; `things` are (image, box, category), or complete entries."""
+    for name in ("1.jpg", "2.jpg"):
+        if not (root / "images" / name).exists():
+            picture(root / "images" / name)
+    entries = [
+        one
+        if isinstance(one, dict)
+        else {"id": n, "image_id": 11 if one[0] == "1.jpg" else 5, "bbox": one[1], "category_id": one[2]}
+        for n, one in enumerate(things, 1)
+    ]
+    content = {
+        "images": [
+            {"id": 11, "file_name": "1.jpg", "width": size[0], "height": size[1]},
+            {"id": 5, "file_name": "2.jpg", "width": 40, "height": 30},
+        ],
+        "annotations": entries,
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+        **changes,
+    }
+    root.mkdir(exist_ok=True)
+    (root / "annotations.json").write_text(json.dumps(content))
+    return root
+
+
+def read(root: Path):
+    return load_rows(DataSection(id=str(root)), SPEC)
+
+
+def yolo(root: Path, lines, names="names: [cat, dog]"):
+    picture(root / "images/train/1.jpg")
+    picture(root / "images/train/2.jpg")
+    (root / "labels/train").mkdir(parents=True)
+    (root / "labels/train/1.txt").write_text(lines)
+    (root / "data.yaml").write_text(f"download: rm -rf /\n{names}\n")
+    return root
+
+
+def voc(root: Path, xml):
+    picture(root / "JPEGImages/1.jpg")
+    (root / "Annotations").mkdir()
+    (root / "Annotations/1.xml").write_text(xml)
+    return root
+
+
+VOC = (
+    "<annotation><filename>1.jpg</filename><size><width>40</width><height>30</height></size>"
+    "<object><name>cat</name><difficult>1</difficult><bndbox><xmin>5</xmin><ymin>7</ymin><xmax>14</xmax>"
+    "<ymax>14</ymax></bndbox></object></annotation>"
+)
+
+
+def labelme(root: Path, shapes):
+    picture(root / "1.jpg")
+    about = {"shapes": shapes, "imagePath": "1.jpg", "imageWidth": 40, "imageHeight": 30}
+    (root / "1.json").write_text(json.dumps(about))
+    return root
+
+
+def table(root: Path, text):
+    picture(root / "images/1.jpg")
+    (root / "boxes.csv").write_text(text)
+    return root
+
+
+SHAPE = {"label": "cat", "shape_type": "rectangle", "points": [[14, 14], [4, 6]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("coco", lambda root: coco(root)),
+        ("yolo_txt", lambda root: yolo(root, "0 0.225 0.3333333 0.25 0.2666667\n")),
+        ("voc", lambda root: voc(root, VOC)),
+        ("labelme", lambda root: labelme(root, [SHAPE])),
+        ("boxes_csv", lambda root: table(root, "image,x,y,width,height,label\n1.jpg,4,6,10,8,cat\n")),
+        (
+            "boxes_csv",
+            lambda root: table(
+                root, "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n1,cat,0.1,0.35,0.2,0.4666667,1\n"
+            ),
+        ),
+        (
+            "boxes_csv",
+            lambda root: table(root, "filename,width,height,class,xmin,ymin,xmax,ymax\n1.jpg,40,30,cat,4,6,14,14\n"),
+        ),
+    ],
+)
+def test_layouts_are_recognised_and_give_equal_rows(tmp_path, name, make):
+    root = make(tmp_path / "data")
+    assert format_module(DataSection(id=str(root))).__name__.endswith(f".{name}")
+    _, rows, skipped = read(root)
+    one = next(row for row in rows if row["image"]["path"].endswith("1.jpg"))
+    assert one["objects"][0]["box"] == pytest.approx(CAT, abs=1e-4) and one["objects"][0]["label"] == "cat"
+    assert one["objects"][0]["area"] == pytest.approx(80, abs=1e-3)
+    assert (one["width"], one["height"], skipped) == (40, 30, [])
+
+
+def box(values):
+    return lambda root: coco(root, [("1.jpg", values, 7), ("1.jpg", CAT, 7)])
+
+
+def mask(values):
+    entry = {"id": 1, "image_id": 11, "bbox": CAT, "category_id": 7, "segmentation": values}
+    return lambda root: coco(root, [entry])
+
+
+def line(text):
+    return lambda root: yolo(root, f"0 0.5 0.5 0.2 0.2\n{text}\n")
+
+
+def cell(text):
+    return lambda root: table(root, f"image,x,y,width,height,label\n1.jpg,4,6,10,8,cat\n{text}\n")
+
+
+COUNTED = [
+    (box([50, 6, 10, 8]), boxes.OUTSIDE, 1),
+    (box([-20, 6, 10, 8]), boxes.OUTSIDE, 1),
+    (box([4, 6, 0, 8]), boxes.EMPTY, 1),
+    (box([4, 6, 10, 0]), boxes.EMPTY, 1),
+    (box([4, 6, -3, 8]), boxes.REVERSED, 1),
+    (box([float("nan"), 6, 10, 8]), boxes.NUMBERS, 1),
+    (box([4, 6, float("inf"), 8]), boxes.NUMBERS, 1),
+    (box([4, 6, 10]), boxes.NUMBERS, 1),
+    (box([4, 6, 10, "wide"]), boxes.NUMBERS, 1),
+    (box({"x": 4}), boxes.NUMBERS, 1),
+    (box(None), boxes.NUMBERS, 1),
+    (box([30, 6, 20, 8]), boxes.CLIPPED, 2),
+    (lambda root: coco(root, [("1.jpg", CAT, 99), ("1.jpg", CAT, 7)]), boxes.NO_CLASS, 1),
+    (lambda root: coco(root, [("1.jpg", CAT, None), ("1.jpg", CAT, 7)]), boxes.NO_CLASS, 1),
+    (mask([[1, 2, 3, 4]]), boxes.NO_MASK, 1),
+    (mask([[1, 2, 3, 4, 5, 6, 7]]), boxes.NO_MASK, 1),
+    (mask([[1, 2, 3, "a", 5, 6]]), boxes.NO_MASK, 1),
+    (mask({"size": [30, 40], "counts": [10, 20]}), boxes.NO_MASK, 1),
+    (mask({"size": [30, 40], "counts": [1300, -100]}), boxes.NO_MASK, 1),
+    (mask({"size": [30, 40], "counts": "~~~~"}), boxes.NO_MASK, 1),
+    (mask({"size": [2, 2], "counts": [2, 2]}), boxes.NO_MASK, 1),
+    (mask({"size": [0, 40], "counts": []}), boxes.NO_MASK, 1),
+    (mask({"counts": [1200]}), boxes.NO_MASK, 1),
+    (mask("polygon"), boxes.NO_MASK, 1),
+    (line("0 0.5 0.5 0.2 0.2 0.9"), "lines that are neither", 1),
+    (line("0 0.5 0.5"), "lines that are neither", 1),
+    (line("cat 0.5 0.5 0.2 0.2"), boxes.NUMBERS, 1),
+    (line("7 0.5 0.5 0.2 0.2"), boxes.NO_CLASS, 1),
+    (line("0 0.5 0.5 0 0.2"), boxes.EMPTY, 1),
+    (line("0 nan 0.5 0.1 0.2"), boxes.NUMBERS, 1),
+    (cell("1.jpg,4,6,wide,8,cat"), boxes.NUMBERS, 1),
+    (cell("1.jpg,4,6,10,8,"), boxes.NO_CLASS, 1),
+    (cell("1.jpg,4,6"), boxes.NO_CLASS, 1),
+    (lambda root: labelme(root, [SHAPE, {**SHAPE, "points": [["a", 1]]}]), boxes.NUMBERS, 1),
+    (lambda root: labelme(root, [SHAPE, {**SHAPE, "shape_type": "line"}]), "shapes that are neither", 1),
+    (lambda root: labelme(root, [SHAPE, "text"]), boxes.NUMBERS, 1),
+]
+
+
+@pytest.mark.parametrize(("make", "what", "kept"), COUNTED)
+def test_bad_boxes_are_counted_and_named(tmp_path, caplog, make, what, kept):
+    root = make(tmp_path / "data")
+    with caplog.at_level(logging.WARNING, "graft"):
+        _, rows, _ = read(root)
+    found = [r.getMessage() for r in caplog.records if what in r.getMessage()]
+    assert len(found) == 1 and f": 1 {what}" in found[0]
+    assert sum(len(row["objects"]) for row in rows) == kept
+    assert not any(one["mask"] for row in rows for one in row["objects"])
+
+
+MISTAKES = [
+    (lambda root: coco(root, [("1.jpg", [4, 6, 39, 29], 7), ("1.jpg", [20, 9, 30, 28], 7)] * 3), "corners"),
+    (lambda root: coco(root, [("1.jpg", [2, 31, 5, 6], 7), ("1.jpg", [4, 28, 5, 6], 7)] * 3), "exchanged"),
+    (lambda root: coco(root, [("1.jpg", [0.1, 0.2, 0.3, 0.4], 7)] * 4), "between 0 and 1"),
+    (lambda root: coco(root, [("1.jpg", [400, 300, 90, 90], 7)] * 4), "outside"),
+    (lambda root: yolo(root, "0 20 15 9 9\n" * 4), "pixels"),
+    (lambda root: coco(root, images=[]), "images"),
+    (lambda root: coco(root, categories=[]), "categories"),
+    (lambda root: coco(root, categories=[{"id": 1, "name": "cow"}]), "no box can be used"),
+    (lambda root: coco(root, annotations=["x"]), "list of objects"),
+    (lambda root: yolo(root, "0 0.5 0.5 0.2 0.2\n", "names: {a: cat}"), "each class has a number"),
+    (lambda root: yolo(root, "0 0.5 0.5 0.2 0.2\n", "names: [cat"), "cannot be read"),
+    (lambda root: yolo(root, "0 0.5 0.5 0.2 0.2\n", ""), "names of classes"),
+    (lambda root: voc(root, VOC[:-20]), "no complete XML"),
+    (lambda root: voc(root, '<!DOCTYPE a [<!ENTITY b "c">]>' + VOC), "DOCTYPE"),
+    (lambda root: voc(root, VOC.replace("1.jpg", "../../secret.jpg").replace("<width>40", "<width>41")), "41 x 30"),
+]
+
+
+@pytest.mark.parametrize(("make", "why"), MISTAKES)
+def test_mistakes_in_all_boxes_are_named(tmp_path, make, why):
+    root = make(tmp_path / "data")
+    with pytest.raises(DataError, match=why) as error:
+        read(root)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_json_that_is_cut_off(tmp_path):
+    file = coco(tmp_path / "data") / "annotations.json"
+    file.write_text(file.read_text()[:-30])
+    with pytest.raises(DataError, match="not complete JSON"):
+        read(tmp_path / "data")
+
+
+def test_images_that_are_missing_or_of_another_size_or_of_two_folders_are_skipped(tmp_path):
+    root = coco(tmp_path / "data", size=(80, 60))
+    _, rows, skipped = read(root)
+    assert len(rows) == 1 and "80 x 60" in skipped[0][1]
+    (root / "images/2.jpg").unlink()
+    picture(root / "a/2.jpg")
+    picture(root / "b/2.jpg")
+    coco(root).joinpath("images/2.jpg").unlink()
+    _, rows, skipped = read(root)
+    assert len(rows) == 1 and "2 files have the name '2.jpg'" in skipped[0][1]
+
+
+def test_ten_thousand_boxes_on_one_image(tmp_path):
+    _, rows, _ = read(coco(tmp_path / "data", [("1.jpg", CAT, 7)] * 10_000))
+    assert max(len(row["objects"]) for row in rows) == 10_000
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_of_turned_images_fit_the_upright_image(tmp_path, orientation):
+    picture(tmp_path / "data/images/1.jpg", orientation=orientation)
+    entry = {"id": 1, "image_id": 11, "bbox": CAT, "category_id": 7, "segmentation": [[4, 6, 14, 6, 14, 14, 4, 14]]}
+    _, rows, _ = read(coco(tmp_path / "data", [entry]))
+    example = LabelledBoxes(rows, ["dog", "cat"], masks=True)[0]
+    expected = {5: [6, 4, 14, 14], 6: [16, 4, 24, 14], 7: [16, 26, 24, 36], 8: [6, 26, 14, 36]}
+    x1, y1, x2, y2 = expected.get(orientation, [4, 6, 14, 14])
+    assert example["boxes"].tolist() == [[x1, y1, x2, y2]] and example["classes"].tolist() == [1]
+    assert example["size"] == ((40, 30) if orientation > 4 else (30, 40)) == example["image"].size[::-1]
+    assert example["masks"][0].sum() == example["masks"][0][y1:y2, x1:x2].sum() == 80
+
+
+def test_origins_of_files():
+    assert _boxes.origin("shop/slide1_x512_y1024.png") == "shop/slide1"
+    assert _boxes.origin("walk_frame_0007.jpg") == _boxes.origin("walk_frame_0008.jpg")
+    assert _boxes.origin("cat_jpg.rf.0a1b2c3d4e.jpg") == "/cat_jpg"
+    assert _boxes.origin("000000397133.jpg") is None
