@@ -16,6 +16,7 @@ SUFFIXES = (
     *(".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".xml", ".zip"),
     *(".jpg", ".jpeg", ".png", ".wav", ".flac", ".mp3", ".gz", ".bz2", ".xz", ".zst", ".yaml", ".yml", ".safetensors"),
 )
+TORCHVISION = "torchvision/"  # begins the name of an architecture of torchvision, which is on no hub
 WHAT = {"model": ("folder", "model", ModelError), "data": ("file or folder", "data set", DataError)}
 
 
@@ -32,6 +33,8 @@ def check(place: str, kind: str, *, local: bool = False, advice: str = "") -> No
     ModelError or DataError; HubUnreachable if the hub is needed and does not answer.
     """
     here, there, wrong = WHAT[kind]
+    if kind == "model" and place.startswith(TORCHVISION):
+        return
     if problem(place) or Path(place).expanduser().exists():
         return  # an impossible name has an error of its own
     shown, near = short(place, 200), did_you_mean(place)

@@ -1,1 +1,538 @@
-"""Detectors of torchvision: Faster R-CNN, Mask R-CNN, RetinaNet, FCOS, SSD."""
+"""Detectors of torchvision: Faster R-CNN, Mask R-CNN, RetinaNet, FCOS, SSD.
+
+A folder holds config.json (`"model_type": "torchvision"`, `"architecture": "fasterrcnn_resnet50_fpn"`, `id2label`) and
+model.safetensors. `architecture` is the name of a function of torchvision, or `fasterrcnn`, `retinanet` or `maskrcnn`
+with a timm model as `backbone`. torchvision's own .pth files are not read, because they are pickles.
+
+BatchNorm is live, as torchvision has it for a model from random weights. `"frozen_batch_norm": true` freezes that of
+the backbone, as torchvision does for its pretrained models.
+
+Other keys of a configuration: `image_size` (the longest side; every batch is padded to that square), `fpn_channels` and
+`anchor_scale` (with a timm backbone), `backbone_weights` (a folder or hub repo of timm, read once), and for R-CNN
+`proposals`, `samples` and `anchor_samples` per image.
+
+torchvision's own weights become a folder with a config.json of one's own and
+
+    save_file(torch.load("downloaded.pth", weights_only=True), "model.safetensors")  # of safetensors.torch
+
+Their classes are those of `Weights.meta["categories"]`: without the first, `__background__`, for R-CNN and SSD; with it
+for RetinaNet and FCOS.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection as models
+from torchvision.models.detection.fcos import FCOS
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNet
+from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
+from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
+from torchvision.models.detection.ssd import SSD
+from torchvision.ops import box_iou
+
+from pipelines.errors import ModelError
+from pipelines.models import layers as model_layers
+from pipelines.models import source as sources
+from pipelines.models.detection import MOST, Batch, Detections
+from pipelines.models.pretrained import rows_of
+
+ARCHITECTURES = (
+    *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"),
+    *("fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"),
+    *("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"),
+    *("ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
+)
+WITH_TIMM = ("fasterrcnn", "retinanet", "maskrcnn")
+SIDES = {  # shortest and longest side that torchvision resizes to
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (320, 640),
+    "ssd300_vgg16": (300, 300),
+    "ssdlite320_mobilenet_v3_large": (320, 320),
+}
+KEYS = {  # of config.json -> the arguments of torchvision's R-CNN
+    "proposals": ("rpn_post_nms_top_n_train", "rpn_post_nms_top_n_test"),
+    "samples": ("box_batch_size_per_image",),
+    "anchor_samples": ("rpn_batch_size_per_image",),
+}
+OF_CLASSES = re.compile(  # the parameters that hold a part for each class
+    r"(roi_heads\.(box_predictor\.(cls_score|bbox_pred)|mask_predictor\.mask_fcn_logits)"
+    r"|head\.classification_head\.(cls_logits|module_list\.\d+(\.1)?))\.(weight|bias)"
+)
+CROWDED = 0.5  # part of an anchor in a crowd from which on it is no negative
+
+
+class _Prepared(nn.Module):
+    """torchvision's place for resizing. The images come resized; here they are normalised and padded.
+
+    With `canvas` every batch has that size, so that an image's result does not depend on the others in its batch.
+    """
+
+    def __init__(self, mean: Sequence[float], spread: Sequence[float], canvas: int | None) -> None:
+        super().__init__()
+        self.mean, self.spread, self.canvas = list(mean), list(spread), canvas
+
+    def forward(self, images: list[Tensor], targets: Any = None) -> tuple[ImageList, Any]:
+        sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
+        height, width = (-(-(self.canvas or max(side)) // 32) * 32 for side in zip(*sizes, strict=True))
+        if self.canvas is not None and all(size == (self.canvas, self.canvas) for size in sizes):
+            height = width = self.canvas
+        mean = torch.tensor(self.mean, device=images[0].device)[:, None, None]
+        spread = torch.tensor(self.spread, device=images[0].device)[:, None, None]
+        pixels = torch.zeros(len(images), 3, height, width, device=images[0].device)
+        for place, image in zip(pixels, images, strict=True):
+            place[:, : image.shape[1], : image.shape[2]] = (image.float() / 255 - mean) / spread
+        return ImageList(pixels, sizes), targets
+
+    def postprocess(self, result: Any, shapes: Any, original: Any) -> Any:
+        return result
+
+
+def crowded(anchors: Tensor, crowds: Tensor) -> Tensor:
+    """Whether at least half of an anchor lies in one crowd."""
+    if not len(crowds):
+        return torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+    low = torch.maximum(anchors[:, None, :2], crowds[None, :, :2])
+    high = torch.minimum(anchors[:, None, 2:], crowds[None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    area = (anchors[:, 2:] - anchors[:, :2]).clamp(min=1e-6).prod(-1)
+    found: Tensor = (shared / area[:, None]).amax(1) >= CROWDED
+    return found
+
+
+def _mean(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}
+
+
+class _Proposals(RegionProposalNetwork):
+    """The loss is the mean over images of each image's loss. Anchors in crowds are no negatives."""
+
+    def assign_targets_to_anchors(self, anchors: Any, targets: Any) -> Any:
+        labels, matched = super().assign_targets_to_anchors(anchors, targets)
+        for label, anchor, target in zip(labels, anchors, targets, strict=True):
+            label[(label == 0) & crowded(anchor, target["crowds"])] = -1
+        return labels, matched
+
+    def compute_loss(self, objectness: Any, pred_bbox_deltas: Any, labels: Any, regression_targets: Any) -> Any:
+        count = len(labels)
+        parts = zip(objectness.chunk(count), pred_bbox_deltas.chunk(count), labels, regression_targets, strict=True)
+        losses = [super(_Proposals, self).compute_loss(o.float(), d.float(), [n], [r]) for o, d, n, r in parts]
+        return tuple(torch.stack(kind).mean() for kind in zip(*losses, strict=True))
+
+
+class _RoIHeads(RoIHeads):
+    """Proposals in crowds are no negatives. The means are over the sampled proposals of all images of the batch."""
+
+    def select_training_samples(self, proposals: Any, targets: Any) -> Any:
+        self.crowds = [target["crowds"] for target in targets]
+        try:
+            return super().select_training_samples(proposals, targets)
+        finally:
+            del self.crowds
+
+    def assign_targets_to_proposals(self, proposals: Any, gt_boxes: Any, gt_labels: Any) -> Any:
+        matched, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
+        for label, proposal, crowds in zip(labels, proposals, self.crowds, strict=True):
+            label[(label == 0) & crowded(proposal, crowds)] = -1
+        return matched, labels
+
+
+def _one_by_one(compute: Any, targets: Any, outputs: Any, *lists: Any) -> dict[str, Tensor]:
+    """The mean over images of a loss, each image divided by its own foreground."""
+    return _mean(
+        [
+            compute([target], {k: v[i : i + 1].float() for k, v in outputs.items()}, *([kind[i]] for kind in lists))
+            for i, target in enumerate(targets)
+        ]
+    )
+
+
+class _RetinaNet(RetinaNet):
+    def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any) -> Any:
+        matched = []
+        for anchor, target in zip(anchors, targets, strict=True):
+            if len(target["boxes"]):
+                found = self.proposal_matcher(box_iou(target["boxes"], anchor))
+            else:
+                found = torch.full((len(anchor),), -1, dtype=torch.int64, device=anchor.device)
+            found[(found == -1) & crowded(anchor, target["crowds"])] = -2  # torchvision's sign for "ignored"
+            matched.append(found)
+        return _one_by_one(self.head.compute_loss, targets, head_outputs, anchors, matched)
+
+
+class _FCOS(FCOS):
+    def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any, num_anchors_per_level: Any) -> Any:
+        def one(target: Any, outputs: Any, anchor: Any) -> Any:
+            return super(_FCOS, self).compute_loss(target, outputs, anchor, num_anchors_per_level)
+
+        return _one_by_one(one, targets, head_outputs, anchors)
+
+
+class _SSD(SSD):
+    def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any, matched_idxs: Any) -> Any:
+        return _one_by_one(super().compute_loss, targets, head_outputs, anchors, matched_idxs)
+
+
+class _Pyramid(nn.Module):
+    """A timm model's feature maps of stride 4 and more, with a feature pyramid on top."""
+
+    def __init__(self, name: str, channels: int, extra: nn.Module) -> None:
+        super().__init__()
+        import timm
+        from torchvision.ops import FeaturePyramidNetwork
+
+        try:
+            self.body = timm.create_model(name, features_only=True, pretrained=False)
+            strides = self.body.feature_info.reduction()
+            wide = self.body.feature_info.channels()
+        except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+            raise ModelError(f"backbone: {name!r} cannot be the backbone of a detector: {error}") from None
+        self.used = [index for index, stride in enumerate(strides) if stride >= 4]
+        self.strides = [strides[index] for index in self.used]
+        self.fpn = FeaturePyramidNetwork([wide[index] for index in self.used], channels, extra)
+        self.out_channels = channels
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        maps = self.body(pixels)
+        found: dict[str, Tensor] = self.fpn({str(index): maps[index] for index in self.used})
+        return found
+
+
+def _with_timm(config: Mapping[str, Any], classes: int, numbers: dict[str, int]) -> Any:
+    """Faster R-CNN, Mask R-CNN or RetinaNet on a timm backbone."""
+    from torchvision.models.detection import retinanet
+    from torchvision.ops import MultiScaleRoIAlign
+    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+    kind, channels = config["architecture"], int(config.get("fpn_channels", 256))
+    dense = kind == "retinanet"
+    extra = LastLevelP6P7(channels, channels) if dense else LastLevelMaxPool()
+    pyramid = _Pyramid(config["backbone"], channels, extra)
+    scale = float(config.get("anchor_scale", 4 if dense else 8))
+    strides = [*pyramid.strides, *(pyramid.strides[-1] * 2**n for n in range(1, 3 if dense else 2))]
+    steps = [2 ** (n / 3) for n in range(3)] if dense else [1.0]
+    sizes = tuple(tuple(scale * stride * step for step in steps) for stride in strides)
+    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
+    if dense:
+        head = retinanet.RetinaNetHead(channels, anchors.num_anchors_per_location()[0], classes)
+        return RetinaNet(pyramid, classes, anchor_generator=anchors, head=head)
+    names = [str(index) for index in pyramid.used]
+    shared = {
+        "rpn_anchor_generator": anchors,
+        "box_roi_pool": MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
+    }
+    if kind == "fasterrcnn":
+        return models.FasterRCNN(pyramid, classes + 1, **shared, **numbers)
+    pool = MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2)
+    return models.MaskRCNN(pyramid, classes + 1, mask_roi_pool=pool, **shared, **numbers)
+
+
+def _network(config: Mapping[str, Any], classes: int) -> Any:
+    """The network of a configuration, with random weights. Raises ModelError."""
+    kind, backbone = config.get("architecture"), config.get("backbone")
+    if kind not in (WITH_TIMM if backbone else ARCHITECTURES):
+        allowed = ", ".join(WITH_TIMM if backbone else ARCHITECTURES)
+        more = "" if backbone or kind not in WITH_TIMM else " (this one needs a `backbone`, the name of a timm model)"
+        raise ModelError(f"architecture: got {kind!r}{more}; with{'' if backbone else 'out'} a backbone: {allowed}")
+    has_regions = "rcnn" in str(kind)
+    numbers = {}
+    for key, names in KEYS.items():
+        if key not in config:
+            continue
+        if not has_regions or not isinstance(config[key], int) or config[key] < 1:
+            raise ModelError(f"{key}: got {config[key]!r}; Faster and Mask R-CNN take a number from 1, others none")
+        numbers.update(dict.fromkeys(names, config[key]))
+    model: Any
+    if backbone:
+        model = _with_timm(config, classes, numbers)
+    else:
+        background = 0 if str(kind).startswith(("retinanet", "fcos")) else 1
+        numbers["num_classes"] = classes + background
+        model = getattr(models, str(kind))(weights=None, weights_backbone=None, **numbers)
+    if config.get("frozen_batch_norm"):
+        from timm.utils.model import freeze_batch_norm_2d
+
+        model.backbone = freeze_batch_norm_2d(model.backbone)
+    size = config.get("image_size")
+    if isinstance(model, SSD):
+        if size and size != 300:
+            model.anchor_generator.steps = None  # they are pixels at 300
+        model.size = (size or SIDES[str(kind)][0],) * 2
+    canvas = model.size[0] if isinstance(model, SSD) else size
+    model.transform = _Prepared(model.transform.image_mean, model.transform.image_std, canvas)
+    for plain, ours in ((RetinaNet, _RetinaNet), (FCOS, _FCOS), (SSD, _SSD)):
+        if type(model) is plain:
+            model.__class__ = ours
+    if has_regions:
+        model.rpn.__class__, model.roi_heads.__class__ = _Proposals, _RoIHeads
+        model.roi_heads.detections_per_img = MOST
+    else:
+        model.detections_per_img = MOST
+    return model
+
+
+def _labels(config: Mapping[str, Any]) -> list[str]:
+    named = config.get("id2label") or {}
+    if not isinstance(named, dict) or sorted(named, key=str) != sorted(map(str, range(len(named)))):
+        raise ModelError("config.json: id2label must name the classes 0, 1, 2, ...")
+    return [str(named[str(index)]) for index in range(len(named))]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = sources.read_json_object(folder / "config.json") or {}
+    try:
+        return config, load_file(folder / "model.safetensors")
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no model.safetensors; a .pth is not read: save its tensors as one") from None
+    except SafetensorError as error:
+        raise ModelError(f"{folder / 'model.safetensors'}: damaged: {error}") from None
+
+
+def _fill(model: Any, weights: dict[str, Tensor], known: list[str], labels: list[str], where: Any) -> None:
+    """Load weights; the outputs of the classes known by name are kept, those of other classes stay random."""
+    own = model.state_dict()
+    background = 0 if isinstance(model, (RetinaNet, FCOS)) else 1
+    old, new = len(known) + background, len(labels) + background
+    pairs = [(0, 0)] * background
+    for index, label in enumerate(labels):
+        row = rows_of(known, [label]) if known != labels else [index]
+        if row:
+            pairs.append((row[0] + background, index + background))
+    wrong = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
+    for name, tensor in weights.items():
+        if name not in own:
+            wrong.append(name)
+            continue
+        if known == labels or not OF_CLASSES.fullmatch(name):
+            if tensor.shape != own[name].shape:
+                wrong.append(name)
+            else:
+                own[name].copy_(tensor)
+            continue
+        if tensor.shape[1:] != own[name].shape[1:] or len(tensor) % old or len(tensor) // old != len(own[name]) // new:
+            wrong.append(name)
+            continue
+        boxes = "bbox_pred" in name  # [class, 4]; all others are [anchor, class]
+        each = len(tensor) // old
+        shape = (old, each) if boxes else (each, old)
+        given = tensor.reshape(*shape, *tensor.shape[1:])
+        kept = own[name].reshape(*((new, each) if boxes else (each, new)), *tensor.shape[1:])
+        for before, after in pairs:
+            if boxes:
+                kept[after] = given[before]
+            else:
+                kept[:, after] = given[:, before]
+        own[name].copy_(kept.reshape(own[name].shape))
+    if wrong:
+        raise ModelError(f"{where}: its weights are not those of its config.json: {wrong[0]} and {len(wrong) - 1} more")
+
+
+class TorchvisionFamily:
+    """The loss is the mean over images. It adds up exactly over micro-batches for RetinaNet, FCOS and SSD without live
+    BatchNorm: each image is divided by its own foreground (torchvision divides FCOS and SSD by that of the batch).
+
+    Faster and Mask R-CNN: the proposal network is exact but for its random samples. The region heads average over the
+    sampled proposals of the micro-batch, which is exact if every image fills its samples. The samples are drawn from
+    torch's generator, which the trainer seeds as for dropout. Crowds are never objects. Anchors and proposals of
+    RetinaNet and R-CNN that lie half in a crowd are no negatives; FCOS and SSD count them as background.
+    """
+
+    library = "torchvision"
+
+    def __init__(self, config: Mapping[str, Any], labels: Sequence[str]) -> None:
+        self.config, self.labels = dict(config), list(labels)
+        kind = str(config["architecture"])
+        size = config.get("image_size")
+        self.square = kind.startswith("ssd")
+        self.sides = (size, size) if size else SIDES.get(kind, (800, 1333))
+        self.masks = kind.startswith("maskrcnn")
+        self.offset = 0 if kind.startswith(("retinanet", "fcos")) else 1
+
+    def example(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        from PIL import Image
+
+        image = example["image"]
+        width, height = image.size
+        if self.square:
+            size = (self.sides[0], self.sides[0])
+        else:
+            scale = min(self.sides[0] / min(width, height), self.sides[1] / max(width, height))
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        result: dict[str, Any] = {
+            "pixels": torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(),
+            "size": tuple(example.get("size", (height, width))),
+        }
+        if example.get("boxes") is None:
+            return result
+        factors = np.array([size[0] / width, size[1] / height] * 2, np.float32)
+        boxes = np.asarray(example["boxes"], np.float32).reshape(-1, 4) * factors
+        boxes = boxes.clip(0, np.array([*size, *size], np.float32))
+        fine = np.isfinite(boxes).all(1) & (boxes[:, 2:] - boxes[:, :2] > 1e-3).all(
+            1
+        )  # torchvision fails on empty ones
+        crowd = np.asarray(example.get("crowd", np.zeros(len(boxes))), bool)
+        chosen = np.flatnonzero(fine & ~crowd)
+        target = {
+            "boxes": torch.from_numpy(boxes[chosen]),
+            "labels": torch.from_numpy(np.asarray(example["classes"], np.int64)[chosen] + self.offset),
+            "crowds": torch.from_numpy(boxes[fine & crowd]),
+        }
+        if self.masks:
+            drawn = [
+                np.array(
+                    Image.fromarray(np.asarray(example["masks"][i], np.uint8)).resize(size, Image.Resampling.NEAREST)
+                )
+                for i in chosen
+            ]
+            stacked = np.stack(drawn) if drawn else np.zeros((0, size[1], size[0]), np.uint8)
+            target["masks"] = torch.from_numpy(stacked)
+        result["target"] = target
+        return result
+
+    def collate(self, examples: Sequence[Mapping[str, Any]]) -> Batch:
+        batch: Batch = {name: [one[name] for one in examples] for name in ("pixels", "size")}
+        if all("target" in one for one in examples):
+            batch["targets"] = [dict(one["target"]) for one in examples]
+        return batch
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"images": float(len(batch["pixels"]))}
+
+    def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> Tensor:
+        pixels, targets = _placed(model, batch["pixels"]), _placed(model, batch["targets"])
+        if model.training:
+            losses = model(pixels, targets)
+        else:  # torchvision gives losses in training mode only: its parts keep their mode, so BatchNorm is not changed
+            network = getattr(model, "module", model)
+            parts = [part for part in network.modules() if isinstance(part, HAVE_LOSSES)]
+            for part in parts:
+                part.training = True
+            try:
+                losses = model(pixels, targets)
+            finally:
+                for part in parts:
+                    part.training = False
+        total: Tensor = sum(part.float() for part in losses.values())  # type: ignore[assignment]
+        return total * (len(pixels) / counts["images"])
+
+    def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
+        model.eval()
+        with torch.no_grad():
+            found = model(_placed(model, batch["pixels"]))
+        pairs = zip(found, batch["pixels"], batch["size"], strict=True)
+        return [self._original(one, tuple(pixels.shape[1:]), size) for one, pixels, size in pairs]
+
+    def _original(self, found: Mapping[str, Tensor], shape: Any, size: tuple[int, int]) -> Detections:
+        """The detections of one image, at its original size."""
+        height, width = int(size[0]), int(size[1])
+        boxes, scores = found["boxes"].float().cpu(), found["scores"].float().cpu()
+        order = scores.argsort(descending=True, stable=True)[:MOST]
+        factors = torch.tensor([width / shape[1], height / shape[0]] * 2)
+        boxes = (boxes[order] * factors).clamp(min=0).minimum(torch.tensor([width, height] * 2))
+        masks = None
+        if self.masks:
+            from pycocotools import mask as coco
+
+            masks = []
+            probabilities = found["masks"].float().cpu()[order]
+            for box, mask in zip(boxes, probabilities, strict=True):  # one by one: 100 large masks fill the memory
+                drawn = paste_masks_in_image(mask[None], box[None], (height, width))[0, 0] > 0.5
+                coded = coco.encode(np.asfortranarray(drawn.numpy().astype(np.uint8)))
+                masks.append({"size": [height, width], "counts": coded["counts"].decode("ascii")})
+        classes = found["labels"].cpu()[order] - self.offset
+        return Detections(boxes.numpy(), scores[order].numpy(), classes.numpy().astype(np.int64), masks)
+
+    def layers(self, model: nn.Module) -> list[nn.Module]:
+        network: Any = model
+        head = nn.ModuleList([network.rpn, network.roi_heads]) if hasattr(network, "rpn") else network.head
+        return [*model_layers.blocks(network.backbone), head]
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        named = {str(index): label for index, label in enumerate(self.labels)}
+        config = {**self.config, "model_type": "torchvision", "id2label": named}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+HAVE_LOSSES = (models.FasterRCNN, RetinaNet, FCOS, SSD, RegionProposalNetwork, RoIHeads)
+
+
+def _placed(model: nn.Module, value: Any) -> Any:
+    """Tensors in lists and dicts, on the model's device."""
+    device = next(model.parameters()).device
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: _placed(model, one) for name, one in value.items()}
+    return [_placed(model, one) for one in value]
+
+
+def _backbone_weights(model: Any, place: str) -> None:
+    """Read a timm backbone's weights from a local folder or from the hub. Raises ModelError or HubError."""
+    folder = sources.local_model(place)
+    if folder is None:
+        from pipelines.hub.download import download
+
+        folder = download(place, None)
+    _, weights = _read(folder)
+    own = model.backbone.body.state_dict()
+    # features_only flattens the names of some models: blocks.0 is blocks_0 there or stays as it is
+    given = {name if name in own else name.replace(".", "_", 1): tensor for name, tensor in weights.items()}
+    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    if missing or any(given[name].shape != own[name].shape for name in own if name in given):
+        raise ModelError(f"backbone_weights: {place} is not of this backbone (timm): {(missing or ['a shape'])[0]}")
+    model.backbone.body.load_state_dict({name: given[name] for name in own if name in given}, strict=False)
+
+
+def build(
+    source: Any, labels: Sequence[str], image_size: int | None = None, masks: bool = False
+) -> tuple[nn.Module, TorchvisionFamily]:
+    """A detector for these classes. Raises ModelError."""
+    weights: dict[str, Tensor] | None = None
+    if source.folder is not None:
+        config, weights = _read(source.folder)
+    else:
+        config = dict(source.config)
+    known = _labels(config)
+    if image_size is not None:
+        config["image_size"] = image_size
+    _check_masks(config, masks)
+    place = config.pop("backbone_weights", None)
+    model = _network(config, len(labels))
+    if weights is not None and not source.random:
+        _fill(model, weights, known, list(labels), source.folder)
+    elif place is not None and not config.get("backbone"):
+        raise ModelError("backbone_weights: only a timm `backbone` has weights of its own")
+    elif place is not None:
+        _backbone_weights(model, str(place))
+    return model, TorchvisionFamily(config, labels)
+
+
+def load(folder: Path, masks: bool = False) -> tuple[nn.Module, TorchvisionFamily]:
+    """A saved detector, in eval mode. Raises ModelError."""
+    config, weights = _read(folder)
+    labels = _labels(config)
+    _check_masks(config, masks)
+    model = _network(config, len(labels))
+    _fill(model, weights, labels, labels, folder)
+    return model.eval(), TorchvisionFamily(config, labels)
+
+
+def _check_masks(config: Mapping[str, Any], masks: bool) -> None:
+    if masks != str(config.get("architecture")).startswith("maskrcnn"):
+        what = "instance segmentation needs maskrcnn" if masks else "Mask R-CNN is for instance segmentation"
+        raise ModelError(f"architecture: got {config.get('architecture')!r}: {what}")

@@ -49,6 +49,11 @@ def resolve(section: ModelSection) -> Weights:
         return Weights(None, section.config, True, name=f"{section.config['model_type']} from scratch")
     assert section.id is not None
     random = section.weights == "random"
+    if section.id.startswith(places.TORCHVISION) and not Path(section.id).exists():
+        # an architecture of torchvision, or one of its own on a timm backbone: torchvision/fasterrcnn/resnet18
+        architecture, _, backbone = section.id.removeprefix(places.TORCHVISION).partition("/")
+        config = {"model_type": "torchvision", "architecture": architecture}
+        return Weights(None, config | ({"backbone": backbone} if backbone else {}), True, name=section.id)
     folder = local_model(section.id)
     if folder is None:
         from pipelines.hub.download import download

@@ -1,0 +1,185 @@
+"""torchvision's detectors: built, trained one step, asked, saved and loaded."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.config.recipe import ModelSection
+from pipelines.errors import ModelError
+from pipelines.models import detection
+from pipelines.models.detection_torchvision import crowded
+from pipelines.models.source import Weights, resolve
+
+SMALL = {"fpn_channels": 16, "proposals": 30, "samples": 16, "backbone": "mobilenetv3_small_050"}
+CONFIGS = {
+    "fasterrcnn": SMALL,
+    "maskrcnn": SMALL,
+    "retinanet": {"fpn_channels": 16, "backbone": "mobilenetv3_small_050"},
+    "ssdlite320_mobilenet_v3_large": {},
+    "ssd300_vgg16": {"image_size": 300},
+    "fcos_resnet50_fpn": {},
+    "fasterrcnn_mobilenet_v3_large_320_fpn": {"proposals": 30, "samples": 16},
+}
+SLOW = ("ssd300_vgg16", "fcos_resnet50_fpn")
+
+
+def _source(architecture, **more):
+    config = {"model_type": "torchvision", "architecture": architecture, "image_size": 96}
+    return Weights(None, config | CONFIGS[architecture] | more, True)
+
+
+def _example(seed, boxes, crowd=None, size=(80, 120)):
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    masks = []
+    for x1, y1, x2, y2 in boxes:
+        mask = np.zeros(size, np.uint8)
+        mask[int(y1) : int(y2), int(x1) : int(x2)] = 1
+        masks.append(mask)
+    return {
+        "image": Image.fromarray(pixels),
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "classes": np.arange(len(boxes)) % 2,
+        "crowd": np.array(crowd or [False] * len(boxes), bool),
+        "masks": masks,
+        "size": size,
+    }
+
+
+EXAMPLES = [
+    _example(0, [[10, 10, 50, 60], [40, 20, 100, 70]]),
+    _example(1, []),
+    _example(2, [[5, 5, 5, 40], [0, 0, 60, 60], [20, 10, 70, 75]], [False, True, False]),  # empty, crowd, thing
+]
+
+
+def _batch(family, examples):
+    return family.collate([family.example(example) for example in examples])
+
+
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(a, marks=pytest.mark.slow if a in SLOW else ()) for a in CONFIGS]
+)
+def test_trains_detects_saves_and_loads_equal(architecture, tmp_path):
+    torch.manual_seed(0)
+    masks = architecture == "maskrcnn"
+    model, family = detection.build(_source(architecture), ["a", "b"], masks=masks)
+    batch = _batch(family, EXAMPLES)
+    counts = family.counts(batch)
+    assert counts == {"images": 3.0}
+    model.train()
+    torch.manual_seed(5)
+    loss = family.loss(model, batch, counts)
+    torch.manual_seed(5)
+    assert family.loss(model, batch, counts).item() == pytest.approx(loss.item(), rel=1e-5)  # its sampling is seeded
+    loss.backward()
+    head = list(family.layers(model)[-1].parameters())
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None for p in head)
+    model.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        assert torch.isfinite(family.loss(model, batch, counts))  # the validation loss
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(part.training for part in model.modules())
+
+    for part in (model.roi_heads,) if hasattr(model, "roi_heads") else (model,):
+        part.score_thresh = 0.0  # a model that has learnt nothing also answers
+    found = family.detect(model, batch)
+    family.save(model, tmp_path)
+    loaded, other = detection.load(tmp_path, masks)
+    for part in (loaded.roi_heads,) if hasattr(loaded, "roi_heads") else (loaded,):
+        part.score_thresh = 0.0
+    assert other.labels == ["a", "b"]
+    assert other.library == "torchvision"
+    for one, again in zip(found, other.detect(loaded, batch), strict=True):
+        assert 0 < len(one.boxes) <= 100
+        assert np.array_equal(one.boxes, again.boxes)
+        assert np.array_equal(one.scores, again.scores)
+        assert one.masks == again.masks
+        assert (np.diff(one.scores) <= 0).all()
+        assert set(one.classes) <= {0, 1}
+        assert one.boxes.min() >= 0
+        assert one.boxes[:, 2].max() <= 120
+        assert one.boxes[:, 3].max() <= 80
+        assert (one.masks is not None) == masks
+        assert not masks or one.masks[0]["size"] == [80, 120]
+
+
+@pytest.mark.parametrize("architecture", ["retinanet", "ssdlite320_mobilenet_v3_large"])
+def test_the_loss_adds_up_over_micro_batches(architecture):
+    torch.manual_seed(0)
+    model, family = detection.build(_source(architecture, frozen_batch_norm=True), ["a", "b"])
+    model.eval()
+    complete = _batch(family, EXAMPLES)
+    counts = family.counts(complete)
+    with torch.no_grad():
+        expected = family.loss(model, complete, counts)
+        parts = sum(family.loss(model, _batch(family, part), counts) for part in (EXAMPLES[:2], EXAMPLES[2:]))
+    assert parts.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["fasterrcnn", "retinanet", "ssdlite320_mobilenet_v3_large"])
+def test_rows_of_known_classes_are_kept(architecture, tmp_path):
+    torch.manual_seed(0)
+    model, family = detection.build(_source(architecture), ["cat", "dog", "cow"])
+    family.save(model, tmp_path)
+    renewed, _ = detection.build(Weights(tmp_path), ["bird", "Cow"])
+    if architecture == "fasterrcnn":
+        old, new = model.roi_heads.box_predictor, renewed.roi_heads.box_predictor
+        assert torch.equal(new.cls_score.weight[[0, 2]], old.cls_score.weight[[0, 3]])
+        assert torch.equal(new.bbox_pred.weight[8:12], old.bbox_pred.weight[12:16])
+        assert not torch.equal(new.cls_score.weight[1], old.cls_score.weight[1])
+    elif architecture == "retinanet":
+        old, new = (m.head.classification_head.cls_logits.weight for m in (model, renewed))
+        assert torch.equal(new.reshape(9, 2, -1)[:, 1], old.reshape(9, 3, -1)[:, 2])
+    else:
+        old, new = (m.head.classification_head.module_list[0][1].weight for m in (model, renewed))
+        assert torch.equal(new.reshape(6, 3, -1)[:, [0, 2]], old.reshape(6, 4, -1)[:, [0, 3]])
+
+
+def test_a_crowd_is_no_object_and_no_background():
+    _model, family = detection.build(_source("retinanet"), ["a", "b"])
+    target = family.example(EXAMPLES[2])["target"]
+    assert target["boxes"].numpy() == pytest.approx(np.array([[16, 8, 56, 60]]))
+    assert target["labels"].tolist() == [0]
+    assert target["crowds"].tolist() == [[0, 0, 48, 48]]
+    alone, inside = torch.tensor([[60.0, 0, 90, 30]]), torch.tensor([[5.0, 5, 30, 30]])
+    assert crowded(torch.cat([alone, inside]), target["crowds"]).tolist() == [False, True]
+
+
+def test_bf16():
+    model, family = detection.build(_source("maskrcnn"), ["a", "b"], masks=True)
+    batch = _batch(family, EXAMPLES)
+    with torch.autocast("cpu", torch.bfloat16):
+        family.loss(model.train(), batch, family.counts(batch)).backward()
+        assert len(family.detect(model, batch)) == 3
+
+
+def test_an_id_names_an_architecture():
+    weights = resolve(ModelSection(id="torchvision/fasterrcnn/resnet18"))
+    expected = {"model_type": "torchvision", "architecture": "fasterrcnn", "backbone": "resnet18"}
+    assert weights.random
+    assert weights.config == expected
+    assert resolve(ModelSection(id="torchvision/ssd300_vgg16")).config["architecture"] == "ssd300_vgg16"
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"architecture": "yolo"}, "fasterrcnn_resnet50_fpn"),
+        ({"architecture": "fasterrcnn"}, "needs a `backbone`"),
+        ({"architecture": "fasterrcnn", "backbone": "no_such"}, "no_such"),
+        ({"architecture": "ssd300_vgg16", "proposals": 5}, "proposals"),
+        ({"architecture": "maskrcnn_resnet50_fpn"}, "instance segmentation"),
+    ],
+)
+def test_impossible_configurations(config, said):
+    with pytest.raises(ModelError, match=said):
+        detection.build(Weights(None, {"model_type": "torchvision"} | config, True), ["a"])
+
+
+def test_a_folder_without_safetensors(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "torchvision", "architecture": "ssd300_vgg16"}')
+    with pytest.raises(ModelError, match=r"\.pth is not read"):
+        detection.load(tmp_path)
