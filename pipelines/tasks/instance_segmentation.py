@@ -3,12 +3,18 @@
 Mask R-CNN of torchvision, and RF-DETR's segmentation models. Objects without a mask are counted and skipped.
 """
 
+from dataclasses import replace
+
 from pipelines.data.schema import DataSpec
+from pipelines.detection.base import DetectionOptions, DetectionTask
 from pipelines.task import HubSpec
-from pipelines.tasks.object_detection import ObjectDetection, Options
 
 
-class InstanceSegmentation(ObjectDetection):
+class Options(DetectionOptions):
+    pass
+
+
+class InstanceSegmentation(DetectionTask):
     name = "instance-segmentation"
     hub = HubSpec("image-segmentation", "torchvision", ("ForInstanceSegmentation",))
     Options = Options
@@ -16,8 +22,6 @@ class InstanceSegmentation(ObjectDetection):
 
     @property
     def data(self) -> DataSpec:
-        from dataclasses import replace
-
         return replace(super().data, clean=_with_masks)
 
 
