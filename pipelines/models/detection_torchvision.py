@@ -255,9 +255,9 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
         numbers["num_classes"] = classes + background
         model = getattr(models, str(kind))(weights=None, weights_backbone=None, **numbers)
     if config.get("frozen_batch_norm"):
-        import timm.utils
+        from timm.utils import model as tools
 
-        freeze: Any = timm.utils.freeze_batch_norm_2d
+        freeze: Any = vars(tools)["freeze_batch_norm_2d"]
         model.backbone = freeze(model.backbone)
     size = config.get("image_size")
     if isinstance(model, SSD):
