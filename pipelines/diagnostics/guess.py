@@ -241,6 +241,8 @@ def _taking(columns: Mapping[str, str], recipes: Sequence[_Read]) -> list[_Candi
             continue
         task = task_class(recipe.task)
         spec, options = task(recipe.options).data, task.Options.model_fields
+        if "boxes" in columns.values() and "boxes" not in spec.columns.values():
+            continue  # who has boxes wants to learn boxes, not the photos alone
         keys, mapped = {key for key, _ in typed.values()}, _mapped(typed.values())
         talks = chat.KIND in spec.columns
         for names, sure in _talks(columns, mapped) if talks else _named(spec.columns, columns, mapped):

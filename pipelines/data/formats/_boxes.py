@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +21,10 @@ from pipelines.errors import DataError
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
-    pass
+    from datasets import Dataset
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger("graft")
 
@@ -169,12 +172,15 @@ class Builder:
     def object(self, thing: Thing, one: Annotated, size: tuple[int, int], name: str) -> dict[str, Any] | None:
         """An object as rows hold it; None if it cannot be used, which is counted. `name` is its name in messages."""
         if thing.wrong:
-            return self._count(thing.wrong, name)
+            self._count(thing.wrong, name)
+            return None
         if thing.label is None or (self.labels is not None and thing.label not in self.labels):
-            return self._count(boxes.NO_CLASS, name)
+            self._count(boxes.NO_CLASS, name)
+            return None
         box = boxes.numbers(thing.box)
         if box is None:
-            return self._count(boxes.NUMBERS, name)
+            self._count(boxes.NUMBERS, name)
+            return None
         width, height = size
         mask = thing.mask
         if one.relative:
@@ -255,7 +261,7 @@ def _turned_runs(mask: dict[str, Any], turn: int) -> dict[str, Any]:
     from pycocotools import mask as coco
 
     pixels = coco.decode(mask)
-    pixels = {
+    turns: dict[int, Callable[[Any], Any]] = {
         2: lambda a: a[:, ::-1],
         3: lambda a: a[::-1, ::-1],
         4: lambda a: a[::-1],
@@ -263,8 +269,8 @@ def _turned_runs(mask: dict[str, Any], turn: int) -> dict[str, Any]:
         6: lambda a: np.rot90(a, -1),
         7: lambda a: a[::-1, ::-1].T,
         8: np.rot90,
-    }[turn](pixels)
-    packed = coco.encode(np.asfortranarray(pixels))
+    }
+    packed = coco.encode(np.asfortranarray(turns[turn](pixels)))
     return {"size": list(packed["size"]), "counts": packed["counts"].decode("ascii")}
 
 

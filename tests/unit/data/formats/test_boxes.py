@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.formats import _boxes
 from pipelines.data.image import boxes
 from pipelines.data.image.boxes import LabelledBoxes
 from pipelines.data.loading import format_module, load_rows
@@ -121,7 +120,8 @@ def test_layouts_are_recognised_and_give_equal_rows(tmp_path, name, make):
     assert format_module(DataSection(id=str(root))).__name__.endswith(f".{name}")
     _, rows, skipped = read(root)
     one = next(row for row in rows if row["image"]["path"].endswith("1.jpg"))
-    assert one["objects"][0]["box"] == pytest.approx(CAT, abs=1e-4) and one["objects"][0]["label"] == "cat"
+    assert one["objects"][0]["box"] == pytest.approx(CAT, abs=1e-4)
+    assert one["objects"][0]["label"] == "cat"
     assert one["objects"][0]["area"] == pytest.approx(80, abs=1e-3)
     assert (one["width"], one["height"], skipped) == (40, 30, [])
 
@@ -189,7 +189,8 @@ def test_bad_boxes_are_counted_and_named(tmp_path, caplog, make, what, kept):
     with caplog.at_level(logging.WARNING, "graft"):
         _, rows, _ = read(root)
     found = [r.getMessage() for r in caplog.records if what in r.getMessage()]
-    assert len(found) == 1 and f": 1 {what}" in found[0]
+    assert len(found) == 1
+    assert f": 1 {what}" in found[0]
     assert sum(len(row["objects"]) for row in rows) == kept
     assert not any(one["mask"] for row in rows for one in row["objects"])
 
@@ -231,13 +232,15 @@ def test_json_that_is_cut_off(tmp_path):
 def test_images_that_are_missing_or_of_another_size_or_of_two_folders_are_skipped(tmp_path):
     root = coco(tmp_path / "data", size=(80, 60))
     _, rows, skipped = read(root)
-    assert len(rows) == 1 and "80 x 60" in skipped[0][1]
+    assert len(rows) == 1
+    assert "80 x 60" in skipped[0][1]
     (root / "images/2.jpg").unlink()
     picture(root / "a/2.jpg")
     picture(root / "b/2.jpg")
     coco(root).joinpath("images/2.jpg").unlink()
     _, rows, skipped = read(root)
-    assert len(rows) == 1 and "2 files have the name '2.jpg'" in skipped[0][1]
+    assert len(rows) == 1
+    assert "2 files have the name '2.jpg'" in skipped[0][1]
 
 
 def test_ten_thousand_boxes_on_one_image(tmp_path):
@@ -253,16 +256,21 @@ def test_boxes_of_turned_images_fit_the_upright_image(tmp_path, orientation):
     example = LabelledBoxes(rows, ["dog", "cat"], masks=True)[0]
     expected = {5: [6, 4, 14, 14], 6: [16, 4, 24, 14], 7: [16, 26, 24, 36], 8: [6, 26, 14, 36]}
     x1, y1, x2, y2 = expected.get(orientation, [4, 6, 14, 14])
-    assert example["boxes"].tolist() == [[x1, y1, x2, y2]] and example["classes"].tolist() == [1]
+    assert example["boxes"].tolist() == [[x1, y1, x2, y2]]
+    assert example["classes"].tolist() == [1]
     assert example["size"] == ((40, 30) if orientation > 4 else (30, 40)) == example["image"].size[::-1]
     assert example["masks"][0].sum() == example["masks"][0][y1:y2, x1:x2].sum() == 80
 
 
-def test_origins_of_files():
-    assert _boxes.origin("shop/slide1_x512_y1024.png") == "shop/slide1"
-    assert _boxes.origin("walk_frame_0007.jpg") == _boxes.origin("walk_frame_0008.jpg")
-    assert _boxes.origin("cat_jpg.rf.0a1b2c3d4e.jpg") == "/cat_jpg"
-    assert _boxes.origin("000000397133.jpg") is None
+def test_files_of_one_origin_are_a_group(tmp_path):
+    root = yolo(tmp_path / "data", "0 0.5 0.5 0.2 0.2\n")
+    assert "origin" not in read(root)[1].column_names
+    names = ("s1_x0_y9", "s1_x9_y9", "walk_frame_0007", "walk_frame_0008", "cat_jpg.rf.0a1b2c3d", "cat_jpg.rf.ff1b2c3d")
+    for name in names:
+        picture(root / f"images/train/{name}.jpg")
+    rows = read(root)[1]
+    found = [Path(one).name for one in rows["origin"]]
+    assert sorted(found) == ["1.jpg", "2.jpg", "cat_jpg", "cat_jpg", "s1", "s1", "walk", "walk"]
 
 
 @pytest.mark.parametrize("layout", ["lists", "corners", "objects"])
@@ -290,6 +298,7 @@ def test_objects_of_hub_data_sets(tmp_path, caplog, layout):
     with caplog.at_level(logging.WARNING, "graft"):
         _, rows, skipped = read(tmp_path / "data")
     found = rows[0]["objects"]
-    assert [one["label"] for one in found[:2]] == ["cat", "dog"] and [one["box"] for one in found[:2]] == [CAT, DOG]
+    assert [one["label"] for one in found[:2]] == ["cat", "dog"]
+    assert [one["box"] for one in found[:2]] == [CAT, DOG]
     assert (rows[0]["width"], rows[0]["height"], skipped) == (40, 30, [])
     assert ("read as such" in caplog.text) == (layout == "corners")
