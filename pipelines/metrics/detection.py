@@ -67,7 +67,7 @@ def box_overlaps(found: np.ndarray, true: np.ndarray, crowd: np.ndarray) -> np.n
     shared = np.where((sides > 0).all(-1), sides[..., 0] * sides[..., 1], 0.0)
     own = found_size.prod(-1)[:, None]
     union = np.where(crowd[None], own, own + true_size.prod(-1)[None] - shared)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0))
 
 
 def mask_tool() -> Any:
@@ -167,7 +167,7 @@ def _match(image: _Image) -> _Match:
     left_out = np.zeros((n, len(SIZES)), dtype=np.int64)
     chosen = np.full(n, -1)
     counts = _in_range(image.true_areas) & ~image.crowd  # [sizes, objects]
-    found = np.flatnonzero((image.overlaps >= OVERLAPS[0]).any(1)) if image.overlaps.size else []
+    found = np.flatnonzero((image.overlaps >= OVERLAPS[0]).any(1))
     free = np.ones((len(SIZES), len(OVERLAPS), len(image.true_classes)), dtype=bool)
     sizes, steps = np.arange(len(SIZES))[:, None], np.arange(len(OVERLAPS))[None]
     matched = np.zeros((n, len(SIZES)), dtype=np.int64)
@@ -254,7 +254,7 @@ def _check_classes(record: Record, image: _Image, labels: Sequence[str]) -> None
 
 def _sizes_of(image: _Image) -> np.ndarray:
     counts = _in_range(image.true_areas) & ~image.crowd
-    return (counts * (1 << np.arange(len(SIZES)))[:, None]).sum(0)
+    return np.asarray((counts * (1 << np.arange(len(SIZES)))[:, None]).sum(0))
 
 
 def _padded(parts: Sequence[np.ndarray], filler: float, kind: Any) -> np.ndarray:

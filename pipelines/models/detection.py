@@ -99,10 +99,6 @@ def _module(kind: str) -> Any:
         from pipelines.models import detection_torchvision
 
         return detection_torchvision
-    if kind == "libreyolo":
-        from pipelines.models import detection_yolo
-
-        return detection_yolo
     from pipelines.models import detection_transformers
 
     return detection_transformers

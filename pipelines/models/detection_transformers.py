@@ -8,7 +8,6 @@ DETR's and YOLOS' term of classes by its own weights. Two exceptions: RT-DETR an
 whose number depends on the largest number of boxes in the micro-batch, and the BatchNorm of their encoder is live.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from pipelines.models.detection import MOST, Batch, Detections
 
 SOFTMAX = ("detr", "yolos")  # their classes exclude each other, and the last one means "no object"
 # the published models were trained with the loss of every decoder layer, but their configurations leave it out
-EVERY_LAYER = ("detr", "yolos", "conditional_detr", "deformable_detr")
+EVERY_LAYER = ("detr", "conditional_detr", "deformable_detr")
 PLAIN_PIXELS = ("rt_detr", "rt_detr_v2", "d_fine")  # values from 0 to 1, without a mean and a standard deviation
 HEAD = re.compile(
     r"(.*\.)?(class_labels_classifier|bbox_predictor|class_embed|bbox_embed|enc_score_head|enc_bbox_head"
@@ -196,7 +195,9 @@ def _checked(config: Any, folder: Path | None, masks: bool) -> Any:
     if kind not in KINDS:
         raise ModelError(f"{pretrained.called(folder)}: {kind} is no model for object detection")
     if masks:
-        raise ModelError(f"{pretrained.called(folder)}: {kind} finds boxes only; for masks take torchvision/maskrcnn_...")
+        raise ModelError(
+            f"{pretrained.called(folder)}: {kind} finds boxes only; for masks take torchvision/maskrcnn_..."
+        )
     if kind in EVERY_LAYER:
         config.auxiliary_loss = True
     return config

@@ -66,7 +66,8 @@ def reference(records: list[Any], masks: bool = False, classes: int = 4) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, found = [], []
+    truth: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for number, record in enumerate(records):
         for place, (x1, y1, x2, y2) in enumerate(record["true"]["boxes"]):
             one = {key: record["true"][key][place] for key in ("area",)}
@@ -137,7 +138,7 @@ def test_the_order_of_records_and_images_without_anything() -> None:
     assert detection.scores(records[::-1], LABELS) == detection.scores(records, LABELS)
     empty = [{**record, "boxes": [], "scores": [], "classes": []} for record in records]
     assert detection.scores(empty, LABELS)["ap"] == 0
-    bare = {"boxes": [], "classes": [], "crowd": [], "area": []}
+    bare: dict[str, Any] = {"boxes": [], "classes": [], "crowd": [], "area": []}
     assert np.isnan(detection.scores([{**records[0], "true": bare}], LABELS)["ap"])
     with pytest.raises(DataError, match="no predictions"):
         detection.statistics([], LABELS)

@@ -1,1 +1,0 @@
-"""YOLOX, YOLOv9 and DEIMv2, as modules of libreyolo."""
